@@ -1,0 +1,53 @@
+# Stagekeeper. The two commands of the README are `make demo` and `make test`; `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The first Python on PATH that is new enough; override with `make demo PYTHON=/path/to/python`.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+
+.PHONY: help setup demo test check format bench lock schemas screenshots clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(BIN)/.ready ## build the environment from the lock
+
+$(BIN)/.ready: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Stagekeeper needs Python 3.11 or newer with its venv module (Debian: apt install python3-venv)."; exit 2; }
+	@echo "[setup] building $(VENV) with $(PYTHON); about a minute, once"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup ## start everything with simulated traffic, and the page
+	@exec $(BIN)/stagekeeper up --demo
+
+check: setup ## format, lint, types, import rules, fast tests: under a minute
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/pytest -q -n 2 -m "not slow and not integration and not browser"
+
+format: setup ## format and mend what the linter can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+test: check ## everything: the checks, then every test
+	@$(BIN)/pytest -q -m "slow or integration or browser"
+
+schemas: setup ## write the published schemas and the AsyncAPI document
+	@$(BIN)/stagekeeper schemas
+
+screenshots: setup ## take the pictures of the README in headless Chromium
+	@$(BIN)/python docs/screenshots.py
+
+lock: setup ## resolve the newest releases into requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--all-extras --upgrade pyproject.toml -o requirements.lock
+
+clean: ## remove the environment and everything that was made
+	@rm -rf $(VENV) .stagekeeper .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""What follows from the numbers: gates, verdicts and their ledger."""

@@ -1,0 +1,1 @@
+"""What is said: contracts, decisions, receipts, events, and the topics that carry them."""

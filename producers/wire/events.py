@@ -1,0 +1,283 @@
+"""The events: CloudEvents 1.0 in structured mode, one model for each type."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, TypeAdapter
+
+from producers.wire.contract import ActionContract
+from producers.wire.decision import Decision
+from producers.wire.model import Moment, Name, Ratio, Sha256, Text, WireModel
+from producers.wire.topics import DECISIONS, OUTCOMES, POLICY_CHANGES, RECOMMENDATIONS, REVIEWS
+
+CONTENT_TYPE = "application/cloudevents+json; charset=UTF-8"
+"""The Kafka header `content-type` of every event."""
+
+ReceiptToken = Annotated[
+    str, Field(min_length=5, max_length=4_000, pattern=r"^sk1\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)?$")
+]
+"""An opaque receipt; see `producers.wire.receipt`."""
+
+Milliseconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Dollars = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class ActionDecidedData(WireModel):
+    """What was asked, and what was decided about it."""
+
+    receipt: ReceiptToken
+    contract: ActionContract
+    decision: Decision
+
+
+class ExecutionStatus(StrEnum):
+    """How an execution ended; each is exclusive of the others."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+
+
+class ActionExecutedData(WireModel):
+    """How the action ran. What is not known is null, never zero."""
+
+    receipt: ReceiptToken
+    status: ExecutionStatus
+    latency_ms: Milliseconds | None = None
+    """Wall time of the side effect in milliseconds."""
+    cost_usd: Dollars | None = None
+    """What the execution cost, in US dollars."""
+    error_type: Name | None = None
+    """`error.type`: the class of the failure, never its message."""
+
+
+class UndoResult(StrEnum):
+    """What came of taking an action back."""
+
+    UNDONE = "undone"
+    FAILED = "failed"
+    NOT_UNDOABLE = "not_undoable"
+
+
+class ActionUndoneData(WireModel):
+    """The execution was taken back, or could not be. At most one for each execution, once the result is final."""
+
+    receipt: ReceiptToken
+    result: UndoResult
+    reason: Text | None = None
+
+
+class Incident(WireModel):
+    """A downstream incident that the action took part in."""
+
+    kind: Literal["incident"] = "incident"
+    severity: Annotated[int, Field(ge=1, le=5)]
+    """1 is the worst."""
+    reference: Name | None = None
+
+
+class Support(WireModel):
+    """A support signal: a ticket, a complaint, a call back."""
+
+    kind: Literal["support"] = "support"
+    reference: Name | None = None
+
+
+class Quality(WireModel):
+    """A quality evaluation of the action or of the task that it was part of."""
+
+    kind: Literal["quality"] = "quality"
+    passed: bool
+    score: Ratio | None = None
+    evaluator: Name | None = None
+
+
+Impact = Annotated[Incident | Support | Quality, Field(discriminator="kind")]
+
+
+class ActionImpactData(WireModel):
+    """What the action led to downstream."""
+
+    receipt: ReceiptToken
+    impact: Impact
+
+
+class Resolution(StrEnum):
+    """What a reviewer said."""
+
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
+class ReviewResolvedData(WireModel):
+    """A person's word on a queued action."""
+
+    receipt: ReceiptToken
+    resolution: Resolution
+    reviewer: Name
+    rationale: Text
+    wait_ms: Milliseconds | None = None
+    """From queueing to the resolution, in milliseconds."""
+
+
+class PolicyChangedData(WireModel):
+    """Who changed which flag, from what to what, and why."""
+
+    flag_key: Name
+    changed_by: Name
+    reason: Text
+    before: Text | None = None
+    after: Text | None = None
+    environment: Name | None = None
+    workflow: Name | None = None
+    tool: Name | None = None
+    """Set where the change touches one action only."""
+    ruleset_sha256: Sha256 | None = None
+    """The policy in force after the change."""
+
+
+class VerdictName(StrEnum):
+    """What follows from the evidence about a cell."""
+
+    PROMOTE = "PROMOTE"
+    HOLD = "HOLD"
+    ROLL_BACK = "ROLL_BACK"
+    INVALID = "INVALID"
+
+
+class Reason(WireModel):
+    """One reason of a verdict: a code for programs, a sentence with its numbers for people."""
+
+    code: Name
+    message: Text
+    signal: Name | None = None
+
+
+class StageRecommendedData(WireModel):
+    """A published verdict."""
+
+    verdict_id: Name
+    environment: Name
+    workflow: Name
+    tool: Name
+    stage: Name
+    cohort: Name
+    epoch: Name
+    verdict: VerdictName
+    to_stage: Name | None = None
+    """Where the action should go; null when it should stay."""
+    reasons: tuple[Reason, ...]
+    gate_sha256: Sha256
+    lake_version: Annotated[int, Field(ge=0)]
+    watermark: Moment
+    """The latest event time that the verdict knows of."""
+
+
+class CloudEvent(WireModel):
+    """The envelope that all events share (CloudEvents 1.0, structured mode)."""
+
+    topic: ClassVar[str]
+    """The topic that carries this type."""
+
+    specversion: Literal["1.0"] = "1.0"
+    id: Name
+    """Unique for each event; a repeated id is counted once."""
+    source: Annotated[str, Field(min_length=1, max_length=500)]
+    """Who emitted it, as a URI reference, for example `/routers/crm-eu-1`."""
+    time: Moment
+    """When it happened (event time)."""
+    subject: Name
+    """The decision id; for a policy change the flag key, for a recommendation the cell."""
+    datacontenttype: Literal["application/json"] = "application/json"
+    dataschema: Annotated[str, Field(max_length=500)] | None = None
+    """Identifier of the published schema."""
+    traceparent: Annotated[str, Field(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")] | None = None
+    """W3C trace context of the call, where there is one."""
+    tracestate: Annotated[str, Field(max_length=512)] | None = None
+
+
+class ActionDecided(CloudEvent):
+    """An action was allowed, constrained, queued for review, denied or answered with its fallback."""
+
+    topic = DECISIONS
+    type: Literal["stagekeeper.action.decided.v1"] = "stagekeeper.action.decided.v1"
+    data: ActionDecidedData
+
+
+class ActionExecuted(CloudEvent):
+    """A decided action ran."""
+
+    topic = OUTCOMES
+    type: Literal["stagekeeper.action.executed.v1"] = "stagekeeper.action.executed.v1"
+    data: ActionExecutedData
+
+
+class ActionUndone(CloudEvent):
+    """An execution was taken back, or could not be."""
+
+    topic = OUTCOMES
+    type: Literal["stagekeeper.action.undone.v1"] = "stagekeeper.action.undone.v1"
+    data: ActionUndoneData
+
+
+class ActionImpact(CloudEvent):
+    """An incident, a support signal or a quality evaluation followed from an action."""
+
+    topic = OUTCOMES
+    type: Literal["stagekeeper.action.impact.v1"] = "stagekeeper.action.impact.v1"
+    data: ActionImpactData
+
+
+class ReviewResolved(CloudEvent):
+    """A person approved or rejected a queued action."""
+
+    topic = REVIEWS
+    type: Literal["stagekeeper.review.resolved.v1"] = "stagekeeper.review.resolved.v1"
+    data: ReviewResolvedData
+
+
+class PolicyChanged(CloudEvent):
+    """Somebody changed a flag."""
+
+    topic = POLICY_CHANGES
+    type: Literal["stagekeeper.policy.changed.v1"] = "stagekeeper.policy.changed.v1"
+    data: PolicyChangedData
+
+
+class StageRecommended(CloudEvent):
+    """The verdict on a cell changed."""
+
+    topic = RECOMMENDATIONS
+    type: Literal["stagekeeper.stage.recommended.v1"] = "stagekeeper.stage.recommended.v1"
+    data: StageRecommendedData
+
+
+Event = ActionDecided | ActionExecuted | ActionUndone | ActionImpact | ReviewResolved | PolicyChanged | StageRecommended
+
+EVENT_CLASSES: tuple[type[Event], ...] = (
+    ActionDecided,
+    ActionExecuted,
+    ActionUndone,
+    ActionImpact,
+    ReviewResolved,
+    PolicyChanged,
+    StageRecommended,
+)
+"""Every type of event, in the order of an action's life."""
+
+EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
+"""Reads any event by its `type`."""
+
+
+def type_of(event_class: type[Event]) -> str:
+    """The CloudEvents `type` of an event class."""
+    name: Any = event_class.model_fields["type"].default
+    return str(name)
+
+
+def schema_id(event_class: type[Event]) -> str:
+    """The `dataschema` of an event class: a stable name of the published schema of its whole envelope."""
+    return f"urn:stagekeeper:schema:{type_of(event_class).removeprefix('stagekeeper.')}"

@@ -1,0 +1,159 @@
+"""The receipt: the small reference to a decision that every later event about the same action carries.
+
+Because every event names its own cell and its own minute, no stream has to be joined with another. The token is
+`sk1.<payload>` or, with a key, `sk1.<payload>.<signature>`: the payload is the base64url (no padding) of a JSON array in
+the order of the fields of `Receipt`, the signature the base64url of HMAC-SHA256 over everything before its dot.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from pydantic import ValidationError
+
+from producers.errors import StagekeeperError
+from producers.wire.model import Moment, Name, WireModel
+from producers.wire.stage import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from producers.wire.decision import FlagEvaluation
+
+VERSION = "sk1"
+
+ReceiptFault = Literal["malformed_receipt", "unsigned_receipt", "forged_receipt"]
+
+
+class ReceiptError(StagekeeperError):
+    """A receipt token cannot be used.
+
+    Attributes:
+        fault: The reason code under which an event with this token is rejected.
+    """
+
+    def __init__(self, fault: ReceiptFault, message: str) -> None:
+        super().__init__(message)
+        self.fault: ReceiptFault = fault
+
+
+class Cell(NamedTuple):
+    """The unit that is judged: one action of one workflow in one environment, at one stage, for one cohort."""
+
+    environment: str
+    workflow: str
+    tool: str
+    stage: str
+    cohort: str
+
+    @property
+    def key(self) -> str:
+        """The cell as one string, for record keys and links."""
+        return json.dumps(self, ensure_ascii=False, separators=(",", ":"))
+
+
+class Receipt(WireModel):
+    """What later events need to know about a decision."""
+
+    decision_id: Name
+    decided_at: Moment
+    environment: Name
+    workflow: Name
+    tool: Name
+    stage: Stage
+    cohort: Name = "all"
+    epoch: Name
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that everything about this decision is counted in."""
+        return Cell(self.environment, self.workflow, self.tool, self.stage.value, self.cohort)
+
+    def token(self, key: bytes | None = None) -> str:
+        """Write the receipt as an opaque token, signed when a key is given."""
+        fields = self.model_dump(mode="json")
+        payload = json.dumps(list(fields.values()), ensure_ascii=False, separators=(",", ":")).encode()
+        unsigned = f"{VERSION}.{_to_base64(payload)}"
+        return unsigned if key is None else f"{unsigned}.{_to_base64(_signature(unsigned, key))}"
+
+    @classmethod
+    def of_token(cls, token: str, key: bytes | None = None) -> Receipt:
+        """Read a token back.
+
+        Args:
+            token: What `token` wrote.
+            key: The signing key. When it is given, an unsigned or wrongly signed token is refused; when it is not, a
+                signature is not looked at.
+
+        Raises:
+            ReceiptError: The token is malformed, unsigned although a key is configured, or forged.
+        """
+        values = open_token(token, key)
+        try:
+            return cls.model_validate(dict(zip(cls.model_fields, json.loads(values), strict=True)))
+        except (ValueError, ValidationError) as error:
+            raise ReceiptError("malformed_receipt", f"the receipt's fields are unusable: {error}") from error
+
+
+def open_token(token: str, key: bytes | None) -> bytes:
+    """Check a token's form and signature and return the JSON array inside it.
+
+    Raises:
+        ReceiptError: As in `Receipt.of_token`.
+    """
+    parts = token.split(".")
+    if parts[0] != VERSION or len(parts) not in {2, 3}:
+        raise ReceiptError(
+            "malformed_receipt", f"a receipt reads {VERSION}.<payload> or {VERSION}.<payload>.<signature>"
+        )
+    try:
+        if key is not None:
+            if len(parts) == 2:
+                raise ReceiptError("unsigned_receipt", "a signing key is configured, and the receipt is not signed")
+            unsigned = token.rpartition(".")[0]
+            if not hmac.compare_digest(_of_base64(parts[2]), _signature(unsigned, key)):
+                raise ReceiptError("forged_receipt", "the receipt's signature does not match the configured key")
+        return _of_base64(parts[1])
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise ReceiptError("malformed_receipt", f"the receipt is not base64url: {error}") from error
+
+
+def epoch_of(
+    stage: Stage,
+    *,
+    model: str | None = None,
+    prompt_version: str | None = None,
+    tool_version: str | None = None,
+    flags: Iterable[FlagEvaluation] = (),
+) -> str:
+    """Name the stretch in which nothing that shapes the action's behaviour changes.
+
+    Returns:
+        Twelve hexadecimal digits of a SHA-256 over the arguments: equal arguments, equal epoch, on any machine.
+    """
+    variants = sorted([flag.key, flag.variant or flag.value or ""] for flag in flags)
+    shape = [stage.value, model, prompt_version, tool_version, variants]
+    return hashlib.sha256(json.dumps(shape, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()[:12]
+
+
+def minute_of(moment: datetime) -> datetime:
+    """The bucket that a decision belongs to: the minute of its `decided_at`."""
+    return moment.replace(second=0, microsecond=0)
+
+
+def _signature(unsigned: str, key: bytes) -> bytes:
+    return hmac.digest(key, unsigned.encode(), "sha256")
+
+
+def _to_base64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+def _of_base64(text: str) -> bytes:
+    return base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)

@@ -1,0 +1,65 @@
+"""The Kafka topics, what each carries, and the settings it must have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+DECISIONS = "agent.decisions"
+OUTCOMES = "agent.outcomes"
+REVIEWS = "agent.reviews"
+POLICY_CHANGES = "agent.policy-changes"
+RECOMMENDATIONS = "agent.recommendations"
+DEAD_LETTER = "agent.dead-letter"
+
+MAX_EVENT_BYTES = 1_000_000
+"""The largest event that is accepted; a larger one is rejected as `too_large`."""
+
+MAX_RECORD_BYTES = 4_000_000
+"""The largest record a topic takes: above the event limit, so that an oversized event is seen and rejected by name."""
+
+_DAY_MS = 24 * 3600 * 1000
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic and the settings under which it is created.
+
+    Attributes:
+        name: Topic name.
+        partitions: Number of partitions.
+        key: What its records are keyed by.
+        purpose: One sentence for the published documents.
+        settings: Broker-side topic settings.
+    """
+
+    name: str
+    partitions: int
+    key: str
+    purpose: str
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+_EVENT_SETTINGS = {
+    "cleanup.policy": "delete",
+    "retention.ms": str(7 * _DAY_MS),
+    "max.message.bytes": str(MAX_RECORD_BYTES),
+}
+_LATEST_SETTINGS = {"cleanup.policy": "compact", "max.message.bytes": str(MAX_RECORD_BYTES)}
+
+TOPICS: tuple[Topic, ...] = (
+    Topic(DECISIONS, 4, "decision id", "Every decision about an action, as it was made.", _EVENT_SETTINGS),
+    Topic(OUTCOMES, 4, "decision id", "Executions, undos and downstream impact of decided actions.", _EVENT_SETTINGS),
+    Topic(REVIEWS, 1, "decision id", "People's approvals and rejections of queued actions.", _EVENT_SETTINGS),
+    Topic(POLICY_CHANGES, 1, "flag key", "Who changed which flag, from what to what, and why.", _EVENT_SETTINGS),
+    Topic(RECOMMENDATIONS, 1, "cell", "The latest verdict on every cell.", _LATEST_SETTINGS),
+    Topic(
+        DEAD_LETTER,
+        1,
+        "topic/partition/offset of the rejected record",
+        "Records that could not be used, with the reason.",
+        {**_EVENT_SETTINGS, "retention.ms": str(30 * _DAY_MS)},
+    ),
+)
+
+SOURCE_TOPICS: tuple[Topic, ...] = tuple(topic for topic in TOPICS if topic.name != DEAD_LETTER)
+"""What the data plane reads into the lake: everything but its own dead letters."""

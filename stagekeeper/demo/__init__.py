@@ -1,0 +1,1 @@
+"""What the embedded demonstration ships: its gate file."""

@@ -1,0 +1,95 @@
+"""Settings, from the environment (`STAGEKEEPER_*`) or from the embedded whole that is running in this folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from producers.errors import SettingsError
+
+RUNNING_FILE = "running.json"
+
+
+class Settings(BaseSettings):
+    """Where things are. Every field is an environment variable with the prefix `STAGEKEEPER_`."""
+
+    model_config = SettingsConfigDict(env_prefix="STAGEKEEPER_", frozen=True, extra="ignore")
+
+    home: Path = Path(".stagekeeper")
+    """Folder for everything that the embedded whole keeps."""
+    kafka_bootstrap_servers: str | None = None
+    """Kafka brokers as `host:port,...`; unset means the embedded broker that `stagekeeper up` starts."""
+    lake_root: str | None = None
+    """Root of the Delta tables; unset means `<home>/lake`."""
+    gate_file: Path | None = None
+    """The gate file (YAML); unset means `gates.yaml` in the working folder, if there is one."""
+    receipt_key: SecretStr | None = None
+    """Key that signs receipts; when set, events with unsigned or forged receipts are rejected."""
+    freshness_s: float = Field(default=900.0, gt=0)
+    """A verdict older than this many seconds does not open a gate."""
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment, then fill what is unset from the embedded whole that runs under `home`.
+
+        Raises:
+            SettingsError: A variable has an unusable value; the message names it.
+        """
+        try:
+            settings = cls()
+        except ValidationError as error:
+            faults = "; ".join(
+                f"STAGEKEEPER_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}" for fault in error.errors()
+            )
+            raise SettingsError(f"{faults}. Mend or unset the variable.") from error
+        running = settings.running()
+        unset = {name: value for name, value in running.items() if name not in settings.model_fields_set}
+        return settings.model_copy(update=unset)
+
+    def running(self) -> dict[str, str | Path]:
+        """What the embedded whole under `home` says of itself while it runs: broker, lake root and gate file."""
+        path = self.home / RUNNING_FILE
+        try:
+            stated = json.loads(path.read_text())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{path} cannot be read: {error}. Delete it if nothing runs here.") from error
+        return {
+            "kafka_bootstrap_servers": str(stated["kafka_bootstrap_servers"]),
+            "lake_root": str(stated["lake_root"]),
+            "gate_file": Path(stated["gate_file"]),
+        }
+
+    @property
+    def lake(self) -> str:
+        """The lake root in force."""
+        return self.lake_root if self.lake_root is not None else str(self.home / "lake")
+
+    @property
+    def gates(self) -> Path:
+        """The gate file in force, whether or not it exists."""
+        return self.gate_file if self.gate_file is not None else Path("gates.yaml")
+
+    @property
+    def signing_key(self) -> bytes | None:
+        """The receipt key as bytes; an empty one counts as unset."""
+        secret = self.receipt_key.get_secret_value() if self.receipt_key is not None else ""
+        return secret.encode() or None
+
+    def require_kafka(self) -> str:
+        """The bootstrap servers.
+
+        Raises:
+            SettingsError: Neither the variable nor a running embedded broker names any.
+        """
+        if self.kafka_bootstrap_servers is None:
+            raise SettingsError(
+                "no Kafka broker is known. Start the embedded one with `stagekeeper up`, "
+                "or set STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS=host:port."
+            )
+        return self.kafka_bootstrap_servers

@@ -1,0 +1,1 @@
+"""The control plane: timers and low-rate topics."""

@@ -1,0 +1,1 @@
+"""The data plane: whole micro-batches from Kafka into the lake, exactly once."""
