@@ -30,5 +30,5 @@ COUNTERS: Final[tuple[str, ...]] = (
 """Names of the integer counters, in the order in which tables show them."""
 
 HISTOGRAMS: Final[tuple[str, ...]] = ("latency", "cost")
-"""Sparse histograms kept beside the counters: microseconds of latency, micro-dollars of cost. The number of known values
-is the sum of a histogram's counts."""
+"""Sparse histograms kept beside the counters: microseconds of latency, micro-dollars of cost. The number of known
+values is the sum of a histogram's counts."""

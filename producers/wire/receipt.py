@@ -1,8 +1,8 @@
 """The receipt: the small reference to a decision that every later event about the same action carries.
 
 Because every event names its own cell and its own minute, no stream has to be joined with another. The token is
-`sk1.<payload>` or, with a key, `sk1.<payload>.<signature>`: the payload is the base64url (no padding) of a JSON array in
-the order of the fields of `Receipt`, the signature the base64url of HMAC-SHA256 over everything before its dot.
+`sk1.<payload>` or, with a key, `sk1.<payload>.<signature>`: the payload is the base64url (no padding) of a JSON array
+in the order of the fields of `Receipt`, the signature the base64url of HMAC-SHA256 over everything before its dot.
 """
 
 from __future__ import annotations
