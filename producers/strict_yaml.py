@@ -1,0 +1,91 @@
+"""Configuration files people write by hand: YAML read strictly, with a suggestion for every misspelt key."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from producers.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ConfigurationFileError(UsageError):
+    """A configuration file is missing, not YAML, or says something that it may not say."""
+
+
+def read_yaml(path: Path, model: type[Model]) -> Model:
+    """Read a YAML file into a model that forbids unknown keys.
+
+    Raises:
+        ConfigurationFileError: With the place of every fault, and a suggestion where a key looks misspelt.
+    """
+    try:
+        return parse_yaml(path.read_bytes(), model, origin=str(path))
+    except OSError as error:
+        raise ConfigurationFileError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def parse_yaml(text: bytes, model: type[Model], *, origin: str) -> Model:
+    """As `read_yaml`, for bytes already read; `origin` names them in messages."""
+    try:
+        stated = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationFileError(f"{origin} is not YAML: {error}") from error
+    if not isinstance(stated, dict):
+        raise ConfigurationFileError(f"{origin} must hold a mapping at its top, not {type(stated).__name__}")
+    try:
+        return model.model_validate(stated)
+    except ValidationError as error:
+        faults = "; ".join(_describe(fault["loc"], fault["type"], fault["msg"], model) for fault in error.errors())
+        raise ConfigurationFileError(f"{origin}: {faults}") from error
+
+
+def suggest(word: str, known: list[str]) -> str:
+    """A question that offers the nearest known word, or the list of them."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(sorted(known))}"
+
+
+def _describe(location: tuple[str | int, ...], kind: str, message: str, model: type[BaseModel]) -> str:
+    place = _place(location)
+    if kind == "extra_forbidden":
+        key = str(location[-1])
+        return f"unknown key `{key}` at {_place(location[:-1])}: {suggest(key, _keys_at(location[:-1], model))}"
+    if kind == "missing":
+        return f"`{location[-1]}` is missing at {_place(location[:-1])}"
+    return f"{place}: {message}"
+
+
+def _place(location: tuple[str | int, ...]) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.removeprefix(".") or "the top"
+
+
+def _keys_at(location: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
+    current: Any = model
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = current.model_fields.get(part) if _is_model(current) else None
+        current = _model_within(field.annotation) if field is not None else None
+    return list(current.model_fields) if _is_model(current) else []
+
+
+def _is_model(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseModel)
+
+
+def _model_within(annotation: Any) -> Any:  # noqa: ANN401 - annotations have no common type
+    if _is_model(annotation):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        if (found := _model_within(argument)) is not None:
+            return found
+    return None
