@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter
 
 from producers.wire.contract import ActionContract
 from producers.wire.decision import Decision
-from producers.wire.model import Moment, Name, Ratio, Sha256, Text, WireModel
+from producers.wire.model import NAME_PATTERN, Moment, Name, Ratio, Sha256, Text, WireModel
 from producers.wire.topics import DECISIONS, OUTCOMES, POLICY_CHANGES, RECOMMENDATIONS, REVIEWS
 
 CONTENT_TYPE = "application/cloudevents+json; charset=UTF-8"
@@ -19,6 +19,9 @@ ReceiptToken = Annotated[
     str, Field(min_length=5, max_length=4_000, pattern=r"^sk1\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)?$")
 ]
 """An opaque receipt; see `producers.wire.receipt`."""
+
+Subject = Annotated[str, Field(min_length=1, max_length=2_100, pattern=NAME_PATTERN)]
+"""What an event is about: as long as a name, but for a cell's key, which holds five of them."""
 
 Milliseconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Dollars = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
@@ -189,7 +192,7 @@ class CloudEvent(WireModel):
     """Who emitted it, as a URI reference, for example `/routers/crm-eu-1`."""
     time: Moment
     """When it happened (event time)."""
-    subject: Name
+    subject: Subject
     """The decision id; for a policy change the flag key, for a recommendation the cell."""
     datacontenttype: Literal["application/json"] = "application/json"
     dataschema: Annotated[str, Field(max_length=500)] | None = None

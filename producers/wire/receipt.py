@@ -62,13 +62,19 @@ class Receipt(WireModel):
     """What later events need to know about a decision."""
 
     decision_id: Name
+    """Unique for each decision; the `subject` of every event about it."""
     decided_at: Moment
+    """When the decision was made: everything about it is counted in this minute."""
     environment: Name
+    """The contract's `target.environment`."""
     workflow: Name
     tool: Name
     stage: Stage
+    """The stage at which the action stood when it was decided."""
     cohort: Name = "all"
+    """Segment of the roll-out; `all` where there are none."""
     epoch: Name
+    """Names the stretch in which nothing that shapes the action's behaviour changes; see `epoch_of`."""
 
     @property
     def cell(self) -> Cell:
