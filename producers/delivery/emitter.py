@@ -1,0 +1,209 @@
+"""How an event reaches Kafka: acknowledged by all replicas, in order, and without ever holding up its caller."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, Self
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from producers.wire.codec import HEADERS, record_key, to_bytes
+from producers.wire.topics import MAX_RECORD_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    from confluent_kafka import Message
+
+    from producers.wire.events import Event
+
+LOG = logging.getLogger(__name__)
+_CLIENT_LOG = logging.getLogger(f"{__name__}.librdkafka")
+
+_POLL_S = 0.25
+"""How long the poll thread waits for the next report; closing takes at most this long before it flushes."""
+
+CLOSED = "emitter_closed"
+"""Reason for an event that was handed to an emitter after its end."""
+QUEUE_FULL = "queue_full"
+"""Reason for an event that found the local queue full: the broker is away or too slow."""
+
+
+@dataclass(frozen=True)
+class DeliveryStats:
+    """What became of everything that was handed to an emitter.
+
+    Attributes:
+        emitted: Records handed over.
+        delivered: Records that the broker acknowledged.
+        failed: Records that were taken and then given up.
+        refused: Records that were not even taken: the queue was full, the record too large, the emitter closed.
+        by_error: Failed and refused records by reason (librdkafka's error name, or `queue_full`, `emitter_closed`).
+    """
+
+    emitted: int = 0
+    delivered: int = 0
+    failed: int = 0
+    refused: int = 0
+    by_error: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def in_flight(self) -> int:
+        """Records whose fate is not yet known."""
+        return self.emitted - self.delivered - self.failed - self.refused
+
+
+class Emitter(Protocol):
+    """Takes events and sees to their delivery. An outbox that survives a crash can stand in its place."""
+
+    def emit(self, event: Event) -> None:
+        """Hand over an event. Never blocks, and never raises for what happens to the broker."""
+        ...
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait until everything handed over has met its fate, at most `timeout_s` seconds; return how many are left."""
+        ...
+
+    @property
+    def stats(self) -> DeliveryStats:
+        """What became of everything so far."""
+        ...
+
+
+class KafkaEmitter:
+    """Hands events to a librdkafka producer: idempotent, acks=all, compressed, keyed by the event's subject.
+
+    Args:
+        bootstrap_servers: Brokers as `host:port,...`.
+        client_id: Name under which the brokers know this client.
+        message_timeout_s: How long a record may wait for its acknowledgement before it counts as failed.
+        queue_limit: How many records may wait; one more is refused.
+        on_undeliverable: Called with each event that was refused or given up, and with the reason: the place for an
+            outbox. It runs in the caller's thread for a refusal and in the poll thread for a failure, so it must be
+            quick and must not raise.
+        settings: Further librdkafka settings, such as those for TLS and SASL. They are never logged.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        client_id: str = "stagekeeper",
+        message_timeout_s: float = 120.0,
+        queue_limit: int = 100_000,
+        on_undeliverable: Callable[[Event, str], None] | None = None,
+        settings: Mapping[str, str | int | float | bool] | None = None,
+    ) -> None:
+        self._on_undeliverable = on_undeliverable
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._errors: Counter[str] = Counter()
+        self._closing = threading.Event()
+        self._producer = Producer(
+            {
+                "linger.ms": 5,
+                "compression.type": "lz4",
+                **(settings or {}),
+                "bootstrap.servers": bootstrap_servers,
+                "client.id": client_id,
+                "enable.idempotence": True,
+                "acks": "all",
+                "partitioner": "murmur2_random",  # Java's and Faust's: equal keys meet in equal partitions
+                "message.max.bytes": MAX_RECORD_BYTES,
+                "message.timeout.ms": int(message_timeout_s * 1000),
+                "queue.buffering.max.messages": queue_limit,
+                "error_cb": self._on_error,
+            },
+            logger=_CLIENT_LOG,
+        )
+        self._poller = threading.Thread(target=self._poll, name=f"{client_id}-delivery", daemon=True)
+        self._poller.start()
+
+    def emit(self, event: Event) -> None:
+        """Hand over an event. Never blocks, never raises for what happens to the broker."""
+        self._produce(event.topic, record_key(event), to_bytes(event), event)
+
+    def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+        """Hand over raw bytes, under the same rules; for replays and for traffic that is wrong on purpose."""
+        self._produce(topic, key, value, None)
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait until every record has met its fate, at most `timeout_s` seconds; return how many are left."""
+        return self._producer.flush(timeout_s)
+
+    def close(self, timeout_s: float = 10.0) -> int:
+        """Take no more events, wait for those under way, and return how many are left without an answer."""
+        self._closing.set()
+        self._poller.join()
+        left = self._producer.flush(timeout_s)
+        if left:
+            LOG.error("%d records were not acknowledged within %.1f s and are lost", left, timeout_s)
+        return left
+
+    @property
+    def stats(self) -> DeliveryStats:
+        """What became of everything so far."""
+        with self._lock:
+            return DeliveryStats(
+                emitted=self._counts["emitted"],
+                delivered=self._counts["delivered"],
+                failed=self._counts["failed"],
+                refused=self._counts["refused"],
+                by_error=dict(self._errors),
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _produce(self, topic: str, key: bytes | None, value: bytes | None, event: Event | None) -> None:
+        with self._lock:
+            self._counts["emitted"] += 1
+        if self._closing.is_set():
+            self._give_up("refused", CLOSED, event)
+            return
+        try:
+            self._producer.produce(
+                topic, value, key, headers=list(HEADERS), on_delivery=partial(self._on_delivery, event)
+            )
+        except BufferError:
+            self._give_up("refused", QUEUE_FULL, event)
+        except KafkaException as error:  # too large, or a fatal error of the idempotent producer
+            self._give_up("refused", _name(error.args[0]), event)
+
+    def _on_delivery(self, event: Event | None, error: KafkaError | None, _message: Message) -> None:
+        if error is None:
+            with self._lock:
+                self._counts["delivered"] += 1
+        else:
+            self._give_up("failed", _name(error), event)
+
+    def _give_up(self, fate: str, reason: str, event: Event | None) -> None:
+        with self._lock:
+            self._counts[fate] += 1
+            self._errors[reason] += 1
+            count = self._errors[reason]
+        if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th …: an outage must not flood the log
+            LOG.error("%d records %s so far: %s", count, fate, reason)
+        if event is not None and self._on_undeliverable is not None:
+            self._on_undeliverable(event, reason)
+
+    def _poll(self) -> None:
+        while not self._closing.is_set():
+            self._producer.poll(_POLL_S)
+
+    def _on_error(self, error: KafkaError) -> None:
+        LOG.warning("the Kafka client reports %s: %s", _name(error), error.str())
+
+
+def _name(error: KafkaError) -> str:
+    return error.name()

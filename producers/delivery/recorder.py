@@ -1,0 +1,215 @@
+"""The thin SDK of a tool router: says what was decided and what came of it, as signed events."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from producers.wire import events
+from producers.wire.receipt import Receipt, epoch_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from producers.delivery.emitter import Emitter
+    from producers.wire.contract import ActionContract
+    from producers.wire.decision import Decision
+    from producers.wire.stage import Stage
+
+
+def system_clock() -> datetime:
+    """The present moment, in UTC."""
+    return datetime.now(UTC)
+
+
+def random_id() -> str:
+    """A new id that nobody else has."""
+    return str(uuid.uuid4())
+
+
+class Recorder:
+    """Builds the events of an action's life and hands them to an emitter.
+
+    It holds no state about actions: the receipt that `decided` returns is all that later calls need, and it may travel
+    (as `receipt.token(key)`) to whichever process sees the outcome.
+
+    Args:
+        emitter: Takes the events.
+        source: Who records, as a URI reference, for example `/routers/crm-eu-1`.
+        key: Signs receipts; None leaves them unsigned.
+        now: The clock.
+        new_id: Makes decision and event ids; each must be unique for ever.
+    """
+
+    def __init__(
+        self,
+        emitter: Emitter,
+        *,
+        source: str,
+        key: bytes | None = None,
+        now: Callable[[], datetime] = system_clock,
+        new_id: Callable[[], str] = random_id,
+    ) -> None:
+        self._emitter = emitter
+        self._source = source
+        self._key = key
+        self._now = now
+        self._new_id = new_id
+
+    def decided(
+        self,
+        contract: ActionContract,
+        decision: Decision,
+        *,
+        stage: Stage,
+        cohort: str = "all",
+        decided_at: datetime | None = None,
+        traceparent: str | None = None,
+    ) -> Receipt:
+        """Record a decision, before anything is executed.
+
+        Args:
+            contract: What was asked.
+            decision: What was decided, and why.
+            stage: The stage that the action is in.
+            cohort: The segment of the roll-out; keep their number small.
+            decided_at: Event time; the clock's moment when left out.
+            traceparent: W3C trace context of the call.
+
+        Returns:
+            The receipt that every later event about this action needs.
+        """
+        moment = decided_at if decided_at is not None else self._now()
+        receipt = Receipt(
+            decision_id=self._new_id(),
+            decided_at=moment,
+            environment=contract.target.environment,
+            workflow=contract.workflow,
+            tool=contract.tool,
+            stage=stage,
+            cohort=cohort,
+            epoch=epoch_of(
+                stage,
+                model=contract.actor.model,
+                prompt_version=contract.actor.prompt_version,
+                tool_version=contract.tool_version,
+                flags=decision.flags,
+            ),
+        )
+        self._emitter.emit(
+            events.ActionDecided(
+                id=self._new_id(),
+                source=self._source,
+                time=moment,
+                subject=receipt.decision_id,
+                dataschema=events.schema_id(events.ActionDecided),
+                traceparent=traceparent,
+                data=events.ActionDecidedData(receipt=receipt.token(self._key), contract=contract, decision=decision),
+            )
+        )
+        return receipt
+
+    def executed(
+        self,
+        receipt: Receipt,
+        status: events.ExecutionStatus,
+        *,
+        latency_ms: float | None = None,
+        cost_usd: float | None = None,
+        error_type: str | None = None,
+        at: datetime | None = None,
+        traceparent: str | None = None,
+    ) -> None:
+        """Record how an execution ended. Leave out what is not known; never say zero for it."""
+        self._emitter.emit(
+            events.ActionExecuted(
+                id=self._new_id(),
+                source=self._source,
+                time=at if at is not None else self._now(),
+                subject=receipt.decision_id,
+                dataschema=events.schema_id(events.ActionExecuted),
+                traceparent=traceparent,
+                data=events.ActionExecutedData(
+                    receipt=receipt.token(self._key),
+                    status=status,
+                    latency_ms=latency_ms,
+                    cost_usd=cost_usd,
+                    error_type=error_type,
+                ),
+            )
+        )
+
+    def undone(
+        self,
+        receipt: Receipt,
+        result: events.UndoResult,
+        *,
+        reason: str | None = None,
+        at: datetime | None = None,
+    ) -> None:
+        """Record that an execution was taken back, or could not be; once for each execution."""
+        self._emitter.emit(
+            events.ActionUndone(
+                id=self._new_id(),
+                source=self._source,
+                time=at if at is not None else self._now(),
+                subject=receipt.decision_id,
+                dataschema=events.schema_id(events.ActionUndone),
+                data=events.ActionUndoneData(receipt=receipt.token(self._key), result=result, reason=reason),
+            )
+        )
+
+    def impact(self, receipt: Receipt, impact: events.Impact, *, at: datetime | None = None) -> None:
+        """Record an incident, a support signal or a quality evaluation that followed from an action."""
+        self._emitter.emit(
+            events.ActionImpact(
+                id=self._new_id(),
+                source=self._source,
+                time=at if at is not None else self._now(),
+                subject=receipt.decision_id,
+                dataschema=events.schema_id(events.ActionImpact),
+                data=events.ActionImpactData(receipt=receipt.token(self._key), impact=impact),
+            )
+        )
+
+    def review_resolved(
+        self,
+        receipt: Receipt,
+        resolution: events.Resolution,
+        *,
+        reviewer: str,
+        rationale: str,
+        wait_ms: float | None = None,
+        at: datetime | None = None,
+    ) -> None:
+        """Record a person's word on a queued action; `wait_ms` runs from queueing to that word."""
+        self._emitter.emit(
+            events.ReviewResolved(
+                id=self._new_id(),
+                source=self._source,
+                time=at if at is not None else self._now(),
+                subject=receipt.decision_id,
+                dataschema=events.schema_id(events.ReviewResolved),
+                data=events.ReviewResolvedData(
+                    receipt=receipt.token(self._key),
+                    resolution=resolution,
+                    reviewer=reviewer,
+                    rationale=rationale,
+                    wait_ms=wait_ms,
+                ),
+            )
+        )
+
+    def policy_changed(self, change: events.PolicyChangedData, *, at: datetime | None = None) -> None:
+        """Record who changed which flag, from what to what, and why."""
+        self._emitter.emit(
+            events.PolicyChanged(
+                id=self._new_id(),
+                source=self._source,
+                time=at if at is not None else self._now(),
+                subject=change.flag_key,
+                dataschema=events.schema_id(events.PolicyChanged),
+                data=change,
+            )
+        )
