@@ -130,6 +130,10 @@ def open_token(token: str, key: bytes | None) -> bytes:
         raise ReceiptError("malformed_receipt", f"the receipt is not base64url: {error}") from error
 
 
+SWITCHES = frozenset({"agent-action-governance-enabled", "agent-action-denylist"})
+"""Flags that only refuse. They do not shape what runs, so turning one for an account starts no new epoch for others."""
+
+
 def epoch_of(
     stage: Stage,
     *,
@@ -140,10 +144,13 @@ def epoch_of(
 ) -> str:
     """Name the stretch in which nothing that shapes the action's behaviour changes.
 
+    The name is a digest of the compact JSON array `[stage, model, prompt_version, tool_version, variants]`, where
+    `variants` is the sorted list of `[key, variant or value]` of the evaluated flags without the `SWITCHES`.
+
     Returns:
         Twelve hexadecimal digits of a SHA-256 over the arguments: equal arguments, equal epoch, on any machine.
     """
-    variants = sorted([flag.key, flag.variant or flag.value or ""] for flag in flags)
+    variants = sorted([flag.key, flag.variant or flag.value or ""] for flag in flags if flag.key not in SWITCHES)
     shape = [stage.value, model, prompt_version, tool_version, variants]
     return hashlib.sha256(json.dumps(shape, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()[:12]
 
