@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 _CLIENT_LOG = logging.getLogger(f"{__name__}.librdkafka")
+# librdkafka writes a FAIL line for every attempt to connect; the same news comes, counted, through `error_cb`.
+_CLIENT_LOG.addFilter(lambda line: not line.getMessage().startswith("FAIL "))
 
 _POLL_S = 0.25
 """How long the poll thread waits for the next report; closing takes at most this long before it flushes."""
@@ -103,6 +105,7 @@ class KafkaEmitter:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
+        self._client_errors: Counter[str] = Counter()
         self._closing = threading.Event()
         self._producer = Producer(
             {
@@ -178,21 +181,21 @@ class KafkaEmitter:
         except BufferError:
             self._give_up("refused", QUEUE_FULL, event)
         except KafkaException as error:  # too large, or a fatal error of the idempotent producer
-            self._give_up("refused", _name(error.args[0]), event)
+            self._give_up("refused", error.args[0].name(), event)
 
     def _on_delivery(self, event: Event | None, error: KafkaError | None, _message: Message) -> None:
         if error is None:
             with self._lock:
                 self._counts["delivered"] += 1
         else:
-            self._give_up("failed", _name(error), event)
+            self._give_up("failed", error.name(), event)
 
     def _give_up(self, fate: str, reason: str, event: Event | None) -> None:
         with self._lock:
             self._counts[fate] += 1
             self._errors[reason] += 1
             count = self._errors[reason]
-        if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th …: an outage must not flood the log
+        if _is_power_of_two(count):
             LOG.error("%d records %s so far: %s", count, fate, reason)
         if event is not None and self._on_undeliverable is not None:
             self._on_undeliverable(event, reason)
@@ -202,8 +205,14 @@ class KafkaEmitter:
             self._producer.poll(_POLL_S)
 
     def _on_error(self, error: KafkaError) -> None:
-        LOG.warning("the Kafka client reports %s: %s", _name(error), error.str())
+        name = error.name()
+        with self._lock:
+            self._client_errors[name] += 1
+            count = self._client_errors[name]
+        if _is_power_of_two(count):
+            LOG.warning("the Kafka client reports %s (%d times so far): %s", name, count, error.str())
 
 
-def _name(error: KafkaError) -> str:
-    return error.name()
+def _is_power_of_two(count: int) -> bool:
+    """Whether to log the 1st, 2nd, 4th, 8th … of a kind: an outage must not flood the log."""
+    return count & (count - 1) == 0
