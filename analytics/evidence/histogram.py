@@ -125,7 +125,8 @@ def snap(limit_micro: int) -> int:
     """Move a limit to the nearest bound, where exceedances can be counted exactly.
 
     A limit that is a bound stays; of two bounds equally near, the lower, stricter one is taken. The result is the
-    limit in force: show it instead of what was asked for. The move is at most 1.01 %.
+    limit in force: show it instead of what was asked for. The move is at most 1.01 % from 10 ms (or 1 cent) on, and at
+    most 1.4 % near the smallest bound, where whole numbers are coarse.
 
     Args:
         limit_micro: The limit as configured, in micro-units.

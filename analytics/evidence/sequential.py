@@ -16,6 +16,10 @@ Three conventions make the evidence, the bounds and the forecast agree to the la
   one unbroken stretch whose end can be found exactly.
 * The sum over bets is taken element by element in a fixed order: a cell's evidence does not depend on its batch.
 
+What the eight bets cannot tell apart stays undecided for good: a rate within a factor of about 0.90 to 1.12 of a small
+threshold never crosses in either direction, so the bounds stop closing in at that distance. That is a deliberate zone
+of indifference; `trials_to_decision` answers infinity inside it.
+
 Everything broadcasts; scalars give zero-dimensional arrays. The exact error rates and run lengths are held by
 tests/calibration/test_exact_crossings.py.
 """
