@@ -1,0 +1,325 @@
+"""The one door to the tables: appends that carry their offsets, and reads at a version.
+
+Each table is a Delta table under one root (a folder, or object storage). An append and the source offsets that it
+covers are one atomic commit, so that a worker that dies at any moment resumes with nothing lost and nothing twice.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.schema import PrimitiveType
+
+from analytics.lake.compaction import fold, small_files, sole_compactor
+from analytics.lake.errors import FencedError, LakeError, SchemaMismatchError, UnreadableLakeError
+from analytics.lake.offsets import Advance, SourcePartition
+from analytics.lake.schemas import COLUMNS, TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import pyarrow as pa
+
+__all__ = ["Advance", "Lake", "SourcePartition"]
+
+_CONFIGURATION: Final = {
+    "delta.enableChangeDataFeed": "true",  # what was appended between two versions, whatever was compacted since
+    "delta.checkpointInterval": "100",  # commits; opening a table reads at most this many small log files
+    "delta.logRetentionDuration": "interval 90 days",  # how long a verdict can be recomputed at its version
+    "delta.deletedFileRetentionDuration": "interval 90 days",
+}
+_NO_ADVANCES: Final[Mapping[SourcePartition, Advance]] = MappingProxyType({})
+
+
+class Lake:
+    """The tables under one root. One thread at a time may use a table; processes need no coordination.
+
+    Open one with `Lake.open` (writers) or `Lake.existing` (readers).
+    """
+
+    def __init__(self, root: str, tables: dict[str, DeltaTable]) -> None:
+        self.root = root
+        self._tables = tables
+        # Offsets as of a version, per table: reading them back from the log costs more than the commit itself.
+        self._known: dict[str, tuple[int, dict[str, int | None]]] = {}
+
+    @classmethod
+    def open(cls, root: str) -> Lake:
+        """Open the lake at `root` and create what is missing.
+
+        Raises:
+            SchemaMismatchError: A stored table has other columns than this version writes.
+            UnreadableLakeError: A table is damaged, or the root cannot be written.
+        """
+        return cls(root, {name: _open_table(root, name) or _create_table(root, name) for name in TABLES})
+
+    @classmethod
+    def existing(cls, root: str) -> Lake | None:
+        """Open the lake at `root` without creating anything; None when there is none yet.
+
+        Raises:
+            SchemaMismatchError: A stored table has other columns than this version reads.
+            UnreadableLakeError: A table is damaged, or missing although others hold data.
+        """
+        found = {name: table for name in TABLES if (table := _open_table(root, name)) is not None}
+        missing = [name for name in TABLES if name not in found]
+        if not missing:
+            return cls(root, found)
+        if any(table.version() > 0 for table in found.values()):
+            raise UnreadableLakeError(
+                f"the lake at {root} has data but no table {', '.join(missing)}. Restore the folder from a backup, "
+                "or start the worker, which creates it anew (empty)."
+            )
+        return None  # nothing there, or a writer is creating the tables at this moment
+
+    def version(self, table: str) -> int:
+        """The newest version of a table (0 right after its creation)."""
+        handle = self._handle(table)
+        return int(handle.version())
+
+    def scan(self, table: str, *, version: int | None = None) -> pl.LazyFrame:
+        """Read a table lazily, as it was at a version; None is the newest.
+
+        The version is fixed here: what is appended before the frame is collected does not show.
+
+        Raises:
+            LakeError: There is no such version, or it is older than the log's retention.
+        """
+        newest = self.version(table)
+        wanted = newest if version is None else version
+        self._check_version(table, wanted, newest)
+        try:
+            return pl.scan_delta(f"{self.root}/{table}", version=wanted)
+        except DeltaError as error:
+            raise _unreadable(self.root, table, error) from error
+
+    def increments(self, table: str, *, after: int, through: int) -> pl.DataFrame:
+        """The rows that were appended in versions `after` (exclusive) to `through` (inclusive), in that order.
+
+        Compaction neither hides nor repeats a row. Use `after=-1` to begin at the creation.
+
+        Raises:
+            LakeError: There is no such version, or the log no longer reaches back to it.
+        """
+        handle = self._handle(table)
+        self._check_version(table, through, int(handle.version()))
+        if after >= through:
+            return pl.DataFrame(schema=COLUMNS[table])
+        try:
+            feed = handle.load_cdf(starting_version=after + 1, ending_version=through)
+            rows = pl.DataFrame(feed.read_all())
+        except DeltaError as error:
+            raise _unreadable(self.root, table, error) from error
+        return rows.sort("_commit_version", maintain_order=True).select(COLUMNS[table].names())
+
+    def append(
+        self, table: str, rows: pl.DataFrame, *, advances: Mapping[SourcePartition, Advance] = _NO_ADVANCES
+    ) -> int:
+        """Append rows and move the source offsets that they cover, in one commit.
+
+        Args:
+            table: Table name.
+            rows: Exactly the table's columns, in any order; may be empty while offsets move.
+            advances: For each partition that the rows cover, from which stored offset to which.
+
+        Returns:
+            The version that the commit made.
+
+        Raises:
+            FencedError: A stored offset is not `previous`, or another writer moved it meanwhile. Nothing was written.
+            SchemaMismatchError: The rows do not have the table's columns.
+            LakeError: The commit failed for another reason.
+        """
+        data = _arrow(table, rows)
+        handle = self._handle(table)
+        stored = self._stored(table, handle, [partition.app_id for partition in advances])
+        for partition, advance in advances.items():
+            _check_advance(table, partition, advance, stored[partition.app_id])
+        moved = {partition.app_id: advance.reached for partition, advance in advances.items()}
+        properties = CommitProperties(
+            app_transactions=[Transaction(app_id, reached) for app_id, reached in moved.items()]
+        )
+        try:
+            write_deltalake(handle, data, mode="append", commit_properties=properties)
+        except CommitFailedError as error:
+            self._known.pop(table, None)
+            stored = self._stored(table, self._handle(table), list(moved))
+            for partition, advance in advances.items():
+                _check_advance(table, partition, advance, stored[partition.app_id])
+            raise LakeError(f"{table}: the commit was refused: {error}. Nothing was written; try again.") from error
+        except (DeltaError, OSError) as error:
+            self._known.pop(table, None)
+            raise LakeError(
+                f"{table}: the commit failed: {error}. Check that {self.root} is writable and not full."
+            ) from error
+        version = int(handle.version())
+        self._known[table] = (version, {**stored, **moved})
+        return version
+
+    def stored_offsets(self, table: str, partitions: Iterable[SourcePartition]) -> dict[SourcePartition, int]:
+        """The last offset that the table covers, for each partition that has one."""
+        wanted = list(partitions)
+        stored = self._stored(table, self._handle(table), [partition.app_id for partition in wanted])
+        return {partition: offset for partition in wanted if (offset := stored[partition.app_id]) is not None}
+
+    def compact(self, table: str, *, at_least: int = 2) -> bool:
+        """Fold the small files of a table into few; readers and writers, also those with older handles, go on.
+
+        Args:
+            table: Table name.
+            at_least: Do nothing while there are fewer small files than this.
+
+        Returns:
+            Whether files were folded. False also when another process compacts this table at the moment, and always on
+            object storage, where nothing guarantees a sole compactor: let one scheduled job fold the files there.
+
+        Raises:
+            LakeError: The rewrite failed; the table is as it was.
+        """
+        if "://" in self.root:
+            return False
+        with sole_compactor(Path(self.root, ".locks", table)) as sole:
+            if not sole:
+                return False
+            handle = self._handle(table)
+            try:
+                if small_files(handle) < max(at_least, 2):
+                    return False
+                fold(handle)
+            except (DeltaError, OSError) as error:
+                raise LakeError(
+                    f"{table}: compaction failed: {error}. The table is as it was; check the free space at {self.root}."
+                ) from error
+            return True
+
+    def _handle(self, table: str) -> DeltaTable:
+        """The table's handle, brought to the newest version."""
+        try:
+            handle = self._tables[table]
+        except KeyError:
+            raise LakeError(f"there is no table {table!r}; the tables are {', '.join(TABLES)}.") from None
+        try:
+            handle.update_incremental()
+        except (DeltaError, OSError) as error:
+            raise _unreadable(self.root, table, error) from error
+        return handle
+
+    def _stored(self, table: str, handle: DeltaTable, app_ids: list[str]) -> dict[str, int | None]:
+        """The stored offsets at the handle's version: those asked for, and those known anyway."""
+        version = int(handle.version())
+        known_at, known = self._known.get(table, (version, {}))
+        offsets = dict(known) if known_at == version else {}
+        for app_id in app_ids:
+            if app_id not in offsets:
+                offsets[app_id] = handle.transaction_version(app_id)
+        self._known[table] = (version, offsets)
+        return offsets
+
+    def _check_version(self, table: str, wanted: int, newest: int) -> None:
+        if not 0 <= wanted <= newest:
+            raise LakeError(f"{table} has no version {wanted}; versions 0 to {newest} exist.")
+
+
+def _open_table(root: str, name: str) -> DeltaTable | None:
+    """The table, with its columns checked; None when there is none."""
+    uri = f"{root}/{name}"
+    try:
+        table = DeltaTable(uri)
+    except TableNotFoundError:
+        if "://" not in root and any(Path(uri).rglob("*.parquet")):
+            raise UnreadableLakeError(
+                f"the table {name} at {uri} has data files but no log (`_delta_log`). "
+                "Restore the folder from a backup, or move it away to begin a new table."
+            ) from None
+        return None
+    except (DeltaError, OSError) as error:
+        raise _unreadable(root, name, error) from error
+    stored = {field.name: _described(field) for field in table.schema().fields}
+    wanted = {field.name: _described(field) for field in Schema.from_arrow(TABLES[name]).fields}
+    if stored != wanted:
+        differing = [column for column in {**wanted, **stored} if stored.get(column) != wanted.get(column)]
+        differences = "; ".join(
+            f"{column} is {stored.get(column, 'missing')}, expected {wanted.get(column, 'no such column')}"
+            for column in differing
+        )
+        raise SchemaMismatchError(
+            f"the table {name} at {uri} was written by another version of Stagekeeper: {differences}. "
+            "Use that version, or set STAGEKEEPER_LAKE_ROOT to a new folder and replay the topics into it."
+        )
+    return table
+
+
+def _create_table(root: str, name: str) -> DeltaTable:
+    uri = f"{root}/{name}"
+    try:
+        return DeltaTable.create(
+            uri, schema=Schema.from_arrow(TABLES[name]), mode="error", configuration=_CONFIGURATION, name=name
+        )
+    except (DeltaError, OSError) as error:
+        table = _open_table(root, name)  # another process may have created it in the same moment
+        if table is None:
+            raise UnreadableLakeError(
+                f"the table {name} cannot be created at {uri}: {_first_line(error)}. Check that the folder is writable."
+            ) from error
+        return table
+
+
+def _described(field: Field) -> str:
+    kind = field.type.type if isinstance(field.type, PrimitiveType) else str(field.type)
+    return f"{kind}{' nullable' if field.nullable else ''}"
+
+
+def _arrow(table: str, rows: pl.DataFrame) -> pa.Table:
+    """The rows as an Arrow table with exactly the stored columns."""
+    if table not in TABLES:
+        raise LakeError(f"there is no table {table!r}; the tables are {', '.join(TABLES)}.")
+    wanted = COLUMNS[table]
+    faults = [f"{name} is missing" for name in wanted if name not in rows.columns]
+    faults += [f"{name} is not a column of the table" for name in rows.columns if name not in wanted]
+    faults += [
+        f"{name} is {kind}, expected {wanted[name]}"
+        for name, kind in rows.schema.items()
+        if name in wanted and kind not in (wanted[name], pl.Null())
+    ]
+    if not faults:
+        faults += [
+            f"{field.name} has {rows[field.name].null_count()} null values"
+            for field in TABLES[table]
+            if not field.nullable and rows[field.name].null_count()
+        ]
+    if faults:
+        raise SchemaMismatchError(f"rows for {table} do not fit: {'; '.join(faults)}.")
+    return rows.select(wanted.names()).cast(wanted).to_arrow().cast(TABLES[table])
+
+
+def _check_advance(table: str, partition: SourcePartition, advance: Advance, stored: int | None) -> None:
+    if advance.previous is not None and advance.reached < advance.previous:
+        raise LakeError(
+            f"{table}: offsets of {partition.app_id} cannot go back from {advance.previous} to {advance.reached}."
+        )
+    if stored != advance.previous:
+        raise FencedError(
+            f"{table}: {partition.app_id} is stored up to {_offset(stored)}, this writer last knew "
+            f"{_offset(advance.previous)}: another writer has taken over. "
+            "Drop the batch and resume from the stored offset."
+        )
+
+
+def _offset(value: int | None) -> str:
+    return "no offset" if value is None else f"offset {value}"
+
+
+def _unreadable(root: str, table: str, error: Exception) -> UnreadableLakeError:
+    return UnreadableLakeError(
+        f"the table {table} at {root}/{table} cannot be read: {_first_line(error)}. "
+        "Restore the folder from a backup, or move it away to begin a new table."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
