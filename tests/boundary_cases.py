@@ -1,0 +1,95 @@
+"""Contracts, flags and authorizers for tests of the execution boundary."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
+
+from producers.boundary.policy import Policy
+from producers.wire.contract import ActionContract, Actor, Evidence, Target
+from producers.wire.decision import Authorization
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEYS = {
+    "enabled": "agent-action-governance-enabled",
+    "denylist": "agent-action-denylist",
+    "mode": "agent-action-mode",
+    "approval": "agent-action-approval-required",
+    "threshold": "agent-action-confidence-threshold",
+}
+OPEN: dict[str, Any] = {"enabled": True, "denylist": False, "mode": "autonomous", "approval": False, "threshold": 0.5}
+
+
+def contract(
+    *,
+    agent: str = "support-bot",
+    tool: str = "update_ticket",
+    risk_class: str = "reversible_write",
+    reversibility: str = "automatic",
+    environment: str = "production",
+    system: str = "crm",
+    account: str | None = None,
+    confidence: float | None = None,
+) -> ActionContract:
+    return ActionContract.model_validate(
+        {
+            "actor": Actor(agent=agent, account=account),
+            "intent": "a test",
+            "target": Target(environment=environment, system=system),
+            "tool": tool,
+            "workflow": "support",
+            "risk_class": risk_class,
+            "reversibility": reversibility,
+            "evidence": Evidence(confidence=confidence),
+        }
+    )
+
+
+def policy(**values: Any) -> Policy:
+    """A policy whose flags hold the open values, changed as given; a value of None leaves the flag out."""
+    stated = OPEN | values
+    flags = {KEYS[name]: InMemoryFlag("set", {"set": value}) for name, value in stated.items() if value is not None}
+    return Policy(InMemoryProvider(flags), ruleset=lambda: json.dumps(stated, sort_keys=True).encode())
+
+
+def flagd_file(path: Path, **values: Any) -> Path:
+    """A flagd file that holds the open values, changed as given."""
+    stated = OPEN | values
+    flags = {
+        KEYS[name]: {"state": "ENABLED", "variants": {"set": value}, "defaultVariant": "set"}
+        for name, value in stated.items()
+        if value is not None
+    }
+    path.write_text(json.dumps({"flags": flags}))
+    return path
+
+
+class Permit:
+    """Permits everything."""
+
+    sha256 = "0" * 64
+
+    def authorize(self, contract: ActionContract) -> Authorization:
+        return Authorization(permitted=True, rule="all")
+
+
+class Refuse:
+    """Refuses everything."""
+
+    sha256 = "1" * 64
+
+    def authorize(self, contract: ActionContract) -> Authorization:
+        return Authorization(permitted=False, rule="none")
+
+
+class Broken:
+    """Fails whenever it is asked."""
+
+    sha256 = "2" * 64
+
+    def authorize(self, contract: ActionContract) -> Authorization:
+        raise ConnectionError("the authorizer is away")
