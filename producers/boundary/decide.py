@@ -68,7 +68,9 @@ class _Evaluations:
         return value
 
 
-def decide(contract: ActionContract, authorizer: Authorizer, policy: Policy, *, has_draft: bool = False) -> Decided:
+def decide(
+    contract: ActionContract, authorizer: Authorizer, policy: Policy, *, variants: frozenset[str] = frozenset()
+) -> Decided:
     """Decide one action.
 
     The order is: hard authorization, the master switch, the denylist, the mode, approval. All flags are evaluated and
@@ -78,7 +80,7 @@ def decide(contract: ActionContract, authorizer: Authorizer, policy: Policy, *, 
         contract: What is asked.
         authorizer: Who holds the last word; an exception from it is a refusal.
         policy: The flags.
-        has_draft: Whether the action has a draft variant that can run in its place.
+        variants: Names of the lesser variants that can run in the action's place (`draft`, `search_only`).
     """
     authorization = _authorize(contract, authorizer)
     flags = _Evaluations(policy, contract)
@@ -96,7 +98,7 @@ def decide(contract: ActionContract, authorizer: Authorizer, policy: Policy, *, 
     elif denied:
         result = Deny(reason="on_denylist")
     else:
-        result = _by_mode(contract, mode, has_draft=has_draft)
+        result = _by_mode(contract, mode, variants)
         if isinstance(result, Allow) and (rule := _review_rule(contract, mode, threshold, approval=approval)):
             result = QueueForReview(reason=rule)
     decision = Decision(
@@ -123,7 +125,7 @@ def _mode(value: FlagValue) -> Mode:
         return Mode(str(MODE.safe))
 
 
-def _by_mode(contract: ActionContract, mode: Mode, *, has_draft: bool) -> Outcome:
+def _by_mode(contract: ActionContract, mode: Mode, variants: frozenset[str]) -> Outcome:
     if mode is Mode.OFF:
         return Deny(reason="mode_off")
     if mode is Mode.FALLBACK:
@@ -131,9 +133,10 @@ def _by_mode(contract: ActionContract, mode: Mode, *, has_draft: bool) -> Outcom
     if contract.risk_class in READS:
         return Allow(reason="read_within_mode")
     if mode is Mode.SEARCH_ONLY:
-        return Constrain(mode="search_only", reason="mode_search_only")
+        return Constrain(mode="search_only", reason="mode_search_only", runs="search_only" in variants)
     if mode is Mode.DRAFT_WRITE:
-        return Constrain(mode="draft" if has_draft else "search_only", reason="mode_draft_write")
+        lesser = "draft" if "draft" in variants else "search_only"
+        return Constrain(mode=lesser, reason="mode_draft_write", runs=lesser in variants)
     return Allow()
 
 

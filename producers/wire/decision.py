@@ -64,6 +64,8 @@ class Constrain(WireModel):
     mode: Name
     """What it was constrained to, for example `search_only` or `draft`."""
     reason: Name
+    runs: bool = True
+    """Whether a lesser variant exists and runs in place of the action; false where nothing runs at all."""
 
 
 class QueueForReview(WireModel):
@@ -118,4 +120,6 @@ class Decision(WireModel):
     @property
     def expects_execution(self) -> bool:
         """Whether an execution must follow without any further word from a person."""
-        return self.enforced and self.result.outcome in {"allow", "constrain"}
+        if not self.enforced:
+            return False
+        return isinstance(self.result, Allow) or (isinstance(self.result, Constrain) and self.result.runs)

@@ -28,12 +28,17 @@ CONTRACTS = st.builds(
 )
 
 
-@given(asked=CONTRACTS, flags=FLAGS, authorizer=st.sampled_from([Refuse(), Broken()]), draft=st.booleans())
+@given(
+    asked=CONTRACTS,
+    flags=FLAGS,
+    authorizer=st.sampled_from([Refuse(), Broken()]),
+    variants=st.frozensets(st.sampled_from(["draft", "search_only"])),
+)
 @settings(max_examples=300, deadline=None)
 def test_no_flag_value_widens_what_authorization_refuses(
-    asked: Any, flags: dict[str, Any], authorizer: Any, draft: bool
+    asked: Any, flags: dict[str, Any], authorizer: Any, variants: frozenset[str]
 ) -> None:
-    decision = decide(asked, authorizer, policy(**flags), has_draft=draft).decision
+    decision = decide(asked, authorizer, policy(**flags), variants=variants).decision
     assert decision.result.outcome == "deny"
     assert not decision.expects_execution
 

@@ -63,9 +63,15 @@ def test_an_authorizer_that_fails_is_named_in_the_record() -> None:
 
 
 def test_a_draft_runs_in_place_of_a_write_where_there_is_one() -> None:
-    drafted = decide(contract(), Permit(), policy(mode="draft_write"), has_draft=True).decision.result
+    drafted = decide(contract(), Permit(), policy(mode="draft_write"), variants=frozenset({"draft"})).decision.result
     assert drafted.outcome == "constrain"
-    assert drafted.mode == "draft"
+    assert (drafted.mode, drafted.runs) == ("draft", True)
+
+
+def test_a_constraint_without_a_variant_runs_nothing_and_expects_nothing() -> None:
+    decision = decide(contract(), Permit(), policy(mode="search_only")).decision
+    assert decision.result.outcome == "constrain"
+    assert not decision.expects_execution
 
 
 def test_observing_records_what_would_have_happened_and_enforces_nothing() -> None:
