@@ -43,7 +43,7 @@ def _grow_bounds() -> IntArray:
 def _place_values(bounds: IntArray) -> FloatArray:
     """Give each bin the value with the smallest relative error over the whole numbers it holds."""
     low, high = bounds[:-1] + 1.0, bounds[1:].astype(np.float64)
-    values = np.concatenate(([float(SMALLEST_BOUND)], 2.0 * low * high / (low + high), [float(LARGEST_BOUND)]))
+    values = np.concatenate(([float(SMALLEST_BOUND)], 2.0 * low * high / (low + high), [LARGEST_BOUND + 1.0]))
     values.setflags(write=False)
     return values
 
@@ -83,7 +83,8 @@ def value_of(bins: npt.ArrayLike) -> FloatArray:
 
     Returns:
         Micro-units, of the same shape, within 1 % of every observation of the bin. Two say less: the first bin reads
-        100 ("at most"), and the overflow bin reads the largest bound ("more than").
+        100 ("at most"), and the overflow bin one above the largest bound ("at least"), so that it never reads as within
+        a limit that it exceeds.
 
     Raises:
         EvidenceError: A bin does not exist.

@@ -133,8 +133,9 @@ def test_bounds_are_as_tight_as_the_beta_binomial_mixture(trials: int, rate: flo
 
 
 def _brute_force_forecast(
-    failures: int, trials: int, threshold: float, direction: Direction, alpha: float, horizon: int
+    cell: tuple[int, int], threshold: float, direction: Direction, *, alpha: float, horizon: int
 ) -> float:
+    failures, trials = cell
     more = np.arange(horizon + 1)
     rate = failures / trials if trials else 0.0
     crossed = crosses(log_e_value(failures + rate * more, trials + more, threshold, direction=direction), alpha)
@@ -151,7 +152,7 @@ def test_forecast_is_the_first_crossing_at_the_present_rate(
     failures, trials = np.array(cells).T
     forecast = trials_to_decision(failures, trials, threshold, direction=direction, alpha=alpha)
     for cell, more in zip(cells, forecast.tolist(), strict=True):
-        expected = _brute_force_forecast(*cell, threshold, direction, alpha, horizon=30_000)
+        expected = _brute_force_forecast(cell, threshold, direction, alpha=alpha, horizon=30_000)
         assert more == expected or (more > 30_000 and math.isinf(expected)), cell
 
 
