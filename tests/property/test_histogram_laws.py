@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from random import Random
 
-laws = settings(deadline=None, max_examples=150)
+laws = settings(deadline=None, max_examples=100)
 # Spread over the decades, so that the fine bins near the smallest bound are searched as hard as the wide ones.
 inside = st.one_of(
     st.floats(math.log(SMALLEST_BOUND + 1), math.log(LARGEST_BOUND)).map(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from analytics.evidence.sequential import Direction
 
-laws = settings(deadline=None, max_examples=150)
+laws = settings(deadline=None, max_examples=100)
 directions = st.sampled_from(["above", "below"])
 open_ratios = st.floats(0.0, 1.0, exclude_min=True, exclude_max=True)
 thresholds = st.one_of(open_ratios, st.integers(1, 999).map(lambda permille: permille / 1000))
