@@ -129,11 +129,38 @@ class KafkaEmitter:
 
     def emit(self, event: Event) -> None:
         """Hand over an event. Never blocks, never raises for what happens to the broker."""
-        self._produce(event.topic, record_key(event), to_bytes(event), event)
+        self.send(event.topic, record_key(event), to_bytes(event), on_done=partial(self._tell_undeliverable, event))
 
-    def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
-        """Hand over raw bytes, under the same rules; for replays and for traffic that is wrong on purpose."""
-        self._produce(topic, key, value, None)
+    def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        on_done: Callable[[str | None], None] | None = None,
+    ) -> None:
+        """Hand over raw bytes, under the same rules; for an outbox, and for traffic that is wrong on purpose.
+
+        Args:
+            topic: Topic name.
+            key: Record key.
+            value: Record value.
+            on_done: Called once the record has met its fate, with None for an acknowledgement, else with the reason.
+                It runs in the caller's thread for a refusal, else in the poll thread: quick, and never raising.
+        """
+        with self._lock:
+            self._counts["emitted"] += 1
+        if self._closing.is_set():
+            self._give_up("refused", CLOSED, on_done)
+            return
+        try:
+            self._producer.produce(
+                topic, value, key, headers=list(HEADERS), on_delivery=partial(self._on_delivery, on_done)
+            )
+        except BufferError:
+            self._give_up("refused", QUEUE_FULL, on_done)
+        except KafkaException as error:  # too large, or a fatal error of the idempotent producer
+            self._give_up("refused", error.args[0].name(), on_done)
 
     def flush(self, timeout_s: float) -> int:
         """Wait until every record has met its fate, at most `timeout_s` seconds; return how many are left."""
@@ -168,37 +195,30 @@ class KafkaEmitter:
     ) -> None:
         self.close()
 
-    def _produce(self, topic: str, key: bytes | None, value: bytes | None, event: Event | None) -> None:
-        with self._lock:
-            self._counts["emitted"] += 1
-        if self._closing.is_set():
-            self._give_up("refused", CLOSED, event)
+    def _tell_undeliverable(self, event: Event, reason: str | None) -> None:
+        if reason is not None and self._on_undeliverable is not None:
+            self._on_undeliverable(event, reason)
+
+    def _on_delivery(
+        self, on_done: Callable[[str | None], None] | None, error: KafkaError | None, _message: Message
+    ) -> None:
+        if error is not None:
+            self._give_up("failed", error.name(), on_done)
             return
-        try:
-            self._producer.produce(
-                topic, value, key, headers=list(HEADERS), on_delivery=partial(self._on_delivery, event)
-            )
-        except BufferError:
-            self._give_up("refused", QUEUE_FULL, event)
-        except KafkaException as error:  # too large, or a fatal error of the idempotent producer
-            self._give_up("refused", error.args[0].name(), event)
+        with self._lock:
+            self._counts["delivered"] += 1
+        if on_done is not None:
+            on_done(None)
 
-    def _on_delivery(self, event: Event | None, error: KafkaError | None, _message: Message) -> None:
-        if error is None:
-            with self._lock:
-                self._counts["delivered"] += 1
-        else:
-            self._give_up("failed", error.name(), event)
-
-    def _give_up(self, fate: str, reason: str, event: Event | None) -> None:
+    def _give_up(self, fate: str, reason: str, on_done: Callable[[str | None], None] | None) -> None:
         with self._lock:
             self._counts[fate] += 1
             self._errors[reason] += 1
             count = self._errors[reason]
         if _is_power_of_two(count):
             LOG.error("%d records %s so far: %s", count, fate, reason)
-        if event is not None and self._on_undeliverable is not None:
-            self._on_undeliverable(event, reason)
+        if on_done is not None:
+            on_done(reason)
 
     def _poll(self) -> None:
         while not self._closing.is_set():

@@ -1,0 +1,170 @@
+"""Delivery that cannot lose a record: what must not be lost is on disk first; what the broker refuses goes there."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+from producers.delivery.outbox import Outbox, OutboxError, Waiting
+from producers.wire.codec import record_key, to_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from producers.delivery.emitter import DeliveryStats, KafkaEmitter
+    from producers.wire.events import Event
+
+LOG = logging.getLogger(__name__)
+
+_BATCH = 500
+"""Records handed to the client at once."""
+
+_WINDOW = 5_000
+"""Records from disk that may wait for their acknowledgement at the same time."""
+
+_PATIENCE_S = 0.5
+"""How long the forwarder waits for news before it looks at the disk again, for records that another process left."""
+
+
+class DurableEmitter:
+    """An emitter with an outbox.
+
+    `keep` puts an event on disk before it returns; `emit` hands it to the Kafka client in memory, and to the disk only
+    when the client refuses it or gives it up. A thread delivers what is on disk, at start also what an earlier process
+    left there. Repeats are possible after a crash and harmless: an event keeps its id.
+
+    Args:
+        kafka: Builds the Kafka emitter, given the hook for what it cannot deliver.
+        outbox: The disk.
+    """
+
+    def __init__(self, kafka: Callable[[Callable[[Event, str], None]], KafkaEmitter], outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._lost = 0
+        self._state = threading.Condition()
+        self._handed = 0  # the highest number handed to the client
+        self._under_way: set[int] = set()
+        self._acknowledged: list[int] = []
+        self._failed: list[Waiting] = []
+        self._news = False
+        self._closing = False
+        self._kafka = kafka(self._on_undeliverable)
+        self._forwarder = threading.Thread(target=self._forward, name="stagekeeper-outbox", daemon=True)
+        self._forwarder.start()
+
+    def emit(self, event: Event) -> None:
+        """Hand over an event in memory: for reads and searches, whose record may die with this process."""
+        self._kafka.emit(event)
+
+    def keep(self, event: Event) -> None:
+        """Put an event on disk, then deliver it: for everything that changes the world.
+
+        Raises:
+            OutboxError: It is not on disk; the action must not run.
+        """
+        self._outbox.put(event.topic, record_key(event), to_bytes(event))
+        self._tell()
+
+    @property
+    def stats(self) -> DeliveryStats:
+        """The Kafka client's count of what became of everything."""
+        return self._kafka.stats
+
+    @property
+    def lost(self) -> int:
+        """Events that neither the broker nor the disk took. Anything but 0 is an incident of its own."""
+        return self._lost
+
+    @property
+    def waiting(self) -> int:
+        """Records on disk that the broker has not acknowledged."""
+        return len(self._outbox)
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait until broker and disk have nothing left to do, at most `timeout_s` seconds; return how many are left."""
+        with self._state:
+            self._state.wait_for(lambda: not self._under_way and not len(self._outbox), timeout_s)
+        return self._kafka.flush(timeout_s) + len(self._outbox)
+
+    def close(self, timeout_s: float = 10.0) -> int:
+        """Deliver what can be delivered in time; what is on disk then stays there for the next start."""
+        left = self.flush(timeout_s)
+        with self._state:
+            self._closing = True
+            self._state.notify_all()
+        self._forwarder.join()
+        self._kafka.close(timeout_s)
+        self._forget_acknowledged()
+        self._outbox.close()
+        return left
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _on_undeliverable(self, event: Event, reason: str) -> None:
+        try:
+            self._outbox.put(event.topic, record_key(event), to_bytes(event))
+        except OutboxError:
+            with self._state:
+                self._lost += 1
+            LOG.exception("event %s is lost: the broker refused it (%s) and so did the disk", event.id, reason)
+        else:
+            self._tell()
+
+    def _tell(self) -> None:
+        with self._state:
+            self._news = True
+            self._state.notify_all()
+
+    def _forward(self) -> None:
+        while True:
+            with self._state:
+                self._state.wait_for(lambda: self._news or self._closing, _PATIENCE_S)
+                if self._closing:
+                    return
+                self._news = False
+                retries, self._failed = self._failed, []
+                room = _WINDOW - len(self._under_way)
+            try:
+                self._forget_acknowledged()
+                batch = retries + (self._outbox.after(self._handed, min(_BATCH, room)) if room > 0 else [])
+            except OutboxError:
+                LOG.exception("the outbox cannot be read; delivery from disk waits")
+                continue
+            self._hand_over(batch)
+
+    def _hand_over(self, batch: list[Waiting]) -> None:
+        if not batch:
+            return
+        with self._state:
+            self._under_way.update(record.seq for record in batch)
+            self._handed = max(self._handed, *(record.seq for record in batch))
+            self._news = True  # there may be more
+        for record in batch:
+            self._kafka.send(record.topic, record.key, record.value, on_done=partial(self._on_done, record))
+
+    def _on_done(self, record: Waiting, reason: str | None) -> None:
+        with self._state:
+            self._under_way.discard(record.seq)
+            if reason is None:
+                self._acknowledged.append(record.seq)
+                self._news = True
+            else:
+                self._failed.append(record)  # handed over again at the next look, not at once: the broker is away
+            self._state.notify_all()
+
+    def _forget_acknowledged(self) -> None:
+        with self._state:
+            done, self._acknowledged = self._acknowledged, []
+        if done:
+            self._outbox.remove(done)
+            with self._state:
+                self._state.notify_all()

@@ -1,0 +1,120 @@
+"""The durable outbox: records on this machine's disk until the broker has acknowledged them (SQLite, in WAL mode)."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from producers.errors import StagekeeperError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+    from types import TracebackType
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS records (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    topic TEXT NOT NULL,
+    key BLOB NOT NULL,
+    value BLOB NOT NULL
+)
+"""
+
+
+class OutboxError(StagekeeperError):
+    """A record could not be put on disk: the disk is full, the file is damaged, or another process holds it."""
+
+
+class Waiting(NamedTuple):
+    """One record on disk that the broker has not acknowledged."""
+
+    seq: int
+    topic: str
+    key: bytes
+    value: bytes
+
+
+class Outbox:
+    """A queue of records in one SQLite file. Safe to use from many threads; one process at a time delivers from it.
+
+    Args:
+        path: The file; its folder is created.
+        sync: Whether each record is forced to the medium before `put` returns. Without it a record survives the death
+            of this process but perhaps not that of the machine.
+    """
+
+    def __init__(self, path: Path, *, sync: bool = True) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+            self._file.execute("PRAGMA journal_mode=WAL")
+            self._file.execute(f"PRAGMA synchronous={'FULL' if sync else 'NORMAL'}")
+            self._file.execute(_TABLES)
+        except (sqlite3.Error, OSError) as error:
+            raise self._named(error) from error
+
+    def put(self, topic: str, key: bytes, value: bytes) -> int:
+        """Put a record on disk and return its number.
+
+        Raises:
+            OutboxError: It is not on disk.
+        """
+        with self._lock:
+            try:
+                cursor = self._file.execute(
+                    "INSERT INTO records (topic, key, value) VALUES (?, ?, ?)", (topic, key, value)
+                )
+            except sqlite3.Error as error:
+                raise self._named(error) from error
+            return int(cursor.lastrowid or 0)
+
+    def after(self, seq: int, limit: int) -> list[Waiting]:
+        """The next records with numbers above `seq`, oldest first, at most `limit`."""
+        with self._lock:
+            try:
+                rows = self._file.execute(
+                    "SELECT seq, topic, key, value FROM records WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)
+                ).fetchall()
+            except sqlite3.Error as error:
+                raise self._named(error) from error
+        return [Waiting(*row) for row in rows]
+
+    def remove(self, seqs: Iterable[int]) -> None:
+        """Forget records that the broker has acknowledged."""
+        with self._lock:
+            try:
+                self._file.execute("BEGIN")
+                self._file.executemany("DELETE FROM records WHERE seq = ?", [(seq,) for seq in seqs])
+                self._file.execute("COMMIT")
+            except sqlite3.Error as error:
+                if self._file.in_transaction:
+                    self._file.execute("ROLLBACK")
+                raise self._named(error) from error
+
+    def __len__(self) -> int:
+        with self._lock:
+            try:
+                (count,) = self._file.execute("SELECT count(*) FROM records").fetchone()
+            except sqlite3.Error as error:
+                raise self._named(error) from error
+        return int(count)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _named(self, error: Exception) -> OutboxError:
+        return OutboxError(f"the outbox {self._path} cannot be used: {error}. Check the disk's space and the file.")
