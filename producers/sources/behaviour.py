@@ -1,0 +1,310 @@
+"""How a simulated action behaves, and one action's life drawn from it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from producers.wire.decision import (
+    Allow,
+    Authorization,
+    Constrain,
+    Decision,
+    Deny,
+    FallBack,
+    FlagEvaluation,
+    FlagReason,
+    QueueForReview,
+)
+from producers.wire.events import (
+    ExecutionStatus,
+    Impact,
+    Incident,
+    Quality,
+    Resolution,
+    Support,
+    UndoResult,
+)
+from producers.wire.stage import Mode, Stage
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from producers.wire.contract import Reversibility, RiskClass
+    from producers.wire.decision import Outcome
+    from producers.wire.events import VerdictName
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """Probabilities and typical sizes. Shares are of decisions, of reviews or of executions, as noted.
+
+    Attributes:
+        denied: Share of decisions that are denied.
+        constrained: Share of decisions that are constrained.
+        queued: Share of decisions that wait for a person.
+        fell_back: Share of decisions answered with the fallback.
+        rejected: Share of reviews that end in a rejection.
+        review_wait_s: Median wait for a review, seconds.
+        failed: Share of executions that fail.
+        timed_out: Share of executions that time out.
+        missing: Share of due executions that are never reported.
+        latency_ms: Median latency, milliseconds; log-normal.
+        latency_sigma: Standard deviation of the latency's logarithm.
+        latency_unknown: Share of executions without a latency.
+        cost_usd: Median cost, dollars; None where no cost is known.
+        cost_unknown: Share of executions without a cost.
+        undone: Share of executions that are taken back later.
+        undo_failed: Share of executions whose undo fails.
+        not_undoable: Share of executions that cannot be taken back although somebody asks.
+        undo_after_s: Median time from execution to undo, seconds.
+        incident: Share of executions in an incident of severity 3.
+        severe_incident: Share of executions in an incident of severity 1.
+        support: Share of executions that lead to a support signal.
+        quality_checked: Share of executions that are evaluated.
+        quality_failed: Share of evaluations that fail.
+    """
+
+    denied: float = 0.01
+    constrained: float = 0.01
+    queued: float = 0.0
+    fell_back: float = 0.0
+    rejected: float = 0.03
+    review_wait_s: float = 90.0
+    failed: float = 0.004
+    timed_out: float = 0.001
+    missing: float = 0.002
+    latency_ms: float = 240.0
+    latency_sigma: float = 0.5
+    latency_unknown: float = 0.01
+    cost_usd: float | None = 0.004
+    cost_unknown: float = 0.2
+    undone: float = 0.003
+    undo_failed: float = 0.0
+    not_undoable: float = 0.0
+    undo_after_s: float = 20 * 60.0
+    incident: float = 0.0
+    severe_incident: float = 0.0
+    support: float = 0.002
+    quality_checked: float = 0.3
+    quality_failed: float = 0.02
+
+    def but(self, **changes: float | None) -> Behaviour:
+        """The same, except for what is named."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of an action's career, from its `after`-th decision on.
+
+    Attributes:
+        after: Number of the decision (from 0) at which the phase begins.
+        stage: The stage that the action is in.
+        behaviour: How it behaves there.
+        expected: The verdict that this cell deserves; None where it depends on how much has been seen.
+        why: What is right or wrong with it, in one phrase.
+    """
+
+    after: int
+    stage: Stage
+    behaviour: Behaviour
+    expected: VerdictName | None
+    why: str
+
+
+@dataclass(frozen=True)
+class SimulatedAction:
+    """One tool of one workflow, and its career.
+
+    Attributes:
+        workflow: The workflow it belongs to.
+        tool: The tool.
+        system: The system that it touches.
+        risk_class: How much harm it can do.
+        reversibility: What it takes to take it back.
+        intent: Why an agent asks for it.
+        phases: Its career, first phase first.
+        weight: Its share of the traffic, relative to the others'.
+        cohorts: Segments of the roll-out; each call falls into one of them with equal probability.
+    """
+
+    workflow: str
+    tool: str
+    system: str
+    risk_class: RiskClass
+    reversibility: Reversibility
+    intent: str
+    phases: tuple[Phase, ...]
+    weight: float = 1.0
+    cohorts: tuple[str, ...] = ("all",)
+
+    def phase_at(self, decision: int) -> Phase:
+        """The phase that decision number `decision` (from 0) falls into."""
+        return next(phase for phase in reversed(self.phases) if phase.after <= decision)
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """A person's word on a queued action."""
+
+    after_s: float
+    resolution: Resolution
+
+
+@dataclass(frozen=True)
+class Executed:
+    """An execution, ended `after_s` seconds after the decision."""
+
+    after_s: float
+    status: ExecutionStatus
+    latency_ms: float | None
+    cost_usd: float | None
+    error_type: str | None
+
+
+@dataclass(frozen=True)
+class Undone:
+    """An undo, `after_s` seconds after the decision."""
+
+    after_s: float
+    result: UndoResult
+
+
+@dataclass(frozen=True)
+class Impacted:
+    """Something that followed downstream, `after_s` seconds after the decision."""
+
+    after_s: float
+    impact: Impact
+
+
+FollowUp = Reviewed | Executed | Undone | Impacted
+
+
+@dataclass(frozen=True)
+class Life:
+    """One action from its decision to the last thing that came of it, in order of time."""
+
+    decision: Decision
+    followed_by: tuple[FollowUp, ...]
+
+
+def live(phase: Phase, random: Random) -> Life:
+    """Draw one action's life."""
+    behaviour = phase.behaviour
+    observed = phase.stage is Stage.OBSERVE_ONLY
+    decision = Decision(
+        result=(result := _outcome(behaviour, random)),
+        enforced=not observed,
+        authorization=Authorization(permitted=True, rule="role-allows-tool"),
+        flags=_flags(phase.stage, result),
+        decide_ms=round(random.lognormvariate(math.log(0.4), 0.4), 3),
+    )
+    if observed:
+        return Life(decision, ())
+    started_s, followed_by = 0.0, list[FollowUp]()
+    if isinstance(result, QueueForReview):
+        started_s = _log_normal(random, behaviour.review_wait_s, 0.6)
+        rejected = random.random() < behaviour.rejected
+        followed_by.append(Reviewed(started_s, Resolution.REJECTED if rejected else Resolution.APPROVED))
+        runs = not rejected
+    else:
+        runs = decision.expects_execution
+    if runs and random.random() >= behaviour.missing:
+        followed_by += _execution(behaviour, started_s, random)
+    return Life(decision, tuple(followed_by))
+
+
+def _outcome(behaviour: Behaviour, random: Random) -> Outcome:
+    drawn = random.random()
+    if (drawn := drawn - behaviour.denied) < 0:
+        return Deny(reason="denylisted")
+    if (drawn := drawn - behaviour.constrained) < 0:
+        return Constrain(mode="draft", reason="limit_exceeded")
+    if (drawn := drawn - behaviour.queued) < 0:
+        return QueueForReview(reason="approval_required")
+    if drawn - behaviour.fell_back < 0:
+        return FallBack(mode="human_handoff", reason="confidence_too_low")
+    return Allow()
+
+
+def _execution(behaviour: Behaviour, started_s: float, random: Random) -> list[FollowUp]:
+    latency_ms = round(_log_normal(random, behaviour.latency_ms, behaviour.latency_sigma), 3)
+    cost_usd = None
+    if behaviour.cost_usd is not None and random.random() >= behaviour.cost_unknown:
+        cost_usd = round(_log_normal(random, behaviour.cost_usd, 0.4), 6)
+    drawn = random.random()
+    if drawn < behaviour.failed:
+        status, error_type = ExecutionStatus.FAILED, random.choice(("upstream_5xx", "conflict", "validation"))
+    elif drawn < behaviour.failed + behaviour.timed_out:
+        status, error_type, latency_ms = ExecutionStatus.TIMED_OUT, "deadline_exceeded", max(latency_ms, 5_000.0)
+    else:
+        status, error_type = ExecutionStatus.SUCCEEDED, None
+    ended_s = started_s + latency_ms / 1000
+    known_ms = None if random.random() < behaviour.latency_unknown else latency_ms
+    return [
+        Executed(ended_s, status, known_ms, cost_usd, error_type),
+        *_aftermath(behaviour, ended_s, random),
+    ]
+
+
+def _aftermath(behaviour: Behaviour, ended_s: float, random: Random) -> list[FollowUp]:
+    followed_by: list[FollowUp] = []
+    if random.random() < behaviour.quality_checked:
+        passed = random.random() >= behaviour.quality_failed
+        quality = Quality(passed=passed, score=round(random.uniform(*((0.7, 1.0) if passed else (0.0, 0.6))), 2))
+        followed_by.append(Impacted(ended_s + _log_normal(random, 5.0, 0.5), quality))
+    drawn = random.random()
+    for share, result in (
+        (behaviour.undone, UndoResult.UNDONE),
+        (behaviour.undo_failed, UndoResult.FAILED),
+        (behaviour.not_undoable, UndoResult.NOT_UNDOABLE),
+    ):
+        if (drawn := drawn - share) < 0:
+            followed_by.append(Undone(ended_s + _log_normal(random, behaviour.undo_after_s, 0.8), result))
+            break
+    for share, impact in (
+        (behaviour.incident, Incident(severity=3)),
+        (behaviour.severe_incident, Incident(severity=1)),
+        (behaviour.support, Support()),
+    ):
+        if random.random() < share:
+            followed_by.append(Impacted(ended_s + _log_normal(random, 60.0, 0.7), impact))
+    return sorted(followed_by, key=lambda follow_up: follow_up.after_s)
+
+
+_MODE_OF_STAGE = {
+    Stage.OBSERVE_ONLY: Mode.OBSERVE,
+    Stage.SEARCH_ONLY: Mode.SEARCH_ONLY,
+    Stage.DRAFT_WRITE: Mode.DRAFT_WRITE,
+    Stage.APPROVAL_GATED: Mode.APPROVED_EXTERNAL,
+    Stage.NARROW_AUTONOMY: Mode.AUTONOMOUS,
+    Stage.PROGRESSIVE_EXPANSION: Mode.EXPANDED,
+}
+
+
+def mode_of(stage: Stage) -> Mode:
+    """The flag mode that puts an action into a stage."""
+    return _MODE_OF_STAGE[stage]
+
+
+def _flags(stage: Stage, result: Outcome) -> tuple[FlagEvaluation, ...]:
+    """What the flag store answered. Only switches differ from call to call, so an epoch lasts as long as its stage."""
+    denied = isinstance(result, Deny)
+    approval = "required" if stage is Stage.APPROVAL_GATED else "not_required"
+    return (
+        FlagEvaluation(key="agent-action-governance-enabled", variant="on", reason=FlagReason.STATIC),
+        FlagEvaluation(
+            key="agent-action-denylist",
+            variant="listed" if denied else "clear",
+            reason=FlagReason.TARGETING_MATCH if denied else FlagReason.DEFAULT,
+        ),
+        FlagEvaluation(key="agent-action-mode", variant=mode_of(stage).value, reason=FlagReason.TARGETING_MATCH),
+        FlagEvaluation(key="agent-action-approval-required", variant=approval, reason=FlagReason.TARGETING_MATCH),
+    )
+
+
+def _log_normal(random: Random, median: float, sigma: float) -> float:
+    return random.lognormvariate(math.log(median), sigma)

@@ -1,0 +1,206 @@
+"""`stagekeeper simulate`: traffic of a router that does not exist, with a truth that is exact."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from producers.delivery.emitter import KafkaEmitter
+from producers.delivery.recorder import system_clock
+from producers.errors import StagekeeperError, UsageError
+from producers.sources.scenarios import SCENARIOS, scenario
+from producers.sources.simulator import Plan, Simulator, Storm
+from producers.sources.truth import write_truth
+from stagekeeper.commands.durations import Duration
+from stagekeeper.settings import Settings
+from streams.broker import ensure_topics
+
+if TYPE_CHECKING:
+    from producers.sources.truth import Truth
+
+LIVE_RATE = 50.0
+"""Events a second when neither a rate nor a number of events is asked for."""
+WINDOW = timedelta(hours=2)
+"""How far back a finite run reaches unless it is told otherwise: long enough for late undos."""
+_WRITE_EVERY_S = 2.0
+_FLUSH_S = 15.0
+
+
+class UndeliveredError(StagekeeperError):
+    """Some of what was emitted did not reach the broker."""
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--scenario", "name", default="demo", show_default=True, help="What to simulate; see --list.")
+@click.option("--rate", type=click.FloatRange(min=0), help="Events a second; 0 is as fast as possible.")
+@click.option("--events", type=click.IntRange(min=1), help="Emit so many past events and end; else go on live.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Decides everything that is drawn.")
+@click.option("--backfill", type=Duration(), help="How far back the first event lies, for example 2h.")
+@click.option("--backfill-events", type=click.IntRange(min=1), help="Events in the backfill of a live run.")
+@click.option("--repeats", type=click.FloatRange(0, 1), default=0.0, help="Share of events sent twice.")
+@click.option("--malformed", type=click.FloatRange(0, 1), default=0.0, help="Broken records, as a share of events.")
+@click.option("--shuffle", type=Duration(), default="0s", help="Hold events back by up to this long, at random.")
+@click.option("--truth", "truth_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the truth there.")
+@click.option("--list", "listing", is_flag=True, help="List the scenarios, what is wrong in each, and its verdicts.")
+@click.option("--json", "as_json", is_flag=True, help="Print the truth (or the list) as JSON.")
+def command(
+    *,
+    name: str,
+    rate: float | None,
+    events: int | None,
+    seed: int,
+    backfill: timedelta | None,
+    backfill_events: int | None,
+    repeats: float,
+    malformed: float,
+    shuffle: timedelta,
+    truth_file: Path | None,
+    listing: bool,
+    as_json: bool,
+) -> None:
+    """Emit simulated traffic with a known truth.
+
+    With --events the run is finite: exactly that many events, their times spread over the past two hours (or
+    --backfill), sent at --rate (default: as fast as possible). Without --events it is live: first the --backfill, if
+    any, then --rate events a second (default 50) until SIGINT or SIGTERM.
+
+    The truth (--truth FILE, also --json) counts what was really emitted: events by type, repeats, broken records by
+    reason, records delivered, and for every cell each counter, the executions with known latency and cost, and the
+    verdict that the cell deserves. The file is rewritten every two seconds; `finished` turns true at the end.
+
+    \b
+    Examples:
+      stagekeeper simulate --list
+      stagekeeper simulate --scenario slow --events 5000 --seed 7 --truth truth.json
+      stagekeeper simulate --scenario demo --rate 40 --backfill 2h
+      stagekeeper simulate --scenario healthy --events 20000 --repeats 0.03 --malformed 0.001 --shuffle 10m
+    """
+    if listing:
+        _list(as_json=as_json)
+        return
+    chosen = scenario(name)
+    plan = _plan(rate=rate, events=events, backfill=backfill, backfill_events=backfill_events)
+    settings = Settings.load()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    bootstrap_servers = settings.require_kafka()
+    ensure_topics(bootstrap_servers)
+    emitter = KafkaEmitter(bootstrap_servers, client_id="stagekeeper-simulator")
+    observer = _Observer(emitter, truth_file)
+    simulator = Simulator(
+        chosen,
+        emitter,
+        plan=plan,
+        seed=seed,
+        key=settings.signing_key,
+        storm=Storm(repeats, malformed, shuffle),
+        now=system_clock,
+        wait=stop.wait,
+        observe=observer,
+    )
+    try:
+        truth = simulator.run()
+    finally:
+        left = emitter.close(_FLUSH_S)
+        document = observer.write(simulator.truth, finished=True)
+    click.echo(json.dumps(document, indent=1) if as_json else _summary(truth, document))
+    stats = emitter.stats
+    if lost := stats.failed + stats.refused + left:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in stats.by_error.items()) or "no answer"
+        raise UndeliveredError(f"{lost} of {stats.emitted} records did not reach the broker ({reasons}).")
+
+
+class _Observer:
+    """Reports progress on stderr and keeps the truth file fresh."""
+
+    def __init__(self, emitter: KafkaEmitter, truth_file: Path | None) -> None:
+        self._emitter, self._truth_file = emitter, truth_file
+        self._began_s = self._written_s = time.monotonic()
+
+    def __call__(self, simulator: Simulator) -> None:
+        now_s = time.monotonic()
+        if now_s - self._written_s < _WRITE_EVERY_S:
+            return
+        self._written_s = now_s
+        self.write(simulator.truth, finished=False)
+        emitted, delivered = simulator.truth.emitted, self._emitter.stats.delivered
+        rate = emitted / (now_s - self._began_s)
+        click.echo(f"[simulate] {emitted:,} events, {delivered:,} records delivered, {rate:,.0f} events/s", err=True)
+
+    def write(self, truth: Truth, *, finished: bool) -> dict[str, object]:
+        document = truth.document(self._emitter.stats, at=system_clock(), finished=finished)
+        if self._truth_file is not None:
+            write_truth(self._truth_file, document)
+        return document
+
+
+def _plan(*, rate: float | None, events: int | None, backfill: timedelta | None, backfill_events: int | None) -> Plan:
+    if events is not None:
+        if backfill_events is not None:
+            raise UsageError("--backfill-events belongs to a live run; a run with --events lies in the past entirely.")
+        return Plan(events=events, history=backfill or WINDOW, history_events=events, pace=rate or 0.0)
+    if rate == 0:
+        raise UsageError("--rate 0 has no end without --events N.")
+    if backfill is None:
+        if backfill_events is not None:
+            raise UsageError("--backfill-events needs --backfill DURATION, for example --backfill 2h.")
+        return Plan(rate=rate or LIVE_RATE)
+    live = rate or LIVE_RATE
+    return Plan(rate=live, history=backfill, history_events=backfill_events or round(backfill.total_seconds() * live))
+
+
+def _list(*, as_json: bool) -> None:
+    if as_json:
+        listed = [
+            {
+                "name": made.name,
+                "wrong": made.wrong,
+                "actions": [
+                    {
+                        "workflow": action.workflow,
+                        "tool": action.tool,
+                        "stage": phase.stage.value,
+                        "after_decisions": phase.after,
+                        "expected": phase.expected and phase.expected.value,
+                        "why": phase.why,
+                    }
+                    for action in made.actions
+                    for phase in action.phases
+                ],
+            }
+            for made in SCENARIOS.values()
+        ]
+        click.echo(json.dumps(listed, indent=1))
+        return
+    for made in SCENARIOS.values():
+        click.echo(f"{made.name}\n  {made.wrong}")
+        for action in made.actions:
+            for phase in action.phases:
+                place = f"{action.workflow}/{action.tool} at {phase.stage}"
+                click.echo(f"    {place:<48} {phase.expected or 'depends':<10} {phase.why}")
+
+
+def _summary(truth: Truth, document: dict[str, object]) -> str:
+    heading = (
+        f"scenario {truth.scenario}, seed {truth.seed}: {truth.emitted:,} events "
+        f"({document['delivered']:,} records delivered, {truth.repeats:,} repeats, "
+        f"{truth.malformed.total():,} broken)\n"
+        f"{'workflow/tool':<28} {'stage':<22} {'decisions':>9} {'denied':>7} {'executed':>9} {'failed':>7} "
+        f"{'undone':>7}  deserves"
+    )
+    lines = [heading]
+    for cell, counted in sorted(truth.cells.items()):
+        counts = counted.counts
+        lines.append(
+            f"{cell.workflow + '/' + cell.tool:<28} {cell.stage:<22} {counts['decisions']:>9,} {counts['denied']:>7,} "
+            f"{counts['executed']:>9,} {counts['failed']:>7,} {counts['undone']:>7,}  {counted.expected or '-'}"
+        )
+    return "\n".join(lines)
