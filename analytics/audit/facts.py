@@ -1,0 +1,194 @@
+"""What is checked about an event: its fields laid flat, and what follows from several of them together.
+
+The lake's bytes are read again, independently of the stream that let them in, so that a fault in that stream shows.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from pydantic import ValidationError
+
+from producers.wire.events import EVENT
+from producers.wire.receipt import Receipt, ReceiptError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Value: TypeAlias = str | float | None
+Facts: TypeAlias = dict[str, Value]
+
+NUMBERS: Final = frozenset(
+    {
+        "ahead_of_arrival_s",
+        "decided_ahead_s",
+        "watermark_ahead_s",
+        "flag_count",
+        "reason_count",
+        "decide_ms",
+        "latency_ms",
+        "cost_usd",
+        "wait_ms",
+        "severity",
+    }
+)
+"""Facts that are numbers; seconds, milliseconds and US dollars as their names say."""
+
+_PLAIN: Final[Mapping[str, tuple[str, ...]]] = {
+    "id": ("id",),
+    "source": ("source",),
+    "dataschema": ("dataschema",),
+    "outcome": ("data", "decision", "result", "outcome"),
+    "reason": ("data", "decision", "result", "reason"),
+    "mode": ("data", "decision", "result", "mode"),
+    "provenance": ("data", "decision", "provenance"),
+    "ruleset_sha256": ("data", "decision", "ruleset_sha256"),
+    "decide_ms": ("data", "decision", "decide_ms"),
+    "permitted": ("data", "decision", "authorization", "permitted"),
+    "risk_class": ("data", "contract", "risk_class"),
+    "reversibility": ("data", "contract", "reversibility"),
+    "agent": ("data", "contract", "actor", "agent"),
+    "status": ("data", "status"),
+    "latency_ms": ("data", "latency_ms"),
+    "cost_usd": ("data", "cost_usd"),
+    "error_type": ("data", "error_type"),
+    "undo_result": ("data", "result"),
+    "undo_reason": ("data", "reason"),
+    "kind": ("data", "impact", "kind"),
+    "severity": ("data", "impact", "severity"),
+    "quality_passed": ("data", "impact", "passed"),
+    "resolution": ("data", "resolution"),
+    "reviewer": ("data", "reviewer"),
+    "rationale": ("data", "rationale"),
+    "wait_ms": ("data", "wait_ms"),
+    "flag_key": ("data", "flag_key"),
+    "changed_by": ("data", "changed_by"),
+    "change_reason": ("data", "reason"),
+    "verdict": ("data", "verdict"),
+    "to_stage": ("data", "to_stage"),
+}
+
+_OWNERS: Final = ("user", "account", "service_identity")
+
+
+def facts_of(row: Mapping[str, Any]) -> Facts:
+    """Lay one row of the lake's `events` flat.
+
+    Args:
+        row: At least the columns `id, type, subject, ingested_at, value` and those of the cell.
+
+    Returns:
+        The facts by name. What the event does not say, or says in an unusable way, is None; `fault` then names why.
+    """
+    document, fault, unpublished = _read(row["value"])
+    facts: Facts = {name: _scalar(name, _at(document, path)) for name, path in _PLAIN.items()}
+    facts["fault"] = fault
+    facts["unpublished"] = unpublished
+    # An event that no longer says who it is must still be found: its row knows.
+    facts["event_id"] = str(row["id"])
+    facts["event_type"] = _text(document.get("type"))
+    at = _moment(document.get("time"))
+    facts["ahead_of_arrival_s"] = _seconds_between(row["ingested_at"], at)
+    facts["row_differs"] = _row_difference(row, document)
+    facts["flag_count"] = _length(_at(document, ("data", "decision", "flags")))
+    facts["reason_count"] = _length(_at(document, ("data", "reasons")))
+    facts["owner"] = next(
+        (owner for name in _OWNERS if (owner := _text(_at(document, ("data", "contract", "actor", name))))), None
+    )
+    before, after = _at(document, ("data", "before")), _at(document, ("data", "after"))
+    facts["changed"] = _scalar("changed", before != after)
+    facts["watermark_ahead_s"] = _seconds_between(at, _moment(_at(document, ("data", "watermark"))))
+    return facts | _receipt_facts(row, document, at)
+
+
+def _receipt_facts(row: Mapping[str, Any], document: Mapping[str, Any], at: datetime | None) -> Facts:
+    token = _text(_at(document, ("data", "receipt")))
+    facts: Facts = {"decided_at": None, "decided_ahead_s": None, "stage": None, "epoch": None, "receipt_fault": None}
+    if token is None:
+        return facts
+    try:
+        # The stream has checked the signature; here only the content is compared.
+        receipt = Receipt.of_token(token)
+    except ReceiptError as error:
+        return facts | {"receipt_fault": str(error)}
+    said = (*receipt.cell, receipt.epoch, receipt.decided_at)
+    kept = tuple(row[name] for name in ("environment", "workflow", "tool", "stage", "cohort", "epoch", "decided_at"))
+    if receipt.decision_id != document.get("subject"):
+        facts["receipt_fault"] = f"the receipt is of decision {receipt.decision_id}"
+    elif said != kept:
+        facts["receipt_fault"] = f"the row says {kept}, the receipt {said}"
+    return facts | {
+        "decided_at": receipt.decided_at.isoformat(),
+        "decided_ahead_s": _seconds_between(at, receipt.decided_at),
+        "stage": receipt.stage.value,
+        "epoch": receipt.epoch,
+    }
+
+
+def _read(value: bytes) -> tuple[Mapping[str, Any], str | None, str | None]:
+    """The document, what is wrong with it, and which of its fields are not published."""
+    try:
+        document = json.loads(value)
+    except ValueError as error:
+        return {}, f"not JSON: {error}", None
+    if not isinstance(document, dict):
+        return {}, "not a JSON object", None
+    try:
+        EVENT.validate_json(value)
+    except ValidationError as error:
+        faults = [
+            (".".join(map(str, fault["loc"])), fault["type"], fault["msg"])
+            for fault in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        unknown = ", ".join(where for where, kind, _ in faults if kind == "extra_forbidden")
+        unusable = "; ".join(f"{where}: {message}" for where, kind, message in faults if kind != "extra_forbidden")
+        return document, unusable or None, unknown or None
+    return document, None, None
+
+
+def _row_difference(row: Mapping[str, Any], document: Mapping[str, Any]) -> str | None:
+    """The first column of the row that says something else than the bytes beside it."""
+    for name in ("id", "type", "subject", "source"):
+        if row[name] != document.get(name):
+            return name
+    return None if row["time"] == _moment(document.get("time")) else "time"
+
+
+def _at(document: object, path: tuple[str, ...]) -> object:
+    for step in path:
+        if not isinstance(document, dict):
+            return None
+        document = document.get(step)
+    return document
+
+
+def _scalar(name: str, value: object) -> Value:
+    if name in NUMBERS:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    # Row conditions of great-expectations take texts and numbers, but no truth values.
+    return str(value).lower() if isinstance(value, bool) else _text(value)
+
+
+def _text(value: object) -> str | None:
+    """A text that says something: neither another type nor blank."""
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def _length(value: object) -> float | None:
+    return float(len(value)) if isinstance(value, list) else None
+
+
+def _moment(value: object) -> datetime | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return moment.astimezone(UTC) if moment.tzinfo is not None else None
+
+
+def _seconds_between(earlier: datetime | None, later: datetime | None) -> float | None:
+    return None if earlier is None or later is None else (later - earlier).total_seconds()

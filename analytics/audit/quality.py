@@ -1,0 +1,280 @@
+"""Data quality: fresh events against the suite of their type, and the result kept in the lake.
+
+The one place of the analytics that speaks great-expectations and pandas. A run reads the exact bytes of the lake,
+needs no file, no network and no configuration of the library, and leaves nothing behind but its rows in `quality`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import uuid
+import warnings
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from analytics.audit.facts import NUMBERS, Facts, facts_of
+from analytics.audit.suites import CRITICAL, SUITES, Check, Severity
+from analytics.lake.schemas import COLUMNS, EVENTS, QUALITY
+from producers.errors import StagekeeperError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    import pandas as pd
+    from great_expectations.core import ExpectationValidationResult
+
+    from analytics.lake.tables import Lake
+
+MOST_EVENTS: Final = 20_000
+"""The newest events of a type that a run looks at; more would make it slow without making it wiser."""
+FIRST_WINDOW: Final = timedelta(hours=1)
+"""How far the first run looks back when no window is given."""
+OVERLAP: Final = timedelta(minutes=1)
+"""How far a run reaches into the one before it: an event may be committed a moment after it was ingested."""
+_MOST_EXAMPLES: Final = 3
+
+
+class QualityError(StagekeeperError):
+    """A check could not be carried out, which says nothing about the events."""
+
+
+@dataclass(frozen=True)
+class FailedExpectation:
+    """An expectation that the events do not meet.
+
+    Attributes:
+        expectation: Name in great-expectations, for example `expect_column_values_to_not_be_null`.
+        column: The fact that was looked at.
+        meaning: What the failure means to a person.
+        severity: A `critical` one fails the run, a `warning` is only shown.
+        unexpected: Number of events that do not meet it.
+        percent: Their share of the events that it applies to, in percent.
+        examples: A few of them, each as `value (event id)`.
+    """
+
+    expectation: str
+    column: str
+    meaning: str
+    severity: Severity
+    unexpected: int
+    percent: float
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TypeQuality:
+    """What was found about one type of event.
+
+    Attributes:
+        event_type: CloudEvents type.
+        events: Number of events in the window.
+        checked: Number of them that were looked at; at most `MOST_EVENTS`, the newest.
+        failed: Expectations that do not hold, in the order of the suite.
+    """
+
+    event_type: str
+    events: int
+    checked: int
+    failed: tuple[FailedExpectation, ...]
+
+    @property
+    def success(self) -> bool:
+        """Whether every critical expectation holds."""
+        return all(failure.severity != CRITICAL for failure in self.failed)
+
+
+@dataclass(frozen=True)
+class QualityRun:
+    """One validation run.
+
+    Attributes:
+        run_id: Unique for each run.
+        run_at: When it ran.
+        since: Events ingested after this moment were looked at.
+        types: One result for each type that had events; empty when there were none.
+    """
+
+    run_id: str
+    run_at: datetime
+    since: datetime
+    types: tuple[TypeQuality, ...]
+
+    @property
+    def success(self) -> bool:
+        """Whether every critical expectation holds for every type; true of an empty run, which claims nothing."""
+        return all(found.success for found in self.types)
+
+    def document(self) -> dict[str, Any]:
+        """The run as it is shown and printed, JSON-ready."""
+        return {
+            "run_id": self.run_id,
+            "run_at": self.run_at.isoformat(),
+            "since": self.since.isoformat(),
+            "success": self.success,
+            "types": [_type_document(found) for found in self.types],
+        }
+
+
+def run_quality(
+    lake: Lake, *, now: datetime, window: timedelta | None = None, new_id: Callable[[], str] = lambda: uuid.uuid4().hex
+) -> QualityRun:
+    """Validate the fresh events and keep the result in the lake.
+
+    Args:
+        lake: Where the events are, and the result goes.
+        now: The moment of the run.
+        window: How far to look back from `now`; None continues where the last run stopped.
+        new_id: Makes the run's id.
+
+    Returns:
+        The run. One without events is not kept: it would hide the last one that has something to say.
+
+    Raises:
+        QualityError: The library could not carry out a check.
+    """
+    since = now - window if window is not None else _resume_from(lake, now)
+    found = []
+    for event_type, suite in SUITES.items():
+        fresh = lake.scan(EVENTS).filter(pl.col("type") == event_type, pl.col("ingested_at") > since)
+        rows = fresh.top_k(MOST_EVENTS, by="ingested_at").collect()
+        if rows.is_empty():
+            continue
+        events = int(fresh.select(pl.len()).collect().item())
+        facts = [facts_of(row) for row in rows.iter_rows(named=True)]
+        found.append(TypeQuality(event_type, events, len(facts), _failures(facts, suite)))
+    run = QualityRun(new_id(), now, since, tuple(found))
+    if run.types:
+        lake.append(QUALITY, _rows(run))
+    return run
+
+
+def latest_quality(lake: Lake | None) -> dict[str, Any] | None:
+    """The newest run that is kept, as `QualityRun.document` gives it; None when there is none."""
+    if lake is None:
+        return None
+    runs = lake.scan(QUALITY)
+    newest = runs.filter(pl.col("run_at") == pl.col("run_at").max()).collect()
+    if newest.is_empty():
+        return None
+    run_id, run_at = newest["run_id"][0], newest["run_at"][0]
+    of_run = newest.filter(pl.col("run_id") == run_id)
+    types = [json.loads(payload) for payload in of_run["payload"]]
+    return {
+        "run_id": run_id,
+        "run_at": run_at.isoformat(),
+        "since": types[0].pop("since"),
+        "success": bool(of_run["success"].all()),
+        "types": [{key: value for key, value in found.items() if key != "since"} for found in types],
+    }
+
+
+def _resume_from(lake: Lake, now: datetime) -> datetime:
+    last = lake.scan(QUALITY).select(pl.col("run_at").max()).collect().item()
+    return now - FIRST_WINDOW if last is None else last.astimezone(UTC) - OVERLAP
+
+
+def _rows(run: QualityRun) -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            {
+                "run_id": run.run_id,
+                "run_at": run.run_at,
+                "event_type": found.event_type,
+                "checked": found.checked,
+                "success": found.success,
+                "payload": json.dumps({"since": run.since.isoformat(), **_type_document(found)}),
+            }
+            for found in run.types
+        ],
+        schema=COLUMNS[QUALITY],
+    )
+
+
+def _type_document(found: TypeQuality) -> dict[str, Any]:
+    return {
+        "event_type": found.event_type,
+        "events": found.events,
+        "checked": found.checked,
+        "success": found.success,
+        "failed": [asdict(failure) | {"examples": list(failure.examples)} for failure in found.failed],
+    }
+
+
+def _frame(facts: list[Facts]) -> pd.DataFrame:
+    import pandas as pd  # noqa: PLC0415 - half a second that only a run should pay
+
+    frame = pd.DataFrame(facts).astype(object)
+    # None in an object column is what the library takes for missing; NaN in a text column is not.
+    frame = frame.where(frame.notna(), None)
+    return frame.astype(dict.fromkeys(NUMBERS & set(frame.columns), "float64"))
+
+
+def _failures(facts: list[Facts], suite: tuple[Check, ...]) -> tuple[FailedExpectation, ...]:
+    """Let great-expectations judge the facts.
+
+    Raises:
+        QualityError: It raised while carrying out a check.
+    """
+    gx = _great_expectations()
+    frame = _frame(facts)
+    context = gx.get_context(mode="ephemeral")
+    context.enable_analytics(enable=False)
+    context.variables.progress_bars = {"globally": False}
+    batch = (
+        context.data_sources.add_pandas("lake")
+        .add_dataframe_asset("events")
+        .add_batch_definition_whole_dataframe("fresh")
+        .get_batch({"dataframe": frame})
+    )
+    expectations = [_expectation(gx, position, check) for position, check in enumerate(suite)]
+    result = batch.validate(
+        gx.ExpectationSuite(name="fresh", expectations=expectations),
+        result_format={"result_format": "SUMMARY", "partial_unexpected_count": _MOST_EXAMPLES},
+    )
+    judged = {each.expectation_config.meta["position"]: each for each in result.results}
+    return tuple(
+        _failure(check, judged[position], frame) for position, check in enumerate(suite) if not judged[position].success
+    )
+
+
+def _great_expectations() -> ModuleType:
+    """The library, imported when it is needed: two seconds that only a run should pay."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "module 'sre_(constants|parse)' is deprecated", DeprecationWarning)
+        importlib.import_module("great_expectations.expectations.row_conditions")
+        return importlib.import_module("great_expectations")
+
+
+def _expectation(gx: ModuleType, position: int, check: Check) -> object:
+    expectation_class = getattr(gx.expectations, check.kind)
+    arguments = dict(check.arguments)
+    if check.when is not None:
+        fact, values = check.when
+        arguments["row_condition"] = gx.expectations.row_conditions.Column(fact).is_in(list(values))
+    return expectation_class(column=check.fact, severity=check.severity, meta={"position": position}, **arguments)
+
+
+def _failure(check: Check, judged: ExpectationValidationResult, frame: pd.DataFrame) -> FailedExpectation:
+    result = judged.result
+    if "unexpected_count" not in result:
+        raise QualityError(
+            f"{check.kind} of {check.fact} could not be carried out: {judged.exception_info}. "
+            "Check the installed release of great-expectations."
+        )
+    found = zip(result["partial_unexpected_list"], result["partial_unexpected_index_list"], strict=True)
+    return FailedExpectation(
+        expectation=str(judged.expectation_config.type),
+        column=check.fact,
+        meaning=check.meaning,
+        severity=check.severity,
+        unexpected=int(result["unexpected_count"]),
+        percent=round(float(result["unexpected_percent"]), 2),
+        examples=tuple(
+            f"{'nothing' if value is None else value} ({frame['event_id'].iloc[at]})" for value, at in found
+        ),
+    )

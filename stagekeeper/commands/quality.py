@@ -1,0 +1,103 @@
+"""`stagekeeper quality`: validate fresh events, or show what the last validation found."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from analytics.audit.quality import latest_quality, run_quality
+from analytics.lake.tables import Lake
+from producers.errors import UsageError
+from stagekeeper.commands.durations import Duration
+from stagekeeper.settings import Settings
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+_lake_option = click.option("--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+@click.group("quality")
+def command() -> None:
+    """Validate recent events, type by type, and keep the result in the lake.
+
+    \b
+    Examples:
+      stagekeeper quality run --since 1h
+      stagekeeper quality show --json
+
+    \b
+    Exit codes: 0 all critical expectations hold, or there was nothing to check · 1 some do not · 2 usage.
+    """
+
+
+@command.command("run")
+@click.option("--since", type=Duration(), help="How far to look back, e.g. 1h; where the last run stopped by default.")
+@_json_option
+@_lake_option
+def run(since: timedelta | None, root: str | None, *, as_json: bool) -> None:
+    """Validate the fresh events now.
+
+    \b
+    Examples:
+      stagekeeper quality run
+      stagekeeper quality run --since 1h --json
+    """
+    found = run_quality(_lake(root), now=datetime.now(UTC), window=since).document()
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    elif not found["types"]:
+        click.echo(f"No events since {found['since']}: nothing was checked, and nothing is kept.")
+    else:
+        _print(found)
+    if not found["success"]:
+        sys.exit(1)
+
+
+@command.command("show")
+@_json_option
+@_lake_option
+def show(root: str | None, *, as_json: bool) -> None:
+    """Show the last run that is kept.
+
+    \b
+    Examples:
+      stagekeeper quality show
+      stagekeeper quality show --json
+    """
+    found = latest_quality(_lake(root))
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    elif found is None:
+        click.echo("No validation has run on this lake yet. Start one with `stagekeeper quality run`.")
+    else:
+        _print(found)
+    if found is not None and not found["success"]:
+        sys.exit(1)
+
+
+def _lake(root: str | None) -> Lake:
+    where = root if root is not None else Settings.load().lake
+    lake = Lake.existing(where)
+    if lake is None:
+        raise UsageError(f"there is no lake at {where}. Start the worker, or name another one with --lake ROOT.")
+    return lake
+
+
+def _print(found: dict[str, Any]) -> None:
+    click.echo(f"Run {found['run_id']} at {found['run_at']}: {'passed' if found['success'] else 'FAILED'}")
+    for of_type in found["types"]:
+        state = "passed" if of_type["success"] else "FAILED"
+        click.echo(f"  {state}  {of_type['event_type']}: {of_type['checked']} of {of_type['events']} events checked")
+        for failure in of_type["failed"]:
+            click.echo(
+                f"    {failure['severity']}: {failure['meaning']}: {failure['unexpected']} events "
+                f"({failure['percent']:g} %), {failure['column']} {failure['expectation']}"
+            )
+            for each in failure["examples"]:
+                click.echo(f"      {each}")
