@@ -1,0 +1,186 @@
+"""Sentences about verdicts, with their numbers: what was measured, among how many, the limit and the bound."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from analytics.evidence.signals import QUANTILES, RATES, SIGNALS
+from producers.wire.events import VerdictName
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from analytics.verdicts.gates import Gate
+    from analytics.verdicts.verdict import SignalEvidence, Unit
+    from producers.wire.events import Reason
+
+_ROLL_BACK = "roll back"
+_NO_PROMOTION = "no promotion"
+_WITHIN = "within its limit"
+_CONCLUSIONS = (_ROLL_BACK, _NO_PROMOTION, _WITHIN)
+
+
+def iso(moment: datetime) -> str:
+    """A moment as RFC 3339 in UTC."""
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def percent(ratio: float) -> str:
+    """A ratio as a percentage, with enough digits that a small one is not shown as zero."""
+    shown = 100 * ratio
+    return f"{shown:,.0f} %" if shown >= 100 else f"{shown:.3g} %"
+
+
+def amount(value: float | None, unit: Unit) -> str:
+    """A value in its unit."""
+    if value is None:
+        return "unknown"
+    if unit == "ratio":
+        return percent(value)
+    if unit == "ms":
+        return f"{value:,.0f} ms" if value >= 10 else f"{value:.2g} ms"
+    return f"${value:,.2f}" if unit == "usd" and value >= 1 else f"${value:.2g}" if unit == "usd" else f"{value:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """A duration in the largest unit that keeps it readable."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:,.0f} s"
+
+
+def trials_of(signal: str, count: int) -> str:
+    """A number of trials of a signal, in words."""
+    trial = SIGNALS[signal].trial
+    return f"{count:,} {trial.removesuffix('s') if count == 1 else trial}"
+
+
+def measured(evidence: SignalEvidence) -> str:
+    """The value and the counts behind it: `undo 4.1 % (12 of 291)`."""
+    if evidence.signal in QUANTILES and evidence.limit is not None:
+        over = f"{evidence.failures:,} of {evidence.trials:,} above {amount(evidence.limit, evidence.unit)}"
+        return f"{evidence.signal} {amount(evidence.value, evidence.unit)} ({over})"
+    if evidence.signal in RATES and evidence.role != "trip":
+        share = f"{evidence.failures:,} of {evidence.trials:,}"
+        return f"{evidence.signal} {amount(evidence.value, evidence.unit)} ({share})"
+    return f"{evidence.signal} {evidence.failures:,} (among {trials_of(evidence.signal, evidence.trials)})"
+
+
+def harm(evidence: SignalEvidence) -> str:
+    """Why a guardrail rolls back."""
+    return f"{_against_limit(evidence)}, lower bound {amount(evidence.lower, evidence.unit)}: {_ROLL_BACK}"
+
+
+def over_limit(evidence: SignalEvidence) -> str:
+    """Why a promotion signal blocks."""
+    return f"{_against_limit(evidence)}, lower bound {amount(evidence.lower, evidence.unit)}: {_NO_PROMOTION}"
+
+
+def safe(evidence: SignalEvidence) -> str:
+    """Why a signal no longer stands in the way."""
+    return f"{_against_limit(evidence)}, upper bound {amount(evidence.upper, evidence.unit)}: {_WITHIN}"
+
+
+def undecided(evidence: SignalEvidence) -> str:
+    """What is still missing."""
+    bound = (
+        f"upper bound {amount(evidence.upper, evidence.unit)}" if evidence.upper is not None else "no upper bound yet"
+    )
+    return f"{_against_limit(evidence)}, {bound}: {_needed(evidence)}"
+
+
+def missing(evidence: SignalEvidence) -> str:
+    """A signal that must be shown safe and has no trials."""
+    return f"{evidence.signal}: no {SIGNALS[evidence.signal].trial} yet, limit {_limit(evidence)}: {_needed(evidence)}"
+
+
+def trip(evidence: SignalEvidence) -> str:
+    """A count that is over its maximum."""
+    return f"{measured(evidence)}, at most {amount(evidence.limit, 'count')} allowed: {_ROLL_BACK}"
+
+
+def combined_harm(signals: Sequence[SignalEvidence], log_e: float, alpha: float) -> str:
+    """Guardrails that are broken together, though none alone."""
+    weighed = [part for part in signals if part.role == "guardrail" and part.log_e_harm is not None and part.weight]
+    weighed.sort(key=lambda part: (part.log_e_harm or 0.0) + math.log(part.weight or 1.0), reverse=True)
+    suspects = "; ".join(_against_limit(part) for part in weighed[:2])
+    return (
+        f"the guardrails together weigh {math.exp(min(log_e, 700.0)):,.0f} to 1 against the action "
+        f"({1 / alpha:,.0f} to 1 suffice), though no single one is decided; most of it is from {suspects}: {_ROLL_BACK}"
+    )
+
+
+def latched(verdict: VerdictName, verdict_id: str) -> str:
+    """A verdict that stands although the evidence alone would no longer reach it."""
+    return (
+        f"verdict {verdict_id} decided {verdict.value} on this epoch under this gate file; "
+        "it stands, because evidence is looked at all the time and the first crossing is what counts"
+    )
+
+
+def exposure(actions: int, minimum: int) -> str:
+    """Too few actions so far."""
+    return f"{actions:,} actions decided, at least {minimum:,} must be seen: {minimum - actions:,} more needed"
+
+
+def stale(stale_s: float) -> str:
+    """Evidence that is too old."""
+    return f"the newest evidence is {duration(stale_s)} older than the newest event: it promotes nothing"
+
+
+def no_gate(environment: str, workflow: str, tool: str) -> str:
+    """An action that no gate is for."""
+    return f"no gate matches {environment}/{workflow}/{tool}; add one to the gate file"
+
+
+def no_signals(gate: str, stage: str) -> str:
+    """A gate that decides nothing."""
+    return f"the gate `{gate}` has no signal that decides anything at {stage}; add a guardrail"
+
+
+def no_promotion_signals(gate: str) -> str:
+    """A gate that can only roll back."""
+    return f"the gate `{gate}` only trips at this stage; add a guardrail or a promote signal that can be shown safe"
+
+
+def not_on_ladder(stage: str, gate: Gate) -> str:
+    """A stage outside the gate's ladder."""
+    return f"{stage} is not on the ladder of the gate `{gate.name}` ({' → '.join(gate.ladder)})"
+
+
+def top_of_ladder(stage: str) -> str:
+    """Nowhere to go."""
+    return f"{stage} is the top of the ladder; the guardrails are watched on"
+
+
+def summary(verdict: VerdictName, to_stage: str | None, reasons: Sequence[Reason]) -> str:
+    """One sentence that says what follows, and the first reason with its numbers."""
+    lead = {
+        VerdictName.PROMOTE: f"Promote to {to_stage}",
+        VerdictName.ROLL_BACK: f"Roll back to {to_stage}",
+        VerdictName.HOLD: "Hold",
+        VerdictName.INVALID: "No verdict is possible",
+    }[verdict]
+    others = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    first = reasons[0].message
+    for conclusion in _CONCLUSIONS:
+        first = first.removesuffix(f": {conclusion}")
+    return f"{lead}: {first}{others}."
+
+
+def _limit(evidence: SignalEvidence) -> str:
+    return amount(evidence.limit, evidence.unit)
+
+
+def _against_limit(evidence: SignalEvidence) -> str:
+    return f"{measured(evidence)}, limit {_limit(evidence)}"
+
+
+def _needed(evidence: SignalEvidence) -> str:
+    if evidence.more_needed is None:
+        return "never shown safe at this rate"
+    rate = "at this rate" if evidence.failures else "without a failure"
+    return f"{evidence.more_needed:,} more {SIGNALS[evidence.signal].trial} needed {rate}"

@@ -1,0 +1,136 @@
+"""The ledger: every verdict that was reached, append only, and what was last said about each cell."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import polars as pl
+
+from analytics.cells import CELL
+from analytics.lake.schemas import COLUMNS, VERDICTS
+from analytics.verdicts.verdict import Latch, Verdict
+from producers.wire.events import VerdictName
+from producers.wire.receipt import Cell
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from analytics.lake.tables import Lake
+
+LatchKey: TypeAlias = tuple[Cell, str, str]
+"""A cell, its epoch, and the SHA-256 of the gate file."""
+
+Outline: TypeAlias = tuple[str, str | None, tuple[str, ...]]
+"""Verdict, destination and reason codes: the part whose change is news."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the ledger last said about a cell.
+
+    Attributes:
+        verdict_id: The verdict.
+        outline: Its part whose change is news.
+    """
+
+    verdict_id: str
+    outline: Outline
+
+
+def append(lake: Lake, verdicts: Sequence[Verdict], *, changed: Collection[str]) -> None:
+    """Append verdicts in one commit; none makes no commit.
+
+    Args:
+        lake: The lake.
+        verdicts: What was reached.
+        changed: The ids of those that are news.
+
+    Raises:
+        LakeError: The commit failed; nothing was written.
+    """
+    if verdicts:
+        rows = [_row(verdict, changed=verdict.verdict_id in changed) for verdict in verdicts]
+        lake.append(VERDICTS, pl.DataFrame(rows, schema=COLUMNS[VERDICTS], orient="row"))
+
+
+def latest_verdicts(lake: Lake, *, action: tuple[str, str, str] | None = None) -> list[dict[str, Any]]:
+    """The last verdict on every cell, in the order of the cells' names.
+
+    Args:
+        lake: The lake.
+        action: Environment, workflow and tool; None is all.
+
+    Returns:
+        Whole verdicts as JSON objects; see docs/gates.md.
+    """
+    # Two reads at one version: payloads are large, and only the last of each cell is wanted.
+    ledger = lake.scan(VERDICTS)
+    if action is not None:
+        ledger = ledger.filter(*(pl.col(name) == value for name, value in zip(CELL[:3], action, strict=True)))
+    last = (
+        ledger.select(*CELL, "judged_at", "lake_version", "verdict_id")
+        .sort("judged_at", "lake_version", "verdict_id")
+        .unique(subset=CELL, keep="last", maintain_order=True)
+        .collect()
+    )
+    payloads = (
+        ledger.filter(pl.col("verdict_id").is_in(last["verdict_id"].implode()))
+        .select(*CELL, "verdict_id", "payload")
+        .unique(subset=[*CELL, "verdict_id"])
+        .sort(CELL)
+        .collect()
+    )
+    return [json.loads(payload) for payload in payloads["payload"]]
+
+
+def last_words(lake: Lake) -> dict[Cell, Seen]:
+    """What the ledger last said about each cell, for telling news from repetition."""
+    return {
+        Cell(*(document[name] for name in CELL)): Seen(document["verdict_id"], _outline(document))
+        for document in latest_verdicts(lake)
+    }
+
+
+def latches(lake: Lake) -> dict[LatchKey, dict[VerdictName, Latch]]:
+    """The first promotion and the first rollback of every epoch of every cell, under each gate file."""
+    key = [*CELL, "epoch", "gate_sha256", "verdict"]
+    first = (
+        lake.scan(VERDICTS)
+        .filter(pl.col("verdict").is_in([VerdictName.PROMOTE.value, VerdictName.ROLL_BACK.value]))
+        .select(*key, "judged_at", "lake_version", "verdict_id", "to_stage")
+        .sort("judged_at", "lake_version")
+        .unique(subset=key, keep="first", maintain_order=True)
+        .collect()
+    )
+    found: dict[LatchKey, dict[VerdictName, Latch]] = {}
+    for row in first.iter_rows(named=True):
+        cell = Cell(*(row[name] for name in CELL))
+        verdict = VerdictName(row["verdict"])
+        found.setdefault((cell, row["epoch"], row["gate_sha256"]), {})[verdict] = Latch(
+            verdict, row["to_stage"], row["verdict_id"]
+        )
+    return found
+
+
+def _outline(document: dict[str, Any]) -> Outline:
+    codes = tuple(sorted(f"{reason['code']}:{reason['signal'] or ''}" for reason in document["reasons"]))
+    return document["verdict"], document["to_stage"], codes
+
+
+def _row(verdict: Verdict, *, changed: bool) -> dict[str, Any]:
+    return {
+        "verdict_id": verdict.verdict_id,
+        "judged_at": verdict.judged_at,
+        **verdict.case.cell._asdict(),
+        "epoch": verdict.case.epoch,
+        "verdict": verdict.finding.verdict.value,
+        "to_stage": verdict.finding.to_stage,
+        "gate": verdict.case.gate.name if verdict.case.gate else "",
+        "gate_sha256": verdict.gate_sha256,
+        "lake_version": verdict.lake_version,
+        "watermark": verdict.watermark,
+        "changed": changed,
+        "payload": json.dumps(verdict.document(), ensure_ascii=False, separators=(",", ":"), allow_nan=False),
+    }

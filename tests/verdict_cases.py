@@ -1,0 +1,87 @@
+"""Factories for the tests of verdicts: rows of counters, gate files and cases in a few words."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from analytics.cells import Folded
+from analytics.counters import COUNTERS
+from analytics.evidence import histogram
+from analytics.lake.schemas import COLUMNS, SIGNALS
+from analytics.verdicts.gates import GateFile
+from analytics.verdicts.judge import judge
+from producers.wire.receipt import Cell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from analytics.verdicts.verdict import Verdict
+
+NOON = datetime(2026, 3, 14, 12, 0, tzinfo=UTC)
+CELL = Cell("production", "refunds", "issue_refund", "draft_write", "all")
+
+
+def a_row(
+    cell: Cell = CELL,
+    *,
+    epoch: str = "e1",
+    minute: int = 0,
+    last_event_at: datetime | None = None,
+    risk_rank: int | None = 4,
+    latencies_ms: Iterable[float] = (),
+    **counts: int,
+) -> dict[str, Any]:
+    """One increment: the given counters, everything else zero; `minute` counts from noon."""
+    bucket = NOON + timedelta(minutes=minute)
+    bins, seen = np.unique(
+        histogram.bin_of(np.array([round(1_000 * ms) for ms in latencies_ms], dtype=np.int64)), return_counts=True
+    )
+    return {
+        **cell._asdict(),
+        "epoch": epoch,
+        "bucket": bucket,
+        "risk_rank": risk_rank,
+        "last_event_at": last_event_at or bucket + timedelta(seconds=59),
+        **dict.fromkeys(COUNTERS, 0),
+        **counts,
+        "latency_bins": bins.tolist(),
+        "latency_counts": seen.tolist(),
+        "cost_bins": [],
+        "cost_counts": [],
+    }
+
+
+def executions(executed: int, failed: int = 0, **counts: int) -> dict[str, int]:
+    """Counters of as many allowed and executed actions, of which some failed."""
+    base = {"decisions": executed, "allowed": executed, "expected": executed, "executed": executed, "failed": failed}
+    return {**base, **counts}
+
+
+def increments(*rows: dict[str, Any]) -> pl.DataFrame:
+    """Rows of the table `signals`."""
+    return pl.DataFrame(list(rows), schema=COLUMNS[SIGNALS], orient="row")
+
+
+def gate_file(*signals: str, **gate: str) -> GateFile:
+    """A gate file with one gate for everything; signals and further keys as YAML."""
+    more = "".join(f"\n    {key}: {value}" for key, value in gate.items())
+    listed = "".join(f"\n      - {{{signal}}}" for signal in signals)
+    text = f"version: 1\ngates:\n  - name: everything{more}\n    signals:{listed or ' []'}\n"
+    return GateFile.parse(text.encode())
+
+
+def verdicts_on(gates: GateFile, *rows: dict[str, Any], watermark: datetime | None = None, **more: Any) -> list[Verdict]:  # noqa: ANN401
+    """Judge increments without a lake."""
+    folded = Folded.of(increments(*rows))
+    mark = watermark or folded.latest_event_at or NOON
+    return judge(folded, gates, watermark=mark, lake_version=1, judged_at=mark, **more)
+
+
+def verdict_on(gates: GateFile, *rows: dict[str, Any], **more: Any) -> Verdict:  # noqa: ANN401
+    """Judge increments of one cell without a lake."""
+    (verdict,) = verdicts_on(gates, *rows, **more)
+    return verdict
