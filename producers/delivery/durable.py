@@ -29,7 +29,7 @@ _PATIENCE_S = 0.5
 """How long the forwarder waits for news before it looks at the disk again, for records that another process left."""
 
 
-class DurableEmitter:
+class OutboxEmitter:
     """An emitter with an outbox.
 
     `keep` puts an event on disk before it returns; `emit` hands it to the Kafka client in memory, and to the disk only

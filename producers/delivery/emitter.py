@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -74,6 +74,19 @@ class Emitter(Protocol):
     @property
     def stats(self) -> DeliveryStats:
         """What became of everything so far."""
+        ...
+
+
+@runtime_checkable
+class DurableEmitter(Emitter, Protocol):
+    """An emitter that can put an event on disk before it returns."""
+
+    def keep(self, event: Event) -> None:
+        """Put an event on disk, then see to its delivery.
+
+        Raises:
+            OutboxError: It is not on disk; what it records must not happen.
+        """
         ...
 
 

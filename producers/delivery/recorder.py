@@ -6,13 +6,14 @@ import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from producers.delivery.emitter import DurableEmitter, Emitter
+from producers.errors import UsageError
 from producers.wire import events
 from producers.wire.receipt import Receipt, epoch_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from producers.delivery.emitter import Emitter
     from producers.wire.contract import ActionContract
     from producers.wire.decision import Decision
     from producers.wire.stage import Stage
@@ -66,6 +67,7 @@ class Recorder:
         cohort: str = "all",
         decided_at: datetime | None = None,
         traceparent: str | None = None,
+        durable: bool = False,
     ) -> Receipt:
         """Record a decision, before anything is executed.
 
@@ -76,6 +78,11 @@ class Recorder:
             cohort: The segment of the roll-out; keep their number small.
             decided_at: Event time; the clock's moment when left out.
             traceparent: W3C trace context of the call.
+            durable: Return only once the event is on this machine's disk.
+
+        Raises:
+            OutboxError: It should be on disk and is not; the action must not run.
+            UsageError: It should be on disk, and the emitter has no outbox.
 
         Returns:
             The receipt that every later event about this action needs.
@@ -97,7 +104,7 @@ class Recorder:
                 flags=decision.flags,
             ),
         )
-        self._emitter.emit(
+        self._hand_over(
             events.ActionDecided(
                 id=self._new_id(),
                 source=self._source,
@@ -106,7 +113,8 @@ class Recorder:
                 dataschema=events.schema_id(events.ActionDecided),
                 traceparent=traceparent,
                 data=events.ActionDecidedData(receipt=receipt.token(self._key), contract=contract, decision=decision),
-            )
+            ),
+            durable=durable,
         )
         return receipt
 
@@ -120,9 +128,10 @@ class Recorder:
         error_type: str | None = None,
         at: datetime | None = None,
         traceparent: str | None = None,
+        durable: bool = False,
     ) -> None:
         """Record how an execution ended. Leave out what is not known; never say zero for it."""
-        self._emitter.emit(
+        self._hand_over(
             events.ActionExecuted(
                 id=self._new_id(),
                 source=self._source,
@@ -137,7 +146,8 @@ class Recorder:
                     cost_usd=cost_usd,
                     error_type=error_type,
                 ),
-            )
+            ),
+            durable=durable,
         )
 
     def undone(
@@ -200,6 +210,16 @@ class Recorder:
                 ),
             )
         )
+
+    def _hand_over(self, event: events.Event, *, durable: bool) -> None:
+        if not durable:
+            self._emitter.emit(event)
+        elif isinstance(self._emitter, DurableEmitter):
+            self._emitter.keep(event)
+        else:
+            raise UsageError(
+                f"{type(self._emitter).__name__} cannot keep a record on disk; give the recorder an OutboxEmitter"
+            )
 
     def policy_changed(self, change: events.PolicyChangedData, *, at: datetime | None = None) -> None:
         """Record who changed which flag, from what to what, and why."""

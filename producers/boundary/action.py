@@ -1,0 +1,175 @@
+"""An action as a router knows it: the function, the fixed part of its contract, its lesser variants and its undo."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from producers.boundary.canonical import digest
+from producers.errors import UsageError
+from producers.wire.contract import (
+    ActionContract,
+    Actor,
+    Evidence,
+    Fallback,
+    Reversibility,
+    RiskClass,
+    Scope,
+    Target,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What is known about one call beyond its arguments. Unknown stays None.
+
+    Attributes:
+        agent: Name of the agent that asks.
+        intent: Why it asks.
+        user: On whose behalf.
+        account: Which account is touched.
+        service_identity: The workload identity of the router.
+        model: The model behind the agent.
+        prompt_version: Version of its instructions.
+        record: The record that is touched.
+        region: Where.
+        confidence: The agent's own, between 0 and 1.
+        source_coverage: Share of its claims that a source covers.
+        evaluator_result: What an automatic evaluator said.
+        prior_review: Reference to an earlier review.
+        conversation: Id of the conversation.
+        tool_call: The model's id of the call.
+        cohort: Segment of the roll-out; few by rule.
+    """
+
+    agent: str | None = None
+    intent: str | None = None
+    user: str | None = None
+    account: str | None = None
+    service_identity: str | None = None
+    model: str | None = None
+    prompt_version: str | None = None
+    record: str | None = None
+    region: str | None = None
+    confidence: float | None = None
+    source_coverage: float | None = None
+    evaluator_result: str | None = None
+    prior_review: str | None = None
+    conversation: str | None = None
+    tool_call: str | None = None
+    cohort: str = "all"
+
+
+_NOTHING_KNOWN = Circumstances()
+_CIRCUMSTANCES: ContextVar[Circumstances] = ContextVar("stagekeeper-circumstances", default=_NOTHING_KNOWN)
+_KNOWN = frozenset(item.name for item in fields(Circumstances))
+
+
+@contextmanager
+def acting(**known: Any) -> Iterator[Circumstances]:  # noqa: ANN401 - the fields of Circumstances, checked below
+    """Say who acts and why, for every action within the block (also across `await`, and nested).
+
+    Raises:
+        UsageError: A name is not one of `Circumstances`.
+    """
+    unknown = sorted(set(known) - _KNOWN)
+    if unknown:
+        raise UsageError(f"acting() does not know {', '.join(unknown)}; it knows {', '.join(sorted(_KNOWN))}")
+    now = replace(_CIRCUMSTANCES.get(), **known)
+    token = _CIRCUMSTANCES.set(now)
+    try:
+        yield now
+    finally:
+        _CIRCUMSTANCES.reset(token)
+
+
+def circumstances() -> Circumstances:
+    """What the innermost `acting` block says."""
+    return _CIRCUMSTANCES.get()
+
+
+@dataclass(frozen=True)
+class Action:
+    """One action that agents may ask for.
+
+    Attributes:
+        tool: Name of the tool.
+        workflow: The workflow that it belongs to.
+        system: The system that it touches.
+        environment: Deployment environment.
+        risk_class: How much harm it can do.
+        reversibility: What it takes to take it back.
+        run: The function itself; reachable only through the router.
+        variants: Lesser functions with the same parameters, by constraint (`draft`, `search_only`).
+        undo: Takes an execution back; called with the execution's result and its arguments by name.
+        tool_version: Version of the tool.
+        redact: Names of arguments whose values are never stored, at any depth.
+        fallback: What to do when the action may not run.
+        consequence: What happens when it runs, in a sentence for a reviewer.
+    """
+
+    tool: str
+    workflow: str
+    system: str
+    environment: str
+    risk_class: RiskClass
+    reversibility: Reversibility
+    run: Callable[..., Any]
+    variants: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    undo: Callable[..., Any] | None = None
+    tool_version: str | None = None
+    redact: frozenset[str] = frozenset()
+    fallback: Fallback = field(default_factory=Fallback)
+    consequence: str | None = None
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The call's arguments by name, defaults filled in.
+
+        Raises:
+            UsageError: The function does not take these arguments.
+        """
+        try:
+            bound = inspect.signature(self.run).bind(*args, **kwargs)
+        except TypeError as error:
+            raise UsageError(f"{self.tool}: {error}") from error
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
+    def contract(self, arguments: Mapping[str, Any], known: Circumstances) -> ActionContract:
+        """The contract of one call."""
+        return ActionContract(
+            actor=Actor(
+                agent=known.agent or "unknown",
+                user=known.user,
+                account=known.account,
+                service_identity=known.service_identity,
+                model=known.model,
+                prompt_version=known.prompt_version,
+            ),
+            intent=known.intent or "",
+            target=Target(environment=self.environment, system=self.system, record=known.record),
+            tool=self.tool,
+            tool_version=self.tool_version,
+            workflow=self.workflow,
+            risk_class=self.risk_class,
+            reversibility=self.reversibility,
+            scope=Scope(
+                account=known.account, region=known.region, environment=self.environment, workflow=self.workflow
+            ),
+            evidence=Evidence(
+                confidence=known.confidence,
+                source_coverage=known.source_coverage,
+                evaluator_result=known.evaluator_result,
+                prior_review=known.prior_review,
+            ),
+            fallback=self.fallback,
+            arguments_sha256=digest(arguments),
+            conversation=known.conversation,
+            tool_call=known.tool_call,
+        )
