@@ -141,7 +141,7 @@ def run_quality(
     found = []
     for event_type, suite in SUITES.items():
         fresh = lake.scan(EVENTS).filter(pl.col("type") == event_type, pl.col("ingested_at") > since)
-        rows = fresh.top_k(MOST_EVENTS, by="ingested_at").collect()
+        rows = fresh.top_k(MOST_EVENTS, by="ingested_at").collect().sort("ingested_at", "topic", "partition", "offset")
         if rows.is_empty():
             continue
         events = int(fresh.select(pl.len()).collect().item())
@@ -222,9 +222,15 @@ def _failures(facts: list[Facts], suite: tuple[Check, ...]) -> tuple[FailedExpec
     """
     gx = _great_expectations()
     frame = _frame(facts)
-    context = gx.get_context(mode="ephemeral")
-    context.enable_analytics(enable=False)
-    context.variables.progress_bars = {"globally": False}
+    base = gx.data_context.types.base
+    context = gx.get_context(
+        mode="ephemeral",
+        project_config=base.DataContextConfig(
+            store_backend_defaults=base.InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+            progress_bars=base.ProgressBarsConfig(globally=False),
+            analytics_enabled=False,
+        ),
+    )
     batch = (
         context.data_sources.add_pandas("lake")
         .add_dataframe_asset("events")
