@@ -1,0 +1,55 @@
+"""What travels from the source to the fold: records in columns, partition by partition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from analytics.lake.tables import SourcePartition
+
+EMBEDDED_LOG_PREFIX = "embedded-"
+"""How the identity of a log on the embedded broker begins."""
+
+_LATEST_MS = 253_402_300_799_999  # the end of year 9999
+
+
+@dataclass
+class PartitionRecords:
+    """Consecutive records of one partition, as columns of equal length, in the order of their offsets.
+
+    Attributes:
+        offsets: Offset of each record, rising; a gap is an offset at which the log holds no readable record.
+        keys: Record keys.
+        values: Record values.
+        broker_at_ms: Timestamps of the records, milliseconds since 1970 UTC; None where there is none.
+        end: The offset up to which (exclusive) the log was read, where the source knows it; it tells of a gap after
+            the last record.
+    """
+
+    offsets: list[int] = field(default_factory=list)
+    keys: list[bytes | None] = field(default_factory=list)
+    values: list[bytes | None] = field(default_factory=list)
+    broker_at_ms: list[int | None] = field(default_factory=list)
+    end: int | None = None
+
+    def add(self, offset: int, key: bytes | None, value: bytes | None, broker_at_ms: int | None) -> None:
+        """Append one record; a timestamp that no calendar holds counts as none, since a writer may set any."""
+        self.offsets.append(offset)
+        self.keys.append(key)
+        self.values.append(value)
+        possible = broker_at_ms is not None and 0 <= broker_at_ms <= _LATEST_MS
+        self.broker_at_ms.append(broker_at_ms if possible else None)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch: whatever was fetched together.
+
+    Attributes:
+        number: Position among everything the source hands over, counted from 1 without a gap.
+        partitions: The records of each partition.
+    """
+
+    number: int
+    partitions: dict[SourcePartition, PartitionRecords]

@@ -1,0 +1,242 @@
+"""One micro-batch into rows: decode, reject, drop repeats, count. No input or output; the clock is an argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from analytics.lake.schemas import COLUMNS, EVENTS
+from streams.data.batch import EMBEDDED_LOG_PREFIX
+from streams.data.decode import EventDecoder, Fault, latest_possible
+from streams.data.errors import LogMismatchError
+from streams.data.rejects import Reject, reject
+from streams.data.rollup import roll_up
+from streams.data.wire import CellEpoch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from analytics.lake.tables import SourcePartition
+    from streams.data.batch import Batch, PartitionRecords
+    from streams.data.decode import Decoded
+    from streams.data.dedupe import SeenIds
+
+
+@dataclass
+class PartitionState:
+    """What the fold knows of a partition.
+
+    Attributes:
+        reached: The last offset that was folded; the one before the log's beginning when nothing was.
+        settled_through: Up to here the table `rejects` says what was rejected; nothing is decided anew.
+        rejected: The offsets above `reached`, up to `settled_through`, that were rejected.
+        seen: The ids that were accepted.
+    """
+
+    reached: int
+    settled_through: int
+    rejected: frozenset[int]
+    seen: SeenIds
+
+
+@dataclass
+class Tally:
+    """What became of a batch's records.
+
+    Attributes:
+        accepted: Events stored.
+        repeats: Events dropped because their id was accepted before.
+        rejected: Records rejected for the first time.
+        known_rejects: Records met again that had been rejected before a restart.
+        skipped: Offsets without a record on a log where that is normal (transactions, compaction).
+    """
+
+    accepted: int = 0
+    repeats: int = 0
+    rejected: int = 0
+    known_rejects: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A batch, ready to be committed.
+
+    Attributes:
+        number: The batch's number.
+        events: Rows for the table `events`.
+        signals: Rows for the table `signals`.
+        rejects: What was rejected for the first time.
+        reached: The last offset of each partition in the batch.
+        tally: What became of the records.
+    """
+
+    number: int
+    events: pl.DataFrame
+    signals: pl.DataFrame
+    rejects: tuple[Reject, ...]
+    reached: Mapping[SourcePartition, int]
+    tally: Tally
+
+
+@dataclass
+class _Accepted:
+    """Accepted events and where they were read, as columns."""
+
+    events: list[Decoded] = field(default_factory=list)
+    partitions: list[tuple[SourcePartition, int]] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    broker_at_ms: list[int | None] = field(default_factory=list)
+    values: list[bytes | None] = field(default_factory=list)
+
+
+class Folder:
+    """Folds batches, in order, from where the states begin.
+
+    Args:
+        states: State of each assigned partition; it is moved by `fold`.
+        key: The receipt key.
+    """
+
+    def __init__(self, states: dict[SourcePartition, PartitionState], key: bytes | None) -> None:
+        self._states = states
+        self._fresh = EventDecoder(key)
+        self._settled = EventDecoder(None)
+
+    def fold(self, batch: Batch, now: datetime) -> Folded:
+        """Fold a batch.
+
+        Args:
+            batch: Records that continue where the last batch ended.
+            now: The clock, for what lies impossibly far ahead.
+
+        Raises:
+            LogMismatchError: The records do not continue where the last ones ended.
+        """
+        accepted, rejects, tally = _Accepted(), list[Reject](), Tally()
+        for partition, records in batch.partitions.items():
+            if partition not in self._states:
+                raise LogMismatchError(f"a record of {partition.app_id} came, which is not assigned to this worker.")
+            self._fold_partition(partition, records, now, accepted, rejects, tally)
+        tally.accepted, tally.rejected = len(accepted.events), len(rejects)
+        return Folded(
+            number=batch.number,
+            events=_event_rows(accepted, now),
+            signals=roll_up(accepted.events),
+            rejects=tuple(rejects),
+            reached={partition: self._states[partition].reached for partition in batch.partitions},
+            tally=tally,
+        )
+
+    def _fold_partition(
+        self,
+        partition: SourcePartition,
+        records: PartitionRecords,
+        now: datetime,
+        accepted: _Accepted,
+        rejects: list[Reject],
+        tally: Tally,
+    ) -> None:
+        state = self._states[partition]
+        latest_us = latest_possible(now)
+        next_offset = state.reached + 1
+        before = len(accepted.events)
+        for index, (offset, value) in enumerate(zip(records.offsets, records.values, strict=True)):
+            if offset != next_offset:
+                self._fold_gap(partition, next_offset, offset, now, rejects, tally)
+            next_offset = offset + 1
+            settled = offset <= state.settled_through
+            if settled and offset in state.rejected:
+                tally.known_rejects += 1
+                continue
+            event = self._settled.decode(value, None) if settled else self._fresh.decode(value, latest_us)
+            if isinstance(event, Fault):
+                rejects.append(
+                    reject(
+                        partition,
+                        offset,
+                        reason=event.reason,
+                        detail=event.detail,
+                        now=now,
+                        key=records.keys[index],
+                        value=value,
+                        broker_at_ms=records.broker_at_ms[index],
+                    )
+                )
+            elif state.seen.accept(event.id, event.time_us):
+                accepted.events.append(event)
+                accepted.offsets.append(offset)
+                accepted.broker_at_ms.append(records.broker_at_ms[index])
+                accepted.values.append(value)
+            else:
+                tally.repeats += 1
+        if records.end is not None and records.end > next_offset:
+            self._fold_gap(partition, next_offset, records.end, now, rejects, tally)
+            next_offset = records.end
+        accepted.partitions.append((partition, len(accepted.events) - before))
+        state.reached = next_offset - 1
+
+    def _fold_gap(
+        self,
+        partition: SourcePartition,
+        first: int,
+        end: int,
+        now: datetime,
+        rejects: list[Reject],
+        tally: Tally,
+    ) -> None:
+        """Account for the offsets from `first` to `end` (exclusive), at which no record was read."""
+        if end < first:
+            raise LogMismatchError(
+                f"{partition.app_id} went backwards: offset {end} came after offset {first - 1}. "
+                "Start the worker again; it resumes from the lake."
+            )
+        if not partition.log_id.startswith(EMBEDDED_LOG_PREFIX):
+            tally.skipped += end - first
+            return
+        state = self._states[partition]
+        # The embedded broker keeps null values but never hands them out.
+        for offset in range(first, end):
+            if offset <= state.settled_through:
+                tally.known_rejects += 1
+            else:
+                rejects.append(
+                    reject(partition, offset, reason="null_value", detail="the record has no value", now=now)
+                )
+
+
+def _event_rows(accepted: _Accepted, now: datetime) -> pl.DataFrame:
+    """Rows for the table `events`."""
+    events = accepted.events
+    places = [place for place, count in accepted.partitions for _ in range(count)]
+    cells = [event.cell for event in events]
+    columns: dict[str, list[object]] = {
+        "log_id": [place.log_id for place in places],
+        "topic": [place.topic for place in places],
+        "partition": [place.partition for place in places],
+        "offset": [*accepted.offsets],
+        "id": [event.id for event in events],
+        "type": [event.type for event in events],
+        "source": [event.source for event in events],
+        "time": [event.time_us for event in events],
+        "subject": [event.subject for event in events],
+        **{
+            name: [None if cell is None else cell[index] for cell in cells]
+            for index, name in enumerate(CellEpoch._fields)
+        },
+        "decided_at": [event.decided_at_us for event in events],
+        "value": [*accepted.values],
+    }
+    schema = COLUMNS[EVENTS]
+    moments = {"time", "decided_at"}  # whole microseconds; polars takes these as they are only by a cast
+    frame = pl.DataFrame(
+        {name: pl.Series(name, values, dtype=pl.Int64 if name in moments else schema[name])
+         for name, values in columns.items()}
+    )  # fmt: skip
+    broker_at = pl.Series("broker_at", accepted.broker_at_ms, dtype=pl.Int64) * 1_000
+    return frame.with_columns(broker_at, ingested_at=pl.lit(now, dtype=schema["ingested_at"])).select(
+        pl.col(name).cast(kind) for name, kind in schema.items()
+    )

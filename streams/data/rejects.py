@@ -1,0 +1,203 @@
+"""Records that cannot be used: kept with their reason, and published as dead letters."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, Protocol
+
+import polars as pl
+from confluent_kafka import Producer
+
+from analytics.lake.schemas import COLUMNS, REJECTS
+from producers.errors import StagekeeperError
+from producers.wire.topics import DEAD_LETTER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from confluent_kafka import KafkaError, Message
+
+    from analytics.lake.tables import SourcePartition
+
+FIRST_BYTES: Final = 256
+"""How much of a rejected value is kept."""
+
+LONGEST_KEY: Final = 1_024
+"""How much of a rejected record's key is kept, in bytes."""
+
+_FLUSH_S = 30.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class DeadLetterError(StagekeeperError):
+    """A reject could not be published; the batch must not be committed without it."""
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One record that cannot be used.
+
+    Attributes:
+        partition: Where it was read.
+        offset: Its offset there.
+        reason: The reason code; see `streams.data.decode`.
+        detail: What is wrong with which field.
+        key: The record's key, at most `LONGEST_KEY` bytes.
+        first_bytes: The first `FIRST_BYTES` of its value.
+        size: Size of its value in bytes; 0 where there is none.
+        broker_at_ms: The record's timestamp, milliseconds since 1970 UTC.
+        rejected_at: When it was rejected.
+    """
+
+    partition: SourcePartition
+    offset: int
+    reason: str
+    detail: str
+    key: bytes | None
+    first_bytes: bytes
+    size: int
+    broker_at_ms: int | None
+    rejected_at: datetime
+
+    @property
+    def place(self) -> str:
+        """Topic, partition and offset: the key of its dead letter."""
+        return f"{self.partition.topic}/{self.partition.partition}/{self.offset}"
+
+    def dead_letter(self) -> bytes:
+        """The letter as JSON: it names the record and quotes its beginning; the record itself stays where it is."""
+        document = {
+            "log_id": self.partition.log_id,
+            "topic": self.partition.topic,
+            "partition": self.partition.partition,
+            "offset": self.offset,
+            "reason": self.reason,
+            "detail": self.detail,
+            "size": self.size,
+            "key_base64": None if self.key is None else base64.b64encode(self.key).decode(),
+            "first_bytes_base64": base64.b64encode(self.first_bytes).decode(),
+            "rejected_at": self.rejected_at.isoformat(),
+        }
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def reject(
+    partition: SourcePartition,
+    offset: int,
+    *,
+    reason: str,
+    detail: str,
+    now: datetime,
+    key: bytes | None = None,
+    value: bytes | None = None,
+    broker_at_ms: int | None = None,
+) -> Reject:
+    """Describe a record that cannot be used, keeping only the beginning of what may be large."""
+    return Reject(
+        partition=partition,
+        offset=offset,
+        reason=reason,
+        detail=detail,
+        key=None if key is None else key[:LONGEST_KEY],
+        first_bytes=(value or b"")[:FIRST_BYTES],
+        size=len(value or b""),
+        broker_at_ms=broker_at_ms,
+        rejected_at=now,
+    )
+
+
+def to_rows(rejects: Sequence[Reject]) -> pl.DataFrame:
+    """Rows for the table `rejects`."""
+    rows = [
+        {
+            "log_id": each.partition.log_id,
+            "topic": each.partition.topic,
+            "partition": each.partition.partition,
+            "offset": each.offset,
+            "reason": each.reason,
+            "detail": each.detail,
+            "key": each.key,
+            "first_bytes": each.first_bytes,
+            "size": each.size,
+            "broker_at": None if each.broker_at_ms is None else _EPOCH + timedelta(milliseconds=each.broker_at_ms),
+            "rejected_at": each.rejected_at,
+        }
+        for each in rejects
+    ]
+    return pl.DataFrame(rows, schema=COLUMNS[REJECTS])
+
+
+class DeadLetters(Protocol):
+    """Publishes rejects."""
+
+    def publish(self, rejects: Sequence[Reject]) -> None:
+        """Publish and wait for the acknowledgement of all of them.
+
+        Raises:
+            DeadLetterError: One was not acknowledged.
+        """
+        ...
+
+
+class KafkaDeadLetters:
+    """Publishes rejects to `agent.dead-letter`, keyed by topic/partition/offset.
+
+    A worker that dies between the acknowledgement and the lake's commit publishes the same letter again after its
+    restart: the key tells them apart from others, and the table `rejects` holds each once.
+
+    Args:
+        bootstrap_servers: Brokers as `host:port,...`.
+        settings: Further librdkafka settings.
+    """
+
+    def __init__(self, bootstrap_servers: str, settings: Mapping[str, str | int | float | bool] | None = None) -> None:
+        self._producer = Producer(
+            {
+                **(settings or {}),
+                "bootstrap.servers": bootstrap_servers,
+                "client.id": "stagekeeper-dead-letters",
+                "enable.idempotence": True,
+                "acks": "all",
+                "compression.type": "lz4",
+                "linger.ms": 2,
+                "partitioner": "murmur2_random",
+                "message.timeout.ms": int(_FLUSH_S * 1_000),
+            }
+        )
+
+    def publish(self, rejects: Sequence[Reject]) -> None:
+        """Publish and wait for the acknowledgement of all of them.
+
+        Raises:
+            DeadLetterError: One was not acknowledged in 30 s.
+        """
+        failures: list[str] = []
+
+        def on_delivery(error: KafkaError | None, _message: Message) -> None:
+            if error is not None:
+                failures.append(error.str())
+
+        for each in rejects:
+            while True:
+                try:
+                    self._producer.produce(
+                        DEAD_LETTER,
+                        key=each.place.encode(),
+                        value=each.dead_letter(),
+                        headers=[("content-type", b"application/json")],
+                        on_delivery=on_delivery,
+                    )
+                except BufferError:
+                    self._producer.poll(0.1)  # the local queue is full: let some go out
+                else:
+                    break
+        left = self._producer.flush(_FLUSH_S)
+        if left or failures:
+            said = failures[0] if failures else "no acknowledgement in time"
+            raise DeadLetterError(
+                f"{left + len(failures)} of {len(rejects)} dead letters were not taken by {DEAD_LETTER}: {said}. "
+                "Check the broker and that the topic exists; nothing of the batch was committed."
+            )

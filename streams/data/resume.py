@@ -1,0 +1,182 @@
+"""Where to go on: the stored offsets of the lake's tables, made to agree, and the state that belongs to them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from analytics.lake.schemas import EVENTS, REJECTS, SIGNALS
+from analytics.lake.tables import Advance
+from streams.data.decode import Decoded, EventDecoder
+from streams.data.dedupe import HORIZON, SeenIds
+from streams.data.errors import LakeOrderError, LogMismatchError
+from streams.data.fold import PartitionState
+from streams.data.rollup import roll_up
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+
+    from analytics.lake.tables import Lake, SourcePartition
+
+_CATCH_UP_OFFSETS: Final = 100_000
+"""How many offsets are folded into `signals` at a time when it is behind `events`."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Up to where the lake's tables cover a partition; None where nothing is stored.
+
+    Attributes:
+        rejects: Last offset covered by `rejects`.
+        events: Last offset covered by `events` and, once resumed, by `signals`.
+    """
+
+    rejects: int | None
+    events: int | None
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A partition, ready to be read on.
+
+    Attributes:
+        stored: The stored offsets.
+        start: The first offset to read.
+        state: The fold's state just before it.
+    """
+
+    stored: Stored
+    start: int
+    state: PartitionState
+
+
+def resume(
+    lake: Lake,
+    bounds: dict[SourcePartition, tuple[int, int]],
+    *,
+    horizon: timedelta = HORIZON,
+) -> dict[SourcePartition, Resumed]:
+    """Bring the tables to one offset for each partition and rebuild what the fold must know there.
+
+    Args:
+        lake: The lake. `signals` is written where it is behind `events`.
+        bounds: For each partition the log's first offset and its end (exclusive).
+        horizon: How far back ids are remembered.
+
+    Raises:
+        LakeOrderError: The tables cannot come from one worker's commits.
+        LogMismatchError: The log does not reach from the stored offset on.
+        FencedError: Another worker commits to the same partitions.
+    """
+    partitions = list(bounds)
+    rejects, events, signals = (lake.stored_offsets(table, partitions) for table in (REJECTS, EVENTS, SIGNALS))
+    for partition in partitions:
+        _check_order(partition, rejects.get(partition), events.get(partition), signals.get(partition))
+    starts = {
+        partition: _start(partition, events.get(partition), rejects.get(partition), low, end)
+        for partition, (low, end) in bounds.items()
+    }
+    for partition, reached in events.items():
+        if signals.get(partition, -1) < reached:
+            _catch_up(lake, partition, signals.get(partition), reached)
+    seen = _accepted_ids(lake, partitions, horizon)
+    rejected = _rejected_offsets(lake, starts)
+    return {
+        partition: Resumed(
+            stored=Stored(rejects=rejects.get(partition), events=events.get(partition)),
+            start=start,
+            state=PartitionState(
+                reached=start - 1,
+                settled_through=rejects.get(partition, -1),
+                rejected=rejected[partition],
+                seen=SeenIds(horizon, seen[partition]),
+            ),
+        )
+        for partition, start in starts.items()
+    }
+
+
+def _check_order(partition: SourcePartition, rejects: int | None, events: int | None, signals: int | None) -> None:
+    covered = [-1 if offset is None else offset for offset in (rejects, events, signals)]
+    if covered != sorted(covered, reverse=True):
+        stated = ", ".join(
+            f"{name} {'nothing' if offset is None else f'up to {offset}'}"
+            for name, offset in (("rejects", rejects), ("events", events), ("signals", signals))
+        )
+        raise LakeOrderError(
+            f"the tables contradict each other about {partition.app_id}: they cover {stated}, but each must cover at "
+            "least what the next one does. Restore all tables from the same moment, or set STAGEKEEPER_LAKE_ROOT to a "
+            "new folder and let the worker read the topics again. `signals` alone may be moved away: it is rebuilt."
+        )
+
+
+def _start(partition: SourcePartition, events: int | None, rejects: int | None, low: int, end: int) -> int:
+    furthest = max(-1 if events is None else events, -1 if rejects is None else rejects)
+    if furthest >= end:
+        raise LogMismatchError(
+            f"{partition.app_id} ends before offset {end}, but the lake already covers offset {furthest}: this is not "
+            "the log that was read, or it was cut. Point the worker at the right brokers, or at a new lake."
+        )
+    if events is None:
+        return low
+    if events + 1 < low:
+        raise LogMismatchError(
+            f"{partition.app_id} begins at offset {low}, but the lake covers it only up to offset {events}: the records "
+            f"between were deleted before they were read. Raise the topic's retention.ms; to go on without these "
+            f"{low - events - 1} offsets, set STAGEKEEPER_LAKE_ROOT to a new folder."
+        )
+    return events + 1
+
+
+def _catch_up(lake: Lake, partition: SourcePartition, stored: int | None, reached: int) -> None:
+    """Fold the stored events above `stored` into `signals`: the worker died between the two commits."""
+    decoder = EventDecoder(None)  # what is stored was accepted; its receipts were checked then
+    own = _rows_of(lake, EVENTS, partition).select("offset", "value")
+    previous, done = stored, -1 if stored is None else stored
+    while done < reached:
+        last = min(done + _CATCH_UP_OFFSETS, reached)
+        values = own.filter(pl.col("offset").is_between(done + 1, last)).sort("offset").collect()["value"]
+        decoded = [decoder.decode(value, None) for value in values]
+        usable = [event for event in decoded if isinstance(event, Decoded)]
+        if len(usable) != len(decoded):
+            raise LakeOrderError(
+                f"the table events holds events of {partition.app_id} that this version cannot read. "
+                "Use the version of Stagekeeper that stored them."
+            )
+        lake.append(SIGNALS, roll_up(usable), advances={partition: Advance(previous, last)})
+        previous = done = last
+
+
+def _accepted_ids(
+    lake: Lake, partitions: Sequence[SourcePartition], horizon: timedelta
+) -> dict[SourcePartition, list[tuple[str, int]]]:
+    """Id and event time of what was accepted within the horizon, partition by partition."""
+    found: dict[SourcePartition, list[tuple[str, int]]] = defaultdict(list)
+    for partition in partitions:
+        own = _rows_of(lake, EVENTS, partition)
+        recent = own.filter(pl.col("time") >= pl.col("time").max() - horizon)
+        ids = recent.select("id", pl.col("time").cast(pl.Int64)).collect()
+        found[partition] = list(zip(ids["id"], ids["time"], strict=True))
+    return found
+
+
+def _rejected_offsets(lake: Lake, starts: dict[SourcePartition, int]) -> dict[SourcePartition, frozenset[int]]:
+    """The rejected offsets from each start on."""
+    return {
+        partition: frozenset(
+            _rows_of(lake, REJECTS, partition).filter(pl.col("offset") >= start).select("offset").collect()["offset"]
+        )
+        for partition, start in starts.items()
+    }
+
+
+def _rows_of(lake: Lake, table: str, partition: SourcePartition) -> pl.LazyFrame:
+    return lake.scan(table).filter(
+        pl.col("log_id") == partition.log_id,
+        pl.col("topic") == partition.topic,
+        pl.col("partition") == partition.partition,
+    )
