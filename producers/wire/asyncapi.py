@@ -20,14 +20,21 @@ ASYNCAPI_VERSION: Final = "3.0.0"
 DOCUMENT_VERSION: Final = "1.0.0"
 """Version of the published interface: the minor number rises with every added optional field."""
 
-DEAD_LETTER_HEADERS: Final[Mapping[str, str]] = {
-    "reason": "Reason code of the rejection, for example `malformed_receipt`.",
-    "detail": "What exactly was wrong, as a sentence.",
-    "topic": "Topic of the rejected record.",
-    "partition": "Partition of the rejected record, in decimal digits.",
-    "offset": "Offset of the rejected record, in decimal digits.",
+DEAD_LETTER_CONTENT_TYPE: Final = "application/json"
+
+DEAD_LETTER_FIELDS: Final[Mapping[str, Json]] = {
+    "log_id": {"type": "string", "description": "Identity of the cluster that holds the rejected record."},
+    "topic": {"type": "string"},
+    "partition": {"type": "integer", "minimum": 0},
+    "offset": {"type": "integer", "minimum": 0},
+    "reason": {"type": "string", "description": "Reason code, for example `malformed_receipt`."},
+    "detail": {"type": "string", "description": "What is wrong with which field, as a sentence."},
+    "size": {"type": "integer", "minimum": 0, "description": "Bytes of the value; 0 where there is none."},
+    "key_base64": {"type": ["string", "null"], "description": "The record's key; null where there is none."},
+    "first_bytes_base64": {"type": "string", "description": "The beginning of the value, at most 256 bytes."},
+    "rejected_at": {"type": "string", "format": "date-time"},
 }
-"""Headers of a record on the dead-letter topic, and what each holds."""
+"""Fields of a record on the dead-letter topic. All are always there; more may come."""
 
 _DEAD_LETTER_MESSAGE: Final = "RejectedRecord"
 
@@ -58,6 +65,19 @@ def asyncapi_document() -> Json:
 def asyncapi_text() -> str:
     """The document as YAML."""
     return yaml.safe_dump(asyncapi_document(), sort_keys=False, allow_unicode=True, width=110)
+
+
+def dead_letter_schema() -> Json:
+    """The JSON Schema of a record on the dead-letter topic."""
+    return {"type": "object", "properties": dict(DEAD_LETTER_FIELDS), "required": list(DEAD_LETTER_FIELDS)}
+
+
+def _headers(content_type: str) -> Json:
+    return {
+        "type": "object",
+        "properties": {"content-type": {"type": "string", "const": content_type}},
+        "required": ["content-type"],
+    }
 
 
 def _classes_on(topic: Topic) -> list[type[Event]]:
@@ -123,16 +143,10 @@ def _messages() -> Json:
     messages[_DEAD_LETTER_MESSAGE] = {
         "name": _DEAD_LETTER_MESSAGE,
         "title": "A record that could not be used",
-        "summary": "The rejected record's value as it came, with the reason in the headers.",
-        "contentType": "application/octet-stream",
-        "headers": {
-            "type": "object",
-            "properties": {
-                name: {"type": "string", "description": purpose} for name, purpose in DEAD_LETTER_HEADERS.items()
-            },
-            "required": list(DEAD_LETTER_HEADERS),
-        },
-        "payload": {"type": "string", "description": "The first bytes of the rejected record, unchanged."},
+        "summary": "Names the record, says why, and quotes its beginning; the record itself stays where it is.",
+        "contentType": DEAD_LETTER_CONTENT_TYPE,
+        "headers": _headers(DEAD_LETTER_CONTENT_TYPE),
+        "payload": dead_letter_schema(),
         "bindings": {"kafka": {"key": _key(keys[DEAD_LETTER]), "bindingVersion": "0.5.0"}},
     }
     return messages
@@ -144,11 +158,7 @@ def _message(event_class: type[Event], keys: Mapping[str, str]) -> Json:
         "title": event_class.__name__,
         "summary": (event_class.__doc__ or "").strip(),
         "contentType": CONTENT_TYPE,
-        "headers": {
-            "type": "object",
-            "properties": {"content-type": {"type": "string", "const": CONTENT_TYPE}},
-            "required": ["content-type"],
-        },
+        "headers": _headers(CONTENT_TYPE),
         "payload": {"$ref": f"./{schema_file(event_class)}"},
         "examples": [
             {
@@ -157,9 +167,11 @@ def _message(event_class: type[Event], keys: Mapping[str, str]) -> Json:
                 "payload": json.loads(EXAMPLES[event_class].model_dump_json(exclude_none=True)),
             }
         ],
-        "bindings": {"kafka": {"key": _key(keys[event_class.topic]), "bindingVersion": "0.5.0"}},
+        "bindings": {
+            "kafka": {"key": _key(f"{keys[event_class.topic]}; it equals `subject`"), "bindingVersion": "0.5.0"}
+        },
     }
 
 
 def _key(description: str) -> Json:
-    return {"type": "string", "description": f"The {description}, as UTF-8. For an event it equals `subject`."}
+    return {"type": "string", "description": f"The {description}; as UTF-8."}

@@ -23,9 +23,9 @@ ReceiptToken = Annotated[
 Subject = Annotated[str, Field(min_length=1, max_length=2_100, pattern=NAME_PATTERN)]
 """What an event is about: as long as a name, but for a cell's key, which holds five of them."""
 
-Milliseconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Dollars = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
+Milliseconds = Annotated[float, Field(ge=0.0, le=1e12, allow_inf_nan=False)]
+Dollars = Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)]
+"""Above these limits an amount is a mistake, and sums of it would leave 64 bits."""
 
 
 class ActionDecidedData(WireModel):

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 
+from analytics.lake.tables import SourcePartition
 from producers.wire.asyncapi import asyncapi_document
 from producers.wire.codec import EventError, of_bytes, to_bytes
 from producers.wire.contract import RiskClass
@@ -31,6 +32,7 @@ from producers.wire.schemas import event_schema, receipt_schema, schema_file
 from producers.wire.topics import TOPICS
 from stagekeeper.commands import cli
 from stagekeeper.commands.schemas import published, stale
+from streams.data.rejects import reject
 
 CHECKED_IN = Path(__file__).parents[2] / "docs" / "schemas"
 FORMATS = FormatChecker()
@@ -148,6 +150,8 @@ def test_an_event_without_its_specversion_is_not_a_cloud_event() -> None:
         (("data", "receipt"), "sk1.abc.def.ghi"),
         (("data", "latency_ms"), -1),
         (("data", "cost_usd"), -0.01),
+        (("data", "cost_usd"), 1e7),
+        (("data", "latency_ms"), 1e13),
         (("data", "status"), "ok"),
         (("data", "error_type"), "x" * 201),
     ],
@@ -162,7 +166,7 @@ def test_an_unusable_value_is_refused_by_schema_and_model(path: tuple[str, ...],
 NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=200)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=100)
 MOMENTS = st.datetimes(timezones=st.just(UTC))
-AMOUNTS = st.none() | st.floats(min_value=0, allow_infinity=False, allow_nan=False)
+AMOUNTS = st.none() | st.floats(min_value=0, max_value=1e6)
 EVENTS = st.builds(
     ActionExecuted,
     id=NAMES,
@@ -249,6 +253,22 @@ def test_every_message_of_the_asyncapi_document_names_its_schema_headers_key_and
         assert message["bindings"]["kafka"]["key"]["description"]
         for each in message["examples"]:
             VALIDATORS[event_class].validate(each["payload"])
+
+
+def test_a_dead_letter_is_as_published() -> None:
+    letter = reject(
+        SourcePartition("cluster", "agent.outcomes", 3),
+        41,
+        reason="negative_value",
+        detail="data.latency_ms: -1 is below zero",
+        now=datetime(2026, 3, 2, tzinfo=UTC),
+        value=b"{}",
+    ).dead_letter()
+    schema = asyncapi_document()["components"]["messages"]["RejectedRecord"]["payload"]
+    check = Draft202012Validator(schema, format_checker=FORMATS)
+    check.validate(json.loads(letter))
+    assert set(json.loads(letter)) == set(schema["properties"])
+    assert not check.is_valid({**json.loads(letter), "offset": "41"})
 
 
 def test_the_asyncapi_file_is_the_document() -> None:
