@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -126,4 +127,5 @@ class Child:
     def _signal(self, number: signal.Signals) -> None:
         # Until it has been waited for, its id cannot belong to another process: the poll comes first.
         if self.process.poll() is None:
-            os.killpg(self.process.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it ended between the two lines
+                os.killpg(self.process.pid, number)

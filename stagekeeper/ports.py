@@ -1,0 +1,39 @@
+"""TCP ports on the loopback interface: the one that was asked for, or a free one instead."""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+LOOPBACK: Final = "127.0.0.1"
+
+
+def available_port(wanted: int, *, taken: frozenset[int] = frozenset()) -> int:
+    """The wanted port when it can be listened on, else a free one that the operating system picks.
+
+    Args:
+        wanted: TCP port; 0 means any.
+        taken: Ports that are promised to somebody already.
+    """
+    if wanted and wanted not in taken and _bound(wanted) is not None:
+        return wanted
+    while True:
+        free = _bound(0)
+        if free is None:
+            raise OSError(f"no TCP port can be opened on {LOOPBACK}")
+        if free not in taken:
+            return free
+
+
+def _bound(port: int) -> int | None:
+    """The port that could be bound, or None when somebody else listens on it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # Servers set this too: connections of an earlier run that linger must not count as a taken port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+            probe.listen(1)
+        except OSError:
+            return None
+        bound: int = probe.getsockname()[1]
+        return bound

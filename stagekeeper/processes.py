@@ -1,0 +1,118 @@
+"""Keeping child processes alive while they are wanted, and ending all of them in time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from streams.children import Child, ChildError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+LONGEST_DELAY_S: Final = 30.0
+STEADY_S: Final = 60.0
+"""A child that lived this long (seconds) had started well: its next restart is quick again."""
+_PROBE_EVERY_S = 0.1
+
+
+def restart_delay_s(ends_in_a_row: int) -> float:
+    """Seconds to wait before a restart: 1, 2, 4, ... up to 30, by how many times in a row it ended early."""
+    return min(LONGEST_DELAY_S, 2.0 ** (min(max(ends_in_a_row, 1), 10) - 1))
+
+
+@dataclass(frozen=True)
+class Program:
+    """How a child is started, each time.
+
+    Attributes:
+        name: What people call it.
+        command: Program and arguments; no secrets, they are visible to all.
+        log: File that takes its output.
+        environment: Variables on top of this process's own; secrets go here.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    log: Path
+    environment: Mapping[str, str] = field(repr=False)
+
+    def start(self) -> Child:
+        """Start it.
+
+        Raises:
+            ChildError: The operating system refused.
+        """
+        return Child.start(self.name, self.command, log=self.log, environment=self.environment)
+
+
+class Supervisor:
+    """Starts programs, restarts those that should run, and stops all of them.
+
+    Args:
+        say: Takes one line for people.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._children: dict[str, Child] = {}
+
+    def start(self, program: Program) -> Child:
+        """Start a program. From the thread that stays: children end with the thread that started them."""
+        child = program.start()
+        self._children[program.name] = child
+        return child
+
+    async def keep(self, program: Program) -> None:
+        """Restart a program that was started here whenever it ends, until this is cancelled."""
+        early_ends = 0
+        while True:
+            began_s = time.monotonic()
+            child = self._children[program.name]
+            await ended(child)
+            early_ends = 1 if time.monotonic() - began_s >= STEADY_S else early_ends + 1
+            delay_s = restart_delay_s(early_ends)
+            self._say(f"{child.reason()}; restarting in {delay_s:.0f} s")
+            await asyncio.sleep(delay_s)
+            self.start(program)
+
+    def stop_all(self, grace_s: float) -> list[str]:
+        """Ask every child to end, wait `grace_s` seconds in all, and kill what is left.
+
+        Returns:
+            The names of those that had to be killed.
+        """
+        deadline_s = time.monotonic() + grace_s
+        for child in self._children.values():
+            child.ask_to_stop()
+        return [name for name, child in self._children.items() if not child.reap(deadline_s - time.monotonic())]
+
+
+async def ended(child: Child) -> None:
+    """Return when a child has ended."""
+    await asyncio.to_thread(child.process.wait)
+
+
+async def await_ready(child: Child, ready: Callable[[], bool], *, timeout_s: float) -> None:
+    """Return once a child says that it is ready.
+
+    Args:
+        child: The child.
+        ready: Asks it; neither a file that appears nor a port that answers can be waited for otherwise.
+        timeout_s: Seconds after which it counts as failed.
+
+    Raises:
+        ChildError: It ended first, or it took too long; the message carries its last words.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    while not await asyncio.to_thread(ready):
+        if not child.running:
+            raise ChildError(f"{child.reason()}\n{child.last_words()}")
+        if time.monotonic() > deadline_s:
+            raise ChildError(
+                f"{child.name} was not ready in {timeout_s:.0f} s (log: {child.log})\n{child.last_words()}"
+            )
+        await asyncio.sleep(_PROBE_EVERY_S)
