@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from producers.errors import StagekeeperError
 from producers.wire.codec import HEADERS, record_key, to_bytes
 from producers.wire.topics import MAX_RECORD_BYTES
 
@@ -36,6 +37,10 @@ QUEUE_FULL = "queue_full"
 """Reason for an event that found the local queue full: the broker is away or too slow."""
 
 
+class UndeliveredError(StagekeeperError):
+    """Some of what was emitted did not reach the broker."""
+
+
 @dataclass(frozen=True)
 class DeliveryStats:
     """What became of everything that was handed to an emitter.
@@ -58,6 +63,17 @@ class DeliveryStats:
     def in_flight(self) -> int:
         """Records whose fate is not yet known."""
         return self.emitted - self.delivered - self.failed - self.refused
+
+    def require_all(self) -> None:
+        """Make sure that everything was delivered; for programs whose whole work is to emit.
+
+        Raises:
+            UndeliveredError: With the number of lost records and the reasons.
+        """
+        if lost := self.emitted - self.delivered:
+            reasons = [f"{count} {reason}" for reason, count in sorted(self.by_error.items())]
+            reasons += [f"{self.in_flight} unanswered"] if self.in_flight else []
+            raise UndeliveredError(f"{lost} of {self.emitted} records did not reach the broker: {', '.join(reasons)}.")
 
 
 class Emitter(Protocol):

@@ -1,0 +1,133 @@
+"""`stagekeeper import`: agents that ran before there was a router."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from producers.delivery.emitter import KafkaEmitter
+from producers.delivery.recorder import system_clock
+from producers.sources.catalog import Catalog
+from producers.sources.importer import Imported, ToolCount, TranscriptImport
+from producers.sources.transcript import Transcript, read_transcript
+from stagekeeper.settings import Settings
+from streams.broker import ensure_topics
+
+if TYPE_CHECKING:
+    from producers.delivery.emitter import DeliveryStats
+
+_FLUSH_S = 60.0
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    """Import recorded agents."""
+
+
+@command.command()
+@click.argument("file", type=_FILE)
+@click.option("--catalog", "catalog_file", type=_FILE, required=True, help="What the tools are (YAML).")
+@click.option("--reward-field", help="Where a conversation's reward is, as a dotted path; below 1 is a failure.")
+@click.option("--skip-unknown", is_flag=True, help="Leave out tools that the catalog lacks.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def transcript(*, file: Path, catalog_file: Path, reward_field: str | None, skip_unknown: bool, as_json: bool) -> None:
+    """Import conversations in the OpenAI chat format: a JSON list, or JSON lines.
+
+    Every tool call becomes a decision (allowed, as it was); its result an execution, failed where the result starts
+    with "Error"; a call without a result has no execution and counts as a missing outcome. With --reward-field, every
+    executed call also gets a quality impact, passed where the reward is at least 1. What the file does not hold stays
+    unknown: latency and cost are null, and the time of a decision is the moment of the import.
+
+    The same file with the same catalog gives the same events: a second import is dropped as a repeat for as long as
+    the worker remembers the first one's ids.
+
+    \b
+    Examples:
+      stagekeeper import transcript conversations.json --catalog catalog.yaml
+      stagekeeper import transcript runs.jsonl --catalog catalog.yaml --reward-field reward --json
+
+    \b
+    Exit codes: 0 imported, 1 not everything reached the broker, 2 the file or the catalog cannot be used.
+    """
+    recorded, catalog = read_transcript(file), Catalog.load(catalog_file)
+    settings = Settings.load()
+    bootstrap_servers = settings.require_kafka()
+    ensure_topics(bootstrap_servers)
+    with KafkaEmitter(bootstrap_servers, client_id="stagekeeper-import") as emitter:
+        importing = TranscriptImport(
+            recorded,
+            catalog,
+            emitter,
+            reward_field=reward_field,
+            skip_unknown=skip_unknown,
+            key=settings.signing_key,
+            now=system_clock,
+        )
+        with click.progressbar(recorded.conversations, label="conversations", file=sys.stderr) as bar:
+            for conversation in bar:
+                importing.add(conversation)
+        emitter.flush(_FLUSH_S)
+    stats = emitter.stats
+    document = _document(file, recorded, catalog, importing.imported, stats)
+    click.echo(json.dumps(document, indent=1) if as_json else _table(recorded, importing.imported, stats))
+    stats.require_all()
+
+
+def _document(
+    file: Path, recorded: Transcript, catalog: Catalog, imported: Imported, stats: DeliveryStats
+) -> dict[str, object]:
+    counts = imported.tools.values()
+    return {
+        "file": file.name,
+        "sha256": recorded.sha256,
+        "conversations": len(recorded.conversations),
+        "calls": sum(count.calls for count in counts),
+        "executed": sum(count.executed for count in counts),
+        "failed": sum(count.failed for count in counts),
+        "unanswered": sum(count.unanswered for count in counts),
+        "quality_checks": imported.quality_checks,
+        "stray_results": imported.stray_results,
+        "skipped": dict(sorted(imported.skipped.items())),
+        "tools": [
+            {
+                "tool": tool,
+                "workflow": catalog.contract(tool).workflow,
+                "stage": catalog.stage_of(tool).value,
+                "calls": count.calls,
+                "executed": count.executed,
+                "failed": count.failed,
+                "unanswered": count.unanswered,
+            }
+            for tool, count in _by_calls(imported)
+        ],
+        "events": imported.events,
+        "delivered": stats.delivered,
+    }
+
+
+def _by_calls(imported: Imported) -> list[tuple[str, ToolCount]]:
+    return sorted(imported.tools.items(), key=lambda item: (-item[1].calls, item[0]))
+
+
+def _table(recorded: Transcript, imported: Imported, stats: DeliveryStats) -> str:
+    width = max([len("tool"), *(len(tool) for tool in imported.tools)])
+    lines = [f"{'tool':<{width}}  {'calls':>7}  {'failed':>7}  {'no result':>9}"]
+    lines += [
+        f"{tool:<{width}}  {count.calls:>7,}  {count.failed:>7,}  {count.unanswered:>9,}"
+        for tool, count in _by_calls(imported)
+    ]
+    calls = sum(count.calls for count in imported.tools.values())
+    lines.append(
+        f"{len(recorded.conversations):,} conversations, {calls:,} calls, {stats.delivered:,} events delivered"
+    )
+    if imported.skipped:
+        skipped = ", ".join(f"{tool} ({count:,})" for tool, count in sorted(imported.skipped.items()))
+        lines.append(f"left out, not in the catalog: {skipped}")
+    if imported.stray_results:
+        lines.append(f"{imported.stray_results:,} tool results answer no call and were left out")
+    return "\n".join(lines)
