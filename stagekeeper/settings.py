@@ -39,16 +39,31 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: A variable has an unusable value; the message names it.
         """
+        settings = cls.of_environment()
+        running = settings.running()
+        unset = {name: value for name, value in running.items() if name not in settings.model_fields_set}
+        return settings.model_copy(update=unset)
+
+    @classmethod
+    def of_environment(cls) -> Self:
+        """Read the environment alone: for whoever is about to be what runs under `home`.
+
+        Raises:
+            SettingsError: A variable has an unusable value; the message names it.
+        """
         try:
-            settings = cls()
+            return cls()
         except ValidationError as error:
             faults = "; ".join(
                 f"STAGEKEEPER_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}" for fault in error.errors()
             )
             raise SettingsError(f"{faults}. Mend or unset the variable.") from error
-        running = settings.running()
-        unset = {name: value for name, value in running.items() if name not in settings.model_fields_set}
-        return settings.model_copy(update=unset)
+
+    @property
+    def as_environment(self) -> dict[str, str]:
+        """The settings as variables for a child process, secrets in the clear: for its environment, nothing else."""
+        values = {**self.model_dump(exclude_none=True), "receipt_key": (self.signing_key or b"").decode()}
+        return {f"STAGEKEEPER_{name.upper()}": str(value) for name, value in values.items()}
 
     def running(self) -> dict[str, str | Path]:
         """What the embedded whole under `home` says of itself while it runs: broker, lake root and gate file."""

@@ -1,0 +1,51 @@
+"""What a long run tells people: one line for each step, and the state of things now and then."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+_ERASE_LINE = "\r\x1b[2K"
+
+
+class Progress:
+    """Writes steps with the seconds since the start; on a terminal the live line replaces itself.
+
+    Args:
+        stream: Where to; results go elsewhere.
+        live_every_s: Least seconds between two live lines when the stream is not a terminal.
+    """
+
+    def __init__(self, stream: TextIO, *, live_every_s: float = 15.0) -> None:
+        self._stream = stream
+        self._terminal = stream.isatty()
+        self._live_every_s = live_every_s
+        self._began_s = time.monotonic()
+        self._live_at_s = self._began_s
+        self._live_shown = False
+
+    def step(self, name: str, message: str) -> None:
+        """Say that something was reached: `[up   1.2 s] broker   embedded, at 127.0.0.1:9092`."""
+        for line in message.splitlines() or [""]:
+            self._write(f"[up {self._elapsed_s():5.1f} s] {name:<8} {line}\n")
+
+    def live(self, message: str) -> None:
+        """Say how things are at the moment."""
+        if self._terminal:
+            self._stream.write(f"{_ERASE_LINE}[up {self._elapsed_s():5.0f} s] {message}")
+            self._stream.flush()
+            self._live_shown = True
+        elif time.monotonic() - self._live_at_s >= self._live_every_s:
+            self._live_at_s = time.monotonic()
+            self.step("status", message)
+
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._began_s
+
+    def _write(self, text: str) -> None:
+        self._stream.write(f"{_ERASE_LINE if self._live_shown else ''}{text}")
+        self._stream.flush()
+        self._live_shown = False
