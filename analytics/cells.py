@@ -79,6 +79,11 @@ class Folded:
         """The newest event time of all; None where nothing was counted."""
         return _moment(self.totals["last_event_at"].max())
 
+    @property
+    def earliest_bucket(self) -> datetime:
+        """The oldest minute of all; the beginning of time where nothing was counted."""
+        return _moment(self.totals["first_bucket"].min()) or datetime.min.replace(tzinfo=UTC)
+
     def cells(self) -> set[Cell]:
         """Every cell that has counts."""
         return {Cell(*row) for row in self.totals.select(CELL).unique().iter_rows()}

@@ -19,6 +19,7 @@ from analytics.evidence.signals import contradictions
 from analytics.verdicts import explain, ledger
 from analytics.verdicts.gates import Gate, GateFile, GateTieError
 from analytics.verdicts.verdict import Case, Latch, Verdict, decide
+from analytics.verdicts.watermark import SETTLE_S, Watermark
 from analytics.verdicts.weighing import Question, combined, questions, weigh
 from producers.strict_yaml import ConfigurationFileError
 from producers.wire.contract import RiskClass
@@ -38,6 +39,8 @@ SOURCE: Final = "/stagekeeper/judge"
 
 _NO_LATCHES: Final[Mapping[LatchKey, Mapping[VerdictName, Latch]]] = MappingProxyType({})
 _LONGEST_SUBJECT: Final = 200
+# In event time: how long a quiet cell's verdict may lag behind the watermark, and so behind going stale.
+_FULL_ROUND: Final = timedelta(seconds=60)
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +71,7 @@ def judge(
     Args:
         folded: Every counter at `lake_version`.
         gates: The gate file in force.
-        watermark: The newest event time that is known: what is old or mature is so by this moment, not by a clock.
+        watermark: Event time up to which everything has been read: what is old or mature is so by it, not by a clock.
         lake_version: Version of the table `signals`; only recorded.
         judged_at: When this is computed; only recorded.
         cells: The cells to judge; None is all.
@@ -119,9 +122,10 @@ class Judge:
     Args:
         lake: The lake, for the tables `signals` and `verdicts`; nobody else may use this handle meanwhile.
         gates: The gate file, or its path. Where there is a path the file is read again whenever its bytes change.
+        settle_s: Seconds that an event time must have been known before executions are overdue by it.
     """
 
-    def __init__(self, lake: Lake, gates: GateFile | Path) -> None:
+    def __init__(self, lake: Lake, gates: GateFile | Path, *, settle_s: float = SETTLE_S) -> None:
         self._lake = lake
         self._path = gates if isinstance(gates, Path) else gates.path
         self._gates = gates if isinstance(gates, GateFile) else None
@@ -129,7 +133,10 @@ class Judge:
         self._judged_under: str | None = None
         self._folded: Folded | None = None
         self._version = 0
+        self._settle_s = settle_s
+        self._follower: Watermark | None = None
         self._watermark: datetime | None = None
+        self._all_judged_at: datetime | None = None
         self._seen: dict[Cell, Seen] = {}
         self._latches: dict[LatchKey, dict[VerdictName, Latch]] = {}
 
@@ -143,14 +150,15 @@ class Judge:
         """Why the gate file cannot be used at the moment; None while it can."""
         return self._gate_error
 
-    def tick(self, now: datetime) -> list[StageRecommended]:
+    def tick(self, now: datetime, *, caught_up: bool = True) -> list[StageRecommended]:
         """Judge the cells whose numbers, mature minutes, freshness or gate file changed, and append to the ledger.
 
         While the gate file cannot be read, nothing is judged: the error is logged once and kept in `gate_error`.
 
         Args:
-            now: The present moment. A watermark is never ahead of it, so that one router whose clock runs fast does
-                not make everybody else's executions overdue.
+            now: The present moment.
+            caught_up: Whether the data plane has read everything that the broker holds. While it has not, no further
+                execution becomes overdue; everything else is judged as ever.
 
         Returns:
             A recommendation for each verdict whose name, destination or reasons differ from the ledger's last word.
@@ -162,7 +170,8 @@ class Judge:
         if gates is None:
             return []
         version = self._lake.version("signals")
-        if self._folded is None:
+        if self._folded is None or self._follower is None:
+            self._follower = Watermark(settle_s=self._settle_s, at=ledger.newest_watermark(self._lake))
             self._seen, self._latches = ledger.last_words(self._lake), ledger.latches(self._lake)
             folded = Folded.of(self._lake.scan("signals", version=version).collect())
             changed = folded.cells()
@@ -173,11 +182,18 @@ class Judge:
         if folded.latest_event_at is None:
             self._folded, self._version = folded, version
             return []
-        watermark = min(folded.latest_event_at, now)
-        if gates.sha256 != self._judged_under or self._watermark is None:
-            due = folded.cells()
+        settled = self._follower.follow(folded.latest_event_at, now, caught_up=caught_up)
+        watermark = folded.earliest_bucket if settled is None else settled
+        if (
+            gates.sha256 != self._judged_under
+            or self._watermark is None
+            or self._all_judged_at is None
+            or watermark >= self._all_judged_at + _FULL_ROUND
+        ):
+            due, all_judged_at = folded.cells(), watermark
         else:
-            due = changed | _ripened(folded, gates, self._watermark, watermark)
+            due = changed | _matured(folded, gates, self._watermark, watermark)
+            all_judged_at = self._all_judged_at
         verdicts = judge(
             folded,
             gates,
@@ -188,7 +204,8 @@ class Judge:
             latches=self._latches,
         )
         news = self._record(verdicts)
-        self._folded, self._version, self._watermark, self._judged_under = folded, version, watermark, gates.sha256
+        self._folded, self._version = folded, version
+        self._watermark, self._all_judged_at, self._judged_under = watermark, all_judged_at, gates.sha256
         return [recommendation(verdict) for verdict in news]
 
     def _record(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
@@ -279,11 +296,9 @@ def _risk_class(row: Mapping[str, Any]) -> str | None:
     return None if row["risk_rank"] is None else list(RiskClass)[row["risk_rank"]].value
 
 
-def _ripened(folded: Folded, gates: GateFile, before: datetime, watermark: datetime) -> set[Cell]:
-    """The cells for which the mere passing of event time changed something: a mature minute, or evidence gone stale."""
+def _matured(folded: Folded, gates: GateFile, before: datetime, watermark: datetime) -> set[Cell]:
+    """The cells that the mere passing of event time gave another mature minute."""
     matured = folded.maturing(gates.outcome_deadline_s).filter(
         (pl.col("mature_at") > before) & (pl.col("mature_at") <= watermark)
     )
-    stale_at = pl.col("last_event_at") + timedelta(seconds=gates.freshness_s)
-    staled = folded.totals.filter((stale_at >= before) & (stale_at < watermark))
-    return {Cell(*row) for frame in (matured, staled) for row in frame.select(CELL).unique().iter_rows()}
+    return {Cell(*row) for row in matured.select(CELL).unique().iter_rows()}

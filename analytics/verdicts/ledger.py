@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
@@ -91,6 +92,12 @@ def last_words(lake: Lake) -> dict[Cell, Seen]:
         Cell(*(document[name] for name in CELL)): Seen(document["verdict_id"], _outline(document))
         for document in latest_verdicts(lake)
     }
+
+
+def newest_watermark(lake: Lake) -> datetime | None:
+    """Where the watermark of the newest verdict stood; None while there are no verdicts."""
+    newest = lake.scan(VERDICTS).select(pl.col("watermark").max()).collect().item()
+    return newest.astimezone(UTC) if isinstance(newest, datetime) else None
 
 
 def latches(lake: Lake) -> dict[LatchKey, dict[VerdictName, Latch]]:

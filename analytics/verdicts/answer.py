@@ -1,0 +1,246 @@
+"""The gate's answer to a program: may this action move to that stage? Only an evident yes opens it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from analytics.verdicts import explain
+from analytics.verdicts.gates import GateTieError
+from analytics.verdicts.ledger import latest_verdicts
+from producers.errors import StagekeeperError
+from producers.wire.contract import RiskClass
+from producers.wire.events import Reason, VerdictName
+from producers.wire.stage import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from analytics.lake.tables import Lake
+    from analytics.verdicts.gates import Gate, GateFile
+
+EXIT_CODES: Final[dict[VerdictName, int]] = {
+    VerdictName.PROMOTE: 0,
+    VerdictName.HOLD: 10,
+    VerdictName.ROLL_BACK: 20,
+    VerdictName.INVALID: 30,
+}
+"""What `stagekeeper gate check` exits with."""
+
+REASON_CODES: Final[dict[str, str]] = {
+    "no_lake": "There is no lake yet at the configured root.",
+    "no_verdict": "No cell of the action has been judged at the stage directly below.",
+    "stale_verdict": "The verdict, or the evidence behind it, is older than the freshness limit.",
+    "other_gate_file": "The verdict was reached under another gate file than the one configured now.",
+    "nothing_below": "The stage is the foot of the ladder, so no evidence leads to it.",
+    "other_destination": "The verdict promotes, but to another stage.",
+    "error": "The answer could not be found; the message names the error.",
+}
+"""Reason codes that only the gate's answer has, beside those of the verdict itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateAnswer:
+    """What the gate says.
+
+    Attributes:
+        answer: PROMOTE opens it; nothing else does.
+        verdict_id: The verdict that decided; None where there is none.
+        reasons: Why.
+        gate_sha256: Digest of the configured gate file; None where it cannot be read.
+        lake_version: Version of the table `signals` behind the verdict.
+        age_s: Seconds since the evidence behind the verdict was complete.
+        from_stage: The stage whose evidence decided.
+        to_stage: The stage that was asked for.
+    """
+
+    answer: VerdictName
+    reasons: tuple[Reason, ...]
+    to_stage: str
+    verdict_id: str | None = None
+    gate_sha256: str | None = None
+    lake_version: int | None = None
+    age_s: float | None = None
+    from_stage: str | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 promote, 10 hold, 20 roll back, 30 anything else."""
+        return EXIT_CODES[self.answer]
+
+    def document(self) -> dict[str, Any]:
+        """The answer as a JSON object."""
+        return {
+            "answer": self.answer.value,
+            "exit_code": self.exit_code,
+            "verdict_id": self.verdict_id,
+            "reasons": [reason.model_dump() for reason in self.reasons],
+            "gate_sha256": self.gate_sha256,
+            "lake_version": self.lake_version,
+            "age_s": self.age_s,
+            "from_stage": self.from_stage,
+            "to_stage": self.to_stage,
+        }
+
+
+def refusal(code: str, message: str, to_stage: str, *, gate_sha256: str | None = None) -> GateAnswer:
+    """An answer that keeps the gate shut because there is nothing to open it with."""
+    return GateAnswer(VerdictName.INVALID, (Reason(code=code, message=message),), to_stage, gate_sha256=gate_sha256)
+
+
+def gate_check(
+    lake: Lake | None,
+    gates: GateFile,
+    *,
+    environment: str,
+    workflow: str,
+    tool: str,
+    to_stage: str,
+    now: datetime,
+    freshness_s: float,
+    cohort: str | None = None,
+) -> GateAnswer:
+    """Ask the ledger whether an action may move to a stage.
+
+    The cells at the stage directly below must all promote to exactly this stage; a cell already at this stage shuts the
+    gate when it rolled back or cannot be judged. The worst cell answers: ROLL_BACK, then INVALID, then HOLD.
+
+    Args:
+        lake: The lake; None where there is none.
+        gates: The gate file as configured now.
+        environment: Of the action's target.
+        workflow: Of the action.
+        tool: Of the action.
+        to_stage: Where it should go.
+        now: The present moment.
+        freshness_s: Seconds after which evidence opens nothing any more.
+        cohort: One segment of the roll-out; None asks all of them.
+
+    Raises:
+        LakeError: The ledger cannot be read.
+    """
+
+    try:
+        return _worst(
+            _answers(
+                lake,
+                gates,
+                (environment, workflow, tool),
+                cohort=cohort,
+                asked=_Asked(to_stage, gates.sha256, now, freshness_s),
+            )
+        )
+    except _Shut as shut:
+        return refusal(shut.code, str(shut), to_stage, gate_sha256=gates.sha256)
+
+
+class _Shut(StagekeeperError):
+    """There is nothing to open the gate with."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    to_stage: str
+    gate_sha256: str
+    now: datetime
+    freshness_s: float
+
+
+def _answers(
+    lake: Lake | None, gates: GateFile, action: tuple[str, str, str], *, cohort: str | None, asked: _Asked
+) -> list[GateAnswer]:
+    """What each cell that has a say says; at least one does."""
+    if lake is None:
+        raise _Shut("no_lake", "there is no lake yet; start the worker, or name another lake")
+    verdicts = [
+        verdict for verdict in latest_verdicts(lake, action=action) if cohort is None or verdict["cohort"] == cohort
+    ]
+    try:
+        gate = gates.gate_for(*action, _risk_class(verdicts))
+    except GateTieError as error:
+        raise _Shut("ambiguous_gate", str(error)) from error
+    if gate is None:
+        raise _Shut("no_gate", explain.no_gate(*action))
+    if asked.to_stage not in gate.ladder:
+        raise _Shut("not_on_ladder", explain.not_on_ladder(asked.to_stage, gate))
+    below = gate.below(asked.to_stage)
+    if below is None:
+        raise _Shut("nothing_below", f"{asked.to_stage} is the foot of the ladder of the gate `{gate.name}`")
+    leading = [verdict for verdict in verdicts if verdict["stage"] == below]
+    if not leading:
+        raise _Shut("no_verdict", _no_verdict(action, below, cohort, verdicts))
+    there = [verdict for verdict in verdicts if verdict["stage"] == asked.to_stage and _is_against(verdict)]
+    return [_answer(verdict, gate, asked) for verdict in leading] + [_said(verdict, asked) for verdict in there]
+
+
+def _answer(verdict: dict[str, Any], gate: Gate, asked: _Asked) -> GateAnswer:
+    """What one cell below says; what makes a verdict unusable counts before what it says, except for a rollback."""
+    said = _said(verdict, asked)
+    if said.answer is VerdictName.ROLL_BACK:
+        return said
+    code = message = None
+    if verdict["gate_sha256"] != asked.gate_sha256:
+        code = "other_gate_file"
+        message = (
+            f"verdict {verdict['verdict_id']} was reached under gate file {verdict['gate_sha256'][:12]}, "
+            f"configured is {asked.gate_sha256[:12]}; it opens nothing until the worker has judged under the new one"
+        )
+    elif said.age_s is None or said.age_s > asked.freshness_s:
+        code = "stale_verdict"
+        age = "unknown" if said.age_s is None else explain.duration(said.age_s)
+        message = f"the evidence is {age} old, at most {explain.duration(asked.freshness_s)} are allowed"
+    elif said.answer is VerdictName.PROMOTE and verdict["to_stage"] != asked.to_stage:
+        code = "other_destination"
+        message = f"the verdict promotes to {verdict['to_stage']}, not to {asked.to_stage} (ladder of `{gate.name}`)"
+    if code is None or message is None:
+        return said
+    return replace(said, answer=VerdictName.INVALID, reasons=(Reason(code=code, message=message), *said.reasons))
+
+
+def _said(verdict: dict[str, Any], asked: _Asked) -> GateAnswer:
+    # A worker that restarts judges old evidence anew: the older of the two moments is the verdict's age.
+    complete_at = min(datetime.fromisoformat(verdict["judged_at"]), datetime.fromisoformat(verdict["watermark"]))
+    return GateAnswer(
+        VerdictName(verdict["verdict"]),
+        tuple(Reason.model_validate(reason) for reason in verdict["reasons"]),
+        asked.to_stage,
+        verdict_id=verdict["verdict_id"],
+        gate_sha256=asked.gate_sha256,
+        lake_version=verdict["lake_version"],
+        age_s=max((asked.now - complete_at).total_seconds(), 0.0),
+        from_stage=verdict["stage"],
+    )
+
+
+def _is_against(verdict: dict[str, Any]) -> bool:
+    """Whether a cell at the stage asked for speaks against it: rolled back, or its counts make no sense.
+
+    That it went quiet does not: an action that is asked about is usually not there yet, or no longer.
+    """
+    stale = [reason["code"] for reason in verdict["reasons"]] == ["stale_evidence"]
+    return verdict["verdict"] == "ROLL_BACK" or (verdict["verdict"] == "INVALID" and not stale)
+
+
+def _worst(answers: Sequence[GateAnswer]) -> GateAnswer:
+    severity = (VerdictName.PROMOTE, VerdictName.HOLD, VerdictName.INVALID, VerdictName.ROLL_BACK)
+    return max(answers, key=lambda answer: severity.index(answer.answer))
+
+
+def _risk_class(verdicts: Sequence[dict[str, Any]]) -> str | None:
+    """The highest risk class that any cell of the action has shown."""
+    known = [RiskClass(verdict["risk_class"]) for verdict in verdicts if verdict["risk_class"] is not None]
+    return max(known, key=lambda risk_class: risk_class.rank).value if known else None
+
+
+def _no_verdict(
+    action: tuple[str, str, str], below: Stage, cohort: str | None, verdicts: Sequence[dict[str, Any]]
+) -> str:
+    segment = "" if cohort is None else f" in cohort {cohort}"
+    stages = sorted({Stage(verdict["stage"]) for verdict in verdicts}, key=lambda stage: stage.rank)
+    known = f"verdicts exist at {', '.join(stages)}" if stages else "the action is unknown to the ledger"
+    return f"no verdict on {'/'.join(action)}{segment} at {below}, the stage directly below; {known}"
