@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from analytics.lake.tables import SourcePartition
 
-EMBEDDED_LOG_PREFIX = "embedded-"
-"""How the identity of a log on the embedded broker begins."""
-
 _LATEST_MS = 253_402_300_799_999  # the end of year 9999
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from analytics.lake.schemas import COLUMNS, EVENTS
-from streams.data.batch import EMBEDDED_LOG_PREFIX
+from streams.broker import EMBEDDED_PREFIX
 from streams.data.decode import EventDecoder, Fault, latest_possible
 from streams.data.errors import LogMismatchError
 from streams.data.rejects import Reject, reject
@@ -83,14 +83,17 @@ class Folded:
 
 
 @dataclass
-class _Accepted:
-    """Accepted events and where they were read, as columns."""
+class _Outcome:
+    """What comes of the records of one batch; the lists about accepted events are columns of equal length."""
 
+    now: datetime
     events: list[Decoded] = field(default_factory=list)
-    partitions: list[tuple[SourcePartition, int]] = field(default_factory=list)
+    places: list[SourcePartition] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     broker_at_ms: list[int | None] = field(default_factory=list)
     values: list[bytes | None] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
 
 
 class Folder:
@@ -116,127 +119,109 @@ class Folder:
         Raises:
             LogMismatchError: The records do not continue where the last ones ended.
         """
-        accepted, rejects, tally = _Accepted(), list[Reject](), Tally()
+        outcome = _Outcome(now)
         for partition, records in batch.partitions.items():
             if partition not in self._states:
                 raise LogMismatchError(f"a record of {partition.app_id} came, which is not assigned to this worker.")
-            self._fold_partition(partition, records, now, accepted, rejects, tally)
-        tally.accepted, tally.rejected = len(accepted.events), len(rejects)
+            self._fold_partition(partition, records, outcome)
+        outcome.tally.accepted, outcome.tally.rejected = len(outcome.events), len(outcome.rejects)
         return Folded(
             number=batch.number,
-            events=_event_rows(accepted, now),
-            signals=roll_up(accepted.events),
-            rejects=tuple(rejects),
+            events=_event_rows(outcome),
+            signals=roll_up(outcome.events),
+            rejects=tuple(outcome.rejects),
             reached={partition: self._states[partition].reached for partition in batch.partitions},
-            tally=tally,
+            tally=outcome.tally,
         )
 
-    def _fold_partition(
-        self,
-        partition: SourcePartition,
-        records: PartitionRecords,
-        now: datetime,
-        accepted: _Accepted,
-        rejects: list[Reject],
-        tally: Tally,
-    ) -> None:
+    def _fold_partition(self, partition: SourcePartition, records: PartitionRecords, outcome: _Outcome) -> None:
         state = self._states[partition]
-        latest_us = latest_possible(now)
+        latest_us = latest_possible(outcome.now)
         next_offset = state.reached + 1
-        before = len(accepted.events)
+        before = len(outcome.events)
         for index, (offset, value) in enumerate(zip(records.offsets, records.values, strict=True)):
             if offset != next_offset:
-                self._fold_gap(partition, next_offset, offset, now, rejects, tally)
+                self._fold_gap(partition, next_offset, offset, outcome)
             next_offset = offset + 1
             settled = offset <= state.settled_through
             if settled and offset in state.rejected:
-                tally.known_rejects += 1
+                outcome.tally.known_rejects += 1
                 continue
             event = self._settled.decode(value, None) if settled else self._fresh.decode(value, latest_us)
             if isinstance(event, Fault):
-                rejects.append(
+                outcome.rejects.append(
                     reject(
                         partition,
                         offset,
                         reason=event.reason,
                         detail=event.detail,
-                        now=now,
+                        now=outcome.now,
                         key=records.keys[index],
                         value=value,
                         broker_at_ms=records.broker_at_ms[index],
                     )
                 )
             elif state.seen.accept(event.id, event.time_us):
-                accepted.events.append(event)
-                accepted.offsets.append(offset)
-                accepted.broker_at_ms.append(records.broker_at_ms[index])
-                accepted.values.append(value)
+                outcome.events.append(event)
+                outcome.offsets.append(offset)
+                outcome.broker_at_ms.append(records.broker_at_ms[index])
+                outcome.values.append(value)
             else:
-                tally.repeats += 1
+                outcome.tally.repeats += 1
         if records.end is not None and records.end > next_offset:
-            self._fold_gap(partition, next_offset, records.end, now, rejects, tally)
+            self._fold_gap(partition, next_offset, records.end, outcome)
             next_offset = records.end
-        accepted.partitions.append((partition, len(accepted.events) - before))
+        outcome.places.extend([partition] * (len(outcome.events) - before))
         state.reached = next_offset - 1
 
-    def _fold_gap(
-        self,
-        partition: SourcePartition,
-        first: int,
-        end: int,
-        now: datetime,
-        rejects: list[Reject],
-        tally: Tally,
-    ) -> None:
+    def _fold_gap(self, partition: SourcePartition, first: int, end: int, outcome: _Outcome) -> None:
         """Account for the offsets from `first` to `end` (exclusive), at which no record was read."""
         if end < first:
             raise LogMismatchError(
                 f"{partition.app_id} went backwards: offset {end} came after offset {first - 1}. "
                 "Start the worker again; it resumes from the lake."
             )
-        if not partition.log_id.startswith(EMBEDDED_LOG_PREFIX):
-            tally.skipped += end - first
+        if not partition.log_id.startswith(EMBEDDED_PREFIX):
+            outcome.tally.skipped += end - first
             return
         state = self._states[partition]
         # The embedded broker keeps null values but never hands them out.
         for offset in range(first, end):
             if offset <= state.settled_through:
-                tally.known_rejects += 1
+                outcome.tally.known_rejects += 1
             else:
-                rejects.append(
-                    reject(partition, offset, reason="null_value", detail="the record has no value", now=now)
-                )
+                detail = "the record has no value"
+                outcome.rejects.append(reject(partition, offset, reason="null_value", detail=detail, now=outcome.now))
 
 
-def _event_rows(accepted: _Accepted, now: datetime) -> pl.DataFrame:
+def _event_rows(outcome: _Outcome) -> pl.DataFrame:
     """Rows for the table `events`."""
-    events = accepted.events
-    places = [place for place, count in accepted.partitions for _ in range(count)]
+    events, places = outcome.events, outcome.places
     cells = [event.cell for event in events]
+    schema = COLUMNS[EVENTS]
     columns: dict[str, list[object]] = {
         "log_id": [place.log_id for place in places],
         "topic": [place.topic for place in places],
         "partition": [place.partition for place in places],
-        "offset": [*accepted.offsets],
+        "offset": [*outcome.offsets],
         "id": [event.id for event in events],
         "type": [event.type for event in events],
         "source": [event.source for event in events],
-        "time": [event.time_us for event in events],
         "subject": [event.subject for event in events],
         **{
             name: [None if cell is None else cell[index] for cell in cells]
             for index, name in enumerate(CellEpoch._fields)
         },
-        "decided_at": [event.decided_at_us for event in events],
-        "value": [*accepted.values],
+        "value": [*outcome.values],
     }
-    schema = COLUMNS[EVENTS]
-    moments = {"time", "decided_at"}  # whole microseconds; polars takes these as they are only by a cast
+    moments: dict[str, list[int | None]] = {
+        "time": [event.time_us for event in events],
+        "decided_at": [event.decided_at_us for event in events],
+        "broker_at": [None if at_ms is None else at_ms * 1_000 for at_ms in outcome.broker_at_ms],
+    }
     frame = pl.DataFrame(
-        {name: pl.Series(name, values, dtype=pl.Int64 if name in moments else schema[name])
-         for name, values in columns.items()}
-    )  # fmt: skip
-    broker_at = pl.Series("broker_at", accepted.broker_at_ms, dtype=pl.Int64) * 1_000
-    return frame.with_columns(broker_at, ingested_at=pl.lit(now, dtype=schema["ingested_at"])).select(
-        pl.col(name).cast(kind) for name, kind in schema.items()
+        [pl.Series(name, values, dtype=schema[name]) for name, values in columns.items()]
+        + [pl.Series(name, values, dtype=pl.Int64).cast(schema[name]) for name, values in moments.items()]
     )
+    ingested_at = pl.lit(outcome.now, dtype=schema["ingested_at"]).alias("ingested_at")
+    return frame.with_columns(ingested_at).select(schema.names())

@@ -125,9 +125,9 @@ def _start(partition: SourcePartition, events: int | None, rejects: int | None, 
         return low
     if events + 1 < low:
         raise LogMismatchError(
-            f"{partition.app_id} begins at offset {low}, but the lake covers it only up to offset {events}: the records "
-            f"between were deleted before they were read. Raise the topic's retention.ms; to go on without these "
-            f"{low - events - 1} offsets, set STAGEKEEPER_LAKE_ROOT to a new folder."
+            f"{partition.app_id} begins at offset {low}, but the lake covers it only up to offset {events}: the "
+            "records between were deleted before they were read. Raise the topic's retention.ms; to go on without "
+            f"these {low - events - 1} offsets, set STAGEKEEPER_LAKE_ROOT to a new folder."
         )
     return events + 1
 

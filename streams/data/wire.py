@@ -20,6 +20,7 @@ LARGEST_COST_USD = 1e6
 """Above these an amount is a mistake, and sums of it would leave 64 bits."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Subject = Annotated[str, Meta(min_length=1, max_length=2_100)]
 Text = Annotated[str, Meta(max_length=4_000)]
 Source = Annotated[str, Meta(min_length=1, max_length=500)]
 Token = Annotated[str, Meta(min_length=5, max_length=4_000)]
@@ -190,7 +191,7 @@ class Envelope(Struct, tag_field="type", kw_only=True, frozen=True, gc=False):
     id: Name
     source: Source
     time: Moment
-    subject: Name
+    subject: Subject
     specversion: Literal["1.0"] = "1.0"
     datacontenttype: Literal["application/json"] = "application/json"
 

@@ -1,0 +1,270 @@
+"""The source: a thread that reads micro-batches with librdkafka and resumes from the lake.
+
+Kafka's group only says who reads which partition. Where to read on is the lake's word, asked at every assignment; no
+offset is committed to Kafka.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Protocol
+
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
+
+from analytics.lake.tables import SourcePartition
+from producers.wire.topics import SOURCE_TOPICS
+from streams.broker import EMBEDDED_PREFIX
+from streams.data.batch import Batch, PartitionRecords
+from streams.data.errors import DataPlaneError, LogIdentityError
+from streams.data.pipeline import Assignment
+from streams.data.resume import resume
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from confluent_kafka import Message
+
+    from analytics.lake.tables import Lake
+    from streams.data.progress import Progress
+
+LOG: Final = logging.getLogger(__name__)
+_CLIENT_LOG: Final = logging.getLogger(f"{__name__}.librdkafka")
+
+BATCH_RECORDS: Final = 20_000
+BATCH_S: Final = 0.25
+"""A batch is handed over when it has this many records or this many seconds have passed."""
+
+_ANSWER_S: Final = 10.0
+_DRAIN_S: Final = 30.0
+_LAST_DRAIN_S: Final = 2.0
+_TRANSIENT: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT})  # noqa: SLF001
+
+
+class StoppedError(DataPlaneError):
+    """The worker is stopping: nothing more is taken."""
+
+
+class Destination(Protocol):
+    """Takes what the source reads, in order."""
+
+    def put(self, item: Assignment | Batch) -> None:
+        """Take the next item; blocks while two are waiting.
+
+        Raises:
+            StoppedError: The worker is stopping.
+        """
+        ...
+
+
+class Source:
+    """Reads the source topics as one member of the consumer group.
+
+    Args:
+        bootstrap_servers: Brokers as `host:port,...`.
+        lake: A lake handle of its own.
+        destination: Where batches go.
+        progress: What was committed of them.
+        on_failure: Called in the source's thread when it cannot go on.
+        settings: Further librdkafka settings.
+        group: The consumer group.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        lake: Lake,
+        destination: Destination,
+        progress: Progress,
+        *,
+        on_failure: Callable[[BaseException], None],
+        settings: Mapping[str, str | int | float | bool] | None = None,
+        group: str = "stagekeeper-data",
+    ) -> None:
+        self._lake = lake
+        self._destination = destination
+        self._progress = progress
+        self._on_failure = on_failure
+        self._config: dict[str, object] = {
+            "session.timeout.ms": 6_000,
+            "heartbeat.interval.ms": 2_000,
+            **(settings or {}),
+            "bootstrap.servers": bootstrap_servers,
+            "client.id": "stagekeeper-worker",
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",  # a missing offset must stop the worker, never move it
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 100,
+            "queued.max.messages.kbytes": 128 * 1_024,
+        }
+        self._log_id: str | None = None
+        self._next: dict[SourcePartition, int] = {}
+        self._handed_over = 0
+        self._stopping = threading.Event()
+        self._abandoned = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="stagekeeper-source", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float, *, drain: bool) -> bool:
+        """Stop reading.
+
+        Args:
+            timeout_s: How long to wait for the thread's end, in seconds.
+            drain: Whether what was handed over is still being committed, and worth waiting for.
+
+        Returns:
+            Whether the thread has ended.
+        """
+        self._stopping.set()
+        if not drain:
+            self._abandoned.set()
+        self._progress.wake()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            consumer = Consumer(self._config, logger=_CLIENT_LOG)
+            try:
+                self._read(consumer)
+            finally:
+                consumer.close()
+        except StoppedError:
+            LOG.debug("the source has stopped")
+        except BaseException as error:  # noqa: BLE001  (whatever it is must end the worker, from another thread)
+            self._on_failure(error)
+
+    def _read(self, consumer: Consumer) -> None:
+        self._log_id = _identity(consumer)
+        consumer.subscribe(
+            [topic.name for topic in SOURCE_TOPICS],
+            on_assign=self._assigned,
+            on_revoke=self._revoked,
+            on_lost=self._revoked,
+        )
+        while not self._stopping.is_set():
+            messages = consumer.consume(BATCH_RECORDS, BATCH_S)
+            # A broker that came back empty under the same address is another log. Its identity only ever changes from
+            # the old to the new, so records that were fetched before it is seen unchanged are the old log's.
+            if messages:
+                self._check_identity(consumer)
+            else:
+                with suppress(KafkaException):  # a broker that is away for a while is none that was replaced
+                    self._check_identity(consumer, timeout_s=1.0)
+            partitions = self._collect(messages)
+            if partitions:
+                self._hand_over(Batch(self._handed_over + 1, partitions))
+            self._progress.lag_is(self._lag(consumer))
+
+    def _collect(self, messages: list[Message]) -> dict[SourcePartition, PartitionRecords]:
+        """Sort messages into columns by partition."""
+        log_id = self._log_id or ""
+        by_place: dict[tuple[str | None, int | None], PartitionRecords] = {}
+        ends: dict[tuple[str | None, int | None], int] = {}
+        for message in messages:
+            place = (message.topic(), message.partition())
+            error = message.error()
+            if error is not None:
+                self._note_error(error, place, message.offset(), ends)
+                continue
+            records = by_place.get(place)
+            if records is None:
+                records = by_place[place] = PartitionRecords()
+            kind, at_ms = message.timestamp()
+            records.add(message.offset() or 0, _bytes(message.key()), _bytes(message.value()), at_ms if kind else None)
+        collected = {
+            SourcePartition(log_id, str(topic), int(number or 0)): records
+            for (topic, number), records in by_place.items()
+        }
+        for partition, records in collected.items():
+            self._next[partition] = records.offsets[-1] + 1
+        if log_id.startswith(EMBEDDED_PREFIX):
+            for (topic, number), end in ends.items():
+                partition = SourcePartition(log_id, str(topic), int(number or 0))
+                # Read to the end, and the last offsets held nothing that the broker hands out.
+                if end > self._next.get(partition, end):
+                    collected.setdefault(partition, PartitionRecords()).end = end
+                    self._next[partition] = end
+        return collected
+
+    @staticmethod
+    def _note_error(
+        error: KafkaError,
+        place: tuple[str | None, int | None],
+        offset: int | None,
+        ends: dict[tuple[str | None, int | None], int],
+    ) -> None:
+        if error.code() == KafkaError._PARTITION_EOF and offset is not None:  # noqa: SLF001
+            ends[place] = offset
+        elif error.code() in _TRANSIENT:
+            LOG.warning("the broker is away: %s", error.str())
+        else:
+            raise DataPlaneError(f"Kafka refuses to be read at {place[0]}/{place[1]}: {error.str()}.")
+
+    def _assigned(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        self._check_identity(consumer)
+        log_id = self._log_id or ""
+        bounds = {}
+        for each in assigned:
+            low, end = consumer.get_watermark_offsets(each, timeout=_ANSWER_S)
+            bounds[SourcePartition(log_id, each.topic, each.partition)] = (low, end)
+        resumed = resume(self._lake, bounds)
+        self._next = {partition: each.start for partition, each in resumed.items()}
+        self._hand_over(Assignment(self._handed_over + 1, resumed))
+        consumer.assign([TopicPartition(each.topic, each.partition, start) for each, start in self._next.items()])
+        LOG.info("reading %d partitions of log %s", len(resumed), log_id)
+
+    def _revoked(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
+        """Let what is under way be committed before somebody else may read on."""
+        patience_s = _LAST_DRAIN_S if self._stopping.is_set() else _DRAIN_S
+        if self._handed_over and not self._progress.wait_for(self._handed_over, patience_s, self._abandoned.is_set):
+            LOG.warning("%d partitions are given up before all of them is committed", len(revoked))
+        self._next = {}
+        consumer.unassign()
+
+    def _hand_over(self, item: Assignment | Batch) -> None:
+        self._destination.put(item)
+        self._handed_over = item.number
+
+    def _check_identity(self, consumer: Consumer, timeout_s: float = _ANSWER_S) -> None:
+        identity = _identity(consumer, timeout_s)
+        if identity != self._log_id:
+            raise LogIdentityError(
+                f"the log {self._log_id} has been replaced by {identity} under the same address; its offsets mean "
+                "something else. Start the worker again to read the new log."
+            )
+
+    def _lag(self, consumer: Consumer) -> int:
+        """Records that are in the log but not yet fetched, as far as the client knows."""
+        lag = 0
+        for partition, following in self._next.items():
+            place = TopicPartition(partition.topic, partition.partition)
+            _low, end = consumer.get_watermark_offsets(place, cached=True)
+            lag += max(0, end - following) if end != OFFSET_INVALID else 0
+        return lag
+
+
+def _identity(consumer: Consumer, timeout_s: float = _ANSWER_S) -> str:
+    """The cluster id.
+
+    Raises:
+        LogIdentityError: The broker states none.
+    """
+    metadata = consumer.list_topics(SOURCE_TOPICS[0].name, timeout=timeout_s)
+    identity: object = getattr(metadata, "cluster_id", None)
+    if not identity:
+        raise LogIdentityError(
+            "the broker states no cluster id, so that stored offsets could not be told from another log's. "
+            "Use a broker that has one (Apache Kafka does since 0.10.1)."
+        )
+    return str(identity)
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
