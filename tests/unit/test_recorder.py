@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import get_args
+
+import pytest
+from fakes import KEY, NOON, FakeClock, FakeEmitter, a_contract, a_decision, a_recorder
+
+import stagekeeper
+from producers.wire import events
+from producers.wire.codec import of_bytes, to_bytes
+from producers.wire.decision import FlagEvaluation, FlagReason
+from producers.wire.receipt import Receipt, ReceiptError
+from producers.wire.stage import Stage
+
+
+def test_a_whole_life_is_told_in_order_and_every_event_carries_the_receipt() -> None:
+    emitter, clock = FakeEmitter(), FakeClock()
+    recorder = a_recorder(emitter, clock=clock, key=KEY)
+    receipt = recorder.decided(a_contract(), a_decision(), stage=Stage.NARROW_AUTONOMY, cohort="eu")
+    clock.advance(90)
+    recorder.review_resolved(
+        receipt, events.Resolution.APPROVED, reviewer="r-1", rationale="fits the order", wait_ms=90_000
+    )
+    recorder.executed(receipt, events.ExecutionStatus.SUCCEEDED, latency_ms=12.5, cost_usd=0.01)
+    recorder.impact(receipt, events.Incident(severity=2))
+    recorder.undone(receipt, events.UndoResult.UNDONE, reason="the bank's mistake")
+
+    kinds = [
+        events.ActionDecided,
+        events.ReviewResolved,
+        events.ActionExecuted,
+        events.ActionImpact,
+        events.ActionUndone,
+    ]
+    assert [type(event) for event in emitter.events] == kinds
+    assert len({event.id for event in emitter.events}) == 5
+    for event in emitter.events:
+        assert not isinstance(event, events.PolicyChanged | events.StageRecommended)
+        assert event.subject == receipt.decision_id
+        assert event.source == "/tests"
+        assert event.dataschema == events.schema_id(type(event))
+        assert Receipt.of_token(event.data.receipt, KEY) == receipt
+        assert of_bytes(to_bytes(event)) == event
+    assert emitter.events[0].time == NOON
+    assert emitter.events[-1].time == NOON + timedelta(seconds=90)
+    assert receipt.cell == ("production", "refunds", "issue_refund", "narrow_autonomy", "eu")
+
+
+def test_moments_that_are_given_beat_the_clock() -> None:
+    emitter = FakeEmitter()
+    recorder = a_recorder(emitter)
+    earlier = NOON - timedelta(hours=3)
+    receipt = recorder.decided(a_contract(), a_decision(), stage=Stage.DRAFT_WRITE, decided_at=earlier)
+    recorder.executed(receipt, events.ExecutionStatus.FAILED, error_type="conflict", at=earlier + timedelta(seconds=2))
+    assert receipt.decided_at == earlier
+    assert [event.time for event in emitter.events] == [earlier, earlier + timedelta(seconds=2)]
+
+
+def test_what_is_not_known_is_not_said() -> None:
+    emitter = FakeEmitter()
+    recorder = a_recorder(emitter)
+    receipt = recorder.decided(a_contract(), a_decision(), stage=Stage.DRAFT_WRITE)
+    recorder.executed(receipt, events.ExecutionStatus.SUCCEEDED)
+    told = to_bytes(emitter.events[1])
+    assert b"latency_ms" not in told
+    assert b"cost_usd" not in told
+
+
+def test_a_stage_a_model_and_a_flag_that_shapes_start_a_new_epoch_and_a_switch_does_not() -> None:
+    recorder = a_recorder(FakeEmitter())
+    contract, decision = a_contract(), a_decision()
+    base = recorder.decided(contract, decision, stage=Stage.DRAFT_WRITE).epoch
+    newer = contract.model_copy(update={"actor": contract.actor.model_copy(update={"model": "m-2"})})
+    approval = FlagEvaluation(key="agent-action-approval-required", variant="on", reason=FlagReason.STATIC)
+    switch = FlagEvaluation(key="agent-action-denylist", variant="listed", reason=FlagReason.STATIC)
+
+    def epoch(contract_: stagekeeper.ActionContract, stage: Stage, *more: FlagEvaluation) -> str:
+        told = decision.model_copy(update={"flags": (*decision.flags, *more)})
+        return recorder.decided(contract_, told, stage=stage).epoch
+
+    assert epoch(contract, Stage.DRAFT_WRITE) == base
+    assert epoch(contract, Stage.DRAFT_WRITE, switch) == base
+    others = {
+        epoch(contract, Stage.APPROVAL_GATED),
+        epoch(newer, Stage.DRAFT_WRITE),
+        epoch(contract, Stage.DRAFT_WRITE, approval),
+    }
+    assert len(others | {base}) == 4
+
+
+def test_a_policy_change_is_keyed_by_its_flag() -> None:
+    emitter = FakeEmitter()
+    change = events.PolicyChangedData(flag_key="agent-action-mode", changed_by="dana", reason="held its limits")
+    a_recorder(emitter).policy_changed(change)
+    assert emitter.events[0].subject == "agent-action-mode"
+
+
+def test_a_router_without_the_key_cannot_sign() -> None:
+    emitter = FakeEmitter()
+    a_recorder(emitter, key=b"another key").decided(a_contract(), a_decision(), stage=Stage.DRAFT_WRITE)
+    (event,) = emitter.events
+    assert isinstance(event, events.ActionDecided)
+    with pytest.raises(ReceiptError, match="does not match"):
+        Receipt.of_token(event.data.receipt, KEY)
+
+
+def test_the_front_door_offers_every_name_it_lists() -> None:
+    for name in stagekeeper.__all__:
+        assert getattr(stagekeeper, name).__name__ == name
+    assert set(stagekeeper.__all__) <= set(dir(stagekeeper))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = stagekeeper.no_such_name
+
+
+def test_the_front_door_offers_every_event_and_every_decision() -> None:
+    decisions = {"Allow", "Constrain", "QueueForReview", "Deny", "FallBack"}
+    spoken = {event_class.__name__ for event_class in events.EVENT_CLASSES}
+    impacts = {kind.__name__ for kind in get_args(get_args(events.Impact)[0])}
+    assert decisions | spoken | impacts <= set(stagekeeper.__all__)
