@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import polars as pl
 
@@ -26,9 +26,15 @@ LATENCY_QUANTILES: Final = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 COST_QUANTILES: Final = {"p95": 0.95}
 
 
-def build_report(
-    lake: Lake | None, *, outcome_deadline_s: float = DEFAULT_OUTCOME_DEADLINE_S
-) -> dict[str, list[dict[str, Any]] | dict[str, Any]]:
+class Report(TypedDict):
+    """The document; the shape of its parts is described in docs/gates.md."""
+
+    signals: list[dict[str, Any]]
+    verdicts: list[dict[str, Any]]
+    rejects: dict[str, Any]
+
+
+def build_report(lake: Lake | None, *, outcome_deadline_s: float = DEFAULT_OUTCOME_DEADLINE_S) -> Report:
     """Put everything that is known about every cell into one document.
 
     Args:

@@ -120,7 +120,6 @@ def gate_check(
     Raises:
         LakeError: The ledger cannot be read.
     """
-
     try:
         return _worst(
             _answers(
@@ -131,11 +130,11 @@ def gate_check(
                 asked=_Asked(to_stage, gates.sha256, now, freshness_s),
             )
         )
-    except _Shut as shut:
+    except _ShutError as shut:
         return refusal(shut.code, str(shut), to_stage, gate_sha256=gates.sha256)
 
 
-class _Shut(StagekeeperError):
+class _ShutError(StagekeeperError):
     """There is nothing to open the gate with."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -156,24 +155,24 @@ def _answers(
 ) -> list[GateAnswer]:
     """What each cell that has a say says; at least one does."""
     if lake is None:
-        raise _Shut("no_lake", "there is no lake yet; start the worker, or name another lake")
+        raise _ShutError("no_lake", "there is no lake yet; start the worker, or name another lake")
     verdicts = [
         verdict for verdict in latest_verdicts(lake, action=action) if cohort is None or verdict["cohort"] == cohort
     ]
     try:
         gate = gates.gate_for(*action, _risk_class(verdicts))
     except GateTieError as error:
-        raise _Shut("ambiguous_gate", str(error)) from error
+        raise _ShutError("ambiguous_gate", str(error)) from error
     if gate is None:
-        raise _Shut("no_gate", explain.no_gate(*action))
+        raise _ShutError("no_gate", explain.no_gate(*action))
     if asked.to_stage not in gate.ladder:
-        raise _Shut("not_on_ladder", explain.not_on_ladder(asked.to_stage, gate))
+        raise _ShutError("not_on_ladder", explain.not_on_ladder(asked.to_stage, gate))
     below = gate.below(asked.to_stage)
     if below is None:
-        raise _Shut("nothing_below", f"{asked.to_stage} is the foot of the ladder of the gate `{gate.name}`")
+        raise _ShutError("nothing_below", f"{asked.to_stage} is the foot of the ladder of the gate `{gate.name}`")
     leading = [verdict for verdict in verdicts if verdict["stage"] == below]
     if not leading:
-        raise _Shut("no_verdict", _no_verdict(action, below, cohort, verdicts))
+        raise _ShutError("no_verdict", _no_verdict(action, below, cohort, verdicts))
     there = [verdict for verdict in verdicts if verdict["stage"] == asked.to_stage and _is_against(verdict)]
     return [_answer(verdict, gate, asked) for verdict in leading] + [_said(verdict, asked) for verdict in there]
 

@@ -1,0 +1,126 @@
+"""`stagekeeper gate`: ask, from a script, whether an action may move to a stage."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from analytics.lake.tables import Lake
+from analytics.verdicts.answer import GateAnswer, gate_check, refusal
+from analytics.verdicts.explain import duration
+from analytics.verdicts.gates import GateFile
+from producers.errors import StagekeeperError
+from producers.strict_yaml import suggest
+from producers.wire.stage import LADDER
+from stagekeeper.commands.durations import Duration
+from stagekeeper.settings import Settings
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+logger = logging.getLogger(__name__)
+
+
+class _StageName(click.ParamType):
+    """A stage of the ladder; a misspelt one is misuse, with a suggestion."""
+
+    name = "stage"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        known = [stage.value for stage in LADDER]
+        if value not in known:
+            self.fail(f"unknown stage `{value}`: {suggest(str(value), known)}", param, ctx)
+        return str(value)
+
+
+@click.group("gate")
+def command() -> None:
+    """Ask whether an action may move to a stage.
+
+    \b
+    Examples:
+      stagekeeper gate check --environment production --workflow refunds \\
+          --tool issue_refund --to narrow_autonomy
+    """
+
+
+@command.command("check")
+@click.option("--environment", required=True, help="Environment of the action's target.")
+@click.option("--workflow", required=True, help="Workflow of the action.")
+@click.option("--tool", required=True, help="Tool of the action.")
+@click.option("--to", "to_stage", required=True, type=_StageName(), help="The stage that it should move to.")
+@click.option("--cohort", help="One segment of the roll-out; all of them by default, and the worst answers.")
+@click.option("--gates", "gate_path", type=click.Path(path_type=Path), help="Gate file; the configured one by default.")
+@click.option("--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default.")
+@click.option("--max-age", type=Duration(), help="Oldest evidence that counts, e.g. 10m; the gate file's freshness.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
+def check(
+    *,
+    environment: str,
+    workflow: str,
+    tool: str,
+    to_stage: str,
+    cohort: str | None,
+    gate_path: Path | None,
+    root: str | None,
+    max_age: timedelta | None,
+    as_json: bool,
+) -> None:
+    """Answer from the ledger whether an action may move to a stage. Only exit code 0 means yes.
+
+    \b
+    Exit codes:
+      0   promote: every cell directly below is shown safe
+      10  hold: not yet; the reasons say what is missing
+      20  roll back: harm is evident
+      30  no usable verdict: none, invalid, too old, under another gate file, or an error
+      2   usage
+
+    \b
+    Examples:
+      stagekeeper gate check --environment production --workflow refunds \\
+          --tool issue_refund --to narrow_autonomy
+      stagekeeper gate check --environment production --workflow refunds \\
+          --tool issue_refund --to narrow_autonomy --cohort eu --max-age 10m --json
+    """
+    try:
+        settings = Settings.load()
+        gates = GateFile.load(gate_path if gate_path is not None else settings.gates)
+        stated_s = settings.freshness_s if "freshness_s" in settings.model_fields_set else gates.freshness_s
+        answer = gate_check(
+            Lake.existing(root if root is not None else settings.lake),
+            gates,
+            environment=environment,
+            workflow=workflow,
+            tool=tool,
+            to_stage=to_stage,
+            cohort=cohort,
+            now=datetime.now(UTC),
+            freshness_s=stated_s if max_age is None else max_age.total_seconds(),
+        )
+    except StagekeeperError as error:
+        answer = refusal("error", str(error), to_stage)
+    except Exception as error:
+        logger.debug("the gate could not be asked", exc_info=True)
+        answer = refusal("error", f"{type(error).__name__}: {error}", to_stage)
+    click.echo(json.dumps(answer.document(), indent=2, ensure_ascii=False) if as_json else _in_words(answer))
+    sys.exit(answer.exit_code)
+
+
+def _in_words(answer: GateAnswer) -> str:
+    """The answer for a person: the word, the reasons, and what they rest on."""
+    where = f"{answer.from_stage} → {answer.to_stage}" if answer.from_stage else f"to {answer.to_stage}"
+    lines = [f"{answer.answer.value} ({where})"]
+    lines += [f"  {reason.code}: {reason.message}" for reason in answer.reasons]
+    if answer.verdict_id is not None:
+        age = "of unknown age" if answer.age_s is None else f"{duration(answer.age_s)} old"
+        lines.append(f"  verdict {answer.verdict_id}, evidence {age}, lake version {answer.lake_version}")
+    if answer.gate_sha256 is not None:
+        lines.append(f"  gate file sha256 {answer.gate_sha256[:12]}")
+    return "\n".join(lines)

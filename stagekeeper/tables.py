@@ -1,0 +1,112 @@
+"""Tables for people at a terminal: the report's signals, verdicts and rejects."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analytics.verdicts.explain import amount, percent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.console import RenderableType
+
+NOTHING: Final = "-"
+_NARROWEST: Final = 80
+_UNTERMINALED: Final = 160
+"""Columns of a table that goes to a file or a pipe."""
+
+_COLOURS: Final = {"PROMOTE": "green", "HOLD": "yellow", "ROLL_BACK": "bold red", "INVALID": "magenta"}
+_URGENCY: Final = ("ROLL_BACK", "INVALID", "PROMOTE", "HOLD")
+_REASONS_SHOWN: Final = 4
+
+
+def signals_table(signals: Sequence[Mapping[str, Any]]) -> Table:
+    """One line a cell: how much was seen, and the rates that matter first."""
+    table = _table()
+    table.add_column("action", overflow="fold", ratio=1)
+    table.add_column("stage", no_wrap=True)
+    for heading in ("decided", "denied", "executed", "failed", "undone", "missing", "incidents", "p50", "p95", "cost"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for cell in signals:
+        counts, rates, latency, cost = cell["counts"], cell["rates"], cell["latency_ms"], cell["cost_usd"]
+        table.add_row(
+            _action(cell),
+            cell["stage"],
+            f"{counts['decisions']:,}",
+            _rate(rates["denial"]),
+            f"{counts['executed']:,}",
+            _rate(rates["execution_error"]),
+            _rate(rates["undo"]),
+            _rate(rates["missing_outcome"]),
+            _rate(rates["incident"]),
+            NOTHING if latency is None else amount(latency["p50"], "ms"),
+            NOTHING if latency is None else amount(latency["p95"], "ms"),
+            NOTHING if cost is None else amount(cost["mean"], "usd"),
+        )
+    return table
+
+
+def verdicts_table(verdicts: Sequence[Mapping[str, Any]]) -> Table:
+    """One block a cell, most urgent first: the verdict, and the reasons with their numbers."""
+    table = _table()
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("action", overflow="fold", ratio=1)
+    table.add_column("at", no_wrap=True)
+    table.add_column("go to", no_wrap=True)
+    table.add_column("why", overflow="fold", ratio=3)
+    for verdict in sorted(verdicts, key=lambda one: _URGENCY.index(one["verdict"])):
+        shown = [reason["message"] for reason in verdict["reasons"][:_REASONS_SHOWN]]
+        if left := len(verdict["reasons"]) - len(shown):
+            shown.append(f"and {left} more")
+        table.add_row(
+            Text(verdict["verdict"], style=_COLOURS[verdict["verdict"]]),
+            _action(verdict),
+            verdict["stage"],
+            verdict["to_stage"] or NOTHING,
+            "\n".join(shown),
+        )
+    return table
+
+
+def rejects_line(rejects: Mapping[str, Any]) -> str:
+    """How many records were refused, and why."""
+    if not rejects["total"]:
+        return "No record was rejected."
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejects["by_reason"].items())
+    return f"{_records(rejects['total'])} rejected: {reasons}."
+
+
+def show(*parts: RenderableType) -> str:
+    """Draw tables and lines as text, as wide as the terminal; colours only where the caller's terminal shows them."""
+    drawn = io.StringIO()
+    width = max(shutil.get_terminal_size((_UNTERMINALED, 24)).columns, _NARROWEST)
+    # click strips the colours again where its output is no terminal.
+    console = Console(file=drawn, width=width, force_terminal=True, highlight=False, color_system="standard")
+    for part in parts:
+        console.print(part)
+    return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines())
+
+
+def _table() -> Table:
+    return Table(box=SIMPLE_HEAD, expand=True, pad_edge=False, header_style="bold")
+
+
+def _action(cell: Mapping[str, Any]) -> str:
+    cohort = "" if cell["cohort"] == "all" else f" [{cell['cohort']}]"
+    return f"{cell['environment']}/{cell['workflow']}/{cell['tool']}{cohort}"
+
+
+def _rate(ratio: float | None) -> str:
+    return NOTHING if ratio is None else percent(ratio)
+
+
+def _records(count: int) -> str:
+    return f"{count:,} record was" if count == 1 else f"{count:,} records were"
