@@ -124,6 +124,6 @@ def test_a_ratio_lies_between_0_and_1(ratio: float) -> None:
 def test_records_do_not_change() -> None:
     contract = a_contract()
     with pytest.raises(ValidationError, match="frozen"):
-        contract.tool = "another"
+        contract.tool = "another"  # type: ignore[misc]
     with pytest.raises(ValidationError, match="Extra inputs"):
         contract.model_validate({**contract.model_dump(), "arguments": {"amount": 5}})
