@@ -71,8 +71,8 @@ def _place(location: tuple[str | int, ...]) -> str:
 def _keys_at(location: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
     current: Any = model
     for part in location:
-        if isinstance(part, int):
-            continue
+        if isinstance(part, int) or (_is_model(current) and part not in current.model_fields):
+            continue  # a place in a list, or a key of a mapping: the model of its values was found one step before
         field = current.model_fields.get(part) if _is_model(current) else None
         current = _model_within(field.annotation) if field is not None else None
     return list(current.model_fields) if _is_model(current) else []
