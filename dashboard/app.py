@@ -1,0 +1,46 @@
+"""The page: `streamlit run dashboard/app.py -- --lake ROOT --gates FILE`. It only reads."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import UTC, datetime
+
+import streamlit as st
+
+from dashboard.console import Console, selected
+from dashboard.page import page
+from dashboard.panels import trouble
+from dashboard.places import Place
+from dashboard.queries import LakeReader
+from producers.errors import StagekeeperError
+
+REFRESH_S = 2.0
+
+
+@st.cache_resource(show_spinner=False)
+def reader(root: str) -> LakeReader:
+    """One reader for every page that is open on a lake."""
+    return LakeReader(root)
+
+
+@st.fragment(run_every=REFRESH_S)
+def refreshing(console: Console, lake: str) -> None:
+    """Everything on the page; runs again by itself."""
+    try:
+        page(console, reader(lake), Place.of(selected()), datetime.now(UTC))
+    except StagekeeperError as error:
+        console.show(trouble(str(error)), place="upper", view="trouble")
+
+
+def main(arguments: list[str]) -> None:
+    """Set the page up and show it."""
+    parser = argparse.ArgumentParser(prog="dashboard/app.py")
+    parser.add_argument("--lake", default=".stagekeeper/lake", help="root of the Delta tables")
+    parser.add_argument("--gates", default=None, help="the gate file in force")
+    chosen = parser.parse_args(arguments)
+    st.set_page_config(page_title="Stagekeeper", layout="wide", initial_sidebar_state="collapsed")
+    refreshing(Console(), chosen.lake)
+
+
+main(sys.argv[1:])

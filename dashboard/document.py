@@ -1,0 +1,186 @@
+"""The report as typed records: the one place where the page meets the shape of the JSON document."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from producers.wire.receipt import Cell
+
+State: TypeAlias = Literal["PROMOTE", "HOLD", "ROLL_BACK", "INVALID"]
+URGENCY: tuple[State, ...] = ("ROLL_BACK", "PROMOTE", "INVALID", "HOLD")
+"""Verdicts in the order in which a person should look at them."""
+
+
+class _Record(BaseModel):
+    # Fields that a newer release adds must not blank an older page.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=True)
+
+
+class _OfCell(_Record):
+    environment: str
+    workflow: str
+    tool: str
+    stage: str
+    cohort: str
+
+    @property
+    def cell(self) -> Cell:
+        return Cell(self.environment, self.workflow, self.tool, self.stage, self.cohort)
+
+
+class Quantiles(_Record):
+    """Latency of a cell in milliseconds; `known` executions reported one."""
+
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    known: int = 0
+
+
+class Cost(_Record):
+    """Cost of a cell in dollars; `known` executions reported one."""
+
+    mean: float | None = None
+    p95: float | None = None
+    total: float | None = None
+    known: int = 0
+
+
+class CellSignals(_OfCell):
+    """What was counted about one cell."""
+
+    risk_class: str | None = None
+    epochs: int = 1
+    counts: dict[str, int]
+    rates: dict[str, float | None]
+    latency_ms: Quantiles | None = None
+    cost_usd: Cost | None = None
+    first_decided_at: datetime | None = None
+    last_decided_at: datetime | None = None
+    last_event_at: datetime | None = None
+
+
+class Reason(_Record):
+    """Why a verdict is what it is."""
+
+    code: str
+    message: str = ""
+    signal: str | None = None
+
+
+class SignalEvidence(_Record):
+    """One signal in a verdict: the counts, the bounds and the evidence against the limit."""
+
+    signal: str
+    role: str
+    state: Literal["pass", "fail", "undecided", "missing", "not_applicable"]
+    value: float | None = None
+    failures: int | None = None
+    trials: int | None = None
+    limit: float | None = None
+    unit: str = "ratio"
+    lower: float | None = None
+    upper: float | None = None
+    log_e_harm: float | None = None
+    log_e_safe: float | None = None
+    harm_threshold: float | None = None
+    safe_threshold: float | None = None
+    more_needed: int | None = None
+    weight: float | None = None
+
+
+class Exposure(_Record):
+    """How many actions a verdict rests on, and how many its gate asks for."""
+
+    actions: int | None = None
+    minimum: int | None = None
+
+
+class Verdict(_OfCell):
+    """The latest judgement on a cell, with every number it used."""
+
+    epoch: str | None = None
+    verdict_id: str
+    verdict: State
+    to_stage: str | None = None
+    summary: str = ""
+    reasons: tuple[Reason, ...] = ()
+    signals: tuple[SignalEvidence, ...] = ()
+    gate: str | None = None
+    gate_sha256: str | None = None
+    lake_version: int | None = None
+    watermark: datetime | None = None
+    judged_at: datetime
+    exposure: Exposure | None = None
+
+    def limit_of(self, signal: str) -> float | None:
+        """The limit in force for a signal, in the signal's unit; None where the gate sets none."""
+        return next((shown.limit for shown in self.signals if shown.signal == signal), None)
+
+
+class Reject(_Record):
+    """One event that was refused."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    detail: str = ""
+    size: int | None = None
+    first_bytes: str | None = None
+    rejected_at: datetime | None = None
+
+
+class Rejects(_Record):
+    """Everything that was refused."""
+
+    total: int = 0
+    by_reason: dict[str, int] = Field(default_factory=dict)
+    latest: tuple[Reject, ...] = ()
+
+
+class QualityFailure(_Record):
+    """One expectation about events that does not hold."""
+
+    expectation: str
+    meaning: str = ""
+    severity: str = "critical"
+    unexpected: int = 0
+    examples: tuple[str, ...] = ()
+
+
+class TypeQuality(_Record):
+    """What was found about one type of event."""
+
+    event_type: str
+    checked: int = 0
+    success: bool
+    failed: tuple[QualityFailure, ...] = ()
+
+
+class QualityRun(_Record):
+    """The last validation of events."""
+
+    run_at: datetime
+    success: bool
+    types: tuple[TypeQuality, ...] = ()
+
+
+class Report(_Record):
+    """The whole document."""
+
+    signals: tuple[CellSignals, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    rejects: Rejects = Rejects()
+
+    def latest_verdicts(self) -> dict[Cell, Verdict]:
+        """The newest verdict on each cell."""
+        newest: dict[Cell, Verdict] = {}
+        for verdict in self.verdicts:
+            known = newest.get(verdict.cell)
+            if known is None or verdict.judged_at >= known.judged_at:
+                newest[verdict.cell] = verdict
+        return newest

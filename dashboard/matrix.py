@@ -1,0 +1,160 @@
+"""The matrix: actions by stages, each cell with its verdict and the few numbers that carry it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, NamedTuple
+
+from dashboard import words
+from dashboard.console import link
+from dashboard.marks import STATE_WORDS, sparkline, state_label
+from dashboard.markup import Markup, tag
+from producers.wire.stage import LADDER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dashboard.document import CellSignals, Verdict
+    from dashboard.places import Place
+    from dashboard.queries import Snapshot
+    from dashboard.trends import Trend
+
+
+class Action(NamedTuple):
+    """A row: one tool of one workflow in one environment."""
+
+    environment: str
+    workflow: str
+    tool: str
+
+
+def matrix(snapshot: Snapshot, place: Place) -> Markup:
+    """All actions that have counts, as a table."""
+    rows: dict[Action, dict[str, list[CellSignals]]] = defaultdict(lambda: defaultdict(list))
+    for signals in snapshot.report.signals:
+        if place.environment in {None, signals.environment}:
+            rows[Action(signals.environment, signals.workflow, signals.tool)][signals.stage].append(signals)
+    stages = [stage.value for stage in LADDER]
+    stages += sorted({stage for row in rows.values() for stage in row} - set(stages))
+    used = {stage for row in rows.values() for stage in row}
+    several = len({action.environment for action in rows}) > 1
+    verdicts = snapshot.report.latest_verdicts()
+    return tag(
+        "table",
+        tag("caption", "Actions by stage of authority", class_="sk-unseen"),
+        tag("thead", _head(stages, used), role="rowgroup"),
+        tag(
+            "tbody",
+            [
+                tag(
+                    "tr",
+                    _action(action, rows[action], show_environment=several),
+                    [
+                        tag(
+                            "td",
+                            [
+                                cell(signals, verdicts.get(signals.cell), snapshot.trends.get(signals.cell), place)
+                                for signals in rows[action].get(stage, ())
+                            ]
+                            or tag("span", "no data", class_="sk-unseen"),
+                            class_="sk-slot" if stage in rows[action] else "sk-slot sk-slot-empty",
+                            role="cell",
+                        )
+                        for stage in stages
+                    ],
+                    role="row",
+                )
+                for action in sorted(rows)
+            ],
+            role="rowgroup",
+        ),
+        class_="sk-matrix",
+        role="table",
+    )
+
+
+def _head(stages: Iterable[str], used: set[str]) -> Markup:
+    return tag(
+        "tr",
+        tag("th", "Workflow and tool", scope="col", role="columnheader", class_="sk-corner"),
+        [
+            tag(
+                "th",
+                tag("span", index, class_="sk-rung-n", aria_hidden="true"),
+                words.stage_name(stage),
+                scope="col",
+                role="columnheader",
+                class_=None if stage in used else "sk-unused",
+            )
+            for index, stage in enumerate(stages, start=1)
+        ],
+        role="row",
+    )
+
+
+def _action(action: Action, row: dict[str, list[CellSignals]], *, show_environment: bool) -> Markup:
+    risks = sorted({signals.risk_class for found in row.values() for signals in found if signals.risk_class})
+    notes = [risk.replace("_", " ") for risk in risks]
+    return tag(
+        "th",
+        tag("span", action.workflow, class_="sk-workflow"),
+        tag("span", action.tool, class_="sk-tool"),
+        tag("span", " · ".join([action.environment, *notes] if show_environment else notes), class_="sk-risk"),
+        scope="row",
+        role="rowheader",
+    )
+
+
+def cell(signals: CellSignals, verdict: Verdict | None, trend: Trend | None, place: Place) -> Markup:
+    """One cell, as a link to its detail."""
+    state = "NONE" if verdict is None else verdict.verdict
+    latency = signals.latency_ms
+    p50, p95 = (None, None) if latency is None else (latency.p50, latency.p95)
+    decisions = signals.counts.get("decisions", 0)
+    name = (
+        f"{signals.workflow} {signals.tool} at {words.stage_name(signals.stage)}"
+        f"{'' if signals.cohort == 'all' else f', cohort {signals.cohort}'}: {STATE_WORDS[state]}, "
+        f"{words.plural(decisions, 'decision')}, denial {words.percent(signals.rates.get('denial'))}, "
+        f"undo {words.percent(signals.rates.get('undo'))}, latency p50 {words.milliseconds(p50)}, "
+        f"p95 {words.milliseconds(p95)}. Open detail."
+    )
+    return link(
+        place.at(signals.cell).address,
+        tag("span", words.stage_name(signals.stage), class_="sk-cell-stage"),
+        tag(
+            "span",
+            state_label(state),
+            tag("span", "n ", tag("b", words.count(decisions)), class_="sk-n"),
+            class_="sk-cell-head",
+        ),
+        None if signals.cohort == "all" else tag("span", signals.cohort, class_="sk-cohort"),
+        _rate("denial", "Denial", signals, verdict, () if trend is None else trend.denial),
+        _rate("undo", "Undo", signals, verdict, () if trend is None else trend.undo),
+        tag(
+            "span",
+            tag("span", "p50 ", tag("b", words.milliseconds(p50))),
+            tag("span", "p95 ", tag("b", words.milliseconds(p95)), class_=_over(verdict, "latency_p95", p95)),
+            class_="sk-cell-latency",
+        ),
+        class_=f"sk-cell sk-cell-{state}",
+        aria_label=name,
+    )
+
+
+def _rate(
+    signal: str, word: str, signals: CellSignals, verdict: Verdict | None, values: tuple[float | None, ...]
+) -> Markup:
+    value = signals.rates.get(signal)
+    limit = None if verdict is None else verdict.limit_of(signal)
+    return tag(
+        "span",
+        tag("span", word, class_="sk-cell-word"),
+        tag("b", words.percent(value), class_=_over(verdict, signal, value)),
+        sparkline(values, limit=limit, label=f"{word} over time"),
+        class_="sk-cell-rate",
+    )
+
+
+def _over(verdict: Verdict | None, signal: str, value: float | None) -> str | None:
+    limit = None if verdict is None else verdict.limit_of(signal)
+    return "sk-over" if limit is not None and value is not None and value > limit else None

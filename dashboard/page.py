@@ -1,0 +1,101 @@
+"""Puts the views together: which of them is shown for a place, and where its parts stand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from dashboard import charts
+from dashboard.detail import evidence_table, headline
+from dashboard.header import header
+from dashboard.markup import join, tag
+from dashboard.matrix import matrix
+from dashboard.panels import nothing_yet, quality_panel, rejects_panel
+from dashboard.recommendations import recommendations
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from dashboard.console import Console
+    from dashboard.places import Place
+    from dashboard.queries import LakeReader, Snapshot
+
+_BEGIN = [
+    ("See it work, with simulated agents:", "stagekeeper up --demo"),
+    ("Send events of your own: start the broker and the worker, then point a router at them.", "stagekeeper up"),
+    ("Or read what recorded agents did:", "stagekeeper import transcript FILE --catalog CATALOG.yaml"),
+]
+
+
+def page(console: Console, reader: LakeReader, place: Place, now: datetime) -> None:
+    """Show one place as the lake is now.
+
+    Raises:
+        StagekeeperError: The lake cannot be read; the message says how to mend it.
+    """
+    snapshot = reader.snapshot()
+    if snapshot is None:
+        console.show(
+            nothing_yet(
+                "There is no lake yet",
+                f"This page reads {reader.root}, and nothing is there. A worker creates it with its first event.",
+                _BEGIN,
+            ),
+            place="upper",
+            view="no lake",
+        )
+    elif place.cell is not None:
+        _detail(console, reader, snapshot, place, now)
+    elif place.panel == "rejects":
+        body = rejects_panel(snapshot.report.rejects, place, now)
+        console.show(join([header(snapshot, place, now), body]), place="upper", view="rejects", leads=True)
+    elif place.panel == "quality":
+        body = quality_panel(snapshot.quality, place, now)
+        console.show(join([header(snapshot, place, now), body]), place="upper", view="quality", leads=True)
+    elif not snapshot.report.signals and not snapshot.report.rejects.total:
+        console.show(
+            nothing_yet(
+                "No decisions yet",
+                f"The lake at {reader.root} is there and empty. It fills as soon as a worker runs and agents ask "
+                "to act.",
+                [
+                    ("With the broker and a worker running, send simulated decisions:", "stagekeeper simulate"),
+                    *_BEGIN[::2],
+                ],
+            ),
+            place="upper",
+            view="empty",
+        )
+    else:
+        board = tag(
+            "main",
+            tag("section", matrix(snapshot, place), class_="sk-board", aria_label="Actions by stage"),
+            recommendations(snapshot.report, place, now),
+            class_="sk-overview",
+        )
+        console.show(join([header(snapshot, place, now), board]), place="upper", view="overview", leads=True)
+
+
+def _detail(console: Console, reader: LakeReader, snapshot: Snapshot, place: Place, now: datetime) -> None:
+    cell = place.cell
+    if cell is None:
+        return
+    signals = next((row for row in snapshot.report.signals if row.cell == cell), None)
+    verdict = snapshot.report.latest_verdicts().get(cell)
+    upper = join([header(snapshot, place, now), headline(cell, signals, verdict, place, now)])
+    console.show(upper, place="upper", view=place.address, leads=True)
+    history = reader.history(cell, None if verdict is None else verdict.epoch)
+    if history is not None and not history.rows.is_empty():
+        for panel, column in zip(charts.PANELS, st.columns(len(charts.PANELS), gap="small"), strict=True):
+            drawn = charts.chart(panel, history, verdict)
+            with column:
+                note = charts.caption(panel, history, verdict)
+                st.html(tag("div", tag("h3", panel.title), tag("p", note), class_="sk-chart-head"))
+                if drawn is None:
+                    st.html(tag("p", "Nothing measured yet.", class_="sk-chart-none"))
+                else:
+                    st.altair_chart(drawn, theme=None, key=f"chart-{panel.signal}", alt=f"{panel.title}, {note}")
+    table = evidence_table(verdict)
+    if table is not None:
+        console.show(table, place="lower", view=place.address)

@@ -1,0 +1,142 @@
+"""What the page reads, once per lake version: an unchanged lake costs four looks at a log, and no reading."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+from pydantic import ValidationError
+
+from analytics import report
+from analytics.audit.quality import latest_quality
+from analytics.lake.errors import LakeError, UnreadableLakeError
+from analytics.lake.tables import Lake
+from dashboard.document import QualityRun, Report
+from dashboard.history import History, history
+from dashboard.trends import Trend, trends
+from producers.errors import StagekeeperError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from producers.wire.receipt import Cell
+
+_WATCHED = ("signals", "verdicts", "rejects", "quality")
+
+
+class PageError(StagekeeperError):
+    """The page cannot show what the lake holds; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything the overview needs, as of one set of table versions.
+
+    Attributes:
+        report: Signals, verdicts and rejects.
+        trends: Recent behaviour of each cell in shared bins.
+        quality: The last quality run; None when there was none.
+        versions: The newest version of each table that the page watches.
+    """
+
+    report: Report
+    trends: Mapping[Cell, Trend]
+    quality: QualityRun | None
+    versions: Mapping[str, int]
+
+
+class LakeReader:
+    """Reads one lake for every open page. Safe to share between threads: one reads, the others wait for the answer."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._lock = threading.Lock()
+        self._lake: Lake | None = None
+        self._snapshot: Snapshot | None = None
+        self._histories: dict[tuple[Cell, str | None], tuple[int, History]] = {}
+
+    def snapshot(self) -> Snapshot | None:
+        """The state of the lake now; None when there is no lake yet.
+
+        Raises:
+            StagekeeperError: The lake cannot be read; the message says how to mend it.
+        """
+        with self._lock:
+            lake = self._open()
+            if lake is None:
+                return None
+            try:
+                versions = {table: lake.version(table) for table in _WATCHED}
+                if self._snapshot is None or self._snapshot.versions != versions:
+                    self._snapshot = _read(lake, versions)
+            except LakeError:
+                self._forget()
+                raise
+            except (OSError, pl.exceptions.PolarsError) as error:
+                self._forget()
+                raise _unreadable(self.root, error) from error
+            return self._snapshot
+
+    def history(self, cell: Cell, epoch: str | None) -> History | None:
+        """One cell over time, with running rates over an epoch; None when there is no lake.
+
+        Raises:
+            StagekeeperError: The lake cannot be read; the message says how to mend it.
+        """
+        with self._lock:
+            lake = self._open()
+            if lake is None:
+                return None
+            try:
+                version = lake.version("signals")
+                known = self._histories.get((cell, epoch))
+                if known is None or known[0] != version:
+                    known = (version, history(lake.scan("signals", version=version), cell, epoch))
+                    # Pages look at few cells at a time; the oldest of many need not stay.
+                    self._histories = {**dict(list(self._histories.items())[-31:]), (cell, epoch): known}
+            except LakeError:
+                self._forget()
+                raise
+            except (OSError, pl.exceptions.PolarsError) as error:
+                self._forget()
+                raise _unreadable(self.root, error) from error
+            return known[1]
+
+    def _open(self) -> Lake | None:
+        if self._lake is None:
+            self._lake = Lake.existing(self.root)
+        return self._lake
+
+    def _forget(self) -> None:
+        """Open the lake anew at the next look: its folder may have been replaced meanwhile."""
+        self._lake, self._snapshot, self._histories = None, None, {}
+
+
+def _read(lake: Lake, versions: Mapping[str, int]) -> Snapshot:
+    try:
+        document = Report.model_validate(report.build_report(lake))
+        run = latest_quality(lake)
+        last_run = None if run is None else QualityRun.model_validate(run)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise PageError(
+            "what the lake holds has a shape that this page does not know, at "
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}. "
+            "Run the page and the worker from the same release of Stagekeeper."
+        ) from error
+    return Snapshot(
+        report=document,
+        trends=trends(lake.scan("signals", version=versions["signals"])),
+        quality=last_run,
+        versions=versions,
+    )
+
+
+def _unreadable(root: str, error: Exception) -> UnreadableLakeError:
+    reason = str(error).partition("\n")[0]
+    return UnreadableLakeError(
+        f"the lake at {root} cannot be read: {reason}. Check that the folder is there and readable; "
+        "if its files are damaged, restore it from a backup or start the worker on a new folder."
+    )

@@ -1,0 +1,95 @@
+"""The recommendations: what to do next, most urgent first, each with its numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from dashboard import words
+from dashboard.console import link
+from dashboard.document import URGENCY
+from dashboard.marks import state_label
+from dashboard.markup import Markup, tag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from dashboard.document import Report, Verdict
+    from dashboard.places import Place
+    from producers.wire.receipt import Cell
+
+
+_UNJUDGED = "No verdicts yet. A worker with a gate file judges a cell as soon as its numbers change."
+
+
+def by_urgency(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """Verdicts in the order in which a person should look at them: by state, then the newest first."""
+    return sorted(verdicts, key=_urgency)
+
+
+def _urgency(verdict: Verdict) -> tuple[int, float, Cell]:
+    return URGENCY.index(verdict.verdict), -verdict.judged_at.timestamp(), verdict.cell
+
+
+def recommendations(report: Report, place: Place, now: datetime) -> Markup:
+    """The latest verdict on each cell, as a list."""
+    latest = [
+        verdict for verdict in report.latest_verdicts().values() if place.environment in {None, verdict.environment}
+    ]
+    shown = by_urgency(verdict for verdict in latest if place.state in {None, verdict.verdict})
+    everything = None
+    if place.state is not None:
+        everything = link(place.only(None).address, f"Show all {len(latest)}", class_="sk-more")
+    return tag(
+        "section",
+        tag("h2", "Recommendations", everything, class_="sk-h2"),
+        tag("ol", [tag("li", card(verdict, place, now)) for verdict in shown], class_="sk-recs")
+        if shown
+        else tag("p", "None of this kind." if latest else _UNJUDGED, class_="sk-quiet"),
+        class_="sk-rail",
+        aria_label="Recommendations",
+    )
+
+
+def card(verdict: Verdict, place: Place, now: datetime) -> Markup:
+    """One recommendation, as a link to the cell it is about."""
+    return link(
+        place.at(verdict.cell).address,
+        tag(
+            "span",
+            state_label(verdict.verdict),
+            tag("span", words.age(verdict.judged_at, now), class_="sk-when", title=words.moment(verdict.judged_at)),
+            class_="sk-rec-head",
+        ),
+        tag("span", tag("b", verdict.tool), " ", tag("span", verdict.workflow, class_="sk-dim"), class_="sk-rec-what"),
+        tag("span", move(verdict), class_="sk-rec-move"),
+        tag("span", words.because(verdict.summary), class_="sk-rec-why"),
+        tag(
+            "span",
+            tag("span", codes(verdict)),
+            tag("span", "gate ", verdict.gate or words.UNKNOWN),
+            tag("span", verdict.verdict_id[:12], class_="sk-mono", title=verdict.verdict_id),
+            class_="sk-rec-foot",
+        ),
+        class_=f"sk-rec sk-rec-{verdict.verdict}",
+    )
+
+
+def codes(verdict: Verdict) -> str:
+    """The reason codes, each once, with how often."""
+    counted = Counter(reason.code for reason in verdict.reasons)
+    return ", ".join(code if times == 1 else f"{code} \u00d7{times}" for code, times in counted.items()) or "no reason"
+
+
+def move(verdict: Verdict) -> Markup:
+    """From which stage to which."""
+    where = [verdict.cohort] if verdict.cohort != "all" else []
+    return tag(
+        "span",
+        words.stage_name(verdict.stage),
+        None if verdict.to_stage is None else tag("span", " → ", class_="sk-arrow", aria_label="to"),
+        None if verdict.to_stage is None else words.stage_name(verdict.to_stage),
+        "" if not where else f" ({where[0]})",
+        class_="sk-move",
+    )

@@ -1,0 +1,156 @@
+"""How numbers, moments and names read on the page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from producers.wire.stage import LADDER, Stage
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+UNKNOWN = "\u2013"
+
+STAGE_NAMES: dict[str, str] = {stage.value: stage.value.replace("_", " ").capitalize() for stage in LADDER}
+
+SIGNAL_NAMES: dict[str, str] = {
+    "denial": "Denial",
+    "constrain": "Constrained",
+    "review": "Sent to review",
+    "review_rejection": "Review rejection",
+    "execution_error": "Execution error",
+    "timeout": "Timeout",
+    "undo": "Undo",
+    "undo_failed": "Failed undo",
+    "missing_outcome": "Missing outcome",
+    "incident": "Incident",
+    "support": "Support signal",
+    "quality_failure": "Quality failure",
+    "latency_p50": "Latency p50",
+    "latency_p95": "Latency p95",
+    "latency_p99": "Latency p99",
+    "cost_p95": "Cost p95",
+    "severe_incident": "Severe incident",
+}
+
+ROLE_NAMES: dict[str, str] = {
+    "guardrail": "guardrail",
+    "promote": "promotion only",
+    "watch": "watched only",
+    "trip": "trip wire",
+}
+
+
+def stage_name(stage: str | None) -> str:
+    """A stage as people say it; an unknown one as it was written."""
+    return UNKNOWN if stage is None else STAGE_NAMES.get(stage, stage.replace("_", " "))
+
+
+def stage_rank(stage: str) -> int:
+    """Position on the ladder; unknown stages come after it."""
+    return Stage(stage).rank if stage in STAGE_NAMES else len(LADDER)
+
+
+def signal_name(signal: str) -> str:
+    """A signal as people say it."""
+    return SIGNAL_NAMES.get(signal, signal.replace("_", " ").capitalize())
+
+
+def role_name(role: str) -> str:
+    """What a signal may do to a verdict."""
+    return ROLE_NAMES.get(role, role.replace("_", " "))
+
+
+def percent(ratio: float | None) -> str:
+    """A ratio as a percentage with as many digits as tell two rates apart."""
+    if ratio is None:
+        return UNKNOWN
+    value = ratio * 100
+    digits = 0 if value >= 100 or value == 0 else 1 if value >= 10 else 2 if value < 1 else 1
+    return f"{value:.{digits}f}%"
+
+
+def count(number: int | None) -> str:
+    """An integer with thousands apart."""
+    return UNKNOWN if number is None else f"{number:,}"
+
+
+def milliseconds(value: float | None) -> str:
+    """A duration in milliseconds, seconds or minutes, with about three digits."""
+    if value is None:
+        return UNKNOWN
+    if value < 10:
+        return f"{value:.1f} ms"
+    if value < 999.5:
+        return f"{value:.0f} ms"
+    seconds = value / 1_000
+    if seconds < 600:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min"
+
+
+def dollars(value: float | None) -> str:
+    """An amount of money: small amounts keep their digits."""
+    if value is None:
+        return UNKNOWN
+    return f"${value:,.2f}" if value >= 1 or value == 0 else f"${value:.4f}"
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """A value in the unit that a verdict names: ratio, ms, usd or count."""
+    if unit == "ms":
+        return milliseconds(value)
+    if unit == "count":
+        return count(None if value is None else round(value))
+    if unit == "usd":
+        return dollars(value)
+    return percent(value)
+
+
+def age(then: datetime | None, now: datetime) -> str:
+    """How long ago a moment was, in one unit."""
+    if then is None:
+        return UNKNOWN
+    seconds = (now - then).total_seconds()
+    if seconds < 0:
+        return "just now" if seconds > -5 else f"{span(-seconds)} ahead"
+    return "just now" if seconds < 2 else f"{span(seconds)} ago"
+
+
+def span(seconds: float) -> str:
+    """A length of time in its largest fitting unit."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5_400:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 129_600:
+        return f"{seconds / 3_600:.0f} h"
+    return f"{seconds / 86_400:.0f} d"
+
+
+def clock(moment: datetime | None) -> str:
+    """A moment of today as a time, with its zone."""
+    return UNKNOWN if moment is None else f"{moment:%H:%M:%S} UTC"
+
+
+def moment(value: datetime | None) -> str:
+    """A moment with its date."""
+    return UNKNOWN if value is None else f"{value:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def every(minutes: int) -> str:
+    """The width of a bin, as people say it."""
+    names = {1: "per minute", 60: "per hour", 1_440: "per day"}
+    return names.get(minutes, f"per {minutes} min" if minutes < 60 else f"per {minutes // 60} h")
+
+
+def because(summary: str) -> str:
+    """A verdict's sentence without its first words, where the verdict itself already stands beside it."""
+    lead, _, rest = summary.partition(": ")
+    spoken = rest if rest and lead.startswith(("Promote to", "Roll back to", "Hold", "No verdict")) else summary
+    return spoken[:1].upper() + spoken[1:]
+
+
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """A count with its noun."""
+    return f"{count(number)} {one if number == 1 else many or one + 's'}"
