@@ -1,0 +1,272 @@
+"""A new arm against a baseline: is its failure rate more, or less, than a given multiple of the other's?
+
+In a batch b (a minute of decisions) the new arm has n1 actions and x1 failures, the baseline n0 and x0. With
+q = r n1 / (r n1 + n0), a bet omega multiplies the evidence by omega^x1 / (1 + (omega - 1) q)^(x1 + x0).
+
+Why that is a fair bet: let p0 be the batch's base rate and p1 = r p0, and write D = 1 + (omega - 1) q. The expected
+factor is (1 + p1 (omega / D - 1))^n1 (1 + p0 (1 / D - 1))^n0 <= exp(p0 (omega - 1) (r n1 (1 - q) - n0 q) / D) = 1 by
+the choice of q, whatever p0 is. It only falls as p1 moves to the side that makes the claim false. So the base rate
+may drift from batch to batch and the split may be anything that does not look at outcomes; what is assumed is that
+both arms share one base rate *within* a batch. It is the conditional binomial test of two Poisson rates (Przyborowski
+& Wilenski, Biometrika 31, 1940), taken one batch at a time; with the same split in every batch it is exactly
+`sequential.log_e_value(x1, x1 + x0, q)`.
+
+A batch in which only one arm acted says nothing and costs nothing, so batches should hold a few actions of each arm:
+batches of two actions double the delay that batches of ten need.
+
+What a bet costs is summed in whole units of 2^-32, each batch rounded up. So the state is integers: it can be folded
+in any order, split over workers and merged, and gives the same evidence to the last bit. Only a batch's own counts
+must be complete: fold closed batches, those the watermark has passed.
+
+Plugging in an estimated base rate instead, as if it were known, is not valid: its error becomes evidence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import numpy as np
+
+from analytics.evidence.errors import EvidenceError
+from analytics.evidence.mixture import BET_COUNT, average, bets, failures_among
+from analytics.evidence.sequential import crosses
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from analytics.evidence.mixture import IntArray
+    from analytics.evidence.sequential import BoolArray, Direction, FloatArray
+
+Comparison: TypeAlias = Literal["hold_back", "history"]
+
+LABELS: Final[dict[Comparison, str]] = {
+    "hold_back": "concurrent hold-back",
+    "history": "non-concurrent: anything else that changed since counts as the new arm's doing",
+}
+"""What a comparison must be called wherever its result is shown."""
+
+_UNIT: Final = 2.0**32
+_WIDEST: Final = 2.0**20
+_HALVINGS: Final = 52
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """Counts of both arms, one row a batch and one column a cell. Shape (batches, cells).
+
+    Attributes:
+        failures: Failed actions of the new arm, x1.
+        trials: Actions of the new arm, n1.
+        base_failures: Failed actions of the baseline, x0.
+        base_trials: Actions of the baseline, n0.
+    """
+
+    failures: IntArray
+    trials: IntArray
+    base_failures: IntArray
+    base_trials: IntArray
+
+    @classmethod
+    def of(
+        cls,
+        failures: npt.ArrayLike,
+        trials: npt.ArrayLike,
+        base_failures: npt.ArrayLike,
+        base_trials: npt.ArrayLike,
+    ) -> Batches:
+        """Check counts; a single row of cells is one batch.
+
+        Raises:
+            EvidenceError: A count is not a whole number of at least 0, or failures exceed trials.
+        """
+        x1, n1 = failures_among(failures, trials)
+        x0, n0 = failures_among(base_failures, base_trials, "base failures")
+        return cls(*np.broadcast_arrays(*np.atleast_2d(x1, n1, x0, n0)))
+
+
+@dataclass(frozen=True, eq=False)
+class RatioEvidence:
+    """Evidence that the new arm fails more, or less, than `ratio` times as often as the baseline, cell by cell.
+
+    Attributes:
+        direction: "above" is the claim of harm, "below" that of non-inferiority.
+        comparison: What the baseline is; see `LABELS`.
+        ratio: The multiple r of the base rate that is compared with. Shape (cells,).
+        failures: Failed actions of the new arm. Shape (cells,).
+        trials: Actions of the new arm. Shape (cells,).
+        base_failures: Failed actions of the baseline. Shape (cells,).
+        base_trials: Actions of the baseline. Shape (cells,).
+        costs: What each bet has cost, in units of 2^-32 of log evidence. Shape (8, cells).
+    """
+
+    direction: Direction
+    comparison: Comparison
+    ratio: FloatArray
+    failures: IntArray
+    trials: IntArray
+    base_failures: IntArray
+    base_trials: IntArray
+    costs: IntArray
+
+    @classmethod
+    def none(
+        cls, cells: int, *, ratio: npt.ArrayLike, direction: Direction, comparison: Comparison = "hold_back"
+    ) -> RatioEvidence:
+        """No evidence yet, about a number of cells.
+
+        Raises:
+            EvidenceError: A ratio is not a positive number, or the direction is unknown.
+        """
+        bets(direction)
+        counts = np.zeros(cells, dtype=np.int64)
+        multiple = np.broadcast_to(_positive(ratio), (cells,))
+        costs = np.zeros((BET_COUNT, cells), dtype=np.int64)
+        return cls(direction, comparison, multiple, counts, counts, counts, counts, costs)
+
+    def after(self, batches: Batches) -> RatioEvidence:
+        """Add batches, in any order.
+
+        Raises:
+            EvidenceError: The batches are about another number of cells.
+        """
+        if batches.trials.shape[1] != self.ratio.size:
+            raise EvidenceError(
+                f"the batches are about {batches.trials.shape[1]} cells, the evidence about {self.ratio.size}"
+            )
+        return RatioEvidence(
+            self.direction,
+            self.comparison,
+            self.ratio,
+            self.failures + batches.failures.sum(axis=0),
+            self.trials + batches.trials.sum(axis=0),
+            self.base_failures + batches.base_failures.sum(axis=0),
+            self.base_trials + batches.base_trials.sum(axis=0),
+            self.costs + _costs(batches, self.ratio, self.direction).sum(axis=1),
+        )
+
+    def plus(self, other: RatioEvidence) -> RatioEvidence:
+        """Merge with the evidence from other batches about the same cells.
+
+        Raises:
+            EvidenceError: They ask different questions.
+        """
+        same = (self.direction, self.comparison) == (other.direction, other.comparison)
+        if not (same and np.array_equal(self.ratio, other.ratio)):
+            raise EvidenceError("only evidence about the same direction, comparison and ratios can be merged")
+        return RatioEvidence(
+            self.direction,
+            self.comparison,
+            self.ratio,
+            self.failures + other.failures,
+            self.trials + other.trials,
+            self.base_failures + other.base_failures,
+            self.base_trials + other.base_trials,
+            self.costs + other.costs,
+        )
+
+    @property
+    def log_e(self) -> FloatArray:
+        """Natural logarithm of the e-value; 0 before any batch. Shape (cells,)."""
+        return average(self.failures * np.log(bets(self.direction)) - self.costs / _UNIT)
+
+    @property
+    def label(self) -> str:
+        """What the comparison must be called wherever its result is shown."""
+        return LABELS[self.comparison]
+
+
+def ratio_bounds(batches: Batches, *, alpha: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Bound the new arm's rate as a multiple of the baseline's, each side at alpha, valid after every closed batch.
+
+    A ratio below the lower bound is one that the evidence "above" excludes, and likewise above the upper one: the
+    evidence is monotone in the ratio, and 52 halvings of its logarithm find where it crosses.
+
+    Args:
+        batches: Every batch so far.
+        alpha: One-sided error level, in (0, 1). Broadcasts against the cells.
+
+    Returns:
+        The lower and the upper bound, shape (cells,); 0 and infinity where nothing within a factor of a million is
+        excluded.
+
+    Raises:
+        EvidenceError: An alpha is not in (0, 1).
+    """
+
+    def excluded(ratio: FloatArray, direction: Direction) -> BoolArray:
+        nothing = RatioEvidence.none(ratio.size, ratio=ratio, direction=direction)
+        return crosses(nothing.after(batches).log_e, alpha)
+
+    def last_excluded(direction: Direction, excluded_end: float) -> FloatArray:
+        inside = np.full(batches.trials.shape[1], np.log2(excluded_end))
+        outside = -inside
+        for _ in range(_HALVINGS):
+            middle = (inside + outside) / 2
+            hit = excluded(np.exp2(middle), direction)
+            inside, outside = np.where(hit, middle, inside), np.where(hit, outside, middle)
+        # The end itself was never tried: where nothing was excluded, it still stands there.
+        return np.where(np.abs(inside) == np.log2(_WIDEST), np.nan, np.exp2(inside))
+
+    lower, upper = last_excluded("above", 1 / _WIDEST), last_excluded("below", _WIDEST)
+    return np.where(np.isnan(lower), 0.0, lower), np.where(np.isnan(upper), np.inf, upper)
+
+
+def match_history(
+    failures: npt.ArrayLike,
+    trials: npt.ArrayLike,
+    base_failures: npt.ArrayLike,
+    base_trials: npt.ArrayLike,
+    *,
+    share: float,
+) -> Batches:
+    """Match a cell's actions with its own history, block by block, in time order and at a fixed ratio.
+
+    Blocks are made of whole minutes. History is taken in order, each minute once, just enough to have `share`
+    historic actions for every new one so far; which minutes meet follows from the numbers of actions alone, never
+    from failures. The last block may still grow, so it is left out; so is what comes when the history is used up.
+
+    Args:
+        failures: Failed actions in each new minute, in time order. Shape (minutes,).
+        trials: Actions in each new minute. Shape (minutes,).
+        base_failures: Failed actions in each minute of the history, in time order. Shape (history,).
+        base_trials: Actions in each minute of the history. Shape (history,).
+        share: Historic actions for each new one, fixed before the new arm started.
+
+    Returns:
+        The closed blocks, about one cell. Shape (blocks, 1).
+
+    Raises:
+        EvidenceError: Counts are impossible, or the share is not a positive number.
+    """
+    x1, n1 = failures_among(failures, trials)
+    x0, n0 = failures_among(base_failures, base_trials, "base failures")
+    wanted = n1.cumsum() * _positive(share)
+    used = np.searchsorted(n0.cumsum(), wanted) + 1
+    # Minutes that need the same amount of history share its last minute, hence the block.
+    lasts = np.flatnonzero(np.diff(used)) if used.size else np.zeros(0, dtype=np.intp)
+    lasts = lasts[used[lasts] <= n0.size]
+
+    def blocks(counts: IntArray, ends: npt.NDArray[np.intp]) -> IntArray:
+        totals = np.concatenate(([0], counts.cumsum()))[ends]
+        return np.diff(totals, prepend=0)[:, np.newaxis]
+
+    new, old = lasts + 1, used[lasts]
+    return Batches(blocks(x1, new), blocks(n1, new), blocks(x0, old), blocks(n0, old))
+
+
+def _costs(batches: Batches, ratio: FloatArray, direction: Direction) -> IntArray:
+    """What each batch costs each bet, rounded up to whole units. Shape (8, batches, cells)."""
+    weighted = ratio * batches.trials
+    total = weighted + batches.base_trials
+    q = np.divide(weighted, total, out=np.zeros_like(total), where=total > 0)
+    each = np.log1p((bets(direction)[:, np.newaxis] - 1.0) * q)
+    return np.asarray(np.ceil((batches.failures + batches.base_failures) * each * _UNIT)).astype(np.int64)
+
+
+def _positive(ratio: npt.ArrayLike) -> FloatArray:
+    values = np.asarray(ratio, dtype=np.float64)
+    wrong = ~(np.isfinite(values) & (values > 0))
+    if np.any(wrong):
+        raise EvidenceError(f"a ratio must be a positive number, but {values[wrong].flat[0]:g} was given")
+    return values

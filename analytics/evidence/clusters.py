@@ -1,0 +1,201 @@
+"""Actions of one user are alike: count users, not actions.
+
+One user's actions in one closed window are a single observation Z = y / m, the share of the m actions that failed. A
+bet multiplies the evidence by 1 + lambda (Z - threshold), with the same lambda as in `sequential`; that equals
+(1 + (omega - 1) Z) / (1 + (omega - 1) threshold), so only the number of windows meets the threshold:
+
+    S_k = sum over (m, y) of count log1p((omega_k - 1) y / m) - windows log1p((omega_k - 1) threshold).
+
+It is a bet on a bounded mean (Waudby-Smith & Ramdas, JRSS-B 86, 2024) and asks only that a window's expected share,
+given the windows before it, is on the other side of the threshold; inside a window the actions may depend on each
+other in any way. With one action a window it is `sequential.log_e_value` itself.
+
+Two things to know. The rate is that of the *average user-window*, whether it made one action or a thousand. And the
+windows must be independent: a few users who come back day after day are again the same few users, so a window should
+be as long as the stage allows, and a gate should ask for a minimum of distinct users.
+
+The state is an integer table (m, y) -> count, kept sorted, so merged and shuffled input gives the same evidence to
+the last bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import numpy as np
+
+from analytics.evidence.errors import EvidenceError
+from analytics.evidence.mixture import average, bets, failures_among, whole
+from analytics.evidence.sequential import crosses
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from analytics.evidence.mixture import IntArray
+    from analytics.evidence.sequential import BoolArray, Direction, FloatArray
+
+Unit: TypeAlias = Literal["user", "action"]
+
+ASSUMPTIONS: Final[dict[Unit, str]] = {
+    "user": "assumes independent users",
+    "action": "assumes independent actions",
+}
+"""What evidence by this unit takes for granted; it stands beside every result."""
+
+_GRID: Final = 2**40
+_HALVINGS: Final = 40
+
+
+@dataclass(frozen=True, eq=False)
+class UserWindows:
+    """How many closed user-windows had m actions and y failures, for a number of cells.
+
+    Attributes:
+        cells: Number of cells.
+        cell: The cell of each row of the table, counted from 0. Shape (rows,); rows are sorted and distinct.
+        actions: m, at least 1. Shape (rows,).
+        failures: y. Shape (rows,).
+        count: User-windows with that m and y, at least 1. Shape (rows,).
+    """
+
+    cells: int
+    cell: IntArray
+    actions: IntArray
+    failures: IntArray
+    count: IntArray
+
+    @classmethod
+    def of(
+        cls,
+        cells: int,
+        *,
+        cell: npt.ArrayLike,
+        actions: npt.ArrayLike,
+        failures: npt.ArrayLike,
+        count: npt.ArrayLike = 1,
+    ) -> UserWindows:
+        """Tabulate user-windows, in any order, one at a time or counted already.
+
+        Raises:
+            EvidenceError: A count is impossible, a window has no action, or a cell is not among the cells.
+        """
+        y, m = failures_among(failures, actions)
+        rows = np.broadcast_arrays(*np.atleast_1d(whole(cell, "cells"), m, y, whole(count, "counts")))
+        where, m, y, times = (row.astype(np.int64) for row in rows)
+        if np.any(m == 0):
+            raise EvidenceError("a user-window holds at least one action")
+        if np.any(where >= cells):
+            raise EvidenceError(f"cell {where.max()} is not among the {cells} cells, which are counted from 0")
+        order = np.lexsort((y, m, where))
+        keys, times = np.stack([where, m, y])[:, order], times[order]
+        if not times.size:
+            return cls(cells, keys[0], keys[1], keys[2], times)
+        first = np.flatnonzero(np.concatenate(([True], np.any(np.diff(keys), axis=0))))
+        keys, times = keys[:, first], np.add.reduceat(times, first)
+        keys, times = keys[:, times > 0], times[times > 0]
+        return cls(cells, keys[0], keys[1], keys[2], times)
+
+    def plus(self, other: UserWindows) -> UserWindows:
+        """Add the windows of another table about the same cells.
+
+        Raises:
+            EvidenceError: It is about another number of cells.
+        """
+        if self.cells != other.cells:
+            raise EvidenceError(f"one table is about {self.cells} cells, the other about {other.cells}")
+        both = [
+            np.concatenate(pair)
+            for pair in (
+                (self.cell, other.cell),
+                (self.actions, other.actions),
+                (self.failures, other.failures),
+                (self.count, other.count),
+            )
+        ]
+        return UserWindows.of(self.cells, cell=both[0], actions=both[1], failures=both[2], count=both[3])
+
+    @property
+    def windows(self) -> IntArray:
+        """User-windows in each cell. Shape (cells,)."""
+        return self._sum(self.count)
+
+    @property
+    def value(self) -> FloatArray:
+        """The failed share of the average user-window in each cell; NaN where there is none. Shape (cells,)."""
+        shares = np.bincount(self.cell, weights=self.count * (self.failures / self.actions), minlength=self.cells)
+        return np.asarray(np.divide(shares, self.windows, out=np.full(self.cells, np.nan), where=self.windows > 0))
+
+    def log_e_value(self, threshold: npt.ArrayLike, *, direction: Direction) -> FloatArray:
+        """Weigh the windows as evidence that the rate is above, or below, the threshold.
+
+        Args:
+            threshold: The rate to compare with, in (0, 1). Broadcasts against the cells.
+            direction: As in `sequential.log_e_value`.
+
+        Returns:
+            Natural logarithm of the e-value; 0 where there are no windows. Shape (cells,).
+
+        Raises:
+            EvidenceError: A threshold is not in (0, 1), or the direction is unknown.
+        """
+        theta = np.asarray(threshold, dtype=np.float64)
+        if not np.all((theta > 0) & (theta < 1)):
+            raise EvidenceError("a threshold must lie strictly between 0 and 1")
+        return self._log_e(_against(theta, direction), self._won(direction), direction)
+
+    def bounds(self, *, alpha: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Bound the rate from below and from above, each one-sided at alpha and valid after every closed window.
+
+        As in `sequential.bounds`, a bound excludes a threshold if and only if the evidence crosses there.
+
+        Args:
+            alpha: One-sided error level in (0, 1). Broadcasts against the cells.
+
+        Returns:
+            The lower and the upper bound, ratios in [0, 1]. Shape (cells,).
+
+        Raises:
+            EvidenceError: An alpha is not in (0, 1).
+        """
+        last = self._last_excluded("above", np.zeros(self.cells), alpha)
+        first = self._last_excluded("below", np.full(self.cells, float(_GRID)), alpha)
+        # One float past the last excluded threshold, so that the threshold itself is strictly outside.
+        lower = np.where(last > 0, np.nextafter(last / _GRID, 1.0), 0.0)
+        return lower, np.where(first < _GRID, np.nextafter(first / _GRID, 0.0), 1.0)
+
+    def _last_excluded(self, direction: Direction, end: FloatArray, alpha: npt.ArrayLike) -> FloatArray:
+        """The excluded threshold nearest to the data, in grid units; the end itself where none is."""
+        won = self._won(direction)
+
+        def excluded(units: FloatArray) -> BoolArray:
+            return crosses(self._log_e(units / _GRID, won, direction), alpha)
+
+        inside, outside = end, _GRID - end
+        for _ in range(_HALVINGS):
+            middle = np.floor((inside + outside) / 2)
+            hit = excluded(middle)
+            inside, outside = np.where(hit, middle, inside), np.where(hit, outside, middle)
+        return inside
+
+    def _won(self, direction: Direction) -> FloatArray:
+        """The part of the evidence that no threshold changes. Shape (8, cells)."""
+        shares = np.log1p((bets(direction) - 1.0) * (self.failures / self.actions)) * self.count
+        # Row by row in the table's order, which is what makes the sum reproducible.
+        summed = [np.bincount(self.cell, weights=row, minlength=self.cells) for row in shares]
+        return np.asarray(summed, dtype=np.float64)
+
+    def _log_e(self, theta: FloatArray, won: FloatArray, direction: Direction) -> FloatArray:
+        return average(won - self.windows * np.log1p((bets(direction) - 1.0) * theta))
+
+    def _sum(self, numbers: IntArray) -> IntArray:
+        totals = np.zeros(self.cells, dtype=np.int64)
+        np.add.at(totals, self.cell, numbers)
+        return totals
+
+
+def _against(theta: FloatArray, direction: Direction) -> FloatArray:
+    """Read thresholds on the grid of `sequential`, rounded to the side that makes the claim harder."""
+    bets(direction)
+    scaled = theta * float(_GRID)
+    return np.asarray((np.ceil(scaled) if direction == "above" else np.floor(scaled)) / _GRID)
