@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 
 from producers.boundary.policy import Policy
+from producers.delivery.emitter import DeliveryStats
+from producers.delivery.outbox import OutboxError
 from producers.wire.contract import ActionContract, Actor, Evidence, Target
 from producers.wire.decision import Authorization
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from producers.wire.events import Event
 
 KEYS = {
     "enabled": "agent-action-governance-enabled",
@@ -93,3 +97,28 @@ class Broken:
 
     def authorize(self, contract: ActionContract) -> Authorization:
         raise ConnectionError("the authorizer is away")
+
+
+class Shelf:
+    """Keeps events in memory, and which of them were to be kept on disk."""
+
+    def __init__(self, *, full: bool = False) -> None:
+        self.events: list[Event] = []
+        self.kept: list[Event] = []
+        self.full = full
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+    def keep(self, event: Event) -> None:
+        if self.full:
+            raise OutboxError("database or disk is full")
+        self.kept.append(event)
+        self.events.append(event)
+
+    def flush(self, timeout_s: float) -> int:
+        return 0
+
+    @property
+    def stats(self) -> DeliveryStats:
+        return DeliveryStats(emitted=len(self.events))

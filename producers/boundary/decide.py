@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -106,9 +107,14 @@ def decide(
         enforced=mode is not Mode.OBSERVE,
         authorization=authorization,
         flags=tuple(flags.records),
-        ruleset_sha256=policy.sha256,
+        ruleset_sha256=ruleset_of(authorizer, policy),
     )
     return Decided(decision, STAGE_OF_MODE[mode])
+
+
+def ruleset_of(authorizer: Authorizer, policy: Policy) -> str:
+    """SHA-256 over everything that decides: the authorization policy and the flags' rules."""
+    return hashlib.sha256(f"{authorizer.sha256}\x00{policy.sha256}".encode()).hexdigest()
 
 
 def _authorize(contract: ActionContract, authorizer: Authorizer) -> Authorization:

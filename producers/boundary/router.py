@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import logging
 import time
 from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from producers.boundary.action import Action, circumstances
-from producers.boundary.decide import READS, decide
+from producers.boundary.approvals import ApprovalMismatchError, QueuedAction
+from producers.boundary.canonical import canonical, digest, redacted
+from producers.boundary.decide import READS, decide, ruleset_of
 from producers.boundary.refusals import (
     ActionConstrainedError,
     ActionDeniedError,
@@ -31,6 +35,7 @@ from producers.wire.events import ExecutionStatus, UndoResult
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from producers.boundary.approvals import ReviewDesk
     from producers.boundary.authorization import Authorizer
     from producers.boundary.decide import Decided
     from producers.boundary.policy import Policy
@@ -80,6 +85,8 @@ class Router:
         recorder: Takes the record; for anything but reads its emitter must be able to keep records on disk.
         environment: Deployment environment of the actions that do not name one.
         agent: Name of the agent where `acting` names none.
+        reviews: Where actions wait for a person; without one, what needs a review stays refused.
+        approval_holds: How long after queueing an approval may be given and used.
         clock: Measures latency, in seconds; never goes back.
     """
 
@@ -91,6 +98,8 @@ class Router:
         recorder: Recorder,
         environment: str,
         agent: str = "unknown",
+        reviews: ReviewDesk | None = None,
+        approval_holds: timedelta = timedelta(hours=24),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._authorizer = authorizer
@@ -98,9 +107,12 @@ class Router:
         self._recorder = recorder
         self._environment = environment
         self._agent = agent
+        self._reviews = reviews
+        self._approval_holds = approval_holds
         self._clock = clock
         self._lock = Lock()
         self._executions: OrderedDict[str, _Execution] = OrderedDict()
+        self._actions: dict[tuple[str, str], Action] = {}
 
     def action(
         self,
@@ -126,20 +138,22 @@ class Router:
         variants = {"draft": draft, "search_only": search_only}
 
         def behind(run: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-            known = Action(
-                tool=tool or run.__name__,
-                workflow=workflow,
-                system=system,
-                environment=environment or self._environment,
-                risk_class=RiskClass(risk_class),
-                reversibility=Reversibility(reversibility),
-                run=run,
-                variants={name: variant for name, variant in variants.items() if variant is not None},
-                undo=undo,
-                tool_version=tool_version,
-                redact=frozenset(redact),
-                fallback=fallback or Fallback(),
-                consequence=consequence,
+            known = self.register(
+                Action(
+                    tool=tool or run.__name__,
+                    workflow=workflow,
+                    system=system,
+                    environment=environment or self._environment,
+                    risk_class=RiskClass(risk_class),
+                    reversibility=Reversibility(reversibility),
+                    run=run,
+                    variants={name: variant for name, variant in variants.items() if variant is not None},
+                    undo=undo,
+                    tool_version=tool_version,
+                    redact=frozenset(redact),
+                    fallback=fallback or Fallback(),
+                    consequence=consequence,
+                )
             )
 
             @functools.wraps(run)
@@ -163,13 +177,13 @@ class Router:
             RefusedError: It did not run as asked; which subclass says why.
         """
         arguments = action.bind(args, kwargs)
-        with self._running(action, arguments) as (permit, remember):
+        with self._running(action, arguments, self._permit(action, arguments)) as (permit, remember):
             return remember(_chosen(action, permit)(**arguments))
 
     async def call_async(self, action: Action, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """As `call`, for an async function; a plain lesser variant is fine."""
         arguments = action.bind(args, kwargs)
-        with self._running(action, arguments) as (permit, remember):
+        with self._running(action, arguments, self._permit(action, arguments)) as (permit, remember):
             result = _chosen(action, permit)(**arguments)
             return remember(await result if inspect.isawaitable(result) else result)
 
@@ -182,8 +196,36 @@ class Router:
         Raises:
             RefusedError: The block may not run.
         """
-        with self._running(action, arguments) as (permit, _):
+        with self._running(action, arguments, self._permit(action, arguments)) as (permit, _):
             yield permit
+
+    def register(self, action: Action) -> Action:
+        """Make an action known by its workflow and tool, so that a receipt is enough to resume it."""
+        self._actions[action.workflow, action.tool] = action
+        return action
+
+    def resume(self, receipt: Receipt, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Run a queued action that a person has approved, in this or any other process that shares the review desk.
+
+        Args:
+            receipt: Names the decision.
+            *args: The arguments that were asked for; the desk holds only their digest.
+            **kwargs: As above.
+
+        Raises:
+            UsageError: No such action is registered here.
+            ReviewError: It is not approved, or the approval does not hold for this; which subclass says why.
+            ActionDeniedError: Authorization or policy refuse it by now.
+        """
+        action, arguments, permit = self._redeem(receipt, args, kwargs)
+        with self._running(action, arguments, permit) as (_, remember):
+            return remember(action.run(**arguments))
+
+    async def resume_async(self, receipt: Receipt, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """As `resume`, for an async function."""
+        action, arguments, permit = self._redeem(receipt, args, kwargs)
+        with self._running(action, arguments, permit) as (_, remember):
+            return remember(await action.run(**arguments))
 
     def undo(self, receipt: Receipt) -> UndoResult:
         """Take an execution back by the action's registered undo, and record what came of it.
@@ -207,9 +249,9 @@ class Router:
         self._recorder.impact(receipt, impact)
 
     @contextmanager
-    def _running(self, action: Action, arguments: Mapping[str, Any]) -> Iterator[tuple[Permit, Callable[[Any], Any]]]:
-        permit = self._permit(action, arguments)
-
+    def _running(
+        self, action: Action, arguments: Mapping[str, Any], permit: Permit
+    ) -> Iterator[tuple[Permit, Callable[[Any], Any]]]:
         def remember(result: Any) -> Any:  # noqa: ANN401
             with self._lock:
                 self._executions[permit.receipt.decision_id] = _Execution(action, arguments, result)
@@ -245,6 +287,7 @@ class Router:
                     raise ActionConstrainedError(message, receipt, timed)
                 return Permit(receipt, timed, result.mode)
             case "queue_for_review":
+                self._queue(action, arguments, contract, receipt, timed)
                 raise ReviewRequiredError(f"{action.tool} waits for a person: {result.reason}", receipt, timed)
             case "fallback":
                 note = contract.fallback.note or f"the fallback applies: {result.mode}"
@@ -252,15 +295,63 @@ class Router:
             case "deny":
                 raise ActionDeniedError(f"{action.tool} is denied: {result.reason}", receipt, timed)
 
-    def _record_decision(self, contract: ActionContract, decided: Decided, cohort: str) -> Receipt:
-        must_be_kept = contract.risk_class not in READS and decided.decision.expects_execution
-        try:
-            return self._recorder.decided(
-                contract, decided.decision, stage=decided.stage, cohort=cohort, durable=must_be_kept
+    def _queue(
+        self,
+        action: Action,
+        arguments: Mapping[str, Any],
+        contract: ActionContract,
+        receipt: Receipt,
+        decision: Decision,
+    ) -> None:
+        if self._reviews is None:
+            return
+        self._reviews.submit(
+            QueuedAction(
+                decision_id=receipt.decision_id,
+                receipt=self._recorder.token(receipt),
+                contract=contract,
+                arguments=json.loads(canonical(redacted(arguments, action.redact))),
+                consequence=action.consequence,
+                rule=decision.result.reason,
+                ruleset_sha256=ruleset_of(self._authorizer, self._policy),
+                queued_at=receipt.decided_at,
+                expires_at=receipt.decided_at + self._approval_holds,
             )
+        )
+
+    def _redeem(
+        self, receipt: Receipt, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Action, dict[str, Any], Permit]:
+        if self._reviews is None:
+            raise UsageError("this router has no review desk; pass `reviews=` when it is made")
+        action = self._actions.get((receipt.workflow, receipt.tool))
+        if action is None:
+            raise UsageError(f"no action {receipt.tool} of workflow {receipt.workflow} is registered at this router")
+        arguments = action.bind(args, kwargs)
+        queued = self._reviews.get(receipt.decision_id).queued
+        if queued.contract.tool != action.tool:
+            raise ApprovalMismatchError(f"{receipt.decision_id} is about {queued.contract.tool}, not {action.tool}")
+        # Asked again, so that what was switched off after the approval stays off.
+        again = decide(queued.contract, self._authorizer, self._policy, variants=frozenset(action.variants)).decision
+        if again.result.outcome not in {"queue_for_review", "allow"} or not again.enforced:
+            message = f"{action.tool} was approved, and is refused by now: {again.result.reason}"
+            raise ActionDeniedError(message, receipt, again)
+        self._reviews.redeem(
+            receipt.decision_id,
+            arguments_sha256=digest(arguments),
+            ruleset_sha256=ruleset_of(self._authorizer, self._policy),
+        )
+        return action, arguments, Permit(receipt, again, None)
+
+    def _record_decision(self, contract: ActionContract, decided: Decided, cohort: str) -> Receipt:
+        decision = decided.decision
+        may_run = decision.expects_execution or decision.result.outcome == "queue_for_review"
+        must_be_kept = may_run and contract.risk_class not in READS
+        try:
+            return self._recorder.decided(contract, decision, stage=decided.stage, cohort=cohort, durable=must_be_kept)
         except OutboxError as error:
             LOG.exception("%s is denied: its decision cannot be kept on disk", contract.tool)
-            refused = decided.decision.model_copy(update={"result": Deny(reason="record_not_durable")})
+            refused = decision.model_copy(update={"result": Deny(reason="record_not_durable")})
             receipt = self._recorder.decided(contract, refused, stage=decided.stage, cohort=cohort)
             message = f"{contract.tool} is denied: its decision cannot be kept on disk ({error})"
             raise ActionDeniedError(message, receipt, refused) from error

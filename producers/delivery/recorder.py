@@ -58,6 +58,10 @@ class Recorder:
         self._now = now
         self._new_id = new_id
 
+    def token(self, receipt: Receipt) -> str:
+        """The receipt as it travels: an opaque token, signed if this recorder signs."""
+        return receipt.token(self._key)
+
     def decided(
         self,
         contract: ActionContract,

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-from boundary_cases import Permit, Refuse, policy
+from boundary_cases import Permit, Refuse, Shelf, policy
 
 from producers.boundary.action import acting
 from producers.boundary.refusals import (
@@ -16,39 +16,9 @@ from producers.boundary.refusals import (
     ReviewRequiredError,
 )
 from producers.boundary.router import Router
-from producers.delivery.emitter import DeliveryStats
-from producers.delivery.outbox import OutboxError
 from producers.delivery.recorder import Recorder
 from producers.errors import UsageError
 from producers.wire.events import ActionDecided, ActionExecuted, ActionUndone, Incident, UndoResult
-
-if TYPE_CHECKING:
-    from producers.wire.events import Event
-
-
-class Shelf:
-    """Keeps events in memory, and which of them were to be kept on disk."""
-
-    def __init__(self, *, full: bool = False) -> None:
-        self.events: list[Event] = []
-        self.kept: list[Event] = []
-        self.full = full
-
-    def emit(self, event: Event) -> None:
-        self.events.append(event)
-
-    def keep(self, event: Event) -> None:
-        if self.full:
-            raise OutboxError("database or disk is full")
-        self.kept.append(event)
-        self.events.append(event)
-
-    def flush(self, timeout_s: float) -> int:
-        return 0
-
-    @property
-    def stats(self) -> DeliveryStats:
-        return DeliveryStats(emitted=len(self.events))
 
 
 def build(shelf: Shelf, authorizer: Any = None, **flags: Any) -> Router:
