@@ -1,0 +1,72 @@
+"""The regression detector: its recursion, its latch, and its run length for a fleet."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from analytics.evidence.detector import NO_ALARM, Watch, run_length
+from analytics.evidence.errors import EvidenceError
+from analytics.evidence.sequential import BETS, log_e_value
+
+
+def test_the_level_is_the_recursion_in_plain_numbers() -> None:
+    rng = np.random.default_rng(5)
+    trials = rng.integers(0, 80, 40)
+    failures = rng.binomial(trials, 0.03)
+    bets, threshold, wealth = np.array(BETS["above"]), 0.02, np.zeros(8)
+    for failed, tried in zip(failures, trials, strict=True):
+        if tried:
+            wealth = (1 + wealth) * bets**failed / (1 + (bets - 1) * threshold) ** tried
+    watch = Watch.start(1, threshold=threshold, run_length=1e6).after(failures[:, None], trials[:, None])
+    assert watch.log_level[0] == pytest.approx(np.log(wealth.mean()), abs=1e-9)
+    assert watch.batches[0] == np.count_nonzero(trials)
+
+
+def test_after_one_batch_it_is_the_evidence_of_that_batch() -> None:
+    watch = Watch.start(3, threshold=[0.01, 0.02, 0.05], run_length=100.0).after([0, 4, 50], [10, 50, 50])
+    # The rate test reads thresholds on a grid of 2^-40.
+    expected = log_e_value([0, 4, 50], [10, 50, 50], [0.01, 0.02, 0.05], direction="above")
+    assert watch.log_level == pytest.approx(expected.tolist(), abs=1e-8)
+
+
+def test_an_empty_batch_does_not_step() -> None:
+    before = Watch.start(1, threshold=0.02, run_length=100.0).after([3], [20])
+    after = before.after([[0], [0]], [[0], [0]])
+    assert after.log_level[0] == before.log_level[0]
+    assert after.batches[0] == 1
+
+
+def test_an_alarm_names_its_batch_and_stays() -> None:
+    failures = np.array([[0, 0], [0, 9], [0, 20], [0, 0], [0, 0]])
+    watch = Watch.start(2, threshold=0.02, run_length=1_000.0).after(failures, np.full_like(failures, 20))
+    assert watch.alarmed_at.tolist() == [NO_ALARM, 2]
+    assert watch.alarmed.tolist() == [False, True]
+    quiet = watch.after(np.zeros((400, 2), int), np.full((400, 2), 20))
+    assert quiet.log_level[1] < np.log(1_000)
+    assert quiet.alarmed_at.tolist() == [NO_ALARM, 2]
+
+
+def test_nothing_seen_is_no_alarm_even_at_the_shortest_run_length() -> None:
+    watch = Watch.start(1, threshold=0.02, run_length=1.0)
+    assert watch.log_level[0] == -np.inf
+    assert not watch.alarmed[0]
+
+
+def test_a_fleet_shares_its_false_alarms() -> None:
+    assert run_length(100, batches_between_alarms=40_320) == 4_032_000
+    with pytest.raises(EvidenceError, match="at least one"):
+        run_length(0, batches_between_alarms=10)
+    with pytest.raises(EvidenceError, match="at least one"):
+        run_length(5, batches_between_alarms=0.5)
+
+
+def test_misuse_is_refused() -> None:
+    with pytest.raises(EvidenceError, match="between 0 and 1"):
+        Watch.start(1, threshold=1.0, run_length=10)
+    with pytest.raises(EvidenceError, match="one batch"):
+        Watch.start(1, threshold=0.1, run_length=float("nan"))
+    with pytest.raises(EvidenceError, match="about 3 cells, the watch about 2"):
+        Watch.start(2, threshold=0.1, run_length=10).after([0, 0, 0], [1, 1, 1])
+    with pytest.raises(EvidenceError, match="2 of 1"):
+        Watch.start(1, threshold=0.1, run_length=10).after([2], [1])
