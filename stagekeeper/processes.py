@@ -105,14 +105,12 @@ async def await_ready(child: Child, ready: Callable[[], bool], *, timeout_s: flo
         timeout_s: Seconds after which it counts as failed.
 
     Raises:
-        ChildError: It ended first, or it took too long; the message carries its last words.
+        ChildError: It ended first, or it took too long; the message says which, and where its log is.
     """
     deadline_s = time.monotonic() + timeout_s
     while not await asyncio.to_thread(ready):
         if not child.running:
-            raise ChildError(f"{child.reason()}\n{child.last_words()}")
+            raise ChildError(child.reason())
         if time.monotonic() > deadline_s:
-            raise ChildError(
-                f"{child.name} was not ready in {timeout_s:.0f} s (log: {child.log})\n{child.last_words()}"
-            )
+            raise ChildError(f"{child.name} was not ready in {timeout_s:.0f} s (log: {child.log})")
         await asyncio.sleep(_PROBE_EVERY_S)

@@ -107,22 +107,21 @@ class Child:
             return False
         return True
 
-    def last_words(self, lines: int = 8) -> str:
-        """The end of its log, for whoever has to find out why it ended."""
-        try:
-            text = self.log.read_bytes()[-8_000:].decode(errors="replace")
-        except FileNotFoundError:
-            return ""
-        return "\n".join(text.rstrip().splitlines()[-lines:])
-
     def reason(self) -> str:
         """How it ended: its exit status or signal, where its log is, and the last line of that."""
         status = self.process.poll()
         if status is None:
             return f"{self.name} is running"
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-        last = self.last_words(1).strip()
+        last = self._last_line()
         return f"{self.name} ended with {how}{f': {last}' if last else ''} (log: {self.log})"
+
+    def _last_line(self) -> str:
+        try:
+            text = self.log.read_bytes()[-4_000:].decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+        return next(iter(reversed(text.strip().splitlines())), "").strip()
 
     def _signal(self, number: signal.Signals) -> None:
         # Until it has been waited for, its id cannot belong to another process: the poll comes first.

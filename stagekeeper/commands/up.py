@@ -1,0 +1,79 @@
+"""`stagekeeper up`: broker, topics, lake, worker, traffic and page with one command."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stagekeeper import tables
+from stagekeeper.commands.durations import Duration
+from stagekeeper.progress import Progress
+from stagekeeper.settings import Settings
+from stagekeeper.up import Wanted, run
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+_PORT = click.IntRange(0, 65535)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--demo", is_flag=True, help="Simulated traffic into a fresh lake of its own (<home>/demo).")
+@click.option("--headless", is_flag=True, help="No page.")
+@click.option("--for", "lasting", type=Duration(), help="End by itself after this long, for example 45s or 2m.")
+@click.option("--json", "as_json", is_flag=True, help="At the end, one JSON document on stdout; progress on stderr.")
+@click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="Folder for everything that is kept.")
+@click.option("--gates", "gate_file", type=click.Path(path_type=Path, dir_okay=False), help="Gate file (YAML).")
+@click.option("--kafka-port", type=_PORT, default=9092, show_default=True, help="Of the embedded broker; 0 is any.")
+@click.option("--page-port", type=_PORT, default=8501, show_default=True, help="Of the page; 0 is any.")
+def command(
+    *,
+    demo: bool,
+    headless: bool,
+    lasting: timedelta | None,
+    as_json: bool,
+    home: Path | None,
+    gate_file: Path | None,
+    kafka_port: int,
+    page_port: int,
+) -> None:
+    """Start the embedded whole: broker, topics, lake, worker, page.
+
+    With STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS set, that Kafka cluster is used and no broker is started. A port that is
+    taken is replaced by a free one. Ctrl-C stops everything.
+
+    With --for it ends by itself: it waits until the lake has everything that was emitted and every cell is judged,
+    prints signals and verdicts, and exits 0.
+
+    \b
+    Examples:
+      stagekeeper up --demo                              simulated traffic, and the page
+      stagekeeper up --demo --headless --for 45s --json  a run that ends by itself
+      stagekeeper up --gates gates.yaml                  for your own routers
+      STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 stagekeeper up --gates gates.yaml
+    """
+    if home is not None:
+        os.environ["STAGEKEEPER_HOME"] = str(home)
+    wanted = Wanted(
+        settings=Settings.of_environment(),
+        demo=demo,
+        gate_file=gate_file,
+        page=not headless,
+        lasting=lasting,
+        kafka_port=kafka_port,
+        page_port=page_port,
+    )
+    outcome = run(wanted, Progress(sys.stderr if as_json else sys.stdout))
+    if outcome.report is not None:
+        click.echo(json.dumps(outcome.report, indent=1) if as_json else _tables(outcome.report))
+    sys.exit(outcome.exit_code)
+
+
+def _tables(report: dict[str, Any]) -> str:
+    shown = [tables.signals_table(report["signals"]), tables.verdicts_table(report["verdicts"])]
+    return f"{tables.show(*shown)}\n{tables.rejects_line(report['rejects'])}"

@@ -1,0 +1,72 @@
+"""How far the whole has come: what is in the lake, what is judged, and what is still to come."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Self
+
+import polars as pl
+
+from analytics.lake.schemas import EVENTS, REJECTS, SIGNALS, VERDICTS
+from analytics.lake.tables import Lake
+from analytics.report import build_report
+from analytics.verdicts.ledger import latest_verdicts
+from streams.backlog import Backlog
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class Standing:
+    """Looks at lake and broker. Opens its own handles; one thread at a time may use it.
+
+    Args:
+        lake_root: Root of the lake, which exists.
+        bootstrap_servers: The broker.
+        log_id: Its cluster id.
+        judged: Whether verdicts are to be expected (there is a gate file).
+    """
+
+    def __init__(self, lake_root: str, bootstrap_servers: str, log_id: str, *, judged: bool) -> None:
+        self._lake = Lake.open(lake_root)
+        self._backlog = Backlog(bootstrap_servers, log_id)
+        self._judged = judged
+
+    def line(self) -> str:
+        """The state of things on one line."""
+        events, rejects = (self._rows(table) for table in (EVENTS, REJECTS))
+        verdicts = Counter(str(verdict["verdict"]) for verdict in latest_verdicts(self._lake))
+        said = ", ".join(f"{count} {name}" for name, count in sorted(verdicts.items())) or "none yet"
+        return f"{events:,} events in the lake, {rejects:,} rejected; verdicts: {said}"
+
+    def outstanding(self) -> str | None:
+        """What the lake or the ledger does not have yet; None once everything emitted is stored and judged."""
+        if left := self._backlog.records_left(self._lake):
+            return f"{left:,} records are not in the lake yet"
+        if self._judged and (unjudged := self._unjudged()):
+            return f"{unjudged:,} increments are not judged yet"
+        return None
+
+    def report(self) -> dict[str, Any]:
+        """The document of signals, verdicts and rejects."""
+        return build_report(self._lake)
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._backlog.close()
+
+    def _rows(self, table: str) -> int:
+        return int(self._lake.scan(table).select(pl.len()).collect().item())
+
+    def _unjudged(self) -> int:
+        looked_at = self._lake.scan(VERDICTS).select(pl.col("lake_version").max()).collect().item()
+        newest = self._lake.version(SIGNALS)
+        return self._lake.increments(SIGNALS, after=-1 if looked_at is None else looked_at, through=newest).height
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,140 @@
+"""Child processes: started with a log, restarted with a reason, stopped in time, and never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from stagekeeper import processes
+from stagekeeper.processes import Program, Supervisor, await_ready, restart_delay_s
+from streams.children import Child, ChildError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SLEEPER = "import signal; print('up', flush=True); signal.pause()"
+DEAF = (
+    "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True)\nwhile True: signal.pause()"
+)
+
+
+def program(tmp_path: Path, script: str, **environment: str) -> Program:
+    return Program("sleeper", (sys.executable, "-c", script), tmp_path / "child.log", environment)
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    made = Supervisor(print)
+    yield made
+    made.stop_all(0)
+
+
+async def up(child: Child) -> None:
+    await await_ready(child, lambda: "up" in child.log.read_text(), timeout_s=20)
+
+
+async def test_a_child_has_its_own_group_its_log_and_its_environment(tmp_path: Path, supervisor: Supervisor) -> None:
+    script = "import os; print(os.environ['WORD']); " + SLEEPER
+    child = supervisor.start(program(tmp_path, script, WORD="hidden"))
+    await up(child)
+    assert os.getpgid(child.process.pid) == child.process.pid != os.getpgid(0)
+    assert child.log.read_text() == "hidden\nup\n"
+    assert not any("hidden" in str(part) for part in child.process.args)
+    assert "hidden" not in repr(program(tmp_path, script, WORD="hidden"))
+
+
+async def test_stopping_asks_first(tmp_path: Path, supervisor: Supervisor) -> None:
+    child = supervisor.start(program(tmp_path, SLEEPER))
+    await up(child)
+    assert supervisor.stop_all(20) == []
+    assert not child.running
+    assert child.process.returncode == -signal.SIGTERM
+
+
+async def test_whoever_does_not_go_is_killed(tmp_path: Path, supervisor: Supervisor) -> None:
+    child = supervisor.start(program(tmp_path, DEAF))
+    await up(child)
+    assert supervisor.stop_all(0.2) == ["sleeper"]
+    assert child.process.returncode == -signal.SIGKILL
+
+
+async def test_a_child_that_ends_is_restarted_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    delays = []
+    monkeypatch.setattr(processes, "restart_delay_s", lambda ends: delays.append(ends) or 0.0)
+    said: list[str] = []
+    thrice = asyncio.Event()
+
+    def say(line: str) -> None:
+        said.append(line)
+        if len(said) == 3:
+            thrice.set()
+
+    supervisor = Supervisor(say)
+    wanted = program(tmp_path, "import sys; sys.exit('the broker went away')")
+    supervisor.start(wanted)
+    keeping = asyncio.ensure_future(supervisor.keep(wanted))
+    await thrice.wait()
+    keeping.cancel()
+    supervisor.stop_all(0)
+    assert all("sleeper ended with exit status 1: the broker went away" in line for line in said)
+    assert all("restarting in 0 s" in line for line in said)
+    assert delays == [1, 2, 3]
+    assert wanted.log.read_text().count("the broker went away") == 3
+
+
+async def test_a_child_that_ends_before_it_is_ready_is_named_with_its_last_words(
+    tmp_path: Path, supervisor: Supervisor
+) -> None:
+    child = supervisor.start(program(tmp_path, "import sys; sys.exit('no such gate')"))
+    with pytest.raises(ChildError, match=r"sleeper ended with exit status 1: no such gate \(log: .*child\.log\)"):
+        await await_ready(child, lambda: False, timeout_s=20)
+
+
+async def test_a_child_that_is_never_ready_is_given_up(tmp_path: Path, supervisor: Supervisor) -> None:
+    child = supervisor.start(program(tmp_path, SLEEPER))
+    with pytest.raises(ChildError, match="was not ready in 0 s"):
+        await await_ready(child, lambda: False, timeout_s=0)
+
+
+def test_a_signal_is_named_as_the_reason(tmp_path: Path) -> None:
+    child = program(tmp_path, SLEEPER).start()
+    child.process.kill()
+    child.process.wait()
+    assert "ended with signal SIGKILL" in child.reason()
+
+
+def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    child = Program("ghost", ("/no/such/program",), tmp_path / "ghost.log", {}).start()
+    child.process.wait()
+    assert "ghost ended with exit status 1" in child.reason()
+    assert "/no/such/program" in child.log.read_text() or "FileNotFoundError" in child.log.read_text()
+
+
+def test_restarts_slow_down_and_are_bounded() -> None:
+    assert [restart_delay_s(ends) for ends in (1, 2, 3, 4, 5, 6, 7, 1_000_000)] == [1, 2, 4, 8, 16, 30, 30, 30]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills children with their parent")
+def test_children_do_not_survive_a_killed_parent(tmp_path: Path) -> None:
+    script = f"""
+import pathlib, signal, sys
+from streams.children import Child
+child = Child.start("c", [sys.executable, "-c", {DEAF!r}], log=pathlib.Path({str(tmp_path / "log")!r}))
+print(child.process.pid, flush=True)
+signal.pause()
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = os.pidfd_open(int(parent.stdout.readline()))
+        parent.kill()
+    ended, _, _ = select.select([child], [], [], 20)
+    os.close(child)
+    assert ended
