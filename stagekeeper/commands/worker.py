@@ -1,0 +1,59 @@
+"""`stagekeeper worker`: the stream processors."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from stagekeeper.settings import Settings
+
+
+@click.command("worker", short_help="Run the stream processors.")
+@click.option(
+    "--ready-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write this file once the worker reads from the broker.",
+)
+@click.option("--web-port", type=click.IntRange(0, 65_535), default=0, show_default="a free one", help="Loopback port.")
+@click.option("--json", "as_json", is_flag=True, help="Print the status lines as JSON.")
+@click.option("--verbose", is_flag=True, help="Also log what the libraries say.")
+def command(ready_file: Path | None, web_port: int, *, as_json: bool, verbose: bool) -> None:
+    """Read events from Kafka, keep them in the lake, judge, and publish recommendations.
+
+    Prints one line a second while something moves. Runs until SIGTERM or Ctrl-C; exits with another code than 0 when
+    the data plane cannot go on. Started again, it resumes from the lake without losing or repeating anything.
+
+    \b
+    Examples:
+      stagekeeper worker
+      STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 stagekeeper worker --json
+    """
+    settings = Settings.load()
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    if not verbose:
+        for noisy in ("faust", "mode", "aiokafka", "streams.data.source.librdkafka"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+        warnings.simplefilter("ignore")  # the libraries' own, about Python versions to come
+    from streams.app import Worker, WorkerConfig  # noqa: PLC0415  (after the warnings are dealt with)
+
+    config = WorkerConfig(
+        bootstrap_servers=settings.require_kafka(),
+        lake_root=settings.lake,
+        gate_file=settings.gates,
+        receipt_key=settings.signing_key,
+        now=lambda: datetime.now(UTC),
+        say=click.echo,
+        as_json=as_json,
+        web_port=web_port,
+        ready_file=ready_file,
+    )
+    sys.exit(Worker(config).run())

@@ -1,0 +1,316 @@
+"""The worker: a Faust app around the data plane and the judge.
+
+librdkafka feeds, Faust organises: a thread puts whole micro-batches on an in-memory channel, an agent folds and commits
+them, another agent keeps the latest recommendations, timers report and compact, a task lets the judge look, and the
+app's web server answers `/health` and `/verdicts`. Nothing that must be right rests on Faust: an exception in the data
+plane ends the process, and the next one resumes from the lake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from analytics.lake.schemas import EVENTS, REJECTS, SIGNALS, VERDICTS
+from analytics.lake.tables import Lake
+from producers.errors import StagekeeperError
+from producers.wire.topics import RECOMMENDATIONS
+from streams.broker import ensure_topics
+from streams.control.judge import Bench
+from streams.control.recommendations import Recommendations
+from streams.data.pipeline import Assignment, Pipeline
+from streams.data.plane import DataPlane
+from streams.data.progress import Progress, Totals
+from streams.data.rejects import KafkaDeadLetters
+from streams.data.source import Source, StoppedError
+from streams.organiser import KeptChannel, organiser
+from streams.status import status_line
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from streams.data.batch import Batch
+
+LOG: Final = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+_COMPACT_EVERY_S: Final = 60.0
+_COMPACT_FILES: Final = 50
+_START_S: Final = 60.0
+_STOP_S: Final = 4.0
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What a worker needs to know.
+
+    Attributes:
+        bootstrap_servers: Brokers as `host:port,...`.
+        lake_root: Root of the lake.
+        gate_file: The gate file, whether or not it exists.
+        receipt_key: The key that signs receipts, where one is configured.
+        now: The clock.
+        say: Takes one line at a time for whoever watches.
+        as_json: Whether status lines are JSON.
+        web_port: Port of the web server on the loopback interface; 0 takes a free one.
+        ready_file: Written once the worker reads: a JSON object with its process id, the log's identity and the
+            address of its web server.
+        kafka: Further librdkafka settings, such as those for TLS and SASL.
+    """
+
+    bootstrap_servers: str
+    lake_root: str
+    gate_file: Path
+    receipt_key: bytes | None
+    now: Callable[[], datetime]
+    say: Callable[[str], None]
+    as_json: bool = False
+    web_port: int = 0
+    ready_file: Path | None = None
+    kafka: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+
+class Worker:
+    """One worker process.
+
+    Args:
+        config: What it needs to know.
+
+    Raises:
+        StagekeeperError: The broker or the lake cannot be used.
+    """
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._config = config
+        self._log_id = ensure_topics(config.bootstrap_servers)
+        self._web_port = config.web_port or _free_port()
+        self._progress = Progress()
+        dead_letters = KafkaDeadLetters(config.bootstrap_servers, config.kafka)
+        lake = Lake.open(config.lake_root)
+        pipeline = Pipeline(lake, dead_letters, key=config.receipt_key, now=config.now)
+        self._plane = DataPlane(pipeline, self._progress, self.fail)
+        self._source = Source(
+            config.bootstrap_servers,
+            Lake.open(config.lake_root),  # handles are not shared between threads
+            self,
+            self._progress,
+            on_failure=self.fail,
+            settings=config.kafka,
+        )
+        self._bench = Bench(
+            config.bootstrap_servers,
+            self._log_id,
+            config.lake_root,
+            config.gate_file,
+            now=config.now,
+            settings=config.kafka,
+        )
+        self._recommendations = Recommendations()
+        self._recommendations.fill(lake)
+        self._aside = {name: ThreadPoolExecutor(1, f"stagekeeper-{name}") for name in ("judge", "compact")}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended: asyncio.Future[int] | None = None
+        self._stopping = threading.Event()
+        self._fault: str | None = None
+        self._said = (time.monotonic(), Totals())
+
+    def run(self) -> int:
+        """Work until SIGTERM or SIGINT, or until something fails.
+
+        Returns:
+            0 after a signal; a failure raises instead.
+
+        Raises:
+            StagekeeperError: The data plane cannot go on. Started again, it resumes from the lake.
+        """
+        return asyncio.run(self._run())
+
+    def put(self, item: Assignment | Batch) -> None:
+        """Take an item from the source's thread; blocks while two are waiting.
+
+        Raises:
+            StoppedError: The worker is stopping.
+        """
+        loop = self._loop
+        if loop is None or self._stopping.is_set():
+            raise StoppedError("the worker is stopping")
+        waiting = asyncio.run_coroutine_threadsafe(self._put(item), loop)
+        while True:
+            try:
+                waiting.result(0.5)
+            except FutureTimeoutError:
+                if self._stopping.is_set():
+                    waiting.cancel()
+                    raise StoppedError("the worker is stopping") from None
+            else:
+                return
+
+    def fail(self, error: BaseException) -> None:
+        """End the worker with an error, from any thread."""
+        loop, ended = self._loop, self._ended
+        if loop is None or ended is None:
+            raise error
+        if not self._stopping.is_set():
+            loop.call_soon_threadsafe(lambda: None if ended.done() else ended.set_exception(error))
+
+    async def _run(self) -> int:
+        loop = self._loop = asyncio.get_running_loop()
+        ended = self._ended = loop.create_future()
+        for each in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(each, lambda: None if ended.done() else ended.set_result(0))
+        app = organiser(self._config.bootstrap_servers, self._log_id, self._web_port)
+        self._channel = KeptChannel(app, maxsize=2)
+        self._started = asyncio.Event()
+        self._add_agents(app)
+        self._add_timers(app)
+        self._add_pages(app)
+        starting = asyncio.ensure_future(app.start())
+        self._source.start()
+        drain = False
+        try:
+            await asyncio.wait({starting, ended}, return_when=asyncio.FIRST_COMPLETED, timeout=_START_S)
+            if starting.done():
+                starting.result()
+                self._started.set()
+            elif not ended.done():
+                raise StagekeeperError(f"the worker did not start in {_START_S:.0f} s. Check the broker.")
+            code: int = await ended
+            drain = self._started.is_set()
+            return code
+        finally:
+            await self._stop(app, starting, drain=drain)
+
+    async def _stop(self, app: Any, starting: asyncio.Future[Any], *, drain: bool) -> None:  # noqa: ANN401
+        """Stop in order, within `_STOP_S`; what is not committed by then is read again by the next worker."""
+        # Python joins every thread at its end, and one may wait for a broker that is gone: do not wait for it.
+        last_resort = threading.Timer(_STOP_S, os._exit, (0 if drain else 1,))
+        last_resort.daemon = True
+        last_resort.start()
+        deadline = time.monotonic() + _STOP_S
+        if not drain:
+            self._stopping.set()
+        await asyncio.to_thread(self._source.stop, _STOP_S * 0.6, drain=drain)
+        self._stopping.set()
+        if not starting.done():
+            starting.cancel()
+        try:
+            await asyncio.wait_for(app.stop(), max(0.1, deadline - time.monotonic() - 0.5))
+        except TimeoutError:
+            LOG.warning("Faust did not stop in time")
+        self._plane.close()
+        for pool in self._aside.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _put(self, item: Assignment | Batch) -> None:
+        await self._started.wait()  # before that nobody listens, and what is put is lost
+        await self._channel.put(item)
+
+    def _add_agents(self, app: Any) -> None:  # noqa: ANN401
+        async def data_plane(stream: AsyncIterable[Assignment | Batch]) -> None:
+            async for item in stream:
+                await self._plane.take(item)
+                if isinstance(item, Assignment):
+                    self._announce()
+
+        async def recommendations(stream: AsyncIterable[bytes | None]) -> None:
+            async for value in stream:
+                self._recommendations.take(value)
+
+        topic = app.topic(
+            RECOMMENDATIONS, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
+        )
+        app.agent(self._channel, name="data-plane")(data_plane)
+        app.agent(topic, name="recommendations")(recommendations)
+
+    def _add_timers(self, app: Any) -> None:  # noqa: ANN401
+        async def report() -> None:
+            at, totals = time.monotonic(), self._progress.totals
+            said_at, said = self._said
+            if totals.read != said.read:
+                self._config.say(status_line(said, totals, at - said_at, as_json=self._config.as_json))
+            self._said = (at, totals)
+
+        async def compact() -> None:
+            await self._aside_from_the_plane("compact", self._compact)
+
+        async def judge() -> None:
+            pause_s = 0.0
+            while not self._stopping.is_set():
+                await asyncio.sleep(pause_s)
+                pause_s = await self._judge()
+
+        app.timer(1.0)(report)
+        app.timer(_COMPACT_EVERY_S)(compact)
+        app.task(judge)
+
+    def _add_pages(self, app: Any) -> None:  # noqa: ANN401
+        async def health(web: Any, _request: Any) -> Any:  # noqa: ANN401
+            totals = asdict(self._progress.totals)
+            return web.json({"log_id": self._log_id, "judge": self._fault or "ok", **totals})
+
+        async def verdicts(web: Any, _request: Any) -> Any:  # noqa: ANN401
+            return web.json({"verdicts": self._recommendations.as_list()})
+
+        app.page("/health")(health)
+        app.page("/verdicts")(verdicts)
+
+    async def _judge(self) -> float:
+        """Let the judge look once; seconds until the next look.
+
+        Of all workers, the one that reads the recommendations is the one that makes them.
+        """
+        assignment = self._plane.assignment
+        if assignment is None or all(partition.topic != RECOMMENDATIONS for partition in assignment.partitions):
+            return 1.0
+        sitting = await self._aside_from_the_plane("judge", self._bench.sit)
+        if sitting is None:
+            return 1.0
+        if sitting.fault != self._fault:
+            self._fault = sitting.fault
+            self._config.say(f"judge: {sitting.fault or 'judging again'}")
+        return sitting.next_in_s
+
+    async def _aside_from_the_plane(self, name: str, work: Callable[[], Result]) -> Result | None:
+        """Work in a thread of its own; a named failure is logged, and does not hold up the data plane."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._aside[name], work)
+        except StagekeeperError as error:
+            LOG.warning("%s: %s", name, error)
+            return None
+        except Exception as error:
+            self.fail(error)
+            raise
+
+    def _compact(self) -> None:
+        lake = Lake.open(self._config.lake_root)
+        for table in (EVENTS, SIGNALS, REJECTS, VERDICTS):
+            lake.compact(table, at_least=_COMPACT_FILES)
+
+    def _announce(self) -> None:
+        """Say that the worker reads."""
+        path, web = self._config.ready_file, f"http://127.0.0.1:{self._web_port}"
+        LOG.info("ready: reads log %s, answers at %s", self._log_id, web)
+        if path is not None:
+            draft = path.with_suffix(".draft")
+            draft.write_text(json.dumps({"pid": os.getpid(), "log_id": self._log_id, "web": web}))
+            draft.replace(path)
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,53 @@
+"""What is Faust's: the app and its settings, and a channel that keeps what is on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faust
+
+from streams.broker import EMBEDDED_PREFIX
+
+
+class KeptChannel(faust.Channel):  # type: ignore[misc]
+    """An in-memory channel that keeps its items when Faust's own consumer is rebalanced; a plain one drops them."""
+
+    @property
+    def queue(self) -> Any:  # noqa: ANN401  (Faust's own type)
+        """The queue behind the channel."""
+        if self._queue is None:
+            self._queue: Any = self.app.FlowControlQueue(maxsize=self.maxsize, clear_on_resume=False)
+        return self._queue
+
+
+def organiser(bootstrap_servers: str, log_id: str, web_port: int) -> Any:  # noqa: ANN401  (Faust is untyped here)
+    """A Faust app for the control plane of one worker.
+
+    Args:
+        bootstrap_servers: Brokers as `host:port,...`.
+        log_id: The cluster id.
+        web_port: Port of its web server on the loopback interface.
+    """
+    # On the embedded broker a group join takes half the session timeout.
+    embedded = log_id.startswith(EMBEDDED_PREFIX)
+    session_s, heartbeat_s, rebalance_s = (6.0, 2.0, 12.0) if embedded else (45.0, 3.0, 60.0)
+    return faust.App(
+        "stagekeeper-control",
+        broker=[f"kafka://{server.strip()}" for server in bootstrap_servers.split(",")],
+        store="memory://",
+        autodiscover=False,
+        topic_allow_declare=False,  # topics are created with their settings before anything runs
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        stream_wait_empty=False,
+        consumer_auto_offset_reset="latest",  # what came before is in the ledger
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=heartbeat_s,
+        broker_rebalance_timeout=rebalance_s,
+        producer_request_timeout=15.0,
+        web_enabled=True,
+        web_bind="127.0.0.1",
+        web_host="127.0.0.1",
+        web_port=web_port,
+        web_tables_enabled=False,
+    )
