@@ -91,6 +91,16 @@ class Settings(BaseSettings):
         return self.gate_file if self.gate_file is not None else Path("gates.yaml")
 
     @property
+    def review_desk(self) -> Path:
+        """The file in which actions wait for a person."""
+        return self.home / "reviews.db"
+
+    @property
+    def outbox(self) -> Path:
+        """The file in which records wait for the broker."""
+        return self.home / "outbox.db"
+
+    @property
     def signing_key(self) -> bytes | None:
         """The receipt key as bytes; an empty one counts as unset."""
         secret = self.receipt_key.get_secret_value() if self.receipt_key is not None else ""

@@ -7,6 +7,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
+from producers.delivery.emitter import DeliveryStats
 from producers.delivery.outbox import Outbox, OutboxError, Waiting
 from producers.wire.codec import record_key, to_bytes
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from producers.delivery.emitter import DeliveryStats, KafkaEmitter
+    from producers.delivery.emitter import KafkaEmitter
     from producers.wire.events import Event
 
 LOG = logging.getLogger(__name__)
@@ -27,6 +28,44 @@ _WINDOW = 5_000
 
 _PATIENCE_S = 0.5
 """How long the forwarder waits for news before it looks at the disk again, for records that another process left."""
+
+
+class OnDisk:
+    """Puts every event into an outbox and delivers none: for programs that know no broker. Another one delivers."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._emitted = 0
+
+    def keep(self, event: Event) -> None:
+        """Put an event on disk.
+
+        Raises:
+            OutboxError: It is not on disk.
+        """
+        self._outbox.put(event.topic, record_key(event), to_bytes(event))
+        self._emitted += 1
+
+    def emit(self, event: Event) -> None:
+        """As `keep`."""
+        self.keep(event)
+
+    def flush(self, timeout_s: float) -> int:  # noqa: ARG002 - there is nothing to wait for
+        """How many records wait on disk."""
+        return len(self._outbox)
+
+    @property
+    def stats(self) -> DeliveryStats:
+        """Everything that was handed over is still under way."""
+        return DeliveryStats(emitted=self._emitted)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._outbox.close()
 
 
 class OutboxEmitter:

@@ -196,9 +196,10 @@ class Recorder:
         rationale: str,
         wait_ms: float | None = None,
         at: datetime | None = None,
+        durable: bool = False,
     ) -> None:
         """Record a person's word on a queued action; `wait_ms` runs from queueing to that word."""
-        self._emitter.emit(
+        self._hand_over(
             events.ReviewResolved(
                 id=self._new_id(),
                 source=self._source,
@@ -212,7 +213,8 @@ class Recorder:
                     rationale=rationale,
                     wait_ms=wait_ms,
                 ),
-            )
+            ),
+            durable=durable,
         )
 
     def _hand_over(self, event: events.Event, *, durable: bool) -> None:

@@ -1,0 +1,168 @@
+"""`stagekeeper review`: the actions that wait for a person, and that person's word."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from producers.boundary.approvals import Review, ReviewDesk
+from producers.delivery.durable import OnDisk, OutboxEmitter
+from producers.delivery.emitter import KafkaEmitter
+from producers.delivery.outbox import Outbox
+from producers.delivery.recorder import Recorder
+from producers.wire.events import Resolution
+from producers.wire.receipt import Receipt
+from stagekeeper.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_DELIVERY_S = 5.0
+"""How long a command waits for the broker; what is left then stays on disk for the next one."""
+
+
+def _speaks(function: Callable[..., None]) -> Callable[..., None]:
+    """The arguments that every word of a reviewer has."""
+    for option in (
+        click.argument("decision_id"),
+        click.option("--because", "rationale", required=True, help="Why; the agent is told."),
+        click.option("--as", "reviewer", required=True, help="Who speaks, for example an e-mail address."),
+    ):
+        function = option(function)
+    return function
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    """See the actions that wait for a person, and approve or reject them.
+
+    An approval holds for one execution of exactly what `show` shows, under the same policy, until it expires.
+
+    \b
+    Examples:
+      stagekeeper review list
+      stagekeeper review show 5f0c0d6e-2f5a-4b8e-8c77-3a1f9f1f4b11
+      stagekeeper review approve 5f0c0d6e-2f5a-4b8e-8c77-3a1f9f1f4b11 --as ada@example.org --because "agreed by phone"
+      stagekeeper review reject 5f0c0d6e-2f5a-4b8e-8c77-3a1f9f1f4b11 --as ada@example.org --because "wrong account"
+    """
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_waiting(*, as_json: bool) -> None:
+    """List the actions that wait, oldest first."""
+    waiting = _desk(Settings.load()).waiting()
+    if as_json:
+        click.echo(json.dumps([_plain(review) for review in waiting]))
+        return
+    if not waiting:
+        click.echo("Nothing waits for a person.")
+    for review in waiting:
+        queued = review.queued
+        click.echo(
+            f"{queued.decision_id}  {queued.contract.workflow} · {queued.contract.tool}  {queued.rule}  "
+            f"waits {_span(datetime.now(UTC), queued.queued_at)}"
+        )
+
+
+@command.command()
+@click.argument("decision_id")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(decision_id: str, *, as_json: bool) -> None:
+    """Show one queued action with everything a reviewer needs."""
+    review = _desk(Settings.load()).get(decision_id)
+    if as_json:
+        click.echo(json.dumps(_plain(review)))
+        return
+    for name, value in _facts(review):
+        click.echo(f"{name + ':':<14}{value}")
+
+
+@command.command()
+@_speaks
+def approve(decision_id: str, reviewer: str, rationale: str) -> None:
+    """Approve one execution of a queued action."""
+    _speak(decision_id, Resolution.APPROVED, reviewer, rationale)
+
+
+@command.command()
+@_speaks
+def reject(decision_id: str, reviewer: str, rationale: str) -> None:
+    """Reject a queued action; the reason comes back to the agent."""
+    _speak(decision_id, Resolution.REJECTED, reviewer, rationale)
+
+
+def _speak(decision_id: str, resolution: Resolution, reviewer: str, rationale: str) -> None:
+    settings = Settings.load()
+    review = _desk(settings).resolve(decision_id, resolution, reviewer=reviewer, rationale=rationale)
+    left = _record(settings, review)
+    click.echo(f"{decision_id} is {resolution.value} by {reviewer}.")
+    if left:
+        click.echo(f"{left} record(s) wait in {settings.outbox} until the broker can be reached.", err=True)
+
+
+def _record(settings: Settings, review: Review) -> int:
+    """Record the word as an event, on disk first; return how many records still wait for the broker."""
+    word = review.resolution
+    if word is None:
+        raise AssertionError("a resolved review has a resolution")
+    outbox = Outbox(settings.outbox)
+    servers = settings.kafka_bootstrap_servers
+    emitter: OnDisk | OutboxEmitter
+    if servers is None:
+        emitter = OnDisk(outbox)
+    else:
+        emitter = OutboxEmitter(
+            lambda hook: KafkaEmitter(servers, client_id="stagekeeper-review", on_undeliverable=hook), outbox
+        )
+    receipt = Receipt.of_token(review.queued.receipt, settings.signing_key)
+    with emitter:
+        Recorder(emitter, source="/stagekeeper/review", key=settings.signing_key).review_resolved(
+            receipt,
+            word.resolution,
+            reviewer=word.reviewer,
+            rationale=word.rationale,
+            wait_ms=(word.at - review.queued.queued_at).total_seconds() * 1000,
+            at=word.at,
+            durable=True,
+        )
+        return emitter.flush(_DELIVERY_S)
+
+
+def _desk(settings: Settings) -> ReviewDesk:
+    return ReviewDesk(settings.review_desk)
+
+
+def _plain(review: Review) -> dict[str, Any]:
+    return review.model_dump(mode="json") | {"binding": review.queued.binding}
+
+
+def _facts(review: Review) -> list[tuple[str, str]]:
+    queued, contract, word = review.queued, review.queued.contract, review.resolution
+    facts: list[tuple[str, str | None]] = [
+        ("decision", queued.decision_id),
+        ("state", review.state.value),
+        ("action", f"{contract.workflow} · {contract.tool}"),
+        ("asked by", " for ".join(filter(None, [contract.actor.agent, contract.actor.user, contract.actor.account]))),
+        ("intent", contract.intent or None),
+        ("arguments", json.dumps(queued.arguments, ensure_ascii=False)),
+        ("consequence", queued.consequence),
+        ("target", f"{contract.target.system} {contract.target.record or ''} in {contract.target.environment}"),
+        ("risk", f"{contract.risk_class.value}, reversibility {contract.reversibility.value}"),
+        ("scope", contract.scope.model_dump_json(exclude_none=True)),
+        ("evidence", contract.evidence.model_dump_json(exclude_none=True)),
+        ("fallback", contract.fallback.note or contract.fallback.mode.value),
+        ("rule", queued.rule),
+        ("expires", queued.expires_at.isoformat()),
+        ("binding", queued.binding),
+        ("word", None if word is None else f"{word.resolution.value} by {word.reviewer}: {word.rationale}"),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _span(now: datetime, since: datetime) -> str:
+    minutes = int((now - since).total_seconds() // 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

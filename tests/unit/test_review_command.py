@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from boundary_cases import contract
+from click.testing import CliRunner
+
+from producers.boundary.approvals import QueuedAction, ReviewDesk
+from producers.delivery.outbox import Outbox
+from producers.wire.codec import of_bytes
+from producers.wire.events import ReviewResolved
+from producers.wire.receipt import Receipt
+from producers.wire.stage import Stage
+from stagekeeper.commands import cli
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STAGEKEEPER_HOME", str(tmp_path))
+    monkeypatch.delenv("STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    now = datetime.now(UTC)
+    receipt = Receipt(
+        decision_id="d-1",
+        decided_at=now,
+        environment="production",
+        workflow="support",
+        tool="update_ticket",
+        stage=Stage.APPROVAL_GATED,
+        epoch="e",
+    )
+    ReviewDesk(tmp_path / "reviews.db").submit(
+        QueuedAction(
+            decision_id="d-1",
+            receipt=receipt.token(),
+            contract=contract(),
+            arguments={"ticket": 7, "card": "[redacted]"},
+            consequence="the customer is told",
+            rule="risk_class_external_effect",
+            ruleset_sha256="a" * 64,
+            queued_at=now,
+            expires_at=now + timedelta(hours=1),
+        )
+    )
+    return tmp_path
+
+
+def _review(*words: str) -> Result:
+    return CliRunner().invoke(cli, ["review", *words])
+
+
+def test_what_waits_is_listed_and_shown(home: Path) -> None:
+    assert "d-1  support · update_ticket  risk_class_external_effect" in _review("list").output
+    shown = _review("show", "d-1").output
+    assert "the customer is told" in shown
+    assert '"card": "[redacted]"' in shown
+    assert json.loads(_review("show", "d-1", "--json").output)["state"] == "waiting"
+
+
+def test_an_approval_is_kept_as_an_event_until_a_broker_takes_it(home: Path) -> None:
+    said = _review("approve", "d-1", "--as", "ada", "--because", "agreed")
+    assert said.exit_code == 0, said.output
+    assert "d-1 is approved by ada." in said.output
+    with Outbox(home / "outbox.db") as outbox:
+        (record,) = outbox.after(0, 10)
+    event = of_bytes(record.value)
+    assert isinstance(event, ReviewResolved)
+    assert (event.subject, event.data.reviewer, event.data.rationale) == ("d-1", "ada", "agreed")
+    assert "Nothing waits" in _review("list").output
+    assert json.loads(_review("list", "--json").output) == []
+
+
+def test_a_second_word_is_refused(home: Path) -> None:
+    _review("reject", "d-1", "--as", "ada", "--because", "no")
+    again = _review("approve", "d-1", "--as", "bob", "--because", "yes")
+    assert "rejected by ada already" in str(again.exception)
+
+
+@pytest.mark.parametrize("missing", ["--as", "--because"])
+def test_who_and_why_are_required(home: Path, missing: str) -> None:
+    words = {"--as": "ada", "--because": "agreed"}
+    del words[missing]
+    said = _review("approve", "d-1", *(part for pair in words.items() for part in pair))
+    assert said.exit_code == 2
+    assert missing in said.output
+
+
+def test_an_unknown_decision_is_named(home: Path) -> None:
+    assert "no queued action has the decision id nobody" in str(_review("show", "nobody").exception)
