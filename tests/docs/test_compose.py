@@ -1,0 +1,91 @@
+"""The compose file and the image, as far as they can be checked without building anything."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+from documents import ROOT
+
+from stagekeeper.commands import COMMANDS
+from stagekeeper.settings import Settings
+
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+def test_kafka_worker_and_page_are_there_with_healthchecks() -> None:
+    assert set(COMPOSE["services"]) == {"kafka", "worker", "dashboard"}
+    assert all("test" in service["healthcheck"] for service in COMPOSE["services"].values())
+    assert COMPOSE["services"]["worker"]["command"][0] in COMMANDS
+
+
+def test_ports_are_published_on_the_loopback_interface_only() -> None:
+    published = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
+    assert len(published) == 2
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_every_named_volume_is_declared_and_used() -> None:
+    mounts = [mount for service in COMPOSE["services"].values() for mount in service["volumes"]]
+    named = {mount.partition(":")[0] for mount in mounts if not mount.startswith((".", "$"))}
+    assert named == set(COMPOSE["volumes"])
+
+
+def test_services_wait_for_what_they_need() -> None:
+    services = COMPOSE["services"]
+    assert services["worker"]["depends_on"] == {"kafka": {"condition": "service_healthy"}}
+    assert services["dashboard"]["depends_on"] == {"worker": {"condition": "service_healthy"}}
+
+
+def test_images_are_pinned_and_kafka_runs_without_a_zookeeper() -> None:
+    kafka = COMPOSE["services"]["kafka"]
+    assert re.fullmatch(r"apache/kafka:4\.\d+\.\d+", kafka["image"])
+    assert kafka["environment"]["KAFKA_PROCESS_ROLES"] == "broker,controller"
+    assert kafka["environment"]["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
+
+
+def test_the_environment_is_made_of_settings() -> None:
+    known = {f"STAGEKEEPER_{name.upper()}" for name in Settings.model_fields}
+    for name in ("worker", "dashboard"):
+        assert set(COMPOSE["services"][name]["environment"]) <= known
+
+
+def test_the_default_gate_file_is_there() -> None:
+    (default,) = set(re.findall(r"\$\{GATE_FILE:-(.+?)\}", (ROOT / "docker-compose.yml").read_text(encoding="utf-8")))
+    assert (ROOT / default).is_file()
+
+
+def test_the_image_installs_the_lock_and_runs_as_nobody_special() -> None:
+    assert "--require-hashes -r requirements.lock" in DOCKERFILE
+    assert re.findall(r"^USER (\w+)$", DOCKERFILE, re.MULTILINE) == ["stagekeeper"]
+    assert all(
+        f"!{name}" in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+        for name in (
+            "pyproject.toml",
+            "requirements.lock",
+            "README.md",
+            "stagekeeper",
+            "producers",
+            "streams",
+            "analytics",
+            "dashboard",
+        )
+    )
+
+
+def test_compose_itself_accepts_the_file() -> None:
+    docker = shutil.which("docker")
+    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
+        pytest.skip("docker with its compose plugin is not installed: the file was only checked by hand-written rules")
+    checked = subprocess.run(
+        [docker, "compose", "-f", str(ROOT / "docker-compose.yml"), "config", "--quiet"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
