@@ -25,20 +25,20 @@ _UNTERMINALED: Final = 160
 
 _COLOURS: Final = {"PROMOTE": "green", "HOLD": "yellow", "ROLL_BACK": "bold red", "INVALID": "magenta"}
 _URGENCY: Final = ("ROLL_BACK", "INVALID", "PROMOTE", "HOLD")
-_REASONS_SHOWN: Final = 4
+_REASONS_SHOWN: Final = 3
 
 
 def signals_table(signals: Sequence[Mapping[str, Any]]) -> Table:
     """One line a cell: how much was seen, and the rates that matter first."""
-    table = _table()
-    table.add_column("action", overflow="fold", ratio=1)
+    table = _table(signals)
+    table.add_column("action", overflow="fold")
     table.add_column("stage", no_wrap=True)
     for heading in ("decided", "denied", "executed", "failed", "undone", "missing", "incidents", "p50", "p95", "cost"):
         table.add_column(heading, justify="right", no_wrap=True)
     for cell in signals:
         counts, rates, latency, cost = cell["counts"], cell["rates"], cell["latency_ms"], cell["cost_usd"]
         table.add_row(
-            _action(cell),
+            _action(cell, signals),
             cell["stage"],
             f"{counts['decisions']:,}",
             _rate(rates["denial"]),
@@ -56,22 +56,22 @@ def signals_table(signals: Sequence[Mapping[str, Any]]) -> Table:
 
 def verdicts_table(verdicts: Sequence[Mapping[str, Any]]) -> Table:
     """One block a cell, most urgent first: the verdict, and the reasons with their numbers."""
-    table = _table()
+    table = _table(verdicts)
     table.add_column("verdict", no_wrap=True)
-    table.add_column("action", overflow="fold", ratio=1)
+    table.add_column("action", overflow="fold")
     table.add_column("at", no_wrap=True)
     table.add_column("go to", no_wrap=True)
-    table.add_column("why", overflow="fold", ratio=3)
+    table.add_column("why", overflow="fold", ratio=1)
     for verdict in sorted(verdicts, key=lambda one: _URGENCY.index(one["verdict"])):
         shown = [reason["message"] for reason in verdict["reasons"][:_REASONS_SHOWN]]
         if left := len(verdict["reasons"]) - len(shown):
             shown.append(f"and {left} more")
         table.add_row(
             Text(verdict["verdict"], style=_COLOURS[verdict["verdict"]]),
-            _action(verdict),
+            _action(verdict, verdicts),
             verdict["stage"],
             verdict["to_stage"] or NOTHING,
-            "\n".join(shown),
+            Text("\n".join(shown)),
         )
     return table
 
@@ -95,13 +95,24 @@ def show(*parts: RenderableType) -> str:
     return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines())
 
 
-def _table() -> Table:
-    return Table(box=SIMPLE_HEAD, expand=True, pad_edge=False, header_style="bold")
+def _table(cells: Sequence[Mapping[str, Any]]) -> Table:
+    """An empty table; where all cells share one environment it is named once, above."""
+    shared = _shared_environment(cells)
+    title = None if shared is None else Text(f"environment {shared}", style="dim")
+    return Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", title=title, title_justify="left")
 
 
-def _action(cell: Mapping[str, Any]) -> str:
-    cohort = "" if cell["cohort"] == "all" else f" [{cell['cohort']}]"
-    return f"{cell['environment']}/{cell['workflow']}/{cell['tool']}{cohort}"
+def _shared_environment(cells: Sequence[Mapping[str, Any]]) -> str | None:
+    environments = {cell["environment"] for cell in cells}
+    return environments.pop() if len(environments) == 1 else None
+
+
+def _action(cell: Mapping[str, Any], among: Sequence[Mapping[str, Any]]) -> Text:
+    named = [cell["workflow"], cell["tool"]]
+    if _shared_environment(among) is None:
+        named.insert(0, cell["environment"])
+    # As plain text: a name may hold brackets, which would be read as markup.
+    return Text("/".join(named) + ("" if cell["cohort"] == "all" else f" ({cell['cohort']})"), overflow="fold")
 
 
 def _rate(ratio: float | None) -> str:

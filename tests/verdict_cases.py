@@ -74,14 +74,16 @@ def gate_file(*signals: str, **gate: str) -> GateFile:
     return GateFile.parse(text.encode())
 
 
-def verdicts_on(gates: GateFile, *rows: dict[str, Any], watermark: datetime | None = None, **more: Any) -> list[Verdict]:  # noqa: ANN401
+def verdicts_on(
+    gates: GateFile, *rows: dict[str, Any], watermark: datetime | None = None, **more: Any
+) -> list[Verdict]:
     """Judge increments without a lake."""
     folded = Folded.of(increments(*rows))
     mark = watermark or folded.latest_event_at or NOON
     return judge(folded, gates, watermark=mark, lake_version=1, judged_at=mark, **more)
 
 
-def verdict_on(gates: GateFile, *rows: dict[str, Any], **more: Any) -> Verdict:  # noqa: ANN401
+def verdict_on(gates: GateFile, *rows: dict[str, Any], **more: Any) -> Verdict:
     """Judge increments of one cell without a lake."""
     (verdict,) = verdicts_on(gates, *rows, **more)
     return verdict

@@ -61,7 +61,7 @@ def trials_of(signal: str, count: int) -> str:
 def measured(evidence: SignalEvidence) -> str:
     """The value and the counts behind it: `undo 4.1 % (12 of 291)`."""
     if evidence.signal in QUANTILES and evidence.limit is not None:
-        over = f"{evidence.failures:,} of {evidence.trials:,} above {amount(evidence.limit, evidence.unit)}"
+        over = f"{evidence.failures:,} of {evidence.trials:,} above the limit"
         return f"{evidence.signal} {amount(evidence.value, evidence.unit)} ({over})"
     if evidence.signal in RATES and evidence.role != "trip":
         share = f"{evidence.failures:,} of {evidence.trials:,}"

@@ -209,7 +209,7 @@ class Gate(_Part):
 
     @model_validator(mode="after")
     def _nothing_is_said_twice(self) -> Self:
-        said = Counter((part.signal, part.role, stage) for part in self.signals for stage in set(part.stages))
+        said = Counter((part.signal, part.role, stage) for part in self.signals for stage in dict.fromkeys(part.stages))
         for (signal, role, stage), times in said.items():
             if times > 1:
                 raise _refusal(f"`{signal}` is {role} more than once at {stage}; keep one, or part them by `stages`")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -41,6 +42,9 @@ REASON_CODES: Final[dict[str, str]] = {
     "shown_safe": "A signal is evidently within its limit.",
 }
 """Every reason code and what it means."""
+
+# What stands most in the way comes first: it is what a summary shows.
+_BLOCK_ORDER: Final = ("over_limit", "below_minimum_exposure", "missing_data", "more_evidence_needed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,30 +273,41 @@ def _promotion(case: Case, gate: Gate) -> Finding:
     asked = [evidence for evidence in _deciding(case) if evidence.role != "trip"]
     if not asked:
         return _hold(Reason(code="no_promotion_signals", message=explain.no_promotion_signals(gate.name)))
-    latched = case.latches.get(VerdictName.PROMOTE)
-    if latched is not None and latched.to_stage == above:
-        return _stands(latched)
+    blocks = [block for evidence in asked if (block := _block(evidence)) is not None]
     minimum = gate.minimum_exposure.actions
-    blocks = []
     if case.actions < minimum:
-        blocks.append(Reason(code="below_minimum_exposure", message=explain.exposure(case.actions, minimum)))
-    blocks += [block for evidence in asked if (block := _block(evidence)) is not None]
+        blocks.append((_BLOCK_ORDER.index("below_minimum_exposure"), 0.0, _exposure(case.actions, minimum)))
+    latched = case.latches.get(VerdictName.PROMOTE)
+    stands = latched is not None and latched.to_stage == above
+    if blocks and latched is not None and stands:
+        return _stands(latched)
     if blocks:
-        return _hold(*blocks)
-    safe = [Reason(code="shown_safe", message=explain.safe(evidence), signal=evidence.signal) for evidence in asked]
-    return Finding(VerdictName.PROMOTE, above, tuple(safe))
+        return _hold(*(reason for *_, reason in sorted(blocks, key=lambda block: block[:2])))
+    tightest_first = sorted(asked, key=_room_left)
+    safe = tuple(Reason(code="shown_safe", message=explain.safe(part), signal=part.signal) for part in tightest_first)
+    return Finding(VerdictName.PROMOTE, above, safe, latched.verdict_id if latched is not None and stands else None)
 
 
 def _hold(*reasons: Reason) -> Finding:
     return Finding(VerdictName.HOLD, None, reasons)
 
 
-def _block(evidence: SignalEvidence) -> Reason | None:
-    """Why a signal that must be shown safe is not; None where it is."""
+def _room_left(evidence: SignalEvidence) -> float:
+    """Share of the limit that the upper bound leaves."""
+    return 1.0 - evidence.upper / evidence.limit if evidence.upper is not None and evidence.limit else 1.0
+
+
+def _exposure(actions: int, minimum: int) -> Reason:
+    return Reason(code="below_minimum_exposure", message=explain.exposure(actions, minimum))
+
+
+def _block(evidence: SignalEvidence) -> tuple[int, float, Reason] | None:
+    """Why a signal that must be shown safe is not, and what to sort it by; None where it is."""
     if evidence.state == "pass":
         return None
     code, explained = {
         "missing": ("missing_data", explain.missing),
         "fail": ("over_limit", explain.over_limit),
     }.get(evidence.state, ("more_evidence_needed", explain.undecided))
-    return Reason(code=code, message=explained(evidence), signal=evidence.signal)
+    reason = Reason(code=code, message=explained(evidence), signal=evidence.signal)
+    return _BLOCK_ORDER.index(code), -math.inf if evidence.more_needed is None else -evidence.more_needed, reason
