@@ -1,0 +1,181 @@
+"""Recorded agents, imported through a real broker and a real worker, down to the verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+from recorded import CALLS, EXAMPLES, FILE, needs_recorded_calls
+
+from analytics.lake.tables import Lake, SourcePartition
+from producers.wire.topics import DECISIONS, OUTCOMES, TOPICS
+from stagekeeper.commands import cli
+from streams.children import Child
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from streams.broker import EmbeddedBroker
+
+pytestmark = pytest.mark.integration
+
+_ENOUGH_S = 90.0
+"""Far more than anything here takes; only a failure waits so long."""
+
+_PARTITIONS = [
+    (topic.name, number)
+    for topic in TOPICS
+    if topic.name in {DECISIONS, OUTCOMES}
+    for number in range(topic.partitions)
+]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A broker and a worker with a lake of their own."""
+
+    broker: EmbeddedBroker
+    worker: Child
+    lake_root: str
+    environment: dict[str, str]
+
+    def run(self, *arguments: str) -> dict[str, Any]:
+        """Run a command that prints JSON."""
+        result = CliRunner().invoke(cli, arguments, env=self.environment, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        answer: dict[str, Any] = json.loads(result.stdout)
+        return answer
+
+    def await_that(self, what: str, holds: Callable[[], bool]) -> None:
+        """Return as soon as something holds; fail when the worker ends or when it takes far too long."""
+        deadline, pause = time.monotonic() + _ENOUGH_S, threading.Event()
+        while not holds():
+            assert self.worker.running, self.worker.reason()
+            assert time.monotonic() < deadline, f"it never came true that {what}"
+            pause.wait(0.2)
+
+    def stored(self) -> int:
+        """Records of decisions and outcomes that the lake covers."""
+        lake = Lake.existing(self.lake_root)
+        if lake is None:
+            return 0
+        partitions = [SourcePartition(self.broker.cluster_id, *partition) for partition in _PARTITIONS]
+        return sum(offset + 1 for offset in lake.stored_offsets("signals", partitions).values())
+
+    def verdicts(self) -> dict[str, dict[str, Any]]:
+        """The latest verdicts by tool."""
+        return {verdict["tool"]: verdict for verdict in self.run("verdicts", "--json")["verdicts"]}
+
+
+@pytest.fixture
+def pipeline(own_broker: EmbeddedBroker, lake_root: str, tmp_path: Path) -> Iterator[Pipeline]:
+    environment = {
+        "STAGEKEEPER_HOME": str(tmp_path / "home"),
+        "STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS": own_broker.address,
+        "STAGEKEEPER_LAKE_ROOT": lake_root,
+        "STAGEKEEPER_GATE_FILE": str(EXAMPLES / "gates-airline.yaml"),
+        "STAGEKEEPER_RECEIPT_KEY": "a receipt key for tests",
+    }
+    ready = tmp_path / "ready"
+    program = shutil.which("stagekeeper", path=os.fspath(Path(sys.executable).parent))
+    assert program is not None
+    worker = Child.start(
+        "worker", [program, "worker", "--ready-file", str(ready)], log=tmp_path / "worker.log", environment=environment
+    )
+    made = Pipeline(own_broker, worker, lake_root, environment)
+    try:
+        made.await_that("the worker is ready", ready.exists)
+        yield made
+    finally:
+        worker.stop(10.0)
+
+
+def test_the_example_reaches_the_lake_and_a_second_import_changes_nothing(pipeline: Pipeline) -> None:
+    example = ("import", "transcript", str(EXAMPLES / "transcript.jsonl"), "--catalog", str(EXAMPLES / "catalog.yaml"))
+    first = pipeline.run(*example, "--reward-field", "reward", "--json")
+    assert (first["calls"], first["executed"], first["failed"], first["unanswered"]) == (10, 9, 1, 1)
+    assert first["delivered"] == first["events"] == 27
+    pipeline.await_that("the lake has the import", lambda: pipeline.stored() == 27)
+    told = pipeline.run("signals", "--json")
+
+    counts = {
+        (signals["workflow"], signals["tool"], signals["stage"]): signals["counts"] for signals in told["signals"]
+    }
+    assert {
+        cell: (
+            count["decisions"],
+            count["executed"],
+            count["failed"],
+            count["quality_checks"],
+            count["quality_failures"],
+        )
+        for cell, count in counts.items()
+    } == {
+        ("bookshop", "find_book", "search_only"): (2, 2, 0, 2, 0),
+        ("bookshop", "get_order", "search_only"): (4, 4, 0, 4, 2),
+        ("bookshop", "change_address", "draft_write"): (2, 2, 1, 1, 1),
+        ("bookshop-goodwill", "issue_voucher", "approval_gated"): (2, 1, 0, 1, 0),
+    }
+    assert all(signals["latency_ms"] is None and signals["cost_usd"] is None for signals in told["signals"])
+
+    second = pipeline.run(*example, "--reward-field", "reward", "--json")
+    assert second["delivered"] == 27
+    pipeline.await_that("the lake has read the second import", lambda: pipeline.stored() == 54)
+    again = pipeline.run("signals", "--json")
+    assert {
+        (signals["workflow"], signals["tool"], signals["stage"]): signals["counts"] for signals in again["signals"]
+    } == (counts)
+    assert again["rejects"]["total"] == 0
+
+
+@needs_recorded_calls
+def test_the_recorded_airline_agent_is_judged_by_what_it_did(pipeline: Pipeline) -> None:
+    catalog = str(EXAMPLES / "catalog-airline.yaml")
+    summary = pipeline.run(
+        "import", "transcript", str(FILE), "--catalog", catalog, "--reward-field", "reward", "--json"
+    )
+    assert (summary["calls"], summary["executed"], summary["failed"], summary["unanswered"]) == (1_164, 1_164, 73, 0)
+    pipeline.await_that("the lake has the import", lambda: pipeline.stored() == summary["delivered"])
+    told = {signals["tool"]: signals for signals in pipeline.run("signals", "--json")["signals"]}
+    assert {
+        tool: (signals["counts"]["executed"], signals["counts"]["failed"]) for tool, signals in told.items()
+    } == CALLS
+    assert sum(signals["counts"]["executed"] for signals in told.values()) == 1_164
+    assert all(signals["latency_ms"] is None and signals["cost_usd"] is None for signals in told.values())
+
+    def judged() -> bool:
+        latest = pipeline.verdicts()
+        return latest.keys() == CALLS.keys() and all(
+            verdict["exposure"]["actions"] == CALLS[tool][0] for tool, verdict in latest.items()
+        )
+
+    pipeline.await_that("every tool is judged on all of its calls", judged)
+    verdicts = pipeline.verdicts()
+    assert {tool for tool, verdict in verdicts.items() if verdict["verdict"] == "ROLL_BACK"} == {
+        "update_reservation_flights",
+        "book_reservation",
+    }
+    assert verdicts["get_reservation_details"]["verdict"] == "PROMOTE"
+    assert verdicts["get_reservation_details"]["to_stage"] == "progressive_expansion"
+    assert verdicts["update_reservation_baggages"]["verdict"] == "HOLD"
+
+    flights = _signal(verdicts["update_reservation_flights"], "execution_error")
+    assert (flights["failures"], flights["trials"], flights["limit"]) == (42, 104, 0.1)
+    assert flights["lower"] > 0.1
+    airports = verdicts["list_all_airports"]
+    assert airports["verdict"] == "HOLD"
+    assert _signal(airports, "execution_error")["more_needed"] > 0
+
+
+def _signal(verdict: dict[str, Any], name: str) -> dict[str, Any]:
+    (found,) = [signal for signal in verdict["signals"] if signal["signal"] == name]
+    return dict(found)
