@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import polars as pl
 
 from analytics.lake.schemas import EVENTS, REJECTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
-from analytics.report import build_report
+from analytics.report import Report, build_report
 from analytics.verdicts.ledger import latest_verdicts
 from streams.backlog import Backlog
 
@@ -47,7 +47,7 @@ class Standing:
             return f"{unjudged:,} increments are not judged yet"
         return None
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Report:
         """The document of signals, verdicts and rejects."""
         return build_report(self._lake)
 

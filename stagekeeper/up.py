@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from analytics.lake.tables import Lake
 from producers.errors import UsageError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from datetime import timedelta
 
+    from analytics.report import Report
     from stagekeeper.progress import Progress
     from stagekeeper.settings import Settings
     from streams.children import Child
@@ -72,7 +73,7 @@ class Outcome:
             cut short.
     """
 
-    report: dict[str, Any] | None
+    report: Report | None
     exit_code: int
 
 

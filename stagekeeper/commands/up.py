@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +18,8 @@ from stagekeeper.up import Wanted, run
 
 if TYPE_CHECKING:
     from datetime import timedelta
+
+    from analytics.report import Report
 
 _PORT = click.IntRange(0, 65535)
 
@@ -74,6 +76,6 @@ def command(
     sys.exit(outcome.exit_code)
 
 
-def _tables(report: dict[str, Any]) -> str:
+def _tables(report: Report) -> str:
     shown = [tables.signals_table(report["signals"]), tables.verdicts_table(report["verdicts"])]
     return f"{tables.show(*shown)}\n{tables.rejects_line(report['rejects'])}"

@@ -1,0 +1,225 @@
+"""`stagekeeper up` as a person runs it: end to end, stopped in every way, and twice at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stagekeeper.settings import RUNNING_FILE, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+LONGEST_STOP_S = 10.0
+LONGEST_START_S = 120.0
+
+
+def clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("STAGEKEEPER_")}
+
+
+def command(home: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "stagekeeper", "up", "--home", str(home), "--kafka-port", "0", *options]
+
+
+@contextmanager
+def running(arguments: Sequence[str], **variables: str) -> Iterator[subprocess.Popen[str]]:
+    environment = {**clean_environment(), **variables}
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def read_until(process: subprocess.Popen[str], wanted: str) -> list[str]:
+    """Lines up to the one that holds `wanted`."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if wanted in line:
+            return lines
+    raise AssertionError(f"ended without {wanted!r}:\n{''.join(lines)}")
+
+
+def children_of(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)  # noqa: S607
+    return [int(line) for line in listed.stdout.split() if int(line) != pid]
+
+
+@contextmanager
+def watched(pids: Sequence[int]) -> Iterator[list[int]]:
+    handles = [os.pidfd_open(pid) for pid in pids]
+    try:
+        yield handles
+    finally:
+        for handle in handles:
+            os.close(handle)
+
+
+def all_end(handles: Sequence[int], within_s: float) -> bool:
+    left, deadline_s = set(handles), time.monotonic() + within_s
+    while left and (wait_s := deadline_s - time.monotonic()) > 0:
+        left -= set(select.select(list(left), [], [], wait_s)[0])
+    return not left
+
+
+@pytest.fixture(scope="module")
+def demonstration(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """One whole demonstration without a page, and the document that it prints."""
+    home = tmp_path_factory.mktemp("demo-home")
+    done = subprocess.run(
+        command(home, "--demo", "--headless", "--for", "20s", "--json"),
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        timeout=250,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (home / RUNNING_FILE).exists()
+    return {"report": json.loads(done.stdout), "progress": done.stderr, "home": home}
+
+
+@pytest.mark.timeout(300)
+def test_the_demonstration_ends_by_itself_with_signals_and_verdicts(demonstration: dict[str, Any]) -> None:
+    signals, verdicts = demonstration["report"]["signals"], demonstration["report"]["verdicts"]
+    assert len({cell["tool"] for cell in signals}) >= 6
+    assert len({cell["stage"] for cell in signals}) >= 4
+    assert {verdict["verdict"] for verdict in verdicts} >= {"PROMOTE", "HOLD", "ROLL_BACK"}
+    assert {(cell["workflow"], cell["tool"], cell["stage"]) for cell in signals} == {
+        (verdict["workflow"], verdict["tool"], verdict["stage"]) for verdict in verdicts
+    }
+
+
+@pytest.mark.timeout(300)
+def test_everything_that_was_emitted_is_counted(demonstration: dict[str, Any]) -> None:
+    truth = json.loads((demonstration["home"] / "demo" / "truth.json").read_text())
+    assert truth["finished"]
+    counted = sum(cell["counts"]["decisions"] for cell in demonstration["report"]["signals"])
+    assert counted == sum(cell["counts"]["decisions"] for cell in truth["cells"])
+
+
+@pytest.mark.timeout(300)
+def test_each_step_is_told(demonstration: dict[str, Any]) -> None:
+    told = demonstration["progress"]
+    for step in ("broker", "topics", "lake", "traffic", "worker", "running", "settled"):
+        assert f"] {step:<8} " in told
+
+
+def test_sigterm_stops_everything_in_time_and_leaves_no_process(tmp_path: Path) -> None:
+    with running(command(tmp_path, "--demo", "--page-port", "0")) as process:
+        lines = read_until(process, "] running")
+        assert any("open http://127.0.0.1:" in line for line in lines)
+        assert Settings(home=tmp_path).running()["lake_root"] == str(tmp_path / "demo" / "lake")
+        children = children_of(process.pid)
+        assert len(children) == 4
+        with watched([process.pid, *children]) as handles:
+            process.terminate()
+            assert all_end(handles, LONGEST_STOP_S)
+        assert process.wait() == 0
+    assert not (tmp_path / RUNNING_FILE).exists()
+
+
+def test_a_killed_parent_takes_everything_along_and_the_next_start_says_so(tmp_path: Path) -> None:
+    with running(command(tmp_path, "--headless")) as process:
+        read_until(process, "] running")
+        children = children_of(process.pid)
+        assert len(children) == 2
+        with watched(children) as handles:
+            process.kill()
+            assert all_end(handles, LONGEST_STOP_S)
+    assert (tmp_path / RUNNING_FILE).exists()
+    with running(command(tmp_path, "--headless", "--for", "0s")) as again:
+        said = "".join(read_until(again, "] running"))
+        assert f"process {process.pid} ended without tidying up" in said
+        assert again.wait(LONGEST_START_S) == 0
+
+
+def test_a_dead_worker_is_restarted_with_its_reason(tmp_path: Path) -> None:
+    with running(command(tmp_path, "--headless")) as process:
+        lines = read_until(process, "] running")
+        told = next(line for line in lines if "] worker" in line)
+        worker = int(told.split("process ")[1].split(",")[0])
+        os.kill(worker, signal.SIGKILL)
+        (said,) = read_until(process, "] restart")[-1:]
+        assert "worker ended with signal SIGKILL" in said
+        assert "restarting in 1 s" in said
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LONGEST_STOP_S) == 0
+
+
+def test_a_dead_broker_ends_the_run_with_the_reason(tmp_path: Path) -> None:
+    with running(command(tmp_path, "--headless")) as process:
+        lines = read_until(process, "] running")
+        told = next(line for line in lines if "] broker" in line)
+        os.kill(int(told.split("process ")[1].split(",")[0]), signal.SIGKILL)
+        (said,) = read_until(process, "Error:")[-1:]
+        assert "the embedded broker ended with signal SIGKILL" in said
+        assert process.wait(LONGEST_STOP_S) == 1
+
+
+def test_a_second_one_in_the_same_home_is_refused(tmp_path: Path) -> None:
+    with running(command(tmp_path, "--headless")) as first:
+        read_until(first, "] broker")
+        second = subprocess.run(
+            command(tmp_path, "--headless"), capture_output=True, text=True, env=clean_environment(), check=False
+        )
+        assert second.returncode == 1
+        assert f"`stagekeeper up` runs in {tmp_path} already" in second.stderr
+        first.terminate()
+        assert first.wait(LONGEST_STOP_S) == 0
+
+
+def test_a_taken_port_moves_and_says_so(tmp_path: Path) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        taken = holder.getsockname()[1]
+        options = ("--headless", "--kafka-port", str(taken), "--for", "0s")
+        with running(command(tmp_path, *options)) as process:
+            (said,) = read_until(process, "is taken")[-1:]
+            assert f"port {taken} is taken; using " in said
+            read_until(process, "] running")
+            assert process.wait(LONGEST_START_S) == 0
+
+
+def test_without_a_gate_file_it_says_so_and_goes_on(tmp_path: Path) -> None:
+    arguments = command(tmp_path / "home", "--headless", "--for", "0s", "--json")
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, env=clean_environment(), cwd=tmp_path, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "verdicts need one" in done.stderr
+    assert json.loads(done.stdout)["verdicts"] == []
+
+
+def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    address = "127.0.0.1:1"
+    with running(command(tmp_path, "--headless"), STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS=address) as process:
+        said = "".join(read_until(process, "Error:"))
+        assert f"no Kafka broker answers at {address}" in said
+        assert process.wait(LONGEST_STOP_S) == 1
+
+
+def test_a_named_gate_file_must_exist(tmp_path: Path) -> None:
+    with running(command(tmp_path, "--headless", "--gates", str(tmp_path / "none.yaml"))) as process:
+        assert "there is no gate file" in read_until(process, "Error:")[-1]
+        assert process.wait(LONGEST_STOP_S) == 2
