@@ -93,11 +93,15 @@ def _print(found: dict[str, Any]) -> None:
     click.echo(f"Run {found['run_id']} at {found['run_at']}: {'passed' if found['success'] else 'FAILED'}")
     for of_type in found["types"]:
         state = "passed" if of_type["success"] else "FAILED"
-        click.echo(f"  {state}  {of_type['event_type']}: {of_type['checked']} of {of_type['events']} events checked")
+        click.echo(f"  {state}  {of_type['event_type']}: {of_type['checked']} of {_events(of_type['events'])} checked")
         for failure in of_type["failed"]:
             click.echo(
-                f"    {failure['severity']}: {failure['meaning']}: {failure['unexpected']} events "
+                f"    {failure['severity']}: {failure['meaning']}: {_events(failure['unexpected'])} "
                 f"({failure['percent']:g} %), {failure['column']} {failure['expectation']}"
             )
             for each in failure["examples"]:
                 click.echo(f"      {each}")
+
+
+def _events(count: int) -> str:
+    return f"{count:,} event{'' if count == 1 else 's'}"

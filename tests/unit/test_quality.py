@@ -271,7 +271,7 @@ def test_the_command_tells_pass_fail_and_nothing_apart(lake: Lake) -> None:
     fill(lake, row(written(EXAMPLES[ActionExecuted]), ingested_at=datetime.now(UTC)))
     passed = _command(lake, "run", "--since", "1h")
     assert passed.exit_code == 0, passed.output
-    assert "1 of 1 events checked" in passed.output
+    assert "1 of 1 event checked" in passed.output
     bad = written(EXAMPLES[ActionExecuted]) | {"id": "slow"}
     bad["data"]["latency_ms"] = 4e6
     fill(lake, row(bad, ingested_at=datetime.now(UTC), offset=1))
@@ -281,7 +281,7 @@ def test_the_command_tells_pass_fail_and_nothing_apart(lake: Lake) -> None:
     assert shown.exit_code == 1
     assert json.loads(shown.output) == json.loads(failed.output)
     told = _command(lake, "show").output
-    assert "a latency is negative or above an hour: 1 events (50 %)" in told
+    assert "a latency is negative or above an hour: 1 event (50 %)" in told
     assert "4000000.0 (slow)" in told
 
 
