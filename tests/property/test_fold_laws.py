@@ -1,0 +1,113 @@
+"""Counting is a sum: however the events are shuffled, split and merged, the totals are the same."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analytics.counters import COUNTERS, HISTOGRAMS
+from analytics.evidence.histogram import bin_of
+from analytics.lake.schemas import COLUMNS, SIGNALS
+from streams.data.decode import UNKNOWN, Decoded
+from streams.data.kinds import COUNTERS_OF_KIND, Kind
+from streams.data.rollup import roll_up
+from streams.data.wire import CellEpoch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+MINUTE_US = 60_000_000
+CELLS = [
+    CellEpoch("production", "refunds", "issue_refund", "draft_write", "all", "a"),
+    CellEpoch("production", "refunds", "issue_refund", "draft_write", "all", "b"),
+    CellEpoch("production", "refunds", "issue_refund", "draft_write", "eu", "a"),
+    CellEpoch("staging", "search", "find", "observe_only", "all", "a"),
+]
+
+
+@st.composite
+def decoded(draw: st.DrawFn) -> Decoded:
+    kind = draw(st.sampled_from(Kind))
+    cell = None if kind is Kind.UNCOUNTED else draw(st.sampled_from(CELLS))
+    executed = kind in {Kind.SUCCEEDED, Kind.FAILED, Kind.TIMED_OUT}
+    amounts = st.just(UNKNOWN) | st.integers(0, 10**13)
+    return Decoded(
+        id="id",
+        type="type",
+        source="/s",
+        subject="s",
+        time_us=draw(st.integers(-(10**15), 10**16)),
+        kind=kind,
+        cell=cell,
+        decided_at_us=None if cell is None else draw(st.integers(-2, 2)) * MINUTE_US + draw(st.integers(0, MINUTE_US)),
+        risk_rank=draw(st.integers(-1, 6)),
+        latency_us=draw(amounts) if executed else UNKNOWN,
+        cost_microusd=draw(amounts) if executed else UNKNOWN,
+    )
+
+
+def totals(frames: Iterable[pl.DataFrame]) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Sum the increments the way a reader does."""
+    summed: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(
+        lambda: {
+            "risk": -1,
+            "last": None,
+            "counts": Counter[str](),
+            **{name: Counter[int]() for name in HISTOGRAMS},
+        }
+    )
+    for frame in frames:
+        for row in frame.iter_rows(named=True):
+            total = summed[(*(row[name] for name in CellEpoch._fields), row["bucket"])]
+            total["risk"] = max(total["risk"], -1 if row["risk_rank"] is None else row["risk_rank"])
+            last = row["last_event_at"]
+            total["last"] = last if total["last"] is None else max(total["last"], last)
+            total["counts"].update({name: row[name] for name in COUNTERS if row[name]})
+            for name in HISTOGRAMS:
+                pairs = zip(row[f"{name}_bins"], row[f"{name}_counts"], strict=True)
+                total[name].update(dict(pairs))
+    return dict(summed)
+
+
+def counted_one_by_one(events: Sequence[Decoded]) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """The same without a matrix or a sort."""
+    summed: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for event in events:
+        if event.cell is None or event.decided_at_us is None:
+            continue
+        key = (*event.cell, event.decided_at_us // MINUTE_US)
+        total = summed.setdefault(
+            key, {"risk": -1, "last": event.time_us, "counts": Counter[str](), "latency": Counter(), "cost": Counter()}
+        )
+        total["risk"] = max(total["risk"], event.risk_rank)
+        total["last"] = max(total["last"], event.time_us)
+        total["counts"].update(dict.fromkeys(COUNTERS_OF_KIND[event.kind], 1))
+        for name, micro in (("latency", event.latency_us), ("cost", event.cost_microusd)):
+            if micro != UNKNOWN:
+                total[name][int(bin_of(micro))] += 1
+        if event.cost_microusd > 0:
+            total["counts"]["cost_microusd"] += event.cost_microusd
+    return summed
+
+
+@settings(deadline=None)
+@given(st.lists(decoded(), max_size=40))
+def test_the_increments_are_what_counting_one_by_one_gives(events: list[Decoded]) -> None:
+    rolled = roll_up(events)
+    assert rolled.schema == COLUMNS[SIGNALS]
+    plain = rolled.with_columns(pl.col("bucket").cast(pl.Int64) // MINUTE_US, pl.col("last_event_at").cast(pl.Int64))
+    assert not plain.select(*CellEpoch._fields, "bucket").is_duplicated().any()
+    assert totals([plain]) == counted_one_by_one(events)
+
+
+@settings(deadline=None)
+@given(st.lists(decoded(), max_size=40), st.randoms(use_true_random=False), st.integers(1, 5))
+def test_shuffled_and_split_input_gives_the_same_totals(events: list[Decoded], random: Any, parts: int) -> None:
+    whole = totals([roll_up(events)])
+    shuffled = random.sample(events, len(events))
+    split = [shuffled[start::parts] for start in range(parts)]
+    assert totals(roll_up(part) for part in split) == whole
