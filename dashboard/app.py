@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import streamlit as st
 
 from dashboard.console import Console, selected
+from dashboard.gatefile import gate_file
 from dashboard.page import page
 from dashboard.panels import trouble
 from dashboard.places import Place
@@ -25,10 +27,11 @@ def reader(root: str) -> LakeReader:
 
 
 @st.fragment(run_every=REFRESH_S)
-def refreshing(console: Console, lake: str) -> None:
+def refreshing(console: Console, lake: str, gates: Path | None) -> None:
     """Everything on the page; runs again by itself."""
     try:
-        page(console, reader(lake), Place.of(selected()), datetime.now(UTC))
+        state = None if gates is None else gate_file(gates)
+        page(console, reader(lake), state, Place.of(selected()), datetime.now(UTC))
     except StagekeeperError as error:
         console.show(trouble(str(error)), place="upper", view="trouble")
 
@@ -37,10 +40,10 @@ def main(arguments: list[str]) -> None:
     """Set the page up and show it."""
     parser = argparse.ArgumentParser(prog="dashboard/app.py")
     parser.add_argument("--lake", default=".stagekeeper/lake", help="root of the Delta tables")
-    parser.add_argument("--gates", default=None, help="the gate file in force")
+    parser.add_argument("--gates", type=Path, default=None, help="the gate file in force")
     chosen = parser.parse_args(arguments)
     st.set_page_config(page_title="Stagekeeper", layout="wide", initial_sidebar_state="collapsed")
-    refreshing(Console(), chosen.lake)
+    refreshing(Console(), chosen.lake, chosen.gates)
 
 
 main(sys.argv[1:])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import altair as alt
 import numpy as np
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 _INK, _SOFT, _GRID, _LINE, _SECOND, _LIMIT = "#15202b", "#5a6774", "#e8ecf0", "#1d4f73", "#8fa6b8", "#b3380c"
 _FONT = '"Source Sans", system-ui, sans-serif'
 _HEIGHT = 140
+_ROWS = "rows"
 
 
 @dataclass(frozen=True)
@@ -63,48 +67,66 @@ def caption(panel: Panel, history: History, verdict: Verdict | None) -> str:
     return f"so far, and {words.every(history.width_min)}, {shown}"
 
 
-def chart(panel: Panel, history: History, verdict: Verdict | None) -> alt.LayerChart | None:
-    """One panel of a cell's history; None where nothing was measured."""
-    scale, suffix = (1.0, " ms") if panel.unit == "ms" else (100.0, "%")
-    (strong, strong_name), (faint, faint_name) = panel.strong, panel.faint
-    points = history.rows.select(
-        "bucket", pl.col(panel.trials).alias("n"), strong=pl.col(strong) * scale, faint=pl.col(faint) * scale
-    ).filter(pl.col("strong").is_not_null() | pl.col("faint").is_not_null())
-    if points.is_empty():
-        return None
+def drawing(panel: Panel, history: History, verdict: Verdict | None) -> dict[str, Any] | None:
+    """One panel of a cell's history as Vega-Lite with its data; None where nothing was measured."""
+    scale = 1.0 if panel.unit == "ms" else 100.0
     stated = None if verdict is None else verdict.limit_of(panel.signal)
     limit = None if stated is None else stated * scale
-    top = _top(points, limit)
-    axis = alt.Axis(tickCount=4, labelExpr=f"format(datum.value, ',') + '{suffix}'")
+    (strong, _), (faint, _) = panel.strong, panel.faint
+    rows = history.rows.select(
+        "bucket",
+        pl.col("bucket").dt.strftime("%Y-%m-%d %H:%M UTC").alias("at"),
+        pl.col(panel.trials).alias("n"),
+        strong=pl.col(strong) * scale,
+        faint=pl.col(faint) * scale,
+        limit=pl.lit(limit, dtype=pl.Float64),
+    ).filter(pl.col("strong").is_not_null() | pl.col("faint").is_not_null())
+    if rows.is_empty():
+        return None
+    spec = deepcopy(_spec(panel, _top(rows, limit), limited=limit is not None))
+    return {**spec, "datasets": {_ROWS: rows}}
+
+
+# Making a spec takes thirty times as long as showing it, and an unchanged lake asks for the same ones every time.
+@lru_cache(maxsize=256)
+def _spec(panel: Panel, top: float, *, limited: bool) -> dict[str, Any]:
+    suffix = " ms" if panel.unit == "ms" else "%"
     height = alt.Scale(domain=[0, top], nice=False, clamp=True)
-    x = alt.X("bucket:T", title=None, axis=alt.Axis(tickCount=4, labelOverlap=True, format="%H:%M"))
+    x = alt.X(
+        "bucket:T",
+        title=None,
+        scale=alt.Scale(type="utc"),
+        axis=alt.Axis(tickCount=4, labelOverlap=True, format="%H:%M"),
+    )
     tooltip = [
-        alt.Tooltip("bucket:T", title="from", format="%Y-%m-%d %H:%M"),
-        alt.Tooltip("strong:Q", title=f"{strong_name} ({suffix.strip()})", format=",.2f"),
-        alt.Tooltip("faint:Q", title=f"{faint_name} ({suffix.strip()})", format=",.2f"),
+        alt.Tooltip("at:N", title="from"),
+        alt.Tooltip("strong:Q", title=f"{panel.strong[1]} ({suffix.strip()})", format=",.2f"),
+        alt.Tooltip("faint:Q", title=f"{panel.faint[1]} ({suffix.strip()})", format=",.2f"),
         alt.Tooltip("n:Q", title=panel.trials, format=","),
     ]
-    base = alt.Chart(points).encode(x=x, tooltip=tooltip)
-    in_front = alt.Y("strong:Q", title=None, scale=height, axis=axis)
-    behind = alt.Y("faint:Q", title=None, scale=height, axis=axis)
-    layers: list[alt.Chart] = []
-    if panel.unit == "ms":
-        layers.append(base.mark_line(color=_SECOND, strokeWidth=1.5).encode(y=behind))
-    else:
-        # Points that lie higher than the axis stand at its top: one bad minute must not flatten the limit.
-        layers.append(base.mark_circle(color=_SECOND, size=14, opacity=0.85).encode(y=behind))
-    layers.append(base.mark_line(color=_LINE, strokeWidth=2).encode(y=in_front))
-    layers.append(
-        base.transform_window(last="rank()", sort=[alt.SortField("bucket", "descending")])
-        .transform_filter("datum.last == 1")
-        .mark_circle(color=_LINE, size=34, opacity=1)
-        .encode(y=in_front)
+
+    def y(column: str) -> alt.Y:
+        axis = alt.Axis(tickCount=4, labelExpr=f"format(datum.value, ',') + '{suffix}'")
+        return alt.Y(f"{column}:Q", title=None, scale=height, axis=axis)
+
+    base = alt.Chart().encode(x=x, tooltip=tooltip)
+    # Points that lie higher than the axis stand at its top: one bad minute must not flatten the limit.
+    behind = (
+        base.mark_line(color=_SECOND, strokeWidth=1.5)
+        if panel.unit == "ms"
+        else base.mark_circle(color=_SECOND, size=14, opacity=0.85)
     )
-    if limit is not None:
-        rule = alt.Chart(pl.DataFrame({"strong": [limit]}))
-        layers.append(rule.mark_rule(color=_LIMIT, strokeDash=[5, 3], strokeWidth=1.4).encode(y=in_front))
-    drawn: alt.LayerChart = (
-        alt.layer(*layers)
+    newest = base.transform_window(last="rank()", sort=[alt.SortField("bucket", "descending")])
+    layers: list[alt.Chart] = [
+        behind.encode(y=y("faint")),
+        base.mark_line(color=_LINE, strokeWidth=2).encode(y=y("strong")),
+        newest.transform_filter("datum.last == 1").mark_circle(color=_LINE, size=34, opacity=1).encode(y=y("strong")),
+    ]
+    if limited:
+        rule = alt.Chart().transform_aggregate(limit="max(limit)")
+        layers.append(rule.mark_rule(color=_LIMIT, strokeDash=[5, 3], strokeWidth=1.4).encode(y=y("limit")))
+    spec: dict[str, Any] = (
+        alt.layer(*layers, data=alt.NamedData(name=_ROWS))
         .properties(
             height=_HEIGHT,
             background="transparent",
@@ -117,13 +139,22 @@ def chart(panel: Panel, history: History, verdict: Verdict | None) -> alt.LayerC
             labelColor=_SOFT, labelFontSize=11, gridColor=_GRID, domainColor=_GRID, tickColor=_GRID, labelPadding=4
         )
         .configure_axisX(grid=False)
+        .to_dict()
     )
-    return drawn
+    return spec
 
 
-def _top(points: pl.DataFrame, limit: float | None) -> float:
+def _top(rows: pl.DataFrame, limit: float | None) -> float:
     """The upper end of the axis: room for the strong line and the limit, and for most of what lies behind."""
-    strong, faint = points["strong"].drop_nulls(), points["faint"].drop_nulls()
+    strong, faint = rows["strong"].drop_nulls(), rows["faint"].drop_nulls()
     usual = float(faint.quantile(0.9) or 0.0) if len(faint) else 0.0
     peak = float(np.max(strong.to_numpy())) if len(strong) else 0.0
-    return max(peak, usual, limit or 0.0) * 1.2 or 1.0
+    return _round_up(max(peak, usual, limit or 0.0) * 1.15) or 1.0
+
+
+def _round_up(value: float) -> float:
+    """To two digits: the axis stands still while the numbers move a little."""
+    if value <= 0:
+        return 0.0
+    step = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return round(math.ceil(value / step) * step, 12)

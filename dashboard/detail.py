@@ -8,7 +8,8 @@ from dashboard import words
 from dashboard.console import link
 from dashboard.marks import evidence_bar, interval, ladder, signal_state_label, state_label, symbol
 from dashboard.markup import Markup, tag
-from dashboard.prospects import prospects, trials_of
+from dashboard.prospects import prospects, sentence, trials_of
+from dashboard.recommendations import codes
 from producers.wire.stage import LADDER
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from dashboard.places import Place
     from producers.wire.receipt import Cell
 
+_MOST_REASONS = 3
 _TOWARDS = {
     "PROMOTE": "To promote",
     "ROLL_BACK": "To roll back",
@@ -26,12 +28,29 @@ _TOWARDS = {
 }
 
 
-def headline(cell: Cell, signals: CellSignals | None, verdict: Verdict | None, place: Place, now: datetime) -> Markup:
-    """The upper half: which cell, its verdict, and what would change it."""
+def headline(
+    cell: Cell,
+    signals: CellSignals | None,
+    verdict: Verdict | None,
+    *,
+    place: Place,
+    gates_sha256: str | None,
+    now: datetime,
+) -> Markup:
+    """The upper half: which cell, its verdict, and what would change it.
+
+    Args:
+        cell: The cell.
+        signals: What was counted; None where nothing was.
+        verdict: The latest verdict; None where there is none.
+        place: Where on the page this is.
+        gates_sha256: Digest of the gate file in force; None where it is not known.
+        now: The moment that ages are told from.
+    """
     return tag(
         "main",
         _title(cell, signals, verdict, place),
-        _absent(signals) if verdict is None else _verdict(verdict, now),
+        _absent(signals) if verdict is None else _verdict(verdict, gates_sha256, now),
         class_="sk-detail",
     )
 
@@ -79,11 +98,12 @@ def _absent(signals: CellSignals | None) -> Markup:
     return tag("section", tag("p", said, class_="sk-why"), class_="sk-verdict sk-verdict-NONE")
 
 
-def _verdict(verdict: Verdict, now: datetime) -> Markup:
+def _verdict(verdict: Verdict, gates_sha256: str | None, now: datetime) -> Markup:
     exposure = verdict.exposure
+    changed = "" if gates_sha256 in {None, verdict.gate_sha256} else ", changed since"
     facts: list[tuple[str, str, str | None]] = [
         ("Gate", verdict.gate or words.UNKNOWN, None),
-        ("Gate file", (verdict.gate_sha256 or words.UNKNOWN)[:12], verdict.gate_sha256),
+        ("Gate file", f"{(verdict.gate_sha256 or words.UNKNOWN)[:12]}{changed}", verdict.gate_sha256),
         ("Verdict", verdict.verdict_id[:12], verdict.verdict_id),
         ("Lake version", words.count(verdict.lake_version), None),
         ("Evidence to", words.clock(verdict.watermark), words.moment(verdict.watermark)),
@@ -96,16 +116,8 @@ def _verdict(verdict: Verdict, now: datetime) -> Markup:
         tag(
             "div",
             tag("p", state_label(verdict.verdict), _to(verdict), class_="sk-verdict-word"),
-            tag("p", words.because(verdict.summary), class_="sk-why"),
-            tag(
-                "ul",
-                [
-                    tag("li", tag("code", reason.code), " ", reason.message)
-                    for reason in verdict.reasons
-                    if len(verdict.reasons) > 1 or reason.message not in verdict.summary
-                ],
-                class_="sk-reasons",
-            ),
+            tag("p", sentence(verdict), class_="sk-why"),
+            _reasons(verdict),
             tag(
                 "dl",
                 [tag("div", tag("dt", name), tag("dd", value, title=full)) for name, value, full in facts],
@@ -116,6 +128,21 @@ def _verdict(verdict: Verdict, now: datetime) -> Markup:
         _change(verdict),
         class_=f"sk-verdict sk-verdict-{verdict.verdict}",
     )
+
+
+def _reasons(verdict: Verdict) -> Markup | None:
+    """The reasons one by one, unless the sentence above says all of it; many of them fold away."""
+    if len(verdict.reasons) == 1 and verdict.reasons[0].message in verdict.summary:
+        return None
+    rows = tag(
+        "ul",
+        [tag("li", tag("code", reason.code), " ", reason.message) for reason in verdict.reasons],
+        class_="sk-reasons",
+    )
+    if len(verdict.reasons) <= _MOST_REASONS:
+        return rows
+    summary = tag("summary", f"{len(verdict.reasons)} reasons: ", tag("code", codes(verdict)))
+    return tag("details", summary, rows, class_="sk-reasons")
 
 
 def _to(verdict: Verdict) -> Markup | None:

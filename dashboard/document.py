@@ -115,6 +115,7 @@ class Verdict(_OfCell):
     watermark: datetime | None = None
     judged_at: datetime
     exposure: Exposure | None = None
+    latched_by: str | None = None
 
     def limit_of(self, signal: str) -> float | None:
         """The limit in force for a signal, in the signal's unit; None where the gate sets none."""

@@ -94,12 +94,16 @@ def _head(stages: Iterable[str], used: set[str]) -> Markup:
 
 def _action(action: Action, row: dict[str, list[CellSignals]], *, show_environment: bool) -> Markup:
     risks = sorted({signals.risk_class for found in row.values() for signals in found if signals.risk_class})
-    notes = [risk.replace("_", " ") for risk in risks]
     return tag(
         "th",
-        tag("span", action.workflow, class_="sk-workflow"),
+        tag(
+            "span",
+            f"{action.environment} \u00b7 " if show_environment else None,
+            action.workflow,
+            class_="sk-workflow",
+        ),
         tag("span", action.tool, class_="sk-tool"),
-        tag("span", " · ".join([action.environment, *notes] if show_environment else notes), class_="sk-risk"),
+        tag("span", ", ".join(risk.replace("_", " ") for risk in risks), class_="sk-risk"),
         scope="row",
         role="rowheader",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from dashboard.console import Console
+    from dashboard.gatefile import GateFileState
+    from dashboard.markup import Markup
     from dashboard.places import Place
     from dashboard.queries import LakeReader, Snapshot
+    from producers.wire.receipt import Cell
 
 _BEGIN = [
     ("See it work, with simulated agents:", "stagekeeper up --demo"),
@@ -28,7 +32,22 @@ _BEGIN = [
 ]
 
 
-def page(console: Console, reader: LakeReader, place: Place, now: datetime) -> None:
+@dataclass(frozen=True)
+class _View:
+    """What every view is made from."""
+
+    snapshot: Snapshot
+    gates: GateFileState | None
+    place: Place
+    now: datetime
+
+    def head(self) -> Markup:
+        fault = None if self.gates is None else self.gates.fault
+        notice = None if fault is None else tag("p", tag("b", "Gate file: "), fault, class_="sk-notice", role="alert")
+        return join([header(self.snapshot, self.place, self.now), notice])
+
+
+def page(console: Console, reader: LakeReader, gates: GateFileState | None, place: Place, now: datetime) -> None:
     """Show one place as the lake is now.
 
     Raises:
@@ -45,15 +64,18 @@ def page(console: Console, reader: LakeReader, place: Place, now: datetime) -> N
             place="upper",
             view="no lake",
         )
-    elif place.cell is not None:
-        _detail(console, reader, snapshot, place, now)
+        return
+    view = _View(snapshot, gates, place, now)
+    report = snapshot.report
+    if place.cell is not None:
+        _detail(console, reader, view, place.cell)
     elif place.panel == "rejects":
-        body = rejects_panel(snapshot.report.rejects, place, now)
-        console.show(join([header(snapshot, place, now), body]), place="upper", view="rejects", leads=True)
+        body = rejects_panel(report.rejects, place, now)
+        console.show(join([view.head(), body]), place="upper", view="rejects", leads=True)
     elif place.panel == "quality":
         body = quality_panel(snapshot.quality, place, now)
-        console.show(join([header(snapshot, place, now), body]), place="upper", view="quality", leads=True)
-    elif not snapshot.report.signals and not snapshot.report.rejects.total:
+        console.show(join([view.head(), body]), place="upper", view="quality", leads=True)
+    elif not report.signals and not report.verdicts and not report.rejects.total:
         console.show(
             nothing_yet(
                 "No decisions yet",
@@ -71,31 +93,31 @@ def page(console: Console, reader: LakeReader, place: Place, now: datetime) -> N
         board = tag(
             "main",
             tag("section", matrix(snapshot, place), class_="sk-board", aria_label="Actions by stage"),
-            recommendations(snapshot.report, place, now),
+            recommendations(report, place, now),
             class_="sk-overview",
         )
-        console.show(join([header(snapshot, place, now), board]), place="upper", view="overview", leads=True)
+        console.show(join([view.head(), board]), place="upper", view="overview", leads=True)
 
 
-def _detail(console: Console, reader: LakeReader, snapshot: Snapshot, place: Place, now: datetime) -> None:
-    cell = place.cell
-    if cell is None:
-        return
-    signals = next((row for row in snapshot.report.signals if row.cell == cell), None)
-    verdict = snapshot.report.latest_verdicts().get(cell)
-    upper = join([header(snapshot, place, now), headline(cell, signals, verdict, place, now)])
-    console.show(upper, place="upper", view=place.address, leads=True)
+def _detail(console: Console, reader: LakeReader, view: _View, cell: Cell) -> None:
+    signals = next((row for row in view.snapshot.report.signals if row.cell == cell), None)
+    verdict = view.snapshot.report.latest_verdicts().get(cell)
+    in_force = None if view.gates is None else view.gates.sha256
+    body = headline(cell, signals, verdict, place=view.place, gates_sha256=in_force, now=view.now)
+    console.show(join([view.head(), body]), place="upper", view=view.place.address, leads=True)
     history = reader.history(cell, None if verdict is None else verdict.epoch)
     if history is not None and not history.rows.is_empty():
         for panel, column in zip(charts.PANELS, st.columns(len(charts.PANELS), gap="small"), strict=True):
-            drawn = charts.chart(panel, history, verdict)
+            drawn = charts.drawing(panel, history, verdict)
             with column:
                 note = charts.caption(panel, history, verdict)
                 st.html(tag("div", tag("h3", panel.title), tag("p", note), class_="sk-chart-head"))
                 if drawn is None:
                     st.html(tag("p", "Nothing measured yet.", class_="sk-chart-none"))
                 else:
-                    st.altair_chart(drawn, theme=None, key=f"chart-{panel.signal}", alt=f"{panel.title}, {note}")
+                    st.vega_lite_chart(
+                        spec=drawn, theme=None, key=f"chart-{panel.signal}", alt=f"{panel.title}: {note}"
+                    )
     table = evidence_table(verdict)
     if table is not None:
-        console.show(table, place="lower", view=place.address)
+        console.show(table, place="lower", view=view.place.address)

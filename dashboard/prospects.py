@@ -90,6 +90,27 @@ def _to_roll_back(verdict: Verdict) -> list[Prospect]:
     return [Prospect("ROLL_BACK", text) for text in found]
 
 
+def sentence(verdict: Verdict) -> str:
+    """Why the verdict is what it is, with its numbers.
+
+    One that stands since an earlier look names that look; the numbers of today are those of the signal nearest to its
+    limit.
+    """
+    if {reason.code for reason in verdict.reasons} != {"latched"}:
+        return words.because(verdict.summary)
+    judged = [part for part in verdict.signals if part.limit and part.upper is not None and part.lower is not None]
+    nearest = max(judged, key=lambda part: (part.upper or 0.0) / (part.limit or 1.0), default=None)
+    since = f"Stands since verdict {(verdict.latched_by or '')[:12]} of this epoch."
+    if nearest is None:
+        return since
+    value, limit = words.quantity(nearest.value, nearest.unit), words.quantity(nearest.limit, nearest.unit)
+    which, bound = ("lower", nearest.lower) if verdict.verdict == "ROLL_BACK" else ("upper", nearest.upper)
+    return (
+        f"{words.signal_name(nearest.signal)} {value} ({words.count(nearest.failures)} of "
+        f"{words.count(nearest.trials)}), limit {limit}, {which} bound {words.quantity(bound, nearest.unit)}. {since}"
+    )
+
+
 def failures_to_harm(evidence: SignalEvidence) -> int | None:
     """Failures in a row after which a guardrail would call a rollback; None where it cannot, already did, or is far."""
     threshold = _compared_with(evidence)

@@ -10,6 +10,7 @@ from dashboard.console import link
 from dashboard.document import URGENCY
 from dashboard.marks import state_label
 from dashboard.markup import Markup, tag
+from dashboard.prospects import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,7 +65,7 @@ def card(verdict: Verdict, place: Place, now: datetime) -> Markup:
         ),
         tag("span", tag("b", verdict.tool), " ", tag("span", verdict.workflow, class_="sk-dim"), class_="sk-rec-what"),
         tag("span", move(verdict), class_="sk-rec-move"),
-        tag("span", words.because(verdict.summary), class_="sk-rec-why"),
+        tag("span", sentence(verdict), class_="sk-rec-why"),
         tag(
             "span",
             tag("span", codes(verdict)),

@@ -67,7 +67,7 @@ def percent(ratio: float | None) -> str:
         return UNKNOWN
     value = ratio * 100
     digits = 0 if value >= 100 or value == 0 else 1 if value >= 10 else 2 if value < 1 else 1
-    return f"{value:.{digits}f}%"
+    return f"{value:.{digits}f}\u202f%"
 
 
 def count(number: int | None) -> str:
