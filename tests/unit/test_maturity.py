@@ -53,7 +53,7 @@ def test_misuse_is_refused() -> None:
     with pytest.raises(EvidenceError, match="negative"):
         mature(MINUTES, watermark=NOON, window=-HOUR)
     with pytest.raises(EvidenceError, match="datetime64"):
-        mature(np.array([0, 1]), watermark=NOON, window=HOUR)  # type: ignore[arg-type]
+        mature(np.array([0, 1]), watermark=NOON, window=HOUR)
     with pytest.raises(EvidenceError, match="none of them missing"):
         mature(np.array(["NaT"], "datetime64[us]"), watermark=NOON, window=HOUR)
     with pytest.raises(EvidenceError, match="9 of 1"):

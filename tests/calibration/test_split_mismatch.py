@@ -1,0 +1,46 @@
+"""The split of traffic, checked after every assignment: exact figures by dynamic programme."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from dynamic import critical_failures, crossing_curve, median_look
+
+from analytics.evidence.sequential import crosses
+from analytics.evidence.split import ALPHA, log_mismatch
+
+if TYPE_CHECKING:
+    from dynamic import BoolArray, FloatArray, IntArray, Side
+
+SHARE = 0.1
+
+
+def curve(rate: float, side: Side, looks: int) -> FloatArray:
+    """The chance of having found too many (or too few) in the arm of a tenth, by each assignment."""
+
+    def stops(assigned: IntArray, total: IntArray) -> BoolArray:
+        found = crosses(log_mismatch(np.stack([assigned, total - assigned], axis=-1), [SHARE, 1 - SHARE]), ALPHA)
+        return np.asarray(found & ((assigned > SHARE * total) == (side == "many")))
+
+    return crossing_curve(critical_failures(stops, looks, side=side), rate, side=side)
+
+
+@pytest.mark.slow
+def test_a_split_as_declared_is_hardly_ever_called_a_mismatch() -> None:
+    either = curve(SHARE, "many", 10_000)[-1] + curve(SHARE, "few", 10_000)[-1]
+    assert 0 < either <= ALPHA
+
+
+@pytest.mark.slow
+def test_eleven_percent_instead_of_ten_are_found_after_some_fifteen_thousand() -> None:
+    found = curve(0.11, "many", 17_500)
+    median = median_look(found)
+    assert 15_000 <= median <= 17_000
+    assert 0.40 < found[15_000 - 1] < 0.5
+
+
+@pytest.mark.slow
+def test_fifteen_percent_instead_of_ten_are_found_within_a_thousand() -> None:
+    assert median_look(curve(0.15, "many", 2_000)) < 1_000
