@@ -106,7 +106,10 @@ def check(
         )
     except StagekeeperError as error:
         answer = refusal("error", str(error), to_stage)
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        # Whatever breaks, even a panic inside a library, which is no Exception: a gate that was asked answers no.
         logger.debug("the gate could not be asked", exc_info=True)
         answer = refusal("error", f"{type(error).__name__}: {error}", to_stage)
     click.echo(json.dumps(answer.document(), indent=2, ensure_ascii=False) if as_json else _in_words(answer))

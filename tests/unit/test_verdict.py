@@ -63,9 +63,9 @@ def test_a_hold_says_when_the_present_rate_never_decides() -> None:
 def test_harm_is_said_with_its_numbers() -> None:
     gates = gate_file("signal: undo, role: guardrail, limit: 0.02")
     found = verdict_on(gates, a_row(**executions(291), undone=12, undo_failed=2, not_undoable=2))
-    assert said(found) == "undo 5.5 % (16 of 291), limit 2 %, lower bound 2.3 %: roll back"
+    assert said(found) == "undo 5.5 % (16 of 291), limit 2 %, lower bound 2.38 %: roll back"
     assert found.document()["summary"] == (
-        "Roll back to search_only: undo 5.5 % (16 of 291), limit 2 %, lower bound 2.3 %."
+        "Roll back to search_only: undo 5.5 % (16 of 291), limit 2 %, lower bound 2.38 %."
     )
 
 
