@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Final, Self
-
-from confluent_kafka import Consumer, TopicPartition
 
 from analytics.lake.schemas import EVENTS, SIGNALS
 from analytics.lake.tables import SourcePartition
 from producers.wire.topics import SOURCE_TOPICS
+from streams.ends import LogEnds
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from analytics.lake.tables import Lake
 
 _TABLES: Final = (EVENTS, SIGNALS)
-_TIMEOUT_S = 10.0
 
 
 class Backlog:
@@ -30,37 +27,44 @@ class Backlog:
 
     def __init__(self, bootstrap_servers: str, log_id: str) -> None:
         self._log_id = log_id
-        # Only asks for offsets: it joins no group and commits nothing.
-        self._client = Consumer(
-            {"bootstrap.servers": bootstrap_servers, "group.id": "stagekeeper-backlog", "enable.auto.commit": False},
-            logger=logging.getLogger(__name__),
-        )
+        self._looked: dict[SourcePartition, int] | None = None
+        self._log = LogEnds(bootstrap_servers, log_id)
 
     def records_left(self, lake: Lake) -> int:
         """How many records are in the source topics and not yet covered by the lake.
 
         Raises:
+            BrokerError: The broker lacks a topic or its last records.
+            confluent_kafka.KafkaException: The broker does not answer.
+        """
+        return self._left(self._ends(), lake)
+
+    def caught_up(self, lake: Lake) -> bool:
+        """Whether the lake covers what the broker held when this was last asked (the first time: holds now).
+
+        While records keep coming the newest of them are always under way, so `records_left` hardly ever says 0;
+        what counts is that everything older than one look has arrived.
+
+        Raises:
+            BrokerError: The broker lacks a topic or its last records.
             confluent_kafka.KafkaException: The broker does not answer.
         """
         ends = self._ends()
+        earlier, self._looked = ends if self._looked is None else self._looked, ends
+        return self._left(earlier, lake) == 0
+
+    @staticmethod
+    def _left(ends: dict[SourcePartition, int], lake: Lake) -> int:
         stored = [lake.stored_offsets(table, ends) for table in _TABLES]
         reached = {partition: min(offsets.get(partition, -1) for offsets in stored) for partition in ends}
         return sum(max(0, end - 1 - reached[partition]) for partition, end in ends.items())
 
     def _ends(self) -> dict[SourcePartition, int]:
-        """The offset that each partition's next record will get."""
-        topics = self._client.list_topics(timeout=_TIMEOUT_S).topics
-        ends = {}
-        for topic in SOURCE_TOPICS:
-            for number in topics[topic.name].partitions:
-                first, end = self._client.get_watermark_offsets(TopicPartition(topic.name, number), timeout=_TIMEOUT_S)
-                if end > first:  # an emptied partition leaves nothing to wait for
-                    ends[SourcePartition(self._log_id, topic.name, number)] = end
-        return ends
+        return {SourcePartition(self._log_id, *place): end for place, end in self._log.ends(SOURCE_TOPICS).items()}
 
     def close(self) -> None:
         """Let go of the connection."""
-        self._client.close()
+        self._log.close()
 
     def __enter__(self) -> Self:
         return self

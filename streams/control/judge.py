@@ -97,7 +97,7 @@ class Bench:
         What could not be published stays in the ledger and is published with the next success.
         """
         try:
-            self._unpublished += self._judge.tick(self._now(), caught_up=self._backlog.records_left(self._lake) == 0)
+            self._unpublished += self._judge.tick(self._now(), caught_up=self._backlog.caught_up(self._lake))
             published = self._publish(self._unpublished)
         except StagekeeperError as error:
             return Sitting(0, str(error), self._interval_s)

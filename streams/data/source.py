@@ -7,6 +7,7 @@ offset is committed to Kafka.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
@@ -213,6 +214,10 @@ class Source:
         bounds = {}
         for each in assigned:
             low, end = consumer.get_watermark_offsets(each, timeout=_ANSWER_S)
+            if log_id.startswith(EMBEDDED_PREFIX):
+                # It answers with the start of its last batch, plus one. Its log can be neither cut nor exchanged
+                # without a new id, so there is nothing to compare the end with.
+                end = sys.maxsize
             bounds[SourcePartition(log_id, each.topic, each.partition)] = (low, end)
         resumed = resume(self._lake, bounds)
         self._next = {partition: each.start for partition, each in resumed.items()}

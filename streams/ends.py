@@ -1,0 +1,95 @@
+"""Where each partition of a log ends."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from streams.broker import EMBEDDED_PREFIX, BrokerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from producers.wire.topics import Topic
+
+_ANSWER_S: Final = 10.0
+_BATCH_RECORDS: Final = 10_000
+_BATCH_S: Final = 0.02
+
+
+class Place(NamedTuple):
+    """A partition of a topic."""
+
+    topic: str
+    partition: int
+
+
+class LogEnds:
+    """Asks a broker for the ends of partitions. Joins no group and commits nothing. One thread at a time may use it.
+
+    The embedded broker answers with the first offset of the last batch, plus one, instead of the end. There the last
+    batch is read to find out. While the answer stays the same there was no new batch, so each is read once.
+
+    Args:
+        bootstrap_servers: The broker.
+        log_id: Its cluster id.
+    """
+
+    def __init__(self, bootstrap_servers: str, log_id: str) -> None:
+        self._embedded = log_id.startswith(EMBEDDED_PREFIX)
+        self._found: dict[Place, tuple[int, int]] = {}
+        self._client = Consumer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "group.id": "stagekeeper-ends",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,
+            },
+            logger=logging.getLogger(__name__),
+        )
+
+    def ends(self, topics: Iterable[Topic]) -> dict[Place, int]:
+        """The offset that each partition's next record will get; partitions that hold nothing are left out.
+
+        Raises:
+            BrokerError: A topic does not exist, or the embedded broker does not hand out its last records.
+            confluent_kafka.KafkaException: The broker does not answer.
+        """
+        known = self._client.list_topics(timeout=_ANSWER_S).topics
+        answers: dict[Place, int] = {}
+        for topic in topics:
+            if topic.name not in known:
+                raise BrokerError(f"the topic {topic.name} does not exist. `stagekeeper up` and the worker create it.")
+            for partition in known[topic.name].partitions:
+                place = TopicPartition(topic.name, partition)
+                first, end = self._client.get_watermark_offsets(place, timeout=_ANSWER_S)
+                if end > first:
+                    answers[Place(topic.name, partition)] = end
+        return self._true_ends(answers) if self._embedded else answers
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
+
+    def _true_ends(self, answers: dict[Place, int]) -> dict[Place, int]:
+        """The ends behind the embedded broker's answers."""
+        asked = {place: end for place, end in answers.items() if self._found.get(place, (-1, -1))[0] != end}
+        waiting = set(asked)
+        if waiting:
+            self._client.assign([TopicPartition(*place, end - 1) for place, end in asked.items()])
+        deadline_s = time.monotonic() + _ANSWER_S
+        while waiting:
+            if time.monotonic() > deadline_s:
+                raise BrokerError(f"the embedded broker did not hand out its last records in {_ANSWER_S:.0f} s.")
+            for message in self._client.consume(_BATCH_RECORDS, _BATCH_S):
+                error, place = message.error(), Place(str(message.topic()), message.partition() or 0)
+                if error is not None and error.code() == KafkaError._PARTITION_EOF and place in waiting:  # noqa: SLF001
+                    waiting.discard(place)
+                    self._found[place] = (asked[place], message.offset() or 0)
+        if asked:
+            self._client.unassign()
+        return {place: self._found[place][1] for place in answers}
