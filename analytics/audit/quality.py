@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import uuid
 import warnings
 from dataclasses import asdict, dataclass
@@ -280,7 +281,10 @@ def _failure(check: Check, judged: ExpectationValidationResult, frame: pd.DataFr
         severity=check.severity,
         unexpected=int(result["unexpected_count"]),
         percent=round(float(result["unexpected_percent"]), 2),
-        examples=tuple(
-            f"{'nothing' if value is None else value} ({frame['event_id'].iloc[at]})" for value, at in found
-        ),
+        examples=tuple(f"{_shown(value)} ({frame['event_id'].iloc[at]})" for value, at in found),
     )
+
+
+def _shown(value: object) -> str:
+    missing = value is None or (isinstance(value, float) and math.isnan(value))
+    return "nothing" if missing else str(value)

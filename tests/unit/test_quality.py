@@ -208,7 +208,8 @@ def test_warnings_alone_do_not_fail_a_run(lake: Lake) -> None:
     fill(lake, row(quiet))
     run = run_quality(lake, now=NOW, window=HOUR)
     assert run.success
-    assert [failure.severity for found in run.types for failure in found.failed] == ["warning"]
+    (failure,) = [failure for found in run.types for failure in found.failed]
+    assert (failure.severity, failure.examples) == ("warning", ("nothing (02-executed)",))
 
 
 def test_an_empty_window_says_so_and_keeps_nothing(lake: Lake) -> None:
