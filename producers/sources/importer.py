@@ -60,6 +60,19 @@ class Imported:
     events: int = 0
 
 
+def require_usable(transcript: Transcript, catalog: Catalog, *, reward_field: str | None, skip_unknown: bool) -> None:
+    """Make sure, before anything is emitted, that a transcript can be imported with a catalog.
+
+    Raises:
+        UnknownToolsError: The catalog lacks tools, and they may not be left out.
+        TranscriptError: No conversation has the reward.
+    """
+    if not skip_unknown:
+        catalog.require(transcript.tools)
+    if reward_field is not None:
+        transcript.require_reward(reward_field)
+
+
 class TranscriptImport:
     """Imports one transcript, conversation by conversation.
 
@@ -74,8 +87,8 @@ class TranscriptImport:
         now: The clock.
 
     Raises:
-        UnknownToolsError: The catalog lacks tools.
-        TranscriptError: No conversation has the reward.
+        UnknownToolsError: As in `require_usable`.
+        TranscriptError: As in `require_usable`.
     """
 
     def __init__(
@@ -89,10 +102,7 @@ class TranscriptImport:
         now: Callable[[], datetime],
         skip_unknown: bool = False,
     ) -> None:
-        if not skip_unknown:
-            catalog.require(transcript.tools)
-        if reward_field is not None:
-            transcript.require_reward(reward_field)
+        require_usable(transcript, catalog, reward_field=reward_field, skip_unknown=skip_unknown)
         self._transcript, self._catalog, self._emitter, self._reward_field = transcript, catalog, emitter, reward_field
         self._ids = _CallIds()
         self._recorder = Recorder(

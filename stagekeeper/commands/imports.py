@@ -12,7 +12,7 @@ import click
 from producers.delivery.emitter import KafkaEmitter
 from producers.delivery.recorder import system_clock
 from producers.sources.catalog import Catalog
-from producers.sources.importer import Imported, ToolCount, TranscriptImport
+from producers.sources.importer import Imported, ToolCount, TranscriptImport, require_usable
 from producers.sources.transcript import Transcript, read_transcript
 from stagekeeper.settings import Settings
 from streams.broker import ensure_topics
@@ -55,6 +55,7 @@ def transcript(*, file: Path, catalog_file: Path, reward_field: str | None, skip
     Exit codes: 0 imported, 1 not everything reached the broker, 2 the file or the catalog cannot be used.
     """
     recorded, catalog = read_transcript(file), Catalog.load(catalog_file)
+    require_usable(recorded, catalog, reward_field=reward_field, skip_unknown=skip_unknown)
     settings = Settings.load()
     bootstrap_servers = settings.require_kafka()
     ensure_topics(bootstrap_servers)

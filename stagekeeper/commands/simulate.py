@@ -82,7 +82,7 @@ def command(
         _list(as_json=as_json)
         return
     chosen = scenario(name)
-    plan = _plan(rate=rate, events=events, backfill=backfill, backfill_events=backfill_events)
+    plan = plan_of(rate=rate, events=events, backfill=backfill, backfill_events=backfill_events)
     settings = Settings.load()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -135,7 +135,12 @@ class _Observer:
         return document
 
 
-def _plan(*, rate: float | None, events: int | None, backfill: timedelta | None, backfill_events: int | None) -> Plan:
+def plan_of(*, rate: float | None, events: int | None, backfill: timedelta | None, backfill_events: int | None) -> Plan:
+    """Turn the options into a plan: finite and past with a number of events, else live.
+
+    Raises:
+        UsageError: The options contradict each other.
+    """
     if events is not None:
         if backfill_events is not None:
             raise UsageError("--backfill-events belongs to a live run; a run with --events lies in the past entirely.")

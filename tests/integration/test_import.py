@@ -2,101 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import sys
-import threading
-import time
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from click.testing import CliRunner
+from pipeline import Pipeline, running_pipeline
 from recorded import CALLS, EXAMPLES, FILE, needs_recorded_calls
 
-from analytics.lake.tables import Lake, SourcePartition
-from producers.wire.topics import DECISIONS, OUTCOMES, TOPICS
-from stagekeeper.commands import cli
-from streams.children import Child
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
     from streams.broker import EmbeddedBroker
 
 pytestmark = pytest.mark.integration
 
-_ENOUGH_S = 90.0
-"""Far more than anything here takes; only a failure waits so long."""
-
-_PARTITIONS = [
-    (topic.name, number)
-    for topic in TOPICS
-    if topic.name in {DECISIONS, OUTCOMES}
-    for number in range(topic.partitions)
-]
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """A broker and a worker with a lake of their own."""
-
-    broker: EmbeddedBroker
-    worker: Child
-    lake_root: str
-    environment: dict[str, str]
-
-    def run(self, *arguments: str) -> dict[str, Any]:
-        """Run a command that prints JSON."""
-        result = CliRunner().invoke(cli, arguments, env=self.environment, catch_exceptions=False)
-        assert result.exit_code == 0, result.output
-        answer: dict[str, Any] = json.loads(result.stdout)
-        return answer
-
-    def await_that(self, what: str, holds: Callable[[], bool]) -> None:
-        """Return as soon as something holds; fail when the worker ends or when it takes far too long."""
-        deadline, pause = time.monotonic() + _ENOUGH_S, threading.Event()
-        while not holds():
-            assert self.worker.running, self.worker.reason()
-            assert time.monotonic() < deadline, f"it never came true that {what}"
-            pause.wait(0.2)
-
-    def stored(self) -> int:
-        """Records of decisions and outcomes that the lake covers."""
-        lake = Lake.existing(self.lake_root)
-        if lake is None:
-            return 0
-        partitions = [SourcePartition(self.broker.cluster_id, *partition) for partition in _PARTITIONS]
-        return sum(offset + 1 for offset in lake.stored_offsets("signals", partitions).values())
-
-    def verdicts(self) -> dict[str, dict[str, Any]]:
-        """The latest verdicts by tool."""
-        return {verdict["tool"]: verdict for verdict in self.run("verdicts", "--json")["verdicts"]}
-
 
 @pytest.fixture
 def pipeline(own_broker: EmbeddedBroker, lake_root: str, tmp_path: Path) -> Iterator[Pipeline]:
-    environment = {
-        "STAGEKEEPER_HOME": str(tmp_path / "home"),
-        "STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS": own_broker.address,
-        "STAGEKEEPER_LAKE_ROOT": lake_root,
-        "STAGEKEEPER_GATE_FILE": str(EXAMPLES / "gates-airline.yaml"),
-        "STAGEKEEPER_RECEIPT_KEY": "a receipt key for tests",
-    }
-    ready = tmp_path / "ready"
-    program = shutil.which("stagekeeper", path=os.fspath(Path(sys.executable).parent))
-    assert program is not None
-    worker = Child.start(
-        "worker", [program, "worker", "--ready-file", str(ready)], log=tmp_path / "worker.log", environment=environment
-    )
-    made = Pipeline(own_broker, worker, lake_root, environment)
-    try:
-        made.await_that("the worker is ready", ready.exists)
+    gates = EXAMPLES / "gates-airline.yaml"
+    with running_pipeline(own_broker, lake_root=lake_root, home=tmp_path / "home", gates=gates) as made:
         yield made
-    finally:
-        worker.stop(10.0)
 
 
 def test_the_example_reaches_the_lake_and_a_second_import_changes_nothing(pipeline: Pipeline) -> None:
