@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Self
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Self
 
 import polars as pl
 
 from analytics.lake.schemas import EVENTS, REJECTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
 from analytics.report import Report, build_report
-from analytics.verdicts.ledger import latest_verdicts
+from analytics.verdicts.ledger import latest_verdicts, newest_watermark
 from streams.backlog import Backlog
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
+
+_WATERMARK_BEHIND_S: Final = 90.0
+"""How far (seconds of event time) a quiet cell's verdict may rightly trail the newest event."""
 
 
 class Standing:
@@ -25,9 +30,19 @@ class Standing:
         bootstrap_servers: The broker.
         log_id: Its cluster id.
         judged: Whether verdicts are to be expected (there is a gate file).
+        now: The clock.
     """
 
-    def __init__(self, lake_root: str, bootstrap_servers: str, log_id: str, *, judged: bool) -> None:
+    def __init__(
+        self,
+        lake_root: str,
+        bootstrap_servers: str,
+        log_id: str,
+        *,
+        judged: bool,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._now = now
         self._lake = Lake.open(lake_root)
         self._backlog = Backlog(bootstrap_servers, log_id)
         self._judged = judged
@@ -45,6 +60,8 @@ class Standing:
             return f"{left:,} records are not in the lake yet"
         if self._judged and (unjudged := self._unjudged()):
             return f"{unjudged:,} increments are not judged yet"
+        if self._judged and (behind_s := self._behind_s()) > _WATERMARK_BEHIND_S:
+            return f"the verdicts know of outcomes up to {behind_s:,.0f} s before the newest event"
         return None
 
     def report(self) -> Report:
@@ -62,6 +79,14 @@ class Standing:
         looked_at = self._lake.scan(VERDICTS).select(pl.col("lake_version").max()).collect().item()
         newest = self._lake.version(SIGNALS)
         return self._lake.increments(SIGNALS, after=-1 if looked_at is None else looked_at, through=newest).height
+
+    def _behind_s(self) -> float:
+        """Seconds of event time by which the verdicts' watermark trails the newest event."""
+        newest = self._lake.scan(SIGNALS).select(pl.col("last_event_at").max()).collect().item()
+        watermark = newest_watermark(self._lake)
+        if newest is None or watermark is None:
+            return 0.0
+        return float((min(newest, self._now()) - watermark).total_seconds())
 
     def __enter__(self) -> Self:
         return self
