@@ -176,7 +176,7 @@ _UPDATE_ADDRESS = SimulatedAction(
     risk_class=RiskClass.REVERSIBLE_WRITE,
     reversibility=Reversibility.AUTOMATIC,
     intent="the customer has moved",
-    phases=(_at(Stage.PROGRESSIVE_EXPANSION, HEALTHY, None, "healthy, on the highest stage"),),
+    phases=(_at(Stage.PROGRESSIVE_EXPANSION, HEALTHY, HOLD, "healthy, and already on the highest stage"),),
     weight=1.2,
 )
 _ROTATE_KEY = SimulatedAction(

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
+from itertools import accumulate
 from random import Random
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from producers.delivery.emitter import DeliveryStats, Emitter
 from producers.delivery.recorder import Recorder
@@ -83,14 +84,15 @@ class Storm:
     shuffle: timedelta = timedelta(0)
 
 
-@dataclass(order=True)
-class _Due:
+class _Due(NamedTuple):
+    """An event in the queue; `serial` is unique, so that nothing behind it is ever compared."""
+
     at: datetime
     serial: int
-    event: Event = field(compare=False)
-    receipt: Receipt | None = field(compare=False)
-    phase: Phase | None = field(compare=False)
-    repeated: bool = field(default=False, compare=False)
+    event: Event
+    receipt: Receipt | None
+    phase: Phase | None
+    repeated: bool
 
 
 class _Capture:
@@ -149,6 +151,7 @@ class Simulator:
         self._arrivals, self._storming = _random(seed, "arrivals"), _random(seed, "storm")
         self._randoms = [_random(seed, f"{action.workflow}/{action.tool}") for action in scenario.actions]
         self._decisions = [0] * len(scenario.actions)
+        self._indices, self._shares = range(len(scenario.actions)), _cumulated(scenario)
         self._capture = _Capture()
         self._recorder = Recorder(
             self._capture,
@@ -225,9 +228,8 @@ class Simulator:
 
     def _act(self, at: datetime) -> None:
         """Draw one action's life, record it, and queue its events."""
-        actions = self._scenario.actions
-        index = self._arrivals.choices(range(len(actions)), [action.weight for action in actions])[0]
-        action, random, decision = actions[index], self._randoms[index], self._decisions[index]
+        (index,) = self._arrivals.choices(self._indices, cum_weights=self._shares)
+        action, random, decision = self._scenario.actions[index], self._randoms[index], self._decisions[index]
         self._decisions[index] += 1
         phase = action.phase_at(decision)
         if decision > 0 and phase.after == decision and phase.stage is not action.phase_at(decision - 1).stage:
@@ -327,10 +329,14 @@ def _ids(namespace: str) -> Callable[[], str]:
     return new_id
 
 
+def _cumulated(scenario: Scenario) -> list[float]:
+    return list(accumulate(action.weight for action in scenario.actions))
+
+
 def _events_per_action(scenario: Scenario, seed: int, history: timedelta) -> float:
     """How many events an action brings, on average; those after the end of a finite past do not count."""
     random = _random(seed, "estimate")
-    drawn = random.choices(scenario.actions, [action.weight for action in scenario.actions], k=500)
+    drawn = random.choices(scenario.actions, cum_weights=_cumulated(scenario), k=500)
     window_s = history.total_seconds() or float("inf")
     count = 0
     for action in drawn:
