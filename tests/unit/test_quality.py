@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import tempfile
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -254,6 +256,26 @@ def test_only_the_newest_events_of_a_flood_are_looked_at(lake: Lake, monkeypatch
     )
     (found,) = run_quality(lake, now=NOW, window=HOUR).types
     assert (found.events, found.checked, found.success) == (4, 3, True)
+
+
+def test_a_run_is_silent_leaves_nothing_behind_and_calls_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        pytest.fail("a quality run must not use the network")
+
+    for name in ("home", "work", "temporary"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "work")
+    lake = Lake.open(str(tmp_path / "lake"))
+    fill(lake, row(written(EXAMPLES[ActionDecided])))
+    assert run_quality(lake, now=NOW, window=HOUR).success
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "lake", "temporary", "work"]
+    assert [path for name in ("home", "work", "temporary") for path in (tmp_path / name).iterdir()] == []
+    assert capfd.readouterr() == ("", "")
 
 
 def test_every_type_of_event_has_a_suite() -> None:
