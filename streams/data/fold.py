@@ -32,13 +32,13 @@ class PartitionState:
     Attributes:
         reached: The last offset that was folded; the one before the log's beginning when nothing was.
         settled_through: Up to here the table `rejects` says what was rejected; nothing is decided anew.
-        rejected: The offsets above `reached`, up to `settled_through`, that were rejected.
+        rejected: What was rejected above `reached`, by offset.
         seen: The ids that were accepted.
     """
 
     reached: int
     settled_through: int
-    rejected: frozenset[int]
+    rejected: Mapping[int, Reject]
     seen: SeenIds
 
 
@@ -70,6 +70,8 @@ class Folded:
         events: Rows for the table `events`.
         signals: Rows for the table `signals`.
         rejects: What was rejected for the first time.
+        letters: All that was rejected, also what the table `rejects` holds already: a worker that died may not have
+            published it.
         reached: The last offset of each partition in the batch.
         tally: What became of the records.
     """
@@ -78,6 +80,7 @@ class Folded:
     events: pl.DataFrame
     signals: pl.DataFrame
     rejects: tuple[Reject, ...]
+    letters: tuple[Reject, ...]
     reached: Mapping[SourcePartition, int]
     tally: Tally
 
@@ -93,6 +96,7 @@ class _Outcome:
     broker_at_ms: list[int | None] = field(default_factory=list)
     values: list[bytes | None] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    known_rejects: list[Reject] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
 
 
@@ -124,14 +128,17 @@ class Folder:
             if partition not in self._states:
                 raise LogMismatchError(f"a record of {partition.app_id} came, which is not assigned to this worker.")
             self._fold_partition(partition, records, outcome)
-        outcome.tally.accepted, outcome.tally.rejected = len(outcome.events), len(outcome.rejects)
+        tally = outcome.tally
+        tally.accepted, tally.rejected = len(outcome.events), len(outcome.rejects)
+        tally.known_rejects = len(outcome.known_rejects)
         return Folded(
             number=batch.number,
             events=_event_rows(outcome),
             signals=roll_up(outcome.events),
             rejects=tuple(outcome.rejects),
+            letters=(*outcome.known_rejects, *outcome.rejects),
             reached={partition: self._states[partition].reached for partition in batch.partitions},
-            tally=outcome.tally,
+            tally=tally,
         )
 
     def _fold_partition(self, partition: SourcePartition, records: PartitionRecords, outcome: _Outcome) -> None:
@@ -145,7 +152,7 @@ class Folder:
             next_offset = offset + 1
             settled = offset <= state.settled_through
             if settled and offset in state.rejected:
-                outcome.tally.known_rejects += 1
+                outcome.known_rejects.append(state.rejected[offset])
                 continue
             event = self._settled.decode(value, None) if settled else self._fresh.decode(value, latest_us)
             if isinstance(event, Fault):
@@ -187,8 +194,8 @@ class Folder:
         state = self._states[partition]
         # The embedded broker keeps null values but never hands them out.
         for offset in range(first, end):
-            if offset <= state.settled_through:
-                outcome.tally.known_rejects += 1
+            if offset in state.rejected:
+                outcome.known_rejects.append(state.rejected[offset])
             else:
                 detail = "the record has no value"
                 outcome.rejects.append(reject(partition, offset, reason="null_value", detail=detail, now=outcome.now))

@@ -1,9 +1,9 @@
 """Micro-batches into the lake, exactly once.
 
-Three tables take the outcome of a batch, one commit each, always in this order: `rejects` (after its dead letters were
-acknowledged), `events`, `signals`. Every commit carries, for each partition of the batch, the offset it covers and the
-offset the table must have covered before; the lake refuses it when that is no longer so. Let R, E and S be the offsets
-that the tables cover. Why nothing is lost or counted twice, wherever a worker dies:
+Three tables take the outcome of a batch, one commit each, always in this order: `rejects`, `events`, `signals`; the
+dead letters are acknowledged between the first two. Every commit carries, for each partition of the batch, the offset
+it covers and the offset the table must have covered before; the lake refuses it when that is no longer so. Let R, E
+and S be the offsets that the tables cover. Why nothing is lost or counted twice, wherever a worker dies:
 
 1. The order of the commits keeps R >= E >= S, and a commit is all or nothing: rows and offset appear together.
 2. A restart first brings S to E by folding the rows of `events` in (S, E]. `events` holds exactly the accepted events
@@ -11,7 +11,9 @@ that the tables cover. Why nothing is lost or counted twice, wherever a worker d
 3. Reading goes on at E + 1. The ids that were accepted before are the rows of `events`, all at or below E: the dedupe
    state is rebuilt from them, and decides every later record as it would have without the restart.
 4. In (E, R] it is already settled which records are rejected: those in `rejects`. No other is rejected for its time or
-   its signature, whatever the clock and the key are now, so no record is in both tables or in neither.
+   its signature, whatever the clock and the key are now, so no record is in both tables or in neither. Their dead
+   letters are published again under the same keys, since the worker may have died before: at least once, and none
+   for a record that was accepted after all.
 5. Above R nothing was committed, so nothing there can be contradicted; and of two workers that believe they own a
    partition, the first to commit wins, and the other is refused, stops, and resumes.
 
@@ -125,8 +127,6 @@ class Pipeline:
         if folded.number != self._committed + 1:
             raise DataPlaneError(f"batch {folded.number} cannot follow {self._committed}: one between was lost.")
         began = time.perf_counter()
-        if folded.rejects:
-            self._dead_letters.publish(folded.rejects)
         for table, rows in ((REJECTS, to_rows(folded.rejects)), (EVENTS, folded.events), (SIGNALS, folded.signals)):
             covered = self._covered[table]
             # After a restart `rejects` may be ahead; it moves only once the others have caught up.
@@ -138,6 +138,8 @@ class Pipeline:
             if advances or not rows.is_empty():
                 self._lake.append(table, rows, advances=advances)
                 covered.update({partition: advance.reached for partition, advance in advances.items()})
+            if table == REJECTS and folded.letters:
+                self._dead_letters.publish(folded.letters)
         self._committed = folded.number
         return time.perf_counter() - began
 

@@ -12,6 +12,7 @@ import polars as pl
 from confluent_kafka import Producer
 
 from analytics.lake.schemas import COLUMNS, REJECTS
+from analytics.lake.tables import SourcePartition
 from producers.errors import StagekeeperError
 from producers.wire.topics import DEAD_LETTER
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from confluent_kafka import KafkaError, Message
 
-    from analytics.lake.tables import SourcePartition
 
 FIRST_BYTES: Final = 256
 """How much of a rejected value is kept."""
@@ -33,7 +33,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class DeadLetterError(StagekeeperError):
-    """A reject could not be published; the batch must not be committed without it."""
+    """A reject could not be published; the events of its batch must not be committed without it."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,21 @@ def to_rows(rejects: Sequence[Reject]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=COLUMNS[REJECTS])
 
 
+def of_rows(rows: pl.DataFrame) -> list[Reject]:
+    """The rejects that rows of the table `rejects` describe."""
+    return [
+        Reject(
+            partition=SourcePartition(row["log_id"], row["topic"], row["partition"]),
+            broker_at_ms=None if row["broker_at"] is None else (row["broker_at"] - _EPOCH) // timedelta(milliseconds=1),
+            **{name: row[name] for name in _SAME},
+        )
+        for row in rows.iter_rows(named=True)
+    ]
+
+
+_SAME = ("offset", "reason", "detail", "key", "first_bytes", "size", "rejected_at")
+
+
 class DeadLetters(Protocol):
     """Publishes rejects."""
 
@@ -145,8 +160,8 @@ class DeadLetters(Protocol):
 class KafkaDeadLetters:
     """Publishes rejects to `agent.dead-letter`, keyed by topic/partition/offset.
 
-    A worker that dies between the acknowledgement and the lake's commit publishes the same letter again after its
-    restart: the key tells them apart from others, and the table `rejects` holds each once.
+    A worker that dies after the acknowledgement and before its next commit publishes the same letter again after its
+    restart, under the same key. The table `rejects` holds each once.
 
     Args:
         bootstrap_servers: Brokers as `host:port,...`.
@@ -199,5 +214,5 @@ class KafkaDeadLetters:
             said = failures[0] if failures else "no acknowledgement in time"
             raise DeadLetterError(
                 f"{left + len(failures)} of {len(rejects)} dead letters were not taken by {DEAD_LETTER}: {said}. "
-                "Check the broker and that the topic exists; nothing of the batch was committed."
+                "Check the broker and that the topic exists; they are published again after the restart."
             )

@@ -14,6 +14,7 @@ from streams.data.decode import Decoded, EventDecoder
 from streams.data.dedupe import HORIZON, SeenIds
 from streams.data.errors import LakeOrderError, LogMismatchError
 from streams.data.fold import PartitionState
+from streams.data.rejects import of_rows
 from streams.data.rollup import roll_up
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from analytics.lake.tables import Lake, SourcePartition
+    from streams.data.rejects import Reject
 
 _CATCH_UP_OFFSETS: Final = 100_000
 """How many offsets are folded into `signals` at a time when it is behind `events`."""
@@ -84,7 +86,7 @@ def resume(
         if signals.get(partition, -1) < reached:
             _catch_up(lake, partition, signals.get(partition), reached)
     seen = _accepted_ids(lake, partitions, horizon)
-    rejected = _rejected_offsets(lake, starts)
+    rejected = _rejects_from(lake, starts)
     return {
         partition: Resumed(
             stored=Stored(rejects=rejects.get(partition), events=events.get(partition)),
@@ -164,12 +166,13 @@ def _accepted_ids(
     return found
 
 
-def _rejected_offsets(lake: Lake, starts: dict[SourcePartition, int]) -> dict[SourcePartition, frozenset[int]]:
-    """The rejected offsets from each start on."""
+def _rejects_from(lake: Lake, starts: dict[SourcePartition, int]) -> dict[SourcePartition, dict[int, Reject]]:
+    """What was rejected from each start on, by offset."""
     return {
-        partition: frozenset(
-            _rows_of(lake, REJECTS, partition).filter(pl.col("offset") >= start).select("offset").collect()["offset"]
-        )
+        partition: {
+            each.offset: each
+            for each in of_rows(_rows_of(lake, REJECTS, partition).filter(pl.col("offset") >= start).collect())
+        }
         for partition, start in starts.items()
     }
 
