@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -88,6 +89,7 @@ class OutboxEmitter:
         self._under_way: set[int] = set()
         self._acknowledged: list[int] = []
         self._failed: list[Waiting] = []
+        self._retry_at = 0.0
         self._news = False
         self._closing = False
         self._kafka = kafka(self._on_undeliverable)
@@ -170,8 +172,10 @@ class OutboxEmitter:
                 if self._closing:
                     return
                 self._news = False
-                retries, self._failed = self._failed, []
-                room = _WINDOW - len(self._under_way)
+                retries: list[Waiting] = []
+                if time.monotonic() >= self._retry_at:
+                    retries, self._failed = self._failed, []
+                room = _WINDOW - len(self._under_way) - len(self._failed)
             try:
                 self._forget_acknowledged()
                 batch = retries + (self._outbox.after(self._handed, min(_BATCH, room)) if room > 0 else [])
@@ -186,7 +190,7 @@ class OutboxEmitter:
         with self._state:
             self._under_way.update(record.seq for record in batch)
             self._handed = max(self._handed, *(record.seq for record in batch))
-            self._news = True  # there may be more
+            self._news = len(batch) >= _BATCH  # there may be more
         for record in batch:
             self._kafka.send(record.topic, record.key, record.value, on_done=partial(self._on_done, record))
 
@@ -197,7 +201,8 @@ class OutboxEmitter:
                 self._acknowledged.append(record.seq)
                 self._news = True
             else:
-                self._failed.append(record)  # handed over again at the next look, not at once: the broker is away
+                self._failed.append(record)
+                self._retry_at = time.monotonic() + _PATIENCE_S  # not at once: the broker is away
             self._state.notify_all()
 
     def _forget_acknowledged(self) -> None:

@@ -31,6 +31,16 @@ _CLIENT_LOG.addFilter(lambda line: not line.getMessage().startswith("FAIL "))
 _POLL_S = 0.25
 """How long the poll thread waits for the next report; closing takes at most this long before it flushes."""
 
+_DISOWNED = frozenset(
+    {
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.UNKNOWN_PRODUCER_ID,
+    }
+)
+"""Errors by which a broker says that it no longer knows this idempotent producer; some brokers never take it back."""
+
 CLOSED = "emitter_closed"
 """Reason for an event that was handed to an emitter after its end."""
 QUEUE_FULL = "queue_full"
@@ -136,23 +146,22 @@ class KafkaEmitter:
         self._errors: Counter[str] = Counter()
         self._client_errors: Counter[str] = Counter()
         self._closing = threading.Event()
-        self._producer = Producer(
-            {
-                "linger.ms": 5,
-                "compression.type": "lz4",
-                **(settings or {}),
-                "bootstrap.servers": bootstrap_servers,
-                "client.id": client_id,
-                "enable.idempotence": True,
-                "acks": "all",
-                "partitioner": "murmur2_random",  # Java's and Faust's: equal keys meet in equal partitions
-                "message.max.bytes": MAX_RECORD_BYTES,
-                "message.timeout.ms": int(message_timeout_s * 1000),
-                "queue.buffering.max.messages": queue_limit,
-                "error_cb": self._on_error,
-            },
-            logger=_CLIENT_LOG,
-        )
+        self._settings: dict[str, object] = {
+            "linger.ms": 5,
+            "compression.type": "lz4",
+            **(settings or {}),
+            "bootstrap.servers": bootstrap_servers,
+            "client.id": client_id,
+            "enable.idempotence": True,
+            "acks": "all",
+            "partitioner": "murmur2_random",  # Java's and Faust's: equal keys meet in equal partitions
+            "message.max.bytes": MAX_RECORD_BYTES,
+            "message.timeout.ms": int(message_timeout_s * 1000),
+            "queue.buffering.max.messages": queue_limit,
+            "error_cb": self._on_error,
+        }
+        self._fatal = threading.Event()
+        self._producer = self._connect()
         self._poller = threading.Thread(target=self._poll, name=f"{client_id}-delivery", daemon=True)
         self._poller.start()
 
@@ -224,6 +233,20 @@ class KafkaEmitter:
     ) -> None:
         self.close()
 
+    def _connect(self) -> Producer:
+        return Producer(self._settings, logger=_CLIENT_LOG)
+
+    def _reconnect(self) -> None:
+        """Begin anew with a fresh producer id.
+
+        An idempotent producer is dead for good once the brokers have forgotten it, for example because they were
+        restored. What it still held fails, which hands it to `on_undeliverable`; ids make a repeat harmless.
+        """
+        dead, self._producer = self._producer, self._connect()
+        self._fatal.clear()
+        dead.purge()
+        dead.flush(_POLL_S)
+
     def _tell_undeliverable(self, event: Event, reason: str | None) -> None:
         if reason is not None and self._on_undeliverable is not None:
             self._on_undeliverable(event, reason)
@@ -232,6 +255,8 @@ class KafkaEmitter:
         self, on_done: Callable[[str | None], None] | None, error: KafkaError | None, _message: Message
     ) -> None:
         if error is not None:
+            if error.code() in _DISOWNED:
+                self._fatal.set()
             self._give_up("failed", error.name(), on_done)
             return
         with self._lock:
@@ -252,9 +277,13 @@ class KafkaEmitter:
     def _poll(self) -> None:
         while not self._closing.is_set():
             self._producer.poll(_POLL_S)
+            if self._fatal.is_set():
+                self._reconnect()
 
     def _on_error(self, error: KafkaError) -> None:
         name = error.name()
+        if error.fatal():
+            self._fatal.set()
         with self._lock:
             self._client_errors[name] += 1
             count = self._client_errors[name]
