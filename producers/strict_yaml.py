@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from producers.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
     from pathlib import Path
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -18,6 +19,21 @@ Model = TypeVar("Model", bound=BaseModel)
 
 class ConfigurationFileError(UsageError):
     """A configuration file is missing, not YAML, or says something that it may not say."""
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Safe YAML in which no mapping says the same key twice: silently keeping the last one hides a slip."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key `{key}` is there twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
 
 
 def read_yaml(path: Path, model: type[Model]) -> Model:
@@ -35,7 +51,7 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
 def parse_yaml(text: bytes, model: type[Model], *, origin: str) -> Model:
     """As `read_yaml`, for bytes already read; `origin` names them in messages."""
     try:
-        stated = yaml.safe_load(text)
+        stated = yaml.load(text, _UniqueKeys)  # noqa: S506 - it is the safe loader, only stricter
     except yaml.YAMLError as error:
         raise ConfigurationFileError(f"{origin} is not YAML: {error}") from error
     if not isinstance(stated, dict):
