@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import uuid
 from typing import TYPE_CHECKING
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from fakes import KEY, a_contract, a_decision
+from recorded import EXAMPLES
 
 from producers.delivery.emitter import DeliveryStats, KafkaEmitter
 from producers.delivery.recorder import Recorder
@@ -19,6 +23,7 @@ from producers.wire.topics import DECISIONS, OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from confluent_kafka import Message
 
@@ -108,3 +113,16 @@ def test_a_broker_that_goes_away_is_reported_and_the_caller_goes_on(own_broker: 
     assert event.subject == receipt.decision_id
     assert reason == "_MSG_TIMED_OUT"
     assert emitter.stats == DeliveryStats(emitted=2, delivered=1, failed=1, by_error={"_MSG_TIMED_OUT": 1})
+
+
+def test_the_example_of_a_router_runs(broker: EmbeddedBroker, tmp_path: Path) -> None:
+    environment = {"STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS": broker.address, "STAGEKEEPER_HOME": str(tmp_path)}
+    example = subprocess.run(
+        [sys.executable, str(EXAMPLES / "emit.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    assert example.stdout.startswith("delivered 3 events about decision "), example.stderr
+    assert example.returncode == 0
