@@ -11,7 +11,10 @@ from analytics.counters import COUNTERS
 
 
 class Kind(IntEnum):
-    """What an event counts as. The number is its row in `INCREMENTS`."""
+    """What an event counts as. The number is its row in `INCREMENTS`.
+
+    UNENFORCED stands for a decision after which nothing runs: the stage only observes, or a constraint has no variant.
+    """
 
     UNCOUNTED = 0
     ALLOWED = 1

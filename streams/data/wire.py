@@ -97,6 +97,7 @@ class Result(Struct, frozen=True, gc=False):
     """See `producers.wire.decision.Outcome`."""
 
     outcome: Literal["allow", "constrain", "queue_for_review", "deny", "fallback"]
+    runs: bool = True
 
 
 class Decision(Struct, frozen=True, gc=False):
@@ -226,7 +227,7 @@ class Decided(Envelope, tag="stagekeeper.action.decided.v1", frozen=True, gc=Fal
     def kind(self) -> Kind:
         """What it counts as."""
         decision = self.data.decision
-        return _OUTCOMES[decision.result.outcome, decision.enforced]
+        return _OUTCOMES[decision.result.outcome, decision.enforced and decision.result.runs]
 
     def names(self) -> Names:
         """As in `Envelope`, and those of its data."""

@@ -31,7 +31,7 @@ DOLLARS = st.none() | st.floats(0, 1e6)
 
 OUTCOMES = st.one_of(
     st.builds(d.Allow),
-    st.builds(d.Constrain, mode=NAMES, reason=NAMES),
+    st.builds(d.Constrain, mode=NAMES, reason=NAMES, runs=st.booleans()),
     st.builds(d.QueueForReview, reason=NAMES),
     st.builds(d.Deny, reason=NAMES),
     st.builds(d.FallBack, mode=NAMES, reason=NAMES),
