@@ -134,6 +134,7 @@ def cell(signals: CellSignals, verdict: Verdict | None, trend: Trend | None, pla
         None if signals.cohort == "all" else tag("span", signals.cohort, class_="sk-cohort"),
         _rate("denial", "Denial", signals, verdict, () if trend is None else trend.denial),
         _rate("undo", "Undo", signals, verdict, () if trend is None else trend.undo),
+        _decisive(verdict),
         tag(
             "span",
             tag("span", "p50 ", tag("b", words.milliseconds(p50))),
@@ -142,6 +143,25 @@ def cell(signals: CellSignals, verdict: Verdict | None, trend: Trend | None, pla
         ),
         class_=f"sk-cell sk-cell-{state}",
         aria_label=name,
+    )
+
+
+_SHOWN = frozenset({"denial", "undo", "latency_p95"})
+
+
+def _decisive(verdict: Verdict | None) -> Markup | None:
+    """What a rollback rests on, where no other line of the cell shows it."""
+    if verdict is None or verdict.verdict != "ROLL_BACK" or not verdict.reasons:
+        return None
+    signal = verdict.reasons[0].signal
+    evidence = next((part for part in verdict.signals if part.signal == signal and part.state == "fail"), None)
+    if evidence is None or evidence.signal in _SHOWN:
+        return None
+    return tag(
+        "span",
+        tag("span", words.signal_name(evidence.signal)),
+        tag("b", words.quantity(evidence.value, evidence.unit), class_="sk-over"),
+        class_="sk-cell-decisive",
     )
 
 

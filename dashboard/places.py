@@ -38,9 +38,8 @@ class Place:
         cell = Cell(*(value for value in named if value is not None)) if None not in named else None
         return cls(panel, cell, parameters.get("environment"), parameters.get("state"))
 
-    @property
-    def address(self) -> str:
-        """The query string that leads here, every value percent-encoded."""
+    def parameters(self) -> dict[str, str]:
+        """The query parameters that lead here; what `of` reads."""
         parts: dict[str, str] = {}
         if self.environment is not None:
             parts["environment"] = self.environment
@@ -50,7 +49,12 @@ class Place:
             parts["panel"] = self.panel
         if self.state is not None:
             parts["state"] = self.state
-        return "?" + urlencode(parts)
+        return parts
+
+    @property
+    def address(self) -> str:
+        """The query string that leads here, every value percent-encoded."""
+        return "?" + urlencode(self.parameters())
 
     def at(self, cell: Cell) -> Self:
         """The same place with one cell open."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import polars as pl
 from pydantic import ValidationError
 
 from analytics import report
 from analytics.audit.quality import latest_quality
-from analytics.lake.errors import LakeError, UnreadableLakeError
+from analytics.lake.errors import READ_FAILURES, LakeError, UnreadableLakeError
+from analytics.lake.schemas import QUALITY, REJECTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
 from dashboard.document import QualityRun, Report
 from dashboard.history import History, history
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from producers.wire.receipt import Cell
 
-_WATCHED = ("signals", "verdicts", "rejects", "quality")
+_WATCHED = (SIGNALS, VERDICTS, REJECTS, QUALITY)
 
 
 class PageError(StagekeeperError):
@@ -54,6 +55,7 @@ class LakeReader:
         self.root = root
         self._lock = threading.Lock()
         self._lake: Lake | None = None
+        self._birth: tuple[int, int] | None = None
         self._snapshot: Snapshot | None = None
         self._histories: dict[tuple[Cell, str | None], tuple[int, History]] = {}
 
@@ -74,7 +76,7 @@ class LakeReader:
             except LakeError:
                 self._forget()
                 raise
-            except (OSError, pl.exceptions.PolarsError) as error:
+            except READ_FAILURES as error:
                 self._forget()
                 raise _unreadable(self.root, error) from error
             return self._snapshot
@@ -99,19 +101,37 @@ class LakeReader:
             except LakeError:
                 self._forget()
                 raise
-            except (OSError, pl.exceptions.PolarsError) as error:
+            except READ_FAILURES as error:
                 self._forget()
                 raise _unreadable(self.root, error) from error
             return known[1]
 
     def _open(self) -> Lake | None:
-        if self._lake is None:
+        birth = _birth(self.root)
+        if self._lake is None or birth != self._birth:
+            self._forget()
+            self._birth = birth
             self._lake = Lake.existing(self.root)
         return self._lake
 
     def _forget(self) -> None:
         """Open the lake anew at the next look: its folder may have been replaced meanwhile."""
         self._lake, self._snapshot, self._histories = None, None, {}
+
+
+def _birth(root: str) -> tuple[int, int] | None:
+    """What tells a lake from another one that took its place: its first commit, as a file. None on object storage.
+
+    An open table notices neither that its folder is gone nor that a new one stands there.
+    """
+    if "://" in root:
+        return None
+    first = Path(root, SIGNALS, "_delta_log", f"{0:020}.json")
+    try:
+        found = first.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _read(lake: Lake, versions: Mapping[str, int]) -> Snapshot:

@@ -25,12 +25,15 @@ _UNJUDGED = "No verdicts yet. A worker with a gate file judges a cell as soon as
 
 
 def by_urgency(verdicts: Iterable[Verdict]) -> list[Verdict]:
-    """Verdicts in the order in which a person should look at them: by state, then the newest first."""
+    """Verdicts in the order in which a person should look at them: by state, then by name.
+
+    Not by age: every verdict is reached anew when its numbers change, and a list that moves cannot be read.
+    """
     return sorted(verdicts, key=_urgency)
 
 
-def _urgency(verdict: Verdict) -> tuple[int, float, Cell]:
-    return URGENCY.index(verdict.verdict), -verdict.judged_at.timestamp(), verdict.cell
+def _urgency(verdict: Verdict) -> tuple[int, Cell]:
+    return URGENCY.index(verdict.verdict), verdict.cell
 
 
 def recommendations(report: Report, place: Place, now: datetime) -> Markup:

@@ -145,9 +145,15 @@ def every(minutes: int) -> str:
 
 
 def because(summary: str) -> str:
-    """A verdict's sentence without its first words, where the verdict itself already stands beside it."""
+    """A verdict's sentence without its first words, where the verdict itself already stands beside it.
+
+    A signal that begins the rest is called by its name.
+    """
     lead, _, rest = summary.partition(": ")
     spoken = rest if rest and lead.startswith(("Promote to", "Roll back to", "Hold", "No verdict")) else summary
+    first, _, others = spoken.partition(" ")
+    if first in SIGNAL_NAMES:
+        return f"{SIGNAL_NAMES[first]} {others}"
     return spoken[:1].upper() + spoken[1:]
 
 

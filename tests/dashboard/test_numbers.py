@@ -1,0 +1,263 @@
+"""The numbers of the page: they are the evidence's own, whatever the bins and the words."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, get_args
+from urllib.parse import parse_qsl
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from page_lakes import FLEET, Behaviour, minute_row, populated
+
+from analytics.evidence import histogram
+from analytics.evidence.sequential import crosses, log_e_value
+from analytics.lake.schemas import COLUMNS, SIGNALS
+from analytics.report import build_report
+from dashboard import charts, words
+from dashboard.document import Report, SignalEvidence, State
+from dashboard.history import history
+from dashboard.marks import interval, sparkline
+from dashboard.markup import Markup, join, tag
+from dashboard.places import Panel, Place
+from dashboard.prospects import failures_to_harm, prospects, sentence
+from dashboard.trends import bin_minutes, trends
+from producers.wire.receipt import Cell
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+TEXT = st.text(min_size=1, max_size=12)
+PLACES = st.builds(
+    Place,
+    panel=st.sampled_from(get_args(Panel)),
+    cell=st.none() | st.builds(Cell, TEXT, TEXT, TEXT, TEXT, TEXT),
+    environment=st.none() | TEXT,
+    state=st.none() | st.sampled_from(get_args(State)),
+)
+
+
+def rows_of(behaviour: Behaviour, minutes: int, *, epochs: int = 1) -> pl.LazyFrame:
+    rng = np.random.default_rng(11)
+    rows = [
+        minute_row(behaviour, NOON + timedelta(minutes=at), rng, epoch=f"e{at * epochs // minutes}")
+        for at in range(minutes)
+    ]
+    return pl.DataFrame(rows, schema=COLUMNS[SIGNALS]).lazy()
+
+
+@given(PLACES)
+def test_an_address_leads_back_to_its_place(place: Place) -> None:
+    found = Place.of(dict(parse_qsl(place.address.removeprefix("?"))))
+    assert found == (place if place.cell is None else place.at(place.cell))
+
+
+@given(st.text(), st.text())
+def test_text_never_becomes_markup(text: str, value: str) -> None:
+    html = tag("span", text, title=value)
+    inside = html.removeprefix('<span title="').removesuffix("</span>")
+    assert not {"<", "'"} & set(inside)
+    assert inside.count('"') == 1
+    assert inside.count(">") == 1
+
+
+def test_markup_is_taken_as_it_is_and_joined_text_is_not() -> None:
+    assert join([tag("b", "1 < 2"), "<", None, 3, ["&"]]) == "<b>1 &lt; 2</b>&lt;3&amp;"
+    assert isinstance(join(["x"]), Markup)
+
+
+@pytest.mark.parametrize("minutes", [1, 44, 45, 46, 200])
+def test_a_history_keeps_every_count_and_quantile_whatever_its_bins(minutes: int) -> None:
+    behaviour = FLEET[0]
+    rows = rows_of(behaviour, minutes)
+    found = history(rows, behaviour.cell, "e0")
+    whole = (
+        rows.select(pl.col("decisions", "denied", "executed", "failed", "undone").sum()).collect().row(0, named=True)
+    )
+    assert found.rows["decisions"].sum() == whole["decisions"]
+    assert found.rows["executed"].sum() == whole["executed"]
+    assert len(found.rows) <= 46
+    last = found.rows.row(-1, named=True)
+    assert last["denial_so_far"] == pytest.approx(whole["denied"] / whole["decisions"])
+    assert last["undo_so_far"] == pytest.approx(whole["undone"] / whole["executed"])
+    assert last["execution_error_so_far"] == pytest.approx(whole["failed"] / whole["executed"])
+    first_bin = rows.filter(pl.col("bucket") < found.rows["bucket"][0] + timedelta(minutes=found.width_min))
+    counted = first_bin.select("latency_bins", "latency_counts").explode("latency_bins", "latency_counts").collect()
+    micros = histogram.quantile(counted["latency_bins"].to_numpy(), counted["latency_counts"].to_numpy(), 0.95)
+    assert micros is not None
+    assert found.rows["latency_p95"][0] == pytest.approx(micros / 1_000)
+
+
+def test_running_rates_are_over_the_epoch_of_the_verdict_alone() -> None:
+    behaviour = FLEET[4]
+    rows = rows_of(behaviour, 40, epochs=2)
+    found = history(rows, behaviour.cell, "e1").rows
+    newest = rows.filter(pl.col("epoch") == "e1").select(pl.col("denied").sum() / pl.col("decisions").sum())
+    assert found["denial_so_far"][0] is None
+    assert found["denial"][0] is not None
+    assert found["denial_so_far"][-1] == pytest.approx(newest.collect().item())
+
+
+def test_trends_share_their_bins_and_leave_gaps_open() -> None:
+    early, late = FLEET[2], FLEET[3]
+    rows = pl.concat(
+        [
+            rows_of(early, 60).filter(pl.col("bucket") < NOON + timedelta(minutes=20)),
+            rows_of(late, 60).filter(pl.col("bucket") >= NOON + timedelta(minutes=50)),
+        ]
+    )
+    found = trends(rows, most=20)
+    assert {len(trend.denial) for trend in found.values()} == {12}
+    assert found[early.cell].denial[-1] is None
+    assert found[early.cell].denial[0] is not None
+    assert found[late.cell].denial[0] is None
+    assert found[late.cell].denial[-1] is not None
+
+
+def test_trends_of_nothing_are_nothing() -> None:
+    assert trends(pl.DataFrame(schema=COLUMNS[SIGNALS]).lazy()) == {}
+
+
+@given(st.integers(0, 1_000_000), st.integers(5, 60))
+def test_bins_are_the_narrowest_that_fit(minutes: int, most: int) -> None:
+    width = bin_minutes(NOON, NOON + timedelta(minutes=minutes), most=most)
+    assert (minutes + 1) / width <= most or width == 1_440
+    assert width == 1 or (minutes + 1) / (width - 1) > most or width > 2
+
+
+@given(st.integers(0, 60), st.integers(0, 900), st.floats(0.005, 0.2))
+def test_failures_to_harm_is_the_first_run_that_crosses(failures: int, successes: int, limit: float) -> None:
+    evidence = SignalEvidence(
+        signal="undo",
+        role="guardrail",
+        state="undecided",
+        failures=failures,
+        trials=failures + successes,
+        limit=limit,
+        harm_threshold=float(-np.log(0.05)),
+    )
+    run = failures_to_harm(evidence)
+    assert run is not None
+
+    def harmful(more: int) -> bool:
+        log_e = log_e_value(failures + more, failures + successes + more, limit, direction="above")
+        return bool(crosses(log_e, 0.05))
+
+    assert harmful(run)
+    assert run == 1 or not harmful(run - 1)
+
+
+def test_what_would_change_a_verdict_names_each_signal_in_its_way(tmp_path: Path) -> None:
+    report = Report.model_validate(build_report(populated(tmp_path)))
+    seen = set()
+    for verdict in report.verdicts:
+        found = prospects(verdict)
+        seen.add(verdict.verdict)
+        blocked = [part for part in verdict.signals if part.role in {"guardrail", "promote"} and part.state != "pass"]
+        to_promote = [prospect.text for prospect in found if prospect.towards == "PROMOTE"]
+        if verdict.verdict == "PROMOTE":
+            assert to_promote == []
+            assert any(prospect.towards == "ROLL_BACK" for prospect in found)
+        if verdict.verdict == "HOLD" and verdict.reasons[0].code != "top_of_ladder":
+            for part in blocked:
+                assert any(text.startswith(words.signal_name(part.signal)) for text in to_promote)
+        if verdict.verdict in {"INVALID", "ROLL_BACK"}:
+            assert len(found) == 1
+        assert sentence(verdict)
+    assert seen == {"PROMOTE", "HOLD", "ROLL_BACK", "INVALID"}
+
+
+def test_a_latched_verdict_still_says_its_numbers(tmp_path: Path) -> None:
+    report = Report.model_validate(build_report(populated(tmp_path)))
+    judged = next(verdict for verdict in report.verdicts if verdict.verdict == "PROMOTE")
+    reason = judged.reasons[0].model_copy(update={"code": "latched", "signal": None})
+    latched = judged.model_copy(update={"reasons": (reason,), "latched_by": "0123456789abcdef"})
+    said = sentence(latched)
+    assert "Stands since verdict 0123456789ab" in said
+    assert "upper bound" in said
+    assert any(words.count(part.trials) in said for part in judged.signals)
+
+
+def test_a_chart_draws_its_limit_and_forgets_nothing(tmp_path: Path) -> None:
+    lake = populated(tmp_path)
+    verdict = next(
+        verdict for verdict in Report.model_validate(build_report(lake)).verdicts if verdict.cell == FLEET[0].cell
+    )
+    found = history(lake.scan(SIGNALS), verdict.cell, verdict.epoch)
+    for panel in charts.PANELS:
+        drawn = charts.drawing(panel, found, verdict)
+        assert drawn is not None
+        rows = drawn["datasets"]["rows"]
+        scale = 1.0 if panel.unit == "ms" else 100.0
+        limit = verdict.limit_of(panel.signal)
+        assert limit is not None
+        assert rows["limit"].unique().to_list() == pytest.approx([limit * scale])
+        assert len(rows) == len(found.rows)
+        marks = [layer["mark"]["type"] for layer in drawn["layer"]]
+        assert "rule" in marks
+        bare = charts.drawing(panel, found, None)
+        assert bare is not None
+        assert "rule" not in [layer["mark"]["type"] for layer in bare["layer"]]
+
+
+def test_a_sparkline_of_nothing_has_no_line_and_one_value_is_a_dot() -> None:
+    assert "polyline" not in sparkline([None, None], limit=0.1, label="none")
+    one = sparkline([None, 0.2, None], limit=0.1, label="one")
+    assert "polyline" not in one
+    assert "sk-spark-end sk-over" in one
+    assert "sk-over" not in sparkline([0.2, 0.05], limit=0.1, label="two")
+
+
+def test_an_interval_puts_the_limit_in_the_middle_and_far_values_on_the_edge() -> None:
+    assert 'x1="120" x2="120"' in interval(0.01, 0.005, 0.02, 0.02)
+    assert "sk-forest-arrow" in interval(0.01, 0.005, None, 0.02)
+    assert "sk-forest-arrow" not in interval(0.01, 0.005, 0.03, 0.02)
+    assert "circle" not in interval(0.5, 0.4, 0.6, 0.02)
+    assert "sk-forest-none" in interval(3.0, None, None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (words.percent(None), "\u2013"),
+        (words.percent(0.0), "0\u202f%"),
+        (words.percent(0.00319), "0.32\u202f%"),
+        (words.percent(0.0188), "1.9\u202f%"),
+        (words.percent(0.144), "14.4\u202f%"),
+        (words.percent(1.0), "100\u202f%"),
+        (words.milliseconds(3.14159), "3.1 ms"),
+        (words.milliseconds(999.4), "999 ms"),
+        (words.milliseconds(1_501), "1.50 s"),
+        (words.milliseconds(90_000), "90 s"),
+        (words.milliseconds(3_600_000), "60 min"),
+        (words.dollars(0.0123), "$0.0123"),
+        (words.dollars(1234.5), "$1,234.50"),
+        (words.quantity(9.0, "count"), "9"),
+        (words.age(NOON, NOON + timedelta(seconds=1)), "just now"),
+        (words.age(NOON, NOON + timedelta(seconds=89)), "89 s ago"),
+        (words.age(NOON, NOON + timedelta(hours=5)), "5 h ago"),
+        (words.age(NOON, NOON - timedelta(minutes=4)), "4 min ahead"),
+        (words.age(None, NOON), "\u2013"),
+        (words.every(1), "per minute"),
+        (words.every(240), "per 4 h"),
+        (words.because("Promote to x: denial 1 %."), "Denial 1 %."),
+        (words.because("Roll back to x: execution_error 9 %."), "Execution error 9 %."),
+        (words.because("No gate: none"), "No gate: none"),
+        (words.stage_name("draft_write"), "Draft write"),
+        (words.plural(1, "decision"), "1 decision"),
+        (words.plural(2_000, "decision"), "2,000 decisions"),
+    ],
+)
+def test_words(shown: str, expected: str) -> None:
+    assert shown == expected
+
+
+def test_times_grow_with_their_value() -> None:
+    order = [words.span(seconds) for seconds in (0, 60, 89, 100, 4_000, 6_000, 100_000, 200_000)]
+    assert len(set(order)) == len(order)
+    assert all(before != after for before, after in pairwise(order))
