@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from deltalake.exceptions import DeltaError
+from polars.exceptions import PolarsError
+
 from producers.errors import StagekeeperError
+
+READ_FAILURES: Final[tuple[type[Exception], ...]] = (DeltaError, OSError, PolarsError)
+"""What collecting a scan can raise when files or the log vanish under it; the lake cannot name these, since a scan is
+lazy and fails in the hands of whoever collects it."""
 
 
 class LakeError(StagekeeperError):
