@@ -50,7 +50,7 @@ def users_until_rollback(failures: IntArray, actions: int, every: int = 1) -> In
 def by_action(failures: IntArray, actions: int) -> BoolArray:
     trials = actions * np.arange(1, failures.shape[0] + 1)[:, np.newaxis]
     log_e = log_e_value(failures.cumsum(axis=0), trials, THRESHOLD, direction="above")
-    return crosses(log_e, ALPHA).any(axis=0)
+    return np.asarray(crosses(log_e, ALPHA).any(axis=0))
 
 
 @pytest.mark.slow

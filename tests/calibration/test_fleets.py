@@ -28,7 +28,7 @@ def looked_at(rng: np.random.Generator, healthy: float) -> FloatArray:
 
 
 def ever(log_e: FloatArray) -> BoolArray:
-    return crosses(log_e, ALPHA).any(axis=0)
+    return np.asarray(crosses(log_e, ALPHA).any(axis=0))
 
 
 @pytest.mark.slow

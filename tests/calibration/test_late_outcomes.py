@@ -41,11 +41,11 @@ def counted(rate: float, window: int, seed: int) -> tuple[IntArray, IntArray, In
 
 
 def promoted(failures: IntArray, trials: IntArray) -> BoolArray:
-    return crosses(log_e_value(failures, trials, THRESHOLD, direction="below"), ALPHA).any(axis=1)
+    return np.asarray(crosses(log_e_value(failures, trials, THRESHOLD, direction="below"), ALPHA).any(axis=1))
 
 
 def rolled_back(failures: IntArray, trials: IntArray) -> BoolArray:
-    return crosses(log_e_value(failures, trials, THRESHOLD, direction="above"), ALPHA).any(axis=1)
+    return np.asarray(crosses(log_e_value(failures, trials, THRESHOLD, direction="above"), ALPHA).any(axis=1))
 
 
 @pytest.mark.slow
