@@ -1,0 +1,99 @@
+"""A worker in a process of its own, for tests that start, stop and kill it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from analytics.lake.tables import Lake
+from streams.backlog import Backlog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from streams.broker import EmbeddedBroker
+
+PATIENCE_S = 60.0
+
+
+def await_that(condition: Callable[[], bool], what: str, every_s: float = 0.05) -> None:
+    """Wait for something that another process does."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not happen in {PATIENCE_S:.0f} s")
+        time.sleep(every_s)
+
+
+class WorkerProcess:
+    """One life of a worker.
+
+    Args:
+        folder: For its log and its ready file.
+        broker: Where it reads.
+        lake_root: Where it writes.
+        receipt_key: The key that it checks receipts with.
+    """
+
+    def __init__(self, folder: Path, broker: EmbeddedBroker, lake_root: str, receipt_key: str = "") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        life = len(list(folder.glob("worker-*.log")))
+        self.log = folder / f"worker-{life}.log"
+        self._ready = folder / f"ready-{life}.json"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "stagekeeper", "worker", "--json", "--ready-file", str(self._ready)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={
+                    **os.environ,
+                    "STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS": broker.address,
+                    "STAGEKEEPER_LAKE_ROOT": lake_root,
+                    "STAGEKEEPER_GATE_FILE": str(folder / "no-gates.yaml"),
+                    "STAGEKEEPER_RECEIPT_KEY": receipt_key,
+                    "STAGEKEEPER_HOME": str(folder),
+                },
+            )
+
+    def await_ready(self) -> dict[str, object]:
+        """Wait until it reads; what it says of itself."""
+        await_that(lambda: self._ready.exists() or self.process.poll() is not None, "the worker's start")
+        assert self.process.poll() is None, self.log.read_text()
+        said: dict[str, object] = json.loads(self._ready.read_text())
+        return said
+
+    def stop(self) -> int:
+        """Ask it to end; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE_S)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(PATIENCE_S)
+
+
+@contextmanager
+def a_worker(folder: Path, broker: EmbeddedBroker, lake_root: str, receipt_key: str = "") -> Iterator[WorkerProcess]:
+    """A worker that reads; killed at the end, if it still runs."""
+    worker = WorkerProcess(folder, broker, lake_root, receipt_key)
+    try:
+        worker.await_ready()
+        yield worker
+    finally:
+        worker.kill()
+
+
+def await_drained(broker: EmbeddedBroker, lake_root: str) -> Lake:
+    """Wait until the lake covers all that the broker holds."""
+    lake = Lake.existing(lake_root)
+    assert lake is not None
+    with Backlog(broker.address, broker.cluster_id) as backlog:
+        await_that(lambda: backlog.records_left(lake) == 0, "the end of the backlog")
+    return lake
