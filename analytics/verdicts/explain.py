@@ -34,13 +34,13 @@ def percent(ratio: float) -> str:
 
 
 def amount(value: float | None, unit: Unit) -> str:
-    """A value in its unit."""
+    """A value in its unit. Quantiles are known to about 1 %, so no more digits are shown than that bears."""
     if value is None:
         return "unknown"
     if unit == "ratio":
         return percent(value)
     if unit == "ms":
-        return f"{value:,.0f} ms" if value >= 10 else f"{value:.2g} ms"
+        return f"{float(f'{value:.3g}'):,.0f} ms" if value >= 10 else f"{value:.2g} ms"
     return f"${value:,.2f}" if unit == "usd" and value >= 1 else f"${value:.2g}" if unit == "usd" else f"{value:,.0f}"
 
 
