@@ -151,7 +151,7 @@ class EventDecoder:
         """
         try:
             event = self._read(value)
-            if isinstance(event, PolicyChanged | Recommended):
+            if isinstance(event, (PolicyChanged, Recommended)):
                 time_us = _possible("time", event.time, latest_us, "wrong_type")
                 return Decoded(event.id, event.type_name, event.source, event.subject, time_us)
             receipt = self._open(event.data.receipt)
@@ -209,17 +209,21 @@ class EventDecoder:
 
 def _match(event: Counted, receipt: ReceiptRow) -> None:
     """Refuse a receipt that is about something else than its event."""
-    pairs: tuple[tuple[str, str, str, str], ...] = (("decision_id", receipt.decision_id, "subject", event.subject),)
+    if receipt.decision_id != event.subject:
+        raise _mismatch("decision_id", receipt.decision_id, "subject", event.subject)
     if isinstance(event, Decided):
         contract = event.data.contract
-        pairs += (
-            ("tool", receipt.tool, "data.contract.tool", contract.tool),
-            ("workflow", receipt.workflow, "data.contract.workflow", contract.workflow),
-            ("environment", receipt.environment, "data.contract.target.environment", contract.target.environment),
-        )
-    for field, said, where, instead in pairs:
-        if said != instead:
-            raise _UnusableError("receipt_mismatch", f"the receipt's {field} is {said!r}, but {where} is {instead!r}")
+        if receipt.tool != contract.tool:
+            raise _mismatch("tool", receipt.tool, "data.contract.tool", contract.tool)
+        if receipt.workflow != contract.workflow:
+            raise _mismatch("workflow", receipt.workflow, "data.contract.workflow", contract.workflow)
+        environment = contract.target.environment
+        if receipt.environment != environment:
+            raise _mismatch("environment", receipt.environment, "data.contract.target.environment", environment)
+
+
+def _mismatch(field: str, said: str, where: str, instead: str) -> _UnusableError:
+    return _UnusableError("receipt_mismatch", f"the receipt's {field} is {said!r}, but {where} is {instead!r}")
 
 
 def _possible(field: str, moment: datetime, latest_us: int | None, out_of_range: str) -> int:
