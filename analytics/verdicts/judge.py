@@ -38,7 +38,6 @@ SOURCE: Final = "/stagekeeper/judge"
 """The `source` of every recommendation."""
 
 _NO_LATCHES: Final[Mapping[LatchKey, Mapping[VerdictName, Latch]]] = MappingProxyType({})
-_LONGEST_SUBJECT: Final = 200
 # In event time: how long a quiet cell's verdict may lag behind the watermark, and so behind going stale.
 _FULL_ROUND: Final = timedelta(seconds=60)
 
@@ -161,7 +160,8 @@ class Judge:
                 execution becomes overdue; everything else is judged as ever.
 
         Returns:
-            A recommendation for each verdict whose name, destination or reasons differ from the ledger's last word.
+            A recommendation for each verdict whose name, destination or reasons differ from the ledger's last word; at
+            the first tick also those that an earlier judge wrote down and did not get published.
 
         Raises:
             LakeError: The lake cannot be read or written. Nothing was decided; the next tick begins where this one did.
@@ -170,7 +170,9 @@ class Judge:
         if gates is None:
             return []
         version = self._lake.version("signals")
+        left_behind: list[StageRecommended] = []
         if self._folded is None or self._follower is None:
+            left_behind = [_recommendation_of(document) for document in ledger.unpublished(self._lake)]
             self._follower = Watermark(settle_s=self._settle_s, at=ledger.newest_watermark(self._lake))
             self._seen, self._latches = ledger.last_words(self._lake), ledger.latches(self._lake)
             folded = Folded.of(self._lake.scan("signals", version=version).collect())
@@ -206,7 +208,7 @@ class Judge:
         news = self._record(verdicts)
         self._folded, self._version = folded, version
         self._watermark, self._all_judged_at, self._judged_under = watermark, all_judged_at, gates.sha256
-        return [recommendation(verdict) for verdict in news]
+        return left_behind + [recommendation(verdict) for verdict in news]
 
     def _record(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
         """Append to the ledger what it does not hold yet, and give back what is news."""
@@ -254,27 +256,19 @@ class Judge:
 
 def recommendation(verdict: Verdict) -> StageRecommended:
     """The event that publishes a verdict; its id is the verdict's, so that a repetition is counted once."""
-    cell = verdict.case.cell
-    subject = cell.key
-    if len(subject) > _LONGEST_SUBJECT:
-        subject = hashlib.sha256(subject.encode()).hexdigest()
+    return _recommendation_of(verdict.document())
+
+
+def _recommendation_of(document: Mapping[str, Any]) -> StageRecommended:
+    cell = Cell(*(document[name] for name in CELL))
+    published = StageRecommendedData.model_fields
     return StageRecommended(
-        id=verdict.verdict_id,
+        id=document["verdict_id"],
         source=SOURCE,
-        time=verdict.judged_at,
-        subject=subject,
+        time=document["judged_at"],
+        subject=cell.key,
         dataschema=schema_id(StageRecommended),
-        data=StageRecommendedData(
-            verdict_id=verdict.verdict_id,
-            **cell._asdict(),
-            epoch=verdict.case.epoch,
-            verdict=verdict.finding.verdict,
-            to_stage=verdict.finding.to_stage,
-            reasons=verdict.finding.reasons,
-            gate_sha256=verdict.gate_sha256,
-            lake_version=verdict.lake_version,
-            watermark=verdict.watermark,
-        ),
+        data=StageRecommendedData.model_validate({name: document[name] for name in published}),
     )
 
 

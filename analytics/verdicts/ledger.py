@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import polars as pl
 
 from analytics.cells import CELL
-from analytics.lake.schemas import COLUMNS, VERDICTS
+from analytics.lake.schemas import COLUMNS, EVENTS, VERDICTS
 from analytics.verdicts.verdict import Latch, Verdict
 from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
@@ -92,6 +92,28 @@ def last_words(lake: Lake) -> dict[Cell, Seen]:
         Cell(*(document[name] for name in CELL)): Seen(document["verdict_id"], _outline(document))
         for document in latest_verdicts(lake)
     }
+
+
+def unpublished(lake: Lake) -> list[dict[str, Any]]:
+    """The last news about each cell that has not come back through Kafka, as whole verdicts.
+
+    A worker that dies between the ledger's commit and the broker's acknowledgement leaves such news behind.
+    """
+    news = (
+        lake.scan(VERDICTS)
+        .filter(pl.col("changed"))
+        .select(*CELL, "judged_at", "lake_version", "verdict_id")
+        .sort("judged_at", "lake_version", "verdict_id")
+        .unique(subset=CELL, keep="last", maintain_order=True)
+        .collect()
+    )
+    ids = news["verdict_id"].implode()
+    arrived = lake.scan(EVENTS).filter(pl.col("id").is_in(ids)).select("id").collect()["id"]
+    left = news.filter(~pl.col("verdict_id").is_in(arrived.implode()))["verdict_id"]
+    if left.is_empty():
+        return []
+    payloads = lake.scan(VERDICTS).filter(pl.col("verdict_id").is_in(left.implode())).sort(CELL).collect()
+    return [json.loads(payload) for payload in payloads["payload"].unique(maintain_order=True)]
 
 
 def newest_watermark(lake: Lake) -> datetime | None:

@@ -8,11 +8,13 @@ import polars as pl
 import pytest
 from verdict_cases import CELL, NOON, a_row, executions, increments
 
+from analytics.lake.schemas import COLUMNS
 from analytics.lake.tables import Lake
 from analytics.verdicts.gates import GateFile
 from analytics.verdicts.judge import Judge
 from analytics.verdicts.ledger import latches, latest_verdicts, newest_watermark
 from analytics.verdicts.watermark import Watermark
+from producers.wire.codec import to_bytes
 from producers.wire.events import VerdictName
 
 if TYPE_CHECKING:
@@ -40,6 +42,29 @@ def gate_path(tmp_path: Path) -> Path:
     path = tmp_path / "gates.yaml"
     path.write_text(ERRORS)
     return path
+
+
+def came_back(lake: Lake, events: list[StageRecommended]) -> list[StageRecommended]:
+    """Store recommendations as the data plane does once it has read them from Kafka."""
+    rows = [
+        {
+            "log_id": "log",
+            "topic": "agent.recommendations",
+            "partition": 0,
+            "offset": offset,
+            "id": event.id,
+            "type": event.type,
+            "source": event.source,
+            "time": event.time,
+            "subject": event.subject,
+            "ingested_at": event.time,
+            "value": to_bytes(event),
+        }
+        for offset, event in enumerate(events)
+    ]
+    columns = dict.fromkeys(COLUMNS["events"], None)
+    lake.append("events", pl.DataFrame([{**columns, **row} for row in rows], schema=COLUMNS["events"], orient="row"))
+    return events
 
 
 def said(events: list[StageRecommended]) -> list[tuple[str, str, str | None]]:
@@ -96,10 +121,23 @@ def test_increments_give_what_the_whole_gives(lake: Lake, gate_path: Path) -> No
     assert at_once["signals"][0]["trials"] == 150
 
 
+def test_what_died_between_ledger_and_broker_is_published_by_the_next_judge(lake: Lake, gate_path: Path) -> None:
+    lake.append(
+        "signals", increments(a_row(**executions(104, 42)), a_row(CELL._replace(tool="other"), **executions(2)))
+    )
+    lost = Judge(lake, gate_path, settle_s=0).tick(SOON)
+    assert len(lost) == 2
+    again = Judge(lake, gate_path, settle_s=0)
+    assert again.tick(at(1)) == lost, "the same events, to the letter"
+    assert again.tick(at(2)) == []
+    came_back(lake, lost[:1])
+    assert Judge(lake, gate_path, settle_s=0).tick(at(3)) == lost[1:]
+
+
 def test_a_restart_repeats_nothing_and_forgets_no_rollback(lake: Lake, gate_path: Path) -> None:
     first = Judge(lake, gate_path, settle_s=0)
     lake.append("signals", increments(a_row(**executions(104, 42))))
-    assert said(first.tick(SOON)) == [("issue_refund", "ROLL_BACK", "search_only")]
+    assert said(came_back(lake, first.tick(SOON))) == [("issue_refund", "ROLL_BACK", "search_only")]
     second = Judge(lake, gate_path, settle_s=0)
     assert second.tick(at(1)) == []
     assert lake.version("verdicts") == 1
