@@ -17,10 +17,11 @@ contract = sk.ActionContract(
     risk_class=sk.RiskClass.EXTERNAL_EFFECT,
     reversibility=sk.Reversibility.MANUAL,
 )
+flag = sk.FlagEvaluation(key="agent-action-mode", variant="autonomous", reason=sk.FlagReason.STATIC)
 settings = Settings.load()
 with sk.KafkaEmitter(settings.require_kafka()) as emitter:
     recorder = sk.Recorder(emitter, source="/routers/example", key=settings.signing_key)
-    receipt = recorder.decided(contract, sk.Decision(result=sk.Allow()), stage=sk.Stage.NARROW_AUTONOMY)
+    receipt = recorder.decided(contract, sk.Decision(result=sk.Allow(), flags=(flag,)), stage=sk.Stage.NARROW_AUTONOMY)
     began = time.perf_counter()
     # ... the refund itself happens here ...
     recorder.executed(receipt, sk.ExecutionStatus.SUCCEEDED, latency_ms=(time.perf_counter() - began) * 1000)

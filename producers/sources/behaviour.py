@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -200,6 +201,7 @@ def live(phase: Phase, random: Random) -> Life:
         enforced=not observed,
         authorization=Authorization(permitted=True, rule="role-allows-tool"),
         flags=_flags(phase.stage, result),
+        ruleset_sha256=_RULESET,
         decide_ms=round(random.lognormvariate(math.log(0.4), 0.4), 3),
     )
     if observed:
@@ -288,6 +290,9 @@ _MODE_OF_STAGE = {
 def mode_of(stage: Stage) -> Mode:
     """The flag mode that puts an action into a stage."""
     return _MODE_OF_STAGE[stage]
+
+
+_RULESET = hashlib.sha256(b"the simulated flag store never changes its rules").hexdigest()
 
 
 def _flags(stage: Stage, result: Outcome) -> tuple[FlagEvaluation, ...]:

@@ -410,16 +410,3 @@ def test_the_example_in_the_documentation_is_a_gate_file() -> None:
     described = (Path(__file__).parents[2] / "docs" / "gates.md").read_text()
     (example,) = re.findall(r"```yaml\n(.*?)```", described, flags=re.DOTALL)
     assert GateFile.parse(example.encode()).gate_for("production", "refunds", "issue_refund", None) is not None
-
-
-@pytest.mark.parametrize(
-    ("ratio", "shown"),
-    [(0, "0 %"), (0.02, "2 %"), (0.0412371, "4.12 %"), (0.00012, "0.012 %"), (0.125, "12.5 %"), (1.2, "120 %")],
-)
-def test_percentages_keep_the_digits_that_matter(ratio: float, shown: str) -> None:
-    assert explain.percent(ratio) == shown
-
-
-@pytest.mark.parametrize(("seconds", "shown"), [(59, "59 s"), (180, "3 min"), (7_200, "2 h"), (200_000, "2 d")])
-def test_durations_are_readable(seconds: float, shown: str) -> None:
-    assert explain.duration(seconds) == shown
