@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from dashboard.console import Console
+    from dashboard.document import Verdict
     from dashboard.gatefile import GateFileState
+    from dashboard.history import History
     from dashboard.markup import Markup
     from dashboard.places import Place
     from dashboard.queries import LakeReader, Snapshot
@@ -103,21 +105,27 @@ def _detail(console: Console, reader: LakeReader, view: _View, cell: Cell) -> No
     signals = next((row for row in view.snapshot.report.signals if row.cell == cell), None)
     verdict = view.snapshot.report.latest_verdicts().get(cell)
     in_force = None if view.gates is None else view.gates.sha256
-    body = headline(cell, signals, verdict, place=view.place, gates_sha256=in_force, now=view.now)
-    console.show(join([view.head(), body]), place="upper", view=view.place.address, leads=True)
+    # Everything is worked out before anything is shown, and the two halves go out together: numbers that belong to one
+    # look must not stand beside those of another. The charts, which the browser takes longest over, come last.
     history = reader.history(cell, None if verdict is None else verdict.epoch)
-    if history is not None and not history.rows.is_empty():
-        for panel, column in zip(charts.PANELS, st.columns(len(charts.PANELS), gap="small"), strict=True):
-            drawn = charts.drawing(panel, history, verdict)
-            with column:
-                note = charts.caption(panel, history, verdict)
-                st.html(tag("div", tag("h3", panel.title), tag("p", note), class_="sk-chart-head"))
-                if drawn is None:
-                    st.html(tag("p", "Nothing measured yet.", class_="sk-chart-none"))
-                else:
-                    st.vega_lite_chart(
-                        spec=drawn, theme=None, key=f"chart-{panel.signal}", alt=f"{panel.title}: {note}"
-                    )
+    body = headline(cell, signals, verdict, place=view.place, gates_sha256=in_force, now=view.now)
     table = evidence_table(verdict)
+    console.show(join([view.head(), body]), place="upper", view=view.place.address, leads=True)
+    middle = st.container()
     if table is not None:
         console.show(table, place="lower", view=view.place.address)
+    if history is not None and not history.rows.is_empty():
+        with middle:
+            _charts(history, verdict)
+
+
+def _charts(history: History, verdict: Verdict | None) -> None:
+    for panel, column in zip(charts.PANELS, st.columns(len(charts.PANELS), gap="small"), strict=True):
+        drawn = charts.drawing(panel, history, verdict)
+        note = charts.caption(panel, history, verdict)
+        with column:
+            st.html(tag("div", tag("h3", panel.title), tag("p", note), class_="sk-chart-head"))
+            if drawn is None:
+                st.html(tag("p", "Nothing measured yet.", class_="sk-chart-none"))
+            else:
+                st.vega_lite_chart(spec=drawn, theme=None, key=f"chart-{panel.signal}", alt=f"{panel.title}: {note}")
