@@ -10,7 +10,7 @@ import pytest
 from verdict_cases import CELL, NOON, a_row, executions, gate_file, increments, verdict_on, verdicts_on
 
 from analytics.cells import Folded
-from analytics.verdicts import answer, explain
+from analytics.verdicts import answer
 from analytics.verdicts.gates import GateFile
 from analytics.verdicts.judge import judge, recommendation
 from analytics.verdicts.verdict import REASON_CODES, Latch, Verdict, rollback_stage
