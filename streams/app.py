@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 LOG: Final = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-_COMPACT_EVERY_S: Final = 60.0
-_COMPACT_FILES: Final = 50
+_COMPACT_EVERY_S: Final = 10.0
+_COMPACT_FILES: Final = 32
 _START_S: Final = 60.0
 _STOP_S: Final = 4.0
 

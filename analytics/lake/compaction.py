@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from deltalake import DeltaTable
 
-TARGET_FILE_BYTES: Final = 64 * 1024 * 1024
-"""Files at or above this size (bytes) are left alone."""
+SIZES_BYTES: Final = (4 * 1024 * 1024, 64 * 1024 * 1024)
+"""File sizes (bytes) that are worked towards, one after the other, so that no row is rewritten each time."""
 
 
 @contextmanager
@@ -39,12 +39,24 @@ def sole_compactor(lock_file: Path) -> Iterator[bool]:
             yield True
 
 
-def small_files(table: DeltaTable) -> int:
-    """How many files of the table are below the target size."""
-    sizes = pl.DataFrame(table.get_add_actions())
-    return sizes.filter(pl.col("size_bytes") < TARGET_FILE_BYTES).height if sizes.width else 0
+def fold(table: DeltaTable, *, at_least: int) -> bool:
+    """Rewrite small files into few. For the holder of `sole_compactor` alone, with a freshly refreshed table.
+
+    Args:
+        table: The table.
+        at_least: For each size, do nothing while fewer files than this are below it.
+
+    Returns:
+        Whether anything was rewritten.
+    """
+    folded = False
+    for size in SIZES_BYTES:
+        if _files_below(table, size) >= at_least:
+            table.optimize.compact(target_size=size, max_concurrent_tasks=1)
+            folded = True
+    return folded
 
 
-def fold(table: DeltaTable) -> None:
-    """Rewrite the small files of a freshly refreshed table into few. Only for the holder of `sole_compactor`."""
-    table.optimize.compact(target_size=TARGET_FILE_BYTES, max_concurrent_tasks=1)
+def _files_below(table: DeltaTable, size: int) -> int:
+    files = pl.DataFrame(table.get_add_actions())
+    return files.filter(pl.col("size_bytes") < size).height if files.width else 0

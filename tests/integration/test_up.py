@@ -15,6 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from analytics.cells import CELL
+from analytics.counters import COUNTERS
+from analytics.lake.tables import Lake
+from analytics.report import build_report
 from stagekeeper.settings import RUNNING_FILE, Settings
 
 if TYPE_CHECKING:
@@ -164,6 +168,25 @@ def test_a_dead_worker_is_restarted_with_its_reason(tmp_path: Path) -> None:
         assert "restarting in 1 s" in said
         process.send_signal(signal.SIGINT)
         assert process.wait(LONGEST_STOP_S) == 0
+
+
+@pytest.mark.timeout(300)
+def test_a_worker_killed_amid_traffic_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    with running(command(tmp_path, "--demo", "--headless", "--for", "15s")) as process:
+        lines = read_until(process, "] running")
+        told = next(line for line in lines if "] worker" in line)
+        read_until(process, "] status")
+        os.kill(int(told.split("process ")[1].split(",")[0]), signal.SIGKILL)
+        read_until(process, "] restart")
+        read_until(process, "] settled")
+        assert process.wait(LONGEST_STOP_S) == 0
+    lake = Lake.existing(str(tmp_path / "demo" / "lake"))
+    truth = json.loads((tmp_path / "demo" / "truth.json").read_text())
+    counted = {
+        tuple(cell[name] for name in CELL): {name: cell["counts"][name] for name in COUNTERS}
+        for cell in build_report(lake)["signals"]
+    }
+    assert counted == {tuple(cell[name] for name in CELL): cell["counts"] for cell in truth["cells"]}
 
 
 def test_a_dead_broker_ends_the_run_with_the_reason(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, Schema
 
+from analytics.lake import compaction
 from analytics.lake.compaction import sole_compactor
 from analytics.lake.errors import FencedError, LakeError, SchemaMismatchError, UnreadableLakeError
 from analytics.lake.schemas import COLUMNS, EVENTS, QUALITY, REJECTS, SIGNALS, TABLES
@@ -257,9 +258,27 @@ def test_rows_appended_during_a_compaction_stay(lake: Lake, monkeypatch: pytest.
         lake.append(QUALITY, checks(n))
     Lake.open(lake.root).append(QUALITY, checks(3))
     miss_one_refresh(monkeypatch)
-    assert lake.compact(QUALITY)
+    assert lake.compact(QUALITY, at_least=3)
     assert seen(lake) == [0, 1, 2, 3]
     assert len(DeltaTable(f"{lake.root}/{QUALITY}").file_uris()) == 2
+
+
+def test_files_of_one_size_are_folded_into_the_next_only_when_there_are_enough(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.append(QUALITY, checks(0))
+    lake.append(QUALITY, checks(1))
+    assert lake.compact(QUALITY)
+    (folded,) = DeltaTable(f"{lake.root}/{QUALITY}").get_add_actions()["size_bytes"].to_pylist()
+    monkeypatch.setattr(compaction, "SIZES_BYTES", (folded, 100 * folded))
+    lake.append(QUALITY, checks(2))
+    before = set(DeltaTable(f"{lake.root}/{QUALITY}").file_uris())
+    assert not lake.compact(QUALITY, at_least=3)
+    assert set(DeltaTable(f"{lake.root}/{QUALITY}").file_uris()) == before
+    lake.append(QUALITY, checks(3))
+    assert lake.compact(QUALITY, at_least=3)
+    assert len(DeltaTable(f"{lake.root}/{QUALITY}").file_uris()) == 1
+    assert seen(lake) == [0, 1, 2, 3]
 
 
 def test_a_reader_reads_on_while_files_are_folded(lake: Lake) -> None:
