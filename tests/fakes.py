@@ -67,7 +67,7 @@ class FakeEmitter:
     def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
         self.raw.append((topic, key, value))
 
-    def flush(self, timeout_s: float) -> int:  # noqa: ARG002 - the protocol asks for it
+    def flush(self, timeout_s: float) -> int:
         return 0
 
     @property
