@@ -26,7 +26,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
-    """Import recorded agents."""
+    """Import recorded agents.
+
+    \b
+    Examples:
+      stagekeeper import transcript runs.jsonl --catalog catalog.yaml
+      stagekeeper import transcript --help
+    """
 
 
 @command.command()

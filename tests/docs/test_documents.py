@@ -155,7 +155,7 @@ def test_the_router_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert emitter.bootstrap_servers == "kafka:9092"
     assert [type(of_bytes(to_bytes(event))).__name__ for event in emitter.events] == ["ActionDecided", "ActionExecuted"]
     assert len({event.subject for event in emitter.events}) == 1
-    assert len(program.splitlines()) <= 18, "the README promises to be short"
+    assert len(program.splitlines()) <= 20, "the README promises to be short"
 
 
 def test_no_file_has_grown_beyond_one_idea() -> None:
