@@ -33,7 +33,7 @@ def refreshing(console: Console, lake: str, gates: Path | None) -> None:
         state = None if gates is None else gate_file(gates)
         page(console, reader(lake), state, Place.of(selected()), datetime.now(UTC))
     except StagekeeperError as error:
-        console.show(trouble(str(error)), place="upper", view="trouble")
+        console.show(trouble(str(error)), place="upper", view="trouble", leads=True)
 
 
 def main(arguments: list[str]) -> None:

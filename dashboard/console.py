@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
@@ -32,7 +33,8 @@ class Console:
             body: What to show.
             place: Names the place on the page; the same place is changed in place.
             view: Names what is shown there; another view replaces the old one whole.
-            leads: Whether the page scrolls to its top when the view changes.
+            leads: Whether this place is the page's head: it scrolls to its top when the view changes, and says so
+                when the server is lost.
         """
 
         def go() -> None:
@@ -40,7 +42,9 @@ class Console:
             if where:
                 st.query_params.from_dict(dict(parse_qsl(where.removeprefix("?"))))
 
-        self._mount(data={"html": str(body), "view": view, "leads": leads}, key=place, on_go_change=go)
+        # The moment makes every answer a new one, so that the browser can tell a quiet lake from a lost server.
+        data = {"html": str(body), "view": view, "leads": leads, "at": time.time()}
+        self._mount(data=data, key=place, on_go_change=go)
 
 
 def link(where: str, *children: Child, **attributes: str | None) -> Markup:

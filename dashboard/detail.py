@@ -109,7 +109,7 @@ def _verdict(verdict: Verdict, gates_sha256: str | None, now: datetime) -> Marku
         ("Evidence to", words.clock(verdict.watermark), words.moment(verdict.watermark)),
         ("Judged", words.age(verdict.judged_at, now), words.moment(verdict.judged_at)),
     ]
-    if exposure is not None and exposure.minimum is not None:
+    if exposure is not None and exposure.minimum:
         facts.append(("Exposure", f"{words.count(exposure.actions)}, at least {words.count(exposure.minimum)}", None))
     return tag(
         "section",

@@ -41,4 +41,4 @@ def _load(path: Path, _modified_ns: int, _size: int) -> GateFileState:
     try:
         return GateFileState(GateFile.load(path).sha256, None)
     except StagekeeperError as error:
-        return GateFileState(None, f"{error} Until it is mended, verdicts stay as they were.")
+        return GateFileState(None, f"{str(error).rstrip('.')}. Until it is mended, verdicts stay as they were.")

@@ -65,6 +65,7 @@ def page(console: Console, reader: LakeReader, gates: GateFileState | None, plac
             ),
             place="upper",
             view="no lake",
+            leads=True,
         )
         return
     view = _View(snapshot, gates, place, now)
@@ -90,6 +91,7 @@ def page(console: Console, reader: LakeReader, gates: GateFileState | None, plac
             ),
             place="upper",
             view="empty",
+            leads=True,
         )
     else:
         board = tag(

@@ -30,13 +30,40 @@ function plainClick(event) {
   return event.button === 0 && !(event.metaKey || event.ctrlKey || event.shiftKey || event.altKey);
 }
 
+// The page is asked for anew every two seconds. When no answer comes, what stands there is old, however fresh it says it
+// is; a hidden tab is slowed down by the browser and starts counting again when it is looked at.
+const LOST_AFTER_MS = 12000;
+let answeredAt = Date.now();
+document.addEventListener("visibilitychange", () => {
+  answeredAt = Date.now();
+});
+
+function watch(parent, root) {
+  const notice = document.createElement("div");
+  notice.className = "sk-lost";
+  notice.setAttribute("role", "alert");
+  notice.hidden = true;
+  parent.insertBefore(notice, root);
+  const timer = setInterval(() => {
+    if (!notice.isConnected) clearInterval(timer);
+    const lost = document.visibilityState === "visible" && Date.now() - answeredAt > LOST_AFTER_MS;
+    if (lost && notice.hidden) {
+      const since = new Date(answeredAt).toISOString().slice(11, 19);
+      notice.textContent = `The page's server has not answered since ${since} UTC. What is shown here is from then.`;
+    }
+    notice.hidden = !lost;
+  }, 1000);
+}
+
 export default function ({ data, parentElement, setTriggerValue }) {
   let root = parentElement.querySelector(":scope > .sk");
   if (!root) {
     root = document.createElement("div");
     root.className = "sk";
     parentElement.appendChild(root);
+    if (data.leads) watch(parentElement, root);
   }
+  answeredAt = Date.now();
   const moved = root.dataset.view !== undefined && root.dataset.view !== data.view;
   root.dataset.view = data.view;
   const wanted = document.createElement("template");

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -48,6 +49,7 @@ class Served:
     address: str
     root: Path
     lake: Lake
+    process: subprocess.Popen[str]
 
     def move(self, seed: int) -> None:
         """Commit another minute of everything, and judge it."""
@@ -110,7 +112,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
                     break
             else:
                 pytest.fail("the page server ended:\n" + "".join(said))
-            yield Served(f"http://127.0.0.1:{port}/", root, lake)
+            yield Served(f"http://127.0.0.1:{port}/", root, lake, running)
         finally:
             running.terminate()
             running.wait(timeout=30)
@@ -215,3 +217,13 @@ def test_what_was_rejected_is_one_click_away(page: Page) -> None:
     page.click("a.sk-tally:has-text('Rejected events')")
     page.wait_for_selector("text=could not be used")
     assert page.locator("code:has-text('missing_receipt')").first.is_visible()
+
+
+def test_a_server_that_stops_answering_is_not_mistaken_for_a_quiet_lake(page: Page, served: Served) -> None:
+    assert page.locator(".sk-lost").is_hidden()
+    served.process.send_signal(signal.SIGSTOP)
+    try:
+        page.wait_for_selector(".sk-lost:has-text('has not answered since')", state="visible")
+    finally:
+        served.process.send_signal(signal.SIGCONT)
+    page.wait_for_selector(".sk-lost", state="hidden")
