@@ -61,7 +61,15 @@ class Supervisor:
         self._children: dict[str, Child] = {}
 
     def start(self, program: Program) -> Child:
-        """Start a program. From the thread that stays: children end with the thread that started them."""
+        """Start a program, with a new log the first time.
+
+        From the thread that stays: children end with the thread that started them.
+
+        Raises:
+            ChildError: The operating system refused.
+        """
+        if program.name not in self._children:
+            program.log.unlink(missing_ok=True)
         child = program.start()
         self._children[program.name] = child
         return child

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TextIO
 
 _ERASE_LINE = "\r\x1b[2K"
@@ -17,9 +19,17 @@ class Progress:
     Args:
         stream: Where to; results go elsewhere.
         live_every_s: Least seconds between two live lines when the stream is not a terminal.
+        width: Columns of the terminal; a live line that wrapped could not be replaced.
     """
 
-    def __init__(self, stream: TextIO, *, live_every_s: float = 15.0) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        live_every_s: float = 15.0,
+        width: Callable[[], int] = lambda: shutil.get_terminal_size().columns,
+    ) -> None:
+        self._width = width
         self._stream = stream
         self._terminal = stream.isatty()
         self._live_every_s = live_every_s
@@ -35,7 +45,8 @@ class Progress:
     def live(self, message: str) -> None:
         """Say how things are at the moment."""
         if self._terminal:
-            self._stream.write(f"{_ERASE_LINE}[up {self._elapsed_s():5.0f} s] {message}")
+            line = f"[up {self._elapsed_s():5.0f} s] {message}"
+            self._stream.write(f"{_ERASE_LINE}{line[: self._width() - 1]}")
             self._stream.flush()
             self._live_shown = True
         elif time.monotonic() - self._live_at_s >= self._live_every_s:

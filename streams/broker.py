@@ -64,8 +64,10 @@ class EmbeddedBroker:
         address, cluster_id = f"{_LOOPBACK}:{port}", f"{EMBEDDED_PREFIX}{uuid.uuid4()}"
         command = [_program(), "broker", "--cluster-id", cluster_id, "--storage-engine", "memory://tansu/"]
         command += ["--listener-url", f"tcp://{address}", "--advertised-listener-url", f"tcp://{address}"]
+        log = home / "broker.log"
+        log.unlink(missing_ok=True)
         # SIGTERM takes it five seconds while clients are attached; it has nothing to save.
-        child = Child.start("the embedded broker", command, log=home / "broker.log", stop_signal=signal.SIGINT)
+        child = Child.start("the embedded broker", command, log=log, stop_signal=signal.SIGINT)
         broker = cls(address, cluster_id, child)
         try:
             broker.await_ready()

@@ -38,7 +38,7 @@ def supervisor() -> Iterator[Supervisor]:
 
 
 async def up(child: Child) -> None:
-    await await_ready(child, lambda: "up" in child.log.read_text(), timeout_s=20)
+    await await_ready(child, lambda: child.log.exists() and "up" in child.log.read_text(), timeout_s=20)
 
 
 async def test_a_child_has_its_own_group_its_log_and_its_environment(tmp_path: Path, supervisor: Supervisor) -> None:
@@ -49,6 +49,14 @@ async def test_a_child_has_its_own_group_its_log_and_its_environment(tmp_path: P
     assert child.log.read_text() == "hidden\nup\n"
     assert not any("hidden" in str(part) for part in child.process.args)
     assert "hidden" not in repr(program(tmp_path, script, WORD="hidden"))
+
+
+async def test_each_run_begins_its_own_log(tmp_path: Path, supervisor: Supervisor) -> None:
+    wanted = program(tmp_path, SLEEPER)
+    wanted.log.write_text("what an earlier run said\n")
+    child = supervisor.start(wanted)
+    await up(child)
+    assert child.log.read_text() == "up\n"
 
 
 async def test_stopping_asks_first(tmp_path: Path, supervisor: Supervisor) -> None:
