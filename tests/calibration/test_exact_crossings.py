@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from dynamic import critical_failures, crossing_curve, median_look
 
-from analytics.evidence.sequential import crosses, log_e_value, trials_to_decision
+from analytics.evidence.sequential import BETS, crosses, log_e_value, trials_to_decision
 
 if TYPE_CHECKING:
     from dynamic import BoolArray, FloatArray, IntArray, Side
@@ -124,3 +124,37 @@ def test_a_worse_action_is_promoted_less_often() -> None:
     chances = [float(crossing_curve(limits, rate, side="few")[-1]) for rate in (0.02, 0.025, 0.03, 0.04)]
     assert chances == sorted(chances, reverse=True)
     assert chances[1] < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("side", "bets", "rates", "medians"),
+    [
+        ("many", (1.05, 1.1), (0.03, 0.04, 0.1), (1694, 457, 43)),
+        ("few", (0.95, 0.9), (0.0125, 0.01, 0.005), (2029, 1047, 346)),
+    ],
+)
+def test_bets_that_narrow_the_zone_of_indifference_delay_every_other_decision(
+    side: Side, bets: tuple[float, ...], rates: tuple[float, ...], medians: tuple[int, ...]
+) -> None:
+    direction: Direction = "above" if side == "many" else "below"
+    ten = np.array([*bets, *BETS[direction]])[:, np.newaxis]
+
+    def with_ten(failures: IntArray, trials: IntArray) -> BoolArray:
+        log_wealth = failures * np.log(ten) - trials * np.log1p((ten - 1) * THRESHOLD)
+        return crosses(np.logaddexp.reduce(log_wealth) - math.log(10), ALPHA)
+
+    def with_eight(failures: IntArray, trials: IntArray) -> BoolArray:
+        return crosses(log_e_value(failures, trials, THRESHOLD, direction=direction), ALPHA)
+
+    limits = [critical_failures(rule, 4_000, side=side) for rule in (with_ten, with_eight)]
+    for rate, expected in zip(rates, medians, strict=True):
+        later, sooner = (median_look(crossing_curve(limit, rate, side=side)) for limit in limits)
+        assert later == expected
+        assert 1.03 * sooner < later < 1.11 * sooner
+
+
+@pytest.mark.parametrize("failures", [185, 200, 215])
+def test_a_rate_close_to_the_limit_is_never_told_apart_from_it(failures: int) -> None:
+    for direction in BETS:
+        assert trials_to_decision(failures, 10_000, THRESHOLD, direction=direction, alpha=ALPHA) == math.inf
