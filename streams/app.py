@@ -14,13 +14,14 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from analytics.lake.schemas import EVENTS, REJECTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
@@ -188,7 +189,9 @@ class Worker:
             elif not ended.done():
                 raise StagekeeperError(f"the worker did not start in {_START_S:.0f} s. Check the broker.")
             code: int = await ended
-            drain = self._started.is_set()
+            if self._plane.assignment is None:
+                _exit_at_once(code)
+            drain = True
             return code
         finally:
             await self._stop(app, starting, drain=drain)
@@ -204,6 +207,8 @@ class Worker:
             self._stopping.set()
         await asyncio.to_thread(self._source.stop, _STOP_S * 0.6, drain=drain)
         self._stopping.set()
+        # All is saved now. Faust's threads fall over where they are stopped without a broker; that is no news.
+        threading.excepthook = lambda fallen: LOG.debug("%s while stopping: %s", fallen.thread, fallen.exc_value)
         if not starting.done():
             starting.cancel()
         try:
@@ -307,6 +312,17 @@ class Worker:
             draft = path.with_suffix(".draft")
             draft.write_text(json.dumps({"pid": os.getpid(), "log_id": self._log_id, "web": web}))
             draft.replace(path)
+
+
+def _exit_at_once(code: int) -> NoReturn:
+    """End the process while it joins its groups: there is nothing to save yet.
+
+    A member that leaves in the middle of a join would lock the embedded broker's group for minutes; one that vanishes
+    is forgotten after its session.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def _free_port() -> int:

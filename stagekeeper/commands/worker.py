@@ -12,6 +12,9 @@ import click
 
 from stagekeeper.settings import Settings
 
+_CHATTY = ("faust", "mode", "aiokafka", "streams.librdkafka", "streams.ends", "streams.broker")
+"""Loggers that repeat every attempt to connect; the worker says once that the broker is away."""
+
 
 @click.command("worker", short_help="Run the stream processors.")
 @click.option(
@@ -40,8 +43,8 @@ def command(ready_file: Path | None, web_port: int, *, as_json: bool, verbose: b
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     if not verbose:
-        for noisy in ("faust", "mode", "aiokafka", "streams.data.source.librdkafka"):
-            logging.getLogger(noisy).setLevel(logging.ERROR)
+        for chatty in _CHATTY:
+            logging.getLogger(chatty).setLevel(logging.CRITICAL)
         warnings.simplefilter("ignore")  # the libraries' own, about Python versions to come
     from streams.app import Worker, WorkerConfig  # noqa: PLC0415  (after the warnings are dealt with)
 

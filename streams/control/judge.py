@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaException
 
 from analytics.lake.tables import Lake
 from analytics.verdicts.judge import Judge
@@ -15,19 +14,16 @@ from producers.errors import StagekeeperError
 from producers.wire.codec import HEADERS, record_key, to_bytes
 from producers.wire.topics import RECOMMENDATIONS
 from streams.backlog import Backlog
+from streams.publishing import Publisher, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from datetime import datetime
     from pathlib import Path
     from types import TracebackType
 
-    from confluent_kafka import Message
-
     from producers.wire.events import StageRecommended
 
-LOG: Final = logging.getLogger(__name__)
-_FLUSH_S: Final = 10.0
 DEFAULT_INTERVAL_S: Final = 1.0
 """Seconds between two looks while no gate file can be read."""
 
@@ -75,19 +71,8 @@ class Bench:
         self._unpublished: list[StageRecommended] = []
         self._open = ExitStack()
         self._backlog = self._open.enter_context(Backlog(bootstrap_servers, log_id))
-        self._producer = Producer(
-            {
-                **(settings or {}),
-                "bootstrap.servers": bootstrap_servers,
-                "client.id": "stagekeeper-judge",
-                "enable.idempotence": True,
-                "acks": "all",
-                "compression.type": "lz4",
-                "linger.ms": 2,
-                "partitioner": "murmur2_random",  # as Faust's, so that equal keys meet
-                "message.timeout.ms": int(_FLUSH_S * 1_000),
-            },
-            logger=logging.getLogger(f"{__name__}.librdkafka"),
+        self._publisher = Publisher(
+            bootstrap_servers, RECOMMENDATIONS, client_id="stagekeeper-judge", settings=settings
         )
 
     def sit(self) -> Sitting:
@@ -98,53 +83,18 @@ class Bench:
         """
         try:
             self._unpublished += self._judge.tick(self._now(), caught_up=self._backlog.caught_up(self._lake))
-            published = self._publish(self._unpublished)
+            self._publisher.publish([Record(record_key(each), to_bytes(each), HEADERS) for each in self._unpublished])
         except StagekeeperError as error:
             return Sitting(0, str(error), self._interval_s)
         except KafkaException as error:
             return Sitting(0, f"the broker does not answer: {error.args[0].str()}", self._interval_s)
-        self._unpublished = []
+        published, self._unpublished = len(self._unpublished), []
         return Sitting(published, self._judge.gate_error, self._interval_s)
 
     @property
     def _interval_s(self) -> float:
         gates = self._judge.gates
         return DEFAULT_INTERVAL_S if gates is None else gates.interval_s
-
-    def _publish(self, recommendations: Sequence[StageRecommended]) -> int:
-        """Publish and wait for the acknowledgements.
-
-        Raises:
-            PublicationError: Not all were acknowledged.
-        """
-        failures: list[str] = []
-
-        def on_delivery(error: KafkaError | None, _message: Message) -> None:
-            if error is not None:
-                failures.append(error.str())
-
-        for each in recommendations:
-            while True:
-                try:
-                    self._producer.produce(
-                        RECOMMENDATIONS,
-                        key=record_key(each),
-                        value=to_bytes(each),
-                        headers=list(HEADERS),
-                        on_delivery=on_delivery,
-                    )
-                except BufferError:
-                    self._producer.poll(0.1)  # the local queue is full: let some go out
-                else:
-                    break
-        left = self._producer.flush(_FLUSH_S)
-        if left or failures:
-            said = failures[0] if failures else "no acknowledgement in time"
-            raise PublicationError(
-                f"{left + len(failures)} of {len(recommendations)} recommendations were not taken by "
-                f"{RECOMMENDATIONS}: {said}. They are in the ledger and will be published again."
-            )
-        return len(recommendations)
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -157,7 +107,3 @@ class Bench:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class PublicationError(StagekeeperError):
-    """A recommendation could not be published."""

@@ -120,7 +120,7 @@ class Pipeline:
 
         Raises:
             DataPlaneError: A batch before it was not committed.
-            DeadLetterError: A reject was not taken by the broker.
+            PublicationError: A reject was not taken by the broker.
             FencedError: Another worker owns a partition now.
             LakeError: A commit failed.
         """

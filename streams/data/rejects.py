@@ -9,17 +9,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
 import polars as pl
-from confluent_kafka import Producer
 
 from analytics.lake.schemas import COLUMNS, REJECTS
 from analytics.lake.tables import SourcePartition
-from producers.errors import StagekeeperError
 from producers.wire.topics import DEAD_LETTER
+from streams.publishing import Publisher, Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from confluent_kafka import KafkaError, Message
 
 
 FIRST_BYTES: Final = 256
@@ -28,12 +25,8 @@ FIRST_BYTES: Final = 256
 LONGEST_KEY: Final = 1_024
 """How much of a rejected record's key is kept, in bytes."""
 
-_FLUSH_S = 30.0
+_HEADERS = (("content-type", b"application/json"),)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class DeadLetterError(StagekeeperError):
-    """A reject could not be published; the events of its batch must not be committed without it."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +145,7 @@ class DeadLetters(Protocol):
         """Publish and wait for the acknowledgement of all of them.
 
         Raises:
-            DeadLetterError: One was not acknowledged.
+            PublicationError: One was not acknowledged.
         """
         ...
 
@@ -169,50 +162,14 @@ class KafkaDeadLetters:
     """
 
     def __init__(self, bootstrap_servers: str, settings: Mapping[str, str | int | float | bool] | None = None) -> None:
-        self._producer = Producer(
-            {
-                **(settings or {}),
-                "bootstrap.servers": bootstrap_servers,
-                "client.id": "stagekeeper-dead-letters",
-                "enable.idempotence": True,
-                "acks": "all",
-                "compression.type": "lz4",
-                "linger.ms": 2,
-                "partitioner": "murmur2_random",
-                "message.timeout.ms": int(_FLUSH_S * 1_000),
-            }
+        self._publisher = Publisher(
+            bootstrap_servers, DEAD_LETTER, client_id="stagekeeper-dead-letters", settings=settings
         )
 
     def publish(self, rejects: Sequence[Reject]) -> None:
         """Publish and wait for the acknowledgement of all of them.
 
         Raises:
-            DeadLetterError: One was not acknowledged in 30 s.
+            PublicationError: One was not acknowledged.
         """
-        failures: list[str] = []
-
-        def on_delivery(error: KafkaError | None, _message: Message) -> None:
-            if error is not None:
-                failures.append(error.str())
-
-        for each in rejects:
-            while True:
-                try:
-                    self._producer.produce(
-                        DEAD_LETTER,
-                        key=each.place.encode(),
-                        value=each.dead_letter(),
-                        headers=[("content-type", b"application/json")],
-                        on_delivery=on_delivery,
-                    )
-                except BufferError:
-                    self._producer.poll(0.1)  # the local queue is full: let some go out
-                else:
-                    break
-        left = self._producer.flush(_FLUSH_S)
-        if left or failures:
-            said = failures[0] if failures else "no acknowledgement in time"
-            raise DeadLetterError(
-                f"{left + len(failures)} of {len(rejects)} dead letters were not taken by {DEAD_LETTER}: {said}. "
-                "Check the broker and that the topic exists; they are published again after the restart."
-            )
+        self._publisher.publish([Record(each.place.encode(), each.dead_letter(), _HEADERS) for each in rejects])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
@@ -21,6 +20,7 @@ from streams.data.batch import Batch, PartitionRecords
 from streams.data.errors import DataPlaneError, LogIdentityError
 from streams.data.pipeline import Assignment
 from streams.data.resume import resume
+from streams.publishing import CLIENT_LOG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from streams.data.progress import Progress
 
 LOG: Final = logging.getLogger(__name__)
-_CLIENT_LOG: Final = logging.getLogger(f"{__name__}.librdkafka")
 
 BATCH_RECORDS: Final = 20_000
 BATCH_S: Final = 0.25
@@ -104,6 +103,7 @@ class Source:
         self._log_id: str | None = None
         self._next: dict[SourcePartition, int] = {}
         self._handed_over = 0
+        self._away = False
         self._stopping = threading.Event()
         self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stagekeeper-source", daemon=True)
@@ -131,7 +131,7 @@ class Source:
 
     def _run(self) -> None:
         try:
-            consumer = Consumer(self._config, logger=_CLIENT_LOG)
+            consumer = Consumer(self._config, logger=CLIENT_LOG)
             try:
                 self._read(consumer)
             finally:
@@ -156,8 +156,7 @@ class Source:
             if messages:
                 self._check_identity(consumer)
             else:
-                with suppress(KafkaException):  # a broker that is away for a while is none that was replaced
-                    self._check_identity(consumer, timeout_s=1.0)
+                self._look_for_the_broker(consumer)
             partitions = self._collect(messages)
             if partitions:
                 self._hand_over(Batch(self._handed_over + 1, partitions))
@@ -204,7 +203,7 @@ class Source:
         if error.code() == KafkaError._PARTITION_EOF and offset is not None:  # noqa: SLF001
             ends[place] = offset
         elif error.code() in _TRANSIENT:
-            LOG.warning("the broker is away: %s", error.str())
+            LOG.debug("the broker is away: %s", error.str())
         else:
             raise DataPlaneError(f"Kafka refuses to be read at {place[0]}/{place[1]}: {error.str()}.")
 
@@ -244,6 +243,19 @@ class Source:
                 f"the log {self._log_id} has been replaced by {identity} under the same address; its offsets mean "
                 "something else. Start the worker again to read the new log."
             )
+
+    def _look_for_the_broker(self, consumer: Consumer) -> None:
+        """Check the identity while there is nothing to read; a broker that is away is waited for."""
+        try:
+            self._check_identity(consumer, timeout_s=1.0)
+        except KafkaException as error:
+            if not self._away:
+                LOG.warning("the broker does not answer (%s); waiting for it", error.args[0].str())
+            self._away = True
+        else:
+            if self._away:
+                LOG.warning("the broker answers again")
+            self._away = False
 
     def _lag(self, consumer: Consumer) -> int:
         """Records that are in the log but not yet fetched, as far as the client knows."""

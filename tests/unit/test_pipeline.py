@@ -21,8 +21,9 @@ from producers.wire.topics import DECISIONS, OUTCOMES
 from streams.data.batch import Batch, PartitionRecords
 from streams.data.errors import DataPlaneError, LakeOrderError, LogMismatchError
 from streams.data.pipeline import Assignment, Pipeline
-from streams.data.rejects import DeadLetterError, Reject, to_rows
+from streams.data.rejects import Reject, to_rows
 from streams.data.resume import resume
+from streams.publishing import PublicationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +49,7 @@ class Letters:
 
     def publish(self, rejects: Sequence[Reject]) -> None:
         if self.broken:
-            raise DeadLetterError("the broker is away")
+            raise PublicationError("the broker is away")
         self.sent += rejects
 
 
@@ -344,7 +345,7 @@ def test_a_second_worker_fences_the_first(tmp_path: Path) -> None:
 
 def test_no_event_is_committed_before_the_dead_letters_are_out(tmp_path: Path) -> None:
     lake, log = Lake.open(str(tmp_path)), Log({FIRST: [value_of(1), b"x", None]})
-    with pytest.raises(DeadLetterError):
+    with pytest.raises(PublicationError):
         work(log, lake, Letters(broken=True), FakeClock(), cuts=Random(4))
     assert rows(lake, REJECTS)["offset"].to_list() == [1, 2]
     assert rows(lake, EVENTS).is_empty()

@@ -1,0 +1,97 @@
+"""Publishing with a word back: every record is acknowledged, or it is an error."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from confluent_kafka import Producer
+
+from producers.errors import StagekeeperError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from confluent_kafka import KafkaError, Message
+
+CLIENT_LOG: Final = logging.getLogger("streams.librdkafka")
+"""What the clients say of their connections; what matters of it is raised anyway."""
+
+_FLUSH_S: Final = 30.0
+
+
+class PublicationError(StagekeeperError):
+    """Not every record was acknowledged."""
+
+
+class Record(NamedTuple):
+    """One record to publish."""
+
+    key: bytes
+    value: bytes
+    headers: Sequence[tuple[str, bytes]]
+
+
+class Publisher:
+    """Publishes to one topic: idempotent, acks=all, keyed as Java and Faust do it. One thread at a time may use it.
+
+    Args:
+        bootstrap_servers: Brokers as `host:port,...`.
+        topic: The topic; it must exist.
+        client_id: Name under which the brokers know this client.
+        settings: Further librdkafka settings.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        topic: str,
+        *,
+        client_id: str,
+        settings: Mapping[str, str | int | float | bool] | None = None,
+    ) -> None:
+        self._topic = topic
+        self._producer = Producer(
+            {
+                "compression.type": "lz4",
+                "linger.ms": 2,
+                **(settings or {}),
+                "bootstrap.servers": bootstrap_servers,
+                "client.id": client_id,
+                "enable.idempotence": True,
+                "acks": "all",
+                "partitioner": "murmur2_random",
+                "message.timeout.ms": int(_FLUSH_S * 1_000),
+            },
+            logger=CLIENT_LOG,
+        )
+
+    def publish(self, records: Sequence[Record]) -> None:
+        """Publish and wait for the acknowledgement of all of them.
+
+        Raises:
+            PublicationError: One was not acknowledged in 30 s. Others may have been.
+        """
+        failures: list[str] = []
+
+        def note(error: KafkaError | None, _message: Message) -> None:
+            if error is not None:
+                failures.append(error.str())
+
+        for record in records:
+            while True:
+                try:
+                    self._producer.produce(
+                        self._topic, key=record.key, value=record.value, headers=list(record.headers), on_delivery=note
+                    )
+                except BufferError:
+                    self._producer.poll(0.1)  # the local queue is full: let some go out
+                else:
+                    break
+        left = self._producer.flush(_FLUSH_S)
+        if left or failures:
+            said = failures[0] if failures else "no acknowledgement in time"
+            raise PublicationError(
+                f"{left + len(failures)} of {len(records)} records were not taken by {self._topic}: {said}. "
+                "Check the broker and that the topic exists; they are published again."
+            )
