@@ -90,9 +90,7 @@ def plot_boundaries() -> None:
     for rate, color in ((0.005, OURS), (0.02, SOFT), (0.05, OTHER)):
         axes.step(n, (rng.random(looks) < rate).cumsum(), where="post", color=color, linewidth=1.4, label=f"{rate:.1%}")
     axes.text(430, 43, "roll back", color=OTHER, fontsize=12)
-    axes.annotate(
-        "promote", (900, 1.5), (420, 7.5), color=OURS, fontsize=12, arrowprops={"arrowstyle": "-", "color": OURS}
-    )
+    axes.text(980, 2.5, "promote", color=OURS, fontsize=12)
     axes.text(850, 12, "hold: not yet decided", color=SOFT, fontsize=12)
     axes.set(xlim=(0, looks), ylim=(-0.5, top), xlabel="actions seen", ylabel="failures", title="Limit 2 %, levels 5 %")
     axes.legend(title="true rate of the stream", frameon=False, fontsize=8, title_fontsize=8, loc="upper left")

@@ -91,10 +91,11 @@ def test_it_holds_at_other_ratios_and_for_non_inferiority(ratio: float, directio
 
 
 @pytest.mark.slow
-def test_twice_the_base_rate_is_found_in_1910_actions() -> None:
-    runs, size = 4_000, 20
-    rates = np.full((600, runs), 0.02), np.full((600, runs), 0.01)
-    found = stops(np.random.default_rng(5), rates, np.full((600, runs), 0.5), size)
+@pytest.mark.parametrize("size", [20, 50])
+def test_twice_the_base_rate_is_found_in_1910_actions(size: int) -> None:
+    runs, batches = 4_000, 12_000 // size
+    rates = np.full((batches, runs), 0.02), np.full((batches, runs), 0.01)
+    found = stops(np.random.default_rng(5), rates, np.full((batches, runs), 0.5), size)
     assert is_median(found, 1_910, rounding=30)
 
 
@@ -108,15 +109,16 @@ def test_batches_of_two_actions_take_twice_as_long() -> None:
 
 
 @pytest.mark.slow
-def test_a_base_rate_estimated_and_then_believed_rolls_back_the_harmless() -> None:
-    # 1 000 held-back actions give a rate, and the new arm, no worse, is tested against it as if it were a limit.
+@pytest.mark.parametrize(("held_back", "share"), [(1_000, 0.21), (5_000, 0.07), (20_000, 0.03)])
+def test_a_base_rate_estimated_and_then_believed_rolls_back_the_harmless(held_back: int, share: float) -> None:
+    # The held-back actions give a rate, and the new arm, no worse, is tested against it as if it were a limit.
     runs = 2_000
     rng = np.random.default_rng(8)
-    believed = np.maximum(rng.binomial(1_000, 0.02, runs), 1) / 1_000
+    believed = np.maximum(rng.binomial(held_back, 0.02, runs), 1) / held_back
     looks = np.arange(50, 10_001, 50)[:, np.newaxis]
     failures = rng.binomial(50, 0.02, (looks.size, runs)).cumsum(axis=0)
     rolled_back = crosses(log_e_value(failures, looks, believed, direction="above"), ALPHA).any(axis=0)
-    assert is_share(np.asarray(rolled_back), 0.21)
+    assert is_share(np.asarray(rolled_back), share)
 
 
 def history_blocks(rng: np.random.Generator, past: float, now: float) -> Batches:

@@ -126,32 +126,56 @@ def test_a_worse_action_is_promoted_less_often() -> None:
     assert chances[1] < 0.02
 
 
+def median_with(bets: tuple[float, ...], side: Side, rate: float, looks: int) -> int:
+    """The median look at which the same mixture of other bets decides."""
+    column = np.array(bets)[:, np.newaxis]
+
+    def stops(failures: IntArray, trials: IntArray) -> BoolArray:
+        log_wealth = failures * np.log(column) - trials * np.log1p((column - 1) * THRESHOLD)
+        return crosses(np.logaddexp.reduce(log_wealth) - math.log(len(bets)), ALPHA)
+
+    return median_look(crossing_curve(critical_failures(stops, looks, side=side), rate, side=side))
+
+
+CLOSER: dict[Side, tuple[float, ...]] = {
+    "many": (1.05, 1.1, *BETS["above"]),
+    "few": (0.95, 0.9, *BETS["below"]),
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("side", "bets", "rates", "medians"),
+    ("side", "rate", "median"),
     [
-        ("many", (1.05, 1.1), (0.03, 0.04, 0.1), (1694, 457, 43)),
-        ("few", (0.95, 0.9), (0.0125, 0.01, 0.005), (2029, 1047, 346)),
+        ("many", 0.03, 1_694),
+        ("many", 0.04, 457),
+        ("many", 0.1, 43),
+        ("few", 0.0125, 2_029),
+        ("few", 0.01, 1_047),
+        ("few", 0.005, 346),
     ],
 )
 def test_bets_that_narrow_the_zone_of_indifference_delay_every_other_decision(
-    side: Side, bets: tuple[float, ...], rates: tuple[float, ...], medians: tuple[int, ...]
+    side: Side, rate: float, median: int
 ) -> None:
-    direction: Direction = "above" if side == "many" else "below"
-    ten = np.array([*bets, *BETS[direction]])[:, np.newaxis]
+    ours = BETS["above" if side == "many" else "below"]
+    assert median_with(CLOSER[side], side, rate, 4_000) == median
+    assert 1.03 < median / median_with(ours, side, rate, 4_000) < 1.11
 
-    def with_ten(failures: IntArray, trials: IntArray) -> BoolArray:
-        log_wealth = failures * np.log(ten) - trials * np.log1p((ten - 1) * THRESHOLD)
-        return crosses(np.logaddexp.reduce(log_wealth) - math.log(10), ALPHA)
 
-    def with_eight(failures: IntArray, trials: IntArray) -> BoolArray:
-        return crosses(log_e_value(failures, trials, THRESHOLD, direction=direction), ALPHA)
+@pytest.mark.slow
+@pytest.mark.parametrize(("side", "rate", "median"), [("many", 0.022, 40_799), ("few", 0.018, 36_533)])
+def test_and_still_need_forty_thousand_actions_for_a_tenth_of_the_limit(side: Side, rate: float, median: int) -> None:
+    assert median_with(CLOSER[side], side, rate, 45_000) == median
+    with pytest.raises(ValueError, match="of the runs stop within"):
+        median_with(BETS["above" if side == "many" else "below"], side, rate, 45_000)
 
-    limits = [critical_failures(rule, 4_000, side=side) for rule in (with_ten, with_eight)]
-    for rate, expected in zip(rates, medians, strict=True):
-        later, sooner = (median_look(crossing_curve(limit, rate, side=side)) for limit in limits)
-        assert later == expected
-        assert 1.03 * sooner < later < 1.11 * sooner
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rate", "median"), [(0.03, 1_575), (0.04, 429), (0.06, 119), (0.1, 44)])
+def test_a_bet_of_a_tenth_in_place_of_the_one_on_ten_times_costs_little(rate: float, median: int) -> None:
+    swapped = (1.1, *(bet for bet in BETS["above"] if bet != 10))
+    assert median_with(swapped, "many", rate, 4_000) == median
 
 
 @pytest.mark.parametrize("failures", [185, 200, 215])

@@ -24,12 +24,13 @@ ACTIONS = 5_000
 LOOKS = np.arange(10, ACTIONS + 1, 10)
 
 
-def counted(rate: float, window: int, seed: int) -> tuple[IntArray, IntArray, IntArray]:
+def counted(rate: float, window: int, seed: int, *, at_the_end: bool = False) -> tuple[IntArray, IntArray, IntArray]:
     """At each look: failures known so far, failures among mature actions, and mature actions (one row)."""
     rng = np.random.default_rng([seed, window])
     failed = rng.random((RUNS, ACTIONS)) < rate
     run, action = np.nonzero(failed)
-    known_after = action + rng.integers(0, window, action.size) + 1
+    delay = np.full(action.size, window - 1) if at_the_end else rng.integers(0, window, action.size)
+    known_after = action + delay + 1
     seen = known_after <= ACTIONS
     known = np.zeros((RUNS, ACTIONS + 1), dtype=np.int64)
     np.add.at(known, (run[seen], known_after[seen]), 1)
@@ -77,3 +78,12 @@ def test_failures_at_once_and_successes_at_maturity_roll_back_every_healthy_acti
     assert float(rolled_back(known, known + mature - final).mean()) > 0.995
     known, final, mature = counted(0.015, 300, seed=4)
     assert is_share(rolled_back(known, known + mature - final), 0.66, rounding=0.02)
+
+
+@pytest.mark.slow
+def test_how_the_delays_are_spread_decides_how_wrong_a_wrong_rule_is() -> None:
+    # Every failure becomes known at the very end of its window.
+    known, _, _ = counted(THRESHOLD, 500, seed=5, at_the_end=True)
+    assert promoted(known, LOOKS).all()
+    known, final, mature = counted(0.015, 500, seed=5, at_the_end=True)
+    assert float(rolled_back(known, known + mature - final).mean()) < 0.02
