@@ -14,9 +14,9 @@ both arms share one base rate *within* a batch. It is the conditional binomial t
 A batch in which only one arm acted says nothing and costs nothing, so batches should hold a few actions of each arm:
 batches of two actions double the delay that batches of ten need.
 
-What a bet costs is summed in whole units of 2^-32 (room for 10^8 failures a cell), each batch rounded up. So the state is integers: it can be folded
-in any order, split over workers and merged, and gives the same evidence to the last bit. Only a batch's own counts
-must be complete: fold closed batches, those the watermark has passed.
+What a bet costs is summed in whole units of 2^-32, each batch rounded up, with room for 10^8 failures a cell. So the
+state is integers: it can be folded in any order, split over workers and merged, and gives the same evidence to the
+last bit. Only a batch's own counts must be complete: fold closed batches, those the watermark has passed.
 
 Plugging in an estimated base rate instead, as if it were known, is not valid: its error becomes evidence.
 """
