@@ -87,6 +87,18 @@ class Supervisor:
             await asyncio.sleep(delay_s)
             self.start(program)
 
+    async def repeat(self, program: Program, every_s: float, *, unremarkable: frozenset[int]) -> None:
+        """Run a program to its end, again and again with `every_s` seconds in between, until this is cancelled.
+
+        An exit code that is not unremarkable is said; the next run is tried all the same.
+        """
+        while True:
+            child = self.start(program)
+            await ended(child)
+            if child.process.returncode not in unremarkable:
+                self._say(f"{child.reason()}; next try in {every_s:.0f} s")
+            await asyncio.sleep(every_s)
+
     def stop_all(self, grace_s: float) -> list[str]:
         """Ask every child to end, wait `grace_s` seconds in all, and kill what is left.
 

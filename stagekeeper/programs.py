@@ -20,6 +20,10 @@ DEMO_HISTORY: Final = "2h"
 DEMO_HISTORY_EVENTS: Final = 24_000
 DEMO_RATE: Final = 40
 """Live events a second of the demonstration."""
+DEMO_MALFORMED: Final = 0.0005
+"""Broken records as a share of the demonstration's events, so that the rejects can be seen."""
+QUALITY_EVERY_S: Final = 300.0
+"""Seconds between two validations of fresh events."""
 
 _HEALTH_TIMEOUT_S = 1.0
 
@@ -32,7 +36,13 @@ def worker(settings: Settings, ready_file: Path) -> Program:
 def demo_traffic(settings: Settings, truth_file: Path) -> Program:
     """Simulated traffic: two hours of history at once, then live until it is stopped."""
     pace = ["--rate", str(DEMO_RATE), "--backfill", DEMO_HISTORY, "--backfill-events", str(DEMO_HISTORY_EVENTS)]
-    return _own(settings, "traffic", "simulate", "--scenario", "demo", *pace, "--truth", str(truth_file))
+    storm = ["--malformed", str(DEMO_MALFORMED)]
+    return _own(settings, "traffic", "simulate", "--scenario", "demo", *pace, *storm, "--truth", str(truth_file))
+
+
+def quality(settings: Settings) -> Program:
+    """One validation of the events that came since the last one; it ends by itself."""
+    return _own(settings, "quality", "quality", "run")
 
 
 def page(settings: Settings, port: int) -> Program:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from analytics.lake.schemas import EVENTS, VERDICTS
 from analytics.lake.tables import Lake
 from producers.errors import UsageError
 from producers.wire.topics import TOPICS
@@ -188,6 +189,7 @@ class _Whole:
         stated = {"kafka_bootstrap_servers": bootstrap_servers, "lake_root": settings.lake}
         self._claim.announce({**stated, "gate_file": str(settings.gates)})
         traffic = await self._start_programs(settings, watchers)
+        watchers.add(self._check_quality(settings, VERDICTS if has_gates else EVENTS))
         with Standing(settings.lake, bootstrap_servers, log_id, judged=has_gates) as standing:
             await self._live(standing)
             if traffic is not None:
@@ -225,6 +227,15 @@ class _Whole:
             watchers.add(self._supervisor.keep(page))
             self.progress.step("page", f"open http://{LOOPBACK}:{page_port}")
         return traffic
+
+    async def _check_quality(self, settings: Settings, after: str) -> None:
+        """Validate fresh events now and then; the first time once a table has rows, out of the way of the start."""
+        lake = await asyncio.to_thread(Lake.open, settings.lake)
+        while await asyncio.to_thread(lake.version, after) == 0:  # noqa: ASYNC110 - a table has nothing to wait on
+            await asyncio.sleep(_LIVE_EVERY_S)
+        await self._supervisor.repeat(
+            programs.quality(settings), programs.QUALITY_EVERY_S, unremarkable=frozenset({0, 1})
+        )
 
     async def _live(self, standing: Standing) -> None:
         """Say how things are until the time is over; without a given time, until cancelled."""

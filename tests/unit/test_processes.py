@@ -146,3 +146,25 @@ signal.pause()
     ended, _, _ = select.select([child], [], [], 20)
     os.close(child)
     assert ended
+
+
+async def test_a_repeated_program_runs_again_and_says_only_what_is_remarkable(tmp_path: Path) -> None:
+    said: list[str] = []
+    made = Supervisor(said.append)
+    count = tmp_path / "count"
+    script = (
+        "import pathlib, sys; path = pathlib.Path(sys.argv[1])\n"
+        "path.open('a').write('x'); sys.exit(1 if len(path.read_text()) < 3 else 7)"
+    )
+    once = Program("checker", (sys.executable, "-c", script, str(count)), tmp_path / "checker.log", {})
+    task = asyncio.create_task(made.repeat(once, 0.01, unremarkable=frozenset({0, 1})))
+    try:
+        async with asyncio.timeout(30):
+            while not said:  # noqa: ASYNC110 - what a callback gathers has nothing to wait on
+                await asyncio.sleep(0.01)
+    finally:
+        task.cancel()
+        made.stop_all(5)
+    assert len(count.read_text()) >= 3
+    assert "checker" in said[0]
+    assert "7" in said[0]
