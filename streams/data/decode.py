@@ -58,6 +58,7 @@ _EARLIEST_US = -62_135_596_800_000_000  # the first moment of year 1
 _LATEST_US = 253_402_300_799_999_999  # the last moment of year 9999
 _RANKS = {risk.value: risk.rank for risk in RiskClass}
 _TOKEN = re.compile(r"sk1\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)?")
+_MISSING = re.compile(r"Object missing required field `(.+)`")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UNVERSIONED = frozenset(name.rpartition(".")[0] for name in TYPES)
 _DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError)
@@ -267,8 +268,11 @@ def _explain(value: bytes, error: Exception) -> NoReturn:
     said = str(error)
     if said.endswith("`$.data.receipt`") and said.startswith("Expected `str` of length"):
         raise _UnusableError("malformed_receipt", _FORM_FAULT) from error
-    missing = said.startswith("Object missing required field")
-    raise _UnusableError("missing_field" if missing else "wrong_type", said) from error
+    text, _, path = said.partition(" - at `$")
+    where = path.strip("`.")
+    if missing := _MISSING.fullmatch(text):
+        raise _UnusableError("missing_field", f"{where + '.' if where else ''}{missing[1]}: missing") from error
+    raise _UnusableError("wrong_type", f"{where or 'event'}: {text[:1].lower()}{text[1:]}") from error
 
 
 def _check_envelope(document: dict[str, object]) -> None:
