@@ -14,6 +14,8 @@ SIGNALS: Final = "signals"
 VERDICTS: Final = "verdicts"
 REJECTS: Final = "rejects"
 QUALITY: Final = "quality"
+GATES: Final = "gates"
+RULINGS: Final = "rulings"
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 
@@ -101,6 +103,29 @@ TABLES: Final[dict[str, pa.Schema]] = {
             _required("checked", pa.int64()),
             _required("success", pa.bool_()),
             _required("payload", pa.string()),  # the expectations and their results as JSON
+        ]
+    ),
+    # Every gate file that a verdict was reached under, by the digest of its bytes.
+    GATES: pa.schema(
+        [
+            _required("sha256", pa.string()),
+            _required("kept_at", _MOMENT),
+            _required("text", pa.binary()),  # the exact bytes
+        ]
+    ),
+    # What people ruled about a move: approvals, and overrides of verdicts. Append only, like the verdicts.
+    RULINGS: pa.schema(
+        [
+            _required("ruling_id", pa.string()),
+            _required("kind", pa.string()),
+            _required("given_at", _MOMENT),
+            _required("expires_at", _MOMENT),
+            *(_required(name, pa.string()) for name in ("environment", "workflow", "tool")),
+            pa.field("cohort", pa.string()),  # null: all of them
+            _required("to_stage", pa.string()),
+            _required("actor", pa.string()),
+            _required("reason", pa.string()),
+            _required("payload", pa.string()),  # the whole ruling as JSON, with the verdicts that it is about
         ]
     ),
 }

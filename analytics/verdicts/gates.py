@@ -245,6 +245,7 @@ class GateFile(_Part):
     gates: tuple[Gate, ...]
 
     _sha256: str = PrivateAttr(default="")
+    _text: bytes = PrivateAttr(default=b"")
     _path: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
@@ -282,8 +283,13 @@ class GateFile(_Part):
         """
         gates = parse_yaml(text, cls, origin=str(path or "the gate file"))
         gates._sha256 = hashlib.sha256(text).hexdigest()  # noqa: SLF001 - of the bytes, which the model never sees
-        gates._path = path  # noqa: SLF001
+        gates._text, gates._path = text, path  # noqa: SLF001
         return gates
+
+    @property
+    def text(self) -> bytes:
+        """The file's bytes."""
+        return self._text
 
     @property
     def sha256(self) -> str:

@@ -16,7 +16,7 @@ from analytics.cells import CELL, EPOCH, MATURE, Folded
 from analytics.counters import COUNTERS, HISTOGRAMS
 from analytics.evidence.sequential import crosses
 from analytics.evidence.signals import contradictions
-from analytics.verdicts import explain, ledger
+from analytics.verdicts import explain, gatestore, ledger
 from analytics.verdicts.gates import Gate, GateFile, GateTieError
 from analytics.verdicts.verdict import Case, Latch, Verdict, decide
 from analytics.verdicts.watermark import SETTLE_S, Watermark
@@ -53,6 +53,7 @@ class _Asked:
     fault: str | None
     fault_code: str
     questions: list[Question]
+    evidence: dict[str, object]
 
 
 def judge(
@@ -110,6 +111,7 @@ def judge(
             actions=one.row["decisions"],
             stale_s=stale_s if stale_s > gates.freshness_s else None,
             latches=latches.get((cell, epoch, gates.sha256), {}),
+            evidence=one.evidence,
         )
         verdicts.append(Verdict(case, decide(case), gates.sha256, lake_version, watermark, judged_at))
     return verdicts
@@ -130,6 +132,7 @@ class Judge:
         self._gates = gates if isinstance(gates, GateFile) else None
         self._gate_error: str | None = None
         self._judged_under: str | None = None
+        self._kept: str | None = None
         self._folded: Folded | None = None
         self._version = 0
         self._settle_s = settle_s
@@ -169,6 +172,10 @@ class Judge:
         gates = self._read_gates()
         if gates is None:
             return []
+        if gates.sha256 != self._kept:
+            # Before the first verdict under it: no row of the ledger names a gate file that nobody has.
+            gatestore.keep(self._lake, gates, now=now)
+            self._kept = gates.sha256
         version = self._lake.version("signals")
         left_behind: list[StageRecommended] = []
         if self._folded is None or self._follower is None:
@@ -275,15 +282,18 @@ def _recommendation_of(document: Mapping[str, Any]) -> StageRecommended:
 def _ask(row: dict[str, Any], gates: GateFile, histograms: Mapping[str, Any]) -> _Asked:
     """Find a cell's gate and put its questions; a cell that cannot be judged says why instead."""
     action = (row["environment"], row["workflow"], row["tool"])
+    counted = {name: row[name] for name in (*COUNTERS, *MATURE)}
+    known = {name: [part.tolist() for part in pair] for name, pair in histograms.items() if pair is not None}
+    evidence = {**counted, **known, "risk_rank": row["risk_rank"], "last_event_at": explain.iso(row["last_event_at"])}
     try:
         gate = gates.gate_for(*action, _risk_class(row))
     except GateTieError as error:
-        return _Asked(row, None, str(error), "ambiguous_gate", [])
+        return _Asked(row, None, str(error), "ambiguous_gate", [], evidence)
     if gate is None:
-        return _Asked(row, None, explain.no_gate(*action), "no_gate", [])
+        return _Asked(row, None, explain.no_gate(*action), "no_gate", [], evidence)
     if impossible := contradictions({name: row[name] for name in COUNTERS}):
-        return _Asked(row, gate, "; ".join(impossible), "contradictory_counts", [])
-    return _Asked(row, gate, None, "", questions(gate, row["stage"], row, histograms))
+        return _Asked(row, gate, "; ".join(impossible), "contradictory_counts", [], evidence)
+    return _Asked(row, gate, None, "", questions(gate, row["stage"], row, histograms), evidence)
 
 
 def _risk_class(row: Mapping[str, Any]) -> str | None:

@@ -16,7 +16,7 @@ from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from analytics.lake.tables import Lake
 
@@ -122,12 +122,22 @@ def newest_watermark(lake: Lake) -> datetime | None:
     return newest.astimezone(UTC) if isinstance(newest, datetime) else None
 
 
-def latches(lake: Lake) -> dict[LatchKey, dict[VerdictName, Latch]]:
-    """The first promotion and the first rollback of every epoch of every cell, under each gate file."""
+def latches(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[LatchKey, dict[VerdictName, Latch]]:
+    """The first promotion and the first rollback of every epoch of every cell, under each gate file.
+
+    Args:
+        lake: The lake.
+        before: A row of the ledger; only what was reached before it on its own epoch under its own gate file counts.
+    """
     key = [*CELL, "epoch", "gate_sha256", "verdict"]
+    rows = lake.scan(VERDICTS)
+    if before is not None:
+        rows = rows.filter(*(pl.col(name) == before[name] for name in key[:-1])).filter(
+            (pl.col("judged_at") < before["judged_at"])
+            | ((pl.col("judged_at") == before["judged_at"]) & (pl.col("lake_version") < before["lake_version"]))
+        )
     first = (
-        lake.scan(VERDICTS)
-        .filter(pl.col("verdict").is_in([VerdictName.PROMOTE.value, VerdictName.ROLL_BACK.value]))
+        rows.filter(pl.col("verdict").is_in([VerdictName.PROMOTE.value, VerdictName.ROLL_BACK.value]))
         .select(*key, "judged_at", "lake_version", "verdict_id", "to_stage")
         .sort("judged_at", "lake_version")
         .unique(subset=key, keep="first", maintain_order=True)

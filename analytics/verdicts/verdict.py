@@ -122,6 +122,7 @@ class Case:
         actions: Decisions in the epoch.
         stale_s: Seconds between the cell's newest event and the watermark where that is too long; None otherwise.
         latches: Verdicts that earlier looks at this epoch under this gate file reached.
+        evidence: Every number that was counted, by name: what `signals` were read from, and what was not used.
     """
 
     cell: Cell
@@ -136,6 +137,12 @@ class Case:
     actions: int
     stale_s: float | None
     latches: Mapping[VerdictName, Latch]
+    evidence: Mapping[str, object]
+
+    @property
+    def evidence_sha256(self) -> str:
+        """Digest of every number that was counted about the epoch, whether or not a signal used it."""
+        return hashlib.sha256(json.dumps(self.evidence, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +202,7 @@ class Verdict:
             "gate": self.case.gate.name if self.case.gate else None,
             "gate_sha256": self.gate_sha256,
             "lake_version": self.lake_version,
+            "evidence_sha256": self.case.evidence_sha256,
             "watermark": explain.iso(self.watermark),
             "judged_at": explain.iso(self.judged_at),
             "latched_by": self.finding.latched_by,

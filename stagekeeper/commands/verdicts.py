@@ -1,4 +1,4 @@
-"""`stagekeeper verdicts`: the latest verdict on every cell."""
+"""`stagekeeper verdicts`: the latest verdict on every cell, and past ones reached again."""
 
 from __future__ import annotations
 
@@ -8,21 +8,28 @@ import click
 
 from analytics.lake.tables import Lake
 from analytics.report import build_report
+from analytics.verdicts.replay import RECORDED, replay
 from stagekeeper import tables
+from stagekeeper.commands.lakes import configured_lake
 from stagekeeper.settings import Settings
 
 
-@click.command("verdicts")
+@click.group("verdicts", invoke_without_command=True)
 @click.option("--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default.")
 @click.option("--json", "as_json", is_flag=True, help="Print signals, verdicts and rejects as one JSON object.")
-def command(root: str | None, *, as_json: bool) -> None:
+@click.pass_context
+def command(context: click.Context, root: str | None, *, as_json: bool) -> None:
     """Print the latest verdict on every cell, most urgent first, with its reasons in numbers.
 
     \b
     Examples:
       stagekeeper verdicts
       stagekeeper verdicts --json | jq '.verdicts[] | {tool, stage, verdict, summary}'
+      stagekeeper verdicts replay --id 8d3f0a6c1e2b4f57
     """
+    if context.invoked_subcommand is not None:
+        context.obj = root
+        return
     where = root if root is not None else Settings.load().lake
     lake = Lake.existing(where)
     report = build_report(lake)
@@ -44,3 +51,46 @@ def command(root: str | None, *, as_json: bool) -> None:
     else:
         click.echo(f"The lake at {where} holds no events yet. Emit some, for example with `stagekeeper simulate`.")
     click.echo(tables.rejects_line(report["rejects"]))
+
+
+@command.command("replay")
+@click.option("--id", "verdict_id", required=True, help="The verdict, by its id.")
+@click.option("--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was reached as one JSON object.")
+@click.pass_context
+def replay_command(context: click.Context, verdict_id: str, root: str | None, *, as_json: bool) -> None:
+    """Reach a past verdict again, from the lake version and the gate file that it names.
+
+    Everything must come out bit for bit as the ledger recorded it; only `judged_at` is merely recorded.
+
+    \b
+    Exit codes:
+      0   the same verdict, to the last digit
+      1   it differs, or what it rests on is gone or was changed; the message says what
+      2   usage, or there is no such verdict
+
+    \b
+    Examples:
+      stagekeeper verdicts replay --id 8d3f0a6c1e2b4f57
+      stagekeeper verdicts replay --id 8d3f0a6c1e2b4f57 --json | jq .document.signals
+    """
+    found = replay(configured_lake(root if root is not None else context.obj), verdict_id)
+    if as_json:
+        answer = {
+            "verdict_id": found.verdict_id,
+            "matches": True,
+            "recorded_only": list(RECORDED),
+            "recorded": found.recorded,
+            "earlier": list(found.earlier),
+            "document": found.document,
+        }
+        click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+        return
+    document = found.document
+    click.echo(f"{document['verdict']}: {document['summary']}")
+    click.echo(
+        f"  reached again from lake version {document['lake_version']}, gate file {document['gate_sha256'][:12]} and "
+        f"watermark {document['watermark']}: identical to what was recorded at {found.recorded['judged_at']}"
+    )
+    if found.earlier:
+        click.echo(f"  with what had crossed before: {', '.join(found.earlier)}")
