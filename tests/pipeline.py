@@ -23,7 +23,7 @@ from streams.children import Child
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from streams.broker import EmbeddedBroker
+    from brokers import Broker
 
 _ENOUGH_S = 90.0
 """Far more than anything here takes; only a failure waits so long."""
@@ -40,7 +40,7 @@ _PARTITIONS = [
 class Pipeline:
     """A broker and a worker with a lake of their own."""
 
-    broker: EmbeddedBroker
+    broker: Broker
     worker: Child
     lake_root: str
     environment: dict[str, str]
@@ -74,7 +74,7 @@ class Pipeline:
 
 
 @contextmanager
-def running_pipeline(broker: EmbeddedBroker, *, lake_root: str, home: Path, gates: Path) -> Iterator[Pipeline]:
+def running_pipeline(broker: Broker, *, lake_root: str, home: Path, gates: Path) -> Iterator[Pipeline]:
     """Start a worker on a broker, wait until it reads, and stop it in the end."""
     environment = {
         "STAGEKEEPER_HOME": str(home),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from streams.broker import EmbeddedBroker
+    from brokers import Broker
 
 PATIENCE_S = 60.0
 
@@ -42,7 +42,7 @@ class WorkerProcess:
         receipt_key: The key that it checks receipts with.
     """
 
-    def __init__(self, folder: Path, broker: EmbeddedBroker, lake_root: str, receipt_key: str = "") -> None:
+    def __init__(self, folder: Path, broker: Broker, lake_root: str, receipt_key: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         life = len(list(folder.glob("worker-*.log")))
         self.log = folder / f"worker-{life}.log"
@@ -80,7 +80,7 @@ class WorkerProcess:
 
 
 @contextmanager
-def a_worker(folder: Path, broker: EmbeddedBroker, lake_root: str, receipt_key: str = "") -> Iterator[WorkerProcess]:
+def a_worker(folder: Path, broker: Broker, lake_root: str, receipt_key: str = "") -> Iterator[WorkerProcess]:
     """A worker that reads; killed at the end, if it still runs."""
     worker = WorkerProcess(folder, broker, lake_root, receipt_key)
     try:
@@ -90,7 +90,7 @@ def a_worker(folder: Path, broker: EmbeddedBroker, lake_root: str, receipt_key: 
         worker.kill()
 
 
-def await_drained(broker: EmbeddedBroker, lake_root: str) -> Lake:
+def await_drained(broker: Broker, lake_root: str) -> Lake:
     """Wait until the lake covers all that the broker holds."""
     lake = Lake.existing(lake_root)
     assert lake is not None

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import apache_kafka
 import pytest
+from apache_kafka import ApacheKafka
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from workers import await_that
 
+from producers.wire.topics import TOPICS
 from streams.broker import EmbeddedBroker, ensure_topics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from brokers import Broker
+
+
+OTHER_CLUSTER = "STAGEKEEPER_TEST_KAFKA"
+"""Names a Kafka cluster to test against in place of Apache Kafka from Maven. Its Stagekeeper topics are emptied."""
+
+
+@dataclass(frozen=True)
+class OtherCluster:
+    """A cluster that the tests did not start."""
+
+    address: str
+    cluster_id: str
 
 
 def unused_port() -> int:
@@ -42,6 +64,55 @@ def own_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
         yield started
     finally:
         started.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka | OtherCluster]:
+    """Apache Kafka, started once; or the cluster that the environment names."""
+    if address := os.environ.get(OTHER_CLUSTER):
+        yield OtherCluster(address, ensure_topics(address))
+        return
+    if reason := apache_kafka.missing():
+        pytest.skip(f"{reason}; or set {OTHER_CLUSTER}=host:port to a cluster that may be emptied")
+    started = ApacheKafka.start(
+        tmp_path_factory.mktemp("apache-kafka"), port=unused_port(), controller_port=unused_port()
+    )
+    try:
+        yield started
+    finally:
+        started.stop()
+
+
+def _emptied(address: str) -> None:
+    """Delete our topics and create them anew: the log of a test begins at 0.
+
+    Tried until it works: a node that an earlier test stopped for a while needs some seconds to find its feet.
+    """
+    client = AdminClient({"bootstrap.servers": address})
+
+    def gone() -> bool:
+        try:
+            ours = {topic.name for topic in TOPICS} & set(client.list_topics(timeout=5).topics)
+            if ours:
+                for deleted in client.delete_topics(sorted(ours), operation_timeout=5).values():
+                    deleted.result()
+        except KafkaException:
+            return False
+        return not ours
+
+    await_that(gone, "the topics to be deleted", every_s=0.2)
+    ensure_topics(address)
+
+
+@pytest.fixture(params=["embedded", "apache"])
+def either_broker(request: pytest.FixtureRequest) -> Broker:
+    """The embedded broker, then Apache Kafka, each with empty topics."""
+    if request.param == "embedded":
+        embedded: EmbeddedBroker = request.getfixturevalue("own_broker")
+        return embedded
+    node: ApacheKafka | OtherCluster = request.getfixturevalue("kafka")
+    _emptied(node.address)
+    return node
 
 
 @pytest.fixture

@@ -30,6 +30,8 @@ from streams.broker import EmbeddedBroker, ensure_topics
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from brokers import Broker
+
     from producers.wire.receipt import Receipt
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -38,7 +40,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 class Writer:
     """Writes records as they are and notes where each came to lie."""
 
-    def __init__(self, broker: EmbeddedBroker) -> None:
+    def __init__(self, broker: Broker) -> None:
         self._producer = Producer(
             {"bootstrap.servers": broker.address, "message.max.bytes": MAX_RECORD_BYTES, "linger.ms": 5}
         )
@@ -66,7 +68,7 @@ def a_fresh_receipt(number: int, **fields: Any) -> Receipt:
     return a_receipt(decision_id=f"d-{number}", decided_at=datetime.now(UTC), **fields)
 
 
-def dead_letters(broker: EmbeddedBroker) -> list[dict[str, Any]]:
+def dead_letters(broker: Broker) -> list[dict[str, Any]]:
     """Everything on the dead-letter topic, with the key of each."""
     consumer = Consumer({"bootstrap.servers": broker.address, "group.id": "letters", "enable.auto.commit": False})
     try:
@@ -120,9 +122,9 @@ def bad_input() -> dict[str, tuple[str, bytes | None]]:
 
 
 def test_bad_input_is_rejected_once_by_name_and_nothing_else_suffers(
-    own_broker: EmbeddedBroker, lake_root: str, tmp_path: Path
+    either_broker: Broker, lake_root: str, tmp_path: Path
 ) -> None:
-    writer, bad = Writer(own_broker), bad_input()
+    writer, bad = Writer(either_broker), bad_input()
     bad["half a receipt"] = ("forged_receipt", bad["half a receipt"][1])  # it reads well, but nobody signed it
     bad["no receipt at all"] = ("malformed_receipt", changed(bad["a negative latency"][1] or b"", "data.receipt", "?"))
     bad["no receipt at all"] = (
@@ -141,20 +143,20 @@ def test_bad_input_is_rejected_once_by_name_and_nothing_else_suffers(
         receipt = a_fresh_receipt(number)
         writer.write(f"good-{number}", DECISIONS, to_bytes(a_decided(receipt, key=KEY, event_id=f"good-{number}")))
 
-    with a_worker(tmp_path, own_broker, lake_root, KEY.decode()) as worker:
+    with a_worker(tmp_path, either_broker, lake_root, KEY.decode()) as worker:
         for number, (name, (_, value)) in enumerate(bad.items()):
             good(number)
             writer.write(name, OUTCOMES, value)
         writer.write("last null", REVIEWS, None)  # nothing follows that would show the gap
         writer.write("policy-1", POLICY_CHANGES, to_bytes(policy))
         writer.flush()
-        lake = await_drained(own_broker, lake_root)
+        lake = await_drained(either_broker, lake_root)
         assert worker.stop() == 0
     good(100)
     writer.write("another", DECISIONS, b"{}")
     writer.flush()
-    with a_worker(tmp_path, own_broker, lake_root, KEY.decode()) as worker:
-        lake = await_drained(own_broker, lake_root)
+    with a_worker(tmp_path, either_broker, lake_root, KEY.decode()) as worker:
+        lake = await_drained(either_broker, lake_root)
         assert worker.stop() == 0
     bad |= {"last null": ("null_value", None), "another": ("missing_field", b"{}")}
 
@@ -166,8 +168,8 @@ def test_bad_input_is_rejected_once_by_name_and_nothing_else_suffers(
         assert (name, row["reason"]) == (name, reason)
         assert row["first_bytes"] == (value or b"")[:256]
         assert row["size"] == len(value or b"")
-        assert row["log_id"] == own_broker.cluster_id
-    letters = dead_letters(own_broker)
+        assert row["log_id"] == either_broker.cluster_id
+    letters = dead_letters(either_broker)
     assert Counter(letter["record_key"] for letter in letters) == {
         "{}/{}/{}".format(*place).encode(): 1 for place in found
     }
@@ -233,8 +235,8 @@ def newest_commit(lake_root: str, table: str) -> str:
     return max((path.name for path in Path(lake_root, table, "_delta_log").glob("*.json")), default="")
 
 
-def test_sudden_death_leaves_exact_counts(own_broker: EmbeddedBroker, lake_root: str, tmp_path: Path) -> None:
-    random, writer = Random(20_260_314), Writer(own_broker)
+def test_sudden_death_leaves_exact_counts(either_broker: Broker, lake_root: str, tmp_path: Path) -> None:
+    random, writer = Random(20_260_314), Writer(either_broker)
     truth, done = Truth(writer, random), threading.Event()
 
     def speak() -> None:
@@ -251,7 +253,7 @@ def test_sudden_death_leaves_exact_counts(own_broker: EmbeddedBroker, lake_root:
     speaker.start()
     try:
         for table in (EVENTS, REJECTS, SIGNALS):
-            with a_worker(tmp_path, own_broker, lake_root) as worker:
+            with a_worker(tmp_path, either_broker, lake_root) as worker:
                 for _ in range(random.randint(1, 2)):  # die right after a commit, before the next
                     before = newest_commit(lake_root, table)
                     await_that(
@@ -263,8 +265,8 @@ def test_sudden_death_leaves_exact_counts(own_broker: EmbeddedBroker, lake_root:
     finally:
         done.set()
         speaker.join()
-    with a_worker(tmp_path, own_broker, lake_root) as worker:
-        lake = await_drained(own_broker, lake_root)
+    with a_worker(tmp_path, either_broker, lake_root) as worker:
+        lake = await_drained(either_broker, lake_root)
         assert worker.stop() == 0
 
     stored = lake.scan(EVENTS).select("id", "topic", "partition", "offset").collect()

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from streams.broker import EmbeddedBroker
+    from brokers import Broker
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def pipeline(own_broker: EmbeddedBroker, lake_root: str, tmp_path: Path) -> Iterator[Pipeline]:
+def pipeline(either_broker: Broker, lake_root: str, tmp_path: Path) -> Iterator[Pipeline]:
     gates = EXAMPLES / "gates-airline.yaml"
-    with running_pipeline(own_broker, lake_root=lake_root, home=tmp_path / "home", gates=gates) as made:
+    with running_pipeline(either_broker, lake_root=lake_root, home=tmp_path / "home", gates=gates) as made:
         yield made
 
 

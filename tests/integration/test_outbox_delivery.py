@@ -24,8 +24,9 @@ from producers.wire.topics import DECISIONS
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from brokers import Broker
+
     from producers.wire.receipt import Receipt
-    from streams.broker import EmbeddedBroker
 
 pytestmark = pytest.mark.integration
 
@@ -54,23 +55,21 @@ def _log(address: str, awaited: set[str]) -> set[str]:
     return found
 
 
-def test_what_is_kept_while_the_broker_is_away_arrives_when_it_is_back(
-    own_broker: EmbeddedBroker, tmp_path: Path
-) -> None:
-    address = own_broker.address
+def test_what_is_kept_while_the_broker_is_away_arrives_when_it_is_back(either_broker: Broker, tmp_path: Path) -> None:
+    address = either_broker.address
     emitter = _emitter(address, tmp_path / "outbox.db")
     recorder = Recorder(emitter, source="/test")
     before = {_decide(recorder, durable=True).decision_id for _ in range(50)}
     assert emitter.flush(20) == 0
     assert before == _log(address, before)
 
-    os.kill(own_broker.pid, signal.SIGSTOP)  # away: nothing is answered, and nothing that was acknowledged is lost
+    os.kill(either_broker.pid, signal.SIGSTOP)  # away: nothing is answered, and nothing that was acknowledged is lost
     try:
         kept = {_decide(recorder, durable=True).decision_id for _ in range(200)}
         buffered = {_decide(recorder, durable=False).decision_id for _ in range(200)}
         assert emitter.flush(3) >= 200, "the broker answered although it was stopped"
     finally:
-        os.kill(own_broker.pid, signal.SIGCONT)
+        os.kill(either_broker.pid, signal.SIGCONT)
     with emitter:
         assert emitter.flush(60) == 0
         assert kept | buffered <= _log(address, kept | buffered)
@@ -81,37 +80,33 @@ _ROUTER = """
 import sys
 from pathlib import Path
 from boundary_cases import Permit, policy
+from producers.boundary.action import Action
 from producers.boundary.router import Router
 from producers.delivery.durable import OutboxEmitter
 from producers.delivery.emitter import KafkaEmitter
 from producers.delivery.outbox import Outbox
 from producers.delivery.recorder import Recorder
+from producers.wire.contract import Reversibility, RiskClass
 
 address, path = sys.argv[1:]
 emitter = OutboxEmitter(lambda hook: KafkaEmitter(address, on_undeliverable=hook), Outbox(Path(path)))
 recorder = Recorder(emitter, source="/killed")
 router = Router(authorizer=Permit(), policy=policy(), recorder=recorder, environment="production")
-decided = recorder.decided
-def remembering(*args, **kwargs):
-    global last
-    last = decided(*args, **kwargs)
-    return last
-recorder.decided = remembering
-
-@router.action(workflow="w", system="s", risk_class="reversible_write", reversibility="automatic")
-def side_effect():
-    print(last.decision_id, flush=True)
-
+action = Action(
+    tool="side_effect", workflow="w", system="s", environment="production",
+    risk_class=RiskClass.REVERSIBLE_WRITE, reversibility=Reversibility.AUTOMATIC, run=print,
+)
 while True:
-    side_effect()
+    with router.attempt(action) as permit:
+        print(permit.receipt.decision_id, flush=True)
 """
 
 
-def test_every_side_effect_of_a_killed_router_has_its_decision(own_broker: EmbeddedBroker, tmp_path: Path) -> None:
+def test_every_side_effect_of_a_killed_router_has_its_decision(either_broker: Broker, tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     router = subprocess.Popen(
-        [sys.executable, "-c", _ROUTER, own_broker.address, str(path)],
+        [sys.executable, "-c", _ROUTER, either_broker.address, str(path)],
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
@@ -123,6 +118,6 @@ def test_every_side_effect_of_a_killed_router_has_its_decision(own_broker: Embed
     router.stdout.close()
     router.wait()
 
-    with _emitter(own_broker.address, path) as emitter:
+    with _emitter(either_broker.address, path) as emitter:
         assert emitter.flush(30) == 0
-    assert set(happened) <= _log(own_broker.address, set(happened))
+    assert set(happened) <= _log(either_broker.address, set(happened))

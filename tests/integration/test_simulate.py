@@ -18,6 +18,8 @@ from producers.wire.receipt import Cell
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from brokers import Broker
+
     from streams.broker import EmbeddedBroker
 
 pytestmark = pytest.mark.integration
@@ -30,9 +32,9 @@ def _by_cell(cells: list[dict[str, Any]]) -> dict[Cell, dict[str, Any]]:
 
 
 def test_the_lake_holds_exactly_the_truth_through_a_storm(
-    own_broker: EmbeddedBroker, lake_root: str, tmp_path: Path
+    either_broker: Broker, lake_root: str, tmp_path: Path
 ) -> None:
-    with running_pipeline(own_broker, lake_root=lake_root, home=tmp_path / "home", gates=GATES) as pipeline:
+    with running_pipeline(either_broker, lake_root=lake_root, home=tmp_path / "home", gates=GATES) as pipeline:
         truth = pipeline.run(
             *("simulate", "--scenario", "demo", "--events", "6000", "--seed", "11", "--json"),
             *("--repeats", "0.05", "--malformed", "0.005", "--shuffle", "10m"),
