@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - pydantic reads annotations at run time
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from analytics.evidence import histogram
-from analytics.evidence.errors import EvidenceError
-from analytics.evidence.signals import COUNTS, MICRO_PER, QUANTILES, RATES, SIGNALS
-from producers.strict_yaml import ConfigurationFileError, parse_yaml, suggest
+from analytics.evidence.detector import run_length
+from analytics.verdicts.gatesignals import (
+    NOT_BY_USER,
+    CountBy,
+    GateSignal,
+    Level,
+    Part,
+    Seconds,
+    StageList,
+    known_word,
+    refusal,
+)
+from producers.strict_yaml import ConfigurationFileError, parse_yaml
 from producers.wire.contract import RiskClass
-from producers.wire.model import Name
+from producers.wire.model import Name  # noqa: TC001 - as above
 from producers.wire.stage import LADDER, Stage
 
-ROLES: Final[tuple[str, ...]] = ("guardrail", "promote", "trip", "watch")
-Role = Literal["guardrail", "promote", "trip", "watch"]
-
-_UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _GLOB: Final = frozenset("*?[")
 
 
@@ -32,121 +34,7 @@ class GateTieError(ConfigurationFileError):
     """Two gates match an action equally well, so that nobody can say which one holds."""
 
 
-def _refusal(message: str) -> PydanticCustomError:
-    return PydanticCustomError("gate", "{message}", {"message": message})
-
-
-def _seconds(stated: object) -> object:
-    if not isinstance(stated, str) or (found := _DURATION.fullmatch(stated.strip())) is None:
-        raise _refusal("a duration reads like 500ms, 2s, 15m, 1h or 7d")
-    return float(found[1]) * _UNITS_S[found[2]]
-
-
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
-"""A duration, written like `2s` or `15m`, kept in seconds."""
-
-Level = Annotated[float, Field(gt=0, le=0.5, allow_inf_nan=False)]
-
-
-def _known(stated: object, kind: str, known: list[str]) -> object:
-    if stated not in known:
-        raise _refusal(f"unknown {kind} `{stated}`: {suggest(str(stated), known)}")
-    return stated
-
-
-def _known_stages(stated: object) -> object:
-    if isinstance(stated, (list, tuple)):
-        for stage in stated:
-            _known(stage, "stage", [known.value for known in LADDER])
-    return stated
-
-
-StageList = Annotated[tuple[Stage, ...], BeforeValidator(_known_stages), Field(min_length=1)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class GateSignal(_Part):
-    """One signal of a gate: what it must hold, and what follows when it does not."""
-
-    signal: str
-    """Name of the signal."""
-    role: Role
-    """`guardrail` rolls back on harm and must be shown safe to promote; `promote` only blocks promotion; `trip` rolls
-    back at once when a count is over `max_count`; `watch` is shown and decides nothing."""
-    limit: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None = None
-    """For a rate: the highest tolerable share."""
-    limit_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """For a latency quantile: milliseconds."""
-    limit_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """For a cost quantile: US dollars."""
-    max_count: Annotated[int, Field(ge=0)] | None = None
-    """For a trip: the highest tolerable count; 0 unless stated."""
-    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """For a guardrail: its share of the error level alpha, relative to the other guardrails; 1 unless stated."""
-    stages: StageList = LADDER
-    """The stages at which it applies; all unless stated."""
-
-    @field_validator("signal", mode="before")
-    @classmethod
-    def _signal_is_known(cls, stated: object) -> object:
-        return _known(stated, "signal", list(SIGNALS))
-
-    @field_validator("role", mode="before")
-    @classmethod
-    def _role_is_known(cls, stated: object) -> object:
-        return _known(stated, "role", list(ROLES))
-
-    @model_validator(mode="after")
-    def _limit_fits(self) -> Self:
-        wanted = self._limit_key()
-        for key in ("limit", "limit_ms", "limit_usd", "max_count"):
-            if getattr(self, key) is not None and key != wanted:
-                raise _refusal(
-                    f"`{self.signal}` as {self.role} takes {f'`{wanted}`' if wanted else 'no limit'}, not `{key}`"
-                )
-        if self.role in {"guardrail", "promote"} and (wanted is None or getattr(self, wanted) is None):
-            raise _refusal(f"`{self.signal}` as {self.role} needs `{wanted}`" if wanted else self._only_trips())
-        if self.role == "trip" and self.signal in QUANTILES:
-            raise _refusal(f"`{self.signal}` is a quantile and counts nothing, so it cannot trip")
-        if self.weight is not None and self.role != "guardrail":
-            raise _refusal(f"only a guardrail takes `weight`; `{self.signal}` is {self.role}")
-        if self.limit_micro is not None:
-            try:
-                histogram.snap(self.limit_micro)
-            except EvidenceError as error:
-                raise _refusal(f"`{wanted}` of `{self.signal}`: {error}") from error
-        return self
-
-    def _only_trips(self) -> str:
-        return f"`{self.signal}` is a count: its role is `trip` or `watch`, not `{self.role}`"
-
-    def _limit_key(self) -> str | None:
-        if self.role == "trip":
-            return "max_count"
-        if self.signal in COUNTS:
-            return None
-        return f"limit_{QUANTILES[self.signal].unit}" if self.signal in QUANTILES else "limit"
-
-    @property
-    def limit_micro(self) -> int | None:
-        """The limit of a quantile as configured, in micro-units; None where there is none."""
-        if self.signal not in QUANTILES:
-            return None
-        stated = self.limit_ms if self.limit_ms is not None else self.limit_usd
-        return None if stated is None else round(stated * MICRO_PER[QUANTILES[self.signal].unit])
-
-    @property
-    def threshold(self) -> float | None:
-        """The rate that the evidence compares with: the limit, or the share that may lie above a quantile's limit."""
-        if self.signal in QUANTILES:
-            return None if self.limit_micro is None else QUANTILES[self.signal].tail
-        return self.limit if self.signal in RATES else None
-
-
-class Match(_Part):
+class Match(Part):
     """Which actions a gate is for; shell-style patterns, upper and lower case told apart."""
 
     environment: Name = "*"
@@ -158,7 +46,7 @@ class Match(_Part):
     @classmethod
     def _risk_class_is_known(cls, stated: str) -> str:
         if not _GLOB & set(stated):
-            _known(stated, "risk class", [known.value for known in RiskClass])
+            known_word(stated, "risk class", [known.value for known in RiskClass])
         return stated
 
     def covers(self, environment: str, workflow: str, tool: str, risk_class: str | None) -> bool:
@@ -176,14 +64,44 @@ class Match(_Part):
         return exact, len(patterns) - exact - patterns.count("*")
 
 
-class MinimumExposure(_Part):
+class MinimumExposure(Part):
     """What must have been seen before anything is promoted. It never holds up a rollback."""
 
     actions: Annotated[int, Field(ge=0)] = 0
     """Decisions in the cell's current epoch."""
+    users: Annotated[int, Field(ge=0)] = 0
+    """Different users among them, in closed user-windows."""
+    days: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+    """Days from the epoch's first decision to its newest."""
 
 
-class Gate(_Part):
+class Baseline(Part):
+    """What the signals that state a `ratio` are compared with."""
+
+    kind: Literal["none", "concurrent", "historic"] = "none"
+    """`concurrent` compares minute by minute with actions held back at the same time; `historic` with earlier actions,
+    block by block, which is not concurrent: anything else that changed counts as this stage's doing."""
+    cohort: Name | None = None
+    """The cohort that is held back, at any stage; where none is named, the same cohort at the stage directly below."""
+
+
+class AfterPromotion(Part):
+    """The detector that watches every guardrail rate at the stages above the foot of the ladder."""
+
+    false_alarm_every: Seconds = 28 * 86_400.0
+    """The mean time between two false alarms anywhere in the fleet, at the least."""
+    fleet: Annotated[int, Field(ge=1)] = 100
+    """How many guardrails of cells are watched at the same time."""
+    window: Seconds = 6 * 3_600.0
+    """How far back it looks; what is older is left to the guardrail's own evidence."""
+
+    @property
+    def run_length(self) -> float:
+        """Mean number of minutes to a false alarm of each watched guardrail."""
+        return run_length(self.fleet, batches_between_alarms=max(self.false_alarm_every / 60.0, 1.0))
+
+
+class Gate(Part):
     """What must hold for the actions it matches."""
 
     name: Name
@@ -197,6 +115,15 @@ class Gate(_Part):
     beta: Level = 0.05
     """How often, at most, an action that breaks a limit is ever promoted."""
     minimum_exposure: MinimumExposure = MinimumExposure()
+    unit: CountBy = "user"
+    """What one observation is: `user`, a user's closed window (actions of one user are alike), or `action`."""
+    baseline: Baseline = Baseline()
+    approval: Literal["none", "required"] = "none"
+    """Whether a person has to approve a promotion before the gate opens."""
+    hold_expires: Seconds | None = None
+    """How long an epoch may be held before its owner is called."""
+    dry_run: bool = False
+    """Judge and show, and do nothing: every verdict is HOLD, with what it would have been."""
     signals: tuple[GateSignal, ...] = ()
 
     @field_validator("ladder")
@@ -204,20 +131,44 @@ class Gate(_Part):
     def _ladder_climbs(cls, ladder: tuple[Stage, ...]) -> tuple[Stage, ...]:
         ranks = [stage.rank for stage in ladder]
         if ranks != sorted(set(ranks)):
-            raise _refusal(f"the ladder must name its stages once each, lowest first: {', '.join(LADDER)}")
+            raise refusal(f"the ladder must name its stages once each, lowest first: {', '.join(LADDER)}")
         return ladder
+
+    @model_validator(mode="after")
+    def _a_hold_expires_to_somebody(self) -> Self:
+        if self.hold_expires is not None and self.owner is None:
+            raise refusal("`hold_expires` needs an `owner`, who is called when a hold expires")
+        return self
+
+    @model_validator(mode="after")
+    def _a_ratio_has_a_baseline(self) -> Self:
+        for part in self.signals:
+            if part.ratio is not None and self.baseline.kind == "none":
+                raise refusal(f"`ratio` of `{part.signal}` needs a `baseline` of kind concurrent or historic")
+        return self
 
     @model_validator(mode="after")
     def _nothing_is_said_twice(self) -> Self:
         said = Counter((part.signal, part.role, stage) for part in self.signals for stage in dict.fromkeys(part.stages))
         for (signal, role, stage), times in said.items():
             if times > 1:
-                raise _refusal(f"`{signal}` is {role} more than once at {stage}; keep one, or part them by `stages`")
+                raise refusal(f"`{signal}` is {role} more than once at {stage}; keep one, or part them by `stages`")
         return self
 
     def at(self, stage: str) -> tuple[GateSignal, ...]:
         """The signals that apply at a stage."""
         return tuple(part for part in self.signals if stage in part.stages)
+
+    def unit_of(self, part: GateSignal) -> CountBy:
+        """By what a signal of this gate is counted."""
+        if part.signal in NOT_BY_USER or part.role in {"trip", "watch"} or part.ratio is not None:
+            return "action"
+        return part.unit or self.unit
+
+    def watches(self, part: GateSignal, stage: str) -> bool:
+        """Whether the detector watches a signal at a stage: a guardrail rate of actions that have been promoted."""
+        rate = part.role == "guardrail" and part.limit is not None and part.signal != "missing_outcome"
+        return rate and stage in part.stages and self.below(stage) is not None
 
     def above(self, stage: str) -> Stage | None:
         """The next stage of the ladder; None at its top, and for a stage that is not on it."""
@@ -232,7 +183,7 @@ class Gate(_Part):
         return self.ladder[place - 1] if place else None
 
 
-class GateFile(_Part):
+class GateFile(Part):
     """A gate file: every gate, and how often and how freshly they are judged. Read one with `load`."""
 
     version: Literal[1]
@@ -242,22 +193,33 @@ class GateFile(_Part):
     """How long an execution may take to be reported before it counts as missing."""
     freshness: Seconds = 900.0
     """How old evidence may be before it promotes nothing."""
+    user_window: Seconds = 3_600.0
+    """What one user does in this long is one observation, once it is over; at least a minute."""
+    after_promotion: AfterPromotion = AfterPromotion()
+    """The detector that watches on after a promotion."""
     gates: tuple[Gate, ...]
 
     _sha256: str = PrivateAttr(default="")
     _text: bytes = PrivateAttr(default=b"")
     _path: Path | None = PrivateAttr(default=None)
 
+    @field_validator("user_window")
+    @classmethod
+    def _window_is_whole_minutes(cls, window_s: float) -> float:
+        if window_s % 60:
+            raise refusal("a user-window is a whole number of minutes")
+        return window_s
+
     @model_validator(mode="after")
     def _gates_are_told_apart(self) -> Self:
         names = Counter(gate.name for gate in self.gates)
         for name, times in names.items():
             if times > 1:
-                raise _refusal(f"{times} gates are called `{name}`; a verdict must be able to name its gate")
+                raise refusal(f"{times} gates are called `{name}`; a verdict must be able to name its gate")
         matches: dict[Match, str] = {}
         for gate in self.gates:
             if (other := matches.setdefault(gate.match, gate.name)) != gate.name:
-                raise _refusal(f"the gates `{other}` and `{gate.name}` match the same actions")
+                raise refusal(f"the gates `{other}` and `{gate.name}` match the same actions")
         return self
 
     @classmethod
@@ -315,6 +277,21 @@ class GateFile(_Part):
     def freshness_s(self) -> float:
         """Seconds after which evidence promotes nothing any more."""
         return self.freshness
+
+    @property
+    def horizon_s(self) -> float:
+        """Seconds of event time for which single minutes matter: the longest maturity, deadline or window."""
+        parts = [part for gate in self.gates for part in gate.signals]
+        maturities = [part.maturity for part in parts if part.maturity is not None]
+        return max(self.outcome_deadline, self.after_promotion.window, *maturities, 0.0)
+
+    @property
+    def counts_users(self) -> bool:
+        """Whether any gate needs to know what single users did."""
+        return any(
+            gate.minimum_exposure.users or any(gate.unit_of(part) == "user" for part in gate.signals)
+            for gate in self.gates
+        )
 
     def gate_for(self, environment: str, workflow: str, tool: str, risk_class: str | None) -> Gate | None:
         """The most specific gate that matches an action; None where none does.

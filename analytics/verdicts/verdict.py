@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from analytics.verdicts.gates import Gate, Role
+    from analytics.verdicts.gates import Gate
+    from analytics.verdicts.gatesignals import Role
     from producers.wire.receipt import Cell
 
 State = Literal["pass", "fail", "undecided", "missing", "not_applicable"]

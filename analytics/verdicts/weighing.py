@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from analytics.evidence.sequential import BoolArray, Direction
-    from analytics.verdicts.gates import Gate, GateSignal
+    from analytics.verdicts.gates import Gate
+    from analytics.verdicts.gatesignals import GateSignal
     from analytics.verdicts.verdict import State, Unit
 
 _NO_BINS: Final[Histogram] = (np.empty(0, dtype=np.int16), np.empty(0, dtype=np.int64))

@@ -15,6 +15,7 @@ COMMANDS: dict[str, str] = {
     "signals": "Print the signals of every cell.",
     "verdicts": "Print the latest verdict on every cell.",
     "gate": "Ask whether an action may move to a stage.",
+    "gates": "Look gate files over.",
     "review": "Approve or reject the actions that wait for a person.",
     "simulate": "Emit simulated traffic with a known truth.",
     "import": "Import recorded agents.",
