@@ -54,7 +54,8 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_waiting(*, as_json: bool) -> None:
     """List the actions that wait, oldest first."""
-    waiting = _desk(Settings.load()).waiting()
+    with _desk(Settings.load()) as desk:
+        waiting = desk.waiting()
     if as_json:
         click.echo(json.dumps([_plain(review) for review in waiting]))
         return
@@ -73,7 +74,8 @@ def list_waiting(*, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(decision_id: str, *, as_json: bool) -> None:
     """Show one queued action with everything a reviewer needs."""
-    review = _desk(Settings.load()).get(decision_id)
+    with _desk(Settings.load()) as desk:
+        review = desk.get(decision_id)
     if as_json:
         click.echo(json.dumps(_plain(review)))
         return
@@ -97,7 +99,8 @@ def reject(decision_id: str, reviewer: str, rationale: str) -> None:
 
 def _speak(decision_id: str, resolution: Resolution, reviewer: str, rationale: str) -> None:
     settings = Settings.load()
-    review = _desk(settings).resolve(decision_id, resolution, reviewer=reviewer, rationale=rationale)
+    with _desk(settings) as desk:
+        review = desk.resolve(decision_id, resolution, reviewer=reviewer, rationale=rationale)
     left = _record(settings, review)
     click.echo(f"{decision_id} is {resolution.value} by {reviewer}.")
     if left:

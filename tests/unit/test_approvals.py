@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from producers.wire.events import ActionDecided, ActionExecuted, Resolution
 from producers.wire.receipt import Receipt
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
@@ -48,7 +50,8 @@ class Setting:
     def __init__(self, folder: Path) -> None:
         self.clock = Clock()
         self.path = folder / "reviews.db"
-        self.desk = ReviewDesk(self.path, now=self.clock)
+        self._open = ExitStack()
+        self.desk = self._another_desk()
         self.shelf = Shelf()
         self.ran: list[Any] = []
         self.action = Action(
@@ -63,6 +66,12 @@ class Setting:
             consequence="money leaves the account",
         )
 
+    def _another_desk(self) -> ReviewDesk:
+        return self._open.enter_context(ReviewDesk(self.path, now=self.clock))
+
+    def close(self) -> None:
+        self._open.close()
+
     def _run(self, amount: int, iban: str) -> str:
         self.ran.append((amount, iban))
         return "sent"
@@ -73,7 +82,7 @@ class Setting:
             policy=policy(**{"approval": True, **flags}),
             recorder=Recorder(self.shelf, source="/test", now=self.clock),
             environment="production",
-            reviews=ReviewDesk(self.path, now=self.clock),
+            reviews=self._another_desk(),
             approval_holds=timedelta(hours=1),
         )
         router.register(self.action)
@@ -89,8 +98,10 @@ class Setting:
 
 
 @pytest.fixture
-def setting(tmp_path: Path) -> Setting:
-    return Setting(tmp_path)
+def setting(tmp_path: Path) -> Iterator[Setting]:
+    made = Setting(tmp_path)
+    yield made
+    made.close()
 
 
 def test_a_reviewer_sees_what_is_asked_and_no_redacted_value(setting: Setting) -> None:

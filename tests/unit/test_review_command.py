@@ -36,19 +36,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         stage=Stage.APPROVAL_GATED,
         epoch="e",
     )
-    ReviewDesk(tmp_path / "reviews.db").submit(
-        QueuedAction(
-            decision_id="d-1",
-            receipt=receipt.token(),
-            contract=contract(),
-            arguments={"ticket": 7, "card": "[redacted]"},
-            consequence="the customer is told",
-            rule="risk_class_external_effect",
-            ruleset_sha256="a" * 64,
-            queued_at=now,
-            expires_at=now + timedelta(hours=1),
-        )
+    queued = QueuedAction(
+        decision_id="d-1",
+        receipt=receipt.token(),
+        contract=contract(),
+        arguments={"ticket": 7, "card": "[redacted]"},
+        consequence="the customer is told",
+        rule="risk_class_external_effect",
+        ruleset_sha256="a" * 64,
+        queued_at=now,
+        expires_at=now + timedelta(hours=1),
     )
+    with ReviewDesk(tmp_path / "reviews.db") as desk:
+        desk.submit(queued)
     return tmp_path
 
 
