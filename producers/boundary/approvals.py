@@ -6,11 +6,13 @@ ruleset under which it was queued, and a time limit. It is checked again right b
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import threading
+import time
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field
 
@@ -23,6 +25,7 @@ from producers.wire.model import Moment, Name, Sha256, Text, WireModel
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from types import TracebackType
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS reviews (
@@ -33,6 +36,9 @@ CREATE TABLE IF NOT EXISTS reviews (
     resolution TEXT
 )
 """
+
+_LOOK_S = 0.2
+"""How often the file is looked at for a word that somebody waits for."""
 
 
 class ReviewState(StrEnum):
@@ -131,13 +137,18 @@ class ReviewDesk:
         self._now = now
         self._path = path
         self._lock = threading.Lock()
+        self._closed = threading.Event()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+        except (sqlite3.Error, OSError) as error:
+            raise ReviewError(f"the review desk {path} cannot be used: {error}") from error
+        try:
             self._file.execute("PRAGMA journal_mode=WAL")
             self._file.execute("PRAGMA synchronous=FULL")
             self._file.execute(_TABLES)
-        except (sqlite3.Error, OSError) as error:
+        except sqlite3.Error as error:
+            self._file.close()
             raise ReviewError(f"the review desk {path} cannot be used: {error}") from error
 
     def submit(self, queued: QueuedAction) -> None:
@@ -233,10 +244,39 @@ class ReviewDesk:
             raise ApprovalUsedError(f"the approval of {decision_id} has been used; each holds for one execution")
         return review
 
+    def await_word(self, decision_id: str, timeout_s: float) -> Review:
+        """Wait until a person has spoken, at most so many seconds.
+
+        Raises:
+            ReviewPendingError: Nobody has.
+            UnknownReviewError: There is no such review.
+        """
+        ends = time.monotonic() + timeout_s
+        while (review := self.get(decision_id)).state is ReviewState.WAITING:
+            left = ends - time.monotonic()
+            if left <= 0:
+                raise ReviewPendingError(f"{decision_id} still waits for a person: {review.queued.rule}")
+            # The reviewer is another process, and SQLite tells nobody: the file must be looked at.
+            self._closed.wait(min(_LOOK_S, left))
+        return review
+
+    async def await_word_async(self, decision_id: str, timeout_s: float) -> Review:
+        """As `await_word`, without holding up the event loop."""
+        return await asyncio.to_thread(self.await_word, decision_id, timeout_s)
+
     def close(self) -> None:
         """Close the file."""
+        self._closed.set()
         with self._lock:
             self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _read(self, query: str, values: tuple[object, ...]) -> list[tuple[str, str, str | None]]:
         with self._lock:

@@ -48,12 +48,13 @@ class Outbox:
     def __init__(self, path: Path, *, sync: bool = True) -> None:
         self._path = path
         self._lock = threading.Lock()
+        self._tail_lock = threading.Lock()  # taken first where both are
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-            self._file.execute("PRAGMA journal_mode=WAL")
-            self._file.execute(f"PRAGMA synchronous={'FULL' if sync else 'NORMAL'}")
-            self._file.execute(_TABLES)
+            self._file = _opened(path, "FULL" if sync else "NORMAL")
+            # Reads and removals go over a connection of their own: what is removed and comes back after a power cut is
+            # delivered twice, which is harmless, so removing need not wait for the medium as `put` does.
+            self._tail = _opened(path, "NORMAL")
         except (sqlite3.Error, OSError) as error:
             raise self._named(error) from error
 
@@ -74,9 +75,9 @@ class Outbox:
 
     def after(self, seq: int, limit: int) -> list[Waiting]:
         """The next records with numbers above `seq`, oldest first, at most `limit`."""
-        with self._lock:
+        with self._tail_lock:
             try:
-                rows = self._file.execute(
+                rows = self._tail.execute(
                     "SELECT seq, topic, key, value FROM records WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)
                 ).fetchall()
             except sqlite3.Error as error:
@@ -85,27 +86,28 @@ class Outbox:
 
     def remove(self, seqs: Iterable[int]) -> None:
         """Forget records that the broker has acknowledged."""
-        with self._lock:
+        with self._tail_lock, self._lock:
             try:
-                self._file.execute("BEGIN")
-                self._file.executemany("DELETE FROM records WHERE seq = ?", [(seq,) for seq in seqs])
-                self._file.execute("COMMIT")
+                self._tail.execute("BEGIN IMMEDIATE")
+                self._tail.executemany("DELETE FROM records WHERE seq = ?", [(seq,) for seq in seqs])
+                self._tail.execute("COMMIT")
             except sqlite3.Error as error:
-                if self._file.in_transaction:
-                    self._file.execute("ROLLBACK")
+                if self._tail.in_transaction:
+                    self._tail.execute("ROLLBACK")
                 raise self._named(error) from error
 
     def __len__(self) -> int:
-        with self._lock:
+        with self._tail_lock:
             try:
-                (count,) = self._file.execute("SELECT count(*) FROM records").fetchone()
+                (count,) = self._tail.execute("SELECT count(*) FROM records").fetchone()
             except sqlite3.Error as error:
                 raise self._named(error) from error
         return int(count)
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
+        with self._tail_lock, self._lock:
+            self._tail.close()
             self._file.close()
 
     def __enter__(self) -> Self:
@@ -118,3 +120,15 @@ class Outbox:
 
     def _named(self, error: Exception) -> OutboxError:
         return OutboxError(f"the outbox {self._path} cannot be used: {error}. Check the disk's space and the file.")
+
+
+def _opened(path: Path, synchronous: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+        connection.execute(_TABLES)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
