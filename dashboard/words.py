@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from producers.wire.stage import LADDER, Stage
@@ -107,6 +108,12 @@ def quantity(value: float | None, unit: str) -> str:
     return percent(value)
 
 
+_NAMES = {**STAGE_NAMES, **SIGNAL_NAMES}
+# Only what no ordinary word is spelled like: `undo` and `review` read well as they are.
+_IDENTIFIER = re.compile(r"\b(" + "|".join(sorted((name for name in _NAMES if "_" in name), reverse=True)) + r")\b")
+_UNIT = re.compile(r"(?<=\d) (?=(%|ms)(\W|$))")
+
+
 def age(then: datetime | None, now: datetime) -> str:
     """How long ago a moment was, in one unit."""
     if then is None:
@@ -147,14 +154,13 @@ def every(minutes: int) -> str:
 def because(summary: str) -> str:
     """A verdict's sentence without its first words, where the verdict itself already stands beside it.
 
-    A signal that begins the rest is called by its name.
+    Signals and stages are called by their names, and a number stays on the line of its unit.
     """
     lead, _, rest = summary.partition(": ")
     spoken = rest if rest and lead.startswith(("Promote to", "Roll back to", "Hold", "No verdict")) else summary
-    first, _, others = spoken.partition(" ")
-    if first in SIGNAL_NAMES:
-        return f"{SIGNAL_NAMES[first]} {others}"
-    return spoken[:1].upper() + spoken[1:]
+    named = _IDENTIFIER.sub(lambda found: _NAMES[found[0]].lower(), spoken)
+    together = _UNIT.sub("\u202f", named)
+    return together[:1].upper() + together[1:]
 
 
 def plural(number: int, one: str, many: str | None = None) -> str:
