@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 
+from producers.boundary.flagfile import Ruleset
 from producers.boundary.policy import Policy
 from producers.delivery.emitter import DeliveryStats
 from producers.delivery.outbox import OutboxError
@@ -57,7 +59,8 @@ def policy(**values: Any) -> Policy:
     """A policy whose flags hold the open values, changed as given; a value of None leaves the flag out."""
     stated = OPEN | values
     flags = {KEYS[name]: InMemoryFlag("set", {"set": value}) for name, value in stated.items() if value is not None}
-    return Policy(InMemoryProvider(flags), ruleset=lambda: json.dumps(stated, sort_keys=True).encode())
+    rules = Ruleset(hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest())
+    return Policy(InMemoryProvider(flags), ruleset=lambda: rules)
 
 
 def flagd_file(path: Path, **values: Any) -> Path:

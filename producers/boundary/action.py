@@ -6,9 +6,11 @@ import inspect
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from producers.boundary.canonical import digest
+from pydantic import ValidationError
+
 from producers.errors import UsageError
 from producers.wire.contract import (
     ActionContract,
@@ -23,6 +25,9 @@ from producers.wire.contract import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+
+_NAMED = frozenset({inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY})
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,11 @@ def circumstances() -> Circumstances:
     return _CIRCUMSTANCES.get()
 
 
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives something to be awaited."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
 @dataclass(frozen=True)
 class Action:
     """One action that agents may ask for.
@@ -128,21 +138,67 @@ class Action:
     fallback: Fallback = field(default_factory=Fallback)
     consequence: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse functions whose effects or arguments the router could not see."""
+        for name, function in {"run": self.run, **self.variants}.items():
+            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+                raise UsageError(f"{self.tool}: {name} is a generator, and would run after its outcome was recorded")
+            if is_async(function) and not self.is_async:
+                raise UsageError(f"{self.tool}: the variant {name} is async, and the action is not")
+
+    @cached_property
+    def is_async(self) -> bool:
+        """Whether the action must be awaited."""
+        return is_async(self.run)
+
+    @cached_property
+    def _signature(self) -> tuple[inspect.Signature, tuple[str, ...], frozenset[str], tuple[tuple[str, Any], ...]]:
+        signature = inspect.signature(self.run)
+        parameters = signature.parameters.values()
+        for parameter in parameters:
+            if parameter.kind not in _NAMED:
+                raise UsageError(
+                    f"{self.tool}: the parameter {parameter.name} cannot be passed by name; "
+                    "spell the parameters out, so that their digest says what was asked"
+                )
+        positional = tuple(each.name for each in parameters if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        defaults = tuple((each.name, each.default) for each in parameters if each.default is not each.empty)
+        return signature, positional, frozenset(signature.parameters), defaults
+
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The call's arguments by name, defaults filled in.
 
         Raises:
-            UsageError: The function does not take these arguments.
+            UsageError: The function does not take these arguments, or takes some that have no name.
         """
+        signature, positional, names, defaults = self._signature
+        arguments = dict(zip(positional, args, strict=False))
+        given = len(arguments) + len(kwargs)
+        arguments.update(kwargs)
+        if len(args) <= len(positional) and len(arguments) == given and arguments.keys() <= names:
+            for name, default in defaults:
+                arguments.setdefault(name, default)
+            if len(arguments) == len(names):
+                return arguments
         try:
-            bound = inspect.signature(self.run).bind(*args, **kwargs)
+            signature.bind(*args, **kwargs)
         except TypeError as error:
             raise UsageError(f"{self.tool}: {error}") from error
-        bound.apply_defaults()
-        return dict(bound.arguments)
+        raise UsageError(f"{self.tool}: these arguments cannot be bound")
 
-    def contract(self, arguments: Mapping[str, Any], known: Circumstances) -> ActionContract:
-        """The contract of one call."""
+    def contract(self, arguments_sha256: str, known: Circumstances) -> ActionContract:
+        """The contract of one call.
+
+        Raises:
+            UsageError: What is known about the call does not fit a contract, for example a confidence above 1.
+        """
+        try:
+            return self._contract(arguments_sha256, known)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+            raise UsageError(f"{self.tool}: no contract can be made of what is known of the call: {faults}") from error
+
+    def _contract(self, arguments_sha256: str, known: Circumstances) -> ActionContract:
         return ActionContract(
             actor=Actor(
                 agent=known.agent or "unknown",
@@ -169,7 +225,7 @@ class Action:
                 prior_review=known.prior_review,
             ),
             fallback=self.fallback,
-            arguments_sha256=digest(arguments),
+            arguments_sha256=arguments_sha256,
             conversation=known.conversation,
             tool_call=known.tool_call,
         )

@@ -7,7 +7,8 @@ external authorizer (OPA, Cedar, a service of your own) takes its place by imple
 from __future__ import annotations
 
 import hashlib
-from fnmatch import fnmatchcase
+import re
+from fnmatch import translate
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,6 +26,19 @@ if TYPE_CHECKING:
 DEFAULT_DENY = Authorization(permitted=False, rule="default-deny", reason="no authorization rule permits this action")
 """What is said where no rule speaks."""
 
+_FIELDS = (
+    "tools",
+    "environments",
+    "systems",
+    "records",
+    "workflows",
+    "agents",
+    "users",
+    "accounts",
+    "service_identities",
+)
+_WILD = frozenset("*?[")
+
 
 class Authorizer(Protocol):
     """Whoever holds the last word on what may run."""
@@ -37,6 +51,16 @@ class Authorizer(Protocol):
     def authorize(self, contract: ActionContract) -> Authorization:
         """Say whether the action may ever run. An exception counts as a refusal."""
         ...
+
+
+class SteadyAuthorizer(Authorizer, Protocol):
+    """An authorizer whose answer follows from its policy and the contract alone, whatever the arguments and the time.
+
+    A router reuses its answers for calls whose contracts differ only in the digest of their arguments, for as long as
+    `sha256` stays the same.
+    """
+
+    steady: Literal[True]
 
 
 class _Part(BaseModel):
@@ -61,21 +85,32 @@ class Rule(_Part):
     """The action is permitted up to this class."""
     because: Text | None = None
 
-    def matches(self, contract: ActionContract) -> bool:
-        """Whether this rule permits the action."""
-        actor, target = contract.actor, contract.target
-        return (
-            contract.risk_class.rank <= self.highest_risk_class.rank
-            and _any(self.tools, contract.tool)
-            and _any(self.environments, target.environment)
-            and _any(self.systems, target.system)
-            and _any(self.records, target.record)
-            and _any(self.workflows, contract.workflow)
-            and _any(self.agents, actor.agent)
-            and _any(self.users, actor.user)
-            and _any(self.accounts, actor.account)
-            and _any(self.service_identities, actor.service_identity)
+
+class _Compiled:
+    """A rule made ready to be asked often: what it leaves open is not looked at."""
+
+    __slots__ = ("answer", "checks", "rank")
+
+    def __init__(self, rule: Rule) -> None:
+        self.rank = rule.highest_risk_class.rank
+        self.answer = Authorization(permitted=True, rule=rule.name, reason=rule.because)
+        self.checks = tuple(
+            (
+                place,
+                frozenset(each for each in patterns if not set(each) & _WILD),
+                tuple(re.compile(translate(each)) for each in patterns if set(each) & _WILD),
+            )
+            for place, field in enumerate(_FIELDS)
+            if "*" not in (patterns := getattr(rule, field))
         )
+
+    def permits(self, values: tuple[str | None, ...]) -> bool:
+        for place, names, globs in self.checks:
+            value = values[place]
+            # An unknown value satisfies only "anything": a rule that names values must see one of them.
+            if value is None or not (value in names or any(glob.match(value) for glob in globs)):
+                return False
+        return True
 
 
 class AuthorizationFile(_Part):
@@ -86,14 +121,16 @@ class AuthorizationFile(_Part):
 
 
 class FileAuthorizer:
-    """Authorization from a policy file; default deny."""
+    """Authorization from a policy file; default deny. The file is read once: a new one takes a new router."""
+
+    steady: Literal[True] = True
 
     def __init__(self, policy: AuthorizationFile, sha256: str) -> None:
         names = [rule.name for rule in policy.rules]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ConfigurationFileError(f"authorization rules need distinct names; twice there: {', '.join(twice)}")
-        self._policy = policy
+        self._rules = tuple(_Compiled(rule) for rule in policy.rules)
         self._sha256 = sha256
 
     @classmethod
@@ -116,12 +153,20 @@ class FileAuthorizer:
 
     def authorize(self, contract: ActionContract) -> Authorization:
         """The first rule that permits the action, else the default deny."""
-        for rule in self._policy.rules:
-            if rule.matches(contract):
-                return Authorization(permitted=True, rule=rule.name, reason=rule.because)
+        actor, target = contract.actor, contract.target
+        values = (
+            contract.tool,
+            target.environment,
+            target.system,
+            target.record,
+            contract.workflow,
+            actor.agent,
+            actor.user,
+            actor.account,
+            actor.service_identity,
+        )
+        rank = contract.risk_class.rank
+        for rule in self._rules:
+            if rank <= rule.rank and rule.permits(values):
+                return rule.answer
         return DEFAULT_DENY
-
-
-def _any(patterns: tuple[str, ...], value: str | None) -> bool:
-    # An unknown value satisfies only "anything": a rule that names values must see one of them.
-    return any(pattern == "*" or (value is not None and fnmatchcase(value, pattern)) for pattern in patterns)

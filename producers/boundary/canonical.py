@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from datetime import date, datetime
@@ -10,7 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretBytes, SecretStr
 
 from producers.errors import UsageError
 
@@ -31,9 +32,8 @@ def canonical(value: object) -> bytes:
         ArgumentError: It holds something that has no canonical form; the message names its type.
     """
     try:
-        return json.dumps(
-            value, default=_plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
-        ).encode()
+        _require_names(value)
+        return _ENCODER.encode(value).encode()
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"{error}. Pass plain values, dates, decimals, enums or pydantic models.") from error
 
@@ -49,8 +49,10 @@ def redacted(arguments: Mapping[str, object], fields: Collection[str]) -> dict[s
 
 
 def _redact(value: object, fields: Collection[str]) -> object:
-    if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
+    if isinstance(value, SecretStr | SecretBytes):
+        return REDACTED
+    if isinstance(value, BaseModel) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        value = _fields(value)
     if isinstance(value, dict):
         return redacted(value, fields)
     if isinstance(value, list | tuple):
@@ -58,10 +60,31 @@ def _redact(value: object, fields: Collection[str]) -> object:
     return value
 
 
-def _plain(value: object) -> object:
+def _fields(value: object) -> dict[str, object]:
+    """What a model or a dataclass holds, field by field: its own way to write itself may mask or leave out some."""
+    if isinstance(value, BaseModel):
+        return {**{name: getattr(value, name) for name in type(value).model_fields}, **(value.model_extra or {})}
+    return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}  # type: ignore[arg-type]
+
+
+def _require_names(value: object) -> None:
+    """Refuse mappings whose keys are not strings: JSON would write `1` and `"1"` alike."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise TypeError(f"a mapping with a key of type {type(name).__name__} has no canonical form")
+            _require_names(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _require_names(item)
+
+
+def _plain(value: object) -> object:  # noqa: PLR0911 - one line for each kind
     match value:
         case BaseModel():
-            return value.model_dump(mode="json")
+            return _named(_fields(value))
+        case SecretStr() | SecretBytes():
+            return {"secret_sha256": digest(value.get_secret_value())}
         case Enum():
             return value.value
         case datetime() | date():
@@ -72,5 +95,15 @@ def _plain(value: object) -> object:
             return value.hex()
         case set() | frozenset():
             return sorted(value, key=canonical)
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return _named(_fields(value))
         case _:
             raise TypeError(f"a {type(value).__name__} has no canonical form")
+
+
+def _named(fields: dict[str, object]) -> dict[str, object]:
+    _require_names(fields)
+    return fields
+
+
+_ENCODER = json.JSONEncoder(default=_plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

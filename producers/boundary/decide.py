@@ -6,16 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from producers.boundary.flags import (
-    APPROVAL_REQUIRED,
-    CONFIDENCE_THRESHOLD,
-    DENYLIST,
-    GOVERNANCE_ENABLED,
-    MODE,
-    Flag,
-    FlagValue,
-    context_of,
-)
+from producers.boundary.flags import context_of
 from producers.wire.contract import Reversibility, RiskClass
 from producers.wire.decision import (
     Allow,
@@ -24,7 +15,6 @@ from producers.wire.decision import (
     Decision,
     Deny,
     FallBack,
-    FlagEvaluation,
     Outcome,
     QueueForReview,
 )
@@ -32,6 +22,7 @@ from producers.wire.stage import STAGE_OF_MODE, Mode, Stage
 
 if TYPE_CHECKING:
     from producers.boundary.authorization import Authorizer
+    from producers.boundary.flags import Answers
     from producers.boundary.policy import Policy
     from producers.wire.contract import ActionContract
 
@@ -55,20 +46,6 @@ class Decided:
     stage: Stage
 
 
-class _Evaluations:
-    """Asks flags on behalf of one contract, and remembers what was answered."""
-
-    def __init__(self, policy: Policy, contract: ActionContract) -> None:
-        self._policy = policy
-        self._context = context_of(contract)
-        self.records: list[FlagEvaluation] = []
-
-    def ask(self, flag: Flag) -> FlagValue:
-        value, record = self._policy.evaluate(flag, self._context)
-        self.records.append(record)
-        return value
-
-
 def decide(
     contract: ActionContract, authorizer: Authorizer, policy: Policy, *, variants: frozenset[str] = frozenset()
 ) -> Decided:
@@ -83,52 +60,55 @@ def decide(
         policy: The flags.
         variants: Names of the lesser variants that can run in the action's place (`draft`, `search_only`).
     """
-    authorization = _authorize(contract, authorizer)
-    flags = _Evaluations(policy, contract)
-    enabled = flags.ask(GOVERNANCE_ENABLED) is True
-    denied = flags.ask(DENYLIST) is not False
-    mode = _mode(flags.ask(MODE))
-    approval = flags.ask(APPROVAL_REQUIRED) is not False
-    threshold = flags.ask(CONFIDENCE_THRESHOLD)
+    authorization, sha256 = authorized(contract, authorizer)
+    return weigh(contract, authorization, sha256, policy.answers(context_of(contract)), variants)
 
+
+def weigh(
+    contract: ActionContract,
+    authorization: Authorization,
+    authorizer_sha256: str,
+    answers: Answers,
+    variants: frozenset[str],
+) -> Decided:
+    """What follows from what authorization and flags have answered; pure, and blind to the arguments' digest."""
     result: Outcome
     if not authorization.permitted:
         result = Deny(reason="not_authorized")
-    elif not enabled:
+    elif not answers.enabled:
         result = Deny(reason="governance_disabled")
-    elif denied:
+    elif answers.denied:
         result = Deny(reason="on_denylist")
     else:
-        result = _by_mode(contract, mode, variants)
-        if isinstance(result, Allow) and (rule := _review_rule(contract, mode, threshold, approval=approval)):
+        result = _by_mode(contract, answers.mode, variants)
+        if isinstance(result, Allow) and (rule := _review_rule(contract, answers)):
             result = QueueForReview(reason=rule)
     decision = Decision(
         result=result,
-        enforced=mode is not Mode.OBSERVE,
+        enforced=answers.mode is not Mode.OBSERVE,
         authorization=authorization,
-        flags=tuple(flags.records),
-        ruleset_sha256=ruleset_of(authorizer, policy),
+        flags=answers.records,
+        ruleset_sha256=ruleset_of(authorizer_sha256, answers.ruleset_sha256),
     )
-    return Decided(decision, STAGE_OF_MODE[mode])
+    return Decided(decision, STAGE_OF_MODE[answers.mode])
 
 
-def ruleset_of(authorizer: Authorizer, policy: Policy) -> str:
+def ruleset_of(authorizer_sha256: str, flags_sha256: str) -> str:
     """SHA-256 over everything that decides: the authorization policy and the flags' rules."""
-    return hashlib.sha256(f"{authorizer.sha256}\x00{policy.sha256}".encode()).hexdigest()
+    return hashlib.sha256(f"{authorizer_sha256}\x00{flags_sha256}".encode()).hexdigest()
 
 
-def _authorize(contract: ActionContract, authorizer: Authorizer) -> Authorization:
+def authorized(contract: ActionContract, authorizer: Authorizer) -> tuple[Authorization, str]:
+    """What the authorizer says, and the digest of the policy it says it by; whatever it raises is a refusal."""
     try:
-        return authorizer.authorize(contract)
+        sha256 = authorizer.sha256
+        said: object = authorizer.authorize(contract)
+        if isinstance(said, Authorization):
+            return said, sha256
+        why = f"answered with a {type(said).__name__}"
     except Exception as error:  # noqa: BLE001 - whatever an external authorizer raises, the answer must be no
-        return Authorization(permitted=False, rule="authorizer-failed", reason=type(error).__name__)
-
-
-def _mode(value: FlagValue) -> Mode:
-    try:
-        return Mode(str(value))
-    except ValueError:
-        return Mode(str(MODE.safe))
+        why = type(error).__name__
+    return Authorization(permitted=False, rule="authorizer-failed", reason=why), "unknown"
 
 
 def _by_mode(contract: ActionContract, mode: Mode, variants: frozenset[str]) -> Outcome:
@@ -146,16 +126,16 @@ def _by_mode(contract: ActionContract, mode: Mode, variants: frozenset[str]) -> 
     return Allow()
 
 
-def _review_rule(contract: ActionContract, mode: Mode, threshold: FlagValue, *, approval: bool) -> str | None:
-    if mode is Mode.APPROVED_EXTERNAL and contract.risk_class not in READS | {RiskClass.REVERSIBLE_WRITE}:
+def _review_rule(contract: ActionContract, answers: Answers) -> str | None:
+    if answers.mode is Mode.APPROVED_EXTERNAL and contract.risk_class not in READS | {RiskClass.REVERSIBLE_WRITE}:
         return "mode_approved_external"
-    if not approval:
+    if not answers.approval:
         return None
     if contract.risk_class in REVIEWED_RISKS:
         return f"risk_class_{contract.risk_class.value}"
     if contract.reversibility in REVIEWED_REVERSIBILITIES:
         return f"reversibility_{contract.reversibility.value}"
     confidence = contract.evidence.confidence
-    if confidence is not None and confidence < float(threshold):
+    if confidence is not None and confidence < answers.threshold:
         return "confidence_below_threshold"
     return None

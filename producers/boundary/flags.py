@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Final
 from producers.wire.stage import Mode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from producers.wire.contract import ActionContract
+    from producers.wire.decision import FlagEvaluation
 
 FlagValue = bool | str | float
 Context = tuple[str, tuple[tuple[str, str | float], ...]]
@@ -23,11 +26,13 @@ class Flag:
         key: The flag's key in any provider.
         safe: The value that releases least: used when the flag is missing, of the wrong type, or the provider fails.
         purpose: One sentence for people.
+        accepts: Whether a value of the right type is one that can decide; another one counts as an error.
     """
 
     key: str
     safe: FlagValue
     purpose: str
+    accepts: Callable[[FlagValue], bool] = lambda _value: True
 
 
 GOVERNANCE_ENABLED: Final = Flag(
@@ -36,15 +41,51 @@ GOVERNANCE_ENABLED: Final = Flag(
 DENYLIST: Final = Flag(
     "agent-action-denylist", safe=True, purpose="True where the action is switched off, by tool, workflow, account..."
 )
-MODE: Final = Flag("agent-action-mode", safe=Mode.SEARCH_ONLY.value, purpose="The authority that the action has.")
+MODE: Final = Flag(
+    "agent-action-mode",
+    safe=Mode.SEARCH_ONLY.value,
+    purpose="The authority that the action has.",
+    accepts=lambda value: value in set(Mode),
+)
 APPROVAL_REQUIRED: Final = Flag(
     "agent-action-approval-required", safe=True, purpose="Whether consequential actions wait for a person."
 )
 CONFIDENCE_THRESHOLD: Final = Flag(
-    "agent-action-confidence-threshold", safe=0.8, purpose="Below this confidence an action waits for a person."
+    "agent-action-confidence-threshold",
+    safe=0.8,
+    purpose="Below this confidence an action waits for a person.",
+    accepts=lambda value: 0.0 <= float(value) <= 1.0,  # false for NaN, too: no confidence is below that
 )
 
 FLAGS: Final = (GOVERNANCE_ENABLED, DENYLIST, MODE, APPROVAL_REQUIRED, CONFIDENCE_THRESHOLD)
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Every flag's value for one context under one ruleset.
+
+    Attributes:
+        ruleset_sha256: The rules that all of the values come from.
+        enabled: Whether actions are decided at all.
+        denied: Whether the action is switched off.
+        mode: The authority that it has.
+        approval: Whether consequential actions wait for a person.
+        threshold: The confidence below which an action waits for a person.
+        records: How each value came about, in the order of `FLAGS`.
+    """
+
+    ruleset_sha256: str
+    enabled: bool
+    denied: bool
+    mode: Mode
+    approval: bool
+    threshold: float
+    records: tuple[FlagEvaluation, ...]
+
+    def value_of(self, flag: Flag) -> FlagValue:
+        """One flag's value."""
+        values = (self.enabled, self.denied, self.mode.value, self.approval, self.threshold)
+        return values[FLAGS.index(flag)]
 
 
 def context_of(contract: ActionContract) -> Context:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import threading
 import uuid
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Self
 
 from openfeature import api
-from openfeature.contrib.provider.flagd import FlagdProvider
-from openfeature.contrib.provider.flagd.config import ResolverType
 from openfeature.evaluation_context import EvaluationContext
 from openfeature.event import EventDetails, ProviderEvent
+from openfeature.exception import OpenFeatureError
 from openfeature.flag_evaluation import FlagEvaluationDetails
 from openfeature.flag_evaluation import Reason as ProviderReason
 from openfeature.provider import ProviderStatus
+from pydantic import ValidationError
 
-from producers.boundary.flags import FLAGS, Context, Flag, FlagValue
+from producers.boundary.canonical import digest
+from producers.boundary.flagfile import FlagFile, Ruleset
+from producers.boundary.flags import FLAGS, Answers, Context, Flag, FlagValue
 from producers.errors import SettingsError
 from producers.wire.decision import FlagEvaluation, FlagReason
+from producers.wire.stage import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,88 +29,106 @@ if TYPE_CHECKING:
 
     from openfeature.provider import FeatureProvider
 
-_POLL_MS = 200
-"""How often the flag file is looked at; a change is in force well within a second."""
+LOG = logging.getLogger(__name__)
 
-_CACHE_SIZE = 50_000
-"""Evaluations kept for one ruleset; the least recently used go first."""
+_CACHE_SIZE = 20_000
+"""Contexts whose answers are kept for one ruleset; the oldest go first."""
+
+_ATTEMPTS = 5
+"""How often a context is asked anew because the rules changed meanwhile, before the safe values apply."""
 
 
 class Policy:
     """Evaluates flags for contexts, with a safe default for everything that can go wrong.
 
-    Safe to use from many threads. Close it when done: the default provider watches its file in a thread.
+    All flags of one decision come from one ruleset, and no answer outlives its ruleset: from the moment `sha256` names
+    new rules, nothing is decided by the old ones. Safe to use from many threads. Close it when done.
     """
 
-    def __init__(self, provider: FeatureProvider, *, ruleset: Callable[[], bytes] | None = None) -> None:
+    def __init__(self, provider: FeatureProvider, *, ruleset: Callable[[], Ruleset] | None = None) -> None:
         """Put a provider in force for this policy alone.
 
         Args:
             provider: Any OpenFeature provider. Only its own domain is touched, never the process-wide default.
-            ruleset: Returns the bytes of the rules in force, for the ruleset hash. Without it the hash covers the
-                provider's name and a count of its announced changes, which is all that some providers let one know.
+            ruleset: Returns the rules in force, the same object for as long as they are; quick, for it is called for
+                every decision. Without it a ruleset lasts until the provider announces a change, and the digest in a
+                decision covers the answers themselves, since many providers show neither rules nor a version.
         """
         self._domain = f"stagekeeper-{uuid.uuid4().hex}"
         self._provider = provider
-        self._read_ruleset = ruleset
-        self._lock = threading.Lock()
-        self._generation = 0
-        self._cache: OrderedDict[tuple[str, Context], tuple[FlagValue, FlagEvaluation]] = OrderedDict()
         self._name = provider.get_metadata().name
-        # Hashed before the provider reads: a change in between is announced, and hashed again. A hash may thus name
-        # newer rules than those in force for as long as one look at the file takes, but never older ones.
-        self._sha256 = self._hash()
-        api.set_provider_and_wait(provider, self._domain)
+        self._lock = threading.Lock()
+        self._announced = Ruleset(None)
+        self._ruleset = ruleset if ruleset is not None else lambda: self._announced
+        self._held: tuple[Ruleset | None, dict[Context, Answers]] = (None, {})
         self._client = api.get_client(self._domain)
-        self._client.add_handler(ProviderEvent.PROVIDER_CONFIGURATION_CHANGED, self._rules_changed)
-        self._client.add_handler(ProviderEvent.PROVIDER_ERROR, self._rules_failed)
-        for event in (ProviderEvent.PROVIDER_READY, ProviderEvent.PROVIDER_STALE):
-            self._client.add_handler(event, self._forget)
+        try:
+            api.set_provider_and_wait(provider, self._domain)
+        except OpenFeatureError as error:
+            LOG.error("the flag provider %s is not ready, safe values apply until it is: %s", self._name, error)  # noqa: TRY400
+        for event in (
+            ProviderEvent.PROVIDER_CONFIGURATION_CHANGED,
+            ProviderEvent.PROVIDER_ERROR,
+            ProviderEvent.PROVIDER_READY,
+            ProviderEvent.PROVIDER_STALE,
+        ):
+            self._client.add_handler(event, self._announce)
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
         """Policy from a flagd JSON file, evaluated in this process; a changed file is in force within a second.
 
         Raises:
-            SettingsError: The file cannot be read.
+            SettingsError: The file does not exist.
         """
         if not path.is_file():
             raise SettingsError(f"the flag file {path} does not exist; `examples/flags.json` is one to start from")
-        provider = FlagdProvider(
-            resolver_type=ResolverType.FILE, offline_flag_source_path=str(path), deadline_ms=_POLL_MS
-        )
-        return cls(provider, ruleset=path.read_bytes)
+        provider = FlagFile(path)
+        return cls(provider, ruleset=lambda: provider.rules)
 
     @property
-    def sha256(self) -> str:
-        """Digest of the rules in force."""
-        return self._sha256
+    def sha256(self) -> str | None:
+        """Digest of the rules in force; None where the provider does not show them."""
+        return self._ruleset().sha256
+
+    def answers(self, context: Context) -> Answers:
+        """Every flag's value for a context, all from one ruleset, each with the record of how it came about.
+
+        A value has the type of its flag's safe value. It is the safe value itself when the provider fails, has no such
+        flag, has it disabled, or answers with something that cannot decide; the record's reason then says which.
+        """
+        rules = self._ruleset()
+        for _ in range(_ATTEMPTS):
+            held, known = self._held
+            if held is not rules:
+                known = {}
+                self._held = (rules, known)
+            answers = known.get(context)
+            if answers is not None:
+                return answers
+            answers = self._answers(rules, [self._ask(flag, context) for flag in FLAGS])
+            now = self._ruleset()
+            if now is rules:
+                self._keep(known, context, answers)
+                return answers
+            rules = now  # answers of two rulesets may be among them
+        unsettled = "the rules change faster than they can be asked"
+        return self._answers(rules, [self._safe(flag, FlagReason.ERROR, unsettled) for flag in FLAGS])
 
     def evaluate(self, flag: Flag, context: Context) -> tuple[FlagValue, FlagEvaluation]:
-        """The flag's value for a context, and the record of how it came about.
-
-        The value has the type of `flag.safe`. It is `flag.safe` itself when the provider fails, has no such flag, has
-        it disabled, or answers with another type; the record's reason then says which.
-        """
-        key = (flag.key, context)
-        with self._lock:
-            generation = self._generation
-            cached = self._cache.get(key)
-            if cached is not None:
-                self._cache.move_to_end(key)
-                return cached
-        fresh = self._ask(flag, context)
-        with self._lock:
-            # An answer that was on its way while the rules changed belongs to the old rules: it is not kept.
-            if generation == self._generation:
-                self._cache[key] = fresh
-                if len(self._cache) > _CACHE_SIZE:
-                    self._cache.popitem(last=False)
-        return fresh
+        """One flag's value for a context, and the record of how it came about."""
+        answers = self.answers(context)
+        return answers.value_of(flag), answers.records[FLAGS.index(flag)]
 
     def close(self) -> None:
         """Stop watching, and forget the provider."""
         self._provider.shutdown()
+
+    def _keep(self, known: dict[Context, Answers], context: Context, answers: Answers) -> None:
+        with self._lock:
+            if len(known) >= _CACHE_SIZE:
+                del known[next(iter(known))]
+            known[context] = answers
 
     def _ask(self, flag: Flag, context: Context) -> tuple[FlagValue, FlagEvaluation]:
         if self._client.get_provider_status() is not ProviderStatus.READY:
@@ -122,18 +142,24 @@ class Policy:
             details = self._client.get_float_details(flag.key, flag.safe, asked)
         else:
             details = self._client.get_string_details(flag.key, flag.safe, asked)
-        if details.error_code is not None:
-            return self._safe(flag, FlagReason.ERROR, f"{details.error_code.value}: {details.error_message or ''}")
+        if details.error_code is not None or details.reason == ProviderReason.ERROR:
+            code = details.error_code.value if details.error_code is not None else "ERROR"
+            return self._safe(flag, FlagReason.ERROR, f"{code}: {details.error_message or ''}")
         if details.reason == ProviderReason.DISABLED:
             return self._safe(flag, FlagReason.DISABLED, "the flag is disabled")
-        variant = details.variant
-        record = FlagEvaluation(
-            key=flag.key,
-            variant=variant,
-            value=None if variant is not None else str(details.value).lower(),
-            reason=_reason(details.reason),
-            provider=self._name,
-        )
+        if not flag.accepts(details.value):
+            return self._safe(flag, FlagReason.ERROR, f"{str(details.value)[:100]!r} is no value of this flag")
+        variant = details.variant or None
+        try:
+            record = FlagEvaluation(
+                key=flag.key,
+                variant=variant,
+                value=None if variant is not None else str(details.value).lower(),
+                reason=_reason(details.reason),
+                provider=self._name,
+            )
+        except ValidationError as error:
+            return self._safe(flag, FlagReason.ERROR, f"the answer cannot be recorded: {error.errors()[0]['msg']}")
         return details.value, record
 
     def _safe(self, flag: Flag, reason: FlagReason, why: str) -> tuple[FlagValue, FlagEvaluation]:
@@ -142,28 +168,21 @@ class Policy:
         )
         return flag.safe, record
 
-    def _rules_changed(self, event: EventDetails) -> None:
-        self._sha256 = self._hash()
-        self._forget(event)
+    def _announce(self, _event: EventDetails) -> None:
+        self._announced = Ruleset(None)
 
-    def _rules_failed(self, event: EventDetails) -> None:
-        # No approval and no record may name rules that were not in force.
-        self._sha256 = hashlib.sha256(f"unreadable\x00{event.message}".encode()).hexdigest()
-        self._forget(event)
-
-    def _forget(self, _event: EventDetails) -> None:
-        with self._lock:
-            self._generation += 1
-            self._cache.clear()
-
-    def _hash(self) -> str:
-        if self._read_ruleset is None:
-            return hashlib.sha256(f"{self._name}\x00{self._domain}\x00{self._generation}".encode()).hexdigest()
-        try:
-            return hashlib.sha256(self._read_ruleset()).hexdigest()
-        except OSError as error:
-            # The rules are gone: a hash of their absence matches no earlier approval.
-            return hashlib.sha256(f"unreadable\x00{error}".encode()).hexdigest()
+    def _answers(self, rules: Ruleset, answered: list[tuple[FlagValue, FlagEvaluation]]) -> Answers:
+        (enabled, denied, mode, approval, threshold), records = zip(*answered, strict=True)
+        return Answers(
+            ruleset_sha256=rules.sha256
+            or digest([self._name, [[record.key, record.variant or record.value] for record in records]]),
+            enabled=enabled is True,
+            denied=denied is not False,
+            mode=Mode(mode),
+            approval=approval is not False,
+            threshold=float(threshold),
+            records=records,
+        )
 
 
 def _reason(reason: object) -> FlagReason:
@@ -175,4 +194,4 @@ def _reason(reason: object) -> FlagReason:
 
 def missing_flags(policy: Policy, context: Context) -> list[str]:
     """Keys of the flags that the provider does not have, or cannot evaluate, for a context."""
-    return [flag.key for flag in FLAGS if policy.evaluate(flag, context)[1].error is not None]
+    return [record.key for record in policy.answers(context).records if record.error is not None]

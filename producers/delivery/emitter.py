@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from producers.errors import StagekeeperError
-from producers.wire.codec import HEADERS, record_key, to_bytes
+from producers.wire.codec import HEADERS, of_bytes, record_key, to_bytes
 from producers.wire.topics import MAX_RECORD_BYTES
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
+    from producers.wire.codec import Encoded
     from producers.wire.events import Event
 
 LOG = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ _DISOWNED = frozenset(
     }
 )
 """Errors by which a broker says that it no longer knows this idempotent producer; some brokers never take it back."""
+
+_HEADERS: list[tuple[str, str | bytes | None]] = list(HEADERS)
 
 CLOSED = "emitter_closed"
 """Reason for an event that was handed to an emitter after its end."""
@@ -116,6 +119,24 @@ class DurableEmitter(Emitter, Protocol):
         ...
 
 
+@runtime_checkable
+class EncodedEmitter(Protocol):
+    """An emitter that also takes events that are written already."""
+
+    def emit_encoded(self, record: Encoded) -> None:
+        """As `emit`."""
+        ...
+
+
+@runtime_checkable
+class EncodedKeeper(Protocol):
+    """A durable emitter that also takes events that are written already."""
+
+    def keep_encoded(self, record: Encoded) -> None:
+        """As `keep`."""
+        ...
+
+
 class KafkaEmitter:
     """Hands events to a librdkafka producer: idempotent, acks=all, compressed, keyed by the event's subject.
 
@@ -169,6 +190,10 @@ class KafkaEmitter:
         """Hand over an event. Never blocks, never raises for what happens to the broker."""
         self.send(event.topic, record_key(event), to_bytes(event), on_done=partial(self._tell_undeliverable, event))
 
+    def emit_encoded(self, record: Encoded) -> None:
+        """As `emit`, for an event that is written already."""
+        self.send(*record, on_done=partial(self._tell_undeliverable_encoded, record))
+
     def send(
         self,
         topic: str,
@@ -192,9 +217,7 @@ class KafkaEmitter:
             self._give_up("refused", CLOSED, on_done)
             return
         try:
-            self._producer.produce(
-                topic, value, key, headers=list(HEADERS), on_delivery=partial(self._on_delivery, on_done)
-            )
+            self._producer.produce(topic, value, key, headers=_HEADERS, on_delivery=partial(self._on_delivery, on_done))
         except BufferError:
             self._give_up("refused", QUEUE_FULL, on_done)
         except KafkaException as error:  # too large, or a fatal error of the idempotent producer
@@ -205,12 +228,18 @@ class KafkaEmitter:
         return self._producer.flush(timeout_s)
 
     def close(self, timeout_s: float = 10.0) -> int:
-        """Take no more events, wait for those under way, and return how many are left without an answer."""
+        """Take no more events, wait for those under way, and return how many were left without an answer.
+
+        What is left goes to `on_undeliverable`; without one it is lost.
+        """
         self._closing.set()
         self._poller.join()
         left = self._producer.flush(timeout_s)
         if left:
-            LOG.error("%d records were not acknowledged within %.1f s and are lost", left, timeout_s)
+            LOG.error("%d records were not acknowledged within %.1f s", left, timeout_s)
+        if left and self._on_undeliverable is not None:
+            self._producer.purge()
+            self._producer.flush(_POLL_S)
         return left
 
     @property
@@ -250,6 +279,10 @@ class KafkaEmitter:
     def _tell_undeliverable(self, event: Event, reason: str | None) -> None:
         if reason is not None and self._on_undeliverable is not None:
             self._on_undeliverable(event, reason)
+
+    def _tell_undeliverable_encoded(self, record: Encoded, reason: str | None) -> None:
+        if reason is not None and self._on_undeliverable is not None:
+            self._on_undeliverable(of_bytes(record.value), reason)
 
     def _on_delivery(
         self, on_done: Callable[[str | None], None] | None, error: KafkaError | None, _message: Message

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
@@ -41,3 +41,16 @@ def of_bytes(value: bytes) -> Event:
 def record_key(event: Event) -> bytes:
     """What the event's record is keyed by: its subject (decision id, flag key or cell)."""
     return event.subject.encode()
+
+
+class Encoded(NamedTuple):
+    """An event as it travels."""
+
+    topic: str
+    key: bytes
+    value: bytes
+
+
+def encoded(event: Event) -> Encoded:
+    """Write an event for the wire."""
+    return Encoded(event.topic, record_key(event), to_bytes(event))

@@ -21,7 +21,10 @@ class RiskClass(StrEnum):
     @property
     def rank(self) -> int:
         """Position in the rising order, from 0."""
-        return list(RiskClass).index(self)
+        return _RANKS[self]
+
+
+_RANKS = {risk: rank for rank, risk in enumerate(RiskClass)}
 
 
 class Reversibility(StrEnum):

@@ -84,9 +84,7 @@ class Receipt(WireModel):
     def token(self, key: bytes | None = None) -> str:
         """Write the receipt as an opaque token, signed when a key is given."""
         fields = self.model_dump(mode="json")
-        payload = json.dumps(list(fields.values()), ensure_ascii=False, separators=(",", ":")).encode()
-        unsigned = f"{VERSION}.{_to_base64(payload)}"
-        return unsigned if key is None else f"{unsigned}.{_to_base64(_signature(unsigned, key))}"
+        return sealed(json.dumps(list(fields.values()), ensure_ascii=False, separators=(",", ":")), key)
 
     @classmethod
     def of_token(cls, token: str, key: bytes | None = None) -> Receipt:
@@ -105,6 +103,12 @@ class Receipt(WireModel):
             return cls.model_validate(dict(zip(cls.model_fields, json.loads(values), strict=True)))
         except (ValueError, ValidationError) as error:
             raise ReceiptError("malformed_receipt", f"the receipt's fields are unusable: {error}") from error
+
+
+def sealed(payload: str, key: bytes | None) -> str:
+    """Write the JSON array of a receipt's fields as a token, signed when a key is given."""
+    unsigned = f"{VERSION}.{_to_base64(payload.encode())}"
+    return unsigned if key is None else f"{unsigned}.{_to_base64(_signature(unsigned, key))}"
 
 
 def open_token(token: str, key: bytes | None) -> bytes:

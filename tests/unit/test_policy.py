@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from boundary_cases import KEYS, OPEN, contract, flagd_file, policy
+from openfeature.event import ProviderEventDetails
+from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 
+from producers.boundary.flagfile import FlagFile, Ruleset
 from producers.boundary.flags import APPROVAL_REQUIRED, CONFIDENCE_THRESHOLD, MODE, context_of
 from producers.boundary.policy import Policy, missing_flags
 from producers.errors import SettingsError
@@ -15,10 +20,12 @@ from producers.wire.decision import FlagReason
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from producers.boundary.flags import Flag
+
 CONTEXT = context_of(contract(account="acct-1"))
 
 
-def _await_change(held: Policy, before: str) -> None:
+def _await_change(held: Policy, before: str | None) -> None:
     changed = threading.Event()
     deadline = 5.0
     step = 0.01
@@ -110,3 +117,147 @@ def test_missing_flags_are_listed() -> None:
 def test_a_missing_flag_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="does not exist"):
         Policy.from_file(tmp_path / "none.json")
+
+
+def test_a_file_that_is_put_back_with_an_older_date_is_noticed(tmp_path: Path) -> None:
+    path = flagd_file(tmp_path / "flags.json", mode="autonomous")
+    held = Policy.from_file(path)
+    try:
+        before = held.sha256
+        flagd_file(tmp_path / "backup.json", mode="search_only")
+        os.utime(tmp_path / "backup.json", (1, 1))
+        (tmp_path / "backup.json").replace(path)
+        _await_change(held, before)
+        assert held.evaluate(MODE, CONTEXT)[0] == "search_only"
+    finally:
+        held.close()
+
+
+def test_a_file_that_is_broken_from_the_start_gives_safe_values_until_it_is_mended(tmp_path: Path) -> None:
+    path = tmp_path / "flags.json"
+    path.write_text("{")
+    held = Policy.from_file(path)
+    try:
+        broken = held.sha256
+        assert held.evaluate(MODE, CONTEXT)[0] == "search_only"
+        flagd_file(path, mode="expanded")
+        _await_change(held, broken)
+        assert held.evaluate(MODE, CONTEXT)[0] == "expanded"
+    finally:
+        held.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"flags": {"%s": {"state": "ENABLED", "variants": {"v": NaN}, "defaultVariant": "v"}}}',
+        '{"flags": {"%s": {"state": "ENABLED", "variants": {"v": 0.0, "v": 0.9}, "defaultVariant": "v"}}}',
+        "[1]",
+        '{"flags": []}',
+    ],
+)
+def test_an_ambiguous_or_meaningless_file_decides_nothing(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "flags.json"
+    path.write_text(text % KEYS["threshold"] if "%s" in text else text)
+    held = Policy.from_file(path)
+    try:
+        value, record = held.evaluate(CONFIDENCE_THRESHOLD, CONTEXT)
+        assert (value, record.reason) == (CONFIDENCE_THRESHOLD.safe, FlagReason.ERROR)
+    finally:
+        held.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "flag", "value"),
+    [
+        ("mode", MODE, "whatever"),
+        ("threshold", CONFIDENCE_THRESHOLD, float("nan")),
+        ("threshold", CONFIDENCE_THRESHOLD, -0.5),
+        ("threshold", CONFIDENCE_THRESHOLD, float("inf")),
+    ],
+)
+def test_a_value_that_cannot_decide_falls_to_the_safe_one_and_says_so(name: str, flag: Flag, value: object) -> None:
+    answered, record = policy(**{name: value}).evaluate(flag, CONTEXT)
+    assert answered == flag.safe
+    assert record.reason is FlagReason.ERROR
+    assert "no value of this flag" in (record.error or "")
+
+
+def test_a_variant_that_cannot_be_recorded_falls_to_the_safe_value() -> None:
+    flags = {KEYS["mode"]: InMemoryFlag("x" * 300, {"x" * 300: "expanded"})}
+    value, record = Policy(InMemoryProvider(flags)).evaluate(MODE, CONTEXT)
+    assert (value, record.reason) == ("search_only", FlagReason.ERROR)
+
+
+def test_from_the_moment_new_rules_are_named_no_decision_follows_the_old_ones(tmp_path: Path) -> None:
+    """Eight threads ask without pause while the rules change; what the file said when a question began is the oldest
+    answer that it may get."""
+    path = tmp_path / "flags.json"
+    provider = FlagFile(flagd_file(path, mode="autonomous"), poll_s=0.002)
+    held = Policy(provider, ruleset=lambda: provider.rules)
+    mode_of = {held.sha256: "autonomous"}
+    stale: list[tuple[str, str]] = []
+    mixed: list[str] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            named = held.sha256
+            answers = held.answers(CONTEXT)
+            expected = mode_of.get(answers.ruleset_sha256)
+            if expected is not None and answers.mode != expected:
+                mixed.append(answers.mode)
+            if named in mode_of and order.index(answers.ruleset_sha256) < order.index(named):
+                stale.append((named, answers.mode))
+
+    order = [held.sha256]
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(30):
+            mode = ("search_only", "autonomous", "draft_write")[number % 3]
+            text = json.dumps({**json.loads(flagd_file(tmp_path / "next.json", mode=mode).read_text()), "n": number})
+            sha256 = hashlib.sha256(text.encode()).hexdigest()
+            order.append(sha256)
+            mode_of[sha256] = mode
+            before = held.sha256
+            (tmp_path / "next.json").write_text(text)
+            (tmp_path / "next.json").replace(path)
+            _await_change(held, before)
+            assert held.answers(CONTEXT).mode == mode
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+        held.close()
+    assert (stale, mixed) == ([], [])
+
+
+def test_rules_that_change_under_every_question_give_the_safe_values() -> None:
+    held = Policy(InMemoryProvider({}), ruleset=lambda: Ruleset("0" * 64))
+    answers = held.answers(CONTEXT)
+    assert (answers.enabled, answers.denied, answers.mode) == (False, True, "search_only")
+    assert all("faster" in (record.error or "") for record in answers.records)
+
+
+def test_a_provider_that_announces_a_change_is_asked_anew() -> None:
+    provider = InMemoryProvider({KEYS["mode"]: InMemoryFlag("v", {"v": "autonomous"})})
+    held = Policy(provider)
+    before = held.answers(CONTEXT)
+    assert before.mode == "autonomous"
+    provider._flags = {KEYS["mode"]: InMemoryFlag("w", {"w": "off"})}  # noqa: SLF001 - as its server would
+    provider.emit_provider_configuration_changed(ProviderEventDetails())
+    waited = threading.Event()
+    for _ in range(500):
+        if held.answers(CONTEXT) is not before:
+            break
+        waited.wait(0.01)
+    assert held.answers(CONTEXT).mode == "off"
+    assert held.answers(CONTEXT).ruleset_sha256 != before.ruleset_sha256
+
+
+def test_equal_answers_of_a_provider_without_a_version_have_equal_digests_in_every_process() -> None:
+    flags = {KEYS["mode"]: InMemoryFlag("v", {"v": "autonomous"})}
+    first, second = Policy(InMemoryProvider(flags)), Policy(InMemoryProvider(flags))
+    assert first.answers(CONTEXT).ruleset_sha256 == second.answers(CONTEXT).ruleset_sha256

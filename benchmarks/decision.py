@@ -1,0 +1,270 @@
+"""What a decision costs the agent, beside the Microsoft Agent Governance Toolkit, measured in the same run.
+
+Ours: from the call to the first line of the action's function. It contains the contract with the arguments' digest,
+hard authorization, five flags from a flagd file with targeting, the weighing, and the encoded audit record: handed to
+the Kafka client (`buffered`), or forced to the disk before the action runs (`durable`; `durable, no fsync` survives the
+death of the process, not that of the machine). Theirs: four flat rules and its audit logger, in memory and with its
+JSON-lines file. The rounds alternate, so that a busy machine is busy for both.
+
+    python -m venv .bench && .bench/bin/pip install agent-governance-toolkit-core==5.0.0
+    python benchmarks/decision.py --agt .bench/bin/python
+
+Without `--agt` the comparison is left out, and the output says so. A broker takes what is delivered, in this run, when
+the extra `embedded` is installed; else the records wait in the client.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from producers.boundary.action import Action, acting
+from producers.boundary.authorization import FileAuthorizer
+from producers.boundary.policy import Policy
+from producers.boundary.router import Router
+from producers.delivery.durable import OutboxEmitter
+from producers.delivery.emitter import KafkaEmitter
+from producers.delivery.outbox import Outbox
+from producers.delivery.recorder import Recorder
+from producers.wire.contract import Reversibility, RiskClass
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROUNDS = 5
+CALLS = 2_000
+WARM_UP = 500
+RATE_S = 0.000_5
+"""Pause between two calls: an agent's router is not called in a loop, and the client's threads need their turn."""
+
+AUTHORIZATION = """
+version: 1
+rules:
+  - {name: search, tools: ["search.*"], environments: [production], highest_risk_class: scoped_read}
+  - {name: mail, tools: [mail.send], environments: [production], highest_risk_class: external_effect}
+  - {name: crm, tools: ["crm.*"], environments: [production], agents: [support-*], highest_risk_class: reversible_write}
+  - {name: staging, tools: ["*"], environments: [staging], highest_risk_class: irreversible}
+"""
+
+THEIRS = """
+import json, sys, tempfile, time, warnings
+warnings.simplefilter("ignore")
+from pathlib import Path
+from agent_os import audit_logger as audit
+from agent_os.policies.evaluator import PolicyEvaluator
+from agent_os.policies.schema import PolicyAction, PolicyCondition, PolicyDocument, PolicyOperator, PolicyRule
+
+rules = [PolicyRule(name=f"r{i}", action=list(PolicyAction)[1], priority=i,
+                    condition=PolicyCondition(field="tool_name", operator=PolicyOperator.EQ, value=f"tool{i}"))
+         for i in range(4)]
+policy = PolicyEvaluator([PolicyDocument(name="p", rules=rules)])
+context = {"tool_name": "crm.update", "agent_id": "a", "environment": "production", "user_id": "u1"}
+folder = tempfile.TemporaryDirectory()
+logs = {}
+for name, backend in (("memory", audit.InMemoryBackend()), ("file", audit.JsonlFileBackend(folder.name + "/a.jsonl"))):
+    logs[name] = audit.GovernanceAuditLogger()
+    logs[name].add_backend(backend)
+for line in sys.stdin:
+    asked = json.loads(line)
+    took = []
+    for _ in range(asked["calls"]):
+        start = time.perf_counter()
+        decision = policy.evaluate(context)
+        logs[asked["log"]].log_decision("a", "crm.update", "allow" if decision.allowed else "deny", decision.reason)
+        took.append(time.perf_counter() - start)
+        if asked["pause_s"]:
+            time.sleep(asked["pause_s"])
+    print(json.dumps(took), flush=True)
+"""
+
+
+def flag_file(folder: Path) -> Path:
+    """Five flags, three of them with targeting, one with a percentage."""
+
+    def flag(variants: dict[str, object], default: str, targeting: object = None) -> dict[str, object]:
+        stated: dict[str, object] = {"state": "ENABLED", "variants": variants, "defaultVariant": default}
+        return stated if targeting is None else {**stated, "targeting": targeting}
+
+    on_off: dict[str, object] = {"on": True, "off": False}
+    blocked = {"in": [{"var": "account"}, ["acct-13", "acct-66"]]}
+    sensitive = {"in": [{"var": "risk_class"}, ["external_effect", "admin_action", "irreversible"]]}
+    flags = {
+        "agent-action-governance-enabled": flag(on_off, "on"),
+        "agent-action-denylist": flag(on_off, "off", {"if": [blocked, "on", "off"]}),
+        "agent-action-mode": flag(
+            {"auto": "autonomous", "draft": "draft_write"},
+            "draft",
+            {"if": [{"==": [{"var": "workflow"}, "support"]}, {"fractional": [["auto", 100], ["draft", 0]]}, "draft"]},
+        ),
+        "agent-action-approval-required": flag(on_off, "on", {"if": [sensitive, "on", "off"]}),
+        "agent-action-confidence-threshold": flag({"usual": 0.6}, "usual"),
+    }
+    path = folder / "flags.json"
+    path.write_text(json.dumps({"flags": flags}), encoding="utf-8")
+    return path
+
+
+class Ours:
+    """A router whose action only looks at the clock."""
+
+    def __init__(self, router: Router, risk_class: RiskClass) -> None:
+        self._router = router
+        self._began = 0.0
+        self._numbers = count()
+        self._action = Action(
+            tool="crm.update",
+            workflow="support",
+            system="crm",
+            environment="production",
+            risk_class=risk_class,
+            reversibility=Reversibility.AUTOMATIC,
+            run=self._run,
+        )
+        self._took = 0.0
+
+    def _run(self, ticket: str, status: str) -> None:  # noqa: ARG002 - the arguments of a tool
+        self._took = time.perf_counter() - self._began
+
+    def measure(self, calls: int, pause_s: float, *, new_accounts: bool = False) -> list[float]:
+        """Seconds from the call to the function's first line, for each call; the arguments always differ."""
+        took = []
+        for _ in range(calls):
+            number = next(self._numbers)
+            with acting(
+                agent="support-bot", user="u1", account=f"acct-{number + 100 if new_accounts else 1}", intent="x"
+            ):
+                self._began = time.perf_counter()
+                self._router.call(self._action, f"t-{number}", status="closed")
+            took.append(self._took)
+            if pause_s:
+                time.sleep(pause_s)
+        return took
+
+
+class Theirs:
+    """The toolkit, in its own interpreter."""
+
+    def __init__(self, python: str) -> None:
+        self._process = subprocess.Popen(
+            [python, "-c", THEIRS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def measure(self, log: str, calls: int, pause_s: float) -> list[float]:
+        """Seconds for each call."""
+        if self._process.stdin is None or self._process.stdout is None:
+            raise AssertionError("both are pipes")
+        print(json.dumps({"log": log, "calls": calls, "pause_s": pause_s}), file=self._process.stdin, flush=True)
+        took: list[float] = json.loads(self._process.stdout.readline())
+        return took
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
+
+
+def quantiles(took: list[float]) -> tuple[float, float]:
+    """Median and 99th percentile, in microseconds."""
+    ordered = sorted(took)
+    return ordered[len(ordered) // 2] * 1e6, ordered[int(len(ordered) * 0.99)] * 1e6
+
+
+def compare(measured: dict[str, Callable[[int, float], list[float]]], pause_s: float) -> dict[str, tuple[float, float]]:
+    """Median and 99th percentile of each, rounds alternating."""
+    took: dict[str, list[float]] = {name: [] for name in measured}
+    for measure in measured.values():
+        measure(WARM_UP, pause_s)
+    for _ in range(ROUNDS):
+        for name, measure in measured.items():
+            took[name] += measure(CALLS, pause_s)
+    return {name: quantiles(each) for name, each in took.items()}
+
+
+def main() -> None:
+    """Measure, and print a table for each pace."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--agt", help="a Python that has agent-governance-toolkit-core 5.0.0")
+    python = parser.parse_args().agt
+    logging.disable(logging.CRITICAL)  # no broker need be there
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        policy = Policy.from_file(flag_file(folder))
+        (folder / "authorization.yaml").write_text(AUTHORIZATION, encoding="utf-8")
+        authorizer = FileAuthorizer.load(folder / "authorization.yaml")
+        address, stop = _broker(folder)
+
+        def router(name: str, *, sync: bool = True, key: bytes | None = None) -> tuple[Router, OutboxEmitter]:
+            emitter = OutboxEmitter(
+                lambda hook: KafkaEmitter(address, on_undeliverable=hook, queue_limit=1_000_000),
+                Outbox(folder / f"{name}.db", sync=sync),
+            )
+            recorder = Recorder(emitter, source="/benchmark", key=key)
+            return Router(authorizer=authorizer, policy=policy, recorder=recorder, environment="production"), emitter
+
+        routers = {
+            "read": router("read"),
+            "signed": router("signed", key=b"a key of some length for the receipts"),
+            "write": router("write"),
+            "nosync": router("nosync", sync=False),
+        }
+        read = Ours(routers["read"][0], RiskClass.SCOPED_READ)
+        signed = Ours(routers["signed"][0], RiskClass.SCOPED_READ)
+        write = Ours(routers["write"][0], RiskClass.REVERSIBLE_WRITE)
+        nosync = Ours(routers["nosync"][0], RiskClass.REVERSIBLE_WRITE)
+        measured: dict[str, Callable[[int, float], list[float]]] = {
+            "ours, buffered": read.measure,
+            "ours, buffered, receipts signed": signed.measure,
+            "ours, buffered, each account new": lambda n, pause: read.measure(n, pause, new_accounts=True),
+            "ours, durable, no fsync": nosync.measure,
+            "ours, durable": write.measure,
+        }
+        theirs = Theirs(python) if python else None
+        if theirs is not None:
+            toolkit = theirs
+            measured["AGT, file audit"] = lambda n, pause: toolkit.measure("file", n, pause)
+            measured["AGT, memory audit"] = lambda n, pause: toolkit.measure("memory", n, pause)
+        try:
+            for title, pause_s in ((f"one call each {RATE_S * 1e3:g} ms", RATE_S), ("without a pause", 0.0)):
+                _print(title, compare(measured, pause_s))
+        finally:
+            for _, emitter in routers.values():
+                emitter.close(1.0)
+            policy.close()
+            if theirs is not None:
+                theirs.close()
+            stop()
+    if python is None:
+        print(
+            "NOT COMPARED: no Python with agent-governance-toolkit-core was named (--agt); see this file's first lines."
+        )
+
+
+def _print(title: str, results: dict[str, tuple[float, float]]) -> None:
+    reference = results.get("AGT, file audit")
+    print(f"\n{title:40}{'p50 µs':>9}{'p99 µs':>9}{'ratio to AGT, file audit':>28}")
+    for name, (median, high) in results.items():
+        ratio = "" if reference is None else f"{median / reference[0]:.2f} / {high / reference[1]:.2f}"
+        print(f"{name:40}{median:9.1f}{high:9.1f}{ratio:>28}")
+
+
+def _broker(folder: Path) -> tuple[str, Callable[[], None]]:
+    try:
+        from stagekeeper.ports import available_port  # noqa: PLC0415 - with the next
+        from streams.broker import EmbeddedBroker, ensure_topics  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        print(f"WITHOUT A BROKER: {error.name} is not installed; records wait in the client.", file=sys.stderr)
+        return "127.0.0.1:1", lambda: None
+    broker = EmbeddedBroker.start(folder / "broker", port=available_port(0))
+    ensure_topics(broker.address)
+    return broker.address, broker.stop
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Between router and review desk: what waits for a person goes there, what a person approved comes back."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from producers.boundary.approvals import ApprovalMismatchError, QueuedAction, ReviewError
+from producers.boundary.canonical import canonical, digest, redacted
+from producers.boundary.decide import decide
+from producers.boundary.permit import Permit
+from producers.boundary.refusals import ActionDeniedError
+from producers.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+
+    from producers.boundary.action import Action
+    from producers.boundary.approvals import ReviewDesk
+    from producers.boundary.authorization import Authorizer
+    from producers.boundary.policy import Policy
+    from producers.delivery.recorder import Recorder
+    from producers.wire.contract import ActionContract
+    from producers.wire.decision import Decision
+    from producers.wire.receipt import Receipt
+
+
+class ReviewQueue:
+    """One router's side of the review desk.
+
+    Args:
+        desk: Where actions wait; None where there is none.
+        holds: How long after queueing an approval may be given and used.
+        authorizer: Asked again before an approved action runs.
+        policy: As above.
+        recorder: Writes receipts as tokens.
+    """
+
+    def __init__(
+        self,
+        desk: ReviewDesk | None,
+        *,
+        holds: timedelta,
+        authorizer: Authorizer,
+        policy: Policy,
+        recorder: Recorder,
+    ) -> None:
+        self._desk = desk
+        self._holds = holds
+        self._authorizer = authorizer
+        self._policy = policy
+        self._recorder = recorder
+
+    def put(
+        self,
+        action: Action,
+        arguments: Mapping[str, Any],
+        contract: ActionContract,
+        receipt: Receipt,
+        decision: Decision,
+    ) -> None:
+        """Queue an action; without a desk it stays refused.
+
+        Raises:
+            ActionDeniedError: The desk does not take it, so nobody could ever approve it.
+        """
+        if self._desk is None or decision.ruleset_sha256 is None:
+            return
+        try:
+            self._desk.submit(
+                QueuedAction(
+                    decision_id=receipt.decision_id,
+                    receipt=self._recorder.token(receipt),
+                    contract=contract,
+                    arguments=json.loads(canonical(redacted(arguments, action.redact))),
+                    consequence=action.consequence,
+                    rule=decision.result.reason,
+                    ruleset_sha256=decision.ruleset_sha256,
+                    queued_at=receipt.decided_at,
+                    expires_at=receipt.decided_at + self._holds,
+                )
+            )
+        except ReviewError as error:
+            message = f"{action.tool} is denied: it needs a review and cannot be queued ({error})"
+            raise ActionDeniedError(message, receipt, decision) from error
+
+    def redeem(self, receipt: Receipt, action: Action, arguments: Mapping[str, Any]) -> Permit:
+        """Use a person's approval: authorization and policy are asked again, then it is spent.
+
+        Raises:
+            UsageError: The router has no review desk.
+            ReviewError: It is not approved, or the approval does not hold for this; which subclass says why.
+            ActionDeniedError: Authorization or policy refuse it by now.
+        """
+        desk = self.require_desk()
+        queued = desk.get(receipt.decision_id).queued
+        _require_same(queued, action, self._recorder.token(receipt))
+        # Asked again, so that what was switched off after the approval stays off.
+        again = decide(queued.contract, self._authorizer, self._policy, variants=frozenset(action.variants)).decision
+        if again.result.outcome not in {"queue_for_review", "allow"} or not again.enforced:
+            message = f"{action.tool} was approved, and is refused by now: {again.result.reason}"
+            raise ActionDeniedError(message, receipt, again)
+        desk.redeem(
+            receipt.decision_id,
+            arguments_sha256=digest(arguments),
+            ruleset_sha256=again.ruleset_sha256 or "",
+        )
+        return Permit(receipt, queued.receipt, again, None)
+
+    def require_desk(self) -> ReviewDesk:
+        """The desk.
+
+        Raises:
+            UsageError: There is none.
+        """
+        if self._desk is None:
+            raise UsageError("this router has no review desk; pass `reviews=` when it is made")
+        return self._desk
+
+
+def _require_same(queued: QueuedAction, action: Action, token: str) -> None:
+    """Make sure that what would run now is what was queued, by everything that describes it."""
+    contract = queued.contract
+    if contract.tool != action.tool:
+        raise ApprovalMismatchError(f"{queued.decision_id} is about {contract.tool}, not {action.tool}")
+    for name, approved, present in (
+        ("workflow", contract.workflow, action.workflow),
+        ("tool version", contract.tool_version, action.tool_version),
+        ("system", contract.target.system, action.system),
+        ("environment", contract.target.environment, action.environment),
+        ("risk class", contract.risk_class, action.risk_class),
+        ("reversibility", contract.reversibility, action.reversibility),
+    ):
+        if approved != present:
+            raise ApprovalMismatchError(
+                f"the {name} of {action.tool} was {approved} when {queued.decision_id} was queued, and is {present} now"
+            )
+    if token != queued.receipt:
+        raise ApprovalMismatchError(f"the receipt of {queued.decision_id} is not the one that was given out for it")

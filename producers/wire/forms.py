@@ -1,0 +1,159 @@
+"""A decision's event, filled in ahead: what calls of one action share is checked and encoded once.
+
+`tests/property/test_forms.py` holds what a form writes equal to what the models write.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from json.encoder import encode_basestring as quoted
+from typing import TYPE_CHECKING, NamedTuple
+
+from producers.wire.codec import Encoded
+from producers.wire.events import ActionDecided, ActionExecuted, schema_id, type_of
+from producers.wire.receipt import Receipt, epoch_of, sealed
+from producers.wire.topics import DECISIONS, OUTCOMES
+
+if TYPE_CHECKING:
+    from producers.wire.contract import ActionContract
+    from producers.wire.decision import Decision
+    from producers.wire.events import ExecutionStatus
+    from producers.wire.stage import Stage
+
+BLANK_SHA256 = "0" * 64
+"""Stands for the arguments' digest in a contract that is prepared ahead."""
+
+_SOME_MOMENT = datetime(2000, 1, 1, tzinfo=UTC)
+_DIGEST = f'"arguments_sha256":"{BLANK_SHA256}"'
+_ENVELOPE = f'"datacontenttype":"application/json","dataschema":{json.dumps(schema_id(ActionDecided))},'
+_EXECUTED_ENVELOPE = f'"datacontenttype":"application/json","dataschema":{json.dumps(schema_id(ActionExecuted))},'
+_EXECUTED_TYPE = f'"type":{json.dumps(type_of(ActionExecuted))},"data":'
+_TYPE = f'"type":{json.dumps(type_of(ActionDecided))},"data":'
+
+
+class Call(NamedTuple):
+    """What differs between two calls of one action under the same circumstances.
+
+    Attributes:
+        decision_id: Id of the decision, and of the event that says it: there is exactly one.
+        at: When it was decided.
+        arguments_sha256: Digest of the arguments.
+        decide_ms: How long deciding took, in milliseconds.
+        traceparent: W3C trace context, where there is one.
+    """
+
+    decision_id: str
+    at: datetime
+    arguments_sha256: str
+    decide_ms: float
+    traceparent: str | None = None
+
+
+class Outcome(NamedTuple):
+    """How an execution ended.
+
+    Attributes:
+        status: Its fate.
+        latency_ms: Wall time in milliseconds.
+        error_type: Class of the failure, if it failed.
+    """
+
+    status: ExecutionStatus
+    latency_ms: float
+    error_type: str | None
+
+
+class DecisionForm:
+    """An `ActionDecided` event and its receipt with all fields filled in but those of `Call`.
+
+    Args:
+        contract: The contract, its arguments' digest blank.
+        decision: The decision, its duration left out.
+        stage: The stage at which it counts.
+        cohort: Segment of the roll-out.
+    """
+
+    __slots__ = ("_contract", "_decision", "_receipt", "_tail", "decision", "may_run", "stage")
+
+    def __init__(self, contract: ActionContract, decision: Decision, *, stage: Stage, cohort: str) -> None:
+        self.decision = decision
+        self.stage = stage
+        self.may_run = decision.expects_execution or decision.result.outcome == "queue_for_review"
+        self._receipt = Receipt(
+            decision_id="-",
+            decided_at=_SOME_MOMENT,
+            environment=contract.target.environment,
+            workflow=contract.workflow,
+            tool=contract.tool,
+            stage=stage,
+            cohort=cohort,
+            epoch=epoch_of(
+                stage,
+                model=contract.actor.model,
+                prompt_version=contract.actor.prompt_version,
+                tool_version=contract.tool_version,
+                flags=decision.flags,
+            ),
+        )
+        fields = list(self._receipt.model_dump(mode="json").values())
+        self._tail = json.dumps(fields[2:], ensure_ascii=False, separators=(",", ":"))[1:]
+        # Quotes within values are escaped, so this finds the field itself and nothing that somebody wrote.
+        before, _, after = contract.model_dump_json(exclude_none=True).partition(_DIGEST)
+        self._contract = (f'","contract":{before}"arguments_sha256":"', f'"{after},"decision":')
+        self._decision = decision.model_dump_json(exclude_none=True, exclude={"decide_ms"})[:-1] + ',"decide_ms":'
+
+    def receipt(self, call: Call) -> Receipt:
+        """The receipt of one call."""
+        return self._receipt.model_copy(update={"decision_id": call.decision_id, "decided_at": call.at})
+
+    def encoded(self, call: Call, *, source: str, key: bytes | None) -> tuple[Encoded, str]:
+        """The event of one call, for the wire.
+
+        Args:
+            call: What is particular to it.
+            source: Who records, as a JSON string.
+            key: Signs the receipt.
+
+        Returns:
+            The record, and the receipt's token.
+        """
+        moment = _moment(call.at)
+        subject = quoted(call.decision_id)
+        token = sealed(f'[{subject},"{moment}",{self._tail}', key)
+        trace = "" if call.traceparent is None else f'"traceparent":"{call.traceparent}",'
+        head, middle = self._contract
+        value = (
+            f'{{"specversion":"1.0","id":{subject},"source":{source},"time":"{moment}",'
+            f'"subject":{subject},{_ENVELOPE}{trace}{_TYPE}{{"receipt":"'
+            f"{token}{head}{call.arguments_sha256}{middle}{self._decision}{call.decide_ms!r}}}}}}}"
+        )
+        return Encoded(DECISIONS, call.decision_id.encode(), value.encode()), token
+
+
+def executed(
+    outcome: Outcome, *, event_id: str, source: str, at: datetime, decision_id: str, token: str, traceparent: str | None
+) -> Encoded:
+    """Write an `ActionExecuted` event for the wire.
+
+    Args:
+        outcome: How it ended.
+        event_id: Id of the event.
+        source: Who records, as a JSON string.
+        at: When it ended, in UTC.
+        decision_id: Id of the decision.
+        token: The decision's receipt.
+        traceparent: W3C trace context, where there is one.
+    """
+    trace = "" if traceparent is None else f'"traceparent":"{traceparent}",'
+    error = "" if outcome.error_type is None else f',"error_type":{quoted(outcome.error_type)}'
+    value = (
+        f'{{"specversion":"1.0","id":{quoted(event_id)},"source":{source},"time":"{_moment(at)}",'
+        f'"subject":{quoted(decision_id)},{_EXECUTED_ENVELOPE}{trace}{_EXECUTED_TYPE}{{"receipt":"{token}",'
+        f'"status":"{outcome.status.value}","latency_ms":{outcome.latency_ms!r}{error}}}}}'
+    )
+    return Encoded(OUTCOMES, decision_id.encode(), value.encode())
+
+
+def _moment(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
