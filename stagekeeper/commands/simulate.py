@@ -43,7 +43,12 @@ _FLUSH_S = 15.0
 @click.option("--repeats", type=click.FloatRange(0, 1), default=0.0, help="Share of events sent twice.")
 @click.option("--malformed", type=click.FloatRange(0, 1), default=0.0, help="Broken records, as a share of events.")
 @click.option("--shuffle", type=Duration(), default="0s", help="Hold events back by up to this long, at random.")
-@click.option("--truth", "truth_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the truth there.")
+@click.option(
+    "--truth",
+    "truth_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File for the truth.  [default: <home>/simulations/SCENARIO-seed-SEED.json]",
+)
 @click.option("--list", "listing", is_flag=True, help="List the scenarios, what is wrong in each, and its verdicts.")
 @click.option("--json", "as_json", is_flag=True, help="Print the truth (or the list) as JSON.")
 def command(
@@ -67,7 +72,7 @@ def command(
     --backfill), sent at --rate (default: as fast as possible). Without --events it is live: first the --backfill, if
     any, then --rate events a second (default 50) until SIGINT or SIGTERM.
 
-    The truth (--truth FILE, also --json) counts what was really emitted: events by type, repeats, broken records by
+    The truth (a file, also --json) counts what was really emitted: events by type, repeats, broken records by
     reason, records delivered, and for every cell each counter, the executions with known latency and cost, and the
     verdict that the cell deserves. The file is rewritten every two seconds; `finished` turns true at the end.
 
@@ -90,6 +95,8 @@ def command(
     bootstrap_servers = settings.require_kafka()
     ensure_topics(bootstrap_servers)
     emitter = KafkaEmitter(bootstrap_servers, client_id="stagekeeper-simulator")
+    truth_file = truth_file or settings.home / "simulations" / f"{name}-seed-{seed}.json"
+    truth_file.parent.mkdir(parents=True, exist_ok=True)
     observer = _Observer(emitter, truth_file)
     simulator = Simulator(
         chosen,
@@ -108,13 +115,14 @@ def command(
         emitter.close(_FLUSH_S)
         document = observer.write(simulator.truth, finished=True)
     click.echo(json.dumps(document, indent=1) if as_json else _summary(truth, document))
+    click.echo(f"[simulate] the truth is in {truth_file}", err=True)
     emitter.stats.require_all()
 
 
 class _Observer:
     """Reports progress on stderr and keeps the truth file fresh."""
 
-    def __init__(self, emitter: KafkaEmitter, truth_file: Path | None) -> None:
+    def __init__(self, emitter: KafkaEmitter, truth_file: Path) -> None:
         self._emitter, self._truth_file = emitter, truth_file
         self._began_s = self._written_s = time.monotonic()
 
@@ -130,8 +138,7 @@ class _Observer:
 
     def write(self, truth: Truth, *, finished: bool) -> dict[str, object]:
         document = truth.document(self._emitter.stats, at=system_clock(), finished=finished)
-        if self._truth_file is not None:
-            write_truth(self._truth_file, document)
+        write_truth(self._truth_file, document)
         return document
 
 

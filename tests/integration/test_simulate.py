@@ -87,3 +87,19 @@ def test_a_live_run_ends_cleanly_and_its_truth_is_finished(
     assert truth["delivered"] == truth["records"] == truth["emitted"] > 500
     assert truth["last_event_at"] <= truth["updated_at"]
     assert "events/s" in progress
+
+
+def test_the_truth_lies_under_home_where_no_file_is_named(broker: EmbeddedBroker, tmp_path: Path) -> None:
+    environment = {"STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS": broker.address, "STAGEKEEPER_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [program(), "simulate", "--scenario", "sparse", "--events", "50", "--seed", "3", "--json"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    truth_file = tmp_path / "simulations" / "sparse-seed-3.json"
+    assert json.loads(truth_file.read_text()) == json.loads(done.stdout)
+    assert str(truth_file) in done.stderr
