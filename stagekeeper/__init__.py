@@ -10,9 +10,37 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from producers.boundary.action import Action as Action
+    from producers.boundary.action import Circumstances as Circumstances
+    from producers.boundary.action import acting as acting
+    from producers.boundary.approvals import ApprovalExpiredError as ApprovalExpiredError
+    from producers.boundary.approvals import ApprovalMismatchError as ApprovalMismatchError
+    from producers.boundary.approvals import ApprovalUsedError as ApprovalUsedError
+    from producers.boundary.approvals import Review as Review
+    from producers.boundary.approvals import ReviewDesk as ReviewDesk
+    from producers.boundary.approvals import ReviewError as ReviewError
+    from producers.boundary.approvals import ReviewPendingError as ReviewPendingError
+    from producers.boundary.approvals import ReviewRejectedError as ReviewRejectedError
+    from producers.boundary.authorization import Authorizer as Authorizer
+    from producers.boundary.authorization import FileAuthorizer as FileAuthorizer
+    from producers.boundary.authorization import SteadyAuthorizer as SteadyAuthorizer
+    from producers.boundary.flagfile import Ruleset as Ruleset
+    from producers.boundary.permit import Permit as Permit
+    from producers.boundary.policy import Policy as Policy
+    from producers.boundary.refusals import ActionConstrainedError as ActionConstrainedError
+    from producers.boundary.refusals import ActionDeniedError as ActionDeniedError
+    from producers.boundary.refusals import ActionFellBackError as ActionFellBackError
+    from producers.boundary.refusals import ActionObservedError as ActionObservedError
+    from producers.boundary.refusals import RefusedError as RefusedError
+    from producers.boundary.refusals import ReviewRequiredError as ReviewRequiredError
+    from producers.boundary.router import Router as Router
+    from producers.delivery.durable import OnDisk as OnDisk
+    from producers.delivery.durable import OutboxEmitter as OutboxEmitter
     from producers.delivery.emitter import DeliveryStats as DeliveryStats
     from producers.delivery.emitter import Emitter as Emitter
     from producers.delivery.emitter import KafkaEmitter as KafkaEmitter
+    from producers.delivery.outbox import Outbox as Outbox
+    from producers.delivery.outbox import OutboxError as OutboxError
     from producers.delivery.recorder import Recorder as Recorder
     from producers.errors import StagekeeperError as StagekeeperError
     from producers.errors import UsageError as UsageError
@@ -55,9 +83,36 @@ if TYPE_CHECKING:
     from producers.wire.receipt import ReceiptError as ReceiptError
     from producers.wire.stage import Mode as Mode
     from producers.wire.stage import Stage as Stage
+    from stagekeeper.routing import open_router as open_router
 
 _HOMES: dict[str, tuple[str, ...]] = {
+    "producers.boundary.action": ("Action", "Circumstances", "acting"),
+    "producers.boundary.approvals": (
+        "ApprovalExpiredError",
+        "ApprovalMismatchError",
+        "ApprovalUsedError",
+        "Review",
+        "ReviewDesk",
+        "ReviewError",
+        "ReviewPendingError",
+        "ReviewRejectedError",
+    ),
+    "producers.boundary.authorization": ("Authorizer", "FileAuthorizer", "SteadyAuthorizer"),
+    "producers.boundary.flagfile": ("Ruleset",),
+    "producers.boundary.permit": ("Permit",),
+    "producers.boundary.policy": ("Policy",),
+    "producers.boundary.refusals": (
+        "ActionConstrainedError",
+        "ActionDeniedError",
+        "ActionFellBackError",
+        "ActionObservedError",
+        "RefusedError",
+        "ReviewRequiredError",
+    ),
+    "producers.boundary.router": ("Router",),
+    "producers.delivery.durable": ("OnDisk", "OutboxEmitter"),
     "producers.delivery.emitter": ("DeliveryStats", "Emitter", "KafkaEmitter"),
+    "producers.delivery.outbox": ("Outbox", "OutboxError"),
     "producers.delivery.recorder": ("Recorder",),
     "producers.errors": ("StagekeeperError", "UsageError"),
     "producers.wire.contract": (
@@ -102,6 +157,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     ),
     "producers.wire.receipt": ("Cell", "Receipt", "ReceiptError"),
     "producers.wire.stage": ("Mode", "Stage"),
+    "stagekeeper.routing": ("open_router",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

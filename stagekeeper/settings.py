@@ -27,6 +27,10 @@ class Settings(BaseSettings):
     """Root of the Delta tables; unset means `<home>/lake`."""
     gate_file: Path | None = None
     """The gate file (YAML); unset means `gates.yaml` in the working folder, if there is one."""
+    flag_file: Path | None = None
+    """The flag file (flagd JSON); unset means `flags.json` in the working folder."""
+    authorization_file: Path | None = None
+    """The authorization file (YAML); unset means `authorization.yaml` in the working folder."""
     receipt_key: SecretStr | None = None
     """Key that signs receipts; when set, events with unsigned or forged receipts are rejected."""
     freshness_s: float = Field(default=900.0, gt=0)
@@ -89,6 +93,16 @@ class Settings(BaseSettings):
     def gates(self) -> Path:
         """The gate file in force, whether or not it exists."""
         return self.gate_file if self.gate_file is not None else Path("gates.yaml")
+
+    @property
+    def flags(self) -> Path:
+        """The flag file in force, whether or not it exists."""
+        return self.flag_file if self.flag_file is not None else Path("flags.json")
+
+    @property
+    def authorization(self) -> Path:
+        """The authorization file in force, whether or not it exists."""
+        return self.authorization_file if self.authorization_file is not None else Path("authorization.yaml")
 
     @property
     def review_desk(self) -> Path:

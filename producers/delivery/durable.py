@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from producers.delivery.emitter import DeliveryStats
+from producers.delivery.emitter import DeliveryStats, KafkaEmitter
 from producers.delivery.outbox import Outbox, OutboxError, Waiting
 from producers.wire.codec import encoded
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from producers.delivery.emitter import KafkaEmitter
     from producers.wire.codec import Encoded
     from producers.wire.events import Event
 
@@ -115,6 +114,11 @@ class OutboxEmitter:
         self._kafka = kafka(self._on_undeliverable)
         self._forwarder = threading.Thread(target=self._forward, name="stagekeeper-outbox", daemon=True)
         self._forwarder.start()
+
+    @classmethod
+    def to_kafka(cls, bootstrap_servers: str, outbox: Outbox, *, client_id: str = "stagekeeper") -> Self:
+        """An emitter to these brokers, with the Kafka client's usual settings."""
+        return cls(lambda hook: KafkaEmitter(bootstrap_servers, client_id=client_id, on_undeliverable=hook), outbox)
 
     def emit(self, event: Event) -> None:
         """Hand over an event in memory: for reads and searches, whose record may die with this process."""

@@ -9,19 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from producers.boundary.approvals import Review, ReviewDesk
-from producers.delivery.durable import OnDisk, OutboxEmitter
-from producers.delivery.emitter import KafkaEmitter
-from producers.delivery.outbox import Outbox
-from producers.delivery.recorder import Recorder
 from producers.wire.events import Resolution
 from producers.wire.receipt import Receipt
+from stagekeeper.routing import recording
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-_DELIVERY_S = 5.0
-"""How long a command waits for the broker; what is left then stays on disk for the next one."""
 
 
 def _speaks(function: Callable[..., None]) -> Callable[..., None]:
@@ -112,18 +106,9 @@ def _record(settings: Settings, review: Review) -> int:
     word = review.resolution
     if word is None:
         raise AssertionError("a resolved review has a resolution")
-    outbox = Outbox(settings.outbox)
-    servers = settings.kafka_bootstrap_servers
-    emitter: OnDisk | OutboxEmitter
-    if servers is None:
-        emitter = OnDisk(outbox)
-    else:
-        emitter = OutboxEmitter(
-            lambda hook: KafkaEmitter(servers, client_id="stagekeeper-review", on_undeliverable=hook), outbox
-        )
     receipt = Receipt.of_token(review.queued.receipt, settings.signing_key)
-    with emitter:
-        Recorder(emitter, source="/stagekeeper/review", key=settings.signing_key).review_resolved(
+    with recording(settings, "/stagekeeper/review") as (recorder, left):
+        recorder.review_resolved(
             receipt,
             word.resolution,
             reviewer=word.reviewer,
@@ -132,7 +117,7 @@ def _record(settings: Settings, review: Review) -> int:
             at=word.at,
             durable=True,
         )
-        return emitter.flush(_DELIVERY_S)
+    return sum(left)
 
 
 def _desk(settings: Settings) -> ReviewDesk:
