@@ -165,23 +165,28 @@ class Router:
             return running.remember(await result if inspect.isawaitable(result) else result)
 
     @contextmanager
-    def attempt(self, action: Action, *, approved: Receipt | None = None, **arguments: Any) -> Iterator[Permit]:  # noqa: ANN401
+    def attempt(self, action: Action, /, **arguments: Any) -> Iterator[Permit]:  # noqa: ANN401
         """Decide, and let the block perform the side effect; the block's end or exception is the execution's.
 
         The block must honour `permit.constrained_to`. The action's own function is not called.
 
-        Args:
-            action: What is asked.
-            approved: Resumes the queued action that this receipt names, in place of a new decision.
-            **arguments: With what.
-
         Raises:
             RefusedError: The block may not run.
-            ReviewError: It is not approved, or the approval does not hold for this.
         """
-        permit = self._permit(action, arguments) if approved is None else self._redeem(approved, action, arguments)
-        with self._executions.running(action, arguments, permit) as running:
-            yield permit
+        with self._executions.running(action, arguments, self._permit(action, arguments)) as running:
+            yield running.permit
+            running.remember(None)
+
+    @contextmanager
+    def attempt_approved(self, receipt: Receipt, action: Action, /, **arguments: Any) -> Iterator[Permit]:  # noqa: ANN401
+        """As `attempt`, for a queued action that a person has approved.
+
+        Raises:
+            ReviewError: It is not approved, or the approval does not hold for this; which subclass says why.
+            ActionDeniedError: Authorization or policy refuse it by now.
+        """
+        with self._executions.running(action, arguments, self._redeem(receipt, action, arguments)) as running:
+            yield running.permit
             running.remember(None)
 
     def register(self, action: Action) -> Action:
