@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.verdicts.gates import Gate
-    from analytics.verdicts.verdict import SignalEvidence, Unit
+    from analytics.verdicts.verdict import Exposure, SignalEvidence, Unit
+    from analytics.verdicts.watching import Regression
     from producers.wire.events import Reason
 
 _ROLL_BACK = "roll back"
@@ -39,6 +40,8 @@ def amount(value: float | None, unit: Unit) -> str:
         return "unknown"
     if unit == "ratio":
         return percent(value)
+    if unit == "times":
+        return f"{value:.3g} times the baseline"
     if unit == "ms":
         return f"{float(f'{value:.3g}'):,.0f} ms" if value >= 10 else f"{value:.2g} ms"
     return f"${value:,.2f}" if unit == "usd" and value >= 1 else f"${value:.2g}" if unit == "usd" else f"{value:,.0f}"
@@ -65,6 +68,10 @@ def measured(evidence: SignalEvidence) -> str:
         return f"{evidence.signal} {amount(evidence.value, evidence.unit)} ({over})"
     if evidence.signal in RATES and evidence.role != "trip":
         share = f"{evidence.failures:,} of {evidence.trials:,}"
+        if evidence.by == "user":
+            share += f"; {evidence.windows:,} closed user-windows"
+        if evidence.mature_trials < evidence.trials:
+            share += f"; {evidence.mature_trials:,} mature"
         return f"{evidence.signal} {amount(evidence.value, evidence.unit)} ({share})"
     return f"{evidence.signal} {evidence.failures:,} (among {trials_of(evidence.signal, evidence.trials)})"
 
@@ -102,9 +109,76 @@ def trip(evidence: SignalEvidence) -> str:
     return f"{measured(evidence)}, at most {amount(evidence.limit, 'count')} allowed: {_ROLL_BACK}"
 
 
+def immature(evidence: SignalEvidence) -> str:
+    """A signal of which no outcome is old enough."""
+    return f"{_against_limit(evidence)}: no {SIGNALS[evidence.signal].trial} are old enough to count yet"
+
+
+def regression(evidence: SignalEvidence, found: Regression) -> str:
+    """A guardrail that holds over the whole epoch, and broke since the promotion."""
+    share = percent(found.failures / found.trials) if found.trials else "unknown"
+    since = "" if found.since is None else f" since {iso(found.since)}"
+    return (
+        f"{evidence.signal} has risen above its limit of {_limit(evidence)}{since}: {share} "
+        f"({found.failures:,} of {found.trials:,}) within {duration(found.window_s)}: {_ROLL_BACK}"
+    )
+
+
+def regraded(verdict_id: str) -> str:
+    """An epoch that was promoted and turns out harmful."""
+    return f"verdict {verdict_id} had promoted this epoch on what was known then; it is graded anew"
+
+
+def earlier_epoch(epoch: str, verdict: VerdictName, verdict_id: str) -> str:
+    """An epoch that is over, of which outcomes came late."""
+    return f"outcomes of the earlier epoch {epoch} came late; it is graded {verdict.value} now (verdict {verdict_id})"
+
+
+def dry_run(gate: str, verdict: VerdictName, summary: str) -> str:
+    """A gate that does nothing."""
+    return f"the gate `{gate}` is a dry run here and does nothing; it would say {verdict.value}: {summary}"
+
+
+def hold_expired(held_s: float, expires_s: float, owner: str) -> str:
+    """A hold that has gone on for too long."""
+    return f"held for {duration(held_s)}, at most {duration(expires_s)} were meant: {owner} must decide"
+
+
+def approval_required(gate: Gate) -> str:
+    """What is still missing when the evidence is complete."""
+    return f"the gate `{gate.name}` opens only once a person has approved; ask {gate.owner or 'its owner'}"
+
+
+def unit(seen: Exposure) -> str:
+    """What one observation is, and what that takes for granted."""
+    if not seen.by_user:
+        why = "" if seen.users is None else ": the lake names no user of these actions"
+        return f"counted by action{why}; assumes independent actions"
+    unnamed = f", and {seen.unnamed:,} actions that name no user" if seen.unnamed else ""
+    until = "" if seen.as_of is None else f" up to {iso(seen.as_of)}"
+    return f"counted by user where the gate asks for it: {seen.users:,} users in closed windows{until}{unnamed}"
+
+
+def few_users(seen: Exposure, minimum: int) -> str:
+    """Too few different users."""
+    if seen.users is None:
+        return f"users were not counted, at least {minimum:,} must be seen"
+    unnamed = f"; {seen.unnamed:,} actions name no user" if seen.unnamed else ""
+    return f"{seen.users:,} different users in closed windows, at least {minimum:,} must be seen{unnamed}"
+
+
+def few_days(days: float, minimum: float) -> str:
+    """Too short a time."""
+    return f"seen over {days:.3g} days, at least {minimum:g} days are asked for"
+
+
 def combined_harm(signals: Sequence[SignalEvidence], log_e: float, alpha: float) -> str:
     """Guardrails that are broken together, though none alone."""
-    weighed = [part for part in signals if part.role == "guardrail" and part.log_e_harm is not None and part.weight]
+    weighed = [
+        part
+        for part in signals
+        if part.role == "guardrail" and not part.dry_run and part.log_e_harm is not None and part.weight
+    ]
     weighed.sort(key=lambda part: (part.log_e_harm or 0.0) + math.log(part.weight or 1.0), reverse=True)
     suspects = "; ".join(_against_limit(part) for part in weighed[:2])
     return (
@@ -183,4 +257,5 @@ def _needed(evidence: SignalEvidence) -> str:
     if evidence.more_needed is None:
         return "never shown safe at this rate"
     rate = "at this rate" if evidence.failures else "without a failure"
-    return f"{evidence.more_needed:,} more {SIGNALS[evidence.signal].trial} needed {rate}"
+    observed = "user-windows" if evidence.by == "user" else SIGNALS[evidence.signal].trial
+    return f"{evidence.more_needed:,} more {observed} needed {rate}"

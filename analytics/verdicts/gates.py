@@ -56,6 +56,11 @@ class Match(Part):
             self.risk_class == "*" if risk_class is None else fnmatchcase(risk_class, self.risk_class)
         )
 
+    def may_cover(self, environment: str, workflow: str, tool: str) -> bool:
+        """Whether an action matches in some risk class."""
+        named = ((environment, self.environment), (workflow, self.workflow), (tool, self.tool))
+        return all(fnmatchcase(value, pattern) for value, pattern in named)
+
     @property
     def specificity(self) -> tuple[int, int]:
         """How many fields are named exactly, and how many by a pattern other than `*`."""

@@ -1,4 +1,4 @@
-"""The judge: from counters, a gate file and a watermark to verdicts, and from new increments to the ledger."""
+"""The judge: from new increments in the lake to verdicts in the ledger."""
 
 from __future__ import annotations
 
@@ -7,22 +7,16 @@ import logging
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-import polars as pl
-
-from analytics.cells import CELL, EPOCH, MATURE, Folded
-from analytics.counters import COUNTERS, HISTOGRAMS
-from analytics.evidence.sequential import crosses
-from analytics.evidence.signals import contradictions
-from analytics.verdicts import explain, gatestore, ledger
-from analytics.verdicts.gates import Gate, GateFile, GateTieError
-from analytics.verdicts.verdict import Case, Latch, Verdict, decide
+from analytics.cells import ACTION, CELL, EPOCH, Folded
+from analytics.verdicts import gatestore, ledger
+from analytics.verdicts.gates import GateFile
+from analytics.verdicts.judging import judge
+from analytics.verdicts.users import closed_through, fold_users
+from analytics.verdicts.verdict import Latch, Regrade
 from analytics.verdicts.watermark import SETTLE_S, Watermark
-from analytics.verdicts.weighing import Question, combined, questions, weigh
 from producers.strict_yaml import ConfigurationFileError
-from producers.wire.contract import RiskClass
 from producers.wire.events import StageRecommended, StageRecommendedData, VerdictName, schema_id
 from producers.wire.receipt import Cell
 
@@ -31,90 +25,66 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any
 
+    from analytics.cells import EpochKey
     from analytics.lake.tables import Lake
     from analytics.verdicts.ledger import LatchKey, Seen
+    from analytics.verdicts.users import Users
+    from analytics.verdicts.verdict import Verdict
 
 SOURCE: Final = "/stagekeeper/judge"
 """The `source` of every recommendation."""
 
-_NO_LATCHES: Final[Mapping[LatchKey, Mapping[VerdictName, Latch]]] = MappingProxyType({})
 # In event time: how long a quiet cell's verdict may lag behind the watermark, and so behind going stale.
 _FULL_ROUND: Final = timedelta(seconds=60)
+# By the clock: reading the events again costs more than reading new increments.
+_BETWEEN_USERS: Final = timedelta(seconds=5)
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """A cell with its gate, and what the gate asks of it."""
+class _Look:
+    """One look at the lake: everything that its verdicts are a function of, but what had crossed before."""
 
-    row: dict[str, Any]
-    gate: Gate | None
-    fault: str | None
-    fault_code: str
-    questions: list[Question]
-    evidence: dict[str, object]
+    folded: Folded
+    gates: GateFile
+    watermark: datetime
+    lake_version: int
+    judged_at: datetime
+    users: Users | None
 
-
-def judge(
-    folded: Folded,
-    gates: GateFile,
-    *,
-    watermark: datetime,
-    lake_version: int,
-    judged_at: datetime,
-    cells: Collection[Cell] | None = None,
-    latches: Mapping[LatchKey, Mapping[VerdictName, Latch]] = _NO_LATCHES,
-) -> list[Verdict]:
-    """Reach the verdicts on cells, each on its current epoch.
-
-    Args:
-        folded: Every counter at `lake_version`.
-        gates: The gate file in force.
-        watermark: Event time up to which everything has been read: what is old or mature is so by it, not by a clock.
-        lake_version: Version of the table `signals`; only recorded.
-        judged_at: When this is computed; only recorded.
-        cells: The cells to judge; None is all.
-        latches: What earlier looks at an epoch of a cell under a gate file have decided.
-
-    Returns:
-        One verdict a cell, in the order of the cells' names.
-    """
-    current = folded.current()
-    if cells is not None:
-        wanted = pl.DataFrame(list(cells), schema=dict.fromkeys(CELL, pl.String), orient="row")
-        current = current.join(wanted, on=CELL, how="semi").sort(CELL)
-    mature = folded.mature(watermark, gates.outcome_deadline_s)
-    rows = current.join(mature, on=EPOCH, how="left", maintain_order="left").with_columns(pl.col(MATURE).fill_null(0))
-    histograms = {name: folded.histogram(name) for name in HISTOGRAMS}
-    asked = [
-        _ask(row, gates, {name: known.get(tuple(row[part] for part in EPOCH)) for name, known in histograms.items()})
-        for row in rows.iter_rows(named=True)
-    ]
-    answers = iter(weigh([question for one in asked for question in one.questions]))
-    verdicts = []
-    for one in asked:
-        evidence = tuple(next(answers) for _ in one.questions)
-        cell, epoch = Cell(*(one.row[name] for name in CELL)), one.row["epoch"]
-        log_e = combined(evidence)
-        stale_s = (watermark - one.row["last_event_at"]).total_seconds()
-        case = Case(
-            cell=cell,
-            epoch=epoch,
-            risk_class=_risk_class(one.row),
-            gate=one.gate,
-            fault=one.fault,
-            fault_code=one.fault_code,
-            signals=evidence,
-            combined_harm=one.gate is not None and log_e is not None and bool(crosses(log_e, one.gate.alpha)),
-            log_e_combined=log_e,
-            actions=one.row["decisions"],
-            stale_s=stale_s if stale_s > gates.freshness_s else None,
-            latches=latches.get((cell, epoch, gates.sha256), {}),
-            evidence=one.evidence,
+    def judge(
+        self,
+        cells: Collection[Cell],
+        latches: Mapping[LatchKey, Mapping[VerdictName, Latch]],
+        regraded: Mapping[Cell, Sequence[Regrade]],
+    ) -> list[Verdict]:
+        """The verdicts on the current epochs of cells."""
+        return judge(
+            self.folded,
+            self.gates,
+            watermark=self.watermark,
+            lake_version=self.lake_version,
+            judged_at=self.judged_at,
+            cells=cells,
+            latches=latches,
+            users=self.users,
+            regraded=regraded,
         )
-        verdicts.append(Verdict(case, decide(case), gates.sha256, lake_version, watermark, judged_at))
-    return verdicts
+
+    def judge_over(
+        self, epochs: Collection[EpochKey], latches: Mapping[LatchKey, Mapping[VerdictName, Latch]]
+    ) -> list[Verdict]:
+        """The verdicts on epochs that are over; by action, since their users are no longer counted."""
+        return judge(
+            self.folded,
+            self.gates,
+            watermark=self.watermark,
+            lake_version=self.lake_version,
+            judged_at=self.judged_at,
+            latches=latches,
+            over=epochs,
+        )
 
 
 class Judge:
@@ -135,12 +105,17 @@ class Judge:
         self._kept: str | None = None
         self._folded: Folded | None = None
         self._version = 0
+        self._horizon_s = 0.0
         self._settle_s = settle_s
         self._follower: Watermark | None = None
         self._watermark: datetime | None = None
         self._all_judged_at: datetime | None = None
         self._seen: dict[Cell, Seen] = {}
         self._latches: dict[LatchKey, dict[VerdictName, Latch]] = {}
+        self._regraded: dict[Cell, list[Regrade]] = {}
+        self._users: Users | None = None
+        self._users_at: datetime | None = None
+        self._left_users: tuple[int, datetime] | None = None
 
     @property
     def gates(self) -> GateFile | None:
@@ -182,42 +157,95 @@ class Judge:
             left_behind = [_recommendation_of(document) for document in ledger.unpublished(self._lake)]
             self._follower = Watermark(settle_s=self._settle_s, at=ledger.newest_watermark(self._lake))
             self._seen, self._latches = ledger.last_words(self._lake), ledger.latches(self._lake)
+            self._regraded = ledger.regrades(self._lake)
+            self._left_users = ledger.newest_users(self._lake)
+        if self._folded is None or gates.horizon_s > self._horizon_s:
+            # A longer memory than before has to be filled again.
             folded = Folded.of(self._lake.scan("signals", version=version).collect())
-            changed = folded.cells()
+            changed = folded.epochs()
         else:
             increments = Folded.of(self._lake.increments("signals", after=self._version, through=version))
             folded = self._folded.plus(increments) if version > self._version else self._folded
-            changed = increments.cells()
+            changed = increments.epochs()
         if folded.latest_event_at is None:
-            self._folded, self._version = folded, version
+            self._folded, self._version, self._horizon_s = folded, version, gates.horizon_s
             return []
         settled = self._follower.follow(folded.latest_event_at, now, caught_up=caught_up)
         watermark = folded.earliest_bucket if settled is None else settled
+        all_judged_at = self._all_judged_at
+        due = {Cell(*key[:-1]) for key in changed}
+        users = self._count_users(folded, gates, watermark, now)
         if (
             gates.sha256 != self._judged_under
             or self._watermark is None
-            or self._all_judged_at is None
-            or watermark >= self._all_judged_at + _FULL_ROUND
+            or all_judged_at is None
+            or users is not self._users
+            or watermark >= all_judged_at + _FULL_ROUND
         ):
             due, all_judged_at = folded.cells(), watermark
+            folded = folded.settled(watermark, gates.horizon_s, whole=_compared(folded, gates))
         else:
-            due = changed | _matured(folded, gates, self._watermark, watermark)
-            all_judged_at = self._all_judged_at
-        verdicts = judge(
-            folded,
-            gates,
-            watermark=watermark,
-            lake_version=version,
-            judged_at=now,
-            cells=due,
-            latches=self._latches,
-        )
-        news = self._record(verdicts)
-        self._folded, self._version = folded, version
-        self._watermark, self._all_judged_at, self._judged_under = watermark, all_judged_at, gates.sha256
+            due |= folded.changing(self._watermark, watermark, _windows(gates), gates.outcome_deadline_s)
+        look = _Look(folded, gates, watermark, version, now, users)
+        turned = self._regrade(look, changed)
+        regraded = {cell: list(made) for cell, made in self._regraded.items()}
+        for verdict in turned:
+            made = Regrade(verdict.case.epoch, verdict.verdict_id, verdict.finding.verdict)
+            regraded.setdefault(verdict.case.cell, []).append(made)
+        news = self._record(turned, look.judge(due, self._latches, regraded))
+        self._regraded = regraded
+        self._folded, self._version, self._horizon_s = folded, version, gates.horizon_s
+        self._users, self._watermark = users, watermark
+        self._all_judged_at, self._judged_under = all_judged_at, gates.sha256
         return left_behind + [recommendation(verdict) for verdict in news]
 
-    def _record(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
+    def _count_users(self, folded: Folded, gates: GateFile, watermark: datetime, now: datetime) -> Users | None:
+        """The closed user-windows: folded anew when another window has closed, or an epoch is new."""
+        if not gates.counts_users:
+            return None
+        if self._left_users is not None:
+            # Where the last judge stood: a restart alone makes no verdict a new one.
+            version, left_at = self._left_users
+            self._left_users = None
+            if closed_through(watermark, gates.user_window) <= left_at:
+                return fold_users(
+                    self._lake,
+                    as_of=left_at,
+                    window_s=gates.user_window,
+                    version=version,
+                    epochs=folded.current(watermark),
+                )
+        as_of, epochs = closed_through(watermark, gates.user_window), folded.current(watermark)
+        known = self._users
+        if (
+            known is not None
+            and known.window_s == gates.user_window
+            and known.covered.issuperset(epochs.select(EPOCH).iter_rows())
+        ):
+            if as_of <= known.as_of:
+                return known
+            if self._users_at is not None and now < self._users_at + _BETWEEN_USERS:
+                return known
+        self._users_at = now
+        return fold_users(self._lake, as_of=as_of, window_s=gates.user_window, epochs=epochs)
+
+    def _regrade(self, look: _Look, changed: Collection[EpochKey]) -> list[Verdict]:
+        """Verdicts on epochs that are over, where what came late has turned them."""
+        current = set(look.folded.current(look.watermark).select(EPOCH).iter_rows())
+        over = [key for key in changed if key not in current and self._decided(key, look.gates)]
+        turned = []
+        for verdict in look.judge_over(over, self._latches) if over else []:
+            earlier = self._decided((*verdict.case.cell, verdict.case.epoch), look.gates) or {}
+            harmful = verdict.finding.verdict is VerdictName.ROLL_BACK
+            if harmful and VerdictName.ROLL_BACK not in earlier:
+                turned.append(verdict)
+        return turned
+
+    def _decided(self, key: EpochKey, gates: GateFile) -> Mapping[VerdictName, Latch] | None:
+        """What an epoch had crossed under the gate file; None where it had crossed nothing."""
+        return self._latches.get((Cell(*key[:-1]), key[-1], gates.sha256))
+
+    def _record(self, regraded: Sequence[Verdict], verdicts: Sequence[Verdict]) -> list[Verdict]:
         """Append to the ledger what it does not hold yet, and give back what is news."""
         fresh = [
             verdict
@@ -229,9 +257,11 @@ class Judge:
             for verdict in fresh
             if (seen := self._seen.get(verdict.case.cell)) is None or seen.outline != verdict.outline
         ]
-        ledger.append(self._lake, fresh, changed={verdict.verdict_id for verdict in news})
+        # A verdict on an epoch that is over is told by the one on the current epoch, which names it.
+        ledger.append(self._lake, [*regraded, *fresh], changed={verdict.verdict_id for verdict in news})
         for verdict in fresh:
             self._seen[verdict.case.cell] = ledger.Seen(verdict.verdict_id, verdict.outline)
+        for verdict in (*regraded, *fresh):
             finding = verdict.finding
             if finding.verdict in {VerdictName.PROMOTE, VerdictName.ROLL_BACK}:
                 key = (verdict.case.cell, verdict.case.epoch, verdict.gate_sha256)
@@ -279,30 +309,16 @@ def _recommendation_of(document: Mapping[str, Any]) -> StageRecommended:
     )
 
 
-def _ask(row: dict[str, Any], gates: GateFile, histograms: Mapping[str, Any]) -> _Asked:
-    """Find a cell's gate and put its questions; a cell that cannot be judged says why instead."""
-    action = (row["environment"], row["workflow"], row["tool"])
-    counted = {name: row[name] for name in (*COUNTERS, *MATURE)}
-    known = {name: [part.tolist() for part in pair] for name, pair in histograms.items() if pair is not None}
-    evidence = {**counted, **known, "risk_rank": row["risk_rank"], "last_event_at": explain.iso(row["last_event_at"])}
-    try:
-        gate = gates.gate_for(*action, _risk_class(row))
-    except GateTieError as error:
-        return _Asked(row, None, str(error), "ambiguous_gate", [], evidence)
-    if gate is None:
-        return _Asked(row, None, explain.no_gate(*action), "no_gate", [], evidence)
-    if impossible := contradictions({name: row[name] for name in COUNTERS}):
-        return _Asked(row, gate, "; ".join(impossible), "contradictory_counts", [], evidence)
-    return _Asked(row, gate, None, "", questions(gate, row["stage"], row, histograms), evidence)
+def _windows(gates: GateFile) -> set[float]:
+    """Ages (seconds) at which a minute begins to count for something."""
+    maturities = {part.maturity for gate in gates.gates for part in gate.signals if part.maturity is not None}
+    return {0.0, *maturities}
 
 
-def _risk_class(row: Mapping[str, Any]) -> str | None:
-    return None if row["risk_rank"] is None else list(RiskClass)[row["risk_rank"]].value
-
-
-def _matured(folded: Folded, gates: GateFile, before: datetime, watermark: datetime) -> set[Cell]:
-    """The cells that the mere passing of event time gave another mature minute."""
-    matured = folded.maturing(gates.outcome_deadline_s).filter(
-        (pl.col("mature_at") > before) & (pl.col("mature_at") <= watermark)
-    )
-    return {Cell(*row) for row in matured.select(CELL).unique().iter_rows()}
+def _compared(folded: Folded, gates: GateFile) -> set[tuple[str, ...]]:
+    """The actions that may be compared with a baseline, so that all their minutes matter."""
+    compared = [gate.match for gate in gates.gates if gate.baseline.kind != "none"]
+    if not compared:
+        return set()
+    actions = folded.totals.select(ACTION).unique().iter_rows()
+    return {action for action in actions if any(match.may_cover(*action) for match in compared)}

@@ -11,7 +11,7 @@ import polars as pl
 
 from analytics.cells import CELL
 from analytics.lake.schemas import COLUMNS, EVENTS, VERDICTS
-from analytics.verdicts.verdict import Latch, Verdict
+from analytics.verdicts.verdict import REGRADE, Latch, Regrade, Verdict
 from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
 
@@ -67,7 +67,7 @@ def latest_verdicts(lake: Lake, *, action: tuple[str, str, str] | None = None) -
         Whole verdicts as JSON objects; see docs/gates.md.
     """
     # Two reads at one version: payloads are large, and only the last of each cell is wanted.
-    ledger = lake.scan(VERDICTS)
+    ledger = lake.scan(VERDICTS).filter(~pl.col("verdict_id").str.starts_with(REGRADE))
     if action is not None:
         ledger = ledger.filter(*(pl.col(name) == value for name, value in zip(CELL[:3], action, strict=True)))
     last = (
@@ -150,6 +150,36 @@ def latches(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[Latc
         found.setdefault((cell, row["epoch"], row["gate_sha256"]), {})[verdict] = Latch(
             verdict, row["to_stage"], row["verdict_id"]
         )
+    return found
+
+
+def newest_users(lake: Lake) -> tuple[int, datetime] | None:
+    """The version of the events, and the end of the windows, up to which users were last counted; None if never."""
+    counted = [
+        (seen["events_version"], datetime.fromisoformat(seen["users_as_of"]))
+        for document in latest_verdicts(lake)
+        if (seen := document["exposure"]).get("users_as_of") is not None
+    ]
+    return max(counted, default=None)
+
+
+def regrades(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[Cell, list[Regrade]]:
+    """The verdicts on epochs that were over, in their order.
+
+    Args:
+        lake: The lake.
+        before: A row of the ledger; only what was reached no later than it on its own cell counts.
+    """
+    rows = lake.scan(VERDICTS).filter(pl.col("verdict_id").str.starts_with(REGRADE))
+    if before is not None:
+        rows = rows.filter(*(pl.col(name) == before[name] for name in CELL)).filter(
+            (pl.col("judged_at") <= before["judged_at"]) & (pl.col("lake_version") <= before["lake_version"])
+        )
+    found: dict[Cell, list[Regrade]] = {}
+    told = rows.select(*CELL, "epoch", "verdict_id", "verdict", "judged_at").sort("judged_at", "epoch").collect()
+    for row in told.iter_rows(named=True):
+        made = Regrade(row["epoch"], row["verdict_id"], VerdictName(row["verdict"]))
+        found.setdefault(Cell(*(row[name] for name in CELL)), []).append(made)
     return found
 
 

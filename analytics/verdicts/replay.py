@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 from polars.exceptions import PanicException
 
-from analytics.cells import CELL, Folded
+from analytics.cells import ACTION, CELL, Folded
 from analytics.lake.errors import READ_FAILURES, LakeError
 from analytics.lake.schemas import SIGNALS, VERDICTS
 from analytics.verdicts import gatestore, ledger
-from analytics.verdicts.judge import judge
+from analytics.verdicts.judging import judge
+from analytics.verdicts.users import fold_users
+from analytics.verdicts.verdict import REGRADE
 from producers.errors import StagekeeperError, UsageError
 from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
     from analytics.lake.tables import Lake
+    from analytics.verdicts.gates import GateFile
+    from analytics.verdicts.users import Users
 
 RECORDED: Final[tuple[str, ...]] = ("judged_at",)
 """Fields of a verdict that are only recorded; everything else follows from its inputs."""
@@ -107,24 +111,44 @@ def _replay(lake: Lake, verdict_id: str) -> Replayed:
     earlier = tuple(sorted({latch.verdict_id for kinds in latches.values() for latch in kinds.values()}))
     for each in earlier:
         _replay(lake, each)
-    cell = Cell(*(row[name] for name in CELL))
-    here = pl.all_horizontal(pl.col(name) == value for name, value in zip(CELL, cell, strict=True))
-    increments = lake.scan(SIGNALS, version=row["lake_version"]).filter(here).collect()
+    # The whole action, since a gate may compare one of its cells with another.
+    here = pl.all_horizontal(pl.col(name) == row[name] for name in ACTION)
+    folded = Folded.of(lake.scan(SIGNALS, version=row["lake_version"]).filter(here).collect())
+    gates, cell = gatestore.kept(lake, row["gate_sha256"]), Cell(*(row[name] for name in CELL))
+    over = [(*cell, row["epoch"])] if verdict_id.startswith(REGRADE) else []
     again = [
         verdict.document()
         for verdict in judge(
-            Folded.of(increments),
-            gatestore.kept(lake, row["gate_sha256"]),
+            folded,
+            gates,
             watermark=row["watermark"],
             lake_version=row["lake_version"],
             judged_at=row["judged_at"],
             cells={cell},
             latches=latches,
+            users=_users(lake, folded, gates, cell, recorded),
+            regraded=ledger.regrades(lake, before=row),
+            over=over,
         )
     ]
     document: dict[str, Any] = json.loads(json.dumps(again[0])) if again else {}
     _compare(verdict_id, document, recorded)
     return Replayed(verdict_id, document, {name: recorded[name] for name in RECORDED}, earlier)
+
+
+def _users(lake: Lake, folded: Folded, gates: GateFile, cell: Cell, recorded: dict[str, Any]) -> Users | None:
+    """The user-windows as they were: at the version of the events that the verdict names."""
+    seen = recorded["exposure"]
+    if seen.get("users_as_of") is None:
+        return None
+    here = pl.all_horizontal(pl.col(name) == value for name, value in zip(CELL, cell, strict=True))
+    return fold_users(
+        lake,
+        as_of=datetime.fromisoformat(seen["users_as_of"]),
+        window_s=gates.user_window,
+        version=seen["events_version"],
+        epochs=folded.totals.filter(here),
+    )
 
 
 def _payload(row: dict[str, Any]) -> dict[str, Any]:

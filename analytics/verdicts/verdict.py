@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from analytics.verdicts import explain
-from producers.wire.events import Reason, VerdictName
-from producers.wire.stage import ROLLBACK_STAGE, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from analytics.verdicts.gates import Gate
-    from analytics.verdicts.gatesignals import Role
+    from analytics.verdicts.gatesignals import CountBy, Role
+    from analytics.verdicts.watching import Regression
+    from producers.wire.events import Reason, VerdictName
     from producers.wire.receipt import Cell
 
+REGRADE: Final = "r"
+"""First letter of the id of a verdict on an epoch that is over; those of all others are hexadecimal."""
+
 State = Literal["pass", "fail", "undecided", "missing", "not_applicable"]
-Unit = Literal["ratio", "ms", "usd", "count"]
+Unit = Literal["ratio", "ms", "usd", "count", "times"]
 
 REASON_CODES: Final[dict[str, str]] = {
     "no_gate": "No gate matches the action.",
@@ -31,21 +33,25 @@ REASON_CODES: Final[dict[str, str]] = {
     "stale_evidence": "The newest evidence is older than the gate file's `freshness`.",
     "harm": "A guardrail's rate is evidently above its limit.",
     "combined_harm": "The guardrails together are evidently broken, although no single one is.",
+    "regression": "Since its promotion a guardrail's rate has risen above its limit.",
     "trip": "A count that trips is over its maximum.",
+    "regraded": "The epoch had been promoted; what came later says otherwise.",
     "latched": "An earlier look at the same epoch under the same gate file decided, and that stands.",
-    "below_minimum_exposure": "Fewer actions were decided than the gate asks for.",
+    "hold_expired": "The epoch has been held for longer than `hold_expires`: the owner must decide.",
+    "below_minimum_exposure": "Fewer actions, users or days were seen than the gate asks for.",
     "missing_data": "A signal that must be shown safe has no trials.",
     "over_limit": "A promotion signal is evidently above its limit.",
+    "immature": "No outcome of a signal is old enough to count for a promotion.",
     "more_evidence_needed": "A signal is not yet shown to be within its limit.",
     "no_promotion_signals": "The gate has only tripping signals at this stage, so nothing can show the action safe.",
     "not_on_ladder": "The stage is not on the gate's ladder.",
     "top_of_ladder": "There is no higher stage.",
     "shown_safe": "A signal is evidently within its limit.",
+    "approval_required": "The gate file wants a person's approval before the gate opens.",
+    "earlier_epoch_regraded": "A late outcome has turned the verdict on an earlier epoch of the cell.",
+    "dry_run": "The gate, or all that it asks here, is a dry run: it says what it would do, and does nothing.",
 }
 """Every reason code and what it means."""
-
-# What stands most in the way comes first: it is what a summary shows.
-_BLOCK_ORDER: Final = ("over_limit", "below_minimum_exposure", "missing_data", "more_evidence_needed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,14 @@ class SignalEvidence:
         more_needed: More trials until safety is shown at the present rate; 0 where it is shown, None where this rate
             never shows it or nothing is asked.
         weight: A guardrail's share of alpha; None for other roles.
+        mature_failures: Of the failures, those that a promotion may count.
+        mature_trials: Of the trials, those that a promotion may count.
+        by: What one observation is: a single action, or a user's closed window.
+        windows: Closed user-windows; None where it is counted by action.
+        assumes: What the evidence takes for granted; None where nothing is weighed.
+        needs_data: Whether a promotion has to wait while there are no trials.
+        dry_run: Whether it is shown and does nothing.
+        regression: What the detector says after a promotion; None where it does not watch.
     """
 
     signal: str
@@ -89,6 +103,59 @@ class SignalEvidence:
     safe_threshold: float | None = None
     more_needed: int | None = None
     weight: float | None = None
+    mature_failures: int = 0
+    mature_trials: int = 0
+    by: CountBy = "action"
+    windows: int | None = None
+    assumes: str | None = None
+    needs_data: bool = False
+    dry_run: bool = False
+    regression: Regression | None = None
+
+    def document(self) -> dict[str, Any]:
+        """The evidence as a JSON object."""
+        told = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**told, "regression": None if self.regression is None else self.regression.document()}
+
+
+@dataclass(frozen=True, slots=True)
+class Regrade:
+    """A verdict on an epoch that is over, reached because outcomes of it came late.
+
+    Attributes:
+        epoch: The epoch.
+        verdict_id: The new verdict on it.
+        verdict: What it says now.
+    """
+
+    epoch: str
+    verdict_id: str
+    verdict: VerdictName
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """How much was seen of an epoch.
+
+    Attributes:
+        actions: Decisions.
+        days: Days from its first decision to its newest.
+        users: Different users in closed user-windows; None where they were not counted.
+        unnamed: Decisions in closed user-windows that name no user; None likewise.
+        held_s: Seconds from its first decision to the watermark.
+        by_user: Whether any decision names a user, so that users can be counted.
+        as_of: End of the newest closed user-window; None likewise.
+        events_version: Version of the table `events` that the users were counted at; None likewise.
+    """
+
+    actions: int
+    days: float
+    held_s: float
+    users: int | None = None
+    unnamed: int | None = None
+    by_user: bool = False
+    as_of: datetime | None = None
+    events_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +185,13 @@ class Case:
         fault: Why no gate can be named, or which counters contradict each other; None where all is well.
         fault_code: The reason code of `fault`.
         signals: What each signal of the gate says.
-        combined_harm: Whether the weighted guardrails together show harm.
-        log_e_combined: Their combined evidence, a natural logarithm.
-        actions: Decisions in the epoch.
+        log_e_combined: The combined evidence of the weighted guardrails, a natural logarithm; None without any.
+        exposure: How much was seen of the epoch.
         stale_s: Seconds between the cell's newest event and the watermark where that is too long; None otherwise.
         latches: Verdicts that earlier looks at this epoch under this gate file reached.
         evidence: Every number that was counted, by name: what `signals` were read from, and what was not used.
+        regraded: What came of earlier epochs of the cell, of which outcomes came late.
+        is_regrade: Whether this is an epoch that is over.
     """
 
     cell: Cell
@@ -133,12 +201,13 @@ class Case:
     fault: str | None
     fault_code: str
     signals: tuple[SignalEvidence, ...]
-    combined_harm: bool
     log_e_combined: float | None
-    actions: int
+    exposure: Exposure
     stale_s: float | None
     latches: Mapping[VerdictName, Latch]
     evidence: Mapping[str, object]
+    regraded: tuple[Regrade, ...] = ()
+    is_regrade: bool = False
 
     @property
     def evidence_sha256(self) -> str:
@@ -148,12 +217,21 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What follows from a case: the verdict, where the action goes, and why."""
+    """What follows from a case.
+
+    Attributes:
+        verdict: The verdict.
+        to_stage: Where the action goes; None where it stays.
+        reasons: Why, what matters most first.
+        latched_by: The verdict that crossed first, where one did.
+        would: What would follow if dry runs counted; None where there are none.
+    """
 
     verdict: VerdictName
     to_stage: str | None
     reasons: tuple[Reason, ...]
     latched_by: str | None = None
+    would: Finding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +256,12 @@ class Verdict:
 
     @property
     def verdict_id(self) -> str:
-        """Sixteen hexadecimal digits over what the verdict is a function of."""
+        """Sixteen digits over what the verdict is a function of; on an epoch that is over, the first is an `r`."""
         basis = [*self.case.cell, self.case.epoch, self.lake_version, self.gate_sha256, self.watermark.isoformat()]
-        return hashlib.sha256(json.dumps(basis, ensure_ascii=False).encode()).hexdigest()[:16]
+        if self.case.exposure.as_of is not None:
+            basis += [self.case.exposure.events_version, self.case.exposure.as_of.isoformat()]
+        digits = hashlib.sha256(json.dumps(basis, ensure_ascii=False).encode()).hexdigest()[:16]
+        return f"{REGRADE}{digits[1:]}" if self.case.is_regrade else digits
 
     @property
     def outline(self) -> tuple[str, str | None, tuple[str, ...]]:
@@ -189,7 +270,8 @@ class Verdict:
 
     def document(self) -> dict[str, Any]:
         """The verdict as published in the ledger and by every command, of JSON types alone."""
-        minimum = self.case.gate.minimum_exposure.actions if self.case.gate else 0
+        would = self.finding.would
+        gate = self.case.gate
         return {
             **self.case.cell._asdict(),
             "epoch": self.case.epoch,
@@ -199,124 +281,49 @@ class Verdict:
             "to_stage": self.finding.to_stage,
             "summary": explain.summary(self.finding.verdict, self.finding.to_stage, self.finding.reasons),
             "reasons": [reason.model_dump() for reason in self.finding.reasons],
-            "signals": [asdict(evidence) for evidence in self.case.signals],
-            "gate": self.case.gate.name if self.case.gate else None,
+            "signals": [evidence.document() for evidence in self.case.signals],
+            "gate": gate.name if gate else None,
             "gate_sha256": self.gate_sha256,
             "lake_version": self.lake_version,
             "evidence_sha256": self.case.evidence_sha256,
             "watermark": explain.iso(self.watermark),
             "judged_at": explain.iso(self.judged_at),
             "latched_by": self.finding.latched_by,
-            "exposure": {"actions": self.case.actions, "minimum": minimum},
+            "exposure": self._exposure(),
+            "unit": explain.unit(self.case.exposure),
+            "owner": gate.owner if gate else None,
+            "log_e_combined": self.case.log_e_combined,
+            "regraded": [
+                {"epoch": each.epoch, "verdict_id": each.verdict_id, "verdict": each.verdict.value}
+                for each in self.case.regraded
+            ],
+            "is_regrade": self.case.is_regrade,
+            "dry_run": None
+            if would is None
+            else {
+                "verdict": would.verdict.value,
+                "to_stage": would.to_stage,
+                "summary": explain.summary(would.verdict, would.to_stage, would.reasons),
+                "reasons": [reason.model_dump() for reason in would.reasons],
+            },
+        }
+
+    def _exposure(self) -> dict[str, Any]:
+        seen, gate = self.case.exposure, self.case.gate
+        return {
+            "actions": seen.actions,
+            "minimum": gate.minimum_exposure.actions if gate else 0,
+            "days": seen.days,
+            "minimum_days": gate.minimum_exposure.days if gate else 0,
+            "users": seen.users,
+            "minimum_users": gate.minimum_exposure.users if gate else 0,
+            "unnamed": seen.unnamed,
+            "users_as_of": None if seen.as_of is None else explain.iso(seen.as_of),
+            "events_version": seen.events_version,
+            "held_s": seen.held_s,
         }
 
 
 def outline_codes(reasons: Sequence[Reason]) -> tuple[str, ...]:
     """The reason codes with their signals, in a fixed order."""
     return tuple(sorted(f"{reason.code}:{reason.signal or ''}" for reason in reasons))
-
-
-def rollback_stage(stage: str) -> Stage:
-    """Where a rollback sends an action from a stage."""
-    return ROLLBACK_STAGE if Stage(stage).rank > ROLLBACK_STAGE.rank else Stage.OBSERVE_ONLY
-
-
-def decide(case: Case) -> Finding:
-    """Find what follows from a case.
-
-    The order never changes: is the evidence usable, is there harm, has something tripped, is the evidence fresh, has
-    enough been seen, is everything shown safe. Harm comes before staleness because it does not expire: an action that
-    was rolled back goes quiet, and must not look merely undecided for it.
-    """
-    if case.fault is not None or case.gate is None:
-        return Finding(VerdictName.INVALID, None, (Reason(code=case.fault_code, message=case.fault or "no gate"),))
-    if not _deciding(case):
-        message = explain.no_signals(case.gate.name, case.cell.stage)
-        return Finding(VerdictName.INVALID, None, (Reason(code="no_signals", message=message),))
-    latched = case.latches.get(VerdictName.ROLL_BACK)
-    if harm := _harm(case):
-        first = latched.verdict_id if latched else None
-        return Finding(VerdictName.ROLL_BACK, rollback_stage(case.cell.stage), harm, first)
-    if latched is not None:
-        return _stands(latched)
-    if case.stale_s is not None:
-        return Finding(VerdictName.INVALID, None, (Reason(code="stale_evidence", message=explain.stale(case.stale_s)),))
-    return _promotion(case, case.gate)
-
-
-def _deciding(case: Case) -> list[SignalEvidence]:
-    """The signals that something can follow from at this stage."""
-    return [part for part in case.signals if part.state != "not_applicable" and part.role != "watch"]
-
-
-def _stands(latch: Latch, *more: Reason) -> Finding:
-    reason = Reason(code="latched", message=explain.latched(latch.verdict, latch.verdict_id))
-    return Finding(latch.verdict, latch.to_stage, (*more, reason), latch.verdict_id)
-
-
-def _harm(case: Case) -> tuple[Reason, ...]:
-    failing = [evidence for evidence in case.signals if evidence.state == "fail"]
-    reasons = [
-        Reason(code="harm", message=explain.harm(evidence), signal=evidence.signal)
-        for evidence in failing
-        if evidence.role == "guardrail"
-    ]
-    if case.combined_harm and not reasons and case.gate is not None and case.log_e_combined is not None:
-        message = explain.combined_harm(case.signals, case.log_e_combined, case.gate.alpha)
-        reasons.append(Reason(code="combined_harm", message=message))
-    reasons += [
-        Reason(code="trip", message=explain.trip(evidence), signal=evidence.signal)
-        for evidence in failing
-        if evidence.role == "trip"
-    ]
-    return tuple(reasons)
-
-
-def _promotion(case: Case, gate: Gate) -> Finding:
-    stage = case.cell.stage
-    if stage not in gate.ladder:
-        return _hold(Reason(code="not_on_ladder", message=explain.not_on_ladder(stage, gate)))
-    above = gate.above(stage)
-    if above is None:
-        return _hold(Reason(code="top_of_ladder", message=explain.top_of_ladder(stage)))
-    asked = [evidence for evidence in _deciding(case) if evidence.role != "trip"]
-    if not asked:
-        return _hold(Reason(code="no_promotion_signals", message=explain.no_promotion_signals(gate.name)))
-    blocks = [block for evidence in asked if (block := _block(evidence)) is not None]
-    minimum = gate.minimum_exposure.actions
-    if case.actions < minimum:
-        blocks.append((_BLOCK_ORDER.index("below_minimum_exposure"), 0.0, _exposure(case.actions, minimum)))
-    latched = case.latches.get(VerdictName.PROMOTE)
-    stands = latched is not None and latched.to_stage == above
-    if blocks and latched is not None and stands:
-        return _stands(latched)
-    if blocks:
-        return _hold(*(reason for *_, reason in sorted(blocks, key=lambda block: block[:2])))
-    tightest_first = sorted(asked, key=_room_left)
-    safe = tuple(Reason(code="shown_safe", message=explain.safe(part), signal=part.signal) for part in tightest_first)
-    return Finding(VerdictName.PROMOTE, above, safe, latched.verdict_id if latched is not None and stands else None)
-
-
-def _hold(*reasons: Reason) -> Finding:
-    return Finding(VerdictName.HOLD, None, reasons)
-
-
-def _room_left(evidence: SignalEvidence) -> float:
-    """Share of the limit that the upper bound leaves."""
-    return 1.0 - evidence.upper / evidence.limit if evidence.upper is not None and evidence.limit else 1.0
-
-
-def _exposure(actions: int, minimum: int) -> Reason:
-    return Reason(code="below_minimum_exposure", message=explain.exposure(actions, minimum))
-
-
-def _block(evidence: SignalEvidence) -> tuple[int, float, Reason] | None:
-    """Why a signal that must be shown safe is not, and what to sort it by; None where it is."""
-    if evidence.state == "pass":
-        return None
-    code, explained = {
-        "missing": ("missing_data", explain.missing),
-        "fail": ("over_limit", explain.over_limit),
-    }.get(evidence.state, ("more_evidence_needed", explain.undecided))
-    reason = Reason(code=code, message=explained(evidence), signal=evidence.signal)
-    return _BLOCK_ORDER.index(code), -math.inf if evidence.more_needed is None else -evidence.more_needed, reason

@@ -60,7 +60,7 @@ def documents(folded: Folded) -> list[dict[str, Any]]:
 
 
 def frames(folded: Folded) -> list[pl.DataFrame]:
-    parts = [folded.totals, folded.minutes, *folded.histograms.values()]
+    parts = [folded.totals, folded.minutes(), *folded.histograms.values()]
     return [part.sort(part.columns) for part in parts]
 
 

@@ -107,7 +107,7 @@ def test_only_what_changed_is_judged_and_only_news_is_published(lake: Lake, gate
 
 
 def test_increments_give_what_the_whole_gives(lake: Lake, gate_path: Path) -> None:
-    judge = Judge(lake, gate_path)
+    judge = Judge(lake, gate_path, settle_s=0)
     parts = [a_row(minute=minute, **executions(30, minute)) for minute in range(5)]
     for second, part in enumerate(parts):
         lake.append("signals", increments(part))

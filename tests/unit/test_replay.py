@@ -28,6 +28,7 @@ GATES_TEXT = """\
 version: 1
 gates:
   - name: errors
+    ladder: [draft_write, approval_gated]
     signals:
       - {signal: execution_error, role: guardrail, limit: 0.1, weight: 2}
       - {signal: missing_outcome, role: guardrail, limit: 0.2}

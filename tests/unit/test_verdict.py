@@ -11,9 +11,10 @@ from verdict_cases import CELL, NOON, a_row, executions, gate_file, increments, 
 
 from analytics.cells import Folded
 from analytics.verdicts import answer
+from analytics.verdicts.deciding import rollback_stage
 from analytics.verdicts.gates import GateFile
 from analytics.verdicts.judge import judge, recommendation
-from analytics.verdicts.verdict import REASON_CODES, Latch, Verdict, rollback_stage
+from analytics.verdicts.verdict import REASON_CODES, Latch, Verdict
 from producers.wire.codec import of_bytes, to_bytes
 from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
@@ -181,7 +182,8 @@ def test_minimum_exposure_holds_up_a_promotion_and_never_a_rollback() -> None:
     assert codes(verdict_on(gates, a_row(**executions(999)))) == ["below_minimum_exposure"]
     assert verdict_on(gates, a_row(**executions(1_000))).finding.verdict == "PROMOTE"
     assert verdict_on(gates, a_row(**executions(10, 10))).finding.verdict == "ROLL_BACK"
-    assert verdict_on(gates, a_row(**executions(10))).document()["exposure"] == {"actions": 10, "minimum": 1000}
+    shown = verdict_on(gates, a_row(**executions(10))).document()["exposure"]
+    assert (shown["actions"], shown["minimum"]) == (10, 1000)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,204 @@
+"""What single users did: closed user-windows, folded from the events of the lake.
+
+The counters of a cell do not know whose actions they count, so the windows are taken from the events themselves: every
+outcome is given to the decision it is about, and by it to the user that the decision's contract names. A decision that
+names no user is an observation of its own, as if actions were independent; how many those are stands in every verdict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from analytics.cells import EPOCH
+from analytics.evidence.signals import RATES
+from analytics.lake.schemas import EVENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from analytics.cells import EpochKey
+    from analytics.lake.tables import Lake
+
+_EPOCH_START: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+_DECIDED: Final = "stagekeeper.action.decided.v1"
+_COUNTED: Final[dict[str, tuple[str, str, str]]] = {
+    # counter: type of event, path inside its value, what stands there
+    "denied": (_DECIDED, "$.data.decision.result.outcome", "deny"),
+    "constrained": (_DECIDED, "$.data.decision.result.outcome", "constrain"),
+    "queued": (_DECIDED, "$.data.decision.result.outcome", "queue_for_review"),
+    "failed": ("stagekeeper.action.executed.v1", "$.data.status", "failed"),
+    "timed_out": ("stagekeeper.action.executed.v1", "$.data.status", "timed_out"),
+    "undone": ("stagekeeper.action.undone.v1", "$.data.result", "undone"),
+    "undo_failed": ("stagekeeper.action.undone.v1", "$.data.result", "failed"),
+    "not_undoable": ("stagekeeper.action.undone.v1", "$.data.result", "not_undoable"),
+    "incidents": ("stagekeeper.action.impact.v1", "$.data.impact.kind", "incident"),
+    "support": ("stagekeeper.action.impact.v1", "$.data.impact.kind", "support"),
+    "quality_checks": ("stagekeeper.action.impact.v1", "$.data.impact.kind", "quality"),
+    "quality_failures": ("stagekeeper.action.impact.v1", "$.data.impact.passed", "false"),
+    "reviews_approved": ("stagekeeper.review.resolved.v1", "$.data.resolution", "approved"),
+    "reviews_rejected": ("stagekeeper.review.resolved.v1", "$.data.resolution", "rejected"),
+}
+_TYPES: Final[dict[str, str]] = {"decisions": _DECIDED, "executed": "stagekeeper.action.executed.v1"}
+_READ: Final = tuple({*_TYPES.values(), *(kind for kind, _, _ in _COUNTED.values())})
+_ALL: Final = (*_TYPES, *_COUNTED)
+BY_USER: Final[tuple[str, ...]] = tuple(name for name in RATES if name != "missing_outcome")
+"""Rates that can be counted by user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """User-windows of one signal in one epoch: how many had m trials and y failures. Sorted, of equal length.
+
+    Attributes:
+        trials: m, at least 1.
+        failures: y, at most m.
+        count: User-windows with that m and y.
+    """
+
+    trials: tuple[int, ...]
+    failures: tuple[int, ...]
+    count: tuple[int, ...]
+
+    @property
+    def windows(self) -> int:
+        """User-windows in all."""
+        return sum(self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """How far user-windows were folded, and what is in them.
+
+    Attributes:
+        events_version: Version of the table `events`.
+        as_of: End of the newest closed window.
+        window_s: Length of a window, seconds.
+        covered: The epochs that were looked at.
+        people: Different users of each epoch in closed windows.
+        unnamed: Decisions of each epoch in closed windows that name no user.
+        named: Epochs of which any decision names a user, in a closed window or not.
+        rows: One row an epoch, closed window and user: `EPOCH`, `closed_at`, and the counters.
+    """
+
+    events_version: int
+    as_of: datetime
+    window_s: float
+    covered: frozenset[EpochKey]
+    people: Mapping[EpochKey, int]
+    unnamed: Mapping[EpochKey, int]
+    named: frozenset[EpochKey]
+    rows: pl.DataFrame
+
+    def observed(self, signal: str, *, maturity_s: float = 0.0) -> dict[EpochKey, Observed]:
+        """The table (m, y) of a signal in every epoch.
+
+        Args:
+            signal: One of `BY_USER`.
+            maturity_s: Count only windows that have been closed for this long.
+        """
+        rate = RATES[signal]
+        tabled = (
+            self.rows.lazy()
+            .filter(pl.col("closed_at") + timedelta(seconds=maturity_s) <= self.as_of)
+            .select(
+                *EPOCH,
+                pl.sum_horizontal(rate.trials).alias("m"),
+                pl.sum_horizontal(rate.failures).alias("y"),
+                "count",
+            )
+            .filter(pl.col("m") > 0)
+            .with_columns(pl.min_horizontal("m", "y").alias("y"))
+            .group_by(*EPOCH, "m", "y")
+            .agg(pl.col("count").sum())
+            .sort("m", "y")
+            .group_by(EPOCH, maintain_order=True)
+            .agg("m", "y", "count")
+            .collect()
+        )
+        return {
+            row[: len(EPOCH)]: Observed(tuple(row[-3]), tuple(row[-2]), tuple(row[-1])) for row in tabled.iter_rows()
+        }
+
+
+def closed_through(watermark: datetime, window_s: float) -> datetime:
+    """The end of the newest window that is closed."""
+    whole = (watermark - _EPOCH_START) // timedelta(seconds=window_s)
+    return _EPOCH_START + whole * timedelta(seconds=window_s)
+
+
+def fold_users(
+    lake: Lake,
+    *,
+    as_of: datetime,
+    window_s: float,
+    version: int | None = None,
+    epochs: pl.DataFrame,
+) -> Users:
+    """Fold the closed user-windows.
+
+    Args:
+        lake: The lake.
+        as_of: End of the newest closed window; see `closed_through`.
+        window_s: Length of a window, seconds; windows are counted from 1970 on.
+        version: Version of the table `events`; the newest unless given.
+        epochs: A frame with the columns of `EPOCH`; only these are folded.
+
+    Raises:
+        LakeError: The lake cannot be read, or has no such version.
+    """
+    known = lake.version(EVENTS) if version is None else version
+    events = lake.scan(EVENTS, version=known).filter(pl.col("decided_at").is_not_null() & pl.col("type").is_in(_READ))
+    wanted = epochs.select(EPOCH).unique()
+    events = events.join(wanted.lazy(), on=EPOCH, how="semi")
+    text = pl.col("value").cast(pl.String)
+    read = events.select(
+        *EPOCH,
+        "subject",
+        "decided_at",
+        pl.when(pl.col("type") == _DECIDED).then(text.str.json_path_match("$.data.contract.actor.user")).alias("user"),
+        *((pl.col("type") == kind).cast(pl.Int64).alias(name) for name, kind in _TYPES.items()),
+        *(
+            ((pl.col("type") == kind) & (text.str.json_path_match(path) == value))
+            .fill_null(value=False)
+            .cast(pl.Int64)
+            .alias(name)
+            for name, (kind, path, value) in _COUNTED.items()
+        ),
+    )
+    by_decision = read.group_by(*EPOCH, "subject").agg(
+        pl.col("user").drop_nulls().first(), pl.col("decided_at").first(), pl.col(_ALL).sum()
+    )
+    every_us = round(window_s * 1_000_000)
+    closed = ((pl.col("decided_at").dt.epoch("us") // every_us + 1) * every_us).cast(pl.Datetime("us", "UTC"))
+    # A decision without a user must not share a window with another: its own id stands for the user.
+    who = pl.when(pl.col("user").is_null()).then(pl.concat_str(pl.lit("\0"), "subject")).otherwise("user")
+    every_user = (
+        by_decision.with_columns(closed.alias("closed_at"), who.alias("who"))
+        .group_by(*EPOCH, "closed_at", "who")
+        .agg(pl.col(_ALL).sum(), pl.col("user").is_null().any().alias("unnamed"))
+        .collect()
+    )
+    by_user = every_user.filter(pl.col("closed_at") <= as_of)
+    people = by_user.filter(~pl.col("unnamed")).group_by(EPOCH).agg(pl.col("who").n_unique())
+    unnamed = by_user.filter("unnamed").group_by(EPOCH).agg(pl.col("decisions").sum())
+    # Who it was is of no further use: only how many windows were alike is kept.
+    rows = by_user.group_by(*EPOCH, "closed_at", *_ALL).agg(pl.len().cast(pl.Int64).alias("count"))
+    return Users(
+        known,
+        as_of,
+        window_s,
+        frozenset(wanted.iter_rows()),
+        _by_epoch(people),
+        _by_epoch(unnamed),
+        frozenset(every_user.filter(~pl.col("unnamed")).select(EPOCH).unique().iter_rows()),
+        rows,
+    )
+
+
+def _by_epoch(counted: pl.DataFrame) -> dict[EpochKey, int]:
+    return {row[: len(EPOCH)]: int(row[-1]) for row in counted.iter_rows()}

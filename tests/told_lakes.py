@@ -1,0 +1,74 @@
+"""Lakes that are told what agents did, decision by decision: events through the real fold, users and all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from fakes import FakeClock, FakeEmitter, a_contract, a_decision, a_recorder
+
+from analytics.lake.tables import Lake
+from producers.wire.events import ExecutionStatus, Incident, UndoResult
+from producers.wire.stage import Stage
+from stagekeeper.inprocess import InProcessPlane
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from producers.wire.receipt import Receipt
+
+NOON = datetime(2026, 3, 14, 12, 0, tzinfo=UTC)
+
+
+@dataclass
+class Told:
+    """A lake, and what happened so far.
+
+    Attributes:
+        lake: The lake.
+        plane: What stores events in it.
+    """
+
+    lake: Lake
+    plane: InProcessPlane
+    emitter: FakeEmitter = field(default_factory=FakeEmitter)
+
+    def __post_init__(self) -> None:
+        self.recorder = a_recorder(self.emitter, clock=FakeClock(NOON))
+
+    @classmethod
+    def at(cls, folder: Path) -> Told:
+        lake = Lake.open(str(folder / "lake"))
+        return cls(lake, InProcessPlane(lake, now=lambda: NOON + timedelta(days=9)))
+
+    def act(
+        self,
+        minute: float,
+        user: str | None,
+        *,
+        failed: bool = False,
+        model: str = "m-1",
+        stage: Stage = Stage.DRAFT_WRITE,
+    ) -> Receipt:
+        """One allowed and executed action."""
+        at = NOON + timedelta(minutes=minute)
+        contract = a_contract()
+        contract = contract.model_copy(
+            update={"actor": contract.actor.model_copy(update={"user": user, "model": model})}
+        )
+        receipt = self.recorder.decided(contract, a_decision(), stage=stage, decided_at=at)
+        status = ExecutionStatus.FAILED if failed else ExecutionStatus.SUCCEEDED
+        self.recorder.executed(receipt, status, at=at + timedelta(seconds=1))
+        return receipt
+
+    def undo(self, receipt: Receipt, minute: float) -> None:
+        self.recorder.undone(receipt, UndoResult.UNDONE, at=NOON + timedelta(minutes=minute))
+
+    def severe_incident(self, receipt: Receipt, minute: float) -> None:
+        self.recorder.impact(receipt, Incident(severity=1), at=NOON + timedelta(minutes=minute))
+
+    def store(self) -> None:
+        """Everything that was told since the last time reaches the lake."""
+        self.plane.store(self.emitter.events)
+        self.emitter.events.clear()
