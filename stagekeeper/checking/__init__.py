@@ -1,0 +1,1 @@
+"""The ten points that must hold before an action reaches production."""

@@ -1,0 +1,67 @@
+"""`stagekeeper checklist`: ten points that must hold before an action reaches production."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from analytics.lake.tables import Lake
+from stagekeeper.checking.configuration import authorization_point, flag_points
+from stagekeeper.checking.events import event_points, flow_point, recent
+from stagekeeper.checking.point import State
+from stagekeeper.commands.durations import Duration
+from stagekeeper.settings import Settings
+
+if TYPE_CHECKING:
+    from stagekeeper.checking.point import Point
+
+_SETTLED = timedelta(minutes=5)
+"""A permitted action has its result by then."""
+
+FAILED, UNKNOWN = 1, 3
+"""Exit codes: some point fails; none fails, and some are unknown."""
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--since", type=Duration(), default="24h", show_default=True, help="How far back to look at events.")
+@click.option("--workflow", help="Look at the events of this workflow only.")
+@click.option("--tool", help="Look at the events of this tool only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(since: timedelta, workflow: str | None, tool: str | None, *, as_json: bool) -> None:
+    """Check the ten points against the configured files and the recent events in the lake.
+
+    Exit code 0: all points pass. 1: at least one fails. 3: none fails, and at least one is unknown.
+
+    \b
+    Examples:
+      stagekeeper checklist
+      stagekeeper checklist --workflow refunds --tool issue_refund --since 7d --json
+    """
+    now = datetime.now(UTC)
+    points = check(Settings.load(), now=now, since=since, workflow=workflow, tool=tool)
+    if as_json:
+        click.echo(json.dumps([point._asdict() for point in points]))
+    else:
+        for point in points:
+            click.echo(f"{point.number:>2} {point.state.value:<8}{point.title}: {point.evidence}")
+    states = {point.state for point in points}
+    sys.exit(FAILED if State.FAIL in states else UNKNOWN if State.UNKNOWN in states else 0)
+
+
+def check(
+    settings: Settings, *, now: datetime, since: timedelta, workflow: str | None = None, tool: str | None = None
+) -> list[Point]:
+    """All ten points, in order."""
+    lake = Lake.existing(settings.lake)
+    known = None if lake is None else recent(lake, since=now - since, workflow=workflow, tool=tool)
+    points = [
+        *flag_points(settings.flags, today=now.date()),
+        authorization_point(settings.authorization, known.environments if known is not None else ()),
+        *event_points(known, now=now, settled_after=_SETTLED),
+        flow_point(known, now=now, freshness=timedelta(seconds=settings.freshness_s), gates=settings.gates),
+    ]
+    return sorted(points)

@@ -1,0 +1,151 @@
+"""`stagekeeper flags`: what the flags say, and single actions switched off and on, on record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from producers.boundary.authorization import FileAuthorizer
+from producers.boundary.decide import ruleset_of
+from producers.boundary.flags import DENYLIST, FLAGS
+from producers.boundary.switches import Switch, read_flags, switch_off, switch_on, switches
+from producers.wire.events import PolicyChangedData
+from stagekeeper.routing import recording
+from stagekeeper.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_FILE = click.option(
+    "--flags",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The flag file; the configured one by default.",
+)
+
+
+def _switching(function: Callable[..., None]) -> Callable[..., None]:
+    """The options that both switches have."""
+    for option in (
+        _FILE,
+        click.option("--because", "reason", required=True, help="Why; it stays on record."),
+        click.option("--as", "who", required=True, help="Who switches, for example an e-mail address."),
+        click.option("--account", help="Only for this account."),
+        click.option("--workflow", help="Only in this workflow."),
+        click.option("--tool", help="The tool; left out, every tool of the workflow or account."),
+    ):
+        function = option(function)
+    return function
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    """See the flags, and switch single actions off and on.
+
+    A switch is an entry in the flag file (flagd JSON) that a router with this file obeys within a second. It touches
+    nothing else, and is recorded as an event with who and why.
+
+    \b
+    Examples:
+      stagekeeper flags show
+      stagekeeper flags disable --tool issue_refund --as ada@example.org --because "refunds go out twice"
+      stagekeeper flags disable --tool issue_refund --account acct-9 --as ada@example.org --because "customer asked"
+      stagekeeper flags enable --tool issue_refund --as ada@example.org --because "mended in 4.2"
+    """
+
+
+@command.command()
+@_FILE
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(file: Path | None, *, as_json: bool) -> None:
+    """Print the flags, and what is switched off."""
+    path = file if file is not None else Settings.load().flags
+    document = read_flags(path)
+    stated: dict[str, Any] = document["flags"]
+    off = switches(document) if DENYLIST.key in stated else []
+    if as_json:
+        answer = {
+            "file": str(path),
+            "flags": {key: _facts(flag) for key, flag in stated.items()},
+            "missing": [flag.key for flag in FLAGS if flag.key not in stated],
+            "switched_off": [switch._asdict() for switch in off],
+        }
+        click.echo(json.dumps(answer))
+        return
+    for key, flag in stated.items():
+        facts = _facts(flag)
+        targeted = ", targeted" if facts["targeted"] else ""
+        owner = facts["owner"] or "nobody"
+        click.echo(f"{key:<36}{facts['state']}, default {json.dumps(facts['default'])}{targeted}; owner {owner}")
+    for flag in FLAGS:
+        if flag.key not in stated:
+            click.echo(f"{flag.key:<36}missing: {json.dumps(flag.safe)} applies")
+    for switch in off:
+        click.echo(f"switched off: {switch}")
+
+
+@command.command()
+@_switching
+def disable(file: Path | None, who: str, reason: str, **values: str | None) -> None:
+    """Switch an action off."""
+    settings = Settings.load()
+    path, switch = file if file is not None else settings.flags, Switch(**values)
+    changed = switch_off(path, switch)
+    if not changed.happened:
+        click.echo(f"{switch} is switched off already.")
+        return
+    click.echo(f"{switch} is switched off.")
+    # After the fact: nothing may hold up an emergency stop.
+    _record(settings, switch, changed.after, who, reason, denied=True)
+
+
+@command.command()
+@_switching
+def enable(file: Path | None, who: str, reason: str, **values: str | None) -> None:
+    """Switch an action on again."""
+    settings = Settings.load()
+    path, switch = file if file is not None else settings.flags, Switch(**values)
+    changed = switch_on(
+        path, switch, announce=lambda sha256: _record(settings, switch, sha256, who, reason, denied=False)
+    )
+    click.echo(f"{switch} is switched on." if changed.happened else f"{switch} is not switched off.")
+
+
+def _record(settings: Settings, switch: Switch, sha256: str, who: str, reason: str, *, denied: bool) -> None:
+    words = ("clear", f"denied for {switch}")
+    before, after = words if denied else words[::-1]
+    change = PolicyChangedData(
+        flag_key=DENYLIST.key,
+        changed_by=who,
+        reason=reason,
+        before=before,
+        after=after,
+        workflow=switch.workflow,
+        tool=switch.tool,
+        ruleset_sha256=_ruleset(settings, sha256),
+    )
+    with recording(settings, "/stagekeeper/flags") as (recorder, left):
+        recorder.policy_changed(change, durable=True)
+    if sum(left):
+        click.echo(f"{sum(left)} record(s) wait in {settings.outbox} until the broker can be reached.", err=True)
+
+
+def _ruleset(settings: Settings, sha256: str) -> str:
+    """The ruleset hash that decisions carry from now on, where the authorization file is known here."""
+    if not settings.authorization.is_file():
+        return sha256
+    return ruleset_of(FileAuthorizer.load(settings.authorization).sha256, sha256)
+
+
+def _facts(flag: dict[str, Any]) -> dict[str, Any]:
+    metadata = flag.get("metadata", {})
+    default = flag.get("defaultVariant")
+    return {
+        "state": flag.get("state"),
+        "default": flag.get("variants", {}).get(default),
+        "targeted": bool(flag.get("targeting")),
+        **{name: metadata.get(name) for name in ("owner", "kind", "review_date", "cleanup_condition")},
+    }

@@ -1,0 +1,84 @@
+"""`stagekeeper impact`: what an action led to, reported by whoever knows its decision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from producers.errors import UsageError
+from producers.wire.events import Incident, Quality, Support
+from producers.wire.receipt import Receipt
+from stagekeeper.receipts import find_receipt
+from stagekeeper.routing import recording
+from stagekeeper.settings import Settings
+
+if TYPE_CHECKING:
+    from producers.wire.events import Impact
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--decision", "decision_id", help="Id of the decision; its receipt is looked up.")
+@click.option("--receipt", "token", help="The receipt, for whoever has it.")
+@click.option("--incident", "severity", type=click.IntRange(1, 5), help="An incident of this severity; 1 is the worst.")
+@click.option("--support", is_flag=True, help="A support signal: a ticket, a complaint, a call back.")
+@click.option("--quality", type=click.Choice(["passed", "failed"]), help="A quality evaluation.")
+@click.option("--reference", help="Reference of the incident or ticket.")
+@click.option("--score", type=click.FloatRange(0, 1), help="Score of the evaluation.")
+@click.option("--evaluator", help="Who evaluated.")
+def command(  # noqa: PLR0917 - click passes them by name
+    decision_id: str | None,
+    token: str | None,
+    severity: int | None,
+    support: bool,  # noqa: FBT001 - click passes it by name
+    quality: str | None,
+    reference: str | None,
+    score: float | None,
+    evaluator: str | None,
+) -> None:
+    """Report what an action led to: an incident, a support signal or a quality evaluation.
+
+    The receipt of a decision is looked up by its id at this machine's review desk and outbox, then in the lake. The
+    report goes to disk first, and counts for the stage at which the action was decided.
+
+    \b
+    Examples:
+      stagekeeper impact --decision 5f0c0d6e-2f5a-4b8e-8c77-3a1f9f1f4b11 --incident 2 --reference INC-42
+      stagekeeper impact --decision 5f0c0d6e-2f5a-4b8e-8c77-3a1f9f1f4b11 --support --reference T-981
+      stagekeeper impact --receipt sk1.WyJk... --quality failed --score 0.2 --evaluator nightly-eval
+    """
+    if (decision_id is None) is (token is None):
+        raise UsageError("say which decision, by --decision or by --receipt")
+    impact = _impact(severity, support=support, quality=quality, reference=reference, score=score, evaluator=evaluator)
+    settings = Settings.load()
+    if token is not None:
+        receipt = Receipt.of_token(token, settings.signing_key)
+    else:
+        receipt = find_receipt(decision_id or "", settings)
+    with recording(settings, "/stagekeeper/impact") as (recorder, left):
+        recorder.impact(receipt, impact, durable=True)
+    cell = f"{receipt.workflow} · {receipt.tool} at {receipt.stage.value}"
+    click.echo(f"Reported for decision {receipt.decision_id}: {cell}, decided {receipt.decided_at.isoformat()}.")
+    if sum(left):
+        click.echo(f"{sum(left)} record(s) wait in {settings.outbox} until the broker can be reached.", err=True)
+
+
+def _impact(
+    severity: int | None,
+    *,
+    support: bool,
+    quality: str | None,
+    reference: str | None,
+    score: float | None,
+    evaluator: str | None,
+) -> Impact:
+    stated: list[Impact] = []
+    if severity is not None:
+        stated.append(Incident(severity=severity, reference=reference))
+    if support:
+        stated.append(Support(reference=reference))
+    if quality is not None:
+        stated.append(Quality(passed=quality == "passed", score=score, evaluator=evaluator))
+    if len(stated) != 1:
+        raise UsageError("say what happened: exactly one of --incident, --support, --quality")
+    return stated[0]

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from boundary_cases import contract
+from click.testing import CliRunner
+from documents import ROOT
+
+from producers.boundary.flags import DENYLIST, MODE, context_of
+from producers.boundary.policy import Policy
+from producers.boundary.switches import FlagFileError, Switch, read_flags, switch_off, switch_on, switches
+from producers.delivery.outbox import Outbox, OutboxError
+from producers.errors import UsageError
+from producers.wire.codec import of_bytes
+from producers.wire.events import PolicyChanged
+from stagekeeper.commands import cli
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WHO = ("--as", "ada", "--because", "refunds go out twice")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copy(ROOT / "examples" / "flags.json", tmp_path / "flags.json")
+    monkeypatch.setenv("STAGEKEEPER_HOME", str(tmp_path))
+    monkeypatch.setenv("STAGEKEEPER_FLAG_FILE", str(tmp_path / "flags.json"))
+    monkeypatch.setenv("STAGEKEEPER_AUTHORIZATION_FILE", str(ROOT / "examples" / "authorization.yaml"))
+    monkeypatch.delenv("STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    return tmp_path
+
+
+def run(*words: str) -> Any:
+    return CliRunner().invoke(cli, ["flags", *words])
+
+
+def denied(home: Path, **asked: Any) -> bool:
+    held = Policy.from_file(home / "flags.json")
+    try:
+        return held.evaluate(DENYLIST, context_of(contract(**asked)))[0] is True
+    finally:
+        held.close()
+
+
+def changes(home: Path) -> list[PolicyChanged]:
+    with Outbox(home / "outbox.db") as outbox:
+        events = [of_bytes(record.value) for record in outbox.after(0, 100)]
+    assert all(isinstance(event, PolicyChanged) for event in events)
+    return events  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("words", "off", "still_on"),
+    [
+        (["--tool", "refund"], [{"tool": "refund"}, {"tool": "refund", "account": "a"}], [{"tool": "other"}]),
+        (["--workflow", "support"], [{"tool": "refund"}], []),
+        (["--account", "a"], [{"account": "a"}], [{"account": "b"}, {}]),
+        (
+            ["--tool", "refund", "--account", "a"],
+            [{"tool": "refund", "account": "a"}],
+            [{"tool": "refund"}, {"account": "a"}],
+        ),
+        (["--tool", "refund", "--workflow", "elsewhere"], [], [{"tool": "refund"}]),
+    ],
+)
+def test_exactly_what_is_named_is_switched_off_and_on_again(
+    home: Path, words: list[str], off: list[Any], still_on: list[Any]
+) -> None:
+    assert run("disable", *words, *WHO).exit_code == 0
+    assert [denied(home, **asked) for asked in off] == [True] * len(off)
+    assert [denied(home, **asked) for asked in still_on] == [False] * len(still_on)
+    assert run("enable", *words, *WHO).exit_code == 0
+    assert [denied(home, **asked) for asked in off] == [False] * len(off)
+    assert read_flags(home / "flags.json") == read_flags(ROOT / "examples" / "flags.json"), "nothing else was touched"
+
+
+def test_each_switch_is_on_record_with_who_why_and_the_rules_that_follow(home: Path) -> None:
+    run("disable", "--tool", "issue_refund", "--account", "acct-9", *WHO)
+    run("enable", "--tool", "issue_refund", "--account", "acct-9", "--as", "bob", "--because", "mended")
+    first, second = (event.data for event in changes(home))
+    assert (first.flag_key, first.changed_by, first.reason) == (DENYLIST.key, "ada", "refunds go out twice")
+    assert (first.tool, first.before, first.after) == (
+        "issue_refund",
+        "clear",
+        "denied for tool issue_refund, account acct-9",
+    )
+    assert (second.changed_by, second.reason, second.after) == ("bob", "mended", "clear")
+    assert first.ruleset_sha256 != second.ruleset_sha256
+
+
+def test_switching_twice_changes_and_records_nothing_more(home: Path) -> None:
+    run("disable", "--tool", "t", *WHO)
+    assert "already" in run("disable", "--tool", "t", *WHO).output
+    run("enable", "--tool", "t", *WHO)
+    assert "is not switched off" in run("enable", "--tool", "t", *WHO).output
+    assert len(changes(home)) == 2
+
+
+def test_targeting_that_was_there_before_is_obeyed_after_the_switches(home: Path) -> None:
+    path = home / "flags.json"
+    document = read_flags(path)
+    document["flags"][DENYLIST.key]["targeting"] = {"if": [{"==": [{"var": "user"}, "eve"]}, "denied", "clear"]}
+    path.write_text(json.dumps(document))
+    before = read_flags(path)
+    switch_off(path, Switch(tool="a"))
+    switch_off(path, Switch(tool="b"))
+    assert switches(read_flags(path)) == [Switch(tool="a"), Switch(tool="b")]
+    held = Policy.from_file(path)
+    try:
+        assert held.evaluate(DENYLIST, ("eve", (("tool", "c"), ("user", "eve"))))[0] is True
+        assert held.evaluate(DENYLIST, ("ada", (("tool", "c"), ("user", "ada"))))[0] is False
+        assert held.evaluate(DENYLIST, ("ada", (("tool", "b"), ("user", "ada"))))[0] is True
+    finally:
+        held.close()
+    switch_on(path, Switch(tool="a"))
+    switch_on(path, Switch(tool="b"))
+    assert read_flags(path) == before
+
+
+def test_nothing_is_released_off_the_record(home: Path) -> None:
+    path = home / "flags.json"
+    switch_off(path, Switch(tool="t"))
+    before = path.read_bytes()
+
+    def full(_sha256: str) -> None:
+        raise OutboxError("the disk is full")
+
+    with pytest.raises(OutboxError):
+        switch_on(path, Switch(tool="t"), announce=full)
+    assert path.read_bytes() == before
+
+
+def test_operators_at_the_same_time_lose_none_of_each_others_switches(home: Path) -> None:
+    path = home / "flags.json"
+    threads = [threading.Thread(target=switch_off, args=(path, Switch(tool=f"t-{n}"))) for n in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {switch.tool for switch in switches(read_flags(path))} == {f"t-{n}" for n in range(12)}
+    assert [each.name for each in home.iterdir()] == ["flags.json"], "no draft is left behind"
+
+
+def test_the_flags_are_shown_with_owners_and_switches(home: Path) -> None:
+    run("disable", "--tool", "t", *WHO)
+    said = run("show").output
+    assert (
+        'agent-action-mode                   ENABLED, default "search_only", targeted; owner support-platform' in said
+    )
+    assert "switched off: tool t" in said
+    answer = json.loads(run("show", "--json").output)
+    assert answer["switched_off"] == [{"tool": "t", "workflow": None, "account": None}]
+    assert answer["missing"] == []
+
+
+def test_a_missing_flag_is_shown_with_the_value_that_applies(home: Path) -> None:
+    path = home / "flags.json"
+    document = read_flags(path)
+    del document["flags"][MODE.key]
+    path.write_text(json.dumps(document))
+    assert 'agent-action-mode                   missing: "search_only" applies' in run("show").output
+    assert json.loads(run("show", "--json").output)["missing"] == [MODE.key]
+
+
+@pytest.mark.parametrize("missing", ["--as", "--because"])
+def test_who_and_why_are_required(home: Path, missing: str) -> None:
+    words = {"--as": "ada", "--because": "x"}
+    del words[missing]
+    said = run("disable", "--tool", "t", *(part for pair in words.items() for part in pair))
+    assert said.exit_code == 2
+    assert not denied(home, tool="t")
+
+
+def test_a_switch_for_everything_is_refused(home: Path) -> None:
+    assert isinstance(run("disable", *WHO).exception, UsageError)
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        (None, "has no flag"),
+        ({"state": "DISABLED", "variants": {"d": True, "c": False}}, "is disabled"),
+        ({"state": "ENABLED", "variants": {"c": False}, "defaultVariant": "c"}, "no variant whose value is true"),
+    ],
+)
+def test_a_file_in_which_nothing_can_be_switched_is_named(home: Path, flag: Any, said: str) -> None:
+    path = home / "flags.json"
+    document = read_flags(path)
+    document["flags"].pop(DENYLIST.key)
+    if flag is not None:
+        document["flags"][DENYLIST.key] = flag
+    path.write_text(json.dumps(document))
+    before = path.read_bytes()
+    with pytest.raises(FlagFileError, match=said):
+        switch_off(path, Switch(tool="t"))
+    assert path.read_bytes() == before
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FlagFileError, match="STAGEKEEPER_FLAG_FILE"):
+        switch_off(tmp_path / "none.json", Switch(tool="t"))
