@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from analytics.verdicts import explain
 from analytics.verdicts.gates import GateTieError
 from analytics.verdicts.ledger import latest_verdicts
+from analytics.verdicts.rulings import NothingToRuleError, Ruling, RulingKind, binding, give, in_force
 from producers.errors import StagekeeperError
 from producers.wire.contract import RiskClass
 from producers.wire.events import Reason, VerdictName
@@ -35,6 +36,9 @@ REASON_CODES: Final[dict[str, str]] = {
     "other_gate_file": "The verdict was reached under another gate file than the one configured now.",
     "nothing_below": "The stage is the foot of the ladder, so no evidence leads to it.",
     "other_destination": "The verdict promotes, but to another stage.",
+    "overridden": "A person has set a verdict aside, until the override expires.",
+    "approved": "A person has approved the promotion, until the approval expires.",
+    "approval_needed": "The evidence suffices, and the gate file wants a person's approval.",
     "error": "The answer could not be found; the message names the error.",
 }
 """Reason codes that only the gate's answer has, beside those of the verdict itself."""
@@ -53,6 +57,7 @@ class GateAnswer:
         age_s: Seconds since the evidence behind the verdict was complete.
         from_stage: The stage whose evidence decided.
         to_stage: The stage that was asked for.
+        rulings: What people ruled about it, where that counted.
     """
 
     answer: VerdictName
@@ -63,6 +68,7 @@ class GateAnswer:
     lake_version: int | None = None
     age_s: float | None = None
     from_stage: str | None = None
+    rulings: tuple[Ruling, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -81,6 +87,7 @@ class GateAnswer:
             "age_s": self.age_s,
             "from_stage": self.from_stage,
             "to_stage": self.to_stage,
+            "rulings": [ruling.document() for ruling in self.rulings],
         }
 
 
@@ -104,7 +111,8 @@ def gate_check(
     """Ask the ledger whether an action may move to a stage.
 
     The cells at the stage directly below must all promote to exactly this stage; a cell already at this stage shuts the
-    gate when it rolled back or cannot be judged. The worst cell answers: ROLL_BACK, then INVALID, then HOLD.
+    gate when it rolled back or cannot be judged. The worst cell answers: ROLL_BACK, then INVALID, then HOLD. An
+    override that is in force sets the verdicts aside that it is about; where the gate asks for it, approval comes last.
 
     Args:
         lake: The lake; None where there is none.
@@ -120,16 +128,12 @@ def gate_check(
     Raises:
         LakeError: The ledger cannot be read.
     """
+    action, asked = (environment, workflow, tool), _Asked(to_stage, gates.sha256, now, freshness_s)
     try:
-        return _worst(
-            _answers(
-                lake,
-                gates,
-                (environment, workflow, tool),
-                cohort=cohort,
-                asked=_Asked(to_stage, gates.sha256, now, freshness_s),
-            )
-        )
+        spoken = _spoken(lake, gates, action, cohort=cohort, asked=asked)
+        rulings = [] if lake is None else in_force(lake, action, to_stage=to_stage, now=now)
+        answer = _worst([_set_aside(each, rulings) for each in spoken.answers])
+        return _approved(answer, spoken, rulings)
     except _ShutError as shut:
         return refusal(shut.code, str(shut), to_stage, gate_sha256=gates.sha256)
 
@@ -142,6 +146,65 @@ class _ShutError(StagekeeperError):
         self.code = code
 
 
+def rule(
+    lake: Lake | None,
+    gates: GateFile,
+    kind: RulingKind,
+    *,
+    environment: str,
+    workflow: str,
+    tool: str,
+    to_stage: str,
+    actor: str,
+    reason: str,
+    now: datetime,
+    expires_at: datetime,
+    cohort: str | None = None,
+) -> Ruling:
+    """Record a person's ruling on a move: an approval of what promotes, an override of what holds or rolls back.
+
+    It holds for the verdicts as they stand now: for their words, epochs and gate file. What nobody could judge
+    (INVALID) cannot be set aside.
+
+    Raises:
+        NothingToRuleError: There is no such verdict in the way of this move.
+        UnusableRulingError: It has no actor, no reason, or no future.
+        LakeError: The ledger cannot be read or written.
+    """
+    asked = _Asked(to_stage, gates.sha256, now, freshness_s=float("inf"))
+    wanted = {"PROMOTE"} if kind is RulingKind.APPROVAL else {"HOLD", "ROLL_BACK"}
+    try:
+        spoken = _spoken(lake, gates, (environment, workflow, tool), cohort=cohort, asked=asked)
+    except _ShutError as shut:
+        raise NothingToRuleError(f"there is nothing to rule on: {shut}") from shut
+    about = [verdict for verdict, _ in spoken.answers if verdict["verdict"] in wanted]
+    if lake is None or not about:
+        words = ", ".join(sorted({verdict["verdict"] for verdict, _ in spoken.answers}))
+        raise NothingToRuleError(
+            f"an {kind} is about {' or '.join(sorted(wanted))}; the verdicts on this move say {words}"
+        )
+    return give(
+        lake,
+        kind,
+        about,
+        to_stage=to_stage,
+        cohort=cohort,
+        actor=actor,
+        reason=reason,
+        now=now,
+        expires_at=expires_at,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Spoken:
+    """The cells that have a say, each with its verdict and its answer."""
+
+    gate: Gate
+    answers: list[tuple[dict[str, Any], GateAnswer]]
+    leading: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Asked:
     to_stage: str
@@ -150,10 +213,10 @@ class _Asked:
     freshness_s: float
 
 
-def _answers(
+def _spoken(
     lake: Lake | None, gates: GateFile, action: tuple[str, str, str], *, cohort: str | None, asked: _Asked
-) -> list[GateAnswer]:
-    """What each cell that has a say says; at least one does."""
+) -> _Spoken:
+    """What each cell that has a say says; at least one does, and those directly below come first."""
     if lake is None:
         raise _ShutError("no_lake", "there is no lake yet; start the worker, or name another lake")
     verdicts = [
@@ -174,7 +237,42 @@ def _answers(
     if not leading:
         raise _ShutError("no_verdict", _no_verdict(action, below, cohort, verdicts))
     there = [verdict for verdict in verdicts if verdict["stage"] == asked.to_stage and _is_against(verdict)]
-    return [_answer(verdict, gate, asked) for verdict in leading] + [_said(verdict, asked) for verdict in there]
+    answers = [(verdict, _answer(verdict, gate, asked)) for verdict in leading]
+    answers += [(verdict, _said(verdict, asked)) for verdict in there]
+    return _Spoken(gate, answers, len(leading))
+
+
+def _set_aside(spoken: tuple[dict[str, Any], GateAnswer], rulings: Sequence[Ruling]) -> GateAnswer:
+    """An answer, opened by an override that is about its verdict."""
+    verdict, said = spoken
+    if said.answer not in {VerdictName.HOLD, VerdictName.ROLL_BACK}:
+        return said
+    for ruling in rulings:
+        if ruling.kind is RulingKind.OVERRIDE and binding(verdict) in ruling.about:
+            reason = Reason(code="overridden", message=explain.ruled(ruling))
+            reasons = (reason, *said.reasons)
+            return replace(said, answer=VerdictName.PROMOTE, reasons=reasons, rulings=(ruling,))
+    return said
+
+
+def _approved(answer: GateAnswer, spoken: _Spoken, rulings: Sequence[Ruling]) -> GateAnswer:
+    """An answer that promotes, held until every promotion below is approved, where the gate asks for that."""
+    if answer.answer is not VerdictName.PROMOTE or spoken.gate.approval != "required":
+        return answer
+    approvals = [ruling for ruling in rulings if ruling.kind is RulingKind.APPROVAL]
+    used = []
+    for verdict, _ in spoken.answers[: spoken.leading]:
+        # What an override has opened, a person has looked at already.
+        if verdict["verdict"] != "PROMOTE":
+            continue
+        found = next((ruling for ruling in approvals if binding(verdict) in ruling.about), None)
+        if found is None:
+            message = explain.approval_required(spoken.gate)
+            held = Reason(code="approval_needed", message=message)
+            return replace(answer, answer=VerdictName.HOLD, reasons=(held, *answer.reasons))
+        used.append(found)
+    told = tuple(Reason(code="approved", message=explain.ruled(ruling)) for ruling in dict.fromkeys(used))
+    return replace(answer, reasons=(*told, *answer.reasons), rulings=(*answer.rulings, *dict.fromkeys(used)))
 
 
 def _answer(verdict: dict[str, Any], gate: Gate, asked: _Asked) -> GateAnswer:
@@ -227,7 +325,14 @@ def _is_against(verdict: dict[str, Any]) -> bool:
 
 def _worst(answers: Sequence[GateAnswer]) -> GateAnswer:
     severity = (VerdictName.PROMOTE, VerdictName.HOLD, VerdictName.INVALID, VerdictName.ROLL_BACK)
-    return max(answers, key=lambda answer: severity.index(answer.answer))
+    found = max(answers, key=lambda answer: severity.index(answer.answer))
+    # What people ruled is shown whoever answers.
+    rulings = dict.fromkeys(ruling for answer in answers for ruling in answer.rulings)
+    overridden = [answer for answer in answers if answer.rulings and answer is not found]
+    if found.answer is not VerdictName.PROMOTE or not overridden:
+        return replace(found, rulings=tuple(rulings))
+    reasons = (*(answer.reasons[0] for answer in overridden), *found.reasons)
+    return replace(found, reasons=reasons, rulings=tuple(rulings))
 
 
 def _risk_class(verdicts: Sequence[dict[str, Any]]) -> str | None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.verdicts.gates import Gate
+    from analytics.verdicts.rulings import Ruling
     from analytics.verdicts.verdict import Exposure, SignalEvidence, Unit
     from analytics.verdicts.watching import Regression
     from producers.wire.events import Reason
@@ -132,6 +133,13 @@ def regraded(verdict_id: str) -> str:
 def earlier_epoch(epoch: str, verdict: VerdictName, verdict_id: str) -> str:
     """An epoch that is over, of which outcomes came late."""
     return f"outcomes of the earlier epoch {epoch} came late; it is graded {verdict.value} now (verdict {verdict_id})"
+
+
+def ruled(ruling: Ruling) -> str:
+    """What a person said about a move, until when, and why."""
+    word = "set aside" if ruling.kind == "override" else "approved"
+    verdicts = ", ".join(sorted(ruling.about.values()))
+    return f"{ruling.actor} has {word} verdict {verdicts} until {iso(ruling.expires_at)}: {ruling.reason}"
 
 
 def dry_run(gate: str, verdict: VerdictName, summary: str) -> str:

@@ -1,4 +1,4 @@
-"""`stagekeeper gate`: ask, from a script, whether an action may move to a stage."""
+"""`stagekeeper gate`: ask, from a script, whether an action may move to a stage, and rule on it in a person's name."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ import logging
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from analytics.lake.tables import Lake
-from analytics.verdicts.answer import GateAnswer, gate_check, refusal
-from analytics.verdicts.explain import duration
+from analytics.verdicts.answer import GateAnswer, gate_check, refusal, rule
+from analytics.verdicts.explain import duration, ruled
 from analytics.verdicts.gates import GateFile
+from analytics.verdicts.rulings import RulingKind
 from producers.errors import StagekeeperError
 from producers.strict_yaml import suggest
 from producers.wire.stage import LADDER
 from stagekeeper.commands.durations import Duration
+from stagekeeper.commands.lakes import configured_lake
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import timedelta
 
 logger = logging.getLogger(__name__)
@@ -116,6 +119,78 @@ def check(
     sys.exit(answer.exit_code)
 
 
+def _about_a_move(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a ruling."""
+    for option in reversed(
+        (
+            click.option("--environment", required=True, help="Environment of the action's target."),
+            click.option("--workflow", required=True, help="Workflow of the action."),
+            click.option("--tool", required=True, help="Tool of the action."),
+            click.option("--to", "to_stage", required=True, type=_StageName(), help="The stage that it may move to."),
+            click.option("--cohort", help="One segment of the roll-out; all of them by default."),
+            click.option("--as", "actor", required=True, help="Who says so."),
+            click.option("--because", "reason", required=True, help="Why."),
+            click.option("--expires", type=Duration(), required=True, help="For how long it holds, e.g. 2d."),
+            click.option(
+                "--gates", "gate_path", type=click.Path(path_type=Path), help="Gate file; the configured one."
+            ),
+            click.option("--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default."),
+            click.option("--json", "as_json", is_flag=True, help="Print the ruling as one JSON object."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@command.command("override")
+@_about_a_move
+def override(**stated: Any) -> None:  # noqa: ANN401 - click hands over what `_about_a_move` declares
+    """Set aside what holds up a move or has rolled it back, for a while, in somebody's name.
+
+    It holds for the verdicts as they stand now: once one says something else, or its epoch or the gate file changes, it
+    opens nothing any more. What could not be judged (INVALID) cannot be set aside.
+
+    \b
+    Examples:
+      stagekeeper gate override --environment production --workflow refunds \\
+          --tool issue_refund --to narrow_autonomy --as maria \\
+          --because "the incident was a bad deploy of billing, fixed in 4.2" --expires 2d
+    """
+    _rule(RulingKind.OVERRIDE, **stated)
+
+
+@command.command("approve")
+@_about_a_move
+def approve(**stated: Any) -> None:  # noqa: ANN401 - as above
+    """Approve a promotion that the evidence allows, where the gate file wants a person's word.
+
+    \b
+    Examples:
+      stagekeeper gate approve --environment production --workflow refunds \\
+          --tool issue_refund --to narrow_autonomy --as maria \\
+          --because "reviewed with the payments team" --expires 7d
+    """
+    _rule(RulingKind.APPROVAL, **stated)
+
+
+def _rule(
+    kind: RulingKind,
+    *,
+    gate_path: Path | None,
+    root: str | None,
+    expires: timedelta,
+    as_json: bool,
+    **stated: Any,  # noqa: ANN401 - as above
+) -> None:
+    gates = GateFile.load(gate_path if gate_path is not None else Settings.load().gates)
+    now = datetime.now(UTC)
+    ruling = rule(configured_lake(root), gates, kind, now=now, expires_at=now + expires, **stated)
+    if as_json:
+        click.echo(json.dumps(ruling.document(), indent=2, ensure_ascii=False))
+        return
+    click.echo(f"{kind.value} {ruling.ruling_id} recorded: {ruled(ruling)}")
+
+
 def _in_words(answer: GateAnswer) -> str:
     """The answer for a person: the word, the reasons, and what they rest on."""
     where = f"{answer.from_stage} → {answer.to_stage}" if answer.from_stage else f"to {answer.to_stage}"
@@ -124,6 +199,7 @@ def _in_words(answer: GateAnswer) -> str:
     if answer.verdict_id is not None:
         age = "of unknown age" if answer.age_s is None else f"{duration(answer.age_s)} old"
         lines.append(f"  verdict {answer.verdict_id}, evidence {age}, lake version {answer.lake_version}")
+    lines += [f"  {ruling.kind.value} {ruling.ruling_id}: {ruled(ruling)}" for ruling in answer.rulings]
     if answer.gate_sha256 is not None:
         lines.append(f"  gate file sha256 {answer.gate_sha256[:12]}")
     return "\n".join(lines)

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+from verdict_cases import CELL, a_row, executions, increments
+
+from analytics.lake.schemas import RULINGS
+from analytics.lake.tables import Lake
+from analytics.verdicts.answer import GateAnswer, gate_check, rule
+from analytics.verdicts.gates import GateFile
+from analytics.verdicts.judge import Judge
+from analytics.verdicts.rulings import NothingToRuleError, RulingKind, UnusableRulingError
+from stagekeeper.commands import cli
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GATES = """\
+version: 1
+gates:
+  - name: errors
+    owner: risk
+    ladder: [draft_write, approval_gated]
+    signals: [{signal: execution_error, role: guardrail, limit: 0.1}]
+"""
+THERE = CELL._replace(stage="approval_gated")
+MOVE = {"environment": "production", "workflow": "refunds", "tool": "issue_refund", "to_stage": "approval_gated"}
+SAYS = {"actor": "maria", "reason": "fixed in 4.2"}
+NOW = datetime.now(UTC)
+
+
+class Place:
+    """A lake, a gate file and a judge."""
+
+    def __init__(self, folder: Path, text: str = GATES) -> None:
+        self.path = folder / "gates.yaml"
+        self.path.write_text(text)
+        self.lake = Lake.open(str(folder / "lake"))
+        self.judge = Judge(self.lake, self.path, settle_s=0)
+        self.second = 0
+
+    def judged(self, *rows: dict[str, Any]) -> None:
+        self.second += 1
+        at = NOW + timedelta(seconds=self.second)
+        bucket = NOW.replace(second=0, microsecond=0)
+        moved = [{**row, "bucket": bucket, "last_event_at": at} for row in rows]
+        self.lake.append("signals", increments(*moved))
+        self.judge.tick(at)
+
+    def asked(self, after_s: float = 0.0) -> GateAnswer:
+        now = NOW + timedelta(seconds=self.second + after_s)
+        return gate_check(self.lake, GateFile.load(self.path), **MOVE, now=now, freshness_s=1e9)
+
+    def rules(self, kind: RulingKind, hours: float = 1.0, **more: Any) -> str:
+        now = NOW + timedelta(seconds=self.second)
+        gates, expires_at = GateFile.load(self.path), now + timedelta(hours=hours)
+        return rule(self.lake, gates, kind, **{**MOVE, **SAYS, **more}, now=now, expires_at=expires_at).ruling_id
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def codes(answer: GateAnswer) -> list[str]:
+    return [reason.code for reason in answer.reasons]
+
+
+def test_a_rollback_above_does_not_shut_the_gate_for_good(place: Place) -> None:
+    place.judged(a_row(**executions(200)), a_row(THERE, **executions(60, 40)))
+    assert (place.asked().answer, place.asked().exit_code) == ("ROLL_BACK", 20)
+    ruling_id = place.rules(RulingKind.OVERRIDE)
+    opened = place.asked()
+    assert (opened.answer, opened.exit_code) == ("PROMOTE", 0)
+    assert codes(opened)[0] == "overridden"
+    assert "maria has set aside verdict" in opened.reasons[0].message
+    assert "fixed in 4.2" in opened.reasons[0].message
+    assert [ruling["ruling_id"] for ruling in opened.document()["rulings"]] == [ruling_id]
+
+
+def test_an_override_expires(place: Place) -> None:
+    place.judged(a_row(**executions(200)), a_row(THERE, **executions(60, 40)))
+    place.rules(RulingKind.OVERRIDE, hours=1)
+    assert place.asked(3_599).answer == "PROMOTE"
+    assert place.asked(3_600).answer == "ROLL_BACK"
+
+
+def test_an_override_survives_more_of_the_same_and_no_new_word(place: Place) -> None:
+    place.judged(a_row(**executions(200)), a_row(THERE, **executions(60, 2)))
+    place.judged(a_row(THERE, **executions(60, 58)))
+    place.rules(RulingKind.OVERRIDE)
+    place.judged(a_row(THERE, **executions(5, 5)))
+    assert place.asked().answer == "PROMOTE", "the same crossing, told again"
+    place.judged(a_row(**executions(90, 90)))
+    assert place.asked().answer == "ROLL_BACK", "the stage below was no part of it"
+
+
+def test_a_hold_can_be_set_aside_until_it_says_something_else(place: Place) -> None:
+    place.judged(a_row(**executions(3)))
+    assert place.asked().answer == "HOLD"
+    place.rules(RulingKind.OVERRIDE)
+    assert place.asked().answer == "PROMOTE"
+    place.judged(a_row(**executions(90, 90)))
+    assert place.asked().answer == "ROLL_BACK"
+
+
+def test_an_override_holds_under_its_gate_file_alone(place: Place) -> None:
+    place.judged(a_row(**executions(200)), a_row(THERE, **executions(60, 40)))
+    place.rules(RulingKind.OVERRIDE)
+    place.path.write_text(GATES.replace("0.1}", "0.11}"))
+    place.judged(a_row(**executions(1)))
+    assert place.asked().answer == "ROLL_BACK"
+
+
+def test_what_cannot_be_judged_cannot_be_set_aside(place: Place) -> None:
+    place.judged(a_row(executed=1, failed=5))
+    with pytest.raises(NothingToRuleError, match="the verdicts on this move say INVALID"):
+        place.rules(RulingKind.OVERRIDE)
+
+
+def test_nothing_at_all_cannot_be_set_aside(place: Place) -> None:
+    with pytest.raises(NothingToRuleError, match="nothing to rule on"):
+        place.rules(RulingKind.OVERRIDE)
+
+
+@pytest.mark.parametrize("wrong", [{"actor": " "}, {"reason": ""}, {"hours": 0.0}, {"hours": -1.0}])
+def test_a_ruling_has_an_actor_a_reason_and_a_future(place: Place, wrong: dict[str, Any]) -> None:
+    place.judged(a_row(**executions(3)))
+    with pytest.raises(UnusableRulingError):
+        place.rules(RulingKind.OVERRIDE, **wrong)
+    assert place.lake.scan(RULINGS).collect().is_empty()
+
+
+def test_approval_comes_last(tmp_path: Path) -> None:
+    place = Place(tmp_path, GATES.replace("owner: risk", "owner: risk\n    approval: required"))
+    place.judged(a_row(**executions(3)))
+    assert codes(place.asked()) == ["more_evidence_needed"]
+    with pytest.raises(NothingToRuleError, match="an approval is about PROMOTE"):
+        place.rules(RulingKind.APPROVAL)
+    place.judged(a_row(**executions(200)))
+    waiting = place.asked()
+    assert (waiting.answer, waiting.exit_code, codes(waiting)[0]) == ("HOLD", 10, "approval_needed")
+    assert "ask risk" in waiting.reasons[0].message
+    place.rules(RulingKind.APPROVAL)
+    assert (place.asked().answer, codes(place.asked())[0]) == ("PROMOTE", "approved")
+    place.judged(a_row(**executions(300, 299)))
+    assert place.asked().answer == "ROLL_BACK", "an approval sets nothing aside"
+
+
+def test_the_command_records_and_the_answer_shows_it(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.judged(a_row(**executions(200)), a_row(THERE, **executions(60, 40)))
+    monkeypatch.setenv("STAGEKEEPER_LAKE_ROOT", place.lake.root)
+    monkeypatch.setenv("STAGEKEEPER_GATE_FILE", str(place.path))
+    move = ["--environment", "production", "--workflow", "refunds", "--tool", "issue_refund", "--to", "approval_gated"]
+    who = ["--as", "maria", "--because", "fixed in 4.2", "--expires", "2d"]
+    ruled = CliRunner().invoke(cli, ["gate", "override", *move, *who, "--json"])
+    assert ruled.exit_code == 0, ruled.output
+    assert json.loads(ruled.stdout)["kind"] == "override"
+    asked = CliRunner().invoke(cli, ["gate", "check", *move, "--max-age", "9d"])
+    assert asked.exit_code == 0
+    assert "maria has set aside verdict" in asked.output
+    missing = CliRunner().invoke(cli, ["gate", "override", *move, "--as", "maria", "--because", "x"])
+    assert missing.exit_code == 2
+    assert "--expires" in missing.output
