@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 import uuid
 from typing import TYPE_CHECKING, Self
 
@@ -45,7 +47,14 @@ class Policy:
     new rules, nothing is decided by the old ones. Safe to use from many threads. Close it when done.
     """
 
-    def __init__(self, provider: FeatureProvider, *, ruleset: Callable[[], Ruleset] | None = None) -> None:
+    def __init__(
+        self,
+        provider: FeatureProvider,
+        *,
+        ruleset: Callable[[], Ruleset] | None = None,
+        max_age_s: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Put a provider in force for this policy alone.
 
         Args:
@@ -53,12 +62,17 @@ class Policy:
             ruleset: Returns the rules in force, the same object for as long as they are; quick, for it is called for
                 every decision. Without it a ruleset lasts until the provider announces a change, and the digest in a
                 decision covers the answers themselves, since many providers show neither rules nor a version.
+            max_age_s: How long answers are reused without `ruleset`, in seconds: not every provider announces changes.
+            clock: Seconds that never go back.
         """
         self._domain = f"stagekeeper-{uuid.uuid4().hex}"
         self._provider = provider
         self._name = provider.get_metadata().name
         self._lock = threading.Lock()
         self._announced = Ruleset(None)
+        self._max_age_s = max_age_s if ruleset is None else math.inf
+        self._clock = clock
+        self._asked_anew = clock()
         self._ruleset = ruleset if ruleset is not None else lambda: self._announced
         self._held: tuple[Ruleset | None, dict[Context, Answers]] = (None, {})
         self._client = api.get_client(self._domain)
@@ -97,6 +111,9 @@ class Policy:
         A value has the type of its flag's safe value. It is the safe value itself when the provider fails, has no such
         flag, has it disabled, or answers with something that cannot decide; the record's reason then says which.
         """
+        if self._max_age_s < math.inf and self._clock() - self._asked_anew > self._max_age_s:
+            self._asked_anew = self._clock()
+            self._announced = Ruleset(None)
         rules = self._ruleset()
         for _ in range(_ATTEMPTS):
             held, known = self._held

@@ -26,7 +26,7 @@ from producers.boundary.refusals import (
     RefusedError,
     ReviewRequiredError,
 )
-from producers.boundary.traces import traces
+from producers.boundary.traces import traces_here
 from producers.delivery.outbox import OutboxError
 from producers.errors import UsageError
 from producers.wire.contract import Fallback, Reversibility, RiskClass
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from producers.boundary.authorization import Authorizer
     from producers.boundary.policy import Policy
     from producers.boundary.prepared import Prepared
+    from producers.boundary.traces import Traces
     from producers.delivery.recorder import Issued, Recorder
     from producers.wire.events import Impact, UndoResult
     from producers.wire.forms import DecisionForm
@@ -62,6 +63,7 @@ class Router:
         reviews: Where actions wait for a person; without one, what needs a review stays refused.
         approval_holds: How long after queueing an approval may be given and used.
         clock: Measures latency, in seconds; never goes back.
+        traces: Makes spans; by default with OpenTelemetry, where the process has it and has configured a tracer.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Router:
         reviews: ReviewDesk | None = None,
         approval_holds: timedelta = timedelta(hours=24),
         clock: Callable[[], float] = time.perf_counter,
+        traces: Traces | None = None,
     ) -> None:
         self._authorizer = authorizer
         self._policy = policy
@@ -85,7 +88,7 @@ class Router:
         self._reviews = ReviewQueue(
             reviews, holds=approval_holds, authorizer=authorizer, policy=policy, recorder=recorder
         )
-        self._traces = traces()
+        self._traces = traces if traces is not None else traces_here()
         self._executions = Executions(recorder, clock, self._traces)
         self._preparations = Preparations(steady=getattr(authorizer, "steady", False) is True)
         self._actions: dict[tuple[str, str], Action] = {}

@@ -9,8 +9,12 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from producers.boundary.action import circumstances
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from opentelemetry.trace import TracerProvider
 
     from producers.boundary.action import Action
     from producers.boundary.permit import Permit
@@ -102,13 +106,18 @@ class NoTraces:
 
 
 class OpenTelemetryTraces:
-    """For a process with the package `opentelemetry-api`; silent until a tracer provider is configured."""
+    """For a process with the package `opentelemetry-api`; silent until a tracer provider is configured.
 
-    def __init__(self) -> None:
+    Args:
+        provider: The tracer provider; the process-wide one when left out.
+    """
+
+    def __init__(self, provider: TracerProvider | None = None) -> None:
         from opentelemetry import context, trace  # noqa: PLC0415 - optional: only where it is installed
 
         self._context = context
         self._trace = trace
+        self._provider = provider
 
     def traceparent(self) -> str | None:
         """The context of the current span, in W3C form."""
@@ -135,7 +144,8 @@ class OpenTelemetryTraces:
 
     def executing(self, action: Action, permit: Permit) -> Span:
         """A span `execute_tool <tool>` that is current within the block."""
-        if isinstance(self._trace.get_tracer_provider(), self._trace.ProxyTracerProvider):
+        provider = self._provider or self._trace.get_tracer_provider()
+        if isinstance(provider, self._trace.ProxyTracerProvider):
             return _NO_SPAN  # nobody has configured one
         attributes = {
             OPERATION: EXECUTE_TOOL,
@@ -148,8 +158,7 @@ class OpenTelemetryTraces:
             STAGE: permit.receipt.stage.value,
             **_known(permit),
         }
-        tracer = self._trace.get_tracer("stagekeeper")
-        span = tracer.start_span(f"{EXECUTE_TOOL} {action.tool}", attributes=attributes)
+        span = provider.get_tracer("stagekeeper").start_span(f"{EXECUTE_TOOL} {action.tool}", attributes=attributes)
         token = self._context.attach(self._trace.set_span_in_context(span))
         return _RecordedSpan(self._trace, self._context, span, token)
 
@@ -170,7 +179,7 @@ class _RecordedSpan:
         self._span.end()
 
 
-def traces() -> Traces:
+def traces_here() -> Traces:
     """What fits this process."""
     return NoTraces() if importlib.util.find_spec("opentelemetry") is None else OpenTelemetryTraces()
 
@@ -183,7 +192,15 @@ def _traceparent(span: Any) -> str | None:  # noqa: ANN401 - an optional module'
 
 
 def _known(permit: Permit) -> Mapping[str, str]:
-    return {} if permit.constrained_to is None else {CONSTRAINED_TO: permit.constrained_to}
+    known = circumstances()
+    named = {
+        CONSTRAINED_TO: permit.constrained_to,
+        AGENT: known.agent,
+        USER: known.user,
+        CONVERSATION: known.conversation,
+        TOOL_CALL: known.tool_call,
+    }
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def _flag_attributes(flag: FlagEvaluation, version: str | None, context_id: str) -> dict[str, str]:

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from boundary_cases import Permit, Shelf, policy
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from producers.boundary import traces
+from producers.boundary.action import acting
+from producers.boundary.refusals import ActionDeniedError
+from producers.boundary.router import Router
+from producers.boundary.traces import NoTraces, OpenTelemetryTraces, traces_here
+from producers.delivery.recorder import Recorder
+from producers.wire.events import ActionDecided, ActionExecuted
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+
+class Traced:
+    """A router under a tracer of its own."""
+
+    def __init__(self, **flags: Any) -> None:
+        self.exporter = InMemorySpanExporter()
+        self.provider = TracerProvider()
+        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.shelf = Shelf()
+        self.router = Router(
+            authorizer=Permit(),
+            policy=policy(**flags),
+            recorder=Recorder(self.shelf, source="/test"),
+            environment="production",
+            traces=OpenTelemetryTraces(self.provider),
+        )
+
+    def refund(self, run: Any = lambda: "done", **changed: Any) -> Any:
+        spec = {"tool": "refund", "workflow": "refunds", "system": "billing"}
+        return self.router.action(**spec, risk_class="reversible_write", reversibility="automatic", **changed)(run)
+
+    def spans(self) -> dict[str, ReadableSpan]:
+        return {span.name: span for span in self.exporter.get_finished_spans()}
+
+
+def test_an_execution_has_its_span_below_the_callers_and_both_are_in_the_events() -> None:
+    held = Traced()
+    with (
+        held.provider.get_tracer("agent").start_as_current_span("agent"),
+        acting(agent="bot", conversation="c-1", tool_call="t-1"),
+    ):
+        held.refund()()
+    agent, span = held.spans()["agent"], held.spans()["execute_tool refund"]
+    assert span.parent is not None
+    assert agent.context is not None
+    assert span.context is not None
+    assert span.parent.span_id == agent.context.span_id
+    decided, executed = held.shelf.events
+    assert (decided.traceparent or "").startswith(f"00-{agent.context.trace_id:032x}-{agent.context.span_id:016x}-")
+    assert (executed.traceparent or "").startswith(f"00-{agent.context.trace_id:032x}-{span.context.span_id:016x}-")
+    attributes = dict(span.attributes or {})
+    assert attributes["gen_ai.operation.name"] == "execute_tool"
+    assert attributes["gen_ai.tool.name"] == "refund"
+    assert attributes["gen_ai.workflow.name"] == "refunds"
+    assert attributes["deployment.environment.name"] == "production"
+    assert attributes["stagekeeper.decision.id"] == decided.subject
+    assert (attributes["gen_ai.agent.name"], attributes["gen_ai.tool.call.id"]) == ("bot", "t-1")
+    assert attributes["gen_ai.conversation.id"] == "c-1"
+    assert attributes["stagekeeper.stage"] == "narrow_autonomy"
+
+
+def test_every_evaluated_flag_is_an_event_of_the_callers_span() -> None:
+    held = Traced(mode=None)
+    with held.provider.get_tracer("agent").start_as_current_span("agent"), acting(account="acct-1"):
+        held.refund(draft=lambda: None, search_only=lambda: None)()
+    events = held.spans()["agent"].events
+    flags = [dict(event.attributes or {}) for event in events if event.name == "feature_flag.evaluation"]
+    assert len(flags) == 5
+    enabled, mode = flags[0], flags[2]
+    assert enabled["feature_flag.key"] == "agent-action-governance-enabled"
+    assert enabled["feature_flag.result.variant"] == "set"
+    assert enabled["feature_flag.result.reason"] == "static"
+    assert enabled["feature_flag.context.id"] == "acct-1"
+    assert "feature_flag.result.value" not in enabled, "only where there is no variant"
+    assert (mode["feature_flag.result.reason"], mode["feature_flag.result.value"]) == ("error", "search_only")
+    assert mode["feature_flag.error.message"]
+    (decided,) = [dict(event.attributes or {}) for event in events if event.name == "stagekeeper.action.decided"]
+    assert decided["stagekeeper.decision.outcome"] == "constrain"
+    assert held.spans()["execute_tool refund"].attributes["stagekeeper.constrained_to"] == "search_only"  # type: ignore[index]
+
+
+def test_a_denied_action_has_no_execute_span_and_its_verdict_is_in_the_trace() -> None:
+    held = Traced(denylist=True)
+    with held.provider.get_tracer("agent").start_as_current_span("agent"), pytest.raises(ActionDeniedError):
+        held.refund()()
+    assert list(held.spans()) == ["agent"]
+    assert isinstance(held.shelf.events[0], ActionDecided)
+    assert held.shelf.events[0].traceparent is not None
+    assert "stagekeeper.action.decided" in [event.name for event in held.spans()["agent"].events]
+
+
+def test_a_failure_marks_the_span_by_its_class() -> None:
+    held = Traced()
+    with pytest.raises(ZeroDivisionError):
+        held.refund(lambda: 1 / 0)()
+    span = held.spans()["execute_tool refund"]
+    assert (span.attributes or {})["error.type"] == "ZeroDivisionError"
+    assert span.status.status_code is trace.StatusCode.ERROR
+
+
+async def test_what_the_action_traces_is_below_its_span_also_among_other_tasks() -> None:
+    held = Traced()
+    tracer = held.provider.get_tracer("tool")
+
+    async def work(name: str) -> None:
+        await asyncio.sleep(0)
+        with tracer.start_as_current_span(name):
+            await asyncio.sleep(0)
+
+    routed = held.refund(work)
+    await asyncio.gather(*(routed(f"inner-{number}") for number in range(5)))
+    finished = held.exporter.get_finished_spans()
+    outer = {span.context.span_id for span in finished if span.name == "execute_tool refund" and span.context}
+    inner = [span.parent.span_id for span in finished if span.name.startswith("inner") and span.parent]
+    assert len(outer) == 5
+    assert sorted(inner) == sorted(outer)
+    assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+def test_without_a_configured_tracer_there_is_no_span_and_no_trace_in_the_events() -> None:
+    shelf = Shelf()
+    router = Router(
+        authorizer=Permit(),
+        policy=policy(),
+        recorder=Recorder(shelf, source="/t"),
+        environment="production",
+        traces=OpenTelemetryTraces(trace.ProxyTracerProvider()),
+    )
+    router.action(workflow="w", system="s", risk_class="search", reversibility="automatic")(lambda: None)()
+    assert [event.traceparent for event in shelf.events] == [None, None]
+    assert isinstance(shelf.events[1], ActionExecuted)
+
+
+def test_without_the_package_there_are_no_traces(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(traces_here(), OpenTelemetryTraces)
+    monkeypatch.setattr(traces.importlib.util, "find_spec", lambda _name: None)
+    assert isinstance(traces_here(), NoTraces)
+
+
+def test_importing_the_boundary_does_not_load_it() -> None:
+    code = "import sys, producers.boundary.router; sys.exit('opentelemetry' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
