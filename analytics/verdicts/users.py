@@ -132,34 +132,34 @@ def closed_through(watermark: datetime, window_s: float) -> datetime:
 
 
 def fold_users(
-    lake: Lake,
-    *,
-    as_of: datetime,
-    window_s: float,
-    version: int | None = None,
-    epochs: pl.DataFrame,
+    lake: Lake, *, as_of: datetime, window_s: float, epochs: pl.DataFrame, version: int | None = None
 ) -> Users:
-    """Fold the closed user-windows.
+    """Fold the closed user-windows of a lake.
 
     Args:
         lake: The lake.
         as_of: End of the newest closed window; see `closed_through`.
         window_s: Length of a window, seconds; windows are counted from 1970 on.
-        version: Version of the table `events`; the newest unless given.
         epochs: A frame with the columns of `EPOCH`; only these are folded.
+        version: Version of the table `events`; the newest unless given.
 
     Raises:
         LakeError: The lake cannot be read, or has no such version.
     """
     known = lake.version(EVENTS) if version is None else version
-    events = lake.scan(EVENTS, version=known).filter(pl.col("decided_at").is_not_null() & pl.col("type").is_in(_READ))
     wanted = epochs.select(EPOCH).unique()
-    events = events.join(wanted.lazy(), on=EPOCH, how="semi")
+    read = read_events(lake.scan(EVENTS, version=known).join(wanted.lazy(), on=EPOCH, how="semi"))
+    return fold_read(read, version=known, as_of=as_of, window_s=window_s, epochs=wanted)
+
+
+def read_events(events: pl.LazyFrame) -> pl.LazyFrame:
+    """Read what is counted out of rows of the table `events`: one row each, with a 1 in every counter that it moves."""
     text = pl.col("value").cast(pl.String)
-    read = events.select(
+    return events.filter(pl.col("decided_at").is_not_null() & pl.col("type").is_in(_READ)).select(
         *EPOCH,
         "subject",
         "decided_at",
+        "time",
         pl.when(pl.col("type") == _DECIDED).then(text.str.json_path_match("$.data.contract.actor.user")).alias("user"),
         *((pl.col("type") == kind).cast(pl.Int64).alias(name) for name, kind in _TYPES.items()),
         *(
@@ -170,6 +170,10 @@ def fold_users(
             for name, (kind, path, value) in _COUNTED.items()
         ),
     )
+
+
+def fold_read(read: pl.LazyFrame, *, version: int, as_of: datetime, window_s: float, epochs: pl.DataFrame) -> Users:
+    """Fold the closed user-windows of events that were read already; arguments as in `fold_users`."""
     by_decision = read.group_by(*EPOCH, "subject").agg(
         pl.col("user").drop_nulls().first(), pl.col("decided_at").first(), pl.col(_ALL).sum()
     )
@@ -189,10 +193,10 @@ def fold_users(
     # Who it was is of no further use: only how many windows were alike is kept.
     rows = by_user.group_by(*EPOCH, "closed_at", *_ALL).agg(pl.len().cast(pl.Int64).alias("count"))
     return Users(
-        known,
+        version,
         as_of,
         window_s,
-        frozenset(wanted.iter_rows()),
+        frozenset(epochs.select(EPOCH).iter_rows()),
         _by_epoch(people),
         _by_epoch(unnamed),
         frozenset(every_user.filter(~pl.col("unnamed")).select(EPOCH).unique().iter_rows()),

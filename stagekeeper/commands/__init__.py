@@ -16,6 +16,7 @@ COMMANDS: dict[str, str] = {
     "verdicts": "Print the latest verdict on every cell.",
     "gate": "Ask whether an action may move to a stage.",
     "gates": "Look gate files over.",
+    "backtest": "Try a gate file on history.",
     "review": "Approve or reject the actions that wait for a person.",
     "flags": "Switch single actions off and on.",
     "impact": "Report what an action led to.",

@@ -1,0 +1,99 @@
+"""`stagekeeper backtest`: try a gate file on history."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from analytics.verdicts.backtest import Difference, backtest, in_force
+from analytics.verdicts.explain import iso
+from analytics.verdicts.gates import GateFile
+from analytics.verdicts.history import History, Turn
+from analytics.verdicts.timeline import timeline
+from stagekeeper.commands.lakes import configured_lake
+
+
+class _Moment(click.ParamType):
+    """A moment as ISO 8601; UTC where it has no offset."""
+
+    name = "moment"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            moment = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a moment; write for example 2026-03-14T12:00:00Z", param, ctx)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+@click.command("backtest")
+@click.option(
+    "--gates", "path", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The gate file to try."
+)
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Compare with this one; by default the last used.",
+)
+@click.option("--from", "since", type=_Moment(), metavar="MOMENT", help="Begin to look here (event time).")
+@click.option("--to", "until", type=_Moment(), metavar="MOMENT", help="End here (event time).")
+@click.option("--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw it, as SVG.")
+@click.option("--json", "as_json", is_flag=True, help="Print the differences as one JSON object.")
+def command(
+    *,
+    path: Path,
+    against: Path | None,
+    since: datetime | None,
+    until: datetime | None,
+    root: str | None,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Run history through another gate file, minute by minute of event time: what would have differed, when and why.
+
+    Both gate files look at every minute; so a difference is a difference of the files, not of when the judge ran.
+
+    \b
+    Examples:
+      stagekeeper backtest --gates stricter.yaml
+      stagekeeper backtest --gates stricter.yaml --from 2026-03-14T00:00:00Z --plot backtest.svg
+      stagekeeper backtest --gates stricter.yaml --json | jq '.differences[] | {tool, stage, since}'
+    """
+    lake, new = configured_lake(root), GateFile.load(path)
+    old = in_force(lake) if against is None else GateFile.load(against)
+    found = backtest(History.of(lake), old, new, since=since, until=until)
+    if plot is not None:
+        plot.write_text(timeline(found), encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps(found.document(), indent=2, ensure_ascii=False))
+        return
+    for difference in found.differences:
+        click.echo(_in_words(difference))
+    cells = len({difference.cell for difference in found.differences})
+    click.echo(
+        f"{len(found.differences)} differences on {cells} of {len(found.old.keys() | found.new.keys())} cells, "
+        f"from {iso(found.since)} to {iso(found.until)}."
+    )
+    if plot is not None:
+        click.echo(f"Drawn in {plot}.")
+
+
+def _in_words(difference: Difference) -> str:
+    cell = difference.cell
+    until = "on" if difference.until is None else f"to {iso(difference.until)}"
+    return (
+        f"{cell.environment}/{cell.workflow}/{cell.tool} at {cell.stage} ({cell.cohort}), "
+        f"from {iso(difference.since)} {until}\n"
+        f"  old: {_said(difference.old)}\n  new: {_said(difference.new)}"
+    )
+
+
+def _said(turn: Turn | None) -> str:
+    if turn is None:
+        return "nothing yet"
+    return f"{turn.verdict.finding.verdict.value}: {turn.verdict.document()['summary']}"

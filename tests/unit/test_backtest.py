@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from click.testing import CliRunner
+from told_lakes import Told
+from verdict_cases import CELL, NOON, a_row, executions, increments
+
+from analytics.lake.tables import Lake
+from analytics.verdicts.backtest import Backtest, NothingInForceError, backtest, in_force
+from analytics.verdicts.gates import GateFile
+from analytics.verdicts.history import History, NoHistoryError, run
+from analytics.verdicts.judge import Judge
+from analytics.verdicts.timeline import timeline
+from stagekeeper.commands import cli
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OLD = "version: 1\ngates: [{name: errors, ladder: [draft_write, approval_gated], signals: [SIGNAL]}]".replace(
+    "SIGNAL", "{signal: execution_error, role: guardrail, limit: 0.3}"
+)
+NEW = OLD.replace("0.3", "0.05")
+
+
+def gates(text: str) -> GateFile:
+    return GateFile.parse(text.encode())
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    made = Lake.open(str(tmp_path / "lake"))
+    rows = [a_row(minute=minute, **executions(10, 1)) for minute in range(60)]
+    made.append("signals", increments(*rows))
+    return made
+
+
+def of(lake: Lake, **more: Any) -> Backtest:
+    return backtest(History.of(lake), gates(OLD), gates(NEW), **more)
+
+
+def test_where_two_gate_files_part_and_why(lake: Lake) -> None:
+    found = of(lake)
+    first, last = found.differences[0], found.differences[-1]
+    assert first.cell == CELL
+    assert [turn.verdict.finding.verdict for turn in found.old[CELL]] == ["HOLD", "PROMOTE"]
+    assert [turn.verdict.finding.verdict for turn in found.new[CELL]] == ["HOLD", "ROLL_BACK"]
+    assert first.since == found.old[CELL][1].at
+    assert first.new is not None
+    assert first.new.verdict.finding.verdict == "HOLD"
+    assert last.until is None
+    assert last.new is not None
+    assert last.new.verdict.finding.reasons[0].code == "harm"
+    assert first.until == last.since == found.new[CELL][1].at
+
+
+def test_a_gate_file_never_differs_from_itself(lake: Lake) -> None:
+    assert backtest(History.of(lake), gates(OLD), gates(OLD)).differences == []
+
+
+def test_it_says_what_the_judge_would_have_said_at_every_minute(lake: Lake) -> None:
+    for turn in run(History.of(lake), gates(OLD)):
+        rows = [a_row(minute=minute, **executions(10, 1)) for minute in range(60)]
+        known = [row for row in rows if row["last_event_at"] <= turn.at]
+        signals = turn.verdict.document()["signals"]
+        assert signals[0]["trials"] == sum(row["executed"] for row in known)
+
+
+def test_only_the_asked_stretch_is_looked_at(lake: Lake) -> None:
+    until = NOON + timedelta(minutes=3)
+    assert of(lake, until=until).differences == []
+    late = of(lake, since=NOON + timedelta(minutes=50))
+    assert {difference.since for difference in late.differences} == {NOON + timedelta(minutes=51)}
+
+
+def test_a_quiet_cell_goes_stale_in_its_own_minute(lake: Lake) -> None:
+    other = a_row(CELL._replace(tool="other"), minute=120, **executions(1))
+    lake.append("signals", increments(other))
+    turns = [turn for turn in run(History.of(lake), gates(OLD)) if turn.verdict.case.cell == CELL]
+    assert turns[-1].verdict.finding.verdict == "INVALID"
+    assert turns[-1].at == NOON + timedelta(minutes=75)
+
+
+def test_users_are_counted_as_they_were_known(tmp_path: Path) -> None:
+    told = Told.at(tmp_path)
+    for number in range(90):
+        told.act(number / 10, f"user-{number % 45}", failed=number < 45 and number % 9 == 0)
+    told.act(30, "later")
+    told.store()
+    by_user = OLD.replace("gates:", "user_window: 10m\ngates:")
+    history = History.of(told.lake)
+    windows = [turn.verdict.case.signals[0].windows for turn in run(history, gates(by_user))]
+    assert windows[0] == 0
+    assert windows[-1] == 45
+
+
+def test_what_is_in_force_is_what_the_ledger_used_last(lake: Lake, tmp_path: Path) -> None:
+    with pytest.raises(NothingInForceError, match="--against"):
+        in_force(lake)
+    (tmp_path / "gates.yaml").write_text(OLD)
+    Judge(lake, tmp_path / "gates.yaml", settle_s=0).tick(NOON + timedelta(hours=2))
+    assert in_force(lake).sha256 == gates(OLD).sha256
+
+
+def test_an_empty_lake_has_no_history(tmp_path: Path) -> None:
+    with pytest.raises(NoHistoryError):
+        History.of(Lake.open(str(tmp_path / "empty")))
+
+
+def test_the_picture_shows_both_files(lake: Lake) -> None:
+    drawn = ET.fromstring(timeline(of(lake)))  # noqa: S314 - drawn here
+    shown = [rect.get("fill") for rect in drawn.iter("{http://www.w3.org/2000/svg}rect")]
+    assert len(shown) == 4 + 2 + 2
+    titles = [title.text or "" for title in drawn.iter("{http://www.w3.org/2000/svg}title")]
+    assert any("ROLL_BACK" in title for title in titles)
+    same = backtest(History.of(lake), gates(OLD), gates(OLD))
+    assert "No verdict differs." in timeline(same)
+
+
+def test_the_command(lake: Lake, tmp_path: Path) -> None:
+    for name, text in (("old.yaml", OLD), ("new.yaml", NEW)):
+        (tmp_path / name).write_text(text)
+    asked = ["backtest", "--gates", str(tmp_path / "new.yaml"), "--against", str(tmp_path / "old.yaml")]
+    told = CliRunner().invoke(cli, [*asked, "--lake", lake.root, "--plot", str(tmp_path / "plot.svg")])
+    assert told.exit_code == 0, told.output
+    assert "  new: ROLL_BACK: Roll back to search_only" in told.output
+    assert "2 differences on 1 of 1 cells" in told.output
+    assert (tmp_path / "plot.svg").read_text().startswith("<svg")
+    as_json = CliRunner().invoke(cli, [*asked, "--lake", lake.root, "--json", "--to", "2026-03-14T12:30:00"])
+    document = json.loads(as_json.stdout)
+    assert document["until"] == "2026-03-14T12:30:00Z"
+    assert {difference["tool"] for difference in document["differences"]} == {"issue_refund"}
+    assert CliRunner().invoke(cli, [*asked, "--from", "yesterday"]).exit_code == 2
