@@ -87,9 +87,19 @@ def live(home: Path, *, intent: str = "the customer was charged twice", minutes_
         rows.append(
             {
                 **dict.fromkeys(COLUMNS[EVENTS]),
-                "log_id": "l", "topic": "t", "partition": 0, "offset": offset, "id": event.id, "type": event.type,
-                "source": event.source, "time": event.time, "subject": event.subject, "ingested_at": NOW,
-                "workflow": receipt.workflow, "tool": receipt.tool, "value": to_bytes(event),
+                "log_id": "l",
+                "topic": "t",
+                "partition": 0,
+                "offset": offset,
+                "id": event.id,
+                "type": event.type,
+                "source": event.source,
+                "time": event.time,
+                "subject": event.subject,
+                "ingested_at": NOW,
+                "workflow": receipt.workflow,
+                "tool": receipt.tool,
+                "value": to_bytes(event),
             }
         )
     Lake.open(str(home / "lake")).append(EVENTS, pl.DataFrame(rows, schema=COLUMNS[EVENTS]))

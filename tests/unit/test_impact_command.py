@@ -73,8 +73,16 @@ def in_the_lake(home: Path, receipt: Receipt) -> None:
     event = a_decided(receipt)
     row = {
         **dict.fromkeys(COLUMNS[EVENTS]),
-        "log_id": "l", "topic": "t", "partition": 0, "offset": 1, "id": event.id, "type": event.type,
-        "source": event.source, "time": event.time, "subject": event.subject, "ingested_at": NOW,
+        "log_id": "l",
+        "topic": "t",
+        "partition": 0,
+        "offset": 1,
+        "id": event.id,
+        "type": event.type,
+        "source": event.source,
+        "time": event.time,
+        "subject": event.subject,
+        "ingested_at": NOW,
         "value": to_bytes(event),
     }
     Lake.open(str(home / "lake")).append(EVENTS, pl.DataFrame([row], schema=COLUMNS[EVENTS]))

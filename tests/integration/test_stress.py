@@ -1,0 +1,193 @@
+"""Many workers at once, and a broker that is away while they work."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from boundary_cases import Permit, flagd_file
+from confluent_kafka import Consumer, TopicPartition
+
+from producers.boundary.action import Action, acting
+from producers.boundary.policy import Policy
+from producers.boundary.router import Router
+from producers.delivery.durable import OutboxEmitter
+from producers.delivery.emitter import DeliveryStats
+from producers.delivery.outbox import Outbox
+from producers.delivery.recorder import Recorder
+from producers.wire.codec import Encoded, encoded
+from producers.wire.contract import Reversibility, RiskClass
+from producers.wire.topics import DECISIONS, OUTCOMES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from streams.broker import EmbeddedBroker
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+WORKERS = 32
+ACTIONS = 100_000
+OUTAGE_S = float(os.environ.get("STAGEKEEPER_TEST_OUTAGE_S", "5"))
+"""How long the broker is away; the whole promise is 60."""
+RATE = 1_000
+
+
+class Order:
+    """Keeps what is handed over, in order."""
+
+    stats = DeliveryStats()
+
+    def __init__(self) -> None:
+        self.records: list[Encoded] = []
+
+    def emit(self, event: Any) -> None:
+        self.records.append(encoded(event))
+
+    keep = emit
+
+    def emit_encoded(self, record: Encoded) -> None:
+        self.records.append(record)
+
+    keep_encoded = emit_encoded
+
+    def flush(self, timeout_s: float) -> int:
+        return 0
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Iterator[Policy]:
+    held = Policy.from_file(flagd_file(tmp_path / "flags.json"))
+    yield held
+    held.close()
+
+
+def router_of(emitter: Any, policy: Policy) -> Router:
+    recorder = Recorder(emitter, source="/stress", key=b"a key")
+    return Router(authorizer=Permit(), policy=policy, recorder=recorder, environment="production")
+
+
+def action(run: Callable[..., Any], risk_class: RiskClass) -> Action:
+    return Action(
+        tool=f"tool-{risk_class.value}",
+        workflow="w",
+        system="s",
+        environment="production",
+        risk_class=risk_class,
+        reversibility=Reversibility.AUTOMATIC,
+        run=run,
+    )
+
+
+def assert_each_decision_comes_before_its_execution(records: list[Encoded]) -> None:
+    decided: set[bytes] = set()
+    executed: Counter[bytes] = Counter()
+    for topic, key, _ in records:
+        if topic == DECISIONS:
+            assert key not in decided
+            decided.add(key)
+        else:
+            assert key in decided, "an execution before its decision"
+            executed[key] += 1
+    assert len(decided) == ACTIONS
+    assert executed.keys() == decided
+    assert set(executed.values()) == {1}
+
+
+def test_threads(policy: Policy) -> None:
+    order = Order()
+    router = router_of(order, policy)
+    ran: list[int] = []
+
+    def note(number: int) -> None:
+        ran.append(number)
+
+    known = [action(note, risk) for risk in (RiskClass.SEARCH, RiskClass.REVERSIBLE_WRITE)]
+
+    def work(worker: int) -> None:
+        with acting(account=f"acct-{worker}"):
+            for number in range(worker, ACTIONS, WORKERS):
+                router.call(known[number % 2], number)
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(WORKERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(ran) == list(range(ACTIONS))
+    assert_each_decision_comes_before_its_execution(order.records)
+
+
+async def test_tasks(policy: Policy) -> None:
+    order, ran = Order(), []
+    router = router_of(order, policy)
+
+    async def run(number: int) -> None:
+        if number % 100 == 0:
+            await asyncio.sleep(0)
+        ran.append(number)
+
+    known = [action(run, risk) for risk in (RiskClass.SEARCH, RiskClass.REVERSIBLE_WRITE)]
+
+    async def work(worker: int) -> None:
+        with acting(account=f"acct-{worker}"):
+            for number in range(worker, ACTIONS, WORKERS):
+                await router.call_async(known[number % 2], number)
+
+    await asyncio.gather(*(work(worker) for worker in range(WORKERS)))
+    assert sorted(ran) == list(range(ACTIONS))
+    assert_each_decision_comes_before_its_execution(order.records)
+
+
+def keys_in(address: str, topic: str, wanted: int) -> Counter[bytes]:
+    """The keys in a topic's log, read until as many are there or nothing has come for ten seconds."""
+    consumer = Consumer({"bootstrap.servers": address, "group.id": f"reader-{topic}"})
+    found: Counter[bytes] = Counter()
+    try:
+        consumer.assign([TopicPartition(topic, number, 0) for number in range(4)])
+        while len(found) < wanted and (messages := consumer.consume(10_000, 10.0)):
+            found.update(message.key() for message in messages)
+    finally:
+        consumer.close()
+    return found
+
+
+def test_a_broker_that_is_away_holds_nothing_up_and_gets_everything(
+    own_broker: EmbeddedBroker, policy: Policy, tmp_path: Path
+) -> None:
+    """A thousand actions a second, a fifth of them writes; all are decided and run while the broker is stopped."""
+    emitter = OutboxEmitter.to_kafka(own_broker.address, Outbox(tmp_path / "outbox.db"))
+    router = router_of(emitter, policy)
+    ran: list[int] = []
+
+    def note(number: int) -> None:
+        ran.append(number)
+
+    read, write = (action(note, risk) for risk in (RiskClass.SEARCH, RiskClass.REVERSIBLE_WRITE))
+    due, pause = int(RATE * OUTAGE_S), threading.Event()
+    router.call(read, -1)
+    assert emitter.flush(30) == 0
+    os.kill(own_broker.pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        for number in range(due):
+            ahead = began + number / RATE - time.monotonic()
+            if ahead > 0.005:
+                pause.wait(ahead)
+            router.call(write if number % 5 == 0 else read, number)
+        assert ran == [-1, *range(due)], "everything has run, and the broker has not answered once"
+        assert emitter.stats.delivered == 2
+    finally:
+        os.kill(own_broker.pid, signal.SIGCONT)
+    with emitter:
+        assert emitter.flush(120) == 0
+        assert emitter.lost == 0
+    for topic in (DECISIONS, OUTCOMES):
+        assert len(keys_in(own_broker.address, topic, due + 1)) == due + 1, topic
