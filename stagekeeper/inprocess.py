@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from analytics.lake.tables import Lake
     from producers.wire.events import Event
+    from streams.data.fold import Folded
 
 LOG_ID: Final = "in-process"
 
@@ -27,26 +28,23 @@ class RefusedEventsError(StagekeeperError):
     """Events that were made in this process were rejected by its own data plane."""
 
 
-class InProcessPlane:
-    """Stores events in a lake, one partition a topic.
+class InProcessFold:
+    """Folds events as the worker does, one partition a topic, without storing them.
 
     Args:
-        lake: The lake.
         now: The clock, for what lies impossibly far ahead.
     """
 
-    def __init__(self, lake: Lake, *, now: Callable[[], datetime]) -> None:
-        self._lake = lake
+    def __init__(self, *, now: Callable[[], datetime]) -> None:
         self._now = now
         self._states: dict[SourcePartition, PartitionState] = {}
         self._batches = 0
 
-    def store(self, events: Sequence[Event]) -> None:
-        """Fold events in the order given, and append them.
+    def fold(self, events: Sequence[Event]) -> Folded:
+        """Fold events in the order given.
 
         Raises:
             RefusedEventsError: One of them is not acceptable.
-            LakeError: The lake cannot be written.
         """
         records: dict[SourcePartition, PartitionRecords] = defaultdict(PartitionRecords)
         for event in events:
@@ -58,5 +56,28 @@ class InProcessPlane:
         folded = Folder(self._states, None).fold(Batch(self._batches, dict(records)), self._now())
         if folded.rejects:
             raise RefusedEventsError(f"{len(folded.rejects)} events were refused: {folded.rejects[0]}")
+        return folded
+
+
+class InProcessPlane:
+    """Stores events in a lake.
+
+    Args:
+        lake: The lake.
+        now: The clock, for what lies impossibly far ahead.
+    """
+
+    def __init__(self, lake: Lake, *, now: Callable[[], datetime]) -> None:
+        self._lake = lake
+        self._fold = InProcessFold(now=now)
+
+    def store(self, events: Sequence[Event]) -> None:
+        """Fold events in the order given, and append them.
+
+        Raises:
+            RefusedEventsError: One of them is not acceptable.
+            LakeError: The lake cannot be written.
+        """
+        folded = self._fold.fold(events)
         self._lake.append(EVENTS, folded.events)
         self._lake.append(SIGNALS, folded.signals)

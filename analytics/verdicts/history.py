@@ -170,7 +170,12 @@ class _Run:
 
 
 def run(
-    history: History, gates: GateFile, *, since: datetime | None = None, until: datetime | None = None
+    history: History,
+    gates: GateFile,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    every: timedelta = MINUTE,
 ) -> Iterator[Turn]:
     """Run history through a gate file.
 
@@ -179,6 +184,7 @@ def run(
         gates: The gate file.
         since: Where to begin to look; what was known by then is known at the first look.
         until: Where to end; the last minute of history unless given.
+        every: Event time between two looks.
 
     Yields:
         Every turn, in the order of event time.
@@ -190,7 +196,7 @@ def run(
             yield Turn(now, verdict)
         if now >= last:
             return
-        before, now = now, now + MINUTE
+        before, now = now, now + every
 
 
 def _end_of_minute(moment: datetime) -> datetime:

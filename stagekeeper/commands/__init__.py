@@ -17,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "gate": "Ask whether an action may move to a stage.",
     "gates": "Look gate files over.",
     "backtest": "Try a gate file on history.",
+    "scorecard": "Say how the recommender itself does.",
     "review": "Approve or reject the actions that wait for a person.",
     "flags": "Switch single actions off and on.",
     "impact": "Report what an action led to.",

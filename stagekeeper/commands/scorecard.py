@@ -1,0 +1,113 @@
+"""`stagekeeper scorecard`: how the recommender itself does."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import click
+
+from analytics.lake.tables import Lake
+from analytics.verdicts.explain import duration, percent
+from analytics.verdicts.gates import GateFile
+from analytics.verdicts.scorecard import of_history, scored
+from producers.sources.scenarios import SCENARIOS, scenario
+from stagekeeper.scoring import outcomes
+from stagekeeper.settings import Settings
+
+_LEFT_OUT = "demo"
+"""A mix of the others."""
+
+
+@click.command("scorecard")
+@click.option("--runs", type=click.IntRange(min=0), default=3, show_default=True, help="Simulations of each scenario.")
+@click.option("--scenario", "names", multiple=True, metavar="NAME", help="Simulate this one; all by default.")
+@click.option("--events", type=click.IntRange(min=1), default=6_000, show_default=True, help="Events a simulation.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the first simulation.")
+@click.option(
+    "--gates", "path", type=click.Path(path_type=Path), metavar="FILE", help="Gate file of the simulations; the demo's."
+)
+@click.option("--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
+def command(
+    *,
+    runs: int,
+    names: tuple[str, ...],
+    events: int,
+    seed: int,
+    path: Path | None,
+    root: str | None,
+    as_json: bool,
+) -> None:
+    """Say how often the recommender is wrong, with exact bounds, and how long it takes.
+
+    On simulated scenarios the truth is known: promotions and rollbacks that were not deserved, and the delay to those
+    that were. On your own history it is what became of the promotions.
+
+    \b
+    Examples:
+      stagekeeper scorecard
+      stagekeeper scorecard --runs 20 --scenario slow --json | jq .simulated.false_promotes
+      stagekeeper scorecard --runs 0
+    """
+    gates = GateFile.parse(files("stagekeeper.demo").joinpath("gates.yaml").read_bytes()) if path is None else None
+    gates = gates or GateFile.load(path or Path())
+    chosen = [scenario(name) for name in names] or [made for made in SCENARIOS.values() if made.name != _LEFT_OUT]
+    found = [
+        outcome
+        for made in chosen
+        for run in range(runs)
+        for outcome in outcomes(made, gates, seed=seed + run, events=events)
+    ]
+    lake = Lake.existing(root if root is not None else Settings.load().lake)
+    answer: dict[str, Any] = {
+        "runs": runs,
+        "gate_sha256": gates.sha256,
+        "simulated": scored(found) if runs else None,
+        "history": None if lake is None else of_history(lake),
+    }
+    if as_json:
+        click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+        return
+    if answer["simulated"] is not None:
+        _tell_simulated(answer["simulated"])
+    if answer["history"] is None:
+        click.echo("There is no lake yet, so there is no history of your own to score.")
+    else:
+        _tell_history(answer["history"])
+
+
+def _tell_simulated(found: dict[str, Any]) -> None:
+    click.echo(f"{found['cells']} simulated cells with a known truth:")
+    for name, said in (
+        ("false_promotes", "promoted although they deserve something else"),
+        ("false_rollbacks", "rolled back although they deserve something else"),
+        ("rolled_back", "rolled back that deserve it"),
+        ("promoted", "promoted that deserve it, in the time that they had"),
+    ):
+        click.echo(f"  {_share(found[name])} {said}")
+    if (delay := found["delay_to_rollback_s"]) is not None:
+        click.echo(f"  delay to rollback: median {duration(delay['median'])}, longest {duration(delay['longest'])}")
+    for name, one in found["by_scenario"].items():
+        wrong = f"{one['false_promotes']['count']} false promotes, {one['false_rollbacks']['count']} false rollbacks"
+        click.echo(f"    {name:<26} {one['cells']:>3} cells, {wrong}")
+
+
+def _tell_history(found: dict[str, Any]) -> None:
+    click.echo(f"Your own history: {found['promotions']} promotions, {found['rollbacks']} rollbacks.")
+    for name, said in (
+        ("later_rolled_back", "of the promotions were rolled back later"),
+        ("followed_by_incident", "were followed by an incident within a week"),
+        ("accepted", "were put into effect by people within a week"),
+    ):
+        click.echo(f"  {_share(found[name])} {said}")
+    click.echo(f"  {found['overrides']} verdicts were overridden by people")
+
+
+def _share(share: dict[str, Any]) -> str:
+    if share["value"] is None:
+        return "none of 0"
+    bounds = f"{percent(share['lower'])} to {percent(share['upper'])}"
+    return f"{share['count']} of {share['among']} ({percent(share['value'])}, exactly bounded by {bounds})"
