@@ -105,6 +105,7 @@ class Worker:
         self._plane = DataPlane(pipeline, self._progress, self.fail)
         self._source = Source(
             config.bootstrap_servers,
+            self._log_id,
             Lake.open(config.lake_root),  # handles are not shared between threads
             self,
             self._progress,
@@ -190,7 +191,7 @@ class Worker:
                 raise StagekeeperError(f"the worker did not start in {_START_S:.0f} s. Check the broker.")
             code: int = await ended
             if self._plane.assignment is None:
-                _exit_at_once(code)
+                end_process(code)  # there is nothing to save yet, and the groups are being joined
             drain = True
             return code
         finally:
@@ -314,14 +315,15 @@ class Worker:
             draft.replace(path)
 
 
-def _exit_at_once(code: int) -> NoReturn:
-    """End the process while it joins its groups: there is nothing to save yet.
+def end_process(code: int) -> NoReturn:
+    """End the process without Python's farewells: what must be saved is saved.
 
-    A member that leaves in the middle of a join would lock the embedded broker's group for minutes; one that vanishes
-    is forgotten after its session.
+    Native threads may still wait for a broker that is gone. And a member that leaves in the middle of a join would lock
+    the embedded broker's group for minutes; one that vanishes is forgotten after its session.
     """
     logging.shutdown()
     sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(code)
 
 

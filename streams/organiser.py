@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+import uuid
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -32,9 +35,11 @@ def organiser(bootstrap_servers: str, log_id: str, web_port: int) -> Any:  # noq
     embedded = log_id.startswith(EMBEDDED_PREFIX)
     session_s, heartbeat_s, rebalance_s = (6.0, 2.0, 12.0) if embedded else (45.0, 3.0, 60.0)
     return faust.App(
-        "stagekeeper-control",
+        # A group of its own for each process: everybody keeps all recommendations, and nobody waits for another's join.
+        f"stagekeeper-control-{uuid.uuid4()}",
         broker=[f"kafka://{server.strip()}" for server in bootstrap_servers.split(",")],
         store="memory://",
+        datadir=str(Path(tempfile.gettempdir(), "stagekeeper-control")),  # it keeps nothing there, and yet makes it
         autodiscover=False,
         topic_allow_declare=False,  # topics are created with their settings before anything runs
         topic_disable_leader=True,

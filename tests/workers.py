@@ -90,10 +90,15 @@ def a_worker(folder: Path, broker: Broker, lake_root: str, receipt_key: str = ""
         worker.kill()
 
 
-def await_drained(broker: Broker, lake_root: str) -> Lake:
+def await_drained(broker: Broker, lake_root: str, meanwhile: Callable[[], None] = lambda: None) -> Lake:
     """Wait until the lake covers all that the broker holds."""
+
+    def covered() -> bool:
+        meanwhile()
+        return backlog.records_left(lake) == 0
+
     lake = Lake.existing(lake_root)
     assert lake is not None
     with Backlog(broker.address, broker.cluster_id) as backlog:
-        await_that(lambda: backlog.records_left(lake) == 0, "the end of the backlog")
+        await_that(covered, "the end of the backlog")
     return lake

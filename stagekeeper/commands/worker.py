@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from producers.errors import StagekeeperError
 from stagekeeper.settings import Settings
 
 _CHATTY = ("faust", "mode", "aiokafka", "streams.librdkafka", "streams.ends", "streams.broker")
@@ -46,7 +47,7 @@ def command(ready_file: Path | None, web_port: int, *, as_json: bool, verbose: b
         for chatty in _CHATTY:
             logging.getLogger(chatty).setLevel(logging.CRITICAL)
         warnings.simplefilter("ignore")  # the libraries' own, about Python versions to come
-    from streams.app import Worker, WorkerConfig  # noqa: PLC0415  (after the warnings are dealt with)
+    from streams.app import Worker, WorkerConfig, end_process  # noqa: PLC0415  (after the warnings are dealt with)
 
     config = WorkerConfig(
         bootstrap_servers=settings.require_kafka(),
@@ -59,4 +60,9 @@ def command(ready_file: Path | None, web_port: int, *, as_json: bool, verbose: b
         web_port=web_port,
         ready_file=ready_file,
     )
-    sys.exit(Worker(config).run())
+    try:
+        code = Worker(config).run()
+    except StagekeeperError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = error.exit_code
+    end_process(code)

@@ -1,7 +1,7 @@
 """The source: a thread that reads micro-batches with librdkafka and resumes from the lake.
 
-Kafka's group only says who reads which partition. Where to read on is the lake's word, asked at every assignment; no
-offset is committed to Kafka.
+Kafka's group only says who reads which partition; on the embedded broker one worker reads all of them, and others wait
+for their turn. Where to read on is the lake's word, asked at every assignment; no offset is committed to Kafka.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from streams.data.batch import Batch, PartitionRecords
 from streams.data.errors import DataPlaneError, LogIdentityError
 from streams.data.pipeline import Assignment
 from streams.data.resume import resume
+from streams.data.sole import sole_reader
 from streams.publishing import CLIENT_LOG
 
 if TYPE_CHECKING:
@@ -39,7 +40,14 @@ BATCH_S: Final = 0.25
 _ANSWER_S: Final = 10.0
 _DRAIN_S: Final = 30.0
 _LAST_DRAIN_S: Final = 2.0
-_TRANSIENT: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT})  # noqa: SLF001
+_TRANSIENT: Final = frozenset(
+    {
+        KafkaError._TRANSPORT,  # noqa: SLF001
+        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+        KafkaError._TIMED_OUT,  # noqa: SLF001
+        KafkaError._MAX_POLL_EXCEEDED,  # noqa: SLF001  (the partitions are lost, and assigned anew by the next poll)
+    }
+)
 
 
 class StoppedError(DataPlaneError):
@@ -63,6 +71,7 @@ class Source:
 
     Args:
         bootstrap_servers: Brokers as `host:port,...`.
+        log_id: The cluster id that the topics were checked under.
         lake: A lake handle of its own.
         destination: Where batches go.
         progress: What was committed of them.
@@ -74,6 +83,7 @@ class Source:
     def __init__(
         self,
         bootstrap_servers: str,
+        log_id: str,
         lake: Lake,
         destination: Destination,
         progress: Progress,
@@ -100,7 +110,7 @@ class Source:
             "fetch.wait.max.ms": 100,
             "queued.max.messages.kbytes": 128 * 1_024,
         }
-        self._log_id: str | None = None
+        self._log_id = log_id
         self._next: dict[SourcePartition, int] = {}
         self._handed_over = 0
         self._away = False
@@ -133,7 +143,11 @@ class Source:
         try:
             consumer = Consumer(self._config, logger=CLIENT_LOG)
             try:
-                self._read(consumer)
+                self._check_identity(consumer)
+                if self._log_id.startswith(EMBEDDED_PREFIX):
+                    self._read_alone(consumer)
+                else:
+                    self._read_as_member(consumer)
             finally:
                 consumer.close()
         except StoppedError:
@@ -141,14 +155,34 @@ class Source:
         except BaseException as error:  # noqa: BLE001  (whatever it is must end the worker, from another thread)
             self._on_failure(error)
 
-    def _read(self, consumer: Consumer) -> None:
-        self._log_id = _identity(consumer)
+    def _read_as_member(self, consumer: Consumer) -> None:
+        """Read what the group assigns."""
         consumer.subscribe(
             [topic.name for topic in SOURCE_TOPICS],
             on_assign=self._assigned,
             on_revoke=self._revoked,
             on_lost=self._revoked,
         )
+        self._read(consumer)
+
+    def _read_alone(self, consumer: Consumer) -> None:
+        """Read everything, once it is this worker's turn."""
+        with sole_reader(self._log_id, self._stopping) as chosen:
+            if not chosen:
+                return
+            known = consumer.list_topics(timeout=_ANSWER_S).topics
+            places = [
+                TopicPartition(topic.name, partition)
+                for topic in SOURCE_TOPICS
+                for partition in known[topic.name].partitions
+            ]
+            self._assigned(consumer, places)
+            try:
+                self._read(consumer)
+            finally:
+                self._revoked(consumer, places)
+
+    def _read(self, consumer: Consumer) -> None:
         while not self._stopping.is_set():
             messages = consumer.consume(BATCH_RECORDS, BATCH_S)
             # A broker that came back empty under the same address is another log. Its identity only ever changes from
@@ -164,7 +198,7 @@ class Source:
 
     def _collect(self, messages: list[Message]) -> dict[SourcePartition, PartitionRecords]:
         """Sort messages into columns by partition."""
-        log_id = self._log_id or ""
+        log_id = self._log_id
         by_place: dict[tuple[str | None, int | None], PartitionRecords] = {}
         ends: dict[tuple[str | None, int | None], int] = {}
         for message in messages:
@@ -209,7 +243,7 @@ class Source:
 
     def _assigned(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         self._check_identity(consumer)
-        log_id = self._log_id or ""
+        log_id = self._log_id
         bounds = {}
         for each in assigned:
             low, end = consumer.get_watermark_offsets(each, timeout=_ANSWER_S)

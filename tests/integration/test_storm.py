@@ -1,0 +1,34 @@
+"""The storm of `tests/storm.py` at a size for every day; run the script itself for an hour."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from apache_kafka import ApacheKafka
+from storm import storm
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from brokers import Broker
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+EVENTS = 100_000
+KILLS = 5
+
+
+def test_everything_is_counted_once_whatever_happens_to_the_workers(either_broker: Broker, tmp_path: Path) -> None:
+    said: list[str] = []
+    aftermath = storm(either_broker, tmp_path, events=EVENTS, kills=KILLS, seed=20_260_314, say=said.append)
+    assert aftermath.differences == [], "\n".join(said)
+    assert aftermath.truth.emitted == EVENTS
+    assert aftermath.truth.repeats > EVENTS * 0.02
+    assert aftermath.truth.malformed.total() > EVENTS * 0.0005
+    tools = {cell.tool: counted.counts["decisions"] for cell, counted in aftermath.truth.cells.items()}
+    assert max(tools.values()) > 0.4 * sum(tools.values())
+    expected = {"kill": KILLS, "zombie": 1, "second_worker": 1, "refusal": 1}
+    if isinstance(either_broker, ApacheKafka):
+        expected["restart_of_the_broker"] = 1
+    assert aftermath.done == expected

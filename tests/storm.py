@@ -1,0 +1,549 @@
+"""A storm over the data plane, and the count afterwards.
+
+Traffic with repeats, disorder and broken records flows at a steady pace while workers are killed, frozen past their
+session, joined by others, denied the lake and cut off from the broker. Afterwards the tables of the lake are compared
+with what the simulator says that it emitted, to the last unit.
+
+    python tests/storm.py --events 1000000 --kills 20 --broker apache
+    python tests/storm.py --minutes 60 --broker embedded
+
+Prints what happens, then every difference; exits with 1 where there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Self
+
+import polars as pl
+from apache_kafka import ApacheKafka
+from workers import WorkerProcess, await_drained, await_that
+
+from analytics.counters import COUNTERS
+from analytics.lake.schemas import EVENTS, REJECTS, SIGNALS
+from producers.delivery.emitter import KafkaEmitter
+from producers.sources.scenarios import scenario
+from producers.sources.simulator import Plan, Simulator, Storm
+from producers.wire.codec import encoded
+from stagekeeper.ports import available_port
+from streams.broker import EmbeddedBroker, ensure_topics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from brokers import Broker
+
+    from analytics.lake.tables import Lake
+    from producers.delivery.emitter import DeliveryStats
+    from producers.sources.scenarios import Scenario
+    from producers.sources.truth import Truth
+    from producers.wire.events import Event
+
+KEY = "a receipt key for storms"
+TOOL = "issue_refund"
+"""This one has half of the traffic."""
+
+SESSION_S = 6.0
+"""The workers' session timeout."""
+
+_SHORTEST_S = 5.0
+"""The traffic does not run dry while disasters are still to come."""
+
+_AFTER_PROGRESS = 0.75
+"""Share of disasters that wait for a commit first; the others also hit workers that have not come to work yet."""
+
+_LASTS_S = {"kill": 7.0, "zombie": 16.0, "second_worker": 9.0, "refusal": 9.0, "restart_of_the_broker": 15.0}
+"""How long each disaster and the recovery take, about."""
+
+_CHATTR = shutil.which("chattr")
+_MODULUS = 1 << 256
+
+
+def lopsided() -> Scenario:
+    """The demonstration, with half of its decisions about one tool."""
+    demo = scenario("demo")
+    others = sum(action.weight for action in demo.actions if action.tool != TOOL)
+    mine = sum(action.tool == TOOL for action in demo.actions)
+    actions = (replace(each, weight=others / mine) if each.tool == TOOL else each for each in demo.actions)
+    return replace(demo, actions=tuple(actions))
+
+
+class Fingerprint:
+    """A sum over byte strings that does not depend on their order."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sum = 0
+
+    def add(self, value: bytes) -> None:
+        self.count += 1
+        self._sum = (self._sum + int.from_bytes(hashlib.sha256(value).digest(), "big")) % _MODULUS
+
+    @property
+    def stated(self) -> str:
+        return f"{self.count} values, {self._sum:064x}"
+
+
+class _Witness:
+    """An emitter that takes the fingerprint of every event as it passes for the first time."""
+
+    def __init__(self, emitter: KafkaEmitter) -> None:
+        self._emitter = emitter
+        self._ids: set[bytes] = set()
+        self.fingerprint = Fingerprint()
+
+    def emit(self, event: Event) -> None:
+        name = hashlib.blake2b(event.id.encode(), digest_size=16).digest()
+        if name not in self._ids:
+            self._ids.add(name)
+            self.fingerprint.add(encoded(event).value)
+        self._emitter.emit(event)
+
+    def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+        self._emitter.send(topic, key, value)
+
+    def flush(self, timeout_s: float) -> int:
+        return self._emitter.flush(timeout_s)
+
+    @property
+    def stats(self) -> DeliveryStats:
+        return self._emitter.stats
+
+
+class Traffic:
+    """The simulator in a thread of its own.
+
+    It paces itself so that the last event comes with the last disaster.
+
+    Args:
+        broker: Where it writes.
+        events: How many distinct events.
+        seed: Decides what they are.
+    """
+
+    def __init__(self, broker: Broker, *, events: int, seed: int) -> None:
+        self._events = events
+        self._until: float | None = time.monotonic()
+        self._slept = 0
+        self._emitter = KafkaEmitter(broker.address, client_id="storm")
+        self._witness = _Witness(self._emitter)
+        self._fault: BaseException | None = None
+        self._end = threading.Event()
+        self.simulator = Simulator(
+            lopsided(),
+            self._witness,
+            plan=Plan(events=events, history=timedelta(hours=2), history_events=events),
+            seed=seed,
+            key=KEY.encode(),
+            storm=Storm(repeats=0.03, malformed=0.001, shuffle=timedelta(minutes=10)),
+            now=lambda: datetime.now(UTC),
+            wait=self._wait,
+        )
+        self._thread = threading.Thread(target=self._run, name="traffic")
+
+    def _run(self) -> None:
+        try:
+            self.simulator.run()
+        except BaseException as fault:  # noqa: BLE001 - told to whoever waits for the end
+            self._fault = fault
+        finally:
+            self._emitter.close(60)
+
+    def last_for(self, seconds: float) -> None:
+        """Spread what is left over about so long; 0 is as fast as possible."""
+        self._until = time.monotonic() + seconds if seconds else None
+
+    def _wait(self, seconds: float) -> bool:
+        """Called by the simulator every few hundred records."""
+        until, emitted = self._until, self.simulator.truth.emitted
+        if until is not None:
+            left_s = max(_SHORTEST_S, until - time.monotonic())
+            seconds += (emitted - self._slept) * left_s / max(1, self._events - emitted)
+        self._slept = emitted
+        return self._end.wait(min(seconds, 1.0))
+
+    @property
+    def over(self) -> bool:
+        return not self._thread.is_alive()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def finish(self) -> tuple[Truth, Fingerprint]:
+        """Wait for the last event; the truth."""
+        self._thread.join()
+        if self._fault is not None:
+            raise self._fault
+        self._emitter.stats.require_all()
+        return self.simulator.truth, self._witness.fingerprint
+
+
+class Crew:
+    """The workers, and a supervisor that replaces one that ends."""
+
+    def __init__(self, folder: Path, broker: Broker, lake_root: str) -> None:
+        self._folder, self._broker, self._lake_root = folder, broker, lake_root
+        self.workers: list[WorkerProcess] = []
+        self.ended: list[str] = []
+
+    def join(self) -> WorkerProcess:
+        worker = WorkerProcess(self._folder, self._broker, self._lake_root, KEY)
+        self.workers.append(worker)
+        return worker
+
+    def leave(self, worker: WorkerProcess, *, kill: bool) -> None:
+        """Let one go, by an order that it may refuse or by one that it may not."""
+        self.workers.remove(worker)
+        if kill:
+            worker.kill()
+        elif (code := worker.stop()) not in (0, -signal.SIGTERM):  # the latter, where it had hardly begun
+            self._note(worker, code)
+
+    def tend(self) -> None:
+        """Replace those that ended by themselves."""
+        for worker in list(self.workers):
+            if (code := worker.process.poll()) is not None:
+                self.workers.remove(worker)
+                self._note(worker, code)
+                self.join()
+
+    def _note(self, worker: WorkerProcess, code: int) -> None:
+        lines = [line for line in worker.log.read_text().splitlines() if line.startswith("Error: ")]
+        self.ended.append(lines[-1] if lines else f"exit code {code} without a named error; see {worker.log}")
+
+    def kill_all(self) -> None:
+        for worker in self.workers:
+            worker.process.send_signal(signal.SIGCONT)
+            worker.kill()
+        self.workers.clear()
+
+
+def how_to_refuse(root: Path) -> Callable[[Path, bool], None] | None:
+    """The way in which folders can be made to take no new file on this machine; None where there is none.
+
+    Permissions do it for everybody but root, whom only the immutable attribute of the file system stops.
+    """
+    if os.geteuid() != 0 or _CHATTR is None:
+        return None if os.geteuid() == 0 else lambda folder, refuse: folder.chmod(0o555 if refuse else 0o755)
+
+    def change(folder: Path, refuse: bool) -> None:
+        subprocess.run([_CHATTR, "+i" if refuse else "-i", str(folder)], check=True, capture_output=True)
+
+    try:
+        change(root, True)
+        change(root, False)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return change
+
+
+@contextmanager
+def refusing(root: Path, change: Callable[[Path, bool], None]) -> Iterator[None]:
+    """Nothing can be added to the lake meanwhile."""
+    folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
+    done = []
+    try:
+        for folder in folders:
+            change(folder, True)
+            done.append(folder)
+        yield
+    finally:
+        for folder in done:
+            change(folder, False)
+
+
+@dataclass
+class Weather:
+    """What comes over the workers, in random order.
+
+    Args:
+        crew: The workers.
+        lake_root: The lake.
+        broker: The broker.
+        traffic: What flows meanwhile.
+        random: Decides order and moments.
+        say: Takes what happens, line by line.
+    """
+
+    crew: Crew
+    lake_root: Path
+    broker: Broker
+    traffic: Traffic
+    random: Random
+    say: Callable[[str], None]
+    done: Counter[str] = field(default_factory=Counter)
+
+    def rage(self, kills: int) -> None:
+        """Everything once, and so many kills, in random order."""
+        disasters: list[Callable[[], None]] = [self.zombie, self.second_worker, self.refusal]
+        disasters += [self.kill] * kills
+        if isinstance(self.broker, ApacheKafka):
+            disasters.append(self.restart_of_the_broker)
+        self.random.shuffle(disasters)
+        for index, disaster in enumerate(disasters):
+            self.traffic.last_for(sum(_LASTS_S[each.__name__] for each in disasters[index:]))
+            if self.random.random() < _AFTER_PROGRESS:
+                self.progress()
+            began = time.monotonic()
+            disaster()
+            name = disaster.__name__
+            self.done[name] += 1
+            over = " (after the last event)" if self.traffic.over else ""
+            self.say(f"{name}: {time.monotonic() - began:.1f} s, {self.traffic.simulator.truth.emitted:,} events{over}")
+        self.traffic.last_for(0)
+
+    def progress(self) -> None:
+        """Wait for a commit that is not there yet, or for the end of the traffic."""
+        log = self.lake_root / EVENTS / "_delta_log"
+
+        def newest() -> str:
+            return max((path.name for path in log.glob("*.json")), default="")
+
+        def moved() -> bool:
+            self.crew.tend()
+            return newest() != before or self.traffic.over
+
+        before = newest()
+        await_that(moved, "a commit", every_s=0.02)
+
+    def moment(self) -> None:
+        """A random moment."""
+        time.sleep(self.random.uniform(0.0, 0.6))
+
+    def kill(self) -> None:
+        """SIGKILL at a random moment."""
+        self.moment()
+        self.crew.leave(self.random.choice(self.crew.workers), kill=True)
+        self.crew.join()
+
+    def zombie(self) -> None:
+        """SIGSTOP until somebody else has the partitions, then SIGCONT."""
+        stopped = self.random.choice(self.crew.workers)
+        other = self._another()
+        self.moment()
+        stopped.process.send_signal(signal.SIGSTOP)
+        time.sleep(SESSION_S + 1.0)  # the passing of time is what is wanted
+        if not isinstance(self.broker, EmbeddedBroker):  # there nobody takes over from a worker that is not dead
+            self.progress()
+        stopped.process.send_signal(signal.SIGCONT)
+        self.progress()
+        if other in self.crew.workers:
+            self.crew.leave(other, kill=False)
+
+    def _another(self) -> WorkerProcess:
+        """One more worker, at work; on the embedded broker it waits for its turn instead."""
+        other = self.crew.join()
+        if not isinstance(self.broker, EmbeddedBroker):
+            other.await_ready()
+        return other
+
+    def second_worker(self) -> None:
+        """Another worker joins, works and leaves."""
+        other = self._another()
+        self.progress()
+        self.moment()
+        if other in self.crew.workers:
+            self.crew.leave(other, kill=False)
+
+    def refusal(self) -> None:
+        """The lake takes nothing for some seconds."""
+        change = how_to_refuse(self.lake_root)
+        if change is None:
+            self.say("NOT TRIED: a lake that refuses writes (root, and a file system without immutable folders)")
+            return
+        with refusing(self.lake_root, change):
+            until = time.monotonic() + 5.0
+            while time.monotonic() < until:
+                self.crew.tend()
+                time.sleep(0.1)
+
+    def restart_of_the_broker(self) -> None:
+        """Apache Kafka goes down and comes back with its log."""
+        assert isinstance(self.broker, ApacheKafka)
+        self.broker.stop()
+        self.broker.restart()
+
+
+def differences(lake: Lake, truth: Truth, sent: Fingerprint) -> list[str]:
+    """Where the lake does not say what was emitted."""
+    found: list[str] = []
+
+    def compare(what: str, stored: object, emitted: object) -> None:
+        if stored != emitted:
+            found.append(f"{what}: the lake says {stored}, emitted were {emitted}")
+
+    # What the workers' own judge says comes through the same log.
+    events = lake.scan(EVENTS).filter(pl.col("type") != "stagekeeper.stage.recommended.v1")
+    counts = events.select(pl.len(), pl.col("id").n_unique().alias("ids")).collect()
+    compare("events", counts["len"][0], truth.emitted)
+    compare("ids", counts["ids"][0], truth.emitted)
+    by_type = events.group_by("type").len().collect()
+    compare("events by type", dict(sorted(by_type.iter_rows())), dict(sorted(truth.by_type.items())))
+    kept = Fingerprint()
+    for chunk in events.select("value").collect_batches(chunk_size=50_000):
+        for value in chunk["value"]:
+            kept.add(value)
+    compare("bytes", kept.stated, sent.stated)
+    rejects = lake.scan(REJECTS).select("topic", "partition", "offset", "reason").collect()
+    compare("rejected places", rejects.select("topic", "partition", "offset").n_unique(), rejects.height)
+    compare("rejects", Counter(rejects["reason"]), truth.malformed)
+    cell = ("environment", "workflow", "tool", "stage", "cohort")
+    sums = (
+        lake.scan(SIGNALS)
+        .group_by(cell)
+        .agg(
+            pl.col(COUNTERS).sum(),
+            pl.col("latency_counts").list.sum().sum().alias("latency_known"),
+            pl.col("cost_counts").list.sum().sum().alias("cost_known"),
+        )
+    )
+    stored = {tuple(row[name] for name in cell): row for row in sums.collect().iter_rows(named=True)}
+    compare("cells", sorted(stored), sorted(tuple(each) for each in truth.cells))
+    for each, counted in truth.cells.items():
+        row = stored.get(tuple(each), {})
+        for name in COUNTERS:
+            compare(f"{each.tool} at {each.stage}: {name}", row.get(name), counted.counts[name])
+        compare(f"{each.tool} at {each.stage}: known latencies", row.get("latency_known"), counted.latency_known)
+        compare(f"{each.tool} at {each.stage}: known costs", row.get("cost_known"), counted.cost_known)
+    return found
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """What was left.
+
+    Attributes:
+        truth: What was emitted.
+        differences: Where the lake says something else.
+        ended: The last words of the workers that ended by themselves.
+        done: How often which disaster came.
+    """
+
+    truth: Truth
+    differences: list[str]
+    ended: list[str]
+    done: Counter[str]
+
+
+def storm(
+    broker: Broker,
+    folder: Path,
+    *,
+    events: int,
+    kills: int,
+    seed: int,
+    say: Callable[[str], None],
+) -> Aftermath:
+    """Let a storm pass.
+
+    Args:
+        broker: A broker with empty topics.
+        folder: For the lake and the logs.
+        events: Distinct events.
+        kills: How often a worker is killed.
+        seed: Decides traffic, order and moments.
+        say: Takes what happens, line by line.
+    """
+    lake_root = folder / "lake"
+    crew = Crew(folder, broker, str(lake_root))
+    try:
+        crew.join().await_ready()
+        with Traffic(broker, events=events, seed=seed) as traffic:
+            weather = Weather(crew, lake_root, broker, traffic, Random(seed), say)
+            weather.rage(kills)
+            truth, sent = traffic.finish()
+        began = time.monotonic()
+        lake = await_drained(broker, str(lake_root), crew.tend)
+        say(f"drained: {time.monotonic() - began:.1f} s")
+        for worker in list(crew.workers):
+            crew.leave(worker, kill=False)
+    finally:
+        crew.kill_all()
+    return Aftermath(truth, differences(lake, truth, sent), crew.ended, weather.done)
+
+
+@contextmanager
+def _a_broker(name: str, folder: Path) -> Iterator[Broker]:
+    if name == "embedded":
+        embedded = EmbeddedBroker.start(folder / "broker", port=available_port(0))
+        try:
+            ensure_topics(embedded.address)
+            yield embedded
+        finally:
+            embedded.stop()
+    else:
+        node = ApacheKafka.start(folder / "kafka", port=available_port(0), controller_port=available_port(0))
+        try:
+            ensure_topics(node.address)
+            yield node
+        finally:
+            node.stop()
+
+
+@contextmanager
+def _a_folder(kept: Path | None) -> Iterator[str]:
+    if kept is not None:
+        kept.mkdir(parents=True)
+        yield str(kept)
+    else:
+        with tempfile.TemporaryDirectory() as name:
+            yield name
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """The storm as a program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--minutes", type=float, help="go on this long, with as many kills and events as fit")
+    parser.add_argument("--broker", choices=("embedded", "apache"), default="embedded")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="keep lake and logs in this folder, which must not exist")
+    asked = parser.parse_args()
+    events, kills = asked.events, asked.kills
+    if asked.minutes:
+        kills = max(1, round((asked.minutes * 60 - 40) / 8))
+        events = round(asked.minutes * 60 * 1_500)
+    with _a_folder(asked.keep) as name, _a_broker(asked.broker, Path(name)) as broker:
+        began = time.monotonic()
+        aftermath = storm(broker, Path(name), events=events, kills=kills, seed=asked.seed, say=_say)
+        for line in aftermath.ended:
+            _say(f"ended by itself: {line}")
+        for line in aftermath.differences:
+            _say(f"DIFFERENT: {line}")
+        _say(
+            f"{aftermath.truth.emitted:,} events, {aftermath.truth.repeats:,} repeats, "
+            f"{aftermath.truth.malformed.total():,} broken, {dict(aftermath.done)} "
+            f"in {time.monotonic() - began:.0f} s: "
+            f"{'different' if aftermath.differences else 'equal to the last unit'}"
+        )
+        return 1 if aftermath.differences else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
