@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from analytics.cells import CELL, EPOCH, Folded
+from analytics.cells import EPOCH, Folded
 from analytics.lake.schemas import EVENTS, SIGNALS
-from analytics.verdicts.judging import judge
+from analytics.verdicts.judging import judge, passing
 from analytics.verdicts.users import closed_through, fold_read, read_events
 from analytics.verdicts.verdict import Latch
 from producers.errors import UsageError
 from producers.wire.events import VerdictName
-from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from analytics.verdicts.ledger import LatchKey
     from analytics.verdicts.users import Users
     from analytics.verdicts.verdict import Verdict
+    from producers.wire.receipt import Cell
 
 MINUTE: Final = timedelta(minutes=1)
 _SETTLE_EVERY: Final = 60
@@ -112,7 +112,11 @@ class _Run:
         fresh = self.history.increments.filter(known if before is None else known & (pl.col("last_event_at") > before))
         increments = Folded.of(fresh)
         self.folded = self.folded.plus(increments)
-        due = self.folded.cells() if before is None else increments.cells() | self._passing(before, now)
+        due = (
+            self.folded.cells()
+            if before is None
+            else increments.cells() | passing(self.folded, self.gates, before, now)
+        )
         if self._count_users(now):
             due = self.folded.cells()
         self.steps += 1
@@ -131,18 +135,6 @@ class _Run:
             users=self.users,
         )
         return [verdict for verdict in verdicts if self._is_news(verdict)]
-
-    def _passing(self, before: datetime, now: datetime) -> set[Cell]:
-        """The cells for which the mere passing of time means something."""
-        gates = self.gates
-        parts = [part for gate in gates.gates for part in gate.signals]
-        windows = {0.0, *(part.maturity for part in parts if part.maturity is not None)}
-        passing = self.folded.changing(before, now, windows, gates.outcome_deadline_s)
-        expiries = {gate.hold_expires for gate in gates.gates if gate.hold_expires is not None}
-        moments = [pl.col("last_event_at") + timedelta(seconds=gates.freshness_s)]
-        moments += [pl.col("first_bucket") + timedelta(seconds=expires_s) for expires_s in expiries]
-        crossed = pl.any_horizontal((moment >= before) & (moment < now) for moment in moments)
-        return passing | {Cell(*row) for row in self.folded.totals.filter(crossed).select(CELL).unique().iter_rows()}
 
     def _count_users(self, now: datetime) -> bool:
         """Fold the user-windows anew where another one has closed, or an epoch is new."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from analytics.cells import ACTION, CELL, EPOCH, Folded
 from analytics.verdicts import gatestore, ledger
 from analytics.verdicts.gates import GateFile
-from analytics.verdicts.judging import judge
+from analytics.verdicts.judging import judge, passing
 from analytics.verdicts.users import closed_through, fold_users
 from analytics.verdicts.verdict import Latch, Regrade
 from analytics.verdicts.watermark import SETTLE_S, Watermark
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 SOURCE: Final = "/stagekeeper/judge"
 """The `source` of every recommendation."""
 
-# In event time: how long a quiet cell's verdict may lag behind the watermark, and so behind going stale.
-_FULL_ROUND: Final = timedelta(seconds=60)
+# In event time: how often the minutes that no longer matter are let go.
+_SETTLE_EVERY: Final = timedelta(seconds=60)
 # By the clock: reading the events again costs more than reading new increments.
 _BETWEEN_USERS: Final = timedelta(seconds=5)
 
@@ -109,7 +109,7 @@ class Judge:
         self._settle_s = settle_s
         self._follower: Watermark | None = None
         self._watermark: datetime | None = None
-        self._all_judged_at: datetime | None = None
+        self._settled_at: datetime | None = None
         self._seen: dict[Cell, Seen] = {}
         self._latches: dict[LatchKey, dict[VerdictName, Latch]] = {}
         self._regraded: dict[Cell, list[Regrade]] = {}
@@ -172,20 +172,16 @@ class Judge:
             return []
         settled = self._follower.follow(folded.latest_event_at, now, caught_up=caught_up)
         watermark = folded.earliest_bucket if settled is None else settled
-        all_judged_at = self._all_judged_at
+        settled_at = self._settled_at
         due = {Cell(*key[:-1]) for key in changed}
         users = self._count_users(folded, gates, watermark, now)
-        if (
-            gates.sha256 != self._judged_under
-            or self._watermark is None
-            or all_judged_at is None
-            or users is not self._users
-            or watermark >= all_judged_at + _FULL_ROUND
-        ):
-            due, all_judged_at = folded.cells(), watermark
-            folded = folded.settled(watermark, gates.horizon_s, whole=_compared(folded, gates))
+        if gates.sha256 != self._judged_under or self._watermark is None or users is not self._users:
+            due = folded.cells()
         else:
-            due |= folded.changing(self._watermark, watermark, _windows(gates), gates.outcome_deadline_s)
+            due |= passing(folded, gates, self._watermark, watermark)
+        if settled_at is None or watermark >= settled_at + _SETTLE_EVERY:
+            folded = folded.settled(watermark, gates.horizon_s, whole=_compared(folded, gates))
+            settled_at = watermark
         look = _Look(folded, gates, watermark, version, now, users)
         turned = self._regrade(look, changed)
         regraded = {cell: list(made) for cell, made in self._regraded.items()}
@@ -196,7 +192,7 @@ class Judge:
         self._regraded = regraded
         self._folded, self._version, self._horizon_s = folded, version, gates.horizon_s
         self._users, self._watermark = users, watermark
-        self._all_judged_at, self._judged_under = all_judged_at, gates.sha256
+        self._settled_at, self._judged_under = settled_at, gates.sha256
         return left_behind + [recommendation(verdict) for verdict in news]
 
     def _count_users(self, folded: Folded, gates: GateFile, watermark: datetime, now: datetime) -> Users | None:
@@ -307,12 +303,6 @@ def _recommendation_of(document: Mapping[str, Any]) -> StageRecommended:
         dataschema=schema_id(StageRecommended),
         data=StageRecommendedData.model_validate({name: document[name] for name in published}),
     )
-
-
-def _windows(gates: GateFile) -> set[float]:
-    """Ages (seconds) at which a minute begins to count for something."""
-    maturities = {part.maturity for gate in gates.gates for part in gate.signals if part.maturity is not None}
-    return {0.0, *maturities}
 
 
 def _compared(folded: Folded, gates: GateFile) -> set[tuple[str, ...]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from analytics.cells import CELL, EPOCH, MATURE, Folded
+from analytics.cells import CELL, EPOCH, ESTABLISHED_AFTER, MATURE, Folded
 from analytics.counters import COUNTERS, HISTOGRAMS
 from analytics.evidence.signals import contradictions
 from analytics.verdicts import explain
@@ -144,6 +145,22 @@ def judge(
         )
         verdicts.append(Verdict(case, decide(case), gates.sha256, lake_version, watermark, judged_at))
     return verdicts
+
+
+def passing(folded: Folded, gates: GateFile, before: datetime, now: datetime) -> set[Cell]:
+    """The cells for which event time alone, from one watermark to another, may change the verdict.
+
+    A minute closes, becomes mature or overdue; the evidence goes stale; a hold expires; enough days were seen.
+    """
+    maturities = {part.maturity for gate in gates.gates for part in gate.signals if part.maturity is not None}
+    found = folded.changing(before, now, {0.0, *maturities}, gates.outcome_deadline_s)
+    moments = [pl.col("last_event_at") + timedelta(seconds=gates.freshness_s)]
+    expiries = {gate.hold_expires for gate in gates.gates if gate.hold_expires is not None}
+    moments += [pl.col("first_bucket") + timedelta(seconds=expires_s) for expires_s in expiries]
+    # Ten quiet minutes establish an epoch of few decisions.
+    moments.append(pl.col("first_bucket") + ESTABLISHED_AFTER)
+    crossed = pl.any_horizontal((moment >= before) & (moment <= now) for moment in moments)
+    return found | {Cell(*row) for row in folded.totals.filter(crossed).select(CELL).unique().iter_rows()}
 
 
 def _knowledge(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    import numpy.typing as npt
+
     from analytics.cells import EpochKey, Folded
     from analytics.verdicts.gates import AfterPromotion
     from analytics.verdicts.gatesignals import GateSignal
 
+_Counts: TypeAlias = "npt.NDArray[np.int64]"
 _LARGEST_BET = max(BETS["above"])
 
 
@@ -59,13 +62,6 @@ class Regression:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _Track:
-    buckets: list[datetime]
-    failures: np.ndarray[tuple[int], np.dtype[np.int64]]
-    trials: np.ndarray[tuple[int], np.dtype[np.int64]]
-
-
 def watch(
     folded: Folded,
     watched: Sequence[tuple[EpochKey, GateSignal]],
@@ -89,51 +85,62 @@ def watch(
     """
     if not watched:
         return []
-    epochs = pl.DataFrame(sorted({key for key, _ in watched}), schema=dict.fromkeys(EPOCH, pl.String), orient="row")
+    keys = sorted({key for key, _ in watched})
+    epochs = pl.DataFrame(keys, schema=dict.fromkeys(EPOCH, pl.String), orient="row").with_row_index("at")
     since, until = watermark - timedelta(seconds=rules.window), watermark - ONE_MINUTE
-    minutes = folded.minutes(epochs).filter((pl.col("bucket") >= since) & (pl.col("bucket") <= until)).sort("bucket")
-    by_epoch = {tuple(map(str, key)): rows for key, rows in minutes.group_by(EPOCH, maintain_order=True)}
-    tracks = [_track(by_epoch.get(key), part) for key, part in watched]
+    minutes = (
+        folded.minutes(epochs)
+        .filter((pl.col("bucket") >= since) & (pl.col("bucket") <= until))
+        .join(epochs, on=EPOCH, how="left")
+        .sort("at", "bucket")
+    )
+    # One table for all: an epoch's minutes lie together, and a signal's counts are taken over all of them at once.
+    starts = np.searchsorted(minutes["at"].to_numpy(), np.arange(len(keys) + 1))
+    place = {key: at for at, key in enumerate(keys)}
+    counted = {name: _counted(minutes, name) for name in {part.signal for _, part in watched}}
+    ends = {name: tuple(_summed_until(each) for each in both) for name, both in counted.items()}
     bar = math.log(rules.run_length)
-    answers = [
-        Regression(None, bar, None, int(track.failures.sum()), int(track.trials.sum()), rules.window)
-        for track in tracks
-    ]
+    answers, spans = [], []
+    for key, part in watched:
+        first, last = int(starts[place[key]]), int(starts[place[key] + 1])
+        failures, trials = (int(until[last] - until[first]) for until in ends[part.signal])
+        answers.append(Regression(None, bar, None, failures, trials, rules.window))
+        spans.append(slice(first, last))
     # No bet wins more than its odds at every failure: where even that stays below the bar, nothing needs computing.
     near = [
         at
-        for at, track in enumerate(tracks)
-        if track.buckets and track.failures.sum() * math.log(_LARGEST_BET) + math.log(len(track.buckets) + 1) >= bar
+        for at, (span, answer) in enumerate(zip(spans, answers, strict=True))
+        if answer.trials and answer.failures * math.log(_LARGEST_BET) + math.log(span.stop - span.start + 1) >= bar
     ]
     if not near:
         return answers
-    longest = max(len(tracks[at].buckets) for at in near)
-    failures, trials = (np.zeros((longest, len(near)), dtype=np.int64) for _ in range(2))
+    longest = max(spans[at].stop - spans[at].start for at in near)
+    x, n = (np.zeros((longest, len(near)), dtype=np.int64) for _ in range(2))
     for column, at in enumerate(near):
-        track = tracks[at]
-        failures[: len(track.buckets), column], trials[: len(track.buckets), column] = track.failures, track.trials
+        span = spans[at]
+        failed, tried = counted[watched[at][1].signal]
+        x[: span.stop - span.start, column], n[: span.stop - span.start, column] = failed[span], tried[span]
     limits = np.array([watched[at][1].limit for at in near], dtype=np.float64)
-    found = Watch.start(len(near), threshold=limits, run_length=rules.run_length).after(failures, trials)
+    found = Watch.start(len(near), threshold=limits, run_length=rules.run_length).after(x, n)
+    levels = found.log_level
     for column, at in enumerate(near):
-        step = int(found.alarmed_at[column])
-        acted = [bucket for bucket, n in zip(tracks[at].buckets, tracks[at].trials, strict=True) if n > 0]
-        level = float(found.log_level[column])
-        answers[at] = Regression(
-            level if math.isfinite(level) else None,
-            bar,
-            None if step == NO_ALARM else acted[step - 1],
-            answers[at].failures,
-            answers[at].trials,
-            rules.window,
-        )
+        step, level = int(found.alarmed_at[column]), float(levels[column])
+        since_minute: datetime | None = None
+        if step != NO_ALARM:
+            # Minutes without trials do not step.
+            acted = np.flatnonzero(n[:, column] > 0)
+            since_minute = minutes["bucket"][spans[at].start + int(acted[step - 1])]
+        answers[at] = replace(answers[at], log_level=level if math.isfinite(level) else None, since=since_minute)
     return answers
 
 
-def _track(minutes: pl.DataFrame | None, part: GateSignal) -> _Track:
-    if minutes is None:
-        nothing = np.zeros(0, dtype=np.int64)
-        return _Track([], nothing, nothing)
-    rate = RATES[part.signal]
-    trials = minutes.select(pl.sum_horizontal(rate.trials)).to_series().to_numpy()
-    failures = minutes.select(pl.sum_horizontal(rate.failures)).to_series().to_numpy()
-    return _Track(minutes["bucket"].to_list(), np.minimum(failures, trials), trials)
+def _summed_until(counts: _Counts) -> _Counts:
+    return np.concatenate(([0], counts.cumsum()))
+
+
+def _counted(minutes: pl.DataFrame, signal: str) -> tuple[_Counts, _Counts]:
+    """Failures and trials of a signal in every minute; an event that comes twice for one trial is one failure."""
+    rate = RATES[signal]
+    both = minutes.select(pl.sum_horizontal(rate.failures).alias("x"), pl.sum_horizontal(rate.trials).alias("n"))
+    trials = both["n"].to_numpy()
+    return np.minimum(both["x"].to_numpy(), trials), trials

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -108,7 +108,7 @@ def questions(gate: Gate, stage: str, known: Known) -> list[Question]:
 
 def weigh(asked: Sequence[Question]) -> list[SignalEvidence]:
     """Weigh questions about any number of cells; the answers are in the order of the questions."""
-    answers = [_plain(question) for question in asked]
+    answers = [None if question.is_weighed else _plain(question) for question in asked]
     weighed = [at for at, question in enumerate(asked) if question.is_weighed]
     by_user = [at for at in weighed if asked[at].windows is not None]
     compared = [at for at in weighed if asked[at].compared is not None]
@@ -128,13 +128,13 @@ def weigh(asked: Sequence[Question]) -> list[SignalEvidence]:
         for row, at in enumerate(places):
             harmful, safe = bool(is_harm[row]), bool(is_safe[row])
             answers[at] = _answer(asked[at], found, row, harmful=harmful, safe=safe)
-    return answers
+    return [answer for answer in answers if answer is not None]
 
 
 def _answer(question: Question, found: Weights, row: int, *, harmful: bool, safe: bool) -> SignalEvidence:
     more = float(found.more[row])
-    return replace(
-        _plain(question),
+    return SignalEvidence(
+        **_basis(question),
         state=_state(question.trials, harmful=harmful, safe=safe),
         lower=found.lower[row],
         upper=found.upper[row],
@@ -239,27 +239,31 @@ def _mature(part: GateSignal, known: Known, failures: int, trials: int) -> tuple
     )
 
 
+def _basis(question: Question) -> dict[str, Any]:
+    """What is said of a signal whether or not it is weighed."""
+    return {
+        "signal": question.part.signal,
+        "role": question.part.role,
+        "value": question.value,
+        "failures": question.failures,
+        "trials": question.trials,
+        "limit": question.limit,
+        "unit": question.unit,
+        "mature_failures": question.mature_failures,
+        "mature_trials": question.mature_trials,
+        "by": "action" if question.windows is None else "user",
+        "windows": None if question.windows is None else question.windows[0].windows,
+        "needs_data": question.applies and question.part.needs_data,
+        "dry_run": question.part.dry_run,
+    }
+
+
 def _plain(question: Question) -> SignalEvidence:
     """The answer where nothing is weighed: a trip, a value without a limit, a signal of another stage."""
     state: State = "not_applicable"
     if question.applies and question.part.role == "trip" and question.limit is not None:
         state = "fail" if question.failures > question.limit else "pass"
-    return SignalEvidence(
-        signal=question.part.signal,
-        role=question.part.role,
-        state=state,
-        value=question.value,
-        failures=question.failures,
-        trials=question.trials,
-        limit=question.limit,
-        unit=question.unit,
-        mature_failures=question.mature_failures,
-        mature_trials=question.mature_trials,
-        by="action" if question.windows is None else "user",
-        windows=None if question.windows is None else question.windows[0].windows,
-        needs_data=question.applies and question.part.needs_data,
-        dry_run=question.part.dry_run,
-    )
+    return SignalEvidence(**_basis(question), state=state)
 
 
 def _state(trials: int, *, harmful: bool, safe: bool) -> State:
