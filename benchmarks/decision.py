@@ -133,14 +133,19 @@ class Ours:
     def _run(self, ticket: str, status: str) -> None:  # noqa: ARG002 - the arguments of a tool
         self._took = time.perf_counter() - self._began
 
-    def measure(self, calls: int, pause_s: float, *, new_accounts: bool = False) -> list[float]:
-        """Seconds from the call to the function's first line, for each call; the arguments always differ."""
+    def measure(self, calls: int, pause_s: float, *, new: str | None = None) -> list[float]:
+        """Seconds from the call to the function's first line, for each call.
+
+        Args:
+            calls: How many.
+            pause_s: Pause between two.
+            new: What is new with each call beside its arguments, in the words of `acting`.
+        """
         took = []
+        known = {"agent": "support-bot", "user": "u1", "account": "acct-1", "intent": "x"}
         for _ in range(calls):
             number = next(self._numbers)
-            with acting(
-                agent="support-bot", user="u1", account=f"acct-{number + 100 if new_accounts else 1}", intent="x"
-            ):
+            with acting(**known if new is None else {**known, new: f"n-{number}"}):
                 self._began = time.perf_counter()
                 self._router.call(self._action, f"t-{number}", status="closed")
             took.append(self._took)
@@ -221,7 +226,8 @@ def main() -> None:
         measured: dict[str, Callable[[int, float], list[float]]] = {
             "ours, buffered": read.measure,
             "ours, buffered, receipts signed": signed.measure,
-            "ours, buffered, each account new": lambda n, pause: read.measure(n, pause, new_accounts=True),
+            "ours, buffered, each call an id": lambda n, pause: read.measure(n, pause, new="tool_call"),
+            "ours, buffered, each account new": lambda n, pause: read.measure(n, pause, new="account"),
             "ours, durable, no fsync": nosync.measure,
             "ours, durable": write.measure,
         }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from producers.boundary.decide import authorized, weigh
 from producers.boundary.flags import context_of
-from producers.wire.forms import BLANK_SHA256, DecisionForm
+from producers.wire.forms import BLANK_SHA256, DecisionForm, DecisionPart
 
 if TYPE_CHECKING:
     from producers.boundary.action import Action, Circumstances
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from producers.wire.contract import ActionContract
     from producers.wire.decision import Authorization, Outcome
 
-_KEPT = 10_000
+_KEPT = 2_000
 """Combinations of action and circumstances that are kept; the oldest go first."""
 
 
@@ -27,13 +27,14 @@ class Prepared:
     its policies), flags are looked up for every call, and the weighed result is reused only for the same answers.
     """
 
-    def __init__(self, action: Action, known: Circumstances, *, steady: bool) -> None:
+    def __init__(self, action: Action, known: Circumstances, parts: Parts, *, steady: bool) -> None:
         self.action = action
         self._steady = steady
         self._said: tuple[Authorization, str] | None = None
         self._contract = action.contract(BLANK_SHA256, known)
         self.context = context_of(self._contract)
-        self._cohort = known.cohort
+        self._known = known
+        self._parts = parts
         self._variants = frozenset(action.variants)
         self._weighed: tuple[Authorization, str, Answers, DecisionForm] | None = None
 
@@ -60,15 +61,50 @@ class Prepared:
             and (weighed[0] is authorization or weighed[0] == authorization)
         ):
             return weighed[3]
-        decided = weigh(self._contract, authorization, authorizer_sha256, answers, self._variants)
-        form = DecisionForm(self._contract, decided.decision, stage=decided.stage, cohort=self._cohort)
+        form = DecisionForm(self._contract, self._parts.of(self, authorization, authorizer_sha256, answers))
         self._weighed = (authorization, authorizer_sha256, answers, form)
         return form
+
+    def decided(self, authorization: Authorization, authorizer_sha256: str, answers: Answers) -> DecisionPart:
+        """Weigh the answers."""
+        decided = weigh(self._contract, authorization, authorizer_sha256, answers, self._variants)
+        return DecisionPart(self._contract, decided.decision, stage=decided.stage, cohort=self._known.cohort)
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Everything that can tell the decisions on two calls of one action apart, but for the answers they rest on."""
+        known = self._known
+        return known.confidence, known.cohort, known.model, known.prompt_version
 
     def refused(self, form: DecisionForm, result: Outcome) -> DecisionForm:
         """The same decision with another, lesser result."""
         decision = form.decision.model_copy(update={"result": result})
-        return DecisionForm(self._contract, decision, stage=form.stage, cohort=self._cohort)
+        return DecisionForm(
+            self._contract, DecisionPart(self._contract, decision, stage=form.stage, cohort=self._known.cohort)
+        )
+
+
+class Parts:
+    """Decisions that calls under different circumstances share. Safe to use from many threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._known: dict[tuple[object, ...], tuple[Action, Answers, DecisionPart]] = {}
+
+    def of(
+        self, prepared: Prepared, authorization: Authorization, authorizer_sha256: str, answers: Answers
+    ) -> DecisionPart:
+        """The decision on one call."""
+        key = (id(prepared.action), id(answers), authorizer_sha256, authorization, *prepared.shape)
+        found = self._known.get(key)
+        if found is not None:  # what is kept here is alive, so its id is its own
+            return found[2]
+        part = prepared.decided(authorization, authorizer_sha256, answers)
+        with self._lock:
+            if len(self._known) >= _KEPT:
+                del self._known[next(iter(self._known))]
+            self._known[key] = (prepared.action, answers, part)
+        return part
 
 
 class Preparations:
@@ -80,6 +116,7 @@ class Preparations:
 
     def __init__(self, *, steady: bool) -> None:
         self._steady = steady
+        self._parts = Parts()
         self._lock = Lock()
         self._known: dict[tuple[int, Circumstances], Prepared] = {}
 
@@ -90,7 +127,7 @@ class Preparations:
         # An action that is kept here is alive, so its id is its own.
         if prepared is not None:
             return prepared
-        prepared = Prepared(action, known, steady=self._steady)
+        prepared = Prepared(action, known, self._parts, steady=self._steady)
         with self._lock:
             if len(self._known) >= _KEPT:
                 del self._known[next(iter(self._known))]

@@ -64,23 +64,23 @@ class Outcome(NamedTuple):
     error_type: str | None
 
 
-class DecisionForm:
-    """An `ActionDecided` event and its receipt with all fields filled in but those of `Call`.
+class DecisionPart:
+    """The decision's side of a form: the same for every contract that the same answers decide in the same way.
 
     Args:
-        contract: The contract, its arguments' digest blank.
+        contract: One of these contracts.
         decision: The decision, its duration left out.
         stage: The stage at which it counts.
         cohort: Segment of the roll-out.
     """
 
-    __slots__ = ("_contract", "_decision", "_receipt", "_tail", "decision", "may_run", "stage")
+    __slots__ = ("decision", "json", "may_run", "receipt", "stage", "tail")
 
     def __init__(self, contract: ActionContract, decision: Decision, *, stage: Stage, cohort: str) -> None:
         self.decision = decision
         self.stage = stage
         self.may_run = decision.expects_execution or decision.result.outcome == "queue_for_review"
-        self._receipt = Receipt(
+        self.receipt = Receipt(
             decision_id="-",
             decided_at=_SOME_MOMENT,
             environment=contract.target.environment,
@@ -96,16 +96,33 @@ class DecisionForm:
                 flags=decision.flags,
             ),
         )
-        fields = list(self._receipt.model_dump(mode="json").values())
-        self._tail = json.dumps(fields[2:], ensure_ascii=False, separators=(",", ":"))[1:]
+        fields = list(self.receipt.model_dump(mode="json").values())
+        self.tail = json.dumps(fields[2:], ensure_ascii=False, separators=(",", ":"))[1:]
+        self.json = decision.model_dump_json(exclude_none=True, exclude={"decide_ms"})[:-1] + ',"decide_ms":'
+
+
+class DecisionForm:
+    """An `ActionDecided` event and its receipt with all fields filled in but those of `Call`.
+
+    Args:
+        contract: The contract, its arguments' digest blank.
+        part: What was decided about it.
+    """
+
+    __slots__ = ("_contract", "_part", "decision", "may_run", "stage")
+
+    def __init__(self, contract: ActionContract, part: DecisionPart) -> None:
+        self.decision = part.decision
+        self.stage = part.stage
+        self.may_run = part.may_run
+        self._part = part
         # Quotes within values are escaped, so this finds the field itself and nothing that somebody wrote.
         before, _, after = contract.model_dump_json(exclude_none=True).partition(_DIGEST)
         self._contract = (f'","contract":{before}"arguments_sha256":"', f'"{after},"decision":')
-        self._decision = decision.model_dump_json(exclude_none=True, exclude={"decide_ms"})[:-1] + ',"decide_ms":'
 
     def receipt(self, call: Call) -> Receipt:
         """The receipt of one call."""
-        return self._receipt.model_copy(update={"decision_id": call.decision_id, "decided_at": call.at})
+        return self._part.receipt.model_copy(update={"decision_id": call.decision_id, "decided_at": call.at})
 
     def encoded(self, call: Call, *, source: str, key: bytes | None) -> tuple[Encoded, str]:
         """The event of one call, for the wire.
@@ -120,13 +137,13 @@ class DecisionForm:
         """
         moment = _moment(call.at)
         subject = quoted(call.decision_id)
-        token = sealed(f'[{subject},"{moment}",{self._tail}', key)
+        token = sealed(f'[{subject},"{moment}",{self._part.tail}', key)
         trace = "" if call.traceparent is None else f'"traceparent":"{call.traceparent}",'
         head, middle = self._contract
         value = (
             f'{{"specversion":"1.0","id":{subject},"source":{source},"time":"{moment}",'
             f'"subject":{subject},{_ENVELOPE}{trace}{_TYPE}{{"receipt":"'
-            f"{token}{head}{call.arguments_sha256}{middle}{self._decision}{call.decide_ms!r}}}}}}}"
+            f"{token}{head}{call.arguments_sha256}{middle}{self._part.json}{call.decide_ms!r}}}}}}}"
         )
         return Encoded(DECISIONS, call.decision_id.encode(), value.encode()), token
 

@@ -14,7 +14,7 @@ from producers.wire.codec import Encoded, encoded, of_bytes
 from producers.wire.contract import ActionContract, Actor, Evidence, Reversibility, RiskClass, Scope, Target
 from producers.wire.decision import Allow, Authorization, Constrain, Decision, Deny, FlagEvaluation, FlagReason
 from producers.wire.events import ActionDecided, ActionExecuted, ExecutionStatus
-from producers.wire.forms import BLANK_SHA256, DecisionForm
+from producers.wire.forms import BLANK_SHA256, DecisionForm, DecisionPart
 from producers.wire.receipt import Receipt
 from producers.wire.stage import Stage
 
@@ -95,7 +95,7 @@ def test_a_filled_form_is_the_event_that_the_models_make(
 ) -> None:
     stage, sha256 = Stage.NARROW_AUTONOMY, "d" * 64
     written, made = Raw(), Raw()
-    form = DecisionForm(contract, decision, stage=stage, cohort="eu")
+    form = DecisionForm(contract, DecisionPart(contract, decision, stage=stage, cohort="eu"))
     fast = Recorder(written, source=source, key=key, now=lambda: at.astimezone(zone), new_id=lambda: ident)
     slow = Recorder(made, source=source, key=key, now=lambda: at, new_id=lambda: ident)
     issued = fast.filled(form, arguments_sha256=sha256, decide_ms=decide_ms, traceparent=trace)
