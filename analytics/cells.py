@@ -132,8 +132,8 @@ class Folded:
         """Every epoch of every cell that has counts."""
         return set(self.totals.select(EPOCH).iter_rows())
 
-    def current(self, watermark: datetime) -> pl.DataFrame:
-        """The totals of each cell's current epoch.
+    def current(self, watermark: datetime, *, of: pl.DataFrame | None = None) -> pl.DataFrame:
+        """The totals of each cell's current epoch; of some actions only, by a frame with the columns of `ACTION`.
 
         A new epoch takes over once it is established: after `ESTABLISHED_DECISIONS` decisions, or after
         `ESTABLISHED_AFTER` in which no other epoch decided anything. So a single odd decision (the flags were at their
@@ -141,12 +141,13 @@ class Folded:
         still alive, the one that began last is current, and a late arrival of an older one does not bring it back.
         While none is established, it is the one with most decisions.
         """
+        totals = self.totals if of is None else self.totals.join(of.select(ACTION), on=ACTION, how="semi")
         others = pl.col("last_bucket").sort(descending=True).first().over(CELL)
         second = pl.col("last_bucket").sort(descending=True).slice(1, 1).first().over(CELL)
         newest_other = pl.when(pl.col("last_bucket") == others).then(second).otherwise(others)
         alone = newest_other.is_null() | (newest_other <= pl.col("first_bucket"))
         old_enough = pl.col("first_bucket") + ESTABLISHED_AFTER <= watermark
-        marked = self.totals.with_columns(
+        marked = totals.with_columns(
             ((pl.col("decisions") >= ESTABLISHED_DECISIONS) | (alone & old_enough)).alias("established")
         )
         newest = pl.col("last_bucket").filter(pl.col("established")).max().over(CELL)
@@ -181,7 +182,14 @@ class Folded:
         crossed = pl.any_horizontal((moment > after) & (moment <= through) for moment in moments)
         return {Cell(*row) for row in self.recent.filter(crossed).select(CELL).unique().iter_rows()}
 
-    def mature(self, watermark: datetime, outcome_deadline_s: float, *, by: Sequence[str] = EPOCH) -> pl.DataFrame:
+    def mature(
+        self,
+        watermark: datetime,
+        outcome_deadline_s: float,
+        *,
+        by: Sequence[str] = EPOCH,
+        of: pl.DataFrame | None = None,
+    ) -> pl.DataFrame:
         """Expected, missing and pending executions over the mature minutes: the columns of `by` and of `MATURE`.
 
         A minute is mature once it is over for the outcome deadline. An execution that did not come is missing if
@@ -190,7 +198,7 @@ class Folded:
         minute and never below zero, so that an execution nobody expected does not make up for one that never came.
         """
         deadline = timedelta(seconds=outcome_deadline_s)
-        rows = _sum_minutes(self.recent).filter(pl.col("expected") > 0)
+        rows = self.minutes(of).filter(pl.col("expected") > 0)
         over = pl.col("bucket") + ONE_MINUTE + deadline <= watermark
         short = (pl.col("expected") - pl.col("executed")).clip(lower_bound=0)
         waiting = (pl.col("expected_at") + deadline > watermark).fill_null(value=False)
@@ -199,7 +207,8 @@ class Folded:
             short.filter(over & ~waiting).sum().alias(MATURE[1]),
             short.filter(over & waiting).sum().alias(MATURE[2]),
         )
-        totals = self.totals.group_by(by).agg(pl.col("expected").sum())
+        epochs = self.totals if of is None else self.totals.join(of.select(EPOCH), on=EPOCH, how="semi")
+        totals = epochs.group_by(by).agg(pl.col("expected").sum())
         return (
             totals.join(counted, on=by, how="left")
             .with_columns(pl.col("young", *MATURE[1:]).fill_null(0))

@@ -104,16 +104,18 @@ def judge(
     Returns:
         One verdict a cell (or epoch), in the order of the cells' names.
     """
-    current = folded.current(watermark)
     if over:
         wanted = pl.DataFrame(sorted(over), schema=dict.fromkeys(EPOCH, pl.String), orient="row")
+        current = folded.current(watermark, of=wanted)
         judged = folded.totals.join(wanted, on=EPOCH, how="semi").sort(EPOCH)
     elif cells is not None:
         chosen = pl.DataFrame(list(cells), schema=dict.fromkeys(CELL, pl.String), orient="row")
+        # All cells of their actions, since a gate may compare one with another.
+        current = folded.current(watermark, of=chosen)
         judged = current.join(chosen, on=CELL, how="semi").sort(CELL)
     else:
-        judged = current
-    mature = folded.mature(watermark, gates.outcome_deadline_s)
+        current = judged = folded.current(watermark)
+    mature = folded.mature(watermark, gates.outcome_deadline_s, of=judged)
     rows = judged.join(mature, on=EPOCH, how="left", maintain_order="left").with_columns(pl.col(MATURE).fill_null(0))
     knowledge = _knowledge(folded, gates, judged, watermark, users)
     asked = [
