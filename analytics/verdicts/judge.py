@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 SOURCE: Final = "/stagekeeper/judge"
 """The `source` of every recommendation."""
 
+# How often within the freshness limit a quiet cell is judged: its verdict must not seem old while its evidence is not.
+_FULL_ROUNDS: Final = 3
 # In event time: how often the minutes that no longer matter are let go.
 _SETTLE_EVERY: Final = timedelta(seconds=60)
 # By the clock: reading the events again costs more than reading new increments.
@@ -110,6 +112,7 @@ class Judge:
         self._follower: Watermark | None = None
         self._watermark: datetime | None = None
         self._settled_at: datetime | None = None
+        self._all_judged_at: datetime | None = None
         self._seen: dict[Cell, Seen] = {}
         self._latches: dict[LatchKey, dict[VerdictName, Latch]] = {}
         self._regraded: dict[Cell, list[Regrade]] = {}
@@ -172,11 +175,17 @@ class Judge:
             return []
         settled = self._follower.follow(folded.latest_event_at, now, caught_up=caught_up)
         watermark = folded.earliest_bucket if settled is None else settled
-        settled_at = self._settled_at
+        settled_at, all_judged_at = self._settled_at, self._all_judged_at
         due = {Cell(*key[:-1]) for key in changed}
         users = self._count_users(folded, gates, watermark, now)
-        if gates.sha256 != self._judged_under or self._watermark is None or users is not self._users:
-            due = folded.cells()
+        if (
+            gates.sha256 != self._judged_under
+            or self._watermark is None
+            or users is not self._users
+            or all_judged_at is None
+            or watermark >= all_judged_at + timedelta(seconds=gates.freshness_s / _FULL_ROUNDS)
+        ):
+            due, all_judged_at = folded.cells(), watermark
         else:
             due |= passing(folded, gates, self._watermark, watermark)
         if settled_at is None or watermark >= settled_at + _SETTLE_EVERY:
@@ -192,7 +201,7 @@ class Judge:
         self._regraded = regraded
         self._folded, self._version, self._horizon_s = folded, version, gates.horizon_s
         self._users, self._watermark = users, watermark
-        self._settled_at, self._judged_under = settled_at, gates.sha256
+        self._settled_at, self._all_judged_at, self._judged_under = settled_at, all_judged_at, gates.sha256
         return left_behind + [recommendation(verdict) for verdict in news]
 
     def _count_users(self, folded: Folded, gates: GateFile, watermark: datetime, now: datetime) -> Users | None:
