@@ -90,6 +90,7 @@ class SignalEvidence(_Record):
     safe_threshold: float | None = None
     more_needed: int | None = None
     weight: float | None = None
+    by: Literal["action", "user"] = "action"
 
 
 class Exposure(_Record):

@@ -117,6 +117,8 @@ def failures_to_harm(evidence: SignalEvidence) -> int | None:
     decides = evidence.harm_threshold
     if evidence.role != "guardrail" or threshold is None or decides is None or evidence.state == "fail":
         return None
+    if evidence.by == "user" or evidence.unit == "times":
+        return None  # the counts shown are not those that the evidence was weighed by
     if evidence.failures is None or evidence.trials is None:
         return None
     run = np.arange(1, _LOOK_AHEAD + 1)
@@ -143,7 +145,7 @@ def _towards_safe(evidence: SignalEvidence) -> str:
     name = words.signal_name(evidence.signal)
     limit = words.quantity(evidence.limit, evidence.unit)
     value = words.quantity(evidence.value, evidence.unit)
-    trials = trials_of(evidence.signal)
+    trials = "closed user-windows" if evidence.by == "user" else trials_of(evidence.signal)
     if evidence.state == "missing" or not evidence.trials:
         return f"{name}: the first {trials}. Nothing has been seen yet, and nothing missing promotes."
     if evidence.more_needed is not None:

@@ -245,6 +245,8 @@ def test_an_interval_puts_the_limit_in_the_middle_and_far_values_on_the_edge() -
         (words.age(None, NOON), "\u2013"),
         (words.every(1), "per minute"),
         (words.every(240), "per 4 h"),
+        (words.quantity(1.25, "times"), "1.2\u00d7"),
+        (words.quantity(None, "times"), words.UNKNOWN),
         (words.because("Promote to x: denial 1 %."), "Denial 1\u202f%."),
         (words.because("Roll back to x: execution_error 9 %."), "Execution error 9\u202f%."),
         (words.because("Roll back to x: latency_p95 900 ms (1 of 9)."), "Latency p95 900\u202fms (1 of 9)."),

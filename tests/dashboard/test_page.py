@@ -179,6 +179,7 @@ def test_a_cell_that_is_not_there_is_said_to_be_unknown(show: Show, tmp_path: Pa
     assert "Nothing has been counted for this cell" in show(tmp_path, Place(cell=missing)).text
 
 
+@pytest.mark.slow
 def test_nothing_from_an_event_becomes_markup(show: Show, tmp_path: Path) -> None:
     hostile = [
         Behaviour(QUOTED, HOSTILE, "search_only", 20, cohort="<img src=x onerror=alert(1)>"),
@@ -234,6 +235,7 @@ def test_the_last_quality_run_is_shown(show: Show, tmp_path: Path) -> None:
     assert "7200000 (event-1)" in text
 
 
+@pytest.mark.slow
 def test_a_damaged_lake_is_a_message_and_mending_it_is_enough(show: Show, tmp_path: Path) -> None:
     populated(tmp_path)
     kept = tmp_path / "kept"
@@ -249,6 +251,7 @@ def test_a_damaged_lake_is_a_message_and_mending_it_is_enough(show: Show, tmp_pa
     assert len(show(tmp_path).outline.of_class("sk-cell")) == len(FLEET)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["signals/*.parquet", "verdicts/*.parquet", "rejects/_delta_log"])
 def test_what_disappears_under_an_open_page_is_a_message(show: Show, tmp_path: Path, lost: str) -> None:
     lake = populated(tmp_path)
@@ -261,6 +264,7 @@ def test_what_disappears_under_an_open_page_is_a_message(show: Show, tmp_path: P
     assert "The evidence cannot be read" in show(tmp_path).text
 
 
+@pytest.mark.slow
 def test_a_lake_that_is_removed_is_no_lake_again(show: Show, tmp_path: Path) -> None:
     populated(tmp_path)
     show(tmp_path)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from boundary_cases import Broken, Permit, Refuse, contract, policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,6 +44,7 @@ def test_no_flag_value_widens_what_authorization_refuses(
     assert not decision.expects_execution
 
 
+@pytest.mark.slow
 @given(asked=CONTRACTS, flags=FLAGS)
 @settings(max_examples=300, deadline=None)
 def test_only_a_known_mode_under_an_open_switch_runs_a_write_as_asked(asked: Any, flags: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from boundary_cases import KEYS, Shelf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -110,6 +111,7 @@ def ticking() -> Iterator[float]:
         yield moment
 
 
+@pytest.mark.slow
 @given(calls=st.lists(CALLS, min_size=1, max_size=6))
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_nothing_runs_that_authorization_refuses_and_nothing_runs_off_the_record(calls: list[dict[str, Any]]) -> None:

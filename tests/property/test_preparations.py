@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import pytest
 from boundary_cases import Permit, Shelf, policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,6 +54,7 @@ ACTIONS = [
 CALLS = st.lists(st.tuples(st.sampled_from(ACTIONS), CIRCUMSTANCES), min_size=2, max_size=12)
 
 
+@pytest.mark.slow
 @given(
     calls=CALLS,
     flags=st.fixed_dictionaries(

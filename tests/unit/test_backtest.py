@@ -43,6 +43,7 @@ def of(lake: Lake, **more: Any) -> Backtest:
     return backtest(History.of(lake), gates(OLD), gates(NEW), **more)
 
 
+@pytest.mark.slow
 def test_where_two_gate_files_part_and_why(lake: Lake) -> None:
     found = of(lake)
     first, last = found.differences[0], found.differences[-1]
@@ -58,10 +59,12 @@ def test_where_two_gate_files_part_and_why(lake: Lake) -> None:
     assert first.until == last.since == found.new[CELL][1].at
 
 
+@pytest.mark.slow
 def test_a_gate_file_never_differs_from_itself(lake: Lake) -> None:
     assert backtest(History.of(lake), gates(OLD), gates(OLD)).differences == []
 
 
+@pytest.mark.slow
 def test_it_says_what_the_judge_would_have_said_at_every_minute(lake: Lake) -> None:
     for turn in run(History.of(lake), gates(OLD)):
         rows = [a_row(minute=minute, **executions(10, 1)) for minute in range(60)]
@@ -77,6 +80,7 @@ def test_only_the_asked_stretch_is_looked_at(lake: Lake) -> None:
     assert {difference.since for difference in late.differences} == {NOON + timedelta(minutes=51)}
 
 
+@pytest.mark.slow
 def test_a_quiet_cell_goes_stale_in_its_own_minute(lake: Lake) -> None:
     other = a_row(CELL._replace(tool="other"), minute=120, **executions(1))
     lake.append("signals", increments(other))
@@ -111,6 +115,7 @@ def test_an_empty_lake_has_no_history(tmp_path: Path) -> None:
         History.of(Lake.open(str(tmp_path / "empty")))
 
 
+@pytest.mark.slow
 def test_the_picture_shows_both_files(lake: Lake) -> None:
     drawn = ET.fromstring(timeline(of(lake)))  # noqa: S314 - drawn here
     shown = [rect.get("fill") for rect in drawn.iter("{http://www.w3.org/2000/svg}rect")]
@@ -121,6 +126,7 @@ def test_the_picture_shows_both_files(lake: Lake) -> None:
     assert "No verdict differs." in timeline(same)
 
 
+@pytest.mark.slow
 def test_the_command(lake: Lake, tmp_path: Path) -> None:
     for name, text in (("old.yaml", OLD), ("new.yaml", NEW)):
         (tmp_path / name).write_text(text)

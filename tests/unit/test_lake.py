@@ -109,6 +109,7 @@ def test_offsets_move_without_rows(lake: Lake) -> None:
     assert seen(lake) == []
 
 
+@pytest.mark.slow
 def test_offsets_survive_checkpoints_and_compaction(lake: Lake) -> None:
     previous = None
     for offset in range(105):

@@ -189,6 +189,7 @@ def test_a_variant_that_cannot_be_recorded_falls_to_the_safe_value() -> None:
     assert (value, record.reason) == ("search_only", FlagReason.ERROR)
 
 
+@pytest.mark.slow
 def test_from_the_moment_new_rules_are_named_no_decision_follows_the_old_ones(tmp_path: Path) -> None:
     """Eight threads ask without pause while the rules change; what the file said when a question began is the oldest
     answer that it may get."""

@@ -59,6 +59,7 @@ def judged(lake: Lake, judge: Judge, *rows: dict[str, Any], second: float = 0.0)
     return ids(lake)[-1]
 
 
+@pytest.mark.slow
 def test_every_verdict_of_a_history_is_reached_again(lake: Lake, judge: Judge) -> None:
     other = CELL._replace(tool="other")
     for minute in range(12):

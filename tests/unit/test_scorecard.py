@@ -166,6 +166,7 @@ def test_the_command_scores_history_alone(tmp_path: Path) -> None:
     assert document["history"]["promotions"] == 1
 
 
+@pytest.mark.slow
 def test_the_command_scores_simulations_alone(tmp_path: Path) -> None:
     asked = ["scorecard", "--runs", "1", "--scenario", "incident", "--events", "300", "--lake", str(tmp_path / "none")]
     told = CliRunner().invoke(cli, asked)
