@@ -57,7 +57,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST_US = -62_135_596_800_000_000  # the first moment of year 1
 _LATEST_US = 253_402_300_799_999_999  # the last moment of year 9999
 _RANKS = {risk.value: risk.rank for risk in RiskClass}
-_TOKEN = re.compile(r"sk1\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)?")
+_BASE64URL = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 _MISSING = re.compile(r"Object missing required field `(.+)`")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UNVERSIONED = frozenset(name.rpartition(".")[0] for name in TYPES)
@@ -194,7 +194,7 @@ class EventDecoder:
         return event
 
     def _open(self, token: str) -> ReceiptRow:
-        if _TOKEN.fullmatch(token) is None:
+        if not _is_token(token):
             raise _UnusableError("malformed_receipt", _FORM_FAULT)
         try:
             payload = open_token(token, self._key)
@@ -206,6 +206,16 @@ class EventDecoder:
         if b"\\" in payload or b"\x7f" in payload:
             _check_names(receipt.names(), "malformed_receipt")
         return receipt
+
+
+def _is_token(token: str) -> bool:
+    """Whether a token has the form `sk1.<payload>` or `sk1.<payload>.<signature>`, both base64url without padding.
+
+    What is left of it without the letters of base64url is its dots; a regular expression takes three times as long.
+    """
+    raw = token.encode(errors="replace")
+    dots = raw.translate(None, _BASE64URL)
+    return raw.startswith(b"sk1.") and (dots == b"." or (dots == b".." and b".." not in raw)) and raw[-1:] != b"."
 
 
 def _match(event: Counted, receipt: ReceiptRow) -> None:

@@ -5,6 +5,9 @@ earlier one's event time is not below the partition's watermark minus the horizo
 time accepted so far in the partition. Retries of one writer carry the same record key and so share a partition; the
 rule asks for nothing but what was accepted before in that partition, which is what the table `events` holds: the state
 can be rebuilt from there at any offset, and a replay decides as the first reading did.
+
+Memory: 24 bytes for each id within the horizon. The newest ids are in a dictionary; when it is full they become a
+sorted run (`streams.data.runs`), and runs are merged as they grow, without what the horizon has passed.
 """
 
 from __future__ import annotations
@@ -12,13 +15,16 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from streams.data.runs import Runs
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 HORIZON: Final = timedelta(hours=1)
 """How far back an id is remembered, in event time."""
 
-_PRUNE_AT_LEAST = 50_000
+NEWEST: Final = 50_000
+"""How many ids are kept in the dictionary."""
 
 
 class SeenIds:
@@ -28,48 +34,65 @@ class SeenIds:
         horizon: How far back an id is remembered, in event time.
         accepted: Id and event time (microseconds since 1970 UTC) of what was accepted before, in any order; what lies
             beyond the horizon may be left out, but not the latest.
+        newest: How many ids are kept in the dictionary.
     """
 
-    def __init__(self, horizon: timedelta = HORIZON, accepted: Iterable[tuple[str, int]] = ()) -> None:
+    def __init__(
+        self, horizon: timedelta = HORIZON, accepted: Iterable[tuple[str, int]] = (), *, newest: int = NEWEST
+    ) -> None:
         self._horizon_us = horizon // timedelta(microseconds=1)
-        self._seen: dict[str, int] = {}
+        self._newest_limit = newest
+        self._newest: dict[str, int] = {}
+        self._older = Runs()
         self._latest_us: int | None = None
         for event_id, time_us in accepted:
             self._remember(event_id, time_us)
-        self._prune_at = max(_PRUNE_AT_LEAST, 2 * len(self._seen))
+            if len(self._newest) >= newest:
+                self._spill()
 
     def __len__(self) -> int:
-        return len(self._seen)
+        """How many ids are held, at most; some may be held twice."""
+        return len(self._newest) + len(self._older)
 
     def accept(self, event_id: str, time_us: int) -> bool:
-        """Accept an event unless it is a repeat.
+        """Accept an event unless it is a repeat: `accept_all` for one."""
+        return self.accept_all([event_id], [time_us])[0]
+
+    def accept_all(self, ids: Sequence[str], times_us: Sequence[int]) -> list[bool]:
+        """Accept events, in order, unless they are repeats.
 
         Args:
-            event_id: The event's id.
-            time_us: Its event time, microseconds since 1970 UTC.
+            ids: Their ids.
+            times_us: Their event times, microseconds since 1970 UTC.
 
         Returns:
-            False for a repeat.
+            For each, False for a repeat.
         """
-        earlier_us = self._seen.get(event_id)
+        newest = self._newest
+        for event_id, time_us in self._older.times_of(ids).items():
+            if time_us > newest.get(event_id, time_us - 1):
+                newest[event_id] = time_us
+        accepted = [self._accept(event_id, time_us) for event_id, time_us in zip(ids, times_us, strict=True)]
+        if len(newest) >= self._newest_limit:
+            self._spill()
+        return accepted
+
+    def _accept(self, event_id: str, time_us: int) -> bool:
+        earlier_us = self._newest.get(event_id)
         if earlier_us is not None and self._latest_us is not None and earlier_us >= self._latest_us - self._horizon_us:
             return False
         self._remember(event_id, time_us)
-        if len(self._seen) >= self._prune_at:
-            self._prune()
         return True
 
     def _remember(self, event_id: str, time_us: int) -> None:
-        earlier_us = self._seen.get(event_id)
+        earlier_us = self._newest.get(event_id)
         if earlier_us is None or time_us > earlier_us:
-            self._seen[event_id] = time_us
+            self._newest[event_id] = time_us
         if self._latest_us is None or time_us > self._latest_us:
             self._latest_us = time_us
 
-    def _prune(self) -> None:
-        """Forget what can never be a repeat again: the watermark only rises."""
-        if self._latest_us is None:
-            return
-        oldest_us = self._latest_us - self._horizon_us
-        self._seen = {event_id: time_us for event_id, time_us in self._seen.items() if time_us >= oldest_us}
-        self._prune_at = max(_PRUNE_AT_LEAST, 2 * len(self._seen))
+    def _spill(self) -> None:
+        """Move the newest into a run; what can never be a repeat again is forgotten, since the watermark only rises."""
+        oldest_us = (self._latest_us or 0) - self._horizon_us
+        self._older.add(self._newest, oldest_us)
+        self._newest = {}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from analytics.lake.schemas import COLUMNS, EVENTS
+from analytics.lake.tables import SourcePartition
 from streams.broker import EMBEDDED_PREFIX
 from streams.data.decode import EventDecoder, Fault, latest_possible
 from streams.data.errors import LogMismatchError
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from analytics.lake.tables import SourcePartition
     from streams.data.batch import Batch, PartitionRecords
     from streams.data.decode import Decoded
     from streams.data.dedupe import SeenIds
@@ -145,16 +146,18 @@ class Folder:
         state = self._states[partition]
         latest_us = latest_possible(outcome.now)
         next_offset = state.reached + 1
-        before = len(outcome.events)
+        fresh, settled_through = self._fresh.decode, state.settled_through
+        usable: list[int] = []
+        events: list[Decoded] = []
         for index, (offset, value) in enumerate(zip(records.offsets, records.values, strict=True)):
             if offset != next_offset:
                 self._fold_gap(partition, next_offset, offset, outcome)
             next_offset = offset + 1
-            settled = offset <= state.settled_through
+            settled = offset <= settled_through
             if settled and offset in state.rejected:
                 outcome.known_rejects.append(state.rejected[offset])
                 continue
-            event = self._settled.decode(value, None) if settled else self._fresh.decode(value, latest_us)
+            event = self._settled.decode(value, None) if settled else fresh(value, latest_us)
             if isinstance(event, Fault):
                 outcome.rejects.append(
                     reject(
@@ -168,17 +171,20 @@ class Folder:
                         broker_at_ms=records.broker_at_ms[index],
                     )
                 )
-            elif state.seen.accept(event.id, event.time_us):
-                outcome.events.append(event)
-                outcome.offsets.append(offset)
-                outcome.broker_at_ms.append(records.broker_at_ms[index])
-                outcome.values.append(value)
             else:
-                outcome.tally.repeats += 1
+                usable.append(index)
+                events.append(event)
+        accepted = state.seen.accept_all([event.id for event in events], [event.time_us for event in events])
+        usable, events = list(compress(usable, accepted)), list(compress(events, accepted))
+        outcome.tally.repeats += len(accepted) - len(events)
+        outcome.events += events
+        outcome.places += [partition] * len(events)
+        outcome.offsets += [records.offsets[index] for index in usable]
+        outcome.broker_at_ms += [records.broker_at_ms[index] for index in usable]
+        outcome.values += [records.values[index] for index in usable]
         if records.end is not None and records.end > next_offset:
             self._fold_gap(partition, next_offset, records.end, outcome)
             next_offset = records.end
-        outcome.places.extend([partition] * (len(outcome.events) - before))
         state.reached = next_offset - 1
 
     def _fold_gap(self, partition: SourcePartition, first: int, end: int, outcome: _Outcome) -> None:
@@ -204,21 +210,28 @@ class Folder:
 def _event_rows(outcome: _Outcome) -> pl.DataFrame:
     """Rows for the table `events`."""
     events, places = outcome.events, outcome.places
-    cells = [event.cell for event in events]
     schema = COLUMNS[EVENTS]
+    cells: dict[CellEpoch | None, int] = {}
+    cell_of = pl.Series([cells.setdefault(event.cell, len(cells)) for event in events], dtype=pl.UInt32)
+    partitions: dict[SourcePartition, int] = {}
+    partition_of = pl.Series([partitions.setdefault(place, len(partitions)) for place in places], dtype=pl.UInt32)
+    # What repeats is made once for each different value and then gathered.
+    repeated: dict[str, tuple[pl.Series, list[object]]] = {
+        **{
+            name: (partition_of, [place[index] for place in partitions])
+            for index, name in enumerate(SourcePartition._fields)
+        },
+        **{
+            name: (cell_of, [None if cell is None else cell[index] for cell in cells])
+            for index, name in enumerate(CellEpoch._fields)
+        },
+    }
     columns: dict[str, list[object]] = {
-        "log_id": [place.log_id for place in places],
-        "topic": [place.topic for place in places],
-        "partition": [place.partition for place in places],
         "offset": [*outcome.offsets],
         "id": [event.id for event in events],
         "type": [event.type for event in events],
         "source": [event.source for event in events],
         "subject": [event.subject for event in events],
-        **{
-            name: [None if cell is None else cell[index] for cell in cells]
-            for index, name in enumerate(CellEpoch._fields)
-        },
         "value": [*outcome.values],
     }
     moments: dict[str, list[int | None]] = {
@@ -227,7 +240,8 @@ def _event_rows(outcome: _Outcome) -> pl.DataFrame:
         "broker_at": [None if at_ms is None else at_ms * 1_000 for at_ms in outcome.broker_at_ms],
     }
     frame = pl.DataFrame(
-        [pl.Series(name, values, dtype=schema[name]) for name, values in columns.items()]
+        [pl.Series(name, values, dtype=schema[name]).gather(rows) for name, (rows, values) in repeated.items()]
+        + [pl.Series(name, values, dtype=schema[name]) for name, values in columns.items()]
         + [pl.Series(name, values, dtype=pl.Int64).cast(schema[name]) for name, values in moments.items()]
     )
     ingested_at = pl.lit(outcome.now, dtype=schema["ingested_at"]).alias("ingested_at")

@@ -211,7 +211,13 @@ class Source:
             if records is None:
                 records = by_place[place] = PartitionRecords()
             kind, at_ms = message.timestamp()
-            records.add(message.offset() or 0, _bytes(message.key()), _bytes(message.value()), at_ms if kind else None)
+            key, value = message.key(), message.value()
+            records.add(
+                message.offset() or 0,
+                key if key.__class__ is bytes else _bytes(key),
+                value if value.__class__ is bytes else _bytes(value),
+                at_ms if kind else None,
+            )
         collected = {
             SourcePartition(log_id, str(topic), int(number or 0)): records
             for (topic, number), records in by_place.items()

@@ -1,0 +1,142 @@
+"""How fast one worker takes events into the lake, beside what the client alone can read from the same topics.
+
+    python benchmarks/ingest.py --events 400000 --broker embedded
+
+In one run, one after the other: the whole path (a worker process: decode, verify, drop repeats, fold, three commits);
+a bare loop around `Consumer.consume`; and a stock Faust agent that only counts by tool. Quix Streams and Pathway are
+measured as well where `--quix PYTHON` and `--pathway PYTHON` name interpreters that have them. The broker runs on the
+same cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer, TopicPartition
+from places import WorkerLife, a_broker, a_folder, commits, is_message, machine
+from traffic import fill
+
+from producers.wire.topics import DECISIONS, OUTCOMES
+
+COMPETITORS = Path(__file__).parent / "competitors"
+TOPICS = (DECISIONS, OUTCOMES)
+_PATIENCE_S = 90.0
+
+
+def bare_consume(address: str, count: int) -> float:
+    """Records a second of a loop that does nothing."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": address,
+            "group.id": "bare",
+            "enable.auto.commit": False,
+            "queued.max.messages.kbytes": 128 * 1_024,
+            "fetch.wait.max.ms": 100,
+        }
+    )
+    known = consumer.list_topics(timeout=10).topics
+    consumer.assign([TopicPartition(topic, number, 0) for topic in TOPICS for number in known[topic].partitions])
+    read, began = 0, 0.0
+    while read < count:
+        messages = consumer.consume(20_000, 0.25)
+        fresh = sum(map(is_message, messages))
+        if not began and fresh:
+            began, count = time.perf_counter(), count - fresh
+        else:
+            read += fresh
+    took = time.perf_counter() - began
+    consumer.close()
+    return read / took
+
+
+def whole_path(address: str, lake: Path, count: int) -> dict[str, float]:
+    """Events a second from the first commit to the last, and peak memory."""
+    worker = WorkerLife(address, lake)
+    try:
+        worker.await_that(lambda: bool(commits(lake, "rejects")[1:]))
+        started_s = worker.cpu_s
+        # A look at the log is enough: nothing else may read the lake meanwhile.
+        worker.await_that(lambda: sum(rows for _, rows in commits(lake, "events")) >= count)
+        worker.await_that(lambda: len(commits(lake, "signals")) >= len(commits(lake, "events")))
+        made = [commit for commit in commits(lake, "events") if commit[1]]
+        peak_mb, cpu_s = worker.peak_mb, worker.cpu_s - started_s
+    finally:
+        worker.stop()
+    rows = sum(rows for _, rows in made[1:])
+    return {
+        "events_per_s": rows / (made[-1][0] - made[0][0]),
+        "commits": len(made),
+        "peak_mb": peak_mb,
+        "cpu_us": cpu_s * 1e6 / rows,
+    }
+
+
+def competitor(name: str, python: str, address: str, count: int) -> float | None:
+    """Events a second of a program that reads the same topics and only counts; None where it cannot run."""
+    command = [python, str(COMPETITORS / f"{name}.py"), address, str(count), *TOPICS]
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
+        fault = (ran.stderr or ran.stdout).strip().splitlines()[-1:] if ran.returncode else None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        fault = [str(error)]
+    if fault is not None:
+        print(f"NOT MEASURED: {name}: {fault}", file=sys.stderr)
+        return None
+    answer: dict[str, Any] = json.loads(ran.stdout.strip().splitlines()[-1])
+    return float(answer["events_per_s"])
+
+
+def run(asked: argparse.Namespace) -> dict[str, Any]:
+    """Measure; the numbers."""
+    with a_folder() as folder, a_broker(asked.broker, folder / "broker") as address:
+        size, count = fill(address, asked.events)
+        found: dict[str, Any] = {"machine": machine(), "broker": asked.broker, "events": count, "bytes": round(size)}
+        found["worker"] = whole_path(address, folder / "lake" / "lake", count)
+        found["bare_consume"] = bare_consume(address, count)
+        found["faust"] = competitor("stock_faust", sys.executable, address, min(count, 40_000))
+        for name in ("quix", "pathway"):
+            python = getattr(asked, name)
+            if python is None:
+                print(f"NOT MEASURED: {name}: --{name} names no interpreter that has it", file=sys.stderr)
+            found[name] = python and competitor(f"count_{name}", python, address, count)
+        return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=400_000)
+    parser.add_argument("--broker", choices=("embedded", "apache"), default="embedded")
+    parser.add_argument("--quix", help="a Python that has quixstreams")
+    parser.add_argument("--pathway", help="a Python that has pathway")
+    parser.add_argument("--json", action="store_true", dest="as_json")
+    asked = parser.parse_args()
+    found = run(asked)
+    if asked.as_json:
+        print(json.dumps(found))
+        return
+    worker = found["worker"]
+    print(f"{found['machine']}; {found['broker']} broker, {found['events']:,} events of {found['bytes']} bytes")
+    print(
+        f"{'whole path':<28}{worker['events_per_s']:>10,.0f} events/s   {worker['cpu_us']:.1f} us of CPU an event, "
+        f"peak {worker['peak_mb']:.0f} MB"
+    )
+    for name, label in (
+        ("bare_consume", "bare consume()"),
+        ("faust", "stock Faust, counts only"),
+        ("quix", "Quix Streams, counts only"),
+        ("pathway", "Pathway, counts only"),
+    ):
+        if found[name] is not None:
+            ratio = worker["events_per_s"] / found[name]
+            print(f"{label:<28}{found[name]:>10,.0f} events/s   whole path = {ratio:.2f} x")
+
+
+if __name__ == "__main__":
+    main()
