@@ -26,7 +26,9 @@ def open_emitter(settings: Settings, *, client_id: str = "stagekeeper") -> OnDis
     """An emitter with the configured outbox; it delivers where a broker is configured, else another process does."""
     outbox = Outbox(settings.outbox)
     servers = settings.kafka_bootstrap_servers
-    return OnDisk(outbox) if servers is None else OutboxEmitter.to_kafka(servers, outbox, client_id=client_id)
+    if servers is None:
+        return OnDisk(outbox)
+    return OutboxEmitter.to_kafka(servers, outbox, client_id=client_id, settings=settings.kafka_security)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Self
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from producers.delivery.security import KafkaSecurity, Mechanism, Protocol
 from producers.errors import SettingsError
 
 RUNNING_FILE = "running.json"
@@ -23,6 +24,22 @@ class Settings(BaseSettings):
     """Folder for everything that the embedded whole keeps."""
     kafka_bootstrap_servers: str | None = None
     """Kafka brokers as `host:port,...`; unset means the embedded broker that `stagekeeper up` starts."""
+    kafka_security_protocol: Protocol = "PLAINTEXT"
+    """How clients speak to the brokers: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`."""
+    kafka_sasl_mechanism: Mechanism | None = None
+    """`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`."""
+    kafka_sasl_username: str | None = None
+    """The principal."""
+    kafka_sasl_password: SecretStr | None = None
+    """Its password; never printed."""
+    kafka_ssl_ca_location: Path | None = None
+    """Certificates (PEM) of the authorities that the brokers' are checked against; unset means the system's."""
+    kafka_ssl_certificate_location: Path | None = None
+    """This client's certificate (PEM), where the brokers ask for one."""
+    kafka_ssl_key_location: Path | None = None
+    """The certificate's private key (PEM)."""
+    kafka_ssl_key_password: SecretStr | None = None
+    """Password of the private key; never printed."""
     lake_root: str | None = None
     """Root of the Delta tables; unset means `<home>/lake`."""
     gate_file: Path | None = None
@@ -66,7 +83,11 @@ class Settings(BaseSettings):
     @property
     def as_environment(self) -> dict[str, str]:
         """The settings as variables for a child process, secrets in the clear: for its environment, nothing else."""
-        values = {**self.model_dump(exclude_none=True), "receipt_key": (self.signing_key or b"").decode()}
+        values = {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value
+            for name, value in self.model_dump(exclude_none=True).items()
+        }
+        values["receipt_key"] = (self.signing_key or b"").decode()
         return {f"STAGEKEEPER_{name.upper()}": str(value) for name, value in values.items()}
 
     def running(self) -> dict[str, str | Path]:
@@ -83,6 +104,24 @@ class Settings(BaseSettings):
             "lake_root": str(stated["lake_root"]),
             "gate_file": Path(stated["gate_file"]),
         }
+
+    @property
+    def kafka_security(self) -> KafkaSecurity:
+        """TLS and SASL for every Kafka client.
+
+        Raises:
+            SettingsError: The variables do not fit together.
+        """
+        return KafkaSecurity.of(
+            protocol=self.kafka_security_protocol,
+            mechanism=self.kafka_sasl_mechanism,
+            username=self.kafka_sasl_username,
+            password=self.kafka_sasl_password,
+            ca=self.kafka_ssl_ca_location,
+            certificate=self.kafka_ssl_certificate_location,
+            key=self.kafka_ssl_key_location,
+            key_password=self.kafka_ssl_key_password,
+        )
 
     @property
     def lake(self) -> str:

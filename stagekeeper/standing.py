@@ -15,7 +15,7 @@ from analytics.verdicts.ledger import latest_verdicts, newest_watermark
 from streams.backlog import Backlog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
 _WATERMARK_BEHIND_S: Final = 90.0
@@ -30,6 +30,7 @@ class Standing:
         bootstrap_servers: The broker.
         log_id: Its cluster id.
         judged: Whether verdicts are to be expected (there is a gate file).
+        settings: Further librdkafka settings, such as those for TLS and SASL.
         now: The clock.
     """
 
@@ -40,11 +41,12 @@ class Standing:
         log_id: str,
         *,
         judged: bool,
+        settings: Mapping[str, str | int | float | bool] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._now = now
         self._lake = Lake.open(lake_root)
-        self._backlog = Backlog(bootstrap_servers, log_id)
+        self._backlog = Backlog(bootstrap_servers, log_id, settings)
         self._judged = judged
 
     def line(self) -> str:

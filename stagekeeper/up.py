@@ -177,7 +177,7 @@ class _Whole:
     async def _carry_on(self, settings: Settings, watchers: _Watchers) -> Outcome:
         """From the topics to the end of the run."""
         bootstrap_servers = settings.require_kafka()
-        log_id = await asyncio.to_thread(ensure_topics, bootstrap_servers)
+        log_id = await asyncio.to_thread(ensure_topics, bootstrap_servers, settings.kafka_security)
         self.progress.step("topics", f"{len(TOPICS)} ready on {log_id}")
         await asyncio.to_thread(Lake.open, settings.lake)
         self.progress.step("lake", f"at {settings.lake}")
@@ -190,7 +190,9 @@ class _Whole:
         self._claim.announce({**stated, "gate_file": str(settings.gates)})
         traffic = await self._start_programs(settings, watchers)
         watchers.add(self._check_quality(settings, VERDICTS if has_gates else EVENTS))
-        with Standing(settings.lake, bootstrap_servers, log_id, judged=has_gates) as standing:
+        with Standing(
+            settings.lake, bootstrap_servers, log_id, judged=has_gates, settings=settings.kafka_security
+        ) as standing:
             await self._live(standing)
             if traffic is not None:
                 await self._end_traffic(traffic)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from analytics.lake.schemas import EVENTS, REJECTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
+from producers.delivery.security import KafkaSecurity
 from producers.errors import StagekeeperError
 from producers.wire.topics import RECOMMENDATIONS
 from streams.broker import ensure_topics
@@ -82,7 +83,7 @@ class WorkerConfig:
     as_json: bool = False
     web_port: int = 0
     ready_file: Path | None = None
-    kafka: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    kafka: Mapping[str, str | int | float | bool] = field(default_factory=KafkaSecurity)
 
 
 class Worker:
@@ -97,7 +98,7 @@ class Worker:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
-        self._log_id = ensure_topics(config.bootstrap_servers)
+        self._log_id = ensure_topics(config.bootstrap_servers, config.kafka)
         self._web_port = config.web_port or _free_port()
         self._progress = Progress()
         dead_letters = KafkaDeadLetters(config.bootstrap_servers, config.kafka)
@@ -179,7 +180,7 @@ class Worker:
         ended = self._ended = loop.create_future()
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(each, lambda: None if ended.done() else ended.set_result(0))
-        app = organiser(self._config.bootstrap_servers, self._log_id, self._web_port)
+        app = organiser(self._config.bootstrap_servers, self._log_id, self._web_port, self._config.kafka)
         self._channel = KeptChannel(app, maxsize=2)
         self._started = asyncio.Event()
         self._add_agents(app)

@@ -10,6 +10,7 @@ from producers.wire.topics import SOURCE_TOPICS
 from streams.ends import LogEnds
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from analytics.lake.tables import Lake
@@ -23,12 +24,18 @@ class Backlog:
     Args:
         bootstrap_servers: The broker.
         log_id: Its cluster id.
+        settings: Further librdkafka settings, such as those for TLS and SASL.
     """
 
-    def __init__(self, bootstrap_servers: str, log_id: str) -> None:
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        log_id: str,
+        settings: Mapping[str, str | int | float | bool] | None = None,
+    ) -> None:
         self._log_id = log_id
         self._looked: dict[SourcePartition, int] | None = None
-        self._log = LogEnds(bootstrap_servers, log_id)
+        self._log = LogEnds(bootstrap_servers, log_id, settings)
 
     def records_left(self, lake: Lake) -> int:
         """How many records are in the source topics and not yet covered by the lake.

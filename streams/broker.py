@@ -7,7 +7,7 @@ import signal
 import time
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource, NewTopic  # type: ignore[attr-defined]
@@ -17,11 +17,13 @@ from producers.wire.topics import MAX_EVENT_BYTES, TOPICS, Topic
 from streams.children import Child
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 EMBEDDED_PREFIX: Final = "embedded-"
 """Cluster ids of embedded brokers begin with this: such a log is in memory and dies with its process."""
 
+_REFUSALS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})  # noqa: SLF001
 _LOOPBACK = "127.0.0.1"
 _START_TIMEOUT_S = 15.0
 _ANSWER_TIMEOUT_S = 8.0
@@ -109,8 +111,12 @@ class EmbeddedBroker:
         self.child.stop(_STOP_GRACE_S)
 
 
-def ensure_topics(bootstrap_servers: str) -> str:
+def ensure_topics(bootstrap_servers: str, settings: Mapping[str, str | int | float | bool] | None = None) -> str:
     """Create the topics that are missing and check those that exist.
+
+    Args:
+        bootstrap_servers: Brokers as `host:port,...`.
+        settings: Further librdkafka settings, such as those for TLS and SASL.
 
     Returns:
         The cluster id: the identity of the log, without which a stored offset means nothing.
@@ -119,13 +125,21 @@ def ensure_topics(bootstrap_servers: str) -> str:
         BrokerError: No broker answers, or it refuses to create a topic.
         TopicError: A topic exists with too few partitions, or with settings that would refuse or lose events.
     """
-    client = _admin(bootstrap_servers)
+    refusals: list[KafkaError] = []
+    client = _admin(bootstrap_servers, settings, refusals.append)
     try:
         found = client.list_topics(timeout=_ANSWER_TIMEOUT_S)
     except KafkaException as error:
+        client.poll(0)
+        refused = next((each.str() for each in refusals if each.code() in _REFUSALS), None)
+        if refused is not None:
+            raise BrokerError(
+                f"the broker at {bootstrap_servers} does not let this client in: {refused}. "
+                "Check STAGEKEEPER_KAFKA_SECURITY_PROTOCOL and the SASL and SSL variables beside it."
+            ) from error
         raise BrokerError(
             f"no Kafka broker answers at {bootstrap_servers}: {_said(error)}. "
-            "Check STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS and that the broker runs."
+            "Check STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS, STAGEKEEPER_KAFKA_SECURITY_PROTOCOL, and that the broker runs."
         ) from error
     cluster_id = _cluster_id(found)
     if cluster_id is None:
@@ -168,7 +182,7 @@ def _create(client: AdminClient, missing: list[Topic]) -> None:
 
 def _faults(client: AdminClient, topic: Topic) -> list[str]:
     """What makes an existing topic unusable, one sentence each."""
-    partitions = len(client.list_topics(topic.name, timeout=_ANSWER_TIMEOUT_S).topics[topic.name].partitions)
+    partitions = _partitions(client, topic)
     faults = []
     if partitions < topic.partitions:
         faults.append(f"the topic {topic.name} has {partitions} partitions, {topic.partitions} are needed")
@@ -180,6 +194,16 @@ def _faults(client: AdminClient, topic: Topic) -> list[str]:
     if policy is not None and "compact" in policy and topic.settings["cleanup.policy"] == "delete":
         faults.append(f"the topic {topic.name} has cleanup.policy={policy}: events would vanish before they are read")
     return faults
+
+
+def _partitions(client: AdminClient, topic: Topic) -> int:
+    """How many partitions it has; a topic that was made a moment ago shows none for some milliseconds."""
+    deadline = time.monotonic() + _ANSWER_TIMEOUT_S
+    while True:
+        partitions = len(client.list_topics(topic.name, timeout=_ANSWER_TIMEOUT_S).topics[topic.name].partitions)
+        if partitions or time.monotonic() > deadline:
+            return partitions
+        time.sleep(0.05)
 
 
 def _settings(client: AdminClient, topic: Topic) -> dict[str, str]:
@@ -199,14 +223,20 @@ def _cluster_id(metadata: ClusterMetadata) -> str | None:
     return str(stated) if stated else None
 
 
-def _admin(bootstrap_servers: str) -> AdminClient:
+def _admin(
+    bootstrap_servers: str,
+    settings: Mapping[str, str | int | float | bool] | None = None,
+    note: Callable[[KafkaError], None] = lambda _: None,
+) -> AdminClient:
     # librdkafka reports connection attempts on stderr unless a logger takes them; what matters is raised anyway.
-    settings: dict[str, str | int | float] = {
+    stated: dict[str, Any] = {
+        **(settings or {}),
+        "error_cb": note,
         "bootstrap.servers": bootstrap_servers,
         "reconnect.backoff.ms": 20,
         "reconnect.backoff.max.ms": 250,
     }
-    return AdminClient(settings, logger=logging.getLogger(__name__))
+    return AdminClient(stated, logger=logging.getLogger(__name__))
 
 
 def _said(error: KafkaException) -> str:

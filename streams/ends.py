@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from streams.broker import EMBEDDED_PREFIX, BrokerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from producers.wire.topics import Topic
 
@@ -36,13 +36,20 @@ class LogEnds:
     Args:
         bootstrap_servers: The broker.
         log_id: Its cluster id.
+        settings: Further librdkafka settings, such as those for TLS and SASL.
     """
 
-    def __init__(self, bootstrap_servers: str, log_id: str) -> None:
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        log_id: str,
+        settings: Mapping[str, str | int | float | bool] | None = None,
+    ) -> None:
         self._embedded = log_id.startswith(EMBEDDED_PREFIX)
         self._found: dict[Place, tuple[int, int]] = {}
         self._client = Consumer(
             {
+                **(settings or {}),
                 "bootstrap.servers": bootstrap_servers,
                 "group.id": "stagekeeper-ends",
                 "enable.auto.commit": False,

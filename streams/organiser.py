@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
 import tempfile
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import faust
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 from streams.broker import EMBEDDED_PREFIX
 
@@ -23,13 +27,16 @@ class KeptChannel(faust.Channel):  # type: ignore[misc]
         return self._queue
 
 
-def organiser(bootstrap_servers: str, log_id: str, web_port: int) -> Any:  # noqa: ANN401  (Faust is untyped here)
+def organiser(
+    bootstrap_servers: str, log_id: str, web_port: int, security: Mapping[str, str | int | float | bool]
+) -> Any:  # noqa: ANN401  (Faust is untyped here)
     """A Faust app for the control plane of one worker.
 
     Args:
         bootstrap_servers: Brokers as `host:port,...`.
         log_id: The cluster id.
         web_port: Port of its web server on the loopback interface.
+        security: librdkafka's settings for TLS and SASL; Faust is given the same.
     """
     # On the embedded broker a group join takes half the session timeout.
     embedded = log_id.startswith(EMBEDDED_PREFIX)
@@ -38,6 +45,7 @@ def organiser(bootstrap_servers: str, log_id: str, web_port: int) -> Any:  # noq
         # A group of its own for each process: everybody keeps all recommendations, and nobody waits for another's join.
         f"stagekeeper-control-{uuid.uuid4()}",
         broker=[f"kafka://{server.strip()}" for server in bootstrap_servers.split(",")],
+        broker_credentials=_credentials(security),
         store="memory://",
         datadir=str(Path(tempfile.gettempdir(), "stagekeeper-control")),  # it keeps nothing there, and yet makes it
         autodiscover=False,
@@ -56,3 +64,27 @@ def organiser(bootstrap_servers: str, log_id: str, web_port: int) -> Any:  # noq
         web_port=web_port,
         web_tables_enabled=False,
     )
+
+
+def _credentials(security: Mapping[str, str | int | float | bool]) -> Any:  # noqa: ANN401  (Faust's own type)
+    """The same proof of identity for Faust's client; None where none is asked for."""
+    protocol = str(security.get("security.protocol", "PLAINTEXT"))
+    context = None
+    if protocol.endswith("SSL"):
+        authorities = security.get("ssl.ca.location")
+        context = ssl.create_default_context(cafile=None if authorities is None else str(authorities))
+        if "ssl.certificate.location" in security:
+            password = security.get("ssl.key.password")
+            context.load_cert_chain(
+                str(security["ssl.certificate.location"]),
+                str(security["ssl.key.location"]) if "ssl.key.location" in security else None,
+                None if password is None else str(password),
+            )
+    if protocol.startswith("SASL"):
+        return faust.SASLCredentials(
+            username=str(security["sasl.username"]),
+            password=str(security["sasl.password"]),
+            mechanism=str(security["sasl.mechanism"]),
+            ssl_context=context,
+        )
+    return None if context is None else faust.SSLCredentials(context)

@@ -15,7 +15,7 @@ from analytics.lake.tables import Lake
 from streams.backlog import Backlog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from brokers import Broker
@@ -40,16 +40,26 @@ class WorkerProcess:
         broker: Where it reads.
         lake_root: Where it writes.
         receipt_key: The key that it checks receipts with.
+        arguments: Further arguments of the command.
+        environment: Further variables.
     """
 
-    def __init__(self, folder: Path, broker: Broker, lake_root: str, receipt_key: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        broker: Broker,
+        lake_root: str,
+        receipt_key: str = "",
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         life = len(list(folder.glob("worker-*.log")))
         self.log = folder / f"worker-{life}.log"
         self._ready = folder / f"ready-{life}.json"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "stagekeeper", "worker", "--json", "--ready-file", str(self._ready)],
+                [sys.executable, "-m", "stagekeeper", "worker", "--json", "--ready-file", str(self._ready), *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={
@@ -59,6 +69,7 @@ class WorkerProcess:
                     "STAGEKEEPER_GATE_FILE": str(folder / "no-gates.yaml"),
                     "STAGEKEEPER_RECEIPT_KEY": receipt_key,
                     "STAGEKEEPER_HOME": str(folder),
+                    **(environment or {}),
                 },
             )
 

@@ -15,7 +15,7 @@ from producers.delivery.outbox import Outbox, OutboxError, Waiting
 from producers.wire.codec import encoded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from producers.wire.codec import Encoded
@@ -116,9 +116,19 @@ class OutboxEmitter:
         self._forwarder.start()
 
     @classmethod
-    def to_kafka(cls, bootstrap_servers: str, outbox: Outbox, *, client_id: str = "stagekeeper") -> Self:
-        """An emitter to these brokers, with the Kafka client's usual settings."""
-        return cls(lambda hook: KafkaEmitter(bootstrap_servers, client_id=client_id, on_undeliverable=hook), outbox)
+    def to_kafka(
+        cls,
+        bootstrap_servers: str,
+        outbox: Outbox,
+        *,
+        client_id: str = "stagekeeper",
+        settings: Mapping[str, str | int | float | bool] | None = None,
+    ) -> Self:
+        """An emitter to these brokers, with the Kafka client's usual settings and further ones, as for TLS and SASL."""
+        return cls(
+            lambda hook: KafkaEmitter(bootstrap_servers, client_id=client_id, on_undeliverable=hook, settings=settings),
+            outbox,
+        )
 
     def emit(self, event: Event) -> None:
         """Hand over an event in memory: for reads and searches, whose record may die with this process."""

@@ -64,8 +64,8 @@ def transcript(*, file: Path, catalog_file: Path, reward_field: str | None, skip
     require_usable(recorded, catalog, reward_field=reward_field, skip_unknown=skip_unknown)
     settings = Settings.load()
     bootstrap_servers = settings.require_kafka()
-    ensure_topics(bootstrap_servers)
-    with KafkaEmitter(bootstrap_servers, client_id="stagekeeper-import") as emitter:
+    ensure_topics(bootstrap_servers, settings.kafka_security)
+    with KafkaEmitter(bootstrap_servers, client_id="stagekeeper-import", settings=settings.kafka_security) as emitter:
         importing = TranscriptImport(
             recorded,
             catalog,

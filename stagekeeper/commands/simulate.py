@@ -93,8 +93,8 @@ def command(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     bootstrap_servers = settings.require_kafka()
-    ensure_topics(bootstrap_servers)
-    emitter = KafkaEmitter(bootstrap_servers, client_id="stagekeeper-simulator")
+    ensure_topics(bootstrap_servers, settings.kafka_security)
+    emitter = KafkaEmitter(bootstrap_servers, client_id="stagekeeper-simulator", settings=settings.kafka_security)
     truth_file = truth_file or settings.home / "simulations" / f"{name}-seed-{seed}.json"
     truth_file.parent.mkdir(parents=True, exist_ok=True)
     observer = _Observer(emitter, truth_file)

@@ -54,6 +54,7 @@ def command(ready_file: Path | None, web_port: int, *, as_json: bool, verbose: b
         lake_root=settings.lake,
         gate_file=settings.gates,
         receipt_key=settings.signing_key,
+        kafka=settings.kafka_security,
         now=lambda: datetime.now(UTC),
         say=click.echo,
         as_json=as_json,

@@ -70,7 +70,7 @@ class Bench:
         self._judge = Judge(self._lake, gate_file)
         self._unpublished: list[StageRecommended] = []
         self._open = ExitStack()
-        self._backlog = self._open.enter_context(Backlog(bootstrap_servers, log_id))
+        self._backlog = self._open.enter_context(Backlog(bootstrap_servers, log_id, settings))
         self._publisher = Publisher(
             bootstrap_servers, RECOMMENDATIONS, client_id="stagekeeper-judge", settings=settings
         )
