@@ -2,8 +2,8 @@
 
 librdkafka feeds, Faust organises: a thread puts whole micro-batches on an in-memory channel, an agent folds and commits
 them, another agent keeps the latest recommendations, timers report and compact, a task lets the judge look, and the
-app's web server answers `/health` and `/verdicts`. Nothing that must be right rests on Faust: an exception in the data
-plane ends the process, and the next one resumes from the lake.
+app's web server answers `/health`, `/metrics` and `/verdicts`. Nothing that must be right rests on Faust: an exception
+in the data plane ends the process, and the next one resumes from the lake.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
+from analytics.lake.claims import Claim
 from analytics.lake.schemas import EVENTS, REJECTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
 from producers.delivery.security import KafkaSecurity
@@ -32,11 +33,13 @@ from producers.wire.topics import RECOMMENDATIONS
 from streams.broker import ensure_topics
 from streams.control.judge import Bench
 from streams.control.recommendations import Recommendations
+from streams.data.freshness import FreshnessGauge
 from streams.data.pipeline import Assignment, Pipeline
 from streams.data.plane import DataPlane
 from streams.data.progress import Progress, Totals
 from streams.data.rejects import KafkaDeadLetters
 from streams.data.source import Source, StoppedError
+from streams.metrics import CONTENT_TYPE, exposition
 from streams.organiser import KeptChannel, organiser
 from streams.status import status_line
 
@@ -69,6 +72,7 @@ class WorkerConfig:
         say: Takes one line at a time for whoever watches.
         as_json: Whether status lines are JSON.
         web_port: Port of the web server on the loopback interface; 0 takes a free one.
+        data_only: Whether to leave the judging to other workers.
         ready_file: Written once the worker reads: a JSON object with its process id, the log's identity and the
             address of its web server.
         kafka: Further librdkafka settings, such as those for TLS and SASL.
@@ -82,6 +86,7 @@ class WorkerConfig:
     say: Callable[[str], None]
     as_json: bool = False
     web_port: int = 0
+    data_only: bool = False
     ready_file: Path | None = None
     kafka: Mapping[str, str | int | float | bool] = field(default_factory=KafkaSecurity)
 
@@ -104,7 +109,16 @@ class Worker:
         dead_letters = KafkaDeadLetters(config.bootstrap_servers, config.kafka)
         lake = Lake.open(config.lake_root)
         pipeline = Pipeline(lake, dead_letters, key=config.receipt_key, now=config.now)
-        self._plane = DataPlane(pipeline, self._progress, self.fail)
+        self._gauge = FreshnessGauge()
+        self._plane = DataPlane(
+            pipeline,
+            self._progress,
+            self.fail,
+            committed=lambda folded: self._gauge.note(folded.events, config.now()),
+        )
+        self._right_to_judge = Claim(config.lake_root, "judge")
+        self._judging = False
+        self._began_s = time.monotonic()
         self._source = Source(
             config.bootstrap_servers,
             self._log_id,
@@ -277,17 +291,29 @@ class Worker:
         async def verdicts(web: Any, _request: Any) -> Any:  # noqa: ANN401
             return web.json({"verdicts": self._recommendations.as_list()})
 
+        async def metrics(web: Any, _request: Any) -> Any:  # noqa: ANN401
+            text = exposition(
+                self._progress.totals,
+                self._gauge.seen,
+                up_s=time.monotonic() - self._began_s,
+                judging=self._judging,
+                judge_fault=self._fault is not None,
+                now=self._config.now(),
+            )
+            return web.text(text, content_type=CONTENT_TYPE)
+
         app.page("/health")(health)
+        app.page("/metrics")(metrics)
         app.page("/verdicts")(verdicts)
 
     async def _judge(self) -> float:
         """Let the judge look once; seconds until the next look.
 
-        Of all workers, the one that reads the recommendations is the one that makes them.
+        Of all workers on a lake one has the right to; it keeps it as long as it lives.
         """
-        assignment = self._plane.assignment
-        if assignment is None or all(partition.topic != RECOMMENDATIONS for partition in assignment.partitions):
+        if self._config.data_only or self._plane.assignment is None or not self._right_to_judge.held():
             return 1.0
+        self._judging = True
         sitting = await self._aside_from_the_plane("judge", self._bench.sit)
         if sitting is None:
             return 1.0

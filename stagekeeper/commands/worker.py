@@ -24,17 +24,22 @@ _CHATTY = ("faust", "mode", "aiokafka", "streams.librdkafka", "streams.ends", "s
     help="Write this file once the worker reads from the broker.",
 )
 @click.option("--web-port", type=click.IntRange(0, 65_535), default=0, show_default="a free one", help="Loopback port.")
+@click.option("--data-only", is_flag=True, help="Read and store, and leave the judging to another worker.")
 @click.option("--json", "as_json", is_flag=True, help="Print the status lines as JSON.")
 @click.option("--verbose", is_flag=True, help="Also log what the libraries say.")
-def command(ready_file: Path | None, web_port: int, *, as_json: bool, verbose: bool) -> None:
+def command(ready_file: Path | None, web_port: int, *, data_only: bool, as_json: bool, verbose: bool) -> None:
     """Read events from Kafka, keep them in the lake, judge, and publish recommendations.
 
     Prints one line a second while something moves. Runs until SIGTERM or Ctrl-C; exits with another code than 0 when
     the data plane cannot go on. Started again, it resumes from the lake without losing or repeating anything.
 
+    Several workers share the partitions of a Kafka cluster; one of them judges. On the embedded broker one reads, and
+    others wait to take its place. The web port answers /health, /metrics (Prometheus) and /verdicts.
+
     \b
     Examples:
       stagekeeper worker
+      stagekeeper worker --data-only --web-port 9101
       STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 stagekeeper worker --json
     """
     settings = Settings.load()
@@ -59,6 +64,7 @@ def command(ready_file: Path | None, web_port: int, *, as_json: bool, verbose: b
         say=click.echo,
         as_json=as_json,
         web_port=web_port,
+        data_only=data_only,
         ready_file=ready_file,
     )
     try:

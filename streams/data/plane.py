@@ -24,12 +24,20 @@ class DataPlane:
         pipeline: Folds and commits.
         progress: Told what was committed.
         fail: Called with whatever goes wrong. From then on nothing more is committed.
+        committed: Called with every batch whose counts have become visible.
     """
 
-    def __init__(self, pipeline: Pipeline, progress: Progress, fail: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        progress: Progress,
+        fail: Callable[[BaseException], None],
+        committed: Callable[[Folded], None] = lambda _: None,
+    ) -> None:
         self._pipeline = pipeline
         self._progress = progress
         self._fail = fail
+        self._committed = committed
         self._folding = ThreadPoolExecutor(1, thread_name_prefix="stagekeeper-fold")
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="stagekeeper-commit")
         self._committing: asyncio.Task[None] | None = None
@@ -66,6 +74,7 @@ class DataPlane:
         except Exception as error:
             self._fail(error)  # at once: the next batch, which would meet this error, may never come
             raise
+        self._committed(folded)
         self._progress.count(folded.tally, seconds)
         self._progress.reach(folded.number)
 

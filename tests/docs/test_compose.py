@@ -19,7 +19,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
 def test_kafka_worker_and_page_are_there_with_healthchecks() -> None:
-    assert set(COMPOSE["services"]) == {"kafka", "worker", "dashboard"}
+    assert set(COMPOSE["services"]) == {"kafka", "worker", "data-worker", "dashboard"}
     assert all("test" in service["healthcheck"] for service in COMPOSE["services"].values())
     assert COMPOSE["services"]["worker"]["command"][0] in COMMANDS
 
@@ -39,6 +39,7 @@ def test_every_named_volume_is_declared_and_used() -> None:
 def test_services_wait_for_what_they_need() -> None:
     services = COMPOSE["services"]
     assert services["worker"]["depends_on"] == {"kafka": {"condition": "service_healthy"}}
+    assert services["data-worker"]["depends_on"] == services["worker"]["depends_on"]
     assert services["dashboard"]["depends_on"] == {"worker": {"condition": "service_healthy"}}
 
 

@@ -1,0 +1,110 @@
+"""More than one worker on a lake: partitions move, one judges, and every event is counted once."""
+
+from __future__ import annotations
+
+import urllib.request
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+from confluent_kafka import Producer
+from fakes import a_decided, a_receipt
+from workers import WorkerProcess, await_drained, await_that
+
+from analytics.counters import COUNTERS
+from analytics.lake.schemas import EVENTS, SIGNALS
+from producers.wire.codec import to_bytes
+from producers.wire.topics import DECISIONS
+from streams.broker import EmbeddedBroker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from brokers import Broker
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+
+class Spoken:
+    """Writes decisions that nobody wrote before."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._producer = Producer({"bootstrap.servers": broker.address, "linger.ms": 5})
+        self.count = 0
+
+    def say(self, count: int) -> None:
+        for number in range(self.count, self.count + count):
+            receipt = a_receipt(decision_id=f"d-{number}", decided_at=datetime.now(UTC))
+            event = a_decided(receipt, event_id=f"e-{number}")
+            self._producer.produce(DECISIONS, to_bytes(event), key=receipt.decision_id.encode())
+        assert self._producer.flush(30) == 0
+        self.count += count
+
+
+def metrics(worker: WorkerProcess) -> dict[str, float]:
+    """What a worker says at /metrics."""
+    with urllib.request.urlopen(f"{worker.await_ready()['web']}/metrics", timeout=10) as answer:  # noqa: S310 - our own address
+        lines = answer.read().decode().splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name.removeprefix("stagekeeper_"): float(value) for name, value in pairs}
+
+
+def test_workers_share_the_work_and_take_over_from_each_other(
+    either_broker: Broker, lake_root: str, tmp_path: Path
+) -> None:
+    together = not isinstance(either_broker, EmbeddedBroker)
+    spoken = Spoken(either_broker)
+    first = WorkerProcess(tmp_path, either_broker, lake_root)
+    second = None
+    try:
+        first.await_ready()
+        spoken.say(500)
+        await_drained(either_broker, lake_root)
+        second = WorkerProcess(tmp_path, either_broker, lake_root, "", "--data-only")
+        if together:
+            second.await_ready()
+            for _ in range(20):
+                spoken.say(200)
+                await_drained(either_broker, lake_root)
+                if metrics(second)["events_stored_total"]:
+                    break
+            assert metrics(first)["judging"] == 1
+            assert metrics(second)["judging"] == 0
+            assert metrics(second)["events_stored_total"] > 0
+        told = metrics(first)
+        assert told["events_stored_total"] >= 500
+        assert 0 < told['freshness_seconds{quantile="0.5"}'] <= told['freshness_seconds{quantile="0.99"}']
+        assert told["commit_seconds_count"] > 0
+        first.kill()
+        spoken.say(300)
+        lake = await_drained(either_broker, lake_root)
+        await_that(lambda: metrics(second)["events_stored_total"] >= 300, "the second to have stored the rest")
+        assert second.stop() == 0
+    finally:
+        first.kill()
+        if second is not None:
+            second.kill()
+    stored = lake.scan(EVENTS).select("id").collect()
+    assert sorted(stored["id"]) == sorted(f"e-{number}" for number in range(spoken.count))
+    sums = lake.scan(SIGNALS).select(pl.col(COUNTERS).sum()).collect().row(0, named=True)
+    assert sums["decisions"] == sums["allowed"] == spoken.count
+
+
+def test_one_worker_of_two_judges_and_the_other_takes_over(
+    either_broker: Broker, lake_root: str, tmp_path: Path
+) -> None:
+    if isinstance(either_broker, EmbeddedBroker):
+        pytest.skip("on the embedded broker the second worker waits, and judges nothing")
+    workers = [WorkerProcess(tmp_path / str(number), either_broker, lake_root) for number in range(2)]
+    try:
+        await_that(lambda: sum(metrics(worker)["judging"] for worker in workers) >= 1, "one to judge", every_s=0.2)
+        Spoken(either_broker).say(50)
+        await_drained(either_broker, lake_root)
+        assert sum(metrics(worker)["judging"] for worker in workers) == 1
+        judging, other = sorted(workers, key=lambda worker: -metrics(worker)["judging"])
+        judging.kill()
+        await_that(lambda: metrics(other)["judging"] == 1, "the other to judge", every_s=0.2)
+    finally:
+        for worker in workers:
+            worker.kill()
