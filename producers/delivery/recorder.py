@@ -12,7 +12,7 @@ from producers.errors import UsageError
 from producers.wire import events
 from producers.wire.codec import of_bytes
 from producers.wire.forms import Call, Outcome, executed
-from producers.wire.receipt import Receipt, epoch_of
+from producers.wire.receipt import Receipt, receipt_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,21 +112,8 @@ class Recorder:
             The receipt that every later event about this action needs.
         """
         moment = decided_at if decided_at is not None else self._now()
-        receipt = Receipt(
-            decision_id=self._new_id(),
-            decided_at=moment,
-            environment=contract.target.environment,
-            workflow=contract.workflow,
-            tool=contract.tool,
-            stage=stage,
-            cohort=cohort,
-            epoch=epoch_of(
-                stage,
-                model=contract.actor.model,
-                prompt_version=contract.actor.prompt_version,
-                tool_version=contract.tool_version,
-                flags=decision.flags,
-            ),
+        receipt = receipt_of(
+            contract, decision, stage=stage, cohort=cohort, decision_id=self._new_id(), decided_at=moment
         )
         self._hand_over(
             events.ActionDecided(

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from producers.wire.codec import Encoded
 from producers.wire.events import ActionDecided, ActionExecuted, schema_id, type_of
-from producers.wire.receipt import Receipt, epoch_of, sealed
+from producers.wire.receipt import receipt_of, sealed
 from producers.wire.topics import DECISIONS, OUTCOMES
 
 if TYPE_CHECKING:
     from producers.wire.contract import ActionContract
     from producers.wire.decision import Decision
     from producers.wire.events import ExecutionStatus
+    from producers.wire.receipt import Receipt
     from producers.wire.stage import Stage
 
 BLANK_SHA256 = "0" * 64
@@ -80,21 +81,8 @@ class DecisionPart:
         self.decision = decision
         self.stage = stage
         self.may_run = decision.expects_execution or decision.result.outcome == "queue_for_review"
-        self.receipt = Receipt(
-            decision_id="-",
-            decided_at=_SOME_MOMENT,
-            environment=contract.target.environment,
-            workflow=contract.workflow,
-            tool=contract.tool,
-            stage=stage,
-            cohort=cohort,
-            epoch=epoch_of(
-                stage,
-                model=contract.actor.model,
-                prompt_version=contract.actor.prompt_version,
-                tool_version=contract.tool_version,
-                flags=decision.flags,
-            ),
+        self.receipt = receipt_of(
+            contract, decision, stage=stage, cohort=cohort, decision_id="-", decided_at=_SOME_MOMENT
         )
         fields = list(self.receipt.model_dump(mode="json").values())
         self.tail = json.dumps(fields[2:], ensure_ascii=False, separators=(",", ":"))[1:]

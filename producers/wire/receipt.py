@@ -24,7 +24,8 @@ from producers.wire.stage import Stage
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from producers.wire.decision import FlagEvaluation
+    from producers.wire.contract import ActionContract
+    from producers.wire.decision import Decision, FlagEvaluation
 
 VERSION = "sk1"
 
@@ -157,6 +158,28 @@ def epoch_of(
     variants = sorted([flag.key, flag.variant or flag.value or ""] for flag in flags if flag.key not in SWITCHES)
     shape = [stage.value, model, prompt_version, tool_version, variants]
     return hashlib.sha256(json.dumps(shape, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()[:12]
+
+
+def receipt_of(
+    contract: ActionContract, decision: Decision, *, stage: Stage, cohort: str, decision_id: str, decided_at: datetime
+) -> Receipt:
+    """The receipt of one decision about one contract."""
+    return Receipt(
+        decision_id=decision_id,
+        decided_at=decided_at,
+        environment=contract.target.environment,
+        workflow=contract.workflow,
+        tool=contract.tool,
+        stage=stage,
+        cohort=cohort,
+        epoch=epoch_of(
+            stage,
+            model=contract.actor.model,
+            prompt_version=contract.actor.prompt_version,
+            tool_version=contract.tool_version,
+            flags=decision.flags,
+        ),
+    )
 
 
 def minute_of(moment: datetime) -> datetime:

@@ -35,10 +35,7 @@ def command(root: str | None, *, as_json: bool) -> None:
     if report["signals"]:
         click.echo(tables.show(tables.signals_table(report["signals"])))
     elif lake is None:
-        click.echo(
-            f"There is no lake at {where} yet. Start everything with `stagekeeper up`, "
-            "or name another lake with --lake ROOT."
-        )
+        click.echo(tables.no_lake_line(where))
     else:
         click.echo(f"The lake at {where} holds no events yet. Emit some, for example with `stagekeeper simulate`.")
     click.echo(tables.rejects_line(report["rejects"]))

@@ -39,10 +39,7 @@ def command(context: click.Context, root: str | None, *, as_json: bool) -> None:
     if report["verdicts"]:
         click.echo(tables.show(tables.verdicts_table(report["verdicts"])))
     elif lake is None:
-        click.echo(
-            f"There is no lake at {where} yet. Start everything with `stagekeeper up`, "
-            "or name another lake with --lake ROOT."
-        )
+        click.echo(tables.no_lake_line(where))
     elif report["signals"]:
         click.echo(
             "Nothing was judged yet, although there are signals. Check that the worker runs, "

@@ -8,6 +8,7 @@ apart is imitated below.
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,7 +35,7 @@ VALUES: dict[str, Any] = {
 }
 
 
-class Remote(AbstractProvider):
+class Remote(AbstractProvider, ABC):
     """What both have in common: values from somewhere else."""
 
     def __init__(self, **values: Any) -> None:
@@ -45,8 +46,8 @@ class Remote(AbstractProvider):
     def get_metadata(self) -> Metadata:
         return Metadata(name=type(self).__name__.lower())
 
-    def answer(self, key: str, context: EvaluationContext | None) -> FlagResolutionDetails[Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def answer(self, key: str, context: EvaluationContext | None) -> FlagResolutionDetails[Any]: ...
 
     def _resolve(
         self, flag_key: str, default_value: Any, evaluation_context: EvaluationContext | None = None
