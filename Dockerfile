@@ -4,7 +4,7 @@ WORKDIR /src
 RUN python -m venv /opt/stagekeeper
 COPY requirements.lock .
 # Every dependency as it was locked, with its hash; this layer changes only with the lock.
-RUN /opt/stagekeeper/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
+RUN /opt/stagekeeper/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements.lock
 COPY . .
 RUN /opt/stagekeeper/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
