@@ -20,6 +20,8 @@ $(BIN)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip check --disable-pip-version-check >/dev/null \
+		|| { $(BIN)/python -m pip check; echo "requirements.lock lacks something: make lock mends it."; exit 2; }
 	@touch $@
 
 demo: setup ## start everything with simulated traffic, and the page
