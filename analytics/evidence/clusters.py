@@ -142,7 +142,7 @@ class UserWindows:
         theta = np.asarray(threshold, dtype=np.float64)
         if not np.all((theta > 0) & (theta < 1)):
             raise EvidenceError("a threshold must lie strictly between 0 and 1")
-        return self._log_e(_against(theta, direction), self._won(direction), direction)
+        return self._log_e(_against(theta, direction), self.log_won(direction), direction)
 
     def bounds(self, *, alpha: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Bound the rate from below and from above, each one-sided at alpha and valid after every closed window.
@@ -166,7 +166,7 @@ class UserWindows:
 
     def _last_excluded(self, direction: Direction, end: FloatArray, alpha: npt.ArrayLike) -> FloatArray:
         """The excluded threshold nearest to the data, in grid units; the end itself where none is."""
-        won = self._won(direction)
+        won = self.log_won(direction)
 
         def excluded(units: FloatArray) -> BoolArray:
             return crosses(self._log_e(units / _GRID, won, direction), alpha)
@@ -178,8 +178,8 @@ class UserWindows:
             inside, outside = np.where(hit, middle, inside), np.where(hit, outside, middle)
         return inside
 
-    def _won(self, direction: Direction) -> FloatArray:
-        """The part of the evidence that no threshold changes. Shape (8, cells)."""
+    def log_won(self, direction: Direction) -> FloatArray:
+        """What the windows won each bet: the part of the evidence that no threshold changes. Shape (8, cells)."""
         shares = np.log1p((bets(direction) - 1.0) * (self.failures / self.actions)) * self.count
         # Row by row in the table's order, which is what makes the sum reproducible.
         summed = [np.bincount(self.cell, weights=row, minlength=self.cells) for row in shares]

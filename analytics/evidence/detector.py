@@ -9,6 +9,12 @@ stage's own evidence, carried on, would need ten times as long. While the rate i
 the M_k grows by at most one a batch on average, so the mean number of batches to a false alarm is at least A (Pollak,
 Annals of Statistics 13, 1985; as an e-detector: Shin, Ramdas & Rinaldo, NEJSDS 2024).
 
+Where actions of one user are alike, the observations of a batch are its closed user-windows in place of its actions:
+one with y failures among m actions is Z = y / m in [0, 1] and multiplies by 1 + lambda_k (Z - threshold), as in
+`clusters`. What a batch multiplies by is then still an e-value given the past, which is all that the bound on the run
+length needs. Counting the actions of such users one by one is not: their batches jump, and false alarms come several
+times as often as A says (tests/calibration/test_regressions.py).
+
 A batch is a canonical stretch of event time, such as a minute: its counts are merged before the step, so the order of
 events in it does not matter, and the order of batches does. An empty batch does not step. An alarm is latched: the
 batch that raised it stays named whatever follows.
@@ -26,8 +32,11 @@ from analytics.evidence.mixture import BET_COUNT, average, bets, failures_among
 from analytics.evidence.sequential import CROSSING_SLACK
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
+    from analytics.evidence.clusters import UserWindows
     from analytics.evidence.mixture import IntArray
     from analytics.evidence.sequential import BoolArray, FloatArray
 
@@ -86,15 +95,38 @@ class Watch:
         x, n = np.broadcast_arrays(*np.atleast_2d(*failures_among(failures, trials)))
         if x.shape[1] != self.threshold.size:
             raise EvidenceError(f"the batches are about {x.shape[1]} cells, the watch about {self.threshold.size}")
-        won = np.log(bets("above"))
+        odds = np.log(bets("above"))
+        return self._stepped((failed * odds for failed in x), n)
+
+    def after_windows(self, windows: UserWindows) -> Watch:
+        """Step through batches of closed user-windows in their order of event time.
+
+        Args:
+            windows: The windows of every batch and cell, as if each pair were a cell of its own: the one at
+                `batch * cells + cell` holds those of a cell in a batch, both counted from 0.
+
+        Raises:
+            EvidenceError: The table is not about whole batches of as many cells.
+        """
+        cells = self.threshold.size
+        if windows.cells % cells:
+            raise EvidenceError(
+                f"the windows are about {windows.cells} cells and batches, the watch about {cells} cells"
+            )
+        batches = windows.cells // cells
+        won = windows.log_won("above").reshape(BET_COUNT, batches, cells)
+        return self._stepped(iter(won.swapaxes(0, 1)), windows.windows.reshape(batches, cells))
+
+    def _stepped(self, won: Iterator[FloatArray], observed: IntArray) -> Watch:
+        """Step through batches: what each won each bet, and the observations that it paid the threshold for."""
         cost = np.log1p((bets("above") - 1.0) * self.threshold)
         bar = np.log(self.run_length) - CROSSING_SLACK
         wealth, batches, alarmed_at = self.log_wealth, self.batches, self.alarmed_at
-        for failed, tried in zip(x, n, strict=True):
-            seen = tried > 0
-            wealth = np.where(seen, np.logaddexp(0.0, wealth) + failed * won - tried * cost, wealth)
-            batches = batches + seen
-            alarm = seen & (average(wealth) >= bar) & (alarmed_at == NO_ALARM)
+        for gain, seen in zip(won, observed, strict=True):
+            some = seen > 0
+            wealth = np.where(some, np.logaddexp(0.0, wealth) + gain - seen * cost, wealth)
+            batches = batches + some
+            alarm = some & (average(wealth) >= bar) & (alarmed_at == NO_ALARM)
             alarmed_at = np.where(alarm, batches, alarmed_at)
         return Watch(self.threshold, self.run_length, wealth, batches, alarmed_at)
 

@@ -154,10 +154,7 @@ def _expiring(case: Case, gate: Gate, found: Finding) -> Finding:
 
 
 def _with_earlier(case: Case, found: Finding) -> Finding:
-    told = tuple(
-        Reason(code="earlier_epoch_regraded", message=explain.earlier_epoch(each.epoch, each.verdict, each.verdict_id))
-        for each in case.regraded
-    )
+    told = tuple(Reason(code="earlier_epoch_regraded", message=explain.earlier_epoch(each)) for each in case.regraded)
     return replace(found, reasons=(*found.reasons, *told))
 
 

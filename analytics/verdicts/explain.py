@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from analytics.verdicts.gates import Gate
     from analytics.verdicts.rulings import Ruling
-    from analytics.verdicts.verdict import Exposure, SignalEvidence, Unit
+    from analytics.verdicts.verdict import Exposure, Regrade, SignalEvidence, Unit
     from analytics.verdicts.watching import Regression
     from producers.wire.events import Reason
 
@@ -62,6 +62,11 @@ def trials_of(signal: str, count: int) -> str:
     return f"{count:,} {trial.removesuffix('s') if count == 1 else trial}"
 
 
+def windows_of(count: int) -> str:
+    """A number of closed user-windows, in words."""
+    return f"{count:,} closed user-window{'' if count == 1 else 's'}"
+
+
 def measured(evidence: SignalEvidence) -> str:
     """The value and the counts behind it: `undo 4.1 % (12 of 291)`."""
     if evidence.signal in QUANTILES and evidence.limit is not None:
@@ -70,7 +75,7 @@ def measured(evidence: SignalEvidence) -> str:
     if evidence.signal in RATES and evidence.role != "trip":
         share = f"{evidence.failures:,} of {evidence.trials:,}"
         if evidence.by == "user":
-            share += f"; {evidence.windows:,} closed user-windows"
+            share = f"average of {windows_of(evidence.windows or 0)}; {share} {SIGNALS[evidence.signal].trial}"
         if evidence.mature_trials < evidence.trials:
             share += f"; {evidence.mature_trials:,} mature"
         return f"{evidence.signal} {amount(evidence.value, evidence.unit)} ({share})"
@@ -117,11 +122,14 @@ def immature(evidence: SignalEvidence) -> str:
 
 def regression(evidence: SignalEvidence, found: Regression) -> str:
     """A guardrail that holds over the whole epoch, and broke since the promotion."""
-    share = percent(found.failures / found.trials) if found.trials else "unknown"
+    share = "unknown" if found.value is None else percent(found.value)
     since = "" if found.since is None else f" since {iso(found.since)}"
+    counted = f"{found.failures:,} of {found.trials:,}"
+    if found.by == "user":
+        counted = f"average of {windows_of(found.windows or 0)}; {counted} {SIGNALS[evidence.signal].trial}"
     return (
         f"{evidence.signal} has risen above its limit of {_limit(evidence)}{since}: {share} "
-        f"({found.failures:,} of {found.trials:,}) within {duration(found.window_s)}: {_ROLL_BACK}"
+        f"({counted}) within {duration(found.window_s)}, counted by {found.by}: {_ROLL_BACK}"
     )
 
 
@@ -130,9 +138,12 @@ def regraded(verdict_id: str) -> str:
     return f"verdict {verdict_id} had promoted this epoch on what was known then; it is graded anew"
 
 
-def earlier_epoch(epoch: str, verdict: VerdictName, verdict_id: str) -> str:
+def earlier_epoch(made: Regrade) -> str:
     """An epoch that is over, of which outcomes came late."""
-    return f"outcomes of the earlier epoch {epoch} came late; it is graded {verdict.value} now (verdict {verdict_id})"
+    return (
+        f"outcomes of the earlier epoch {made.epoch} came late; it is graded {made.verdict.value} now "
+        f"(verdict {made.verdict_id}): {made.summary}"
+    )
 
 
 def ruled(ruling: Ruling) -> str:

@@ -28,6 +28,8 @@ from producers.wire.model import Name  # noqa: TC001 - as above
 from producers.wire.stage import LADDER, Stage
 
 _GLOB: Final = frozenset("*?[")
+# A week of hours: twice the limit, seen in five users an hour, takes some 70 windows to show.
+_LEAST_WINDOWS: Final = 168
 
 
 class GateTieError(ConfigurationFileError):
@@ -91,19 +93,27 @@ class Baseline(Part):
 
 
 class AfterPromotion(Part):
-    """The detector that watches every guardrail rate at the stages above the foot of the ladder."""
+    """The detector that watches every guardrail rate at the stages above the foot of the ladder, by the gate's unit."""
 
     false_alarm_every: Seconds = 28 * 86_400.0
     """The mean time between two false alarms anywhere in the fleet, at the least."""
     fleet: Annotated[int, Field(ge=1)] = 100
     """How many guardrails of cells are watched at the same time."""
     window: Seconds = 6 * 3_600.0
-    """How far back it looks; what is older is left to the guardrail's own evidence."""
+    """How far back it looks, where users are counted over at least 168 user-windows; what is older is left to the
+    guardrail's own evidence."""
 
-    @property
-    def run_length(self) -> float:
-        """Mean number of minutes to a false alarm of each watched guardrail."""
-        return run_length(self.fleet, batches_between_alarms=max(self.false_alarm_every / 60.0, 1.0))
+    def run_length(self, batch_s: float) -> float:
+        """Mean number of batches to a false alarm of each watched guardrail.
+
+        Args:
+            batch_s: How long a batch lasts, in seconds of event time: a minute of actions, or a user-window.
+        """
+        return run_length(self.fleet, batches_between_alarms=max(self.false_alarm_every / batch_s, 1.0))
+
+    def lookback_s(self, batch_s: float) -> float:
+        """Seconds that it looks back where a batch is a user-window of so many seconds."""
+        return max(self.window, _LEAST_WINDOWS * batch_s)
 
 
 class Gate(Part):

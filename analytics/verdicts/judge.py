@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from analytics.cells import ACTION, CELL, EPOCH, Folded
+from analytics.lake.errors import LakeError
 from analytics.verdicts import gatestore, ledger
 from analytics.verdicts.gates import GateFile
-from analytics.verdicts.judging import judge, passing
+from analytics.verdicts.judging import epochs_of, judge, passing
+from analytics.verdicts.regrading import Regrading, over
 from analytics.verdicts.users import closed_through, fold_users
-from analytics.verdicts.verdict import Latch, Regrade
+from analytics.verdicts.verdict import Latch
 from analytics.verdicts.watermark import SETTLE_S, Watermark
 from producers.strict_yaml import ConfigurationFileError
 from producers.wire.events import StageRecommended, StageRecommendedData, VerdictName, schema_id
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from analytics.lake.tables import Lake
     from analytics.verdicts.ledger import LatchKey, Seen
     from analytics.verdicts.users import Users
-    from analytics.verdicts.verdict import Verdict
+    from analytics.verdicts.verdict import Regrade, Verdict
 
 SOURCE: Final = "/stagekeeper/judge"
 """The `source` of every recommendation."""
@@ -75,9 +77,12 @@ class _Look:
         )
 
     def judge_over(
-        self, epochs: Collection[EpochKey], latches: Mapping[LatchKey, Mapping[VerdictName, Latch]]
+        self,
+        epochs: Collection[EpochKey],
+        latches: Mapping[LatchKey, Mapping[VerdictName, Latch]],
+        users: Users | None,
     ) -> list[Verdict]:
-        """The verdicts on epochs that are over; by action, since their users are no longer counted."""
+        """The verdicts on epochs that are over, with their own user-windows."""
         return judge(
             self.folded,
             self.gates,
@@ -85,6 +90,7 @@ class _Look:
             lake_version=self.lake_version,
             judged_at=self.judged_at,
             latches=latches,
+            users=users,
             over=epochs,
         )
 
@@ -116,6 +122,7 @@ class Judge:
         self._seen: dict[Cell, Seen] = {}
         self._latches: dict[LatchKey, dict[VerdictName, Latch]] = {}
         self._regraded: dict[Cell, list[Regrade]] = {}
+        self._regrading = Regrading()
         self._users: Users | None = None
         self._users_at: datetime | None = None
         self._left_users: tuple[int, datetime] | None = None
@@ -160,12 +167,14 @@ class Judge:
             left_behind = [_recommendation_of(document) for document in ledger.unpublished(self._lake)]
             self._follower = Watermark(settle_s=self._settle_s, at=ledger.newest_watermark(self._lake))
             self._seen, self._latches = ledger.last_words(self._lake), ledger.latches(self._lake)
-            self._regraded = ledger.regrades(self._lake)
+            self._regraded, self._regrading = ledger.regrades(self._lake), Regrading.of(self._lake)
             self._left_users = ledger.newest_users(self._lake)
         if self._folded is None or gates.horizon_s > self._horizon_s:
             # A longer memory than before has to be filled again.
             folded = Folded.of(self._lake.scan("signals", version=version).collect())
-            changed = folded.epochs()
+            known = ledger.newest_lake_version(self._lake) if self._folded is None else self._version
+            since = self._changed_since(known, version)
+            changed = folded.epochs() if since is None else since
         else:
             increments = Folded.of(self._lake.increments("signals", after=self._version, through=version))
             folded = self._folded.plus(increments) if version > self._version else self._folded
@@ -192,13 +201,14 @@ class Judge:
             folded = folded.settled(watermark, gates.horizon_s, whole=_compared(folded, gates))
             settled_at = watermark
         look = _Look(folded, gates, watermark, version, now, users)
-        turned = self._regrade(look, changed)
+        turned, regrading = self._regrade(look, changed)
         regraded = {cell: list(made) for cell, made in self._regraded.items()}
         for verdict in turned:
-            made = Regrade(verdict.case.epoch, verdict.verdict_id, verdict.finding.verdict)
-            regraded.setdefault(verdict.case.cell, []).append(made)
-        news = self._record(turned, look.judge(due, self._latches, regraded))
-        self._regraded = regraded
+            regraded.setdefault(verdict.case.cell, []).append(ledger.regrade_of(verdict.document()))
+        due |= {verdict.case.cell for verdict in turned}
+        verdicts = look.judge(due, self._latches, regraded)
+        news = self._record(turned, verdicts)
+        self._regraded, self._regrading = regraded, regrading.after([*turned, *verdicts])
         self._folded, self._version, self._horizon_s = folded, version, gates.horizon_s
         self._users, self._watermark = users, watermark
         self._settled_at, self._all_judged_at, self._judged_under = settled_at, all_judged_at, gates.sha256
@@ -234,21 +244,33 @@ class Judge:
         self._users_at = now
         return fold_users(self._lake, as_of=as_of, window_s=gates.user_window, epochs=epochs)
 
-    def _regrade(self, look: _Look, changed: Collection[EpochKey]) -> list[Verdict]:
-        """Verdicts on epochs that are over, where what came late has turned them."""
-        current = set(look.folded.current(look.watermark).select(EPOCH).iter_rows())
-        over = [key for key in changed if key not in current and self._decided(key, look.gates)]
-        turned = []
-        for verdict in look.judge_over(over, self._latches) if over else []:
-            earlier = self._decided((*verdict.case.cell, verdict.case.epoch), look.gates) or {}
-            harmful = verdict.finding.verdict is VerdictName.ROLL_BACK
-            if harmful and VerdictName.ROLL_BACK not in earlier:
-                turned.append(verdict)
-        return turned
+    def _regrade(self, look: _Look, changed: Collection[EpochKey]) -> tuple[list[Verdict], Regrading]:
+        """Verdicts on epochs that are over, where what came late has turned them; and what still waits."""
+        late = over(look.folded, look.watermark)
+        due, regrading = self._regrading.due(changed, late, look.gates, look.watermark, look.judged_at)
+        if not due:
+            return [], regrading
+        users = None
+        if look.gates.counts_users:
+            users = fold_users(
+                self._lake,
+                as_of=closed_through(look.watermark, look.gates.user_window),
+                window_s=look.gates.user_window,
+                epochs=epochs_of(due),
+            )
+        verdicts = look.judge_over(due, self._latches, users)
+        return [verdict for verdict in verdicts if verdict.finding.verdict is VerdictName.ROLL_BACK], regrading
 
-    def _decided(self, key: EpochKey, gates: GateFile) -> Mapping[VerdictName, Latch] | None:
-        """What an epoch had crossed under the gate file; None where it had crossed nothing."""
-        return self._latches.get((Cell(*key[:-1]), key[-1], gates.sha256))
+    def _changed_since(self, known: int | None, version: int) -> set[EpochKey] | None:
+        """The epochs that changed after a version of the signals; None where nobody knows."""
+        if known is None or known > version:
+            return None
+        try:
+            return Folded.of(self._lake.increments("signals", after=known, through=version)).epochs()
+        except LakeError:
+            # The log of a lake that is kept clean does not reach back for ever.
+            logger.info("what changed since version %s of the signals is not known any more", known)
+            return None
 
     def _record(self, regraded: Sequence[Verdict], verdicts: Sequence[Verdict]) -> list[Verdict]:
         """Append to the ledger what it does not hold yet, and give back what is news."""

@@ -18,16 +18,17 @@ from analytics.verdicts.deciding import decide
 from analytics.verdicts.gates import Gate, GateFile, GateTieError
 from analytics.verdicts.users import Observed
 from analytics.verdicts.verdict import Case, Exposure, Latch, Regrade, Verdict
-from analytics.verdicts.watching import watch
+from analytics.verdicts.watching import watch_actions, watch_users
 from analytics.verdicts.weighing import Known, Question, combined, questions, weigh
 from producers.wire.contract import RiskClass
 from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     from analytics.cells import EpochKey, Histogram
+    from analytics.verdicts.gatesignals import CountBy
     from analytics.verdicts.ledger import LatchKey
     from analytics.verdicts.users import Users
     from analytics.verdicts.verdict import SignalEvidence
@@ -105,7 +106,7 @@ def judge(
         One verdict a cell (or epoch), in the order of the cells' names.
     """
     if over:
-        wanted = pl.DataFrame(sorted(over), schema=dict.fromkeys(EPOCH, pl.String), orient="row")
+        wanted = epochs_of(over)
         current = folded.current(watermark, of=wanted)
         judged = folded.totals.join(wanted, on=EPOCH, how="semi").sort(EPOCH)
     elif cells is not None:
@@ -124,7 +125,7 @@ def judge(
     ]
     answers = iter(weigh([question for one in asked for question in one.questions]))
     signals = [tuple(next(answers) for _ in one.questions) for one in asked]
-    signals = _watched(folded, gates, asked, signals, watermark)
+    signals = _watched(folded, gates, asked, signals, watermark=watermark, users=users)
     verdicts = []
     for one, evidence in zip(asked, signals, strict=True):
         cell, epoch = Cell(*one.key[:-1]), one.row["epoch"]
@@ -163,6 +164,11 @@ def passing(folded: Folded, gates: GateFile, before: datetime, now: datetime) ->
     moments.append(pl.col("first_bucket") + ESTABLISHED_AFTER)
     crossed = pl.any_horizontal((moment >= before) & (moment <= now) for moment in moments)
     return found | {Cell(*row) for row in folded.totals.filter(crossed).select(CELL).unique().iter_rows()}
+
+
+def epochs_of(keys: Collection[EpochKey]) -> pl.DataFrame:
+    """Epochs as a frame with the columns of `EPOCH`, sorted."""
+    return pl.DataFrame(sorted(keys), schema=dict.fromkeys(EPOCH, pl.String), orient="row")
 
 
 def _knowledge(
@@ -238,25 +244,26 @@ def _watched(
     gates: GateFile,
     asked: Sequence[_Asked],
     signals: Sequence[tuple[SignalEvidence, ...]],
+    *,
     watermark: datetime,
+    users: Users | None,
 ) -> list[tuple[SignalEvidence, ...]]:
-    """The same signals, with what the detector says where it watches."""
-
-    def places() -> Iterator[tuple[int, int]]:
-        for at, one in enumerate(asked):
-            for place, question in enumerate(one.questions):
-                if one.gate is not None and one.gate.watches(question.part, one.row["stage"]):
-                    yield at, place
-
-    watched = list(places())
-    found = watch(
-        folded,
-        [(asked[at].key, asked[at].questions[place].part) for at, place in watched],
-        watermark=watermark,
-        rules=gates.after_promotion,
-    )
+    """The same signals, with what the detector says where it watches: by user wherever the signal itself is."""
+    by_unit: dict[CountBy, list[tuple[int, int]]] = {"action": [], "user": []}
+    for at, one in enumerate(asked):
+        for place, question in enumerate(one.questions):
+            if one.gate is not None and one.gate.watches(question.part, one.row["stage"]):
+                by_unit["action" if question.windows is None else "user"].append((at, place))
+    watched = {
+        unit: [(asked[at].key, asked[at].questions[place].part) for at, place in places]
+        for unit, places in by_unit.items()
+    }
+    rules = gates.after_promotion
+    found = watch_actions(folded, watched["action"], watermark=watermark, rules=rules)
+    if users is not None:
+        found += watch_users(users, watched["user"], rules=rules)
     told = [list(each) for each in signals]
-    for (at, place), regression in zip(watched, found, strict=True):
+    for (at, place), regression in zip([*by_unit["action"], *by_unit["user"]], found, strict=True):
         told[at][place] = replace(told[at][place], regression=regression)
     return [tuple(each) for each in told]
 

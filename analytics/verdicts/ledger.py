@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
 
-from analytics.cells import CELL
+from analytics.cells import CELL, EPOCH
 from analytics.lake.schemas import COLUMNS, EVENTS, VERDICTS
 from analytics.verdicts.verdict import REGRADE, Latch, Regrade, Verdict
 from producers.wire.events import VerdictName
@@ -18,6 +18,7 @@ from producers.wire.receipt import Cell
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from analytics.cells import EpochKey
     from analytics.lake.tables import Lake
 
 LatchKey: TypeAlias = tuple[Cell, str, str]
@@ -176,11 +177,29 @@ def regrades(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[Cel
             (pl.col("judged_at") <= before["judged_at"]) & (pl.col("lake_version") <= before["lake_version"])
         )
     found: dict[Cell, list[Regrade]] = {}
-    told = rows.select(*CELL, "epoch", "verdict_id", "verdict", "judged_at").sort("judged_at", "epoch").collect()
+    told = rows.select(*CELL, "epoch", "judged_at", "payload").sort("judged_at", "epoch").collect()
     for row in told.iter_rows(named=True):
-        made = Regrade(row["epoch"], row["verdict_id"], VerdictName(row["verdict"]))
-        found.setdefault(Cell(*(row[name] for name in CELL)), []).append(made)
+        found.setdefault(Cell(*(row[name] for name in CELL)), []).append(regrade_of(json.loads(row["payload"])))
     return found
+
+
+def regrade_of(document: Mapping[str, Any]) -> Regrade:
+    """What a verdict on an epoch that is over is told as by those on later epochs."""
+    return Regrade(document["epoch"], document["verdict_id"], VerdictName(document["verdict"]), document["summary"])
+
+
+def graded(lake: Lake, *, verdict: VerdictName | None = None) -> frozenset[EpochKey]:
+    """The epochs that the ledger has a verdict on; only those of one kind, where it is named."""
+    rows = lake.scan(VERDICTS)
+    if verdict is not None:
+        rows = rows.filter(pl.col("verdict") == verdict.value)
+    return frozenset(rows.select(EPOCH).unique().collect().iter_rows())
+
+
+def newest_lake_version(lake: Lake) -> int | None:
+    """The version of the signals that the newest verdict rests on; None while there are no verdicts."""
+    newest = lake.scan(VERDICTS).select(pl.col("lake_version").max()).collect().item()
+    return None if newest is None else int(newest)
 
 
 def _outline(document: dict[str, Any]) -> Outline:

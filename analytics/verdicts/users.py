@@ -69,6 +69,12 @@ class Observed:
         """User-windows in all."""
         return sum(self.count)
 
+    @property
+    def value(self) -> float | None:
+        """The failed share of the average user-window; None without any."""
+        shares = (n * (y / m) for m, y, n in zip(self.trials, self.failures, self.count, strict=True))
+        return sum(shares) / self.windows if self.count else None
+
 
 @dataclass(frozen=True, slots=True)
 class Users:
@@ -101,18 +107,8 @@ class Users:
             signal: One of `BY_USER`.
             maturity_s: Count only windows that have been closed for this long.
         """
-        rate = RATES[signal]
         tabled = (
-            self.rows.lazy()
-            .filter(pl.col("closed_at") + timedelta(seconds=maturity_s) <= self.as_of)
-            .select(
-                *EPOCH,
-                pl.sum_horizontal(rate.trials).alias("m"),
-                pl.sum_horizontal(rate.failures).alias("y"),
-                "count",
-            )
-            .filter(pl.col("m") > 0)
-            .with_columns(pl.min_horizontal("m", "y").alias("y"))
+            self._windows(signal, pl.col("closed_at") + timedelta(seconds=maturity_s) <= self.as_of)
             .group_by(*EPOCH, "m", "y")
             .agg(pl.col("count").sum())
             .sort("m", "y")
@@ -123,6 +119,37 @@ class Users:
         return {
             row[: len(EPOCH)]: Observed(tuple(row[-3]), tuple(row[-2]), tuple(row[-1])) for row in tabled.iter_rows()
         }
+
+    def batches(self, signal: str, *, since: datetime) -> pl.DataFrame:
+        """The windows of a signal, batch by batch: those that closed together are one.
+
+        Args:
+            signal: One of `BY_USER`.
+            since: Leave out windows that had closed by then.
+
+        Returns:
+            `EPOCH`, `closed_at`, `m` trials, `y` failures and how many windows (`count`) are alike, in that order.
+        """
+        closed = (pl.col("closed_at") > since) & (pl.col("closed_at") <= self.as_of)
+        key = [*EPOCH, "closed_at", "m", "y"]
+        return self._windows(signal, closed).group_by(key).agg(pl.col("count").sum()).sort(key).collect()
+
+    def _windows(self, signal: str, closed: pl.Expr) -> pl.LazyFrame:
+        """The chosen windows that have trials of a signal: `EPOCH`, `closed_at`, m, y and how many are alike."""
+        rate = RATES[signal]
+        return (
+            self.rows.lazy()
+            .filter(closed)
+            .select(
+                *EPOCH,
+                "closed_at",
+                pl.sum_horizontal(rate.trials).alias("m"),
+                pl.sum_horizontal(rate.failures).alias("y"),
+                "count",
+            )
+            .filter(pl.col("m") > 0)
+            .with_columns(pl.min_horizontal("m", "y").alias("y"))
+        )
 
 
 def closed_through(watermark: datetime, window_s: float) -> datetime:

@@ -63,7 +63,8 @@ class SignalEvidence:
         role: Its role in the gate.
         state: `fail` where harm is evident, `pass` where safety is, `missing` without trials, `not_applicable` where
             nothing is asked of it.
-        value: The rate, quantile or count as measured, in `unit`; None where nothing is known.
+        value: The rate, quantile or count as measured, in `unit`; by user, the failed share of the average closed
+            user-window; None where nothing is known.
         failures: Failed trials; for a quantile, observations above the limit.
         trials: Trials; for a quantile, known observations.
         limit: The limit in force, in `unit`; a quantile's is moved to the nearest bound of its histogram.
@@ -126,11 +127,13 @@ class Regrade:
         epoch: The epoch.
         verdict_id: The new verdict on it.
         verdict: What it says now.
+        summary: Why, in a sentence.
     """
 
     epoch: str
     verdict_id: str
     verdict: VerdictName
+    summary: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +297,12 @@ class Verdict:
             "owner": gate.owner if gate else None,
             "log_e_combined": self.case.log_e_combined,
             "regraded": [
-                {"epoch": each.epoch, "verdict_id": each.verdict_id, "verdict": each.verdict.value}
+                {
+                    "epoch": each.epoch,
+                    "verdict_id": each.verdict_id,
+                    "verdict": each.verdict.value,
+                    "summary": each.summary,
+                }
                 for each in self.case.regraded
             ],
             "is_regrade": self.case.is_regrade,

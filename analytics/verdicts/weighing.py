@@ -58,7 +58,7 @@ class Question:
         trials: Trials; for a quantile, known observations.
         mature_failures: Of those that a promotion may count.
         mature_trials: Trials that a promotion may count.
-        value: Rate, quantile or count, in `unit`.
+        value: Rate, quantile or count, in `unit`; by user, the failed share of the average closed user-window.
         limit: Limit in force, in `unit`.
         unit: Unit of the value and the limit.
         known: For a quantile, the observations themselves.
@@ -205,6 +205,8 @@ def _ask(part: GateSignal, gate: Gate, stage: str, *, total_weight: float, known
             known.windows.get((part.signal, 0.0), nothing),
             known.windows.get((part.signal, part.maturity or 0.0), nothing),
         )
+        # What is shown must be what is weighed: a pooled rate may lie outside its own bounds.
+        value = windows[0].value
     return Question(
         part,
         applies,

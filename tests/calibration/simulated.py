@@ -48,3 +48,11 @@ def first_look(looks: Iterable[tuple[int, BoolArray]], runs: int) -> IntArray:
     for at, crossed in looks:
         stops[crossed & (stops == NEVER)] = at
     return stops
+
+
+def failures_of_users(
+    rng: np.random.Generator, runs: int, users: int, *, actions: int, rate: float, alike: float
+) -> IntArray:
+    """Failures of each user, by users and runs."""
+    spread = 1 / alike - 1
+    return rng.binomial(actions, rng.beta(rate * spread, (1 - rate) * spread, (users, runs)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from simulated import NEVER, first_look, is_share
+from simulated import NEVER, failures_of_users, first_look, is_share
 
 from analytics.evidence.clusters import UserWindows
 from analytics.evidence.sequential import crosses, log_e_value
@@ -22,14 +22,6 @@ if TYPE_CHECKING:
 
 THRESHOLD = 0.02
 ALPHA = 0.05
-
-
-def failures_of_users(
-    rng: np.random.Generator, runs: int, users: int, *, actions: int, rate: float, alike: float
-) -> IntArray:
-    """Failures of each user, by users and runs."""
-    spread = 1 / alike - 1
-    return rng.binomial(actions, rng.beta(rate * spread, (1 - rate) * spread, (users, runs)))
 
 
 def users_until_rollback(failures: IntArray, actions: int, every: int = 1) -> IntArray:

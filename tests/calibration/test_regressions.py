@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
-from simulated import NEVER, is_median
+from simulated import NEVER, failures_of_users, is_median
 
+from analytics.evidence.clusters import UserWindows
 from analytics.evidence.detector import Watch, run_length
 from analytics.evidence.sequential import crosses, log_e_value
 
+if TYPE_CHECKING:
+    from simulated import IntArray
+
 THRESHOLD = 0.02
 BATCH = 50
+ACTIONS = 10
 
 
 def stepped(watch: Watch, rng: np.random.Generator, rate: float, batches: int, size: int = BATCH) -> Watch:
@@ -75,3 +82,52 @@ def test_a_fleet_at_its_limits_alarms_falsely_no_more_often_than_configured() ->
     )
     # Cells that alarm would start anew; counting each once understates, so the first ones are compared early.
     assert 0 < watch.alarmed.sum() <= batches / between
+
+
+def users_of(rng: np.random.Generator, batches: int, runs: int, users: int, **made: float) -> IntArray:
+    """Failures of each user of each batch: batches, runs, users."""
+    return failures_of_users(rng, batches * runs, users, actions=ACTIONS, **made).T.reshape(batches, runs, users)
+
+
+def by_user(watch: Watch, failures: IntArray) -> Watch:
+    """Step with every user of a batch as one closed window."""
+    batches, runs, users = failures.shape
+    cell = np.repeat(np.arange(batches * runs), users)
+    return watch.after_windows(
+        UserWindows.of(batches * runs, cell=cell, actions=ACTIONS, failures=failures.reshape(-1))
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("length", "alike", "users", "counted_by_action"),
+    [(200, 0.1, 5, 0.37), (200, 0.3, 5, 0.14), (200, 0.3, 20, 0.12), (1_000, 0.1, 5, 0.14), (1_000, 0.3, 5, 0.04)],
+)
+def test_counted_by_user_false_alarms_keep_their_distance_and_counted_by_action_they_do_not(
+    length: int, alike: float, users: int, counted_by_action: float
+) -> None:
+    runs, batches = 150_000 // length, 6 * length
+    rng = np.random.default_rng([15, length, users, round(100 * alike)])
+    failures = users_of(rng, batches, runs, users, rate=THRESHOLD, alike=alike)
+    start = Watch.start(runs, threshold=THRESHOLD, run_length=length)
+    watched = by_user(start, failures)
+    lasted = np.where(watched.alarmed, watched.alarmed_at, batches)
+    assert lasted.mean() - 4 * lasted.std() / np.sqrt(runs) > length
+    one_by_one = start.after(failures.sum(axis=2), np.full((batches, runs), users * ACTIONS))
+    falsely = np.where(one_by_one.alarmed, one_by_one.alarmed_at, batches)
+    slack = 4 * falsely.std() / np.sqrt(runs) / length
+    assert abs(falsely.mean() / length - counted_by_action) <= 0.02 + slack
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rate", "windows"), [(0.04, 41), (0.06, 15), (0.10, 6)])
+def test_the_median_delay_by_user_as_configured_by_default(rate: float, windows: int) -> None:
+    # A hundred guardrails, hourly user-windows and one false alarm in four weeks; five users of ten actions an hour.
+    healthy, runs = 100, 500
+    rng = np.random.default_rng(16)
+    watch = Watch.start(runs, threshold=THRESHOLD, run_length=run_length(100, batches_between_alarms=28 * 24))
+    watch = by_user(watch, users_of(rng, healthy, runs, 5, rate=0.01, alike=0.1))
+    watch = by_user(watch, users_of(rng, 200, runs, 5, rate=rate, alike=0.1))
+    delay = np.where(watch.alarmed, watch.alarmed_at - healthy, NEVER)
+    assert not (delay <= 0).any()
+    assert is_median(delay, windows, rounding=windows // 10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from analytics.evidence.clusters import UserWindows
 from analytics.evidence.detector import NO_ALARM, Watch, run_length
 from analytics.evidence.errors import EvidenceError
 from analytics.evidence.sequential import BETS, log_e_value
@@ -28,6 +29,44 @@ def test_after_one_batch_it_is_the_evidence_of_that_batch() -> None:
     # The rate test reads thresholds on a grid of 2^-40.
     expected = log_e_value([0, 4, 50], [10, 50, 50], [0.01, 0.02, 0.05], direction="above")
     assert watch.log_level == pytest.approx(expected.tolist(), abs=1e-8)
+
+
+def test_windows_of_one_action_are_actions() -> None:
+    rng = np.random.default_rng(6)
+    trials = rng.integers(0, 30, (40, 3))
+    failures = rng.binomial(trials, 0.04)
+    start = Watch.start(3, threshold=[0.01, 0.02, 0.05], run_length=50.0)
+    one_by_one = start.after(failures, trials)
+    cell = np.arange(120)
+    windows = UserWindows.of(
+        120,
+        cell=np.concatenate([cell, cell]),
+        actions=1,
+        failures=np.repeat([1, 0], 120),
+        count=np.concatenate([failures.ravel(), (trials - failures).ravel()]),
+    )
+    by_user = start.after_windows(windows)
+    assert by_user.log_level == pytest.approx(one_by_one.log_level.tolist(), abs=1e-9)
+    assert by_user.alarmed_at.tolist() == one_by_one.alarmed_at.tolist()
+    assert by_user.batches.tolist() == one_by_one.batches.tolist()
+
+
+def test_the_level_by_user_is_the_recursion_in_plain_numbers() -> None:
+    bets, threshold, wealth = np.array(BETS["above"]), 0.02, np.zeros(8)
+    batches = [[(10, 1), (3, 3)], [], [(5, 0)], [(50, 9), (1, 0), (1, 0)]]
+    rows = []
+    for at, batch in enumerate(batches):
+        if batch:
+            wealth = 1 + wealth
+        for m, y in batch:
+            rows.append((at, m, y))
+            bet = (bets - 1) / (1 + (bets - 1) * threshold)
+            wealth = wealth * (1 + bet * (y / m - threshold))
+    cell, actions, failures = zip(*rows, strict=True)
+    windows = UserWindows.of(4, cell=cell, actions=actions, failures=failures)
+    watch = Watch.start(1, threshold=threshold, run_length=1e6).after_windows(windows)
+    assert watch.log_level[0] == pytest.approx(np.log(wealth.mean()), abs=1e-9)
+    assert watch.batches[0] == 3
 
 
 def test_an_empty_batch_does_not_step() -> None:
@@ -70,3 +109,7 @@ def test_misuse_is_refused() -> None:
         Watch.start(2, threshold=0.1, run_length=10).after([0, 0, 0], [1, 1, 1])
     with pytest.raises(EvidenceError, match="2 of 1"):
         Watch.start(1, threshold=0.1, run_length=10).after([2], [1])
+    with pytest.raises(EvidenceError, match="about 3 cells and batches, the watch about 2"):
+        Watch.start(2, threshold=0.1, run_length=10).after_windows(
+            UserWindows.of(3, cell=[0], actions=[1], failures=[0])
+        )

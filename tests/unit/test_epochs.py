@@ -109,9 +109,46 @@ class TestRegrading:
         assert regrade["verdict_id"] in told.data.reasons[-1].message
         (latest,) = latest_verdicts(lake)
         assert latest["epoch"] == "new"
-        assert latest["regraded"] == [{"epoch": "old", "verdict_id": regrade["verdict_id"], "verdict": "ROLL_BACK"}]
+        (told_of,) = latest["regraded"]
+        assert (told_of["epoch"], told_of["verdict_id"], told_of["verdict"]) == (
+            "old",
+            regrade["verdict_id"],
+            "ROLL_BACK",
+        )
+        assert "severe_incident 1 (among 100 executions), at most 0 allowed" in told.data.reasons[-1].message
         for row in all_rows(lake):
             assert replay(lake, row["verdict_id"]).document["verdict"] == row["verdict"]
+
+    def test_an_epoch_that_was_only_held_is_graded_anew_too(self, lake: Lake, judge: Judge) -> None:
+        lake.append("signals", increments(*busy("old", 0, 4)))
+        (held,) = judge.tick(minute(5))
+        assert held.data.verdict.value == "HOLD"
+        lake.append("signals", increments(*busy("new", 30, 31, each=50)))
+        judge.tick(minute(40))
+        late = a_row(epoch="old", minute=3, last_event_at=minute(49), incidents=1, severe_incidents=1)
+        lake.append("signals", increments(late))
+        (told,) = judge.tick(minute(50))
+        assert (told.data.epoch, told.data.reasons[-1].code) == ("new", "earlier_epoch_regraded")
+
+    def test_what_was_never_graded_is_not_graded_anew(self, lake: Lake, judge: Judge) -> None:
+        harmful = a_row(epoch="old", minute=3, **executions(100, 90))
+        lake.append("signals", increments(harmful, *busy("new", 30, 31, each=50)))
+        (told,) = judge.tick(minute(40))
+        assert told.data.epoch == "new"
+        assert "earlier_epoch_regraded" not in [reason.code for reason in told.data.reasons]
+        assert len(all_rows(lake)) == 1
+
+    def test_what_comes_while_no_judge_runs_is_found_at_the_start(
+        self, lake: Lake, judge: Judge, tmp_path: Path
+    ) -> None:
+        lake.append("signals", increments(*busy("old", 0, 20)))
+        judge.tick(minute(30))
+        lake.append("signals", increments(*busy("new", 30, 31, each=50)))
+        judge.tick(minute(40))
+        late = a_row(epoch="old", minute=5, last_event_at=minute(49), incidents=1, severe_incidents=1)
+        lake.append("signals", increments(late))
+        *_, told = Judge(lake, tmp_path / "gates.yaml", settle_s=0).tick(minute(50))
+        assert told.data.reasons[-1].code == "earlier_epoch_regraded"
 
     def test_it_is_graded_once(self, lake: Lake, judge: Judge, tmp_path: Path) -> None:
         lake.append("signals", increments(*busy("old", 0, 20)))

@@ -250,7 +250,7 @@ class TestAfterPromotion:
     def test_a_larger_fleet_waits_for_more(self) -> None:
         text = "version: 1\nafter_promotion: {{fleet: {fleet}}}\ngates: [{{name: g, signals: [{{{errors}}}]}}]"
         small, large = (GateFile.parse(text.format(fleet=n, errors=ERRORS).encode()) for n in (1, 100_000))
-        bars = [gates.after_promotion.run_length for gates in (small, large)]
+        bars = [gates.after_promotion.run_length(60.0) for gates in (small, large)]
         assert bars == [40_320, 40_320 * 100_000]
         rows, mark = self.history(300, 2), NOON + timedelta(minutes=302)
         levels = [verdict_on(gates, *rows, watermark=mark).case.signals[0].regression for gates in (small, large)]

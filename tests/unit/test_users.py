@@ -177,3 +177,118 @@ def test_a_window_counts_once_it_has_closed(told: Told, tmp_path: Path) -> None:
     told.store()
     (event,) = judge.tick(NOON + timedelta(minutes=11))
     assert event.data.verdict.value == "PROMOTE"
+
+
+ABOVE = GATES.replace("[draft_write, approval_gated]", "[search_only, draft_write]").replace("{users: 20}", "{}")
+
+
+def watched(told: Told, path: Path, minute: float, text: str) -> dict[str, Any]:
+    path.write_text(text)
+    told.store()
+    Judge(told.lake, path, settle_s=0).tick(NOON + timedelta(minutes=minute))
+    (found,) = latest_verdicts(told.lake)
+    part: dict[str, Any] = found["signals"][0]["regression"]
+    return {**part, "verdict": found["verdict"], "reasons": found["reasons"], "verdict_id": found["verdict_id"]}
+
+
+def test_the_detector_counts_users_where_the_gate_does(told: Told, tmp_path: Path) -> None:
+    # Many users are fine for an hour; then a single one fails a hundred times.
+    for number in range(180):
+        told.act(number / 3, f"user-{number}")
+    for number in range(100):
+        told.act(60 + number / 50, "unlucky", failed=True)
+    told.act(70.5, "the next")
+    by_user = watched(told, tmp_path / "gates.yaml", 71, ABOVE)
+    assert (by_user["by"], by_user["windows"], by_user["assumes"]) == ("user", 181, "assumes independent users")
+    assert (by_user["failures"], by_user["trials"]) == (100, 280)
+    assert by_user["value"] == pytest.approx(1 / 181)
+    assert by_user["since"] is None
+    assert by_user["verdict"] == "HOLD", "at the top of the ladder"
+    text = ABOVE.replace("limit: 0.1}", "limit: 0.1, unit: action}")
+    by_action = watched(told, tmp_path / "gates.yaml", 71, text)
+    assert (by_action["by"], by_action["assumes"]) == ("action", "assumes independent actions")
+    assert by_action["since"] is not None
+    assert by_action["verdict"] == "ROLL_BACK"
+
+
+def test_users_who_go_bad_after_a_promotion_raise_the_alarm(told: Told, tmp_path: Path) -> None:
+    for number in range(900):
+        told.act(number / 15, f"user-{number % 450}")
+    for number in range(40):
+        told.act(60 + number / 10, f"user-{number}", failed=number % 2 == 0)
+    told.act(70.5, "the next")
+    found = watched(told, tmp_path / "gates.yaml", 71, ABOVE)
+    assert found["since"] == "2026-03-14T13:00:00Z", "the beginning of the window that raised it"
+    (reason,) = found["reasons"]
+    assert reason["code"] == "regression"
+    assert "closed user-windows; 20 of 940 executions) within 28 h, counted by user" in reason["message"]
+    assert replay(told.lake, found["verdict_id"]).document["verdict"] == "ROLL_BACK"
+
+
+def test_where_nobody_is_named_the_detector_says_that_it_counts_actions(told: Told, tmp_path: Path) -> None:
+    for number in range(60):
+        told.act(number / 10, None)
+    found = watched(told, tmp_path / "gates.yaml", 11, ABOVE)
+    assert (found["by"], found["assumes"]) == ("action", "assumes independent actions")
+
+
+def late_outcomes(told: Told, tmp_path: Path, text: str, users: int) -> list[dict[str, Any]]:
+    """Forty late undos of an epoch that is over, of so many users; the verdicts on it."""
+    (tmp_path / "gates.yaml").write_text(text)
+    receipts = [told.act(number / 30, f"user-{number % users}") for number in range(40)]
+    receipts += [told.act(2 + number / 60, f"other-{number}") for number in range(100)]
+    told.act(11, "the next")
+    told.store()
+    judge = Judge(told.lake, tmp_path / "gates.yaml", settle_s=0)
+    judge.tick(NOON + timedelta(minutes=12))
+    for number in range(60):
+        told.act(20 + number / 30, f"user-{number}", model="m-2")
+    told.act(31, "the next", model="m-2")
+    told.store()
+    judge.tick(NOON + timedelta(minutes=32))
+    for receipt in receipts[:40]:
+        told.undo(receipt, 33)
+    told.store()
+    judge.tick(NOON + timedelta(minutes=34))
+    rows = told.lake.scan("verdicts").collect()["verdict_id"].to_list()
+    return [replay(told.lake, each).document for each in rows if each.startswith("r")]
+
+
+def test_an_epoch_that_is_over_is_graded_anew_by_users(told: Told, tmp_path: Path) -> None:
+    (regrade,) = late_outcomes(told, tmp_path, GATES, users=40)
+    (errors, undo) = regrade["signals"]
+    assert (errors["by"], undo["by"], undo["windows"], undo["state"]) == ("user", "user", 141, "fail")
+    assert "counted by user" in regrade["unit"]
+    assert regrade["exposure"]["users"] == 141
+
+
+def test_a_few_users_do_not_turn_an_epoch_that_is_over_as_many_actions_would(told: Told, tmp_path: Path) -> None:
+    assert late_outcomes(told, tmp_path, GATES, users=2) == []
+
+
+def test_many_actions_of_a_few_users_turn_it_where_actions_are_counted(told: Told, tmp_path: Path) -> None:
+    (regrade,) = late_outcomes(told, tmp_path, GATES.replace("limit: 0.1}", "limit: 0.1, unit: action}"), users=2)
+    assert regrade["signals"][1]["by"] == "action"
+
+
+def test_the_last_window_of_an_epoch_counts_once_it_closes(told: Told, tmp_path: Path) -> None:
+    (tmp_path / "gates.yaml").write_text(GATES)
+    for number in range(60):
+        told.act(number / 10, f"user-{number}")
+    for number in range(30):
+        told.act(10.1 + number / 60, f"user-{number}", failed=True)
+    told.store()
+    judge = Judge(told.lake, tmp_path / "gates.yaml", settle_s=0)
+    judge.tick(NOON + timedelta(minutes=11.9))
+    assert latest_verdicts(told.lake)[0]["verdict"] == "PROMOTE"
+    for number in range(60):
+        told.act(12 + number / 60, f"user-{number}", model="m-2")
+    told.act(14, "the next", model="m-2")
+    told.store()
+    judge.tick(NOON + timedelta(minutes=15))
+    assert not any(each.startswith("r") for each in told.lake.scan("verdicts").collect()["verdict_id"])
+    told.act(21, "the next", model="m-2")
+    told.store()
+    judge.tick(NOON + timedelta(minutes=22))
+    (regrade,) = (each for each in told.lake.scan("verdicts").collect()["verdict_id"] if each.startswith("r"))
+    assert replay(told.lake, regrade).document["verdict"] == "ROLL_BACK"
