@@ -50,6 +50,7 @@ class Told:
         failed: bool = False,
         model: str = "m-1",
         stage: Stage = Stage.DRAFT_WRITE,
+        cohort: str = "all",
     ) -> Receipt:
         """One allowed and executed action."""
         at = NOON + timedelta(minutes=minute)
@@ -57,7 +58,7 @@ class Told:
         contract = contract.model_copy(
             update={"actor": contract.actor.model_copy(update={"user": user, "model": model})}
         )
-        receipt = self.recorder.decided(contract, a_decision(), stage=stage, decided_at=at)
+        receipt = self.recorder.decided(contract, a_decision(), stage=stage, cohort=cohort, decided_at=at)
         status = ExecutionStatus.FAILED if failed else ExecutionStatus.SUCCEEDED
         self.recorder.executed(receipt, status, at=at + timedelta(seconds=1))
         return receipt

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 NOON = datetime(2026, 3, 14, 12, 0, tzinfo=UTC)
 CELL = Cell("production", "refunds", "issue_refund", "draft_write", "all")
+COHORTS = "{by: cohort, shares: {new: 0.9, held-back: 0.1}, unit: action}"
+"""A split that a gate declares, as YAML."""
 
 
 def a_row(
@@ -72,6 +74,22 @@ def gate_file(*signals: str, **gate: str) -> GateFile:
     listed = "".join(f"\n      - {{{signal}}}" for signal in signals)
     text = f"version: 1\ngates:\n  - name: everything{more}\n    signals:{listed or ' []'}\n"
     return GateFile.parse(text.encode())
+
+
+def split_gates(split: str = COHORTS, **more: str) -> GateFile:
+    """A gate file with one gate that declares how traffic is split."""
+    told = "".join(f"\n    {key}: {value}" for key, value in more.items())
+    return GateFile.parse(
+        f"""\
+version: 1
+freshness: 30d
+gates:
+  - name: g
+    ladder: [draft_write, approval_gated, narrow_autonomy]
+    split: {split}{told}
+    signals: [{{signal: execution_error, role: guardrail, limit: 0.1, unit: action}}]
+""".encode()
+    )
 
 
 def verdicts_on(

@@ -137,14 +137,17 @@ def _by_cell(turns: list[Turn]) -> dict[Cell, list[Turn]]:
 
 
 def _differences(cell: Cell, old: list[Turn], new: list[Turn]) -> list[Difference]:
-    """The stretches in which two timelines differ in their word or in where it leads."""
+    """The stretches in which two timelines differ in word or destination, with their reasons at its beginning."""
     found: list[Difference] = []
     one: Turn | None = None
     two: Turn | None = None
     moments = sorted({turn.at for turn in (*old, *new)})
     by_moment = [{turn.at: turn for turn in turns} for turns in (old, new)]
     for at in moments:
+        before = _word(one), _word(two)
         one, two = by_moment[0].get(at, one), by_moment[1].get(at, two)
+        if (_word(one), _word(two)) == before:
+            continue
         if found and found[-1].until is None:
             last = found[-1]
             found[-1] = Difference(cell, last.since, at, last.old, last.new)

@@ -35,9 +35,10 @@ def decide(case: Case) -> Finding:
     """Find what follows from a case.
 
     The order never changes: is the evidence usable, is there harm (of a guardrail, of all together, since a promotion),
-    has something tripped, is the evidence fresh, has enough been seen, is it mature, is everything shown safe. Harm
-    comes before staleness because it does not expire: an action that was rolled back goes quiet, and must not look
-    merely undecided for it. A person's approval comes last, when the gate is asked.
+    has something tripped, is the evidence fresh, was traffic split as declared, has enough been seen, is it mature, is
+    everything shown safe. Harm comes before staleness because it does not expire: an action that was rolled back goes
+    quiet, and must not look merely undecided for it. It comes before the split because an arm that loses its traffic
+    is often one that is broken. A person's approval comes last, when the gate is asked.
 
     What is a dry run takes part in nothing; what would follow if it did is added.
     """
@@ -66,12 +67,25 @@ def _find(case: Case, gate: Gate, signals: Sequence[SignalEvidence]) -> Finding:
         promoted = case.latches.get(VerdictName.PROMOTE)
         if promoted is not None:
             harm = (*harm, Reason(code="regraded", message=explain.regraded(promoted.verdict_id)))
+        harm = (*harm, *_split(case))
         return Finding(VerdictName.ROLL_BACK, rollback_stage(case.cell.stage), harm, first)
     if latched is not None:
         return _stands(latched)
     if case.stale_s is not None:
         return _expiring(case, gate, _invalid("stale_evidence", explain.stale(case.stale_s)))
-    return _expiring(case, gate, _promotion(case, gate, signals))
+    found = _promotion(case, gate, signals)
+    if doubt := _split(case):
+        found = _hold(*doubt, *(found.reasons if found.verdict is VerdictName.HOLD else ()))
+    return _expiring(case, gate, found)
+
+
+def _split(case: Case) -> tuple[Reason, ...]:
+    """Why arms cannot be compared; nothing where they can, or no split is declared."""
+    if case.split is None or not case.split.broken:
+        return ()
+    if case.split.state == "undeclared":
+        return (Reason(code="undeclared_arm", message=explain.undeclared_arm(case.split)),)
+    return (Reason(code="split_mismatch", message=explain.split_mismatch(case.split)),)
 
 
 def _invalid(code: str, message: str) -> Finding:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from analytics.verdicts.gates import Gate
     from analytics.verdicts.rulings import Ruling
+    from analytics.verdicts.splits import SplitEvidence
     from analytics.verdicts.verdict import Exposure, Regrade, SignalEvidence, Unit
     from analytics.verdicts.watching import Regression
     from producers.wire.events import Reason
@@ -217,6 +218,30 @@ def latched(verdict: VerdictName, verdict_id: str) -> str:
 def exposure(actions: int, minimum: int) -> str:
     """Too few actions so far."""
     return f"{actions:,} actions decided, at least {minimum:,} must be seen: {minimum - actions:,} more needed"
+
+
+def split_mismatch(found: SplitEvidence) -> str:
+    """A split that is not as declared."""
+    what = "users" if found.unit == "user" else "actions"
+    arms = "; ".join(
+        f"{arm.name} {percent(arm.assigned / found.assigned)} ({arm.assigned:,} of {found.assigned:,} {what}), "
+        f"declared {percent(arm.declared)}"
+        for arm in found.arms
+    )
+    crossed = f"; {found.crossed:,} users were in more than one arm" if found.crossed else ""
+    odds = math.exp(min(found.log_e_highest, 700.0))
+    at = "" if found.mismatch_at is None else f" by {iso(found.mismatch_at)}"
+    return (
+        f"traffic is not split as declared since {iso(found.since)}: {arms}{crossed}. That weighed "
+        f"{'over a billion' if odds > 1e9 else f'{odds:,.0f}'} to 1 against it{at} (1,000 to 1 suffice), "
+        f"so nothing that compares the arms can be believed: {_NO_PROMOTION}"
+    )
+
+
+def undeclared_arm(found: SplitEvidence) -> str:
+    """A cell in no declared arm."""
+    declared = ", ".join(arm.name for arm in found.arms)
+    return f"{found.by} `{found.arm}` has no share in the declared split ({declared}): {_NO_PROMOTION}"
 
 
 def stale(stale_s: float) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path  # noqa: TC003 - pydantic reads annotations at run time
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import AwareDatetime, Field, PrivateAttr, field_validator, model_validator
 
 from analytics.evidence.detector import run_length
 from analytics.verdicts.gatesignals import (
@@ -30,6 +32,7 @@ from producers.wire.stage import LADDER, Stage
 _GLOB: Final = frozenset("*?[")
 # A week of hours: twice the limit, seen in five users an hour, takes some 70 windows to show.
 _LEAST_WINDOWS: Final = 168
+_SHARES_ERR: Final = 1e-9
 
 
 class GateTieError(ConfigurationFileError):
@@ -92,6 +95,35 @@ class Baseline(Part):
     """The cohort that is held back, at any stage; where none is named, the same cohort at the stage directly below."""
 
 
+class Split(Part):
+    """How traffic is split between arms. Where it is not, nothing that compares them can be believed: no promotion."""
+
+    by: Literal["cohort", "stage"] = "cohort"
+    """What tells the arms apart: the cohort, or the stage (one action at two stages at once, by a percentage)."""
+    shares: Annotated[dict[Name, Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]], Field(min_length=2)]
+    """The declared share of each arm; together they are 1."""
+    unit: CountBy | None = None
+    """What is assigned to an arm: `user` where a user keeps it, `action` where every action is drawn anew; the gate's
+    unless stated."""
+    since: AwareDatetime | None = None
+    """From when on the shares are as declared, where an epoch began under others; with its offset from UTC."""
+
+    @model_validator(mode="after")
+    def _shares_are_of_everything(self) -> Self:
+        total = math.fsum(self.shares.values())
+        if abs(total - 1.0) > _SHARES_ERR:
+            raise refusal(f"the shares must add up to 1, and add up to {total:.9g}")
+        if self.by == "stage":
+            for name in self.shares:
+                known_word(name, "stage", [known.value for known in LADDER])
+        return self
+
+    @field_validator("since")
+    @classmethod
+    def _since_is_utc(cls, since: datetime | None) -> datetime | None:
+        return None if since is None else since.astimezone(UTC)
+
+
 class AfterPromotion(Part):
     """The detector that watches every guardrail rate at the stages above the foot of the ladder, by the gate's unit."""
 
@@ -133,6 +165,8 @@ class Gate(Part):
     unit: CountBy = "user"
     """What one observation is: `user`, a user's closed window (actions of one user are alike), or `action`."""
     baseline: Baseline = Baseline()
+    split: Split | None = None
+    """How traffic is split between cohorts, or between stages; checked before anything is promoted."""
     approval: Literal["none", "required"] = "none"
     """Whether a person has to approve a promotion before the gate opens."""
     hold_expires: Seconds | None = None
@@ -179,6 +213,16 @@ class Gate(Part):
         if part.signal in NOT_BY_USER or part.role in {"trip", "watch"} or part.ratio is not None:
             return "action"
         return part.unit or self.unit
+
+    @property
+    def compares(self) -> bool:
+        """Whether arms are held against each other, minute by minute."""
+        return self.baseline.kind != "none" or self.split is not None
+
+    @property
+    def split_unit(self) -> CountBy | None:
+        """By what the assignments of the declared split are counted; None where none is declared."""
+        return None if self.split is None else self.split.unit or self.unit
 
     def watches(self, part: GateSignal, stage: str) -> bool:
         """Whether the detector watches a signal at a stage: a guardrail rate of actions that have been promoted."""
@@ -304,7 +348,9 @@ class GateFile(Part):
     def counts_users(self) -> bool:
         """Whether any gate needs to know what single users did."""
         return any(
-            gate.minimum_exposure.users or any(gate.unit_of(part) == "user" for part in gate.signals)
+            gate.minimum_exposure.users
+            or gate.split_unit == "user"
+            or any(gate.unit_of(part) == "user" for part in gate.signals)
             for gate in self.gates
         )
 

@@ -11,6 +11,7 @@ import polars as pl
 from analytics.cells import EPOCH, Folded
 from analytics.lake.schemas import EVENTS, SIGNALS
 from analytics.verdicts.judging import judge, passing
+from analytics.verdicts.splits import counted_by_user, followed
 from analytics.verdicts.users import closed_through, fold_read, read_events
 from analytics.verdicts.verdict import Latch
 from producers.errors import UsageError
@@ -72,7 +73,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A verdict that said something else than the one before it on the same cell.
+    """A verdict that said something else, or said it for other reasons, than the one before it on the same cell.
 
     Attributes:
         at: The minute by whose end it was reached.
@@ -120,7 +121,7 @@ class _Run:
         if self._count_users(now):
             due = self.folded.cells()
         self.steps += 1
-        if self.steps % _SETTLE_EVERY == 0 and not any(gate.baseline.kind != "none" for gate in self.gates.gates):
+        if self.steps % _SETTLE_EVERY == 0 and not any(gate.compares for gate in self.gates.gates):
             self.folded = self.folded.settled(now, self.gates.horizon_s)
         if not due:
             return []
@@ -140,12 +141,17 @@ class _Run:
         """Fold the user-windows anew where another one has closed, or an epoch is new."""
         if not self.gates.counts_users:
             return False
-        as_of, epochs = closed_through(now, self.gates.user_window), self.folded.current(now).select(EPOCH)
+        split = counted_by_user(self.folded, self.gates)
+        as_of, epochs = (
+            closed_through(now, self.gates.user_window),
+            followed(self.folded, self.folded.current(now), split),
+        )
         known = self.users
         if known is not None and as_of <= known.as_of and known.covered.issuperset(epochs.iter_rows()):
             return False
         told = self.history.events.lazy().filter(pl.col("time") <= now).join(epochs.lazy(), on=EPOCH, how="semi")
-        self.users = fold_read(told, version=0, as_of=as_of, window_s=self.gates.user_window, epochs=epochs)
+        window_s = self.gates.user_window
+        self.users = fold_read(told, version=0, as_of=as_of, window_s=window_s, epochs=epochs, split=split)
         return True
 
     def _is_news(self, verdict: Verdict) -> bool:
@@ -154,10 +160,9 @@ class _Run:
             key = (cell, verdict.case.epoch, verdict.gate_sha256)
             latch = Latch(finding.verdict, finding.to_stage, verdict.verdict_id)
             self.latches.setdefault(key, {}).setdefault(finding.verdict, latch)
-        said = (finding.verdict, finding.to_stage)
-        if self.seen.get(cell) == said:
+        if self.seen.get(cell) == verdict.outline:
             return False
-        self.seen[cell] = said
+        self.seen[cell] = verdict.outline
         return True
 
 

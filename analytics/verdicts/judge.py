@@ -15,6 +15,7 @@ from analytics.verdicts import gatestore, ledger
 from analytics.verdicts.gates import GateFile
 from analytics.verdicts.judging import epochs_of, judge, passing
 from analytics.verdicts.regrading import Regrading, over
+from analytics.verdicts.splits import counted_by_user, followed
 from analytics.verdicts.users import closed_through, fold_users
 from analytics.verdicts.verdict import Latch
 from analytics.verdicts.watermark import SETTLE_S, Watermark
@@ -218,6 +219,8 @@ class Judge:
         """The closed user-windows: folded anew when another window has closed, or an epoch is new."""
         if not gates.counts_users:
             return None
+        split = counted_by_user(folded, gates)
+        epochs = followed(folded, folded.current(watermark), split)
         if self._left_users is not None:
             # Where the last judge stood: a restart alone makes no verdict a new one.
             version, left_at = self._left_users
@@ -228,9 +231,10 @@ class Judge:
                     as_of=left_at,
                     window_s=gates.user_window,
                     version=version,
-                    epochs=folded.current(watermark),
+                    epochs=epochs,
+                    split=split,
                 )
-        as_of, epochs = closed_through(watermark, gates.user_window), folded.current(watermark)
+        as_of = closed_through(watermark, gates.user_window)
         known = self._users
         if (
             known is not None
@@ -242,7 +246,7 @@ class Judge:
             if self._users_at is not None and now < self._users_at + _BETWEEN_USERS:
                 return known
         self._users_at = now
-        return fold_users(self._lake, as_of=as_of, window_s=gates.user_window, epochs=epochs)
+        return fold_users(self._lake, as_of=as_of, window_s=gates.user_window, epochs=epochs, split=split)
 
     def _regrade(self, look: _Look, changed: Collection[EpochKey]) -> tuple[list[Verdict], Regrading]:
         """Verdicts on epochs that are over, where what came late has turned them; and what still waits."""
@@ -337,8 +341,8 @@ def _recommendation_of(document: Mapping[str, Any]) -> StageRecommended:
 
 
 def _compared(folded: Folded, gates: GateFile) -> set[tuple[str, ...]]:
-    """The actions that may be compared with a baseline, so that all their minutes matter."""
-    compared = [gate.match for gate in gates.gates if gate.baseline.kind != "none"]
+    """The actions that may be compared with a baseline or a declared split, so that all their minutes matter."""
+    compared = [gate.match for gate in gates.gates if gate.compares]
     if not compared:
         return set()
     actions = folded.totals.select(ACTION).unique().iter_rows()

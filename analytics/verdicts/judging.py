@@ -16,6 +16,7 @@ from analytics.verdicts import explain
 from analytics.verdicts.comparing import compare
 from analytics.verdicts.deciding import decide
 from analytics.verdicts.gates import Gate, GateFile, GateTieError
+from analytics.verdicts.splits import SplitEvidence, check_split
 from analytics.verdicts.users import Observed
 from analytics.verdicts.verdict import Case, Exposure, Latch, Regrade, Verdict
 from analytics.verdicts.watching import watch_actions, watch_users
@@ -50,6 +51,7 @@ class _Asked:
     fault_code: str
     questions: list[Question]
     evidence: dict[str, object]
+    split: SplitEvidence | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ def judge(
     rows = judged.join(mature, on=EPOCH, how="left", maintain_order="left").with_columns(pl.col(MATURE).fill_null(0))
     knowledge = _knowledge(folded, gates, judged, watermark, users)
     asked = [
-        _ask(row, gates, knowledge, folded=folded, current=current, watermark=watermark)
+        _ask(row, gates, knowledge, folded=folded, current=current, watermark=watermark, is_over=bool(over))
         for row in rows.iter_rows(named=True)
     ]
     answers = iter(weigh([question for one in asked for question in one.questions]))
@@ -143,6 +145,7 @@ def judge(
             stale_s=stale_s if stale_s > gates.freshness_s else None,
             latches=latches.get((cell, epoch, gates.sha256), {}),
             evidence=one.evidence,
+            split=one.split,
             regraded=() if over else tuple(regraded.get(cell, ())),
             is_regrade=bool(over),
         )
@@ -205,6 +208,7 @@ def _ask(
     folded: Folded,
     current: pl.DataFrame,
     watermark: datetime,
+    is_over: bool,
 ) -> _Asked:
     """Find an epoch's gate and put its questions; one that cannot be judged says why instead."""
     key = tuple(row[name] for name in EPOCH)
@@ -221,7 +225,13 @@ def _ask(
         return _Asked(row, key, gate, "; ".join(impossible), "contradictory_counts", [], evidence)
     if gate.baseline.kind != "none":
         known = replace(known, compared=compare(folded, current, row, gate, watermark=watermark))
-    return _Asked(row, key, gate, None, "", questions(gate, row["stage"], known), evidence)
+    split = None
+    # An epoch that is over is promoted no more.
+    if gate.split is not None and not is_over:
+        split = check_split(folded, current, row, gate, watermark=watermark, users=knowledge.users)
+    if split is not None:
+        evidence["split"] = [[arm.name, arm.assigned] for arm in split.arms] + [split.outside, split.crossed]
+    return _Asked(row, key, gate, None, "", questions(gate, row["stage"], known), evidence, split)
 
 
 def _evidence(row: dict[str, Any], known: Known) -> dict[str, object]:

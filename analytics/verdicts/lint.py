@@ -33,6 +33,7 @@ CODES: Final[dict[str, str]] = {
     "never_promotes": "At a stage of its ladder nothing shows an action safe, so the stages above are never reached.",
     "off_the_ladder": "A signal applies only at stages that the gate's ladder does not have.",
     "contradictory": "Two statements cannot both mean something.",
+    "undeclared_split": "Arms are compared at the same time, and nothing says what share each should have.",
     "promote_anything": "Hardly any action could fail to be promoted.",
     "never_rolls_back": "No guardrail and no trip applies at a stage where actions run.",
     "impossible_minimum": "A limit so low that it takes more clean trials than most actions ever have.",
@@ -160,6 +161,7 @@ def _of_gate(gate: Gate) -> Iterator[Finding]:
                 f"it applies at {stages}, and the ladder is {' → '.join(gate.ladder)}",
             )
     yield from _contradictions(gate, live)
+    yield from _splits(gate)
     if gate.dry_run:
         return
     yield from _stages(gate, live)
@@ -219,6 +221,30 @@ def _contradictions(gate: Gate, live: list[GateSignal]) -> Iterator[Finding]:
     if gate.hold_expires is not None and gate.hold_expires < days_s:
         message = f"a hold expires before the minimum exposure of {gate.minimum_exposure.days:g} days can be met"
         yield Finding("warning", "contradictory", f"{gate.name}/hold_expires", message)
+
+
+def _splits(gate: Gate) -> Iterator[Finding]:
+    split, place = gate.split, f"{gate.name}/split"
+    concurrent = gate.baseline.kind == "concurrent" and any(part.ratio is not None for part in gate.signals)
+    if split is None:
+        if concurrent:
+            message = (
+                "arms are compared at the same time without a `split`, so traffic that never reaches one goes unseen"
+            )
+            yield Finding("note", "undeclared_split", gate.name, message)
+        return
+    held = gate.baseline.cohort
+    if split.by == "cohort" and concurrent and held is not None and held not in split.shares:
+        message = f"the baseline is the cohort {held}, which has no share in the declared split"
+        yield Finding("warning", "contradictory", place, message)
+    if split.by == "stage":
+        if off := [name for name in split.shares if name not in gate.ladder]:
+            message = f"{', '.join(off)} is not on the ladder {' → '.join(gate.ladder)}"
+            yield Finding("warning", "off_the_ladder", place, message)
+        below = {gate.below(name) for name in split.shares}
+        if concurrent and held is None and not below & set(split.shares):
+            message = "the baseline is the stage directly below, and no stage of the split is directly below another"
+            yield Finding("warning", "contradictory", place, message)
 
 
 def _minimums(gate: Gate, live: list[GateSignal]) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from analytics.lake.errors import READ_FAILURES, LakeError
 from analytics.lake.schemas import SIGNALS, VERDICTS
 from analytics.verdicts import gatestore, ledger
 from analytics.verdicts.judging import judge
+from analytics.verdicts.splits import counted_by_user
 from analytics.verdicts.users import fold_users
 from analytics.verdicts.verdict import REGRADE
 from producers.errors import StagekeeperError, UsageError
@@ -141,13 +142,17 @@ def _users(lake: Lake, folded: Folded, gates: GateFile, cell: Cell, recorded: di
     seen = recorded["exposure"]
     if seen.get("users_as_of") is None:
         return None
-    here = pl.all_horizontal(pl.col(name) == value for name, value in zip(CELL, cell, strict=True))
+    split = counted_by_user(folded, gates)
+    # Where users are split, those of the other arms count too.
+    names = CELL if split.is_empty() else ACTION
+    here = pl.all_horizontal(pl.col(name) == getattr(cell, name) for name in names)
     return fold_users(
         lake,
         as_of=datetime.fromisoformat(seen["users_as_of"]),
         window_s=gates.user_window,
         version=seen["events_version"],
         epochs=folded.totals.filter(here),
+        split=split,
     )
 
 

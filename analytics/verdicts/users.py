@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from analytics.cells import EPOCH
+from analytics.cells import ACTION, EPOCH
 from analytics.evidence.signals import RATES
 from analytics.lake.schemas import EVENTS
 
@@ -89,6 +89,8 @@ class Users:
         unnamed: Decisions of each epoch in closed windows that name no user.
         named: Epochs of which any decision names a user, in a closed window or not.
         rows: One row an epoch, closed window and user: `EPOCH`, `closed_at`, and the counters.
+        assigned: Of the actions whose users are split, one row an epoch, closed window and user: `EPOCH`, `closed_at`,
+            `who`, and the moment `first_at` of the user's first decision there.
     """
 
     events_version: int
@@ -99,6 +101,7 @@ class Users:
     unnamed: Mapping[EpochKey, int]
     named: frozenset[EpochKey]
     rows: pl.DataFrame
+    assigned: pl.DataFrame
 
     def observed(self, signal: str, *, maturity_s: float = 0.0) -> dict[EpochKey, Observed]:
         """The table (m, y) of a signal in every epoch.
@@ -159,7 +162,13 @@ def closed_through(watermark: datetime, window_s: float) -> datetime:
 
 
 def fold_users(
-    lake: Lake, *, as_of: datetime, window_s: float, epochs: pl.DataFrame, version: int | None = None
+    lake: Lake,
+    *,
+    as_of: datetime,
+    window_s: float,
+    epochs: pl.DataFrame,
+    version: int | None = None,
+    split: pl.DataFrame | None = None,
 ) -> Users:
     """Fold the closed user-windows of a lake.
 
@@ -169,6 +178,7 @@ def fold_users(
         window_s: Length of a window, seconds; windows are counted from 1970 on.
         epochs: A frame with the columns of `EPOCH`; only these are folded.
         version: Version of the table `events`; the newest unless given.
+        split: A frame with the columns of `ACTION`: the actions whose users are split.
 
     Raises:
         LakeError: The lake cannot be read, or has no such version.
@@ -176,7 +186,7 @@ def fold_users(
     known = lake.version(EVENTS) if version is None else version
     wanted = epochs.select(EPOCH).unique()
     read = read_events(lake.scan(EVENTS, version=known).join(wanted.lazy(), on=EPOCH, how="semi"))
-    return fold_read(read, version=known, as_of=as_of, window_s=window_s, epochs=wanted)
+    return fold_read(read, version=known, as_of=as_of, window_s=window_s, epochs=wanted, split=split)
 
 
 def read_events(events: pl.LazyFrame) -> pl.LazyFrame:
@@ -199,7 +209,15 @@ def read_events(events: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def fold_read(read: pl.LazyFrame, *, version: int, as_of: datetime, window_s: float, epochs: pl.DataFrame) -> Users:
+def fold_read(
+    read: pl.LazyFrame,
+    *,
+    version: int,
+    as_of: datetime,
+    window_s: float,
+    epochs: pl.DataFrame,
+    split: pl.DataFrame | None = None,
+) -> Users:
     """Fold the closed user-windows of events that were read already; arguments as in `fold_users`."""
     by_decision = read.group_by(*EPOCH, "subject").agg(
         pl.col("user").drop_nulls().first(), pl.col("decided_at").first(), pl.col(_ALL).sum()
@@ -211,13 +229,19 @@ def fold_read(read: pl.LazyFrame, *, version: int, as_of: datetime, window_s: fl
     every_user = (
         by_decision.with_columns(closed.alias("closed_at"), who.alias("who"))
         .group_by(*EPOCH, "closed_at", "who")
-        .agg(pl.col(_ALL).sum(), pl.col("user").is_null().any().alias("unnamed"))
+        .agg(
+            pl.col(_ALL).sum(),
+            pl.col("user").is_null().any().alias("unnamed"),
+            pl.col("decided_at").filter(pl.col("decisions") > 0).min().alias("first_at"),
+        )
         .collect()
     )
     by_user = every_user.filter(pl.col("closed_at") <= as_of)
     people = by_user.filter(~pl.col("unnamed")).group_by(EPOCH).agg(pl.col("who").n_unique())
     unnamed = by_user.filter("unnamed").group_by(EPOCH).agg(pl.col("decisions").sum())
-    # Who it was is of no further use: only how many windows were alike is kept.
+    kept = by_user.filter(pl.col("first_at").is_not_null()).select(*EPOCH, "closed_at", "who", "first_at")
+    assigned = kept.clear() if split is None else kept.join(split, on=ACTION, how="semi")
+    # Who it was is of no further use for signals: only how many windows were alike is kept.
     rows = by_user.group_by(*EPOCH, "closed_at", *_ALL).agg(pl.len().cast(pl.Int64).alias("count"))
     return Users(
         version,
@@ -228,6 +252,7 @@ def fold_read(read: pl.LazyFrame, *, version: int, as_of: datetime, window_s: fl
         _by_epoch(unnamed),
         frozenset(every_user.filter(~pl.col("unnamed")).select(EPOCH).unique().iter_rows()),
         rows,
+        assigned,
     )
 
 

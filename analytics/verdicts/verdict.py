@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from analytics.verdicts.gates import Gate
     from analytics.verdicts.gatesignals import CountBy, Role
+    from analytics.verdicts.splits import SplitEvidence
     from analytics.verdicts.watching import Regression
     from producers.wire.events import Reason, VerdictName
     from producers.wire.receipt import Cell
@@ -38,6 +39,8 @@ REASON_CODES: Final[dict[str, str]] = {
     "regraded": "The epoch had been promoted; what came later says otherwise.",
     "latched": "An earlier look at the same epoch under the same gate file decided, and that stands.",
     "hold_expired": "The epoch has been held for longer than `hold_expires`: the owner must decide.",
+    "split_mismatch": "Traffic was not split as the gate declares, so nothing that compares the arms can be believed.",
+    "undeclared_arm": "The gate declares how traffic is split, and the cell's cohort has no share in it.",
     "below_minimum_exposure": "Fewer actions, users or days were seen than the gate asks for.",
     "missing_data": "A signal that must be shown safe has no trials.",
     "over_limit": "A promotion signal is evidently above its limit.",
@@ -193,6 +196,7 @@ class Case:
         stale_s: Seconds between the cell's newest event and the watermark where that is too long; None otherwise.
         latches: Verdicts that earlier looks at this epoch under this gate file reached.
         evidence: Every number that was counted, by name: what `signals` were read from, and what was not used.
+        split: What the assignments say about the split that the gate declares; None where it declares none.
         regraded: What came of earlier epochs of the cell, of which outcomes came late.
         is_regrade: Whether this is an epoch that is over.
     """
@@ -209,6 +213,7 @@ class Case:
     stale_s: float | None
     latches: Mapping[VerdictName, Latch]
     evidence: Mapping[str, object]
+    split: SplitEvidence | None = None
     regraded: tuple[Regrade, ...] = ()
     is_regrade: bool = False
 
@@ -296,6 +301,7 @@ class Verdict:
             "unit": explain.unit(self.case.exposure),
             "owner": gate.owner if gate else None,
             "log_e_combined": self.case.log_e_combined,
+            "split": None if self.case.split is None else self.case.split.document(),
             "regraded": [
                 {
                     "epoch": each.epoch,

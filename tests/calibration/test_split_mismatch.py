@@ -45,3 +45,20 @@ def test_eleven_percent_instead_of_ten_are_found_after_some_fifteen_thousand() -
 @pytest.mark.slow
 def test_fifteen_percent_instead_of_ten_are_found_after_680() -> None:
     assert median_look(curve(0.15, "many", 2_000)) == 680
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_what_is_counted_must_be_what_is_assigned(share: float) -> None:
+    # 2 000 users who keep their arm, with ten actions each on average; a look after every twenty users.
+    runs, users = 400, 2_000
+    rng = np.random.default_rng([21, round(10 * share)])
+    mine = rng.random((runs, users)) < share
+    actions = rng.geometric(0.1, (runs, users))
+
+    def called_a_mismatch(each: IntArray) -> float:
+        both = np.stack([(mine * each).cumsum(axis=1), (~mine * each).cumsum(axis=1)], axis=-1)[:, 19::20]
+        return float(crosses(log_mismatch(both, [share, 1 - share]), ALPHA).any(axis=1).mean())
+
+    assert called_a_mismatch(np.ones_like(actions)) <= ALPHA + 4 * np.sqrt(ALPHA / runs)
+    assert abs(called_a_mismatch(actions) - 0.95) <= 0.05

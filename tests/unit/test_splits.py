@@ -1,0 +1,342 @@
+"""Declared splits: what is counted, from when on, what follows, and that it is reached again."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from told_lakes import NOON, Told
+from verdict_cases import CELL, COHORTS, a_row, executions, split_gates, verdict_on, verdicts_on
+
+from analytics.evidence.split import log_mismatch
+from analytics.verdicts.backtest import backtest
+from analytics.verdicts.gates import GateFile
+from analytics.verdicts.history import History
+from analytics.verdicts.judge import Judge
+from analytics.verdicts.ledger import latest_verdicts
+from analytics.verdicts.replay import ReplayMismatchError, replay
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from analytics.verdicts.splits import SplitEvidence
+    from analytics.verdicts.verdict import Verdict
+
+NEW = CELL._replace(cohort="new")
+HELD = CELL._replace(cohort="held-back")
+
+
+def minutes(cell: Any, each: list[int], *, epoch: str = "e1", first: int = 0, failed: int = 0) -> list[dict[str, Any]]:
+    return [
+        a_row(cell, epoch=epoch, minute=first + at, **executions(count, min(failed, count)))
+        for at, count in enumerate(each)
+        if count
+    ]
+
+
+def arm(split: SplitEvidence | None) -> dict[str, int]:
+    assert split is not None
+    return {each.name: each.assigned for each in split.arms}
+
+
+def on(found: list[Verdict], cohort: str, stage: str = "draft_write") -> Verdict:
+    (verdict,) = [each for each in found if (each.case.cell.cohort, each.case.cell.stage) == (cohort, stage)]
+    return verdict
+
+
+def codes(verdict: Verdict) -> list[str]:
+    return [reason.code for reason in verdict.finding.reasons]
+
+
+def judged(
+    new: list[int], held: list[int], *, split: str = COHORTS, failed: int = 0, watermark: int = 60
+) -> list[Verdict]:
+    rows = [*minutes(NEW, new, failed=failed), *minutes(HELD, held)]
+    return verdicts_on(split_gates(split), *rows, watermark=NOON + timedelta(minutes=watermark))
+
+
+class TestByAction:
+    def test_a_split_as_declared_stands_in_no_ones_way(self) -> None:
+        found = on(judged([90] * 30, [10] * 30), "new")
+        assert found.finding.verdict == "PROMOTE"
+        assert found.case.split is not None
+        assert (found.case.split.state, arm(found.case.split)) == (
+            "as_declared",
+            {"new": 90 * 29, "held-back": 10 * 29},
+        )
+        assert found.case.split.log_e < 0
+
+    def test_a_split_that_is_not_holds_the_promotion_up_with_its_numbers(self) -> None:
+        found = on(judged([80] * 30, [20] * 30), "new")
+        assert (found.finding.verdict, codes(found)) == ("HOLD", ["split_mismatch"])
+        (reason,) = found.finding.reasons
+        assert reason.message.startswith(
+            "traffic is not split as declared since 2026-03-14T12:01:00Z: new 80 % (2,320 of 2,900 actions), declared "
+            "90 %; held-back 20 % (580 of 2,900 actions), declared 10 %."
+        )
+        assert "(1,000 to 1 suffice)" in reason.message
+        split = found.document()["split"]
+        levels = log_mismatch(np.cumsum(np.tile([80, 20], (29, 1)), axis=0), [0.9, 0.1])
+        assert split["log_e"] == float(levels[-1])
+        assert split["threshold"] == pytest.approx(np.log(1_000))
+        crossed = int(np.flatnonzero(levels >= np.log(1_000))[0])
+        assert split["mismatch_at"] == f"2026-03-14T12:{2 + crossed:02}:00Z"
+        assert [each["share"] for each in split["arms"]] == [0.8, 0.2]
+
+    def test_every_arm_is_held_up(self) -> None:
+        assert {each.finding.verdict for each in judged([80] * 30, [20] * 30)} == {"HOLD"}
+
+    def test_it_never_holds_up_a_rollback_and_says_that_the_comparison_is_in_doubt(self) -> None:
+        found = on(judged([80] * 30, [20] * 30, failed=40), "new")
+        assert (found.finding.verdict, codes(found)) == ("ROLL_BACK", ["harm", "split_mismatch"])
+
+    def test_what_else_is_missing_is_still_said(self) -> None:
+        rows = [*minutes(NEW, [80] * 30), *minutes(HELD, [20] * 30)]
+        more = {"minimum_exposure": "{actions: 9000}"}
+        found = verdicts_on(split_gates(**more), *rows, watermark=NOON + timedelta(minutes=60))
+        assert codes(on(found, "new")) == ["split_mismatch", "below_minimum_exposure"]
+
+    def test_a_promotion_that_stood_stands_no_longer(self) -> None:
+        from analytics.verdicts.verdict import Latch  # noqa: PLC0415 - only here
+        from producers.wire.events import VerdictName  # noqa: PLC0415
+
+        made = split_gates()
+        latch = {VerdictName.PROMOTE: Latch(VerdictName.PROMOTE, "approval_gated", "first")}
+        rows = [*minutes(NEW, [80] * 30), *minutes(HELD, [20] * 30)]
+        mark = NOON + timedelta(minutes=60)
+        found = verdicts_on(made, *rows, watermark=mark, latches={(NEW, "e1", made.sha256): latch})
+        assert on(found, "new").finding.verdict == "HOLD"
+
+    def test_a_mismatch_that_was_there_once_stays(self) -> None:
+        found = on(judged([60] * 10 + [110] * 30, [40] * 10 + [2] * 30), "new")
+        assert found.case.split is not None
+        assert found.case.split.log_e < np.log(1_000) <= found.case.split.log_e_highest
+        assert codes(found) == ["split_mismatch"]
+
+    def test_an_arm_that_never_gets_anything_is_a_mismatch(self) -> None:
+        found = on(judged([50] * 10, []), "new")
+        assert arm(found.case.split) == {"new": 450, "held-back": 0}
+        assert codes(found) == ["split_mismatch"]
+
+    def test_nothing_assigned_yet_is_no_mismatch(self) -> None:
+        found = on(judged([50], [], watermark=1), "new")
+        assert found.case.split is not None
+        assert (found.case.split.log_e, found.case.split.state, found.case.split.assigned) == (0.0, "as_declared", 0)
+
+    def test_a_cohort_without_a_share_is_held_and_changes_nothing_for_the_others(self) -> None:
+        other = CELL._replace(cohort="all")
+        rows = [*minutes(NEW, [90] * 30), *minutes(HELD, [10] * 30), *minutes(other, [500] * 30)]
+        found = verdicts_on(split_gates(), *rows, watermark=NOON + timedelta(minutes=60))
+        assert codes(on(found, "all")) == ["undeclared_arm"]
+        assert (
+            "cohort `all` has no share in the declared split (new, held-back)"
+            in on(found, "all").finding.reasons[0].message
+        )
+        mine = on(found, "new").case.split
+        assert mine is not None
+        assert (mine.state, mine.outside) == ("as_declared", 500 * 29)
+
+    def test_a_new_prompt_in_one_arm_does_not_cut_its_traffic_in_two(self) -> None:
+        rows = [*minutes(NEW, [90] * 20), *minutes(NEW, [90] * 20, epoch="e2", first=20), *minutes(HELD, [10] * 40)]
+        found = verdicts_on(split_gates(), *rows, watermark=NOON + timedelta(minutes=60))
+        for cohort in ("new", "held-back"):
+            assert arm(on(found, cohort).case.split) == {"new": 90 * 19, "held-back": 10 * 19}, "since the new prompt"
+
+    def test_since_is_when_the_shares_became_so(self) -> None:
+        rows = [*minutes(NEW, [50] * 20 + [90] * 20), *minutes(HELD, [50] * 20 + [10] * 20)]
+        mark = NOON + timedelta(minutes=60)
+        assert codes(on(verdicts_on(split_gates(), *rows, watermark=mark), "new")) == ["split_mismatch"]
+        since = COHORTS.replace("}, unit", "}, since: 2026-03-14T13:20:00+01:00, unit")
+        found = on(verdicts_on(split_gates(since), *rows, watermark=mark), "new")
+        assert found.finding.verdict == "PROMOTE"
+        assert found.document()["split"]["since"] == "2026-03-14T12:20:00Z"
+
+
+class TestByStage:
+    STAGES = "{by: stage, shares: {approval_gated: 0.9, narrow_autonomy: 0.1}, unit: action}"
+    BELOW, ABOVE = CELL._replace(stage="approval_gated"), CELL._replace(stage="narrow_autonomy")
+
+    def test_a_stage_that_ran_alone_before_was_not_split_then(self) -> None:
+        rows = [*minutes(self.BELOW, [100] * 60 + [90] * 20), *minutes(self.ABOVE, [10] * 20, first=60)]
+        found = verdicts_on(split_gates(self.STAGES), *rows, watermark=NOON + timedelta(minutes=90))
+        for stage in ("approval_gated", "narrow_autonomy"):
+            split = on(found, "all", stage).case.split
+            assert arm(split) == {"approval_gated": 90 * 19, "narrow_autonomy": 10 * 19}
+            assert split is not None
+            assert split.state == "as_declared"
+
+    def test_another_cohort_at_the_same_stages_is_another_split(self) -> None:
+        other = self.ABOVE._replace(cohort="eu")
+        rows = [*minutes(self.BELOW, [90] * 20), *minutes(self.ABOVE, [10] * 20), *minutes(other, [900] * 20)]
+        found = verdicts_on(split_gates(self.STAGES), *rows, watermark=NOON + timedelta(minutes=90))
+        assert arm(on(found, "all", "narrow_autonomy").case.split) == {
+            "approval_gated": 90 * 19,
+            "narrow_autonomy": 10 * 19,
+        }
+        assert codes(on(found, "eu", "narrow_autonomy"))[0] == "split_mismatch"
+
+    def test_a_stage_outside_the_split_is_asked_nothing(self) -> None:
+        found = verdict_on(split_gates(self.STAGES), *minutes(CELL, [50] * 20), watermark=NOON + timedelta(minutes=60))
+        assert found.case.split is None
+        assert found.document()["split"] is None
+        assert found.finding.verdict == "PROMOTE"
+
+    def test_an_arm_that_was_rolled_back_leaves_a_split_that_is_no_more(self) -> None:
+        rows = [*minutes(self.BELOW, [90] * 20 + [100] * 20), *minutes(self.ABOVE, [10] * 20)]
+        found = verdicts_on(split_gates(self.STAGES), *rows, watermark=NOON + timedelta(minutes=60))
+        assert codes(on(found, "all", "approval_gated")) == ["split_mismatch"]
+
+
+USERS = """\
+version: 1
+user_window: 10m
+freshness: 30d
+gates:
+  - name: g
+    ladder: [draft_write, approval_gated]
+    split: {by: cohort, shares: {new: 0.5, held-back: 0.5}}
+    signals: [{signal: execution_error, role: guardrail, limit: 0.1}]
+"""
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Told:
+    return Told.at(tmp_path)
+
+
+def by_user(told: Told, tmp_path: Path, minute: float, text: str = USERS) -> dict[str, dict[str, Any]]:
+    (tmp_path / "gates.yaml").write_text(text)
+    told.store()
+    Judge(told.lake, tmp_path / "gates.yaml", settle_s=0).tick(NOON + timedelta(minutes=minute))
+    return {found["cohort"]: found for found in latest_verdicts(told.lake)}
+
+
+def assigned(found: dict[str, Any]) -> dict[str, int]:
+    return {each["arm"]: each["assigned"] for each in found["split"]["arms"]}
+
+
+class TestByUser:
+    def start(self, told: Told) -> None:
+        """The epochs of both arms begin in a window of their own, which is not whole."""
+        for number in range(10):
+            told.act(0.1, f"early-{number}", cohort="new")
+            told.act(0.2, f"early-{number}-too", cohort="held-back")
+
+    def test_a_user_counts_once_in_the_arm_of_the_first_action(self, told: Told, tmp_path: Path) -> None:
+        self.start(told)
+        for number in range(60):
+            told.act(11 + number / 10, f"user-{number}", cohort=("new", "held-back")[number % 2])
+            told.act(21 + number / 10, f"user-{number}", cohort=("new", "held-back")[number % 2])
+        for _ in range(200):
+            told.act(18, "user-0", cohort="new")
+        told.act(28, "user-0", cohort="held-back")
+        told.act(31, "the next", cohort="new")
+        found = by_user(told, tmp_path, 31)["new"]
+        assert assigned(found) == {"new": 30, "held-back": 30}
+        assert (found["split"]["unit"], found["split"]["crossed"]) == ("user", 1)
+        assert found["split"]["until"] == "2026-03-14T12:30:00Z"
+        assert found["verdict"] == "PROMOTE"
+
+    def test_users_that_go_missing_hold_it_up_and_it_is_reached_again(self, told: Told, tmp_path: Path) -> None:
+        self.start(told)
+        for number in range(120):
+            told.act(11 + number / 20, f"user-{number}", cohort="new" if number % 4 else "held-back")
+        told.act(21, "the next", cohort="new")
+        found = by_user(told, tmp_path, 21)
+        assert assigned(found["new"]) == {"new": 90, "held-back": 30}
+        for one in found.values():
+            assert (one["verdict"], one["reasons"][0]["code"]) == ("HOLD", "split_mismatch")
+            assert "new 75 % (90 of 120 users), declared 50 %" in one["summary"]
+        told.act(19, "late", cohort="held-back")
+        told.store()
+        for row in told.lake.scan("verdicts").collect()["verdict_id"]:
+            replay(told.lake, row)
+
+    def test_the_same_actions_counted_one_by_one_would_have_been_as_declared(self, told: Told, tmp_path: Path) -> None:
+        self.start(told)
+        for number in range(120):
+            cohort = "new" if number % 4 else "held-back"
+            for again in range(1 if number % 4 else 3):
+                told.act(11 + number / 20 + again / 100, f"user-{number}", cohort=cohort)
+        told.act(21, "the next", cohort="new")
+        assert by_user(told, tmp_path, 21)["new"]["verdict"] == "HOLD"
+        by_action = by_user(told, tmp_path, 21, USERS.replace("0.5}}", "0.5}, unit: action}"))["new"]
+        assert by_action["split"]["unit"] == "action"
+        assert by_action["split"]["crossed"] is None
+        assert by_action["verdict"] == "PROMOTE"
+
+    def test_an_arm_in_another_epoch_still_counts(self, told: Told, tmp_path: Path) -> None:
+        self.start(told)
+        for number in range(60):
+            told.act(11 + number / 10, f"user-{number}", cohort=("new", "held-back")[number % 2])
+        for number in range(3):
+            told.act(15, f"odd-{number}", cohort="held-back", model="m-2")
+        told.act(21, "the next", cohort="new")
+        found = by_user(told, tmp_path, 21)["new"]
+        assert assigned(found) == {"new": 30, "held-back": 33}
+        assert replay(told.lake, found["verdict_id"]).document["split"] == found["split"]
+
+    def test_where_nobody_is_named_actions_are_counted(self, told: Told, tmp_path: Path) -> None:
+        for number in range(60):
+            told.act(number / 10, None, cohort=("new", "held-back")[number % 2])
+        found = by_user(told, tmp_path, 10)["new"]
+        assert (found["split"]["unit"], assigned(found)) == ("action", {"new": 20, "held-back": 20})
+
+    def test_a_restart_and_a_bounded_memory_change_no_number(self, told: Told, tmp_path: Path) -> None:
+        (tmp_path / "gates.yaml").write_text(USERS.replace("0.5}}", "0.5}, unit: action}"))
+        judge = Judge(told.lake, tmp_path / "gates.yaml", settle_s=0)
+        for hour in range(9):
+            for number in range(20):
+                told.act(60 * hour + number, f"user-{number}", cohort=("new", "held-back")[number % 2])
+            told.store()
+            judge.tick(NOON + timedelta(minutes=60 * hour + 30))
+        rows = told.lake.scan("verdicts").collect()["verdict_id"].to_list()
+        assert len(rows) >= 9
+        for row in rows:
+            replay(told.lake, row)
+        assert assigned(latest_verdicts(told.lake)[0]) == {"new": 89, "held-back": 88}
+
+    def test_a_changed_assignment_is_found_out(self, told: Told, tmp_path: Path) -> None:
+        self.start(told)
+        for number in range(60):
+            told.act(11 + number / 10, f"user-{number}", cohort=("new", "held-back")[number % 2])
+        told.act(21, "the next", cohort="new")
+        found = by_user(told, tmp_path, 21)["new"]
+        table = told.lake.scan("verdicts").collect()
+        (row,) = table.filter(table["verdict_id"] == found["verdict_id"]).to_dicts()
+        document = json.loads(row["payload"])
+        document["split"]["arms"][0]["assigned"] += 1
+        forged = {**row, "verdict_id": "0123456789abcdef"}
+        document["verdict_id"] = forged["verdict_id"]
+        told.lake.append(
+            "verdicts",
+            table.clear().vstack(type(table)([{**forged, "payload": json.dumps(document)}], schema=table.schema)),
+        )
+        with pytest.raises(ReplayMismatchError) as caught:
+            replay(told.lake, "0123456789abcdef")
+        assert "split" in caught.value.differing
+
+
+def test_a_backtest_says_what_a_declared_split_would_have_changed(told: Told, tmp_path: Path) -> None:
+    TestByUser().start(told)
+    for number in range(240):
+        told.act(11 + number / 40, f"user-{number}", cohort="new" if number % 4 else "held-back")
+    told.act(41, "the next", cohort="new")
+    told.store()
+    with_split = GateFile.parse(USERS.encode())
+    without = GateFile.parse(
+        USERS.replace("    split: {by: cohort, shares: {new: 0.5, held-back: 0.5}}\n", "").encode()
+    )
+    found = backtest(History.of(told.lake), without, with_split)
+    said = {
+        (one.cell.cohort, one.old.verdict.finding.verdict.value, one.new.verdict.finding.verdict.value)
+        for one in found.differences
+        if one.old is not None and one.new is not None
+    }
+    assert said == {("new", "PROMOTE", "HOLD"), ("held-back", "PROMOTE", "HOLD")}
+    last = found.differences[-1].new
+    assert last is not None
+    assert last.verdict.finding.reasons[0].code == "split_mismatch"
