@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from analytics.evidence import histogram
+from analytics.lake.hours import is_rolled
 from dashboard.trends import bin_minutes
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def history(signals: pl.LazyFrame, cell: Cell, epoch: str | None, *, most: int =
         return History(1, rows)
     first, last = rows["bucket"].min(), rows["bucket"].max()
     width = bin_minutes(first, last, most=most)  # type: ignore[arg-type] # a column of moments
+    if rows.select(is_rolled().any()).item():
+        width = max(width, 60)  # narrower bins would show a rolled hour as one busy minute
     binned = rows.with_columns(pl.col("bucket").dt.truncate(f"{width}m"))
     of_epoch = pl.lit(value=True) if epoch is None else pl.col("epoch") == epoch
     counted = (

@@ -52,6 +52,24 @@ class Settings(BaseSettings):
     """Key that signs receipts; when set, events with unsigned or forged receipts are rejected."""
     freshness_s: float = Field(default=900.0, gt=0)
     """A verdict older than this many seconds does not open a gate."""
+    upkeep_every_s: float = Field(default=3_600.0, ge=0)
+    """Seconds between two rounds of roll-up, retention and vacuum in a worker; 0 leaves it to `stagekeeper upkeep`."""
+    rollup_after_days: float = Field(default=2.0, ge=0)
+    """Age from which minutes of `signals` are rolled up to hours; 0 never does."""
+    keep_events_days: float = Field(default=400.0, ge=0)
+    """How long events are kept; 0 for ever."""
+    keep_rejects_days: float = Field(default=90.0, ge=0)
+    """How long rejects are kept; 0 for ever."""
+    keep_quality_days: float = Field(default=400.0, ge=0)
+    """How long validation runs are kept; 0 for ever."""
+    keep_signals_days: float = Field(default=0.0, ge=0)
+    """How long the counts of epochs that are over are kept; 0 for ever."""
+    keep_verdicts_days: float = Field(default=0.0, ge=0)
+    """How long repetitions of a verdict are kept in the ledger; 0 for ever."""
+    replay_days: float = Field(default=90.0, ge=1, le=90)
+    """How long a verdict can be reached again bit for bit."""
+    vacuum_grace_hours: float = Field(default=24.0, ge=1)
+    """How long files stay that only an earlier version consists of."""
 
     @classmethod
     def load(cls) -> Self:

@@ -24,14 +24,14 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
-from analytics.lake.claims import Claim
-from analytics.lake.schemas import EVENTS, REJECTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
+from analytics.upkeep import Policy
 from producers.delivery.security import KafkaSecurity
 from producers.errors import StagekeeperError
 from producers.wire.topics import RECOMMENDATIONS
 from streams.broker import ensure_topics
 from streams.control.judge import Bench
+from streams.control.keeping import Keeper, Rights
 from streams.control.recommendations import Recommendations
 from streams.data.freshness import FreshnessGauge
 from streams.data.pipeline import Assignment, Pipeline
@@ -53,8 +53,8 @@ if TYPE_CHECKING:
 LOG: Final = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-_COMPACT_EVERY_S: Final = 10.0
-_COMPACT_FILES: Final = 32
+_KEEP_EVERY_S: Final = 10.0
+_BEAT_EVERY_S: Final = 2.0
 _START_S: Final = 60.0
 _STOP_S: Final = 4.0
 
@@ -73,6 +73,8 @@ class WorkerConfig:
         as_json: Whether status lines are JSON.
         web_port: Port of the web server on the loopback interface; 0 takes a free one.
         data_only: Whether to leave the judging to other workers.
+        upkeep_every_s: Seconds between two rounds of roll-up, retention and vacuum; 0 leaves them to others.
+        policy: What is kept for how long.
         ready_file: Written once the worker reads: a JSON object with its process id, the log's identity and the
             address of its web server.
         kafka: Further librdkafka settings, such as those for TLS and SASL.
@@ -87,6 +89,8 @@ class WorkerConfig:
     as_json: bool = False
     web_port: int = 0
     data_only: bool = False
+    upkeep_every_s: float = 3_600.0
+    policy: Policy = field(default_factory=Policy)
     ready_file: Path | None = None
     kafka: Mapping[str, str | int | float | bool] = field(default_factory=KafkaSecurity)
 
@@ -116,8 +120,10 @@ class Worker:
             self.fail,
             committed=lambda folded: self._gauge.note(folded.events, config.now()),
         )
-        self._right_to_judge = Claim(config.lake_root, "judge")
-        self._judging = False
+        self._rights = Rights(config.lake_root, judges=not config.data_only)
+        self._keeper = Keeper(
+            config.lake_root, config.gate_file, config.policy, every_s=config.upkeep_every_s, now=config.now
+        )
         self._began_s = time.monotonic()
         self._source = Source(
             config.bootstrap_servers,
@@ -138,7 +144,7 @@ class Worker:
         )
         self._recommendations = Recommendations()
         self._recommendations.fill(lake)
-        self._aside = {name: ThreadPoolExecutor(1, f"stagekeeper-{name}") for name in ("judge", "compact")}
+        self._aside = {name: ThreadPoolExecutor(1, f"stagekeeper-{name}") for name in ("judge", "upkeep", "beat")}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[int] | None = None
         self._stopping = threading.Event()
@@ -238,6 +244,7 @@ class Worker:
         except TimeoutError:
             LOG.warning("Faust did not stop in time")
         self._plane.close()
+        await asyncio.to_thread(self._rights.give_up)
         for pool in self._aside.values():
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -270,8 +277,11 @@ class Worker:
                 self._config.say(status_line(said, totals, at - said_at, as_json=self._config.as_json))
             self._said = (at, totals)
 
-        async def compact() -> None:
-            await self._aside_from_the_plane("compact", self._compact)
+        async def keep() -> None:
+            await self._aside_from_the_plane("upkeep", lambda: self._keeper.keep(self._rights.to_keep))
+
+        async def beat() -> None:
+            await self._aside_from_the_plane("beat", self._beat)
 
         async def judge() -> None:
             pause_s = 0.0
@@ -280,7 +290,8 @@ class Worker:
                 pause_s = await self._judge()
 
         app.timer(1.0)(report)
-        app.timer(_COMPACT_EVERY_S)(compact)
+        app.timer(_BEAT_EVERY_S)(beat)
+        app.timer(_KEEP_EVERY_S)(keep)
         app.task(judge)
 
     def _add_pages(self, app: Any) -> None:  # noqa: ANN401
@@ -296,7 +307,7 @@ class Worker:
                 self._progress.totals,
                 self._gauge.seen,
                 up_s=time.monotonic() - self._began_s,
-                judging=self._judging,
+                judging=self._rights.to_judge is not None,
                 judge_fault=self._fault is not None,
                 now=self._config.now(),
             )
@@ -309,12 +320,13 @@ class Worker:
     async def _judge(self) -> float:
         """Let the judge look once; seconds until the next look.
 
-        Of all workers on a lake one has the right to; it keeps it as long as it lives.
+        Of all workers on a lake one has the right to; see `analytics.lake.claims`.
         """
-        if self._config.data_only or self._plane.assignment is None or not self._right_to_judge.held():
-            return 1.0
-        self._judging = True
-        sitting = await self._aside_from_the_plane("judge", self._bench.sit)
+        fence = self._rights.to_judge
+        if fence is None:
+            await self._aside_from_the_plane("beat", self._beat)
+            return 1.0 if self._rights.to_judge is None else 0.0
+        sitting = await self._aside_from_the_plane("judge", lambda: self._bench.sit(fence))
         if sitting is None:
             return 1.0
         if sitting.fault != self._fault:
@@ -333,10 +345,9 @@ class Worker:
             self.fail(error)
             raise
 
-    def _compact(self) -> None:
-        lake = Lake.open(self._config.lake_root)
-        for table in (EVENTS, SIGNALS, REJECTS, VERDICTS):
-            lake.compact(table, at_least=_COMPACT_FILES)
+    def _beat(self) -> None:
+        if self._plane.assignment is not None:  # before that this worker is no good to anybody
+            self._rights.beat()
 
     def _announce(self) -> None:
         """Say that the worker reads."""

@@ -1,50 +1,162 @@
-"""Rights that one process at a time holds, for as long as it lives."""
+"""Rights that one process at a time holds, on a folder as on object storage.
+
+A right is a number in the log of the table `claims`: its beat. Whoever takes the right, keeps it or gives it up moves
+the beat by one, in a commit that is refused when the beat is not what the writer last saw. A holder moves it all the
+time; whoever sees it stand still for a lease, by its own clock, takes the right. No two clocks are compared.
+
+A holder that slept through its lease may not know that it lost its right. So what a right is for carries its fence: the
+beat at which this tenure began goes into the commit as the table's highest epoch of that name, and Delta refuses a
+commit whose epoch is lower, or that another one overtook. A new holder raises the fence of a table before it reads
+there: from then on nothing of an earlier holder can come.
+"""
 
 from __future__ import annotations
 
-import fcntl
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+import os
+import socket
+import threading
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+
+import polars as pl
+
+from analytics.lake.errors import FencedError, LakeError
+from analytics.lake.offsets import Advance, Fence
+from analytics.lake.schemas import CLAIMS, COLUMNS
+from analytics.lake.tables import Lake
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
-    from typing import IO
+
+LEASE_S: Final = 15.0
+"""Seconds without a beat after which a right may be taken from its holder."""
+
+JUDGE: Final = "judge"
+UPKEEP: Final = "upkeep"
+RIGHTS: Final = (JUDGE, UPKEEP)
+"""What can be claimed."""
+
+_BEATS_A_LEASE: Final = 4
+
+
+class _Beat(NamedTuple):
+    """What the log of `claims` says about a right."""
+
+    name: str
+
+    @property
+    def app_id(self) -> str:
+        return f"beat/{self.name}"
 
 
 class Claim:
-    """A right over a lake, by a lock of the operating system beside its tables: it ends with the process that holds it.
-
-    On object storage nothing can lock; there the right is always granted, and whoever runs the processes has to see to
-    it that only one asks.
+    """A right over a lake, and this process's attempts to hold it. Safe to share between threads.
 
     Args:
-        root: Root of the lake.
-        name: What is claimed.
+        root: Root of the lake, which exists.
+        name: What is claimed, one of `RIGHTS`.
+        lease_s: Seconds without a beat after which the right may be taken; the same for everybody.
+        clock: Seconds that only rise.
+        holder: Who asks, for people to read.
     """
 
-    def __init__(self, root: str, name: str) -> None:
-        self._path = None if "://" in root else Path(root, ".locks", name)
-        self._held: IO[str] | None = None
+    def __init__(
+        self,
+        root: str,
+        name: str,
+        *,
+        lease_s: float = LEASE_S,
+        clock: Callable[[], float] = time.monotonic,
+        holder: str | None = None,
+    ) -> None:
+        self._lake = Lake.open_only(root, CLAIMS)
+        self._name = name
+        self._beat_of = _Beat(name)
+        self._lease_s = lease_s
+        self._clock = clock
+        self._holder = holder or f"{socket.gethostname()}:{os.getpid()}"
+        self._lock = threading.Lock()
+        self._epoch: int | None = None
+        self._beat: int | None = None
+        self._moved_at = clock()
+        self._free = True
+
+    @property
+    def fence(self) -> Fence | None:
+        """The fence of this tenure, as far as is known without asking; None while the right is not held."""
+        epoch = self._epoch
+        return None if epoch is None else Fence(self._name, epoch)
 
     def held(self) -> bool:
-        """Whether this process has the right; tries to get it."""
-        if self._path is None or self._held is not None:
-            return True
-        self._path.parent.mkdir(exist_ok=True)
-        file = self._path.open("w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return False
-        self._held = file
-        return True
+        """Whether this process has the right; keeps it, or tries to get it. Ask often: at least four times a lease.
+
+        Raises:
+            LakeError: The lake cannot be read or written, and the right is not held.
+        """
+        with self._lock:
+            now = self._clock()
+            if self._epoch is None:
+                return self._take(now)
+            if now - self._moved_at < self._lease_s / _BEATS_A_LEASE:
+                return True
+            return self._keep(now)
 
     def release(self) -> None:
-        """Give it up."""
-        if self._held is not None:
-            self._held.close()
-            self._held = None
+        """Give it up, so that nobody has to wait for the lease to run out. What cannot be told is found out then."""
+        with self._lock:
+            if self._epoch is None:
+                return
+            self._epoch = None
+            try:
+                self._move(self._clock(), holder=None)
+            except LakeError:
+                return
+
+    def _take(self, now: float) -> bool:
+        beat = self._lake.stored_offsets(CLAIMS, [self._beat_of]).get(self._beat_of)
+        if beat != self._beat or beat is None:
+            self._beat, self._moved_at, self._free = beat, now, self._is_free(beat)
+        if not self._free and now - self._moved_at < self._lease_s:
+            return False
+        try:
+            self._move(now, holder=self._holder)
+        except FencedError:
+            return False  # somebody else was faster
+        self._epoch = self._beat
+        return True
+
+    def _keep(self, now: float) -> bool:
+        try:
+            self._move(now, holder=self._holder, quietly=True)
+        except FencedError:
+            self._epoch, self._beat = None, None
+        except LakeError:
+            # The store does not answer. Whoever can reach it takes over by then.
+            if now - self._moved_at >= self._lease_s:
+                self._epoch, self._beat = None, None
+                raise
+        return self._epoch is not None
+
+    def _move(self, now: float, *, holder: str | None, quietly: bool = False) -> None:
+        """Move the beat by one; a row says who has it now, unless that is known."""
+        reached = (self._beat or 0) + 1
+        row = {
+            "name": self._name,
+            "epoch": reached,
+            "holder": holder,
+            "taken_at": datetime.now(UTC),
+            "lease_s": self._lease_s,
+        }
+        rows = pl.DataFrame([] if quietly else [row], schema=COLUMNS[CLAIMS], orient="row")
+        self._lake.append(CLAIMS, rows, advances={self._beat_of: Advance(self._beat, reached)})
+        self._beat, self._moved_at = reached, now
+
+    def _is_free(self, beat: int | None) -> bool:
+        """Whether the last holder gave it up."""
+        last = holders(self._lake).get(self._name)
+        return beat is None or last is None or (last.holder is None and last.epoch == beat)
 
     def __enter__(self) -> Self:
         return self
@@ -53,3 +165,23 @@ class Claim:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+class Holder(NamedTuple):
+    """Who last took a right, or gave it up.
+
+    Attributes:
+        holder: Host and process; None where it was given up.
+        epoch: Its beat then.
+        taken_at: When, by the holder's clock.
+    """
+
+    holder: str | None
+    epoch: int
+    taken_at: datetime
+
+
+def holders(lake: Lake) -> dict[str, Holder]:
+    """Who last took each right, or gave it up; rights that nobody took yet are left out."""
+    last = lake.scan(CLAIMS).sort("epoch").group_by("name").last().collect()
+    return {row["name"]: Holder(row["holder"], row["epoch"], row["taken_at"]) for row in last.iter_rows(named=True)}

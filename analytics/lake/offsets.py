@@ -1,4 +1,4 @@
-"""Source offsets, as they are stored in the same commit as the rows that they cover."""
+"""Source offsets and fences, as they are stored in the same commit as the rows that they cover."""
 
 from __future__ import annotations
 
@@ -34,3 +34,22 @@ class Advance(NamedTuple):
 
     previous: int | None
     reached: int
+
+
+class Fence(NamedTuple):
+    """A right that a writer holds, for the commits that need it; see `analytics.lake.claims`.
+
+    A table refuses a commit under a fence once it has seen a higher epoch of the same name.
+
+    Attributes:
+        name: What is claimed.
+        epoch: Which tenure it is: every holder's is higher than all before.
+    """
+
+    name: str
+    epoch: int
+
+    @property
+    def app_id(self) -> str:
+        """The name under which the highest epoch is stored in a table's log."""
+        return f"claim/{self.name}"

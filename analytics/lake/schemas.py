@@ -16,6 +16,7 @@ REJECTS: Final = "rejects"
 QUALITY: Final = "quality"
 GATES: Final = "gates"
 RULINGS: Final = "rulings"
+CLAIMS: Final = "claims"
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 
@@ -54,7 +55,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
     SIGNALS: pa.schema(
         [
             *_CELL,
-            _required("bucket", _MOMENT),  # the minute of `decided_at`
+            _required("bucket", _MOMENT),  # the minute of `decided_at`; of a rolled hour see `analytics.lake.hours`
             pa.field("risk_rank", pa.int8()),
             _required("last_event_at", _MOMENT),
             *(_required(name, pa.int64()) for name in COUNTERS),
@@ -126,6 +127,16 @@ TABLES: Final[dict[str, pa.Schema]] = {
             _required("actor", pa.string()),
             _required("reason", pa.string()),
             _required("payload", pa.string()),  # the whole ruling as JSON, with the verdicts that it is about
+        ]
+    ),
+    # Who took a right that one process at a time holds, or gave it up; see `analytics.lake.claims`.
+    CLAIMS: pa.schema(
+        [
+            _required("name", pa.string()),
+            _required("epoch", pa.int64()),
+            pa.field("holder", pa.string()),  # null: given up
+            _required("taken_at", _MOMENT),
+            _required("lease_s", pa.float64()),
         ]
     ),
 }

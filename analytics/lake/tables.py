@@ -8,32 +8,50 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import polars as pl
+import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.schema import PrimitiveType
 
-from analytics.lake.compaction import fold, sole_compactor
+from analytics.lake.compaction import fold
 from analytics.lake.errors import FencedError, LakeError, SchemaMismatchError, UnreadableLakeError
-from analytics.lake.offsets import Advance, SourcePartition
-from analytics.lake.schemas import COLUMNS, TABLES
+from analytics.lake.offsets import Advance, Fence, SourcePartition
+from analytics.lake.places import files_of, is_remote, options_of
+from analytics.lake.probing import check_store
+from analytics.lake.rewriting import Rewriter
+from analytics.lake.schemas import CLAIMS, COLUMNS, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    import pyarrow as pa
+__all__ = ["Advance", "Fence", "Lake", "SourcePartition"]
 
-__all__ = ["Advance", "Lake", "SourcePartition"]
+
+class Counted(Protocol):
+    """What a number in a table's log is kept for: a partition's offset, or something that is counted like one."""
+
+    def __hash__(self) -> int: ...
+
+    @property
+    def app_id(self) -> str:
+        """The name under which the number is stored."""
+
+
+CountedT = TypeVar("CountedT", bound=Counted)
 
 _CONFIGURATION: Final = {
     "delta.enableChangeDataFeed": "true",  # what was appended between two versions, whatever was compacted since
     "delta.checkpointInterval": "100",  # commits; opening a table reads at most this many small log files
-    "delta.logRetentionDuration": "interval 90 days",  # how long a verdict can be recomputed at its version
-    "delta.deletedFileRetentionDuration": "interval 90 days",
+    # How long a verdict can be recomputed at its version: 90 days, and a week between one checkpoint and the next.
+    "delta.logRetentionDuration": "interval 97 days",
+    "delta.deletedFileRetentionDuration": "interval 97 days",
 }
-_NO_ADVANCES: Final[Mapping[SourcePartition, Advance]] = MappingProxyType({})
+# Claims beat all the time, and nobody asks how they stood an hour ago.
+_OF_CLAIMS: Final = {"delta.logRetentionDuration": "interval 1 hours"}
+_NO_ADVANCES: Final[Mapping[Any, Advance]] = MappingProxyType({})
 
 
 class Lake:
@@ -44,6 +62,7 @@ class Lake:
 
     def __init__(self, root: str, tables: dict[str, DeltaTable]) -> None:
         self.root = root
+        self.options = options_of(root)
         self._tables = tables
         # Offsets as of a version, per table: reading them back from the log costs more than the commit itself.
         self._known: dict[str, tuple[int, dict[str, int | None]]] = {}
@@ -55,8 +74,17 @@ class Lake:
         Raises:
             SchemaMismatchError: A stored table has other columns than this version writes.
             UnreadableLakeError: A table is damaged, or the root cannot be written.
+            SettingsError: The root or the settings of its store cannot be used.
         """
-        return cls(root, {name: _open_table(root, name) or _create_table(root, name) for name in TABLES})
+        found = {name: _open_table(root, name) for name in TABLES}
+        if is_remote(root) and None in found.values():
+            check_store(root)
+        return cls(root, {name: table or _create_table(root, name) for name, table in found.items()})
+
+    @classmethod
+    def open_only(cls, root: str, *names: str) -> Lake:
+        """Open some of the tables, and create those of them that are missing; raises as `open` does."""
+        return cls(root, {name: _open_table(root, name) or _create_table(root, name) for name in names})
 
     @classmethod
     def existing(cls, root: str) -> Lake | None:
@@ -67,7 +95,7 @@ class Lake:
             UnreadableLakeError: A table is damaged, or missing although others hold data.
         """
         found = {name: table for name in TABLES if (table := _open_table(root, name)) is not None}
-        missing = [name for name in TABLES if name not in found]
+        missing = [name for name in TABLES if name not in found and name != CLAIMS]  # an older lake has no claims yet
         if not missing:
             return cls(root, found)
         if any(table.version() > 0 for table in found.values()):
@@ -94,7 +122,7 @@ class Lake:
         wanted = newest if version is None else version
         self._check_version(table, wanted, newest)
         try:
-            return pl.scan_delta(f"{self.root}/{table}", version=wanted)
+            return pl.scan_delta(f"{self.root}/{table}", version=wanted, storage_options=self.options)
         except DeltaError as error:
             raise _unreadable(self.root, table, error) from error
 
@@ -118,7 +146,12 @@ class Lake:
         return rows.sort("_commit_version", maintain_order=True).select(COLUMNS[table].names())
 
     def append(
-        self, table: str, rows: pl.DataFrame, *, advances: Mapping[SourcePartition, Advance] = _NO_ADVANCES
+        self,
+        table: str,
+        rows: pl.DataFrame,
+        *,
+        advances: Mapping[CountedT, Advance] = _NO_ADVANCES,
+        fence: Fence | None = None,
     ) -> int:
         """Append rows and move the source offsets that they cover, in one commit.
 
@@ -126,21 +159,24 @@ class Lake:
             table: Table name.
             rows: Exactly the table's columns, in any order; may be empty while offsets move.
             advances: For each partition that the rows cover, from which stored offset to which.
+            fence: The right that the writer needs for this, where it needs one.
 
         Returns:
             The version that the commit made.
 
         Raises:
-            FencedError: A stored offset is not `previous`, or another writer moved it meanwhile. Nothing was written.
+            FencedError: A stored offset is not `previous`, or another writer moved it meanwhile or took over the right.
+                Nothing was written.
             SchemaMismatchError: The rows do not have the table's columns.
             LakeError: The commit failed for another reason.
         """
         data = _arrow(table, rows)
         handle = self._handle(table)
-        stored = self._stored(table, handle, [partition.app_id for partition in advances])
-        for partition, advance in advances.items():
-            _check_advance(table, partition, advance, stored[partition.app_id])
         moved = {partition.app_id: advance.reached for partition, advance in advances.items()}
+        if fence is not None:
+            moved[fence.app_id] = fence.epoch
+        stored = self._stored(table, handle, list(moved))
+        _check(table, advances, fence, stored)
         properties = CommitProperties(
             app_transactions=[Transaction(app_id, reached) for app_id, reached in moved.items()]
         )
@@ -148,9 +184,7 @@ class Lake:
             write_deltalake(handle, data, mode="append", commit_properties=properties)
         except CommitFailedError as error:
             self._known.pop(table, None)
-            stored = self._stored(table, self._handle(table), list(moved))
-            for partition, advance in advances.items():
-                _check_advance(table, partition, advance, stored[partition.app_id])
+            _check(table, advances, fence, self._stored(table, self._handle(table), list(moved)))
             raise LakeError(f"{table}: the commit was refused: {error}. Nothing was written; try again.") from error
         except (DeltaError, OSError) as error:
             self._known.pop(table, None)
@@ -161,13 +195,13 @@ class Lake:
         self._known[table] = (version, {**stored, **moved})
         return version
 
-    def stored_offsets(self, table: str, partitions: Iterable[SourcePartition]) -> dict[SourcePartition, int]:
+    def stored_offsets(self, table: str, partitions: Iterable[CountedT]) -> dict[CountedT, int]:
         """The last offset that the table covers, for each partition that has one."""
         wanted = list(partitions)
         stored = self._stored(table, self._handle(table), [partition.app_id for partition in wanted])
         return {partition: offset for partition in wanted if (offset := stored[partition.app_id]) is not None}
 
-    def compact(self, table: str, *, at_least: int = 2) -> bool:
+    def compact(self, table: str, *, at_least: int = 2, fence: Fence | None = None) -> bool:
         """Fold the small files of a table into few; readers and writers, also those with older handles, go on.
 
         Worth doing often: a commit takes about 0.1 ms longer for each file that the table consists of.
@@ -175,26 +209,37 @@ class Lake:
         Args:
             table: Table name.
             at_least: Do nothing while there are fewer small files than this.
+            fence: The right of whoever keeps the lake, where more than one process might.
 
         Returns:
-            Whether files were folded. False also when another process compacts this table at the moment, and always on
-            object storage, where nothing guarantees a sole compactor: let one scheduled job fold the files there.
+            Whether files were folded. False also when another process rewrote files of this table meanwhile.
 
         Raises:
+            FencedError: Somebody else has the right now; the table is as it was.
             LakeError: The rewrite failed; the table is as it was.
         """
-        if "://" in self.root:
+        return fold(self.rewriter(table, fence=fence), at_least=max(at_least, 2))
+
+    def rewriter(self, table: str, *, fence: Fence | None = None) -> Rewriter:
+        """What puts files of a table in the place of others, as of its newest version; arguments as in `compact`."""
+        self._handle(table)  # names a table that is unknown
+        try:
+            own = DeltaTable(f"{self.root}/{table}", storage_options=self.options)
+        except (DeltaError, OSError) as error:
+            raise _unreadable(self.root, table, error) from error
+        return Rewriter(self.root, table, own, self.options, fence)
+
+    def reaches(self, table: str, version: int) -> bool:
+        """Whether a table can still be read as it was at a version: its log and its files are there."""
+        if not 0 <= version <= self.version(table):
             return False
-        with sole_compactor(Path(self.root, ".locks", table)) as sole:
-            if not sole:
-                return False
-            handle = self._handle(table)
-            try:
-                return fold(handle, at_least=max(at_least, 2))
-            except (DeltaError, OSError) as error:
-                raise LakeError(
-                    f"{table}: compaction failed: {error}. The table is as it was; check the free space at {self.root}."
-                ) from error
+        try:
+            then = DeltaTable(f"{self.root}/{table}", version=version, storage_options=self.options)
+        except (DeltaError, OSError):
+            return False
+        store = files_of(self.root, table, self.options)
+        paths = pa.table(then.get_add_actions())["path"].to_pylist()
+        return all(info.is_file for info in store.get_file_info(paths))
 
     def _handle(self, table: str) -> DeltaTable:
         """The table's handle, brought to the newest version."""
@@ -228,9 +273,9 @@ def _open_table(root: str, name: str) -> DeltaTable | None:
     """The table, with its columns checked; None when there is none."""
     uri = f"{root}/{name}"
     try:
-        table = DeltaTable(uri)
+        table = DeltaTable(uri, storage_options=options_of(root))
     except TableNotFoundError:
-        if "://" not in root and any(Path(uri).rglob("*.parquet")):
+        if not is_remote(root) and any(Path(uri).rglob("*.parquet")):
             raise UnreadableLakeError(
                 f"the table {name} at {uri} has data files but no log (`_delta_log`). "
                 "Restore the folder from a backup, or move it away to begin a new table."
@@ -257,7 +302,12 @@ def _create_table(root: str, name: str) -> DeltaTable:
     uri = f"{root}/{name}"
     try:
         return DeltaTable.create(
-            uri, schema=Schema.from_arrow(TABLES[name]), mode="error", configuration=_CONFIGURATION, name=name
+            uri,
+            schema=Schema.from_arrow(TABLES[name]),
+            mode="error",
+            configuration=_CONFIGURATION | (_OF_CLAIMS if name == CLAIMS else {}),
+            name=name,
+            storage_options=options_of(root),
         )
     except (DeltaError, OSError) as error:
         table = _open_table(root, name)  # another process may have created it in the same moment
@@ -296,7 +346,20 @@ def _arrow(table: str, rows: pl.DataFrame) -> pa.Table:
     return rows.select(wanted.names()).cast(wanted).to_arrow().cast(TABLES[table])
 
 
-def _check_advance(table: str, partition: SourcePartition, advance: Advance, stored: int | None) -> None:
+def _check(
+    table: str, advances: Mapping[CountedT, Advance], fence: Fence | None, stored: Mapping[str, int | None]
+) -> None:
+    for partition, advance in advances.items():
+        _check_advance(table, partition, advance, stored[partition.app_id])
+    highest = None if fence is None else stored[fence.app_id]
+    if fence is not None and highest is not None and highest > fence.epoch:
+        raise FencedError(
+            f"{table}: the right to {fence.name} is with a later holder (epoch {highest}, this one's was "
+            f"{fence.epoch}). Drop what was going to be written, and ask for the right anew."
+        )
+
+
+def _check_advance(table: str, partition: Counted, advance: Advance, stored: int | None) -> None:
     if advance.previous is not None and advance.reached < advance.previous:
         raise LakeError(
             f"{table}: offsets of {partition.app_id} cannot go back from {advance.previous} to {advance.reached}."

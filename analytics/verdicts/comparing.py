@@ -12,6 +12,7 @@ import polars as pl
 from analytics.cells import ACTION, CELL, EPOCH, ONE_MINUTE
 from analytics.evidence.baseline import Batches, Comparison, match_history
 from analytics.evidence.signals import RATES
+from analytics.lake.hours import is_rolled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +70,7 @@ def compare(
         folded.minutes(epochs).filter(over).group_by("bucket").agg(pl.col(_needed(parts)).sum()).sort("bucket")
         for epochs in (own, others.select(EPOCH))
     )
+    mine = _minute_by_minute(mine)
     comparison = _COMPARISONS[gate.baseline.kind]
     found = {}
     for part in parts:
@@ -79,6 +81,16 @@ def compare(
         )
         found[part] = Compared(comparison, batches, mature, _value(batches))
     return found
+
+
+def _minute_by_minute(mine: pl.DataFrame) -> pl.DataFrame:
+    """The cell's minutes from where on each is known by itself.
+
+    Actions with a baseline are not rolled up. Where the baseline came into the gate file later, failures that came late
+    would lie apart from their rolled hour, and be lost to the comparison.
+    """
+    rolled = mine.filter(is_rolled())["bucket"].max()
+    return mine if rolled is None else mine.filter(pl.col("bucket") > rolled)
 
 
 def _needed(parts: list[GateSignal]) -> list[str]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from analytics.cells import EpochKey
-    from analytics.lake.tables import Lake
+    from analytics.lake.tables import Fence, Lake
     from analytics.verdicts.ledger import LatchKey, Seen
     from analytics.verdicts.users import Users
     from analytics.verdicts.verdict import Regrade, Verdict
@@ -103,10 +103,14 @@ class Judge:
         lake: The lake, for the tables `signals` and `verdicts`; nobody else may use this handle meanwhile.
         gates: The gate file, or its path. Where there is a path the file is read again whenever its bytes change.
         settle_s: Seconds that an event time must have been known before executions are overdue by it.
+        fence: The right to judge, where more than one process might. Raise it in `verdicts` before the first tick.
     """
 
-    def __init__(self, lake: Lake, gates: GateFile | Path, *, settle_s: float = SETTLE_S) -> None:
+    def __init__(
+        self, lake: Lake, gates: GateFile | Path, *, settle_s: float = SETTLE_S, fence: Fence | None = None
+    ) -> None:
         self._lake = lake
+        self._fence = fence
         self._path = gates if isinstance(gates, Path) else gates.path
         self._gates = gates if isinstance(gates, GateFile) else None
         self._gate_error: str | None = None
@@ -153,6 +157,7 @@ class Judge:
             the first tick also those that an earlier judge wrote down and did not get published.
 
         Raises:
+            FencedError: Somebody else judges now. Nothing was decided, and nothing may be by this judge.
             LakeError: The lake cannot be read or written. Nothing was decided; the next tick begins where this one did.
         """
         gates = self._read_gates()
@@ -289,7 +294,8 @@ class Judge:
             if (seen := self._seen.get(verdict.case.cell)) is None or seen.outline != verdict.outline
         ]
         # A verdict on an epoch that is over is told by the one on the current epoch, which names it.
-        ledger.append(self._lake, [*regraded, *fresh], changed={verdict.verdict_id for verdict in news})
+        changed = {verdict.verdict_id for verdict in news}
+        ledger.append(self._lake, [*regraded, *fresh], changed=changed, fence=self._fence)
         for verdict in fresh:
             self._seen[verdict.case.cell] = ledger.Seen(verdict.verdict_id, verdict.outline)
         for verdict in (*regraded, *fresh):

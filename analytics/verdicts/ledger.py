@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from analytics.cells import EpochKey
-    from analytics.lake.tables import Lake
+    from analytics.lake.tables import Fence, Lake
 
 LatchKey: TypeAlias = tuple[Cell, str, str]
 """A cell, its epoch, and the SHA-256 of the gate file."""
@@ -41,20 +41,22 @@ class Seen:
     outline: Outline
 
 
-def append(lake: Lake, verdicts: Sequence[Verdict], *, changed: Collection[str]) -> None:
+def append(lake: Lake, verdicts: Sequence[Verdict], *, changed: Collection[str], fence: Fence | None = None) -> None:
     """Append verdicts in one commit; none makes no commit.
 
     Args:
         lake: The lake.
         verdicts: What was reached.
         changed: The ids of those that are news.
+        fence: The right to judge, where more than one process might.
 
     Raises:
+        FencedError: Somebody else judges now; nothing was written.
         LakeError: The commit failed; nothing was written.
     """
     if verdicts:
         rows = [_row(verdict, changed=verdict.verdict_id in changed) for verdict in verdicts]
-        lake.append(VERDICTS, pl.DataFrame(rows, schema=COLUMNS[VERDICTS], orient="row"))
+        lake.append(VERDICTS, pl.DataFrame(rows, schema=COLUMNS[VERDICTS], orient="row"), fence=fence)
 
 
 def latest_verdicts(lake: Lake, *, action: tuple[str, str, str] | None = None) -> list[dict[str, Any]]:
@@ -98,8 +100,11 @@ def last_words(lake: Lake) -> dict[Cell, Seen]:
 def unpublished(lake: Lake) -> list[dict[str, Any]]:
     """The last news about each cell that has not come back through Kafka, as whole verdicts.
 
-    A worker that dies between the ledger's commit and the broker's acknowledgement leaves such news behind.
+    A worker that dies between the ledger's commit and the broker's acknowledgement leaves such news behind. Of news
+    older than every event nobody knows any more whether it came back; it is not told again.
     """
+    oldest = lake.scan(EVENTS).select(pl.col("ingested_at").min()).collect().item()
+    unknown = pl.lit(value=False) if oldest is None else pl.col("judged_at") < oldest
     news = (
         lake.scan(VERDICTS)
         .filter(pl.col("changed"))
@@ -110,7 +115,7 @@ def unpublished(lake: Lake) -> list[dict[str, Any]]:
     )
     ids = news["verdict_id"].implode()
     arrived = lake.scan(EVENTS).filter(pl.col("id").is_in(ids)).select("id").collect()["id"]
-    left = news.filter(~pl.col("verdict_id").is_in(arrived.implode()))["verdict_id"]
+    left = news.filter(~pl.col("verdict_id").is_in(arrived.implode()) & ~unknown)["verdict_id"]
     if left.is_empty():
         return []
     payloads = lake.scan(VERDICTS).filter(pl.col("verdict_id").is_in(left.implode())).sort(CELL).collect()

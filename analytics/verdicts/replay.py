@@ -66,12 +66,14 @@ class Replayed:
         document: What was reached, in the shape of the ledger's payload.
         recorded: The fields that were only recorded, as the ledger has them.
         earlier: Verdicts that had crossed before on the same epoch; they were reached again too.
+        believed: Those of which the lake no longer holds the evidence; they are taken as the ledger has them.
     """
 
     verdict_id: str
     document: dict[str, Any]
     recorded: dict[str, Any]
     earlier: tuple[str, ...]
+    believed: tuple[str, ...] = ()
 
 
 def replay(lake: Lake, verdict_id: str) -> Replayed:
@@ -109,7 +111,9 @@ def _replay(lake: Lake, verdict_id: str) -> Replayed:
     recorded = _payload(row)
     latches = ledger.latches(lake, before=row)
     # A latch decides, so whoever forges one moves a verdict: what had crossed must follow from its own evidence.
-    earlier = tuple(sorted({latch.verdict_id for kinds in latches.values() for latch in kinds.values()}))
+    crossed = sorted({latch.verdict_id for kinds in latches.values() for latch in kinds.values()})
+    believed = tuple(each for each in crossed if _is_beyond(lake, each))
+    earlier = tuple(each for each in crossed if each not in believed)
     for each in earlier:
         _replay(lake, each)
     # The whole action, since a gate may compare one of its cells with another.
@@ -134,7 +138,13 @@ def _replay(lake: Lake, verdict_id: str) -> Replayed:
     ]
     document: dict[str, Any] = json.loads(json.dumps(again[0])) if again else {}
     _compare(verdict_id, document, recorded)
-    return Replayed(verdict_id, document, {name: recorded[name] for name in RECORDED}, earlier)
+    return Replayed(verdict_id, document, {name: recorded[name] for name in RECORDED}, earlier, believed)
+
+
+def _is_beyond(lake: Lake, verdict_id: str) -> bool:
+    """Whether a verdict is too old for its evidence: an epoch may last longer than verdicts can be reached again."""
+    told = lake.scan(VERDICTS).filter(pl.col("verdict_id") == verdict_id).sort("judged_at").select("lake_version")
+    return not lake.reaches(SIGNALS, int(told.collect().row(0)[0]))
 
 
 def _users(lake: Lake, folded: Folded, gates: GateFile, cell: Cell, recorded: dict[str, Any]) -> Users | None:

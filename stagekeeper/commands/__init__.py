@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "simulate": "Emit simulated traffic with a known truth.",
     "import": "Import recorded agents.",
     "quality": "Validate recent events.",
+    "upkeep": "Keep the lake small: roll up, take out, delete.",
     "schemas": "Write the published schemas.",
 }
 """Every command and its one-line help; the command lives in the module of the same name (`import` in `imports`)."""

@@ -79,6 +79,7 @@ def replay_command(context: click.Context, verdict_id: str, root: str | None, *,
             "recorded_only": list(RECORDED),
             "recorded": found.recorded,
             "earlier": list(found.earlier),
+            "believed": list(found.believed),
             "document": found.document,
         }
         click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
@@ -91,3 +92,5 @@ def replay_command(context: click.Context, verdict_id: str, root: str | None, *,
     )
     if found.earlier:
         click.echo(f"  with what had crossed before: {', '.join(found.earlier)}")
+    if found.believed:
+        click.echo(f"  taken from the ledger, since their evidence is no longer kept: {', '.join(found.believed)}")

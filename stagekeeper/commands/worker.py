@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from producers.errors import StagekeeperError
+from stagekeeper.commands.upkeep import policy_of
 from stagekeeper.settings import Settings
 
 _CHATTY = ("faust", "mode", "aiokafka", "streams.librdkafka", "streams.ends", "streams.broker")
@@ -65,6 +66,8 @@ def command(ready_file: Path | None, web_port: int, *, data_only: bool, as_json:
         as_json=as_json,
         web_port=web_port,
         data_only=data_only,
+        upkeep_every_s=settings.upkeep_every_s,
+        policy=policy_of(settings),
         ready_file=ready_file,
     )
     try:

@@ -6,8 +6,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
+import polars as pl
 from confluent_kafka import KafkaException
 
+from analytics.lake.errors import FencedError
+from analytics.lake.schemas import COLUMNS, VERDICTS
 from analytics.lake.tables import Lake
 from analytics.verdicts.judge import Judge
 from producers.errors import StagekeeperError
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from analytics.lake.tables import Fence
     from producers.wire.events import StageRecommended
 
 DEFAULT_INTERVAL_S: Final = 1.0
@@ -67,6 +71,8 @@ class Bench:
     ) -> None:
         self._now = now
         self._lake = Lake.open(lake_root)
+        self._gate_file = gate_file
+        self._fence: Fence | None = None
         self._judge = Judge(self._lake, gate_file)
         self._unpublished: list[StageRecommended] = []
         self._open = ExitStack()
@@ -75,15 +81,29 @@ class Bench:
             bootstrap_servers, RECOMMENDATIONS, client_id="stagekeeper-judge", settings=settings
         )
 
-    def sit(self) -> Sitting:
+    def sit(self, fence: Fence) -> Sitting:
         """Judge what changed and publish what is news.
 
         A failure of the lake or the broker is reported and tried again at the next sitting; nothing is promoted by it.
         What could not be published stays in the ledger and is published with the next success.
+
+        Args:
+            fence: The right to judge. A new tenure begins with what the ledger says by then.
+
+        Raises:
+            FencedError: Somebody else judges now.
         """
         try:
+            if fence != self._fence:
+                # From here on no verdict of an earlier holder can come, so what is read below is the last word.
+                self._lake.append(VERDICTS, pl.DataFrame(schema=COLUMNS[VERDICTS]), fence=fence)
+                self._judge, self._unpublished = Judge(self._lake, self._gate_file, fence=fence), []
+                self._fence = fence
             self._unpublished += self._judge.tick(self._now(), caught_up=self._backlog.caught_up(self._lake))
             self._publisher.publish([Record(record_key(each), to_bytes(each), HEADERS) for each in self._unpublished])
+        except FencedError:
+            self._fence = None
+            raise
         except StagekeeperError as error:
             return Sitting(0, str(error), self._interval_s)
         except KafkaException as error:

@@ -11,6 +11,7 @@ import pytest
 from documents import DOCUMENTS, ROOT, anchors, blocks, links, mentioned_commands, name_of, whole_commands
 
 import stagekeeper
+from analytics.lake.places import StorageSettings
 from producers.delivery.emitter import DeliveryStats
 from producers.wire.codec import of_bytes, to_bytes
 from stagekeeper.commands import COMMANDS, cli
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 CLI_PAGE = ROOT / "docs" / "cli.md"
 VARIABLES = {f"STAGEKEEPER_{name.upper()}" for name in Settings.model_fields}
+VARIABLES |= {f"STAGEKEEPER_LAKE_{name.upper()}" for name in StorageSettings.model_fields}
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 
 

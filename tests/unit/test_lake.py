@@ -12,8 +12,6 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, Schema
 
-from analytics.lake import compaction
-from analytics.lake.compaction import sole_compactor
 from analytics.lake.errors import FencedError, LakeError, SchemaMismatchError, UnreadableLakeError
 from analytics.lake.schemas import COLUMNS, EVENTS, QUALITY, REJECTS, SIGNALS, TABLES
 from analytics.lake.tables import Advance, Lake, SourcePartition
@@ -234,16 +232,6 @@ def test_increments_beyond_the_newest_version_are_refused(lake: Lake) -> None:
         lake.increments(QUALITY, after=0, through=1)
 
 
-def test_compaction_folds_files(lake: Lake) -> None:
-    for n in range(5):
-        lake.append(QUALITY, checks(n))
-    assert not lake.compact(QUALITY, at_least=6)
-    assert lake.compact(QUALITY, at_least=5)
-    assert len(DeltaTable(f"{lake.root}/{QUALITY}").file_uris()) == 1
-    assert not lake.compact(QUALITY)
-    assert seen(lake) == [0, 1, 2, 3, 4]
-
-
 def test_a_writer_with_an_older_handle_appends_over_a_compaction(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(3):
         lake.append(QUALITY, checks(n), advances={PARTITION: Advance(n - 1 if n else None, n)})
@@ -254,61 +242,12 @@ def test_a_writer_with_an_older_handle_appends_over_a_compaction(lake: Lake, mon
     assert lake.stored_offsets(QUALITY, [PARTITION]) == {PARTITION: 3}
 
 
-def test_rows_appended_during_a_compaction_stay(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    for n in range(3):
-        lake.append(QUALITY, checks(n))
-    Lake.open(lake.root).append(QUALITY, checks(3))
-    miss_one_refresh(monkeypatch)
-    assert lake.compact(QUALITY, at_least=3)
-    assert seen(lake) == [0, 1, 2, 3]
-    assert len(DeltaTable(f"{lake.root}/{QUALITY}").file_uris()) == 2
-
-
-def test_files_of_one_size_are_folded_into_the_next_only_when_there_are_enough(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lake.append(QUALITY, checks(0))
-    lake.append(QUALITY, checks(1))
-    assert lake.compact(QUALITY)
-    (folded,) = DeltaTable(f"{lake.root}/{QUALITY}").get_add_actions()["size_bytes"].to_pylist()
-    monkeypatch.setattr(compaction, "SIZES_BYTES", (folded, 100 * folded))
-    lake.append(QUALITY, checks(2))
-    before = set(DeltaTable(f"{lake.root}/{QUALITY}").file_uris())
-    assert not lake.compact(QUALITY, at_least=3)
-    assert set(DeltaTable(f"{lake.root}/{QUALITY}").file_uris()) == before
-    lake.append(QUALITY, checks(3))
-    assert lake.compact(QUALITY, at_least=3)
-    assert len(DeltaTable(f"{lake.root}/{QUALITY}").file_uris()) == 1
-    assert seen(lake) == [0, 1, 2, 3]
-
-
 def test_a_reader_reads_on_while_files_are_folded(lake: Lake) -> None:
     for n in range(3):
         lake.append(QUALITY, checks(n))
     frame = lake.scan(QUALITY)
     assert Lake.open(lake.root).compact(QUALITY)
     assert sorted(frame.collect()["checked"].to_list()) == [0, 1, 2]
-
-
-def test_only_one_compacts_at_a_time(lake: Lake, tmp_path: Path) -> None:
-    for n in range(3):
-        lake.append(QUALITY, checks(n))
-    with sole_compactor(tmp_path / ".locks" / QUALITY) as sole:
-        assert sole
-        assert not Lake.open(lake.root).compact(QUALITY)
-    assert lake.compact(QUALITY)
-    assert seen(lake) == [0, 1, 2]
-
-
-def test_many_compactions_at_once_keep_every_row_once(lake: Lake) -> None:
-    for n in range(12):
-        lake.append(QUALITY, checks(n))
-    threads = [threading.Thread(target=Lake.open(lake.root).compact, args=(QUALITY,)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert seen(lake) == list(range(12))
 
 
 def test_no_lake_is_not_an_error_and_makes_nothing(tmp_path: Path) -> None:

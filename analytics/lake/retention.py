@@ -1,0 +1,129 @@
+"""Taking out what is older than it has to be kept: whole files, and old rows of a file once that is worth it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from analytics.lake.errors import LakeError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from analytics.lake.rewriting import Rewriter, StoredFile
+    from analytics.lake.tables import Fence, Lake
+
+LEAST: Final = timedelta(days=2)
+"""Nothing is taken out that is younger: repeats are told by it, and a restart begins with it."""
+
+_SLACK: Final = timedelta(days=1)
+"""How much longer an old row may stay because its file holds younger ones too."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What of a table may go.
+
+    Attributes:
+        table: Table name.
+        by: The column that a row's age is told by.
+        before: Rows from then on stay.
+        but: Rows that stay whatever their age, as an expression over the table's columns; None spares none.
+    """
+
+    table: str
+    by: str
+    before: datetime
+    but: pl.Expr | None = None
+
+    @property
+    def doomed(self) -> pl.Expr:
+        """The rows that may go."""
+        old = pl.col(self.by) < self.before
+        return old if self.but is None else old & ~self.but
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that it takes to tell."""
+        return sorted({self.by, *(() if self.but is None else self.but.meta.root_names())})
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a rule took out, or would take out.
+
+    Attributes:
+        rows: Rows.
+        files: Files that went as a whole.
+        rewritten: Files of which younger rows stayed.
+    """
+
+    rows: int = 0
+    files: int = 0
+    rewritten: int = 0
+
+
+def retain(lake: Lake, rule: Rule, *, fence: Fence | None = None, dry_run: bool = False) -> Taken:
+    """Take out what a rule lets go.
+
+    Args:
+        lake: The lake.
+        rule: What may go.
+        fence: The right to keep the lake.
+        dry_run: Change nothing; count what would go.
+
+    Raises:
+        FencedError: Somebody else has the right now. What was committed before is right.
+        LakeError: The lake cannot be read or written. What was committed before is right.
+    """
+    rewriter = lake.rewriter(rule.table, fence=fence)
+    whole, parts, rows = [], [], 0
+    for file in rewriter.files():
+        oldest = file.least.get(rule.by)
+        if oldest is not None and oldest >= rule.before:
+            continue
+        doomed, left, first = _looked_at(lake, rewriter, file, rule)
+        if doomed and not left:
+            whole.append(file)
+        elif doomed and first is not None and first < rule.before - _SLACK:
+            parts.append(file)
+        else:
+            continue
+        rows += doomed
+    taken = Taken(rows, len(whole), len(parts))
+    if dry_run:
+        return taken
+    if whole:
+        if not rewriter.remove(whole):
+            return Taken()
+        rewriter = rewriter.refreshed()
+    for done, file in enumerate(parts):
+        if not rewriter.rewrite([file], lambda some: some.filter(~rule.doomed)):
+            return Taken(rows, len(whole), done)  # somebody else rewrites files; the next round goes on
+        rewriter = rewriter.refreshed()
+    return taken
+
+
+def _looked_at(lake: Lake, rewriter: Rewriter, file: StoredFile, rule: Rule) -> tuple[int, int, datetime | None]:
+    """Rows of a file that may go, rows that stay, and the oldest that may go."""
+    newest = file.most.get(rule.by)
+    if rule.but is None and newest is not None and newest < rule.before:
+        return file.rows, 0, file.least.get(rule.by)
+    try:
+        doomed, height, first = (
+            pl.scan_parquet(rewriter.uri(file), storage_options=lake.options)
+            .select(*rule.columns)
+            .select(
+                rule.doomed.sum().alias("doomed"),
+                pl.len().alias("height"),
+                pl.col(rule.by).filter(rule.doomed).min().alias("first"),
+            )
+            .collect()
+            .row(0)
+        )
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise LakeError(f"{rule.table}: {file.path} cannot be read: {error}. The table is as it was.") from error
+    return doomed, height - doomed, first

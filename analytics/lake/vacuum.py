@@ -1,0 +1,119 @@
+"""Deleting files that no version needs which anybody may still ask for.
+
+A file of a table may go once three things hold: no version from the oldest needed one on contains it, the newest does
+not, and it is older than that version, so that it is not what somebody is about to commit. The oldest needed version is
+the one that was the newest a grace period ago (readers and writers work on what they opened), or an earlier one that
+somebody named, such as the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import pyarrow.fs as pafs
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+
+from analytics.lake.errors import LakeError
+from analytics.lake.places import files_of
+
+if TYPE_CHECKING:
+    from analytics.lake.tables import Lake
+
+MARGIN: Final = timedelta(hours=1)
+"""What clocks of writers and of the store may be apart, and how long a file may take to be written."""
+
+_LOG: Final = "_delta_log"
+
+
+@dataclass(frozen=True)
+class Vacuumed:
+    """What was deleted, or would be.
+
+    Attributes:
+        files: How many.
+        size: Bytes.
+        oldest_version: The oldest version that can be read afterwards.
+    """
+
+    files: int
+    size: int
+    oldest_version: int
+
+
+def vacuum(
+    lake: Lake,
+    table: str,
+    *,
+    unused_since: datetime,
+    needed: int | None = None,
+    margin: timedelta = MARGIN,
+    dry_run: bool = False,
+) -> Vacuumed:
+    """Delete the files of a table that nobody needs.
+
+    Args:
+        lake: The lake.
+        table: Table name.
+        unused_since: Versions that were replaced by then are used by no reader any more.
+        needed: The oldest version that must stay readable, where there is one.
+        margin: Files that are not older by this than the oldest needed version stay.
+        dry_run: Change nothing; count what would go.
+
+    Raises:
+        LakeError: The table cannot be read, or a file cannot be deleted. What was deleted before was needed by nobody.
+    """
+    uri, newest = f"{lake.root}/{table}", lake.version(table)
+    store = files_of(lake.root, table, lake.options)
+    try:
+        commits = _commits(store)
+        settled = [version for version, at in commits.items() if at <= unused_since]
+        oldest = max(settled, default=min(commits))
+        if needed is not None:
+            oldest = min(oldest, needed)
+        # Before the oldest commit that is still in the log no version can be read anyway.
+        oldest = min(max(oldest, min(commits)), newest)
+        kept: set[str] = set()
+        for version in {oldest, newest}:
+            kept.update(
+                DeltaTable(uri, version=version, storage_options=lake.options).get_add_actions()["path"].to_pylist()
+            )
+        until = _stamp(store, oldest) - margin
+        doomed = [
+            info
+            for info in store.get_file_info(pafs.FileSelector("", recursive=False))
+            if info.is_file
+            and info.base_name.endswith(".parquet")
+            and info.base_name not in kept
+            and info.mtime < until
+        ]
+        if not dry_run:
+            for info in doomed:
+                store.delete_file(info.base_name)
+    except (DeltaError, OSError) as error:
+        raise LakeError(f"{table}: files that nobody needs cannot be deleted: {error}.") from error
+    return Vacuumed(len(doomed), sum(info.size for info in doomed), oldest)
+
+
+def _commits(store: pafs.FileSystem) -> dict[int, datetime]:
+    """The versions whose commits are in the log, and when they were written, by the store's clock."""
+    infos = store.get_file_info(pafs.FileSelector(_LOG, recursive=False))
+    return {
+        int(info.base_name.removesuffix(".json")): info.mtime
+        for info in infos
+        if info.is_file and info.base_name.endswith(".json") and info.base_name.removesuffix(".json").isdigit()
+    }
+
+
+def _stamp(store: pafs.FileSystem, version: int) -> datetime:
+    """When a version was made, by its writer's clock or by the store's, whichever is earlier."""
+    path = f"{_LOG}/{version:020}.json"
+    written: datetime = store.get_file_info(path).mtime
+    with store.open_input_file(path) as opened:
+        for line in opened.read().splitlines():
+            if (said := json.loads(line).get("commitInfo", {}).get("timestamp")) is not None:
+                return min(written, datetime.fromtimestamp(said / 1_000, UTC))
+    return written

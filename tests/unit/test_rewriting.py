@@ -1,0 +1,153 @@
+"""Putting files in the place of others on real Delta tables: no row lost or doubled, and nobody without the right."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+
+from analytics.lake import compaction
+from analytics.lake.errors import FencedError
+from analytics.lake.schemas import COLUMNS, QUALITY
+from analytics.lake.tables import Fence, Lake
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+def checks(*numbers: int) -> pl.DataFrame:
+    """Rows of the smallest table, told apart by `checked`."""
+    return pl.DataFrame(
+        [
+            {"run_id": "r", "run_at": NOON, "event_type": "t", "checked": n, "success": True, "payload": "{}"}
+            for n in numbers
+        ],
+        schema=COLUMNS[QUALITY],
+    )
+
+
+def miss_one_refresh(patch: pytest.MonkeyPatch) -> None:
+    """Let the next operation work on the version that its handle has: somebody commits right after its refresh."""
+    refresh = DeltaTable.update_incremental
+    misses = iter([lambda _table: None])
+
+    def refresh_or_miss(table: DeltaTable) -> None:
+        next(misses, refresh)(table)
+
+    patch.setattr(DeltaTable, "update_incremental", refresh_or_miss)
+
+
+def seen(lake: Lake, version: int | None = None) -> list[int]:
+    return sorted(lake.scan(QUALITY, version=version).collect()["checked"].to_list())
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake.open(str(tmp_path))
+
+
+def test_the_second_of_two_rewrites_of_the_same_files_is_refused(lake: Lake, tmp_path: Path) -> None:
+    for n in range(3):
+        lake.append(QUALITY, checks(n))
+    first, second = lake.rewriter(QUALITY), Lake.open(lake.root).rewriter(QUALITY)
+    assert first.rewrite(first.files())
+    assert not second.rewrite(second.files())
+    assert seen(lake) == [0, 1, 2]
+    assert len(list((tmp_path / QUALITY).glob("*.parquet"))) == 4  # what the second wrote is gone
+
+
+def test_a_rewritten_file_says_what_is_in_it(lake: Lake) -> None:
+    moments = [NOON + timedelta(seconds=n, microseconds=n) for n in range(3)]
+    for n, moment in enumerate(moments):
+        lake.append(QUALITY, checks(n).with_columns(run_at=pl.lit(moment), payload=pl.lit("x" * 100)))
+    lake.compact(QUALITY)
+    (file,) = lake.rewriter(QUALITY).files()
+    assert file.rows == 3
+    assert (file.least["checked"], file.most["checked"]) == (0, 2)
+    assert (file.least["run_at"], file.most["run_at"]) == (moments[0], moments[2])
+    later = lake.scan(QUALITY).filter(pl.col("run_at") > moments[1])
+    assert later.collect()["checked"].to_list() == [2]
+
+
+def test_a_writer_without_the_right_any_more_is_fenced(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    zombie = Lake.open(lake.root)
+    zombie.append(QUALITY, checks(1), fence=Fence("judge", 4))
+    lake.append(QUALITY, checks(), fence=Fence("judge", 7))
+    with pytest.raises(FencedError, match=r"right to judge is with a later holder \(epoch 7, this one's was 4\)"):
+        zombie.append(QUALITY, checks(2), fence=Fence("judge", 4))
+    miss_one_refresh(monkeypatch)  # it looks, sleeps, and wakes up to commit
+    Lake.open(lake.root).append(QUALITY, checks(), fence=Fence("judge", 9))
+    miss_one_refresh(monkeypatch)
+    with pytest.raises(FencedError, match="epoch 9"):
+        lake.append(QUALITY, checks(3), fence=Fence("judge", 7))
+    assert lake.append(QUALITY, checks(4)) > 0  # who needs no right is not concerned
+    assert lake.append(QUALITY, checks(5), fence=Fence("upkeep", 1)) > 0
+    assert seen(lake) == [1, 4, 5]
+
+
+def test_a_rewrite_without_the_right_any_more_is_fenced(lake: Lake) -> None:
+    for n in range(3):
+        lake.append(QUALITY, checks(n))
+    zombie = lake.rewriter(QUALITY, fence=Fence("upkeep", 1))
+    lake.append(QUALITY, checks(), fence=Fence("upkeep", 2))
+    with pytest.raises(FencedError, match="epoch 2"):
+        zombie.rewrite(zombie.files())
+    with pytest.raises(FencedError, match="epoch 2"):
+        lake.compact(QUALITY, fence=Fence("upkeep", 1))
+    assert lake.compact(QUALITY, fence=Fence("upkeep", 2))
+    assert seen(lake) == [0, 1, 2]
+
+
+def test_rows_appended_during_a_compaction_stay(lake: Lake) -> None:
+    for n in range(3):
+        lake.append(QUALITY, checks(n))
+    rewriter = lake.rewriter(QUALITY)
+    Lake.open(lake.root).append(QUALITY, checks(3))
+    assert rewriter.rewrite(rewriter.files())
+    assert seen(lake) == [0, 1, 2, 3]
+    assert len(DeltaTable(f"{lake.root}/{QUALITY}").file_uris()) == 2
+
+
+def test_many_compactions_at_once_keep_every_row_once(lake: Lake) -> None:
+    for n in range(12):
+        lake.append(QUALITY, checks(n))
+    threads = [threading.Thread(target=Lake.open(lake.root).compact, args=(QUALITY,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen(lake) == list(range(12))
+
+
+def test_compaction_folds_files(lake: Lake) -> None:
+    for n in range(5):
+        lake.append(QUALITY, checks(n))
+    assert not lake.compact(QUALITY, at_least=6)
+    assert lake.compact(QUALITY, at_least=5)
+    assert len(DeltaTable(f"{lake.root}/{QUALITY}").file_uris()) == 1
+    assert not lake.compact(QUALITY)
+    assert seen(lake) == [0, 1, 2, 3, 4]
+
+
+def test_files_of_one_size_are_folded_into_the_next_only_when_there_are_enough(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.append(QUALITY, checks(0))
+    lake.append(QUALITY, checks(1))
+    assert lake.compact(QUALITY)
+    (folded,) = DeltaTable(f"{lake.root}/{QUALITY}").get_add_actions()["size_bytes"].to_pylist()
+    monkeypatch.setattr(compaction, "SIZES_BYTES", (folded, 100 * folded))
+    lake.append(QUALITY, checks(2))
+    before = set(DeltaTable(f"{lake.root}/{QUALITY}").file_uris())
+    assert not lake.compact(QUALITY, at_least=3)
+    assert set(DeltaTable(f"{lake.root}/{QUALITY}").file_uris()) == before
+    lake.append(QUALITY, checks(3))
+    assert lake.compact(QUALITY, at_least=3)
+    assert len(DeltaTable(f"{lake.root}/{QUALITY}").file_uris()) == 1
+    assert seen(lake) == [0, 1, 2, 3]
