@@ -255,6 +255,8 @@ def _minimums(gate: Gate, live: list[GateSignal]) -> Iterator[Finding]:
             continue
         largest = max(largest, needed)
         trial = SIGNALS[part.signal].trial
+        if gate.unit_of(part) == "user":
+            trial = f"user-windows with {trial}"
         clean = "above the limit" if part.signal in QUANTILES else "with a failure"
         counted = f"needs at least {needed:,} {trial}, none of them {clean}, at beta {gate.beta:g}"
         level: Level = "warning" if needed >= IMPOSSIBLE else "note"

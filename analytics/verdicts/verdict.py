@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -80,6 +81,8 @@ class SignalEvidence:
         safe_threshold: How much `log_e_safe` shows safety.
         more_needed: More trials until safety is shown at the present rate; 0 where it is shown, None where this rate
             never shows it or nothing is asked.
+        more_to_harm: More trials until harm is shown by this signal alone at the present rate; 0 where it is shown,
+            None where this rate never shows it or nothing is asked.
         weight: A guardrail's share of alpha; None for other roles.
         mature_failures: Of the failures, those that a promotion may count.
         mature_trials: Of the trials, those that a promotion may count.
@@ -106,6 +109,7 @@ class SignalEvidence:
     harm_threshold: float | None = None
     safe_threshold: float | None = None
     more_needed: int | None = None
+    more_to_harm: int | None = None
     weight: float | None = None
     mature_failures: int = 0
     mature_trials: int = 0
@@ -289,7 +293,9 @@ class Verdict:
             "to_stage": self.finding.to_stage,
             "summary": explain.summary(self.finding.verdict, self.finding.to_stage, self.finding.reasons),
             "reasons": [reason.model_dump() for reason in self.finding.reasons],
-            "signals": [evidence.document() for evidence in self.case.signals],
+            "signals": [
+                {**evidence.document(), "contribution": self._contribution(evidence)} for evidence in self.case.signals
+            ],
             "gate": gate.name if gate else None,
             "gate_sha256": self.gate_sha256,
             "lake_version": self.lake_version,
@@ -321,6 +327,14 @@ class Verdict:
                 "reasons": [reason.model_dump() for reason in would.reasons],
             },
         }
+
+    def _contribution(self, evidence: SignalEvidence) -> float | None:
+        """Which share of the combined evidence is a signal's; None where it has no part in it."""
+        combined, gate = self.case.log_e_combined, self.case.gate
+        weighed = evidence.role == "guardrail" and (not evidence.dry_run or (gate is not None and gate.dry_run))
+        if combined is None or not weighed or evidence.log_e_harm is None or evidence.weight is None:
+            return None
+        return math.exp(min(evidence.log_e_harm + math.log(evidence.weight) - combined, 0.0))
 
     def _exposure(self) -> dict[str, Any]:
         seen, gate = self.case.exposure, self.case.gate

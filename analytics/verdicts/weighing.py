@@ -132,7 +132,7 @@ def weigh(asked: Sequence[Question]) -> list[SignalEvidence]:
 
 
 def _answer(question: Question, found: Weights, row: int, *, harmful: bool, safe: bool) -> SignalEvidence:
-    more = float(found.more[row])
+    more, more_harm = float(found.more[row]), float(found.more_harm[row])
     return SignalEvidence(
         **_basis(question),
         state=_state(question.trials, harmful=harmful, safe=safe),
@@ -143,6 +143,7 @@ def _answer(question: Question, found: Weights, row: int, *, harmful: bool, safe
         harm_threshold=-math.log(question.harm_level),
         safe_threshold=-math.log(question.beta),
         more_needed=int(more) if np.isfinite(more) else None,
+        more_to_harm=int(more_harm) if np.isfinite(more_harm) else None,
         weight=question.share,
         assumes=found.assumes,
     )

@@ -31,6 +31,7 @@ class Weights:
         lower: Lower confidence bounds, in the questions' units.
         upper: Upper confidence bounds; None where there is none.
         more: More trials until safety is shown at the present rate; infinity where never.
+        more_harm: More trials until harm is shown at the present rate, likewise.
         assumes: What all of it takes for granted.
     """
 
@@ -39,6 +40,7 @@ class Weights:
     lower: list[float | None]
     upper: list[float | None]
     more: FloatArray
+    more_harm: FloatArray
     assumes: str
 
 
@@ -59,6 +61,7 @@ def weigh_actions(some: Sequence[Question]) -> Weights:
         lower,
         upper,
         trials_to_decision(old_failures, old_trials, thresholds, direction="below", alpha=betas),
+        trials_to_decision(failures, trials, thresholds, direction="above", alpha=harm_levels),
         ASSUMPTIONS["action"],
     )
 
@@ -71,13 +74,15 @@ def weigh_users(some: Sequence[Question]) -> Weights:
     harm_levels = np.array([question.harm_level for question in some], dtype=np.float64)
     betas = np.array([question.beta for question in some], dtype=np.float64)
     # The average share of a window takes the place of failures over trials; rounding must not push it over one.
-    failures = np.minimum(np.nan_to_num(mature.value) * mature.windows, mature.windows)
+    old_failures = np.minimum(np.nan_to_num(mature.value) * mature.windows, mature.windows)
+    failures = np.minimum(np.nan_to_num(every.value) * every.windows, every.windows)
     return Weights(
         every.log_e_value(thresholds, direction="above"),
         mature.log_e_value(thresholds, direction="below"),
         [float(each) for each in every.bounds(alpha=harm_levels)[0]],
         [float(each) for each in mature.bounds(alpha=betas)[1]],
-        trials_to_decision(failures, mature.windows, thresholds, direction="below", alpha=betas),
+        trials_to_decision(old_failures, mature.windows, thresholds, direction="below", alpha=betas),
+        trials_to_decision(failures, every.windows, thresholds, direction="above", alpha=harm_levels),
         ASSUMPTIONS["user"],
     )
 
@@ -101,6 +106,7 @@ def weigh_ratios(some: Sequence[Question]) -> Weights:
         [each[2] for each in found],
         [each[3] for each in found],
         # How many are needed depends on both arms, so nothing is promised.
+        np.full(len(found), np.inf),
         np.full(len(found), np.inf),
         f"{ASSUMPTIONS['action']}; {found[0][4]}" if found else "",
     )

@@ -64,11 +64,23 @@ def command(
       stagekeeper backtest --gates stricter.yaml --from 2026-03-14T00:00:00Z --plot backtest.svg
       stagekeeper backtest --gates stricter.yaml --json | jq '.differences[] | {tool, stage, since}'
     """
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError(f"--from {iso(since)} must lie before --to {iso(until)}")
+    if plot is not None and not plot.parent.is_dir():
+        raise click.UsageError(f"--plot {plot}: there is no folder {plot.parent}")
     lake, new = configured_lake(root), GateFile.load(path)
     old = in_force(lake) if against is None else GateFile.load(against)
-    found = backtest(History.of(lake), old, new, since=since, until=until)
+    history = History.of(lake)
+    if since is not None and since > history.last:
+        raise click.UsageError(f"--from {iso(since)}: the history ends at {iso(history.last)}")
+    if until is not None and until < history.first:
+        raise click.UsageError(f"--to {iso(until)}: the history begins at {iso(history.first)}")
+    found = backtest(history, old, new, since=since, until=until)
     if plot is not None:
-        plot.write_text(timeline(found), encoding="utf-8")
+        try:
+            plot.write_text(timeline(found), encoding="utf-8")
+        except OSError as error:
+            raise click.UsageError(f"--plot {plot} cannot be written: {error.strerror or error}") from error
     if as_json:
         click.echo(json.dumps(found.document(), indent=2, ensure_ascii=False))
         return

@@ -59,14 +59,12 @@ def test_the_dynamic_programme_equals_enumerating_every_run(side: Side, directio
     assert curve == pytest.approx(chances @ stopped, abs=1e-13)
 
 
-@pytest.mark.slow
 def test_a_harmless_action_is_rolled_back_at_most_as_often_as_agreed() -> None:
     curve = rollback_curve(THRESHOLD)
     assert curve[-1] <= ALPHA
     assert round(float(curve[-1]), 3) == 0.034
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [0.005, 0.05, 0.3])
 @pytest.mark.parametrize("alpha", [0.2, 0.001])
 def test_the_agreed_error_holds_at_other_thresholds_and_levels(threshold: float, alpha: float) -> None:
@@ -76,7 +74,6 @@ def test_the_agreed_error_holds_at_other_thresholds_and_levels(threshold: float,
     assert crossing_curve(limits, threshold, side="few")[-1] <= alpha
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "median"), [(0.025, 6222), (0.03, 1585), (0.04, 427), (0.06, 118), (0.1, 41)])
 def test_the_median_action_that_rolls_back(rate: float, median: int) -> None:
     assert median_look(rollback_curve(rate)) == median
@@ -92,7 +89,7 @@ def test_the_median_of_a_test_that_is_told_the_true_rate(rate: float, median: in
 
     curve = crossing_curve(critical_failures(stops, LOOKS, side="many"), rate, side="many")
     assert median_look(curve) == median
-    assert median < median_look(rollback_curve(rate)) < 1.7 * median
+    assert median < median_look(rollback_curve(rate)) < 1.6 * median
 
 
 @pytest.mark.parametrize(("threshold", "minimum"), [(0.005, 759), (0.01, 379), (0.02, 189), (0.05, 75), (0.1, 37)])
@@ -110,7 +107,6 @@ def test_an_action_just_as_bad_as_the_limit_is_promoted_at_most_as_often_as_agre
     assert curve[-1] <= ALPHA
 
 
-@pytest.mark.slow
 def test_how_often_an_action_at_the_limit_is_promoted() -> None:
     curve = crossing_curve(promotion_limits(THRESHOLD), THRESHOLD, side="few")
     # The chance grows with the looks and stays under 0.05: 0.045 in 5 000 actions, 0.049 in 20 000.
@@ -118,7 +114,6 @@ def test_how_often_an_action_at_the_limit_is_promoted() -> None:
     assert round(float(curve[-1]), 3) == 0.049
 
 
-@pytest.mark.slow
 def test_a_worse_action_is_promoted_less_often() -> None:
     limits = promotion_limits(THRESHOLD, looks=5_000)
     chances = [float(crossing_curve(limits, rate, side="few")[-1]) for rate in (0.02, 0.025, 0.03, 0.04)]

@@ -27,7 +27,6 @@ def curve(rate: float, side: Side, looks: int) -> FloatArray:
     return crossing_curve(critical_failures(stops, looks, side=side), rate, side=side)
 
 
-@pytest.mark.slow
 def test_a_split_as_declared_is_hardly_ever_called_a_mismatch() -> None:
     either = curve(SHARE, "many", 10_000)[-1] + curve(SHARE, "few", 10_000)[-1]
     assert either <= ALPHA
@@ -47,7 +46,6 @@ def test_fifteen_percent_instead_of_ten_are_found_after_680() -> None:
     assert median_look(curve(0.15, "many", 2_000)) == 680
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_what_is_counted_must_be_what_is_assigned(share: float) -> None:
     # 2 000 users who keep their arm, with ten actions each on average; a look after every twenty users.

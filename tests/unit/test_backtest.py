@@ -141,3 +141,20 @@ def test_the_command(lake: Lake, tmp_path: Path) -> None:
     assert document["until"] == "2026-03-14T12:30:00Z"
     assert {difference["tool"] for difference in document["differences"]} == {"issue_refund"}
     assert CliRunner().invoke(cli, [*asked, "--from", "yesterday"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--from", "2027-01-01"], "the history ends at 2026-03-14T12:59:59Z"),
+        (["--to", "2026-01-01"], "the history begins at 2026-03-14T12:00:59Z"),
+        (["--from", "2026-03-14T12:30:00Z", "--to", "2026-03-14T12:30:00Z"], "must lie before"),
+        (["--plot", "nowhere/plot.svg"], "there is no folder nowhere"),
+        (["--plot", "."], "is a directory"),
+    ],
+)
+def test_what_cannot_be_asked_is_misuse(lake: Lake, tmp_path: Path, more: list[str], said: str) -> None:
+    (tmp_path / "new.yaml").write_text(NEW)
+    asked = ["backtest", "--gates", str(tmp_path / "new.yaml"), "--against", str(tmp_path / "new.yaml")]
+    told = CliRunner().invoke(cli, [*asked, "--lake", lake.root, *more])
+    assert (told.exit_code, said in told.output) == (2, True), told.output

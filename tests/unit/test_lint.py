@@ -40,7 +40,7 @@ def test_what_is_shipped_has_no_faults(file: str) -> None:
 def test_a_sound_gate_says_only_how_much_it_takes() -> None:
     (finding,) = of(gate(SOUND))
     assert (finding.level, finding.code, finding.place) == ("note", "minimum", "g/execution_error")
-    assert "needs at least 75 executions" in finding.message
+    assert "needs at least 75 user-windows with executions, none of them with a failure" in finding.message
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,12 @@ def test_a_sound_gate_says_only_how_much_it_takes() -> None:
 )
 def test_the_clean_minimum_is_that_of_the_evidence(limit: str, needed: str) -> None:
     (finding,) = of(gate(SOUND.replace("0.05", limit)))
-    assert f"needs at least {needed} executions" in finding.message
+    assert f"needs at least {needed} user-windows with executions" in finding.message
+
+
+def test_where_actions_are_counted_it_takes_actions() -> None:
+    (finding,) = of(gate(SOUND.replace("limit: 0.05", "limit: 0.05, unit: action")))
+    assert "needs at least 75 executions, none of them with a failure" in finding.message
 
 
 def test_a_limit_out_of_reach_is_a_warning() -> None:
