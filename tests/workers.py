@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -88,6 +89,14 @@ class WorkerProcess:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait(PATIENCE_S)
+
+
+def metrics(worker: WorkerProcess) -> dict[str, float]:
+    """What a worker says at /metrics."""
+    with urllib.request.urlopen(f"{worker.await_ready()['web']}/metrics", timeout=10) as answer:  # noqa: S310 - our own address
+        lines = answer.read().decode().splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name.removeprefix("stagekeeper_"): float(value) for name, value in pairs}
 
 
 @contextmanager

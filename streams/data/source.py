@@ -224,13 +224,14 @@ class Source:
         }
         for partition, records in collected.items():
             self._next[partition] = records.offsets[-1] + 1
-        if log_id.startswith(EMBEDDED_PREFIX):
-            for (topic, number), end in ends.items():
-                partition = SourcePartition(log_id, str(topic), int(number or 0))
-                # Read to the end, and the last offsets held nothing that the broker hands out.
-                if end > self._next.get(partition, end):
-                    collected.setdefault(partition, PartitionRecords()).end = end
-                    self._next[partition] = end
+        for (topic, number), end in ends.items():
+            partition = SourcePartition(log_id, str(topic), int(number or 0))
+            # Read to the end, and the last offsets held nothing that the broker hands out: markers and aborted records
+            # of transactions on Apache Kafka, null values on the embedded broker. Without a commit that covers them the
+            # lake would never count as caught up.
+            if end > self._next.get(partition, end):
+                collected.setdefault(partition, PartitionRecords()).end = end
+                self._next[partition] = end
         return collected
 
     @staticmethod

@@ -104,15 +104,18 @@ def _emptied(address: str) -> None:
     ensure_topics(address)
 
 
+@pytest.fixture
+def emptied_kafka(kafka: ApacheKafka | OtherCluster) -> Broker:
+    """Apache Kafka with empty topics."""
+    _emptied(kafka.address)
+    return kafka
+
+
 @pytest.fixture(params=["embedded", "apache"])
 def either_broker(request: pytest.FixtureRequest) -> Broker:
     """The embedded broker, then Apache Kafka, each with empty topics."""
-    if request.param == "embedded":
-        embedded: EmbeddedBroker = request.getfixturevalue("own_broker")
-        return embedded
-    node: ApacheKafka | OtherCluster = request.getfixturevalue("kafka")
-    _emptied(node.address)
-    return node
+    broker: Broker = request.getfixturevalue("own_broker" if request.param == "embedded" else "emptied_kafka")
+    return broker
 
 
 @pytest.fixture

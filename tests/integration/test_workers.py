@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.request
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import polars as pl
 import pytest
 from confluent_kafka import Producer
 from fakes import a_decided, a_receipt
-from workers import WorkerProcess, await_drained, await_that
+from workers import WorkerProcess, await_drained, await_that, metrics
 
 from analytics.counters import COUNTERS
 from analytics.lake.schemas import EVENTS, SIGNALS
@@ -40,14 +39,6 @@ class Spoken:
             self._producer.produce(DECISIONS, to_bytes(event), key=receipt.decision_id.encode())
         assert self._producer.flush(30) == 0
         self.count += count
-
-
-def metrics(worker: WorkerProcess) -> dict[str, float]:
-    """What a worker says at /metrics."""
-    with urllib.request.urlopen(f"{worker.await_ready()['web']}/metrics", timeout=10) as answer:  # noqa: S310 - our own address
-        lines = answer.read().decode().splitlines()
-    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    return {name.removeprefix("stagekeeper_"): float(value) for name, value in pairs}
 
 
 def test_workers_share_the_work_and_take_over_from_each_other(
