@@ -39,7 +39,7 @@ format: setup ## format and mend what the linter can mend
 	@$(BIN)/ruff check --fix .
 
 test: check ## everything: the checks, then every test
-	@$(BIN)/pytest -q -m "slow or integration or browser"
+	@$(BIN)/pytest -q -n 2 --dist loadgroup --no-loadscope-reorder -m "slow or integration or browser"
 
 schemas: setup ## write the published schemas and the AsyncAPI document
 	@$(BIN)/stagekeeper schemas

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Self
 from analytics.lake.schemas import EVENTS, SIGNALS
 from analytics.lake.tables import SourcePartition
 from producers.wire.topics import SOURCE_TOPICS
-from streams.ends import LogEnds
+from streams.ends import LogEnds, Place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,11 +60,26 @@ class Backlog:
         earlier, self._looked = ends if self._looked is None else self._looked, ends
         return self._left(earlier, lake) == 0
 
-    @staticmethod
-    def _left(ends: dict[SourcePartition, int], lake: Lake) -> int:
+    def records_lost(self, lake: Lake) -> int:
+        """How many offsets the broker deleted although the lake, which covers what came before, does not cover them.
+
+        Raises:
+            BrokerError: The broker lacks a topic or its last records.
+            confluent_kafka.KafkaException: The broker does not answer.
+        """
+        self._ends()
+        firsts = {SourcePartition(self._log_id, *place): first for place, first in self._log.firsts.items()}
+        stored = lake.stored_offsets(EVENTS, firsts)
+        return sum(max(0, firsts[partition] - 1 - reached) for partition, reached in stored.items())
+
+    def _left(self, ends: dict[SourcePartition, int], lake: Lake) -> int:
         stored = [lake.stored_offsets(table, ends) for table in _TABLES]
-        reached = {partition: min(offsets.get(partition, -1) for offsets in stored) for partition in ends}
-        return sum(max(0, end - 1 - reached[partition]) for partition, end in ends.items())
+        left = 0
+        for partition, end in ends.items():
+            reached = min(offsets.get(partition, -1) for offsets in stored)
+            first = self._log.firsts.get(Place(partition.topic, partition.partition), 0)
+            left += max(0, end - max(reached + 1, first))
+        return left
 
     def _ends(self) -> dict[SourcePartition, int]:
         return {SourcePartition(self._log_id, *place): end for place, end in self._log.ends(SOURCE_TOPICS).items()}

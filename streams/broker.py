@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 EMBEDDED_PREFIX: Final = "embedded-"
 """Cluster ids of embedded brokers begin with this: such a log is in memory and dies with its process."""
 
+DATA_GROUP: Final = "stagekeeper-data"
+"""The consumer group of the data plane: it says who reads which partition, and no offset is kept in it."""
+
 _REFUSALS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})  # noqa: SLF001
 _LOOPBACK = "127.0.0.1"
 _START_TIMEOUT_S = 15.0
@@ -90,7 +93,7 @@ class EmbeddedBroker:
             BrokerError: It ended, somebody else answers at its address, or nobody does within 15 seconds.
         """
         deadline = time.monotonic() + _START_TIMEOUT_S
-        client = _admin(self.address)
+        client = admin(self.address)
         while time.monotonic() < deadline:
             try:
                 answered = _cluster_id(client.list_topics(timeout=1.0))
@@ -111,6 +114,38 @@ class EmbeddedBroker:
         self.child.stop(_STOP_GRACE_S)
 
 
+@dataclass(frozen=True)
+class Inspected:
+    """How the topics stand, before anything is changed about them.
+
+    Attributes:
+        cluster_id: The identity of the log, without which a stored offset means nothing.
+        missing: Our topics that do not exist.
+        faults: What makes those that exist unusable, one sentence each.
+    """
+
+    cluster_id: str
+    missing: tuple[Topic, ...]
+    faults: tuple[str, ...]
+
+
+def inspect_topics(bootstrap_servers: str, settings: Mapping[str, str | int | float | bool] | None = None) -> Inspected:
+    """Look at the topics, and change nothing.
+
+    Args:
+        bootstrap_servers: Brokers as `host:port,...`.
+        settings: Further librdkafka settings, such as those for TLS and SASL.
+
+    Raises:
+        BrokerError: No broker answers, or it does not let this client in.
+    """
+    refusals: list[KafkaError] = []
+    client = admin(bootstrap_servers, settings, refusals.append)
+    cluster_id, missing = _missing(client, bootstrap_servers, refusals)
+    there = [topic for topic in TOPICS if topic not in missing]
+    return Inspected(cluster_id, tuple(missing), tuple(fault for topic in there for fault in _faults(client, topic)))
+
+
 def ensure_topics(bootstrap_servers: str, settings: Mapping[str, str | int | float | bool] | None = None) -> str:
     """Create the topics that are missing and check those that exist.
 
@@ -126,7 +161,19 @@ def ensure_topics(bootstrap_servers: str, settings: Mapping[str, str | int | flo
         TopicError: A topic exists with too few partitions, or with settings that would refuse or lose events.
     """
     refusals: list[KafkaError] = []
-    client = _admin(bootstrap_servers, settings, refusals.append)
+    client = admin(bootstrap_servers, settings, refusals.append)
+    cluster_id, missing = _missing(client, bootstrap_servers, refusals)
+    _create(client, missing)
+    faults = [fault for topic in TOPICS for fault in _faults(client, topic)]
+    if faults:
+        raise TopicError(
+            f"{'; '.join(faults)}. Mend the topics (or delete them: they are then created with the right settings)."
+        )
+    return cluster_id
+
+
+def _missing(client: AdminClient, bootstrap_servers: str, refusals: list[KafkaError]) -> tuple[str, list[Topic]]:
+    """The cluster id, and our topics that do not exist."""
     try:
         found = client.list_topics(timeout=_ANSWER_TIMEOUT_S)
     except KafkaException as error:
@@ -144,13 +191,7 @@ def ensure_topics(bootstrap_servers: str, settings: Mapping[str, str | int | flo
     cluster_id = _cluster_id(found)
     if cluster_id is None:
         raise BrokerError(f"the broker at {bootstrap_servers} states no cluster id, so that offsets cannot be kept.")
-    _create(client, [topic for topic in TOPICS if topic.name not in found.topics])
-    faults = [fault for topic in TOPICS for fault in _faults(client, topic)]
-    if faults:
-        raise TopicError(
-            f"{'; '.join(faults)}. Mend the topics (or delete them: they are then created with the right settings)."
-        )
-    return cluster_id
+    return cluster_id, [topic for topic in TOPICS if topic.name not in found.topics]
 
 
 def _program() -> str:
@@ -223,11 +264,18 @@ def _cluster_id(metadata: ClusterMetadata) -> str | None:
     return str(stated) if stated else None
 
 
-def _admin(
+def admin(
     bootstrap_servers: str,
     settings: Mapping[str, str | int | float | bool] | None = None,
     note: Callable[[KafkaError], None] = lambda _: None,
 ) -> AdminClient:
+    """A client for looking at a cluster and its topics.
+
+    Args:
+        bootstrap_servers: Brokers as `host:port,...`.
+        settings: Further librdkafka settings, such as those for TLS and SASL.
+        note: Takes what the client says about its connections.
+    """
     # librdkafka reports connection attempts on stderr unless a logger takes them; what matters is raised anyway.
     stated: dict[str, Any] = {
         **(settings or {}),

@@ -47,6 +47,8 @@ class LogEnds:
     ) -> None:
         self._embedded = log_id.startswith(EMBEDDED_PREFIX)
         self._found: dict[Place, tuple[int, int]] = {}
+        self.firsts: dict[Place, int] = {}
+        """First offset of each partition that was asked for, as of the last look: what lies before it was deleted."""
         self._client = Consumer(
             {
                 **(settings or {}),
@@ -68,12 +70,14 @@ class LogEnds:
         """
         known = self._client.list_topics(timeout=_ANSWER_S).topics
         answers: dict[Place, int] = {}
+        self.firsts = {}
         for topic in topics:
             if topic.name not in known:
                 raise BrokerError(f"the topic {topic.name} does not exist. `stagekeeper up` and the worker create it.")
             for partition in known[topic.name].partitions:
                 place = TopicPartition(topic.name, partition)
                 first, end = self._client.get_watermark_offsets(place, timeout=_ANSWER_S)
+                self.firsts[Place(topic.name, partition)] = first
                 if end > first:
                     answers[Place(topic.name, partition)] = end
         return self._true_ends(answers) if self._embedded else answers

@@ -40,7 +40,7 @@ def organiser(
     """
     # On the embedded broker a group join takes half the session timeout.
     embedded = log_id.startswith(EMBEDDED_PREFIX)
-    session_s, heartbeat_s, rebalance_s = (6.0, 2.0, 12.0) if embedded else (45.0, 3.0, 60.0)
+    session_s, heartbeat_s, rebalance_s = (3.0, 1.0, 12.0) if embedded else (45.0, 3.0, 60.0)
     return faust.App(
         # A group of its own for each process: everybody keeps all recommendations, and nobody waits for another's join.
         f"stagekeeper-control-{uuid.uuid4()}",

@@ -10,9 +10,15 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from confluent_kafka import Producer
+from fakes import a_decided, a_receipt
+
 from analytics.lake.tables import Lake
+from producers.wire.codec import to_bytes
+from producers.wire.topics import DECISIONS
 from streams.backlog import Backlog
 
 if TYPE_CHECKING:
@@ -108,6 +114,22 @@ def a_worker(folder: Path, broker: Broker, lake_root: str, receipt_key: str = ""
         yield worker
     finally:
         worker.kill()
+
+
+class Spoken:
+    """Writes decisions that nobody wrote before."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._producer = Producer({"bootstrap.servers": broker.address, "linger.ms": 5})
+        self.count = 0
+
+    def say(self, count: int) -> None:
+        for number in range(self.count, self.count + count):
+            receipt = a_receipt(decision_id=f"d-{number}", decided_at=datetime.now(UTC))
+            event = a_decided(receipt, event_id=f"e-{number}")
+            self._producer.produce(DECISIONS, to_bytes(event), key=receipt.decision_id.encode())
+        assert self._producer.flush(30) == 0
+        self.count += count
 
 
 def await_drained(broker: Broker, lake_root: str, meanwhile: Callable[[], None] = lambda: None) -> Lake:

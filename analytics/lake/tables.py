@@ -6,6 +6,7 @@ covers are one atomic commit, so that a worker that dies at any moment resumes w
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
@@ -109,6 +110,11 @@ class Lake:
         """The newest version of a table (0 right after its creation)."""
         handle = self._handle(table)
         return int(handle.version())
+
+    def committed_at(self, table: str) -> datetime:
+        """When the newest version of a table was made, by its writer's clock."""
+        (newest,) = self._handle(table).history(1)
+        return datetime.fromtimestamp(int(newest["timestamp"]) / 1_000, UTC)
 
     def scan(self, table: str, *, version: int | None = None) -> pl.LazyFrame:
         """Read a table lazily, as it was at a version; None is the newest.

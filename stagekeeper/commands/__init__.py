@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "review": "Approve or reject the actions that wait for a person.",
     "flags": "Switch single actions off and on.",
     "impact": "Report what an action led to.",
+    "doctor": "Tell what is wrong, and what to do.",
     "checklist": "Check what must hold before production.",
     "simulate": "Emit simulated traffic with a known truth.",
     "import": "Import recorded agents.",

@@ -31,7 +31,7 @@ def sole_reader(log_id: str, given_up: threading.Event) -> Iterator[bool]:
     Yields:
         Whether the turn has come.
     """
-    with Path(tempfile.gettempdir(), f"stagekeeper-{log_id}.lock").open("w") as held:
+    with _lock_file(log_id).open("w") as held:
         while not given_up.is_set():
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -41,3 +41,19 @@ def sole_reader(log_id: str, given_up: threading.Event) -> Iterator[bool]:
                 yield True
                 return
         yield False
+
+
+def has_reader(log_id: str) -> bool:
+    """Whether a process of this machine holds the turn."""
+    try:
+        with _lock_file(log_id).open("r") as asked:
+            fcntl.flock(asked, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _lock_file(log_id: str) -> Path:
+    return Path(tempfile.gettempdir(), f"stagekeeper-{log_id}.lock")

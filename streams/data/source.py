@@ -15,7 +15,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 
 from analytics.lake.tables import SourcePartition
 from producers.wire.topics import SOURCE_TOPICS
-from streams.broker import EMBEDDED_PREFIX
+from streams.broker import DATA_GROUP, EMBEDDED_PREFIX
 from streams.data.batch import Batch, PartitionRecords
 from streams.data.errors import DataPlaneError, LogIdentityError
 from streams.data.pipeline import Assignment
@@ -90,7 +90,7 @@ class Source:
         *,
         on_failure: Callable[[BaseException], None],
         settings: Mapping[str, str | int | float | bool] | None = None,
-        group: str = "stagekeeper-data",
+        group: str = DATA_GROUP,
     ) -> None:
         self._lake = lake
         self._destination = destination

@@ -86,6 +86,10 @@ def all_end(handles: Sequence[int], within_s: float) -> bool:
     return not left
 
 
+one_demonstration = pytest.mark.xdist_group("demonstration")
+"""They share it, and it takes half a minute."""
+
+
 @pytest.fixture(scope="module")
 def demonstration(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One whole demonstration without a page, and the document that it prints."""
@@ -103,6 +107,7 @@ def demonstration(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"report": json.loads(done.stdout), "progress": done.stderr, "home": home}
 
 
+@one_demonstration
 @pytest.mark.timeout(300)
 def test_the_demonstration_ends_by_itself_with_signals_and_verdicts(demonstration: dict[str, Any]) -> None:
     signals, verdicts = demonstration["report"]["signals"], demonstration["report"]["verdicts"]
@@ -115,6 +120,7 @@ def test_the_demonstration_ends_by_itself_with_signals_and_verdicts(demonstratio
     }
 
 
+@one_demonstration
 @pytest.mark.timeout(300)
 def test_the_demonstration_checks_the_quality_of_its_events(demonstration: dict[str, Any]) -> None:
     lake = Lake.existing(str(demonstration["home"] / "demo" / "lake"))
@@ -124,6 +130,7 @@ def test_the_demonstration_checks_the_quality_of_its_events(demonstration: dict[
     assert found["success"], found
 
 
+@one_demonstration
 @pytest.mark.timeout(300)
 def test_everything_that_was_emitted_is_counted(demonstration: dict[str, Any]) -> None:
     truth = json.loads((demonstration["home"] / "demo" / "truth.json").read_text())
@@ -132,6 +139,7 @@ def test_everything_that_was_emitted_is_counted(demonstration: dict[str, Any]) -
     assert counted == sum(cell["counts"]["decisions"] for cell in truth["cells"])
 
 
+@one_demonstration
 @pytest.mark.timeout(300)
 def test_each_step_is_told(demonstration: dict[str, Any]) -> None:
     told = demonstration["progress"]

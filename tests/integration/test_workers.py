@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
-from confluent_kafka import Producer
-from fakes import a_decided, a_receipt
-from workers import WorkerProcess, await_drained, await_that, metrics
+from workers import Spoken, WorkerProcess, await_drained, await_that, metrics
 
 from analytics.counters import COUNTERS
 from analytics.lake.schemas import EVENTS, SIGNALS
-from producers.wire.codec import to_bytes
-from producers.wire.topics import DECISIONS
 from streams.broker import EmbeddedBroker
 
 if TYPE_CHECKING:
@@ -23,22 +18,6 @@ if TYPE_CHECKING:
     from brokers import Broker
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
-
-
-class Spoken:
-    """Writes decisions that nobody wrote before."""
-
-    def __init__(self, broker: Broker) -> None:
-        self._producer = Producer({"bootstrap.servers": broker.address, "linger.ms": 5})
-        self.count = 0
-
-    def say(self, count: int) -> None:
-        for number in range(self.count, self.count + count):
-            receipt = a_receipt(decision_id=f"d-{number}", decided_at=datetime.now(UTC))
-            event = a_decided(receipt, event_id=f"e-{number}")
-            self._producer.produce(DECISIONS, to_bytes(event), key=receipt.decision_id.encode())
-        assert self._producer.flush(30) == 0
-        self.count += count
 
 
 def test_workers_share_the_work_and_take_over_from_each_other(

@@ -1,0 +1,376 @@
+"""The doctor's findings on real lakes, gate files and clocks; brokers and workers are in tests/integration."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+from storm import how_to_refuse, refusing
+
+from analytics.lake.schemas import COLUMNS, EVENTS, REJECTS, VERDICTS
+from analytics.lake.tables import Lake
+from analytics.verdicts.gates import GateFile
+from producers.errors import UsageError
+from stagekeeper.doctor.contents import clock_found, evidence_found, rejects_found, verdicts_found
+from stagekeeper.doctor.files import gates_found, lake_found
+from stagekeeper.doctor.finding import State, seconds
+from stagekeeper.doctor.flow import commits_found, freshness_found, lag_found, worker_found
+from stagekeeper.doctor.looks import Course, Look
+from stagekeeper.doctor.workers import WorkerWords, ask, samples
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NOW = datetime(2026, 3, 14, 12, 0, tzinfo=UTC)
+GATES = Path(__file__).parents[2] / "examples" / "gates.yaml"
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake.open(str(tmp_path / "lake"))
+
+
+def ago(**length: float) -> datetime:
+    return NOW - timedelta(**length)
+
+
+def store(
+    lake: Lake, count: int, at: datetime, *, stamped: datetime | None = None, ingested: datetime | None = None
+) -> None:
+    fixed = {
+        "log_id": "log",
+        "topic": "agent.decisions",
+        "partition": 0,
+        "type": "stagekeeper.action.decided.v1",
+        "source": "/routers/7",
+        "subject": "d",
+        "time": at,
+        "broker_at": stamped or at,
+        "ingested_at": ingested or at,
+        "value": b"{}",
+    }
+    rows = [{**fixed, "offset": number, "id": f"e-{at}-{number}"} for number in range(count)]
+    lake.append(EVENTS, pl.DataFrame(rows, schema=COLUMNS[EVENTS]))
+
+
+def refuse(lake: Lake, count: int, reason: str, at: datetime) -> None:
+    fixed = {
+        "log_id": "log",
+        "topic": "agent.outcomes",
+        "partition": 3,
+        "reason": reason,
+        "detail": "data.receipt",
+        "first_bytes": b"{",
+        "size": 1,
+        "rejected_at": at,
+    }
+    rows = [{**fixed, "offset": number} for number in range(count)]
+    lake.append(REJECTS, pl.DataFrame(rows, schema=COLUMNS[REJECTS]))
+
+
+def judge(lake: Lake, sha256: str, at: datetime) -> None:
+    cell = dict.fromkeys(("environment", "workflow", "tool", "stage", "cohort", "epoch"), "x")
+    fixed = {"verdict_id": "v", "judged_at": at, "verdict": "HOLD", "gate": "g", "lake_version": 1, "changed": True}
+    row = {**cell, **fixed, "gate_sha256": sha256, "watermark": at, "payload": "{}"}
+    lake.append(VERDICTS, pl.DataFrame([row], schema=COLUMNS[VERDICTS]))
+
+
+class TestGateFile:
+    def test_a_sound_file_passes_with_its_digest(self) -> None:
+        finding, gates = gates_found(GATES)
+        assert finding.state is State.PASS, finding
+        assert gates is not None
+        assert gates.sha256[:12] in finding.evidence
+
+    def test_none_is_a_failure_that_names_the_place(self, tmp_path: Path) -> None:
+        finding, gates = gates_found(tmp_path / "none.yaml")
+        assert (finding.state, gates) == (State.FAIL, None)
+        assert str(tmp_path / "none.yaml") in finding.evidence
+        assert "STAGEKEEPER_GATE_FILE" in finding.mend
+
+    def test_one_that_cannot_be_read_is_a_failure_that_says_why(self, tmp_path: Path) -> None:
+        (tmp_path / "gates.yaml").write_text("version: 1\ngatez: []\n")
+        finding, gates = gates_found(tmp_path / "gates.yaml")
+        assert (finding.state, gates) == (State.FAIL, None)
+        assert "gatez" in finding.evidence
+
+    def test_one_that_judges_nothing_is_a_failure(self, tmp_path: Path) -> None:
+        (tmp_path / "gates.yaml").write_text("version: 1\ngates: []\n")
+        finding, _ = gates_found(tmp_path / "gates.yaml")
+        assert finding.state is State.FAIL
+        assert "no gate is stated" in finding.evidence
+
+
+class TestLake:
+    def test_one_that_can_be_written_passes(self, lake: Lake) -> None:
+        before = sorted(Path(lake.root).rglob("*"))
+        finding, found = lake_found(lake.root)
+        assert finding.state is State.PASS, finding
+        assert found is not None
+        assert sorted(Path(lake.root).rglob("*")) == before, "it left something behind"
+
+    def test_none_is_a_failure(self, tmp_path: Path) -> None:
+        finding, found = lake_found(str(tmp_path / "none"))
+        assert (finding.state, found) == (State.FAIL, None)
+        assert not (tmp_path / "none").exists()
+
+    def test_a_file_in_its_place_is_a_failure(self, tmp_path: Path) -> None:
+        (tmp_path / "lake").write_text("")
+        finding, found = lake_found(str(tmp_path / "lake"))
+        assert (finding.state, found) == (State.FAIL, None)
+        assert "a file" in finding.evidence
+
+    def test_a_lost_table_is_a_failure(self, lake: Lake) -> None:
+        store(lake, 1, NOW)
+        (Path(lake.root) / "signals").rename(Path(lake.root) / "elsewhere")
+        finding, found = lake_found(lake.root)
+        assert (finding.state, found) == (State.FAIL, None)
+        assert "signals" in finding.evidence
+
+    def test_one_that_refuses_writes_is_a_failure_that_names_the_folder(self, lake: Lake) -> None:
+        change = how_to_refuse(Path(lake.root))
+        if change is None:
+            pytest.skip("NOT TRIED: nothing on this machine makes a folder refuse root's writes")
+        with refusing(Path(lake.root), change):
+            finding, found = lake_found(lake.root)
+        assert finding.state is State.FAIL
+        assert found is not None
+        assert f"nothing can be written to {lake.root}: " in finding.evidence
+        assert lake_found(lake.root)[0].state is State.PASS
+
+
+class TestClock:
+    def test_events_of_the_past_pass(self, lake: Lake) -> None:
+        store(lake, 3, ago(seconds=4))
+        finding = clock_found(lake, [WorkerWords("http://w", clock=ago(seconds=1))], NOW)
+        assert finding.state is State.PASS, finding
+        assert "the newest event is 4.0 s old" in finding.evidence
+
+    @pytest.mark.parametrize(("ahead_s", "state"), [(1.5, State.PASS), (30.0, State.FAIL)])
+    def test_a_record_that_is_stamped_ahead_names_who_wrote_it(self, lake: Lake, ahead_s: float, state: State) -> None:
+        store(lake, 3, ago(seconds=4))
+        store(lake, 1, ago(seconds=2), stamped=NOW + timedelta(seconds=ahead_s))
+        finding = clock_found(lake, [], NOW)
+        assert finding.state is state, finding
+        if state is State.FAIL:
+            assert "a record from /routers/7 on agent.decisions is stamped 30.0 s ahead" in finding.evidence
+
+    def test_an_event_from_the_future_is_a_failure(self, lake: Lake) -> None:
+        store(lake, 1, NOW + timedelta(minutes=4), stamped=NOW, ingested=NOW)
+        finding = clock_found(lake, [], NOW)
+        assert finding.state is State.FAIL
+        assert "4.0 min ahead" in finding.evidence
+
+    @pytest.mark.parametrize("off_s", [-20, 20])
+    def test_a_worker_whose_clock_is_off_is_a_failure(self, off_s: float) -> None:
+        clock = NOW + timedelta(seconds=off_s)
+        finding = clock_found(None, [WorkerWords("http://w", clock=clock)], NOW)
+        assert finding.state is State.FAIL
+        assert f"20 s {'ahead' if off_s > 0 else 'behind'}" in finding.evidence
+
+    def test_rejects_from_the_future_are_a_failure(self, lake: Lake) -> None:
+        store(lake, 5, ago(seconds=9))
+        refuse(lake, 7, "impossible_time", ago(minutes=1))
+        finding = clock_found(lake, [], NOW)
+        assert finding.state is State.FAIL
+        assert "7 events were rejected lately" in finding.evidence
+
+    def test_nothing_to_compare_with_is_unknown(self, lake: Lake) -> None:
+        assert clock_found(lake, [], NOW).state is State.UNKNOWN
+
+
+class TestEvidence:
+    @pytest.mark.parametrize(
+        ("age_s", "state"), [(5, State.PASS), (400, State.PASS), (500, State.WARN), (901, State.FAIL)]
+    )
+    def test_its_age_decides(self, lake: Lake, age_s: float, state: State) -> None:
+        store(lake, 2, ago(seconds=age_s))
+        store(lake, 2, ago(hours=5))
+        assert evidence_found(lake, timedelta(seconds=900), NOW).state is state
+
+    def test_none_is_unknown(self, lake: Lake) -> None:
+        assert evidence_found(lake, timedelta(seconds=900), NOW).state is State.UNKNOWN
+        assert evidence_found(None, timedelta(seconds=900), NOW).state is State.UNKNOWN
+
+
+class TestRejects:
+    def test_none_passes(self, lake: Lake) -> None:
+        store(lake, 100, ago(minutes=1))
+        assert rejects_found(lake, NOW).state is State.PASS
+
+    def test_more_than_before_is_a_warning_with_what_to_do(self, lake: Lake) -> None:
+        store(lake, 2_000, ago(hours=2))
+        refuse(lake, 2, "not_json", ago(hours=2))
+        store(lake, 500, ago(minutes=1))
+        refuse(lake, 20, "forged_receipt", ago(minutes=1))
+        finding = rejects_found(lake, NOW)
+        assert finding.state is State.WARN, finding
+        assert "3.85% of what came (0.10% in the day before)" in finding.evidence
+        assert "agent.outcomes/3/19" in finding.evidence
+        assert "STAGEKEEPER_RECEIPT_KEY" in finding.mend
+
+    def test_as_many_as_ever_pass(self, lake: Lake) -> None:
+        store(lake, 2_000, ago(hours=2))
+        refuse(lake, 60, "not_json", ago(hours=2))
+        store(lake, 500, ago(minutes=1))
+        refuse(lake, 15, "not_json", ago(minutes=1))
+        assert rejects_found(lake, NOW).state is State.PASS
+
+    def test_a_large_share_is_a_failure(self, lake: Lake) -> None:
+        store(lake, 30, ago(minutes=1))
+        refuse(lake, 20, "unknown_type", ago(minutes=1))
+        assert rejects_found(lake, NOW).state is State.FAIL
+
+
+class TestVerdicts:
+    def test_under_the_gate_file_that_is_here_they_pass(self, lake: Lake) -> None:
+        gates = GateFile.load(GATES)
+        judge(lake, gates.sha256, ago(seconds=3))
+        assert verdicts_found(lake, gates, [], NOW).state is State.PASS
+
+    def test_under_another_gate_file_is_a_warning(self, lake: Lake) -> None:
+        judge(lake, "f" * 64, ago(seconds=3))
+        finding = verdicts_found(lake, GateFile.load(GATES), [], NOW)
+        assert finding.state is State.WARN
+        assert "another gate file (ffffffffffff)" in finding.evidence
+
+    def test_events_without_any_are_a_failure_once_they_are_a_minute_old(self, lake: Lake) -> None:
+        gates = GateFile.load(GATES)
+        assert verdicts_found(lake, gates, [], NOW).state is State.UNKNOWN
+        store(lake, 1, ago(seconds=30))
+        assert verdicts_found(lake, gates, [], NOW).state is State.UNKNOWN
+        store(lake, 1, ago(seconds=90))
+        assert verdicts_found(lake, gates, [], NOW).state is State.FAIL
+
+    def test_what_the_judge_complains_about_is_a_failure(self, lake: Lake) -> None:
+        finding = verdicts_found(lake, GateFile.load(GATES), [WorkerWords("http://w", judge="it is dark")], NOW)
+        assert finding.state is State.FAIL
+        assert "it is dark" in finding.evidence
+
+
+def a_course(
+    before: int | None,
+    after: int | None,
+    *,
+    lost: int = 0,
+    covered: bool = False,
+    committed: bool = True,
+    readers: int | None = 1,
+    workers: tuple[WorkerWords, ...] = (),
+) -> Course:
+    first = Look(0.0, before, lost, covered, (1, 1, 1), ())
+    return Course(first, Look(4.0, after, lost, covered, (1, 2, 2) if committed else (1, 1, 1), workers), readers)
+
+
+class TestFlow:
+    @pytest.mark.parametrize(
+        ("course", "state", "said"),
+        [
+            (a_course(0, 0), State.PASS, "covers all"),
+            (a_course(50, 30, covered=True), State.PASS, "30 newer ones are under way"),
+            (a_course(100, 900), State.FAIL, "grows by 200 a second"),
+            (a_course(900, 100), State.WARN, "caught up in 0.5 s"),
+            (a_course(9, 9, committed=False), State.WARN, "does not shrink"),
+            (a_course(9, 9, lost=5), State.FAIL, "deleted 5 offsets"),
+            (a_course(None, None), State.UNKNOWN, "cannot be asked"),
+        ],
+    )
+    def test_lag(self, course: Course, state: State, said: str) -> None:
+        finding = lag_found(course)
+        assert (finding.state, said in finding.evidence) == (state, True), finding
+
+    @pytest.mark.parametrize(
+        ("course", "age_s", "state"),
+        [
+            (a_course(0, 0, committed=False), 900.0, State.PASS),
+            (a_course(5, 9), 1.0, State.PASS),
+            (a_course(5, 9, committed=False), 5.0, State.WARN),
+            (a_course(5, 9, committed=False), 15.0, State.FAIL),
+            (a_course(5, 9, committed=False, readers=0), 15.0, State.UNKNOWN),
+            (
+                a_course(
+                    0,
+                    0,
+                    workers=(WorkerWords("w", {"commit_seconds_sum": 9.0, "commit_seconds_count": 3.0}),),
+                ),
+                1.0,
+                State.WARN,
+            ),
+        ],
+    )
+    def test_commits(self, course: Course, age_s: float, state: State) -> None:
+        assert commits_found(course, timedelta(seconds=age_s)).state is state
+
+    def test_workers(self) -> None:
+        assert worker_found(a_course(0, 0, committed=False, readers=0)).state is State.FAIL
+        assert worker_found(a_course(0, 0, committed=False, readers=None)).state is State.UNKNOWN
+        assert worker_found(a_course(0, 0, committed=False, readers=2)).state is State.PASS
+        silent = worker_found(a_course(0, 0, workers=(WorkerWords("http://w", silence="refused"),)))
+        assert silent.state is State.WARN
+        assert "http://w does not answer (refused)" in silent.evidence
+
+    def test_freshness(self) -> None:
+        def seen(p99_s: float) -> Course:
+            numbers = {'freshness_seconds{quantile="0.5"}': 0.2, 'freshness_seconds{quantile="0.99"}': p99_s}
+            return a_course(0, 0, workers=(WorkerWords("w", numbers),))
+
+        assert freshness_found(seen(1.9)).state is State.PASS
+        assert freshness_found(seen(2.1)).state is State.WARN
+        assert freshness_found(a_course(0, 0)).state is State.UNKNOWN
+
+
+class _Pages(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        said = b'{"judge": "ok"}' if self.path == "/health" else b"# HELP x\nstagekeeper_lag_records 3\nother_total 5\n"
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(said)
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return format_datetime(NOW, usegmt=True)
+
+    def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002 - the library's name
+
+
+@pytest.fixture
+def served() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), _Pages)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class TestWords:
+    def test_a_worker_is_asked_for_numbers_judge_and_clock(self, served: str) -> None:
+        assert ask(served + "/") == WorkerWords(served, {"lag_records": 3.0}, "ok", NOW)
+
+    def test_one_that_is_not_there_is_silent(self) -> None:
+        words = ask("http://127.0.0.1:1")
+        assert words.silence is not None
+        assert "refused" in words.silence
+
+    def test_something_else_is_usage(self) -> None:
+        with pytest.raises(UsageError, match="no address of a worker"):
+            ask("file:///etc/passwd")
+
+    def test_foreign_samples_are_left_out(self) -> None:
+        assert samples('stagekeeper_a{q="0.5"} 1.5\nfaust_b 2\n') == {'a{q="0.5"}': 1.5}
+
+
+def test_lengths_of_time_are_for_people() -> None:
+    assert [seconds(value) for value in (0.04, 119.0, 121.0, 7_300.0, 200_000.0)] == [
+        "0.0 s",
+        "119.0 s",
+        "2.0 min",
+        "2.0 h",
+        "2.3 days",
+    ]
