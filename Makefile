@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # The first Python on PATH that is new enough; override with `make demo PYTHON=/path/to/python`.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+# Where this is set, Python compiles every module at every start: a worker then takes 2 s longer to begin.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test check format lock schemas screenshots clean
 

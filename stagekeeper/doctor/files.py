@@ -80,6 +80,8 @@ def _writable(root: str, *, remote: bool) -> Finding:
 def _refused(root: Path) -> Iterator[str]:
     """The folders that take no new file, with the reason. What is tried has no name and vanishes at once."""
     for folder in (root, *(root / table / part for table in TABLES for part in ("", "_delta_log"))):
+        if not folder.exists():  # a table that came with a later version than the lake
+            continue
         try:
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
