@@ -38,6 +38,7 @@ REASON_CODES: Final[dict[str, str]] = {
     "other_destination": "The verdict promotes, but to another stage.",
     "overridden": "A person has set a verdict aside, until the override expires.",
     "approved": "A person has approved the promotion, until the approval expires.",
+    "dismissed": "A person has dismissed the promotion, until the dismissal expires.",
     "approval_needed": "The evidence suffices, and the gate file wants a person's approval.",
     "error": "The answer could not be found; the message names the error.",
 }
@@ -112,7 +113,8 @@ def gate_check(
 
     The cells at the stage directly below must all promote to exactly this stage; a cell already at this stage shuts the
     gate when it rolled back or cannot be judged. The worst cell answers: ROLL_BACK, then INVALID, then HOLD. An
-    override that is in force sets the verdicts aside that it is about; where the gate asks for it, approval comes last.
+    override that is in force sets the verdicts aside that it is about, and a dismissal shuts the gate on the promotion
+    that it is about, unless it was approved later; where the gate asks for it, approval comes last.
 
     Args:
         lake: The lake; None where there is none.
@@ -161,7 +163,7 @@ def rule(
     expires_at: datetime,
     cohort: str | None = None,
 ) -> Ruling:
-    """Record a person's ruling on a move: an approval of what promotes, an override of what holds or rolls back.
+    """Record a person's ruling on a move: what promotes is approved or dismissed, what holds or rolls back overridden.
 
     It holds for the verdicts as they stand now: for their words, epochs and gate file. What nobody could judge
     (INVALID) cannot be set aside.
@@ -172,7 +174,7 @@ def rule(
         LakeError: The ledger cannot be read or written.
     """
     asked = _Asked(to_stage, gates.sha256, now, freshness_s=float("inf"))
-    wanted = {"PROMOTE"} if kind is RulingKind.APPROVAL else {"HOLD", "ROLL_BACK"}
+    wanted = {"HOLD", "ROLL_BACK"} if kind is RulingKind.OVERRIDE else {"PROMOTE"}
     try:
         spoken = _spoken(lake, gates, (environment, workflow, tool), cohort=cohort, asked=asked)
     except _ShutError as shut:
@@ -181,7 +183,7 @@ def rule(
     if lake is None or not about:
         words = ", ".join(sorted({verdict["verdict"] for verdict, _ in spoken.answers}))
         raise NothingToRuleError(
-            f"an {kind} is about {' or '.join(sorted(wanted))}; the verdicts on this move say {words}"
+            f"{kind.said} is about {' or '.join(sorted(wanted))}; the verdicts on this move say {words}"
         )
     return give(
         lake,
@@ -243,8 +245,14 @@ def _spoken(
 
 
 def _set_aside(spoken: tuple[dict[str, Any], GateAnswer], rulings: Sequence[Ruling]) -> GateAnswer:
-    """An answer, opened by an override that is about its verdict."""
+    """An answer, opened by an override or shut by a dismissal that is about its verdict."""
     verdict, said = spoken
+    if said.answer is VerdictName.PROMOTE:
+        last = next((ruling for ruling in reversed(rulings) if binding(verdict) in ruling.about), None)
+        if last is None or last.kind is not RulingKind.DISMISSAL:
+            return said
+        reason = Reason(code="dismissed", message=explain.ruled(last))
+        return replace(said, answer=VerdictName.HOLD, reasons=(reason, *said.reasons), rulings=(last,))
     if said.answer not in {VerdictName.HOLD, VerdictName.ROLL_BACK}:
         return said
     for ruling in rulings:

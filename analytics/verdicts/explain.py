@@ -149,7 +149,7 @@ def earlier_epoch(made: Regrade) -> str:
 
 def ruled(ruling: Ruling) -> str:
     """What a person said about a move, until when, and why."""
-    word = "set aside" if ruling.kind == "override" else "approved"
+    word = {"override": "set aside", "approval": "approved", "dismissal": "dismissed"}[ruling.kind]
     verdicts = ", ".join(sorted(ruling.about.values()))
     return f"{ruling.actor} has {word} verdict {verdicts} until {iso(ruling.expires_at)}: {ruling.reason}"
 

@@ -1,4 +1,4 @@
-"""What people rule about a move: approvals of a promotion, and overrides of a verdict. Append only."""
+"""What people rule about a move: approvals and dismissals of a promotion, overrides of a verdict. Append only."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ class RulingKind(StrEnum):
 
     APPROVAL = "approval"
     OVERRIDE = "override"
+    DISMISSAL = "dismissal"
+
+    @property
+    def said(self) -> str:
+        """The word with its article."""
+        return f"{'a' if self is RulingKind.DISMISSAL else 'an'} {self.value}"
 
 
 class NothingToRuleError(UsageError):
@@ -43,7 +49,7 @@ class Ruling:
 
     Attributes:
         ruling_id: Sixteen hexadecimal digits.
-        kind: Approval or override.
+        kind: Approval, override or dismissal.
         given_at: When it was said.
         expires_at: From when on it counts for nothing.
         action: Environment, workflow and tool.
@@ -108,7 +114,7 @@ def give(
 
     Args:
         lake: The lake.
-        kind: Approval or override.
+        kind: Approval, override or dismissal.
         verdicts: What it is about; at least one.
         to_stage: Where the action may move.
         cohort: One segment of the roll-out; None is all of them.
@@ -122,9 +128,9 @@ def give(
         LakeError: It cannot be recorded.
     """
     if not actor.strip() or not reason.strip():
-        raise UnusableRulingError(f"an {kind} needs who says it and why; say both")
+        raise UnusableRulingError(f"{kind.said} needs who says it and why; say both")
     if expires_at <= now:
-        raise UnusableRulingError(f"an {kind} must expire in the future, not at {iso(expires_at)}")
+        raise UnusableRulingError(f"{kind.said} must expire in the future, not at {iso(expires_at)}")
     about = {binding(verdict): str(verdict["verdict_id"]) for verdict in verdicts}
     action = (verdicts[0]["environment"], verdicts[0]["workflow"], verdicts[0]["tool"])
     basis = [kind.value, iso(now), *action, to_stage, actor, reason, *sorted(about)]

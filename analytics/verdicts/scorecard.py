@@ -1,33 +1,22 @@
-"""How the recommender itself does: against a known truth, and against what became of its promotions."""
+"""How the recommender itself does against a known truth, with exact bounds."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
-import polars as pl
-
-from analytics.cells import ACTION, CELL
-from analytics.lake.schemas import EVENTS, RULINGS, VERDICTS
-from analytics.verdicts.verdict import REGRADE
 from producers.wire.events import VerdictName
-from producers.wire.stage import STAGE_OF_MODE, Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
+    from datetime import datetime
 
-    from analytics.lake.tables import Lake
     from analytics.verdicts.history import Turn
     from producers.wire.receipt import Cell
 
 CONFIDENCE: Final = 0.95
-FOLLOWED_FOR: Final = timedelta(days=7)
-"""How long after a promotion incidents and people's words are counted with it."""
-
 _HALVINGS: Final = 60
 
 
@@ -155,110 +144,6 @@ def _summed(outcomes: Sequence[CellOutcome]) -> dict[str, Any]:
         "promoted": Share(sum(one.reached for one in safe), len(safe)).document(),
         "delay_to_rollback_s": {"median": median(delays), "longest": max(delays)} if delays else None,
     }
-
-
-@dataclass
-class _Promotion:
-    """One promotion of the ledger, and what became of it."""
-
-    cell: tuple[str, ...]
-    to_stage: str
-    at: datetime
-    verdict_ids: set[str] = field(default_factory=set)
-    rolled_back: bool = False
-    incident: bool = False
-    word: str = "open"
-
-
-def of_history(lake: Lake) -> dict[str, Any]:
-    """What became of the promotions that the ledger holds, as a JSON object.
-
-    A promotion counts as later rolled back when its own epoch, or the action at the stage that it led to, was rolled
-    back afterwards; with an incident when one was reported about a decision made there within a week. People have
-    accepted it when they changed the action's mode to that stage within a week.
-
-    Raises:
-        LakeError: The lake cannot be read.
-    """
-    turns = (
-        lake.scan(VERDICTS)
-        .filter(pl.col("changed") | pl.col("verdict_id").str.starts_with(REGRADE))
-        .select(*CELL, "epoch", "verdict", "to_stage", "judged_at", "verdict_id")
-        .sort("judged_at")
-        .collect()
-        .to_dicts()
-    )
-    promotions: dict[tuple[object, ...], _Promotion] = {}
-    for row in turns:
-        cell = tuple(str(row[name]) for name in CELL)
-        if row["verdict"] == VerdictName.PROMOTE.value:
-            made = promotions.setdefault(
-                (*cell, row["epoch"], row["to_stage"]), _Promotion(cell, row["to_stage"], row["judged_at"])
-            )
-            made.verdict_ids.add(row["verdict_id"])
-        elif row["verdict"] == VerdictName.ROLL_BACK.value:
-            for key, made in promotions.items():
-                same_epoch = key[: len(CELL) + 1] == (*cell, row["epoch"])
-                led_there = _place(made.cell, made.to_stage) == cell
-                made.rolled_back = made.rolled_back or same_epoch or led_there
-    _followed(lake, promotions.values())
-    found = list(promotions.values())
-    words = Counter(made.word for made in found)
-    overridden = lake.scan(RULINGS).filter(pl.col("kind") == "override").select(pl.len()).collect().item()
-    return {
-        "promotions": len(found),
-        "rollbacks": sum(row["verdict"] == VerdictName.ROLL_BACK.value for row in turns),
-        "later_rolled_back": Share(sum(made.rolled_back for made in found), len(found)).document(),
-        "followed_by_incident": Share(sum(made.incident for made in found), len(found)).document(),
-        "accepted": Share(words["accepted"], len(found)).document(),
-        "overrides": int(overridden),
-    }
-
-
-def _followed(lake: Lake, promotions: Iterable[_Promotion]) -> None:
-    """Note the incidents and the people's words that followed each promotion."""
-    text = pl.col("value").cast(pl.String)
-    events = lake.scan(EVENTS)
-    incidents = (
-        events.filter(
-            (pl.col("type") == "stagekeeper.action.impact.v1")
-            & (text.str.json_path_match("$.data.impact.kind") == "incident")
-        )
-        .select(*CELL, "decided_at")
-        .collect()
-        .to_dicts()
-    )
-    changes = (
-        events.filter(pl.col("type") == "stagekeeper.policy.changed.v1")
-        .select(
-            "time",
-            text.str.json_path_match("$.data.workflow").alias("workflow"),
-            text.str.json_path_match("$.data.tool").alias("tool"),
-            text.str.json_path_match("$.data.after").alias("after"),
-        )
-        .collect()
-        .to_dicts()
-    )
-    stage_of = {mode.value: stage.value for mode, stage in STAGE_OF_MODE.items() if mode is not Mode.FALLBACK}
-    for made in promotions:
-        there, until = _place(made.cell, made.to_stage), made.at + FOLLOWED_FOR
-        made.incident = any(
-            tuple(row[name] for name in CELL) == there and made.at <= row["decided_at"] <= until for row in incidents
-        )
-        _, workflow, tool = made.cell[: len(ACTION)]
-        if any(
-            (row["workflow"], row["tool"]) == (workflow, tool)
-            and stage_of.get(str(row["after"])) == made.to_stage
-            and made.at <= row["time"] <= until
-            for row in changes
-        ):
-            made.word = "accepted"
-
-
-def _place(cell: tuple[str, ...], stage: str) -> tuple[str, ...]:
-    """The cell of the same action and cohort at another stage."""
-    at = CELL.index("stage")
-    return (*cell[:at], stage, *cell[at + 1 :])
 
 
 def _log_choose(n: int, k: int) -> float:

@@ -173,6 +173,23 @@ def approve(**stated: Any) -> None:  # noqa: ANN401 - as above
     _rule(RulingKind.APPROVAL, **stated)
 
 
+@command.command("dismiss")
+@_about_a_move
+def dismiss(**stated: Any) -> None:  # noqa: ANN401 - as above
+    """Dismiss a recommended promotion for a while: the gate stays shut, and the scorecard counts it as disagreement.
+
+    It holds for the verdict as it stands now. A later approval of the same verdict opens the gate again. A rollback is
+    dismissed with `stagekeeper gate override`.
+
+    \b
+    Examples:
+      stagekeeper gate dismiss --environment production --workflow refunds \\
+          --tool issue_refund --to narrow_autonomy --as maria \\
+          --because "not before the audit in May" --expires 30d
+    """
+    _rule(RulingKind.DISMISSAL, **stated)
+
+
 def _rule(
     kind: RulingKind,
     *,

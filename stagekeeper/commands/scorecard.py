@@ -12,7 +12,8 @@ import click
 from analytics.lake.tables import Lake
 from analytics.verdicts.explain import duration, percent
 from analytics.verdicts.gates import GateFile
-from analytics.verdicts.scorecard import of_history, scored
+from analytics.verdicts.scorecard import scored
+from analytics.verdicts.trackrecord import of_history
 from producers.sources.scenarios import SCENARIOS, scenario
 from stagekeeper.scoring import outcomes
 from stagekeeper.settings import Settings
@@ -103,6 +104,13 @@ def _tell_history(found: dict[str, Any]) -> None:
         ("accepted", "were put into effect by people within a week"),
     ):
         click.echo(f"  {_share(found[name])} {said}")
+    for word, said in (("PROMOTE", "promotions"), ("ROLL_BACK", "rollbacks")):
+        one = found["agreement"][word]
+        click.echo(
+            f"  people agreed with {_share(one['share'])} of the {said} that they answered "
+            f"({one['accepted']} accepted, {one['dismissed']} dismissed, {one['superseded']} superseded, "
+            f"{one['open']} open)"
+        )
     click.echo(f"  {found['overrides']} verdicts were overridden by people")
 
 

@@ -151,6 +151,30 @@ def test_approval_comes_last(tmp_path: Path) -> None:
     assert place.asked().answer == "ROLL_BACK", "an approval sets nothing aside"
 
 
+def test_a_dismissal_shuts_the_gate_until_it_expires_or_is_approved(place: Place) -> None:
+    place.judged(a_row(**executions(3)))
+    with pytest.raises(NothingToRuleError, match="a dismissal is about PROMOTE; the verdicts on this move say HOLD"):
+        place.rules(RulingKind.DISMISSAL)
+    place.judged(a_row(**executions(200)))
+    ruling_id = place.rules(RulingKind.DISMISSAL)
+    shut = place.asked()
+    assert (shut.answer, shut.exit_code, codes(shut)[0]) == ("HOLD", 10, "dismissed")
+    assert "maria has dismissed verdict" in shut.reasons[0].message
+    assert [ruling["ruling_id"] for ruling in shut.document()["rulings"]] == [ruling_id]
+    assert place.asked(3_600).answer == "PROMOTE"
+    place.judged(a_row(**executions(5)))
+    assert place.asked().answer == "HOLD", "the same promotion, told again"
+    place.rules(RulingKind.APPROVAL)
+    assert place.asked().answer == "PROMOTE", "the last word counts"
+
+
+def test_a_dismissal_shuts_nothing_but_its_promotion(place: Place) -> None:
+    place.judged(a_row(**executions(200)))
+    place.rules(RulingKind.DISMISSAL)
+    place.judged(a_row(**executions(300, 299)))
+    assert place.asked().answer == "ROLL_BACK"
+
+
 def test_the_command_records_and_the_answer_shows_it(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +189,9 @@ def test_the_command_records_and_the_answer_shows_it(
     asked = CliRunner().invoke(cli, ["gate", "check", *move, "--max-age", "9d"])
     assert asked.exit_code == 0
     assert "maria has set aside verdict" in asked.output
+    none = CliRunner().invoke(cli, ["gate", "dismiss", *move, *who])
+    assert none.exit_code == 0, none.output
+    assert "dismissal" in none.output
     missing = CliRunner().invoke(cli, ["gate", "override", *move, "--as", "maria", "--because", "x"])
     assert missing.exit_code == 2
     assert "--expires" in missing.output

@@ -14,7 +14,8 @@ from verdict_cases import CELL, a_row, executions, gate_file, verdict_on
 from analytics.verdicts.gates import GateFile
 from analytics.verdicts.history import Turn
 from analytics.verdicts.judge import Judge
-from analytics.verdicts.scorecard import CellOutcome, clopper_pearson, of_history, score, scored
+from analytics.verdicts.scorecard import CellOutcome, clopper_pearson, score, scored
+from analytics.verdicts.trackrecord import of_history
 from producers.sources.scenarios import scenario
 from producers.wire.events import PolicyChangedData, VerdictName
 from producers.wire.stage import Stage

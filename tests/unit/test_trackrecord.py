@@ -1,0 +1,134 @@
+"""What people said to recommendations, as the scorecard counts it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from told_lakes import NOON, Told
+
+from analytics.verdicts.answer import rule
+from analytics.verdicts.judge import Judge
+from analytics.verdicts.rulings import RulingKind
+from analytics.verdicts.trackrecord import of_history
+from producers.wire.events import PolicyChangedData
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GATES = (
+    "version: 1\nfreshness: 30d\ngates: [{name: g, unit: action, ladder: [draft_write, approval_gated], "
+    "signals: [{signal: execution_error, role: guardrail, limit: 0.1}]}]"
+)
+MOVE = {"environment": "production", "workflow": "refunds", "tool": "issue_refund", "to_stage": "approval_gated"}
+
+
+def at(minute: float) -> datetime:
+    return NOON + timedelta(minutes=minute)
+
+
+class Place:
+    """A lake in which an action was promoted at ten past twelve."""
+
+    def __init__(self, folder: Path, *, failed: bool = False) -> None:
+        self.told = Told.at(folder)
+        (folder / "gates.yaml").write_text(GATES)
+        self.judge = Judge(self.told.lake, folder / "gates.yaml", settle_s=0)
+        for number in range(60):
+            self.told.act(number / 10, f"u{number}", failed=failed)
+        self.looked(10)
+
+    def looked(self, minute: float) -> None:
+        self.told.store()
+        self.judge.tick(at(minute))
+
+    def moved(self, minute: float, after: str, *, tool: str = "issue_refund") -> None:
+        change = PolicyChangedData(
+            flag_key="agent-action-mode",
+            changed_by="maria",
+            reason="as recommended",
+            after=after,
+            workflow="refunds",
+            tool=tool,
+        )
+        self.told.recorder.policy_changed(change, at=at(minute))
+        self.looked(minute)
+
+    def ruled(self, kind: RulingKind, minute: float) -> None:
+        says = {"actor": "maria", "reason": "because"}
+        gates = self.judge.gates
+        assert gates is not None
+        rule(self.told.lake, gates, kind, **MOVE, **says, now=at(minute), expires_at=at(minute + 60))
+
+    def agreement(self, word: str) -> dict[str, Any]:
+        found: dict[str, Any] = of_history(self.told.lake)["agreement"][word]
+        share = found.pop("share")
+        assert (share["count"], share["among"]) == (found["accepted"], found["accepted"] + found["dismissed"])
+        return {life: count for life, count in found.items() if count}
+
+
+def test_nobody_has_answered_yet(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    assert place.agreement("PROMOTE") == {"open": 1}
+    assert place.agreement("ROLL_BACK") == {}
+
+
+@pytest.mark.parametrize(
+    ("minute", "after", "tool", "life"),
+    [
+        (20, "approved_external", "issue_refund", "accepted"),
+        (20, "autonomous", "issue_refund", "open"),
+        (20, "approved_external", "another", "open"),
+        (60 * 24 * 8, "approved_external", "issue_refund", "open"),
+    ],
+)
+def test_a_promotion_is_accepted_by_moving_the_action_as_it_says(
+    tmp_path: Path, minute: float, after: str, tool: str, life: str
+) -> None:
+    place = Place(tmp_path)
+    place.moved(minute, after, tool=tool)
+    assert place.agreement("PROMOTE") == {life: 1}
+
+
+def test_an_approval_accepts_and_a_dismissal_dismisses(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.ruled(RulingKind.DISMISSAL, 20)
+    assert place.agreement("PROMOTE") == {"dismissed": 1}
+    place.moved(30, "approved_external")
+    assert place.agreement("PROMOTE") == {"dismissed": 1}, "the first word counts"
+
+
+def test_an_approval_accepts(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.ruled(RulingKind.APPROVAL, 20)
+    assert place.agreement("PROMOTE") == {"accepted": 1}
+
+
+@pytest.mark.parametrize("after", ["search_only", "observe", "off"])
+def test_a_rollback_is_accepted_by_going_back_at_least_as_far(tmp_path: Path, after: str) -> None:
+    place = Place(tmp_path, failed=True)
+    place.moved(20, after)
+    assert place.agreement("ROLL_BACK") == {"accepted": 1}
+
+
+def test_a_rollback_is_not_accepted_by_staying(tmp_path: Path) -> None:
+    place = Place(tmp_path, failed=True)
+    place.moved(20, "draft_write")
+    assert place.agreement("ROLL_BACK") == {"open": 1}
+
+
+def test_an_override_dismisses_a_rollback(tmp_path: Path) -> None:
+    place = Place(tmp_path, failed=True)
+    place.ruled(RulingKind.OVERRIDE, 20)
+    assert place.agreement("ROLL_BACK") == {"dismissed": 1}
+
+
+def test_what_the_judge_took_back_itself_is_nobodys_word(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    for number in range(60):
+        place.told.act(11 + number / 10, f"v{number}", failed=True)
+    place.looked(20)
+    place.moved(30, "approved_external")
+    assert place.agreement("PROMOTE") == {"superseded": 1}
+    assert place.agreement("ROLL_BACK") == {"open": 1}
