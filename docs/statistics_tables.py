@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 
+from analytics.evidence.detector import Watch
 from analytics.evidence.sequential import crosses
 
 HERE = Path(__file__).parent
@@ -20,7 +21,11 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests" / "calibration"))
 
 import comparators as c  # noqa: E402
+import test_clustered_users as users  # noqa: E402
+import test_late_outcomes as late  # noqa: E402
+import test_regressions as regressions  # noqa: E402
 from dynamic import critical_failures, crossing_curve, median_look  # noqa: E402
+from simulated import NEVER, failures_of_users  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,25 +134,60 @@ def plot_delays() -> None:
     save(figure, "delays")
 
 
+def run_lengths(alike: float) -> tuple[float, float]:
+    """Mean batches to a false alarm at the limit, in run lengths A = 200: counted by action, and by user."""
+    length, runs, batches, users = 200, 750, 1_200, 5
+    rng = np.random.default_rng([15, length, users, round(100 * alike)])
+    failures = regressions.users_of(rng, batches, runs, users, rate=c.THRESHOLD, alike=alike)
+    start = Watch.start(runs, threshold=c.THRESHOLD, run_length=length)
+    trials = np.full((batches, runs), users * regressions.ACTIONS)
+    watched = start.after(failures.sum(axis=2), trials), regressions.by_user(start, failures)
+    by_action, by_user = (np.where(one.alarmed, one.alarmed_at, batches).mean() / length for one in watched)
+    return float(by_action), float(by_user)
+
+
 def plot_assumptions() -> None:
-    """What two usual shortcuts do to an action exactly at its limit; the shares are held by tests/calibration."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
-    # tests/calibration/test_clustered_users.py and test_late_outcomes.py
-    alike = {"0.02, 10 each": 0.06, "0.1, 10 each": 0.18, "0.3, 10 each": 0.41, "0.1, 50 each": 0.52}
-    late = {"200": 0.21, "300": 0.35, "500": 0.62, "1,000": 0.93}
-    for axes, shares, good, words in (
-        (left, alike, [0.027, 0.032, 0.031, 0.019], ("counted by action", "counted by user")),
-        (right, late, [0.043] * 4, ("pending counted as fine", "mature only")),
-    ):
-        place = np.arange(len(shares))
-        axes.bar(place - 0.2, list(shares.values()), 0.4, color=OTHER, label=words[0])
-        axes.bar(place + 0.2, good, 0.4, color=OURS, label=words[1])
-        axes.axhline(c.ALPHA, color=LEVEL, linestyle=":", linewidth=1)
-        axes.set_xticks(place, list(shares))
-        axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
+    """What usual shortcuts do to an action exactly at its limit, on the streams of the tests of calibration."""
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 3.6))
+    alike = {
+        "0.02, 10 each": (0.02, 10),
+        "0.1, 10 each": (0.1, 10),
+        "0.3, 10 each": (0.3, 10),
+        "0.1, 50 each": (0.1, 50),
+    }
+    back: list[tuple[float, float]] = []
+    for correlation, actions in alike.values():
+        rng = np.random.default_rng([31, actions, round(100 * correlation)])
+        failures = failures_of_users(rng, 600, 2_000, actions=actions, rate=c.THRESHOLD, alike=correlation)
+        found = users.users_until_rollback(failures, actions, every=20) < NEVER
+        back.append((float(users.by_action(failures, actions).mean()), float(found.mean())))
+    promoted: list[tuple[float, float]] = []
+    for window in (200, 300, 500, 1_000):
+        known, final, mature = late.counted(c.THRESHOLD, window, seed=2)
+        shares = [float(late.promoted(*each).mean()) for each in ((known, late.LOOKS), (final, mature))]
+        promoted.append((shares[0], shares[1]))
+    panels: tuple[tuple[Axes, list[str], list[tuple[float, float]], tuple[str, str]], ...] = (
+        (left, list(alike), back, ("counted by action", "counted by user")),
+        (middle, ["200", "300", "500", "1,000"], promoted, ("pending counted as fine", "mature only")),
+        (right, ["0.1", "0.3"], [run_lengths(0.1), run_lengths(0.3)], ("counted by action", "counted by user")),
+    )
+    for axes, names, pairs, words in panels:
+        place = np.arange(len(names))
+        axes.bar(place - 0.2, [bad for bad, _ in pairs], 0.4, color=OTHER, label=words[0])
+        axes.bar(place + 0.2, [good for _, good in pairs], 0.4, color=OURS, label=words[1])
+        axes.axhline(1.0 if axes is right else c.ALPHA, color=LEVEL, linestyle=":", linewidth=1)
+        axes.set_xticks(place, names)
         axes.legend(frameon=False, fontsize=8, loc="upper left")
+    for axes in (left, middle):
+        axes.set_ylim(0, 1)
+        axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
+    right.set_ylim(0, 2)
     left.set(title="Wrongly rolled back", xlabel="correlation of a user's actions, actions a user")
-    right.set(title="Wrongly promoted", xlabel="actions within one maturity window")
+    middle.set(title="Wrongly promoted", xlabel="actions within one maturity window")
+    right.set(
+        title="Batches between false alarms, agreed: 1 A", xlabel="correlation of a user's actions", ylabel="in A"
+    )
+    left.tick_params(axis="x", labelsize=8)
     save(figure, "assumptions")
 
 

@@ -16,7 +16,7 @@ from analytics.verdicts.rulings import RulingKind
 from analytics.verdicts.scorecard import Share
 from analytics.verdicts.verdict import REGRADE
 from producers.wire.events import VerdictName
-from producers.wire.stage import STAGE_OF_MODE, Stage
+from producers.wire.stage import STAGE_OF_MODE, Mode, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -145,8 +145,12 @@ def _lives(lake: Lake, made: Sequence[_Recommendation]) -> list[Life]:
 
     def words(one: _Recommendation) -> Iterator[_Word]:
         _, workflow, tool = one.cell[:3]
-        for at, where, stage in changes:
-            moved = stage == one.to_stage if one.verdict == _CALLS[0] else stage.rank <= Stage(one.to_stage).rank
+        for at, where, mode in changes:
+            stage = STAGE_OF_MODE[mode]
+            if one.verdict == _CALLS[0]:
+                moved = stage == one.to_stage and mode is not Mode.FALLBACK
+            else:
+                moved = stage.rank <= Stage(one.to_stage).rank
             if where == (workflow, tool) and moved:
                 yield _Word(at, "accepted")
         for at, kind, about in rulings:
@@ -164,8 +168,8 @@ def _lives(lake: Lake, made: Sequence[_Recommendation]) -> list[Life]:
     return found
 
 
-def _changes(lake: Lake) -> list[tuple[datetime, tuple[str | None, str | None], Stage]]:
-    """Every change of an action's mode: when, of which workflow and tool, and the stage that it stands for."""
+def _changes(lake: Lake) -> list[tuple[datetime, tuple[str | None, str | None], Mode]]:
+    """Every change of an action's mode: when, of which workflow and tool, and to what."""
     text = pl.col("value").cast(pl.String)
     rows = (
         lake.scan(EVENTS)
@@ -179,8 +183,8 @@ def _changes(lake: Lake) -> list[tuple[datetime, tuple[str | None, str | None], 
         .collect()
         .iter_rows()
     )
-    stage_of = {mode.value: stage for mode, stage in STAGE_OF_MODE.items()}
-    return [(at, (workflow, tool), stage_of[after]) for at, workflow, tool, after in rows if after in stage_of]
+    known = {mode.value: mode for mode in STAGE_OF_MODE}
+    return [(at, (workflow, tool), known[after]) for at, workflow, tool, after in rows if after in known]
 
 
 def _ruled(lake: Lake) -> list[tuple[datetime, str, set[tuple[tuple[str, ...], str, str]]]]:
