@@ -142,24 +142,7 @@ class Folded:
         While none is established, it is the one with most decisions.
         """
         totals = self.totals if of is None else self.totals.join(of.select(ACTION), on=ACTION, how="semi")
-        others = pl.col("last_bucket").sort(descending=True).first().over(CELL)
-        second = pl.col("last_bucket").sort(descending=True).slice(1, 1).first().over(CELL)
-        newest_other = pl.when(pl.col("last_bucket") == others).then(second).otherwise(others)
-        alone = newest_other.is_null() | (newest_other <= pl.col("first_bucket"))
-        old_enough = pl.col("first_bucket") + ESTABLISHED_AFTER <= watermark
-        marked = totals.with_columns(
-            ((pl.col("decisions") >= ESTABLISHED_DECISIONS) | (alone & old_enough)).alias("established")
-        )
-        newest = pl.col("last_bucket").filter(pl.col("established")).max().over(CELL)
-        ranked = marked.with_columns(
-            (pl.col("established") & (pl.col("last_bucket") >= newest - STILL_ALIVE)).fill_null(False).alias("alive")  # noqa: FBT003
-        ).with_columns(
-            pl.when("alive").then(pl.col("first_bucket")).alias("began"),
-            pl.when(~pl.col("alive")).then(pl.col("decisions")).otherwise(0).alias("backing"),
-        )
-        order = ["alive", "began", "backing", "last_bucket", "last_event_at", "epoch"]
-        last = ranked.sort(order, nulls_last=False).unique(subset=CELL, keep="last").sort(CELL)
-        return last.drop("established", "alive", "began", "backing")
+        return current_epochs(totals, watermark)
 
     def minutes(self, epochs: pl.DataFrame | None = None) -> pl.DataFrame:
         """The recent minutes, one row each; of some epochs only, where a frame with the columns of `EPOCH` is given."""
@@ -234,6 +217,35 @@ class Folded:
             key: (bins.to_numpy(), counts.to_numpy())
             for key, bins, counts in zip(grouped.select(by).iter_rows(), grouped["bin"], grouped["count"], strict=True)
         }
+
+
+def current_epochs(totals: pl.DataFrame, watermark: datetime, *, cell: Sequence[str] = CELL) -> pl.DataFrame:
+    """The rows of each cell's current epoch, by cell; the rule stands at `Folded.current`.
+
+    Args:
+        totals: One row an epoch of a cell: the columns of `cell`, `epoch`, `decisions`, `first_bucket`, `last_bucket`
+            and `last_event_at`, and whatever else is wanted.
+        watermark: Event time up to which everything has been read.
+        cell: Columns that tell cells apart.
+    """
+    others = pl.col("last_bucket").sort(descending=True).first().over(cell)
+    second = pl.col("last_bucket").sort(descending=True).slice(1, 1).first().over(cell)
+    newest_other = pl.when(pl.col("last_bucket") == others).then(second).otherwise(others)
+    alone = newest_other.is_null() | (newest_other <= pl.col("first_bucket"))
+    old_enough = pl.col("first_bucket") + ESTABLISHED_AFTER <= watermark
+    marked = totals.with_columns(
+        ((pl.col("decisions") >= ESTABLISHED_DECISIONS) | (alone & old_enough)).alias("established")
+    )
+    newest = pl.col("last_bucket").filter(pl.col("established")).max().over(cell)
+    ranked = marked.with_columns(
+        (pl.col("established") & (pl.col("last_bucket") >= newest - STILL_ALIVE)).fill_null(False).alias("alive")  # noqa: FBT003
+    ).with_columns(
+        pl.when("alive").then(pl.col("first_bucket")).alias("began"),
+        pl.when(~pl.col("alive")).then(pl.col("decisions")).otherwise(0).alias("backing"),
+    )
+    order = ["alive", "began", "backing", "last_bucket", "last_event_at", "epoch"]
+    last = ranked.sort(order, nulls_last=False).unique(subset=cell, keep="last").sort(cell)
+    return last.drop("established", "alive", "began", "backing")
 
 
 def known_count(histogram: Histogram | None) -> int:

@@ -17,7 +17,7 @@ from analytics.cells import ACTION, CELL, EPOCH
 from analytics.lake.errors import READ_FAILURES, FencedError
 from analytics.lake.hours import RollUp
 from analytics.lake.retention import LEAST, Rule, retain
-from analytics.lake.schemas import EVENTS, QUALITY, REJECTS, RULINGS, SIGNALS, TABLES, VERDICTS
+from analytics.lake.schemas import EVENTS, LOOKS, QUALITY, REJECTS, RULINGS, SIGNALS, TABLES, VERDICTS
 from analytics.lake.vacuum import MARGIN, vacuum
 from analytics.verdicts import ledger
 from analytics.verdicts.gates import GateFile
@@ -36,6 +36,9 @@ REPLAY: Final = timedelta(days=90)
 COMPACT_FILES: Final = 32
 """Small files of one size that are worth folding."""
 
+_LOOKS_KEPT: Final = timedelta(days=7)
+"""Only the newest look counts; earlier ones tell how the judge was at work."""
+
 _UNREADABLE: Final[tuple[type[Exception], ...]] = (StagekeeperError, *READ_FAILURES)
 
 _AGES: Final[Mapping[str, str]] = {
@@ -44,6 +47,7 @@ _AGES: Final[Mapping[str, str]] = {
     REJECTS: "rejected_at",
     QUALITY: "run_at",
     VERDICTS: "judged_at",
+    LOOKS: "judged_at",
 }
 """By which column the age of a row is told."""
 
@@ -149,7 +153,7 @@ class Upkeep:
     def _steps(self, now: datetime) -> Iterator[Step]:
         if self._policy.roll_up_after is not None:
             yield self._try(SIGNALS, "roll_up", partial(self._roll_up, now, self._policy.roll_up_after))
-        for table, age in self._policy.keep.items():
+        for table, age in {LOOKS: _LOOKS_KEPT, **self._policy.keep}.items():
             yield self._try(table, "retain", partial(self._retain, table, now, age))
         try:
             needed = self._needed(now)

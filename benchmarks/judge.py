@@ -1,14 +1,27 @@
-"""What one look of the judge costs: all cells, against the few for which something changed, measured in the same run.
+"""What a tick of the judge costs, over fleets with a week behind them: all of it, from the lake to the ledger.
 
-Prints milliseconds a look and microseconds a cell. The cells have half an hour of minutes each, under the gate file of
-the demonstration (ten signals, the detector at work).
+A tick reads what was appended since the one before, folds it, judges, and appends to the ledger. The lake of each fleet
+holds seven days of buckets of every cell, as many in an hour as asked for, written as the data plane writes them. Then
+come ticks two seconds apart, some of which a minute closes in:
 
-    python benchmarks/judge.py [cells]
+    all      every cell has a new increment
+    few      one cell in a hundred has one
+    none     nothing was appended
+
+Ticks in which everything is new (the first one, and the one after an edit of the gate file) write a row of the ledger
+for every cell, in portions of a thousand; they are shown apart. Everything is measured in one run, by the median and
+the slowest tick, under the gate file of the demonstration (ten signals, the detector at work).
+
+    python benchmarks/judge.py [--cells 1000,10000] [--buckets-an-hour 6]
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import platform
+import resource
+import statistics
+import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,40 +30,38 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from analytics.cells import Folded
 from analytics.counters import COUNTERS
-from analytics.lake.schemas import COLUMNS, SIGNALS
+from analytics.lake.schemas import COLUMNS, SIGNALS, VERDICTS
+from analytics.lake.tables import Lake
+from analytics.verdicts import looks
 from analytics.verdicts.gates import GateFile
-from analytics.verdicts.judging import judge
+from analytics.verdicts.judge import Judge
+from analytics.verdicts.looks import Look
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from producers.wire.receipt import Cell
+    from collections.abc import Iterator
 
 NOON = datetime(2026, 3, 14, 12, 0, tzinfo=UTC)
-MINUTES = 30
+DAYS = 7
 GATES = Path(__file__).parents[1] / "stagekeeper" / "demo" / "gates.yaml"
+TICK = timedelta(seconds=2)
+ROUNDS = 12
+"""Ticks of each kind; the clock of the fleet moves by 20 seconds between two, so a minute closes in every third."""
 
 
-def increments(cells: int) -> pl.DataFrame:
-    """Rows of the table `signals`: healthy cells, one row a minute."""
-    rng = np.random.default_rng(20)
-    rows = cells * MINUTES
-    cell, minute = np.repeat(np.arange(cells), MINUTES), np.tile(np.arange(MINUTES), cells)
+def increments(cells: np.ndarray, minutes: np.ndarray, rng: np.random.Generator) -> pl.DataFrame:
+    """Rows of the table `signals`: healthy cells by number, minutes counted from a week before noon."""
+    rows = cells.size
     executed = rng.poisson(20, rows).astype(np.int64)
     counts = dict.fromkeys(COUNTERS, np.zeros(rows, dtype=np.int64))
     counts |= dict.fromkeys(("decisions", "allowed", "expected", "executed"), executed)
     counts |= {name: rng.binomial(executed, p) for name, p in (("failed", 0.01), ("undone", 0.004))}
-    buckets = pl.Series("bucket", [NOON + timedelta(minutes=at) for at in range(MINUTES)]).gather(minute)
+    start = NOON - timedelta(days=DAYS)
     frame = pl.DataFrame(
-        {
-            "tool": pl.Series([f"tool-{at}" for at in range(cells)]).gather(cell),
-            "bucket": buckets,
-            "last_event_at": buckets + timedelta(seconds=59),
-            **counts,
-        }
+        {"cell": cells, "bucket": pl.Series(minutes * 60_000_000 + int(start.timestamp()) * 1_000_000), **counts}
     ).with_columns(
+        pl.col("bucket").cast(pl.Datetime("us", "UTC")),
+        pl.format("tool-{}", "cell").alias("tool"),
         pl.lit("production").alias("environment"),
         *(pl.lit(value).alias(name) for name, value in (("workflow", "w"), ("stage", "draft_write"))),
         *(pl.lit(value).alias(name) for name, value in (("cohort", "all"), ("epoch", "e"))),
@@ -60,29 +71,100 @@ def increments(cells: int) -> pl.DataFrame:
         pl.lit([], dtype=pl.List(pl.Int16)).alias("cost_bins"),
         pl.lit([], dtype=pl.List(pl.Int64)).alias("cost_counts"),
     )
+    frame = frame.with_columns((pl.col("bucket") + timedelta(seconds=59)).alias("last_event_at"))
     return frame.select(pl.col(name).cast(kind) for name, kind in COLUMNS[SIGNALS].items())
 
 
-def look_seconds(folded: Folded, gates: GateFile, cells: Collection[Cell]) -> float:
-    """Time one look at some cells, the least disturbed of three."""
-    watermark, seconds = NOON + timedelta(minutes=MINUTES), []
-    for _ in range(3):
-        start = time.perf_counter()
-        judge(folded, gates, watermark=watermark, lake_version=1, judged_at=watermark, cells=cells)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+def a_week(lake: Lake, cells: int, an_hour: int, rng: np.random.Generator) -> int:
+    """Fill a lake hour by hour; the rows that it holds."""
+    rows = 0
+    portion = max(1, 400_000 // (cells * an_hour))
+    for first in range(0, DAYS * 24, portion):
+        hours = np.arange(first, min(first + portion, DAYS * 24))
+        # Each cell at minutes of its own, so that no minute has them all.
+        within = (np.arange(an_hour) * (60 // an_hour) + rng.integers(0, 60 // an_hour, (cells, 1))) % 60
+        minutes = (hours[:, None, None] * 60 + within[None, :, :]).ravel()
+        number = np.broadcast_to(np.arange(cells)[None, :, None], (hours.size, cells, an_hour)).ravel()
+        lake.append(SIGNALS, increments(number, minutes, rng))
+        rows += minutes.size
+    return rows
 
 
-def main(cells: int) -> None:
-    """Print what a look at all cells and one at every hundredth costs."""
-    folded, gates = Folded.of(increments(cells)), GateFile.load(GATES)
-    every = sorted(folded.cells())
-    whole_s = look_seconds(folded, gates, every)
-    few_s = look_seconds(folded, gates, every[::100])
-    for name, count, seconds in (("all", len(every), whole_s), ("changed", len(every[::100]), few_s)):
-        print(f"{name:<8} {count:>7,} cells {1e3 * seconds:>9.0f} ms a look {1e6 * seconds / count:>7.0f} us a cell")
-    print(f"a look at what changed takes {few_s / whole_s:.1%} of a look at everything")
+def ticks(
+    judge: Judge, lake: Lake, cells: int, *, share: int, now: datetime, rng: np.random.Generator
+) -> Iterator[tuple[float, datetime]]:
+    """Seconds of ticks before each of which some cells (one in `share`) got an increment; none where it is 0."""
+    for _ in range(ROUNDS):
+        now += timedelta(seconds=20)
+        if share:
+            changed = np.flatnonzero(rng.integers(0, share, cells) == 0)
+            minute = np.full(changed.size, int((now - NOON + timedelta(days=DAYS)).total_seconds() // 60))
+            lake.append(SIGNALS, increments(changed, minute, rng))
+        begun = time.perf_counter()
+        judge.tick(now)
+        yield time.perf_counter() - begun, now
+
+
+def measure(cells: int, an_hour: int, root: Path) -> None:
+    """Measure one fleet and print a line for each kind of tick."""
+    rng = np.random.default_rng(20)
+    lake = Lake.open(str(root / f"lake-{cells}"))
+    rows = a_week(lake, cells, an_hour, rng)
+    gate_path = root / "gates.yaml"
+    gate_path.write_bytes(GATES.read_bytes())
+    gates = GateFile.load(gate_path)
+    # As after a restart: the judge before this one stood here.
+    looks.append(lake, Look(NOON, NOON, lake.version(SIGNALS), gates.sha256, 0))
+    judge = Judge(lake, gate_path, settle_s=0)
+    print(f"{cells:,} cells, {rows:,} rows of signals", flush=True)
+    now, first = NOON + TICK, time.perf_counter()
+    judge.tick(now)
+    _line("start", [time.perf_counter() - first], cells, lake)
+    _line("new rows", _until_written(judge, lake, now), cells, lake)
+    now += timedelta(minutes=1)
+    for name, share in (("all", 1), ("few", 100), ("none", 0)):
+        found = list(ticks(judge, lake, cells, share=share, now=now, rng=rng))
+        now = found[-1][1]
+        _line(name, [seconds for seconds, _ in found], cells, lake)
+    gate_path.write_bytes(GATES.read_bytes() + b"\n# edited\n")
+    _line("edited", _until_written(judge, lake, now), cells, lake)
+
+
+def _until_written(judge: Judge, lake: Lake, now: datetime) -> list[float]:
+    """Seconds of each tick until the ledger has a row for every cell."""
+    seconds, before = [], lake.scan(VERDICTS).select(pl.len()).collect().item()
+    while True:
+        begun = time.perf_counter()
+        judge.tick(now)
+        seconds.append(time.perf_counter() - begun)
+        after = lake.scan(VERDICTS).select(pl.len()).collect().item()
+        if after == before:
+            return seconds
+        before = after
+
+
+def _line(name: str, seconds: list[float], cells: int, lake: Lake) -> None:
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    written = lake.scan(VERDICTS).select(pl.len()).collect().item()
+    print(
+        f"  {name:<9} {len(seconds):>3} ticks  median {1e3 * statistics.median(seconds):>8.0f} ms  slowest "
+        f"{1e3 * max(seconds):>8.0f} ms  {1e6 * statistics.median(seconds) / cells:>7.1f} us a cell  "
+        f"ledger {written:>8,} rows  peak {resident:>6,.0f} MB",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Measure fleets of several sizes."""
+    parser = argparse.ArgumentParser(description="What a tick of the judge costs.")
+    parser.add_argument("--cells", default="1000,10000", help="sizes of the fleets, with commas between")
+    parser.add_argument("--buckets-an-hour", type=int, default=6, help="minutes in which a cell acts")
+    asked = parser.parse_args()
+    print(f"python {platform.python_version()}, polars {pl.__version__}, numpy {np.__version__}")
+    with tempfile.TemporaryDirectory() as root:
+        for cells in (int(each) for each in asked.cells.split(",")):
+            measure(cells, asked.buckets_an_hour, Path(root))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
+    main()

@@ -100,6 +100,7 @@ def _absent(signals: CellSignals | None) -> Markup:
 
 def _verdict(verdict: Verdict, gates_sha256: str | None, now: datetime) -> Markup:
     exposure = verdict.exposure
+    looked_at = verdict.confirmed_at or verdict.judged_at
     changed = "" if gates_sha256 in {None, verdict.gate_sha256} else ", changed since"
     facts: list[tuple[str, str, str | None]] = [
         ("Gate", verdict.gate or words.UNKNOWN, None),
@@ -108,6 +109,7 @@ def _verdict(verdict: Verdict, gates_sha256: str | None, now: datetime) -> Marku
         ("Lake version", words.count(verdict.lake_version), None),
         ("Evidence to", words.clock(verdict.watermark), words.moment(verdict.watermark)),
         ("Judged", words.age(verdict.judged_at, now), words.moment(verdict.judged_at)),
+        ("Looked at", words.age(looked_at, now), words.moment(looked_at)),
     ]
     if exposure is not None and exposure.minimum:
         facts.append(("Exposure", f"{words.count(exposure.actions)}, at least {words.count(exposure.minimum)}", None))

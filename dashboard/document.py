@@ -115,6 +115,7 @@ class Verdict(_OfCell):
     lake_version: int | None = None
     watermark: datetime | None = None
     judged_at: datetime
+    confirmed_at: datetime | None = None
     exposure: Exposure | None = None
     latched_by: str | None = None
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from analytics import report
 from analytics.audit.quality import latest_quality
 from analytics.lake.errors import READ_FAILURES, LakeError, UnreadableLakeError
-from analytics.lake.schemas import QUALITY, REJECTS, SIGNALS, VERDICTS
+from analytics.lake.schemas import LOOKS, QUALITY, REJECTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
 from dashboard.document import QualityRun, Report
 from dashboard.history import History, history
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from producers.wire.receipt import Cell
 
-_WATCHED = (SIGNALS, VERDICTS, REJECTS, QUALITY)
+_WATCHED = (SIGNALS, VERDICTS, LOOKS, REJECTS, QUALITY)
 
 
 class PageError(StagekeeperError):

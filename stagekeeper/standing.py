@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final, Self
 
 import polars as pl
 
-from analytics.lake.schemas import EVENTS, REJECTS, SIGNALS, VERDICTS
+from analytics.lake.schemas import EVENTS, REJECTS, SIGNALS
 from analytics.lake.tables import Lake
 from analytics.report import Report, build_report
-from analytics.verdicts.ledger import latest_verdicts, newest_watermark
+from analytics.verdicts.ledger import latest_verdicts, newest_lake_version, newest_watermark
 from streams.backlog import Backlog
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Standing:
         return int(self._lake.scan(table).select(pl.len()).collect().item())
 
     def _unjudged(self) -> int:
-        looked_at = self._lake.scan(VERDICTS).select(pl.col("lake_version").max()).collect().item()
+        looked_at = newest_lake_version(self._lake)
         newest = self._lake.version(SIGNALS)
         return self._lake.increments(SIGNALS, after=-1 if looked_at is None else looked_at, through=newest).height
 

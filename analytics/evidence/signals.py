@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+import numpy as np
+
 from analytics.evidence import histogram
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     import numpy.typing as npt
 
 MICRO_PER_MS: Final = 1_000
@@ -159,6 +160,19 @@ def contradictions(row: Mapping[str, int]) -> list[str]:
         if part > total:
             found.append(f"{' + '.join(parts)} is {part:,}, more than the {total:,} {' + '.join(whole)}")
     return found
+
+
+def impossible(counts: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
+    """Which of many rows have counters that contradict each other; as `contradictions`.
+
+    Args:
+        counts: Every counter by name. All of the same shape.
+    """
+    wrong = [np.asarray(values < 0) for values in counts.values()]
+    wrong += [
+        np.asarray(sum(counts[name] for name in parts) > sum(counts[name] for name in whole)) for parts, whole in _PARTS
+    ]
+    return np.asarray(np.any(wrong, axis=0))
 
 
 def rates_of(row: Mapping[str, int]) -> dict[str, float | None]:

@@ -17,6 +17,7 @@ QUALITY: Final = "quality"
 GATES: Final = "gates"
 RULINGS: Final = "rulings"
 CLAIMS: Final = "claims"
+LOOKS: Final = "looks"
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 
@@ -80,6 +81,18 @@ TABLES: Final[dict[str, pa.Schema]] = {
             _required("watermark", _MOMENT),
             _required("changed", pa.bool_()),
             _required("payload", pa.string()),  # the whole verdict as JSON
+        ]
+    ),
+    # When the judge looked at every cell: a verdict of the ledger that no later row replaces was found again.
+    LOOKS: pa.schema(
+        [
+            _required("judged_at", _MOMENT),
+            _required("watermark", _MOMENT),
+            _required("lake_version", pa.int64()),  # of `signals`
+            _required("gate_sha256", pa.string()),
+            _required("cells", pa.int64()),
+            pa.field("events_version", pa.int64()),  # what users were counted at; null where they were not
+            pa.field("users_as_of", _MOMENT),
         ]
     ),
     # Records that could not be used, with the reason.

@@ -26,7 +26,7 @@ from analytics.lake.rewriting import Rewriter
 from analytics.lake.schemas import CLAIMS, COLUMNS, TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = ["Advance", "Fence", "Lake", "SourcePartition"]
 
@@ -50,6 +50,7 @@ _CONFIGURATION: Final = {
     "delta.logRetentionDuration": "interval 97 days",
     "delta.deletedFileRetentionDuration": "interval 97 days",
 }
+_BATCH_ROWS: Final = 500_000
 # Claims beat all the time, and nobody asks how they stood an hour ago.
 _OF_CLAIMS: Final = {"delta.logRetentionDuration": "interval 1 hours"}
 _NO_ADVANCES: Final[Mapping[Any, Advance]] = MappingProxyType({})
@@ -131,6 +132,14 @@ class Lake:
             return pl.scan_delta(f"{self.root}/{table}", version=wanted, storage_options=self.options)
         except DeltaError as error:
             raise _unreadable(self.root, table, error) from error
+
+    def batches(self, table: str, *, version: int) -> Iterator[pl.DataFrame]:
+        """Read a table as it was at a version, part by part, so that it need not fit into memory.
+
+        Raises:
+            LakeError: There is no such version, or it is older than the log's retention.
+        """
+        yield from self.scan(table, version=version).collect_batches(chunk_size=_BATCH_ROWS, maintain_order=False)
 
     def increments(self, table: str, *, after: int, through: int) -> pl.DataFrame:
         """The rows that were appended in versions `after` (exclusive) to `through` (inclusive), in that order.

@@ -32,7 +32,7 @@ EXIT_CODES: Final[dict[VerdictName, int]] = {
 REASON_CODES: Final[dict[str, str]] = {
     "no_lake": "There is no lake yet at the configured root.",
     "no_verdict": "No cell of the action has been judged at the stage directly below.",
-    "stale_verdict": "The verdict, or the evidence behind it, is older than the freshness limit.",
+    "stale_verdict": "The last look at the verdict, or the evidence behind it, is older than the freshness limit.",
     "other_gate_file": "The verdict was reached under another gate file than the one configured now.",
     "nothing_below": "The stage is the foot of the ladder, so no evidence leads to it.",
     "other_destination": "The verdict promotes, but to another stage.",
@@ -308,8 +308,10 @@ def _answer(verdict: dict[str, Any], gate: Gate, asked: _Asked) -> GateAnswer:
 
 
 def _said(verdict: dict[str, Any], asked: _Asked) -> GateAnswer:
-    # A worker that restarts judges old evidence anew: the older of the two moments is the verdict's age.
-    complete_at = min(datetime.fromisoformat(verdict["judged_at"]), datetime.fromisoformat(verdict["watermark"]))
+    # A worker that restarts judges old evidence anew: the older of the two moments is the verdict's age. A verdict that
+    # every look since has found again is as fresh as the last of them; where nobody looks any more, it grows old.
+    told = (verdict["confirmed_at"], verdict["confirmed_through"])
+    complete_at = min(datetime.fromisoformat(moment) for moment in told)
     return GateAnswer(
         VerdictName(verdict["verdict"]),
         tuple(Reason.model_validate(reason) for reason in verdict["reasons"]),

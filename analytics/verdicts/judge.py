@@ -9,40 +9,41 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from analytics.cells import ACTION, CELL, EPOCH, Folded
-from analytics.lake.errors import LakeError
-from analytics.verdicts import gatestore, ledger
+import numpy as np
+
+from analytics.cells import CELL
+from analytics.columns import microseconds
+from analytics.verdicts import gatestore, ledger, looks
 from analytics.verdicts.gates import GateFile
-from analytics.verdicts.judging import epochs_of, judge, passing
-from analytics.verdicts.regrading import Regrading, over
-from analytics.verdicts.splits import counted_by_user, followed
+from analytics.verdicts.glance import UNDECLARED
+from analytics.verdicts.judging import judge
+from analytics.verdicts.looks import Look
+from analytics.verdicts.memory import Memory
+from analytics.verdicts.planning import Plan
 from analytics.verdicts.users import closed_through, fold_users
-from analytics.verdicts.verdict import Latch
-from analytics.verdicts.watermark import SETTLE_S, Watermark
+from analytics.verdicts.watermark import SETTLE_S
 from producers.strict_yaml import ConfigurationFileError
 from producers.wire.events import StageRecommended, StageRecommendedData, VerdictName, schema_id
 from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from typing import Any
 
-    from analytics.cells import EpochKey
+    from analytics.columns import Columns, Places
     from analytics.lake.tables import Fence, Lake
-    from analytics.verdicts.ledger import LatchKey, Seen
+    from analytics.verdicts.crossings import Crossings
+    from analytics.verdicts.crowd import Crowd
     from analytics.verdicts.users import Users
-    from analytics.verdicts.verdict import Regrade, Verdict
+    from analytics.verdicts.verdict import Verdict
 
 SOURCE: Final = "/stagekeeper/judge"
 """The `source` of every recommendation."""
 
-# How often within the freshness limit a quiet cell is judged: its verdict must not seem old while its evidence is not.
-_FULL_ROUNDS: Final = 3
-# In event time: how often the minutes that no longer matter are let go.
-_SETTLE_EVERY: Final = timedelta(seconds=60)
-# By the clock: reading the events again costs more than reading new increments.
-_BETWEEN_USERS: Final = timedelta(seconds=5)
+LOOKS_EVERY: Final = timedelta(seconds=5)
+"""How often it is recorded that the ledger still holds, by the clock."""
+_AT_ONCE: Final = 500
 
 logger = logging.getLogger(__name__)
 
@@ -51,48 +52,52 @@ logger = logging.getLogger(__name__)
 class _Look:
     """One look at the lake: everything that its verdicts are a function of, but what had crossed before."""
 
-    folded: Folded
+    columns: Columns
+    crossings: Crossings
     gates: GateFile
     watermark: datetime
     lake_version: int
     judged_at: datetime
-    users: Users | None
+    crowd: Crowd | None
 
-    def judge(
-        self,
-        cells: Collection[Cell],
-        latches: Mapping[LatchKey, Mapping[VerdictName, Latch]],
-        regraded: Mapping[Cell, Sequence[Regrade]],
-    ) -> list[Verdict]:
+    def judge(self, cells: Places) -> list[Verdict]:
         """The verdicts on the current epochs of cells."""
         return judge(
-            self.folded,
+            self.columns.folded(self.columns.beside(cells)),
             self.gates,
             watermark=self.watermark,
             lake_version=self.lake_version,
             judged_at=self.judged_at,
-            cells=cells,
-            latches=latches,
-            users=self.users,
-            regraded=regraded,
+            cells={self.columns.cells[cell] for cell in cells},
+            latches=self.crossings.latches,
+            users=None if self.crowd is None else self.crowd.users,
+            regraded=self.crossings.regraded,
         )
 
-    def judge_over(
-        self,
-        epochs: Collection[EpochKey],
-        latches: Mapping[LatchKey, Mapping[VerdictName, Latch]],
-        users: Users | None,
-    ) -> list[Verdict]:
+    def judge_over(self, epochs: Places, users: Users | None) -> list[Verdict]:
         """The verdicts on epochs that are over, with their own user-windows."""
         return judge(
-            self.folded,
+            self.columns.folded(self.columns.beside(self.columns.cell_of[epochs])),
             self.gates,
             watermark=self.watermark,
             lake_version=self.lake_version,
             judged_at=self.judged_at,
-            latches=latches,
+            latches=self.crossings.latches,
             users=users,
-            over=epochs,
+            over=[self.columns.key(epoch) for epoch in epochs],
+        )
+
+    def record(self, memory: Memory) -> Look:
+        """The row that says that every cell was looked at."""
+        users = None if self.crowd is None else self.crowd.users
+        return Look(
+            self.judged_at,
+            self.watermark,
+            self.lake_version,
+            self.gates.sha256,
+            len(memory.columns.cells),
+            None if users is None else users.events_version,
+            None if users is None else users.as_of,
         )
 
 
@@ -103,7 +108,8 @@ class Judge:
         lake: The lake, for the tables `signals` and `verdicts`; nobody else may use this handle meanwhile.
         gates: The gate file, or its path. Where there is a path the file is read again whenever its bytes change.
         settle_s: Seconds that an event time must have been known before executions are overdue by it.
-        fence: The right to judge, where more than one process might. Raise it in `verdicts` before the first tick.
+        fence: The right to judge, where more than one process might. Raise it in `verdicts` and
+            `looks` before the first tick.
     """
 
     def __init__(
@@ -114,23 +120,12 @@ class Judge:
         self._path = gates if isinstance(gates, Path) else gates.path
         self._gates = gates if isinstance(gates, GateFile) else None
         self._gate_error: str | None = None
-        self._judged_under: str | None = None
         self._kept: str | None = None
-        self._folded: Folded | None = None
-        self._version = 0
-        self._horizon_s = 0.0
         self._settle_s = settle_s
-        self._follower: Watermark | None = None
-        self._watermark: datetime | None = None
-        self._settled_at: datetime | None = None
-        self._all_judged_at: datetime | None = None
-        self._seen: dict[Cell, Seen] = {}
-        self._latches: dict[LatchKey, dict[VerdictName, Latch]] = {}
-        self._regraded: dict[Cell, list[Regrade]] = {}
-        self._regrading = Regrading()
-        self._users: Users | None = None
-        self._users_at: datetime | None = None
-        self._left_users: tuple[int, datetime] | None = None
+        self._memory: Memory | None = None
+        self._crowd: Crowd | None = None
+        self._looked_at: datetime | None = None
+        self._news: list[StageRecommended] | None = None
 
     @property
     def gates(self) -> GateFile | None:
@@ -142,10 +137,16 @@ class Judge:
         """Why the gate file cannot be used at the moment; None while it can."""
         return self._gate_error
 
+    @property
+    def has_more(self) -> bool:
+        """Whether the last look left something to the next that should not wait for it."""
+        return self._memory is not None and bool(self._memory.due.any())
+
     def tick(self, now: datetime, *, caught_up: bool = True) -> list[StageRecommended]:
         """Judge the cells whose numbers, mature minutes, freshness or gate file changed, and append to the ledger.
 
-        While the gate file cannot be read, nothing is judged: the error is logged once and kept in `gate_error`.
+        The ledger gets a row for what is new, and now and then for what is not; see `pace` and `looks`. While the gate
+        file cannot be read, nothing is judged: the error is logged once and kept in `gate_error`.
 
         Args:
             now: The present moment.
@@ -158,7 +159,7 @@ class Judge:
 
         Raises:
             FencedError: Somebody else judges now. Nothing was decided, and nothing may be by this judge.
-            LakeError: The lake cannot be read or written. Nothing was decided; the next tick begins where this one did.
+            LakeError: The lake cannot be read or written. What was not recorded is judged again at the next tick.
         """
         gates = self._read_gates()
         if gates is None:
@@ -167,143 +168,94 @@ class Judge:
             # Before the first verdict under it: no row of the ledger names a gate file that nobody has.
             gatestore.keep(self._lake, gates, now=now)
             self._kept = gates.sha256
-        version = self._lake.version("signals")
-        left_behind: list[StageRecommended] = []
-        if self._folded is None or self._follower is None:
-            left_behind = [_recommendation_of(document) for document in ledger.unpublished(self._lake)]
-            self._follower = Watermark(settle_s=self._settle_s, at=ledger.newest_watermark(self._lake))
-            self._seen, self._latches = ledger.last_words(self._lake), ledger.latches(self._lake)
-            self._regraded, self._regrading = ledger.regrades(self._lake), Regrading.of(self._lake)
-            self._left_users = ledger.newest_users(self._lake)
-        if self._folded is None or gates.horizon_s > self._horizon_s:
-            # A longer memory than before has to be filled again.
-            folded = Folded.of(self._lake.scan("signals", version=version).collect())
-            known = ledger.newest_lake_version(self._lake) if self._folded is None else self._version
-            since = self._changed_since(known, version)
-            changed = folded.epochs() if since is None else since
-        else:
-            increments = Folded.of(self._lake.increments("signals", after=self._version, through=version))
-            folded = self._folded.plus(increments) if version > self._version else self._folded
-            changed = increments.epochs()
-        if folded.latest_event_at is None:
-            self._folded, self._version, self._horizon_s = folded, version, gates.horizon_s
-            return []
-        settled = self._follower.follow(folded.latest_event_at, now, caught_up=caught_up)
-        watermark = folded.earliest_bucket if settled is None else settled
-        settled_at, all_judged_at = self._settled_at, self._all_judged_at
-        due = {Cell(*key[:-1]) for key in changed}
-        users = self._count_users(folded, gates, watermark, now)
-        if (
-            gates.sha256 != self._judged_under
-            or self._watermark is None
-            or users is not self._users
-            or all_judged_at is None
-            or watermark >= all_judged_at + timedelta(seconds=gates.freshness_s / _FULL_ROUNDS)
-        ):
-            due, all_judged_at = folded.cells(), watermark
-        else:
-            due |= passing(folded, gates, self._watermark, watermark)
-        if settled_at is None or watermark >= settled_at + _SETTLE_EVERY:
-            folded = folded.settled(watermark, gates.horizon_s, whole=_compared(folded, gates))
-            settled_at = watermark
-        look = _Look(folded, gates, watermark, version, now, users)
-        turned, regrading = self._regrade(look, changed)
-        regraded = {cell: list(made) for cell, made in self._regraded.items()}
-        for verdict in turned:
-            regraded.setdefault(verdict.case.cell, []).append(ledger.regrade_of(verdict.document()))
-        due |= {verdict.case.cell for verdict in turned}
-        verdicts = look.judge(due, self._latches, regraded)
-        news = self._record(turned, verdicts)
-        self._regraded, self._regrading = regraded, regrading.after([*turned, *verdicts])
-        self._folded, self._version, self._horizon_s = folded, version, gates.horizon_s
-        self._users, self._watermark = users, watermark
-        self._settled_at, self._all_judged_at, self._judged_under = settled_at, all_judged_at, gates.sha256
-        return left_behind + [recommendation(verdict) for verdict in news]
+        if self._news is None:
+            self._news = [recommendation_of(document) for document in ledger.unpublished(self._lake)]
+        if self._memory is None or not self._memory.is_sound:
+            self._memory = Memory(self._lake, self._settle_s)
+        memory = self._memory
+        if memory.read(gates, self._lake.version("signals"), now, caught_up=caught_up):
+            self._look(memory, gates, now)
+        news, self._news = self._news, []
+        return news
 
-    def _count_users(self, folded: Folded, gates: GateFile, watermark: datetime, now: datetime) -> Users | None:
-        """The closed user-windows: folded anew when another window has closed, or an epoch is new."""
-        if not gates.counts_users:
-            return None
-        split = counted_by_user(folded, gates)
-        epochs = followed(folded, folded.current(watermark), split)
-        if self._left_users is not None:
-            # Where the last judge stood: a restart alone makes no verdict a new one.
-            version, left_at = self._left_users
-            self._left_users = None
-            if closed_through(watermark, gates.user_window) <= left_at:
-                return fold_users(
-                    self._lake,
-                    as_of=left_at,
-                    window_s=gates.user_window,
-                    version=version,
-                    epochs=epochs,
-                    split=split,
-                )
-        as_of = closed_through(watermark, gates.user_window)
-        known = self._users
-        if (
-            known is not None
-            and known.window_s == gates.user_window
-            and known.covered.issuperset(epochs.select(EPOCH).iter_rows())
-        ):
-            if as_of <= known.as_of:
-                return known
-            if self._users_at is not None and now < self._users_at + _BETWEEN_USERS:
-                return known
-        self._users_at = now
-        return fold_users(self._lake, as_of=as_of, window_s=gates.user_window, epochs=epochs, split=split)
+    def _look(self, memory: Memory, gates: GateFile, now: datetime) -> None:
+        columns, watermark = memory.columns, memory.tracked.watermark
+        crowd = memory.crowds.follow(gates, watermark, now, memory.current)
+        if crowd is not self._crowd:
+            memory.look_at()
+        memory.settle(gates)
+        look = _Look(columns, memory.crossings, gates, watermark, memory.version, now, crowd)
+        self._regrade(memory, look)
+        standing = memory.crossings.of(columns, gates.sha256)
+        glimpse = memory.glance.look(
+            memory.current[memory.due],
+            memory.outlines,
+            tracked=memory.tracked,
+            standing=standing,
+            crowd=crowd,
+        )
+        plan = Plan.of(memory, glimpse, gates.sha256, now)
+        told: list[Verdict] = []
+        for cells in plan.chunks(_AT_ONCE):
+            told += self._write(memory, look.judge(cells), plan, now)
+        if self._news is not None:
+            self._news += [recommendation(verdict) for verdict in sorted(told, key=lambda each: each.case.cell)]
+        if plan.is_complete and (self._looked_at is None or now >= self._looked_at + LOOKS_EVERY):
+            looks.append(self._lake, look.record(memory), fence=self._fence)
+            self._looked_at = now
+        memory.due[:], memory.touched[:] = False, False
+        memory.due[plan.left] = True
+        self._crowd = crowd
 
-    def _regrade(self, look: _Look, changed: Collection[EpochKey]) -> tuple[list[Verdict], Regrading]:
-        """Verdicts on epochs that are over, where what came late has turned them; and what still waits."""
-        late = over(look.folded, look.watermark)
-        due, regrading = self._regrading.due(changed, late, look.gates, look.watermark, look.judged_at)
-        if not due:
-            return [], regrading
+    def _regrade(self, memory: Memory, look: _Look) -> None:
+        """Judge epochs that are over and of which something came late, and record those that it has turned."""
+        gates, columns = look.gates, memory.columns
+        due = memory.regrading.due(memory.touched, memory.current, gates, look.watermark, look.judged_at)
+        if not due.size:
+            return
         users = None
-        if look.gates.counts_users:
+        if gates.counts_users:
             users = fold_users(
                 self._lake,
-                as_of=closed_through(look.watermark, look.gates.user_window),
-                window_s=look.gates.user_window,
-                epochs=epochs_of(due),
+                as_of=closed_through(look.watermark, gates.user_window),
+                window_s=gates.user_window,
+                epochs=columns.names(due),
             )
-        verdicts = look.judge_over(due, self._latches, users)
-        return [verdict for verdict in verdicts if verdict.finding.verdict is VerdictName.ROLL_BACK], regrading
-
-    def _changed_since(self, known: int | None, version: int) -> set[EpochKey] | None:
-        """The epochs that changed after a version of the signals; None where nobody knows."""
-        if known is None or known > version:
-            return None
-        try:
-            return Folded.of(self._lake.increments("signals", after=known, through=version)).epochs()
-        except LakeError:
-            # The log of a lake that is kept clean does not reach back for ever.
-            logger.info("what changed since version %s of the signals is not known any more", known)
-            return None
-
-    def _record(self, regraded: Sequence[Verdict], verdicts: Sequence[Verdict]) -> list[Verdict]:
-        """Append to the ledger what it does not hold yet, and give back what is news."""
-        fresh = [
-            verdict
-            for verdict in verdicts
-            if (seen := self._seen.get(verdict.case.cell)) is None or seen.verdict_id != verdict.verdict_id
-        ]
-        news = [
-            verdict
-            for verdict in fresh
-            if (seen := self._seen.get(verdict.case.cell)) is None or seen.outline != verdict.outline
-        ]
+        found = [each for each in look.judge_over(due, users) if each.finding.verdict is VerdictName.ROLL_BACK]
         # A verdict on an epoch that is over is told by the one on the current epoch, which names it.
+        ledger.append(self._lake, found, changed=(), fence=self._fence)
+        memory.regrading.take(found)
+        memory.regrading.looked(due)
+        memory.crossings.take(found, columns)
+        memory.crossings.regrade(found)
+        places = [place for each in found if (place := columns.cell_place(each.case.cell)) is not None]
+        memory.look_at(np.array(places, dtype=np.intp))
+
+    def _write(self, memory: Memory, verdicts: Sequence[Verdict], plan: Plan, now: datetime) -> list[Verdict]:
+        """Append to the ledger what it needs, and give back what is news."""
+        rows = []
+        for verdict in verdicts:
+            place = memory.columns.cell_place(verdict.case.cell)
+            if place is None:
+                continue
+            number = plan.seen.get(place, UNDECLARED)
+            if number != UNDECLARED and memory.outlines.outline(number) != verdict.outline:
+                logger.error(
+                    "the judge finds %s for %s where the glance saw %s: a fault of Stagekeeper; the judge counts",
+                    verdict.outline,
+                    verdict.case.cell.key,
+                    memory.outlines.outline(number),
+                )
+            epoch = int(memory.current[place])
+            wanted = place in plan.wanted or memory.pace.differs(verdict, place, epoch)
+            if wanted and memory.pace.is_new(verdict, place):
+                rows.append((verdict, place, epoch))
+        news = [verdict for verdict, place, _ in rows if memory.pace.is_news(verdict, place)]
         changed = {verdict.verdict_id for verdict in news}
-        ledger.append(self._lake, [*regraded, *fresh], changed=changed, fence=self._fence)
-        for verdict in fresh:
-            self._seen[verdict.case.cell] = ledger.Seen(verdict.verdict_id, verdict.outline)
-        for verdict in (*regraded, *fresh):
-            finding = verdict.finding
-            if finding.verdict in {VerdictName.PROMOTE, VerdictName.ROLL_BACK}:
-                key = (verdict.case.cell, verdict.case.epoch, verdict.gate_sha256)
-                latch = Latch(finding.verdict, finding.to_stage, verdict.verdict_id)
-                self._latches.setdefault(key, {}).setdefault(finding.verdict, latch)
+        ledger.append(self._lake, [verdict for verdict, *_ in rows], changed=changed, fence=self._fence)
+        memory.pace.wrote(rows, microseconds(now))
+        memory.crossings.take([verdict for verdict, *_ in rows], memory.columns)
+        memory.regrading.take([verdict for verdict, *_ in rows])
         return news
 
     def _read_gates(self) -> GateFile | None:
@@ -330,10 +282,11 @@ class Judge:
 
 def recommendation(verdict: Verdict) -> StageRecommended:
     """The event that publishes a verdict; its id is the verdict's, so that a repetition is counted once."""
-    return _recommendation_of(verdict.document())
+    return recommendation_of(verdict.document())
 
 
-def _recommendation_of(document: Mapping[str, Any]) -> StageRecommended:
+def recommendation_of(document: Mapping[str, Any]) -> StageRecommended:
+    """The event that publishes a verdict of the ledger."""
     cell = Cell(*(document[name] for name in CELL))
     published = StageRecommendedData.model_fields
     return StageRecommended(
@@ -344,12 +297,3 @@ def _recommendation_of(document: Mapping[str, Any]) -> StageRecommended:
         dataschema=schema_id(StageRecommended),
         data=StageRecommendedData.model_validate({name: document[name] for name in published}),
     )
-
-
-def _compared(folded: Folded, gates: GateFile) -> set[tuple[str, ...]]:
-    """The actions that may be compared with a baseline or a declared split, so that all their minutes matter."""
-    compared = [gate.match for gate in gates.gates if gate.compares]
-    if not compared:
-        return set()
-    actions = folded.totals.select(ACTION).unique().iter_rows()
-    return {action for action in actions if any(match.may_cover(*action) for match in compared)}

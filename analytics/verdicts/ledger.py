@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import polars as pl
 
 from analytics.cells import CELL, EPOCH
+from analytics.columns import microseconds
 from analytics.lake.schemas import COLUMNS, EVENTS, VERDICTS
+from analytics.verdicts import looks
+from analytics.verdicts.explain import iso
 from analytics.verdicts.verdict import REGRADE, Latch, Regrade, Verdict
 from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
@@ -35,10 +38,26 @@ class Seen:
     Attributes:
         verdict_id: The verdict.
         outline: Its part whose change is news.
+        epoch: The epoch that it is on.
+        gate_sha256: The gate file that it was reached under.
+        at_us: When it was reached, microseconds since 1970.
     """
 
     verdict_id: str
     outline: Outline
+    epoch: str
+    gate_sha256: str
+    at_us: int
+
+
+_OUTLINED: Final = pl.Struct(
+    {
+        "verdict": pl.String,
+        "to_stage": pl.String,
+        "reasons": pl.List(pl.Struct({"code": pl.String, "signal": pl.String})),
+    }
+)
+"""What `last_words` reads of a payload."""
 
 
 def append(lake: Lake, verdicts: Sequence[Verdict], *, changed: Collection[str], fence: Fence | None = None) -> None:
@@ -60,15 +79,40 @@ def append(lake: Lake, verdicts: Sequence[Verdict], *, changed: Collection[str],
 
 
 def latest_verdicts(lake: Lake, *, action: tuple[str, str, str] | None = None) -> list[dict[str, Any]]:
-    """The last verdict on every cell, in the order of the cells' names.
+    """The last verdict on every cell, in the order of the cells' names, and up to when it was found again.
 
     Args:
         lake: The lake.
         action: Environment, workflow and tool; None is all.
 
     Returns:
-        Whole verdicts as JSON objects; see docs/gates.md.
+        Whole verdicts as JSON objects, with `confirmed_at` and `confirmed_through`; see docs/gates.md.
     """
+    look = looks.newest(lake)
+    return [_confirmed(json.loads(payload), look) for payload in _last(lake, action)["payload"]]
+
+
+def last_words(lake: Lake) -> dict[Cell, Seen]:
+    """What the ledger last said about each cell, for telling news from repetition."""
+    last = _last(lake, None, "epoch", "gate_sha256", "judged_at").with_columns(
+        pl.col("payload").str.json_decode(_OUTLINED).alias("told")
+    )
+    found = {}
+    for row in last.drop("payload").iter_rows(named=True):
+        told = row["told"]
+        codes = tuple(sorted(f"{reason['code']}:{reason['signal'] or ''}" for reason in told["reasons"]))
+        found[Cell(*(row[name] for name in CELL))] = Seen(
+            row["verdict_id"],
+            (told["verdict"], told["to_stage"], codes),
+            row["epoch"],
+            row["gate_sha256"],
+            microseconds(row["judged_at"]),
+        )
+    return found
+
+
+def _last(lake: Lake, action: tuple[str, str, str] | None, *more: str) -> pl.DataFrame:
+    """The last row of every cell."""
     # Two reads at one version: payloads are large, and only the last of each cell is wanted.
     ledger = lake.scan(VERDICTS).filter(~pl.col("verdict_id").str.starts_with(REGRADE))
     if action is not None:
@@ -79,22 +123,21 @@ def latest_verdicts(lake: Lake, *, action: tuple[str, str, str] | None = None) -
         .unique(subset=CELL, keep="last", maintain_order=True)
         .collect()
     )
-    payloads = (
+    return (
         ledger.filter(pl.col("verdict_id").is_in(last["verdict_id"].implode()))
-        .select(*CELL, "verdict_id", "payload")
+        .select(*CELL, "verdict_id", "payload", *more)
         .unique(subset=[*CELL, "verdict_id"])
         .sort(CELL)
         .collect()
     )
-    return [json.loads(payload) for payload in payloads["payload"]]
 
 
-def last_words(lake: Lake) -> dict[Cell, Seen]:
-    """What the ledger last said about each cell, for telling news from repetition."""
-    return {
-        Cell(*(document[name] for name in CELL)): Seen(document["verdict_id"], _outline(document))
-        for document in latest_verdicts(lake)
-    }
+def _confirmed(verdict: dict[str, Any], look: looks.Look | None) -> dict[str, Any]:
+    """A verdict with the moment and the watermark of the newest look that found it again."""
+    told = {"confirmed_at": verdict["judged_at"], "confirmed_through": verdict["watermark"]}
+    if look is not None and look.confirms(verdict, judged_at=datetime.fromisoformat(verdict["judged_at"])):
+        told = {"confirmed_at": iso(look.judged_at), "confirmed_through": iso(look.watermark)}
+    return {**verdict, **told}
 
 
 def unpublished(lake: Lake) -> list[dict[str, Any]]:
@@ -123,9 +166,11 @@ def unpublished(lake: Lake) -> list[dict[str, Any]]:
 
 
 def newest_watermark(lake: Lake) -> datetime | None:
-    """Where the watermark of the newest verdict stood; None while there are no verdicts."""
+    """Where the watermark of the newest verdict, or look, stood; None while there are none."""
     newest = lake.scan(VERDICTS).select(pl.col("watermark").max()).collect().item()
-    return newest.astimezone(UTC) if isinstance(newest, datetime) else None
+    stood = [newest.astimezone(UTC)] if isinstance(newest, datetime) else []
+    look = looks.newest(lake)
+    return max([*stood, *([] if look is None else [look.watermark])], default=None)
 
 
 def latches(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[LatchKey, dict[VerdictName, Latch]]:
@@ -161,12 +206,10 @@ def latches(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[Latc
 
 def newest_users(lake: Lake) -> tuple[int, datetime] | None:
     """The version of the events, and the end of the windows, up to which users were last counted; None if never."""
-    counted = [
-        (seen["events_version"], datetime.fromisoformat(seen["users_as_of"]))
-        for document in latest_verdicts(lake)
-        if (seen := document["exposure"]).get("users_as_of") is not None
-    ]
-    return max(counted, default=None)
+    look = looks.newest(lake)
+    if look is None or look.events_version is None or look.users_as_of is None:
+        return None
+    return look.events_version, look.users_as_of
 
 
 def regrades(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[Cell, list[Regrade]]:
@@ -202,14 +245,11 @@ def graded(lake: Lake, *, verdict: VerdictName | None = None) -> frozenset[Epoch
 
 
 def newest_lake_version(lake: Lake) -> int | None:
-    """The version of the signals that the newest verdict rests on; None while there are no verdicts."""
+    """The version of the signals that the newest verdict, or look, rests on; None while there are none."""
     newest = lake.scan(VERDICTS).select(pl.col("lake_version").max()).collect().item()
-    return None if newest is None else int(newest)
-
-
-def _outline(document: dict[str, Any]) -> Outline:
-    codes = tuple(sorted(f"{reason['code']}:{reason['signal'] or ''}" for reason in document["reasons"]))
-    return document["verdict"], document["to_stage"], codes
+    look = looks.newest(lake)
+    known = ([] if newest is None else [int(newest)]) + ([] if look is None else [look.lake_version])
+    return max(known, default=None)
 
 
 def _row(verdict: Verdict, *, changed: bool) -> dict[str, Any]:

@@ -45,7 +45,8 @@ _COUNTED: Final[dict[str, tuple[str, str, str]]] = {
 }
 _TYPES: Final[dict[str, str]] = {"decisions": _DECIDED, "executed": "stagekeeper.action.executed.v1"}
 _READ: Final = tuple({*_TYPES.values(), *(kind for kind, _, _ in _COUNTED.values())})
-_ALL: Final = (*_TYPES, *_COUNTED)
+COUNTED_BY_USER: Final = (*_TYPES, *_COUNTED)
+"""Counters of a user-window."""
 BY_USER: Final[tuple[str, ...]] = tuple(name for name in RATES if name != "missing_outcome")
 """Rates that can be counted by user."""
 
@@ -110,18 +111,20 @@ class Users:
             signal: One of `BY_USER`.
             maturity_s: Count only windows that have been closed for this long.
         """
-        tabled = (
+        tabled = self.tabled(signal, maturity_s=maturity_s).group_by(EPOCH, maintain_order=True).agg("m", "y", "count")
+        return {
+            row[: len(EPOCH)]: Observed(tuple(row[-3]), tuple(row[-2]), tuple(row[-1])) for row in tabled.iter_rows()
+        }
+
+    def tabled(self, signal: str, *, maturity_s: float = 0.0) -> pl.DataFrame:
+        """The same as one table: `EPOCH`, `m`, `y` and `count`, by m and y."""
+        return (
             self._windows(signal, pl.col("closed_at") + timedelta(seconds=maturity_s) <= self.as_of)
             .group_by(*EPOCH, "m", "y")
             .agg(pl.col("count").sum())
             .sort("m", "y")
-            .group_by(EPOCH, maintain_order=True)
-            .agg("m", "y", "count")
             .collect()
         )
-        return {
-            row[: len(EPOCH)]: Observed(tuple(row[-3]), tuple(row[-2]), tuple(row[-1])) for row in tabled.iter_rows()
-        }
 
     def batches(self, signal: str, *, since: datetime) -> pl.DataFrame:
         """The windows of a signal, batch by batch: those that closed together are one.
@@ -220,7 +223,7 @@ def fold_read(
 ) -> Users:
     """Fold the closed user-windows of events that were read already; arguments as in `fold_users`."""
     by_decision = read.group_by(*EPOCH, "subject").agg(
-        pl.col("user").drop_nulls().first(), pl.col("decided_at").first(), pl.col(_ALL).sum()
+        pl.col("user").drop_nulls().first(), pl.col("decided_at").first(), pl.col(COUNTED_BY_USER).sum()
     )
     every_us = round(window_s * 1_000_000)
     closed = ((pl.col("decided_at").dt.epoch("us") // every_us + 1) * every_us).cast(pl.Datetime("us", "UTC"))
@@ -230,7 +233,7 @@ def fold_read(
         by_decision.with_columns(closed.alias("closed_at"), who.alias("who"))
         .group_by(*EPOCH, "closed_at", "who")
         .agg(
-            pl.col(_ALL).sum(),
+            pl.col(COUNTED_BY_USER).sum(),
             pl.col("user").is_null().any().alias("unnamed"),
             pl.col("decided_at").filter(pl.col("decisions") > 0).min().alias("first_at"),
         )
@@ -242,7 +245,7 @@ def fold_read(
     kept = by_user.filter(pl.col("first_at").is_not_null()).select(*EPOCH, "closed_at", "who", "first_at")
     assigned = kept.clear() if split is None else kept.join(split, on=ACTION, how="semi")
     # Who it was is of no further use for signals: only how many windows were alike is kept.
-    rows = by_user.group_by(*EPOCH, "closed_at", *_ALL).agg(pl.len().cast(pl.Int64).alias("count"))
+    rows = by_user.group_by(*EPOCH, "closed_at", *COUNTED_BY_USER).agg(pl.len().cast(pl.Int64).alias("count"))
     return Users(
         version,
         as_of,

@@ -28,6 +28,11 @@ class Watermark:
         self._known: deque[tuple[datetime, datetime]] = deque()
         self._at = at
 
+    @property
+    def at(self) -> datetime | None:
+        """Where it stands; None while it has never stood anywhere."""
+        return self._at
+
     def follow(self, newest: datetime, now: datetime, *, caught_up: bool) -> datetime | None:
         """Take note of the newest event time.
 

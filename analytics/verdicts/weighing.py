@@ -99,11 +99,17 @@ class Question:
 
 def questions(gate: Gate, stage: str, known: Known) -> list[Question]:
     """Ask every signal of a gate about one epoch of a cell at a stage."""
+    return [_ask(part, gate, stage, known=known) for part in gate.signals]
+
+
+def share_of(gate: Gate, part: GateSignal, stage: str) -> float:
+    """A guardrail's share of its gate's alpha at a stage."""
     # The shares rest on the gate alone: weights that depended on the data would not bound the error. What is only a dry
     # run takes nothing from what is not.
-    here = [part for part in gate.at(stage) if part.role == "guardrail"]
-    total = sum(part.weight or 1.0 for part in here if gate.dry_run or not part.dry_run)
-    return [_ask(part, gate, stage, total_weight=total, known=known) for part in gate.signals]
+    here = [each for each in gate.at(stage) if each.role == "guardrail"]
+    total = sum(each.weight or 1.0 for each in here if gate.dry_run or not each.dry_run)
+    weight = part.weight or 1.0
+    return weight / (total if gate.dry_run or not part.dry_run else total + weight)
 
 
 def weigh(asked: Sequence[Question]) -> list[SignalEvidence]:
@@ -170,7 +176,7 @@ def combined(evidence: Sequence[SignalEvidence], *, dry: bool = False) -> float 
     return float(np.logaddexp.reduce(terms)) if terms else None
 
 
-def _ask(part: GateSignal, gate: Gate, stage: str, *, total_weight: float, known: Known) -> Question:
+def _ask(part: GateSignal, gate: Gate, stage: str, *, known: Known) -> Question:
     limit: float | None
     unit: Unit
     bins, counts = _NO_BINS, known.counts
@@ -197,8 +203,6 @@ def _ask(part: GateSignal, gate: Gate, stage: str, *, total_weight: float, known
         value, limit, unit = compared.value, part.ratio, "times"
     applies = stage in part.stages
     counts_alpha = part.role == "guardrail" and applies
-    weight = part.weight or 1.0
-    shares = total_weight if gate.dry_run or not part.dry_run else total_weight + weight
     windows = None
     if known.windows is not None and gate.unit_of(part) == "user":
         nothing = Observed((), (), ())
@@ -219,7 +223,7 @@ def _ask(part: GateSignal, gate: Gate, stage: str, *, total_weight: float, known
         limit,
         unit,
         bins,
-        weight / shares if counts_alpha else None,
+        share_of(gate, part, stage) if counts_alpha else None,
         gate.alpha,
         gate.beta,
         windows,

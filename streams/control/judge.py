@@ -10,7 +10,7 @@ import polars as pl
 from confluent_kafka import KafkaException
 
 from analytics.lake.errors import FencedError
-from analytics.lake.schemas import COLUMNS, VERDICTS
+from analytics.lake.schemas import COLUMNS, LOOKS, VERDICTS
 from analytics.lake.tables import Lake
 from analytics.verdicts.judge import Judge
 from producers.errors import StagekeeperError
@@ -95,8 +95,9 @@ class Bench:
         """
         try:
             if fence != self._fence:
-                # From here on no verdict of an earlier holder can come, so what is read below is the last word.
-                self._lake.append(VERDICTS, pl.DataFrame(schema=COLUMNS[VERDICTS]), fence=fence)
+                # From here on nothing of an earlier holder can come, so what is read below is the last word.
+                for table in (VERDICTS, LOOKS):
+                    self._lake.append(table, pl.DataFrame(schema=COLUMNS[table]), fence=fence)
                 self._judge, self._unpublished = Judge(self._lake, self._gate_file, fence=fence), []
                 self._fence = fence
             self._unpublished += self._judge.tick(self._now(), caught_up=self._backlog.caught_up(self._lake))
@@ -109,7 +110,7 @@ class Bench:
         except KafkaException as error:
             return Sitting(0, f"the broker does not answer: {error.args[0].str()}", self._interval_s)
         published, self._unpublished = len(self._unpublished), []
-        return Sitting(published, self._judge.gate_error, self._interval_s)
+        return Sitting(published, self._judge.gate_error, 0.0 if self._judge.has_more else self._interval_s)
 
     @property
     def _interval_s(self) -> float:

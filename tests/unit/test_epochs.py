@@ -179,8 +179,8 @@ class TestBoundedMemory:
         for hour in range(6):
             lake.append("signals", increments(*busy("old", 60 * hour, 60 * hour + 60)))
             judge.tick(minute(60 * hour + 60))
-        assert judge._folded is not None  # noqa: SLF001 - what it keeps is the point
-        assert judge._folded.recent.height <= 15  # noqa: SLF001
+        assert judge._memory is not None  # noqa: SLF001 - what it keeps is the point
+        assert judge._memory.columns.recent.height <= 15  # noqa: SLF001
 
     def test_a_bounded_memory_changes_no_number(self, lake: Lake, judge: Judge) -> None:
         for hour in range(4):

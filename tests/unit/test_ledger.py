@@ -92,7 +92,7 @@ def test_only_what_changed_is_judged_and_only_news_is_published(lake: Lake, gate
     assert judge.tick(at(2)) == []
     assert lake.version("verdicts") == 1, "nothing changed, so nothing is appended"
     lake.append("signals", increments(a_row(**executions(10))))
-    assert judge.tick(at(4)) == [], "the same verdict for the same reasons is no news"
+    assert judge.tick(at(12)) == [], "the same verdict for the same reasons is no news"
     rows = lake.scan("verdicts").sort("judged_at", "tool").collect()
     assert rows["tool"].to_list() == ["issue_refund", "other", "issue_refund"]
     assert rows["changed"].to_list() == [True, True, False]
@@ -103,7 +103,7 @@ def test_only_what_changed_is_judged_and_only_news_is_published(lake: Lake, gate
         "other"
     ]
     lake.append("signals", increments(a_row(other, **executions(50, 40))))
-    assert said(judge.tick(at(6))) == [("other", "ROLL_BACK", "search_only")]
+    assert said(judge.tick(at(14))) == [("other", "ROLL_BACK", "search_only")]
 
 
 def test_increments_give_what_the_whole_gives(lake: Lake, gate_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_increments_give_what_the_whole_gives(lake: Lake, gate_path: Path) -> No
     parts = [a_row(minute=minute, **executions(30, minute)) for minute in range(5)]
     for second, part in enumerate(parts):
         lake.append("signals", increments(part))
-        judge.tick(at(600 + second))
+        judge.tick(at(600 + 12 * second))
     (stepwise,) = latest_verdicts(lake)
     lake.compact("signals")
     fresh = Judge(lake, GateFile.load(gate_path), settle_s=0)
