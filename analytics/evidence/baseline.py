@@ -168,7 +168,38 @@ class RatioEvidence:
     @property
     def log_e(self) -> FloatArray:
         """Natural logarithm of the e-value; 0 before any batch. Shape (cells,)."""
-        return average(self.failures * np.log(bets(self.direction)) - self.costs / _UNIT)
+        return average(self._log_wealth)
+
+    @property
+    def _log_wealth(self) -> FloatArray:
+        return np.asarray(self.failures * np.log(bets(self.direction)) - self.costs / _UNIT)
+
+    def growth_to_decision(self, *, alpha: npt.ArrayLike) -> FloatArray:
+        """Forecast by which factor all counts must grow, at the rates and the split seen so far, to decide.
+
+        Each bet's wealth then grows by the same factor in its logarithm; so the average is convex in it, 0 at none, and
+        crosses once at the most. It is a forecast for a person to read, never a decision.
+
+        Args:
+            alpha: One-sided error level, in (0, 1). Broadcasts against the cells.
+
+        Returns:
+            Factors of at least 1, shape (cells,); 1 where the evidence suffices already, infinity where these rates
+            never decide.
+
+        Raises:
+            EvidenceError: An alpha is not in (0, 1).
+        """
+        wealth, done = self._log_wealth, crosses(self.log_e, alpha)
+        best = wealth.max(axis=0)
+        # Alone, the best bet must make up for its share of one in eight.
+        enough = (-np.log(np.asarray(alpha, dtype=np.float64)) + np.log(BET_COUNT)) / np.where(best > 0, best, np.nan)
+        low, high = np.ones_like(best), np.maximum(np.nan_to_num(enough, nan=1.0), 1.0)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            hit = crosses(average(wealth * middle), alpha)
+            low, high = np.where(hit, low, middle), np.where(hit, middle, high)
+        return np.where(done, 1.0, np.where(best > 0, high, np.inf))
 
     @property
     def label(self) -> str:

@@ -230,10 +230,10 @@ def split_mismatch(found: SplitEvidence) -> str:
     )
     crossed = f"; {found.crossed:,} users were in more than one arm" if found.crossed else ""
     odds = math.exp(min(found.log_e_highest, 700.0))
-    at = "" if found.mismatch_at is None else f" by {iso(found.mismatch_at)}"
+    at = "" if found.mismatch_at is None else f", and enough by {iso(found.mismatch_at)}"
     return (
-        f"traffic is not split as declared since {iso(found.since)}: {arms}{crossed}. That weighed "
-        f"{'over a billion' if odds > 1e9 else f'{odds:,.0f}'} to 1 against it{at} (1,000 to 1 suffice), "
+        f"traffic is not split as declared since {iso(found.since)}: {arms}{crossed}. That weighs up to "
+        f"{'a billion and more' if odds > 1e9 else f'{odds:,.0f}'} to 1 against it{at} (1,000 to 1 suffice), "
         f"so nothing that compares the arms can be believed: {_NO_PROMOTION}"
     )
 

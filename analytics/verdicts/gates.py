@@ -100,7 +100,9 @@ class Split(Part):
 
     by: Literal["cohort", "stage"] = "cohort"
     """What tells the arms apart: the cohort, or the stage (one action at two stages at once, by a percentage)."""
-    shares: Annotated[dict[Name, Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]], Field(min_length=2)]
+    shares: Annotated[
+        dict[Name, Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]], Field(min_length=2, max_length=10)
+    ]
     """The declared share of each arm; together they are 1."""
     unit: CountBy | None = None
     """What is assigned to an arm: `user` where a user keeps it, `action` where every action is drawn anew; the gate's

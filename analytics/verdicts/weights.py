@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,7 @@ def weigh_users(some: Sequence[Question]) -> Weights:
 
 def weigh_ratios(some: Sequence[Question]) -> Weights:
     """Weigh questions that compare with a baseline, batch by batch."""
-    found = []
+    found, mores = [], []
     for question in some:
         if question.compared is None or question.part.ratio is None:
             continue
@@ -99,17 +100,24 @@ def weigh_ratios(some: Sequence[Question]) -> Weights:
         safe = replace(nothing, direction="below").after(about.mature)
         low = float(ratio_bounds(about.batches, alpha=question.harm_level)[0][0])
         high = float(ratio_bounds(about.mature, alpha=question.beta)[1][0])
-        found.append((float(harm.log_e[0]), float(safe.log_e[0]), low, high if np.isfinite(high) else None, harm.label))
+        bound = high if np.isfinite(high) else None
+        found.append((float(harm.log_e[0]), float(safe.log_e[0]), low, bound, harm.label))
+        mores.append((_more(safe, question.beta), _more(harm, question.harm_level)))
     return Weights(
         np.array([each[0] for each in found]),
         np.array([each[1] for each in found]),
         [each[2] for each in found],
         [each[3] for each in found],
-        # How many are needed depends on both arms, so nothing is promised.
-        np.full(len(found), np.inf),
-        np.full(len(found), np.inf),
+        np.array([safe for safe, _ in mores]),
+        np.array([harm for _, harm in mores]),
         f"{ASSUMPTIONS['action']}; {found[0][4]}" if found else "",
     )
+
+
+def _more(evidence: RatioEvidence, alpha: float) -> float:
+    """How many more trials of the new arm decide, if both arms go on as they did; infinity where never."""
+    growth = float(evidence.growth_to_decision(alpha=alpha)[0])
+    return float(np.ceil((growth - 1.0) * int(evidence.trials[0]))) if np.isfinite(growth) else math.inf
 
 
 def _counts(pairs: Sequence[tuple[int, int]]) -> tuple[FloatArray, FloatArray]:

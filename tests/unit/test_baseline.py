@@ -150,3 +150,27 @@ def test_misuse_is_refused() -> None:
         evidence.plus(RatioEvidence.none(2, ratio=1.5, direction="above"))
     with pytest.raises(EvidenceError, match="merged"):
         evidence.plus(RatioEvidence.none(2, ratio=1.0, direction="above", comparison="history"))
+
+
+@pytest.mark.parametrize(
+    ("direction", "failed", "base_failed"), [("above", 9, 3), ("above", 6, 3), ("below", 3, 3), ("below", 2, 4)]
+)
+def test_the_forecast_is_the_growth_at_which_the_evidence_suffices(
+    direction: Direction, failed: int, base_failed: int
+) -> None:
+    def after(minutes: int) -> RatioEvidence:
+        rows = [np.full((minutes, 1), count) for count in (failed, 100, base_failed, 100)]
+        return RatioEvidence.none(1, ratio=1.5, direction=direction).after(Batches.of(*rows))
+
+    growth = float(after(4).growth_to_decision(alpha=0.05)[0])
+    enough = math.ceil(4 * growth)
+    assert growth > 1
+    assert after(enough).log_e[0] >= -math.log(0.05) > after(enough - 1).log_e[0]
+    assert after(enough).growth_to_decision(alpha=0.05)[0] == 1.0
+
+
+def test_what_these_rates_never_decide_is_forecast_as_never() -> None:
+    evidence = RatioEvidence.none(3, ratio=1.5, direction="below").after(
+        Batches.of([[15, 0, 0]], [[100, 0, 100]], [[10, 0, 0]], [[100, 0, 100]])
+    )
+    assert np.isinf(evidence.growth_to_decision(alpha=0.05)).all(), "at the ratio, without data, without a failure"

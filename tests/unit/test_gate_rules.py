@@ -189,6 +189,16 @@ class TestBaseline:
     def test_an_arm_as_good_as_the_other_is_promoted_at_a_rate_no_limit_would_allow(self) -> None:
         assert self.of(*self.arms(failed=10, base_failed=10)).finding.verdict == "PROMOTE"
 
+    def test_it_says_how_many_more_would_decide(self) -> None:
+        found = self.of(*self.arms(failed=1, base_failed=1, minutes=8), watermark_minute=9)
+        (part,) = found.case.signals
+        assert part.more_needed is not None
+        assert "more executions needed at this rate" in found.finding.reasons[0].message
+        minutes = 8 + -(-part.more_needed // 20)
+        assert self.of(*self.arms(1, 1, minutes=minutes), watermark_minute=minutes + 1).finding.verdict == "PROMOTE"
+        less = self.of(*self.arms(1, 1, minutes=minutes - 1), watermark_minute=minutes)
+        assert less.finding.verdict == "HOLD"
+
     def test_minutes_of_one_arm_alone_say_nothing(self) -> None:
         new = [a_row(minute=minute, **executions(20, 20)) for minute in range(50)]
         found = self.of(*new, a_row(BESIDE, minute=60, **executions(20)), watermark_minute=61)

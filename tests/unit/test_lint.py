@@ -15,7 +15,12 @@ from stagekeeper.commands import cli
 
 ROOT = Path(__file__).parents[2]
 SOUND = "{signal: execution_error, role: guardrail, limit: 0.05, stages: [draft_write, approval_gated]}"
-FILES = ["examples/gates.yaml", "examples/gates-airline.yaml", "stagekeeper/demo/gates.yaml"]
+FILES = [
+    "examples/gates.yaml",
+    "examples/gates-holdback.yaml",
+    "examples/gates-airline.yaml",
+    "stagekeeper/demo/gates.yaml",
+]
 
 
 def of(*gates: str) -> list[Finding]:
