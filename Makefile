@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 # Where this is set, Python compiles every module at every start: a worker then takes 2 s longer to begin.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check format lock schemas screenshots clean
+.PHONY: help setup demo test check bench format lock schemas screenshots clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ format: setup ## format and mend what the linter can mend
 
 test: check ## everything: the checks, then every test
 	@$(BIN)/pytest -q -n 2 --dist loadgroup --no-loadscope-reorder -m "slow or integration or browser"
+
+bench: setup ## every benchmark, and one table; ARGS="--quick" for a look, ARGS="--broker apache"
+	@$(BIN)/python benchmarks/table.py $(ARGS)
 
 schemas: setup ## write the published schemas and the AsyncAPI document
 	@$(BIN)/stagekeeper schemas

@@ -3,14 +3,15 @@
 Prints one line a call: milliseconds, and the share of the time that 40 bisection steps take for the same two bounds.
 The bisection is the plain way to invert an e-value, and its 40 steps reach the same grid of 2^-40.
 
-    python benchmarks/evidence.py [cells]
+    python benchmarks/evidence.py --cells 100000
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -58,15 +59,14 @@ def best_seconds(call: Callable[[], object], repeats: int = REPEATS) -> float:
     return min(seconds)
 
 
-def main(count: int) -> None:
-    """Measure and print."""
+def run(count: int) -> dict[str, Any]:
+    """Measure; the numbers."""
     failures, trials = synthetic_cells(count)
     for exact, bisected in zip(bounds(failures, trials, alpha=ALPHA), bisected_bounds(failures, trials), strict=True):
         # One halving may still miss by the last grid step, and the claim is empty unless both find the same bound.
         if float(np.abs(exact - bisected).max()) > 2**-39:
             raise SystemExit("the bounds and their bisection disagree: the ratio would compare two different answers")
     bisection = best_seconds(lambda: bisected_bounds(failures, trials), 1)
-    print(f"{count} cells; 40 bisection steps for both bounds: {bisection * 1e3:.0f} ms = 1")
     calls: dict[str, Callable[[], object]] = {
         "log_e_value, one threshold": lambda: log_e_value(failures, trials, THRESHOLD, direction="above"),
         "log_e_value, a threshold per cell": lambda: log_e_value(
@@ -75,10 +75,27 @@ def main(count: int) -> None:
         "bounds, both": lambda: bounds(failures, trials, alpha=ALPHA),
         "trials_to_decision": lambda: trials_to_decision(failures, trials, THRESHOLD, direction="below", alpha=ALPHA),
     }
-    for name, call in calls.items():
-        seconds = best_seconds(call)
-        print(f"{name:34} {seconds * 1e3:8.1f} ms   {seconds / bisection:.3f} of the bisection")
+    return {
+        "cells": count,
+        "bisection_s": bisection,
+        "calls_s": {name: best_seconds(each) for name, each in calls.items()},
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=int, default=100_000)
+    parser.add_argument("--json", action="store_true", dest="as_json")
+    asked = parser.parse_args()
+    found = run(asked.cells)
+    if asked.as_json:
+        print(json.dumps(found))
+        return
+    print(f"{found['cells']} cells; 40 bisection steps for both bounds: {found['bisection_s'] * 1e3:.0f} ms = 1")
+    for name, seconds in found["calls_s"].items():
+        print(f"{name:34} {seconds * 1e3:8.1f} ms   {seconds / found['bisection_s']:.3f} of the bisection")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000)
+    main()

@@ -48,10 +48,13 @@ if TYPE_CHECKING:
 SESSION_S = 6.0
 """The workers' session timeout."""
 
+REFUSAL_S = 10.0
+"""How long the lake refuses to be written."""
+
 _AFTER_PROGRESS = 0.75
 """Share of disasters that wait for a commit first; the others also hit workers that have not come to work yet."""
 
-_LASTS_S = {"kill": 7.0, "zombie": 16.0, "second_worker": 9.0, "refusal": 9.0, "restart_of_the_broker": 15.0}
+_LASTS_S = {"kill": 7.0, "zombie": 16.0, "second_worker": 9.0, "refusal": 14.0, "restart_of_the_broker": 15.0}
 """How long each disaster and the recovery take, about."""
 
 _CHATTR = shutil.which("chattr")
@@ -153,11 +156,11 @@ class Weather:
     done: Counter[str] = field(default_factory=Counter)
 
     def rage(self, kills: int) -> None:
-        """Everything once, and so many kills, in random order."""
-        disasters: list[Callable[[], None]] = [self.zombie, self.second_worker, self.refusal]
-        disasters += [self.kill] * kills
+        """So many kills, and for every ten of them each other disaster once (at least once), in random order."""
+        others: list[Callable[[], None]] = [self.zombie, self.second_worker, self.refusal]
         if isinstance(self.broker, ApacheKafka):
-            disasters.append(self.restart_of_the_broker)
+            others.append(self.restart_of_the_broker)
+        disasters = [self.kill] * kills + others * max(1, kills // 10)
         self.random.shuffle(disasters)
         for index, disaster in enumerate(disasters):
             self.traffic.last_for(sum(_LASTS_S[each.__name__] for each in disasters[index:]))
@@ -225,13 +228,13 @@ class Weather:
             self.crew.leave(other, kill=False)
 
     def refusal(self) -> None:
-        """The lake takes nothing for some seconds."""
+        """The lake takes nothing for ten seconds."""
         change = how_to_refuse(self.lake_root)
         if change is None:
             self.say("NOT TRIED: a lake that refuses writes (root, and a file system without immutable folders)")
             return
         with refusing(self.lake_root, change):
-            until = time.monotonic() + 5.0
+            until = time.monotonic() + REFUSAL_S
             while time.monotonic() < until:
                 self.crew.tend()
                 time.sleep(0.1)

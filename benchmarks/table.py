@@ -1,0 +1,199 @@
+"""All benchmarks, one after the other, and one table of what they found.
+
+    make bench
+    python benchmarks/table.py --quick --only freshness recovery
+    python benchmarks/table.py --broker apache --json
+
+What is asked stands beside what was measured, with what it is compared with in the same run. What cannot be measured
+here is said with the reason. The machine should have nothing else to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from environments import PINNED, interpreter
+from places import machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+HERE: Final = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        what: What was measured.
+        measured: The number, with its unit.
+        beside: What it is compared with in the same run; empty where with nothing.
+        asked: What it should be.
+        met: Whether it is; None where nothing is asked, or where it was not measured.
+    """
+
+    what: str
+    measured: str
+    beside: str = ""
+    asked: str = ""
+    met: bool | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One script.
+
+    Attributes:
+        name: Its name; the script is `NAME.py`.
+        rows: What its JSON document says.
+        options: Its arguments.
+        quick: Its arguments for a quick look, with smaller numbers.
+        broker: Whether it takes `--broker`.
+        competitors: Options that name a competitor's Python.
+    """
+
+    name: str
+    rows: Callable[[dict[str, Any]], Iterator[Row]]
+    options: tuple[str, ...] = ()
+    quick: tuple[str, ...] = ()
+    broker: bool = False
+    competitors: tuple[str, ...] = ()
+
+
+def _ingest(found: dict[str, Any]) -> Iterator[Row]:
+    rate = found["worker"]["events_per_s"]
+    yield Row("events/s, the whole path, one worker", f"{rate:,.0f}", "", "100,000", rate >= 100_000)
+    for key, label, asked in (
+        ("bare_consume", "bare consume()", 0.4),
+        ("faust", "stock Faust that counts", 15.0),
+        ("quix", "Quix Streams that counts", 3.0),
+        ("pathway", "Pathway that counts", 1.5),
+    ):
+        if found.get(key) is None:
+            yield Row(f"  ratio to {label}", "NOT MEASURED", "", f"{asked:g} x")
+        else:
+            ratio = rate / found[key]
+            yield Row(f"  ratio to {label}", f"{ratio:.2f} x", f"{found[key]:,.0f}/s", f"{asked:g} x", ratio >= asked)
+
+
+def _freshness(found: dict[str, Any]) -> Iterator[Row]:
+    visible, bare = found["visible"], found["bare_consume"]
+    yield Row(
+        f"produce to visible, p99 at {found['events_per_s']:,}/s",
+        f"{visible['p99_s']:.2f} s",
+        f"bare consume() {bare['p99_s']:.2f} s",
+        f"{found['target_p99_s']:g} s",
+        found["met"],
+    )
+    yield Row("  median", f"{visible['p50_s']:.2f} s", f"bare consume() {bare['p50_s']:.2f} s")
+
+
+def _recovery(found: dict[str, Any]) -> Iterator[Row]:
+    yield Row(
+        f"SIGKILL to caught up, {found['events']:,} events in the lake",
+        f"{found['recovery_s']:.1f} s",
+        f"{found['ratio_to_fresh_start']:.2f} x an empty lake's {found['fresh_start_s']:.1f} s",
+        f"{found['target_s']:g} s",
+        found["met"],
+    )
+
+
+def _evidence(found: dict[str, Any]) -> Iterator[Row]:
+    for name, seconds in found["calls_s"].items():
+        share = seconds / found["bisection_s"]
+        beside = f"{share:.3f} x bisection"
+        yield Row(f"{name}, {found['cells']:,} cells", f"{seconds * 1e3:.1f} ms", beside)
+
+
+def _as_said(found: dict[str, Any]) -> Iterator[Row]:
+    """A script that has no document: its own lines."""
+    for line in found["lines"]:
+        yield Row(line, "")
+
+
+BENCHMARKS: Final = (
+    Benchmark("ingest", _ingest, (), ("--events", "100000"), broker=True, competitors=("quix", "pathway")),
+    Benchmark("freshness", _freshness, (), ("--seconds", "10"), broker=True),
+    Benchmark("recovery", _recovery, (), ("--events", "200000", "--backlog", "20000"), broker=True),
+    Benchmark("judge", _as_said, (), ("--cells", "1000")),
+    Benchmark("decision", _as_said, competitors=("agt",)),
+    Benchmark("evidence", _evidence, (), ("--cells", "10000")),
+)
+
+
+def measure(benchmark: Benchmark, *, quick: bool, broker: str) -> dict[str, Any]:
+    """Run one script; its document, or the lines that it printed, or why there is neither."""
+    command = [sys.executable, str(HERE / f"{benchmark.name}.py"), *(benchmark.quick if quick else benchmark.options)]
+    if benchmark.broker:
+        command += ["--broker", broker]
+    for name in benchmark.competitors:
+        python = interpreter(name)
+        if python is not None:
+            command += [f"--{name}", str(python)]
+    if benchmark.rows is not _as_said:
+        command.append("--json")
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    lines = [line for line in ran.stdout.splitlines() if line.strip()]
+    if ran.returncode:
+        return {"fault": f"exit code {ran.returncode}: {' '.join(command[1:])}", "lines": lines}
+    if benchmark.rows is _as_said:
+        return {"lines": lines}
+    document: dict[str, Any] = json.loads(lines[-1])
+    return document
+
+
+def _shown(rows: list[tuple[str, Row]]) -> Iterator[str]:
+    widths = [
+        max(len(text) for text in column)
+        for column in zip(*((row.what, row.measured, row.beside, row.asked) for _, row in rows), strict=True)
+    ]
+    before = ""
+    for name, row in rows:
+        if name != before:
+            yield f"\n{name}"
+        before = name
+        met = {True: "met", False: "MISSED", None: ""}[row.met]
+        cells = (row.what.ljust(widths[0]), row.measured.rjust(widths[1]), row.beside.ljust(widths[2]))
+        yield f"  {'  '.join(cells)}  {row.asked.rjust(widths[3])}  {met}".rstrip()
+
+
+def main() -> int:
+    """Measure everything and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="smaller numbers: whether it works, not how fast it is")
+    parser.add_argument("--only", nargs="+", choices=[each.name for each in BENCHMARKS], help="these alone")
+    parser.add_argument("--broker", choices=("embedded", "apache"), default="embedded")
+    parser.add_argument("--json", action="store_true", dest="as_json")
+    asked = parser.parse_args()
+    chosen = [each for each in BENCHMARKS if asked.only is None or each.name in asked.only]
+    stated, found, rows = machine(), {}, []
+    for number, each in enumerate(chosen, 1):
+        print(f"[bench] {each.name} ({number} of {len(chosen)})", file=sys.stderr, flush=True)
+        began = time.monotonic()
+        found[each.name] = document = measure(each, quick=asked.quick, broker=asked.broker)
+        if "fault" in document:
+            print(f"NOT MEASURED: {each.name}: {document['fault']}", file=sys.stderr, flush=True)
+            rows.append((each.name, Row("NOT MEASURED", document["fault"])))
+        else:
+            rows += [(each.name, row) for row in each.rows(document)]
+        print(f"[bench] {each.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    if asked.as_json:
+        lines = [{"benchmark": name, **asdict(row)} for name, row in rows]
+        print(json.dumps({"machine": stated, "broker": asked.broker, "quick": asked.quick, "rows": lines, **found}))
+    else:
+        print(f"{stated}; {asked.broker} broker{'; QUICK: smaller numbers than are asked for' if asked.quick else ''}")
+        print(f"compared with {', '.join(PINNED.values())}")
+        print("\n".join(_shown(rows)))
+    return 1 if any("fault" in document for document in found.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
