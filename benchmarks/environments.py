@@ -12,7 +12,7 @@ CACHE: Final = Path(__file__).parents[1] / ".stagekeeper" / "competitors"
 
 PINNED: Final = {
     "quix": "quixstreams==3.28.1",
-    "pathway": "pathway==0.28.0",
+    "pathway": "pathway==0.33.0",
     "agt": "agent-governance-toolkit-core==5.0.0",
 }
 """What each name stands for on the package index."""

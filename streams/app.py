@@ -305,7 +305,7 @@ class Worker:
         async def metrics(web: Any, _request: Any) -> Any:  # noqa: ANN401
             text = exposition(
                 self._progress.totals,
-                self._gauge.seen,
+                self._gauge.seen(self._config.now()),
                 up_s=time.monotonic() - self._began_s,
                 judging=self._rights.to_judge is not None,
                 judge_fault=self._fault is not None,

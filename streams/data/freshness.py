@@ -5,19 +5,21 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import polars as pl
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    import polars as pl
-
-SAMPLES: Final = 20_000
-"""How many of the newest samples the quantiles are taken of."""
+WINDOW: Final = timedelta(minutes=5)
+"""How far back the quantiles look."""
 
 _PER_BATCH: Final = 200
+_OWN: Final = "stagekeeper.stage.recommended.v1"
+"""What the worker's own judge says is no evidence of anything, and keeps no evidence young."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,9 @@ class Freshness:
     """What was seen lately.
 
     Attributes:
-        p50_s: Median, in seconds; None before the first event.
+        p50_s: Median, in seconds; None where no event came.
         p99_s: 99th percentile, in seconds.
-        last_event_at: The latest event time that was stored.
+        last_event_at: The latest event time that was stored, other than of recommendations.
     """
 
     p50_s: float | None = None
@@ -40,7 +42,7 @@ class FreshnessGauge:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._ages_s: deque[float] = deque(maxlen=SAMPLES)
+        self._samples: deque[tuple[datetime, int, list[float]]] = deque()
         self._last_event_at: datetime | None = None
 
     def note(self, events: pl.DataFrame, now: datetime) -> None:
@@ -55,18 +57,28 @@ class FreshnessGauge:
         step = max(1, events.height // _PER_BATCH)
         known = events["broker_at"].gather_every(step).drop_nulls()
         ages_s = [(now - at).total_seconds() for at in known]
-        latest: datetime = events["time"].max()  # type: ignore[assignment]
+        latest: datetime | None = events.filter(pl.col("type") != _OWN)["time"].max()  # type: ignore[assignment]
         with self._lock:
-            self._ages_s.extend(ages_s)
-            if self._last_event_at is None or latest > self._last_event_at:
+            self._samples.append((now, step, ages_s))
+            self._forget(now)
+            if latest is not None and (self._last_event_at is None or latest > self._last_event_at):
                 self._last_event_at = latest
 
-    @property
-    def seen(self) -> Freshness:
-        """The quantiles at this moment."""
+    def seen(self, now: datetime) -> Freshness:
+        """The quantiles over the events of the last minutes."""
         with self._lock:
-            ages_s, last_event_at = list(self._ages_s), self._last_event_at
-        if not ages_s:
+            self._forget(now)
+            batches, last_event_at = list(self._samples), self._last_event_at
+        ages_s = np.array([age_s for _, _, ages in batches for age_s in ages])
+        if not ages_s.size:
             return Freshness(last_event_at=last_event_at)
-        median, high = np.quantile(ages_s, (0.5, 0.99))
-        return Freshness(float(median), float(high), last_event_at)
+        # A sample of a large batch stands for many events, one of a small batch for itself.
+        weights = np.repeat([step for _, step, _ in batches], [len(ages) for _, _, ages in batches])
+        order = np.argsort(ages_s)
+        reached = np.cumsum(weights[order])
+        median, high = (float(ages_s[order][np.searchsorted(reached, q * reached[-1])]) for q in (0.5, 0.99))
+        return Freshness(median, high, last_event_at)
+
+    def _forget(self, now: datetime) -> None:
+        while self._samples and now - self._samples[0][0] > WINDOW:
+            self._samples.popleft()

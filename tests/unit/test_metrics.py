@@ -10,24 +10,48 @@ from streams.data.progress import Totals
 from streams.metrics import exposition
 
 
-def _events(ages_s: list[float | None]) -> pl.DataFrame:
+def _events(ages_s: list[float | None], *, type_name: str = "stagekeeper.action.decided.v1") -> pl.DataFrame:
     moment = pl.Datetime("us", "UTC")
     at = [None if age is None else NOON - timedelta(seconds=age) for age in ages_s]
-    return pl.DataFrame({"broker_at": at, "time": [NOON] * len(at)}, schema={"broker_at": moment, "time": moment})
+    columns = {"broker_at": at, "time": [NOON] * len(at), "type": [type_name] * len(at)}
+    return pl.DataFrame(columns, schema={"broker_at": moment, "time": moment, "type": pl.String})
 
 
 def test_freshness_is_measured_from_the_records_timestamp() -> None:
     gauge = FreshnessGauge()
-    assert gauge.seen == Freshness()
+    assert gauge.seen(NOON) == Freshness()
     gauge.note(_events([]), NOON)
-    assert gauge.seen == Freshness()
+    assert gauge.seen(NOON) == Freshness()
     gauge.note(_events([None]), NOON)
-    assert gauge.seen == Freshness(last_event_at=NOON)
-    gauge.note(_events([0.5] * 99 + [4.5]), NOON)
-    seen = gauge.seen
-    assert seen.p50_s == 0.5
-    assert seen.p99_s is not None
-    assert 0.5 < seen.p99_s < 4.5
+    assert gauge.seen(NOON) == Freshness(last_event_at=NOON)
+    gauge.note(_events([0.5] * 98 + [4.5] * 2), NOON)
+    assert gauge.seen(NOON) == Freshness(0.5, 4.5, NOON)
+
+
+def test_every_event_counts_alike_whatever_the_size_of_its_batch() -> None:
+    gauge = FreshnessGauge()
+    gauge.note(_events([1.0] * 10_000), NOON)
+    for _ in range(30):
+        gauge.note(_events([3.0] * 3), NOON)
+    assert gauge.seen(NOON) == Freshness(1.0, 1.0, NOON)
+    gauge.note(_events([3.0] * 150), NOON)
+    assert gauge.seen(NOON) == Freshness(1.0, 3.0, NOON)
+
+
+def test_what_is_over_is_forgotten() -> None:
+    gauge = FreshnessGauge()
+    gauge.note(_events([400.0] * 50), NOON)
+    later = NOON + timedelta(minutes=4)
+    assert gauge.seen(later).p50_s == 400.0
+    gauge.note(_events([1.0] * 10), later)
+    assert gauge.seen(NOON + timedelta(minutes=6)).p99_s == 241.0
+    assert gauge.seen(NOON + timedelta(minutes=10)) == Freshness(last_event_at=NOON)
+
+
+def test_the_judges_own_words_keep_no_evidence_young() -> None:
+    gauge = FreshnessGauge()
+    gauge.note(_events([1.0], type_name="stagekeeper.stage.recommended.v1"), NOON)
+    assert gauge.seen(NOON).last_event_at is None
 
 
 def test_what_is_unknown_is_left_out_and_what_is_known_is_exact() -> None:
