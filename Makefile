@@ -41,7 +41,7 @@ format: setup ## format and mend what the linter can mend
 	@$(BIN)/ruff check --fix .
 
 test: check ## everything: the checks, then every test
-	@$(BIN)/pytest -q -n 2 --dist loadgroup --no-loadscope-reorder -m "slow or integration or browser"
+	@$(BIN)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "slow or integration or browser"
 
 bench: setup ## every benchmark, and one table; ARGS="--quick" for a look, ARGS="--broker apache"
 	@$(BIN)/python benchmarks/table.py $(ARGS)

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
-_LONGEST_FIRST: Final = ("test_storm", "test_up", "test_data_plane", "test_workers", "test_security", "test_stress")
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+
+_LONGEST_FIRST: Final = (
+    "test_storm",
+    "test_demonstration",
+    "test_data_plane",
+    "test_up",
+    "test_workers",
+    "test_doctor",
+)
 """Modules with tests of half a minute; the two processes of `make test` end together when these begin early."""
+
+_TOGETHER: Final = ("test_demonstration.py", "test_security.py", "test_browser.py")
+"""Modules whose tests share a fixture that takes many seconds to make; one process runs all of such a module."""
 
 
 @pytest.hookimpl(trylast=True)
@@ -20,3 +34,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return longest, item.get_closest_marker("integration") is None
 
     items.sort(key=turn)
+
+
+class _ByFixture(LoadScopeScheduling):
+    """Hands out single tests, and whole modules where they share something dear.
+
+    `pytest.mark.xdist_group` would say the same, but pytest 9.2 ignores how pytest-xdist 3.8 carries it.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path, _, _ = nodeid.partition("::")
+        return path if path.endswith(_TOGETHER) else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    """With `--dist loadscope`, spread by what is shared."""
+    return _ByFixture(config, log) if config.getvalue("dist") == "loadscope" else None

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from confluent_kafka import Producer
@@ -23,7 +24,6 @@ from streams.backlog import Backlog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from brokers import Broker
 
@@ -37,6 +37,17 @@ def await_that(condition: Callable[[], bool], what: str, every_s: float = 0.05) 
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not happen in {PATIENCE_S:.0f} s")
         time.sleep(every_s)
+
+
+def frozen(pid: int) -> None:
+    """SIGSTOP, and wait until all threads have stopped: the signal takes its time where the machine is busy."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def stopped() -> bool:
+        threads = Path(f"/proc/{pid}/task").glob("*/stat")
+        return all(thread.read_text().rpartition(")")[2].split()[0] == "T" for thread in threads)
+
+    await_that(stopped, "the process to stop", every_s=0.005)
 
 
 class WorkerProcess:

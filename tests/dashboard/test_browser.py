@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from analytics.lake.tables import Lake
 
-pytestmark = [pytest.mark.browser, pytest.mark.integration, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.integration]
 
 APP = Path(dashboard.__file__).with_name("app.py")
 HOSTILE = Behaviour("<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "draft_write", 12)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("guarded")]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 PASSWORDS = {name: f"the-secret-of-the-{name}" for name in ("worker", "router", "viewer")}
 GRANTS = {

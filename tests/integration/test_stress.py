@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from boundary_cases import Permit, flagd_file
 from confluent_kafka import Consumer, TopicPartition
+from workers import frozen
 
 from producers.boundary.action import Action, acting
 from producers.boundary.policy import Policy
@@ -174,7 +175,7 @@ def test_a_broker_that_is_away_holds_nothing_up_and_gets_everything(
     due, pause = int(RATE * OUTAGE_S), threading.Event()
     router.call(read, -1)
     assert emitter.flush(30) == 0
-    os.kill(own_broker.pid, signal.SIGSTOP)
+    frozen(own_broker.pid)
     try:
         began = time.monotonic()
         for number in range(due):

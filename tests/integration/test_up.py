@@ -8,14 +8,13 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from whole import clean_environment, command
 
-from analytics.audit.quality import latest_quality
 from analytics.cells import CELL
 from analytics.counters import COUNTERS
 from analytics.lake.tables import Lake
@@ -30,14 +29,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 LONGEST_STOP_S = 10.0
 LONGEST_START_S = 120.0
-
-
-def clean_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("STAGEKEEPER_")}
-
-
-def command(home: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "stagekeeper", "up", "--home", str(home), "--kafka-port", "0", *options]
 
 
 @contextmanager
@@ -84,67 +75,6 @@ def all_end(handles: Sequence[int], within_s: float) -> bool:
     while left and (wait_s := deadline_s - time.monotonic()) > 0:
         left -= set(select.select(list(left), [], [], wait_s)[0])
     return not left
-
-
-one_demonstration = pytest.mark.xdist_group("demonstration")
-"""They share it, and it takes half a minute."""
-
-
-@pytest.fixture(scope="module")
-def demonstration(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """One whole demonstration without a page, and the document that it prints."""
-    home = tmp_path_factory.mktemp("demo-home")
-    done = subprocess.run(
-        command(home, "--demo", "--headless", "--for", "20s", "--json"),
-        capture_output=True,
-        text=True,
-        env=clean_environment(),
-        timeout=250,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert not (home / RUNNING_FILE).exists()
-    return {"report": json.loads(done.stdout), "progress": done.stderr, "home": home}
-
-
-@one_demonstration
-@pytest.mark.timeout(300)
-def test_the_demonstration_ends_by_itself_with_signals_and_verdicts(demonstration: dict[str, Any]) -> None:
-    signals, verdicts = demonstration["report"]["signals"], demonstration["report"]["verdicts"]
-    assert len({cell["tool"] for cell in signals}) >= 6
-    assert len({cell["stage"] for cell in signals}) >= 4
-    assert {verdict["verdict"] for verdict in verdicts} >= {"PROMOTE", "HOLD", "ROLL_BACK"}
-    assert demonstration["report"]["rejects"]["total"] > 0
-    assert {(cell["workflow"], cell["tool"], cell["stage"]) for cell in signals} == {
-        (verdict["workflow"], verdict["tool"], verdict["stage"]) for verdict in verdicts
-    }
-
-
-@one_demonstration
-@pytest.mark.timeout(300)
-def test_the_demonstration_checks_the_quality_of_its_events(demonstration: dict[str, Any]) -> None:
-    lake = Lake.existing(str(demonstration["home"] / "demo" / "lake"))
-    assert lake is not None
-    found = latest_quality(lake)
-    assert found is not None
-    assert found["success"], found
-
-
-@one_demonstration
-@pytest.mark.timeout(300)
-def test_everything_that_was_emitted_is_counted(demonstration: dict[str, Any]) -> None:
-    truth = json.loads((demonstration["home"] / "demo" / "truth.json").read_text())
-    assert truth["finished"]
-    counted = sum(cell["counts"]["decisions"] for cell in demonstration["report"]["signals"])
-    assert counted == sum(cell["counts"]["decisions"] for cell in truth["cells"])
-
-
-@one_demonstration
-@pytest.mark.timeout(300)
-def test_each_step_is_told(demonstration: dict[str, Any]) -> None:
-    told = demonstration["progress"]
-    for step in ("broker", "topics", "lake", "traffic", "worker", "running", "settled"):
-        assert f"] {step:<8} " in told
 
 
 def test_sigterm_stops_everything_in_time_and_leaves_no_process(tmp_path: Path) -> None:
