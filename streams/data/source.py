@@ -187,10 +187,10 @@ class Source:
             messages = consumer.consume(BATCH_RECORDS, BATCH_S)
             # A broker that came back empty under the same address is another log. Its identity only ever changes from
             # the old to the new, so records that were fetched before it is seen unchanged are the old log's.
-            if messages:
-                self._check_identity(consumer)
-            else:
-                self._look_for_the_broker(consumer)
+            # What was fetched is kept meanwhile where the broker is away.
+            while not self._look_for_the_broker(consumer) and messages:
+                if self._stopping.wait(0.1):
+                    raise StoppedError("the worker is stopping")
             partitions = self._collect(messages)
             if partitions:
                 self._hand_over(Batch(self._handed_over + 1, partitions))
@@ -285,18 +285,23 @@ class Source:
                 "something else. Start the worker again to read the new log."
             )
 
-    def _look_for_the_broker(self, consumer: Consumer) -> None:
-        """Check the identity while there is nothing to read; a broker that is away is waited for."""
+    def _look_for_the_broker(self, consumer: Consumer) -> bool:
+        """Check the identity, and say whether there is one: a broker that is away is waited for.
+
+        Raises:
+            LogIdentityError: It is another log's.
+        """
         try:
             self._check_identity(consumer, timeout_s=1.0)
         except KafkaException as error:
             if not self._away:
                 LOG.warning("the broker does not answer (%s); waiting for it", error.args[0].str())
             self._away = True
-        else:
-            if self._away:
-                LOG.warning("the broker answers again")
-            self._away = False
+            return False
+        if self._away:
+            LOG.warning("the broker answers again")
+        self._away = False
+        return True
 
     def _lag(self, consumer: Consumer) -> int:
         """Records that are in the log but not yet fetched, as far as the client knows."""
