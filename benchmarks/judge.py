@@ -2,7 +2,7 @@
 
 A tick reads what was appended since the one before, folds it, judges, and appends to the ledger. The lake of each fleet
 holds seven days of buckets of every cell, as many in an hour as asked for, written as the data plane writes them. Then
-come ticks two seconds apart, some of which a minute closes in:
+come ticks, between which the clock moves by twenty seconds, so that a minute closes in every third:
 
     all      every cell has a new increment
     few      one cell in a hundred has one
@@ -46,7 +46,7 @@ DAYS = 7
 GATES = Path(__file__).parents[1] / "stagekeeper" / "demo" / "gates.yaml"
 TICK = timedelta(seconds=2)
 ROUNDS = 12
-"""Ticks of each kind; the clock of the fleet moves by 20 seconds between two, so a minute closes in every third."""
+"""Ticks of each kind."""
 
 
 def increments(cells: np.ndarray, minutes: np.ndarray, rng: np.random.Generator) -> pl.DataFrame:

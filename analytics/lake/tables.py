@@ -141,24 +141,32 @@ class Lake:
         """
         yield from self.scan(table, version=version).collect_batches(chunk_size=_BATCH_ROWS, maintain_order=False)
 
-    def increments(self, table: str, *, after: int, through: int) -> pl.DataFrame:
+    def increments(self, table: str, *, after: int, through: int, columns: list[str] | None = None) -> pl.DataFrame:
         """The rows that were appended in versions `after` (exclusive) to `through` (inclusive), in that order.
 
         Compaction neither hides nor repeats a row. Use `after=-1` to begin at the creation.
+
+        Args:
+            table: Table name.
+            after: The last version that is known already.
+            through: The last version that is wanted.
+            columns: Which columns; all unless given.
 
         Raises:
             LakeError: There is no such version, or the log no longer reaches back to it.
         """
         handle = self._handle(table)
+        wanted = columns or COLUMNS[table].names()
         self._check_version(table, through, int(handle.version()))
         if after >= through:
-            return pl.DataFrame(schema=COLUMNS[table])
+            return pl.DataFrame(schema=COLUMNS[table]).select(wanted)
+        told = None if columns is None else [*columns, "_commit_version"]
         try:
-            feed = handle.load_cdf(starting_version=after + 1, ending_version=through)
+            feed = handle.load_cdf(starting_version=after + 1, ending_version=through, columns=told)
             rows = pl.DataFrame(feed.read_all())
         except DeltaError as error:
             raise _unreadable(self.root, table, error) from error
-        return rows.sort("_commit_version", maintain_order=True).select(COLUMNS[table].names())
+        return rows.sort("_commit_version", maintain_order=True).select(wanted)
 
     def append(
         self,

@@ -11,7 +11,8 @@ import polars as pl
 from analytics.cells import ACTION
 from analytics.columns import NEVER
 from analytics.verdicts.crowd import Crowd
-from analytics.verdicts.users import closed_through, fold_users
+from analytics.verdicts.gathering import Gathering
+from analytics.verdicts.users import closed_through
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -34,7 +35,7 @@ class Crowds:
     """
 
     def __init__(self, lake: Lake, columns: Columns, left: tuple[int, datetime] | None) -> None:
-        self._lake = lake
+        self._gathering = Gathering(lake)
         self._columns = columns
         self._left = left
         self._crowd: Crowd | None = None
@@ -93,10 +94,11 @@ class Crowds:
 
     def _fold(self, gates: GateFile, as_of: datetime, epochs: Places, version: int | None) -> Crowd:
         split = [self._columns.actions[place] for place in np.flatnonzero(self._split(gates))]
-        users = fold_users(
-            self._lake,
+        maturities = [part.maturity or 0.0 for gate in gates.gates for part in gate.signals]
+        users = self._gathering.fold(
             as_of=as_of,
             window_s=gates.user_window,
+            kept_s=max(gates.after_promotion.lookback_s(gates.user_window), *maturities, 0.0),
             version=version,
             epochs=self._columns.names(epochs),
             split=pl.DataFrame(split, schema=dict.fromkeys(ACTION, pl.String), orient="row"),

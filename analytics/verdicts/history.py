@@ -151,7 +151,7 @@ class _Run:
             return False
         told = self.history.events.lazy().filter(pl.col("time") <= now).join(epochs.lazy(), on=EPOCH, how="semi")
         window_s = self.gates.user_window
-        self.users = fold_read(told, version=0, as_of=as_of, window_s=window_s, epochs=epochs, split=split)
+        self.users = fold_read(told, version=0, as_of=as_of, window_s=window_s, epochs=epochs, split=split).users
         return True
 
     def _is_news(self, verdict: Verdict) -> bool:

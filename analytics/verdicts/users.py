@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 
@@ -158,6 +158,20 @@ class Users:
         )
 
 
+class Read(NamedTuple):
+    """What was folded, with what it takes to fold further.
+
+    Attributes:
+        users: The fold.
+        people: One row an epoch and user of its closed windows: `EPOCH`, and two hashes of who it was.
+        unnamed: `EPOCH`, `closed_at`, and the `decisions` that named no user.
+    """
+
+    users: Users
+    people: pl.DataFrame
+    unnamed: pl.DataFrame
+
+
 def closed_through(watermark: datetime, window_s: float) -> datetime:
     """The end of the newest window that is closed."""
     whole = (watermark - _EPOCH_START) // timedelta(seconds=window_s)
@@ -189,7 +203,7 @@ def fold_users(
     known = lake.version(EVENTS) if version is None else version
     wanted = epochs.select(EPOCH).unique()
     read = read_events(lake.scan(EVENTS, version=known).join(wanted.lazy(), on=EPOCH, how="semi"))
-    return fold_read(read, version=known, as_of=as_of, window_s=window_s, epochs=wanted, split=split)
+    return fold_read(read, version=known, as_of=as_of, window_s=window_s, epochs=wanted, split=split).users
 
 
 def read_events(events: pl.LazyFrame) -> pl.LazyFrame:
@@ -220,17 +234,18 @@ def fold_read(
     window_s: float,
     epochs: pl.DataFrame,
     split: pl.DataFrame | None = None,
-) -> Users:
+) -> Read:
     """Fold the closed user-windows of events that were read already; arguments as in `fold_users`."""
-    by_decision = read.group_by(*EPOCH, "subject").agg(
-        pl.col("user").drop_nulls().first(), pl.col("decided_at").first(), pl.col(COUNTED_BY_USER).sum()
+    # Window by window, so that some can be folded without the others. All events of a decision carry its moment.
+    by_decision = (
+        read.with_columns(closes_at(window_s).alias("closed_at"))
+        .group_by(*EPOCH, "closed_at", "subject")
+        .agg(pl.col("user").drop_nulls().first(), pl.col("decided_at").min(), pl.col(COUNTED_BY_USER).sum())
     )
-    every_us = round(window_s * 1_000_000)
-    closed = ((pl.col("decided_at").dt.epoch("us") // every_us + 1) * every_us).cast(pl.Datetime("us", "UTC"))
     # A decision without a user must not share a window with another: its own id stands for the user.
     who = pl.when(pl.col("user").is_null()).then(pl.concat_str(pl.lit("\0"), "subject")).otherwise("user")
     every_user = (
-        by_decision.with_columns(closed.alias("closed_at"), who.alias("who"))
+        by_decision.with_columns(who.alias("who"))
         .group_by(*EPOCH, "closed_at", "who")
         .agg(
             pl.col(COUNTED_BY_USER).sum(),
@@ -240,23 +255,31 @@ def fold_read(
         .collect()
     )
     by_user = every_user.filter(pl.col("closed_at") <= as_of)
-    people = by_user.filter(~pl.col("unnamed")).group_by(EPOCH).agg(pl.col("who").n_unique())
-    unnamed = by_user.filter("unnamed").group_by(EPOCH).agg(pl.col("decisions").sum())
+    hashed = (pl.col("who").hash(seed).alias(f"who_{seed}") for seed in (1, 2))
+    people = by_user.filter(~pl.col("unnamed")).select(*EPOCH, *hashed).unique()
+    unnamed = by_user.filter("unnamed").group_by(*EPOCH, "closed_at").agg(pl.col("decisions").sum())
     kept = by_user.filter(pl.col("first_at").is_not_null()).select(*EPOCH, "closed_at", "who", "first_at")
     assigned = kept.clear() if split is None else kept.join(split, on=ACTION, how="semi")
     # Who it was is of no further use for signals: only how many windows were alike is kept.
     rows = by_user.group_by(*EPOCH, "closed_at", *COUNTED_BY_USER).agg(pl.len().cast(pl.Int64).alias("count"))
-    return Users(
+    users = Users(
         version,
         as_of,
         window_s,
         frozenset(epochs.select(EPOCH).iter_rows()),
-        _by_epoch(people),
-        _by_epoch(unnamed),
+        _by_epoch(people.group_by(EPOCH).agg(pl.len())),
+        _by_epoch(unnamed.group_by(EPOCH).agg(pl.col("decisions").sum())),
         frozenset(every_user.filter(~pl.col("unnamed")).select(EPOCH).unique().iter_rows()),
         rows,
         assigned,
     )
+    return Read(users, people, unnamed)
+
+
+def closes_at(window_s: float) -> pl.Expr:
+    """The end of the window that a decision lies in."""
+    every_us = round(window_s * 1_000_000)
+    return ((pl.col("decided_at").dt.epoch("us") // every_us + 1) * every_us).cast(pl.Datetime("us", "UTC"))
 
 
 def _by_epoch(counted: pl.DataFrame) -> dict[EpochKey, int]:

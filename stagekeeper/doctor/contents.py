@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from analytics.lake.schemas import EVENTS, REJECTS, SIGNALS, VERDICTS
+from analytics.verdicts import looks
 from stagekeeper.doctor.finding import Finding, State, healthy, seconds
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ def _judged(lake: Lake, gates: GateFile, now: datetime) -> Finding:
         mend = "One worker has to run without --data-only, with the gate file that is named here."
         return Finding("verdicts", State.FAIL, "there are events, and not one verdict", mend)
     judged_at, sha256 = newest.row(0)
-    evidence = f"the newest was reached {seconds(max(0.0, (now - judged_at).total_seconds()))} ago"
+    look = looks.newest(lake)
+    looked_at = judged_at if look is None else max(judged_at, look.judged_at)
+    evidence = f"all were last looked at {seconds(max(0.0, (now - looked_at).total_seconds()))} ago"
     if sha256 != gates.sha256:
         mend = "Start the workers with the same STAGEKEEPER_GATE_FILE; a gate asked here does not open before."
         return Finding("verdicts", State.WARN, f"{evidence}, under another gate file ({sha256[:12]})", mend)

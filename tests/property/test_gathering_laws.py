@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from told_lakes import NOON, Told
+
+from analytics.cells import ACTION, EPOCH, Folded
+from analytics.verdicts.gathering import Gathering
+from analytics.verdicts.users import Users, fold_users
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from numpy.random import Generator
+
+WINDOW_S = 600.0
+KEPT_S = 3_000.0
+
+
+def some_events(rng: Generator, told: Told, receipts: list[Any], minute: int) -> None:
+    """What happens in ten minutes: actions of a few users and models, and undos of anything that was done before."""
+    for _ in range(int(rng.integers(0, 8))):
+        user = None if rng.random() < 0.2 else f"user-{rng.integers(0, 5)}"
+        at, model = minute + float(rng.random() * 10), str(rng.choice(["m-1", "m-1", "m-2"]))
+        receipts.append(told.act(at, user, failed=bool(rng.random() < 0.3), model=model))
+    for _ in range(int(rng.integers(0, 3))):
+        if receipts:
+            told.undo(receipts.pop(int(rng.integers(0, len(receipts)))), minute + 9)
+    told.store()
+
+
+def said(users: Users, as_of: datetime) -> list[Any]:
+    """Everything that anybody asks of a fold."""
+    tables = [
+        users.tabled(signal, maturity_s=maturity_s).sort(*EPOCH, "m", "y").rows()
+        for signal in ("execution_error", "undo", "denial")
+        for maturity_s in (0.0, 600.0, KEPT_S)
+    ]
+    recent = users.batches("execution_error", since=as_of - timedelta(seconds=KEPT_S)).rows()
+    unnamed = {key: count for key, count in users.unnamed.items() if count}
+    assigned = users.assigned.sort(users.assigned.columns).rows()
+    return [
+        users.as_of,
+        users.events_version,
+        users.covered,
+        users.named,
+        users.people,
+        unnamed,
+        tables,
+        recent,
+        assigned,
+    ]
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=12, deadline=None)
+def test_windows_that_are_kept_up_equal_a_whole_fold(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        told = Told.at(Path(folder))
+        gathering, receipts = Gathering(told.lake), []
+        for minute in range(0, 150, 10):
+            some_events(rng, told, receipts, minute)
+            if rng.random() < 0.3:
+                continue
+            as_of = NOON + timedelta(minutes=int(rng.integers(minute // 10, minute // 10 + 2)) * 10 - 10)
+            if gathering.as_of is not None:
+                as_of = max(as_of, gathering.as_of)
+            epochs = Folded.of(told.lake.scan("signals").collect()).totals.select(EPOCH).sort(EPOCH)
+            epochs = epochs.filter(pl.Series(rng.random(epochs.height) < 0.8, dtype=pl.Boolean))
+            split = epochs.select(ACTION).unique() if seed % 2 else epochs.select(ACTION).clear()
+            found = gathering.fold(as_of=as_of, window_s=WINDOW_S, kept_s=KEPT_S, epochs=epochs, split=split)
+            whole = fold_users(told.lake, as_of=as_of, window_s=WINDOW_S, epochs=epochs, split=split)
+            assert said(found, as_of) == said(whole, as_of)
