@@ -153,8 +153,10 @@ def measure(benchmark: Benchmark, *, quick: bool, broker: str) -> dict[str, Any]
 def _shown(rows: list[tuple[str, Row]]) -> Iterator[str]:
     widths = [
         max(len(text) for text in column)
-        for column in zip(*((row.what, row.measured, row.beside, row.asked) for _, row in rows), strict=True)
-    ]
+        for column in zip(
+            *((row.what, row.measured, row.beside, row.asked) for _, row in rows if row.measured), strict=True
+        )
+    ] or [0] * 4
     before = ""
     for name, row in rows:
         if name != before:

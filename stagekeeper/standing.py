@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Self
 
 import polars as pl
+from confluent_kafka import KafkaException
 
 from analytics.lake.schemas import EVENTS, REJECTS, SIGNALS
 from analytics.lake.tables import Lake
 from analytics.report import Report, build_report
 from analytics.verdicts.ledger import latest_verdicts, newest_lake_version, newest_watermark
 from streams.backlog import Backlog
+from streams.broker import BrokerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -58,7 +60,11 @@ class Standing:
 
     def outstanding(self) -> str | None:
         """What the lake or the ledger does not have yet; None once everything emitted is stored and judged."""
-        if left := self._backlog.records_left(self._lake):
+        try:
+            left = self._backlog.records_left(self._lake)
+        except (BrokerError, KafkaException) as error:  # busy, or starting: whoever waits looks again
+            return f"the broker does not say what it holds ({error})"
+        if left:
             return f"{left:,} records are not in the lake yet"
         if self._judged and (unjudged := self._unjudged()):
             return f"{unjudged:,} increments are not judged yet"

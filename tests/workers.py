@@ -14,13 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 from fakes import a_decided, a_receipt
 
 from analytics.lake.tables import Lake
 from producers.wire.codec import to_bytes
 from producers.wire.topics import DECISIONS
 from streams.backlog import Backlog
+from streams.broker import BrokerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -148,7 +149,10 @@ def await_drained(broker: Broker, lake_root: str, meanwhile: Callable[[], None] 
 
     def covered() -> bool:
         meanwhile()
-        return backlog.records_left(lake) == 0
+        try:
+            return backlog.records_left(lake) == 0
+        except (BrokerError, KafkaException):  # it is busy, and is asked again
+            return False
 
     lake = Lake.existing(lake_root)
     assert lake is not None
