@@ -12,7 +12,7 @@ import json
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from openfeature.contrib.tools.flagd.core import FlagdCore
@@ -53,6 +53,8 @@ class Ruleset:
 class _Rules(Ruleset):
     core: FlagdCore | None
     error: str | None = None
+    timeless: bool = True
+    """False where targeting looks at the clock: then each look at the file puts the same rules in force anew."""
 
 
 class FlagFile(AbstractProvider):
@@ -150,6 +152,7 @@ class FlagFile(AbstractProvider):
             stat = self._path.stat()
             seen = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
             if seen == self._seen and time.time_ns() - stat.st_mtime_ns > _FRESH_NS:
+                self._let_time_pass()
                 return
             text = self._path.read_bytes()
         except OSError as error:
@@ -159,6 +162,12 @@ class FlagFile(AbstractProvider):
         self._seen = seen
         if hashlib.sha256(text).hexdigest() != self._rules.sha256:
             self._enforce(_read(text))
+        else:
+            self._let_time_pass()
+
+    def _let_time_pass(self) -> None:
+        if not self._rules.timeless:
+            self._rules = replace(self._rules)  # another object: answers by the one before are not reused
 
     def _enforce(self, rules: _Rules) -> None:
         before = self._rules
@@ -180,12 +189,26 @@ def _read(text: bytes) -> _Rules:
     sha256 = hashlib.sha256(text).hexdigest()
     core = FlagdCore()
     try:
-        core.set_flags(flags_document(text))
+        document = flags_document(text)
+        core.set_flags(document)
     except (OpenFeatureError, ValueError, TypeError, KeyError, AttributeError) as error:
         # flagd's reader names few of its errors; whatever it stumbles over, the file is not usable.
         said = getattr(error, "error_message", None) or str(error)
         return _Rules(sha256, None, f"the flag file is not a flagd file: {said}")
-    return _Rules(sha256, core)
+    return _Rules(sha256, core, timeless=_is_timeless(document))
+
+
+def _is_timeless(rules: object) -> bool:
+    """Whether no rule can see the clock: every variable is named outright, and none is flagd's own."""
+    if isinstance(rules, list):
+        return all(map(_is_timeless, rules))
+    if not isinstance(rules, dict):
+        return True
+    variable = rules.get("var", "named")
+    name = variable[0] if isinstance(variable, list) and variable else variable
+    if not isinstance(name, str) or not name or name.startswith("$flagd"):
+        return bool(name == "$flagd.flagKey")
+    return all(map(_is_timeless, rules.values()))
 
 
 def flags_document(text: bytes) -> dict[str, Any]:

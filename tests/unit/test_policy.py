@@ -3,17 +3,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
-from boundary_cases import KEYS, OPEN, contract, flagd_file, policy
+from boundary_cases import KEYS, OPEN, Permit, Shelf, contract, flagd_file, policy
 from openfeature.event import ProviderEventDetails
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 
 from producers.boundary.flagfile import FlagFile, Ruleset
 from producers.boundary.flags import APPROVAL_REQUIRED, CONFIDENCE_THRESHOLD, MODE, context_of
 from producers.boundary.policy import Policy, missing_flags
+from producers.boundary.refusals import ActionDeniedError
+from producers.boundary.router import Router
+from producers.delivery.recorder import Recorder
 from producers.errors import SettingsError
 from producers.wire.decision import FlagReason
 
@@ -47,6 +52,34 @@ def test_a_changed_file_is_in_force_and_no_old_answer_outlives_it(tmp_path: Path
         assert held.evaluate(MODE, CONTEXT)[0] == "search_only"
     finally:
         held.close()
+
+
+def test_a_router_decides_by_the_new_rules_from_the_moment_they_are_named(tmp_path: Path) -> None:
+    path = flagd_file(tmp_path / "flags.json", mode="autonomous")
+    provider = FlagFile(path, poll_s=0.002)
+    held, shelf, ran = Policy(provider, ruleset=lambda: provider.rules), Shelf(), []
+    router = Router(
+        authorizer=Permit(), policy=held, recorder=Recorder(shelf, source="/t"), environment="production", agent="bot"
+    )
+
+    @router.action(workflow="w", system="s", risk_class="reversible_write", reversibility="automatic")
+    def write() -> None:
+        ran.append(held.sha256)
+
+    try:
+        for _ in range(20):
+            write()  # decided by what is remembered of the first
+            before = held.sha256
+            flagd_file(tmp_path / "next.json", mode="off", threshold=len(ran) / 100).replace(path)
+            _await_change(held, before)
+            with pytest.raises(ActionDeniedError, match="mode_off"):
+                write()
+            before = held.sha256
+            flagd_file(tmp_path / "next.json", mode="autonomous", threshold=len(ran) / 100).replace(path)
+            _await_change(held, before)
+    finally:
+        held.close()
+    assert len(ran) == 20
 
 
 def test_a_file_that_breaks_falls_to_the_safe_values_and_recovers(tmp_path: Path) -> None:
@@ -262,3 +295,50 @@ def test_equal_answers_of_a_provider_without_a_version_have_equal_digests_in_eve
     flags = {KEYS["mode"]: InMemoryFlag("v", {"v": "autonomous"})}
     first, second = Policy(InMemoryProvider(flags)), Policy(InMemoryProvider(flags))
     assert first.answers(CONTEXT).ruleset_sha256 == second.answers(CONTEXT).ruleset_sha256
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        {"var": "$flagd.timestamp"},
+        {"var": ["$flagd.timestamp", 0]},
+        {"var": {"cat": ["$flagd.", "timestamp"]}},
+    ],
+)
+def test_rules_that_look_at_the_clock_are_asked_again_as_time_goes_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: object
+) -> None:
+    clock = SimpleNamespace(now=100.0)
+    evaluation = sys.modules["openfeature.contrib.tools.flagd.core.targeting.targeting"]
+    monkeypatch.setattr(evaluation, "time", SimpleNamespace(time=lambda: clock.now))
+    path = flagd_file(tmp_path / "flags.json", mode="autonomous")
+    document = json.loads(path.read_text())
+    flag = document["flags"][KEYS["mode"]]
+    flag["variants"]["later"] = "off"
+    flag["targeting"] = {"if": [{">": [variable, 200]}, "later", flag["defaultVariant"]]}
+    path.write_text(json.dumps(document))
+    provider = FlagFile(path, poll_s=0.002)
+    held = Policy(provider, ruleset=lambda: provider.rules)
+    try:
+        assert held.answers(CONTEXT).mode == "autonomous"
+        clock.now = 300.0
+        waited = threading.Event()
+        for _ in range(500):
+            if held.answers(CONTEXT).mode == "off":
+                break
+            waited.wait(0.01)
+        assert held.answers(CONTEXT).mode == "off"
+    finally:
+        held.close()
+
+
+def test_rules_that_do_not_look_at_the_clock_are_asked_once(tmp_path: Path) -> None:
+    provider = FlagFile(flagd_file(tmp_path / "flags.json", mode="autonomous"), poll_s=0.002)
+    held = Policy(provider, ruleset=lambda: provider.rules)
+    try:
+        before = held.answers(CONTEXT)
+        for _ in range(20):
+            provider._look()  # noqa: SLF001 - time goes by
+        assert held.answers(CONTEXT) is before
+    finally:
+        held.close()
