@@ -4,7 +4,8 @@ Ours: from the call to the first line of the action's function. It contains the 
 hard authorization, five flags from a flagd file with targeting, the weighing, and the encoded audit record: handed to
 the Kafka client (`buffered`), or forced to the disk before the action runs (`durable`; `durable, no fsync` survives the
 death of the process, not that of the machine). Theirs: four flat rules and its audit logger, in memory and with its
-JSON-lines file. The rounds alternate, so that a busy machine is busy for both.
+JSON-lines file. Each runs in an interpreter of its own, which stands still while others are measured; the rounds are
+short and alternate, so that a busy machine is busy for all.
 
     python -m venv .bench && .bench/bin/pip install agent-governance-toolkit-core==5.0.0
     python benchmarks/decision.py --agt .bench/bin/python
@@ -18,10 +19,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,11 +43,15 @@ from producers.wire.contract import Reversibility, RiskClass
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROUNDS = 5
-CALLS = 2_000
+ROUNDS = 12
+"""So many and so short that what else the machine does falls on all alike."""
+CALLS = 1_000
 WARM_UP = 500
+DRAIN_S = 30.0
 RATE_S = 0.000_5
 """Pause between two calls: an agent's router is not called in a loop, and the client's threads need their turn."""
+
+KEY = b"a key of some length for the receipts"
 
 AUTHORIZATION = """
 version: 1
@@ -78,7 +86,7 @@ for line in sys.stdin:
     for _ in range(asked["calls"]):
         start = time.perf_counter()
         decision = policy.evaluate(context)
-        logs[asked["log"]].log_decision("a", "crm.update", "allow" if decision.allowed else "deny", decision.reason)
+        logs[asked["what"]].log_decision("a", "crm.update", "allow" if decision.allowed else "deny", decision.reason)
         took.append(time.perf_counter() - start)
         if asked["pause_s"]:
             time.sleep(asked["pause_s"])
@@ -115,8 +123,9 @@ def flag_file(folder: Path) -> Path:
 class Ours:
     """A router whose action only looks at the clock."""
 
-    def __init__(self, router: Router, risk_class: RiskClass) -> None:
+    def __init__(self, router: Router, emitter: OutboxEmitter, risk_class: RiskClass) -> None:
         self._router = router
+        self._emitter = emitter
         self._began = 0.0
         self._numbers = count()
         self._action = Action(
@@ -151,27 +160,55 @@ class Ours:
             took.append(self._took)
             if pause_s:
                 time.sleep(pause_s)
+        self._emitter.flush(DRAIN_S)  # or the next in turn would pay for the delivery of these
         return took
 
 
-class Theirs:
-    """The toolkit, in its own interpreter."""
+class Disk:
+    """What the disk alone takes to hold a record of the usual size: nothing that is durable can be faster."""
 
-    def __init__(self, python: str) -> None:
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def measure(self, calls: int, pause_s: float) -> list[float]:
+        """Seconds for each append and `fdatasync`."""
+        took = []
+        record = os.urandom(1_700)
+        for _ in range(calls):
+            began = time.perf_counter()
+            os.write(self._file, record)
+            os.fdatasync(self._file)
+            took.append(time.perf_counter() - began)
+            if pause_s:
+                time.sleep(pause_s)
+        return took
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+
+class Interpreter:
+    """Something that is measured in an interpreter of its own, which stands still while others are measured."""
+
+    def __init__(self, command: list[str]) -> None:
         self._process = subprocess.Popen(
-            [python, "-c", THEIRS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
 
-    def measure(self, log: str, calls: int, pause_s: float) -> list[float]:
+    def measure(self, what: str, calls: int, pause_s: float) -> list[float]:
         """Seconds for each call."""
         if self._process.stdin is None or self._process.stdout is None:
             raise AssertionError("both are pipes")
-        print(json.dumps({"log": log, "calls": calls, "pause_s": pause_s}), file=self._process.stdin, flush=True)
+        self._process.send_signal(signal.SIGCONT)
+        print(json.dumps({"what": what, "calls": calls, "pause_s": pause_s}), file=self._process.stdin, flush=True)
         took: list[float] = json.loads(self._process.stdout.readline())
+        self._process.send_signal(signal.SIGSTOP)
         return took
 
     def close(self) -> None:
         """End it."""
+        self._process.send_signal(signal.SIGCONT)
         self._process.communicate()
 
 
@@ -192,61 +229,73 @@ def compare(measured: dict[str, Callable[[int, float], list[float]]], pause_s: f
     return {name: quantiles(each) for name, each in took.items()}
 
 
+def serve(kind: str, folder: Path, address: str) -> None:
+    """One router of ours, measured as it is told on standard input, for `Interpreter`."""
+    logging.disable(logging.CRITICAL)  # no broker need be there
+    policy = Policy.from_file(folder / "flags.json")
+    emitter = OutboxEmitter(
+        lambda hook: KafkaEmitter(address, on_undeliverable=hook, queue_limit=1_000_000),
+        Outbox(folder / f"{kind}.db", sync=kind != "nosync"),
+    )
+    router = Router(
+        authorizer=FileAuthorizer.load(folder / "authorization.yaml"),
+        policy=policy,
+        recorder=Recorder(emitter, source="/benchmark", key=KEY if kind == "signed" else None),
+        environment="production",
+    )
+    ours = Ours(router, emitter, RiskClass.SCOPED_READ if kind in {"read", "signed"} else RiskClass.REVERSIBLE_WRITE)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        took = ours.measure(asked["calls"], asked["pause_s"], new=asked["what"] or None)
+        print(json.dumps(took), flush=True)
+    emitter.close(1.0)
+    policy.close()
+
+
 def main() -> None:
     """Measure, and print a table for each pace."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agt", help="a Python that has agent-governance-toolkit-core 5.0.0")
-    python = parser.parse_args().agt
-    logging.disable(logging.CRITICAL)  # no broker need be there
+    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        kind, where, address = options.serve
+        serve(kind, Path(where), address)
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        policy = Policy.from_file(flag_file(folder))
+        flag_file(folder)
         (folder / "authorization.yaml").write_text(AUTHORIZATION, encoding="utf-8")
-        authorizer = FileAuthorizer.load(folder / "authorization.yaml")
         address, stop = _broker(folder)
-
-        def router(name: str, *, sync: bool = True, key: bytes | None = None) -> tuple[Router, OutboxEmitter]:
-            emitter = OutboxEmitter(
-                lambda hook: KafkaEmitter(address, on_undeliverable=hook, queue_limit=1_000_000),
-                Outbox(folder / f"{name}.db", sync=sync),
-            )
-            recorder = Recorder(emitter, source="/benchmark", key=key)
-            return Router(authorizer=authorizer, policy=policy, recorder=recorder, environment="production"), emitter
-
-        routers = {
-            "read": router("read"),
-            "signed": router("signed", key=b"a key of some length for the receipts"),
-            "write": router("write"),
-            "nosync": router("nosync", sync=False),
+        interpreters = {
+            kind: Interpreter([sys.executable, __file__, "--serve", kind, str(folder), address])
+            for kind in ("read", "signed", "nosync", "write")
         }
-        read = Ours(routers["read"][0], RiskClass.SCOPED_READ)
-        signed = Ours(routers["signed"][0], RiskClass.SCOPED_READ)
-        write = Ours(routers["write"][0], RiskClass.REVERSIBLE_WRITE)
-        nosync = Ours(routers["nosync"][0], RiskClass.REVERSIBLE_WRITE)
+        rows = {
+            "ours, buffered": ("read", ""),
+            "ours, buffered, receipts signed": ("signed", ""),
+            "ours, buffered, each call an id": ("read", "tool_call"),
+            "ours, buffered, each account new": ("read", "account"),
+            "ours, durable, no fsync": ("nosync", ""),
+            "ours, durable": ("write", ""),
+        }
+        if options.agt:
+            interpreters["agt"] = Interpreter([options.agt, "-c", THEIRS])
+            rows |= {"AGT, file audit": ("agt", "file"), "AGT, memory audit": ("agt", "memory")}
+        disk = Disk(folder / "disk")
         measured: dict[str, Callable[[int, float], list[float]]] = {
-            "ours, buffered": read.measure,
-            "ours, buffered, receipts signed": signed.measure,
-            "ours, buffered, each call an id": lambda n, pause: read.measure(n, pause, new="tool_call"),
-            "ours, buffered, each account new": lambda n, pause: read.measure(n, pause, new="account"),
-            "ours, durable, no fsync": nosync.measure,
-            "ours, durable": write.measure,
+            row: partial(interpreters[kind].measure, what) for row, (kind, what) in rows.items()
         }
-        theirs = Theirs(python) if python else None
-        if theirs is not None:
-            toolkit = theirs
-            measured["AGT, file audit"] = lambda n, pause: toolkit.measure("file", n, pause)
-            measured["AGT, memory audit"] = lambda n, pause: toolkit.measure("memory", n, pause)
+        measured["the disk alone: append, fdatasync"] = disk.measure
         try:
             for title, pause_s in ((f"one call each {RATE_S * 1e3:g} ms", RATE_S), ("without a pause", 0.0)):
                 _print(title, compare(measured, pause_s))
         finally:
-            for _, emitter in routers.values():
-                emitter.close(1.0)
-            policy.close()
-            if theirs is not None:
-                theirs.close()
+            for interpreter in interpreters.values():
+                interpreter.close()
+            disk.close()
             stop()
-    if python is None:
+    if not options.agt:
         print(
             "NOT COMPARED: no Python with agent-governance-toolkit-core was named (--agt); see this file's first lines."
         )

@@ -54,10 +54,11 @@ class Authorizer(Protocol):
 
 
 class SteadyAuthorizer(Authorizer, Protocol):
-    """An authorizer whose answer follows from its policy and the contract alone, whatever the arguments and the time.
+    """An authorizer whose answer follows from its policy and from what calls have in common.
 
-    A router reuses its answers for calls whose contracts differ only in the digest of their arguments, for as long as
-    `sha256` stays the same.
+    That is the contract without what is particular to one call: the arguments' digest, the intent, the conversation
+    and the model's id of the call; and it is blind to the time. A router reuses its answers for calls that differ only
+    in these, for as long as `sha256` stays the same.
     """
 
     steady: Literal[True]

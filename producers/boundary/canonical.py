@@ -8,7 +8,8 @@ import json
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING
+from json.encoder import encode_basestring as quoted
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from pydantic import BaseModel, SecretBytes, SecretStr
@@ -31,6 +32,8 @@ def canonical(value: object) -> bytes:
     Raises:
         ArgumentError: It holds something that has no canonical form; the message names its type.
     """
+    if type(value) is dict and (flat := _flat(value)) is not None:
+        return flat
     try:
         _require_names(value)
         return _ENCODER.encode(value).encode()
@@ -65,6 +68,34 @@ def _fields(value: object) -> dict[str, object]:
     if isinstance(value, BaseModel):
         return {**{name: getattr(value, name) for name in type(value).model_fields}, **(value.model_extra or {})}
     return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}  # type: ignore[arg-type]
+
+
+def _flat(arguments: dict[str, object]) -> bytes | None:
+    """The canonical form of plain values by plain names, in half the time; None where something else is among them.
+
+    Exact types only: a subclass may be written otherwise.
+    """
+    written = []
+    try:
+        for name in sorted(arguments):
+            value = arguments[name]
+            if type(name) is not str:
+                return None
+            kind = type(value)
+            if kind is str:
+                written.append(f"{quoted(name)}:{quoted(value)}")  # type: ignore[arg-type] # its type was looked at
+            elif kind is int:
+                written.append(f"{quoted(name)}:{value}")
+            elif kind is bool or value is None:
+                written.append(f"{quoted(name)}:{_CONSTANTS[value]}")  # type: ignore[index] # as above
+            else:
+                return None
+        return f"{{{','.join(written)}}}".encode()
+    except (TypeError, ValueError):
+        return None
+
+
+_CONSTANTS: Final = {None: "null", True: "true", False: "false"}
 
 
 def _require_names(value: object) -> None:

@@ -30,24 +30,26 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 _REMEMBERED = 10_000
-"""Executions whose arguments and result are kept in memory, so that `undo` needs only the receipt."""
+"""Executions that are remembered, so that `undo` needs only the receipt."""
+
+_NO_UNDO = "the action has no undo"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Execution:
-    """One action that ran here.
+    """One action that ran here and can be taken back; of what cannot be, neither arguments nor result are kept.
 
     Attributes:
         action: What ran.
-        arguments: With what.
+        undo: Takes it back.
+        arguments: With what it ran.
         result: What it returned.
-        constrained_to: The lesser variant that ran in its place, if one did.
     """
 
     action: Action
+    undo: Callable[..., Any]
     arguments: Mapping[str, Any]
     result: Any
-    constrained_to: str | None
 
 
 class Executions:
@@ -64,16 +66,16 @@ class Executions:
         self.clock = clock
         self.traces = traces
         self._lock = Lock()
-        self._known: OrderedDict[str, Execution] = OrderedDict()
+        self._known: OrderedDict[str, Execution | str] = OrderedDict()
 
     def running(self, action: Action, arguments: Mapping[str, Any], permit: Permit) -> Running:
         """The block in which an action runs."""
         return Running(self, action, arguments, permit)
 
-    def remember(self, receipt: Receipt, execution: Execution) -> None:
-        """Keep an execution for its undo."""
+    def remember(self, decision_id: str, execution: Execution | str) -> None:
+        """Keep an execution for its undo, or why there is none."""
         with self._lock:
-            self._known[receipt.decision_id] = execution
+            self._known[decision_id] = execution
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
 
@@ -84,11 +86,10 @@ class Executions:
             UsageError: This process does not remember such an execution, or its undo is async.
         """
         execution = self._recall(receipt, awaited=False)
-        undo = _undo_of(execution)
-        if isinstance(undo, str):
-            return self._undone(receipt, UndoResult.NOT_UNDOABLE, undo)
+        if isinstance(execution, str):
+            return self._undone(receipt, UndoResult.NOT_UNDOABLE, execution)
         try:
-            given = undo(execution.result, **execution.arguments)
+            given = execution.undo(execution.result, **execution.arguments)
         except Exception as error:  # a failed undo is an outcome of its own, and is recorded as such
             LOG.warning("the undo of %s failed", execution.action.tool, exc_info=True)
             return self._undone(receipt, UndoResult.FAILED, type(error).__name__)
@@ -100,11 +101,10 @@ class Executions:
     async def undo_async(self, receipt: Receipt) -> UndoResult:
         """As `undo`; the undo may be async."""
         execution = self._recall(receipt, awaited=True)
-        undo = _undo_of(execution)
-        if isinstance(undo, str):
-            return self._undone(receipt, UndoResult.NOT_UNDOABLE, undo)
+        if isinstance(execution, str):
+            return self._undone(receipt, UndoResult.NOT_UNDOABLE, execution)
         try:
-            given = undo(execution.result, **execution.arguments)
+            given = execution.undo(execution.result, **execution.arguments)
             if inspect.isawaitable(given):
                 await given
         except Exception as error:  # as above
@@ -114,7 +114,7 @@ class Executions:
 
     def impact(self, receipt: Receipt, impact: Impact) -> None:
         """Record what followed from an action."""
-        _kept_if_possible(functools.partial(self.recorder.impact, receipt, impact), receipt, self.recorder)
+        _kept_if_possible(functools.partial(self.recorder.impact, receipt, impact), receipt.decision_id, self.recorder)
 
     def ended(self, running: Running, error: BaseException | None) -> None:
         """Record how an execution ended."""
@@ -128,7 +128,7 @@ class Executions:
         error_type = type(error).__name__[:200] if error is not None else None
         record = functools.partial(
             self.recorder.ran,
-            running.permit.receipt.decision_id,
+            running.permit.decision_id,
             running.permit.token,
             status,
             latency_ms=latency_ms,
@@ -139,12 +139,12 @@ class Executions:
         if running.action.risk_class in READS:
             record()
         else:
-            _kept_if_possible(record, running.permit.receipt, self.recorder)
+            _kept_if_possible(record, running.permit.decision_id, self.recorder)
 
-    def _recall(self, receipt: Receipt, *, awaited: bool) -> Execution:
+    def _recall(self, receipt: Receipt, *, awaited: bool) -> Execution | str:
         with self._lock:
             execution = self._known.get(receipt.decision_id)
-            if execution is not None and not awaited and execution.action.undo and is_async(execution.action.undo):
+            if isinstance(execution, Execution) and not awaited and is_async(execution.undo):
                 raise UsageError(f"the undo of {execution.action.tool} is async; use undo_async")
             self._known.pop(receipt.decision_id, None)
         if execution is None:
@@ -156,7 +156,7 @@ class Executions:
 
     def _undone(self, receipt: Receipt, result: UndoResult, reason: str | None) -> UndoResult:
         _kept_if_possible(
-            functools.partial(self.recorder.undone, receipt, result, reason=reason), receipt, self.recorder
+            functools.partial(self.recorder.undone, receipt, result, reason=reason), receipt.decision_id, self.recorder
         )
         return result
 
@@ -191,20 +191,20 @@ class Running:
 
     def remember(self, result: Any) -> Any:  # noqa: ANN401 - whatever the action returns
         """Keep the result for the undo, and pass it on."""
-        execution = Execution(self.action, self.arguments, result, self.permit.constrained_to)
-        self._executions.remember(self.permit.receipt, execution)
+        constrained_to = self.permit.constrained_to
+        kept: Execution | str
+        if constrained_to is not None:
+            # The undo of the action itself would take back what never happened.
+            kept = f"the lesser variant {constrained_to} ran, and it has no undo"
+        elif self.action.undo is None:
+            kept = _NO_UNDO
+        else:
+            kept = Execution(self.action, self.action.undo, self.arguments, result)
+        self._executions.remember(self.permit.decision_id, kept)
         return result
 
 
-def _undo_of(execution: Execution) -> Callable[..., Any] | str:
-    """The function that takes an execution back, or why there is none."""
-    if execution.constrained_to is not None:
-        # The undo of the action itself would take back what never happened.
-        return f"the lesser variant {execution.constrained_to} ran, and it has no undo"
-    return execution.action.undo if execution.action.undo is not None else "the action has no undo"
-
-
-def _kept_if_possible(record: Callable[..., None], receipt: Receipt, recorder: Recorder) -> None:
+def _kept_if_possible(record: Callable[..., None], decision_id: str, recorder: Recorder) -> None:
     """Record an outcome on disk, or in memory where the disk does not take it: what happened has happened."""
     if not recorder.can_keep:
         record()
@@ -212,5 +212,5 @@ def _kept_if_possible(record: Callable[..., None], receipt: Receipt, recorder: R
     try:
         record(durable=True)
     except OutboxError:
-        LOG.exception("an outcome of decision %s cannot be kept on disk", receipt.decision_id)
+        LOG.exception("an outcome of decision %s cannot be kept on disk", decision_id)
         record()

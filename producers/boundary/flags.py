@@ -10,6 +10,7 @@ from producers.wire.stage import Mode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from producers.boundary.flagfile import Ruleset
     from producers.wire.contract import ActionContract
     from producers.wire.decision import FlagEvaluation
 
@@ -72,6 +73,7 @@ class Answers:
         approval: Whether consequential actions wait for a person.
         threshold: The confidence below which an action waits for a person.
         records: How each value came about, in the order of `FLAGS`.
+        rules: The rules that they are good for, while these are in force; None where they are good for one call only.
     """
 
     ruleset_sha256: str
@@ -81,6 +83,7 @@ class Answers:
     approval: bool
     threshold: float
     records: tuple[FlagEvaluation, ...]
+    rules: Ruleset | None = None
 
     def value_of(self, flag: Flag) -> FlagValue:
         """One flag's value."""

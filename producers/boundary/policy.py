@@ -105,16 +105,20 @@ class Policy:
         """Digest of the rules in force; None where the provider does not show them."""
         return self._ruleset().sha256
 
+    def rules(self) -> Ruleset:
+        """The rules in force, the same object for as long as they are."""
+        if self._max_age_s < math.inf and self._clock() - self._asked_anew > self._max_age_s:
+            self._asked_anew = self._clock()
+            self._announced = Ruleset(None)
+        return self._ruleset()
+
     def answers(self, context: Context) -> Answers:
         """Every flag's value for a context, all from one ruleset, each with the record of how it came about.
 
         A value has the type of its flag's safe value. It is the safe value itself when the provider fails, has no such
         flag, has it disabled, or answers with something that cannot decide; the record's reason then says which.
         """
-        if self._max_age_s < math.inf and self._clock() - self._asked_anew > self._max_age_s:
-            self._asked_anew = self._clock()
-            self._announced = Ruleset(None)
-        rules = self._ruleset()
+        rules = self.rules()
         for _ in range(_ATTEMPTS):
             held, known = self._held
             if held is not rules:
@@ -123,7 +127,7 @@ class Policy:
             answers = known.get(context)
             if answers is not None:
                 return answers
-            answers = self._answers(rules, [self._ask(flag, context) for flag in FLAGS])
+            answers = self._answers(rules, [self._ask(flag, context) for flag in FLAGS], good_for=rules)
             now = self._ruleset()
             if now is rules:
                 self._keep(known, context, answers)
@@ -188,7 +192,9 @@ class Policy:
     def _announce(self, _event: EventDetails) -> None:
         self._announced = Ruleset(None)
 
-    def _answers(self, rules: Ruleset, answered: list[tuple[FlagValue, FlagEvaluation]]) -> Answers:
+    def _answers(
+        self, rules: Ruleset, answered: list[tuple[FlagValue, FlagEvaluation]], *, good_for: Ruleset | None = None
+    ) -> Answers:
         (enabled, denied, mode, approval, threshold), records = zip(*answered, strict=True)
         return Answers(
             ruleset_sha256=rules.sha256
@@ -199,6 +205,7 @@ class Policy:
             approval=approval is not False,
             threshold=float(threshold),
             records=records,
+            rules=good_for,
         )
 
 

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+from operator import attrgetter
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
+from producers.boundary.action import Circumstances
 from producers.boundary.decide import authorized, weigh
 from producers.boundary.flags import context_of
-from producers.wire.forms import BLANK_SHA256, DecisionForm, DecisionPart
+from producers.wire.forms import BLANK_SHA256, SILENT, DecisionForm, DecisionPart, Said
 
 if TYPE_CHECKING:
-    from producers.boundary.action import Action, Circumstances
+    from producers.boundary.action import Action
     from producers.boundary.authorization import Authorizer
     from producers.boundary.flags import Answers
+    from producers.boundary.policy import Policy
     from producers.wire.contract import ActionContract
     from producers.wire.decision import Authorization, Outcome
 
 _KEPT = 2_000
 """Combinations of action and circumstances that are kept; the oldest go first."""
+
+
+_STANDING = attrgetter(
+    *(item.name for item in fields(Circumstances) if item.name not in {"intent", "conversation", "tool_call"})
+)
+"""What is known of a call but for what is `Said` about it alone."""
 
 
 class Prepared:
@@ -30,26 +42,54 @@ class Prepared:
     def __init__(self, action: Action, known: Circumstances, parts: Parts, *, steady: bool) -> None:
         self.action = action
         self._steady = steady
-        self._said: tuple[Authorization, str] | None = None
-        self._contract = action.contract(BLANK_SHA256, known)
+        self._authorized: tuple[Authorization, str] | None = None
+        self._contract = action.contract(BLANK_SHA256, replace(known, intent=None, conversation=None, tool_call=None))
         self.context = context_of(self._contract)
         self._known = known
         self._parts = parts
         self._variants = frozenset(action.variants)
         self._weighed: tuple[Authorization, str, Answers, DecisionForm] | None = None
+        self._answers: Answers | None = None
+        self._said_before: tuple[tuple[str | None, ...], Said] = ((None, None, None), SILENT)
 
-    def authorized(self, authorizer: Authorizer, arguments_sha256: str) -> tuple[Authorization, str]:
-        """What the authorizer says of one call; a steady one is asked once for each of its policies."""
-        if not self._steady:
-            return authorized(self.contract(arguments_sha256), authorizer)
-        said = self._said
-        if said is None or said[1] != authorizer.sha256:
-            said = self._said = authorized(self._contract, authorizer)
+    def said(self, known: Circumstances) -> Said:
+        """What the agent says about one call.
+
+        Raises:
+            UsageError: It does not fit a contract, for example because an id is too long.
+        """
+        asked = (known.intent, known.conversation, known.tool_call)
+        before, said = self._said_before
+        if asked == before:
+            return said
+        intent, conversation, tool_call = asked
+        try:
+            said = Said(intent=intent or "", conversation=conversation, tool_call=tool_call)
+        except ValidationError:
+            self.action.contract(BLANK_SHA256, known)  # says what is wrong
+            raise
+        self._said_before = (asked, said)
         return said
 
-    def contract(self, arguments_sha256: str) -> ActionContract:
+    def authorized(self, authorizer: Authorizer, arguments_sha256: str, said: Said) -> tuple[Authorization, str]:
+        """What the authorizer says of one call; a steady one is asked once for each of its policies."""
+        if not self._steady:
+            return authorized(self.contract(arguments_sha256, said), authorizer)
+        answer = self._authorized
+        if answer is None or answer[1] != authorizer.sha256:
+            answer = self._authorized = authorized(self._contract, authorizer)
+        return answer
+
+    def answers(self, policy: Policy) -> Answers:
+        """Every flag's value, from the rules that are in force now."""
+        answers = self._answers
+        if answers is None or answers.rules is not policy.rules():
+            answers = self._answers = policy.answers(self.context)
+        return answers
+
+    def contract(self, arguments_sha256: str, said: Said) -> ActionContract:
         """The contract of one call."""
-        return self._contract.model_copy(update={"arguments_sha256": arguments_sha256})
+        return self._contract.model_copy(update={"arguments_sha256": arguments_sha256, **dict(said)})
 
     def form(self, authorization: Authorization, authorizer_sha256: str, answers: Answers) -> DecisionForm:
         """The decision that follows from the answers, with its event filled in."""
@@ -118,11 +158,11 @@ class Preparations:
         self._steady = steady
         self._parts = Parts()
         self._lock = Lock()
-        self._known: dict[tuple[int, Circumstances], Prepared] = {}
+        self._known: dict[tuple[int, tuple[object, ...]], Prepared] = {}
 
     def of(self, action: Action, known: Circumstances) -> Prepared:
         """The preparation of an action under these circumstances."""
-        key = (id(action), known)
+        key = (id(action), _STANDING(known))
         prepared = self._known.get(key)
         # An action that is kept here is alive, so its id is its own.
         if prepared is not None:

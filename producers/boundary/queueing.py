@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from producers.boundary.approvals import ApprovalMismatchError, QueuedAction, ReviewError
 from producers.boundary.canonical import canonical, digest, redacted
 from producers.boundary.decide import decide
-from producers.boundary.permit import Permit
+from producers.boundary.permit import Permit, Redeemed
 from producers.boundary.refusals import ActionDeniedError
 from producers.errors import UsageError
 
@@ -106,7 +106,7 @@ class ReviewQueue:
             arguments_sha256=digest(arguments),
             ruleset_sha256=again.ruleset_sha256 or "",
         )
-        return Permit(receipt, queued.receipt, again, None)
+        return Permit(Redeemed(receipt, queued.receipt), again, None)
 
     def require_desk(self) -> ReviewDesk:
         """The desk.

@@ -31,6 +31,7 @@ from producers.delivery.outbox import OutboxError
 from producers.errors import UsageError
 from producers.wire.contract import Fallback, Reversibility, RiskClass
 from producers.wire.decision import Deny
+from producers.wire.forms import Asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from producers.boundary.prepared import Prepared
     from producers.boundary.traces import Traces
     from producers.delivery.recorder import Issued, Recorder
+    from producers.wire.decision import Decision
     from producers.wire.events import Impact, UndoResult
     from producers.wire.forms import DecisionForm
     from producers.wire.receipt import Receipt
@@ -258,53 +260,37 @@ class Router:
         if known.agent is None:
             known = replace(known, agent=self._agent)
         prepared = self._preparations.of(action, known)
+        said = prepared.said(known)
         arguments_sha256 = digest(arguments)
-        authorization, authorizer_sha256 = prepared.authorized(self._authorizer, arguments_sha256)
-        form = prepared.form(authorization, authorizer_sha256, self._policy.answers(prepared.context))
-        receipt, token = self._record_decision(prepared, form, arguments_sha256, started)
-        decision = form.decision
-        self._traces.decided(receipt.decision_id, decision, prepared)
-        result = decision.result
-        if not decision.enforced:
-            raise ActionObservedError(f"{action.tool} is only observed: nothing ran", receipt, decision)
-        match result.outcome:
-            case "allow":
-                return Permit(receipt, token, decision, None)
-            case "constrain":
-                if not result.runs:
-                    message = f"{action.tool} is constrained to {result.mode}, and has no such variant: nothing ran"
-                    raise ActionConstrainedError(message, receipt, decision)
-                return Permit(receipt, token, decision, result.mode)
-            case "queue_for_review":
-                self._reviews.put(action, arguments, prepared.contract(arguments_sha256), receipt, decision)
-                raise ReviewRequiredError(f"{action.tool} waits for a person: {result.reason}", receipt, decision)
-            case "fallback":
-                note = action.fallback.note or f"the fallback applies: {result.mode}"
-                raise ActionFellBackError(f"{action.tool} did not run; {note}", receipt, decision)
-            case "deny":
-                raise ActionDeniedError(f"{action.tool} is denied: {result.reason}", receipt, decision)
-
-    def _record_decision(self, prepared: Prepared, form: DecisionForm, arguments_sha256: str, started: float) -> Issued:
-        action = prepared.action
-        must_be_kept = form.may_run and action.risk_class not in READS
-        decide_ms = (self._clock() - started) * 1000
+        authorization, authorizer_sha256 = prepared.authorized(self._authorizer, arguments_sha256, said)
+        form = prepared.form(authorization, authorizer_sha256, prepared.answers(self._policy))
         traceparent = self._traces.traceparent()
+        asked = Asked(arguments_sha256, (self._clock() - started) * 1000, said, traceparent)
+        issued = self._record_decision(prepared, form, asked)
+        decision = form.decision
+        if traceparent is not None:
+            self._traces.decided(issued.decision_id, decision, prepared)
+        result = decision.result
+        if decision.enforced and result.outcome == "allow":
+            return Permit(issued, decision, None)
+        if decision.enforced and result.outcome == "constrain" and result.runs:
+            return Permit(issued, decision, result.mode)
+        if decision.enforced and result.outcome == "queue_for_review":
+            contract = prepared.contract(arguments_sha256, said)
+            self._reviews.put(action, arguments, contract, issued.receipt, decision)
+        raise _refusal(action, issued.receipt, decision)
+
+    def _record_decision(self, prepared: Prepared, form: DecisionForm, asked: Asked) -> Issued:
+        tool = prepared.action.tool
+        must_be_kept = form.may_run and prepared.action.risk_class not in READS
         try:
-            return self._recorder.filled(
-                form,
-                arguments_sha256=arguments_sha256,
-                decide_ms=decide_ms,
-                traceparent=traceparent,
-                durable=must_be_kept,
-            )
+            return self._recorder.filled(form, asked, durable=must_be_kept)
         except OutboxError as error:
-            LOG.exception("%s is denied: its decision cannot be kept on disk", action.tool)
+            LOG.exception("%s is denied: its decision cannot be kept on disk", tool)
             refused = prepared.refused(form, Deny(reason="record_not_durable"))
-            receipt, _ = self._recorder.filled(
-                refused, arguments_sha256=arguments_sha256, decide_ms=decide_ms, traceparent=traceparent
-            )
-            message = f"{action.tool} is denied: its decision cannot be kept on disk ({error})"
-            raise ActionDeniedError(message, receipt, refused.decision) from error
+            issued = self._recorder.filled(refused, asked)
+            message = f"{tool} is denied: its decision cannot be kept on disk ({error})"
+            raise ActionDeniedError(message, issued.receipt, refused.decision) from error
 
     def _registered(self, receipt: Receipt) -> Action:
         self._reviews.require_desk()
@@ -315,6 +301,24 @@ class Router:
 
     def _redeem(self, receipt: Receipt, action: Action, arguments: Mapping[str, Any]) -> Permit:
         return self._reviews.redeem(receipt, action, arguments)
+
+
+def _refusal(action: Action, receipt: Receipt, decision: Decision) -> RefusedError:
+    """Why nothing runs, as the caller is told."""
+    if not decision.enforced:
+        return ActionObservedError(f"{action.tool} is only observed: nothing ran", receipt, decision)
+    result = decision.result
+    match result.outcome:
+        case "constrain":
+            message = f"{action.tool} is constrained to {result.mode}, and has no such variant: nothing ran"
+            return ActionConstrainedError(message, receipt, decision)
+        case "queue_for_review":
+            return ReviewRequiredError(f"{action.tool} waits for a person: {result.reason}", receipt, decision)
+        case "fallback":
+            note = action.fallback.note or f"the fallback applies: {result.mode}"
+            return ActionFellBackError(f"{action.tool} did not run; {note}", receipt, decision)
+        case _:
+            return ActionDeniedError(f"{action.tool} is denied: {result.reason}", receipt, decision)
 
 
 def _bound(action: Action, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

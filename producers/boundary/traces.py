@@ -153,7 +153,7 @@ class OpenTelemetryTraces:
             TOOL_TYPE: "function",
             WORKFLOW: action.workflow,
             ENVIRONMENT: action.environment,
-            DECISION_ID: permit.receipt.decision_id,
+            DECISION_ID: permit.decision_id,
             OUTCOME: permit.decision.result.outcome,
             STAGE: permit.receipt.stage.value,
             **_known(permit),

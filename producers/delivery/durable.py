@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -23,17 +24,33 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-_BATCH = 500
-"""Records handed to the client at once."""
+_BATCH = 2_000
+"""Records read from disk, and handed to the client, at once."""
 
 _WINDOW = 5_000
 """Records from disk that may wait for their acknowledgement at the same time."""
 
-_PATIENCE_S = 0.5
-"""How long the forwarder waits for news before it looks at the disk again, for records that another process left."""
+_LOOK_S = 0.05
+"""How often the forwarder looks for new records. Nobody who brings one wakes it: that would cost them more than the
+record, and have the forwarder ask for the interpreter in the middle of their decision."""
 
-_LINGER_S = 0.01
-"""How long the forwarder gathers records, or acknowledgements, while they keep coming."""
+_ELSEWHERE_S = 0.5
+"""How often it looks at the disk for records that another process left there."""
+
+_REMOVAL_S = 0.2
+"""How long acknowledged records may stay on disk: each removal keeps those who put a record waiting."""
+
+_RETRY_S = 0.5
+"""How long a record waits that the client gave up: the broker is away."""
+
+_SOON_S = 0.005
+"""How often it looks while somebody waits for it to be done."""
+
+_TURN = 500
+"""Buffered records that are handed to the client before others get their turn at the interpreter."""
+
+_TURN_S = 0.000_1
+"""How long that turn is; it must be a true pause, for a thread that only yields is back before others are awake."""
 
 _BUFFERED = 50_000
 """Records that may wait in memory for the forwarder."""
@@ -100,17 +117,21 @@ class OutboxEmitter:
     def __init__(self, kafka: Callable[[Callable[[Event, str], None]], KafkaEmitter], outbox: Outbox) -> None:
         self._outbox = outbox
         self._lost = 0
-        self._state = threading.Condition()
+        lock = threading.Lock()
+        self._told = threading.Condition(lock)  # wakes the forwarder
+        self._state = threading.Condition(lock)  # wakes who waits for the end of everything
+        self._flushing = 0
         self._handed = 0  # the highest number handed to the client
         self._under_way: set[int] = set()
         self._acknowledged: list[int] = []
         self._failed: list[Waiting] = []
         self._retry_at = 0.0
-        self._news = False
+        self._look_at = 0.0  # when the forwarder looks at the disk unasked
+        self._remove_at = 0.0
         self._closing = False
         self._closed = False
         self._buffer: deque[Encoded] = deque()
-        self._lingering = False  # whether the forwarder comes back to the buffer without being told
+        self._kept = False  # whether something was put on disk since the forwarder looked there
         self._kafka = kafka(self._on_undeliverable)
         self._forwarder = threading.Thread(target=self._forward, name="stagekeeper-outbox", daemon=True)
         self._forwarder.start()
@@ -145,8 +166,6 @@ class OutboxEmitter:
             self._kafka.emit_encoded(record)
             return
         self._buffer.append(record)
-        if not self._lingering:
-            self._tell()
         if self._closed:
             self._empty_buffer()  # nobody else will
 
@@ -161,7 +180,7 @@ class OutboxEmitter:
     def keep_encoded(self, record: Encoded) -> None:
         """As `keep`, for an event that is written already."""
         self._outbox.put(*record)
-        self._tell()
+        self._kept = True
 
     @property
     def stats(self) -> DeliveryStats:
@@ -182,7 +201,10 @@ class OutboxEmitter:
     def flush(self, timeout_s: float) -> int:
         """Wait until broker and disk have nothing left to do, at most `timeout_s` seconds; return how many are left."""
         with self._state:
+            self._flushing += 1
+            self._told.notify()
             self._state.wait_for(lambda: not self._under_way and not self._buffer and not len(self._outbox), timeout_s)
+            self._flushing -= 1
         return self._kafka.flush(timeout_s) + len(self._outbox)
 
     def close(self, timeout_s: float = 10.0) -> int:
@@ -190,12 +212,12 @@ class OutboxEmitter:
         left = self.flush(timeout_s)
         with self._state:
             self._closing = True
-            self._state.notify_all()
+            self._told.notify()
         self._forwarder.join()
         self._closed = True
         self._empty_buffer()
         self._kafka.close(timeout_s)
-        self._forget_acknowledged()
+        self._forget_acknowledged(all_of_them=True)
         self._outbox.close()
         return left
 
@@ -215,52 +237,60 @@ class OutboxEmitter:
                 self._lost += 1
             LOG.exception("event %s is lost: the broker refused it (%s) and so did the disk", event.id, reason)
         else:
-            self._tell()
-
-    def _tell(self) -> None:
-        with self._state:
-            self._news = True
-            self._state.notify_all()
+            self._kept = True
 
     def _forward(self) -> None:
         while True:
-            with self._state:
-                self._state.wait_for(lambda: self._news or self._closing, self._patience_s)
+            with self._told:
+                if not self._closing:
+                    self._told.wait(_SOON_S if self._flushing else _LOOK_S)
                 if self._closing:
                     return
-                self._news = False
-                retries: list[Waiting] = []
-                if time.monotonic() >= self._retry_at:
-                    retries, self._failed = self._failed, []
-                room = _WINDOW - len(self._under_way) - len(self._failed)
-            self._lingering = self._empty_buffer()
-            if self._buffer:  # came while nobody lingered any more
-                self._lingering = True
+            if self._empty_buffer():
+                with self._state:
+                    self._state.notify_all()
             try:
                 self._forget_acknowledged()
-                batch = retries + (self._outbox.after(self._handed, min(_BATCH, room)) if room > 0 else [])
+                kept = self._next_kept()
             except OutboxError:
-                LOG.exception("the outbox cannot be read; delivery from disk waits")
-                continue
-            self._hand_over(batch)
-
-    @property
-    def _patience_s(self) -> float:
-        return _LINGER_S if self._lingering or self._acknowledged else _PATIENCE_S
+                LOG.exception("the outbox cannot be used; delivery from disk waits")
+                kept = []
+            self._hand_over(self._due_again() + kept)
 
     def _empty_buffer(self) -> bool:
         """Hand everything that is buffered to the client; whether there was anything."""
-        found = bool(self._buffer)
+        found = False
         while self._buffer:
-            try:
-                record = self._buffer.popleft()
-            except IndexError:  # another thread was faster
-                break
-            self._kafka.emit_encoded(record)
-        if found:
-            with self._state:
-                self._state.notify_all()
+            records: list[Encoded] = []
+            with contextlib.suppress(IndexError):  # another thread may be faster
+                while self._buffer and len(records) < _TURN:
+                    records.append(self._buffer.popleft())
+            self._kafka.emit_all(records)
+            found = True
+            if len(records) == _TURN:
+                time.sleep(_TURN_S)
         return found
+
+    def _next_kept(self) -> list[Waiting]:
+        """Records on disk that were not handed over yet, as many as may be under way."""
+        if self._kept:  # only then: who sets it between a look and a reset would be overlooked
+            self._kept = False
+        elif time.monotonic() < self._look_at:
+            return []
+        with self._state:
+            room = min(_BATCH, _WINDOW - len(self._under_way) - len(self._failed))
+        kept = self._outbox.after(self._handed, room) if room > 0 else []
+        # No room, or no more room than records: there may be others, which the next look finds.
+        self._look_at = time.monotonic() + (_ELSEWHERE_S if len(kept) < room else 0.0)
+        return kept
+
+    def _due_again(self) -> list[Waiting]:
+        """What the client gave up, once it is time to try again."""
+        with self._state:
+            if time.monotonic() < self._retry_at:
+                return []
+            due, self._failed = self._failed, []
+            return due
 
     def _hand_over(self, batch: list[Waiting]) -> None:
         if not batch:
@@ -268,7 +298,6 @@ class OutboxEmitter:
         with self._state:
             self._under_way.update(record.seq for record in batch)
             self._handed = max(self._handed, *(record.seq for record in batch))
-            self._news = len(batch) >= _BATCH  # there may be more
         for record in batch:
             self._kafka.send(record.topic, record.key, record.value, on_done=partial(self._on_done, record))
 
@@ -276,18 +305,28 @@ class OutboxEmitter:
         with self._state:
             self._under_way.discard(record.seq)
             if reason is None:
+                if not self._acknowledged:
+                    self._remove_at = time.monotonic() + _REMOVAL_S
                 self._acknowledged.append(record.seq)
-                if len(self._acknowledged) >= _BATCH:
-                    self._news = True
             else:
                 self._failed.append(record)
-                self._retry_at = time.monotonic() + _PATIENCE_S  # not at once: the broker is away
-            self._state.notify_all()
-
-    def _forget_acknowledged(self) -> None:
-        with self._state:
-            done, self._acknowledged = self._acknowledged, []
-        if done:
-            self._outbox.remove(done)
-            with self._state:
+                self._retry_at = time.monotonic() + _RETRY_S
+            if self._flushing:
                 self._state.notify_all()
+
+    def _forget_acknowledged(self, *, all_of_them: bool = False) -> None:
+        """Take from the disk what the broker has, many at a time; all of it while somebody waits for that."""
+        with self._state:
+            few = len(self._acknowledged) < _BATCH and time.monotonic() < self._remove_at
+            if not self._acknowledged or (few and not self._flushing and not all_of_them):
+                return
+            done, self._acknowledged = self._acknowledged, []
+        try:
+            self._outbox.remove(done)
+        except OutboxError:
+            with self._state:
+                self._acknowledged += done
+                self._remove_at = time.monotonic() + _RETRY_S
+            raise
+        with self._state:
+            self._state.notify_all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,7 @@ from producers.wire.codec import HEADERS, of_bytes, record_key, to_bytes
 from producers.wire.topics import MAX_RECORD_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from confluent_kafka import Message
@@ -41,6 +42,18 @@ _DISOWNED = frozenset(
     }
 )
 """Errors by which a broker says that it no longer knows this idempotent producer; some brokers never take it back."""
+
+_PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001 - the client's own names
+"""What becomes of the records of a client that died; why it died says more."""
+
+_SOON_S = 0.05
+"""First pause before a client that died is replaced once more, doubled each time."""
+
+_LONGEST_PAUSE_S = 30.0
+"""Longest such pause."""
+
+_ATTEMPTS = 5
+"""How often a dead client is asked to give up what it holds: each time it may raise instead."""
 
 _HEADERS: list[tuple[str, str | bytes | None]] = list(HEADERS)
 
@@ -182,6 +195,7 @@ class KafkaEmitter:
             "error_cb": self._on_error,
         }
         self._fatal = threading.Event()
+        self._died_of: str | None = None  # the error that ended the client before this one, until a record arrives
         self._producer = self._connect()
         self._poller = threading.Thread(target=self._poll, name=f"{client_id}-delivery", daemon=True)
         self._poller.start()
@@ -192,7 +206,14 @@ class KafkaEmitter:
 
     def emit_encoded(self, record: Encoded) -> None:
         """As `emit`, for an event that is written already."""
-        self.send(*record, on_done=partial(self._tell_undeliverable_encoded, record))
+        self.emit_all((record,))
+
+    def emit_all(self, records: Sequence[Encoded]) -> None:
+        """As `emit_encoded`, for many."""
+        with self._lock:
+            self._counts["emitted"] += len(records)
+        for record in records:
+            self._produce(*record, on_done=partial(self._tell_undeliverable_encoded, record))
 
     def send(
         self,
@@ -213,6 +234,11 @@ class KafkaEmitter:
         """
         with self._lock:
             self._counts["emitted"] += 1
+        self._produce(topic, key, value, on_done=on_done)
+
+    def _produce(
+        self, topic: str, key: bytes | None, value: bytes | None, *, on_done: Callable[[str | None], None] | None
+    ) -> None:
         if self._closing.is_set():
             self._give_up("refused", CLOSED, on_done)
             return
@@ -225,7 +251,15 @@ class KafkaEmitter:
 
     def flush(self, timeout_s: float) -> int:
         """Wait until every record has met its fate, at most `timeout_s` seconds; return how many are left."""
-        return self._producer.flush(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            producer = self._producer
+            left = self._flush(producer, max(0.0, deadline - time.monotonic()))
+            if time.monotonic() >= deadline or (producer is self._producer and not self._fatal.is_set()):
+                return left
+            self._closing.wait(_SOON_S)  # the poll thread begins anew, where what was held meets its fate
+            if left == 0 and self._fatal.is_set():
+                return 0
 
     def close(self, timeout_s: float = 10.0) -> int:
         """Take no more events, wait for those under way, and return how many were left without an answer.
@@ -234,12 +268,11 @@ class KafkaEmitter:
         """
         self._closing.set()
         self._poller.join()
-        left = self._producer.flush(timeout_s)
+        left = self._flush(self._producer, timeout_s)
         if left:
             LOG.error("%d records were not acknowledged within %.1f s", left, timeout_s)
         if left and self._on_undeliverable is not None:
-            self._producer.purge()
-            self._producer.flush(_POLL_S)
+            self._purge(self._producer)
         return left
 
     @property
@@ -273,8 +306,21 @@ class KafkaEmitter:
         """
         dead, self._producer = self._producer, self._connect()
         self._fatal.clear()
-        dead.purge()
-        dead.flush(_POLL_S)
+        self._purge(dead)
+
+    def _flush(self, producer: Producer, timeout_s: float) -> int:
+        try:
+            return producer.flush(timeout_s)
+        except KafkaException as error:  # as in `_poll`
+            self._on_error(error.args[0])
+            return len(producer)
+
+    def _purge(self, producer: Producer) -> None:
+        """Have everything that a client still holds fail, which tells `on_undeliverable`."""
+        producer.purge()
+        for _ in range(_ATTEMPTS):
+            if self._flush(producer, _POLL_S) == 0:
+                return
 
     def _tell_undeliverable(self, event: Event, reason: str | None) -> None:
         if reason is not None and self._on_undeliverable is not None:
@@ -290,8 +336,10 @@ class KafkaEmitter:
         if error is not None:
             if error.code() in _DISOWNED:
                 self._fatal.set()
-            self._give_up("failed", error.name(), on_done)
+            cause = self._died_of if error.code() in _PURGED else None
+            self._give_up("failed", cause or error.name(), on_done)
             return
+        self._died_of = None
         with self._lock:
             self._counts["delivered"] += 1
         if on_done is not None:
@@ -308,14 +356,23 @@ class KafkaEmitter:
             on_done(reason)
 
     def _poll(self) -> None:
+        pause_s, begin_anew_at = _SOON_S, 0.0
         while not self._closing.is_set():
-            self._producer.poll(_POLL_S)
-            if self._fatal.is_set():
+            try:
+                self._producer.poll(_POLL_S)
+            except KafkaException as error:  # so the client says that it is dead
+                self._on_error(error.args[0])
+            if self._died_of is None:
+                pause_s = _SOON_S
+            if self._fatal.is_set() and time.monotonic() >= begin_anew_at:
                 self._reconnect()
+                begin_anew_at = time.monotonic() + pause_s
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)  # who may not produce is refused again each time
 
     def _on_error(self, error: KafkaError) -> None:
         name = error.name()
         if error.fatal():
+            self._died_of = name
             self._fatal.set()
         with self._lock:
             self._client_errors[name] += 1

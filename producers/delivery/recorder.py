@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from producers.delivery.emitter import DurableEmitter, Emitter, EncodedEmitter, EncodedKeeper
 from producers.errors import UsageError
 from producers.wire import events
 from producers.wire.codec import of_bytes
 from producers.wire.forms import Call, Outcome, executed
-from producers.wire.receipt import Receipt, receipt_of
+from producers.wire.ids import random_id
+from producers.wire.receipt import receipt_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from producers.wire.codec import Encoded
     from producers.wire.contract import ActionContract
     from producers.wire.decision import Decision
-    from producers.wire.forms import DecisionForm
+    from producers.wire.forms import Asked, DecisionForm
+    from producers.wire.receipt import Receipt
     from producers.wire.stage import Stage
 
 
@@ -29,20 +30,29 @@ def system_clock() -> datetime:
     return datetime.now(UTC)
 
 
-def random_id() -> str:
-    """A new id that nobody else has."""
-    drawn = bytearray(os.urandom(16))
-    drawn[6] = drawn[6] & 0x0F | 0x40  # version 4 of RFC 9562, written in a third of uuid4's time
-    drawn[8] = drawn[8] & 0x3F | 0x80
-    text = drawn.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+class Issued:
+    """What was given out with a decision.
 
+    Attributes:
+        decision_id: Id of the decision.
+        token: The receipt as it travels.
+    """
 
-class Issued(NamedTuple):
-    """A receipt, and the token that it travels as."""
+    __slots__ = ("_call", "_form", "_receipt", "decision_id", "token")
 
-    receipt: Receipt
-    token: str
+    def __init__(self, form: DecisionForm, call: Call, token: str) -> None:
+        self.decision_id = call.decision_id
+        self.token = token
+        self._form = form
+        self._call = call
+        self._receipt: Receipt | None = None
+
+    @property
+    def receipt(self) -> Receipt:
+        """The receipt; built when somebody asks, for most callers only pass the token on."""
+        if self._receipt is None:
+            self._receipt = self._form.receipt(self._call)
+        return self._receipt
 
 
 class Recorder:
@@ -129,15 +139,7 @@ class Recorder:
         )
         return receipt
 
-    def filled(
-        self,
-        form: DecisionForm,
-        *,
-        arguments_sha256: str,
-        decide_ms: float,
-        traceparent: str | None = None,
-        durable: bool = False,
-    ) -> Issued:
+    def filled(self, form: DecisionForm, asked: Asked, *, durable: bool = False) -> Issued:
         """As `decided`, from a form that was filled in ahead: for routers, where every microsecond is the caller's.
 
         Raises:
@@ -147,10 +149,10 @@ class Recorder:
         moment = self._now()
         if moment.tzinfo is not UTC:
             moment = moment.astimezone(UTC)
-        call = Call(self._new_id(), moment, arguments_sha256, decide_ms, traceparent)
+        call = Call(self._new_id(), moment, asked)
         record, token = form.encoded(call, source=self._quoted_source, key=self._key)
         self._hand_over_encoded(record, durable=durable)
-        return Issued(form.receipt(call), token)
+        return Issued(form, call, token)
 
     def ran(
         self,

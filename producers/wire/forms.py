@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import cached_property
 from json.encoder import encode_basestring as quoted
 from typing import TYPE_CHECKING, NamedTuple
 
 from producers.wire.codec import Encoded
 from producers.wire.events import ActionDecided, ActionExecuted, schema_id, type_of
+from producers.wire.model import Name, Text, WireModel
 from producers.wire.receipt import receipt_of, sealed
 from producers.wire.topics import DECISIONS, OUTCOMES
 
@@ -26,6 +28,7 @@ BLANK_SHA256 = "0" * 64
 """Stands for the arguments' digest in a contract that is prepared ahead."""
 
 _SOME_MOMENT = datetime(2000, 1, 1, tzinfo=UTC)
+_INTENT = '"intent":""'
 _DIGEST = f'"arguments_sha256":"{BLANK_SHA256}"'
 _ENVELOPE = f'"datacontenttype":"application/json","dataschema":{json.dumps(schema_id(ActionDecided))},'
 _EXECUTED_ENVELOPE = f'"datacontenttype":"application/json","dataschema":{json.dumps(schema_id(ActionExecuted))},'
@@ -33,22 +36,52 @@ _EXECUTED_TYPE = f'"type":{json.dumps(type_of(ActionExecuted))},"data":'
 _TYPE = f'"type":{json.dumps(type_of(ActionDecided))},"data":'
 
 
-class Call(NamedTuple):
+class Said(WireModel):
+    """What an agent says about one call alone. It decides nothing, and no two calls need have it in common."""
+
+    intent: Text = ""
+    conversation: Name | None = None
+    tool_call: Name | None = None
+
+    @cached_property
+    def written(self) -> tuple[str, str]:
+        """The intent as JSON, and the fields that follow the arguments' digest in a contract."""
+        ids = (("conversation", self.conversation), ("tool_call", self.tool_call))
+        return quoted(self.intent), "".join(f',"{name}":{quoted(value)}' for name, value in ids if value is not None)
+
+
+SILENT = Said()
+"""For a call about which nothing is said."""
+
+
+class Asked(NamedTuple):
     """What differs between two calls of one action under the same circumstances.
+
+    Attributes:
+        arguments_sha256: Digest of the arguments.
+        decide_ms: How long deciding took, in milliseconds.
+        said: What the agent says about the call.
+        traceparent: W3C trace context, where there is one.
+    """
+
+    arguments_sha256: str
+    decide_ms: float
+    said: Said = SILENT
+    traceparent: str | None = None
+
+
+class Call(NamedTuple):
+    """One call that was decided.
 
     Attributes:
         decision_id: Id of the decision, and of the event that says it: there is exactly one.
         at: When it was decided.
-        arguments_sha256: Digest of the arguments.
-        decide_ms: How long deciding took, in milliseconds.
-        traceparent: W3C trace context, where there is one.
+        asked: What is particular to it.
     """
 
     decision_id: str
     at: datetime
-    arguments_sha256: str
-    decide_ms: float
-    traceparent: str | None = None
+    asked: Asked
 
 
 class Outcome(NamedTuple):
@@ -93,7 +126,7 @@ class DecisionForm:
     """An `ActionDecided` event and its receipt with all fields filled in but those of `Call`.
 
     Args:
-        contract: The contract, its arguments' digest blank.
+        contract: The contract, its arguments' digest blank, and without what is `Said`.
         part: What was decided about it.
     """
 
@@ -104,9 +137,14 @@ class DecisionForm:
         self.stage = part.stage
         self.may_run = part.may_run
         self._part = part
-        # Quotes within values are escaped, so this finds the field itself and nothing that somebody wrote.
-        before, _, after = contract.model_dump_json(exclude_none=True).partition(_DIGEST)
-        self._contract = (f'","contract":{before}"arguments_sha256":"', f'"{after},"decision":')
+        # Quotes within values are escaped, so these find the fields themselves and nothing that somebody wrote.
+        before, _, rest = contract.model_dump_json(exclude_none=True).partition(_INTENT)
+        between, _, after = rest.partition(_DIGEST)
+        self._contract = (
+            f'","contract":{before}"intent":',
+            f'{between}"arguments_sha256":"',
+            f'{after},"decision":{part.json}',
+        )
 
     def receipt(self, call: Call) -> Receipt:
         """The receipt of one call."""
@@ -126,12 +164,14 @@ class DecisionForm:
         moment = _moment(call.at)
         subject = quoted(call.decision_id)
         token = sealed(f'[{subject},"{moment}",{self._part.tail}', key)
-        trace = "" if call.traceparent is None else f'"traceparent":"{call.traceparent}",'
-        head, middle = self._contract
+        arguments_sha256, decide_ms, said, traceparent = call.asked
+        trace = "" if traceparent is None else f'"traceparent":"{traceparent}",'
+        head, middle, tail = self._contract
+        intent, ids = said.written
         value = (
             f'{{"specversion":"1.0","id":{subject},"source":{source},"time":"{moment}",'
             f'"subject":{subject},{_ENVELOPE}{trace}{_TYPE}{{"receipt":"'
-            f"{token}{head}{call.arguments_sha256}{middle}{self._part.json}{call.decide_ms!r}}}}}}}"
+            f'{token}{head}{intent}{middle}{arguments_sha256}"{ids}{tail}{decide_ms!r}}}}}}}'
         )
         return Encoded(DECISIONS, call.decision_id.encode(), value.encode()), token
 
@@ -161,4 +201,4 @@ def executed(
 
 
 def _moment(at: datetime) -> str:
-    return at.isoformat().replace("+00:00", "Z")
+    return f"{at.isoformat()[:-6]}Z"  # in place of +00:00: every moment that comes here is in UTC

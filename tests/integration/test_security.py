@@ -24,11 +24,14 @@ from workers import WorkerProcess, await_that
 
 from analytics.lake.schemas import EVENTS
 from analytics.lake.tables import Lake
+from producers.delivery.durable import OutboxEmitter
 from producers.delivery.emitter import KafkaEmitter
+from producers.delivery.outbox import Outbox
 from producers.delivery.security import KafkaSecurity
 from producers.wire.topics import DECISIONS
 from stagekeeper.ports import available_port
 from streams.backlog import Backlog
+from streams.broker import ensure_topics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,6 +187,34 @@ def test_everybody_may_do_what_is_theirs_and_nothing_else(guarded: Guarded, tmp_
     read: list[object] = []
     await_that(lambda: read.extend(viewer.consume(50, 0.5)) is None and len(read) >= 50, "the viewer to read")
     viewer.close()
+
+
+def test_who_may_not_produce_is_told_so_and_what_it_emitted_stays_on_disk(
+    guarded: Guarded, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ensure_topics(guarded.address, guarded.of("worker"))
+    bare = KafkaEmitter(guarded.address, settings=guarded.of("viewer"))
+    bare.emit(a_decided(a_receipt(decision_id="d-0"), event_id="e-0"))
+    await_that(lambda: bare.stats.failed == 1, "the refusal")
+    assert bare.flush(5.0) == 0, "nothing is under way any more, and nothing is raised"
+    bare.close(5.0)
+    assert set(bare.stats.by_error) == {"CLUSTER_AUTHORIZATION_FAILED"}
+
+    outbox = Outbox(tmp_path / "outbox.db")
+    emitter = OutboxEmitter.to_kafka(guarded.address, outbox, settings=guarded.of("viewer"))
+    emitter.emit(a_decided(a_receipt(decision_id="d-1"), event_id="e-1"))
+    emitter.keep(a_decided(a_receipt(decision_id="d-2"), event_id="e-2"))
+    await_that(lambda: emitter.waiting == 2, "what was in memory to be on disk")
+    assert emitter.flush(1.0) >= 2
+    assert emitter.close(1.0) >= 2
+    assert emitter.lost == 0
+    assert "CLUSTER_AUTHORIZATION_FAILED" in caplog.text
+    assert PASSWORDS["viewer"] not in caplog.text
+
+    with OutboxEmitter.to_kafka(
+        guarded.address, Outbox(tmp_path / "outbox.db"), settings=guarded.of("router")
+    ) as allowed:
+        assert allowed.flush(30.0) == 0, "once it may, all of it is delivered"
 
 
 def test_a_wrong_password_ends_the_worker_with_the_reason_and_without_the_password(

@@ -14,18 +14,20 @@ from producers.wire.codec import Encoded, encoded, of_bytes
 from producers.wire.contract import ActionContract, Actor, Evidence, Reversibility, RiskClass, Scope, Target
 from producers.wire.decision import Allow, Authorization, Constrain, Decision, Deny, FlagEvaluation, FlagReason
 from producers.wire.events import ActionDecided, ActionExecuted, ExecutionStatus
-from producers.wire.forms import BLANK_SHA256, DecisionForm, DecisionPart
+from producers.wire.forms import BLANK_SHA256, Asked, DecisionForm, DecisionPart, Said
 from producers.wire.receipt import Receipt
 from producers.wire.stage import Stage
 
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
 MAYBE = st.none() | NAMES
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.just(
-    f'"arguments_sha256":"{BLANK_SHA256}" \\" "decide_ms":1'
+    f'"arguments_sha256":"{BLANK_SHA256}" \\" "intent":"" "decide_ms":1'
 )
 CONTRACTS = st.builds(
     ActionContract,
-    actor=st.builds(Actor, agent=NAMES, user=MAYBE, account=MAYBE, model=MAYBE, prompt_version=MAYBE),
+    actor=st.builds(
+        Actor, agent=NAMES | st.just('a"intent":""b'), user=MAYBE, account=MAYBE, model=MAYBE, prompt_version=MAYBE
+    ),
     intent=TEXTS,
     target=st.builds(Target, environment=NAMES, system=NAMES, record=MAYBE),
     tool=NAMES,
@@ -95,10 +97,12 @@ def test_a_filled_form_is_the_event_that_the_models_make(
 ) -> None:
     stage, sha256 = Stage.NARROW_AUTONOMY, "d" * 64
     written, made = Raw(), Raw()
-    form = DecisionForm(contract, DecisionPart(contract, decision, stage=stage, cohort="eu"))
+    said = {"intent": contract.intent, "conversation": contract.conversation, "tool_call": contract.tool_call}
+    silent = contract.model_copy(update={"intent": "", "conversation": None, "tool_call": None})
+    form = DecisionForm(silent, DecisionPart(silent, decision, stage=stage, cohort="eu"))
     fast = Recorder(written, source=source, key=key, now=lambda: at.astimezone(zone), new_id=lambda: ident)
     slow = Recorder(made, source=source, key=key, now=lambda: at, new_id=lambda: ident)
-    issued = fast.filled(form, arguments_sha256=sha256, decide_ms=decide_ms, traceparent=trace)
+    issued = fast.filled(form, Asked(sha256, decide_ms, Said(**said), trace))
     receipt = slow.decided(
         contract.model_copy(update={"arguments_sha256": sha256}),
         decision.model_copy(update={"decide_ms": decide_ms}),

@@ -10,7 +10,8 @@ from boundary_cases import Permit, Shelf, policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producers.boundary.action import Action, acting
+from producers.boundary.action import Action, Circumstances, acting
+from producers.boundary.canonical import digest
 from producers.boundary.decide import decide
 from producers.boundary.refusals import RefusedError
 from producers.boundary.router import Router
@@ -25,6 +26,8 @@ CIRCUMSTANCES = st.fixed_dictionaries(
         "confidence": st.none() | st.sampled_from([0.1, 0.5, 0.9]),
         "cohort": st.sampled_from(["all", "eu"]),
         "tool_call": st.none() | st.text("xyz", min_size=1, max_size=5),
+        "conversation": FEW,
+        "source_coverage": st.none() | st.just(0.5),
         **dict.fromkeys(["record", "intent"], FEW),
         # Few contexts, so that answers are often the same and only something else differs.
         **dict.fromkeys(["model", "prompt_version"], st.sampled_from([None, None, None, "a"])),
@@ -74,9 +77,7 @@ def test_reuse_never_shows(calls: Any, flags: Any) -> None:
         event = shelf.events[before]
         assert isinstance(event, ActionDecided)
         contract, decision = event.data.contract, event.data.decision
-        for name in ("model", "prompt_version", "user", "account"):
-            assert getattr(contract.actor, name) == known[name]
-        assert (contract.tool_call, contract.evidence.confidence) == (known["tool_call"], known["confidence"])
+        assert contract == action.contract(digest({}), Circumstances(agent="bot", **known))
         fresh = decide(contract, Permit(), held, variants=frozenset(action.variants))
         assert decision.model_copy(update={"decide_ms": None}) == fresh.decision
         receipt = Receipt.of_token(event.data.receipt)
