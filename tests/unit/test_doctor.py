@@ -179,7 +179,14 @@ class TestClock:
         refuse(lake, 7, "impossible_time", ago(minutes=1))
         finding = clock_found(lake, [], NOW)
         assert finding.state is State.FAIL
-        assert "7 events were rejected lately" in finding.evidence
+        assert "7 rejected lately" in finding.evidence
+
+    def test_a_few_of_them_among_many_are_a_warning(self, lake: Lake) -> None:
+        store(lake, 500, ago(seconds=9))
+        refuse(lake, 1, "impossible_time", ago(minutes=1))
+        finding = clock_found(lake, [], NOW)
+        assert finding.state is State.WARN
+        assert "1 rejected lately" in finding.evidence
 
     def test_nothing_to_compare_with_is_unknown(self, lake: Lake) -> None:
         assert clock_found(lake, [], NOW).state is State.UNKNOWN
