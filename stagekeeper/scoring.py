@@ -92,7 +92,9 @@ def history_of(events: Sequence[Event]) -> History:
         minutes.setdefault(event.time.replace(second=0, microsecond=0), []).append(event)
     folded = [fold.fold(minutes[minute]) for minute in sorted(minutes)]
     signals = pl.concat([each.signals for each in folded]).sort("last_event_at")
-    return History(signals, read_events(pl.concat([each.events for each in folded]).lazy()).collect().sort("time"))
+    return History(
+        signals, read_events(pl.concat([pl.DataFrame(each.events) for each in folded]).lazy()).collect().sort("time")
+    )
 
 
 def _wrong_at(scenario: Scenario, events: Sequence[Event], truth: Truth) -> dict[Cell, datetime]:

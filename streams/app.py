@@ -24,6 +24,8 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
+import polars as pl
+
 from analytics.lake.tables import Lake
 from analytics.upkeep import Policy
 from producers.delivery.security import KafkaSecurity
@@ -118,7 +120,9 @@ class Worker:
             pipeline,
             self._progress,
             self.fail,
-            committed=lambda folded: self._gauge.note(folded.events, config.now()),
+            committed=lambda folded: self._gauge.note(
+                pl.DataFrame(folded.events.select(["time", "broker_at"])), config.now()
+            ),
         )
         self._rights = Rights(config.lake_root, judges=not config.data_only)
         self._keeper = Keeper(

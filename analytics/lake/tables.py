@@ -171,7 +171,7 @@ class Lake:
     def append(
         self,
         table: str,
-        rows: pl.DataFrame,
+        rows: pl.DataFrame | pa.Table,
         *,
         advances: Mapping[CountedT, Advance] = _NO_ADVANCES,
         fence: Fence | None = None,
@@ -180,7 +180,8 @@ class Lake:
 
         Args:
             table: Table name.
-            rows: Exactly the table's columns, in any order; may be empty while offsets move.
+            rows: Exactly the table's columns, in any order; may be empty while offsets move. An Arrow table in the
+                stored order and types is written as it is.
             advances: For each partition that the rows cover, from which stored offset to which.
             fence: The right that the writer needs for this, where it needs one.
 
@@ -346,10 +347,16 @@ def _described(field: Field) -> str:
     return f"{kind}{' nullable' if field.nullable else ''}"
 
 
-def _arrow(table: str, rows: pl.DataFrame) -> pa.Table:
+def _arrow(table: str, rows: pl.DataFrame | pa.Table) -> pa.Table:
     """The rows as an Arrow table with exactly the stored columns."""
     if table not in TABLES:
         raise LakeError(f"there is no table {table!r}; the tables are {', '.join(TABLES)}.")
+    if isinstance(rows, pa.Table):
+        if rows.schema == TABLES[table] and not any(
+            rows[field.name].null_count for field in TABLES[table] if not field.nullable
+        ):
+            return rows
+        rows = pl.DataFrame(rows)  # tells what is wrong
     wanted = COLUMNS[table]
     faults = [f"{name} is missing" for name in wanted if name not in rows.columns]
     faults += [f"{name} is not a column of the table" for name in rows.columns if name not in wanted]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from analytics.lake.tables import SourcePartition
 
-_LATEST_MS = 253_402_300_799_999  # the end of year 9999
+LATEST_MS: Final = 253_402_300_799_999  # the end of year 9999
 
 
 @dataclass
@@ -35,7 +35,7 @@ class PartitionRecords:
         self.offsets.append(offset)
         self.keys.append(key)
         self.values.append(value)
-        possible = broker_at_ms is not None and 0 <= broker_at_ms <= _LATEST_MS
+        possible = broker_at_ms is not None and 0 <= broker_at_ms <= LATEST_MS
         self.broker_at_ms.append(broker_at_ms if possible else None)
 
 

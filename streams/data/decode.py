@@ -54,14 +54,14 @@ UNKNOWN: Final = -1
 LONGEST_DETAIL: Final = 500
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EARLIEST_US = -62_135_596_800_000_000  # the first moment of year 1
-_LATEST_US = 253_402_300_799_999_999  # the last moment of year 9999
-_RANKS = {risk.value: risk.rank for risk in RiskClass}
-_BASE64URL = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
+EARLIEST_US = -62_135_596_800_000_000  # the first moment of year 1
+LATEST_US = 253_402_300_799_999_999  # the last moment of year 9999
+RANKS = {risk.value: risk.rank for risk in RiskClass}
+BASE64URL = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 _MISSING = re.compile(r"Object missing required field `(.+)`")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UNVERSIONED = frozenset(name.rpartition(".")[0] for name in TYPES)
-_DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError)
+DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError)
 _FORM_FAULT = "data.receipt: not of the form sk1.<payload> or sk1.<payload>.<signature>"
 _AMOUNTS = ("latency_ms", "cost_usd", "wait_ms")
 
@@ -171,10 +171,17 @@ class EventDecoder:
             event.kind,
             receipt.cell_epoch,
             decided_at_us,
-            _RANKS[event.data.contract.risk_class] if isinstance(event, Decided) else UNKNOWN,
+            RANKS[event.data.contract.risk_class] if isinstance(event, Decided) else UNKNOWN,
             latency,
             cost,
         )
+
+    def receipt(self, token: str) -> ReceiptRow | None:
+        """What a receipt token says; None where an event that carries it cannot be used."""
+        try:
+            return self._open(token)
+        except _UnusableError:
+            return None
 
     def _read(self, value: bytes | None) -> WireEvent:
         if not value:
@@ -186,7 +193,7 @@ class EventDecoder:
             # Fields that nobody reads are skipped without a look at their encoding.
             if not value.isascii():
                 value.decode()
-        except _DECODE_ERRORS as error:
+        except DECODE_ERRORS as error:
             _explain(value, error)
         # A control character in JSON is either escaped or DEL, so most records need no look at each name.
         if b"\\" in value or b"\x7f" in value:
@@ -201,7 +208,7 @@ class EventDecoder:
             receipt = self._receipt.decode(payload)
         except ReceiptError as error:
             raise _UnusableError(error.fault, f"data.receipt: {error}") from error
-        except _DECODE_ERRORS as error:
+        except DECODE_ERRORS as error:
             raise _UnusableError("malformed_receipt", f"data.receipt: {error}") from error
         if b"\\" in payload or b"\x7f" in payload:
             _check_names(receipt.names(), "malformed_receipt")
@@ -214,7 +221,7 @@ def _is_token(token: str) -> bool:
     What is left of it without the letters of base64url is its dots; a regular expression takes three times as long.
     """
     raw = token.encode(errors="replace")
-    dots = raw.translate(None, _BASE64URL)
+    dots = raw.translate(None, BASE64URL)
     return raw.startswith(b"sk1.") and (dots == b"." or (dots == b".." and b".." not in raw)) and raw[-1:] != b"."
 
 
@@ -240,7 +247,7 @@ def _mismatch(field: str, said: str, where: str, instead: str) -> _UnusableError
 def _possible(field: str, moment: datetime, latest_us: int | None, out_of_range: str) -> int:
     """Microseconds of a moment that can be stored and has come."""
     at_us = micros_of(moment)
-    if not _EARLIEST_US <= at_us <= _LATEST_US:
+    if not EARLIEST_US <= at_us <= LATEST_US:
         raise _UnusableError(out_of_range, f"{field}: outside the years 1 to 9999")
     if latest_us is not None and at_us > latest_us:
         raise _UnusableError(
@@ -315,7 +322,7 @@ def _check_data(document: dict[str, object]) -> None:
 
 def _check_names(names: Names, reason: str) -> None:
     for field, text in names:
-        if _CONTROL.search(text):
+        if CONTROL.search(text):
             raise _UnusableError(reason, f"{field}: holds a control character")
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from streams.data.runs import Runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 HORIZON: Final = timedelta(hours=1)
 """How far back an id is remembered, in event time."""
@@ -72,10 +72,46 @@ class SeenIds:
         for event_id, time_us in self._older.times_of(ids).items():
             if time_us > newest.get(event_id, time_us - 1):
                 newest[event_id] = time_us
-        accepted = [self._accept(event_id, time_us) for event_id, time_us in zip(ids, times_us, strict=True)]
+        accepted = self._accept_surely(ids, times_us)
+        if accepted is None:
+            accepted = [self._accept(event_id, time_us) for event_id, time_us in zip(ids, times_us, strict=True)]
         if len(newest) >= self._newest_limit:
             self._spill()
         return accepted
+
+    def _accept_surely(self, ids: Sequence[str], times_us: Sequence[int]) -> list[bool] | None:
+        """Accept events where their order among themselves cannot matter; None, and nothing is done, where it could.
+
+        The watermark ends up at the latest time or below it. Whoever is a repeat even at that watermark is one at any
+        moment before.
+        """
+        if not ids:
+            return []
+        newest = self._newest
+        oldest_us = self._later(times_us) - self._horizon_us
+        known = list(map(newest.get, ids))
+        if len(set(ids)) == len(ids) and known.count(None) == len(ids):
+            newest.update(zip(ids, times_us, strict=True))
+            self._latest_us = self._later(times_us)
+            return [True] * len(ids)
+        fresh: dict[str, int] = {}
+        accepted = []
+        for event_id, time_us, known_us in zip(ids, times_us, known, strict=True):
+            earlier_us = fresh.get(event_id) if known_us is None else known_us
+            if earlier_us is None:
+                fresh[event_id] = time_us
+            elif earlier_us < oldest_us:
+                return None
+            accepted.append(earlier_us is None)
+        newest.update(fresh)
+        if fresh:
+            self._latest_us = self._later(fresh.values())
+        return accepted
+
+    def _later(self, times_us: Collection[int]) -> int:
+        """The watermark once these are accepted."""
+        latest_us = max(times_us)
+        return latest_us if self._latest_us is None else max(latest_us, self._latest_us)
 
     def _accept(self, event_id: str, time_us: int) -> bool:
         earlier_us = self._newest.get(event_id)

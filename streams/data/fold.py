@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import defaultdict
 from dataclasses import dataclass, field
-from itertools import compress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-import polars as pl
+import numpy as np
+import pyarrow as pa
 
-from analytics.lake.schemas import COLUMNS, EVENTS
-from analytics.lake.tables import SourcePartition
 from streams.broker import EMBEDDED_PREFIX
-from streams.data.decode import EventDecoder, Fault, latest_possible
+from streams.data.bulk import BulkDecoder
+from streams.data.columns import chained, joined, longs
+from streams.data.decode import latest_possible
 from streams.data.errors import LogMismatchError
 from streams.data.rejects import Reject, reject
-from streams.data.rollup import roll_up
-from streams.data.wire import CellEpoch
+from streams.data.rollup import count
+from streams.data.rows import NO_TIMESTAMP, event_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    import polars as pl
+
+    from analytics.lake.tables import SourcePartition
     from streams.data.batch import Batch, PartitionRecords
-    from streams.data.decode import Decoded
+    from streams.data.columns import EventColumns, Longs
+    from streams.data.decode import Fault
     from streams.data.dedupe import SeenIds
+
+Column = TypeVar("Column")
 
 
 @dataclass
@@ -78,7 +86,7 @@ class Folded:
     """
 
     number: int
-    events: pl.DataFrame
+    events: pa.Table
     signals: pl.DataFrame
     rejects: tuple[Reject, ...]
     letters: tuple[Reject, ...]
@@ -86,16 +94,37 @@ class Folded:
     tally: Tally
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """Consecutive records of one partition that are decoded under the same rules.
+
+    Attributes:
+        partition: Where they were read.
+        records: All records of the partition in this batch.
+        places: Which of them these are.
+    """
+
+    partition: SourcePartition
+    records: PartitionRecords
+    places: Sequence[int]
+
+    def of(self, column: list[Column]) -> list[Column]:
+        """This piece of one column of the records."""
+        if isinstance(self.places, range):
+            return column[self.places.start : self.places.stop]
+        return [column[place] for place in self.places]
+
+
 @dataclass
 class _Outcome:
-    """What comes of the records of one batch; the lists about accepted events are columns of equal length."""
+    """What comes of the records of one batch; the lists about accepted events are in the same order."""
 
     now: datetime
-    events: list[Decoded] = field(default_factory=list)
-    places: list[SourcePartition] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-    broker_at_ms: list[int | None] = field(default_factory=list)
-    values: list[bytes | None] = field(default_factory=list)
+    events: list[EventColumns] = field(default_factory=list)
+    values: list[pa.Array] = field(default_factory=list)
+    partitions: list[tuple[SourcePartition, int]] = field(default_factory=list)
+    offsets: list[Longs] = field(default_factory=list)
+    broker_at_ms: list[Longs] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     known_rejects: list[Reject] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
@@ -111,8 +140,8 @@ class Folder:
 
     def __init__(self, states: dict[SourcePartition, PartitionState], key: bytes | None) -> None:
         self._states = states
-        self._fresh = EventDecoder(key)
-        self._settled = EventDecoder(None)
+        self._fresh = BulkDecoder(key)
+        self._settled = BulkDecoder(None)
 
     def fold(self, batch: Batch, now: datetime) -> Folded:
         """Fold a batch.
@@ -125,67 +154,119 @@ class Folder:
             LogMismatchError: The records do not continue where the last ones ended.
         """
         outcome = _Outcome(now)
+        settled: dict[str, list[_Piece]] = defaultdict(list)
+        fresh: dict[str, list[_Piece]] = defaultdict(list)
         for partition, records in batch.partitions.items():
             if partition not in self._states:
                 raise LogMismatchError(f"a record of {partition.app_id} came, which is not assigned to this worker.")
-            self._fold_partition(partition, records, outcome)
+            known, unknown = self._account(partition, records, outcome)
+            if known:
+                settled[partition.topic].append(_Piece(partition, records, known))
+            if unknown:
+                fresh[partition.topic].append(_Piece(partition, records, unknown))
+        # Of a partition, what is settled comes before what is fresh.
+        self._settled.begin_batch()
+        for topic, pieces in settled.items():
+            self._fold_pieces(self._settled, topic, pieces, None, outcome)
+        self._fresh.begin_batch()
+        for topic, pieces in fresh.items():
+            self._fold_pieces(self._fresh, topic, pieces, latest_possible(now), outcome)
+        events = joined(outcome.events)
+        order = {partition: place for place, partition in enumerate(batch.partitions)}
+        outcome.rejects.sort(key=lambda each: (order[each.partition], each.offset))
         tally = outcome.tally
-        tally.accepted, tally.rejected = len(outcome.events), len(outcome.rejects)
+        tally.accepted, tally.rejected = len(events), len(outcome.rejects)
         tally.known_rejects = len(outcome.known_rejects)
         return Folded(
             number=batch.number,
-            events=_event_rows(outcome),
-            signals=roll_up(outcome.events),
+            events=event_rows(
+                events,
+                outcome.values,
+                outcome.partitions,
+                chained(outcome.offsets),
+                chained(outcome.broker_at_ms),
+                ingested_at=now,
+            ),
+            signals=count(events),
             rejects=tuple(outcome.rejects),
             letters=(*outcome.known_rejects, *outcome.rejects),
             reached={partition: self._states[partition].reached for partition in batch.partitions},
             tally=tally,
         )
 
-    def _fold_partition(self, partition: SourcePartition, records: PartitionRecords, outcome: _Outcome) -> None:
+    def _account(
+        self, partition: SourcePartition, records: PartitionRecords, outcome: _Outcome
+    ) -> tuple[Sequence[int], Sequence[int]]:
+        """Account for every offset up to the end of the records.
+
+        Returns:
+            The positions of the records to decode: first of those that no rule may reject any more but the bytes
+            themselves, then of all others.
+        """
         state = self._states[partition]
-        latest_us = latest_possible(outcome.now)
-        next_offset = state.reached + 1
-        fresh, settled_through = self._fresh.decode, state.settled_through
-        usable: list[int] = []
-        events: list[Decoded] = []
-        for index, (offset, value) in enumerate(zip(records.offsets, records.values, strict=True)):
-            if offset != next_offset:
-                self._fold_gap(partition, next_offset, offset, outcome)
-            next_offset = offset + 1
-            settled = offset <= settled_through
-            if settled and offset in state.rejected:
-                outcome.known_rejects.append(state.rejected[offset])
-                continue
-            event = self._settled.decode(value, None) if settled else fresh(value, latest_us)
-            if isinstance(event, Fault):
-                outcome.rejects.append(
-                    reject(
-                        partition,
-                        offset,
-                        reason=event.reason,
-                        detail=event.detail,
-                        now=outcome.now,
-                        key=records.keys[index],
-                        value=value,
-                        broker_at_ms=records.broker_at_ms[index],
-                    )
-                )
-            else:
-                usable.append(index)
-                events.append(event)
-        accepted = state.seen.accept_all([event.id for event in events], [event.time_us for event in events])
-        usable, events = list(compress(usable, accepted)), list(compress(events, accepted))
-        outcome.tally.repeats += len(accepted) - len(events)
-        outcome.events += events
-        outcome.places += [partition] * len(events)
-        outcome.offsets += [records.offsets[index] for index in usable]
-        outcome.broker_at_ms += [records.broker_at_ms[index] for index in usable]
-        outcome.values += [records.values[index] for index in usable]
+        offsets, next_offset = records.offsets, state.reached + 1
+        unbroken = bool(offsets) and offsets == list(range(next_offset, next_offset + len(offsets)))
+        if not unbroken:
+            for offset in offsets:
+                if offset != next_offset:
+                    self._fold_gap(partition, next_offset, offset, outcome)
+                next_offset = offset + 1
+        elif offsets:
+            next_offset = offsets[-1] + 1
+        cut = bisect_right(offsets, state.settled_through)
+        known: Sequence[int] = range(cut)
+        if cut and state.rejected:
+            outcome.known_rejects += [state.rejected[offset] for offset in offsets[:cut] if offset in state.rejected]
+            known = [place for place in known if offsets[place] not in state.rejected]
         if records.end is not None and records.end > next_offset:
             self._fold_gap(partition, next_offset, records.end, outcome)
             next_offset = records.end
         state.reached = next_offset - 1
+        return known, range(cut, len(offsets))
+
+    def _fold_pieces(
+        self, decoder: BulkDecoder, topic: str, pieces: list[_Piece], latest_us: int | None, outcome: _Outcome
+    ) -> None:
+        """Decode the records of one topic and take what is neither unusable nor a repeat."""
+        values = [value for piece in pieces for value in piece.of(piece.records.values)]
+        read = decoder.decode(topic, values, latest_us)
+        keep = read.usable.copy()
+        start = 0
+        for piece in pieces:
+            end = start + len(piece.places)
+            self._reject(
+                piece, {place - start: read.faults[place] for place in read.faults if start <= place < end}, outcome
+            )
+            usable = np.flatnonzero(read.usable[start:end]) + start
+            ids = [read.events.ids[place] for place in usable.tolist()]
+            accepted = self._states[piece.partition].seen.accept_all(ids, read.events.time_us[usable].tolist())
+            keep[usable] = accepted
+            outcome.tally.repeats += len(accepted) - sum(accepted)
+            kept = keep[start:end]
+            outcome.partitions.append((piece.partition, int(kept.sum())))
+            outcome.offsets.append(longs(piece.of(piece.records.offsets))[kept])
+            timestamps = [NO_TIMESTAMP if at_ms is None else at_ms for at_ms in piece.of(piece.records.broker_at_ms)]
+            outcome.broker_at_ms.append(longs(timestamps)[kept])
+            start = end
+        outcome.events.append(read.events.kept(keep))
+        outcome.values.append(read.values if keep.all() else read.values.filter(pa.array(keep)))
+
+    @staticmethod
+    def _reject(piece: _Piece, faults: Mapping[int, Fault], outcome: _Outcome) -> None:
+        for place, fault in faults.items():
+            index, records = piece.places[place], piece.records
+            outcome.rejects.append(
+                reject(
+                    piece.partition,
+                    records.offsets[index],
+                    reason=fault.reason,
+                    detail=fault.detail,
+                    now=outcome.now,
+                    key=records.keys[index],
+                    value=records.values[index],
+                    broker_at_ms=records.broker_at_ms[index],
+                )
+            )
 
     def _fold_gap(self, partition: SourcePartition, first: int, end: int, outcome: _Outcome) -> None:
         """Account for the offsets from `first` to `end` (exclusive), at which no record was read."""
@@ -205,44 +286,3 @@ class Folder:
             else:
                 detail = "the record has no value"
                 outcome.rejects.append(reject(partition, offset, reason="null_value", detail=detail, now=outcome.now))
-
-
-def _event_rows(outcome: _Outcome) -> pl.DataFrame:
-    """Rows for the table `events`."""
-    events, places = outcome.events, outcome.places
-    schema = COLUMNS[EVENTS]
-    cells: dict[CellEpoch | None, int] = {}
-    cell_of = pl.Series([cells.setdefault(event.cell, len(cells)) for event in events], dtype=pl.UInt32)
-    partitions: dict[SourcePartition, int] = {}
-    partition_of = pl.Series([partitions.setdefault(place, len(partitions)) for place in places], dtype=pl.UInt32)
-    # What repeats is made once for each different value and then gathered.
-    repeated: dict[str, tuple[pl.Series, list[object]]] = {
-        **{
-            name: (partition_of, [place[index] for place in partitions])
-            for index, name in enumerate(SourcePartition._fields)
-        },
-        **{
-            name: (cell_of, [None if cell is None else cell[index] for cell in cells])
-            for index, name in enumerate(CellEpoch._fields)
-        },
-    }
-    columns: dict[str, list[object]] = {
-        "offset": [*outcome.offsets],
-        "id": [event.id for event in events],
-        "type": [event.type for event in events],
-        "source": [event.source for event in events],
-        "subject": [event.subject for event in events],
-        "value": [*outcome.values],
-    }
-    moments: dict[str, list[int | None]] = {
-        "time": [event.time_us for event in events],
-        "decided_at": [event.decided_at_us for event in events],
-        "broker_at": [None if at_ms is None else at_ms * 1_000 for at_ms in outcome.broker_at_ms],
-    }
-    frame = pl.DataFrame(
-        [pl.Series(name, values, dtype=schema[name]).gather(rows) for name, (rows, values) in repeated.items()]
-        + [pl.Series(name, values, dtype=schema[name]) for name, values in columns.items()]
-        + [pl.Series(name, values, dtype=pl.Int64).cast(schema[name]) for name, values in moments.items()]
-    )
-    ingested_at = pl.lit(outcome.now, dtype=schema["ingested_at"]).alias("ingested_at")
-    return frame.with_columns(ingested_at).select(schema.names())

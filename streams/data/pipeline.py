@@ -135,7 +135,7 @@ class Pipeline:
                 for partition, reached in folded.reached.items()
                 if reached > covered.get(partition, -1)
             }
-            if advances or not rows.is_empty():
+            if advances or len(rows):
                 self._lake.append(table, rows, advances=advances)
                 covered.update({partition: advance.reached for partition, advance in advances.items()})
             if table == REJECTS and folded.letters:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
 from analytics.counters import COUNTERS
 from analytics.evidence.histogram import BIN_COUNT, bin_of
 from analytics.lake.schemas import COLUMNS, SIGNALS
+from streams.data.columns import NO_CELL, UNDATED, EventColumns, Longs
 from streams.data.decode import UNKNOWN
 from streams.data.kinds import INCREMENTS
 from streams.data.wire import CellEpoch
@@ -27,10 +27,14 @@ if TYPE_CHECKING:
 
 _MINUTE_US: Final = 60_000_000
 _COST: Final = COUNTERS.index("cost_microusd")
-_Longs = npt.NDArray[np.int64]
 
 
 def roll_up(events: Sequence[Decoded]) -> pl.DataFrame:
+    """`count` for events that were decoded one by one."""
+    return count(EventColumns.of(events))
+
+
+def count(events: EventColumns) -> pl.DataFrame:
     """Fold accepted events into increments.
 
     Args:
@@ -39,31 +43,25 @@ def roll_up(events: Sequence[Decoded]) -> pl.DataFrame:
     Returns:
         Rows for the table `signals`, in the order in which their first event came.
     """
-    counted = [event for event in events if event.cell is not None and event.decided_at_us is not None]
-    rows: dict[tuple[CellEpoch | None, int], int] = {}
-    row_of = np.fromiter(
-        (rows.setdefault((event.cell, (event.decided_at_us or 0) // _MINUTE_US), len(rows)) for event in counted),
-        dtype=np.int64,
-        count=len(counted),
-    )
+    counted = (events.cell_of != NO_CELL) & (events.decided_at_us != UNDATED)
+    cell_of, minutes = events.cell_of[counted], events.decided_at_us[counted] // _MINUTE_US
+    rows, row_of = _rows(cell_of, minutes)
     height = len(rows)
-    kinds = _column([event.kind for event in counted])
-    by_kind = np.bincount(row_of * len(INCREMENTS) + kinds, minlength=height * len(INCREMENTS))
-    counters: _Longs = by_kind.reshape(height, len(INCREMENTS)).astype(np.int64) @ INCREMENTS
-    costs = _column([event.cost_microusd for event in counted])
+    by_kind = np.bincount(row_of * len(INCREMENTS) + events.kinds[counted], minlength=height * len(INCREMENTS))
+    counters: Longs = by_kind.reshape(height, len(INCREMENTS)).astype(np.int64) @ INCREMENTS
+    costs = events.cost_microusd[counted]
     priced = costs != UNKNOWN
     np.add.at(counters[:, _COST], row_of[priced], costs[priced])
-    risks = _highest(row_of, _column([event.risk_rank for event in counted]), height, UNKNOWN)
-    last_event = _highest(row_of, _column([event.time_us for event in counted]), height, np.iinfo(np.int64).min)
-    latency_bins, latency_counts = _histogram(row_of, _column([event.latency_us for event in counted]), height)
+    risks = _highest(row_of, events.risk_ranks[counted], height, UNKNOWN)
+    last_event = _highest(row_of, events.time_us[counted], height, np.iinfo(np.int64).min)
+    latency_bins, latency_counts = _histogram(row_of, events.latency_us[counted], height)
     cost_bins, cost_counts = _histogram(row_of, costs, height)
-    cells = [cell for cell, _ in rows]
+    cells = [events.cells[number] for number in cell_of[rows].tolist()]
     columns: dict[str, pl.Series] = {
         name: pl.Series(name, [getattr(cell, name) for cell in cells], dtype=pl.String) for name in CellEpoch._fields
     }
-    minutes = np.fromiter((minute for _, minute in rows), dtype=np.int64, count=height)
-    columns["bucket"] = pl.Series("bucket", minutes * _MINUTE_US)
-    columns["risk_rank"] = pl.Series("risk_rank", [None if risk == UNKNOWN else int(risk) for risk in risks])
+    columns["bucket"] = pl.Series("bucket", minutes[rows] * _MINUTE_US)
+    columns["risk_rank"] = pl.Series("risk_rank", [None if risk == UNKNOWN else risk for risk in risks.tolist()])
     columns["last_event_at"] = pl.Series("last_event_at", last_event)
     columns |= {name: pl.Series(name, counters[:, index]) for index, name in enumerate(COUNTERS)}
     columns |= {
@@ -75,18 +73,27 @@ def roll_up(events: Sequence[Decoded]) -> pl.DataFrame:
     return pl.DataFrame(columns).select(pl.col(name).cast(kind) for name, kind in COLUMNS[SIGNALS].items())
 
 
-def _column(values: list[int]) -> _Longs:
-    return np.array(values, dtype=np.int64)
+def _rows(cell_of: Longs, minutes: Longs) -> tuple[Longs, Longs]:
+    """The first event of each different pair, and for each event the position of its pair among these."""
+    if not len(cell_of):
+        return cell_of, cell_of
+    # The minutes of all years together are fewer than 2^33, and a batch has fewer than 2^30 cells.
+    pairs = cell_of * (1 << 33) + (minutes - minutes.min())
+    _, first, pair_of = np.unique(pairs, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return first[order], place[pair_of]
 
 
-def _highest(row_of: _Longs, values: _Longs, height: int, floor: int) -> _Longs:
+def _highest(row_of: Longs, values: Longs, height: int, floor: int) -> Longs:
     """The largest value of each row."""
     highest = np.full(height, floor, dtype=np.int64)
     np.maximum.at(highest, row_of, values)
     return highest
 
 
-def _histogram(row_of: _Longs, micro: _Longs, height: int) -> tuple[pl.Series, pl.Series]:
+def _histogram(row_of: Longs, micro: Longs, height: int) -> tuple[pl.Series, pl.Series]:
     """The sparse histogram of each row: bins that hold something, rising, and the counts in them."""
     known = micro != UNKNOWN
     places, counts = np.unique(row_of[known] * BIN_COUNT + bin_of(micro[known]), return_counts=True)

@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from typing import TYPE_CHECKING, Final, Protocol
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from analytics.lake.tables import SourcePartition
 from producers.wire.topics import SOURCE_TOPICS
 from streams.broker import DATA_GROUP, EMBEDDED_PREFIX
-from streams.data.batch import Batch, PartitionRecords
+from streams.data.batch import LATEST_MS, Batch, PartitionRecords
 from streams.data.errors import DataPlaneError, LogIdentityError
 from streams.data.pipeline import Assignment
 from streams.data.resume import resume
@@ -26,16 +28,18 @@ from streams.publishing import CLIENT_LOG
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from confluent_kafka import Message
-
     from analytics.lake.tables import Lake
     from streams.data.progress import Progress
 
 LOG: Final = logging.getLogger(__name__)
 
-BATCH_RECORDS: Final = 20_000
 BATCH_S: Final = 0.25
-"""A batch is handed over when it has this many records or this many seconds have passed."""
+BATCH_RECORDS: Final = 40_000
+BATCH_BYTES: Final = 64 * 1_024 * 1_024
+"""A batch is handed over after this many seconds; where more is waiting, with about this many records or bytes."""
+
+PART_RECORDS: Final = 5_000
+"""How many records are taken from the client at a time, so that large ones do not add up unseen."""
 
 _ANSWER_S: Final = 10.0
 _DRAIN_S: Final = 30.0
@@ -108,7 +112,8 @@ class Source:
             "auto.offset.reset": "error",  # a missing offset must stop the worker, never move it
             "enable.partition.eof": True,
             "fetch.wait.max.ms": 100,
-            "queued.max.messages.kbytes": 128 * 1_024,
+            "queued.max.messages.kbytes": 64 * 1_024,
+            "fetch.queue.backoff.ms": 20,  # one second by default, in which a queue that was full runs empty
         }
         self._log_id = log_id
         self._next: dict[SourcePartition, int] = {}
@@ -184,7 +189,7 @@ class Source:
 
     def _read(self, consumer: Consumer) -> None:
         while not self._stopping.is_set():
-            messages = consumer.consume(BATCH_RECORDS, BATCH_S)
+            messages = self._fetch(consumer)
             # A broker that came back empty under the same address is another log. Its identity only ever changes from
             # the old to the new, so records that were fetched before it is seen unchanged are the old log's.
             # What was fetched is kept meanwhile where the broker is away.
@@ -196,28 +201,35 @@ class Source:
                 self._hand_over(Batch(self._handed_over + 1, partitions))
             self._progress.lag_is(self._lag(consumer))
 
+    def _fetch(self, consumer: Consumer) -> list[Message]:
+        """The messages of one batch: of a moment, or as many as are good for it while more are waiting."""
+        deadline = time.monotonic() + BATCH_S
+        messages: list[Message] = []
+        size = 0
+        while len(messages) < BATCH_RECORDS and size < BATCH_BYTES:
+            part = consumer.consume(PART_RECORDS, max(0.0, deadline - time.monotonic()))
+            messages += part
+            size += sum(map(len, part))
+            if len(part) < PART_RECORDS:
+                break
+        return messages
+
     def _collect(self, messages: list[Message]) -> dict[SourcePartition, PartitionRecords]:
         """Sort messages into columns by partition."""
         log_id = self._log_id
-        by_place: dict[tuple[str | None, int | None], PartitionRecords] = {}
         ends: dict[tuple[str | None, int | None], int] = {}
-        for message in messages:
-            place = (message.topic(), message.partition())
-            error = message.error()
-            if error is not None:
-                self._note_error(error, place, message.offset(), ends)
-                continue
-            records = by_place.get(place)
-            if records is None:
-                records = by_place[place] = PartitionRecords()
-            kind, at_ms = message.timestamp()
-            key, value = message.key(), message.value()
-            records.add(
-                message.offset() or 0,
-                key if key.__class__ is bytes else _bytes(key),
-                value if value.__class__ is bytes else _bytes(value),
-                at_ms if kind else None,
-            )
+        # Whole columns at a time: a call for each field of each message would take longer than all else here.
+        if any(map(Message.error, messages)):
+            for message in messages:
+                if (error := message.error()) is not None:
+                    self._note_error(error, (message.topic(), message.partition()), message.offset(), ends)
+            messages = [message for message in messages if message.error() is None]
+        grouped: dict[tuple[str | None, int | None], list[Message]] = defaultdict(list)
+        for message, topic, number in zip(
+            messages, map(Message.topic, messages), map(Message.partition, messages), strict=True
+        ):
+            grouped[topic, number].append(message)
+        by_place = {place: _columns(group) for place, group in grouped.items()}
         collected = {
             SourcePartition(log_id, str(topic), int(number or 0)): records
             for (topic, number), records in by_place.items()
@@ -329,5 +341,13 @@ def _identity(consumer: Consumer, timeout_s: float = _ANSWER_S) -> str:
     return str(identity)
 
 
-def _bytes(value: str | bytes | None) -> bytes | None:
-    return value.encode() if isinstance(value, str) else value
+def _columns(messages: list[Message]) -> PartitionRecords:
+    """The messages of one partition; a timestamp that no calendar holds counts as none, since a writer may set any."""
+    return PartitionRecords(
+        offsets=[offset or 0 for offset in map(Message.offset, messages)],
+        keys=cast("list[bytes | None]", list(map(Message.key, messages))),  # a plain consumer decodes nothing
+        values=cast("list[bytes | None]", list(map(Message.value, messages))),
+        broker_at_ms=[
+            at_ms if kind and 0 <= at_ms <= LATEST_MS else None for kind, at_ms in map(Message.timestamp, messages)
+        ],
+    )

@@ -201,7 +201,7 @@ class Envelope(Struct, tag_field="type", kw_only=True, frozen=True, gc=False):
         return (("id", self.id), ("subject", self.subject))
 
 
-_OUTCOMES: dict[tuple[str, bool], Kind] = {
+OUTCOMES: dict[tuple[str, bool], Kind] = {
     ("allow", True): Kind.ALLOWED,
     ("allow", False): Kind.ALLOWED_UNENFORCED,
     ("constrain", True): Kind.CONSTRAINED,
@@ -213,7 +213,7 @@ _OUTCOMES: dict[tuple[str, bool], Kind] = {
     ("fallback", True): Kind.FELL_BACK,
     ("fallback", False): Kind.FELL_BACK,
 }
-_STATUSES = {"succeeded": Kind.SUCCEEDED, "failed": Kind.FAILED, "timed_out": Kind.TIMED_OUT}
+STATUSES = {"succeeded": Kind.SUCCEEDED, "failed": Kind.FAILED, "timed_out": Kind.TIMED_OUT}
 _UNDOS = {"undone": Kind.UNDONE, "failed": Kind.UNDO_FAILED, "not_undoable": Kind.NOT_UNDOABLE}
 
 
@@ -227,7 +227,7 @@ class Decided(Envelope, tag="stagekeeper.action.decided.v1", frozen=True, gc=Fal
     def kind(self) -> Kind:
         """What it counts as."""
         decision = self.data.decision
-        return _OUTCOMES[decision.result.outcome, decision.enforced and decision.result.runs]
+        return OUTCOMES[decision.result.outcome, decision.enforced and decision.result.runs]
 
     def names(self) -> Names:
         """As in `Envelope`, and those of its data."""
@@ -240,6 +240,16 @@ class Decided(Envelope, tag="stagekeeper.action.decided.v1", frozen=True, gc=Fal
         )
 
 
+class DecidedAlone(Envelope, tag=False, kw_only=True, frozen=True, gc=False):
+    """`Decided`, read without a look for the type first; what is no decision fails."""
+
+    type_name = Decided.type_name
+    type: Literal["stagekeeper.action.decided.v1"]
+    data: DecidedData
+
+    names = Decided.names
+
+
 class Executed(Envelope, tag="stagekeeper.action.executed.v1", frozen=True, gc=False):
     """An action ran."""
 
@@ -249,7 +259,7 @@ class Executed(Envelope, tag="stagekeeper.action.executed.v1", frozen=True, gc=F
     @property
     def kind(self) -> Kind:
         """What it counts as."""
-        return _STATUSES[self.data.status]
+        return STATUSES[self.data.status]
 
 
 class Undone(Envelope, tag="stagekeeper.action.undone.v1", frozen=True, gc=False):
@@ -327,6 +337,9 @@ class Recommended(Envelope, tag="stagekeeper.stage.recommended.v1", frozen=True,
 
 Counted: TypeAlias = Decided | Executed | Undone | Impacted | Reviewed
 """Events about an action: they carry a receipt and are counted."""
+
+Outcome: TypeAlias = Executed | Undone | Impacted | Reviewed
+"""What may come of an action that was decided."""
 
 WireEvent: TypeAlias = Counted | PolicyChanged | Recommended
 
