@@ -1,4 +1,4 @@
-"""A stock Faust agent that counts events by tool: `stock_faust.py ADDRESS COUNT TOPIC...`."""
+"""A stock Faust agent that counts by type, minute, tool and result: `stock_faust.py ADDRESS COUNT TOPIC...`."""
 
 from __future__ import annotations
 
@@ -28,20 +28,24 @@ app = faust.App(
     broker_heartbeat_interval=2.0,
     broker_rebalance_timeout=12.0,
 )
-by_type: Counter[str] = Counter()
-began = 0.0
+counts: Counter[tuple[Any, ...]] = Counter()
+read, began = 0, 0.0
 
 
 @app.agent(app.topic(*TOPICS, value_serializer="json"))
 async def count(stream: Any) -> None:  # noqa: ANN401
     """Count, and end with the last."""
-    global began  # noqa: PLW0603 - a program of one page
+    global read, began  # noqa: PLW0603 - a program of one page
     async for event in stream:
         began = began or time.perf_counter()
-        by_type[event["type"]] += 1
-        if by_type.total() % 1_000 == 0 and by_type.total() >= COUNT:
-            rate = by_type.total() / (time.perf_counter() - began)
-            print(json.dumps({"events_per_s": rate}), flush=True)
+        data = event["data"]
+        contract, decision = data.get("contract"), data.get("decision")
+        tool = contract["tool"] if contract else None
+        result = decision["result"]["outcome"] if decision else data.get("status")
+        counts[event["type"], event["time"][:16], tool, result] += 1
+        read += 1
+        if read >= COUNT:
+            print(json.dumps({"events_per_s": read / (time.perf_counter() - began)}), flush=True)
             os._exit(0)
 
 
