@@ -121,7 +121,7 @@ class Worker:
             self._progress,
             self.fail,
             committed=lambda folded: self._gauge.note(
-                pl.DataFrame(folded.events.select(["time", "broker_at"])), config.now()
+                pl.DataFrame(folded.events.select(["type", "time", "broker_at"])), config.now()
             ),
         )
         self._rights = Rights(config.lake_root, judges=not config.data_only)

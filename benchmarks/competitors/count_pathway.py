@@ -18,9 +18,9 @@ class Event(pw.Schema):
 
     type: str
     time: str
-    tool: str | None
-    outcome: str | None
-    status: str | None
+    tool: str | None = pw.column_definition(default_value=None)
+    outcome: str | None = pw.column_definition(default_value=None)
+    status: str | None = pw.column_definition(default_value=None)
 
 
 PATHS = {"tool": "/data/contract/tool", "outcome": "/data/decision/result/outcome", "status": "/data/status"}

@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
 from analytics.lake.tables import SourcePartition
 from producers.wire.topics import SOURCE_TOPICS
@@ -27,6 +27,8 @@ from streams.publishing import CLIENT_LOG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from confluent_kafka import Message
 
     from analytics.lake.tables import Lake
     from streams.data.progress import Progress
@@ -209,7 +211,7 @@ class Source:
         while len(messages) < BATCH_RECORDS and size < BATCH_BYTES:
             part = consumer.consume(PART_RECORDS, max(0.0, deadline - time.monotonic()))
             messages += part
-            size += sum(map(len, part))
+            size += sum([len(message.value() or b"") for message in part])
             if len(part) < PART_RECORDS:
                 break
         return messages
@@ -218,17 +220,14 @@ class Source:
         """Sort messages into columns by partition."""
         log_id = self._log_id
         ends: dict[tuple[str | None, int | None], int] = {}
-        # Whole columns at a time: a call for each field of each message would take longer than all else here.
-        if any(map(Message.error, messages)):
-            for message in messages:
-                if (error := message.error()) is not None:
-                    self._note_error(error, (message.topic(), message.partition()), message.offset(), ends)
-            messages = [message for message in messages if message.error() is None]
         grouped: dict[tuple[str | None, int | None], list[Message]] = defaultdict(list)
-        for message, topic, number in zip(
-            messages, map(Message.topic, messages), map(Message.partition, messages), strict=True
-        ):
-            grouped[topic, number].append(message)
+        for message in messages:
+            place = (message.topic(), message.partition())
+            error = message.error()
+            if error is None:
+                grouped[place].append(message)
+            else:
+                self._note_error(error, place, message.offset(), ends)
         by_place = {place: _columns(group) for place, group in grouped.items()}
         collected = {
             SourcePartition(log_id, str(topic), int(number or 0)): records
@@ -343,11 +342,10 @@ def _identity(consumer: Consumer, timeout_s: float = _ANSWER_S) -> str:
 
 def _columns(messages: list[Message]) -> PartitionRecords:
     """The messages of one partition; a timestamp that no calendar holds counts as none, since a writer may set any."""
+    stamps = [message.timestamp() for message in messages]
     return PartitionRecords(
-        offsets=[offset or 0 for offset in map(Message.offset, messages)],
-        keys=cast("list[bytes | None]", list(map(Message.key, messages))),  # a plain consumer decodes nothing
-        values=cast("list[bytes | None]", list(map(Message.value, messages))),
-        broker_at_ms=[
-            at_ms if kind and 0 <= at_ms <= LATEST_MS else None for kind, at_ms in map(Message.timestamp, messages)
-        ],
+        offsets=[message.offset() or 0 for message in messages],
+        keys=cast("list[bytes | None]", [message.key() for message in messages]),  # a plain consumer decodes nothing
+        values=cast("list[bytes | None]", [message.value() for message in messages]),
+        broker_at_ms=[at_ms if kind and 0 <= at_ms <= LATEST_MS else None for kind, at_ms in stamps],
     )

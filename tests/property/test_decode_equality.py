@@ -10,6 +10,7 @@ import pytest
 from fakes import KEY, NOON, a_decided, a_receipt, an_executed, an_undone
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from one_by_one import hold_to_one_by_one
 from pydantic import ValidationError
 
 from producers.wire import contract as c
@@ -18,9 +19,6 @@ from producers.wire import events as e
 from producers.wire.codec import to_bytes
 from producers.wire.receipt import Receipt
 from producers.wire.stage import Stage
-from producers.wire.topics import SOURCE_TOPICS
-from streams.data.bulk import BulkDecoder
-from streams.data.columns import EventColumns
 from streams.data.decode import UNKNOWN, Decoded, EventDecoder, Fault, latest_possible, micros_of
 from streams.data.kinds import COUNTERS_OF_KIND, Kind
 
@@ -352,31 +350,6 @@ def test_every_kind_counts_only_what_exists(kind: Kind) -> None:
     assert len(set(COUNTERS_OF_KIND[kind])) == len(COUNTERS_OF_KIND[kind])
 
 
-def hold_to_one_by_one(values: list[bytes | None], key: bytes | None, latest_us: int | None) -> None:
-    """Whatever the topic, what is read at once is what is read one by one, and so is every fault."""
-    one = EventDecoder(key)
-    expected = [one.decode(value, latest_us) for value in values]
-    for topic in [each.name for each in SOURCE_TOPICS]:
-        decoder = BulkDecoder(key)
-        for _ in range(2):  # the second time its receipts are known
-            decoder.begin_batch()
-            read = decoder.decode(topic, values, latest_us)
-            assert [read.faults.get(place) for place in range(len(values))] == [
-                each if isinstance(each, Fault) else None for each in expected
-            ]
-            assert read.usable.tolist() == [isinstance(each, Decoded) for each in expected]
-            assert read.values.to_pylist() == [value or b"" for value in values]
-            kept = read.events.kept(read.usable)
-            usable = EventColumns.of([each for each in expected if isinstance(each, Decoded)])
-            for name in ("ids", "types", "sources", "subjects"):
-                assert getattr(kept, name) == getattr(usable, name)
-            for name in ("time_us", "decided_at_us", "kinds", "risk_ranks", "latency_us", "cost_microusd"):
-                assert getattr(kept, name).tolist() == getattr(usable, name).tolist(), name
-            assert [kept.cells[place] if place >= 0 else None for place in kept.cell_of.tolist()] == [
-                each.cell for each in expected if isinstance(each, Decoded)
-            ]
-
-
 @st.composite
 def records(draw: st.DrawFn) -> bytes | None:
     """An event as it is, or with one field changed, or bytes that something happened to."""
@@ -414,32 +387,3 @@ def test_many_at_once_are_read_as_one_by_one(
     values: list[bytes | None], key: bytes | None, now: datetime | None
 ) -> None:
     hold_to_one_by_one(values, key, None if now is None else latest_possible(now - timedelta(minutes=5)))
-
-
-def with_token(token: str) -> bytes:
-    document = json.loads(to_bytes(an_executed(key=KEY)))
-    document["data"]["receipt"] = token
-    return json.dumps(document).encode()
-
-
-GOOD = a_receipt().token(KEY)
-UNSIGNED = a_receipt().token()
-TOKENS = [
-    *(GOOD, UNSIGNED, UNSIGNED + ".", UNSIGNED + "..", GOOD + ".", GOOD + ".x", GOOD[:-1], GOOD[:-1] + "!", GOOD[:-2]),
-    *(UNSIGNED[:-1], UNSIGNED[:-2], UNSIGNED[:-3], UNSIGNED + "A", UNSIGNED + "=", UNSIGNED + "==", UNSIGNED + "é"),
-    *("sk2" + GOOD[3:], "sk1." + UNSIGNED, "sk1.." + GOOD[4:], "SK1." + GOOD[4:], "sk1.e30", "sk1.W10", "sk1.----"),
-    *(UNSIGNED.replace("sk1.", "sk1.+", 1), UNSIGNED + "\n", "sk1.\n." + GOOD[4:], GOOD.replace(".", "\n", 2), "sk1._"),
-    UNSIGNED + "." + a_receipt(decision_id="another").token(KEY).rpartition(".")[2],
-]
-
-
-@settings(deadline=None)
-@given(st.lists(st.sampled_from(TOKENS), min_size=1, max_size=4), st.sampled_from([KEY, None]))
-def test_many_tokens_are_opened_as_one_by_one(tokens: list[str], key: bytes | None) -> None:
-    hold_to_one_by_one([with_token(token) for token in tokens], key, None)
-
-
-@pytest.mark.parametrize("key", [KEY, None])
-def test_every_token_alone_is_opened_as_one_by_one(key: bytes | None) -> None:
-    for token in TOKENS:
-        hold_to_one_by_one([with_token(token), with_token(GOOD)], key, None)
