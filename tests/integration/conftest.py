@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import apache_kafka
+import object_store
 import pytest
 from apache_kafka import ApacheKafka
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from object_store import BUCKET, ObjectStore
 from workers import await_that
 
 from producers.wire.topics import TOPICS
@@ -122,3 +125,30 @@ def either_broker(request: pytest.FixtureRequest) -> Broker:
 def lake_root(tmp_path: Path) -> str:
     """Root of a lake that does not exist yet."""
     return str(tmp_path / "lake")
+
+
+@pytest.fixture(scope="session")
+def a_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """An S3-compatible store, started once."""
+    if reason := object_store.missing():
+        pytest.skip(reason)
+    started = ObjectStore.start(tmp_path_factory.mktemp("object-store"))
+    try:
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.fixture
+def bucket_root(a_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Root of a lake on object storage that does not exist yet, with the settings that lead there."""
+    for name, value in a_store.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4()}"
+
+
+@pytest.fixture(params=["folder", "object store"])
+def either_lake(request: pytest.FixtureRequest) -> str:
+    """Root of a lake that does not exist yet: a folder, then object storage."""
+    root: str = request.getfixturevalue("lake_root" if request.param == "folder" else "bucket_root")
+    return root

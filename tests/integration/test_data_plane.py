@@ -231,11 +231,17 @@ class Truth:
         self.counts.update((receipt.tool, counter) for counter in counters)
 
 
-def newest_commit(lake_root: str, table: str) -> str:
-    return max((path.name for path in Path(lake_root, table, "_delta_log").glob("*.json")), default="")
+def newest_commit(root: str, table: str) -> str:
+    if "://" not in root:
+        return max((path.name for path in Path(root, table, "_delta_log").glob("*.json")), default="")
+    lake = Lake.existing(root)
+    return "" if lake is None else f"{lake.version(table):020}.json"
 
 
-def test_sudden_death_leaves_exact_counts(either_broker: Broker, lake_root: str, tmp_path: Path) -> None:
+def test_sudden_death_leaves_exact_counts(either_broker: Broker, either_lake: str, tmp_path: Path) -> None:
+    lake_root = either_lake
+    if "://" in lake_root and not isinstance(either_broker, EmbeddedBroker):
+        pytest.skip("object storage is tried with the embedded broker here, and with Apache Kafka in test_workers.py")
     random, writer = Random(20_260_314), Writer(either_broker)
     truth, done = Truth(writer, random), threading.Event()
 
@@ -259,7 +265,7 @@ def test_sudden_death_leaves_exact_counts(either_broker: Broker, lake_root: str,
                     await_that(
                         lambda table=table, before=before: newest_commit(lake_root, table) != before,  # type: ignore[misc]
                         f"a commit of {table}",
-                        every_s=0.001,
+                        every_s=0.001 if "://" not in lake_root else 0.05,
                     )
                 worker.kill()
     finally:

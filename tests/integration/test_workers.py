@@ -21,8 +21,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 def test_workers_share_the_work_and_take_over_from_each_other(
-    either_broker: Broker, lake_root: str, tmp_path: Path
+    either_broker: Broker, either_lake: str, tmp_path: Path
 ) -> None:
+    lake_root = either_lake
+    if "://" in lake_root and isinstance(either_broker, EmbeddedBroker):
+        pytest.skip("object storage is tried where workers share the partitions")
     together = not isinstance(either_broker, EmbeddedBroker)
     spoken = Spoken(either_broker)
     first = WorkerProcess(tmp_path, either_broker, lake_root)
@@ -61,20 +64,31 @@ def test_workers_share_the_work_and_take_over_from_each_other(
     assert sums["decisions"] == sums["allowed"] == spoken.count
 
 
+def judging_and_other(workers: list[WorkerProcess]) -> tuple[WorkerProcess, WorkerProcess]:
+    """The worker that judges, and the other one, once there is one that does."""
+    await_that(lambda: sum(metrics(worker)["judging"] for worker in workers) == 1, "one to judge", every_s=0.2)
+    judging, other = sorted(workers, key=lambda worker: -metrics(worker)["judging"])
+    return judging, other
+
+
 def test_one_worker_of_two_judges_and_the_other_takes_over(
-    either_broker: Broker, lake_root: str, tmp_path: Path
+    either_broker: Broker, either_lake: str, tmp_path: Path
 ) -> None:
     if isinstance(either_broker, EmbeddedBroker):
         pytest.skip("on the embedded broker the second worker waits, and judges nothing")
-    workers = [WorkerProcess(tmp_path / str(number), either_broker, lake_root) for number in range(2)]
+    workers = [WorkerProcess(tmp_path / str(number), either_broker, either_lake) for number in range(2)]
     try:
-        await_that(lambda: sum(metrics(worker)["judging"] for worker in workers) >= 1, "one to judge", every_s=0.2)
+        judging, other = judging_and_other(workers)
         Spoken(either_broker).say(50)
-        await_drained(either_broker, lake_root)
+        await_drained(either_broker, either_lake)
         assert sum(metrics(worker)["judging"] for worker in workers) == 1
-        judging, other = sorted(workers, key=lambda worker: -metrics(worker)["judging"])
-        judging.kill()
-        await_that(lambda: metrics(other)["judging"] == 1, "the other to judge", every_s=0.2)
+        assert judging.stop() == 0
+        await_that(lambda: metrics(other)["judging"] == 1, "the other to judge at once", every_s=0.2)
+        workers = [other, WorkerProcess(tmp_path / "third", either_broker, either_lake)]
+        third = workers[1]
+        third.await_ready()
+        other.kill()
+        await_that(lambda: metrics(third)["judging"] == 1, "the third to judge after a lease", every_s=0.2)
     finally:
-        for worker in workers:
+        for worker in (judging, *workers):
             worker.kill()

@@ -1,0 +1,163 @@
+"""The lake in a bucket: commits that race, files folded and deleted, what is read, and what is never printed."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+from object_store import KEY, SECRET
+from verdict_cases import NOON, a_row, executions, increments
+
+from analytics.lake import probing
+from analytics.lake.errors import FencedError, UnreadableLakeError
+from analytics.lake.places import StorageSettings
+from analytics.lake.schemas import SIGNALS, VERDICTS
+from analytics.lake.tables import Advance, Lake, SourcePartition
+from analytics.upkeep import Policy, Upkeep
+from analytics.verdicts.judge import Judge
+from analytics.verdicts.replay import replay
+from dashboard.queries import LakeReader
+from stagekeeper.commands import cli
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+GATES_TEXT = """\
+version: 1
+gates:
+  - name: g
+    signals:
+      - {signal: execution_error, role: guardrail, limit: 0.1}
+"""
+
+
+def minute(number: int, count: int = 1) -> dict[str, object]:
+    return a_row(minute=number, **executions(count))
+
+
+def test_there_is_no_lake_before_there_is_one(bucket_root: str) -> None:
+    assert Lake.existing(bucket_root) is None
+    Lake.open(bucket_root)
+    assert Lake.existing(bucket_root) is not None
+
+
+def test_of_writers_that_race_for_a_partition_one_wins_each_offset(bucket_root: str) -> None:
+    Lake.open(bucket_root)
+    source, fenced = SourcePartition("c", "t", 0), []
+    start = threading.Barrier(4)
+
+    def write() -> None:
+        own = Lake.open(bucket_root)
+        start.wait()
+        for _ in range(12):
+            stored = own.stored_offsets(SIGNALS, [source]).get(source)
+            reached = 0 if stored is None else stored + 1
+            try:
+                own.append(SIGNALS, increments(minute(reached)), advances={source: Advance(stored, reached)})
+            except FencedError:
+                fenced.append(reached)
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lake = Lake.open(bucket_root)
+    rows = lake.scan(SIGNALS).collect()
+    assert rows.height == 48 - len(fenced) == rows["bucket"].n_unique()
+    assert lake.stored_offsets(SIGNALS, [source]) == {source: rows.height - 1}
+    assert fenced, "nobody raced: the test proves nothing"
+
+
+def test_compactions_that_race_with_each_other_and_with_appends_keep_every_row_once(bucket_root: str) -> None:
+    lake = Lake.open(bucket_root)
+    for number in range(12):
+        lake.append(SIGNALS, increments(minute(number)))
+    threads = [threading.Thread(target=Lake.open(bucket_root).compact, args=(SIGNALS,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(12, 20):
+        lake.append(SIGNALS, increments(minute(number)))
+    for thread in threads:
+        thread.join()
+    assert sorted(lake.scan(SIGNALS).collect()["bucket"]) == [NOON + timedelta(minutes=n) for n in range(20)]
+
+
+def test_verdicts_are_reached_again_after_roll_up_and_vacuum(bucket_root: str, tmp_path: Path) -> None:
+    gates = tmp_path / "gates.yaml"
+    gates.write_text(GATES_TEXT)
+    lake = Lake.open(bucket_root)
+    judge = Judge(lake, gates, settle_s=0)
+    began = (datetime.now(UTC) - timedelta(days=6)).replace(minute=0, second=0, microsecond=0)
+
+    def lately(minutes: int) -> dict[str, object]:
+        at = began + timedelta(minutes=minutes)
+        return minute(0, 9) | {"bucket": at, "last_event_at": at + timedelta(seconds=30)}
+
+    for number in range(6):
+        lake.append(SIGNALS, increments(*(lately(60 * number + n) for n in range(0, 60, 5))))
+        judge.tick(began + timedelta(hours=number + 1))
+        lake.compact(SIGNALS)
+    for late in range(3):
+        lake.append(SIGNALS, increments(lately(5 * 24 * 60 + late)))
+    judge.tick(began + timedelta(days=5, hours=1))
+    policy = Policy(grace=timedelta(), margin=timedelta(), roll_up_after=timedelta(days=2))
+    steps = Upkeep(lake, policy, gates).run(datetime.now(UTC) + timedelta(seconds=1))
+    assert not [step for step in steps if step.failed]
+    assert max(step.rows for step in steps if step.what == "roll_up") > 50
+    ids = lake.scan(VERDICTS).collect()["verdict_id"].to_list()
+    assert len(ids) >= 6
+    for verdict_id in ids:
+        assert replay(Lake.open(bucket_root), verdict_id).verdict_id == verdict_id
+
+
+def test_the_page_and_the_commands_read_a_bucket(bucket_root: str, tmp_path: Path) -> None:
+    reader = LakeReader(bucket_root)
+    assert reader.snapshot() is None
+    gates = tmp_path / "gates.yaml"
+    gates.write_text(GATES_TEXT)
+    lake = Lake.open(bucket_root)
+    lake.append(SIGNALS, increments(minute(0, 50)))
+    Judge(lake, gates, settle_s=0).tick(NOON + timedelta(hours=1))
+    snapshot = reader.snapshot()
+    assert snapshot is not None
+    assert len(snapshot.report.signals) == len(snapshot.report.verdicts) == 1
+    for arguments in (["signals", "--json"], ["verdicts", "--json"], ["scorecard", "--json"], ["quality", "run"]):
+        told = CliRunner().invoke(cli, [*arguments, *(["--lake", bucket_root] if arguments[0] != "scorecard" else [])])
+        assert told.exit_code == 0, (arguments, told.output)
+        assert SECRET not in told.output
+    asked = ["gate", "check", "--environment", "production", "--workflow", "refunds", "--tool", "issue_refund"]
+    asked += ["--to", "approval_gated", "--lake", bucket_root, "--gates", str(gates), "--json"]
+    told = CliRunner().invoke(cli, asked)
+    assert json.loads(told.output)["verdict_id"], told.output
+
+
+def test_keys_are_never_shown(bucket_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = StorageSettings.load()
+    assert settings.access_key_id == KEY
+    assert SECRET not in f"{settings!r} {settings}"
+    monkeypatch.setenv("STAGEKEEPER_LAKE_SECRET_ACCESS_KEY", "another-secret")
+    with pytest.raises(UnreadableLakeError) as refused:
+        Lake.open(bucket_root)
+    assert "another-secret" not in str(refused.value)
+    assert "STAGEKEEPER_LAKE_ENDPOINT" in str(refused.value) or "cannot be read" in str(refused.value)
+
+
+def test_a_store_that_takes_the_same_commit_twice_is_refused(bucket_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, calls = probing.write_deltalake, []
+
+    def overwrite_silently(*arguments: object, **more: object) -> None:
+        calls.append(arguments)
+        if len(calls) == 1:
+            write(*arguments, **more)
+
+    monkeypatch.setattr(probing, "write_deltalake", overwrite_silently)
+    with pytest.raises(UnreadableLakeError, match="does not refuse to write an object that is there already"):
+        Lake.open(bucket_root)
+    monkeypatch.undo()
