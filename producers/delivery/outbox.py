@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import threading
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
     from types import TracebackType
+
+_SPARE_BYTES = 8_000_000
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS records (
@@ -36,6 +40,24 @@ class Waiting(NamedTuple):
     value: bytes
 
 
+class _Spare:
+    """Room on the disk that is held back, for without any not even what was delivered could be taken away."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self._size = size
+        self.take()
+
+    def take(self) -> None:
+        """Hold the room, unless the disk has none."""
+        with self._path.open("ab") as file, contextlib.suppress(OSError):
+            os.posix_fallocate(file.fileno(), 0, self._size)
+
+    def give(self) -> None:
+        """Give it back."""
+        os.truncate(self._path, 0)
+
+
 class Outbox:
     """A queue of records in one SQLite file. Safe to use from many threads; one process at a time delivers from it.
 
@@ -43,9 +65,11 @@ class Outbox:
         path: The file; its folder is created.
         sync: Whether each record is forced to the medium before `put` returns. Without it a record survives the death
             of this process but perhaps not that of the machine.
+        spare_bytes: Room that is held back beside the file, to take away what was delivered from a disk that is full;
+            it must hold SQLite's log, about 4 MB.
     """
 
-    def __init__(self, path: Path, *, sync: bool = True) -> None:
+    def __init__(self, path: Path, *, sync: bool = True, spare_bytes: int = _SPARE_BYTES) -> None:
         self._path = path
         self._lock = threading.Lock()
         self._tail_lock = threading.Lock()  # taken first where both are
@@ -55,6 +79,7 @@ class Outbox:
             # Reads and removals go over a connection of their own: what is removed and comes back after a power cut is
             # delivered twice, which is harmless, so removing need not wait for the medium as `put` does.
             self._tail = _opened(path, "NORMAL")
+            self._spare = _Spare(path.with_name(f"{path.name}-spare"), spare_bytes)
         except (sqlite3.Error, OSError) as error:
             raise self._named(error) from error
 
@@ -97,15 +122,37 @@ class Outbox:
 
     def remove(self, seqs: Iterable[int]) -> None:
         """Forget records that the broker has acknowledged."""
+        gone = [(seq,) for seq in seqs]
         with self._tail_lock, self._lock:
             try:
-                self._tail.execute("BEGIN IMMEDIATE")
-                self._tail.executemany("DELETE FROM records WHERE seq = ?", [(seq,) for seq in seqs])
-                self._tail.execute("COMMIT")
-            except sqlite3.Error as error:
-                if self._tail.in_transaction:
-                    self._tail.execute("ROLLBACK")
+                try:
+                    self._delete(gone)
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode & 0xFF not in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
+                        raise
+                    self._delete_from_a_full_disk(gone)
+            except (sqlite3.Error, OSError) as error:
                 raise self._named(error) from error
+
+    def _delete(self, gone: list[tuple[int]]) -> None:
+        try:
+            self._tail.execute("BEGIN IMMEDIATE")
+            self._tail.executemany("DELETE FROM records WHERE seq = ?", gone)
+            self._tail.execute("COMMIT")
+        except sqlite3.Error:
+            if self._tail.in_transaction:
+                self._tail.execute("ROLLBACK")
+            raise
+
+    def _delete_from_a_full_disk(self, gone: list[tuple[int]]) -> None:
+        """Removing writes to the log before it frees anything: the spare room is for that."""
+        self._spare.give()
+        try:
+            self._tail.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._delete(gone)
+            self._tail.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            self._spare.take()
 
     def __len__(self) -> int:
         with self._tail_lock:
