@@ -109,8 +109,8 @@ class Glance:
         found[wrong] = outlines.number((VerdictName.INVALID.value, None, ("contradictory_counts:",)))
         stages = self._stages(epochs)
         for gate, stage in sorted(set(zip(gates.tolist(), stages.tolist(), strict=True))):
-            if gate < 0:
-                continue
+            if gate < 0 or stage == NOWHERE:
+                continue  # a stage that this version does not know is left to the reading in full
             (members,) = np.nonzero((gates == gate) & (stages == stage) & ~wrong)
             group = Group(self._gates.gates[gate], LADDER[stage].value, epochs[members], told)
             if members.size and group.is_plain:
@@ -121,7 +121,7 @@ class Glance:
         cells = self._columns.cells
         rank = {stage.value: place for place, stage in enumerate(LADDER)}
         known = self._columns.cell_of[epochs]
-        return np.array([rank[cells[cell].stage] for cell in known], dtype=np.int64)
+        return np.array([rank.get(cells[cell].stage, NOWHERE) for cell in known], dtype=np.int64)
 
     def _gate(self, environment: str, workflow: str, tool: str, risk_rank: int) -> int:
         risk_class = None if risk_rank < 0 else list(RiskClass)[risk_rank].value
