@@ -47,7 +47,7 @@ def test_a_glance_sees_what_the_judge_finds_one_cell_at_a_time(seed: int) -> Non
 
 @pytest.mark.slow
 @given(SEEDS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_glance_sees_it_in_many_fleets(seed: int) -> None:
     for fleet in history(np.random.default_rng(seed)):
         assert fleet.at_a_glance() == fleet.one_by_one()
