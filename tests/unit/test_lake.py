@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, Schema
+from numbered_rows import NOON, checks, miss_one_refresh, seen
 
 from analytics.lake.errors import FencedError, LakeError, SchemaMismatchError, UnreadableLakeError
 from analytics.lake.schemas import COLUMNS, EVENTS, QUALITY, REJECTS, SIGNALS, TABLES
@@ -21,33 +22,6 @@ if TYPE_CHECKING:
 
 PARTITION = SourcePartition("cluster-1", "agent.decisions", 0)
 NEIGHBOUR = SourcePartition("cluster-1", "agent.decisions", 1)
-NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-
-
-def checks(*numbers: int) -> pl.DataFrame:
-    """Rows of the smallest table, told apart by `checked`."""
-    return pl.DataFrame(
-        [
-            {"run_id": "r", "run_at": NOON, "event_type": "t", "checked": n, "success": True, "payload": "{}"}
-            for n in numbers
-        ],
-        schema=COLUMNS[QUALITY],
-    )
-
-
-def miss_one_refresh(patch: pytest.MonkeyPatch) -> None:
-    """Let the next operation work on the version that its handle has: somebody commits right after its refresh."""
-    refresh = DeltaTable.update_incremental
-    misses = iter([lambda _table: None])
-
-    def refresh_or_miss(table: DeltaTable) -> None:
-        next(misses, refresh)(table)
-
-    patch.setattr(DeltaTable, "update_incremental", refresh_or_miss)
-
-
-def seen(lake: Lake, version: int | None = None) -> list[int]:
-    return sorted(lake.scan(QUALITY, version=version).collect()["checked"].to_list())
 
 
 @pytest.fixture

@@ -3,48 +3,21 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
 from deltalake import DeltaTable
+from numbered_rows import NOON, checks, miss_one_refresh, seen
 
 from analytics.lake import compaction
 from analytics.lake.errors import FencedError
-from analytics.lake.schemas import COLUMNS, QUALITY
+from analytics.lake.schemas import QUALITY
 from analytics.lake.tables import Fence, Lake
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-
-
-def checks(*numbers: int) -> pl.DataFrame:
-    """Rows of the smallest table, told apart by `checked`."""
-    return pl.DataFrame(
-        [
-            {"run_id": "r", "run_at": NOON, "event_type": "t", "checked": n, "success": True, "payload": "{}"}
-            for n in numbers
-        ],
-        schema=COLUMNS[QUALITY],
-    )
-
-
-def miss_one_refresh(patch: pytest.MonkeyPatch) -> None:
-    """Let the next operation work on the version that its handle has: somebody commits right after its refresh."""
-    refresh = DeltaTable.update_incremental
-    misses = iter([lambda _table: None])
-
-    def refresh_or_miss(table: DeltaTable) -> None:
-        next(misses, refresh)(table)
-
-    patch.setattr(DeltaTable, "update_incremental", refresh_or_miss)
-
-
-def seen(lake: Lake, version: int | None = None) -> list[int]:
-    return sorted(lake.scan(QUALITY, version=version).collect()["checked"].to_list())
 
 
 @pytest.fixture
