@@ -23,11 +23,10 @@ from places import WorkerLife, a_broker, a_folder, commits, is_message, machine
 from traffic import fill
 
 from producers.wire.topics import DECISIONS, OUTCOMES
+from streams.data.source import FETCHING
 
 COMPETITORS = Path(__file__).parent / "competitors"
 TOPICS = (DECISIONS, OUTCOMES)
-TUNED = {"queued.max.messages.kbytes": 64 * 1_024, "fetch.queue.backoff.ms": 20}
-"""What the worker's own client is told."""
 
 _PATIENCE_S = 60.0
 
@@ -103,7 +102,7 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
         found: dict[str, Any] = {"machine": machine(), "broker": asked.broker, "events": count, "bytes": round(size)}
         found["worker"] = whole_path(address, folder / "lake" / "lake", count)
         found["bare_consume"] = bare_consume(address, count)
-        found["tuned_consume"] = bare_consume(address, count, **TUNED)
+        found["tuned_consume"] = bare_consume(address, count, **FETCHING)
         found["faust"] = competitor("stock_faust", sys.executable, address, min(count, 40_000))
         for name in ("quix", "pathway"):
             python = getattr(asked, name)

@@ -31,12 +31,16 @@ class PartitionRecords:
     end: int | None = None
 
     def add(self, offset: int, key: bytes | None, value: bytes | None, broker_at_ms: int | None) -> None:
-        """Append one record; a timestamp that no calendar holds counts as none, since a writer may set any."""
+        """Append one record."""
         self.offsets.append(offset)
         self.keys.append(key)
         self.values.append(value)
-        possible = broker_at_ms is not None and 0 <= broker_at_ms <= LATEST_MS
-        self.broker_at_ms.append(broker_at_ms if possible else None)
+        self.broker_at_ms.append(possible_ms(broker_at_ms))
+
+
+def possible_ms(at_ms: int | None) -> int | None:
+    """A record's timestamp; one that no calendar holds counts as none, since a writer may set any."""
+    return at_ms if at_ms is not None and 0 <= at_ms <= LATEST_MS else None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from analytics.lake.tables import SourcePartition
 from producers.wire.topics import SOURCE_TOPICS
 from streams.broker import DATA_GROUP, EMBEDDED_PREFIX
-from streams.data.batch import LATEST_MS, Batch, PartitionRecords
+from streams.data.batch import Batch, PartitionRecords, possible_ms
 from streams.data.errors import DataPlaneError, LogIdentityError
 from streams.data.pipeline import Assignment
 from streams.data.resume import resume
@@ -42,6 +42,12 @@ BATCH_BYTES: Final = 64 * 1_024 * 1_024
 
 PART_RECORDS: Final = 5_000
 """How many records are taken from the client at a time, so that large ones do not add up unseen."""
+
+FETCHING: Final = {
+    "queued.max.messages.kbytes": 64 * 1_024,
+    "fetch.queue.backoff.ms": 20,  # one second by default, in which a queue that was full runs empty
+}
+"""How the client reads ahead."""
 
 _ANSWER_S: Final = 10.0
 _DRAIN_S: Final = 30.0
@@ -114,8 +120,7 @@ class Source:
             "auto.offset.reset": "error",  # a missing offset must stop the worker, never move it
             "enable.partition.eof": True,
             "fetch.wait.max.ms": 100,
-            "queued.max.messages.kbytes": 64 * 1_024,
-            "fetch.queue.backoff.ms": 20,  # one second by default, in which a queue that was full runs empty
+            **FETCHING,
         }
         self._log_id = log_id
         self._next: dict[SourcePartition, int] = {}
@@ -341,11 +346,11 @@ def _identity(consumer: Consumer, timeout_s: float = _ANSWER_S) -> str:
 
 
 def _columns(messages: list[Message]) -> PartitionRecords:
-    """The messages of one partition; a timestamp that no calendar holds counts as none, since a writer may set any."""
+    """The messages of one partition."""
     stamps = [message.timestamp() for message in messages]
     return PartitionRecords(
         offsets=[message.offset() or 0 for message in messages],
         keys=cast("list[bytes | None]", [message.key() for message in messages]),  # a plain consumer decodes nothing
         values=cast("list[bytes | None]", [message.value() for message in messages]),
-        broker_at_ms=[at_ms if kind and 0 <= at_ms <= LATEST_MS else None for kind, at_ms in stamps],
+        broker_at_ms=[possible_ms(at_ms) if kind else None for kind, at_ms in stamps],
     )
