@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 # Where this is set, Python compiles every module at every start: a worker then takes 2 s longer to begin.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check bench format lock schemas screenshots clean
+.PHONY: help setup demo test lint check bench format lock schemas screenshots clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,18 +29,24 @@ $(BIN)/.ready: requirements.lock pyproject.toml
 demo: setup ## start everything with simulated traffic, and the page
 	@exec $(BIN)/stagekeeper up --demo
 
-check: setup ## format, lint, types, import rules, fast tests: under a minute
+lint: setup ## format, lint, types, import rules
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/pytest -q -n 2 -m "not slow and not integration and not browser"
+
+# One thread of polars for each of two processes: two processes of two threads each only wait for each other.
+FAST := POLARS_MAX_THREADS=1 $(BIN)/pytest -q -n 2 -m "not slow and not integration and not browser"
+
+check: lint ## the inner loop, under a minute: lint, and the fast tests with fewer examples of each law
+	@QUICK_TESTS=1 $(FAST)
 
 format: setup ## format and mend what the linter can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-test: check ## everything: the checks, then every test
+test: lint ## everything: lint, the fast tests with all examples, then the slow, integration and browser tests
+	@$(FAST)
 	@$(BIN)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "slow or integration or browser"
 
 bench: setup ## every benchmark, and one table; ARGS="--quick" for a look, ARGS="--broker apache"

@@ -1,14 +1,19 @@
-"""How the tests are spread over processes."""
+"""How the tests are spread over processes, and on how many examples a law is tried."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from hypothesis import settings
+from laws import examples
 from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
+
+settings.register_profile("here", max_examples=examples(100))
+settings.load_profile("here")
 
 _LONGEST_FIRST: Final = (
     "test_storm",

@@ -6,6 +6,7 @@ import pytest
 from boundary_cases import Broken, Permit, Refuse, contract, policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 
 from producers.boundary.decide import READS, decide
 from producers.wire.contract import Reversibility, RiskClass
@@ -35,7 +36,7 @@ CONTRACTS = st.builds(
     authorizer=st.sampled_from([Refuse(), Broken()]),
     variants=st.frozensets(st.sampled_from(["draft", "search_only"])),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_no_flag_value_widens_what_authorization_refuses(
     asked: Any, flags: dict[str, Any], authorizer: Any, variants: frozenset[str]
 ) -> None:
@@ -46,7 +47,7 @@ def test_no_flag_value_widens_what_authorization_refuses(
 
 @pytest.mark.slow
 @given(asked=CONTRACTS, flags=FLAGS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_only_a_known_mode_under_an_open_switch_runs_a_write_as_asked(asked: Any, flags: dict[str, Any]) -> None:
     decision = decide(asked, Permit(), policy(**flags)).decision
     if decision.result.outcome == "allow" and decision.enforced and asked.risk_class not in READS:

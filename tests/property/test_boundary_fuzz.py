@@ -9,6 +9,7 @@ import pytest
 from boundary_cases import KEYS, Shelf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from laws import examples
 from openfeature.exception import FlagNotFoundError, ParseError
 from openfeature.flag_evaluation import FlagResolutionDetails, Reason
 from openfeature.provider import AbstractProvider, Metadata
@@ -113,7 +114,7 @@ def ticking() -> Iterator[float]:
 
 @pytest.mark.slow
 @given(calls=st.lists(CALLS, min_size=1, max_size=6))
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_nothing_runs_that_authorization_refuses_and_nothing_runs_off_the_record(calls: list[dict[str, Any]]) -> None:
     provider, authorizer, shelf = Moody(), Told(), Shelf()
     clock = ticking()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 from scipy import special, stats
 
 from analytics.evidence.baseline import Batches, RatioEvidence, ratio_bounds
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from analytics.evidence.sequential import Direction
 
-laws = settings(deadline=None, max_examples=60)
+laws = settings(deadline=None, max_examples=examples(60))
 directions = st.sampled_from(["above", "below"])
 arm = st.integers(0, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 minutes = st.lists(st.tuples(arm, arm), max_size=12)

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 from told_lakes import NOON, Told
 
 from analytics.cells import ACTION, EPOCH, Folded
@@ -60,7 +61,7 @@ def said(users: Users, as_of: datetime) -> list[Any]:
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 def test_windows_that_are_kept_up_equal_a_whole_fold(seed: int) -> None:
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:

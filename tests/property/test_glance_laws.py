@@ -4,10 +4,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytest
 from glance_cases import Fleet, a_gate_file, some_rows, some_users
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 from verdict_cases import NOON
 
 from analytics.cells import EPOCH, MATURE
@@ -39,22 +39,14 @@ def history(rng: Generator, gates: GateFile | None = None) -> Iterator[Fleet]:
 
 
 @given(SEEDS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_a_glance_sees_what_the_judge_finds_one_cell_at_a_time(seed: int) -> None:
     for fleet in history(np.random.default_rng(seed)):
         assert fleet.at_a_glance() == fleet.one_by_one()
 
 
-@pytest.mark.slow
 @given(SEEDS)
-@settings(max_examples=50, deadline=None)
-def test_a_glance_sees_it_in_many_fleets(seed: int) -> None:
-    for fleet in history(np.random.default_rng(seed)):
-        assert fleet.at_a_glance() == fleet.one_by_one()
-
-
-@given(SEEDS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_what_is_kept_up_equals_what_is_folded(seed: int) -> None:
     rng = np.random.default_rng(seed)
     gates = GateFile.parse(
@@ -105,7 +97,7 @@ def minute_rows(rng: Generator, minute: int, share: float) -> list[dict[str, Any
 
 
 @given(SEEDS, st.sampled_from([0.02, 0.1, 0.3, 0.6]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_no_alarm_is_overlooked_and_none_is_raised(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
     gates = GateFile.parse(

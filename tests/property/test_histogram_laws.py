@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 
 from analytics.evidence.histogram import (
     BOUNDS,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from random import Random
 
-laws = settings(deadline=None, max_examples=100)
+laws = settings(deadline=None, max_examples=examples(100))
 # Spread over the decades, so that the fine bins near the smallest bound are searched as hard as the wide ones.
 inside = st.one_of(
     st.floats(math.log(SMALLEST_BOUND + 1), math.log(LARGEST_BOUND)).map(

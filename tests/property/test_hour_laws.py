@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 from verdict_cases import CELL, NOON, a_row, gate_file
 
 from analytics.cells import EPOCH, MATURE, Folded
@@ -88,7 +89,7 @@ def what_is_said(rows: pl.DataFrame) -> list[Any]:
     return [missing.to_dicts(), histograms, current.to_dicts(), [verdict.document() for verdict in verdicts]]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(increments(), min_size=12, max_size=40), st.data())
 def test_a_rolled_table_says_what_it_said_before(rows: list[dict[str, Any]], data: st.DataObject) -> None:
     table = frame(rows)
@@ -105,7 +106,7 @@ def test_a_rolled_table_says_what_it_said_before(rows: list[dict[str, Any]], dat
             table = pl.concat([table, frame(late)])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(increments(), min_size=12, max_size=30), st.lists(increments(), min_size=1, max_size=10))
 def test_what_comes_after_counts_as_if_nothing_had_been_rolled(
     rows: list[dict[str, Any]], late: list[dict[str, Any]]
@@ -118,7 +119,7 @@ def test_what_comes_after_counts_as_if_nothing_had_been_rolled(
     assert what_is_said(rolled) == what_is_said(whole)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(increments(), min_size=12, max_size=40))
 def test_what_was_known_at_a_full_hour_is_still_known(rows: list[dict[str, Any]]) -> None:
     table = frame(rows)

@@ -9,6 +9,7 @@ import pytest
 from boundary_cases import Permit, Shelf, policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 
 from producers.boundary.action import Action, Circumstances, acting
 from producers.boundary.canonical import digest
@@ -64,7 +65,7 @@ CALLS = st.lists(st.tuples(st.sampled_from(ACTIONS), CIRCUMSTANCES), min_size=2,
         {"mode": st.sampled_from(["autonomous", "draft_write", "search_only"]), "approval": st.booleans()}
     ),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_reuse_never_shows(calls: Any, flags: Any) -> None:
     shelf, held = Shelf(), policy(**flags)
     router = Router(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from laws import examples
 from scipy import stats
 
 from analytics.evidence.sequential import bounds, crosses, log_e_value, trials_to_decision
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from analytics.evidence.sequential import Direction
 
-laws = settings(deadline=None, max_examples=100)
+laws = settings(deadline=None, max_examples=examples(100))
 directions = st.sampled_from(["above", "below"])
 open_ratios = st.floats(0.0, 1.0, exclude_min=True, exclude_max=True)
 thresholds = st.one_of(open_ratios, st.integers(1, 999).map(lambda permille: permille / 1000))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 from verdict_cases import CELL, NOON, a_row, executions, gate_file, increments, verdict_on
 
 from analytics.cells import Folded
@@ -65,7 +66,7 @@ def frames(folded: Folded) -> list[pl.DataFrame]:
 
 
 @given(st.lists(rows(), min_size=1, max_size=12), st.data(), st.randoms(use_true_random=False))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_increments_may_come_in_any_order_and_any_grouping(
     some: list[dict[str, Any]], data: st.DataObject, random: Random
 ) -> None:
@@ -79,7 +80,7 @@ def test_increments_may_come_in_any_order_and_any_grouping(
 
 
 @given(st.lists(rows(), min_size=1, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_bounds_states_and_verdicts_agree(some: list[dict[str, Any]]) -> None:
     for document in documents(Folded.of(increments(*some))):
         shown = {part["signal"]: part for part in document["signals"]}
@@ -103,7 +104,7 @@ def test_bounds_states_and_verdicts_agree(some: list[dict[str, Any]]) -> None:
 
 
 @given(st.integers(0, 400), st.integers(0, 400), st.integers(0, 400))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_more_failures_never_make_a_verdict_better(executed: int, one: int, other: int) -> None:
     gates = gate_file("signal: execution_error, role: guardrail, limit: 0.1")
     fewer, more = sorted((min(one, executed), min(other, executed)))

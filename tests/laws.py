@@ -1,0 +1,13 @@
+"""How many examples a law is tried on: all of them in `make test`, every tenth in `make check`."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+SHARE: Final = 0.1 if os.environ.get("QUICK_TESTS") else 1.0
+
+
+def examples(thorough: int) -> int:
+    """How many of them now."""
+    return max(3, round(thorough * SHARE))
