@@ -16,7 +16,6 @@ the extra `embedded` is installed; else the records wait in the client.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
@@ -28,7 +27,10 @@ import time
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from asking import ask
+from places import machine
 
 from producers.boundary.action import Action, acting
 from producers.boundary.authorization import FileAuthorizer
@@ -41,7 +43,8 @@ from producers.delivery.recorder import Recorder
 from producers.wire.contract import Reversibility, RiskClass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import argparse
+    from collections.abc import Callable, Iterator
 
 ROUNDS = 12
 """So many and so short that what else the machine does falls on all alike."""
@@ -50,6 +53,12 @@ WARM_UP = 500
 DRAIN_S = 30.0
 RATE_S = 0.000_5
 """Pause between two calls: an agent's router is not called in a loop, and the client's threads need their turn."""
+
+BUFFERED = "ours, buffered"
+DURABLE = "ours, durable"
+THEIR_FILE = "AGT, file audit"
+DISK = "the disk alone: append, fdatasync"
+"""Rows that `table.py` looks for."""
 
 KEY = b"a key of some length for the receipts"
 
@@ -252,16 +261,8 @@ def serve(kind: str, folder: Path, address: str) -> None:
     policy.close()
 
 
-def main() -> None:
-    """Measure, and print a table for each pace."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--agt", help="a Python that has agent-governance-toolkit-core 5.0.0")
-    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.serve:
-        kind, where, address = options.serve
-        serve(kind, Path(where), address)
-        return
+def run(asked: argparse.Namespace) -> dict[str, Any]:
+    """Measure at each pace; medians and 99th percentiles in microseconds."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         flag_file(folder)
@@ -272,41 +273,53 @@ def main() -> None:
             for kind in ("read", "signed", "nosync", "write")
         }
         rows = {
-            "ours, buffered": ("read", ""),
+            BUFFERED: ("read", ""),
             "ours, buffered, receipts signed": ("signed", ""),
             "ours, buffered, each call an id": ("read", "tool_call"),
             "ours, buffered, each account new": ("read", "account"),
             "ours, durable, no fsync": ("nosync", ""),
-            "ours, durable": ("write", ""),
+            DURABLE: ("write", ""),
         }
-        if options.agt:
-            interpreters["agt"] = Interpreter([options.agt, "-c", THEIRS])
-            rows |= {"AGT, file audit": ("agt", "file"), "AGT, memory audit": ("agt", "memory")}
+        if asked.agt:
+            interpreters["agt"] = Interpreter([asked.agt, "-c", THEIRS])
+            rows |= {THEIR_FILE: ("agt", "file"), "AGT, memory audit": ("agt", "memory")}
         disk = Disk(folder / "disk")
         measured: dict[str, Callable[[int, float], list[float]]] = {
             row: partial(interpreters[kind].measure, what) for row, (kind, what) in rows.items()
         }
-        measured["the disk alone: append, fdatasync"] = disk.measure
+        measured[DISK] = disk.measure
         try:
-            for title, pause_s in ((f"one call each {RATE_S * 1e3:g} ms", RATE_S), ("without a pause", 0.0)):
-                _print(title, compare(measured, pause_s))
+            paces = [
+                {"pace": pace, "rows": compare(measured, pause_s)}
+                for pace, pause_s in ((f"one call each {RATE_S * 1e3:g} ms", RATE_S), ("without a pause", 0.0))
+            ]
         finally:
             for interpreter in interpreters.values():
                 interpreter.close()
             disk.close()
             stop()
-    if not options.agt:
+    if not asked.agt:
         print(
-            "NOT COMPARED: no Python with agent-governance-toolkit-core was named (--agt); see this file's first lines."
+            "NOT COMPARED: --agt names no Python that has agent-governance-toolkit-core; see this file's first lines.",
+            file=sys.stderr,
         )
+    return {"machine": machine(), "paces": paces}
 
 
-def _print(title: str, results: dict[str, tuple[float, float]]) -> None:
-    reference = results.get("AGT, file audit")
-    print(f"\n{title:40}{'p50 µs':>9}{'p99 µs':>9}{'ratio to AGT, file audit':>28}")
-    for name, (median, high) in results.items():
-        ratio = "" if reference is None else f"{median / reference[0]:.2f} / {high / reference[1]:.2f}"
-        print(f"{name:40}{median:9.1f}{high:9.1f}{ratio:>28}")
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """What was found, for people."""
+    yield found["machine"]
+    for each in found["paces"]:
+        reference = each["rows"].get(THEIR_FILE)
+        yield f"\n{each['pace']:40}{'p50 µs':>9}{'p99 µs':>9}{'ratio to AGT, file audit':>28}"
+        for name, (median, high) in each["rows"].items():
+            ratio = "" if reference is None else f"{median / reference[0]:.2f} / {high / reference[1]:.2f}"
+            yield f"{name:40}{median:9.1f}{high:9.1f}{ratio:>28}"
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add what can be asked."""
+    parser.add_argument("--agt", help="a Python that has agent-governance-toolkit-core 5.0.0")
 
 
 def _broker(folder: Path) -> tuple[str, Callable[[], None]]:
@@ -322,4 +335,8 @@ def _broker(folder: Path) -> tuple[str, Callable[[], None]]:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--serve"]:
+        kind, where, address = sys.argv[2:]
+        serve(kind, Path(where), address)
+    else:
+        ask(__doc__, options, run, lines)

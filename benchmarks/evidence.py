@@ -8,17 +8,17 @@ The bisection is the plain way to invert an e-value, and its 40 steps reach the 
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from asking import ask
 
 from analytics.evidence.sequential import bounds, crosses, log_e_value, trials_to_decision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import argparse
+    from collections.abc import Callable, Iterator
 
     from analytics.evidence.sequential import Direction, FloatArray
 
@@ -82,20 +82,17 @@ def run(count: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=int, default=100_000)
-    parser.add_argument("--json", action="store_true", dest="as_json")
-    asked = parser.parse_args()
-    found = run(asked.cells)
-    if asked.as_json:
-        print(json.dumps(found))
-        return
-    print(f"{found['cells']} cells; 40 bisection steps for both bounds: {found['bisection_s'] * 1e3:.0f} ms = 1")
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """What was found, for people."""
+    yield f"{found['cells']} cells; 40 bisection steps for both bounds: {found['bisection_s'] * 1e3:.0f} ms = 1"
     for name, seconds in found["calls_s"].items():
-        print(f"{name:34} {seconds * 1e3:8.1f} ms   {seconds / found['bisection_s']:.3f} of the bisection")
+        yield f"{name:34} {seconds * 1e3:8.1f} ms   {seconds / found['bisection_s']:.3f} of the bisection"
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add what can be asked."""
+    parser.add_argument("--cells", type=int, default=100_000)
 
 
 if __name__ == "__main__":
-    main()
+    ask(__doc__, options, lambda asked: run(asked.cells), lines)

@@ -10,7 +10,6 @@ What the worker itself says at `/metrics` stands beside it. The first seconds of
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import sys
@@ -24,6 +23,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from asking import add_broker, ask
 from confluent_kafka import Consumer, Producer, TopicPartition
 from places import WorkerLife, a_broker, a_folder, machine
 from traffic import events
@@ -33,7 +33,8 @@ from producers.wire.topics import DECISIONS, OUTCOMES
 from streams.broker import ensure_topics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import argparse
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from confluent_kafka import KafkaError, Message
@@ -251,28 +252,27 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rate", type=int, default=20_000, help="events a second")
-    parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--broker", choices=("embedded", "apache"), default="embedded")
-    parser.add_argument("--json", action="store_true", dest="as_json")
-    asked = parser.parse_args()
-    found = run(asked)
-    if asked.as_json:
-        print(json.dumps(found))
-        return
-    print(f"{found['machine']}; {found['broker']} broker, {found['events_per_s']:,} events/s for {asked.seconds:.0f} s")
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """What was found, for people."""
+    yield (
+        f"{found['machine']}; {found['broker']} broker, {found['events_per_s']:,} events/s for {found['seconds']:.0f} s"
+    )
     for name, label in (
         ("bare_consume", "bare consume()"),
         ("visible", "produce to visible in signals"),
         ("worker_says", "what the worker says of it"),
     ):
         numbers = {quantile: value for quantile, value in found[name].items() if value is not None}
-        print(f"{label:<32}{'   '.join(f'{quantile[:-2]} {value:.3f} s' for quantile, value in numbers.items())}")
-    print(f"limit: p99 {TARGET_P99_S:.0f} s: {'met' if found['met'] else 'MISSED'}")
+        yield f"{label:<32}{'   '.join(f'{quantile[:-2]} {value:.3f} s' for quantile, value in numbers.items())}"
+    yield f"limit: p99 {TARGET_P99_S:.0f} s: {'met' if found['met'] else 'MISSED'}"
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add what can be asked."""
+    parser.add_argument("--rate", type=int, default=20_000, help="events a second")
+    parser.add_argument("--seconds", type=float, default=30.0)
+    add_broker(parser)
 
 
 if __name__ == "__main__":
-    main()
+    ask(__doc__, options, run, lines)

@@ -10,20 +10,24 @@ same cores.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from asking import add_broker, ask
 from confluent_kafka import Consumer, TopicPartition
 from places import WorkerLife, a_broker, a_folder, commits, is_message, machine
 from traffic import fill
 
 from producers.wire.topics import DECISIONS, OUTCOMES
 from streams.data.source import FETCHING
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
 
 COMPETITORS = Path(__file__).parent / "competitors"
 TOPICS = (DECISIONS, OUTCOMES)
@@ -112,22 +116,11 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
         return found
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=400_000)
-    parser.add_argument("--broker", choices=("embedded", "apache"), default="embedded")
-    parser.add_argument("--quix", help="a Python that has quixstreams")
-    parser.add_argument("--pathway", help="a Python that has pathway")
-    parser.add_argument("--json", action="store_true", dest="as_json")
-    asked = parser.parse_args()
-    found = run(asked)
-    if asked.as_json:
-        print(json.dumps(found))
-        return
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """What was found, for people."""
     worker = found["worker"]
-    print(f"{found['machine']}; {found['broker']} broker, {found['events']:,} events of {found['bytes']} bytes")
-    print(
+    yield f"{found['machine']}; {found['broker']} broker, {found['events']:,} events of {found['bytes']} bytes"
+    yield (
         f"{'whole path':<28}{worker['events_per_s']:>10,.0f} events/s   {worker['cpu_us']:.1f} us of CPU an event, "
         f"peak {worker['peak_mb']:.0f} MB"
     )
@@ -140,8 +133,16 @@ def main() -> None:
     ):
         if found[name] is not None:
             ratio = worker["events_per_s"] / found[name]
-            print(f"{label:<28}{found[name]:>10,.0f} events/s   whole path = {ratio:.2f} x")
+            yield f"{label:<28}{found[name]:>10,.0f} events/s   whole path = {ratio:.2f} x"
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add what can be asked."""
+    parser.add_argument("--events", type=int, default=600_000)
+    add_broker(parser)
+    parser.add_argument("--quix", help="a Python that has quixstreams")
+    parser.add_argument("--pathway", help="a Python that has pathway")
 
 
 if __name__ == "__main__":
-    main()
+    ask(__doc__, options, run, lines)

@@ -17,18 +17,19 @@ the slowest tick, under the gate file of the demonstration (ten signals, the det
 
 from __future__ import annotations
 
-import argparse
-import platform
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+from asking import ask
+from places import machine
 
 from analytics.counters import COUNTERS
 from analytics.lake.schemas import COLUMNS, SIGNALS, VERDICTS
@@ -39,6 +40,7 @@ from analytics.verdicts.judge import Judge
 from analytics.verdicts.looks import Look
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
 NOON = datetime(2026, 3, 14, 12, 0, tzinfo=UTC)
@@ -105,8 +107,8 @@ def ticks(
         yield time.perf_counter() - begun, now
 
 
-def measure(cells: int, an_hour: int, root: Path) -> None:
-    """Measure one fleet and print a line for each kind of tick."""
+def measure(cells: int, an_hour: int, root: Path) -> dict[str, Any]:
+    """What ticks of each kind take in one fleet."""
     rng = np.random.default_rng(20)
     lake = Lake.open(str(root / f"lake-{cells}"))
     rows = a_week(lake, cells, an_hour, rng)
@@ -116,18 +118,19 @@ def measure(cells: int, an_hour: int, root: Path) -> None:
     # As after a restart: the judge before this one stood here.
     looks.append(lake, Look(NOON, NOON, lake.version(SIGNALS), gates.sha256, 0))
     judge = Judge(lake, gate_path, settle_s=0)
-    print(f"{cells:,} cells, {rows:,} rows of signals", flush=True)
+    print(f"{cells:,} cells, {rows:,} rows of signals", file=sys.stderr, flush=True)
     now, first = NOON + TICK, time.perf_counter()
     judge.tick(now)
-    _line("start", [time.perf_counter() - first], cells, lake)
-    _line("new rows", _until_written(judge, lake, now), cells, lake)
+    kinds = {"start": _summed([time.perf_counter() - first], lake)}
+    kinds["new rows"] = _summed(_until_written(judge, lake, now), lake)
     now += timedelta(minutes=1)
     for name, share in (("all", 1), ("few", 100), ("none", 0)):
         found = list(ticks(judge, lake, cells, share=share, now=now, rng=rng))
         now = found[-1][1]
-        _line(name, [seconds for seconds, _ in found], cells, lake)
+        kinds[name] = _summed([seconds for seconds, _ in found], lake)
     gate_path.write_bytes(GATES.read_bytes() + b"\n# edited\n")
-    _line("edited", _until_written(judge, lake, now), cells, lake)
+    kinds["edited"] = _summed(_until_written(judge, lake, now), lake)
+    return {"cells": cells, "rows": rows, "ticks": kinds}
 
 
 def _until_written(judge: Judge, lake: Lake, now: datetime) -> list[float]:
@@ -143,28 +146,41 @@ def _until_written(judge: Judge, lake: Lake, now: datetime) -> list[float]:
         before = after
 
 
-def _line(name: str, seconds: list[float], cells: int, lake: Lake) -> None:
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    written = lake.scan(VERDICTS).select(pl.len()).collect().item()
-    print(
-        f"  {name:<9} {len(seconds):>3} ticks  median {1e3 * statistics.median(seconds):>8.0f} ms  slowest "
-        f"{1e3 * max(seconds):>8.0f} ms  {1e6 * statistics.median(seconds) / cells:>7.1f} us a cell  "
-        f"ledger {written:>8,} rows  peak {resident:>6,.0f} MB",
-        flush=True,
-    )
+def _summed(seconds: list[float], lake: Lake) -> dict[str, float]:
+    return {
+        "count": len(seconds),
+        "median_s": statistics.median(seconds),
+        "slowest_s": max(seconds),
+        "ledger_rows": lake.scan(VERDICTS).select(pl.len()).collect().item(),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
 
 
-def main() -> None:
-    """Measure fleets of several sizes."""
-    parser = argparse.ArgumentParser(description="What a tick of the judge costs.")
+def run(asked: argparse.Namespace) -> dict[str, Any]:
+    """Measure fleets of several sizes; the numbers."""
+    with tempfile.TemporaryDirectory() as root:
+        fleets = [measure(int(cells), asked.buckets_an_hour, Path(root)) for cells in asked.cells.split(",")]
+    return {"machine": machine(), "fleets": fleets}
+
+
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """What was found, for people."""
+    yield found["machine"]
+    for fleet in found["fleets"]:
+        yield f"{fleet['cells']:,} cells, {fleet['rows']:,} rows of signals"
+        for name, each in fleet["ticks"].items():
+            yield (
+                f"  {name:<9} {each['count']:>3} ticks  median {1e3 * each['median_s']:>8.0f} ms  slowest "
+                f"{1e3 * each['slowest_s']:>8.0f} ms  {1e6 * each['median_s'] / fleet['cells']:>7.1f} us a cell  "
+                f"ledger {each['ledger_rows']:>8,} rows  peak {each['peak_mb']:>6,.0f} MB"
+            )
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add what can be asked."""
     parser.add_argument("--cells", default="1000,10000", help="sizes of the fleets, with commas between")
     parser.add_argument("--buckets-an-hour", type=int, default=6, help="minutes in which a cell acts")
-    asked = parser.parse_args()
-    print(f"python {platform.python_version()}, polars {pl.__version__}, numpy {np.__version__}")
-    with tempfile.TemporaryDirectory() as root:
-        for cells in (int(each) for each in asked.cells.split(",")):
-            measure(cells, asked.buckets_an_hour, Path(root))
 
 
 if __name__ == "__main__":
-    main()
+    ask(__doc__, options, run, lines)

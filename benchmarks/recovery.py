@@ -10,8 +10,6 @@ count as seen, which is the worst case.
 
 from __future__ import annotations
 
-import argparse
-import json
 import signal
 import sys
 import time
@@ -19,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from asking import add_broker, ask
 from places import WorkerLife, a_broker, a_folder, machine
 from traffic import fill
 
@@ -27,6 +26,7 @@ from streams.backlog import Backlog
 from streams.broker import ensure_topics
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -133,29 +133,26 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=5_000_000, help="in the lake when the worker dies")
-    parser.add_argument("--backlog", type=int, default=100_000, help="that come while it starts")
-    parser.add_argument("--broker", choices=("embedded", "apache"), default="embedded")
-    parser.add_argument("--json", action="store_true", dest="as_json")
-    asked = parser.parse_args()
-    found = run(asked)
-    if asked.as_json:
-        print(json.dumps(found))
-        return
-    print(f"{found['machine']}; {found['broker']} broker")
-    print(
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """What was found, for people."""
+    yield f"{found['machine']}; {found['broker']} broker"
+    yield (
         f"{found['events']:,} events in the lake, {found['backlog']:,} came: caught up {found['recovery_s']:.1f} s "
         f"after SIGKILL (read after {found['ready_s']:.1f} s, peak {found['peak_mb']:.0f} MB), "
         f"limit {TARGET_S:.0f} s: {'met' if found['met'] else 'MISSED'}"
     )
-    print(
+    yield (
         f"on an empty lake with as many coming: {found['fresh_start_s']:.1f} s; "
         f"the past makes it {found['ratio_to_fresh_start']:.2f} x as long"
     )
 
 
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add what can be asked."""
+    parser.add_argument("--events", type=int, default=5_000_000, help="in the lake when the worker dies")
+    parser.add_argument("--backlog", type=int, default=100_000, help="that come while it starts")
+    add_broker(parser)
+
+
 if __name__ == "__main__":
-    main()
+    ask(__doc__, options, run, lines)

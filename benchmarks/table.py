@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from decision import BUFFERED, DISK, DURABLE, THEIR_FILE
 from environments import PINNED, interpreter
 from places import machine
 
@@ -113,18 +114,52 @@ def _evidence(found: dict[str, Any]) -> Iterator[Row]:
         yield Row(f"{name}, {found['cells']:,} cells", f"{seconds * 1e3:.1f} ms", beside)
 
 
-def _as_said(found: dict[str, Any]) -> Iterator[Row]:
-    """A script that has no document: its own lines."""
-    for line in found["lines"]:
-        yield Row(line, "")
+def _judge(found: dict[str, Any]) -> Iterator[Row]:
+    limits = {10_000: 1.0, 100_000: 10.0}
+    for fleet in found["fleets"]:
+        cells, ticks = fleet["cells"], fleet["ticks"]
+        limit = limits.get(cells)
+        asked, few = "" if limit is None else f"{limit:g} s", ticks["few"]["median_s"]
+        for kind, label in (
+            ("all", "all changed"),
+            ("few", "one in a hundred changed"),
+            ("edited", "edited gates"),
+        ):
+            slowest = ticks[kind]["slowest_s"]
+            yield Row(
+                f"a tick over {cells:,} cells, {label}",
+                f"{ticks[kind]['median_s']:.2f} s, slowest {slowest:.2f} s",
+                f"{ticks[kind]['median_s'] / few:.1f} x where few changed",
+                asked,
+                None if limit is None else slowest <= limit,
+            )
+
+
+def _decision(found: dict[str, Any]) -> Iterator[Row]:
+    for each in found["paces"]:
+        rows = each["rows"]
+        median, high = rows[BUFFERED]
+        theirs = rows.get(THEIR_FILE)
+        for label, ours, index in (("median", median, 0), ("p99", high, 1)):
+            what = f"buffered decision, {label}, {each['pace']}"
+            if theirs is None:
+                yield Row(f"{what}: beside AGT NOT MEASURED", f"{ours:.0f} us", "", "1 x")
+            else:
+                ratio = ours / theirs[index]
+                yield Row(
+                    what, f"{ratio:.2f} x", f"{ours:.0f} us, AGT's file {theirs[index]:.0f} us", "1 x", ratio <= 1
+                )
+        durable = rows[DURABLE][0]
+        beside = f"the disk alone {rows[DISK][0]:.0f} us"
+        yield Row(f"durable decision, median, {each['pace']}", f"{durable:.0f} us", beside, "300 us", durable <= 300)
 
 
 BENCHMARKS: Final = (
     Benchmark("ingest", _ingest, (), ("--events", "100000"), broker=True, competitors=("quix", "pathway")),
     Benchmark("freshness", _freshness, (), ("--seconds", "10"), broker=True),
     Benchmark("recovery", _recovery, (), ("--events", "200000", "--backlog", "20000"), broker=True),
-    Benchmark("judge", _as_said, (), ("--cells", "1000")),
-    Benchmark("decision", _as_said, competitors=("agt",)),
+    Benchmark("judge", _judge, ("--cells", "1000,10000,100000"), ("--cells", "1000")),
+    Benchmark("decision", _decision, competitors=("agt",)),
     Benchmark("evidence", _evidence, (), ("--cells", "10000")),
 )
 
@@ -138,14 +173,11 @@ def measure(benchmark: Benchmark, *, quick: bool, broker: str) -> dict[str, Any]
         python = interpreter(name)
         if python is not None:
             command += [f"--{name}", str(python)]
-    if benchmark.rows is not _as_said:
-        command.append("--json")
+    command.append("--json")
     ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     lines = [line for line in ran.stdout.splitlines() if line.strip()]
     if ran.returncode:
         return {"fault": f"exit code {ran.returncode}: {' '.join(command[1:])}", "lines": lines}
-    if benchmark.rows is _as_said:
-        return {"lines": lines}
     document: dict[str, Any] = json.loads(lines[-1])
     return document
 
