@@ -17,7 +17,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 
 from analytics.lake.tables import SourcePartition
 from producers.wire.topics import SOURCE_TOPICS
-from streams.broker import DATA_GROUP, EMBEDDED_PREFIX
+from streams.broker import DATA_GROUP, EMBEDDED_PREFIX, admin
 from streams.data.batch import Batch, PartitionRecords, possible_ms
 from streams.data.errors import DataPlaneError, LogIdentityError
 from streams.data.pipeline import Assignment
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from confluent_kafka import Message
+    from confluent_kafka.admin import AdminClient
 
     from analytics.lake.tables import Lake
     from streams.data.progress import Progress
@@ -108,6 +109,7 @@ class Source:
         self._destination = destination
         self._progress = progress
         self._on_failure = on_failure
+        self._bootstrap_servers, self._settings = bootstrap_servers, settings
         self._config: dict[str, object] = {
             "session.timeout.ms": 6_000,
             "heartbeat.interval.ms": 2_000,
@@ -164,14 +166,28 @@ class Source:
                 consumer.close()
         except StoppedError:
             LOG.debug("the source has stopped")
+        except KafkaException as error:
+            refused = DataPlaneError(
+                f"Kafka cannot be read: {error.args[0].str()}. Started again, the worker resumes from the lake."
+            )
+            refused.__cause__ = error
+            self._on_failure(refused)
         except BaseException as error:  # noqa: BLE001  (whatever it is must end the worker, from another thread)
             self._on_failure(error)
 
     def _read_as_member(self, consumer: Consumer) -> None:
         """Read what the group assigns."""
+        # The consumer itself must not be asked within its own callbacks: `list_topics` takes away what the client's
+        # next callback of the same `consume` needs. A log line is one, and the process aborts in `CallState_get`.
+        witness = admin(self._bootstrap_servers, self._settings)
+
+        def assigned(reading: Consumer, places: list[TopicPartition]) -> None:
+            self._check_identity(witness)
+            self._assigned(reading, places)
+
         consumer.subscribe(
             [topic.name for topic in SOURCE_TOPICS],
-            on_assign=self._assigned,
+            on_assign=assigned,
             on_revoke=self._revoked,
             on_lost=self._revoked,
         )
@@ -182,6 +198,7 @@ class Source:
         with sole_reader(self._log_id, self._stopping) as chosen:
             if not chosen:
                 return
+            self._check_identity(consumer)  # the turn may have been long in coming
             known = consumer.list_topics(timeout=_ANSWER_S).topics
             places = [
                 TopicPartition(topic.name, partition)
@@ -265,7 +282,6 @@ class Source:
             raise DataPlaneError(f"Kafka refuses to be read at {place[0]}/{place[1]}: {error.str()}.")
 
     def _assigned(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
-        self._check_identity(consumer)
         log_id = self._log_id
         bounds = {}
         for each in assigned:
@@ -293,8 +309,8 @@ class Source:
         self._destination.put(item)
         self._handed_over = item.number
 
-    def _check_identity(self, consumer: Consumer, timeout_s: float = _ANSWER_S) -> None:
-        identity = _identity(consumer, timeout_s)
+    def _check_identity(self, client: Consumer | AdminClient, timeout_s: float = _ANSWER_S) -> None:
+        identity = _identity(client, timeout_s)
         if identity != self._log_id:
             raise LogIdentityError(
                 f"the log {self._log_id} has been replaced by {identity} under the same address; its offsets mean "
@@ -329,13 +345,13 @@ class Source:
         return lag
 
 
-def _identity(consumer: Consumer, timeout_s: float = _ANSWER_S) -> str:
+def _identity(client: Consumer | AdminClient, timeout_s: float) -> str:
     """The cluster id.
 
     Raises:
         LogIdentityError: The broker states none.
     """
-    metadata = consumer.list_topics(SOURCE_TOPICS[0].name, timeout=timeout_s)
+    metadata = client.list_topics(SOURCE_TOPICS[0].name, timeout=timeout_s)
     identity: object = getattr(metadata, "cluster_id", None)
     if not identity:
         raise LogIdentityError(
