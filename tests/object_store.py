@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from socket import socket
@@ -20,6 +21,7 @@ from analytics.lake.places import StorageSettings
 WEED = Path(sys.executable).with_name("weed")
 BUCKET = "stagekeeper"
 KEY, SECRET = "a-test-principal", "not-a-secret-at-all"
+READER = "a-principal-that-only-reads"
 READY_S = 60.0
 
 
@@ -44,18 +46,27 @@ class ObjectStore:
 
     Attributes:
         endpoint: Its URL.
+        bucket: URL of the bucket in the filer behind it.
+        home: Its folder; what it holds survives `stop` and comes back with `restart`.
+        command: What starts it.
         process: It.
     """
 
     endpoint: str
+    bucket: str
+    home: Path
+    command: tuple[str, ...]
     process: subprocess.Popen[bytes]
 
     @classmethod
     def start(cls, home: Path) -> Self:
         data = home / "data"
         data.mkdir(parents=True)
-        principal = {"name": KEY, "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}
-        (home / "s3.json").write_text(json.dumps({"identities": [principal]}))
+        principals = [
+            {"name": name, "credentials": [{"accessKey": name, "secretKey": SECRET}], "actions": actions}
+            for name, actions in ((KEY, ["Admin"]), (READER, ["Read", "List"]))
+        ]
+        (home / "s3.json").write_text(json.dumps({"identities": principals}))
         names = ("master", "volume", "filer", "s3")
         ports = dict(zip([f"{name}.port{end}" for name in names for end in ("", ".grpc")], _ports(8), strict=True))
         flags = {
@@ -72,27 +83,34 @@ class ObjectStore:
             "master.volumeSizeLimitMB": 128,
             "master.telemetry": "false",
         }
-        with (home / "weed.log").open("wb") as log:
-            command = [str(WEED), "server", *(f"-{name}={value}" for name, value in flags.items())]
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=home)
-        store = cls(f"http://127.0.0.1:{ports['s3.port']}", process)
+        command = (str(WEED), "server", *(f"-{name}={value}" for name, value in flags.items()))
+        bucket = f"http://127.0.0.1:{ports['filer.port']}/buckets/{BUCKET}"
+        endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+        store = cls(endpoint, bucket, home, command, cls._run(command, home))
         try:
-            store.await_ready(f"http://127.0.0.1:{ports['filer.port']}/buckets/{BUCKET}")
+            store.await_ready()
         except BaseException:
             store.stop()
             raise
         return store
 
-    def await_ready(self, bucket: str) -> None:
+    @staticmethod
+    def _run(command: tuple[str, ...], home: Path) -> subprocess.Popen[bytes]:
+        with (home / "weed.log").open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, cwd=home)
+
+    def await_ready(self) -> None:
         """Make the bucket, and wait until tables can be made in it."""
         options = StorageSettings(endpoint=self.endpoint, access_key_id=KEY, secret_access_key=SECRET).options
         options |= {"max_retries": "0"}
         until = time.monotonic() + READY_S
         while True:
             try:
-                put = urllib.request.Request(f"{bucket}/made", b"yes", method="PUT")  # noqa: S310 - our own address
+                put = urllib.request.Request(f"{self.bucket}/made", b"yes", method="PUT")  # noqa: S310 - our own address
                 urllib.request.urlopen(put, timeout=5).close()  # noqa: S310 - likewise
-                DeltaTable.create(f"s3://{BUCKET}/ready", Schema([Field("n", "long")]), storage_options=options)
+                DeltaTable.create(
+                    f"s3://{BUCKET}/ready-{uuid.uuid4()}", Schema([Field("n", "long")]), storage_options=options
+                )
             except (DeltaError, OSError):
                 if self.process.poll() is not None or time.monotonic() > until:
                     raise
@@ -112,3 +130,8 @@ class ObjectStore:
     def stop(self) -> None:
         self.process.kill()
         self.process.wait(20)
+
+    def restart(self) -> None:
+        """Start again on the same data, under the same address."""
+        self.process = self._run(self.command, self.home)
+        self.await_ready()

@@ -6,6 +6,7 @@ with what the simulator says that it emitted, to the last unit.
 
     python tests/storm.py --events 1000000 --kills 20 --broker apache
     python tests/storm.py --minutes 60 --broker embedded
+    python tests/storm.py --events 100000 --kills 5 --broker apache --lake bucket
 
 Prints what happens, then every difference; exits with 1 where there is one.
 """
@@ -14,9 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +28,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 from apache_kafka import ApacheKafka
+from object_store import ObjectStore
+from storages import Bucket, Folder
 from storm_traffic import KEY, Fingerprint, Traffic
 from workers import WorkerProcess, await_drained, await_that
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from brokers import Broker
+    from storages import Storage
 
     from analytics.lake.tables import Lake
     from producers.sources.truth import Truth
@@ -56,8 +58,6 @@ _AFTER_PROGRESS = 0.75
 
 _LASTS_S = {"kill": 7.0, "zombie": 16.0, "second_worker": 9.0, "refusal": 14.0, "restart_of_the_broker": 15.0}
 """How long each disaster and the recovery take, about."""
-
-_CHATTR = shutil.which("chattr")
 
 
 class Crew:
@@ -100,47 +100,13 @@ class Crew:
         self.workers.clear()
 
 
-def how_to_refuse(root: Path) -> Callable[[Path, bool], None] | None:
-    """The way in which folders can be made to take no new file on this machine; None where there is none.
-
-    Permissions do it for everybody but root, whom only the immutable attribute of the file system stops.
-    """
-    if os.geteuid() != 0 or _CHATTR is None:
-        return None if os.geteuid() == 0 else lambda folder, refuse: folder.chmod(0o555 if refuse else 0o755)
-
-    def change(folder: Path, refuse: bool) -> None:
-        subprocess.run([_CHATTR, "+i" if refuse else "-i", str(folder)], check=True, capture_output=True)
-
-    try:
-        change(root, True)
-        change(root, False)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return change
-
-
-@contextmanager
-def refusing(root: Path, change: Callable[[Path, bool], None]) -> Iterator[None]:
-    """Nothing can be added to the lake meanwhile."""
-    folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
-    done = []
-    try:
-        for folder in folders:
-            change(folder, True)
-            done.append(folder)
-        yield
-    finally:
-        for folder in done:
-            change(folder, False)
-
-
 @dataclass
 class Weather:
     """What comes over the workers, in random order.
 
     Args:
         crew: The workers.
-        lake_root: The lake.
+        storage: Where the lake lies.
         broker: The broker.
         traffic: What flows meanwhile.
         random: Decides order and moments.
@@ -148,7 +114,7 @@ class Weather:
     """
 
     crew: Crew
-    lake_root: Path
+    storage: Storage
     broker: Broker
     traffic: Traffic
     random: Random
@@ -163,6 +129,7 @@ class Weather:
         disasters = [self.kill] * kills + others * max(1, kills // 10)
         self.random.shuffle(disasters)
         for index, disaster in enumerate(disasters):
+            self.traffic_up_to(index / len(disasters))
             self.traffic.last_for(sum(_LASTS_S[each.__name__] for each in disasters[index:]))
             if self.random.random() < _AFTER_PROGRESS:
                 self.progress()
@@ -174,19 +141,23 @@ class Weather:
             self.say(f"{name}: {time.monotonic() - began:.1f} s, {self.traffic.simulator.truth.emitted:,} events{over}")
         self.traffic.last_for(0)
 
+    def traffic_up_to(self, share: float) -> None:
+        """Wait until so much of the traffic has flowed, so that nothing is left to a calm in the end."""
+        await_that(lambda: self._flowed(share), f"{share:.0%} of the traffic")
+
+    def _flowed(self, share: float) -> bool:
+        self.crew.tend()
+        return self.traffic.over or self.traffic.share >= share
+
     def progress(self) -> None:
         """Wait for a commit that is not there yet, or for the end of the traffic."""
-        log = self.lake_root / EVENTS / "_delta_log"
-
-        def newest() -> str:
-            return max((path.name for path in log.glob("*.json")), default="")
 
         def moved() -> bool:
             self.crew.tend()
-            return newest() != before or self.traffic.over
+            return self.storage.newest() != before or self.traffic.over
 
-        before = newest()
-        await_that(moved, "a commit", every_s=0.02)
+        before = self.storage.newest()
+        await_that(moved, "a commit", every_s=self.storage.look_every_s)
 
     def moment(self) -> None:
         """A random moment."""
@@ -229,11 +200,10 @@ class Weather:
 
     def refusal(self) -> None:
         """The lake takes nothing for ten seconds."""
-        change = how_to_refuse(self.lake_root)
-        if change is None:
-            self.say("NOT TRIED: a lake that refuses writes (root, and a file system without immutable folders)")
-            return
-        with refusing(self.lake_root, change):
+        with self.storage.refusing() as refused:
+            if not refused:
+                self.say("NOT TRIED: a lake that refuses writes (root, and a file system without immutable folders)")
+                return
             until = time.monotonic() + REFUSAL_S
             while time.monotonic() < until:
                 self.crew.tend()
@@ -310,6 +280,7 @@ class Aftermath:
 def storm(
     broker: Broker,
     folder: Path,
+    storage: Storage,
     *,
     events: int,
     kills: int,
@@ -320,22 +291,22 @@ def storm(
 
     Args:
         broker: A broker with empty topics.
-        folder: For the lake and the logs.
+        folder: For the logs.
+        storage: Where the lake is to lie.
         events: Distinct events.
         kills: How often a worker is killed.
         seed: Decides traffic, order and moments.
         say: Takes what happens, line by line.
     """
-    lake_root = folder / "lake"
-    crew = Crew(folder, broker, str(lake_root))
+    crew = Crew(folder, broker, storage.root)
     try:
         crew.join().await_ready()
         with Traffic(broker, events=events, seed=seed) as traffic:
-            weather = Weather(crew, lake_root, broker, traffic, Random(seed), say)
+            weather = Weather(crew, storage, broker, traffic, Random(seed), say)
             weather.rage(kills)
             truth, sent = traffic.finish()
         began = time.monotonic()
-        lake = await_drained(broker, str(lake_root), crew.tend)
+        lake = await_drained(broker, storage.root, crew.tend)
         say(f"drained: {time.monotonic() - began:.1f} s")
         for worker in list(crew.workers):
             crew.leave(worker, kill=False)
@@ -363,6 +334,19 @@ def _a_broker(name: str, folder: Path) -> Iterator[Broker]:
 
 
 @contextmanager
+def _a_storage(kind: str, folder: Path) -> Iterator[Storage]:
+    if kind == "folder":
+        yield Folder(folder / "lake")
+        return
+    store = ObjectStore.start(folder / "store")
+    os.environ.update(store.environment)
+    try:
+        yield Bucket(store)
+    finally:
+        store.stop()
+
+
+@contextmanager
 def _a_folder(kept: Path | None) -> Iterator[str]:
     if kept is not None:
         kept.mkdir(parents=True)
@@ -384,6 +368,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--minutes", type=float, help="go on this long, with as many kills and events as fit")
     parser.add_argument("--broker", choices=("embedded", "apache"), default="embedded")
+    parser.add_argument("--lake", choices=("folder", "bucket"), default="folder")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="keep lake and logs in this folder, which must not exist")
     asked = parser.parse_args()
@@ -391,9 +376,13 @@ def main() -> int:
     if asked.minutes:
         kills = max(1, round((asked.minutes * 60 - 40) / 8))
         events = round(asked.minutes * 60 * 1_500)
-    with _a_folder(asked.keep) as name, _a_broker(asked.broker, Path(name)) as broker:
+    with (
+        _a_folder(asked.keep) as name,
+        _a_broker(asked.broker, Path(name)) as broker,
+        _a_storage(asked.lake, Path(name)) as storage,
+    ):
         began = time.monotonic()
-        aftermath = storm(broker, Path(name), events=events, kills=kills, seed=asked.seed, say=_say)
+        aftermath = storm(broker, Path(name), storage, events=events, kills=kills, seed=asked.seed, say=_say)
         for line in aftermath.ended:
             _say(f"ended by itself: {line}")
         for line in aftermath.differences:

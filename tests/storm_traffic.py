@@ -136,6 +136,11 @@ class Traffic:
         return self._end.wait(min(seconds, 1.0))
 
     @property
+    def share(self) -> float:
+        """How much of it has flowed, from 0 to 1."""
+        return self.simulator.truth.emitted / self._events
+
+    @property
     def over(self) -> bool:
         return not self._thread.is_alive()
 

@@ -14,10 +14,10 @@ from analytics.lake.places import files_of, options_of
 
 
 def check_store(root: str) -> None:
-    """Commit the same version of a table twice: the store must refuse the second one.
+    """Commit the same version of a table twice: the store must refuse the second one. Nothing of it stays.
 
     Args:
-        root: Root of a lake on object storage.
+        root: Root of a lake on object storage, whether or not it exists.
 
     Raises:
         UnreadableLakeError: The store takes both, or cannot be written: a lake there would lose events.
@@ -44,11 +44,11 @@ def check_store(root: str) -> None:
     except (DeltaError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise UnreadableLakeError(
-            f"no lake can be created at {root}: {reason}. Check that the bucket exists, and STAGEKEEPER_LAKE_ENDPOINT, "
-            "STAGEKEEPER_LAKE_REGION and the keys."
+            f"nothing can be committed at {root}: {reason}. Check that the bucket exists, that the principal may write "
+            "and delete there, and STAGEKEEPER_LAKE_ENDPOINT, STAGEKEEPER_LAKE_REGION and the keys."
         ) from error
     if not refused:
         raise UnreadableLakeError(
-            f"no lake can be created at {root}: the store does not refuse to write an object that is there already "
+            f"no lake can be kept at {root}: the store does not refuse to write an object that is there already "
             "(If-None-Match), and workers would overwrite each other's commits. Use a store that does, or a folder."
         )

@@ -332,6 +332,9 @@ def _create_table(root: str, name: str) -> DeltaTable:
             configuration=_CONFIGURATION | (_OF_CLAIMS if name == CLAIMS else {}),
             name=name,
             storage_options=options_of(root),
+            # Refused version 0, it would try the next one: a second creation, which changes the table's identity under
+            # whoever writes to the first.
+            commit_properties=CommitProperties(max_commit_retries=0),
         )
     except (DeltaError, OSError) as error:
         table = _open_table(root, name)  # another process may have created it in the same moment
@@ -407,10 +410,10 @@ def _offset(value: int | None) -> str:
 
 
 def _unreadable(root: str, table: str, error: Exception) -> UnreadableLakeError:
-    return UnreadableLakeError(
-        f"the table {table} at {root}/{table} cannot be read: {_first_line(error)}. "
-        "Restore the folder from a backup, or move it away to begin a new table."
-    )
+    mend = "Restore the folder from a backup, or move it away to begin a new table."
+    if is_remote(root):
+        mend = "Check that the store answers and lets this principal in; restore a damaged table from a backup."
+    return UnreadableLakeError(f"the table {table} at {root}/{table} cannot be read: {_first_line(error)}. {mend}")
 
 
 def _first_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from analytics.lake.errors import LakeError
+from analytics.lake.probing import check_store
 from analytics.lake.schemas import TABLES
 from analytics.lake.tables import Lake
 from analytics.verdicts.gates import GateFile
@@ -63,8 +64,11 @@ def lake_found(root: str) -> tuple[Finding, Lake | None]:
 def _writable(root: str, *, remote: bool) -> Finding:
     tables = f"{len(TABLES)} tables at {root}"
     if remote:
-        evidence = f"{tables}; whether it can be written is not tried on object storage"
-        return Finding(LAKE, State.UNKNOWN, evidence, "Watch the check `commits`: it passes when a commit came.")
+        try:
+            check_store(root)
+        except LakeError as error:
+            return Finding(LAKE, State.FAIL, f"{tables}; {error}", "Give the worker's principal what its work takes.")
+        return healthy(LAKE, f"{tables}, writable; of two commits at once the store refuses one")
     refused = next(_refused(Path(root)), None)
     if refused is not None:
         mend = "Give the worker's user the right to write there, remount the file system, or free it of its limits."

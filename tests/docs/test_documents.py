@@ -80,7 +80,8 @@ def test_documents_and_settings_name_the_same_variables() -> None:
     places = [*DOCUMENTS, ROOT / "docker-compose.yml", ROOT / "Dockerfile"]
     for path in places:
         named = set(re.findall(r"STAGEKEEPER_[A-Z][A-Z_]*[A-Z]", path.read_text(encoding="utf-8")))
-        assert named <= VARIABLES, name_of(path)
+        ours = {name for name in named if not name.startswith("STAGEKEEPER_TEST_")}  # those are the tests' own
+        assert ours <= VARIABLES, name_of(path)
     for page in ("README.md", "docs/operations.md"):
         rows = set(re.findall(r"^\| `(STAGEKEEPER_\w+)`", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE))
         assert rows == VARIABLES, page

@@ -7,14 +7,15 @@ import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import pyarrow.fs as pafs
 import pytest
 from click.testing import CliRunner
-from object_store import KEY, SECRET
+from object_store import KEY, READER, SECRET
 from verdict_cases import NOON, a_row, executions, increments
 
 from analytics.lake import probing
 from analytics.lake.errors import FencedError, UnreadableLakeError
-from analytics.lake.places import StorageSettings
+from analytics.lake.places import StorageSettings, files_of
 from analytics.lake.schemas import SIGNALS, VERDICTS
 from analytics.lake.tables import Advance, Lake, SourcePartition
 from analytics.upkeep import Policy, Upkeep
@@ -22,6 +23,8 @@ from analytics.verdicts.judge import Judge
 from analytics.verdicts.replay import replay
 from dashboard.queries import LakeReader
 from stagekeeper.commands import cli
+from stagekeeper.doctor.files import lake_found
+from stagekeeper.doctor.finding import State
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,6 +150,28 @@ def test_keys_are_never_shown(bucket_root: str, monkeypatch: pytest.MonkeyPatch)
         Lake.open(bucket_root)
     assert "another-secret" not in str(refused.value)
     assert "STAGEKEEPER_LAKE_ENDPOINT" in str(refused.value) or "cannot be read" in str(refused.value)
+
+
+def test_the_doctor_tries_whether_a_bucket_can_be_written(bucket_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lake_found(bucket_root)[0].state is State.FAIL
+    lake = Lake.open(bucket_root)
+
+    def objects() -> list[str]:
+        store = files_of(bucket_root, "", lake.options)
+        infos = store.get_file_info(pafs.FileSelector("", recursive=True))
+        return sorted(info.path for info in infos if info.extension)  # the store of the tests lists empty folders too
+
+    before = objects()
+    finding, _ = lake_found(bucket_root)
+    assert finding.state is State.PASS, finding
+    assert objects() == before, "it left something behind"
+    monkeypatch.setenv("STAGEKEEPER_LAKE_ACCESS_KEY_ID", READER)
+    finding, found = lake_found(bucket_root)
+    assert finding.state is State.FAIL
+    assert found is not None, "whoever may read it can look at the rest"
+    assert "nothing can be committed" in finding.evidence
+    assert SECRET not in f"{finding}"
+    assert objects() == before
 
 
 def test_a_store_that_takes_the_same_commit_twice_is_refused(bucket_root: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import object_store
 import pytest
 from apache_kafka import ApacheKafka
+from object_store import ObjectStore
+from storages import Bucket, Folder
 from storm import storm
 
 if TYPE_CHECKING:
@@ -21,7 +24,9 @@ KILLS = 5
 
 def test_everything_is_counted_once_whatever_happens_to_the_workers(either_broker: Broker, tmp_path: Path) -> None:
     said: list[str] = []
-    aftermath = storm(either_broker, tmp_path, events=EVENTS, kills=KILLS, seed=20_260_314, say=said.append)
+    aftermath = storm(
+        either_broker, tmp_path, Folder(tmp_path / "lake"), events=EVENTS, kills=KILLS, seed=20_260_314, say=said.append
+    )
     assert aftermath.differences == [], "\n".join(said)
     assert aftermath.truth.emitted == EVENTS
     assert aftermath.truth.repeats > EVENTS * 0.02
@@ -32,3 +37,21 @@ def test_everything_is_counted_once_whatever_happens_to_the_workers(either_broke
     if isinstance(either_broker, ApacheKafka):
         expected["restart_of_the_broker"] = 1
     assert aftermath.done == expected
+
+
+def test_everything_is_counted_once_in_a_bucket_whose_store_goes_away_meanwhile(
+    emptied_kafka: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason := object_store.missing():
+        pytest.skip(reason)
+    store, said = ObjectStore.start(tmp_path / "store"), list[str]()
+    for name, value in store.environment.items():
+        monkeypatch.setenv(name, value)
+    try:
+        aftermath = storm(emptied_kafka, tmp_path, Bucket(store), events=20_000, kills=2, seed=7, say=said.append)
+    finally:
+        store.stop()
+    assert aftermath.differences == [], "\n".join(said)
+    assert aftermath.truth.emitted == 20_000
+    assert aftermath.done["kill"] == 2
+    assert aftermath.done["refusal"] == 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
-from storm import how_to_refuse, refusing
+from storages import how_to_refuse, refusing
 
 from analytics.lake.schemas import COLUMNS, EVENTS, REJECTS, VERDICTS
 from analytics.lake.tables import Lake

@@ -301,12 +301,18 @@ def test_an_unknown_table_is_named(lake: Lake) -> None:
         lake.append("signal", checks(1))
 
 
-def test_two_processes_may_create_the_lake_at_once(tmp_path: Path) -> None:
-    opened: list[Lake] = []
-    threads = [threading.Thread(target=lambda: opened.append(Lake.open(str(tmp_path)))) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(opened) == 4
-    assert [lake.version(QUALITY) for lake in opened] == [0, 0, 0, 0]
+def test_writers_that_create_the_lake_at_once_create_each_table_once(tmp_path: Path) -> None:
+    for number in range(4):
+        root, start, opened = str(tmp_path / str(number)), threading.Barrier(4), []
+
+        def create(root: str = root, start: threading.Barrier = start, opened: list[Lake] = opened) -> None:
+            start.wait()
+            opened.append(Lake.open(root))
+
+        threads = [threading.Thread(target=create) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(opened) == 4
+        assert {(name, lake.version(name)) for lake in opened for name in TABLES} == {(name, 0) for name in TABLES}
