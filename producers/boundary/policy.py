@@ -7,7 +7,7 @@ import math
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from openfeature import api
 from openfeature.evaluation_context import EvaluationContext
@@ -21,15 +21,19 @@ from pydantic import ValidationError
 from producers.boundary.canonical import digest
 from producers.boundary.flagfile import FlagFile, Ruleset
 from producers.boundary.flags import FLAGS, Answers, Context, Flag, FlagValue
+from producers.boundary.targeting import TARGETING_KEY
 from producers.errors import SettingsError
 from producers.wire.decision import FlagEvaluation, FlagReason
 from producers.wire.stage import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from openfeature.provider import FeatureProvider
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 LOG = logging.getLogger(__name__)
 
@@ -38,6 +42,42 @@ _CACHE_SIZE = 20_000
 
 _ATTEMPTS = 5
 """How often a context is asked anew because the rules changed meanwhile, before the safe values apply."""
+
+
+Answered = tuple[FlagValue, FlagEvaluation]
+"""One flag's value, and the record of how it came about."""
+
+_Question = tuple[str, str | None, tuple[tuple[str, str | float], ...]]
+"""A flag's key, and of a context the targeting key and the attributes that the flag looks at."""
+
+
+class _Held:
+    """What one ruleset has answered. Read from many threads; written under the policy's lock."""
+
+    def __init__(self, rules: Ruleset | None) -> None:
+        self.rules = rules
+        self.answers: dict[Context, Answers] = {}
+        self.singly: dict[_Question, Answered] = {}  # so that a new account costs only the flags that look at it
+        self.alike: dict[tuple[Answered, ...], Answers] = {}  # so that what follows from equal answers is shared, too
+        self._looks_at = {flag.key: rules.looks_at(flag.key) if rules is not None else None for flag in FLAGS}
+
+    def question(self, flag: Flag, context: Context) -> _Question:
+        """What a flag is asked about a context: equal questions have equal answers."""
+        targeting_key, attributes = context
+        names = self._looks_at[flag.key]
+        if names is None:
+            return flag.key, targeting_key, attributes
+        looked_at = tuple(each for each in attributes if each[0] in names)
+        return flag.key, targeting_key if TARGETING_KEY in names else None, looked_at
+
+    def keep(self, context: Context, answers: Answers, answered: Iterable[tuple[_Question, Answered]]) -> None:
+        """Reuse these; the oldest go first."""
+        _put(self.answers, context, answers)
+        pairs = tuple(answered)
+        for question, each in pairs:
+            if each[1].error is None:  # a failure need not come again, though the question does
+                _put(self.singly, question, each)
+        _put(self.alike, tuple(each for _, each in pairs), answers)
 
 
 class Policy:
@@ -74,7 +114,7 @@ class Policy:
         self._clock = clock
         self._asked_anew = clock()
         self._ruleset = ruleset if ruleset is not None else lambda: self._announced
-        self._held: tuple[Ruleset | None, dict[Context, Answers]] = (None, {})
+        self._held = _Held(None)
         self._client = api.get_client(self._domain)
         try:
             api.set_provider_and_wait(provider, self._domain)
@@ -120,23 +160,27 @@ class Policy:
         """
         rules = self.rules()
         for _ in range(_ATTEMPTS):
-            held, known = self._held
-            if held is not rules:
-                known = {}
-                self._held = (rules, known)
-            answers = known.get(context)
+            held = self._held
+            if held.rules is not rules:
+                held = self._held = _Held(rules)
+            answers = held.answers.get(context)
             if answers is not None:
                 return answers
-            answers = self._answers(rules, [self._ask(flag, context) for flag in FLAGS], good_for=rules)
+            keys = [held.question(flag, context) for flag in FLAGS]
+            answered = tuple(
+                held.singly.get(key) or self._ask(flag, context) for flag, key in zip(FLAGS, keys, strict=True)
+            )
+            answers = held.alike.get(answered) or self._answers(rules, answered, good_for=rules)
             now = self._ruleset()
             if now is rules:
-                self._keep(known, context, answers)
+                with self._lock:
+                    held.keep(context, answers, zip(keys, answered, strict=True))
                 return answers
             rules = now  # answers of two rulesets may be among them
         unsettled = "the rules change faster than they can be asked"
-        return self._answers(rules, [self._safe(flag, FlagReason.ERROR, unsettled) for flag in FLAGS])
+        return self._answers(rules, tuple(self._safe(flag, FlagReason.ERROR, unsettled) for flag in FLAGS))
 
-    def evaluate(self, flag: Flag, context: Context) -> tuple[FlagValue, FlagEvaluation]:
+    def evaluate(self, flag: Flag, context: Context) -> Answered:
         """One flag's value for a context, and the record of how it came about."""
         answers = self.answers(context)
         return answers.value_of(flag), answers.records[FLAGS.index(flag)]
@@ -145,13 +189,7 @@ class Policy:
         """Stop watching, and forget the provider."""
         self._provider.shutdown()
 
-    def _keep(self, known: dict[Context, Answers], context: Context, answers: Answers) -> None:
-        with self._lock:
-            if len(known) >= _CACHE_SIZE:
-                del known[next(iter(known))]
-            known[context] = answers
-
-    def _ask(self, flag: Flag, context: Context) -> tuple[FlagValue, FlagEvaluation]:
+    def _ask(self, flag: Flag, context: Context) -> Answered:
         if self._client.get_provider_status() is not ProviderStatus.READY:
             return self._safe(flag, FlagReason.ERROR, "the provider is not ready, or its rules cannot be read")
         targeting_key, attributes = context
@@ -183,7 +221,7 @@ class Policy:
             return self._safe(flag, FlagReason.ERROR, f"the answer cannot be recorded: {error.errors()[0]['msg']}")
         return details.value, record
 
-    def _safe(self, flag: Flag, reason: FlagReason, why: str) -> tuple[FlagValue, FlagEvaluation]:
+    def _safe(self, flag: Flag, reason: FlagReason, why: str) -> Answered:
         record = FlagEvaluation(
             key=flag.key, value=str(flag.safe).lower(), reason=reason, provider=self._name, error=why[:500]
         )
@@ -192,9 +230,7 @@ class Policy:
     def _announce(self, _event: EventDetails) -> None:
         self._announced = Ruleset(None)
 
-    def _answers(
-        self, rules: Ruleset, answered: list[tuple[FlagValue, FlagEvaluation]], *, good_for: Ruleset | None = None
-    ) -> Answers:
+    def _answers(self, rules: Ruleset, answered: tuple[Answered, ...], *, good_for: Ruleset | None = None) -> Answers:
         (enabled, denied, mode, approval, threshold), records = zip(*answered, strict=True)
         return Answers(
             ruleset_sha256=rules.sha256
@@ -207,6 +243,12 @@ class Policy:
             records=records,
             rules=good_for,
         )
+
+
+def _put(kept: dict[Key, Value], key: Key, value: Value) -> None:
+    if len(kept) >= _CACHE_SIZE:
+        del kept[next(iter(kept))]
+    kept[key] = value
 
 
 def _reason(reason: object) -> FlagReason:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
 from collections import deque
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from producers.delivery.emitter import DeliveryStats, KafkaEmitter
 from producers.delivery.outbox import Outbox, OutboxError, Waiting
@@ -130,7 +129,9 @@ class OutboxEmitter:
         self._remove_at = 0.0
         self._closing = False
         self._closed = False
-        self._buffer: deque[Encoded] = deque()
+        # Topic, key, value, topic, key, value: a tuple for each record that waits would bring the garbage collector on.
+        self._buffer: deque[Any] = deque()
+        self._emptying = threading.Lock()
         self._kept = False  # whether something was put on disk since the forwarder looked there
         self._kafka = kafka(self._on_undeliverable)
         self._forwarder = threading.Thread(target=self._forward, name="stagekeeper-outbox", daemon=True)
@@ -162,10 +163,10 @@ class OutboxEmitter:
         caller ten times as much. What finds the buffer full goes to the client at once, which takes it or gives it to
         the disk.
         """
-        if len(self._buffer) >= _BUFFERED:
+        if len(self._buffer) >= 3 * _BUFFERED:
             self._kafka.emit_encoded(record)
             return
-        self._buffer.append(record)
+        self._buffer.extend(record)  # in one step, whoever else extends it
         if self._closed:
             self._empty_buffer()  # nobody else will
 
@@ -186,7 +187,7 @@ class OutboxEmitter:
     def stats(self) -> DeliveryStats:
         """The Kafka client's count of what became of everything, and what it has not been handed yet."""
         counted = self._kafka.stats
-        return replace(counted, emitted=counted.emitted + len(self._buffer))
+        return replace(counted, emitted=counted.emitted + len(self._buffer) // 3)
 
     @property
     def lost(self) -> int:
@@ -260,15 +261,12 @@ class OutboxEmitter:
     def _empty_buffer(self) -> bool:
         """Hand everything that is buffered to the client; whether there was anything."""
         found = False
-        while self._buffer:
-            records: list[Encoded] = []
-            with contextlib.suppress(IndexError):  # another thread may be faster
-                while self._buffer and len(records) < _TURN:
-                    records.append(self._buffer.popleft())
-            self._kafka.emit_all(records)
-            found = True
-            if len(records) == _TURN:
-                time.sleep(_TURN_S)
+        with self._emptying:
+            while waiting := min(len(self._buffer) // 3, _TURN):
+                self._kafka.emit_flat([self._buffer.popleft() for _ in range(3 * waiting)])
+                found = True
+                if waiting == _TURN:
+                    time.sleep(_TURN_S)
         return found
 
     def _next_kept(self) -> list[Waiting]:

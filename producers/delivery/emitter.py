@@ -8,12 +8,12 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from producers.errors import StagekeeperError
-from producers.wire.codec import HEADERS, of_bytes, record_key, to_bytes
+from producers.wire.codec import HEADERS, Encoded, of_bytes, record_key, to_bytes
 from producers.wire.topics import MAX_RECORD_BYTES
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from producers.wire.codec import Encoded
     from producers.wire.events import Event
 
 LOG = logging.getLogger(__name__)
@@ -206,14 +205,18 @@ class KafkaEmitter:
 
     def emit_encoded(self, record: Encoded) -> None:
         """As `emit`, for an event that is written already."""
-        self.emit_all((record,))
+        self.emit_flat(record)
 
-    def emit_all(self, records: Sequence[Encoded]) -> None:
-        """As `emit_encoded`, for many."""
+    def emit_flat(self, parts: Sequence[Any]) -> None:
+        """As `emit_encoded`, for many: topic, key and value of the first, topic, key and value of the next."""
         with self._lock:
-            self._counts["emitted"] += len(records)
-        for record in records:
-            self._produce(*record, on_done=partial(self._tell_undeliverable_encoded, record))
+            self._counts["emitted"] += len(parts) // 3
+        on_delivery = self._on_encoded_delivery  # one for all: what is kept for each is the garbage collector's to see
+        each = iter(parts)
+        for topic, key, value in zip(each, each, each, strict=True):
+            refused = self._produce(topic, key, value, on_delivery)
+            if refused is not None:
+                self._give_up("refused", refused, partial(self._tell_undeliverable_encoded, Encoded(topic, key, value)))
 
     def send(
         self,
@@ -234,20 +237,27 @@ class KafkaEmitter:
         """
         with self._lock:
             self._counts["emitted"] += 1
-        self._produce(topic, key, value, on_done=on_done)
+        refused = self._produce(topic, key, value, partial(self._on_delivery, on_done))
+        if refused is not None:
+            self._give_up("refused", refused, on_done)
 
     def _produce(
-        self, topic: str, key: bytes | None, value: bytes | None, *, on_done: Callable[[str | None], None] | None
-    ) -> None:
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        on_delivery: Callable[[KafkaError | None, Message], None],
+    ) -> str | None:
+        """Hand a record to the client; the reason where it does not take it."""
         if self._closing.is_set():
-            self._give_up("refused", CLOSED, on_done)
-            return
+            return CLOSED
         try:
-            self._producer.produce(topic, value, key, headers=_HEADERS, on_delivery=partial(self._on_delivery, on_done))
+            self._producer.produce(topic, value, key, headers=_HEADERS, on_delivery=on_delivery)
         except BufferError:
-            self._give_up("refused", QUEUE_FULL, on_done)
+            return QUEUE_FULL
         except KafkaException as error:  # too large, or a fatal error of the idempotent producer
-            self._give_up("refused", error.args[0].name(), on_done)
+            return str(error.args[0].name())
+        return None
 
     def flush(self, timeout_s: float) -> int:
         """Wait until every record has met its fate, at most `timeout_s` seconds; return how many are left."""
@@ -330,6 +340,14 @@ class KafkaEmitter:
         if reason is not None and self._on_undeliverable is not None:
             self._on_undeliverable(of_bytes(record.value), reason)
 
+    def _on_encoded_delivery(self, error: KafkaError | None, message: Message) -> None:
+        """As `_on_delivery`, for what is handed over by the thousand: nothing is kept for each beside the record."""
+        on_done = None
+        if error is not None:
+            record = Encoded(str(message.topic()), _bytes(message.key()), _bytes(message.value()))
+            on_done = partial(self._tell_undeliverable_encoded, record)
+        self._on_delivery(on_done, error, message)
+
     def _on_delivery(
         self, on_done: Callable[[str | None], None] | None, error: KafkaError | None, _message: Message
     ) -> None:
@@ -379,6 +397,11 @@ class KafkaEmitter:
             count = self._client_errors[name]
         if _is_power_of_two(count):
             LOG.warning("the Kafka client reports %s (%d times so far): %s", name, count, error.str())
+
+
+def _bytes(part: bytes | str | None) -> bytes:
+    """A part of a record as the client hands it back, where it was handed bytes."""
+    return part if isinstance(part, bytes) else b""
 
 
 def _is_power_of_two(count: int) -> bool:

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 from fakes import a_decided, a_receipt
 
+from producers.delivery.durable import OutboxEmitter
 from producers.delivery.emitter import DeliveryStats, Emitter, KafkaEmitter, UndeliveredError
+from producers.delivery.outbox import Outbox
+from producers.wire.codec import encoded, of_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from producers.wire.events import Event
 
@@ -121,3 +125,39 @@ def test_an_outage_is_logged_in_powers_of_two(caplog: pytest.LogCaptureFixture) 
     assert [line.getMessage() for line in caplog.records] == [
         f"{count} records refused so far: emitter_closed" for count in (1, 2, 4, 8, 16)
     ]
+
+
+def test_what_was_handed_over_written_and_is_given_up_comes_back_as_it_was() -> None:
+    lost = Undeliverable()
+    emitter = KafkaEmitter(NOBODY, message_timeout_s=300, on_undeliverable=lost)
+    events = [a_decided(event_id=f"e-{number}") for number in range(3)]
+    for event in events:
+        emitter.emit_encoded(encoded(event))
+    assert emitter.close(0.05) == 3
+    assert sorted([event for event, _ in lost.seen], key=lambda event: event.id) == events
+    late = a_decided(event_id="late")
+    emitter.emit_encoded(encoded(late))
+    assert lost.seen[-1] == (late, "emitter_closed")
+
+
+def test_many_threads_fill_the_buffer_and_nothing_of_it_is_lost_or_mixed_up(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    emitter = OutboxEmitter(lambda hook: KafkaEmitter(NOBODY, on_undeliverable=hook), Outbox(path))
+
+    def hand_over(thread: int) -> None:
+        for number in range(500):
+            emitter.emit_encoded(
+                encoded(a_decided(a_receipt(decision_id=f"d-{thread}"), event_id=f"{thread}-{number}"))
+            )
+
+    threads = [threading.Thread(target=hand_over, args=(thread,)) for thread in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    emitter.close(0.05)  # what no broker takes is on disk
+    assert emitter.lost == 0
+    with Outbox(path) as outbox:
+        kept = outbox.after(0, 10_000)
+    assert {of_bytes(record.value).id for record in kept} == {f"{t}-{n}" for t in range(4) for n in range(500)}
+    assert all(record.key == f"d-{of_bytes(record.value).id.partition('-')[0]}".encode() for record in kept)

@@ -342,3 +342,31 @@ def test_rules_that_do_not_look_at_the_clock_are_asked_once(tmp_path: Path) -> N
         assert held.answers(CONTEXT) is before
     finally:
         held.close()
+
+
+def test_a_new_account_is_asked_only_about_by_the_flags_that_look_at_accounts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = flagd_file(tmp_path / "flags.json", mode="autonomous")
+    document = json.loads(path.read_text())
+    document["flags"][KEYS["denylist"]]["targeting"] = {"if": [{"in": [{"var": "account"}, ["b"]]}, "set", None]}
+    document["flags"][KEYS["approval"]]["targeting"] = {"if": [{"==": [{"var": "tool"}, "t"]}, "set", None]}
+    path.write_text(json.dumps(document))
+    held, asked = Policy.from_file(path), []
+    core = sys.modules["openfeature.contrib.tools.flagd.core.flagd_core"].FlagdCore
+    resolve = core._resolve  # noqa: SLF001 - whatever asks, asks here
+
+    def counted(self: object, key: str, *rest: object) -> object:
+        asked.append(key)
+        return resolve(self, key, *rest)
+
+    monkeypatch.setattr(core, "_resolve", counted)
+    try:
+        first = held.answers(context_of(contract(account="a")))
+        assert len(asked) == len(KEYS)
+        asked.clear()
+        second = held.answers(context_of(contract(account="c")))
+        assert asked == [KEYS["denylist"]]
+        assert second is first, "equal answers are one, and so is what follows from them"
+    finally:
+        held.close()
