@@ -7,7 +7,7 @@
 # ruff: noqa: INP001 - an example is a script
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 from fastmcp import FastMCP
@@ -44,6 +44,9 @@ def delete_customer(customer: str) -> str:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("port", type=int, nargs="?", help="serve over HTTP on this port; over stdio without one")
+    port = parser.parse_args().port
     with sk.open_router(
         source="/mcp/bookshop",
         environment="production",
@@ -60,7 +63,7 @@ if __name__ == "__main__":
                 notes={"issue_refund": ToolNotes(variants={"draft": "draft_refund"}, consequence="money leaves us")},
             )
         )
-        if len(sys.argv) > 1:
-            server.run(transport="http", port=int(sys.argv[1]), show_banner=False)
+        if port is not None:
+            server.run(transport="http", port=port, show_banner=False)
         else:
             server.run(show_banner=False)

@@ -100,6 +100,8 @@ class ReviewError(StagekeeperError):
 class UnknownReviewError(ReviewError):
     """No action with this decision id waits or waited here."""
 
+    exit_code = 2
+
 
 class ReviewPendingError(ReviewError):
     """Nobody has decided yet."""
@@ -207,7 +209,7 @@ class ReviewDesk:
             review = self.get(decision_id)
             said = review.resolution
             who = f"{said.resolution.value} by {said.reviewer}" if said is not None else review.state.value
-            raise ReviewResolvedError(f"{decision_id} is {who} already")
+            raise ReviewResolvedError(f"{decision_id} is {who} already, and a word holds; the agent can ask anew")
         return self.get(decision_id)
 
     def redeem(self, decision_id: str, *, arguments_sha256: str, ruleset_sha256: str) -> Review:

@@ -144,7 +144,10 @@ class FileAuthorizer:
         try:
             text = path.read_bytes()
         except OSError as error:
-            raise ConfigurationFileError(f"{path} cannot be read: {error.strerror or error}") from error
+            raise ConfigurationFileError(
+                f"the authorization file {path} cannot be read: {error.strerror or error}. "
+                "STAGEKEEPER_AUTHORIZATION_FILE names it; examples/authorization.yaml is one to start from."
+            ) from error
         return cls(parse_yaml(text, AuthorizationFile, origin=str(path)), hashlib.sha256(text).hexdigest())
 
     @property

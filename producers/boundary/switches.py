@@ -137,7 +137,9 @@ def _document(path: Path, text: bytes) -> dict[str, Json]:
     try:
         return flags_document(text)
     except (ValueError, TypeError) as error:
-        raise FlagFileError(f"{path} is not a flagd file: {error}") from error
+        raise FlagFileError(
+            f"{path} is not a flagd file: {error}. examples/flags.json is one to start from."
+        ) from error
 
 
 def _denylist(document: dict[str, Json]) -> dict[str, Json]:

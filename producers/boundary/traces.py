@@ -213,6 +213,18 @@ def _flag_attributes(flag: FlagEvaluation, version: str | None, context_id: str)
         FLAG_CONTEXT: context_id,
         FLAG_VERSION: version,
         FLAG_ERROR: flag.error,
-        ERROR_TYPE: "general" if flag.error is not None else None,
+        ERROR_TYPE: None if flag.error is None else _code_in(flag.error),
     }
     return {name: value for name, value in known.items() if value is not None}
+
+
+def _code_in(error: str) -> str:
+    """OpenFeature's code of an error, as the conventions write it; a policy puts it in front of the message."""
+    code = error.partition(":")[0]
+    return code.lower() if code in _CODES else "general"
+
+
+_CODES = frozenset(
+    {"FLAG_NOT_FOUND", "INVALID_CONTEXT", "PARSE_ERROR", "PROVIDER_FATAL", "PROVIDER_NOT_READY"}
+    | {"TARGETING_KEY_MISSING", "TYPE_MISMATCH"}
+)

@@ -40,6 +40,8 @@ class ReceiptError(StagekeeperError):
         fault: The reason code under which an event with this token is rejected.
     """
 
+    exit_code = 2
+
     def __init__(self, fault: ReceiptFault, message: str) -> None:
         super().__init__(message)
         self.fault: ReceiptFault = fault

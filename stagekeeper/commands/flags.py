@@ -13,6 +13,7 @@ from producers.boundary.decide import ruleset_of
 from producers.boundary.flags import DENYLIST, FLAGS
 from producers.boundary.switches import Switch, read_flags, switch_off, switch_on, switches
 from producers.wire.events import PolicyChangedData
+from stagekeeper.commands.words import WHO, WHY
 from stagekeeper.routing import recording
 from stagekeeper.settings import Settings
 
@@ -31,8 +32,8 @@ def _switching(function: Callable[..., None]) -> Callable[..., None]:
     """The options that both switches have."""
     for option in (
         _FILE,
-        click.option("--because", "reason", required=True, help="Why; it stays on record."),
-        click.option("--as", "who", required=True, help="Who switches, for example an e-mail address."),
+        click.option("--because", "reason", type=WHY, required=True, help="Why; it stays on record."),
+        click.option("--as", "who", type=WHO, required=True, help="Who switches, for example an e-mail address."),
         click.option("--account", help="Only for this account."),
         click.option("--workflow", help="Only in this workflow."),
         click.option("--tool", help="The tool; left out, every tool of the workflow or account."),

@@ -21,6 +21,7 @@ from producers.strict_yaml import suggest
 from producers.wire.stage import LADDER
 from stagekeeper.commands.durations import Duration
 from stagekeeper.commands.lakes import configured_lake
+from stagekeeper.commands.words import WHO, WHY
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
@@ -128,8 +129,8 @@ def _about_a_move(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--tool", required=True, help="Tool of the action."),
             click.option("--to", "to_stage", required=True, type=_StageName(), help="The stage that it may move to."),
             click.option("--cohort", help="One segment of the roll-out; all of them by default."),
-            click.option("--as", "actor", required=True, help="Who says so."),
-            click.option("--because", "reason", required=True, help="Why."),
+            click.option("--as", "actor", type=WHO, required=True, help="Who says so."),
+            click.option("--because", "reason", type=WHY, required=True, help="Why."),
             click.option("--expires", type=Duration(), required=True, help="For how long it holds, e.g. 2d."),
             click.option(
                 "--gates", "gate_path", type=click.Path(path_type=Path), help="Gate file; the configured one."

@@ -9,6 +9,7 @@ import click
 from producers.errors import UsageError
 from producers.wire.events import Incident, Quality, Support
 from producers.wire.receipt import Receipt
+from stagekeeper.commands.words import Words
 from stagekeeper.receipts import find_receipt
 from stagekeeper.routing import recording
 from stagekeeper.settings import Settings
@@ -17,15 +18,18 @@ if TYPE_CHECKING:
     from producers.wire.events import Impact
 
 
+_NAME = Words("name", 200, one_line=True)
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--decision", "decision_id", help="Id of the decision; its receipt is looked up.")
 @click.option("--receipt", "token", help="The receipt, for whoever has it.")
 @click.option("--incident", "severity", type=click.IntRange(1, 5), help="An incident of this severity; 1 is the worst.")
 @click.option("--support", is_flag=True, help="A support signal: a ticket, a complaint, a call back.")
 @click.option("--quality", type=click.Choice(["passed", "failed"]), help="A quality evaluation.")
-@click.option("--reference", help="Reference of the incident or ticket.")
+@click.option("--reference", type=_NAME, help="Reference of the incident or ticket.")
 @click.option("--score", type=click.FloatRange(0, 1), help="Score of the evaluation.")
-@click.option("--evaluator", help="Who evaluated.")
+@click.option("--evaluator", type=_NAME, help="Who evaluated.")
 def command(  # noqa: PLR0917 - click passes them by name
     decision_id: str | None,
     token: str | None,
@@ -40,6 +44,8 @@ def command(  # noqa: PLR0917 - click passes them by name
 
     The receipt of a decision is looked up by its id at this machine's review desk and outbox, then in the lake. The
     report goes to disk first, and counts for the stage at which the action was decided.
+
+    Exit code 0: reported. 2: usage, no such decision, or a receipt that is not ours.
 
     \b
     Examples:
@@ -81,4 +87,8 @@ def _impact(
         stated.append(Quality(passed=quality == "passed", score=score, evaluator=evaluator))
     if len(stated) != 1:
         raise UsageError("say what happened: exactly one of --incident, --support, --quality")
+    if quality is None and (score is not None or evaluator is not None):
+        raise UsageError("--score and --evaluator belong to --quality; nothing was reported")
+    if quality is not None and reference is not None:
+        raise UsageError("--reference belongs to --incident and --support; nothing was reported")
     return stated[0]

@@ -11,6 +11,7 @@ import click
 from producers.boundary.approvals import Review, ReviewDesk
 from producers.wire.events import Resolution
 from producers.wire.receipt import Receipt
+from stagekeeper.commands.words import WHO, WHY
 from stagekeeper.routing import recording
 from stagekeeper.settings import Settings
 
@@ -22,8 +23,8 @@ def _speaks(function: Callable[..., None]) -> Callable[..., None]:
     """The arguments that every word of a reviewer has."""
     for option in (
         click.argument("decision_id"),
-        click.option("--because", "rationale", required=True, help="Why; the agent is told."),
-        click.option("--as", "reviewer", required=True, help="Who speaks, for example an e-mail address."),
+        click.option("--because", "rationale", type=WHY, required=True, help="Why; the agent is told."),
+        click.option("--as", "reviewer", type=WHO, required=True, help="Who speaks, for example an e-mail address."),
     ):
         function = option(function)
     return function
@@ -34,6 +35,9 @@ def command() -> None:
     """See the actions that wait for a person, and approve or reject them.
 
     An approval holds for one execution of exactly what `show` shows, under the same policy, until it expires.
+
+    Exit code 0: done. 1: it cannot be: somebody was faster, it expired, or the desk cannot be used. 2: usage, or no
+    action with this id.
 
     \b
     Examples:

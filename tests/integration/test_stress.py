@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from boundary_cases import Permit, flagd_file
@@ -22,7 +23,7 @@ from producers.delivery.durable import OutboxEmitter
 from producers.delivery.emitter import DeliveryStats
 from producers.delivery.outbox import Outbox
 from producers.delivery.recorder import Recorder
-from producers.wire.codec import Encoded, encoded
+from producers.wire.codec import Encoded, encoded, of_bytes
 from producers.wire.contract import Reversibility, RiskClass
 from producers.wire.topics import DECISIONS, OUTCOMES
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from streams.broker import EmbeddedBroker
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+LOG = logging.getLogger(__name__)
 
 WORKERS = 32
 ACTIONS = 100_000
@@ -147,21 +150,36 @@ async def test_tasks(policy: Policy) -> None:
     assert_each_decision_comes_before_its_execution(order.records)
 
 
-def keys_in(address: str, topic: str, wanted: int) -> Counter[bytes]:
-    """The keys in a topic's log, read until as many are there or nothing has come for ten seconds."""
+class Log(NamedTuple):
+    """What stands in a topic: how often each decision id and each event id."""
+
+    decisions: Counter[str]
+    events: Counter[str]
+
+    @property
+    def repeats(self) -> int:
+        """Records whose event stands there already."""
+        return self.events.total() - len(self.events)
+
+
+def log_of(address: str, topic: str, wanted: int) -> Log:
+    """A topic's log, read until as many events are there and then nothing comes for two seconds, or nothing for ten."""
     consumer = Consumer({"bootstrap.servers": address, "group.id": f"reader-{topic}"})
-    found: Counter[bytes] = Counter()
+    log = Log(Counter(), Counter())
     try:
         consumer.assign([TopicPartition(topic, number, 0) for number in range(4)])
-        while len(found) < wanted and (messages := consumer.consume(10_000, 10.0)):
-            found.update(message.key() for message in messages)
+        while messages := consumer.consume(10_000, 2.0 if len(log.events) >= wanted else 10.0):
+            for message in messages:
+                event = of_bytes(message.value())
+                log.decisions[event.subject] += 1
+                log.events[event.id] += 1
     finally:
         consumer.close()
-    return found
+    return log
 
 
 def test_a_broker_that_is_away_holds_nothing_up_and_gets_everything(
-    own_broker: EmbeddedBroker, policy: Policy, tmp_path: Path
+    own_broker: EmbeddedBroker, policy: Policy, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """A thousand actions a second, a fifth of them writes; all are decided and run while the broker is stopped."""
     emitter = OutboxEmitter.to_kafka(own_broker.address, Outbox(tmp_path / "outbox.db"))
@@ -191,4 +209,10 @@ def test_a_broker_that_is_away_holds_nothing_up_and_gets_everything(
         assert emitter.flush(120) == 0
         assert emitter.lost == 0
     for topic in (DECISIONS, OUTCOMES):
-        assert len(keys_in(own_broker.address, topic, due + 1)) == due + 1, topic
+        log = log_of(own_broker.address, topic, due + 1)
+        record_property(f"{topic}: distinct events", len(log.events))
+        record_property(f"{topic}: repeats", log.repeats)
+        LOG.info("%s: %d distinct events, %d repeats", topic, len(log.events), log.repeats)
+        assert len(log.events) == due + 1, "each event arrives, and after repeats are taken out, once"
+        assert len(log.decisions) == due + 1, "and each is about another decision"
+        assert log.repeats <= due, "what was in flight may come again, not everything"

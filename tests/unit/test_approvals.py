@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import sqlite3
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -176,6 +177,19 @@ def test_an_approval_expires(setting: Setting) -> None:
     setting.clock.moment += timedelta(hours=1)
     with pytest.raises(ApprovalExpiredError):
         setting.router().resume(receipt, 100, "DE00")
+
+
+def test_what_was_changed_in_the_desk_after_the_approval_is_refused(setting: Setting) -> None:
+    receipt = setting.queue()
+    setting.approve(receipt)
+    queued = setting.desk.get(receipt.decision_id).queued
+    longer = queued.model_copy(update={"expires_at": queued.expires_at + timedelta(days=365)})
+    with closing(sqlite3.connect(setting.path)) as file, file:
+        file.execute("UPDATE reviews SET queued = ?", (longer.model_dump_json(),))
+    setting.clock.moment += timedelta(hours=2)
+    with pytest.raises(ApprovalMismatchError, match="is not what ada approved"):
+        setting.router().resume(receipt, 100, iban="DE00")
+    assert setting.ran == []
 
 
 def test_an_expired_request_cannot_be_approved_and_is_not_listed(setting: Setting) -> None:

@@ -176,6 +176,13 @@ def test_who_and_why_are_required(home: Path, missing: str) -> None:
     assert not denied(home, tool="t")
 
 
+@pytest.mark.parametrize("words", [("", "x"), ("ada\n", "x"), ("ada", " "), ("ada", "x" * 4_001)])
+def test_words_that_cannot_stay_on_record_switch_nothing(home: Path, words: tuple[str, str]) -> None:
+    said = run("disable", "--tool", "t", "--as", words[0], "--because", words[1])
+    assert said.exit_code == 2, said.output
+    assert not denied(home, tool="t")
+
+
 def test_a_switch_for_everything_is_refused(home: Path) -> None:
     assert isinstance(run("disable", *WHO).exception, UsageError)
 

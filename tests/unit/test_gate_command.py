@@ -228,3 +228,12 @@ def test_both_commands_print_the_same_document(place: Path) -> None:
     )
     assert json.loads(signals.stdout) == json.loads(verdicts.stdout)
     assert "PROMOTE" in CliRunner().invoke(cli, ["verdicts"]).output
+
+
+@pytest.mark.parametrize("command", ["override", "approve", "dismiss"])
+@pytest.mark.parametrize(("who", "why"), [("", "why"), ("a\nb", "why"), ("ada", ""), ("ada", "x" * 4_001)])
+def test_a_ruling_without_words_is_misuse(place: Path, command: str, who: str, why: str) -> None:
+    action = ["--environment", "p", "--workflow", "w", "--tool", "t", "--to", "narrow_autonomy", "--expires", "1d"]
+    result = CliRunner().invoke(cli, ["gate", command, *action, "--as", who, "--because", why])
+    assert result.exit_code == 2
+    assert "Invalid value for '--" in result.output

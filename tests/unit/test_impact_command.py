@@ -133,3 +133,19 @@ def test_a_forged_receipt_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch
 )
 def test_exactly_one_decision_and_one_impact_are_said(home: Path, words: list[str]) -> None:
     assert isinstance(run(*words).exception, UsageError)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--support", "--score", "0.5"],
+        ["--incident", "2", "--evaluator", "nightly"],
+        ["--quality", "failed", "--reference", "T-1"],
+        ["--support", "--reference", "x" * 201],
+        ["--support", "--reference", ""],
+    ],
+)
+def test_what_the_report_has_no_room_for_is_misuse_and_not_left_out(home: Path, words: list[str]) -> None:
+    said = run("--receipt", a_receipt().token(), *words)
+    assert said.exit_code == 2 or isinstance(said.exception, UsageError), said.output
+    assert reported(home) == []

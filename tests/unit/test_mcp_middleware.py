@@ -169,6 +169,14 @@ async def test_a_call_that_was_approved_runs_when_it_is_made_again_unchanged(tmp
     assert RAN == ["wipe book"]
 
 
+async def test_a_reviewer_sees_the_notes_on_a_tool_and_no_redacted_argument(tmp_path: Path) -> None:
+    desk = ReviewDesk(tmp_path / "reviews.db")
+    notes = {"wipe": ToolNotes(redact=frozenset({"item"}), consequence="it is gone")}
+    await call(shop(Shelf(), reviews=desk, flags={"approval": True}, notes=notes), "wipe", item="the diary")
+    (waiting,) = desk.waiting()
+    assert (waiting.queued.arguments, waiting.queued.consequence) == ({"item": "[redacted]"}, "it is gone")
+
+
 async def test_a_rejection_comes_back_with_its_reason(tmp_path: Path) -> None:
     desk = ReviewDesk(tmp_path / "reviews.db")
     server = shop(Shelf(), reviews=desk, flags={"approval": True})

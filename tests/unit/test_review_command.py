@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from producers.boundary.approvals import QueuedAction, ReviewDesk
 from producers.delivery.outbox import Outbox
+from producers.errors import StagekeeperError
 from producers.wire.codec import of_bytes
 from producers.wire.events import ReviewResolved
 from producers.wire.receipt import Receipt
@@ -81,6 +82,45 @@ def test_a_second_word_is_refused(home: Path) -> None:
     _review("reject", "d-1", "--as", "ada", "--because", "no")
     again = _review("approve", "d-1", "--as", "bob", "--because", "yes")
     assert "rejected by ada already" in str(again.exception)
+    assert isinstance(again.exception, StagekeeperError)
+    assert again.exception.exit_code == 1
+
+
+@pytest.mark.parametrize("state", ["approved", "expired"])
+def test_a_word_that_comes_too_late_changes_nothing(home: Path, state: str) -> None:
+    if state == "expired":
+        with ReviewDesk(home / "reviews.db") as desk:
+            queued = desk.get("d-1").queued
+            late = queued.queued_at - timedelta(hours=2), queued.queued_at - timedelta(hours=1)
+            update = {"decision_id": "d-2", "queued_at": late[0], "expires_at": late[1]}
+            desk.submit(queued.model_copy(update=update))
+        said = _review("approve", "d-2", "--as", "ada", "--because", "agreed")
+        assert "ask for it anew" in str(said.exception)
+    else:
+        _review("approve", "d-1", "--as", "ada", "--because", "agreed")
+        said = _review("reject", "d-1", "--as", "bob", "--because", "no")
+        assert "approved by ada already" in str(said.exception)
+        assert json.loads(_review("show", "d-1", "--json").output)["state"] == "approved"
+
+
+@pytest.mark.parametrize(
+    ("who", "why", "named"),
+    [
+        ("", "agreed", "--as"),
+        (" \n", "agreed", "--as"),
+        ("ada\nbob", "agreed", "--as"),
+        ("a" * 201, "agreed", "201 characters"),
+        ("ada", "  ", "--because"),
+        ("ada", "x" * 4_001, "4,001 characters"),
+        ("ada", "\udc80", "--because"),
+    ],
+)
+def test_words_that_cannot_stay_on_record_are_misuse_and_decide_nothing(
+    home: Path, who: str, why: str, named: str
+) -> None:
+    said = _review("approve", "d-1", "--as", who, "--because", why)
+    assert (said.exit_code, named in said.output) == (2, True), said.output
+    assert json.loads(_review("show", "d-1", "--json").output)["state"] == "waiting"
 
 
 @pytest.mark.parametrize("missing", ["--as", "--because"])
@@ -93,4 +133,7 @@ def test_who_and_why_are_required(home: Path, missing: str) -> None:
 
 
 def test_an_unknown_decision_is_named(home: Path) -> None:
-    assert "no queued action has the decision id nobody" in str(_review("show", "nobody").exception)
+    error = _review("show", "nobody").exception
+    assert "no queued action has the decision id nobody" in str(error)
+    assert isinstance(error, StagekeeperError)
+    assert error.exit_code == 2

@@ -201,6 +201,7 @@ def test_impact_is_reported_with_the_receipt_alone() -> None:
     refunds(router, ran)("o-1")
     router.report_impact(_receipt(shelf), Incident(severity=2))
     assert shelf.events[-1].subject == shelf.events[0].subject
+    assert shelf.kept[-1] is shelf.events[-1], "it is on disk"
 
 
 async def test_async_actions_are_routed_awaited_and_measured() -> None:

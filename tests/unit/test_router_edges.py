@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,7 @@ from pydantic import BaseModel, SecretStr
 
 from producers.boundary.action import Action, acting
 from producers.boundary.approvals import ApprovalMismatchError, ReviewDesk, ReviewPendingError, ReviewState
-from producers.boundary.canonical import ArgumentError, canonical, digest, redacted
+from producers.boundary.canonical import REDACTED, ArgumentError, canonical, digest, redacted
 from producers.boundary.refusals import ActionDeniedError, ReviewRequiredError
 from producers.boundary.router import Router
 from producers.delivery.durable import OutboxEmitter
@@ -29,6 +30,8 @@ from producers.wire.receipt import Receipt
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from producers.wire.contract import ActionContract
 
 
 def router(shelf: Shelf, authorizer: Any = None, reviews: ReviewDesk | None = None, **flags: Any) -> Router:
@@ -298,8 +301,43 @@ def test_secrets_count_in_the_digest_and_are_never_shown() -> None:
     assert digest(order("4111")) != digest(order("4222"))
     shown = canonical(redacted(order("4111"), ())).decode()
     assert "4111" not in shown
+    assert "secret_sha256" not in shown, "a card's number is soon found by its digest"
     assert "ada" in shown
     assert b"4111" not in canonical(order("4111"))
+
+
+def test_named_fields_are_blanked_at_any_depth() -> None:
+    order = {"card": "4111", "lines": [{"card": "4222", "item": "book"}, ({"card": "4333"},)], "by": {"card": "4444"}}
+    shown = redacted({"order": order, "card": ["4555"]}, {"card"})
+    lines = [{"card": REDACTED, "item": "book"}, [{"card": REDACTED}]]
+    assert shown == {"order": {"card": REDACTED, "lines": lines, "by": {"card": REDACTED}}, "card": REDACTED}
+
+
+def test_the_latency_is_that_of_the_action_alone() -> None:
+    clock, shelf = SimpleNamespace(now=50.0), Shelf()
+
+    class Slow(Permit):
+        def authorize(self, contract: ActionContract) -> Authorization:
+            clock.now += 2.0
+            return super().authorize(contract)
+
+    router = Router(
+        authorizer=Slow(),
+        policy=policy(),
+        recorder=Recorder(shelf, source="/t"),
+        environment="production",
+        clock=lambda: clock.now,
+    )
+
+    def work() -> None:
+        clock.now += 0.25
+
+    router.action(workflow="w", system="s", risk_class="search", reversibility="automatic")(work)()
+    decided, executed = shelf.events
+    assert isinstance(decided, ActionDecided)
+    assert isinstance(executed, ActionExecuted)
+    assert decided.data.decision.decide_ms == 2_000.0
+    assert executed.data.latency_ms == 250.0
 
 
 @pytest.mark.parametrize("value", [{1: "a"}, {"deep": [{None: 1}]}, object(), float("nan")])

@@ -52,7 +52,7 @@ def test_an_execution_has_its_span_below_the_callers_and_both_are_in_the_events(
     held = Traced()
     with (
         held.provider.get_tracer("agent").start_as_current_span("agent"),
-        acting(agent="bot", conversation="c-1", tool_call="t-1"),
+        acting(agent="bot", user="u-1", conversation="c-1", tool_call="t-1"),
     ):
         held.refund()()
     agent, span = held.spans()["agent"], held.spans()["execute_tool refund"]
@@ -71,6 +71,7 @@ def test_an_execution_has_its_span_below_the_callers_and_both_are_in_the_events(
     assert attributes["stagekeeper.decision.id"] == decided.subject
     assert (attributes["gen_ai.agent.name"], attributes["gen_ai.tool.call.id"]) == ("bot", "t-1")
     assert attributes["gen_ai.conversation.id"] == "c-1"
+    assert (attributes["gen_ai.tool.type"], attributes["user.id"]) == ("function", "u-1")
     assert attributes["stagekeeper.stage"] == "narrow_autonomy"
 
 
@@ -89,6 +90,10 @@ def test_every_evaluated_flag_is_an_event_of_the_callers_span() -> None:
     assert "feature_flag.result.value" not in enabled, "only where there is no variant"
     assert (mode["feature_flag.result.reason"], mode["feature_flag.result.value"]) == ("error", "search_only")
     assert mode["feature_flag.error.message"]
+    assert (mode["error.type"], "error.type" in enabled) == ("flag_not_found", False)
+    assert enabled["feature_flag.provider.name"] == "In-Memory Provider"
+    assert isinstance(held.shelf.events[0], ActionDecided)
+    assert enabled["feature_flag.version"] == held.shelf.events[0].data.decision.ruleset_sha256
     (decided,) = [dict(event.attributes or {}) for event in events if event.name == "stagekeeper.action.decided"]
     assert decided["stagekeeper.decision.outcome"] == "constrain"
     assert held.spans()["execute_tool refund"].attributes["stagekeeper.constrained_to"] == "search_only"  # type: ignore[index]
