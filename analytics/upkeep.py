@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from analytics.cells import ACTION, CELL, EPOCH
+from analytics.lake.damage import unreadable
 from analytics.lake.errors import READ_FAILURES, FencedError
 from analytics.lake.hours import RollUp
 from analytics.lake.retention import LEAST, Rule, retain
@@ -39,7 +40,7 @@ COMPACT_FILES: Final = 32
 _LOOKS_KEPT: Final = timedelta(days=7)
 """Only the newest look counts; earlier ones tell how the judge was at work."""
 
-_UNREADABLE: Final[tuple[type[Exception], ...]] = (StagekeeperError, *READ_FAILURES)
+_UNREADABLE: Final[tuple[type[BaseException], ...]] = (StagekeeperError, *READ_FAILURES)
 
 _AGES: Final[Mapping[str, str]] = {
     EVENTS: "ingested_at",
@@ -172,7 +173,7 @@ class Upkeep:
         except StagekeeperError as error:
             return Step(table, what, note=str(error), failed=True)
         except READ_FAILURES as error:
-            return Step(table, what, note=f"{table} cannot be read: {str(error).partition(chr(10))[0]}", failed=True)
+            return Step(table, what, note=str(unreadable(self._lake.root, error)), failed=True)
 
     def _roll_up(self, now: datetime, after: timedelta) -> Step:
         gates = GateFile.load(self._gate_file)

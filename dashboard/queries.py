@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from analytics import report
 from analytics.audit.quality import latest_quality
-from analytics.lake.errors import READ_FAILURES, LakeError, UnreadableLakeError
+from analytics.lake.damage import unreadable
+from analytics.lake.errors import READ_FAILURES, LakeError
 from analytics.lake.schemas import LOOKS, QUALITY, REJECTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
 from dashboard.document import QualityRun, Report
@@ -78,7 +79,7 @@ class LakeReader:
                 raise
             except READ_FAILURES as error:
                 self._forget()
-                raise _unreadable(self.root, error) from error
+                raise unreadable(self.root, error) from error
             return self._snapshot
 
     def history(self, cell: Cell, epoch: str | None) -> History | None:
@@ -103,7 +104,7 @@ class LakeReader:
                 raise
             except READ_FAILURES as error:
                 self._forget()
-                raise _unreadable(self.root, error) from error
+                raise unreadable(self.root, error) from error
             return known[1]
 
     def _open(self) -> Lake | None:
@@ -151,12 +152,4 @@ def _read(lake: Lake, versions: Mapping[str, int]) -> Snapshot:
         trends=trends(lake.scan("signals", version=versions["signals"])),
         quality=last_run,
         versions=versions,
-    )
-
-
-def _unreadable(root: str, error: Exception) -> UnreadableLakeError:
-    reason = str(error).partition("\n")[0]
-    return UnreadableLakeError(
-        f"the lake at {root} cannot be read: {reason}. Check that the folder is there and readable; "
-        "if its files are damaged, restore it from a backup or start the worker on a new folder."
     )

@@ -25,7 +25,10 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import polars as pl
+from polars.exceptions import PanicException
 
+from analytics.lake.damage import unreadable
+from analytics.lake.errors import READ_FAILURES
 from analytics.lake.tables import Lake
 from analytics.upkeep import Policy
 from producers.delivery.security import KafkaSecurity
@@ -196,6 +199,8 @@ class Worker:
         loop, ended = self._loop, self._ended
         if loop is None or ended is None:
             raise error
+        if isinstance(error, READ_FAILURES):
+            error = unreadable(self._config.lake_root, error)
         if not self._stopping.is_set():
             loop.call_soon_threadsafe(lambda: None if ended.done() else ended.set_exception(error))
 
@@ -345,7 +350,7 @@ class Worker:
         except StagekeeperError as error:
             LOG.warning("%s: %s", name, error)
             return None
-        except Exception as error:
+        except (Exception, PanicException) as error:
             self.fail(error)
             raise
 

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from streams.broker import EMBEDDED_PREFIX, BrokerError
 
@@ -30,8 +30,10 @@ class Place(NamedTuple):
 class LogEnds:
     """Asks a broker for the ends of partitions. Joins no group and commits nothing. One thread at a time may use it.
 
-    The embedded broker answers with the first offset of the last batch, plus one, instead of the end. There the last
-    batch is read to find out. While the answer stays the same there was no new batch, so each is read once.
+    The embedded broker answers with the first offset of the last batch, plus one, instead of the end. The true end is
+    in its answer to a fetch, which is made to find out. While the answer stays the same there was no new batch, so that
+    is done once for each. To wait for the records themselves would be in vain where the broker holds many: looking for
+    them takes it longer than a fetch may wait, and then it answers with the end and with nothing else.
 
     Args:
         bootstrap_servers: The broker.
@@ -55,7 +57,6 @@ class LogEnds:
                 "bootstrap.servers": bootstrap_servers,
                 "group.id": "stagekeeper-ends",
                 "enable.auto.commit": False,
-                "enable.partition.eof": True,
                 "fetch.wait.max.ms": 10,
             },
             logger=logging.getLogger(__name__),
@@ -89,18 +90,19 @@ class LogEnds:
     def _true_ends(self, answers: dict[Place, int]) -> dict[Place, int]:
         """The ends behind the embedded broker's answers."""
         asked = {place: end for place, end in answers.items() if self._found.get(place, (-1, -1))[0] != end}
-        waiting = set(asked)
-        if waiting:
+        if asked:
             self._client.assign([TopicPartition(*place, end - 1) for place, end in asked.items()])
+        waiting = dict(asked)
         deadline_s = time.monotonic() + _ANSWER_S
         while waiting:
             if time.monotonic() > deadline_s:
-                raise BrokerError(f"the embedded broker did not hand out its last records in {_ANSWER_S:.0f} s.")
-            for message in self._client.consume(_BATCH_RECORDS, _BATCH_S):
-                error, place = message.error(), Place(str(message.topic()), message.partition() or 0)
-                if error is not None and error.code() == KafkaError._PARTITION_EOF and place in waiting:  # noqa: SLF001
-                    waiting.discard(place)
-                    self._found[place] = (asked[place], message.offset() or 0)
+                raise BrokerError(f"the embedded broker did not say where its log ends in {_ANSWER_S:.0f} s.")
+            self._client.consume(_BATCH_RECORDS, _BATCH_S)  # nobody wants the records
+            for place, end in list(waiting.items()):
+                _first, seen = self._client.get_watermark_offsets(TopicPartition(*place), cached=True)
+                if seen >= end:  # what is known from an earlier look is less: a batch has come since
+                    self._found[place] = (end, seen)
+                    del waiting[place]
         if asked:
             self._client.unassign()
         return {place: self._found[place][1] for place in answers}

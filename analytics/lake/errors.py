@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from deltalake.exceptions import DeltaError
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException, PolarsError
 
 from producers.errors import StagekeeperError
 
-READ_FAILURES: Final[tuple[type[Exception], ...]] = (DeltaError, OSError, PolarsError)
+READ_FAILURES: Final[tuple[type[BaseException], ...]] = (DeltaError, OSError, PolarsError, PanicException)
 """What collecting a scan can raise when files or the log vanish under it; the lake cannot name these, since a scan is
 lazy and fails in the hands of whoever collects it."""
 
@@ -24,6 +24,10 @@ class SchemaMismatchError(LakeError):
 
 class UnreadableLakeError(LakeError):
     """A table is damaged, missing among others that hold data, or not accessible."""
+
+
+class ForgottenError(LakeError):
+    """What was appended since a version is no longer kept: whoever wants to know reads the table whole."""
 
 
 class FencedError(LakeError):

@@ -17,8 +17,11 @@ from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction, 
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.schema import PrimitiveType
 
+from analytics.lake.appended import appended
 from analytics.lake.compaction import fold
+from analytics.lake.damage import reading, unreadable
 from analytics.lake.errors import FencedError, LakeError, SchemaMismatchError, UnreadableLakeError
+from analytics.lake.fitting import fitting
 from analytics.lake.offsets import Advance, Fence, SourcePartition
 from analytics.lake.places import files_of, is_remote, options_of
 from analytics.lake.probing import check_store
@@ -136,10 +139,20 @@ class Lake:
     def batches(self, table: str, *, version: int) -> Iterator[pl.DataFrame]:
         """Read a table as it was at a version, part by part, so that it need not fit into memory.
 
+        Whoever takes the parts must not use them before the last one came.
+
         Raises:
-            LakeError: There is no such version, or it is older than the log's retention.
+            LakeError: There is no such version, it is older than the log's retention, or not every row of it came.
         """
-        yield from self.scan(table, version=version).collect_batches(chunk_size=_BATCH_ROWS, maintain_order=False)
+        frame, came = self.scan(table, version=version), 0
+        with reading(self.root):
+            for rows in frame.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=False):
+                came += rows.height
+                yield rows
+            # Where a file is damaged polars ends the parts early, without a word.
+            there = frame.select(pl.len()).collect().item()
+        if came != there:
+            raise unreadable(self.root, EOFError(f"{came:,} of the {there:,} rows of {table} came"))
 
     def increments(self, table: str, *, after: int, through: int, columns: list[str] | None = None) -> pl.DataFrame:
         """The rows that were appended in versions `after` (exclusive) to `through` (inclusive), in that order.
@@ -153,20 +166,15 @@ class Lake:
             columns: Which columns; all unless given.
 
         Raises:
-            LakeError: There is no such version, or the log no longer reaches back to it.
+            ForgottenError: The lake no longer keeps what was appended back then; read the table whole.
+            LakeError: There is no such version, or the lake cannot be read.
         """
         handle = self._handle(table)
         wanted = columns or COLUMNS[table].names()
         self._check_version(table, through, int(handle.version()))
         if after >= through:
             return pl.DataFrame(schema=COLUMNS[table]).select(wanted)
-        told = None if columns is None else [*columns, "_commit_version"]
-        try:
-            feed = handle.load_cdf(starting_version=after + 1, ending_version=through, columns=told)
-            rows = pl.DataFrame(feed.read_all())
-        except DeltaError as error:
-            raise _unreadable(self.root, table, error) from error
-        return rows.sort("_commit_version", maintain_order=True).select(wanted)
+        return appended(handle, self.root, self.options, table, after=after, through=through, columns=wanted)
 
     def append(
         self,
@@ -194,7 +202,7 @@ class Lake:
             SchemaMismatchError: The rows do not have the table's columns.
             LakeError: The commit failed for another reason.
         """
-        data = _arrow(table, rows)
+        data = fitting(table, rows)
         handle = self._handle(table)
         moved = {partition.app_id: advance.reached for partition, advance in advances.items()}
         if fence is not None:
@@ -348,35 +356,6 @@ def _create_table(root: str, name: str) -> DeltaTable:
 def _described(field: Field) -> str:
     kind = field.type.type if isinstance(field.type, PrimitiveType) else str(field.type)
     return f"{kind}{' nullable' if field.nullable else ''}"
-
-
-def _arrow(table: str, rows: pl.DataFrame | pa.Table) -> pa.Table:
-    """The rows as an Arrow table with exactly the stored columns."""
-    if table not in TABLES:
-        raise LakeError(f"there is no table {table!r}; the tables are {', '.join(TABLES)}.")
-    if isinstance(rows, pa.Table):
-        if rows.schema == TABLES[table] and not any(
-            rows[field.name].null_count for field in TABLES[table] if not field.nullable
-        ):
-            return rows
-        rows = pl.DataFrame(rows)  # tells what is wrong
-    wanted = COLUMNS[table]
-    faults = [f"{name} is missing" for name in wanted if name not in rows.columns]
-    faults += [f"{name} is not a column of the table" for name in rows.columns if name not in wanted]
-    faults += [
-        f"{name} is {kind}, expected {wanted[name]}"
-        for name, kind in rows.schema.items()
-        if name in wanted and kind not in (wanted[name], pl.Null())
-    ]
-    if not faults:
-        faults += [
-            f"{field.name} has {rows[field.name].null_count()} null values"
-            for field in TABLES[table]
-            if not field.nullable and rows[field.name].null_count()
-        ]
-    if faults:
-        raise SchemaMismatchError(f"rows for {table} do not fit: {'; '.join(faults)}.")
-    return rows.select(wanted.names()).cast(wanted).to_arrow().cast(TABLES[table])
 
 
 def _check(

@@ -13,6 +13,8 @@ import numpy as np
 
 from analytics.cells import CELL
 from analytics.columns import microseconds
+from analytics.lake.errors import ForgottenError
+from analytics.lake.schemas import SIGNALS
 from analytics.verdicts import gatestore, ledger, looks
 from analytics.verdicts.gates import GateFile
 from analytics.verdicts.glance import UNDECLARED
@@ -170,13 +172,21 @@ class Judge:
             self._kept = gates.sha256
         if self._news is None:
             self._news = [recommendation_of(document) for document in ledger.unpublished(self._lake)]
-        if self._memory is None or not self._memory.is_sound:
-            self._memory = Memory(self._lake, self._settle_s)
-        memory = self._memory
-        if memory.read(gates, self._lake.version("signals"), now, caught_up=caught_up):
-            self._look(memory, gates, now)
+        if self._remember(gates, now, caught_up=caught_up) and self._memory is not None:
+            self._look(self._memory, gates, now)
         news, self._news = self._news, []
         return news
+
+    def _remember(self, gates: GateFile, now: datetime, *, caught_up: bool) -> bool:
+        """Take in what is new; whether anything was ever counted."""
+        version = self._lake.version(SIGNALS)
+        if self._memory is not None and self._memory.is_sound:
+            try:
+                return self._memory.read(gates, version, now, caught_up=caught_up)
+            except ForgottenError as error:
+                logger.warning("the judge was away for longer than the lake keeps, and begins anew: %s", error)
+        self._memory = Memory(self._lake, self._settle_s)
+        return self._memory.read(gates, version, now, caught_up=caught_up)
 
     def _look(self, memory: Memory, gates: GateFile, now: datetime) -> None:
         columns, watermark = memory.columns, memory.tracked.watermark

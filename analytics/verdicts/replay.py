@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
-from polars.exceptions import PanicException
 
 from analytics.cells import ACTION, CELL, Folded
+from analytics.lake.damage import unreadable
 from analytics.lake.errors import READ_FAILURES, LakeError
 from analytics.lake.schemas import SIGNALS, VERDICTS
 from analytics.verdicts import gatestore, ledger
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 RECORDED: Final[tuple[str, ...]] = ("judged_at",)
 """Fields of a verdict that are only recorded; everything else follows from its inputs."""
-
-# A file that is too short makes polars panic.
-_UNREADABLE: Final[tuple[type[BaseException], ...]] = (*READ_FAILURES, PanicException)
 
 _COLUMNS: Final = (*CELL, "epoch", "verdict", "to_stage", "gate_sha256", "lake_version", "verdict_id")
 """Columns of the ledger that say again what the payload says."""
@@ -93,12 +90,8 @@ def replay(lake: Lake, verdict_id: str) -> Replayed:
     """
     try:
         return _replay(lake, verdict_id)
-    except _UNREADABLE as error:
-        first = str(error).partition("\n")[0]
-        raise LakeError(
-            f"verdict {verdict_id} cannot be reached again: the lake cannot be read: {first}. "
-            f"Restore {lake.root} from a backup."
-        ) from error
+    except READ_FAILURES as error:
+        raise LakeError(f"verdict {verdict_id} cannot be reached again: {unreadable(lake.root, error)}") from error
 
 
 def _replay(lake: Lake, verdict_id: str) -> Replayed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Any
 
 import click
 
@@ -30,6 +31,9 @@ COMMANDS: dict[str, str] = {
     "schemas": "Write the published schemas.",
 }
 """Every command and its one-line help; the command lives in the module of the same name (`import` in `imports`)."""
+
+READ_LAKE = "stagekeeper.lake"
+"""Where the context of a command says which lake it reads."""
 
 _MODULES = {"import": "imports"}
 _EXTRA_OF_PACKAGE = {
@@ -71,6 +75,22 @@ class _LazyGroup(click.Group):
             ) from error
         command: click.Command = module.command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - whatever the command returns
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, StagekeeperError, BrokenPipeError):
+            raise
+        except BaseException as error:
+            # A command that has read a lake has what it takes to say why it could not.
+            root = ctx.meta.get(READ_LAKE)
+            if root is None:
+                raise
+            from analytics.lake import damage, errors  # noqa: PLC0415 - not there without the extra
+
+            if isinstance(error, errors.READ_FAILURES):
+                raise damage.unreadable(root, error) from error
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from analytics.lake.tables import Lake
 from stagekeeper.checking.configuration import authorization_point, flag_points
 from stagekeeper.checking.events import event_points, flow_point, recent
 from stagekeeper.checking.point import State
 from stagekeeper.commands.durations import Duration
+from stagekeeper.commands.lakes import existing_lake
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def check(
     settings: Settings, *, now: datetime, since: timedelta, workflow: str | None = None, tool: str | None = None
 ) -> list[Point]:
     """All ten points, in order."""
-    lake = Lake.existing(settings.lake)
+    lake = existing_lake(settings.lake)
     known = None if lake is None else recent(lake, since=now - since, workflow=workflow, tool=tool)
     points = [
         *flag_points(settings.flags, today=now.date()),

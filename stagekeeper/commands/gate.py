@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from analytics.lake.tables import Lake
+from analytics.lake.damage import unreadable
+from analytics.lake.errors import READ_FAILURES
 from analytics.verdicts.answer import GateAnswer, gate_check, refusal, rule
 from analytics.verdicts.explain import duration, ruled
 from analytics.verdicts.gates import GateFile
@@ -20,7 +21,7 @@ from producers.errors import StagekeeperError
 from producers.strict_yaml import suggest
 from producers.wire.stage import LADDER
 from stagekeeper.commands.durations import Duration
-from stagekeeper.commands.lakes import configured_lake
+from stagekeeper.commands.lakes import configured_lake, existing_lake
 from stagekeeper.commands.words import WHO, WHY
 from stagekeeper.settings import Settings
 
@@ -93,12 +94,14 @@ def check(
       stagekeeper gate check --environment production --workflow refunds \\
           --tool issue_refund --to narrow_autonomy --cohort eu --max-age 10m --json
     """
+    where = root
     try:
         settings = Settings.load()
+        where = root if root is not None else settings.lake
         gates = GateFile.load(gate_path if gate_path is not None else settings.gates)
         stated_s = settings.freshness_s if "freshness_s" in settings.model_fields_set else gates.freshness_s
         answer = gate_check(
-            Lake.existing(root if root is not None else settings.lake),
+            existing_lake(where),
             gates,
             environment=environment,
             workflow=workflow,
@@ -115,7 +118,10 @@ def check(
     except BaseException as error:
         # Whatever breaks, even a panic inside a library, which is no Exception: a gate that was asked answers no.
         logger.debug("the gate could not be asked", exc_info=True)
-        answer = refusal("error", f"{type(error).__name__}: {error}", to_stage)
+        said = f"{type(error).__name__}: {error}"
+        if where is not None and isinstance(error, READ_FAILURES):
+            said = str(unreadable(where, error))
+        answer = refusal("error", said, to_stage)
     click.echo(json.dumps(answer.document(), indent=2, ensure_ascii=False) if as_json else _in_words(answer))
     sys.exit(answer.exit_code)
 

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from analytics.audit.quality import latest_quality, run_quality
-from analytics.lake.tables import Lake
 from producers.errors import UsageError
 from stagekeeper.commands.durations import Duration
+from stagekeeper.commands.lakes import existing_lake
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
     from datetime import timedelta
+
+    from analytics.lake.tables import Lake
 
 _lake_option = click.option("--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default.")
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -83,7 +85,7 @@ def show(root: str | None, *, as_json: bool) -> None:
 
 def _lake(root: str | None) -> Lake:
     where = root if root is not None else Settings.load().lake
-    lake = Lake.existing(where)
+    lake = existing_lake(where)
     if lake is None:
         raise UsageError(f"there is no lake at {where}. Start the worker, or name another one with --lake ROOT.")
     return lake

@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from analytics.lake.tables import Lake
 from analytics.verdicts.explain import duration, percent
 from analytics.verdicts.gates import GateFile
 from analytics.verdicts.scorecard import scored
 from analytics.verdicts.trackrecord import of_history
 from producers.sources.scenarios import SCENARIOS, scenario
+from stagekeeper.commands.lakes import existing_lake
 from stagekeeper.scoring import outcomes
 from stagekeeper.settings import Settings
 
@@ -62,7 +62,7 @@ def command(
         for run in range(runs)
         for outcome in outcomes(made, gates, seed=seed + run, events=events)
     ]
-    lake = Lake.existing(root if root is not None else Settings.load().lake)
+    lake = existing_lake(root if root is not None else Settings.load().lake)
     answer: dict[str, Any] = {
         "runs": runs,
         "gate_sha256": gates.sha256,

@@ -6,9 +6,9 @@ import json
 
 import click
 
-from analytics.lake.tables import Lake
 from analytics.report import build_report
 from stagekeeper import tables
+from stagekeeper.commands.lakes import existing_lake
 from stagekeeper.settings import Settings
 
 
@@ -27,7 +27,7 @@ def command(root: str | None, *, as_json: bool) -> None:
       stagekeeper signals --json | jq '.signals[] | {tool, stage, rates}'
     """
     where = root if root is not None else Settings.load().lake
-    lake = Lake.existing(where)
+    lake = existing_lake(where)
     report = build_report(lake)
     if as_json:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))

@@ -6,11 +6,10 @@ import json
 
 import click
 
-from analytics.lake.tables import Lake
 from analytics.report import build_report
 from analytics.verdicts.replay import RECORDED, replay
 from stagekeeper import tables
-from stagekeeper.commands.lakes import configured_lake
+from stagekeeper.commands.lakes import configured_lake, existing_lake
 from stagekeeper.settings import Settings
 
 
@@ -31,7 +30,7 @@ def command(context: click.Context, root: str | None, *, as_json: bool) -> None:
         context.obj = root
         return
     where = root if root is not None else Settings.load().lake
-    lake = Lake.existing(where)
+    lake = existing_lake(where)
     report = build_report(lake)
     if as_json:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))

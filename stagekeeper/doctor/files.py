@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from analytics.lake.errors import LakeError
+from analytics.lake.damage import damaged_files, unreadable
+from analytics.lake.errors import READ_FAILURES, LakeError
 from analytics.lake.probing import check_store
 from analytics.lake.schemas import TABLES
 from analytics.lake.tables import Lake
@@ -58,6 +59,14 @@ def lake_found(root: str) -> tuple[Finding, Lake | None]:
         return Finding(LAKE, State.FAIL, str(error), "Restore the tables from a backup of one moment."), None
     if lake is None:
         return Finding(LAKE, State.FAIL, f"there is no lake at {root}", start), None
+    try:
+        damaged = damaged_files(root)
+    except READ_FAILURES as error:
+        return Finding(LAKE, State.FAIL, str(unreadable(root, error)), "See that the lake can be reached."), None
+    if damaged:
+        more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
+        mend = "Stop the workers, and restore the tables from a backup of one moment."
+        return Finding(LAKE, State.FAIL, f"{root}: {damaged[0]}{more}", mend), None
     return _writable(root, remote=remote), lake
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 import polars as pl
 from confluent_kafka import KafkaException
 
+from analytics.lake.damage import reading
 from analytics.lake.errors import FencedError
 from analytics.lake.schemas import COLUMNS, LOOKS, VERDICTS
 from analytics.lake.tables import Lake
@@ -100,7 +101,8 @@ class Bench:
                     self._lake.append(table, pl.DataFrame(schema=COLUMNS[table]), fence=fence)
                 self._judge, self._unpublished = Judge(self._lake, self._gate_file, fence=fence), []
                 self._fence = fence
-            self._unpublished += self._judge.tick(self._now(), caught_up=self._backlog.caught_up(self._lake))
+            with reading(self._lake.root):
+                self._unpublished += self._judge.tick(self._now(), caught_up=self._backlog.caught_up(self._lake))
             self._publisher.publish([Record(record_key(each), to_bytes(each), HEADERS) for each in self._unpublished])
         except FencedError:
             self._fence = None

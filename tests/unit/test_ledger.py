@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
 from verdict_cases import CELL, NOON, a_row, executions, increments
 
+from analytics.lake.errors import ForgottenError
 from analytics.lake.schemas import COLUMNS
 from analytics.lake.tables import Lake
+from analytics.lake.vacuum import vacuum
 from analytics.verdicts.gates import GateFile
 from analytics.verdicts.judge import Judge
 from analytics.verdicts.ledger import latches, latest_verdicts, newest_watermark
@@ -18,7 +20,6 @@ from producers.wire.codec import to_bytes
 from producers.wire.events import VerdictName
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from pathlib import Path
 
     from producers.wire.events import StageRecommended
@@ -119,6 +120,25 @@ def test_increments_give_what_the_whole_gives(lake: Lake, gate_path: Path) -> No
     (at_once,) = latest_verdicts(lake)
     assert at_once["signals"] == stepwise["signals"]
     assert at_once["signals"][0]["trials"] == 150
+
+
+def test_a_judge_that_was_away_for_longer_than_the_lake_keeps_begins_anew(
+    lake: Lake, gate_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    judge = Judge(lake, gate_path, settle_s=0)
+    lake.append("signals", increments(a_row(**executions(377))))
+    assert said(judge.tick(at(600))) == [("issue_refund", "PROMOTE", "approval_gated")]
+    for minute in range(1, 4):
+        lake.append("signals", increments(a_row(minute=minute, **executions(30, 30))))
+    lake.compact("signals")
+    lake.append("signals", increments(a_row(minute=4, **executions(1, 1))))
+    vacuum(lake, "signals", unused_since=datetime.now(UTC) + timedelta(seconds=1), margin=timedelta())
+    with pytest.raises(ForgottenError):
+        lake.increments("signals", after=1, through=5)
+    assert said(judge.tick(at(700))) == [("issue_refund", "ROLL_BACK", "search_only")]
+    assert "begins anew" in caplog.text
+    (verdict,) = latest_verdicts(lake)
+    assert verdict["signals"][0]["trials"] == 377 + 3 * 30 + 1
 
 
 def test_what_died_between_ledger_and_broker_is_published_by_the_next_judge(lake: Lake, gate_path: Path) -> None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 from verdict_cases import a_row, executions, increments
 
+from analytics.lake.errors import ForgottenError, UnreadableLakeError
 from analytics.lake.retention import Rule, retain
 from analytics.lake.schemas import COLUMNS, QUALITY, SIGNALS
 from analytics.lake.tables import Lake
@@ -50,6 +52,30 @@ def test_vacuum_leaves_what_a_reader_may_still_hold(lake: Lake, tmp_path: Path) 
     assert vacuum(lake, SIGNALS, unused_since=later, margin=NOTHING) == dry
     assert len(files(lake, SIGNALS, tmp_path)) == 1
     assert lake.scan(SIGNALS).collect().height == 4
+
+
+def test_increments_say_whether_they_are_gone_or_damaged(lake: Lake, tmp_path: Path) -> None:
+    for n in range(4):
+        lake.append(SIGNALS, increments(a_minute(NOW - timedelta(minutes=n))))
+    newest = lake.version(SIGNALS)
+    one = next((tmp_path / "lake" / SIGNALS).glob("*.parquet"))
+    whole = one.read_bytes()
+    one.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UnreadableLakeError, match=r"since version 0 cannot be read.*[Rr]estore") as refused:
+        lake.increments(SIGNALS, after=0, through=newest)
+    assert one.name in str(refused.value)
+    one.unlink()
+    with pytest.raises(ForgottenError, match="since version 0 is no longer kept"):
+        lake.increments(SIGNALS, after=0, through=newest)
+    one.write_bytes(whole)
+    assert lake.increments(SIGNALS, after=0, through=newest).height == 4
+    log = tmp_path / "lake" / SIGNALS / "_delta_log"
+    DeltaTable(str(tmp_path / "lake" / SIGNALS)).create_checkpoint()
+    (log / f"{1:020}.json").unlink()
+    again = Lake.open(lake.root)
+    with pytest.raises(ForgottenError, match="since version 0 is no longer kept"):
+        again.increments(SIGNALS, after=0, through=newest)
+    assert again.increments(SIGNALS, after=1, through=newest).height == 3
 
 
 def test_vacuum_takes_what_a_dead_rewriter_left_but_not_what_is_being_written(lake: Lake, tmp_path: Path) -> None:

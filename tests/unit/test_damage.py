@@ -1,0 +1,120 @@
+"""A file that was cut short or is gone has a name, and so has what mends it, whoever meets it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+from verdict_cases import a_row, executions, increments
+
+from analytics.lake.damage import damaged_files, reading
+from analytics.lake.errors import UnreadableLakeError
+from analytics.lake.schemas import SIGNALS, VERDICTS
+from analytics.lake.tables import Lake
+from analytics.verdicts.judge import Judge
+from stagekeeper.commands import cli
+from stagekeeper.doctor.files import lake_found
+from stagekeeper.doctor.finding import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GATES_TEXT = """\
+version: 1
+gates:
+  - name: g
+    signals:
+      - {signal: execution_error, role: guardrail, limit: 0.1}
+"""
+ASKED = ["gate", "check", "--environment", "production", "--workflow", "refunds", "--tool", "issue_refund"]
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    lake = Lake.open(str(tmp_path / "lake"))
+    for minute in range(3):
+        lake.append(SIGNALS, increments(a_row(minute=minute, **executions(3))))
+    (tmp_path / "gates.yaml").write_text(GATES_TEXT)
+    Judge(lake, tmp_path / "gates.yaml", settle_s=0).tick(datetime.now(UTC))
+    return lake
+
+
+def cut_short(lake: Lake, table: str) -> Path:
+    file = next(Path(lake.root, table).glob("*.parquet"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    return file
+
+
+def taken_away(lake: Lake, table: str) -> Path:
+    file = next(Path(lake.root, table).glob("*.parquet"))
+    file.unlink()
+    return file
+
+
+def test_a_whole_lake_has_no_damage(lake: Lake) -> None:
+    assert damaged_files(lake.root) == []
+    with reading(lake.root):
+        assert lake.scan(SIGNALS).collect().height == 3
+    said = r"cannot be read: a file is locked\..*every file is there"
+    with pytest.raises(UnreadableLakeError, match=said), reading(lake.root):
+        raise PermissionError("a file is locked")
+
+
+@pytest.mark.parametrize(("harm", "said"), [(cut_short, r"has [\d,]+ of [\d,]+ bytes"), (taken_away, "is gone")])
+def test_what_a_read_raises_is_named(lake: Lake, harm: Callable[[Lake, str], Path], said: str) -> None:
+    file = harm(lake, SIGNALS)
+    wanted = rf"signals/{file.name} {said}.*backup of one moment"
+    with pytest.raises(UnreadableLakeError, match=wanted), reading(lake.root):
+        lake.scan(SIGNALS).collect()
+
+
+@pytest.mark.parametrize("harm", [cut_short, taken_away])
+def test_a_read_in_parts_does_not_end_early_without_a_word(lake: Lake, harm: Callable[[Lake, str], Path]) -> None:
+    version = lake.version(SIGNALS)
+    assert sum(rows.height for rows in lake.batches(SIGNALS, version=version)) == 3
+    file = harm(lake, SIGNALS)
+    with pytest.raises(UnreadableLakeError, match=file.name):
+        list(lake.batches(SIGNALS, version=version))
+
+
+@pytest.mark.parametrize("harm", [cut_short, taken_away])
+def test_a_judge_says_nothing_about_half_a_lake(lake: Lake, harm: Callable[[Lake, str], Path], tmp_path: Path) -> None:
+    harm(lake, SIGNALS)
+    judge, before = Judge(lake, tmp_path / "gates.yaml", settle_s=0), lake.version(VERDICTS)
+    for _ in range(2):
+        with pytest.raises(UnreadableLakeError, match="damaged"):
+            judge.tick(datetime.now(UTC))
+    assert lake.version(VERDICTS) == before
+
+
+@pytest.mark.parametrize("table", [SIGNALS, VERDICTS])
+@pytest.mark.parametrize("harm", [cut_short, taken_away])
+def test_commands_name_the_file(lake: Lake, table: str, harm: Callable[[Lake, str], Path]) -> None:
+    file = harm(lake, table)
+    for command in ("signals", "verdicts"):
+        told = CliRunner().invoke(cli, [command, "--lake", lake.root])
+        assert isinstance(told.exception, UnreadableLakeError), told.exception
+        assert f"{table}/{file.name}" in str(told.exception)
+
+
+def test_the_gate_stays_shut_and_names_the_file(lake: Lake, tmp_path: Path) -> None:
+    file = cut_short(lake, VERDICTS)
+    told = CliRunner().invoke(
+        cli, [*ASKED, "--to", "approval_gated", "--lake", lake.root, "--gates", str(tmp_path / "gates.yaml")]
+    )
+    assert told.exit_code == 30
+    assert f"verdicts/{file.name}" in told.output
+    assert "backup" in told.output
+
+
+def test_the_doctor_finds_it(lake: Lake) -> None:
+    assert lake_found(lake.root)[0].state is State.PASS
+    file = cut_short(lake, VERDICTS)
+    finding, _ = lake_found(lake.root)
+    assert finding.state is State.FAIL
+    assert f"verdicts/{file.name} has" in finding.evidence
+    assert "backup" in finding.mend
