@@ -77,6 +77,11 @@ def increments(cells: np.ndarray, minutes: np.ndarray, rng: np.random.Generator)
     return frame.select(pl.col(name).cast(kind) for name, kind in COLUMNS[SIGNALS].items())
 
 
+def since_the_first(moment: datetime) -> int:
+    """Whole minutes from a week before noon."""
+    return int((moment - NOON + timedelta(days=DAYS)).total_seconds() // 60)
+
+
 def a_week(lake: Lake, cells: int, an_hour: int, rng: np.random.Generator) -> int:
     """Fill a lake hour by hour; the rows that it holds."""
     rows = 0
@@ -100,8 +105,7 @@ def ticks(
         now += timedelta(seconds=20)
         if share:
             changed = np.flatnonzero(rng.integers(0, share, cells) == 0)
-            minute = np.full(changed.size, int((now - NOON + timedelta(days=DAYS)).total_seconds() // 60))
-            lake.append(SIGNALS, increments(changed, minute, rng))
+            lake.append(SIGNALS, increments(changed, np.full(changed.size, since_the_first(now)), rng))
         begun = time.perf_counter()
         judge.tick(now)
         yield time.perf_counter() - begun, now
@@ -122,18 +126,18 @@ def measure(cells: int, an_hour: int, root: Path) -> dict[str, Any]:
     now, first = NOON + TICK, time.perf_counter()
     judge.tick(now)
     kinds = {"start": _summed([time.perf_counter() - first], lake)}
-    kinds["new rows"] = _summed(_until_written(judge, lake, now), lake)
+    kinds["new rows"] = _summed(until_written(judge, lake, now), lake)
     now += timedelta(minutes=1)
     for name, share in (("all", 1), ("few", 100), ("none", 0)):
         found = list(ticks(judge, lake, cells, share=share, now=now, rng=rng))
         now = found[-1][1]
         kinds[name] = _summed([seconds for seconds, _ in found], lake)
     gate_path.write_bytes(GATES.read_bytes() + b"\n# edited\n")
-    kinds["edited"] = _summed(_until_written(judge, lake, now), lake)
+    kinds["edited"] = _summed(until_written(judge, lake, now), lake)
     return {"cells": cells, "rows": rows, "ticks": kinds}
 
 
-def _until_written(judge: Judge, lake: Lake, now: datetime) -> list[float]:
+def until_written(judge: Judge, lake: Lake, now: datetime) -> list[float]:
     """Seconds of each tick until the ledger has a row for every cell."""
     seconds, before = [], lake.scan(VERDICTS).select(pl.len()).collect().item()
     while True:

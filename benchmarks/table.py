@@ -135,6 +135,15 @@ def _judge(found: dict[str, Any]) -> Iterator[Row]:
             )
 
 
+def _page(found: dict[str, Any]) -> Iterator[Row]:
+    for fleet in found["fleets"]:
+        yield Row(
+            f"a look of the page, {fleet['cells']:,} cells, one in ten changed",
+            f"{fleet['look_s']:.2f} s, slowest {fleet['slowest_look_s']:.2f} s",
+            f"{fleet['look_s'] / fleet['opened_s']:.3f} x reading all anew",
+        )
+
+
 def _decision(found: dict[str, Any]) -> Iterator[Row]:
     for each in found["paces"]:
         rows = each["rows"]
@@ -159,6 +168,7 @@ BENCHMARKS: Final = (
     Benchmark("freshness", _freshness, (), ("--seconds", "10"), broker=True),
     Benchmark("recovery", _recovery, (), ("--events", "200000", "--backlog", "20000"), broker=True),
     Benchmark("judge", _judge, ("--cells", "1000,10000,100000"), ("--cells", "1000")),
+    Benchmark("page", _page, (), ("--cells", "1000")),
     Benchmark("decision", _decision, competitors=("agt",)),
     Benchmark("evidence", _evidence, (), ("--cells", "10000")),
 )

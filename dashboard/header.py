@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from dashboard.document import Report
+    from dashboard.kept import Snapshot
     from dashboard.places import Place
-    from dashboard.queries import Snapshot
 
 STALE_S = 900.0
 """Seconds without a new event after which the head says that evidence is old."""
@@ -97,7 +97,7 @@ def _tallies(snapshot: Snapshot, place: Place, now: datetime) -> Markup:
     verdicts = [
         verdict
         for cell, verdict in snapshot.report.latest_verdicts().items()
-        if place.environment in {None, cell.environment}
+        if place.covers(cell.environment, cell.workflow)
     ]
     parts = []
     for state in URGENCY:

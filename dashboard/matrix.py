@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dashboard import words
 from dashboard.console import link
+from dashboard.document import URGENCY
 from dashboard.marks import STATE_WORDS, sparkline, state_label
-from dashboard.markup import Markup, tag
+from dashboard.markup import Markup, join, tag
 from producers.wire.stage import LADDER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from dashboard.document import CellSignals, Verdict
+    from dashboard.kept import Snapshot
     from dashboard.places import Place
-    from dashboard.queries import Snapshot
     from dashboard.trends import Trend
+    from producers.wire.receipt import Cell
 
 
 class Action(NamedTuple):
@@ -28,18 +31,23 @@ class Action(NamedTuple):
     tool: str
 
 
+MOST_ACTIONS: Final = 150
+"""More make a page that a browser can neither hold nor a person read."""
+
+
 def matrix(snapshot: Snapshot, place: Place) -> Markup:
-    """All actions that have counts, as a table."""
+    """The actions that have counts, as a table; of very many, those with the most urgent verdicts."""
     rows: dict[Action, dict[str, list[CellSignals]]] = defaultdict(lambda: defaultdict(list))
     for signals in snapshot.report.signals:
-        if place.environment in {None, signals.environment}:
+        if place.covers(signals.environment, signals.workflow):
             rows[Action(signals.environment, signals.workflow, signals.tool)][signals.stage].append(signals)
     stages = [stage.value for stage in LADDER]
     stages += sorted({stage for row in rows.values() for stage in row} - set(stages))
     used = {stage for row in rows.values() for stage in row}
     several = len({action.environment for action in rows}) > 1
     verdicts = snapshot.report.latest_verdicts()
-    return tag(
+    shown = _most_urgent(rows, verdicts, place)
+    table = tag(
         "table",
         tag("caption", "Actions by stage of authority", class_="sk-unseen"),
         tag("thead", _head(stages, used), role="rowgroup"),
@@ -48,7 +56,7 @@ def matrix(snapshot: Snapshot, place: Place) -> Markup:
             [
                 tag(
                     "tr",
-                    _action(action, rows[action], show_environment=several),
+                    _action(action, rows[action], place, show_environment=several),
                     [
                         tag(
                             "td",
@@ -64,13 +72,35 @@ def matrix(snapshot: Snapshot, place: Place) -> Markup:
                     ],
                     role="row",
                 )
-                for action in sorted(rows)
+                for action in shown
             ],
             role="rowgroup",
         ),
         class_="sk-matrix",
         role="table",
     )
+    if len(shown) == len(rows):
+        return table
+    note = (
+        f"{words.count(len(shown))} of {words.count(len(rows))} actions: those with the most urgent verdicts. Choose "
+        "an environment or a workflow to see others; `stagekeeper signals` lists all."
+    )
+    return join([table, tag("p", note, class_="sk-quiet")])
+
+
+def _most_urgent(
+    rows: Mapping[Action, Mapping[str, list[CellSignals]]], verdicts: Mapping[Cell, Verdict], place: Place
+) -> list[Action]:
+    """At most `MOST_ACTIONS` of them, by name."""
+
+    def urgency(action: Action) -> tuple[int, Action]:
+        found = [verdicts.get(signals.cell) for cells in rows[action].values() for signals in cells]
+        states = [verdict.verdict for verdict in found if verdict is not None]
+        if place.state in states:
+            return -1, action
+        return min(map(URGENCY.index, states), default=len(URGENCY)), action
+
+    return sorted(heapq.nsmallest(MOST_ACTIONS, rows, key=urgency))
 
 
 def _head(stages: Iterable[str], used: set[str]) -> Markup:
@@ -92,14 +122,14 @@ def _head(stages: Iterable[str], used: set[str]) -> Markup:
     )
 
 
-def _action(action: Action, row: dict[str, list[CellSignals]], *, show_environment: bool) -> Markup:
+def _action(action: Action, row: dict[str, list[CellSignals]], place: Place, *, show_environment: bool) -> Markup:
     risks = sorted({signals.risk_class for found in row.values() for signals in found if signals.risk_class})
     return tag(
         "th",
         tag(
             "span",
             f"{action.environment} \u00b7 " if show_environment else None,
-            action.workflow,
+            _workflow(action.workflow, place),
             class_="sk-workflow",
         ),
         tag("span", action.tool, class_="sk-tool"),
@@ -107,6 +137,13 @@ def _action(action: Action, row: dict[str, list[CellSignals]], *, show_environme
         scope="row",
         role="rowheader",
     )
+
+
+def _workflow(workflow: str, place: Place) -> Markup:
+    """The name of a workflow, as a link to it alone, and from there back to all."""
+    if place.workflow is None:
+        return link(place.of_workflow(workflow).address, workflow, aria_label=f"Show {workflow} alone")
+    return link(place.of_workflow(None).address, workflow, " \u00d7", aria_label="Show all workflows")
 
 
 def cell(signals: CellSignals, verdict: Verdict | None, trend: Trend | None, place: Place) -> Markup:

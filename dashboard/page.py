@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from dashboard.document import Verdict
     from dashboard.gatefile import GateFileState
     from dashboard.history import History
+    from dashboard.kept import Snapshot
     from dashboard.markup import Markup
     from dashboard.places import Place
-    from dashboard.queries import LakeReader, Snapshot
+    from dashboard.queries import LakeReader
     from producers.wire.receipt import Cell
 
 _BEGIN = [

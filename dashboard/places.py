@@ -22,12 +22,14 @@ class Place:
         panel: The view, unless a cell is open.
         cell: The cell that is open; None for none.
         environment: Only this environment; None for all.
+        workflow: Only this workflow; None for all.
         state: Only recommendations with this verdict; None for all.
     """
 
     panel: Panel = "overview"
     cell: Cell | None = None
     environment: str | None = None
+    workflow: str | None = None
     state: str | None = None
 
     @classmethod
@@ -36,13 +38,17 @@ class Place:
         panel: Panel = next((known for known in get_args(Panel) if known == parameters.get("panel")), "overview")
         named = [parameters.get(f"cell_{field}") for field in Cell._fields]
         cell = Cell(*(value for value in named if value is not None)) if None not in named else None
-        return cls(panel, cell, parameters.get("environment"), parameters.get("state"))
+        return cls(
+            panel, cell, parameters.get("environment"), parameters.get("workflow"), state=parameters.get("state")
+        )
 
     def parameters(self) -> dict[str, str]:
         """The query parameters that lead here; what `of` reads."""
         parts: dict[str, str] = {}
         if self.environment is not None:
             parts["environment"] = self.environment
+        if self.workflow is not None:
+            parts["workflow"] = self.workflow
         if self.cell is not None:
             parts |= {f"cell_{field}": value for field, value in self.cell._asdict().items()}
         elif self.panel != "overview":
@@ -56,6 +62,10 @@ class Place:
         """The query string that leads here, every value percent-encoded."""
         return "?" + urlencode(self.parameters())
 
+    def covers(self, environment: str, workflow: str) -> bool:
+        """Whether what belongs to them is shown here."""
+        return self.environment in {None, environment} and self.workflow in {None, workflow}
+
     def at(self, cell: Cell) -> Self:
         """The same place with one cell open."""
         return replace(self, cell=cell, panel="overview")
@@ -67,6 +77,10 @@ class Place:
     def within(self, environment: str | None) -> Self:
         """The overview of one environment, or of all."""
         return replace(self, environment=environment, panel="overview", cell=None)
+
+    def of_workflow(self, workflow: str | None) -> Self:
+        """The overview of one workflow, or of all."""
+        return replace(self, workflow=workflow, panel="overview", cell=None)
 
     def only(self, state: str | None) -> Self:
         """The overview with recommendations of one verdict, or of all."""

@@ -1,23 +1,21 @@
-"""What the page reads, once per lake version: an unchanged lake costs four looks at a log, and no reading."""
+"""What the page reads, once per lake version: an unchanged lake costs five looks at a log, and no reading."""
 
 from __future__ import annotations
 
+import logging
 import threading
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from analytics import report
-from analytics.audit.quality import latest_quality
 from analytics.lake.damage import unreadable
-from analytics.lake.errors import READ_FAILURES, LakeError
+from analytics.lake.errors import READ_FAILURES, ForgottenError, LakeError, UnreadableLakeError
+from analytics.lake.places import is_remote
 from analytics.lake.schemas import LOOKS, QUALITY, REJECTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
-from dashboard.document import QualityRun, Report
 from dashboard.history import History, history
-from dashboard.trends import Trend, trends
+from dashboard.kept import Kept, Snapshot
 from producers.errors import StagekeeperError
 
 if TYPE_CHECKING:
@@ -25,28 +23,13 @@ if TYPE_CHECKING:
 
     from producers.wire.receipt import Cell
 
-_WATCHED = (SIGNALS, VERDICTS, LOOKS, REJECTS, QUALITY)
+LOG: Final = logging.getLogger(__name__)
+
+_WATCHED: Final = (LOOKS, SIGNALS, VERDICTS, REJECTS, QUALITY)  # looks first: see `Kept.look`
 
 
 class PageError(StagekeeperError):
     """The page cannot show what the lake holds; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Everything the overview needs, as of one set of table versions.
-
-    Attributes:
-        report: Signals, verdicts and rejects.
-        trends: Recent behaviour of each cell in shared bins.
-        quality: The last quality run; None when there was none.
-        versions: The newest version of each table that the page watches.
-    """
-
-    report: Report
-    trends: Mapping[Cell, Trend]
-    quality: QualityRun | None
-    versions: Mapping[str, int]
 
 
 class LakeReader:
@@ -58,6 +41,7 @@ class LakeReader:
         self._lake: Lake | None = None
         self._birth: tuple[int, int] | None = None
         self._snapshot: Snapshot | None = None
+        self._kept = Kept()
         self._histories: dict[tuple[Cell, str | None], tuple[int, History]] = {}
 
     def snapshot(self) -> Snapshot | None:
@@ -73,8 +57,9 @@ class LakeReader:
             try:
                 versions = {table: lake.version(table) for table in _WATCHED}
                 if self._snapshot is None or self._snapshot.versions != versions:
-                    self._snapshot = _read(lake, versions)
-            except LakeError:
+                    _check_whole(lake, versions)
+                    self._snapshot = self._look(lake, versions)
+            except (LakeError, PageError):
                 self._forget()
                 raise
             except READ_FAILURES as error:
@@ -107,6 +92,16 @@ class LakeReader:
                 raise unreadable(self.root, error) from error
             return known[1]
 
+    def _look(self, lake: Lake, versions: Mapping[str, int]) -> Snapshot:
+        if self._snapshot is not None:
+            try:
+                return _look(self._kept, lake, versions)
+            except ForgottenError:
+                # The log of a lake that is kept clean does not reach back for ever: a page that slept reads all anew.
+                LOG.info("what changed since the last look is not known any more; everything is read anew")
+        self._kept = Kept()
+        return _look(self._kept, lake, versions)
+
     def _open(self) -> Lake | None:
         birth = _birth(self.root)
         if self._lake is None or birth != self._birth:
@@ -135,11 +130,24 @@ def _birth(root: str) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def _read(lake: Lake, versions: Mapping[str, int]) -> Snapshot:
+def _check_whole(lake: Lake, versions: Mapping[str, int]) -> None:
+    """Notice files that are gone although nothing of them is read again.
+
+    Not on object storage, where it would take a question for each file and where files do not get lost.
+    """
+    if is_remote(lake.root):
+        return
+    for table, version in versions.items():
+        if not lake.reaches(table, version):
+            raise UnreadableLakeError(
+                f"the table {table} at {lake.root}/{table} has lost files that its newest version needs. Restore the "
+                "folder from a backup, or start the worker on a new folder."
+            )
+
+
+def _look(kept: Kept, lake: Lake, versions: Mapping[str, int]) -> Snapshot:
     try:
-        document = Report.model_validate(report.build_report(lake))
-        run = latest_quality(lake)
-        last_run = None if run is None else QualityRun.model_validate(run)
+        return kept.look(lake, versions)
     except ValidationError as error:
         fault = error.errors()[0]
         raise PageError(
@@ -147,9 +155,3 @@ def _read(lake: Lake, versions: Mapping[str, int]) -> Snapshot:
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}. "
             "Run the page and the worker from the same release of Stagekeeper."
         ) from error
-    return Snapshot(
-        report=document,
-        trends=trends(lake.scan("signals", version=versions["signals"])),
-        quality=last_run,
-        versions=versions,
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dashboard import words
 from dashboard.console import link
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from dashboard.places import Place
     from producers.wire.receipt import Cell
 
+
+MOST_CARDS: Final = 100
+"""How many verdicts are listed at the most."""
 
 _UNJUDGED = "No verdicts yet. A worker with a gate file judges a cell as soon as its numbers change."
 
@@ -39,7 +42,7 @@ def _urgency(verdict: Verdict) -> tuple[int, Cell]:
 def recommendations(report: Report, place: Place, now: datetime) -> Markup:
     """The latest verdict on each cell, as a list."""
     latest = [
-        verdict for verdict in report.latest_verdicts().values() if place.environment in {None, verdict.environment}
+        verdict for verdict in report.latest_verdicts().values() if place.covers(verdict.environment, verdict.workflow)
     ]
     shown = by_urgency(verdict for verdict in latest if place.state in {None, verdict.verdict})
     everything = None
@@ -48,9 +51,17 @@ def recommendations(report: Report, place: Place, now: datetime) -> Markup:
     return tag(
         "section",
         tag("h2", "Recommendations", everything, class_="sk-h2"),
-        tag("ol", [tag("li", card(verdict, place, now)) for verdict in shown], class_="sk-recs")
+        tag("ol", [tag("li", card(verdict, place, now)) for verdict in shown[:MOST_CARDS]], class_="sk-recs")
         if shown
         else tag("p", "None of this kind." if latest else _UNJUDGED, class_="sk-quiet"),
+        None
+        if len(shown) <= MOST_CARDS
+        else tag(
+            "p",
+            f"The {words.count(MOST_CARDS)} most urgent of {words.count(len(shown))}. Choose a verdict above, an "
+            "environment or a workflow to see others; `stagekeeper verdicts` lists all.",
+            class_="sk-quiet",
+        ),
         class_="sk-rail",
         aria_label="Recommendations",
     )

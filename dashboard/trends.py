@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import polars as pl
 
-from producers.wire.receipt import Cell
+from analytics.columns import MINUTE_US, PLACE
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from analytics.columns import Columns, Increment, Integers
+    from producers.wire.receipt import Cell
+
 _WIDTHS_MIN = (1, 2, 5, 10, 15, 30, 60, 120, 240, 480, 720, 1_440)
-_CELL = list(Cell._fields)
-_SUMS = ("decisions", "denied", "executed", "undone", "undo_failed", "not_undoable")
+_SUMS: Final = ("decisions", "denied", "executed", "undone", "undo_failed", "not_undoable")
+_HOUR_US: Final = 60 * MINUTE_US
+_SUM_AGAIN_AT: Final = 50_000
 
 
 @dataclass(frozen=True)
@@ -32,50 +37,74 @@ class Trend:
 
 def bin_minutes(first: datetime, last: datetime, *, most: int) -> int:
     """The narrowest bin, in minutes, that shows a stretch of time in at most `most` bins."""
-    minutes = (last - first).total_seconds() / 60 + 1
+    return _width_min((last - first).total_seconds() / 60 + 1, most)
+
+
+def _width_min(minutes: float, most: int) -> int:
     return next((width for width in _WIDTHS_MIN if minutes / width <= most), _WIDTHS_MIN[-1])
 
 
-def trends(signals: pl.LazyFrame, *, most: int = 20, hours: int = 24) -> dict[Cell, Trend]:
-    """Sum the increments of the newest stretch into shared bins.
+class Trends:
+    """The minutes of the newest stretch, of every cell.
 
     Args:
-        signals: The increments, as the lake keeps them.
-        most: Bins at most.
+        columns: Everything counted; each of its increments is to be added here.
         hours: How far back a trend goes at most, from the newest bucket.
-
-    Returns:
-        A trend for each cell that has counts in the stretch.
     """
-    newest = signals.select(pl.col("bucket").max()).collect().item()
-    if newest is None:
-        return {}
-    recent = (
-        signals.filter(pl.col("bucket") > newest - pl.duration(hours=hours))
-        .group_by(*_CELL, "bucket")
-        .agg(pl.col(_SUMS).sum())
-        .collect()
-    )
-    first = recent["bucket"].min()
-    width = f"{bin_minutes(first, newest, most=most)}m"  # type: ignore[arg-type] # a column of moments
-    binned = (
-        recent.with_columns(pl.col("bucket").dt.truncate(width))
-        .group_by(*_CELL, "bucket")
-        .agg(pl.col(_SUMS).sum())
-        .with_columns(
-            denial=_ratio(pl.col("denied"), pl.col("decisions")),
-            undo=_ratio(pl.col("undone") + pl.col("undo_failed") + pl.col("not_undoable"), pl.col("executed")),
+
+    def __init__(self, columns: Columns, *, hours: int = 24) -> None:
+        self._columns = columns
+        self._hours = hours
+        self._minutes = pl.DataFrame(schema={"cell": pl.UInt32, "bucket": pl.Int64, **dict.fromkeys(_SUMS, pl.Int64)})
+        self._summed = 0
+
+    def add(self, increment: Increment) -> None:
+        """Take in what an increment brought."""
+        cells = self._columns.cell_of[increment.minutes[PLACE].to_numpy()].astype(np.uint32)
+        fresh = increment.minutes.select(pl.Series("cell", cells), "bucket", *_SUMS)
+        self._minutes = pl.concat([self._minutes, fresh], rechunk=False)
+        if self._minutes.height > 2 * self._summed + _SUM_AGAIN_AT:
+            self._sum_up()
+
+    def of_cells(self, *, most: int = 20) -> dict[Cell, Trend]:
+        """A trend for each cell that has counts in the stretch, in at most so many shared bins."""
+        self._sum_up()
+        if self._minutes.is_empty():
+            return {}
+        cell, bucket = (self._minutes[name].to_numpy() for name in ("cell", "bucket"))
+        width_us = _width_min((bucket.max() - bucket.min()) / MINUTE_US + 1, most) * MINUTE_US
+        bins = bucket // width_us
+        bins = bins - bins.min()
+        known, row_of = np.unique(cell, return_inverse=True)
+        shape = (known.size, int(bins.max()) + 1)
+
+        def summed(*names: str) -> Integers:
+            table = np.zeros(shape, dtype=np.int64)
+            for name in names:
+                np.add.at(table, (row_of, bins), self._minutes[name].to_numpy())
+            return table
+
+        denial = _ratios(summed("denied"), summed("decisions"))
+        undo = _ratios(summed("undone", "undo_failed", "not_undoable"), summed("executed"))
+        cells = [self._columns.cells[place] for place in known]
+        return {each: Trend(denied, undone) for each, denied, undone in zip(cells, denial, undo, strict=True)}
+
+    def _sum_up(self) -> None:
+        """Add up the rows of each minute, and let go of those that lie too far back."""
+        newest = pl.col("bucket").max()
+        self._minutes = (
+            self._minutes.filter(pl.col("bucket") > newest - self._hours * _HOUR_US)
+            .group_by("cell", "bucket")
+            .agg(pl.col(_SUMS).sum())
         )
-    )
-    bins = binned.select(
-        pl.datetime_range(pl.col("bucket").min(), pl.col("bucket").max(), interval=width, time_unit="us")
-    )
-    found: dict[Cell, Trend] = {}
-    for names, rows in binned.group_by(_CELL):
-        placed = bins.join(rows, on="bucket", how="left").sort("bucket")
-        found[Cell(*map(str, names))] = Trend(tuple(placed["denial"].to_list()), tuple(placed["undo"].to_list()))
-    return found
+        self._summed = self._minutes.height
 
 
-def _ratio(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
-    return pl.when(whole > 0).then(part / whole)
+def _ratios(part: Integers, whole: Integers) -> list[tuple[float | None, ...]]:
+    """Row by row; None where there is nothing to divide by."""
+    known = whole > 0
+    ratios = np.where(known, part / np.where(known, whole, 1), np.nan)
+    return [
+        tuple(None if value != value else value for value in row)  # noqa: PLR0124 - NaN alone differs from itself
+        for row in ratios.tolist()
+    ]

@@ -50,6 +50,9 @@ class Seen:
     at_us: int
 
 
+ORDER: Final = ["judged_at", "lake_version", "verdict_id"]
+"""What tells the later of two verdicts on a cell."""
+
 _OUTLINED: Final = pl.Struct(
     {
         "verdict": pl.String,
@@ -111,18 +114,33 @@ def last_words(lake: Lake) -> dict[Cell, Seen]:
     return found
 
 
+def following(lake: Lake, *, after: int, through: int) -> pl.DataFrame:
+    """What was told of cells in some versions of the ledger, oldest first: names, `ORDER`, and the verdicts as JSON.
+
+    Args:
+        lake: The lake.
+        after: The last version that is known already.
+        through: The last version that is wanted.
+
+    Raises:
+        LakeError: The log no longer reaches back to it.
+    """
+    rows = lake.increments(VERDICTS, after=after, through=through, columns=[*CELL, *ORDER, "payload"])
+    return rows.filter(~pl.col("verdict_id").str.starts_with(REGRADE)).sort(ORDER)
+
+
+def standing(lake: Lake) -> pl.DataFrame:
+    """The last row of every cell: its names, what it is ordered by, and the whole verdict as JSON."""
+    return _last(lake, None, *ORDER[:2]).select(*CELL, *ORDER, "payload")
+
+
 def _last(lake: Lake, action: tuple[str, str, str] | None, *more: str) -> pl.DataFrame:
     """The last row of every cell."""
     # Two reads at one version: payloads are large, and only the last of each cell is wanted.
     ledger = lake.scan(VERDICTS).filter(~pl.col("verdict_id").str.starts_with(REGRADE))
     if action is not None:
         ledger = ledger.filter(*(pl.col(name) == value for name, value in zip(CELL[:3], action, strict=True)))
-    last = (
-        ledger.select(*CELL, "judged_at", "lake_version", "verdict_id")
-        .sort("judged_at", "lake_version", "verdict_id")
-        .unique(subset=CELL, keep="last", maintain_order=True)
-        .collect()
-    )
+    last = ledger.select(*CELL, *ORDER).sort(ORDER).unique(subset=CELL, keep="last", maintain_order=True).collect()
     return (
         ledger.filter(pl.col("verdict_id").is_in(last["verdict_id"].implode()))
         .select(*CELL, "verdict_id", "payload", *more)
@@ -135,7 +153,9 @@ def _last(lake: Lake, action: tuple[str, str, str] | None, *more: str) -> pl.Dat
 def _confirmed(verdict: dict[str, Any], look: looks.Look | None) -> dict[str, Any]:
     """A verdict with the moment and the watermark of the newest look that found it again."""
     told = {"confirmed_at": verdict["judged_at"], "confirmed_through": verdict["watermark"]}
-    if look is not None and look.confirms(verdict, judged_at=datetime.fromisoformat(verdict["judged_at"])):
+    if look is not None and look.confirms(
+        verdict["gate_sha256"], judged_at=datetime.fromisoformat(verdict["judged_at"])
+    ):
         told = {"confirmed_at": iso(look.judged_at), "confirmed_through": iso(look.watermark)}
     return {**verdict, **told}
 

@@ -8,14 +8,13 @@ which watermark all cells were looked at, under which gate file.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from analytics.lake.schemas import COLUMNS, LOOKS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
 
     from analytics.lake.tables import Fence, Lake
@@ -43,14 +42,14 @@ class Look:
     events_version: int | None = None
     users_as_of: datetime | None = None
 
-    def confirms(self, verdict: Mapping[str, Any], *, judged_at: datetime) -> bool:
+    def confirms(self, gate_sha256: str, *, judged_at: datetime) -> bool:
         """Whether this look came after a verdict and was taken under the same gate file.
 
         Args:
-            verdict: The last verdict on its cell, as a JSON object.
-            judged_at: When that verdict was reached.
+            gate_sha256: Digest of the gate file that the last verdict on a cell was reached under.
+            judged_at: When it was reached.
         """
-        return bool(verdict["gate_sha256"] == self.gate_sha256 and judged_at <= self.judged_at)
+        return gate_sha256 == self.gate_sha256 and judged_at <= self.judged_at
 
 
 def append(lake: Lake, look: Look, *, fence: Fence | None = None) -> None:
@@ -68,14 +67,14 @@ def append(lake: Lake, look: Look, *, fence: Fence | None = None) -> None:
     lake.append(LOOKS, pl.DataFrame([asdict(look)], schema=COLUMNS[LOOKS], orient="row"), fence=fence)
 
 
-def newest(lake: Lake) -> Look | None:
-    """The newest look; None while there was none.
+def newest(lake: Lake, *, version: int | None = None) -> Look | None:
+    """The newest look, or the newest at a version of the table; None while there was none.
 
     Read it before the verdicts that it is to confirm: one that is replaced meanwhile is then not taken for confirmed.
 
     Raises:
         LakeError: The lake cannot be read.
     """
-    looks = lake.scan(LOOKS)
+    looks = lake.scan(LOOKS, version=version)
     last = looks.filter(pl.col("judged_at") == pl.col("judged_at").max()).tail(1).collect()
     return Look(**last.row(0, named=True)) if last.height else None

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from page_lakes import FLEET, Behaviour, minute_row, populated
 
+from analytics.columns import Columns
 from analytics.evidence import histogram
 from analytics.evidence.sequential import crosses, log_e_value
 from analytics.lake.schemas import COLUMNS, SIGNALS
@@ -25,7 +26,7 @@ from dashboard.marks import interval, sparkline
 from dashboard.markup import Markup, join, tag
 from dashboard.places import Panel, Place
 from dashboard.prospects import failures_to_harm, prospects, sentence
-from dashboard.trends import bin_minutes, trends
+from dashboard.trends import Trend, Trends, bin_minutes
 from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
@@ -103,6 +104,15 @@ def test_running_rates_are_over_the_epoch_of_the_verdict_alone() -> None:
     assert found["denial_so_far"][-1] == pytest.approx(newest.collect().item())
 
 
+def trends_of(rows: pl.LazyFrame, most: int, parts: int = 1) -> dict[Cell, Trend]:
+    columns, frame = Columns(), rows.collect()
+    kept = Trends(columns)
+    for part in frame.with_row_index("part").with_columns(pl.col("part") % parts).partition_by("part"):
+        kept.add(columns.add(part.drop("part")))
+        kept.of_cells()
+    return kept.of_cells(most=most)
+
+
 def test_trends_share_their_bins_and_leave_gaps_open() -> None:
     early, late = FLEET[2], FLEET[3]
     rows = pl.concat(
@@ -111,16 +121,17 @@ def test_trends_share_their_bins_and_leave_gaps_open() -> None:
             rows_of(late, 60).filter(pl.col("bucket") >= NOON + timedelta(minutes=50)),
         ]
     )
-    found = trends(rows, most=20)
+    found = trends_of(rows, most=20)
     assert {len(trend.denial) for trend in found.values()} == {12}
     assert found[early.cell].denial[-1] is None
     assert found[early.cell].denial[0] is not None
     assert found[late.cell].denial[0] is None
     assert found[late.cell].denial[-1] is not None
+    assert trends_of(rows, most=20, parts=7) == found
 
 
 def test_trends_of_nothing_are_nothing() -> None:
-    assert trends(pl.DataFrame(schema=COLUMNS[SIGNALS]).lazy()) == {}
+    assert Trends(Columns()).of_cells() == {}
 
 
 @given(st.integers(0, 1_000_000), st.integers(5, 60))

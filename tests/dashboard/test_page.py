@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,12 +21,13 @@ from analytics.lake.schemas import COLUMNS, QUALITY
 from analytics.lake.tables import Lake
 from analytics.report import build_report
 from analytics.verdicts.judge import Judge
-from dashboard import queries
+from dashboard.matrix import MOST_ACTIONS
 from dashboard.places import Place
 from dashboard.queries import LakeReader
+from dashboard.recommendations import MOST_CARDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from streamlit.testing.v1.element_tree import Element
 
@@ -300,28 +302,32 @@ def test_a_verdict_under_the_gate_file_in_force_is_not_called_changed(show: Show
     assert "changed since" not in show(tmp_path, Place(cell=FLEET[0].cell)).text
 
 
-def test_an_unchanged_lake_is_read_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_look_reads_what_was_appended_since_the_one_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lake = populated(tmp_path)
     reads: list[str] = []
-    real = queries.report.build_report
 
-    def counted(read: Lake | None) -> Any:
-        reads.append("read")
-        return real(read)
+    def noting(what: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*given: Any, **named: Any) -> Any:
+            reads.append(f"{what} {given[1]}" + (f" after {named['after']}" if "after" in named else ""))
+            return real(*given, **named)
 
-    monkeypatch.setattr(queries.report, "build_report", counted)
+        return noted
+
+    for name in ("batches", "increments"):
+        monkeypatch.setattr(Lake, name, noting(name, getattr(Lake, name)))
     reader = LakeReader(str(tmp_path / "lake"))
     first = reader.snapshot()
     assert reader.snapshot() is first
     cell = FLEET[0].cell
     assert reader.history(cell, "e1") is reader.history(cell, "e1")
-    assert len(reads) == 1
+    assert reads == ["batches signals"]
     fill(lake, FLEET, until=datetime.now(UTC), minutes=1, seed=3)
     second = reader.snapshot()
     assert first is not None
     assert second is not None
-    assert second.versions["signals"] == first.versions["signals"] + 1
-    assert len(reads) == 2
+    before = first.versions["signals"]
+    assert second.versions["signals"] == before + 1
+    assert reads == ["batches signals", f"increments signals after {before}"]
 
 
 def test_new_numbers_and_verdicts_show_at_the_next_look(show: Show, tmp_path: Path) -> None:
@@ -343,3 +349,25 @@ def test_actions_without_a_verdict_are_shown_as_not_judged(show: Show, tmp_path:
     assert len(shown.outline.of_class("sk-cell-NONE")) == 2
     assert "No verdicts yet" in shown.text
     assert "No verdict yet" in show(tmp_path, Place(cell=FLEET[0].cell)).text
+
+
+def a_large_fleet(count: int) -> list[Behaviour]:
+    """Healthy actions of three workflows; the last one denies too much."""
+    fleet = [Behaviour(f"workflow-{n % 3}", f"tool-{n:04}", "draft_write", 30) for n in range(count)]
+    return [*fleet[:-1], replace(fleet[-1], denial=0.6)]
+
+
+def test_of_very_many_actions_the_most_urgent_are_shown_and_the_others_can_be_reached(
+    show: Show, tmp_path: Path
+) -> None:
+    fleet = a_large_fleet(MOST_ACTIONS + 30)
+    populated(tmp_path, fleet=fleet, minutes=12)
+    shown = show(tmp_path)
+    assert len(shown.outline.of_class("sk-cell")) == MOST_ACTIONS
+    assert len(shown.outline.of_class("sk-rec")) == MOST_CARDS
+    assert f"{MOST_ACTIONS} of {len(fleet)} actions" in shown.text
+    assert f"The {MOST_CARDS} most urgent of {len(fleet)}" in shown.text
+    assert len(shown.outline.of_class("sk-cell-ROLL_BACK")) == 1
+    alone = show(tmp_path, Place(workflow="workflow-1"))
+    assert len(alone.outline.of_class("sk-cell")) == len(fleet) // 3
+    assert "actions: those with the most urgent" not in alone.text

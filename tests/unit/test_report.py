@@ -13,7 +13,7 @@ from analytics.counters import COUNTERS
 from analytics.evidence.signals import RATES
 from analytics.lake.schemas import COLUMNS
 from analytics.lake.tables import Lake
-from analytics.report import LATEST_REJECTS, build_report, cell_history
+from analytics.report import LATEST_REJECTS, build_report
 from analytics.verdicts.judge import Judge
 from stagekeeper import tables
 
@@ -113,25 +113,6 @@ def test_rejects_are_counted_by_reason_and_the_latest_are_shown(lake: Lake) -> N
     assert rejects["latest"][0]["first_bytes"] == "\\xff\x00ab"
     json.dumps(rejects, allow_nan=False)
     assert tables.rejects_line(rejects) == "30 records were rejected: not_json 20, too_large 10."
-
-
-def test_history_has_one_row_a_minute(lake: Lake) -> None:
-    lake.append(
-        "signals",
-        increments(
-            a_row(minute=1, **executions(5), latencies_ms=[100.0] * 3),
-            a_row(minute=1, epoch="e2", **executions(2), latencies_ms=[300.0] * 4),
-            a_row(minute=0, **executions(7, 1)),
-            a_row(CELL._replace(tool="other"), **executions(9)),
-        ),
-    )
-    history = cell_history(lake, CELL)
-    assert history["bucket"].to_list() == [NOON, NOON + timedelta(minutes=1)]
-    assert history["executed"].to_list() == [7, 7]
-    assert history["latency_known"].to_list() == [0, 7]
-    assert history["latency_p50_ms"].to_list() == [None, pytest.approx(300, rel=0.01)]
-    assert history["cost_mean_usd"].to_list() == [None, None]
-    assert cell_history(lake, CELL._replace(tool="nobody")).is_empty()
 
 
 def test_tables_name_a_shared_environment_once_and_show_every_cell(lake: Lake) -> None:
