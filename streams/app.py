@@ -175,7 +175,7 @@ class Worker:
         return asyncio.run(self._run())
 
     def put(self, item: Assignment | Batch) -> None:
-        """Take an item from the source's thread; blocks while two are waiting.
+        """Take an item from the source's thread; blocks while another is waiting.
 
         Raises:
             StoppedError: The worker is stopping.
@@ -210,7 +210,7 @@ class Worker:
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(each, lambda: None if ended.done() else ended.set_result(0))
         app = organiser(self._config.bootstrap_servers, self._log_id, self._web_port, self._config.kafka)
-        self._channel = KeptChannel(app, maxsize=2)
+        self._channel = KeptChannel(app, maxsize=1)
         self._started = asyncio.Event()
         self._add_agents(app)
         self._add_timers(app)

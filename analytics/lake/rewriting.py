@@ -28,6 +28,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from analytics.lake.errors import FencedError, LakeError
 from analytics.lake.places import files_of
 from analytics.lake.schemas import TABLES
+from analytics.lake.writing import UNIQUE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -180,7 +181,8 @@ class Rewriter:
                     continue
                 if writer is None:
                     opened = self._store.open_output_stream(path)
-                    writer = pq.ParquetWriter(opened, self._schema, compression="zstd")
+                    repeated = [name for name in self._schema.names if name not in UNIQUE.get(self.table, ())]
+                    writer = pq.ParquetWriter(opened, self._schema, compression="zstd", use_dictionary=repeated)
                 writer.write_table(rows.select(self._schema.names).to_arrow().cast(self._schema))
                 stats.add(rows)
         finally:

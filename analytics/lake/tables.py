@@ -27,6 +27,7 @@ from analytics.lake.places import files_of, is_remote, options_of
 from analytics.lake.probing import check_store
 from analytics.lake.rewriting import Rewriter
 from analytics.lake.schemas import CLAIMS, COLUMNS, TABLES
+from analytics.lake.writing import WRITING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -209,11 +210,10 @@ class Lake:
             moved[fence.app_id] = fence.epoch
         stored = self._stored(table, handle, list(moved))
         _check(table, advances, fence, stored)
-        properties = CommitProperties(
-            app_transactions=[Transaction(app_id, reached) for app_id, reached in moved.items()]
-        )
+        marks = [Transaction(app_id, reached) for app_id, reached in moved.items()]
+        properties = CommitProperties(app_transactions=marks)
         try:
-            write_deltalake(handle, data, mode="append", commit_properties=properties)
+            write_deltalake(handle, data, mode="append", commit_properties=properties, writer_properties=WRITING[table])
         except CommitFailedError as error:
             self._known.pop(table, None)
             _check(table, advances, fence, self._stored(table, self._handle(table), list(moved)))

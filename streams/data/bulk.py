@@ -8,6 +8,8 @@ the two equal.
 
 from __future__ import annotations
 
+from itertools import compress
+from operator import not_
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -141,23 +143,29 @@ class BulkDecoder:
         )
 
     def _of_outcomes(self, outcomes: list[Outcome], refused: set[int]) -> EventColumns:
+        classes: list[type[Outcome]] = list(map(type, outcomes))
+        ran = [each is Executed for each in classes]
+        executed = [outcome.data for outcome in compress(outcomes, ran) if isinstance(outcome, Executed)]
+        of_executed = np.array(ran, dtype=np.bool_)
+        kinds, latency_us, cost_microusd = (_unknown(len(outcomes)) for _ in range(3))
+        kinds[of_executed] = [STATUSES[data.status] for data in executed]
+        kinds[~of_executed] = [outcome.kind for outcome in compress(outcomes, map(not_, ran))]
+        latency_us[of_executed] = _amounts([data.latency_ms for data in executed], 1e3)
+        cost_microusd[of_executed] = _amounts([data.cost_usd for data in executed], 1e6)
         return self._columns(
             outcomes,
             self._open([each.data.receipt for each in outcomes], refused),
             refused,
-            types=[each.type_name for each in outcomes],
-            kinds=longs([STATUSES[each.data.status] if isinstance(each, Executed) else each.kind for each in outcomes]),
-            latency_us=_amounts(
-                [each.data.latency_ms if isinstance(each, Executed) else None for each in outcomes], 1e3
-            ),
-            cost_microusd=_amounts(
-                [each.data.cost_usd if isinstance(each, Executed) else None for each in outcomes], 1e6
-            ),
+            types=[each.type_name for each in classes],
+            kinds=kinds,
+            latency_us=latency_us,
+            cost_microusd=cost_microusd,
         )
 
     def _open(self, tokens: list[str], refused: set[int]) -> list[Opened]:
         opened = self._receipts.open_all(tokens)
-        refused.update(place for place, each in enumerate(opened) if each is None)
+        if None in opened:
+            refused.update(place for place, each in enumerate(opened) if each is None)
         return [each or UNOPENED for each in opened]
 
     def _columns(

@@ -122,9 +122,13 @@ def joined(parts: Sequence[EventColumns]) -> EventColumns:
         return parts[0]
     cells: dict[CellEpoch, int] = {}
     cell_of: list[Longs] = []
+    places_in: dict[int, Longs] = {}  # most parts share their list of cells
     for part in parts:
-        places = [cells.setdefault(cell, len(cells)) for cell in part.cells]
-        cell_of.append(longs([*places, NO_CELL])[part.cell_of])  # `NO_CELL` is the last position
+        places = places_in.get(id(part.cells))
+        if places is None:
+            own = [cells.setdefault(cell, len(cells)) for cell in part.cells]
+            places = places_in[id(part.cells)] = longs([*own, NO_CELL])  # `NO_CELL` is the last position
+        cell_of.append(places[part.cell_of])
     return EventColumns(
         ids=[each for part in parts for each in part.ids],
         types=[each for part in parts for each in part.types],

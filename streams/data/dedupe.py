@@ -6,8 +6,7 @@ time accepted so far in the partition. Retries of one writer carry the same reco
 rule asks for nothing but what was accepted before in that partition, which is what the table `events` holds: the state
 can be rebuilt from there at any offset, and a replay decides as the first reading did.
 
-Memory: 24 bytes for each id within the horizon. The newest ids are in a dictionary; when it is full they become a
-sorted run (`streams.data.runs`), and runs are merged as they grow, without what the horizon has passed.
+Memory: two bytes for each id within the horizon, and on disk 24 (`streams.data.runs`).
 """
 
 from __future__ import annotations
@@ -15,16 +14,21 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from streams.data.runs import Runs
+import numpy as np
+
+from streams.data.numbers import numbers_of
+from streams.data.runs import NEVER, SIZES, Runs, Sizes, Times
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from streams.data.numbers import Words
+
+    Flags = npt.NDArray[np.bool_]
 
 HORIZON: Final = timedelta(hours=1)
 """How far back an id is remembered, in event time."""
-
-NEWEST: Final = 50_000
-"""How many ids are kept in the dictionary."""
 
 
 class SeenIds:
@@ -32,103 +36,85 @@ class SeenIds:
 
     Args:
         horizon: How far back an id is remembered, in event time.
-        accepted: Id and event time (microseconds since 1970 UTC) of what was accepted before, in any order; what lies
-            beyond the horizon may be left out, but not the latest.
-        newest: How many ids are kept in the dictionary.
+        sizes: At which sizes what happens to the runs of ids.
     """
 
-    def __init__(
-        self, horizon: timedelta = HORIZON, accepted: Iterable[tuple[str, int]] = (), *, newest: int = NEWEST
-    ) -> None:
+    def __init__(self, horizon: timedelta = HORIZON, *, sizes: Sizes = SIZES) -> None:
         self._horizon_us = horizon // timedelta(microseconds=1)
-        self._newest_limit = newest
-        self._newest: dict[str, int] = {}
-        self._older = Runs()
-        self._latest_us: int | None = None
-        for event_id, time_us in accepted:
-            self._remember(event_id, time_us)
-            if len(self._newest) >= newest:
-                self._spill()
+        self._runs = Runs(sizes)
+        self._latest_us = NEVER
 
     def __len__(self) -> int:
         """How many ids are held, at most; some may be held twice."""
-        return len(self._newest) + len(self._older)
+        return len(self._runs)
 
-    def accept(self, event_id: str, time_us: int) -> bool:
-        """Accept an event unless it is a repeat: `accept_all` for one."""
-        return self.accept_all([event_id], [time_us])[0]
+    @property
+    def runs(self) -> int:
+        """How many runs they are in."""
+        return self._runs.count
 
-    def accept_all(self, ids: Sequence[str], times_us: Sequence[int]) -> list[bool]:
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self._runs.nbytes
+
+    def remember(self, ids: pa.Array, times_us: Times) -> None:
+        """Take what was accepted before; what lies beyond the horizon may be left out, but not the latest.
+
+        Args:
+            ids: Their ids, a string array without nulls, in any order.
+            times_us: Their event times, microseconds since 1970 UTC.
+        """
+        self._keep(numbers_of(ids), times_us)
+
+    def accept_all(self, ids: pa.Array, times_us: Times) -> Flags:
         """Accept events, in order, unless they are repeats.
 
         Args:
-            ids: Their ids.
+            ids: Their ids, a string array without nulls.
             times_us: Their event times, microseconds since 1970 UTC.
 
         Returns:
             For each, False for a repeat.
         """
-        newest = self._newest
-        for event_id, time_us in self._older.times_of(ids).items():
-            if time_us > newest.get(event_id, time_us - 1):
-                newest[event_id] = time_us
-        accepted = self._accept_surely(ids, times_us)
-        if accepted is None:
-            accepted = [self._accept(event_id, time_us) for event_id, time_us in zip(ids, times_us, strict=True)]
-        if len(newest) >= self._newest_limit:
-            self._spill()
+        words = numbers_of(ids)
+        known_us = self._runs.times_of(words)
+        accepted = np.ones(len(words), dtype=np.bool_)
+        doubtful = (known_us != NEVER) | _twice(words[:, 0])
+        if doubtful.any():
+            self._decide(words, times_us, known_us, doubtful, accepted)
+            words, times_us = words[accepted], times_us[accepted]
+        self._keep(words, times_us)
         return accepted
 
-    def _accept_surely(self, ids: Sequence[str], times_us: Sequence[int]) -> list[bool] | None:
-        """Accept events where their order among themselves cannot matter; None, and nothing is done, where it could.
+    def _decide(self, words: Words, times_us: Times, known_us: Times, doubtful: Flags, accepted: Flags) -> None:
+        """Say of each doubtful event, in order, whether it is accepted; all others surely are."""
+        places = np.flatnonzero(doubtful)
+        # The watermark before each event, as far as those that are surely accepted have moved it.
+        surely = np.maximum.accumulate(np.append([self._latest_us], np.where(doubtful, NEVER, times_us)))[places]
+        columns = (words[places].tolist(), times_us[places].tolist(), known_us[places].tolist(), surely.tolist())
+        latest_us, within = NEVER, dict[tuple[int, int], int]()
+        for place, (first, second), time_us, earlier_us, watermark_us in zip(places.tolist(), *columns, strict=True):
+            before_us = max(earlier_us, within.get((first, second), NEVER))
+            if before_us != NEVER and before_us >= max(watermark_us, latest_us) - self._horizon_us:
+                accepted[place] = False
+            else:
+                within[first, second] = max(before_us, time_us)
+                latest_us = max(latest_us, time_us)
 
-        The watermark ends up at the latest time or below it. Whoever is a repeat even at that watermark is one at any
-        moment before.
-        """
-        if not ids:
-            return []
-        newest = self._newest
-        oldest_us = self._later(times_us) - self._horizon_us
-        known = list(map(newest.get, ids))
-        if len(set(ids)) == len(ids) and known.count(None) == len(ids):
-            newest.update(zip(ids, times_us, strict=True))
-            self._latest_us = self._later(times_us)
-            return [True] * len(ids)
-        fresh: dict[str, int] = {}
-        accepted = []
-        for event_id, time_us, known_us in zip(ids, times_us, known, strict=True):
-            earlier_us = fresh.get(event_id) if known_us is None else known_us
-            if earlier_us is None:
-                fresh[event_id] = time_us
-            elif earlier_us < oldest_us:
-                return None
-            accepted.append(earlier_us is None)
-        newest.update(fresh)
-        if fresh:
-            self._latest_us = self._later(fresh.values())
-        return accepted
+    def _keep(self, words: Words, times_us: Times) -> None:
+        """Remember what was accepted; what can never be a repeat again may go, since the watermark only rises."""
+        if len(words):
+            self._latest_us = max(self._latest_us, int(times_us.max()))
+            self._runs.add(words, times_us, max(self._latest_us - self._horizon_us, NEVER + 1))
 
-    def _later(self, times_us: Collection[int]) -> int:
-        """The watermark once these are accepted."""
-        latest_us = max(times_us)
-        return latest_us if self._latest_us is None else max(latest_us, self._latest_us)
 
-    def _accept(self, event_id: str, time_us: int) -> bool:
-        earlier_us = self._newest.get(event_id)
-        if earlier_us is not None and self._latest_us is not None and earlier_us >= self._latest_us - self._horizon_us:
-            return False
-        self._remember(event_id, time_us)
-        return True
-
-    def _remember(self, event_id: str, time_us: int) -> None:
-        earlier_us = self._newest.get(event_id)
-        if earlier_us is None or time_us > earlier_us:
-            self._newest[event_id] = time_us
-        if self._latest_us is None or time_us > self._latest_us:
-            self._latest_us = time_us
-
-    def _spill(self) -> None:
-        """Move the newest into a run; what can never be a repeat again is forgotten, since the watermark only rises."""
-        oldest_us = (self._latest_us or 0) - self._horizon_us
-        self._older.add(self._newest, oldest_us)
-        self._newest = {}
+def _twice(first: Words) -> Flags:
+    """Which first words are there more than once."""
+    order = np.argsort(first)
+    equal = first[order[1:]] == first[order[:-1]]
+    found = np.zeros(len(first), dtype=np.bool_)
+    if equal.any():
+        found[order[1:][equal]] = True
+        found[order[:-1][equal]] = True
+    return found

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-import numpy as np
 import pyarrow as pa
 
 from streams.broker import EMBEDDED_PREFIX
@@ -20,7 +18,7 @@ from streams.data.rollup import count
 from streams.data.rows import NO_TIMESTAMP, event_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     import polars as pl
@@ -32,6 +30,9 @@ if TYPE_CHECKING:
     from streams.data.dedupe import SeenIds
 
 Column = TypeVar("Column")
+
+_AT_A_TIME: Final = 2_000
+"""Records that are decoded together: few enough for what is made of them to stay in the processor's cache."""
 
 
 @dataclass
@@ -121,6 +122,7 @@ class _Outcome:
 
     now: datetime
     events: list[EventColumns] = field(default_factory=list)
+    ids: list[pa.Array] = field(default_factory=list)
     values: list[pa.Array] = field(default_factory=list)
     partitions: list[tuple[SourcePartition, int]] = field(default_factory=list)
     offsets: list[Longs] = field(default_factory=list)
@@ -154,23 +156,16 @@ class Folder:
             LogMismatchError: The records do not continue where the last ones ended.
         """
         outcome = _Outcome(now)
-        settled: dict[str, list[_Piece]] = defaultdict(list)
-        fresh: dict[str, list[_Piece]] = defaultdict(list)
+        self._settled.begin_batch()
+        self._fresh.begin_batch()
         for partition, records in batch.partitions.items():
             if partition not in self._states:
                 raise LogMismatchError(f"a record of {partition.app_id} came, which is not assigned to this worker.")
             known, unknown = self._account(partition, records, outcome)
-            if known:
-                settled[partition.topic].append(_Piece(partition, records, known))
-            if unknown:
-                fresh[partition.topic].append(_Piece(partition, records, unknown))
-        # Of a partition, what is settled comes before what is fresh.
-        self._settled.begin_batch()
-        for topic, pieces in settled.items():
-            self._fold_pieces(self._settled, topic, pieces, None, outcome)
-        self._fresh.begin_batch()
-        for topic, pieces in fresh.items():
-            self._fold_pieces(self._fresh, topic, pieces, latest_possible(now), outcome)
+            for places in _cut(known):
+                self._fold_piece(self._settled, _Piece(partition, records, places), None, outcome)
+            for places in _cut(unknown):
+                self._fold_piece(self._fresh, _Piece(partition, records, places), latest_possible(now), outcome)
         events = joined(outcome.events)
         order = {partition: place for place, partition in enumerate(batch.partitions)}
         outcome.rejects.sort(key=lambda each: (order[each.partition], each.offset))
@@ -181,10 +176,11 @@ class Folder:
             number=batch.number,
             events=event_rows(
                 events,
+                outcome.ids,
                 outcome.values,
-                outcome.partitions,
-                chained(outcome.offsets),
-                chained(outcome.broker_at_ms),
+                places=outcome.partitions,
+                offsets=chained(outcome.offsets),
+                broker_at_ms=chained(outcome.broker_at_ms),
                 ingested_at=now,
             ),
             signals=count(events),
@@ -224,32 +220,29 @@ class Folder:
         state.reached = next_offset - 1
         return known, range(cut, len(offsets))
 
-    def _fold_pieces(
-        self, decoder: BulkDecoder, topic: str, pieces: list[_Piece], latest_us: int | None, outcome: _Outcome
-    ) -> None:
-        """Decode the records of one topic and take what is neither unusable nor a repeat."""
-        values = [value for piece in pieces for value in piece.of(piece.records.values)]
-        read = decoder.decode(topic, values, latest_us)
+    def _fold_piece(self, decoder: BulkDecoder, piece: _Piece, latest_us: int | None, outcome: _Outcome) -> None:
+        """Decode records and take what is neither unusable nor a repeat."""
+        read = decoder.decode(piece.partition.topic, piece.of(piece.records.values), latest_us)
+        self._reject(piece, read.faults, outcome)
         keep = read.usable.copy()
-        start = 0
-        for piece in pieces:
-            end = start + len(piece.places)
-            self._reject(
-                piece, {place - start: read.faults[place] for place in read.faults if start <= place < end}, outcome
-            )
-            usable = np.flatnonzero(read.usable[start:end]) + start
-            ids = [read.events.ids[place] for place in usable.tolist()]
-            accepted = self._states[piece.partition].seen.accept_all(ids, read.events.time_us[usable].tolist())
-            keep[usable] = accepted
-            outcome.tally.repeats += len(accepted) - sum(accepted)
-            kept = keep[start:end]
-            outcome.partitions.append((piece.partition, int(kept.sum())))
-            outcome.offsets.append(longs(piece.of(piece.records.offsets))[kept])
-            timestamps = [NO_TIMESTAMP if at_ms is None else at_ms for at_ms in piece.of(piece.records.broker_at_ms)]
-            outcome.broker_at_ms.append(longs(timestamps)[kept])
-            start = end
-        outcome.events.append(read.events.kept(keep))
-        outcome.values.append(read.values if keep.all() else read.values.filter(pa.array(keep)))
+        ids = pa.array(read.events.ids, pa.string())
+        usable = ids if keep.all() else ids.filter(pa.array(keep))
+        accepted = self._states[piece.partition].seen.accept_all(usable, read.events.time_us[keep])
+        keep[keep] = accepted
+        outcome.tally.repeats += len(accepted) - int(accepted.sum())
+        outcome.partitions.append((piece.partition, int(keep.sum())))
+        timestamps = [NO_TIMESTAMP if at_ms is None else at_ms for at_ms in piece.of(piece.records.broker_at_ms)]
+        offsets, broker_at_ms = longs(piece.of(piece.records.offsets)), longs(timestamps)
+        events, values = read.events, read.values
+        if not keep.all():
+            kept = pa.array(keep)
+            events, ids, values = events.kept(keep), ids.filter(kept), values.filter(kept)
+            offsets, broker_at_ms = offsets[keep], broker_at_ms[keep]
+        outcome.events.append(events)
+        outcome.ids.append(ids)
+        outcome.values.append(values)
+        outcome.offsets.append(offsets)
+        outcome.broker_at_ms.append(broker_at_ms)
 
     @staticmethod
     def _reject(piece: _Piece, faults: Mapping[int, Fault], outcome: _Outcome) -> None:
@@ -286,3 +279,9 @@ class Folder:
             else:
                 detail = "the record has no value"
                 outcome.rejects.append(reject(partition, offset, reason="null_value", detail=detail, now=outcome.now))
+
+
+def _cut(places: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Positions in their order, some at a time."""
+    for start in range(0, len(places), _AT_A_TIME):
+        yield places[start : start + _AT_A_TIME]

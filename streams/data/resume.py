@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from analytics.lake.schemas import EVENTS, REJECTS, SIGNALS
-from analytics.lake.tables import Advance
-from streams.data.decode import Decoded, EventDecoder
+from analytics.lake.schemas import COLUMNS, EVENTS, REJECTS, SIGNALS
+from analytics.lake.tables import Advance, SourcePartition
+from streams.data.decode import EARLIEST_US, Decoded, EventDecoder
 from streams.data.dedupe import HORIZON, SeenIds
 from streams.data.errors import LakeOrderError, LogMismatchError
 from streams.data.fold import PartitionState
@@ -19,13 +19,16 @@ from streams.data.rollup import roll_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import timedelta
 
-    from analytics.lake.tables import Lake, SourcePartition
+    from analytics.lake.tables import Lake
     from streams.data.rejects import Reject
 
 _CATCH_UP_OFFSETS: Final = 100_000
 """How many offsets are folded into `signals` at a time when it is behind `events`."""
+
+_IDS_AT_A_TIME: Final = 200_000
+_PLACE: Final = SourcePartition._fields
+_PLACE_SCHEMA: Final = {name: COLUMNS[EVENTS][name] for name in _PLACE}
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def resume(
                 reached=start - 1,
                 settled_through=rejects.get(partition, -1),
                 rejected=rejected[partition],
-                seen=SeenIds(horizon, seen[partition]),
+                seen=seen[partition],
             ),
         )
         for partition, start in starts.items()
@@ -155,15 +158,34 @@ def _catch_up(lake: Lake, partition: SourcePartition, stored: int | None, reache
 
 def _accepted_ids(
     lake: Lake, partitions: Sequence[SourcePartition], horizon: timedelta
-) -> dict[SourcePartition, list[tuple[str, int]]]:
-    """Id and event time of what was accepted within the horizon, partition by partition."""
-    found: dict[SourcePartition, list[tuple[str, int]]] = defaultdict(list)
-    for partition in partitions:
-        own = _rows_of(lake, EVENTS, partition)
-        recent = own.filter(pl.col("time") >= pl.col("time").max() - horizon)
-        ids = recent.select("id", pl.col("time").cast(pl.Int64)).collect()
-        found[partition] = list(zip(ids["id"], ids["time"], strict=True))
-    return found
+) -> dict[SourcePartition, SeenIds]:
+    """What was accepted within the horizon, partition by partition.
+
+    The table is read in one pass, and a part at a time, so that neither time nor memory grows with the partitions.
+    """
+    seen = {partition: SeenIds(horizon) for partition in partitions}
+    of_log = pl.col("log_id").is_in(sorted({partition.log_id for partition in partitions}))
+    events = lake.scan(EVENTS).filter(of_log)
+    latest = events.group_by(_PLACE).agg(pl.col("time").max().alias("latest")).collect()
+    wanted = pl.DataFrame(list(partitions), schema=_PLACE_SCHEMA, orient="row").with_row_index("number")
+    # In whole microseconds, since the horizon may reach beyond the first moment of year 1.
+    horizon_us = horizon // timedelta(microseconds=1)
+    oldest = pl.max_horizontal(pl.col("latest").cast(pl.Int64) - horizon_us, pl.lit(EARLIEST_US)).cast(
+        pl.Datetime("us", "UTC")
+    )
+    latest = latest.join(wanted, on=_PLACE).select(*_PLACE, "number", oldest=oldest)
+    if latest.is_empty():
+        return seen
+    recent = (
+        events.filter(pl.col("time") >= latest["oldest"].min())
+        .join(latest.lazy(), on=_PLACE)
+        .filter(pl.col("time") >= pl.col("oldest"))
+        .select("number", "id", pl.col("time").cast(pl.Int64))
+    )
+    for part in recent.collect_batches(chunk_size=_IDS_AT_A_TIME, maintain_order=False):
+        for (number,), own in part.partition_by("number", as_dict=True).items():
+            seen[partitions[number]].remember(own["id"].to_arrow(), own["time"].to_numpy())
+    return seen
 
 
 def _rejects_from(lake: Lake, starts: dict[SourcePartition, int]) -> dict[SourcePartition, dict[int, Reject]]:

@@ -27,18 +27,20 @@ _SCHEMA: Final = TABLES[EVENTS]
 
 def event_rows(
     events: EventColumns,
+    ids: Sequence[pa.Array],
     values: Sequence[pa.Array],
+    *,
     places: Sequence[tuple[SourcePartition, int]],
     offsets: Longs,
     broker_at_ms: Longs,
-    *,
     ingested_at: datetime,
 ) -> pa.Table:
     """Rows for the table `events`, with exactly its columns.
 
     Args:
         events: The events.
-        values: The bytes of each, in one array or more.
+        ids: The id of each, in one array or more.
+        values: The bytes of each, likewise.
         places: The partitions in turn, and how many of the events come from each.
         offsets: Offset of each event.
         broker_at_ms: Timestamp of each record, milliseconds since 1970 UTC, or `NO_TIMESTAMP`.
@@ -57,7 +59,7 @@ def event_rows(
     now_us = micros_of(ingested_at)
     columns |= {
         "offset": pa.array(offsets),
-        "id": pa.array(events.ids, pa.string()),
+        "id": pa.chunked_array(ids, pa.string()),
         "type": _gathered(events.types),
         "source": _gathered(events.sources),
         "subject": pa.array(events.subjects, pa.string()),
@@ -72,9 +74,12 @@ def event_rows(
 
 def _gathered(texts: list[str]) -> pa.Array:
     """A column of few different texts."""
-    numbers: dict[str, int] = {}
-    places = [numbers.setdefault(text, len(numbers)) for text in texts]
-    return pa.array(list(numbers), pa.string()).take(pa.array(places, pa.int64()))
+    different = list(dict.fromkeys(texts))
+    if len(different) == 1:
+        return pa.repeat(pa.scalar(different[0], pa.string()), len(texts))
+    number_of = {text: number for number, text in enumerate(different)}
+    places = np.fromiter(map(number_of.__getitem__, texts), dtype=np.int64, count=len(texts))
+    return pa.array(different, pa.string()).take(pa.array(places))
 
 
 def _moments(us: Longs, unknown: int | None = None) -> pa.Array:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 LOG: Final = logging.getLogger(__name__)
 
 BATCH_S: Final = 0.25
-BATCH_RECORDS: Final = 40_000
+BATCH_RECORDS: Final = 30_000
 BATCH_BYTES: Final = 64 * 1_024 * 1_024
 """A batch is handed over after this many seconds; where more is waiting, with about this many records or bytes."""
 
@@ -45,7 +45,7 @@ PART_RECORDS: Final = 5_000
 """How many records are taken from the client at a time, so that large ones do not add up unseen."""
 
 FETCHING: Final = {
-    "queued.max.messages.kbytes": 64 * 1_024,
+    "queued.max.messages.kbytes": 32 * 1_024,
     "fetch.queue.backoff.ms": 20,  # one second by default, in which a queue that was full runs empty
 }
 """How the client reads ahead."""
@@ -71,7 +71,7 @@ class Destination(Protocol):
     """Takes what the source reads, in order."""
 
     def put(self, item: Assignment | Batch) -> None:
-        """Take the next item; blocks while two are waiting.
+        """Take the next item; blocks while another is waiting.
 
         Raises:
             StoppedError: The worker is stopping.

@@ -4,73 +4,98 @@ from datetime import timedelta
 from random import Random
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from streams.data.dedupe import SeenIds
-from streams.data.runs import Runs
+from streams.data.errors import DataPlaneError
+from streams.data.numbers import numbers_of
+from streams.data.runs import NEVER, Run, Runs, Sizes, masks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from streams.data.numbers import Words
 
 RANDOM = Random(3)
 NAMINGS: dict[str, Callable[[int], str]] = {
     "random hexadecimal": lambda number: f"{number ^ RANDOM.getrandbits(128):032x}",
-    "counted hexadecimal": "{:032x}".format,
-    "counted from the left": "{:016x}0000000000000000".format,
+    "random UUIDs": lambda number: "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}".format(
+        *(RANDOM.getrandbits(bits) for bits in (32, 16, 16, 16)), number
+    ),
+    "counted UUIDs": "00000000-0000-0000-0000-{:012x}".format,
+    "UUIDs counted from the left": "{:08x}-0000-0000-0000-000000000000".format,
     "words": "event-{}".format,
 }
+TINY = Sizes(least=16, on_disk=64, most=1_024)
+
+
+def words_of(names: Sequence[str]) -> Words:
+    return numbers_of(pa.array(names, pa.string()))
 
 
 @pytest.mark.parametrize("naming", NAMINGS)
-def test_runs_find_what_was_added_and_nothing_else(naming: str) -> None:
-    runs = Runs()
-    known = {NAMINGS[naming](number): number for number in range(9_000)}
-    names = list(known)
+@pytest.mark.parametrize("sizes", [TINY, Sizes()])
+def test_runs_find_what_was_added_and_nothing_else(naming: str, sizes: Sizes) -> None:
+    runs = Runs(sizes)
+    words = words_of([NAMINGS[naming](number) for number in range(9_000)])
+    times = np.arange(9_000, dtype=np.int64)
     for start in range(0, 6_000, 700):
-        runs.add({name: known[name] for name in names[start : min(start + 700, 6_000)]}, 0)
-    assert runs.times_of(names) == {name: known[name] for name in names[:6_000]}
-    assert runs.nbytes == 24 * 6_000
+        end = min(start + 700, 6_000)
+        runs.add(words[start:end], times[start:end], 0)
+    assert runs.times_of(words).tolist() == [*range(6_000), *[NEVER] * 3_000]
+    assert len(runs) == 6_000
 
 
-def test_ids_that_differ_in_case_or_padding_are_different() -> None:
-    lower = "ab" * 16
-    others = [lower.upper(), f"{lower[:-1]} ", f" {lower[1:]}", lower[:31], lower + "0", "é" * 32]
-    runs = Runs()
-    runs.add({lower: 5}, 0)
-    assert runs.times_of([*others, lower]) == {lower: 5}
-    runs.add(dict.fromkeys(others, 7), 0)
-    assert runs.times_of([*others, lower]) == {**dict.fromkeys(others, 7), lower: 5}
+def test_equal_first_words_are_told_apart() -> None:
+    """Whatever the blocks of a run begin with: a thousand ids share one first word."""
+    words = np.column_stack([np.repeat(np.array([7, 8, 9], dtype=np.uint64), 1_000), np.arange(3_000, dtype=np.uint64)])
+    times = np.arange(3_000, dtype=np.int64)
+    runs = Runs(TINY)
+    runs.add(words[::2].copy(), times[::2].copy(), 0)
+    assert runs.times_of(words).tolist() == [at if at % 2 == 0 else NEVER for at in range(3_000)]
 
 
 def test_the_latest_time_of_an_id_counts_and_old_ones_go() -> None:
-    runs = Runs()
-    runs.add({"a": 10, "b": 3}, 0)
-    runs.add({"a": 4, "c": 8}, 0)
-    assert runs.times_of(["a", "b", "c", "d"]) == {"a": 10, "b": 3, "c": 8}
-    runs.add({f"later-{number}": 20 for number in range(10)}, oldest_us=9)
-    assert runs.times_of(["a", "b", "c"]) == {"a": 10}
-    assert len(runs) == 11
+    runs = Runs(TINY)
+    runs.add(words_of(["a", "b"]), np.array([10, 3]), 0)
+    runs.add(words_of(["a", "c"]), np.array([4, 8]), 0)
+    assert runs.times_of(words_of(["a", "b", "c", "d"])).tolist() == [10, 3, 8, NEVER]
+    for number in range(6):
+        runs.add(words_of([f"later-{number}-{each}" for each in range(10)]), np.full(10, 20), oldest_us=9)
+    assert runs.times_of(words_of(["a", "b", "c"])).tolist() == [10, NEVER, NEVER]
+    runs.add(words_of(["last"]), np.array([100]), oldest_us=21)
+    assert len(runs) == 1
 
 
-@pytest.mark.parametrize("newest", [1, 7, 500])
-def test_spilling_changes_no_answer(newest: int) -> None:
-    random = Random(11)
-    stream = [(f"{random.randrange(4_000):032x}", i * 1_000 + random.randrange(300_000)) for i in range(12_000)]
-    plain, spilling = SeenIds(timedelta(seconds=2)), SeenIds(timedelta(seconds=2), newest=newest)
-    at = 0
-    while at < len(stream):
-        chunk = stream[at : at + random.randrange(1, 40)]
-        ids, times = [each for each, _ in chunk], [time_us for _, time_us in chunk]
-        assert spilling.accept_all(ids, times) == [plain.accept(*each) for each in chunk]
-        at += len(chunk)
-    assert len(spilling) < 4_000  # two seconds hold about half of that, some of them twice
+def test_a_filter_rarely_says_perhaps_of_what_is_not_there() -> None:
+    numbers = np.random.default_rng(5).integers(0, 2**64, size=(120_000, 3), dtype=np.uint64)
+    held, others = numbers[:60_000], numbers[60_000:, 0]
+    run = Run(held[np.argsort(held[:, 0])], on_disk=True)
+    assert 0 < len(run.perhaps(others, masks_of(others))) < 60_000 / 100
+    assert len(run.perhaps(held[:, 0], masks_of(held[:, 0]))) == 60_000
+    assert run.nbytes < 2.1 * 60_000
 
 
-def test_memory_is_bounded_by_the_horizon() -> None:
-    seen = SeenIds(timedelta(seconds=10), newest=1_000)
-    largest = 0
-    for start in range(0, 200_000, 2_000):
-        numbers = range(start, start + 2_000)
-        seen.accept_all([f"{number:032x}" for number in numbers], [number * 1_000 for number in numbers])
-        largest = max(largest, len(seen))
-    assert largest < 4 * 10_000  # ten seconds hold 10,000
+@pytest.mark.parametrize("size", [1, 40, 3_000])
+def test_memory_and_runs_are_bounded_by_the_horizon(size: int) -> None:
+    sizes = Sizes(least=256, on_disk=1_024, most=16_384)
+    seen = SeenIds(timedelta(seconds=40), sizes=sizes)
+    largest = most_runs = most_bytes = 0
+    for start in range(0, min(200_000, 4_000 * size), size):
+        numbers = range(start, start + size)
+        names = pa.array([f"{number:032x}" for number in numbers], pa.string())
+        assert seen.accept_all(names, np.array(numbers, dtype=np.int64) * 1_000).all()
+        largest, most_runs = max(largest, len(seen)), max(most_runs, seen.runs)
+        most_bytes = max(most_bytes, seen.nbytes)
+    assert largest < 40_000 + 2 * 16_384 + size  # forty seconds hold 40,000
+    assert most_runs <= 3 * 3 + largest // 4_096 + 1  # three sizes that are merged, and those that are large enough
+    assert most_bytes < 2.2 * largest + 24 * 4 * 1_024 + 24 * size
+
+
+def test_a_folder_that_cannot_take_the_ids_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(DataPlaneError, match="TMPDIR"):
+        Runs(TINY).add(words_of([f"event-{number}" for number in range(100)]), np.zeros(100, dtype=np.int64), 0)
