@@ -28,7 +28,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from analytics.lake.errors import FencedError, LakeError
 from analytics.lake.places import files_of
 from analytics.lake.schemas import TABLES
-from analytics.lake.writing import UNIQUE
+from analytics.lake.writing import ROWS_AT_A_TIME, UNIQUE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _REWRITE: Final = "rewrite"
 _BATCH_ROWS: Final = 65_536
+_READ_BYTES: Final = 1 << 20
 _FAILURES: Final = (DeltaError, OSError, pa.ArrowException)
 
 
@@ -149,7 +150,9 @@ class Rewriter:
     ) -> Iterator[pl.DataFrame]:
         for file in files:
             with self._store.open_input_file(file.path) as opened:
-                for batch in pq.ParquetFile(opened).iter_batches(_BATCH_ROWS):
+                # Read as it is needed: without being told so, Arrow loads the whole file first.
+                stored = pq.ParquetFile(opened, pre_buffer=False, buffer_size=_READ_BYTES)
+                for batch in stored.iter_batches(ROWS_AT_A_TIME.get(self.table, _BATCH_ROWS)):
                     rows = pl.DataFrame(pa.Table.from_batches([batch]))
                     yield rows if change is None else change(rows)
 
@@ -190,6 +193,7 @@ class Rewriter:
                 writer.close()
             if opened is not None:
                 opened.close()
+            pa.default_memory_pool().release_unused()
         return stats
 
     def _commit(self, actions: list[AddAction | RemoveAction]) -> bool:

@@ -28,3 +28,6 @@ WRITING: Final = {
     for name, schema in TABLES.items()
 }
 """What the writer of appended rows is told, for each table."""
+
+ROWS_AT_A_TIME: Final = {EVENTS: 16_384}
+"""Rows that are held at a time while files are rewritten, where they are long."""
