@@ -1,0 +1,268 @@
+"""The real providers and clients of FeatBit and Unleash, against servers that speak their protocols on this machine.
+
+The rules that they serve are the same five flags; what is tested is the way that docs/boundary.md describes.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+from boundary_cases import KEYS, Permit, contract
+from fbclient.client import FBClient
+from fbclient.config import Config
+from featbit_openfeature import FeatBitProvider
+from openfeature.contrib.provider.unleash import UnleashProvider
+from UnleashClient.cache import FileCache
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection, serve
+
+from producers.boundary.decide import decide
+from producers.boundary.flags import FLAGS, context_of
+from producers.boundary.policy import Policy
+from producers.wire.decision import FlagReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from producers.boundary.flags import Flag
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+VALUES: dict[str, bool | str | float] = {
+    KEYS["enabled"]: True,
+    KEYS["denylist"]: False,
+    KEYS["mode"]: "autonomous",
+    KEYS["approval"]: False,
+    KEYS["threshold"]: 0.5,
+}
+BARRED = "acct-1"
+"""The denylist's rule is true for this account."""
+
+
+def _wait_until(what: Callable[[], bool]) -> None:
+    waited = threading.Event()
+    for _ in range(2_000):
+        if what():
+            return
+        waited.wait(0.01)
+    raise AssertionError("it never came to be")
+
+
+class Service:
+    """A flag service: its flags, and the address under which a policy reaches it."""
+
+    def __init__(self, missing: str | None = None) -> None:
+        self.values = {key: value for key, value in VALUES.items() if key != missing}
+        self.off: str | None = None
+        self.asked: list[str] = []
+        self._open = ExitStack()
+        self.policy: Policy
+
+    @contextmanager
+    def http(self, answer: Callable[[str], Any]) -> Iterator[str]:
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def _reply(self) -> None:
+                self.rfile.read(int(self.headers.get("content-length") or 0))
+                service.asked.append(f"{self.command} {self.path}")
+                body = json.dumps(answer(self.path)).encode()
+                self.send_response(200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_POST = _reply  # noqa: N815 - the server asks for these names
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as above
+                """Not into the tests' output."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+    def change(self, key: str, value: object) -> None:
+        """An operator changes a flag."""
+        self.values[key] = value  # type: ignore[assignment]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.policy.close()
+        self._open.close()
+
+
+class Unleash(Service):
+    """Serves `/api/client/features`, which the client fetches again and again."""
+
+    def __init__(self, folder: Path, missing: str | None = None) -> None:
+        super().__init__(missing)
+        address = self._open.enter_context(self.http(lambda _path: self._features()))
+        cache = FileCache("stagekeeper", directory=str(folder))
+        provider = UnleashProvider(url=f"{address}/api", app_name="router", api_token="a:b.c", cache=cache)  # noqa: S106 - of a server that asks for none
+        provider.client.unleash_refresh_interval = 1  # 15 s where nobody says so
+        self.policy = Policy(provider)
+
+    def _features(self) -> dict[str, Any]:
+        return {"version": 2, "features": [self._feature(key, value) for key, value in self.values.items()]}
+
+    @staticmethod
+    def _feature(key: str, value: object) -> dict[str, Any]:
+        constraints = []
+        if key == KEYS["denylist"] and value is False:
+            constraints = [{"contextName": "account", "operator": "IN", "values": [BARRED]}]
+        variants = []
+        if not isinstance(value, bool):
+            payload = {"type": "string" if isinstance(value, str) else "number", "value": str(value)}
+            variants = [{"name": f"v-{value}", "weight": 1000, "weightType": "variable", "payload": payload}]
+        return {
+            "name": key,
+            "type": "operational",
+            "enabled": value is not False or bool(constraints),
+            "strategies": [
+                {
+                    "name": "flexibleRollout",
+                    "constraints": constraints,
+                    "parameters": {"rollout": "100", "stickiness": "default", "groupId": key},
+                }
+            ],
+            "variants": variants,
+        }
+
+
+class FeatBit(Service):
+    """Serves `/streaming`, a web socket over which flags come in full at first, then as they change."""
+
+    def __init__(self, _folder: Path, missing: str | None = None) -> None:
+        super().__init__(missing)
+        self._moment = 0
+        self._connections: list[ServerConnection] = []
+        events = self._open.enter_context(self.http(lambda _path: {}))
+        server = self._open.enter_context(serve(self._talk, "127.0.0.1", 0))
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        self._open.callback(thread.join)
+        self._open.callback(server.shutdown)
+        address = f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        client = FBClient(Config("a-secret-of-the-environment", event_url=events, streaming_url=address), 10.0)
+        self.policy = Policy(FeatBitProvider(client))
+
+    def _talk(self, connection: ServerConnection) -> None:
+        self.asked.append(connection.request.path if connection.request is not None else "")
+        self._connections.append(connection)
+        try:
+            for text in connection:
+                if json.loads(text)["messageType"] == "data-sync":
+                    connection.send(self._message("full", list(self.values)))
+        except ConnectionClosed:
+            return
+
+    def change(self, key: str, value: object) -> None:
+        super().change(key, value)
+        for connection in self._connections:
+            connection.send(self._message("patch", [key]))
+
+    def _message(self, kind: str, keys: list[str]) -> str:
+        self._moment += 1
+        flags = [self._flag(key, self.values[key]) for key in keys]
+        return json.dumps(
+            {"messageType": "data-sync", "data": {"eventType": kind, "featureFlags": flags, "segments": []}}
+        )
+
+    def _flag(self, key: str, value: object) -> dict[str, Any]:
+        def served(variation: str) -> dict[str, Any]:
+            rollout = [{"id": variation, "rollout": [0, 1], "exptRollout": 1}]
+            return {"dispatchKey": None, "includedInExpt": False, "variations": rollout}
+
+        rules = []
+        if key == KEYS["denylist"]:
+            condition = {"property": "account", "op": "Equal", "value": BARRED}
+            rules = [{"id": "r", "name": "barred", "conditions": [condition], **served("other")}]
+        kind = "boolean" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"
+        other = "true" if isinstance(value, bool) else str(value)
+        return {
+            "id": f"id-{key}",
+            "key": key,
+            "name": key,
+            "variationType": kind,
+            "variations": [{"id": "set", "value": str(value).lower()}, {"id": "other", "value": other}],
+            "disabledVariationId": "set",
+            "isEnabled": key != self.off,
+            "isArchived": False,
+            "targetUsers": [],
+            "rules": rules,
+            "fallthrough": served("set"),
+            "exptIncludeAllTargets": True,
+            "updatedAt": f"2026-01-01T00:00:{self._moment:02d}.000Z",
+        }
+
+
+@pytest.fixture(params=[Unleash, FeatBit])
+def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
+    with request.param(tmp_path) as made:
+        yield made
+
+
+def test_the_five_flags_decide_by_targeting_key_and_scalar_attributes(service: Service) -> None:
+    decision = decide(contract(account="acct-2"), Permit(), service.policy).decision
+    assert (decision.result.outcome, decision.result.reason) == ("allow", "policy_allows")
+    assert [flag.key for flag in decision.flags] == [flag.key for flag in FLAGS]
+    assert [flag.error for flag in decision.flags] == [None] * 5
+    answers = service.policy.answers(context_of(contract(account="acct-2")))
+    assert (answers.mode, answers.threshold) == ("autonomous", 0.5)
+    barred = decide(contract(account=BARRED), Permit(), service.policy).decision
+    assert (barred.result.outcome, barred.result.reason) == ("deny", "on_denylist")
+    assert barred.ruleset_sha256 != decision.ruleset_sha256, "it covers the answers, since no rules are shown"
+    assert any("/client/features" in path or "/streaming" in path for path in service.asked)
+
+
+def test_a_change_is_in_force_once_the_client_has_it(service: Service) -> None:
+    context = context_of(contract(account="acct-2"))
+    assert service.policy.answers(context).mode == "autonomous"
+    service.change(KEYS["mode"], "off")
+    _wait_until(lambda: service.policy.answers(context).mode == "off")
+    assert decide(contract(account="acct-2"), Permit(), service.policy).decision.result.outcome == "deny"
+
+
+def test_a_value_that_cannot_decide_falls_to_the_safe_one(service: Service) -> None:
+    context = context_of(contract(account="acct-2"))
+    service.change(KEYS["mode"], "everything")
+    _wait_until(lambda: service.policy.answers(context).records[2].reason is FlagReason.ERROR)
+    answers = service.policy.answers(context)
+    assert answers.mode == "search_only"
+    assert "everything" in (answers.records[2].error or "")
+
+
+@pytest.mark.parametrize("kind", [Unleash, FeatBit])
+@pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.key)
+def test_a_missing_flag_has_its_safe_value(kind: Any, flag: Flag, tmp_path: Path) -> None:
+    with kind(tmp_path, missing=flag.key) as service:
+        answers = service.policy.answers(context_of(contract(account="acct-2")))
+        assert answers.value_of(flag) == flag.safe
+        said = answers.records[FLAGS.index(flag)]
+        if kind is FeatBit:
+            assert "FLAG_NOT_FOUND" in (said.error or "")
+
+
+def test_a_flag_of_featbit_that_is_off_has_its_safe_value_and_not_its_off_variation(tmp_path: Path) -> None:
+    with FeatBit(tmp_path) as service:
+        context = context_of(contract(account="acct-2"))
+        assert service.policy.answers(context).denied is False
+        service.off = KEYS["denylist"]
+        service.change(KEYS["denylist"], value=False)
+        _wait_until(lambda: service.policy.answers(context).denied)
+        assert service.policy.answers(context).records[1].reason is FlagReason.DISABLED
