@@ -185,6 +185,13 @@ def rule(
         raise NothingToRuleError(
             f"{kind.said} is about {' or '.join(sorted(wanted))}; the verdicts on this move say {words}"
         )
+    judged_by = {verdict["gate_sha256"][:12] for verdict in about}
+    if gates.sha256[:12] not in judged_by:
+        raise NothingToRuleError(
+            f"the verdict on this move was reached under gate file {', '.join(sorted(judged_by))}, the one named is "
+            f"{gates.sha256[:12]}: {kind.said} would open and shut nothing. Name that file, or wait until the worker "
+            "has judged under this one"
+        )
     return give(
         lake,
         kind,

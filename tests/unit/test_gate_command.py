@@ -237,3 +237,14 @@ def test_a_ruling_without_words_is_misuse(place: Path, command: str, who: str, w
     result = CliRunner().invoke(cli, ["gate", command, *action, "--as", who, "--because", why])
     assert result.exit_code == 2
     assert "Invalid value for '--" in result.output
+
+
+def test_a_ruling_under_another_gate_file_than_the_judged_one_is_refused(place: Path) -> None:
+    judged(place, a_row(NARROW, **executions(377)))
+    other = place / "other.yaml"
+    other.write_text(GATES + "\n")
+    action = ["--environment", "production", "--workflow", "refunds", "--tool", "issue_refund", "--expires", "1d"]
+    words = ["gate", "approve", *action, "--to", "narrow_autonomy", "--as", "maria", "--because", "reviewed"]
+    refused = CliRunner().invoke(cli, [*words, "--gates", str(other)])
+    assert "would open and shut nothing" in str(refused.exception)
+    assert CliRunner().invoke(cli, words).exit_code == 0
