@@ -26,6 +26,10 @@ EMBEDDED_PREFIX: Final = "embedded-"
 DATA_GROUP: Final = "stagekeeper-data"
 """The consumer group of the data plane: it says who reads which partition, and no offset is kept in it."""
 
+LEAST_RETENTION_MS: Final = 3_600_000
+LEAST_RETENTION_BYTES: Final = 64 * 1_024 * 1_024
+"""A worker that was down for a while must find what came meanwhile: below these a topic is not used."""
+
 _REFUSALS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})  # noqa: SLF001
 _LOOPBACK = "127.0.0.1"
 _START_TIMEOUT_S = 15.0
@@ -225,8 +229,8 @@ def _faults(client: AdminClient, topic: Topic) -> list[str]:
     """What makes an existing topic unusable, one sentence each."""
     partitions = _partitions(client, topic)
     faults = []
-    if partitions < topic.partitions:
-        faults.append(f"the topic {topic.name} has {partitions} partitions, {topic.partitions} are needed")
+    if len(partitions) < topic.partitions:
+        faults.append(f"the topic {topic.name} has {len(partitions)} partitions, {topic.partitions} are needed")
     settings = _settings(client, topic)
     largest = settings.get("max.message.bytes")
     if largest is not None and int(largest) < MAX_EVENT_BYTES:
@@ -234,16 +238,28 @@ def _faults(client: AdminClient, topic: Topic) -> list[str]:
     policy = settings.get("cleanup.policy")
     if policy is not None and "compact" in policy and topic.settings["cleanup.policy"] == "delete":
         faults.append(f"the topic {topic.name} has cleanup.policy={policy}: events would vanish before they are read")
+    faults += [
+        f"the topic {topic.name} has {name}={settings[name]}: events could be deleted before they are read "
+        f"(at least {least} is needed)"
+        for name, least in (("retention.ms", LEAST_RETENTION_MS), ("retention.bytes", LEAST_RETENTION_BYTES))
+        if "delete" in (policy or "") and 0 <= int(settings.get(name, -1)) < least
+    ]
+    in_sync, replicas = int(settings.get("min.insync.replicas", 1)), min(partitions.values(), default=1)
+    if in_sync > replicas:
+        faults.append(
+            f"the topic {topic.name} has min.insync.replicas={in_sync} and {replicas} "
+            f"replica{'s' * (replicas != 1)}: every event would be refused"
+        )
     return faults
 
 
-def _partitions(client: AdminClient, topic: Topic) -> int:
-    """How many partitions it has; a topic that was made a moment ago shows none for some milliseconds."""
+def _partitions(client: AdminClient, topic: Topic) -> dict[int, int]:
+    """How many replicas each partition has; a topic that was made a moment ago shows none for some milliseconds."""
     deadline = time.monotonic() + _ANSWER_TIMEOUT_S
     while True:
-        partitions = len(client.list_topics(topic.name, timeout=_ANSWER_TIMEOUT_S).topics[topic.name].partitions)
-        if partitions or time.monotonic() > deadline:
-            return partitions
+        found = client.list_topics(topic.name, timeout=_ANSWER_TIMEOUT_S).topics[topic.name].partitions
+        if found or time.monotonic() > deadline:
+            return {number: len(partition.replicas) for number, partition in found.items()}
         time.sleep(0.05)
 
 

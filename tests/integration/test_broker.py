@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
+from workers import await_that
 
 from producers.wire.topics import DECISIONS, RECOMMENDATIONS, TOPICS
-from streams.broker import BrokerError, EmbeddedBroker, TopicError, ensure_topics
+from streams.broker import BrokerError, EmbeddedBroker, TopicError, ensure_topics, inspect_topics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from brokers import Broker
 
 pytestmark = pytest.mark.integration
 
@@ -120,6 +123,58 @@ def test_a_topic_that_would_lose_or_refuse_events_is_refused(bare: EmbeddedBroke
     assert f"{DECISIONS} has cleanup.policy=compact" in str(refused.value)
     assert f"{DECISIONS} takes records up to 1000 bytes" in str(refused.value)
     assert RECOMMENDATIONS not in str(refused.value)
+
+
+def changed(address: str, **settings: str) -> None:
+    """Change settings of the decisions' topic."""
+    entries = [
+        ConfigEntry(name.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
+        for name, value in settings.items()
+    ]
+    resource = ConfigResource(ConfigResource.Type.TOPIC, DECISIONS, incremental_configs=entries)
+    client = AdminClient({"bootstrap.servers": address})  # kept until the answer is there: it comes through this object
+    (done,) = client.incremental_alter_configs([resource]).values()
+    done.result()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"cleanup_policy": "compact"}, "has cleanup.policy=compact: events would vanish before they are read"),
+        ({"cleanup_policy": "compact,delete"}, "cleanup.policy=compact,delete"),
+        ({"retention_ms": "60000"}, "has retention.ms=60000: events could be deleted before they are read"),
+        ({"retention_bytes": "1000000"}, "has retention.bytes=1000000"),
+        ({"max_message_bytes": "1000"}, "takes records up to 1000 bytes, events may have 1000000"),
+        ({"min_insync_replicas": "2"}, "has min.insync.replicas=2 and 1 replica: every event would be refused"),
+    ],
+)
+def test_apache_kafka_with_settings_that_lose_or_refuse_events_is_refused(
+    emptied_kafka: Broker, settings: dict[str, str], said: str
+) -> None:
+    assert ensure_topics(emptied_kafka.address) == emptied_kafka.cluster_id
+    changed(emptied_kafka.address, **settings)
+
+    def seen() -> bool:  # the change takes its way through the log of the cluster
+        return bool(inspect_topics(emptied_kafka.address).faults)
+
+    await_that(seen, "the change")
+    with pytest.raises(TopicError) as refused:
+        ensure_topics(emptied_kafka.address)
+    assert f"the topic {DECISIONS}" in str(refused.value)
+    assert said in str(refused.value)
+    assert "Mend the topics" in str(refused.value)
+    assert RECOMMENDATIONS not in str(refused.value)
+
+
+@pytest.mark.slow
+def test_topics_on_apache_kafka_are_made_with_their_settings(emptied_kafka: Broker) -> None:
+    client = AdminClient({"bootstrap.servers": emptied_kafka.address})
+    for topic in TOPICS:
+        (answer,) = client.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic.name)]).values()
+        told = {name: entry.value for name, entry in answer.result().items()}
+        assert {name: told[name] for name in topic.settings} == topic.settings
+        assert len(client.list_topics(topic.name, timeout=10).topics[topic.name].partitions) == topic.partitions
 
 
 def test_the_broker_dies_with_a_killed_parent(tmp_path: Path) -> None:
