@@ -23,7 +23,7 @@ _LONGEST_FIRST: Final = (
     "test_workers",
     "test_doctor",
 )
-"""Modules with tests of half a minute; the two processes of `make test` end together when these begin early."""
+"""Modules with tests of half a minute; the processes of `make test` end together when these begin early."""
 
 _TOGETHER: Final = ("test_demonstration.py", "test_security.py", "test_browser.py")
 """Modules whose tests share a fixture that takes many seconds to make; one process runs all of such a module."""
