@@ -38,7 +38,7 @@ lint: setup ## format, lint, types, import rules
 # One thread of polars for each of two processes: two processes of two threads each only wait for each other.
 FAST := POLARS_MAX_THREADS=1 $(BIN)/pytest -q -n 2 -m "not slow and not integration and not browser"
 
-check: lint ## the inner loop, under a minute: lint, and the fast tests with fewer examples of each law
+check: lint ## the inner loop: lint, and the fast tests with a tenth of the examples of each law
 	@QUICK_TESTS=1 $(FAST)
 
 format: setup ## format and mend what the linter can mend
