@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from producers.wire.decision import (
@@ -200,7 +201,7 @@ def live(phase: Phase, random: Random) -> Life:
         result=(result := _outcome(behaviour, random)),
         enforced=not observed,
         authorization=Authorization(permitted=True, rule="role-allows-tool"),
-        flags=_flags(phase.stage, result),
+        flags=_flags(phase.stage, denied=isinstance(result, Deny)),
         ruleset_sha256=_RULESET,
         decide_ms=round(random.lognormvariate(math.log(0.4), 0.4), 3),
     )
@@ -295,9 +296,9 @@ def mode_of(stage: Stage) -> Mode:
 _RULESET = hashlib.sha256(b"the simulated flag store never changes its rules").hexdigest()
 
 
-def _flags(stage: Stage, result: Outcome) -> tuple[FlagEvaluation, ...]:
+@cache
+def _flags(stage: Stage, *, denied: bool) -> tuple[FlagEvaluation, ...]:
     """What the flag store answered. Only switches differ from call to call, so an epoch lasts as long as its stage."""
-    denied = isinstance(result, Deny)
     approval = "required" if stage is Stage.APPROVAL_GATED else "not_required"
     return (
         FlagEvaluation(key="agent-action-governance-enabled", variant="on", reason=FlagReason.STATIC),
