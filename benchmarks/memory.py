@@ -16,6 +16,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from places import WorkerLife, a_broker, a_folder, machine
@@ -26,8 +27,11 @@ from streams.backlog import Backlog
 from streams.broker import ensure_topics
 
 _PORTION = 250_000
+_PORTIONS = 20
+"""At most so many events are written at a time, and in at least so many portions: each is looked at."""
 _PATIENCE_S = 600.0
 _EVERY_S = 1.0
+_FLAT = 1.1
 _WIDTH, _HEIGHT, _LEFT, _TOP = 720, 300, 60, 40
 
 
@@ -77,6 +81,7 @@ class Watch:
 
 def run(asked: argparse.Namespace) -> dict[str, Any]:
     """Measure; the numbers."""
+    portion = min(_PORTION, asked.events // _PORTIONS)
     with a_folder() as folder, a_broker(asked.broker, folder / "broker") as address:
         log_id, ready = ensure_topics(address), folder / "ready.json"
         worker = WorkerLife(address, folder / "kept" / "lake", "--ready-file", str(ready))
@@ -88,10 +93,11 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
             lake, sent = Lake.open(str(worker.lake)), 0
             with Backlog(address, log_id) as backlog:
                 while sent < asked.events:
-                    sent += fill(address, min(_PORTION, asked.events - sent), start=sent)[1]
-                    worker.await_that(lambda: backlog.records_left(lake) < _PORTION, _PATIENCE_S)
+                    sent += fill(address, min(portion, asked.events - sent), start=sent)[1]
+                    worker.await_that(lambda: backlog.records_left(lake) < portion, _PATIENCE_S)
                     watch.events = sent - backlog.records_left(lake)
-                    latest = watch.samples[-1] if watch.samples else None
+                    watch.look()
+                    latest = watch.samples[-1]
                     print(f"{sent:,} events on the broker; {latest}", file=sys.stderr, flush=True)
                 worker.await_that(lambda: backlog.records_left(lake) == 0, _PATIENCE_S)
                 watch.events = sent
@@ -105,7 +111,8 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
         "broker": asked.broker,
         "events": sent,
         "peak_mb": peak_mb,
-        "by_tenth": tenths(watch.samples, sent),
+        "by_tenth": (by_tenth := tenths(watch.samples, sent)),
+        **rise(by_tenth),
         "samples": [vars(sample) for sample in watch.samples],
     }
 
@@ -127,6 +134,18 @@ def tenths(samples: list[Sample], events: int) -> list[dict[str, float]]:
                 }
             )
     return found
+
+
+def rise(by_tenth: list[dict[str, float]]) -> dict[str, float | bool]:
+    """How memory of its own in the last three tenths compares with that in the second to the fourth, by medians.
+
+    The first tenth is left out: the first batches and what is loaded when it is needed first. Flat is up to `_FLAT`.
+    """
+    if len(by_tenth) < 10:
+        raise SystemExit("too short to be told: a tenth of the events passed without a look. Ask for more --events.")
+    medians = [each["anonymous_mb"] for each in by_tenth]
+    early_mb, late_mb = median(medians[1:4]), median(medians[7:])
+    return {"early_mb": early_mb, "late_mb": late_mb, "rise": late_mb / early_mb, "flat": late_mb / early_mb <= _FLAT}
 
 
 def picture(found: dict[str, Any]) -> str:
@@ -188,6 +207,10 @@ def main() -> None:
             f"{each['events']:>12,} {each['anonymous_mb']:>18.0f} {each['most_anonymous_mb']:>8.0f} "
             f"{each['file_mb']:>20.0f} {each['most_file_mb']:>8.0f}"
         )
+    print(
+        f"early {found['early_mb']:.0f} MB, late {found['late_mb']:.0f} MB: x {found['rise']:.2f}, "
+        f"{'flat' if found['flat'] else 'NOT FLAT'} (at most x {_FLAT:g})"
+    )
 
 
 if __name__ == "__main__":

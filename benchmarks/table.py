@@ -107,6 +107,16 @@ def _recovery(found: dict[str, Any]) -> Iterator[Row]:
     )
 
 
+def _memory(found: dict[str, Any]) -> Iterator[Row]:
+    yield Row(
+        f"a worker's own memory over {found['events']:,} events, late",
+        f"{found['late_mb']:.0f} MB, peak of all {found['peak_mb']:.0f} MB",
+        f"{found['rise']:.2f} x early ({found['early_mb']:.0f} MB)",
+        "flat",
+        found["flat"],
+    )
+
+
 def _evidence(found: dict[str, Any]) -> Iterator[Row]:
     for name, seconds in found["calls_s"].items():
         share = seconds / found["bisection_s"]
@@ -167,6 +177,7 @@ BENCHMARKS: Final = (
     Benchmark("ingest", _ingest, (), ("--events", "100000"), broker=True, competitors=("quix", "pathway")),
     Benchmark("freshness", _freshness, (), ("--seconds", "10"), broker=True),
     Benchmark("recovery", _recovery, (), ("--events", "200000", "--backlog", "20000"), broker=True),
+    Benchmark("memory", _memory, ("--events", "5000000"), ("--events", "1000000"), broker=True),
     Benchmark("judge", _judge, ("--cells", "1000,10000,100000"), ("--cells", "1000")),
     Benchmark("page", _page, (), ("--cells", "1000")),
     Benchmark("decision", _decision, competitors=("agt",)),

@@ -34,6 +34,7 @@ from analytics.upkeep import Policy
 from producers.delivery.security import KafkaSecurity
 from producers.errors import StagekeeperError
 from producers.wire.topics import RECOMMENDATIONS
+from streams.allocator import give_back_free_memory
 from streams.broker import ensure_topics
 from streams.control.judge import Bench
 from streams.control.keeping import Keeper, Rights
@@ -288,6 +289,7 @@ class Worker:
 
         async def keep() -> None:
             await self._aside_from_the_plane("upkeep", lambda: self._keeper.keep(self._rights.to_keep))
+            await self._aside_from_the_plane("upkeep", give_back_free_memory)
 
         async def beat() -> None:
             await self._aside_from_the_plane("beat", self._beat)
