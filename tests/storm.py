@@ -143,11 +143,15 @@ class Weather:
 
     def traffic_up_to(self, share: float) -> None:
         """Wait until so much of the traffic has flowed, so that nothing is left to a calm in the end."""
-        await_that(lambda: self._flowed(share), f"{share:.0%} of the traffic")
+        flowed = self.traffic.share
+        while not self.traffic.over and flowed < share:
+            before = flowed
+            await_that(lambda before=before: self._flows_on(before), f"more than {before:.2%} of the traffic")  # type: ignore[misc] # bound
+            flowed = self.traffic.share
 
-    def _flowed(self, share: float) -> bool:
+    def _flows_on(self, before: float) -> bool:
         self.crew.tend()
-        return self.traffic.over or self.traffic.share >= share
+        return self.traffic.over or self.traffic.share > before
 
     def progress(self) -> None:
         """Wait for a commit that is not there yet, or for the end of the traffic."""
