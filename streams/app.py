@@ -22,11 +22,12 @@ from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import polars as pl
 from polars.exceptions import PanicException
 
+from analytics.lake.claims import LEASE_S
 from analytics.lake.damage import unreadable
 from analytics.lake.errors import READ_FAILURES
 from analytics.lake.tables import Lake
@@ -47,6 +48,7 @@ from streams.data.rejects import KafkaDeadLetters
 from streams.data.source import Source, StoppedError
 from streams.metrics import CONTENT_TYPE, exposition
 from streams.organiser import KeptChannel, organiser
+from streams.parting import end_process, unsaved
 from streams.status import status_line
 
 if TYPE_CHECKING:
@@ -157,6 +159,7 @@ class Worker:
         self._ended: asyncio.Future[int] | None = None
         self._stopping = threading.Event()
         self._fault: str | None = None
+        self._failure: BaseException | None = None
         self._said = (time.monotonic(), Totals())
 
     def run(self) -> int:
@@ -166,7 +169,8 @@ class Worker:
             0 after a signal; a failure raises instead.
 
         Raises:
-            StagekeeperError: The data plane cannot go on. Started again, it resumes from the lake.
+            StagekeeperError: The data plane cannot go on, or could not save what it had read before it stopped. Started
+                again, it resumes from the lake.
         """
         # Batches are many small objects without cycles that live for a moment: look for cycles less often, and never
         # among what the imports made.
@@ -203,6 +207,7 @@ class Worker:
         if isinstance(error, READ_FAILURES):
             error = unreadable(self._config.lake_root, error)
         if not self._stopping.is_set():
+            self._failure = self._failure or error  # also while the last batches are being saved
             loop.call_soon_threadsafe(lambda: None if ended.done() else ended.set_exception(error))
 
     async def _run(self) -> int:
@@ -228,16 +233,34 @@ class Worker:
                 raise StagekeeperError(f"the worker did not start in {_START_S:.0f} s. Check the broker.")
             code: int = await ended
             if self._plane.assignment is None:
-                end_process(code)  # there is nothing to save yet, and the groups are being joined
+                end_process()  # there is nothing to save yet, and the groups are being joined
             drain = True
-            return code
         finally:
+            self._failure = self._failure or sys.exception()
             await self._stop(app, starting, drain=drain)
+        if (missed := self._missed()) is not None:
+            raise missed
+        return code
+
+    def _cut_off(self) -> None:
+        """End at once, since the broker or the lake takes too long; what went wrong has a name all the same."""
+        LOG.warning(
+            "did not stop in %.0f s and waits no longer for the broker and the lake at %s; rights that could not be "
+            "given up pass to another worker after %.0f s",
+            _STOP_S,
+            self._config.lake_root,
+            LEASE_S,
+        )
+        end_process(self._missed())
+
+    def _missed(self) -> BaseException | None:
+        """What kept this worker from saving all that it had read; None where nothing did."""
+        return self._failure or unsaved(self._source.unsaved, self._config.lake_root)
 
     async def _stop(self, app: Any, starting: asyncio.Future[Any], *, drain: bool) -> None:  # noqa: ANN401
         """Stop in order, within `_STOP_S`; what is not committed by then is read again by the next worker."""
         # Python joins every thread at its end, and one may wait for a broker that is gone: do not wait for it.
-        last_resort = threading.Timer(_STOP_S, os._exit, (0 if drain else 1,))
+        last_resort = threading.Timer(_STOP_S, self._cut_off)
         last_resort.daemon = True
         last_resort.start()
         deadline = time.monotonic() + _STOP_S
@@ -245,7 +268,7 @@ class Worker:
             self._stopping.set()
         await asyncio.to_thread(self._source.stop, _STOP_S * 0.6, drain=drain)
         self._stopping.set()
-        # All is saved now. Faust's threads fall over where they are stopped without a broker; that is no news.
+        # All is saved that can be. Faust's threads fall over where they are stopped without a broker; that is no news.
         threading.excepthook = lambda fallen: LOG.debug("%s while stopping: %s", fallen.thread, fallen.exc_value)
         if not starting.done():
             starting.cancel()
@@ -368,18 +391,6 @@ class Worker:
             draft = path.with_suffix(".draft")
             draft.write_text(json.dumps({"pid": os.getpid(), "log_id": self._log_id, "web": web}))
             draft.replace(path)
-
-
-def end_process(code: int) -> NoReturn:
-    """End the process without Python's farewells: what must be saved is saved.
-
-    Native threads may still wait for a broker that is gone. And a member that leaves in the middle of a join would lock
-    the embedded broker's group for minutes; one that vanishes is forgotten after its session.
-    """
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _free_port() -> int:

@@ -12,6 +12,7 @@ there: from then on nothing of an earlier holder can come.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -29,6 +30,8 @@ from analytics.lake.tables import Lake
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+
+LOG: Final = logging.getLogger(__name__)
 
 LEASE_S: Final = 15.0
 """Seconds without a beat after which a right may be taken from its holder."""
@@ -104,15 +107,22 @@ class Claim:
             return self._keep(now)
 
     def release(self) -> None:
-        """Give it up, so that nobody has to wait for the lease to run out. What cannot be told is found out then."""
+        """Give it up, so that nobody has to wait for the lease to run out; where that cannot be told, it does."""
         with self._lock:
             if self._epoch is None:
                 return
             self._epoch = None
             try:
                 self._move(self._clock(), holder=None)
-            except LakeError:
-                return
+            except FencedError:
+                return  # somebody else has it already
+            except LakeError as error:
+                LOG.warning(
+                    "the right to %s could not be given up (%s); another worker gets it after %.0f s",
+                    self._name,
+                    error,
+                    self._lease_s,
+                )
 
     def _take(self, now: float) -> bool:
         beat = self._lake.stored_offsets(CLAIMS, [self._beat_of]).get(self._beat_of)

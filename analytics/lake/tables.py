@@ -290,9 +290,10 @@ class Lake:
         version = int(handle.version())
         known_at, known = self._known.get(table, (version, {}))
         offsets = dict(known) if known_at == version else {}
-        for app_id in app_ids:
-            if app_id not in offsets:
-                offsets[app_id] = handle.transaction_version(app_id)
+        try:
+            offsets |= {app_id: handle.transaction_version(app_id) for app_id in app_ids if app_id not in offsets}
+        except (DeltaError, OSError) as error:
+            raise _unreadable(self.root, table, error) from error
         self._known[table] = (version, offsets)
         return offsets
 

@@ -53,7 +53,9 @@ def command(ready_file: Path | None, web_port: int, *, data_only: bool, as_json:
         for chatty in _CHATTY:
             logging.getLogger(chatty).setLevel(logging.CRITICAL)
         warnings.simplefilter("ignore")  # the libraries' own, about Python versions to come
-    from streams.app import Worker, WorkerConfig, end_process  # noqa: PLC0415  (after the warnings are dealt with)
+    # After the warnings are dealt with.
+    from streams.app import Worker, WorkerConfig  # noqa: PLC0415
+    from streams.parting import end_process  # noqa: PLC0415
 
     config = WorkerConfig(
         bootstrap_servers=settings.require_kafka(),
@@ -71,8 +73,7 @@ def command(ready_file: Path | None, web_port: int, *, data_only: bool, as_json:
         ready_file=ready_file,
     )
     try:
-        code = Worker(config).run()
+        Worker(config).run()
     except StagekeeperError as error:
-        click.echo(f"Error: {error}", err=True)
-        code = error.exit_code
-    end_process(code)
+        end_process(error)
+    end_process()

@@ -50,6 +50,12 @@ class Progress:
         with self._changed:
             return self._totals
 
+    @property
+    def reached(self) -> int:
+        """The last item of the source that is dealt with, and all before it."""
+        with self._changed:
+            return self._committed
+
     def reach(self, number: int) -> None:
         """Item `number` of the source, and all before it, are dealt with."""
         with self._changed:

@@ -153,6 +153,11 @@ class Source:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    @property
+    def unsaved(self) -> int:
+        """So many batches and assignments were handed over and are not dealt with."""
+        return self._handed_over - self._progress.reached
+
     def _run(self) -> None:
         try:
             consumer = Consumer(self._config, logger=CLIENT_LOG)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
+import object_store
 import polars as pl
 import pytest
+from object_store import BUCKET, ObjectStore
 from workers import Spoken, WorkerProcess, await_drained, await_that, metrics
 
 from analytics.counters import COUNTERS
@@ -13,6 +18,7 @@ from analytics.lake.schemas import EVENTS, SIGNALS
 from streams.broker import EmbeddedBroker
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from brokers import Broker
@@ -92,3 +98,51 @@ def test_one_worker_of_two_judges_and_the_other_takes_over(
     finally:
         for worker in (judging, *workers):
             worker.kill()
+
+
+@contextmanager
+def unavailable(store: ObjectStore) -> Iterator[list[str]]:
+    """Something that answers 503 in the place of a store that has been stopped; the paths that it was asked for."""
+    asked: list[str] = []
+
+    class Unavailable(BaseHTTPRequestHandler):
+        def _refuse(self) -> None:
+            asked.append(self.path)
+            self.send_error(503)
+
+        do_GET = do_PUT = do_POST = do_HEAD = _refuse  # noqa: N815 - the names that the base class looks for
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's signature
+            """Say nothing."""
+
+    port = int(store.endpoint.rpartition(":")[2])
+    with ThreadingHTTPServer(("127.0.0.1", port), Unavailable) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_worker_whose_store_dies_says_what_it_could_not_save(own_broker: EmbeddedBroker, tmp_path: Path) -> None:
+    if reason := object_store.missing():
+        pytest.skip(reason)
+    store, root = ObjectStore.start(tmp_path / "store"), f"s3://{BUCKET}/lake"
+    worker = WorkerProcess(tmp_path, own_broker, root, environment=store.environment)
+    try:
+        worker.await_ready()
+        store.stop()
+        with unavailable(store) as asked:
+            Spoken(own_broker).say(20)
+            await_that(lambda: any("/rejects" in path or "%2Frejects" in path for path in asked), "a commit to begin")
+            assert worker.stop() == 1
+        said = worker.log.read_text()
+        (named,) = [line for line in said.splitlines() if line.startswith("Error: ")]
+        assert root in named or root in said.partition(named)[2], said  # what a store answers has many lines
+        assert "Traceback" not in said
+    finally:
+        worker.kill()
+        store.process.kill()
+        store.process.wait()

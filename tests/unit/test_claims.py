@@ -6,6 +6,8 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from analytics.lake.claims import JUDGE, UPKEEP, Claim, holders
 from analytics.lake.errors import FencedError, LakeError
@@ -160,6 +162,23 @@ def test_a_store_that_does_not_answer_costs_the_right_after_a_lease(root: str, m
     assert not claim.held()  # the beat stands where it left it; nobody can know whether it still lives
     clock.now += LEASE_S
     assert claim.held()
+
+
+def test_a_store_that_does_not_answer_at_the_end_is_named(
+    root: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    claim = a_claim(root, Clock())
+    assert claim.held()
+    assert a_claim(root, Clock(), UPKEEP).held()  # whose commit makes the claim ask the log anew
+
+    def refuse(*_: object) -> int:
+        raise DeltaError("the store is away")
+
+    monkeypatch.setattr(DeltaTable, "transaction_version", refuse)
+    claim.release()
+    assert claim.fence is None
+    assert f"the right to judge could not be given up (the table claims at {root}/claims cannot be read" in caplog.text
+    assert "another worker gets it after 10 s" in caplog.text
 
 
 @pytest.mark.slow
