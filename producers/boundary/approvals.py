@@ -185,8 +185,24 @@ class ReviewDesk:
         reviews = [_review(*row) for row in rows]
         return [review for review in reviews if review.queued.expires_at > self._now()]
 
-    def resolve(self, decision_id: str, resolution: Resolution, *, reviewer: str, rationale: str) -> Review:
+    def resolve(
+        self,
+        decision_id: str,
+        resolution: Resolution,
+        *,
+        reviewer: str,
+        rationale: str,
+        record: Callable[[Review], None] = lambda _: None,
+    ) -> Review:
         """Write down a person's word, once.
+
+        Args:
+            decision_id: The action.
+            resolution: The word.
+            reviewer: Who speaks.
+            rationale: Why.
+            record: Puts the word on record before it is in force; where it raises, nobody has spoken. The desk cannot
+                be written meanwhile.
 
         Raises:
             UnknownReviewError: There is no such review.
@@ -201,16 +217,18 @@ class ReviewDesk:
             resolution=resolution, reviewer=reviewer, rationale=rationale, at=at, binding=queued.binding
         )
         state = ReviewState.APPROVED if resolution is Resolution.APPROVED else ReviewState.REJECTED
+        resolved = Review(state=state, queued=queued, resolution=word)
         changed = self._change(
             "UPDATE reviews SET state = ?, resolution = ? WHERE decision_id = ? AND state = ?",
             (state, word.model_dump_json(), decision_id, ReviewState.WAITING),
+            before=lambda: record(resolved),
         )
         if not changed:
             review = self.get(decision_id)
             said = review.resolution
             who = f"{said.resolution.value} by {said.reviewer}" if said is not None else review.state.value
             raise ReviewResolvedError(f"{decision_id} is {who} already, and a word holds; the agent can ask anew")
-        return self.get(decision_id)
+        return resolved
 
     def redeem(self, decision_id: str, *, arguments_sha256: str, ruleset_sha256: str) -> Review:
         """Use an approval, right before the action runs: every condition is checked, then it is spent.
@@ -287,12 +305,22 @@ class ReviewDesk:
             except sqlite3.Error as error:
                 raise ReviewError(f"the review desk {self._path} cannot be read: {error}") from error
 
-    def _change(self, query: str, values: tuple[object, ...]) -> int:
+    def _change(self, query: str, values: tuple[object, ...], *, before: Callable[[], None] = lambda: None) -> int:
+        """Change rows, after something that must have happened `before`; where that raises, nothing is changed."""
         with self._lock:
             try:
-                return self._file.execute(query, values).rowcount
+                self._file.execute("BEGIN IMMEDIATE")
+                try:
+                    changed = self._file.execute(query, values).rowcount
+                    if changed:
+                        before()
+                    self._file.execute("COMMIT")
+                finally:
+                    if self._file.in_transaction:
+                        self._file.execute("ROLLBACK")
             except sqlite3.Error as error:
                 raise ReviewError(f"the review desk {self._path} cannot be written: {error}") from error
+        return changed
 
 
 def _review(state: str, queued: str, resolution: str | None) -> Review:

@@ -18,6 +18,8 @@ from stagekeeper.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from producers.delivery.recorder import Recorder
+
 
 def _speaks(function: Callable[..., None]) -> Callable[..., None]:
     """The arguments that every word of a reviewer has."""
@@ -97,31 +99,33 @@ def reject(decision_id: str, reviewer: str, rationale: str) -> None:
 
 def _speak(decision_id: str, resolution: Resolution, reviewer: str, rationale: str) -> None:
     settings = Settings.load()
-    with _desk(settings) as desk:
-        review = desk.resolve(decision_id, resolution, reviewer=reviewer, rationale=rationale)
-    left = _record(settings, review)
+    with _desk(settings) as desk, recording(settings, "/stagekeeper/review") as (recorder, left):
+        desk.resolve(
+            decision_id,
+            resolution,
+            reviewer=reviewer,
+            rationale=rationale,
+            record=lambda review: _record(recorder, review, settings.signing_key),
+        )
     click.echo(f"{decision_id} is {resolution.value} by {reviewer}.")
-    if left:
-        click.echo(f"{left} record(s) wait in {settings.outbox} until the broker can be reached.", err=True)
+    if waiting := sum(left):
+        click.echo(f"{waiting} record(s) wait in {settings.outbox} until the broker can be reached.", err=True)
 
 
-def _record(settings: Settings, review: Review) -> int:
-    """Record the word as an event, on disk first; return how many records still wait for the broker."""
+def _record(recorder: Recorder, review: Review, key: bytes | None) -> None:
+    """Put the word on this machine's disk as an event."""
     word = review.resolution
     if word is None:
         raise AssertionError("a resolved review has a resolution")
-    receipt = Receipt.of_token(review.queued.receipt, settings.signing_key)
-    with recording(settings, "/stagekeeper/review") as (recorder, left):
-        recorder.review_resolved(
-            receipt,
-            word.resolution,
-            reviewer=word.reviewer,
-            rationale=word.rationale,
-            wait_ms=(word.at - review.queued.queued_at).total_seconds() * 1000,
-            at=word.at,
-            durable=True,
-        )
-    return sum(left)
+    recorder.review_resolved(
+        Receipt.of_token(review.queued.receipt, key),
+        word.resolution,
+        reviewer=word.reviewer,
+        rationale=word.rationale,
+        wait_ms=(word.at - review.queued.queued_at).total_seconds() * 1000,
+        at=word.at,
+        durable=True,
+    )
 
 
 def _desk(settings: Settings) -> ReviewDesk:

@@ -9,7 +9,7 @@ from boundary_cases import contract
 from click.testing import CliRunner
 
 from producers.boundary.approvals import QueuedAction, ReviewDesk
-from producers.delivery.outbox import Outbox
+from producers.delivery.outbox import Outbox, OutboxError
 from producers.errors import StagekeeperError
 from producers.wire.codec import of_bytes
 from producers.wire.events import ReviewResolved
@@ -76,6 +76,22 @@ def test_an_approval_is_kept_as_an_event_until_a_broker_takes_it(home: Path) -> 
     assert (event.subject, event.data.reviewer, event.data.rationale) == ("d-1", "ada", "agreed")
     assert "Nothing waits" in _review("list").output
     assert json.loads(_review("list", "--json").output) == []
+
+
+def test_a_word_that_cannot_be_put_on_record_is_not_in_force(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OutboxError("the disk is full")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Outbox, "put", full)
+        said = _review("approve", "d-1", "--as", "ada", "--because", "agreed")
+    assert "the disk is full" in str(said.exception)
+    assert isinstance(said.exception, StagekeeperError)
+    assert json.loads(_review("show", "d-1", "--json").output)["state"] == "waiting"
+    assert _review("reject", "d-1", "--as", "ada", "--because", "it waited too long").exit_code == 0
+    with Outbox(home / "outbox.db") as outbox:
+        (record,) = outbox.after(0, 10)
+    assert b"it waited too long" in record.value
 
 
 def test_a_second_word_is_refused(home: Path) -> None:
