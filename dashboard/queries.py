@@ -57,7 +57,7 @@ class LakeReader:
             try:
                 versions = {table: lake.version(table) for table in _WATCHED}
                 if self._snapshot is None or self._snapshot.versions != versions:
-                    _check_whole(lake, versions)
+                    _check_whole(lake)
                     self._snapshot = self._look(lake, versions)
             except (LakeError, PageError):
                 self._forget()
@@ -130,18 +130,19 @@ def _birth(root: str) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def _check_whole(lake: Lake, versions: Mapping[str, int]) -> None:
-    """Notice files that are gone although nothing of them is read again.
+def _check_whole(lake: Lake) -> None:
+    """Notice files that are gone or cut short although nothing of them is read again: a listing of each table.
 
-    Not on object storage, where it would take a question for each file and where files do not get lost.
+    Not on object storage, where files do not get lost.
     """
     if is_remote(lake.root):
         return
-    for table, version in versions.items():
-        if not lake.reaches(table, version):
+    for table in _WATCHED:
+        if found := lake.damaged(table):
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             raise UnreadableLakeError(
-                f"the table {table} at {lake.root}/{table} has lost files that its newest version needs. Restore the "
-                "folder from a backup, or start the worker on a new folder."
+                f"the table {table} at {lake.root}/{table} is damaged: {found[0]}{more}. Restore the folder from a "
+                "backup, or start the worker on a new folder."
             )
 
 

@@ -19,7 +19,7 @@ from analytics.lake.places import files_of, options_of
 from analytics.lake.schemas import TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _NAMED: Final = 3
 """So many damaged files are named; the others are counted."""
@@ -64,17 +64,27 @@ def damaged_files(root: str) -> list[str]:
         DeltaError: A table cannot be opened.
         OSError: The files cannot be listed.
     """
-    return [each for table in TABLES for each in _damaged(root, table)]
-
-
-def _damaged(root: str, table: str) -> Iterator[str]:
     options = options_of(root)
-    try:
-        newest = DeltaTable(f"{root}/{table}", storage_options=options)
-    except TableNotFoundError:
-        return
-    infos = files_of(root, table, options).get_file_info(pafs.FileSelector("", recursive=False))
-    sizes = {info.path: info.size for info in infos if info.is_file}
+    found: list[str] = []
+    for table in TABLES:
+        try:
+            newest = DeltaTable(f"{root}/{table}", storage_options=options)
+        except TableNotFoundError:
+            continue
+        found.extend(damaged(newest, root, table, options))
+    return found
+
+
+def damaged(newest: DeltaTable, root: str, table: str, options: Mapping[str, str] | None) -> Iterator[str]:
+    """The files of one table, as of what its handle knows, and the end of its log; otherwise as `damaged_files`.
+
+    An open handle notices neither that files are gone nor that its log is.
+    """
+    store = files_of(root, table, options)
+    (end,) = store.get_file_info([f"_delta_log/{newest.version():020}.json"])
+    if not end.is_file:
+        yield f"{table}/{end.path} is gone"
+    sizes = {info.path: info.size for info in store.get_file_info(pafs.FileSelector("", recursive=False))}
     for path, size in pl.DataFrame(newest.get_add_actions()).select("path", "size_bytes").iter_rows():
         if path not in sizes:
             yield f"{table}/{path} is gone"

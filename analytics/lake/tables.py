@@ -19,7 +19,7 @@ from deltalake.schema import PrimitiveType
 
 from analytics.lake.appended import appended
 from analytics.lake.compaction import fold
-from analytics.lake.damage import reading, unreadable
+from analytics.lake.damage import damaged, reading, unreadable
 from analytics.lake.errors import FencedError, LakeError, SchemaMismatchError, UnreadableLakeError
 from analytics.lake.fitting import fitting
 from analytics.lake.offsets import Advance, Fence, SourcePartition
@@ -272,6 +272,19 @@ class Lake:
         store = files_of(self.root, table, self.options)
         paths = pa.table(then.get_add_actions())["path"].to_pylist()
         return all(info.is_file for info in store.get_file_info(paths))
+
+    def damaged(self, table: str) -> list[str]:
+        """The files of a table that are gone or not as long as its log says, in words; one listing tells.
+
+        As of the version that was last asked for: asking for it again costs more than the listing.
+
+        Raises:
+            UnreadableLakeError: They cannot be listed.
+        """
+        try:
+            return list(damaged(self._tables[table], self.root, table, self.options))
+        except (DeltaError, OSError) as error:
+            raise _unreadable(self.root, table, error) from error
 
     def _handle(self, table: str) -> DeltaTable:
         """The table's handle, brought to the newest version."""

@@ -10,11 +10,13 @@ import pytest
 from click.testing import CliRunner
 from verdict_cases import a_row, executions, increments
 
+from analytics.lake import damage, tables
 from analytics.lake.damage import damaged_files, reading
 from analytics.lake.errors import UnreadableLakeError
 from analytics.lake.schemas import SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
 from analytics.verdicts.judge import Judge
+from dashboard.queries import LakeReader
 from stagekeeper.commands import cli
 from stagekeeper.doctor.files import lake_found
 from stagekeeper.doctor.finding import State
@@ -79,6 +81,36 @@ def test_a_read_in_parts_does_not_end_early_without_a_word(lake: Lake, harm: Cal
     file = harm(lake, SIGNALS)
     with pytest.raises(UnreadableLakeError, match=file.name):
         list(lake.batches(SIGNALS, version=version))
+
+
+@pytest.mark.parametrize("harm", [cut_short, taken_away])
+def test_an_open_page_notices_damage_where_nothing_moved_and_opens_no_table_for_it(
+    lake: Lake, harm: Callable[[Lake, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = LakeReader(lake.root)
+    page.snapshot()
+
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("a table was opened anew")
+
+    with monkeypatch.context() as counted:
+        for module in (tables, damage):
+            counted.setattr(module, "DeltaTable", opened)
+        lake.append(SIGNALS, increments(a_row(minute=9, **executions(1))))
+        assert page.snapshot() is not None
+    file = harm(lake, VERDICTS)
+    lake.append(SIGNALS, increments(a_row(minute=9, **executions(1))))
+    with pytest.raises(UnreadableLakeError, match=rf"verdicts/{file.name}"):
+        page.snapshot()
+
+
+def test_a_log_that_is_gone_is_damage(lake: Lake) -> None:
+    reader = Lake.existing(lake.root)
+    assert reader is not None
+    assert reader.damaged(VERDICTS) == []
+    (end,) = Path(lake.root, VERDICTS, "_delta_log").glob(f"{reader.version(VERDICTS):020}.json")
+    end.unlink()
+    assert reader.damaged(VERDICTS) == [f"verdicts/_delta_log/{end.name} is gone"]
 
 
 @pytest.mark.parametrize("harm", [cut_short, taken_away])
