@@ -42,6 +42,7 @@ class LakeReader:
         self._birth: tuple[int, int] | None = None
         self._snapshot: Snapshot | None = None
         self._kept = Kept()
+        self._taken: int | None = None  # as of what is kept; what retention took out since then is counted there still
         self._histories: dict[tuple[Cell, str | None], tuple[int, History]] = {}
 
     def snapshot(self) -> Snapshot | None:
@@ -93,13 +94,14 @@ class LakeReader:
             return known[1]
 
     def _look(self, lake: Lake, versions: Mapping[str, int]) -> Snapshot:
-        if self._snapshot is not None:
+        taken = lake.taken(SIGNALS)
+        if self._snapshot is not None and taken == self._taken:
             try:
                 return _look(self._kept, lake, versions)
             except ForgottenError:
                 # The log of a lake that is kept clean does not reach back for ever: a page that slept reads all anew.
                 LOG.info("what changed since the last look is not known any more; everything is read anew")
-        self._kept = Kept()
+        self._kept, self._taken = Kept(), taken
         return _look(self._kept, lake, versions)
 
     def _open(self) -> Lake | None:

@@ -27,6 +27,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from analytics.lake.errors import FencedError, LakeError
 from analytics.lake.places import files_of
+from analytics.lake.removals import TAKEN
 from analytics.lake.schemas import TABLES
 from analytics.lake.writing import ROWS_AT_A_TIME, UNIQUE
 
@@ -134,7 +135,7 @@ class Rewriter:
             FencedError: Somebody else has the right now; nothing was changed.
             LakeError: The rewrite failed; the table is as it was.
         """
-        return self._replace(files, self._batches(files, change))
+        return self._replace(files, self._batches(files, change), takes=change is not None)
 
     def replace(self, files: Sequence[StoredFile], rows: pl.DataFrame) -> bool:
         """Replace files by rows; returns and raises as `rewrite`."""
@@ -143,7 +144,7 @@ class Rewriter:
 
     def remove(self, files: Sequence[StoredFile]) -> bool:
         """Take files out, with whatever is in them; returns and raises as `rewrite`."""
-        return self._replace(files, iter(()))
+        return self._replace(files, iter(()), takes=True)
 
     def _batches(
         self, files: Sequence[StoredFile], change: Callable[[pl.DataFrame], pl.DataFrame] | None
@@ -156,7 +157,7 @@ class Rewriter:
                     rows = pl.DataFrame(pa.Table.from_batches([batch]))
                     yield rows if change is None else change(rows)
 
-    def _replace(self, files: Sequence[StoredFile], batches: Iterator[pl.DataFrame]) -> bool:
+    def _replace(self, files: Sequence[StoredFile], batches: Iterator[pl.DataFrame], *, takes: bool = False) -> bool:
         path = f"part-{uuid.uuid4()}.parquet"
         try:
             stats = self._write(path, batches)
@@ -170,7 +171,7 @@ class Rewriter:
         if stats.rows:
             size = self._store.get_file_info(path).size
             actions.append(AddAction(path, size, {}, now_ms, data_change=False, stats=stats.document()))
-        if self._commit(actions):
+        if self._commit(actions, takes=takes):
             return True
         self._drop(path)
         self._check(newest=True)
@@ -196,8 +197,9 @@ class Rewriter:
             pa.default_memory_pool().release_unused()
         return stats
 
-    def _commit(self, actions: list[AddAction | RemoveAction]) -> bool:
-        marks = [Transaction(_REWRITE, int(self._handle.version()))]
+    def _commit(self, actions: list[AddAction | RemoveAction], *, takes: bool) -> bool:
+        names = (_REWRITE, TAKEN) if takes else (_REWRITE,)
+        marks = [Transaction(name, int(self._handle.version())) for name in names]
         if self._fence is not None:
             marks.append(Transaction(self._fence.app_id, self._fence.epoch))
         try:

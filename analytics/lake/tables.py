@@ -25,6 +25,7 @@ from analytics.lake.fitting import fitting
 from analytics.lake.offsets import Advance, Fence, SourcePartition
 from analytics.lake.places import files_of, is_remote, options_of
 from analytics.lake.probing import check_store
+from analytics.lake.removals import Removals
 from analytics.lake.rewriting import Rewriter
 from analytics.lake.schemas import CLAIMS, COLUMNS, TABLES
 from analytics.lake.writing import WRITING
@@ -70,6 +71,7 @@ class Lake:
         self.root = root
         self.options = options_of(root)
         self._tables = tables
+        self._removals = {name: Removals() for name in tables}
         # Offsets as of a version, per table: reading them back from the log costs more than the commit itself.
         self._known: dict[str, tuple[int, dict[str, int | None]]] = {}
 
@@ -283,6 +285,17 @@ class Lake:
         """
         try:
             return list(damaged(self._tables[table], self.root, table, self.options))
+        except (DeltaError, OSError) as error:
+            raise _unreadable(self.root, table, error) from error
+
+    def taken(self, table: str) -> int | None:
+        """A number that is another one once retention took rows out, as of the version that was last asked for.
+
+        Raises:
+            UnreadableLakeError: The log cannot be read.
+        """
+        try:
+            return self._removals[table].mark(self._tables[table])
         except (DeltaError, OSError) as error:
             raise _unreadable(self.root, table, error) from error
 

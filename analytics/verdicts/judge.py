@@ -125,6 +125,7 @@ class Judge:
         self._kept: str | None = None
         self._settle_s = settle_s
         self._memory: Memory | None = None
+        self._taken: int | None = None  # as of the memory; see `Lake.taken`
         self._crowd: Crowd | None = None
         self._looked_at: datetime | None = None
         self._news: list[StageRecommended] | None = None
@@ -179,13 +180,14 @@ class Judge:
 
     def _remember(self, gates: GateFile, now: datetime, *, caught_up: bool) -> bool:
         """Take in what is new; whether anything was ever counted."""
-        version = self._lake.version(SIGNALS)
-        if self._memory is not None and self._memory.is_sound:
+        version, taken = self._lake.version(SIGNALS), self._lake.taken(SIGNALS)
+        # What retention took out is counted in the memory still; it goes by reading anew what is left.
+        if self._memory is not None and self._memory.is_sound and taken == self._taken:
             try:
                 return self._memory.read(gates, version, now, caught_up=caught_up)
             except ForgottenError as error:
                 logger.warning("the judge was away for longer than the lake keeps, and begins anew: %s", error)
-        self._memory = Memory(self._lake, self._settle_s)
+        self._memory, self._taken = Memory(self._lake, self._settle_s), taken
         return self._memory.read(gates, version, now, caught_up=caught_up)
 
     def _look(self, memory: Memory, gates: GateFile, now: datetime) -> None:

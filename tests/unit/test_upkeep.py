@@ -19,8 +19,13 @@ from analytics.lake.hours import RollUp, is_rolled
 from analytics.lake.schemas import COLUMNS, EVENTS, QUALITY, REJECTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Fence, Lake
 from analytics.upkeep import Policy, Upkeep
+from analytics.verdicts import judge as judging
 from analytics.verdicts.judge import Judge
+from analytics.verdicts.memory import Memory
 from analytics.verdicts.replay import replay
+from dashboard import queries
+from dashboard.kept import Kept
+from dashboard.queries import LakeReader
 from stagekeeper.commands import cli
 
 if TYPE_CHECKING:
@@ -280,6 +285,50 @@ def test_of_the_counts_only_epochs_that_are_over_go(lake: Lake, gates: Path) -> 
     policy = Policy(roll_up_after=None, keep={SIGNALS: timedelta(days=10)})
     assert step_of(an_upkeep(lake, gates, policy).run(NOW), SIGNALS, "retain").rows == 5
     assert set(lake.scan(SIGNALS).collect()["epoch"]) == {"last"}
+
+
+def test_who_keeps_the_counts_up_lets_go_of_what_was_taken_out_and_of_nothing_else(
+    lake: Lake, gates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    month = NOW - timedelta(days=30)
+    for day, epoch in enumerate(("old", "older", "last")):
+        at = month + timedelta(days=day)
+        lake.append(SIGNALS, increments(*(a_minute(at + timedelta(minutes=n), epoch=epoch) for n in range(5))))
+    begun: list[Memory] = []
+
+    class Noted(Memory):
+        def __init__(self, lake: Lake, settle_s: float) -> None:
+            super().__init__(lake, settle_s)
+            begun.append(self)
+
+    kept: list[Kept] = []
+
+    class NotedPage(Kept):
+        def __init__(self) -> None:
+            super().__init__()
+            kept.append(self)
+
+    monkeypatch.setattr(judging, "Memory", Noted)
+    monkeypatch.setattr(queries, "Kept", NotedPage)
+    judge, page = Judge(Lake.open(lake.root), gates, settle_s=0), LakeReader(lake.root)
+    judge.tick(NOW)
+    page.snapshot()
+    had = len(begun), len(kept)
+    lake.append(SIGNALS, increments(a_minute(month + timedelta(days=3), epoch="last")))
+    lake.compact(SIGNALS)
+    judge.tick(NOW)
+    page.snapshot()
+    assert (len(begun), len(kept)) == had, "folding takes nothing out"
+    assert begun[-1].columns.epochs == 3
+    policy = Policy(roll_up_after=None, keep={SIGNALS: timedelta(days=10)})
+    assert step_of(an_upkeep(lake, gates, policy).run(NOW), SIGNALS, "retain").rows == 10
+    judge.tick(NOW)
+    assert begun[-1].columns.epochs == 1
+    assert page.snapshot() == LakeReader(lake.root).snapshot()
+    begun_by_now = len(begun)
+    assert len(kept) == had[1] + 3  # the open page's, and two of the new one
+    judge.tick(NOW)
+    assert len(begun) == begun_by_now == had[0] + 1
 
 
 @pytest.mark.slow
