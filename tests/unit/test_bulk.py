@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from one_by_one import hold_to_one_by_one
 
 from producers.wire.codec import to_bytes
+from producers.wire.receipt import sealed
+from streams.data.receipts import ReceiptOpener
 
 
 def with_token(token: str) -> bytes:
@@ -40,3 +43,63 @@ def test_many_tokens_are_opened_as_one_by_one(tokens: list[str], key: bytes | No
 def test_every_token_alone_is_opened_as_one_by_one(key: bytes | None) -> None:
     for token in TOKENS:
         hold_to_one_by_one([with_token(token), with_token(GOOD)], key, None)
+
+
+IDS = [
+    "0b5c1a52-7f0e-4c1d-9f3a-2f5d6e7a8b9c",
+    "another id, 36 letters of any kind...",
+    "a" * 35 + '"',
+    "a" * 34 + r"\"",
+    "a" * 34 + r"\n",
+    "a" * 35 + "\x7f",
+    "a" * 35 + "\x1f",
+    "a" * 34 + "é",
+    "short",
+]
+STARTS = [
+    "2026-03-14T12:00:00.000001Z",
+    "2026-02-30T12:00:00.000001Z",
+    "2026-03-14T12:00:00Z",
+    "2026-03-14T12:00:00+00:00",
+]
+NAMES_AFTER = [
+    '"Production","refunds","issue_refund","narrow_autonomy","all","e1"]',
+    '"production","refunds","issue_refund","narrow_autonomy","all","e1"]',
+    '"production","refunds","issue_refund","narrow_autonomy","all","e1" ]',
+    ' "production","refunds","issue_refund","narrow_autonomy","all","e1"]',
+    '"production","refunds","issue_refund","narrow_autonomy","all"]',
+    '"production","refunds","issue_refund","narrow_autonomy","all","e1","more"]',
+    '"production","refunds","issue_refund","no_stage","all","e1"]',
+    '"","refunds","issue_refund","narrow_autonomy","all","e1"]',
+    r'"\u0007","refunds","issue_refund","narrow_autonomy","all","e1"]',
+    '"é","refunds","issue_refund","narrow_autonomy","all","e1"]',
+    '"production","refunds","issue_refund","narrow_autonomy","all","e1',
+    "17]",
+    "",
+]
+
+
+@pytest.mark.parametrize("key", [KEY, None])
+@pytest.mark.parametrize("signed", [KEY, None])
+def test_receipts_that_begin_as_our_own_do_are_opened_as_one_by_one(key: bytes | None, signed: bytes | None) -> None:
+    values: list[bytes | None] = []
+    frames = [("[", ","), ("[", ", "), ("[", ":"), ("{", ",")]
+    for names, moment, decision_id, (bracket, separator) in itertools.product(NAMES_AFTER, STARTS, IDS, frames):
+        document = json.loads(with_token(sealed(f'{bracket}"{decision_id}"{separator}"{moment}",{names}', signed)))
+        document["subject"] = decision_id
+        values.append(json.dumps(document).encode())
+    hold_to_one_by_one(values, key, None)
+    hold_to_one_by_one(values[::-1], key, None)
+
+
+def test_names_that_could_not_be_read_once_are_not_read_behind_another_id() -> None:
+    opener = ReceiptOpener(None)
+    (good, bad), (other, worse) = (
+        [sealed(f'["{decision_id}","{STARTS[0]}",{names}', None) for names in (NAMES_AFTER[0], NAMES_AFTER[6])]
+        for decision_id in (IDS[0], IDS[0][::-1])
+    )
+    opened = opener.open_all([good, bad, good]) + opener.open_all([worse, other])
+    assert [each and each[0] for each in opened] == [IDS[0], None, IDS[0], None, IDS[0][::-1]]
+    assert opened[0] is not None
+    assert opened[4] is not None
+    assert opened[0][2] == opened[4][2]
