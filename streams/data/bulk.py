@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 
 Event = TypeVar("Event")
 
+# As plain numbers: numpy takes more than twice as long over members of an enumeration.
+_OF_DECISION: Final = {said: int(kind) for said, kind in KINDS_OF_DECISION.items()}
+_OF_STATUS: Final = {status: int(kind) for status, kind in STATUSES.items()}
+
 _ENVELOPE: Final[dict[str, Any]] = {"id": "-", "source": "-", "time": "1970-01-01T00:00:00Z", "subject": "-"}
 _CONTRACT: Final = {"target": {"environment": "-"}, "tool": "-", "workflow": "-", "risk_class": "search"}
 # They stand in the place of what msgspec refuses, so that columns have one length.
@@ -138,7 +142,7 @@ class BulkDecoder:
             opened,
             refused,
             types=[DecidedAlone.type_name] * len(decisions),
-            kinds=longs([KINDS_OF_DECISION[result.outcome, enforced and result.runs] for result, enforced in results]),
+            kinds=longs([_OF_DECISION[result.outcome, enforced and result.runs] for result, enforced in results]),
             risk_ranks=longs([RANKS[each.risk_class] for each in contracts]),
         )
 
@@ -148,8 +152,8 @@ class BulkDecoder:
         executed = [outcome.data for outcome in compress(outcomes, ran) if isinstance(outcome, Executed)]
         of_executed = np.array(ran, dtype=np.bool_)
         kinds, latency_us, cost_microusd = (_unknown(len(outcomes)) for _ in range(3))
-        kinds[of_executed] = [STATUSES[data.status] for data in executed]
-        kinds[~of_executed] = [outcome.kind for outcome in compress(outcomes, map(not_, ran))]
+        kinds[of_executed] = longs([_OF_STATUS[data.status] for data in executed])
+        kinds[~of_executed] = longs([outcome.kind for outcome in compress(outcomes, map(not_, ran))])
         latency_us[of_executed] = _amounts([data.latency_ms for data in executed], 1e3)
         cost_microusd[of_executed] = _amounts([data.cost_usd for data in executed], 1e6)
         return self._columns(

@@ -157,7 +157,8 @@ def binary(values: Sequence[bytes], together: bytes) -> pa.Array:
         values: The byte strings.
         together: The same, one after the other.
     """
-    ends = np.cumsum([0, *map(len, values)], dtype=np.int64)
+    ends = np.zeros(len(values) + 1, dtype=np.int64)
+    np.cumsum(longs(map(len, values)), out=ends[1:])
     if ends[-1] >= 2**31:
         half = len(values) // 2
         parts = [binary(part, b"".join(part)) for part in (values[:half], values[half:])]
