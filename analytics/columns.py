@@ -76,6 +76,14 @@ class Increment:
     risen: Places
 
 
+_SETTLE_EVERY: Final = timedelta(seconds=60)
+
+
+def may_settle(settled_at: datetime | None, watermark: datetime) -> bool:
+    """Whether it is time, by event time, to let go of the minutes that no longer matter; see `Columns.settle`."""
+    return settled_at is None or watermark >= settled_at + _SETTLE_EVERY
+
+
 class Columns:
     """Everything counted so far. Add increments in any order and any grouping: the sums are the same.
 

@@ -6,14 +6,13 @@ numbers are those that `signal_rows` finds in one fold of everything.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
 
 from analytics.cellrows import signal_rows
-from analytics.columns import MINUTE_US, PLACE, Columns, may_pass, microseconds
+from analytics.columns import MINUTE_US, PLACE, Columns, may_pass, may_settle, microseconds
 from analytics.lake.schemas import SIGNALS
 
 if TYPE_CHECKING:
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from analytics.lake.tables import Lake
 
 DEFAULT_OUTCOME_DEADLINE_S: Final = 120.0
-
-_SETTLE_EVERY: Final = timedelta(seconds=60)
-"""In event time: how often the minutes that no longer matter are let go."""
 
 
 class Counted:
@@ -107,7 +103,7 @@ class Counted:
         if now is None:
             return
         # The parts of the first reading come in any order: all but the newest minutes can go at once.
-        if self.version >= 0 and self._settled_at is not None and now < self._settled_at + _SETTLE_EVERY:
+        if self.version >= 0 and not may_settle(self._settled_at, now):
             return
         self.columns.settle(now, self._deadline_s, whole=np.zeros(self.columns.epochs, dtype=np.bool_))
         self._settled_at = now

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analytics.cells import EPOCH
-from analytics.columns import Columns
+from analytics.columns import Columns, may_settle
 from analytics.lake.errors import LakeError
 from analytics.lake.schemas import SIGNALS
 from analytics.verdicts import ledger
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 # How often within the freshness limit every cell is looked at, whether or not anything is known to have changed it.
 _FULL_ROUNDS: Final = 3
-# In event time: how often the minutes that no longer matter are let go.
-_SETTLE_EVERY: Final = timedelta(seconds=60)
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +132,7 @@ class Memory:
     def settle(self, gates: GateFile) -> None:
         """Let go of minutes that no later look depends on, now and then."""
         watermark = self.tracked.watermark
-        if self._settled_at is None or watermark >= self._settled_at + _SETTLE_EVERY:
+        if may_settle(self._settled_at, watermark):
             self._let_go(gates)
             self._settled_at = watermark
 
