@@ -1,31 +1,52 @@
-"""Giving memory that is free back to the system.
+"""Memory that is free goes back to the system, so that what a worker has does not creep away from what it uses.
 
-Batches of tens of thousands of small objects come and go in threads of several libraries, and glibc keeps what they
-free in a pool for each of some threads, where the next batch, in another thread, does not find it. What a worker has
-in memory then creeps upwards for hours although what it uses does not.
+Batches of tens of thousands of small objects and of buffers of many megabytes come and go in the threads of several
+libraries. Left alone, glibc keeps what they free in one of up to eight pools a core, where the next batch, in another
+thread, does not find it; it learns to take ever larger buffers from there as well; and Arrow's own allocator keeps
+pages for each thread that ever used it. Measured by `benchmarks/memory.py`.
 """
 
 from __future__ import annotations
 
 import ctypes
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# Of glibc's malloc.h; see mallopt(3).
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+
+_LIMITS: Final = {
+    _M_MMAP_THRESHOLD: 1 << 20,  # larger buffers are the system's again as soon as they are free
+    _M_TRIM_THRESHOLD: 16 << 20,  # so much stays free at the end of a pool
+    _M_ARENA_MAX: 4,  # so many pools
+}
+
+
+def keep_little() -> None:
+    """Set the allocators up; early, and before other threads are started. Without glibc, only Arrow's."""
+    pa.set_memory_pool(pa.system_memory_pool())
+    limit = _of_glibc("mallopt")
+    if limit is not None:
+        for what, most in _LIMITS.items():
+            limit(what, most)
+
 
 def give_back_free_memory() -> None:
-    """Give free memory back; some dozens of milliseconds, in which other threads go on. Without glibc, only Arrow's."""
-    pa.default_memory_pool().release_unused()
-    trim = malloc_trim()
+    """Give free memory back; some dozens of milliseconds, in which other threads go on. Nothing without glibc."""
+    trim = _of_glibc("malloc_trim")
     if trim is not None:
         trim(0)
 
 
 @cache
-def malloc_trim() -> Callable[[int], int] | None:
-    """What the C library offers for it: glibc does, others are None. See its manual page of section 3."""
-    return getattr(ctypes.CDLL(None), "malloc_trim", None)
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    """One of its functions; None with another C library."""
+    library = ctypes.CDLL(None)
+    return getattr(library, name) if hasattr(library, "gnu_get_libc_version") else None

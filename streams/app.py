@@ -35,7 +35,7 @@ from analytics.upkeep import Policy
 from producers.delivery.security import KafkaSecurity
 from producers.errors import StagekeeperError
 from producers.wire.topics import RECOMMENDATIONS
-from streams.allocator import give_back_free_memory
+from streams.allocator import give_back_free_memory, keep_little
 from streams.broker import ensure_topics
 from streams.control.judge import Bench
 from streams.control.keeping import Keeper, Rights
@@ -114,6 +114,7 @@ class Worker:
     """
 
     def __init__(self, config: WorkerConfig) -> None:
+        keep_little()
         self._config = config
         self._log_id = ensure_topics(config.bootstrap_servers, config.kafka)
         self._web_port = config.web_port or _free_port()
