@@ -7,22 +7,21 @@ covers are one atomic commit, so that a worker that dies at any moment resumes w
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import polars as pl
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.schema import PrimitiveType
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from analytics.lake.appended import appended
 from analytics.lake.compaction import fold
 from analytics.lake.damage import damaged, reading, unreadable
-from analytics.lake.errors import FencedError, LakeError, SchemaMismatchError, UnreadableLakeError
+from analytics.lake.errors import FencedError, LakeError, UnreadableLakeError
 from analytics.lake.fitting import fitting
 from analytics.lake.offsets import Advance, Fence, SourcePartition
+from analytics.lake.opening import create_table, open_table, unreadable_table
 from analytics.lake.places import files_of, is_remote, options_of
 from analytics.lake.probing import check_store
 from analytics.lake.removals import Removals
@@ -48,16 +47,7 @@ class Counted(Protocol):
 
 CountedT = TypeVar("CountedT", bound=Counted)
 
-_CONFIGURATION: Final = {
-    "delta.enableChangeDataFeed": "true",  # what was appended between two versions, whatever was compacted since
-    "delta.checkpointInterval": "100",  # commits; opening a table reads at most this many small log files
-    # How long a verdict can be recomputed at its version: 90 days, and a week between one checkpoint and the next.
-    "delta.logRetentionDuration": "interval 97 days",
-    "delta.deletedFileRetentionDuration": "interval 97 days",
-}
 _BATCH_ROWS: Final = 500_000
-# Claims beat all the time, and nobody asks how they stood an hour ago.
-_OF_CLAIMS: Final = {"delta.logRetentionDuration": "interval 1 hours"}
 _NO_ADVANCES: Final[Mapping[Any, Advance]] = MappingProxyType({})
 
 
@@ -84,15 +74,15 @@ class Lake:
             UnreadableLakeError: A table is damaged, or the root cannot be written.
             SettingsError: The root or the settings of its store cannot be used.
         """
-        found = {name: _open_table(root, name) for name in TABLES}
+        found = {name: open_table(root, name) for name in TABLES}
         if is_remote(root) and None in found.values():
             check_store(root)
-        return cls(root, {name: table or _create_table(root, name) for name, table in found.items()})
+        return cls(root, {name: table or create_table(root, name) for name, table in found.items()})
 
     @classmethod
     def open_only(cls, root: str, *names: str) -> Lake:
         """Open some of the tables, and create those of them that are missing; raises as `open` does."""
-        return cls(root, {name: _open_table(root, name) or _create_table(root, name) for name in names})
+        return cls(root, {name: open_table(root, name) or create_table(root, name) for name in names})
 
     @classmethod
     def existing(cls, root: str) -> Lake | None:
@@ -102,7 +92,7 @@ class Lake:
             SchemaMismatchError: A stored table has other columns than this version reads.
             UnreadableLakeError: A table is damaged, or missing although others hold data.
         """
-        found = {name: table for name in TABLES if (table := _open_table(root, name)) is not None}
+        found = {name: table for name in TABLES if (table := open_table(root, name)) is not None}
         missing = [name for name in TABLES if name not in found and name != CLAIMS]  # an older lake has no claims yet
         if not missing:
             return cls(root, found)
@@ -137,7 +127,7 @@ class Lake:
         try:
             return pl.scan_delta(f"{self.root}/{table}", version=wanted, storage_options=self.options)
         except DeltaError as error:
-            raise _unreadable(self.root, table, error) from error
+            raise unreadable_table(self.root, table, error) from error
 
     def batches(self, table: str, *, version: int) -> Iterator[pl.DataFrame]:
         """Read a table as it was at a version, part by part, so that it need not fit into memory.
@@ -260,7 +250,7 @@ class Lake:
         try:
             own = DeltaTable(f"{self.root}/{table}", storage_options=self.options)
         except (DeltaError, OSError) as error:
-            raise _unreadable(self.root, table, error) from error
+            raise unreadable_table(self.root, table, error) from error
         return Rewriter(self.root, table, own, self.options, fence)
 
     def reaches(self, table: str, version: int) -> bool:
@@ -286,7 +276,7 @@ class Lake:
         try:
             return list(damaged(self._tables[table], self.root, table, self.options))
         except (DeltaError, OSError) as error:
-            raise _unreadable(self.root, table, error) from error
+            raise unreadable_table(self.root, table, error) from error
 
     def taken(self, table: str) -> int | None:
         """A number that is another one once retention took rows out, as of the version that was last asked for.
@@ -297,7 +287,7 @@ class Lake:
         try:
             return self._removals[table].mark(self._tables[table])
         except (DeltaError, OSError) as error:
-            raise _unreadable(self.root, table, error) from error
+            raise unreadable_table(self.root, table, error) from error
 
     def _handle(self, table: str) -> DeltaTable:
         """The table's handle, brought to the newest version."""
@@ -308,7 +298,7 @@ class Lake:
         try:
             handle.update_incremental()
         except (DeltaError, OSError) as error:
-            raise _unreadable(self.root, table, error) from error
+            raise unreadable_table(self.root, table, error) from error
         return handle
 
     def _stored(self, table: str, handle: DeltaTable, app_ids: list[str]) -> dict[str, int | None]:
@@ -319,70 +309,13 @@ class Lake:
         try:
             offsets |= {app_id: handle.transaction_version(app_id) for app_id in app_ids if app_id not in offsets}
         except (DeltaError, OSError) as error:
-            raise _unreadable(self.root, table, error) from error
+            raise unreadable_table(self.root, table, error) from error
         self._known[table] = (version, offsets)
         return offsets
 
     def _check_version(self, table: str, wanted: int, newest: int) -> None:
         if not 0 <= wanted <= newest:
             raise LakeError(f"{table} has no version {wanted}; versions 0 to {newest} exist.")
-
-
-def _open_table(root: str, name: str) -> DeltaTable | None:
-    """The table, with its columns checked; None when there is none."""
-    uri = f"{root}/{name}"
-    try:
-        table = DeltaTable(uri, storage_options=options_of(root))
-    except TableNotFoundError:
-        if not is_remote(root) and any(Path(uri).rglob("*.parquet")):
-            raise UnreadableLakeError(
-                f"the table {name} at {uri} has data files but no log (`_delta_log`). "
-                "Restore the folder from a backup, or move it away to begin a new table."
-            ) from None
-        return None
-    except (DeltaError, OSError) as error:
-        raise _unreadable(root, name, error) from error
-    stored = {field.name: _described(field) for field in table.schema().fields}
-    wanted = {field.name: _described(field) for field in Schema.from_arrow(TABLES[name]).fields}
-    if stored != wanted:
-        differing = [column for column in {**wanted, **stored} if stored.get(column) != wanted.get(column)]
-        differences = "; ".join(
-            f"{column} is {stored.get(column, 'missing')}, expected {wanted.get(column, 'no such column')}"
-            for column in differing
-        )
-        raise SchemaMismatchError(
-            f"the table {name} at {uri} was written by another version of Stagekeeper: {differences}. "
-            "Use that version, or set STAGEKEEPER_LAKE_ROOT to a new folder and replay the topics into it."
-        )
-    return table
-
-
-def _create_table(root: str, name: str) -> DeltaTable:
-    uri = f"{root}/{name}"
-    try:
-        return DeltaTable.create(
-            uri,
-            schema=Schema.from_arrow(TABLES[name]),
-            mode="error",
-            configuration=_CONFIGURATION | (_OF_CLAIMS if name == CLAIMS else {}),
-            name=name,
-            storage_options=options_of(root),
-            # Refused version 0, it would try the next one: a second creation, which changes the table's identity under
-            # whoever writes to the first.
-            commit_properties=CommitProperties(max_commit_retries=0),
-        )
-    except (DeltaError, OSError) as error:
-        table = _open_table(root, name)  # another process may have created it in the same moment
-        if table is None:
-            raise UnreadableLakeError(
-                f"the table {name} cannot be created at {uri}: {_first_line(error)}. Check that the folder is writable."
-            ) from error
-        return table
-
-
-def _described(field: Field) -> str:
-    kind = field.type.type if isinstance(field.type, PrimitiveType) else str(field.type)
-    return f"{kind}{' nullable' if field.nullable else ''}"
 
 
 def _check(
@@ -413,14 +346,3 @@ def _check_advance(table: str, partition: Counted, advance: Advance, stored: int
 
 def _offset(value: int | None) -> str:
     return "no offset" if value is None else f"offset {value}"
-
-
-def _unreadable(root: str, table: str, error: Exception) -> UnreadableLakeError:
-    mend = "Restore the folder from a backup, or move it away to begin a new table."
-    if is_remote(root):
-        mend = "Check that the store answers and lets this principal in; restore a damaged table from a backup."
-    return UnreadableLakeError(f"the table {table} at {root}/{table} cannot be read: {_first_line(error)}. {mend}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

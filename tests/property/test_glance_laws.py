@@ -39,14 +39,14 @@ def history(rng: Generator, gates: GateFile | None = None) -> Iterator[Fleet]:
 
 
 @given(SEEDS)
-@settings(max_examples=examples(50), deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_a_glance_sees_what_the_judge_finds_one_cell_at_a_time(seed: int) -> None:
     for fleet in history(np.random.default_rng(seed)):
         assert fleet.at_a_glance() == fleet.one_by_one()
 
 
 @given(SEEDS)
-@settings(max_examples=examples(25), deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 def test_what_is_kept_up_equals_what_is_folded(seed: int) -> None:
     rng = np.random.default_rng(seed)
     gates = GateFile.parse(
@@ -97,7 +97,7 @@ def minute_rows(rng: Generator, minute: int, share: float) -> list[dict[str, Any
 
 
 @given(SEEDS, st.sampled_from([0.02, 0.1, 0.3, 0.6]))
-@settings(max_examples=examples(25), deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 def test_no_alarm_is_overlooked_and_none_is_raised(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
     gates = GateFile.parse(
