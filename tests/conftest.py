@@ -25,8 +25,9 @@ _LONGEST_FIRST: Final = (
 )
 """Modules with tests of half a minute; the processes of `make test` end together when these begin early."""
 
-_TOGETHER: Final = ("test_demonstration.py", "test_security.py", "test_browser.py")
-"""Modules whose tests share a fixture that takes many seconds to make; one process runs all of such a module."""
+_TOGETHER: Final = ("test_demonstration.py", "test_security.py", "test_browser.py", "test_storm.py")
+"""Modules of which one process runs all tests: they share a fixture that takes many seconds to make, or each of them
+takes so much of the machine that two at once only wait for each other."""
 
 
 @pytest.hookimpl(trylast=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from brokers import Broker
 
-PATIENCE_S = float(os.environ.get("STAGEKEEPER_TEST_PATIENCE_S", "60"))
+PATIENCE_S = float(os.environ.get("STAGEKEEPER_TEST_PATIENCE_S", "120"))
 """How long something that must happen is waited for; a machine that is busy with other work may need more."""
 
 

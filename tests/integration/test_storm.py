@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from brokers import Broker
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
 EVENTS = 100_000
 KILLS = 5
