@@ -45,10 +45,10 @@ format: setup ## format and mend what the linter can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-# These wait for other programs more than they work, so three processes share two cores well.
+# Two processes: on a slow machine three make each other late.
 test: lint ## everything: lint, the fast tests with all examples, then the slow, integration and browser tests
 	@$(FAST)
-	@$(BIN)/pytest -q -n 3 --dist loadscope --no-loadscope-reorder -m "slow or integration or browser"
+	@$(BIN)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "slow or integration or browser"
 
 bench: setup ## every benchmark, and one table; ARGS="--quick" for a look, ARGS="--broker apache"
 	@$(BIN)/python benchmarks/table.py $(ARGS)
