@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-LEASE_S = 2.0
+LEASE_S = 4.0
 GATES_TEXT = """\
 version: 1
 gates:
@@ -57,6 +57,10 @@ class JudgeProcess:
     def said(self, what: str) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in self._said.read_text().splitlines() if line.endswith("}")]
         return [line for line in lines if line["what"] == what]
+
+    def epochs(self) -> list[int]:
+        """The epochs in which it has judged, oldest first."""
+        return [line["epoch"] for line in self.said("judges")]
 
     def end(self) -> None:
         self.process.send_signal(signal.SIGCONT)
@@ -94,24 +98,30 @@ def verdicts(root: str) -> pl.DataFrame:
     return Lake.open(root).scan(VERDICTS).select("verdict_id", "lake_version", "judged_at").collect()
 
 
+def holder_first(judges: list[JudgeProcess]) -> tuple[JudgeProcess, JudgeProcess]:
+    """The judge of the latest tenure, and the other; a slow machine may have seen more than one by now."""
+    other, holder = sorted(judges, key=lambda judge: max(judge.epochs(), default=-1))
+    return holder, other
+
+
 def test_a_judge_that_wakes_up_after_its_lease_writes_nothing(either_lake: str, judges: list[JudgeProcess]) -> None:
     lake = Lake.open(either_lake)
     lake.append(SIGNALS, increments(now_row(0)))
-    await_that(lambda: any(judge.said("judges") for judge in judges), "one to judge")
+    await_that(lambda: any(judge.epochs() for judge in judges), "one to judge")
     await_that(lambda: verdicts(either_lake).height > 0, "a verdict")
-    zombie, heir = sorted(judges, key=lambda judge: -len(judge.said("judges")))
-    assert not heir.said("judges")
+    zombie, heir = holder_first(judges)
     zombie.process.send_signal(signal.SIGSTOP)
+    slept_in = zombie.epochs()[-1]
     lake.append(SIGNALS, increments(now_row(1)))
-    await_that(lambda: bool(heir.said("judges")), "the other to judge")
+    await_that(lambda: max(heir.epochs(), default=-1) > slept_in, "the other to judge")
+    taken_over_in = heir.epochs()[-1]
     await_that(lambda: ledger.newest_lake_version(lake) == lake.version(SIGNALS), "its verdict")
     zombie.process.send_signal(signal.SIGCONT)
     for minute in range(2, 8):  # both have something to say from now on
         lake.append(SIGNALS, increments(now_row(minute)))
         await_that(lambda: ledger.newest_lake_version(lake) == lake.version(SIGNALS), "the next verdict")
-    epochs = [judge.said("judges")[-1]["epoch"] for judge in (zombie, heir)]
-    assert epochs[0] < epochs[1]
-    assert len(zombie.said("judges")) == 1
+    assert not [epoch for epoch in zombie.epochs() if slept_in < epoch < taken_over_in]
+    assert not set(zombie.epochs()) & set(heir.epochs())
     assert not verdicts(either_lake)["verdict_id"].is_duplicated().any()
 
 
@@ -119,9 +129,9 @@ def test_a_dead_judge_is_replaced_and_nothing_is_said_twice(either_lake: str, ju
     lake = Lake.open(either_lake)
     lake.append(SIGNALS, increments(now_row(0)))
     await_that(lambda: verdicts(either_lake).height > 0, "a verdict")
-    dead, heir = sorted(judges, key=lambda judge: -len(judge.said("judges")))
+    dead, heir = holder_first(judges)
     dead.process.kill()
-    await_that(lambda: bool(heir.said("judges")), "the other to judge")
+    await_that(lambda: max(heir.epochs(), default=-1) > max(dead.epochs()), "the other to judge")
     lake.append(SIGNALS, increments(now_row(1)))
     await_that(lambda: ledger.newest_lake_version(lake) == lake.version(SIGNALS), "its verdict")
     assert not verdicts(either_lake)["verdict_id"].is_duplicated().any()
