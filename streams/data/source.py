@@ -11,9 +11,9 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from analytics.lake.tables import SourcePartition
 from producers.wire.topics import SOURCE_TOPICS
@@ -28,7 +28,6 @@ from streams.publishing import CLIENT_LOG
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from confluent_kafka import Message
     from confluent_kafka.admin import AdminClient
 
     from analytics.lake.tables import Lake
@@ -50,6 +49,9 @@ FETCHING: Final = {
 }
 """How the client reads ahead."""
 
+_Place: TypeAlias = tuple[str | None, int | None]
+
+_PAUSE_S: Final = 1.0
 _ANSWER_S: Final = 10.0
 _DRAIN_S: Final = 30.0
 _LAST_DRAIN_S: Final = 2.0
@@ -127,6 +129,8 @@ class Source:
         self._log_id = log_id
         self._next: dict[SourcePartition, int] = {}
         self._handed_over = 0
+        self._fetched_s = 0.0
+        self._behind = False
         self._away = False
         self._stopping = threading.Event()
         self._abandoned = threading.Event()
@@ -228,29 +232,37 @@ class Source:
             partitions = self._collect(messages)
             if partitions:
                 self._hand_over(Batch(self._handed_over + 1, partitions))
-            self._progress.lag_is(self._lag(consumer))
+            lag = self._lag(consumer)
+            self._progress.lag_is(lag)
+            self._behind = lag >= BATCH_RECORDS
+            if not self._behind:
+                # What comes now is visible soonest if it is taken only when the plane can begin with it: taken
+                # earlier, it would wait in a batch of its own for the two that are under way.
+                self._progress.wait_for(self._handed_over - 1, _PAUSE_S, self._stopping.is_set)
 
     def _fetch(self, consumer: Consumer) -> list[Message]:
         """The messages of one batch: of a moment, or as many as are good for it while more are waiting."""
-        deadline = time.monotonic() + BATCH_S
+        now = time.monotonic()
+        deadline = now + BATCH_S if self._behind else max(now, self._fetched_s + BATCH_S)
         messages: list[Message] = []
         size = 0
         while len(messages) < BATCH_RECORDS and size < BATCH_BYTES:
             part = consumer.consume(PART_RECORDS, max(0.0, deadline - time.monotonic()))
             messages += part
-            size += sum([len(message.value() or b"") for message in part])
+            size += sum(map(len, part))
             if len(part) < PART_RECORDS:
                 break
+        self._fetched_s = time.monotonic()
         return messages
 
     def _collect(self, messages: list[Message]) -> dict[SourcePartition, PartitionRecords]:
         """Sort messages into columns by partition."""
         log_id = self._log_id
-        ends: dict[tuple[str | None, int | None], int] = {}
-        grouped: dict[tuple[str | None, int | None], list[Message]] = defaultdict(list)
-        for message in messages:
-            place = (message.topic(), message.partition())
-            error = message.error()
+        ends: dict[_Place, int] = {}
+        grouped: dict[_Place, list[Message]] = defaultdict(list)
+        errors = list(map(Message.error, messages))
+        places = zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)
+        for message, place, error in zip(messages, places, errors, strict=True):
             if error is None:
                 grouped[place].append(message)
             else:
@@ -275,9 +287,9 @@ class Source:
     @staticmethod
     def _note_error(
         error: KafkaError,
-        place: tuple[str | None, int | None],
+        place: _Place,
         offset: int | None,
-        ends: dict[tuple[str | None, int | None], int],
+        ends: dict[_Place, int],
     ) -> None:
         if error.code() == KafkaError._PARTITION_EOF and offset is not None:  # noqa: SLF001
             ends[place] = offset
@@ -368,10 +380,9 @@ def _identity(client: Consumer | AdminClient, timeout_s: float) -> str:
 
 def _columns(messages: list[Message]) -> PartitionRecords:
     """The messages of one partition."""
-    stamps = [message.timestamp() for message in messages]
     return PartitionRecords(
-        offsets=[message.offset() or 0 for message in messages],
-        keys=cast("list[bytes | None]", [message.key() for message in messages]),  # a plain consumer decodes nothing
-        values=cast("list[bytes | None]", [message.value() for message in messages]),
-        broker_at_ms=[possible_ms(at_ms) if kind else None for kind, at_ms in stamps],
+        offsets=cast("list[int]", list(map(Message.offset, messages))),  # a message that was read has one
+        keys=cast("list[bytes | None]", list(map(Message.key, messages))),  # a plain consumer decodes nothing
+        values=cast("list[bytes | None]", list(map(Message.value, messages))),
+        broker_at_ms=[possible_ms(at_ms) if kind else None for kind, at_ms in map(Message.timestamp, messages)],
     )

@@ -1,38 +1,22 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from streams.data.batch import Batch
 from streams.data.errors import LogIdentityError
 from streams.data.progress import Progress
-from streams.data.source import Source, StoppedError
+from streams.data.source import BATCH_RECORDS, Source, StoppedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
-class _Message:
-    def error(self) -> None:
-        return None
-
-    def topic(self) -> str:
-        return "agent.decisions"
-
-    def partition(self) -> int:
-        return 0
-
-    def offset(self) -> int:
-        return 7
-
-    def timestamp(self) -> tuple[int, int]:
-        return 1, 1
-
-    def key(self) -> bytes:
-        return b"k"
-
-    def value(self) -> bytes:
-        return b"{}"
+def a_message(offset: int = 7) -> Message:
+    return Message(topic="agent.decisions", partition=0, offset=offset, key=b"k", value=b"{}", timestamp=(1, 1))
 
 
 class _Consumer:
@@ -40,10 +24,10 @@ class _Consumer:
 
     def __init__(self, identities: list[str | None], on_empty: Any) -> None:
         self._identities = identities
-        self._messages = [[_Message()]]
+        self._messages = [[a_message()]]
         self._on_empty = on_empty
 
-    def consume(self, *_: object) -> list[_Message]:
+    def consume(self, *_: object) -> list[Message]:
         return self._messages.pop() if self._messages else []
 
     def list_topics(self, *_: object, **__: object) -> SimpleNamespace:
@@ -66,8 +50,50 @@ class _Kept:
         self.items.append(item)
 
 
-def a_source(destination: _Kept) -> Source:
-    return Source("nowhere:1", "log", None, destination, Progress(), on_failure=lambda _: None)  # type: ignore[arg-type]
+def a_source(destination: _Kept, progress: Progress | None = None) -> Source:
+    said = progress or Progress()
+    return Source("nowhere:1", "log", None, destination, said, on_failure=lambda _: None)  # type: ignore[arg-type]
+
+
+class _Waits(Progress):
+    """Notes what is waited for, and what had been handed over by then."""
+
+    def __init__(self, kept: _Kept) -> None:
+        super().__init__()
+        self._kept = kept
+        self.waited: list[tuple[int, int]] = []
+
+    def wait_for(self, number: int, timeout_s: float, given_up: Callable[[], bool]) -> bool:
+        self.waited.append((len(self._kept.items), number))
+        return True
+
+
+class _Endless(_Consumer):
+    """Hands out a record at a time, with so many more in the log."""
+
+    def __init__(self, batches: int, waiting: int, on_empty: Any) -> None:
+        super().__init__(["log"] * batches, on_empty)
+        self._offset = 0
+        self._waiting = waiting
+
+    def consume(self, *_: object) -> list[Message]:
+        self._offset += 1
+        return [a_message(self._offset)]
+
+    def get_watermark_offsets(self, _place: TopicPartition, **_: object) -> tuple[int, int]:
+        return 0, self._offset + 1 + self._waiting
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_where_nothing_more_waits_a_batch_is_taken_when_the_plane_can_begin_with_it(behind: bool) -> None:
+    kept = _Kept()
+    waits = _Waits(kept)
+    source = a_source(kept, waits)
+    waiting = BATCH_RECORDS if behind else BATCH_RECORDS - 1
+    source._read(_Endless(3, waiting, source._stopping.set))  # type: ignore[arg-type]  # noqa: SLF001
+    assert [batch.number for batch in kept.items] == [1, 2, 3]
+    # One batch may be on its way while the next is taken; where more waits, the queue before the plane stays full.
+    assert waits.waited == ([] if behind else [(1, 0), (2, 1), (3, 2)])
 
 
 def test_what_was_fetched_is_handed_over_once_the_broker_is_back() -> None:
