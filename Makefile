@@ -20,7 +20,9 @@ $(BIN)/.ready: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Stagekeeper needs Python 3.11 or newer with its venv module (Debian: apt install python3-venv)."; exit 2; }
 	@echo "[setup] building $(VENV) with $(PYTHON); about a minute, once"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --no-deps -r requirements.lock
+	@# On all cores at once; some packages carry files that are not meant for this Python, which nobody imports.
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib >/dev/null || true
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m pip check --disable-pip-version-check >/dev/null \
 		|| { $(BIN)/python -m pip check; echo "requirements.lock lacks something: make lock mends it."; exit 2; }

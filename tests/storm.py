@@ -57,7 +57,10 @@ _AFTER_PROGRESS = 0.75
 """Share of disasters that wait for a commit first; the others also hit workers that have not come to work yet."""
 
 _LASTS_S = {"kill": 7.0, "zombie": 16.0, "second_worker": 9.0, "refusal": 14.0, "restart_of_the_broker": 15.0}
-"""How long each disaster and the recovery take, about."""
+"""How long each disaster and the recovery take, about; how long they do take on this machine is learned."""
+
+_QUICKEST = 0.3
+"""The traffic is never spread over less than this share of those times."""
 
 
 class Crew:
@@ -128,14 +131,18 @@ class Weather:
             others.append(self.restart_of_the_broker)
         disasters = [self.kill] * kills + others * max(1, kills // 10)
         self.random.shuffle(disasters)
+        expected_s = took_s = 0.0
         for index, disaster in enumerate(disasters):
+            pace = max(_QUICKEST, took_s / expected_s) if expected_s else 1.0
+            self.traffic.last_for(pace * sum(_LASTS_S[each.__name__] for each in disasters[index:]))
             self.traffic_up_to(index / len(disasters))
-            self.traffic.last_for(sum(_LASTS_S[each.__name__] for each in disasters[index:]))
+            began = time.monotonic()
             if self.random.random() < _AFTER_PROGRESS:
                 self.progress()
-            began = time.monotonic()
             disaster()
             name = disaster.__name__
+            expected_s += _LASTS_S[name]
+            took_s += time.monotonic() - began
             self.done[name] += 1
             over = " (after the last event)" if self.traffic.over else ""
             self.say(f"{name}: {time.monotonic() - began:.1f} s, {self.traffic.simulator.truth.emitted:,} events{over}")
