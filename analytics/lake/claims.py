@@ -2,7 +2,8 @@
 
 A right is a number in the log of the table `claims`: its beat. Whoever takes the right, keeps it or gives it up moves
 the beat by one, in a commit that is refused when the beat is not what the writer last saw. A holder moves it all the
-time; whoever sees it stand still for a lease, by its own clock, takes the right. No two clocks are compared.
+time; whoever sees it stand still for a lease, by its own clock, takes the right. No two clocks are compared. A holder
+that surely is gone (a process of the same machine that has ended) is not waited for.
 
 A holder that slept through its lease may not know that it lost its right. So what a right is for carries its fence: the
 beat at which this tenure began goes into the commit as the table's highest epoch of that name, and Delta refuses a
@@ -24,6 +25,7 @@ import polars as pl
 
 from analytics.lake.errors import FencedError, LakeError
 from analytics.lake.offsets import Advance, Fence
+from analytics.lake.processes import is_gone, this_process
 from analytics.lake.schemas import CLAIMS, COLUMNS
 from analytics.lake.tables import Lake
 
@@ -79,12 +81,12 @@ class Claim:
         self._beat_of = _Beat(name)
         self._lease_s = lease_s
         self._clock = clock
-        self._holder = holder or f"{socket.gethostname()}:{os.getpid()}"
+        self._holder = holder or f"{socket.gethostname()}:{os.getpid()} {this_process()}".strip()
         self._lock = threading.Lock()
         self._epoch: int | None = None
         self._beat: int | None = None
         self._moved_at = clock()
-        self._free = True
+        self._last: Holder | None = None
 
     @property
     def fence(self) -> Fence | None:
@@ -127,8 +129,8 @@ class Claim:
     def _take(self, now: float) -> bool:
         beat = self._lake.stored_offsets(CLAIMS, [self._beat_of]).get(self._beat_of)
         if beat != self._beat or beat is None:
-            self._beat, self._moved_at, self._free = beat, now, self._is_free(beat)
-        if not self._free and now - self._moved_at < self._lease_s:
+            self._beat, self._moved_at, self._last = beat, now, holders(self._lake).get(self._name)
+        if now - self._moved_at < self._lease_s and not self._is_free():
             return False
         try:
             self._move(now, holder=self._holder)
@@ -163,10 +165,12 @@ class Claim:
         self._lake.append(CLAIMS, rows, advances={self._beat_of: Advance(self._beat, reached)})
         self._beat, self._moved_at = reached, now
 
-    def _is_free(self, beat: int | None) -> bool:
-        """Whether the last holder gave it up."""
-        last = holders(self._lake).get(self._name)
-        return beat is None or last is None or (last.holder is None and last.epoch == beat)
+    def _is_free(self) -> bool:
+        """Whether the last holder gave it up, or is gone."""
+        beat, last = self._beat, self._last
+        if beat is None or last is None:
+            return True
+        return last.epoch == beat if last.holder is None else is_gone(last.process)
 
     def __enter__(self) -> Self:
         return self
@@ -181,17 +185,23 @@ class Holder(NamedTuple):
     """Who last took a right, or gave it up.
 
     Attributes:
-        holder: Host and process; None where it was given up.
+        holder: Host and process id; None where it was given up.
         epoch: Its beat then.
         taken_at: When, by the holder's clock.
+        process: Its process (`analytics.lake.processes`); empty where it is not known.
     """
 
     holder: str | None
     epoch: int
     taken_at: datetime
+    process: str = ""
 
 
 def holders(lake: Lake) -> dict[str, Holder]:
     """Who last took each right, or gave it up; rights that nobody took yet are left out."""
     last = lake.scan(CLAIMS).sort("epoch").group_by("name").last().collect()
-    return {row["name"]: Holder(row["holder"], row["epoch"], row["taken_at"]) for row in last.iter_rows(named=True)}
+    found = {}
+    for row in last.iter_rows(named=True):
+        holder, _, process = (row["holder"] or "").partition(" ")
+        found[row["name"]] = Holder(holder or None, row["epoch"], row["taken_at"], process)
+    return found
