@@ -6,6 +6,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from streams.broker import EMBEDDED_PREFIX
@@ -15,7 +16,7 @@ from streams.data.decode import latest_possible
 from streams.data.errors import LogMismatchError
 from streams.data.rejects import Reject, reject
 from streams.data.rollup import count
-from streams.data.rows import NO_TIMESTAMP, event_rows
+from streams.data.rows import NO_TIMESTAMP, Accepted, event_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from analytics.lake.tables import SourcePartition
     from streams.data.batch import Batch, PartitionRecords
-    from streams.data.columns import EventColumns, Longs
+    from streams.data.columns import EventColumns, Flags, Longs
     from streams.data.decode import Fault
     from streams.data.dedupe import SeenIds
 
@@ -118,15 +119,30 @@ class _Piece:
 
 @dataclass
 class _Outcome:
-    """What comes of the records of one batch; the lists about accepted events are in the same order."""
+    """What comes of the records of one batch; the lists about records that were decoded are in the same order.
+
+    Attributes:
+        now: The clock.
+        events: What they hold.
+        usable: Which of them are events.
+        ids: The events' ids.
+        values: The records' bytes.
+        offsets: Their offsets.
+        broker_at_ms: Their timestamps, or `NO_TIMESTAMP`.
+        partitions: The partitions in turn, and how many of the records come from each.
+        rejects: What was rejected for the first time.
+        known_rejects: What had been rejected before a restart.
+        tally: What became of all records.
+    """
 
     now: datetime
     events: list[EventColumns] = field(default_factory=list)
+    usable: list[Flags] = field(default_factory=list)
     ids: list[pa.Array] = field(default_factory=list)
     values: list[pa.Array] = field(default_factory=list)
-    partitions: list[tuple[SourcePartition, int]] = field(default_factory=list)
     offsets: list[Longs] = field(default_factory=list)
     broker_at_ms: list[Longs] = field(default_factory=list)
+    partitions: list[tuple[SourcePartition, int]] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     known_rejects: list[Reject] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
@@ -163,27 +179,20 @@ class Folder:
                 raise LogMismatchError(f"a record of {partition.app_id} came, which is not assigned to this worker.")
             known, unknown = self._account(partition, records, outcome)
             for places in _cut(known):
-                self._fold_piece(self._settled, _Piece(partition, records, places), None, outcome)
+                self._decode(self._settled, _Piece(partition, records, places), None, outcome)
             for places in _cut(unknown):
-                self._fold_piece(self._fresh, _Piece(partition, records, places), latest_possible(now), outcome)
-        events = joined(outcome.events)
+                self._decode(self._fresh, _Piece(partition, records, places), latest_possible(now), outcome)
+            outcome.partitions.append((partition, len(known) + len(unknown)))
+        accepted = self._accept(outcome)
         order = {partition: place for place, partition in enumerate(batch.partitions)}
         outcome.rejects.sort(key=lambda each: (order[each.partition], each.offset))
         tally = outcome.tally
-        tally.accepted, tally.rejected = len(events), len(outcome.rejects)
+        tally.accepted, tally.rejected = len(accepted.events), len(outcome.rejects)
         tally.known_rejects = len(outcome.known_rejects)
         return Folded(
             number=batch.number,
-            events=event_rows(
-                events,
-                outcome.ids,
-                outcome.values,
-                places=outcome.partitions,
-                offsets=chained(outcome.offsets),
-                broker_at_ms=chained(outcome.broker_at_ms),
-                ingested_at=now,
-            ),
-            signals=count(events),
+            events=event_rows(accepted, ingested_at=now),
+            signals=count(accepted.events),
             rejects=tuple(outcome.rejects),
             letters=(*outcome.known_rejects, *outcome.rejects),
             reached={partition: self._states[partition].reached for partition in batch.partitions},
@@ -220,29 +229,39 @@ class Folder:
         state.reached = next_offset - 1
         return known, range(cut, len(offsets))
 
-    def _fold_piece(self, decoder: BulkDecoder, piece: _Piece, latest_us: int | None, outcome: _Outcome) -> None:
-        """Decode records and take what is neither unusable nor a repeat."""
+    def _decode(self, decoder: BulkDecoder, piece: _Piece, latest_us: int | None, outcome: _Outcome) -> None:
+        """Decode records."""
         read = decoder.decode(piece.partition.topic, piece.of(piece.records.values), latest_us)
         self._reject(piece, read.faults, outcome)
-        keep = read.usable.copy()
-        ids = pa.array(read.events.ids, pa.string())
-        usable = ids if keep.all() else ids.filter(pa.array(keep))
-        accepted = self._states[piece.partition].seen.accept_all(usable, read.events.time_us[keep])
-        keep[keep] = accepted
-        outcome.tally.repeats += len(accepted) - int(accepted.sum())
-        outcome.partitions.append((piece.partition, int(keep.sum())))
         timestamps = [NO_TIMESTAMP if at_ms is None else at_ms for at_ms in piece.of(piece.records.broker_at_ms)]
-        offsets, broker_at_ms = longs(piece.of(piece.records.offsets)), longs(timestamps)
-        events, values = read.events, read.values
+        outcome.events.append(read.events)
+        outcome.usable.append(read.usable)
+        outcome.ids.append(pa.array(read.events.ids, pa.string()))
+        outcome.values.append(read.values)
+        outcome.offsets.append(longs(piece.of(piece.records.offsets)))
+        outcome.broker_at_ms.append(longs(timestamps))
+
+    def _accept(self, outcome: _Outcome) -> Accepted:
+        """Of all that were decoded, those that are neither unusable nor a repeat."""
+        events = joined(outcome.events)
+        ids = pa.concat_arrays(outcome.ids) if outcome.ids else pa.array([], pa.string())
+        values = pa.chunked_array(outcome.values, pa.binary())
+        offsets, broker_at_ms = chained(outcome.offsets), chained(outcome.broker_at_ms)
+        keep = np.concatenate([np.empty(0, dtype=np.bool_), *outcome.usable])
+        places, end = [], 0
+        for partition, decoded in outcome.partitions:
+            begin, end = end, end + decoded
+            kept, its_ids = keep[begin:end], ids.slice(begin, decoded)
+            usable = its_ids if kept.all() else its_ids.filter(pa.array(kept))
+            new = self._states[partition].seen.accept_all(usable, events.time_us[begin:end][kept])
+            kept[kept] = new  # of `keep`
+            outcome.tally.repeats += len(new) - int(new.sum())
+            places.append((partition, int(kept.sum())))
         if not keep.all():
             kept = pa.array(keep)
             events, ids, values = events.kept(keep), ids.filter(kept), values.filter(kept)
             offsets, broker_at_ms = offsets[keep], broker_at_ms[keep]
-        outcome.events.append(events)
-        outcome.ids.append(ids)
-        outcome.values.append(values)
-        outcome.offsets.append(offsets)
-        outcome.broker_at_ms.append(broker_at_ms)
+        return Accepted(events, ids, values, places, offsets, broker_at_ms)
 
     @staticmethod
     def _reject(piece: _Piece, faults: Mapping[int, Fault], outcome: _Outcome) -> None:

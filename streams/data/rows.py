@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,27 +25,34 @@ NO_TIMESTAMP: Final = -1
 _SCHEMA: Final = TABLES[EVENTS]
 
 
-def event_rows(
-    events: EventColumns,
-    ids: Sequence[pa.Array],
-    values: Sequence[pa.Array],
-    *,
-    places: Sequence[tuple[SourcePartition, int]],
-    offsets: Longs,
-    broker_at_ms: Longs,
-    ingested_at: datetime,
-) -> pa.Table:
+class Accepted(NamedTuple):
+    """Accepted events, with what else their rows hold; a position for each of them throughout.
+
+    Attributes:
+        events: The events.
+        ids: The id of each.
+        values: The bytes of each.
+        places: The partitions in turn, and how many of the events come from each.
+        offsets: Offset of each.
+        broker_at_ms: Timestamp of each record, milliseconds since 1970 UTC, or `NO_TIMESTAMP`.
+    """
+
+    events: EventColumns
+    ids: pa.Array
+    values: pa.ChunkedArray
+    places: Sequence[tuple[SourcePartition, int]]
+    offsets: Longs
+    broker_at_ms: Longs
+
+
+def event_rows(accepted: Accepted, *, ingested_at: datetime) -> pa.Table:
     """Rows for the table `events`, with exactly its columns.
 
     Args:
-        events: The events.
-        ids: The id of each, in one array or more.
-        values: The bytes of each, likewise.
-        places: The partitions in turn, and how many of the events come from each.
-        offsets: Offset of each event.
-        broker_at_ms: Timestamp of each record, milliseconds since 1970 UTC, or `NO_TIMESTAMP`.
+        accepted: The events.
         ingested_at: When they were folded.
     """
+    events, places, broker_at_ms = accepted.events, accepted.places, accepted.broker_at_ms
     repeats = [count for _, count in places]
     partition_of = pa.array(np.repeat(np.arange(len(places)), repeats))
     # What repeats is made once for each different value and then gathered.
@@ -58,12 +65,12 @@ def event_rows(
         columns[name] = pa.array([cell[index] for cell in events.cells], pa.string()).take(cells)
     now_us = micros_of(ingested_at)
     columns |= {
-        "offset": pa.array(offsets),
-        "id": pa.chunked_array(ids, pa.string()),
+        "offset": pa.array(accepted.offsets),
+        "id": accepted.ids,
         "type": _gathered(events.types),
         "source": _gathered(events.sources),
         "subject": pa.array(events.subjects, pa.string()),
-        "value": pa.chunked_array(values, pa.binary()),
+        "value": accepted.values,
         "time": _moments(events.time_us),
         "decided_at": _moments(events.decided_at_us, unknown=UNDATED),
         "broker_at": _moments(np.where(broker_at_ms == NO_TIMESTAMP, UNDATED, broker_at_ms * 1_000), unknown=UNDATED),
