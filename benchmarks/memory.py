@@ -98,7 +98,8 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
                     watch.events = sent - backlog.records_left(lake)
                     watch.look()
                     latest = watch.samples[-1]
-                    print(f"{sent:,} events on the broker; {latest}", file=sys.stderr, flush=True)
+                    said = f"{sent:,} events on the broker, {latest.events:,} in the lake: {latest.anonymous_mb:.0f} MB"
+                    print(said, file=sys.stderr, flush=True)
                 worker.await_that(lambda: backlog.records_left(lake) == 0, _PATIENCE_S)
                 watch.events = sent
             watch.look()
