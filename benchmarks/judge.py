@@ -9,7 +9,7 @@ come ticks, between which the clock moves by twenty seconds, so that a minute cl
     none     nothing was appended
 
 Ticks in which everything is new (the first one, and the one after an edit of the gate file) write a row of the ledger
-for every cell, in portions of a thousand; they are shown apart. Everything is measured in one run, by the median and
+for every cell, in portions of five hundred; they are shown apart. Everything is measured in one run, by the median and
 the slowest tick, under the gate file of the demonstration (ten signals, the detector at work).
 
     python benchmarks/judge.py [--cells 1000,10000] [--buckets-an-hour 6]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from analytics.verdicts.glance import Glimpse
     from analytics.verdicts.memory import Memory
 
-MOST_ROWS: Final = 1_000
+MOST_ROWS: Final = 500
 """Rows that one look writes because something is new; the rest follows with the next looks. So a look takes a bounded
 time, also the first one, and that after an edit of the gate file. Rollbacks come first."""
 
