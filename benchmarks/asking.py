@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from places import machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,3 +44,19 @@ def add_broker(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--broker", choices=("embedded", "apache"), default="embedded", help="apache needs Java and Maven"
     )
+
+
+def add_cells(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of the fleets."""
+    parser.add_argument("--cells", default="1000,10000", help="sizes of the fleets, with commas between")
+
+
+def over_fleets(cells: str, measure: Callable[[int, Path], dict[str, Any]]) -> dict[str, Any]:
+    """What was found over fleets of several sizes, one after the other.
+
+    Args:
+        cells: How many cells each has, with commas between.
+        measure: Measures one, given its size and a folder.
+    """
+    with tempfile.TemporaryDirectory() as root:
+        return {"machine": machine(), "fleets": [measure(int(each), Path(root)) for each in cells.split(",")]}

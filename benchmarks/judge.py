@@ -20,7 +20,6 @@ from __future__ import annotations
 import resource
 import statistics
 import sys
-import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,8 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from asking import ask
-from places import machine
+from asking import add_cells, ask, over_fleets
 
 from analytics.counters import COUNTERS
 from analytics.lake.schemas import COLUMNS, SIGNALS, VERDICTS
@@ -162,9 +160,7 @@ def _summed(seconds: list[float], lake: Lake) -> dict[str, float]:
 
 def run(asked: argparse.Namespace) -> dict[str, Any]:
     """Measure fleets of several sizes; the numbers."""
-    with tempfile.TemporaryDirectory() as root:
-        fleets = [measure(int(cells), asked.buckets_an_hour, Path(root)) for cells in asked.cells.split(",")]
-    return {"machine": machine(), "fleets": fleets}
+    return over_fleets(asked.cells, lambda cells, root: measure(cells, asked.buckets_an_hour, root))
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
@@ -182,7 +178,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add what can be asked."""
-    parser.add_argument("--cells", default="1000,10000", help="sizes of the fleets, with commas between")
+    add_cells(parser)
     parser.add_argument("--buckets-an-hour", type=int, default=6, help="minutes in which a cell acts")
 
 

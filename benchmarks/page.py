@@ -12,16 +12,13 @@ from __future__ import annotations
 import resource
 import statistics
 import sys
-import tempfile
 import time
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from asking import ask
+from asking import add_cells, ask, over_fleets
 from judge import GATES, NOON, a_week, increments, since_the_first, until_written
-from places import machine
 
 from analytics.lake.schemas import SIGNALS
 from analytics.lake.tables import Lake
@@ -34,6 +31,7 @@ from dashboard.recommendations import recommendations
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
+    from pathlib import Path
 
 LOOKS = 9
 STEP = timedelta(seconds=20)
@@ -80,9 +78,7 @@ def measure(cells: int, root: Path) -> dict[str, Any]:
 
 def run(asked: argparse.Namespace) -> dict[str, Any]:
     """Measure fleets of several sizes; the numbers."""
-    with tempfile.TemporaryDirectory() as root:
-        fleets = [measure(int(cells), Path(root)) for cells in asked.cells.split(",")]
-    return {"machine": machine(), "fleets": fleets}
+    return over_fleets(asked.cells, measure)
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
@@ -96,10 +92,5 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def options(parser: argparse.ArgumentParser) -> None:
-    """Add what can be asked."""
-    parser.add_argument("--cells", default="1000,10000", help="sizes of the fleets, with commas between")
-
-
 if __name__ == "__main__":
-    ask(__doc__, options, run, lines)
+    ask(__doc__, add_cells, run, lines)
