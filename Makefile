@@ -22,7 +22,7 @@ $(BIN)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --no-deps -r requirements.lock
 	@# On all cores at once; some packages carry files that are not meant for this Python, which nobody imports.
-	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib >/dev/null || true
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m pip check --disable-pip-version-check >/dev/null \
 		|| { $(BIN)/python -m pip check; echo "requirements.lock lacks something: make lock mends it."; exit 2; }

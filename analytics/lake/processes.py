@@ -26,11 +26,10 @@ def this_process() -> str:
 
 def is_gone(name: str) -> bool:
     """Whether the process of this name (`this_process`) has surely ended; False where nobody here can tell."""
-    where, _, rest = name.rpartition("/")[0].rpartition("/")
-    began = name.rpartition("/")[2]
-    if not rest.isdecimal() or where != _where():
+    parts = name.split("/")
+    if len(parts) != 4 or "/".join(parts[:2]) != _where() or not parts[2].isdecimal():
         return False
-    pid = int(rest)
+    pid, began = int(parts[2]), parts[3]
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

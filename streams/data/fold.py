@@ -236,7 +236,7 @@ class Folder:
         timestamps = [NO_TIMESTAMP if at_ms is None else at_ms for at_ms in piece.of(piece.records.broker_at_ms)]
         outcome.events.append(read.events)
         outcome.usable.append(read.usable)
-        outcome.ids.append(pa.array(read.events.ids, pa.string()))
+        outcome.ids.append(pa.array(read.events.ids, pa.string()))  # now, since they are in the processor's cache
         outcome.values.append(read.values)
         outcome.offsets.append(longs(piece.of(piece.records.offsets)))
         outcome.broker_at_ms.append(longs(timestamps))
@@ -258,8 +258,8 @@ class Folder:
             outcome.tally.repeats += len(new) - int(new.sum())
             places.append((partition, int(kept.sum())))
         if not keep.all():
-            kept = pa.array(keep)
-            events, ids, values = events.kept(keep), ids.filter(kept), values.filter(kept)
+            mask = pa.array(keep)
+            events, ids, values = events.kept(keep), ids.filter(mask), values.filter(mask)
             offsets, broker_at_ms = offsets[keep], broker_at_ms[keep]
         return Accepted(events, ids, values, places, offsets, broker_at_ms)
 

@@ -52,6 +52,8 @@ FETCHING: Final = {
 _Place: TypeAlias = tuple[str | None, int | None]
 
 _PAUSE_S: Final = 1.0
+"""The client is asked again after so long, also while the plane is busy: it has to hear of its group."""
+
 _ANSWER_S: Final = 10.0
 _DRAIN_S: Final = 30.0
 _LAST_DRAIN_S: Final = 2.0
@@ -129,8 +131,6 @@ class Source:
         self._log_id = log_id
         self._next: dict[SourcePartition, int] = {}
         self._handed_over = 0
-        self._fetched_s = 0.0
-        self._behind = False
         self._away = False
         self._stopping = threading.Event()
         self._abandoned = threading.Event()
@@ -221,8 +221,11 @@ class Source:
                 self._revoked(consumer, places)
 
     def _read(self, consumer: Consumer) -> None:
+        behind, fetched_s = False, 0.0
         while not self._stopping.is_set():
-            messages = self._fetch(consumer)
+            now_s = time.monotonic()
+            messages = self._fetch(consumer, BATCH_S + (now_s if behind else fetched_s))
+            fetched_s = time.monotonic()
             # A broker that came back empty under the same address is another log. Its identity only ever changes from
             # the old to the new, so records that were fetched before it is seen unchanged are the old log's.
             # What was fetched is kept meanwhile where the broker is away.
@@ -234,25 +237,28 @@ class Source:
                 self._hand_over(Batch(self._handed_over + 1, partitions))
             lag = self._lag(consumer)
             self._progress.lag_is(lag)
-            self._behind = lag >= BATCH_RECORDS
-            if not self._behind:
+            behind = lag >= BATCH_RECORDS
+            if not behind:
                 # What comes now is visible soonest if it is taken only when the plane can begin with it: taken
                 # earlier, it would wait in a batch of its own for the two that are under way.
                 self._progress.wait_for(self._handed_over - 1, _PAUSE_S, self._stopping.is_set)
 
-    def _fetch(self, consumer: Consumer) -> list[Message]:
-        """The messages of one batch: of a moment, or as many as are good for it while more are waiting."""
-        now = time.monotonic()
-        deadline = now + BATCH_S if self._behind else max(now, self._fetched_s + BATCH_S)
+    @staticmethod
+    def _fetch(consumer: Consumer, until_s: float) -> list[Message]:
+        """The messages of one batch: those that come until then, or as many as are good for it while more are waiting.
+
+        Args:
+            consumer: Where they come from.
+            until_s: A moment of the monotonic clock; where it is over, what is there is taken.
+        """
         messages: list[Message] = []
         size = 0
         while len(messages) < BATCH_RECORDS and size < BATCH_BYTES:
-            part = consumer.consume(PART_RECORDS, max(0.0, deadline - time.monotonic()))
+            part = consumer.consume(PART_RECORDS, max(0.0, until_s - time.monotonic()))
             messages += part
             size += sum(map(len, part))
             if len(part) < PART_RECORDS:
                 break
-        self._fetched_s = time.monotonic()
         return messages
 
     def _collect(self, messages: list[Message]) -> dict[SourcePartition, PartitionRecords]:
@@ -260,9 +266,8 @@ class Source:
         log_id = self._log_id
         ends: dict[_Place, int] = {}
         grouped: dict[_Place, list[Message]] = defaultdict(list)
-        errors = list(map(Message.error, messages))
         places = zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)
-        for message, place, error in zip(messages, places, errors, strict=True):
+        for message, place, error in zip(messages, places, map(Message.error, messages), strict=True):
             if error is None:
                 grouped[place].append(message)
             else:
