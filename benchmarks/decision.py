@@ -36,9 +36,9 @@ from producers.boundary.action import Action, acting
 from producers.boundary.authorization import FileAuthorizer
 from producers.boundary.policy import Policy
 from producers.boundary.router import Router
-from producers.delivery.durable import OutboxEmitter
-from producers.delivery.emitter import KafkaEmitter
+from producers.delivery.kafka_emitter import KafkaEmitter
 from producers.delivery.outbox import Outbox
+from producers.delivery.outbox_emitter import OutboxEmitter
 from producers.delivery.recorder import Recorder
 from producers.wire.contract import Reversibility, RiskClass
 
@@ -324,7 +324,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def _broker(folder: Path) -> tuple[str, Callable[[], None]]:
     try:
-        from stagekeeper.ports import available_port  # noqa: PLC0415 - with the next
+        from stagekeeper.embedded.ports import available_port  # noqa: PLC0415 - with the next
         from streams.broker import EmbeddedBroker, ensure_topics  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         print(f"WITHOUT A BROKER: {error.name} is not installed; records wait in the client.", file=sys.stderr)

@@ -23,7 +23,7 @@ from places import WorkerLife, a_broker, a_folder, commits, is_message, machine
 from traffic import fill
 
 from producers.wire.topics import DECISIONS, OUTCOMES
-from streams.data.source import FETCHING
+from streams.ingest.source import FETCHING
 
 if TYPE_CHECKING:
     import argparse

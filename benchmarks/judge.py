@@ -29,13 +29,13 @@ import numpy as np
 import polars as pl
 from asking import add_cells, ask, over_fleets
 
-from analytics.counters import COUNTERS
-from analytics.lake.schemas import COLUMNS, SIGNALS, VERDICTS
+from analytics.gates.gate_file import GateFile
+from analytics.judging.judge import Judge
+from analytics.lake.table_schemas import COLUMNS, SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
-from analytics.verdicts import looks
-from analytics.verdicts.gates import GateFile
-from analytics.verdicts.judge import Judge
-from analytics.verdicts.looks import Look
+from analytics.signals.definitions import COUNTERS
+from analytics.verdicts import heartbeats
+from analytics.verdicts.heartbeats import Look
 
 if TYPE_CHECKING:
     import argparse
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 NOON = datetime(2026, 3, 14, 12, 0, tzinfo=UTC)
 DAYS = 7
-GATES = Path(__file__).parents[1] / "stagekeeper" / "demo" / "gates.yaml"
+GATES = Path(__file__).parents[1] / "stagekeeper" / "embedded" / "demo_gates.yaml"
 TICK = timedelta(seconds=2)
 ROUNDS = 12
 """Ticks of each kind."""
@@ -118,7 +118,7 @@ def measure(cells: int, an_hour: int, root: Path) -> dict[str, Any]:
     gate_path.write_bytes(GATES.read_bytes())
     gates = GateFile.load(gate_path)
     # As after a restart: the judge before this one stood here.
-    looks.append(lake, Look(NOON, NOON, lake.version(SIGNALS), gates.sha256, 0))
+    heartbeats.append(lake, Look(NOON, NOON, lake.version(SIGNALS), gates.sha256, 0))
     judge = Judge(lake, gate_path, settle_s=0)
     print(f"{cells:,} cells, {rows:,} rows of signals", file=sys.stderr, flush=True)
     now, first = NOON + TICK, time.perf_counter()

@@ -20,13 +20,13 @@ import numpy as np
 from asking import add_cells, ask, over_fleets
 from judge import GATES, NOON, a_week, increments, since_the_first, until_written
 
-from analytics.lake.schemas import SIGNALS
+from analytics.judging.judge import Judge
+from analytics.lake.table_schemas import SIGNALS
 from analytics.lake.tables import Lake
-from analytics.verdicts.judge import Judge
-from dashboard.matrix import matrix
-from dashboard.places import Place
-from dashboard.queries import LakeReader
-from dashboard.recommendations import recommendations
+from dashboard.data.reader import LakeReader
+from dashboard.urls import Place
+from dashboard.views.overview import matrix
+from dashboard.views.recommendations import recommendations
 
 if TYPE_CHECKING:
     import argparse

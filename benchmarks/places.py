@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stagekeeper.ports import available_port
+from stagekeeper.embedded.ports import available_port
 from streams.broker import EmbeddedBroker, ensure_topics
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from places import WorkerLife, a_broker, a_folder, machine
 from traffic import fill
 
 from analytics.lake.tables import Lake
-from streams.backlog import Backlog
 from streams.broker import ensure_topics
+from streams.lag import Backlog
 
 if TYPE_CHECKING:
     import argparse

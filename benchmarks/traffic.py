@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from confluent_kafka import Producer
 
-from producers.delivery.emitter import DeliveryStats
+from producers.delivery.kafka_emitter import DeliveryStats
 from producers.delivery.recorder import Recorder
-from producers.wire.codec import to_bytes
 from producers.wire.contract import ActionContract, Actor, Reversibility, RiskClass, Target
 from producers.wire.decision import Allow, Decision
-from producers.wire.events import ExecutionStatus, Quality, UndoResult
+from producers.wire.events import ExecutionStatus, Quality, UndoResult, to_bytes
 from producers.wire.stage import Stage
 from producers.wire.topics import DECISIONS, OUTCOMES
 

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.console import Console, selected
-from dashboard.gatefile import gate_file
-from dashboard.page import page
-from dashboard.panels import trouble
-from dashboard.places import Place
-from dashboard.queries import LakeReader
+from dashboard.components.layout import trouble
+from dashboard.components.live_html import Console, selected
+from dashboard.data.reader import LakeReader, gate_file
+from dashboard.navigation import page
+from dashboard.urls import Place
 from producers.errors import StagekeeperError
 
 REFRESH_S = 2.0

@@ -13,7 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 
-from analytics.evidence.detector import Watch
+from analytics.evidence.change_detector import Watch
 from analytics.evidence.sequential import crosses
 
 HERE = Path(__file__).parent

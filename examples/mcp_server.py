@@ -13,7 +13,7 @@ from pathlib import Path
 from fastmcp import FastMCP
 
 import stagekeeper as sk
-from producers.sources.mcp import BoundaryMiddleware, ToolNotes
+from producers.boundary.mcp import BoundaryMiddleware, ToolNotes
 
 here = Path(__file__).parent
 server = FastMCP("bookshop")

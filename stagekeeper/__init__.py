@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from producers.boundary.action import Action as Action
     from producers.boundary.action import Circumstances as Circumstances
+    from producers.boundary.action import Permit as Permit
     from producers.boundary.action import acting as acting
     from producers.boundary.approvals import ApprovalExpiredError as ApprovalExpiredError
     from producers.boundary.approvals import ApprovalMismatchError as ApprovalMismatchError
@@ -24,23 +25,22 @@ if TYPE_CHECKING:
     from producers.boundary.authorization import Authorizer as Authorizer
     from producers.boundary.authorization import FileAuthorizer as FileAuthorizer
     from producers.boundary.authorization import SteadyAuthorizer as SteadyAuthorizer
-    from producers.boundary.flagfile import Ruleset as Ruleset
-    from producers.boundary.permit import Permit as Permit
+    from producers.boundary.errors import ActionConstrainedError as ActionConstrainedError
+    from producers.boundary.errors import ActionDeniedError as ActionDeniedError
+    from producers.boundary.errors import ActionFellBackError as ActionFellBackError
+    from producers.boundary.errors import ActionObservedError as ActionObservedError
+    from producers.boundary.errors import RefusedError as RefusedError
+    from producers.boundary.errors import ReviewRequiredError as ReviewRequiredError
+    from producers.boundary.flagd_file import Ruleset as Ruleset
     from producers.boundary.policy import Policy as Policy
-    from producers.boundary.refusals import ActionConstrainedError as ActionConstrainedError
-    from producers.boundary.refusals import ActionDeniedError as ActionDeniedError
-    from producers.boundary.refusals import ActionFellBackError as ActionFellBackError
-    from producers.boundary.refusals import ActionObservedError as ActionObservedError
-    from producers.boundary.refusals import RefusedError as RefusedError
-    from producers.boundary.refusals import ReviewRequiredError as ReviewRequiredError
     from producers.boundary.router import Router as Router
-    from producers.delivery.durable import OnDisk as OnDisk
-    from producers.delivery.durable import OutboxEmitter as OutboxEmitter
-    from producers.delivery.emitter import DeliveryStats as DeliveryStats
-    from producers.delivery.emitter import Emitter as Emitter
-    from producers.delivery.emitter import KafkaEmitter as KafkaEmitter
+    from producers.delivery.kafka_emitter import DeliveryStats as DeliveryStats
+    from producers.delivery.kafka_emitter import Emitter as Emitter
+    from producers.delivery.kafka_emitter import KafkaEmitter as KafkaEmitter
     from producers.delivery.outbox import Outbox as Outbox
     from producers.delivery.outbox import OutboxError as OutboxError
+    from producers.delivery.outbox_emitter import OnDisk as OnDisk
+    from producers.delivery.outbox_emitter import OutboxEmitter as OutboxEmitter
     from producers.delivery.recorder import Recorder as Recorder
     from producers.errors import StagekeeperError as StagekeeperError
     from producers.errors import UsageError as UsageError
@@ -83,10 +83,10 @@ if TYPE_CHECKING:
     from producers.wire.receipt import ReceiptError as ReceiptError
     from producers.wire.stage import Mode as Mode
     from producers.wire.stage import Stage as Stage
-    from stagekeeper.routing import open_router as open_router
+    from stagekeeper.factory import open_router as open_router
 
 _HOMES: dict[str, tuple[str, ...]] = {
-    "producers.boundary.action": ("Action", "Circumstances", "acting"),
+    "producers.boundary.action": ("Action", "Circumstances", "Permit", "acting"),
     "producers.boundary.approvals": (
         "ApprovalExpiredError",
         "ApprovalMismatchError",
@@ -98,10 +98,9 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ReviewRejectedError",
     ),
     "producers.boundary.authorization": ("Authorizer", "FileAuthorizer", "SteadyAuthorizer"),
-    "producers.boundary.flagfile": ("Ruleset",),
-    "producers.boundary.permit": ("Permit",),
+    "producers.boundary.flagd_file": ("Ruleset",),
     "producers.boundary.policy": ("Policy",),
-    "producers.boundary.refusals": (
+    "producers.boundary.errors": (
         "ActionConstrainedError",
         "ActionDeniedError",
         "ActionFellBackError",
@@ -110,8 +109,8 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ReviewRequiredError",
     ),
     "producers.boundary.router": ("Router",),
-    "producers.delivery.durable": ("OnDisk", "OutboxEmitter"),
-    "producers.delivery.emitter": ("DeliveryStats", "Emitter", "KafkaEmitter"),
+    "producers.delivery.outbox_emitter": ("OnDisk", "OutboxEmitter"),
+    "producers.delivery.kafka_emitter": ("DeliveryStats", "Emitter", "KafkaEmitter"),
     "producers.delivery.outbox": ("Outbox", "OutboxError"),
     "producers.delivery.recorder": ("Recorder",),
     "producers.errors": ("StagekeeperError", "UsageError"),
@@ -157,7 +156,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     ),
     "producers.wire.receipt": ("Cell", "Receipt", "ReceiptError"),
     "producers.wire.stage": ("Mode", "Stage"),
-    "stagekeeper.routing": ("open_router",),
+    "stagekeeper.factory": ("open_router",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

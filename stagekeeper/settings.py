@@ -9,7 +9,7 @@ from typing import Self
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from producers.delivery.security import KafkaSecurity, Mechanism, Protocol
+from producers.delivery.kafka_config import KafkaSecurity, Mechanism, Protocol
 from producers.errors import SettingsError
 
 RUNNING_FILE = "running.json"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from producers.errors import StagekeeperError
-from streams import launcher
+from streams import child_launcher
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,7 +64,7 @@ class Child:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as output:
                 process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", launcher.__file__, str(os.getpid()), *command],
+                    [sys.executable, "-I", "-S", child_launcher.__file__, str(os.getpid()), *command],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 
-from producers.boundary.flagfile import Ruleset
+from producers.boundary.flagd_file import Ruleset
 from producers.boundary.policy import Policy
-from producers.delivery.emitter import DeliveryStats
+from producers.delivery.kafka_emitter import DeliveryStats
 from producers.delivery.outbox import OutboxError
 from producers.wire.contract import ActionContract, Actor, Evidence, Target
 from producers.wire.decision import Authorization

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from producers.delivery.emitter import DeliveryStats
+from producers.delivery.kafka_emitter import DeliveryStats
 from producers.delivery.recorder import Recorder
 from producers.wire.contract import ActionContract, Actor, Reversibility, RiskClass, Target
 from producers.wire.decision import Allow, Decision, FlagEvaluation, FlagReason

@@ -10,15 +10,15 @@ import numpy as np
 import polars as pl
 from verdict_cases import NOON, a_row, increments
 
-from analytics.cells import EPOCH, Folded
-from analytics.columns import Columns
-from analytics.verdicts.crowd import Crowd
-from analytics.verdicts.gates import GateFile
-from analytics.verdicts.glance import UNDECLARED, Glance, Outlines
-from analytics.verdicts.groups import NOT_CROSSED, Standing
-from analytics.verdicts.judging import judge
-from analytics.verdicts.tracking import Tracked
-from analytics.verdicts.users import BY_USER, COUNTED_BY_USER, Users
+from analytics.gates.gate_file import GateFile
+from analytics.judging.glance import UNDECLARED, Glance, Outlines
+from analytics.judging.groups import NOT_CROSSED, Standing
+from analytics.judging.judging import judge
+from analytics.judging.user_evidence import Crowd
+from analytics.judging.user_windows import BY_USER, COUNTED_BY_USER, Users
+from analytics.judging.window_sums import Tracked
+from analytics.signals.cells import EPOCH, Folded
+from analytics.signals.state import Columns
 from analytics.verdicts.verdict import Latch, Regrade
 from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import polars as pl
 
-from analytics.lake.claims import JUDGE, Claim
+from analytics.judging.judge import Judge
 from analytics.lake.errors import FencedError
-from analytics.lake.schemas import COLUMNS, VERDICTS
+from analytics.lake.leases import JUDGE, Claim
+from analytics.lake.table_schemas import COLUMNS, VERDICTS
 from analytics.lake.tables import Lake
-from analytics.verdicts.judge import Judge
 
 
 def say(what: str, **more: object) -> None:

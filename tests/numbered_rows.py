@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 from deltalake import DeltaTable
 
-from analytics.lake.schemas import COLUMNS, QUALITY
+from analytics.lake.table_schemas import COLUMNS, QUALITY
 
 if TYPE_CHECKING:
     import pytest

@@ -16,7 +16,7 @@ from typing import Self
 from deltalake import DeltaTable, Field, Schema
 from deltalake.exceptions import DeltaError
 
-from analytics.lake.places import StorageSettings
+from analytics.lake.storage import StorageSettings
 
 WEED = Path(sys.executable).with_name("weed")
 BUCKET = "stagekeeper"

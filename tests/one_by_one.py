@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from producers.wire.topics import SOURCE_TOPICS
-from streams.data.bulk import BulkDecoder
-from streams.data.columns import EventColumns
-from streams.data.decode import Decoded, EventDecoder, Fault
+from streams.ingest.decode import Decoded, EventDecoder, Fault
+from streams.ingest.decode_columns import BulkDecoder
+from streams.ingest.event_columns import EventColumns
 
 
 def hold_to_one_by_one(values: list[bytes | None], key: bytes | None, latest_us: int | None) -> None:

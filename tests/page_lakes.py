@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from analytics.counters import COUNTERS
 from analytics.evidence import histogram
-from analytics.lake.schemas import COLUMNS, REJECTS, SIGNALS
+from analytics.judging.judge import Judge
+from analytics.lake.table_schemas import COLUMNS, REJECTS, SIGNALS
 from analytics.lake.tables import Lake
-from analytics.verdicts.judge import Judge
+from analytics.signals.definitions import COUNTERS
 from producers.wire.contract import RiskClass
 from producers.wire.receipt import Cell
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from producers.wire.events import EVENT_CLASSES, type_of
-from producers.wire.schemas import event_schema, receipt_schema
+from producers.wire.json_schemas import event_schema, receipt_schema
 
 GOLDEN = Path(__file__).parent / "golden" / "published_fields.json"
 Fields = dict[str, dict[str, Any]]

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from analytics.lake.tables import Lake
 from streams.broker import ensure_topics
-from streams.data.pipeline import Assignment
-from streams.data.progress import Progress
-from streams.data.source import Source
+from streams.ingest.pipeline import Assignment
+from streams.ingest.source import Source
+from streams.metrics import Progress
 
 if TYPE_CHECKING:
-    from streams.data.batch import Batch
+    from streams.ingest.records import Batch
 
 
 class Told:

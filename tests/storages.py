@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from object_store import BUCKET
 
-from analytics.lake.schemas import EVENTS
+from analytics.lake.table_schemas import EVENTS
 from analytics.lake.tables import Lake
 
 if TYPE_CHECKING:

@@ -33,9 +33,9 @@ from storages import Bucket, Folder
 from storm_traffic import KEY, Fingerprint, Traffic
 from workers import WorkerProcess, await_drained, await_that
 
-from analytics.counters import COUNTERS
-from analytics.lake.schemas import EVENTS, REJECTS, SIGNALS
-from stagekeeper.ports import available_port
+from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS
+from analytics.signals.definitions import COUNTERS
+from stagekeeper.embedded.ports import available_port
 from streams.broker import EmbeddedBroker, ensure_topics
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from storages import Storage
 
     from analytics.lake.tables import Lake
-    from producers.sources.truth import Truth
+    from producers.simulation.ground_truth import Truth
 
 SESSION_S = 6.0
 """The workers' session timeout."""

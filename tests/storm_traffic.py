@@ -9,17 +9,17 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
-from producers.delivery.emitter import KafkaEmitter
-from producers.sources.scenarios import scenario
-from producers.sources.simulator import Plan, Simulator, Storm
-from producers.wire.codec import encoded
+from producers.delivery.kafka_emitter import KafkaEmitter
+from producers.simulation.scenarios import scenario
+from producers.simulation.simulator import Plan, Simulator, Storm
+from producers.wire.events import encoded
 
 if TYPE_CHECKING:
     from brokers import Broker
 
-    from producers.delivery.emitter import DeliveryStats
-    from producers.sources.scenarios import Scenario
-    from producers.sources.truth import Truth
+    from producers.delivery.kafka_emitter import DeliveryStats
+    from producers.simulation.ground_truth import Truth
+    from producers.simulation.scenarios import Scenario
     from producers.wire.events import Event
 
 KEY = "a receipt key for storms"

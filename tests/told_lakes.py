@@ -11,7 +11,7 @@ from fakes import FakeClock, FakeEmitter, a_contract, a_decision, a_recorder
 from analytics.lake.tables import Lake
 from producers.wire.events import ExecutionStatus, Incident, UndoResult
 from producers.wire.stage import Stage
-from stagekeeper.inprocess import InProcessPlane
+from stagekeeper.local_ingest import InProcessPlane
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from analytics.cells import Folded
-from analytics.counters import COUNTERS
 from analytics.evidence import histogram
-from analytics.lake.schemas import COLUMNS, SIGNALS
-from analytics.verdicts.gates import GateFile
-from analytics.verdicts.judge import judge
+from analytics.gates.gate_file import GateFile
+from analytics.judging.judge import judge
+from analytics.lake.table_schemas import COLUMNS, SIGNALS
+from analytics.signals.cells import Folded
+from analytics.signals.definitions import COUNTERS
 from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from confluent_kafka import KafkaException, Producer
 from fakes import a_decided, a_receipt
 
 from analytics.lake.tables import Lake
-from producers.wire.codec import to_bytes
+from producers.wire.events import to_bytes
 from producers.wire.topics import DECISIONS
-from streams.backlog import Backlog
 from streams.broker import BrokerError
+from streams.lag import Backlog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -19,7 +19,7 @@ import polars as pl
 
 from analytics.audit.facts import NUMBERS, Facts, facts_of
 from analytics.audit.suites import CRITICAL, SUITES, Check, Severity
-from analytics.lake.schemas import COLUMNS, EVENTS, QUALITY
+from analytics.lake.table_schemas import COLUMNS, EVENTS, QUALITY
 from producers.errors import StagekeeperError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from analytics.lake.errors import LakeError
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from analytics.lake.rewriting import Rewriter, StoredFile
+    from analytics.lake.rewrite import Rewriter, StoredFile
     from analytics.lake.tables import Fence, Lake
 
 LEAST: Final = timedelta(days=2)

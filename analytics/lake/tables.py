@@ -15,19 +15,22 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from analytics.lake.appended import appended
-from analytics.lake.compaction import fold
-from analytics.lake.damage import damaged, reading, unreadable
+from analytics.lake.commits import WRITING, Advance, Fence, Removals, SourcePartition, appended, fitting
 from analytics.lake.errors import FencedError, LakeError, UnreadableLakeError
-from analytics.lake.fitting import fitting
-from analytics.lake.offsets import Advance, Fence, SourcePartition
-from analytics.lake.opening import create_table, open_table, unreadable_table
-from analytics.lake.places import files_of, is_remote, options_of
-from analytics.lake.probing import check_store
-from analytics.lake.removals import Removals
-from analytics.lake.rewriting import Rewriter
-from analytics.lake.schemas import CLAIMS, COLUMNS, TABLES
-from analytics.lake.writing import WRITING
+from analytics.lake.rewrite import Rewriter, fold
+from analytics.lake.storage import (
+    check_store,
+    create_table,
+    damaged,
+    files_of,
+    is_remote,
+    open_table,
+    options_of,
+    reading,
+    unreadable,
+    unreadable_table,
+)
+from analytics.lake.table_schemas import CLAIMS, COLUMNS, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

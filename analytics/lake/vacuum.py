@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from analytics.lake.errors import LakeError
-from analytics.lake.places import files_of
+from analytics.lake.storage import files_of
 
 if TYPE_CHECKING:
     from analytics.lake.tables import Lake

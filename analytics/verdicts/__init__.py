@@ -1,1 +1,1 @@
-"""What follows from the numbers: gates, verdicts and their ledger."""
+"""Verdicts as they are recorded, read and asked for: document, messages, ledger, gate check."""

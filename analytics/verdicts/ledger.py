@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import polars as pl
 
-from analytics.cells import CELL, EPOCH
-from analytics.columns import microseconds
-from analytics.lake.schemas import COLUMNS, EVENTS, VERDICTS
-from analytics.verdicts import looks
-from analytics.verdicts.explain import iso
+from analytics.lake.table_schemas import COLUMNS, EVENTS, VERDICTS
+from analytics.signals.cells import CELL, EPOCH
+from analytics.signals.state import microseconds
+from analytics.verdicts import heartbeats
+from analytics.verdicts.messages import iso
 from analytics.verdicts.verdict import REGRADE, Latch, Regrade, Verdict
 from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
@@ -21,8 +21,8 @@ from producers.wire.receipt import Cell
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from analytics.cells import EpochKey
     from analytics.lake.tables import Fence, Lake
+    from analytics.signals.cells import EpochKey
 
 LatchKey: TypeAlias = tuple[Cell, str, str]
 """A cell, its epoch, and the SHA-256 of the gate file."""
@@ -91,7 +91,7 @@ def latest_verdicts(lake: Lake, *, action: tuple[str, str, str] | None = None) -
     Returns:
         Whole verdicts as JSON objects, with `confirmed_at` and `confirmed_through`; see docs/gates.md.
     """
-    look = looks.newest(lake)
+    look = heartbeats.newest(lake)
     return [_confirmed(json.loads(payload), look) for payload in _last(lake, action)["payload"]]
 
 
@@ -150,7 +150,7 @@ def _last(lake: Lake, action: tuple[str, str, str] | None, *more: str) -> pl.Dat
     )
 
 
-def _confirmed(verdict: dict[str, Any], look: looks.Look | None) -> dict[str, Any]:
+def _confirmed(verdict: dict[str, Any], look: heartbeats.Look | None) -> dict[str, Any]:
     """A verdict with the moment and the watermark of the newest look that found it again."""
     told = {"confirmed_at": verdict["judged_at"], "confirmed_through": verdict["watermark"]}
     if look is not None and look.confirms(
@@ -189,7 +189,7 @@ def newest_watermark(lake: Lake) -> datetime | None:
     """Where the watermark of the newest verdict, or look, stood; None while there are none."""
     newest = lake.scan(VERDICTS).select(pl.col("watermark").max()).collect().item()
     stood = [newest.astimezone(UTC)] if isinstance(newest, datetime) else []
-    look = looks.newest(lake)
+    look = heartbeats.newest(lake)
     return max([*stood, *([] if look is None else [look.watermark])], default=None)
 
 
@@ -226,7 +226,7 @@ def latches(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[Latc
 
 def newest_users(lake: Lake) -> tuple[int, datetime] | None:
     """The version of the events, and the end of the windows, up to which users were last counted; None if never."""
-    look = looks.newest(lake)
+    look = heartbeats.newest(lake)
     if look is None or look.events_version is None or look.users_as_of is None:
         return None
     return look.events_version, look.users_as_of
@@ -267,7 +267,7 @@ def graded(lake: Lake, *, verdict: VerdictName | None = None) -> frozenset[Epoch
 def newest_lake_version(lake: Lake) -> int | None:
     """The version of the signals that the newest verdict, or look, rests on; None while there are none."""
     newest = lake.scan(VERDICTS).select(pl.col("lake_version").max()).collect().item()
-    look = looks.newest(lake)
+    look = heartbeats.newest(lake)
     known = ([] if newest is None else [int(newest)]) + ([] if look is None else [look.lake_version])
     return max(known, default=None)
 

@@ -8,16 +8,16 @@ import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from analytics.verdicts import explain
+from analytics.verdicts import messages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from analytics.verdicts.gates import Gate
-    from analytics.verdicts.gatesignals import CountBy, Role
-    from analytics.verdicts.splits import SplitEvidence
-    from analytics.verdicts.watching import Regression
+    from analytics.gates.gate_file import Gate
+    from analytics.gates.gate_signal import CountBy, Role
+    from analytics.judging.regression import Regression
+    from analytics.judging.split_check import SplitEvidence
     from producers.wire.events import Reason, VerdictName
     from producers.wire.receipt import Cell
 
@@ -291,7 +291,7 @@ class Verdict:
             "verdict_id": self.verdict_id,
             "verdict": self.finding.verdict.value,
             "to_stage": self.finding.to_stage,
-            "summary": explain.summary(self.finding.verdict, self.finding.to_stage, self.finding.reasons),
+            "summary": messages.summary(self.finding.verdict, self.finding.to_stage, self.finding.reasons),
             "reasons": [reason.model_dump() for reason in self.finding.reasons],
             "signals": [
                 {**evidence.document(), "contribution": self._contribution(evidence)} for evidence in self.case.signals
@@ -300,11 +300,11 @@ class Verdict:
             "gate_sha256": self.gate_sha256,
             "lake_version": self.lake_version,
             "evidence_sha256": self.case.evidence_sha256,
-            "watermark": explain.iso(self.watermark),
-            "judged_at": explain.iso(self.judged_at),
+            "watermark": messages.iso(self.watermark),
+            "judged_at": messages.iso(self.judged_at),
             "latched_by": self.finding.latched_by,
             "exposure": self._exposure(),
-            "unit": explain.unit(self.case.exposure),
+            "unit": messages.unit(self.case.exposure),
             "owner": gate.owner if gate else None,
             "log_e_combined": self.case.log_e_combined,
             "split": None if self.case.split is None else self.case.split.document(),
@@ -323,7 +323,7 @@ class Verdict:
             else {
                 "verdict": would.verdict.value,
                 "to_stage": would.to_stage,
-                "summary": explain.summary(would.verdict, would.to_stage, would.reasons),
+                "summary": messages.summary(would.verdict, would.to_stage, would.reasons),
                 "reasons": [reason.model_dump() for reason in would.reasons],
             },
         }
@@ -346,7 +346,7 @@ class Verdict:
             "users": seen.users,
             "minimum_users": gate.minimum_exposure.users if gate else 0,
             "unnamed": seen.unnamed,
-            "users_as_of": None if seen.as_of is None else explain.iso(seen.as_of),
+            "users_as_of": None if seen.as_of is None else messages.iso(seen.as_of),
             "events_version": seen.events_version,
             "held_s": seen.held_s,
         }

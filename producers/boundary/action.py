@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
@@ -26,6 +26,8 @@ from producers.wire.contract import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from producers.wire.decision import Decision
+    from producers.wire.receipt import Receipt
 
 _NAMED = frozenset({inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY})
 
@@ -229,3 +231,59 @@ class Action:
             conversation=known.conversation,
             tool_call=known.tool_call,
         )
+
+
+class Given(Protocol):
+    """A receipt in its two forms."""
+
+    @property
+    def decision_id(self) -> str:
+        """Id of the decision."""
+        ...
+
+    @property
+    def token(self) -> str:
+        """As it travels."""
+        ...
+
+    @property
+    def receipt(self) -> Receipt:
+        """As it is read."""
+        ...
+
+
+class Redeemed(NamedTuple):
+    """The receipt of a queued action, come back with a person's approval."""
+
+    receipt: Receipt
+    token: str
+
+    @property
+    def decision_id(self) -> str:
+        """Id of the decision."""
+        return self.receipt.decision_id
+
+
+class Permit:
+    """Leave to run one action once, as decided.
+
+    Attributes:
+        decision: What was decided, and why.
+        constrained_to: The variant that runs in the action's place; None where it runs as asked.
+        decision_id: Id of the decision.
+        token: The receipt as it travels; whoever reports what came of the action needs it.
+    """
+
+    __slots__ = ("_given", "constrained_to", "decision", "decision_id", "token")
+
+    def __init__(self, given: Given, decision: Decision, constrained_to: str | None) -> None:
+        self._given = given
+        self.decision_id = given.decision_id
+        self.token = given.token
+        self.decision = decision
+        self.constrained_to = constrained_to
+
+    @property
+    def receipt(self) -> Receipt:
+        """Names the decision."""
+        return self._given.receipt

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field
 
-from producers.boundary.canonical import digest
+from producers.boundary.canonical_json import digest
 from producers.errors import StagekeeperError
 from producers.wire.contract import ActionContract
 from producers.wire.events import Resolution

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
 
 from producers.boundary.action import is_async
-from producers.boundary.decide import READS
+from producers.boundary.decision_rules import READS
 from producers.delivery.outbox import OutboxError
 from producers.errors import UsageError
 from producers.wire.events import ExecutionStatus, UndoResult
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from producers.boundary.action import Action
-    from producers.boundary.permit import Permit
-    from producers.boundary.traces import Span, Traces
+    from producers.boundary.action import Action, Permit
+    from producers.boundary.telemetry import Span, Traces
     from producers.delivery.recorder import Recorder
     from producers.wire.events import Impact
     from producers.wire.receipt import Receipt

@@ -10,7 +10,7 @@ from producers.wire.stage import Mode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from producers.boundary.flagfile import Ruleset
+    from producers.boundary.flagd_file import Ruleset
     from producers.wire.contract import ActionContract
     from producers.wire.decision import FlagEvaluation
 

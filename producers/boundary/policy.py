@@ -18,8 +18,8 @@ from openfeature.flag_evaluation import Reason as ProviderReason
 from openfeature.provider import ProviderStatus
 from pydantic import ValidationError
 
-from producers.boundary.canonical import digest
-from producers.boundary.flagfile import FlagFile, Ruleset
+from producers.boundary.canonical_json import digest
+from producers.boundary.flagd_file import FlagFile, Ruleset
 from producers.boundary.flags import FLAGS, Answers, Context, Flag, FlagValue
 from producers.boundary.targeting import TARGETING_KEY
 from producers.errors import SettingsError

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from producers.boundary.action import Circumstances
-from producers.boundary.decide import authorized, weigh
+from producers.boundary.decision_rules import authorized, weigh
 from producers.boundary.flags import context_of
 from producers.wire.forms import BLANK_SHA256, SILENT, DecisionForm, DecisionPart, Said
 

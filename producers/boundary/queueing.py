@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from producers.boundary.action import Permit, Redeemed
 from producers.boundary.approvals import ApprovalMismatchError, QueuedAction, ReviewError
-from producers.boundary.canonical import canonical, digest, redacted
-from producers.boundary.decide import decide
-from producers.boundary.permit import Permit, Redeemed
-from producers.boundary.refusals import ActionDeniedError
+from producers.boundary.canonical_json import canonical, digest, redacted
+from producers.boundary.decision_rules import decide
+from producers.boundary.errors import ActionDeniedError
 from producers.errors import UsageError
 
 if TYPE_CHECKING:

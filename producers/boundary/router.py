@@ -11,14 +11,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from producers.boundary.action import Action, circumstances
-from producers.boundary.canonical import digest
-from producers.boundary.decide import READS
-from producers.boundary.executions import Executions
-from producers.boundary.permit import Permit
-from producers.boundary.prepared import Preparations
-from producers.boundary.queueing import ReviewQueue
-from producers.boundary.refusals import (
+from producers.boundary.action import Action, Permit, circumstances
+from producers.boundary.canonical_json import digest
+from producers.boundary.decision_rules import READS
+from producers.boundary.errors import (
     ActionConstrainedError,
     ActionDeniedError,
     ActionFellBackError,
@@ -26,7 +22,10 @@ from producers.boundary.refusals import (
     RefusedError,
     ReviewRequiredError,
 )
-from producers.boundary.traces import traces_here
+from producers.boundary.executions import Executions
+from producers.boundary.prepared import Preparations
+from producers.boundary.queueing import ReviewQueue
+from producers.boundary.telemetry import traces_here
 from producers.delivery.outbox import OutboxError
 from producers.errors import UsageError
 from producers.wire.contract import Fallback, Reversibility, RiskClass
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from producers.boundary.authorization import Authorizer
     from producers.boundary.policy import Policy
     from producers.boundary.prepared import Prepared
-    from producers.boundary.traces import Traces
+    from producers.boundary.telemetry import Traces
     from producers.delivery.recorder import Issued, Recorder
     from producers.wire.decision import Decision
     from producers.wire.events import Impact, UndoResult

@@ -6,10 +6,10 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from producers.delivery.emitter import DurableEmitter, Emitter, EncodedEmitter, EncodedKeeper
+from producers.delivery.kafka_emitter import DurableEmitter, Emitter, EncodedEmitter, EncodedKeeper
 from producers.errors import UsageError
 from producers.wire import events
-from producers.wire.codec import of_bytes
+from producers.wire.events import of_bytes
 from producers.wire.forms import Call, Outcome, executed
 from producers.wire.ids import random_id
 from producers.wire.receipt import receipt_of
@@ -17,9 +17,9 @@ from producers.wire.receipt import receipt_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from producers.wire.codec import Encoded
     from producers.wire.contract import ActionContract
     from producers.wire.decision import Decision
+    from producers.wire.events import Encoded
     from producers.wire.forms import Asked, DecisionForm
     from producers.wire.receipt import Receipt
     from producers.wire.stage import Stage

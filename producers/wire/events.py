@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
+from producers.errors import StagekeeperError
 from producers.wire.contract import ActionContract
 from producers.wire.decision import Decision
 from producers.wire.model import NAME_PATTERN, Moment, Name, Ratio, Sha256, Text, WireModel
 from producers.wire.topics import DECISIONS, OUTCOMES, POLICY_CHANGES, RECOMMENDATIONS, REVIEWS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CONTENT_TYPE = "application/cloudevents+json; charset=UTF-8"
 """The Kafka header `content-type` of every event."""
@@ -284,3 +288,47 @@ def type_of(event_class: type[Event]) -> str:
 def schema_id(event_class: type[Event]) -> str:
     """The `dataschema` of an event class: a stable name of the published schema of its whole envelope."""
     return f"urn:stagekeeper:schema:{type_of(event_class).removeprefix('stagekeeper.')}"
+
+
+HEADERS: Sequence[tuple[str, bytes]] = (("content-type", CONTENT_TYPE.encode()),)
+"""The headers of every record that carries an event."""
+
+
+class EventError(StagekeeperError):
+    """Bytes that are not an event as published."""
+
+
+def to_bytes(event: Event) -> bytes:
+    """Write an event as compact UTF-8 JSON; unknown values are left out."""
+    return event.model_dump_json(exclude_none=True).encode()
+
+
+def of_bytes(value: bytes) -> Event:
+    """Read an event, strictly as published.
+
+    Raises:
+        EventError: The bytes are not JSON, or not one of the published events; the message names the field.
+    """
+    try:
+        return EVENT.validate_json(value)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'event'}: {fault['msg']}" for fault in error.errors())
+        raise EventError(f"not an event as published: {faults}") from error
+
+
+def record_key(event: Event) -> bytes:
+    """What the event's record is keyed by: its subject (decision id, flag key or cell)."""
+    return event.subject.encode()
+
+
+class Encoded(NamedTuple):
+    """An event as it travels."""
+
+    topic: str
+    key: bytes
+    value: bytes
+
+
+def encoded(event: Event) -> Encoded:
+    """Write an event for the wire."""
+    return Encoded(event.topic, record_key(event), to_bytes(event))

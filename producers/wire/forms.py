@@ -11,8 +11,7 @@ from functools import cached_property
 from json.encoder import encode_basestring as quoted
 from typing import TYPE_CHECKING, NamedTuple
 
-from producers.wire.codec import Encoded
-from producers.wire.events import ActionDecided, ActionExecuted, schema_id, type_of
+from producers.wire.events import ActionDecided, ActionExecuted, Encoded, schema_id, type_of
 from producers.wire.model import Name, Text, WireModel
 from producers.wire.receipt import receipt_of, sealed
 from producers.wire.topics import DECISIONS, OUTCOMES

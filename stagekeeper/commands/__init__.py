@@ -35,7 +35,7 @@ COMMANDS: dict[str, str] = {
 READ_LAKE = "stagekeeper.lake"
 """Where the context of a command says which lake it reads."""
 
-_MODULES = {"import": "imports"}
+_MODULES = {"import": "imports", "upkeep": "maintenance"}
 _EXTRA_OF_PACKAGE = {
     "faust": "streams",
     "aiokafka": "streams",
@@ -86,10 +86,10 @@ class _LazyGroup(click.Group):
             root = ctx.meta.get(READ_LAKE)
             if root is None:
                 raise
-            from analytics.lake import damage, errors  # noqa: PLC0415 - not there without the extra
+            from analytics.lake import errors, storage  # noqa: PLC0415 - not there without the extra
 
             if isinstance(error, errors.READ_FAILURES):
-                raise damage.unreadable(root, error) from error
+                raise storage.unreadable(root, error) from error
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
-from analytics.verdicts.backtest import Difference, backtest, in_force
-from analytics.verdicts.explain import iso
-from analytics.verdicts.gates import GateFile
-from analytics.verdicts.history import History, Turn
-from analytics.verdicts.timeline import timeline
-from stagekeeper.commands.lakes import configured_lake
+from analytics.backtest.compare import Difference, backtest, in_force
+from analytics.backtest.history import History, Turn
+from analytics.backtest.timeline import timeline
+from analytics.gates.gate_file import GateFile
+from analytics.verdicts.messages import iso
+from stagekeeper.commands.options import configured_lake
 
 
 class _Moment(click.ParamType):

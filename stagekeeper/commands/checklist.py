@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stagekeeper.checking.configuration import authorization_point, flag_points
-from stagekeeper.checking.events import event_points, flow_point, recent
-from stagekeeper.checking.point import State
-from stagekeeper.commands.durations import Duration
-from stagekeeper.commands.lakes import existing_lake
+from stagekeeper.checklist.configuration import authorization_point, flag_points
+from stagekeeper.checklist.point import State
+from stagekeeper.checklist.recorded_events import event_points, flow_point, recent
+from stagekeeper.commands.options import Duration, existing_lake
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
-    from stagekeeper.checking.point import Point
+    from stagekeeper.checklist.point import Point
 
 _SETTLED = timedelta(minutes=5)
 """A permitted action has its result by then."""

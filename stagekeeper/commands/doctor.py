@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stagekeeper.commands.durations import Duration
-from stagekeeper.doctor.examination import examine
+from stagekeeper.commands.options import Duration
 from stagekeeper.doctor.finding import State
+from stagekeeper.doctor.run import examine
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:

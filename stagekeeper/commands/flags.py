@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from producers.boundary.authorization import FileAuthorizer
-from producers.boundary.decide import ruleset_of
+from producers.boundary.decision_rules import ruleset_of
+from producers.boundary.flag_store import Switch, read_flags, switch_off, switch_on, switches
 from producers.boundary.flags import DENYLIST, FLAGS
-from producers.boundary.switches import Switch, read_flags, switch_off, switch_on, switches
 from producers.wire.events import PolicyChangedData
-from stagekeeper.commands.words import WHO, WHY
-from stagekeeper.routing import recording
+from stagekeeper.commands.options import WHO, WHY
+from stagekeeper.factory import recording
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:

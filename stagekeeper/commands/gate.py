@@ -11,18 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from analytics.lake.damage import unreadable
+from analytics.gates.gate_file import GateFile
 from analytics.lake.errors import READ_FAILURES
-from analytics.verdicts.answer import GateAnswer, gate_check, refusal, rule
-from analytics.verdicts.explain import duration, ruled
-from analytics.verdicts.gates import GateFile
-from analytics.verdicts.rulings import RulingKind
+from analytics.lake.storage import unreadable
+from analytics.verdicts.gate_check import GateAnswer, gate_check, refusal, rule
+from analytics.verdicts.messages import duration, ruled
+from analytics.verdicts.signoffs import RulingKind
 from producers.errors import StagekeeperError
 from producers.strict_yaml import suggest
 from producers.wire.stage import LADDER
-from stagekeeper.commands.durations import Duration
-from stagekeeper.commands.lakes import configured_lake, existing_lake
-from stagekeeper.commands.words import WHO, WHY
+from stagekeeper.commands.options import WHO, WHY, Duration, configured_lake, existing_lake
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:

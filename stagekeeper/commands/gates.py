@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from analytics.verdicts.lint import lint
+from analytics.gates.lint import lint
 
 
 @click.group("gates")

@@ -9,9 +9,9 @@ import click
 from producers.errors import UsageError
 from producers.wire.events import Incident, Quality, Support
 from producers.wire.receipt import Receipt
-from stagekeeper.commands.words import Words
-from stagekeeper.receipts import find_receipt
-from stagekeeper.routing import recording
+from stagekeeper.commands.options import Words
+from stagekeeper.factory import recording
+from stagekeeper.find_receipt import find_receipt
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from producers.delivery.emitter import KafkaEmitter
+from producers.delivery.kafka_emitter import KafkaEmitter
 from producers.delivery.recorder import system_clock
-from producers.sources.catalog import Catalog
-from producers.sources.importer import Imported, ToolCount, TranscriptImport, require_usable
-from producers.sources.transcript import Transcript, read_transcript
+from producers.importers.catalog import Catalog
+from producers.importers.importer import Imported, ToolCount, TranscriptImport, require_usable
+from producers.importers.transcript import Transcript, read_transcript
 from stagekeeper.settings import Settings
 from streams.broker import ensure_topics
 
 if TYPE_CHECKING:
-    from producers.delivery.emitter import DeliveryStats
+    from producers.delivery.kafka_emitter import DeliveryStats
 
 _FLUSH_S = 60.0
 _FILE = click.Path(path_type=Path, dir_okay=False)

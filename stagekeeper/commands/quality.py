@@ -11,8 +11,7 @@ import click
 
 from analytics.audit.quality import latest_quality, run_quality
 from producers.errors import UsageError
-from stagekeeper.commands.durations import Duration
-from stagekeeper.commands.lakes import existing_lake
+from stagekeeper.commands.options import Duration, existing_lake
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:

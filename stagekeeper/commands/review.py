@@ -11,8 +11,8 @@ import click
 from producers.boundary.approvals import Review, ReviewDesk
 from producers.wire.events import Resolution
 from producers.wire.receipt import Receipt
-from stagekeeper.commands.words import WHO, WHY
-from stagekeeper.routing import recording
+from stagekeeper.commands.options import WHO, WHY
+from stagekeeper.factory import recording
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:

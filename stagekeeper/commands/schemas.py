@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from analytics.verdicts.gateschema import GATE_SCHEMA_FILE, gate_schema_text
+from analytics.gates.gate_schema import GATE_SCHEMA_FILE, gate_schema_text
 from producers.errors import StagekeeperError
-from producers.wire.asyncapi import ASYNCAPI_FILE, asyncapi_text
-from producers.wire.schemas import schema_documents
+from producers.wire.json_schemas import ASYNCAPI_FILE, asyncapi_text, schema_documents
 
 
 class StaleDocumentsError(StagekeeperError):

@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from analytics.verdicts.explain import duration, percent
-from analytics.verdicts.gates import GateFile
-from analytics.verdicts.scorecard import scored
-from analytics.verdicts.trackrecord import of_history
-from producers.sources.scenarios import SCENARIOS, scenario
-from stagekeeper.commands.lakes import existing_lake
-from stagekeeper.scoring import outcomes
+from analytics.backtest.recommendation_outcomes import of_history
+from analytics.backtest.scorecard import scored
+from analytics.gates.gate_file import GateFile
+from analytics.verdicts.messages import duration, percent
+from producers.simulation.scenarios import SCENARIOS, scenario
+from stagekeeper.commands.options import existing_lake
+from stagekeeper.scorecard_runner import outcomes
 from stagekeeper.settings import Settings
 
 _LEFT_OUT = "demo"
@@ -53,7 +53,9 @@ def command(
       stagekeeper scorecard --runs 20 --scenario slow --json | jq .simulated.false_promotes
       stagekeeper scorecard --runs 0
     """
-    gates = GateFile.parse(files("stagekeeper.demo").joinpath("gates.yaml").read_bytes()) if path is None else None
+    gates = (
+        GateFile.parse(files("stagekeeper.embedded").joinpath("demo_gates.yaml").read_bytes()) if path is None else None
+    )
     gates = gates or GateFile.load(path or Path())
     chosen = [scenario(name) for name in names] or [made for made in SCENARIOS.values() if made.name != _LEFT_OUT]
     found = [

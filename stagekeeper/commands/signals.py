@@ -7,8 +7,8 @@ import json
 import click
 
 from analytics.report import build_report
-from stagekeeper import tables
-from stagekeeper.commands.lakes import existing_lake
+from stagekeeper.commands import tables
+from stagekeeper.commands.options import existing_lake
 from stagekeeper.settings import Settings
 
 

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from producers.delivery.emitter import KafkaEmitter
+from producers.delivery.kafka_emitter import KafkaEmitter
 from producers.delivery.recorder import system_clock
 from producers.errors import UsageError
-from producers.sources.scenarios import SCENARIOS, scenario
-from producers.sources.simulator import Plan, Simulator, Storm
-from producers.sources.truth import write_truth
-from stagekeeper.commands.durations import Duration
+from producers.simulation.ground_truth import write_truth
+from producers.simulation.scenarios import SCENARIOS, scenario
+from producers.simulation.simulator import Plan, Simulator, Storm
+from stagekeeper.commands.options import Duration
 from stagekeeper.settings import Settings
 from streams.broker import ensure_topics
 
 if TYPE_CHECKING:
-    from producers.sources.truth import Truth
+    from producers.simulation.ground_truth import Truth
 
 LIVE_RATE = 50.0
 """Events a second when neither a rate nor a number of events is asked for."""

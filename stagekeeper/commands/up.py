@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stagekeeper import tables
-from stagekeeper.commands.durations import Duration
-from stagekeeper.progress import Progress
+from stagekeeper.commands import tables
+from stagekeeper.commands.options import Duration
+from stagekeeper.embedded.progress import Progress
+from stagekeeper.embedded.up import Wanted, run
 from stagekeeper.settings import Settings
-from stagekeeper.up import Wanted, run
 
 if TYPE_CHECKING:
     from datetime import timedelta

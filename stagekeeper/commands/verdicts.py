@@ -6,10 +6,10 @@ import json
 
 import click
 
+from analytics.audit.replay import RECORDED, replay
 from analytics.report import build_report
-from analytics.verdicts.replay import RECORDED, replay
-from stagekeeper import tables
-from stagekeeper.commands.lakes import configured_lake, existing_lake
+from stagekeeper.commands import tables
+from stagekeeper.commands.options import configured_lake, existing_lake
 from stagekeeper.settings import Settings
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 
 from producers.errors import StagekeeperError
-from stagekeeper.commands.upkeep import policy_of
+from stagekeeper.commands.maintenance import policy_of
 from stagekeeper.settings import Settings
 
-_CHATTY = ("faust", "mode", "aiokafka", "streams.librdkafka", "streams.ends", "streams.broker")
+_CHATTY = ("faust", "mode", "aiokafka", "streams.librdkafka", "streams.lag", "streams.broker")
 """Loggers that repeat every attempt to connect; the worker says once that the broker is away."""
 
 
@@ -54,8 +54,8 @@ def command(ready_file: Path | None, web_port: int, *, data_only: bool, as_json:
             logging.getLogger(chatty).setLevel(logging.CRITICAL)
         warnings.simplefilter("ignore")  # the libraries' own, about Python versions to come
     # After the warnings are dealt with.
-    from streams.app import Worker, WorkerConfig  # noqa: PLC0415
-    from streams.parting import end_process  # noqa: PLC0415
+    from streams.shutdown import end_process  # noqa: PLC0415
+    from streams.worker import Worker, WorkerConfig  # noqa: PLC0415
 
     config = WorkerConfig(
         bootstrap_servers=settings.require_kafka(),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from simulated import NEVER, first_look, is_median, is_share
 
-from analytics.evidence.baseline import Batches, RatioEvidence, match_history
+from analytics.evidence.rate_ratio import Batches, RatioEvidence, match_history
 from analytics.evidence.sequential import crosses, log_e_value
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from simulated import NEVER, failures_of_users, first_look, is_share
 
-from analytics.evidence.clusters import UserWindows
+from analytics.evidence.clustered_rate import UserWindows
 from analytics.evidence.sequential import crosses, log_e_value
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from analytics.evidence.fleet import discoveries
+from analytics.evidence.false_discovery import discoveries
 from analytics.evidence.sequential import crosses, log_e_value
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from simulated import NEVER, failures_of_users, is_median
 
-from analytics.evidence.clusters import UserWindows
-from analytics.evidence.detector import Watch, run_length
+from analytics.evidence.change_detector import Watch, run_length
+from analytics.evidence.clustered_rate import UserWindows
 from analytics.evidence.sequential import crosses, log_e_value
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from dynamic import critical_failures, crossing_curve, median_look
 
+from analytics.evidence.sample_ratio import ALPHA, log_mismatch
 from analytics.evidence.sequential import crosses
-from analytics.evidence.split import ALPHA, log_mismatch
 
 if TYPE_CHECKING:
     from dynamic import BoolArray, FloatArray, IntArray, Side

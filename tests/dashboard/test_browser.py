@@ -17,7 +17,7 @@ import pytest
 from page_lakes import FLEET, Behaviour, fill, populated
 
 import dashboard
-from analytics.verdicts.judge import Judge
+from analytics.judging.judge import Judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,19 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from page_lakes import FLEET, Behaviour, minute_row, populated
 
-from analytics.columns import Columns
 from analytics.evidence import histogram
 from analytics.evidence.sequential import crosses, log_e_value
-from analytics.lake.schemas import COLUMNS, SIGNALS
+from analytics.lake.table_schemas import COLUMNS, SIGNALS
 from analytics.report import build_report
-from dashboard import charts, words
-from dashboard.document import Report, SignalEvidence, State
-from dashboard.history import history
-from dashboard.marks import interval, sparkline
-from dashboard.markup import Markup, join, tag
-from dashboard.places import Panel, Place
-from dashboard.prospects import failures_to_harm, prospects, sentence
-from dashboard.trends import Trend, Trends, bin_minutes
+from analytics.signals.state import Columns
+from dashboard import labels
+from dashboard.components import charts
+from dashboard.components.html import Markup, join, tag
+from dashboard.components.symbols import interval, sparkline
+from dashboard.data.cell_history import history
+from dashboard.data.forecast import failures_to_harm, prospects, sentence
+from dashboard.data.models import Report, SignalEvidence, State
+from dashboard.data.trends import Trend, Trends, bin_minutes
+from dashboard.urls import Panel, Place
 from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def test_what_would_change_a_verdict_names_each_signal_in_its_way(tmp_path: Path
             assert any(prospect.towards == "ROLL_BACK" for prospect in found)
         if verdict.verdict == "HOLD" and verdict.reasons[0].code != "top_of_ladder":
             for part in blocked:
-                assert any(text.startswith(words.signal_name(part.signal)) for text in to_promote)
+                assert any(text.startswith(labels.signal_name(part.signal)) for text in to_promote)
         if verdict.verdict in {"INVALID", "ROLL_BACK"}:
             assert len(found) == 1
         assert sentence(verdict)
@@ -191,7 +192,7 @@ def test_a_latched_verdict_still_says_its_numbers(tmp_path: Path) -> None:
     said = sentence(latched)
     assert "Stands since verdict 0123456789ab" in said
     assert "upper bound" in said
-    assert any(words.count(part.trials) in said for part in judged.signals)
+    assert any(labels.count(part.trials) in said for part in judged.signals)
 
 
 def test_a_chart_draws_its_limit_and_forgets_nothing(tmp_path: Path) -> None:
@@ -235,37 +236,37 @@ def test_an_interval_puts_the_limit_in_the_middle_and_far_values_on_the_edge() -
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (words.percent(None), "\u2013"),
-        (words.percent(0.0), "0\u202f%"),
-        (words.percent(0.00319), "0.32\u202f%"),
-        (words.percent(0.0188), "1.9\u202f%"),
-        (words.percent(0.144), "14.4\u202f%"),
-        (words.percent(1.0), "100\u202f%"),
-        (words.milliseconds(3.14159), "3.1 ms"),
-        (words.milliseconds(999.4), "999 ms"),
-        (words.milliseconds(1_501), "1.50 s"),
-        (words.milliseconds(90_000), "90 s"),
-        (words.milliseconds(3_600_000), "60 min"),
-        (words.dollars(0.0123), "$0.0123"),
-        (words.dollars(1234.5), "$1,234.50"),
-        (words.quantity(9.0, "count"), "9"),
-        (words.age(NOON, NOON + timedelta(seconds=1)), "just now"),
-        (words.age(NOON, NOON + timedelta(seconds=89)), "89 s ago"),
-        (words.age(NOON, NOON + timedelta(hours=5)), "5 h ago"),
-        (words.age(NOON, NOON - timedelta(minutes=4)), "4 min ahead"),
-        (words.age(None, NOON), "\u2013"),
-        (words.every(1), "per minute"),
-        (words.every(240), "per 4 h"),
-        (words.quantity(1.25, "times"), "1.2\u00d7"),
-        (words.quantity(None, "times"), words.UNKNOWN),
-        (words.because("Promote to x: denial 1 %."), "Denial 1\u202f%."),
-        (words.because("Roll back to x: execution_error 9 %."), "Execution error 9\u202f%."),
-        (words.because("Roll back to x: latency_p95 900 ms (1 of 9)."), "Latency p95 900\u202fms (1 of 9)."),
-        (words.because("Hold: draft_write is the top."), "Draft write is the top."),
-        (words.because("No gate: none"), "No gate: none"),
-        (words.stage_name("draft_write"), "Draft write"),
-        (words.plural(1, "decision"), "1 decision"),
-        (words.plural(2_000, "decision"), "2,000 decisions"),
+        (labels.percent(None), "\u2013"),
+        (labels.percent(0.0), "0\u202f%"),
+        (labels.percent(0.00319), "0.32\u202f%"),
+        (labels.percent(0.0188), "1.9\u202f%"),
+        (labels.percent(0.144), "14.4\u202f%"),
+        (labels.percent(1.0), "100\u202f%"),
+        (labels.milliseconds(3.14159), "3.1 ms"),
+        (labels.milliseconds(999.4), "999 ms"),
+        (labels.milliseconds(1_501), "1.50 s"),
+        (labels.milliseconds(90_000), "90 s"),
+        (labels.milliseconds(3_600_000), "60 min"),
+        (labels.dollars(0.0123), "$0.0123"),
+        (labels.dollars(1234.5), "$1,234.50"),
+        (labels.quantity(9.0, "count"), "9"),
+        (labels.age(NOON, NOON + timedelta(seconds=1)), "just now"),
+        (labels.age(NOON, NOON + timedelta(seconds=89)), "89 s ago"),
+        (labels.age(NOON, NOON + timedelta(hours=5)), "5 h ago"),
+        (labels.age(NOON, NOON - timedelta(minutes=4)), "4 min ahead"),
+        (labels.age(None, NOON), "\u2013"),
+        (labels.every(1), "per minute"),
+        (labels.every(240), "per 4 h"),
+        (labels.quantity(1.25, "times"), "1.2\u00d7"),
+        (labels.quantity(None, "times"), labels.UNKNOWN),
+        (labels.because("Promote to x: denial 1 %."), "Denial 1\u202f%."),
+        (labels.because("Roll back to x: execution_error 9 %."), "Execution error 9\u202f%."),
+        (labels.because("Roll back to x: latency_p95 900 ms (1 of 9)."), "Latency p95 900\u202fms (1 of 9)."),
+        (labels.because("Hold: draft_write is the top."), "Draft write is the top."),
+        (labels.because("No gate: none"), "No gate: none"),
+        (labels.stage_name("draft_write"), "Draft write"),
+        (labels.plural(1, "decision"), "1 decision"),
+        (labels.plural(2_000, "decision"), "2,000 decisions"),
     ],
 )
 def test_words(shown: str, expected: str) -> None:
@@ -273,6 +274,6 @@ def test_words(shown: str, expected: str) -> None:
 
 
 def test_times_grow_with_their_value() -> None:
-    order = [words.span(seconds) for seconds in (0, 60, 89, 100, 4_000, 6_000, 100_000, 200_000)]
+    order = [labels.span(seconds) for seconds in (0, 60, 89, 100, 4_000, 6_000, 100_000, 200_000)]
     assert len(set(order)) == len(order)
     assert all(before != after for before, after in pairwise(order))

@@ -17,14 +17,14 @@ from page_lakes import FLEET, GATES, Behaviour, fill, populated, reject
 from streamlit.testing.v1 import AppTest
 
 import dashboard
-from analytics.lake.schemas import COLUMNS, QUALITY
+from analytics.judging.judge import Judge
+from analytics.lake.table_schemas import COLUMNS, QUALITY
 from analytics.lake.tables import Lake
 from analytics.report import build_report
-from analytics.verdicts.judge import Judge
-from dashboard.matrix import MOST_ACTIONS
-from dashboard.places import Place
-from dashboard.queries import LakeReader
-from dashboard.recommendations import MOST_CARDS
+from dashboard.data.reader import LakeReader
+from dashboard.urls import Place
+from dashboard.views.overview import MOST_ACTIONS
+from dashboard.views.recommendations import MOST_CARDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

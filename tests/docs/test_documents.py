@@ -11,9 +11,9 @@ import pytest
 from documents import DOCUMENTS, ROOT, anchors, blocks, links, mentioned_commands, name_of, whole_commands
 
 import stagekeeper
-from analytics.lake.places import StorageSettings
-from producers.delivery.emitter import DeliveryStats
-from producers.wire.codec import of_bytes, to_bytes
+from analytics.lake.storage import StorageSettings
+from producers.delivery.kafka_emitter import DeliveryStats
+from producers.wire.events import of_bytes, to_bytes
 from stagekeeper.commands import COMMANDS, cli
 from stagekeeper.settings import Settings
 

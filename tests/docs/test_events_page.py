@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 from documents import ROOT, blocks
 
-from producers.wire.codec import HEADERS, to_bytes
 from producers.wire.decision import FlagEvaluation, FlagReason
-from producers.wire.events import EVENT_CLASSES, type_of
+from producers.wire.events import EVENT_CLASSES, HEADERS, to_bytes, type_of
 from producers.wire.examples import EXAMPLES, RECEIPT, SIGNING_KEY
 from producers.wire.receipt import SWITCHES, Receipt, epoch_of
 from producers.wire.stage import Stage
 from producers.wire.topics import MAX_EVENT_BYTES, TOPICS
-from streams.data import decode
+from streams.ingest import decode
 
 PAGE = ROOT / "docs" / "events.md"
 TEXT = PAGE.read_text(encoding="utf-8")

@@ -13,8 +13,7 @@ from producers.boundary.authorization import FileAuthorizer
 from producers.boundary.flags import FLAGS
 from producers.boundary.policy import Policy, missing_flags
 from producers.delivery.outbox import Outbox
-from producers.wire.codec import of_bytes
-from producers.wire.events import ActionDecided, ActionExecuted
+from producers.wire.events import ActionDecided, ActionExecuted, of_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path

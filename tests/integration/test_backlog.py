@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 from confluent_kafka import Producer
 
-from analytics.lake.schemas import COLUMNS, EVENTS, SIGNALS
+from analytics.lake.table_schemas import COLUMNS, EVENTS, SIGNALS
 from analytics.lake.tables import Advance, Lake, SourcePartition
 from producers.wire.topics import DEAD_LETTER, DECISIONS
-from streams.backlog import Backlog
 from streams.broker import EMBEDDED_PREFIX
+from streams.lag import Backlog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,14 +17,13 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from fakes import KEY, a_decided, a_receipt, an_executed, an_undone
 from workers import a_worker, await_drained, await_that
 
-from analytics.counters import COUNTERS
-from analytics.lake.schemas import EVENTS, REJECTS, SIGNALS
+from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS
 from analytics.lake.tables import Lake, SourcePartition
-from producers.wire.codec import to_bytes
+from analytics.signals.definitions import COUNTERS
 from producers.wire.decision import Deny
-from producers.wire.events import ExecutionStatus, PolicyChanged, PolicyChangedData
+from producers.wire.events import ExecutionStatus, PolicyChanged, PolicyChangedData, to_bytes
 from producers.wire.topics import DEAD_LETTER, DECISIONS, MAX_RECORD_BYTES, OUTCOMES, POLICY_CHANGES, REVIEWS
-from stagekeeper.ports import available_port
+from stagekeeper.embedded.ports import available_port
 from streams.broker import EmbeddedBroker, ensure_topics
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from workers import Spoken, WorkerProcess, await_drained, await_that
 
 from producers.wire.topics import DECISIONS, OUTCOMES
 from stagekeeper.commands import cli
-from stagekeeper.doctor.examination import examine
 from stagekeeper.doctor.finding import Finding, State
-from stagekeeper.doctor.flow import broker_found
-from stagekeeper.ports import available_port
+from stagekeeper.doctor.flow_checks import broker_found
+from stagekeeper.doctor.run import examine
+from stagekeeper.embedded.ports import available_port
 from stagekeeper.settings import Settings
 from streams.broker import EmbeddedBroker, ensure_topics
 

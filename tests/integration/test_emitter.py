@@ -14,10 +14,9 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from fakes import KEY, a_contract, a_decision
 from recorded import EXAMPLES
 
-from producers.delivery.emitter import DeliveryStats, KafkaEmitter
+from producers.delivery.kafka_emitter import DeliveryStats, KafkaEmitter
 from producers.delivery.recorder import Recorder
-from producers.wire.codec import of_bytes
-from producers.wire.events import CONTENT_TYPE, ActionDecided, ExecutionStatus
+from producers.wire.events import CONTENT_TYPE, ActionDecided, ExecutionStatus, of_bytes
 from producers.wire.stage import Stage
 from producers.wire.topics import DECISIONS, OUTCOMES
 

@@ -17,11 +17,11 @@ import pytest
 from verdict_cases import CELL, a_row, executions, increments
 from workers import await_that
 
-from analytics.cells import EPOCH
-from analytics.counters import COUNTERS
-from analytics.lake.hours import is_rolled
-from analytics.lake.schemas import SIGNALS, VERDICTS
+from analytics.lake.rollup import is_rolled
+from analytics.lake.table_schemas import SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
+from analytics.signals.cells import EPOCH
+from analytics.signals.definitions import COUNTERS
 from analytics.verdicts import ledger
 
 if TYPE_CHECKING:

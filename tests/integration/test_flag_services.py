@@ -21,7 +21,7 @@ from UnleashClient.cache import FileCache
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
-from producers.boundary.decide import decide
+from producers.boundary.decision_rules import decide
 from producers.boundary.flags import FLAGS, context_of
 from producers.boundary.policy import Policy
 from producers.wire.decision import FlagReason

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from boundary_cases import Permit, policy
 
-from producers.boundary.refusals import ActionDeniedError
+from producers.boundary.errors import ActionDeniedError
 from producers.boundary.router import Router
-from producers.delivery.durable import OutboxEmitter
-from producers.delivery.emitter import KafkaEmitter
+from producers.delivery.kafka_emitter import KafkaEmitter
 from producers.delivery.outbox import Outbox, OutboxError
+from producers.delivery.outbox_emitter import OutboxEmitter
 from producers.delivery.recorder import Recorder
 
 if TYPE_CHECKING:

@@ -16,10 +16,9 @@ from fastmcp import Client
 from fastmcp.client.transports import StdioTransport
 
 from producers.delivery.outbox import Outbox
-from producers.wire.codec import of_bytes
-from producers.wire.events import ActionDecided, ActionExecuted
+from producers.wire.events import ActionDecided, ActionExecuted, of_bytes
 from stagekeeper.commands import cli
-from stagekeeper.ports import available_port
+from stagekeeper.embedded.ports import available_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,17 +13,17 @@ from click.testing import CliRunner
 from object_store import KEY, READER, SECRET
 from verdict_cases import NOON, a_row, executions, increments
 
-from analytics.lake import probing
+from analytics.audit.replay import replay
+from analytics.judging.judge import Judge
+from analytics.lake import storage
 from analytics.lake.errors import FencedError, UnreadableLakeError
-from analytics.lake.places import StorageSettings, files_of
-from analytics.lake.schemas import SIGNALS, VERDICTS
+from analytics.lake.storage import StorageSettings, files_of
+from analytics.lake.table_schemas import SIGNALS, VERDICTS
 from analytics.lake.tables import Advance, Lake, SourcePartition
-from analytics.upkeep import Policy, Upkeep
-from analytics.verdicts.judge import Judge
-from analytics.verdicts.replay import replay
-from dashboard.queries import LakeReader
+from analytics.maintenance import Policy, Upkeep
+from dashboard.data.reader import LakeReader
 from stagekeeper.commands import cli
-from stagekeeper.doctor.files import lake_found
+from stagekeeper.doctor.config_checks import lake_found
 from stagekeeper.doctor.finding import State
 
 if TYPE_CHECKING:
@@ -177,14 +177,14 @@ def test_the_doctor_tries_whether_a_bucket_can_be_written(bucket_root: str, monk
 
 
 def test_a_store_that_takes_the_same_commit_twice_is_refused(bucket_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, calls = probing.write_deltalake, []
+    write, calls = storage.write_deltalake, []
 
     def overwrite_silently(*arguments: object, **more: object) -> None:
         calls.append(arguments)
         if len(calls) == 1:
             write(*arguments, **more)
 
-    monkeypatch.setattr(probing, "write_deltalake", overwrite_silently)
+    monkeypatch.setattr(storage, "write_deltalake", overwrite_silently)
     with pytest.raises(UnreadableLakeError, match="does not refuse to write an object that is there already"):
         Lake.open(bucket_root)
     monkeypatch.undo()

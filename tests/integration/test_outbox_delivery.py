@@ -12,12 +12,12 @@ import pytest
 from boundary_cases import contract
 from confluent_kafka import Consumer, TopicPartition
 
-from producers.delivery.durable import OutboxEmitter
-from producers.delivery.emitter import KafkaEmitter
+from producers.delivery.kafka_emitter import KafkaEmitter
 from producers.delivery.outbox import Outbox
+from producers.delivery.outbox_emitter import OutboxEmitter
 from producers.delivery.recorder import Recorder
-from producers.wire.codec import of_bytes
 from producers.wire.decision import Allow, Decision
+from producers.wire.events import of_bytes
 from producers.wire.stage import Stage
 from producers.wire.topics import DECISIONS
 
@@ -82,8 +82,8 @@ from pathlib import Path
 from boundary_cases import Permit, policy
 from producers.boundary.action import Action
 from producers.boundary.router import Router
-from producers.delivery.durable import OutboxEmitter
-from producers.delivery.emitter import KafkaEmitter
+from producers.delivery.outbox_emitter import OutboxEmitter
+from producers.delivery.kafka_emitter import KafkaEmitter
 from producers.delivery.outbox import Outbox
 from producers.delivery.recorder import Recorder
 from producers.wire.contract import Reversibility, RiskClass

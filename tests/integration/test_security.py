@@ -22,16 +22,16 @@ from fakes import a_decided, a_receipt
 from pydantic import SecretStr
 from workers import WorkerProcess, await_that
 
-from analytics.lake.schemas import EVENTS
+from analytics.lake.table_schemas import EVENTS
 from analytics.lake.tables import Lake
-from producers.delivery.durable import OutboxEmitter
-from producers.delivery.emitter import KafkaEmitter
+from producers.delivery.kafka_config import KafkaSecurity
+from producers.delivery.kafka_emitter import KafkaEmitter
 from producers.delivery.outbox import Outbox
-from producers.delivery.security import KafkaSecurity
+from producers.delivery.outbox_emitter import OutboxEmitter
 from producers.wire.topics import DECISIONS
-from stagekeeper.ports import available_port
-from streams.backlog import Backlog
+from stagekeeper.embedded.ports import available_port
 from streams.broker import ensure_topics
+from streams.lag import Backlog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

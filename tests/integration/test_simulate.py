@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-GATES = ROOT / "stagekeeper" / "demo" / "gates.yaml"
+GATES = ROOT / "stagekeeper" / "embedded" / "demo_gates.yaml"
 
 
 def _by_cell(cells: list[dict[str, Any]]) -> dict[Cell, dict[str, Any]]:

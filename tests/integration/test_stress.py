@@ -19,12 +19,12 @@ from workers import frozen
 from producers.boundary.action import Action, acting
 from producers.boundary.policy import Policy
 from producers.boundary.router import Router
-from producers.delivery.durable import OutboxEmitter
-from producers.delivery.emitter import DeliveryStats
+from producers.delivery.kafka_emitter import DeliveryStats
 from producers.delivery.outbox import Outbox
+from producers.delivery.outbox_emitter import OutboxEmitter
 from producers.delivery.recorder import Recorder
-from producers.wire.codec import Encoded, encoded, of_bytes
 from producers.wire.contract import Reversibility, RiskClass
+from producers.wire.events import Encoded, encoded, of_bytes
 from producers.wire.topics import DECISIONS, OUTCOMES
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from confluent_kafka import Producer
 from fakes import a_decided, a_receipt
 from workers import a_worker, await_drained, metrics
 
-from analytics.lake.schemas import EVENTS, REJECTS, SIGNALS
-from producers.wire.codec import to_bytes
+from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS
+from producers.wire.events import to_bytes
 from producers.wire.topics import DECISIONS
 
 if TYPE_CHECKING:

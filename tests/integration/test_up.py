@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import pytest
 from whole import clean_environment, command
 
-from analytics.cells import CELL
-from analytics.counters import COUNTERS
 from analytics.lake.tables import Lake
 from analytics.report import build_report
+from analytics.signals.cells import CELL
+from analytics.signals.definitions import COUNTERS
 from stagekeeper.settings import RUNNING_FILE, Settings
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import pytest
 from object_store import BUCKET, ObjectStore
 from workers import Spoken, WorkerProcess, await_drained, await_that, metrics
 
-from analytics.counters import COUNTERS
-from analytics.lake.schemas import EVENTS, SIGNALS
+from analytics.lake.table_schemas import EVENTS, SIGNALS
+from analytics.signals.definitions import COUNTERS
 from streams.broker import EmbeddedBroker
 
 if TYPE_CHECKING:

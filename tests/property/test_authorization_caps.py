@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import examples
 
-from producers.boundary.decide import READS, decide
+from producers.boundary.decision_rules import READS, decide
 from producers.wire.contract import Reversibility, RiskClass
 from producers.wire.stage import Mode
 

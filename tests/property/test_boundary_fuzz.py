@@ -15,9 +15,9 @@ from openfeature.flag_evaluation import FlagResolutionDetails, Reason
 from openfeature.provider import AbstractProvider, Metadata
 
 from producers.boundary.action import Action, acting
-from producers.boundary.decide import READS
+from producers.boundary.decision_rules import READS
+from producers.boundary.errors import RefusedError
 from producers.boundary.policy import Policy
-from producers.boundary.refusals import RefusedError
 from producers.boundary.router import Router
 from producers.delivery.recorder import Recorder
 from producers.errors import StagekeeperError

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.boundary.canonical import ArgumentError, canonical
+from producers.boundary.canonical_json import ArgumentError, canonical
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.text()
 ANY = PLAIN | st.floats(allow_nan=False, allow_infinity=False) | st.lists(PLAIN, max_size=2)

@@ -16,11 +16,11 @@ from pydantic import ValidationError
 from producers.wire import contract as c
 from producers.wire import decision as d
 from producers.wire import events as e
-from producers.wire.codec import to_bytes
+from producers.wire.events import to_bytes
 from producers.wire.receipt import Receipt
 from producers.wire.stage import Stage
-from streams.data.decode import UNKNOWN, Decoded, EventDecoder, Fault, latest_possible, micros_of
-from streams.data.kinds import COUNTERS_OF_KIND, Kind
+from streams.ingest.decode import UNKNOWN, Decoded, EventDecoder, Fault, latest_possible, micros_of
+from streams.ingest.kinds import COUNTERS_OF_KIND, Kind
 
 NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=200).filter(
     lambda text: not any(ord(char) < 32 or ord(char) == 127 for char in text)

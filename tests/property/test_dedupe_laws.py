@@ -10,9 +10,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.data.dedupe import SeenIds
-from streams.data.numbers import numbers_of
-from streams.data.runs import Sizes
+from streams.ingest.dedupe import SeenIds
+from streams.ingest.id_store import Sizes, numbers_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from laws import examples
 from scipy import special, stats
 
-from analytics.evidence.baseline import Batches, RatioEvidence, ratio_bounds
-from analytics.evidence.clusters import UserWindows
-from analytics.evidence.detector import Watch
-from analytics.evidence.fleet import discoveries
+from analytics.evidence.change_detector import Watch
+from analytics.evidence.clustered_rate import UserWindows
+from analytics.evidence.false_discovery import discoveries
+from analytics.evidence.rate_ratio import Batches, RatioEvidence, ratio_bounds
 from analytics.evidence.sequential import crosses
 
 if TYPE_CHECKING:

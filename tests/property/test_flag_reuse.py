@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producers.boundary.flagfile import FlagFile, Ruleset
+from producers.boundary.flagd_file import FlagFile, Ruleset
 from producers.boundary.flags import FLAGS
 from producers.boundary.policy import Policy
 from producers.boundary.targeting import TARGETING_KEY, looked_at

@@ -9,13 +9,13 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytics.counters import COUNTERS, HISTOGRAMS
 from analytics.evidence.histogram import bin_of
-from analytics.lake.schemas import COLUMNS, SIGNALS
-from streams.data.decode import UNKNOWN, Decoded
-from streams.data.kinds import COUNTERS_OF_KIND, Kind
-from streams.data.rollup import roll_up
-from streams.data.wire import CellEpoch
+from analytics.lake.table_schemas import COLUMNS, SIGNALS
+from analytics.signals.definitions import COUNTERS, HISTOGRAMS
+from streams.ingest.decode import UNKNOWN, Decoded
+from streams.ingest.event_structs import CellEpoch
+from streams.ingest.kinds import COUNTERS_OF_KIND, Kind
+from streams.ingest.rows import roll_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

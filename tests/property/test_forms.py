@@ -8,12 +8,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producers.delivery.emitter import DeliveryStats
+from producers.delivery.kafka_emitter import DeliveryStats
 from producers.delivery.recorder import Recorder
-from producers.wire.codec import Encoded, encoded, of_bytes
 from producers.wire.contract import ActionContract, Actor, Evidence, Reversibility, RiskClass, Scope, Target
 from producers.wire.decision import Allow, Authorization, Constrain, Decision, Deny, FlagEvaluation, FlagReason
-from producers.wire.events import ActionDecided, ActionExecuted, ExecutionStatus
+from producers.wire.events import ActionDecided, ActionExecuted, Encoded, ExecutionStatus, encoded, of_bytes
 from producers.wire.forms import BLANK_SHA256, Asked, DecisionForm, DecisionPart, Said
 from producers.wire.receipt import Receipt
 from producers.wire.stage import Stage

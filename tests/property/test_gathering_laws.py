@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from laws import examples
 from told_lakes import NOON, Told
 
-from analytics.cells import ACTION, EPOCH, Folded
-from analytics.verdicts.gathering import Gathering
-from analytics.verdicts.users import Users, fold_users
+from analytics.judging.gathering import Gathering
+from analytics.judging.user_windows import Users, fold_users
+from analytics.signals.cells import ACTION, EPOCH, Folded
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from laws import examples
 from verdict_cases import NOON
 
-from analytics.cells import EPOCH, MATURE
-from analytics.counters import COUNTERS
-from analytics.verdicts.gates import GateFile
-from analytics.verdicts.watching import watch_actions
+from analytics.gates.gate_file import GateFile
+from analytics.judging.regression import watch_actions
+from analytics.signals.cells import EPOCH, MATURE
+from analytics.signals.definitions import COUNTERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from laws import examples
 from verdict_cases import CELL, NOON, a_row, gate_file
 
-from analytics.cells import EPOCH, MATURE, Folded
-from analytics.counters import COUNTERS, HISTOGRAMS
-from analytics.lake.hours import is_rolled, roll
-from analytics.lake.schemas import COLUMNS, SIGNALS
-from analytics.verdicts.judging import judge
+from analytics.judging.judging import judge
+from analytics.lake.rollup import is_rolled, roll
+from analytics.lake.table_schemas import COLUMNS, SIGNALS
+from analytics.signals.cells import EPOCH, MATURE, Folded
+from analytics.signals.definitions import COUNTERS, HISTOGRAMS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,15 +12,13 @@ from hypothesis import strategies as st
 from laws import examples
 from verdict_cases import NOON, increments
 
-from analytics.cellrows import signal_rows
-from analytics.cells import Folded
-from analytics.counted import DEFAULT_OUTCOME_DEADLINE_S
+from analytics.judging.judge import Judge
 from analytics.lake.errors import ForgottenError
-from analytics.lake.schemas import SIGNALS
+from analytics.lake.table_schemas import SIGNALS
 from analytics.lake.tables import Lake
-from analytics.report import build_report
-from analytics.verdicts.judge import Judge
-from dashboard.queries import LakeReader
+from analytics.report import DEFAULT_OUTCOME_DEADLINE_S, build_report, signal_rows
+from analytics.signals.cells import Folded
+from dashboard.data.reader import LakeReader
 
 if TYPE_CHECKING:
     import pytest

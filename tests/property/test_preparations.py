@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from laws import examples
 
 from producers.boundary.action import Action, Circumstances, acting
-from producers.boundary.canonical import digest
-from producers.boundary.decide import decide
-from producers.boundary.refusals import RefusedError
+from producers.boundary.canonical_json import digest
+from producers.boundary.decision_rules import decide
+from producers.boundary.errors import RefusedError
 from producers.boundary.router import Router
 from producers.delivery.recorder import Recorder
 from producers.wire.contract import Reversibility, RiskClass

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from verdict_cases import CELL, NOON, a_row, executions, increments, split_gates
 
-from analytics.cells import Folded
-from analytics.evidence.split import log_mismatch
-from analytics.verdicts.judging import judge
+from analytics.evidence.sample_ratio import log_mismatch
+from analytics.judging.judging import judge
+from analytics.signals.cells import Folded
 
 if TYPE_CHECKING:
     from random import Random

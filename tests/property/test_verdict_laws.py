@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from laws import examples
 from verdict_cases import CELL, NOON, a_row, executions, gate_file, increments, verdict_on
 
-from analytics.cells import Folded
-from analytics.verdicts.judge import judge
+from analytics.judging.judge import judge
+from analytics.signals.cells import Folded
 
 if TYPE_CHECKING:
     from random import Random

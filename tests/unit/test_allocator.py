@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.allocator import give_back_free_memory
+from streams.malloc import give_back_free_memory
 
 _STATUS = Path("/proc/self/status")
 _BLOCK_BYTES, _BLOCKS = 1_000, 100_000
@@ -50,7 +50,7 @@ _LARGE_BUFFERS = """
 import ctypes, sys
 from pathlib import Path
 import pyarrow as pa
-from streams.allocator import keep_little
+from streams.malloc import keep_little
 
 def anonymous_mb():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -22,7 +22,7 @@ from producers.boundary.approvals import (
     ReviewResolvedError,
     UnknownReviewError,
 )
-from producers.boundary.refusals import ActionDeniedError, ReviewRequiredError
+from producers.boundary.errors import ActionDeniedError, ReviewRequiredError
 from producers.boundary.router import Router
 from producers.delivery.recorder import Recorder
 from producers.errors import UsageError

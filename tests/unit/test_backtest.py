@@ -10,12 +10,12 @@ from click.testing import CliRunner
 from told_lakes import Told
 from verdict_cases import CELL, NOON, a_row, executions, increments
 
+from analytics.backtest.compare import Backtest, NothingInForceError, backtest, in_force
+from analytics.backtest.history import History, NoHistoryError, run
+from analytics.backtest.timeline import timeline
+from analytics.gates.gate_file import GateFile
+from analytics.judging.judge import Judge
 from analytics.lake.tables import Lake
-from analytics.verdicts.backtest import Backtest, NothingInForceError, backtest, in_force
-from analytics.verdicts.gates import GateFile
-from analytics.verdicts.history import History, NoHistoryError, run
-from analytics.verdicts.judge import Judge
-from analytics.verdicts.timeline import timeline
 from stagekeeper.commands import cli
 
 if TYPE_CHECKING:

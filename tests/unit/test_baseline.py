@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import special
 
-from analytics.evidence.baseline import LABELS, Batches, RatioEvidence, match_history, ratio_bounds
 from analytics.evidence.errors import EvidenceError
+from analytics.evidence.rate_ratio import LABELS, Batches, RatioEvidence, match_history, ratio_bounds
 from analytics.evidence.sequential import BETS, bounds, log_e_value
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_by_one import hold_to_one_by_one
 
-from producers.wire.codec import to_bytes
+from producers.wire.events import to_bytes
 from producers.wire.receipt import sealed
-from streams.data.receipts import ReceiptOpener
+from streams.ingest.receipt_cache import ReceiptOpener
 
 
 def with_token(token: str) -> bytes:

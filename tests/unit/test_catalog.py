@@ -6,7 +6,7 @@ import pytest
 import yaml
 from recorded import CALLS, EXAMPLES
 
-from producers.sources.catalog import Catalog, UnknownToolsError
+from producers.importers.catalog import Catalog, UnknownToolsError
 from producers.strict_yaml import ConfigurationFileError
 from producers.wire.contract import Reversibility, RiskClass
 from producers.wire.stage import Stage

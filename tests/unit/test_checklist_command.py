@@ -12,15 +12,14 @@ from boundary_cases import Permit, Shelf
 from click.testing import CliRunner
 from documents import ROOT
 
-from analytics.lake.schemas import COLUMNS, EVENTS
+from analytics.lake.table_schemas import COLUMNS, EVENTS
 from analytics.lake.tables import Lake
 from producers.boundary.action import acting
+from producers.boundary.errors import RefusedError
 from producers.boundary.policy import Policy
-from producers.boundary.refusals import RefusedError
 from producers.boundary.router import Router
 from producers.delivery.recorder import Recorder
-from producers.wire.codec import to_bytes
-from producers.wire.events import ActionDecided
+from producers.wire.events import ActionDecided, to_bytes
 from producers.wire.receipt import Receipt
 from stagekeeper.commands import cli
 

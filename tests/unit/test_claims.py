@@ -9,10 +9,10 @@ import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from analytics.lake.claims import JUDGE, UPKEEP, Claim, holders
+from analytics.lake.commits import Fence
 from analytics.lake.errors import FencedError, LakeError
-from analytics.lake.offsets import Fence
-from analytics.lake.schemas import CLAIMS, VERDICTS
+from analytics.lake.leases import JUDGE, UPKEEP, Claim, holders
+from analytics.lake.table_schemas import CLAIMS, VERDICTS
 from analytics.lake.tables import Lake
 
 if TYPE_CHECKING:

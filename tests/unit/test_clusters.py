@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from analytics.evidence.clusters import ASSUMPTIONS, UserWindows
+from analytics.evidence.clustered_rate import ASSUMPTIONS, UserWindows
 from analytics.evidence.errors import EvidenceError
 from analytics.evidence.sequential import BETS, bounds, log_e_value
 

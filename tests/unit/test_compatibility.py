@@ -11,7 +11,7 @@ from published import GOLDEN, Fields, fields_now
 
 from producers.wire.events import EVENT_CLASSES, type_of
 from producers.wire.examples import EXAMPLES
-from streams.data.decode import Decoded, EventDecoder
+from streams.ingest.decode import Decoded, EventDecoder
 
 PUBLISHED: dict[str, Fields] = json.loads(GOLDEN.read_text(encoding="utf-8"))
 

@@ -8,9 +8,9 @@ from fakes import NOON, a_contract, a_decided, a_decision, an_executed, an_undon
 from pydantic import ValidationError
 
 from producers.wire import events
-from producers.wire.codec import EventError, of_bytes, record_key, to_bytes
 from producers.wire.contract import Evidence, Scope
 from producers.wire.decision import Allow, Constrain, Deny, FallBack, Outcome, QueueForReview
+from producers.wire.events import EventError, of_bytes, record_key, to_bytes
 from producers.wire.topics import DECISIONS, OUTCOMES, POLICY_CHANGES, RECOMMENDATIONS, REVIEWS
 
 TOPIC_OF = {

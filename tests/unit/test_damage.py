@@ -10,15 +10,15 @@ import pytest
 from click.testing import CliRunner
 from verdict_cases import a_row, executions, increments
 
-from analytics.lake import damage, tables
-from analytics.lake.damage import damaged_files, reading
+from analytics.judging.judge import Judge
+from analytics.lake import storage, tables
 from analytics.lake.errors import UnreadableLakeError
-from analytics.lake.schemas import SIGNALS, VERDICTS
+from analytics.lake.storage import damaged_files, reading
+from analytics.lake.table_schemas import SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
-from analytics.verdicts.judge import Judge
-from dashboard.queries import LakeReader
+from dashboard.data.reader import LakeReader
 from stagekeeper.commands import cli
-from stagekeeper.doctor.files import lake_found
+from stagekeeper.doctor.config_checks import lake_found
 from stagekeeper.doctor.finding import State
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def test_an_open_page_notices_damage_where_nothing_moved_and_opens_no_table_for_
         raise AssertionError("a table was opened anew")
 
     with monkeypatch.context() as counted:
-        for module in (tables, damage):
+        for module in (tables, storage):
             counted.setattr(module, "DeltaTable", opened)
         lake.append(SIGNALS, increments(a_row(minute=9, **executions(1))))
         assert page.snapshot() is not None

@@ -6,7 +6,7 @@ import pytest
 from boundary_cases import Broken, Permit, Refuse, contract, policy
 from openfeature.provider.no_op_provider import NoOpProvider
 
-from producers.boundary.decide import decide
+from producers.boundary.decision_rules import decide
 from producers.boundary.policy import Policy
 from producers.wire.decision import FlagReason
 from producers.wire.stage import Stage

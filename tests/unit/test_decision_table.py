@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from boundary_cases import Permit, Refuse, contract, policy
 
-from producers.boundary.decide import decide
+from producers.boundary.decision_rules import decide
 from producers.wire.contract import RiskClass
 
 CLASSES = (

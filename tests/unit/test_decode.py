@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fakes import KEY, NOON, a_decided, a_receipt, an_executed, an_undone
 
-from producers.wire.codec import to_bytes
-from producers.wire.events import Resolution, ReviewResolved, ReviewResolvedData
+from producers.wire.events import Resolution, ReviewResolved, ReviewResolvedData, to_bytes
 from producers.wire.topics import MAX_EVENT_BYTES
-from streams.data.decode import Decoded, EventDecoder, Fault, latest_possible
+from streams.ingest.decode import Decoded, EventDecoder, Fault, latest_possible
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from streams.data.dedupe import SeenIds
-from streams.data.runs import Sizes
+from streams.ingest.dedupe import SeenIds
+from streams.ingest.id_store import Sizes
 
 HOUR_US = 3_600_000_000
 

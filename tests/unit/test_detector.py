@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analytics.evidence.clusters import UserWindows
-from analytics.evidence.detector import NO_ALARM, Watch, run_length
+from analytics.evidence.change_detector import NO_ALARM, Watch, run_length
+from analytics.evidence.clustered_rate import UserWindows
 from analytics.evidence.errors import EvidenceError
 from analytics.evidence.sequential import BETS, log_e_value
 

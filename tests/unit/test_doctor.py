@@ -13,16 +13,15 @@ import polars as pl
 import pytest
 from storages import how_to_refuse, refusing
 
-from analytics.lake.schemas import COLUMNS, EVENTS, REJECTS, VERDICTS
+from analytics.gates.gate_file import GateFile
+from analytics.lake.table_schemas import COLUMNS, EVENTS, REJECTS, VERDICTS
 from analytics.lake.tables import Lake
-from analytics.verdicts.gates import GateFile
 from producers.errors import UsageError
-from stagekeeper.doctor.contents import clock_found, evidence_found, rejects_found, verdicts_found
-from stagekeeper.doctor.files import gates_found, lake_found
+from stagekeeper.doctor.config_checks import gates_found, lake_found
 from stagekeeper.doctor.finding import State, seconds
-from stagekeeper.doctor.flow import commits_found, freshness_found, lag_found, worker_found
-from stagekeeper.doctor.looks import Course, Look
-from stagekeeper.doctor.workers import WorkerWords, ask, samples
+from stagekeeper.doctor.flow_checks import commits_found, freshness_found, lag_found, worker_found
+from stagekeeper.doctor.lake_checks import clock_found, evidence_found, rejects_found, verdicts_found
+from stagekeeper.doctor.probes import Course, Look, WorkerWords, ask, samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

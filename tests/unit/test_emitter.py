@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 from fakes import a_decided, a_receipt
 
-from producers.delivery.durable import OutboxEmitter
-from producers.delivery.emitter import DeliveryStats, Emitter, KafkaEmitter, UndeliveredError
+from producers.delivery.kafka_emitter import DeliveryStats, Emitter, KafkaEmitter, UndeliveredError
 from producers.delivery.outbox import Outbox
-from producers.wire.codec import encoded, of_bytes
+from producers.delivery.outbox_emitter import OutboxEmitter
+from producers.wire.events import encoded, of_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,7 +119,7 @@ def test_the_log_holds_no_payload_and_no_secret(caplog: pytest.LogCaptureFixture
 def test_an_outage_is_logged_in_powers_of_two(caplog: pytest.LogCaptureFixture) -> None:
     emitter = KafkaEmitter(NOBODY, settings=IN_PROCESS)
     emitter.close()
-    with caplog.at_level(logging.ERROR, "producers.delivery.emitter"):
+    with caplog.at_level(logging.ERROR, "producers.delivery.kafka_emitter"):
         for _ in range(20):
             emitter.emit(a_decided())
     assert [line.getMessage() for line in caplog.records] == [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from boundary_cases import KEYS, Permit, contract, flagd_file
 
-from producers.boundary.decide import decide
+from producers.boundary.decision_rules import decide
 from producers.boundary.policy import Policy
 from producers.wire.receipt import epoch_of
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from verdict_cases import NOON, a_row, executions, increments
 
-from analytics.cells import MATURE, Folded
-from analytics.lake.schemas import VERDICTS
+from analytics.audit.replay import replay
+from analytics.judging.judge import Judge
+from analytics.lake.table_schemas import VERDICTS
 from analytics.lake.tables import Lake
-from analytics.verdicts.judge import Judge
+from analytics.signals.cells import MATURE, Folded
 from analytics.verdicts.ledger import latest_verdicts
-from analytics.verdicts.replay import replay
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,13 +10,12 @@ from boundary_cases import contract
 from click.testing import CliRunner
 from documents import ROOT
 
+from producers.boundary.flag_store import FlagFileError, Switch, read_flags, switch_off, switch_on, switches
 from producers.boundary.flags import DENYLIST, MODE, context_of
 from producers.boundary.policy import Policy
-from producers.boundary.switches import FlagFileError, Switch, read_flags, switch_off, switch_on, switches
 from producers.delivery.outbox import Outbox, OutboxError
 from producers.errors import UsageError
-from producers.wire.codec import of_bytes
-from producers.wire.events import PolicyChanged
+from producers.wire.events import PolicyChanged, of_bytes
 from stagekeeper.commands import cli
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analytics.evidence.errors import EvidenceError
-from analytics.evidence.fleet import discoveries
+from analytics.evidence.false_discovery import discoveries
 
 
 def test_as_many_rows_as_carry_each_other_are_marked() -> None:

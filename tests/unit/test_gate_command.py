@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner
 from verdict_cases import CELL, NOON, a_row, executions, increments
 
+from analytics.gates.gate_file import GateFile
+from analytics.judging.judge import Judge
 from analytics.lake.tables import Lake
-from analytics.verdicts.answer import gate_check
-from analytics.verdicts.gates import GateFile
-from analytics.verdicts.judge import Judge
+from analytics.verdicts.gate_check import gate_check
 from stagekeeper.commands import cli
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from verdict_cases import CELL, NOON, a_row, executions, gate_file, verdict_on, verdicts_on
 
-from analytics.verdicts.gates import GateFile
+from analytics.gates.gate_file import GateFile
 from producers.strict_yaml import ConfigurationFileError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from analytics.verdicts.gates import GateFile, GateTieError
+from analytics.gates.gate_file import GateFile, GateTieError
 from producers.strict_yaml import ConfigurationFileError
 from producers.wire.stage import Stage
 
@@ -188,7 +188,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         GateFile.load(tmp_path / "gates.yaml")
 
 
-@pytest.mark.parametrize("path", ["stagekeeper/demo/gates.yaml", "examples/gates.yaml"])
+@pytest.mark.parametrize("path", ["stagekeeper/embedded/demo_gates.yaml", "examples/gates.yaml"])
 def test_the_files_that_are_shipped_are_gate_files(path: str) -> None:
     gates = GateFile.load(ROOT / path)
     gate = gates.gate_for("production", "refunds", "issue_refund", "external_effect")

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from analytics.lake.claims import JUDGE, Claim, holders
-from analytics.lake.processes import is_gone, this_process
+from analytics.lake.leases import JUDGE, Claim, holders, is_gone, this_process
 from analytics.lake.tables import Lake
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="
 
 HOLD = """
 import sys
-from analytics.lake.claims import JUDGE, Claim
+from analytics.lake.leases import JUDGE, Claim
 claim = Claim(sys.argv[1], JUDGE)
 print(claim.held(), flush=True)
 sys.stdin.read()

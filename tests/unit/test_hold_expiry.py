@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from verdict_cases import CELL, NOON, a_row, executions, increments
 
+from analytics.audit.replay import replay
+from analytics.judging.judge import Judge
 from analytics.lake.tables import Lake
-from analytics.verdicts.judge import Judge
 from analytics.verdicts.ledger import latest_verdicts
-from analytics.verdicts.replay import replay
 
 if TYPE_CHECKING:
     from pathlib import Path

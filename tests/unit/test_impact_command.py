@@ -9,16 +9,15 @@ from boundary_cases import contract
 from click.testing import CliRunner
 from fakes import a_decided, a_receipt
 
-from analytics.lake.schemas import COLUMNS, EVENTS
+from analytics.lake.table_schemas import COLUMNS, EVENTS
 from analytics.lake.tables import Lake
 from producers.boundary.approvals import QueuedAction, ReviewDesk
 from producers.delivery.outbox import Outbox
 from producers.errors import UsageError
-from producers.wire.codec import encoded, of_bytes, to_bytes
-from producers.wire.events import ActionImpact
+from producers.wire.events import ActionImpact, encoded, of_bytes, to_bytes
 from producers.wire.receipt import ReceiptError
 from stagekeeper.commands import cli
-from stagekeeper.receipts import UnknownDecisionError
+from stagekeeper.find_receipt import UnknownDecisionError
 
 if TYPE_CHECKING:
     from pathlib import Path

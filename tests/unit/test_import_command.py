@@ -7,8 +7,8 @@ from click.testing import CliRunner, Result
 from recorded import EXAMPLES
 
 from producers.errors import SettingsError
-from producers.sources.catalog import UnknownToolsError
-from producers.sources.transcript import TranscriptError
+from producers.importers.catalog import UnknownToolsError
+from producers.importers.transcript import TranscriptError
 from producers.strict_yaml import ConfigurationFileError
 from stagekeeper.commands.imports import command
 

@@ -14,7 +14,7 @@ from deltalake import DeltaTable, Schema
 from numbered_rows import NOON, checks, miss_one_refresh, seen
 
 from analytics.lake.errors import FencedError, LakeError, SchemaMismatchError, UnreadableLakeError
-from analytics.lake.schemas import COLUMNS, EVENTS, QUALITY, REJECTS, SIGNALS, TABLES
+from analytics.lake.table_schemas import COLUMNS, EVENTS, QUALITY, REJECTS, SIGNALS, TABLES
 from analytics.lake.tables import Advance, Lake, SourcePartition
 
 if TYPE_CHECKING:

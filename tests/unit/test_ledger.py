@@ -8,16 +8,15 @@ import polars as pl
 import pytest
 from verdict_cases import CELL, NOON, a_row, executions, increments
 
+from analytics.gates.gate_file import GateFile
+from analytics.judging.judge import Judge
+from analytics.judging.watermark import Watermark
 from analytics.lake.errors import ForgottenError
-from analytics.lake.schemas import COLUMNS
+from analytics.lake.table_schemas import COLUMNS
 from analytics.lake.tables import Lake
 from analytics.lake.vacuum import vacuum
-from analytics.verdicts.gates import GateFile
-from analytics.verdicts.judge import Judge
 from analytics.verdicts.ledger import latches, latest_verdicts, newest_watermark
-from analytics.verdicts.watermark import Watermark
-from producers.wire.codec import to_bytes
-from producers.wire.events import VerdictName
+from producers.wire.events import VerdictName, to_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from analytics.verdicts.gates import GateFile
-from analytics.verdicts.gateschema import gate_schema
-from analytics.verdicts.lint import CODES, Finding, lint, lint_gates
+from analytics.gates.gate_file import GateFile
+from analytics.gates.gate_schema import gate_schema
+from analytics.gates.lint import CODES, Finding, lint, lint_gates
 from stagekeeper.commands import cli
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +19,7 @@ FILES = [
     "examples/gates.yaml",
     "examples/gates-holdback.yaml",
     "examples/gates-airline.yaml",
-    "stagekeeper/demo/gates.yaml",
+    "stagekeeper/embedded/demo_gates.yaml",
 ]
 
 

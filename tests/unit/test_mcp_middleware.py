@@ -13,10 +13,10 @@ from mcp_types import ToolAnnotations
 
 from producers.boundary.approvals import ReviewDesk
 from producers.boundary.authorization import AuthorizationFile, FileAuthorizer
+from producers.boundary.mcp import BoundaryMiddleware, ToolNotes, risk_of
 from producers.boundary.router import Router
 from producers.delivery.recorder import Recorder
-from producers.sources.catalog import Catalog
-from producers.sources.mcp import BoundaryMiddleware, ToolNotes, risk_of
+from producers.importers.catalog import Catalog
 from producers.wire.events import ActionDecided, ActionExecuted, Resolution
 
 if TYPE_CHECKING:

@@ -5,9 +5,7 @@ from datetime import timedelta
 import polars as pl
 from fakes import NOON
 
-from streams.data.freshness import Freshness, FreshnessGauge
-from streams.data.progress import Totals
-from streams.metrics import exposition
+from streams.metrics import Freshness, FreshnessGauge, Totals, exposition
 
 
 def _events(ages_s: list[float | None], *, type_name: str = "stagekeeper.action.decided.v1") -> pl.DataFrame:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.data.decode import micros_of
-from streams.data.moments import LETTERS, micros_of_letters
+from streams.ingest.decode import micros_of
+from streams.ingest.moments import LETTERS, micros_of_letters
 
 MOMENTS = st.datetimes(timezones=st.just(UTC)).filter(lambda moment: moment.microsecond > 0)
 

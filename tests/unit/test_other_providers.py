@@ -18,7 +18,7 @@ from openfeature.exception import FlagNotFoundError, ProviderNotReadyError
 from openfeature.flag_evaluation import FlagResolutionDetails, Reason
 from openfeature.provider import AbstractProvider, Metadata
 
-from producers.boundary.decide import decide
+from producers.boundary.decision_rules import decide
 from producers.boundary.flags import FLAGS, context_of
 from producers.boundary.policy import Policy
 from producers.wire.decision import FlagReason

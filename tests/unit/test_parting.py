@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from streams.data.errors import DataPlaneError
-from streams.parting import unsaved
+from streams.ingest.errors import DataPlaneError
+from streams.shutdown import unsaved
 
 CUT_OFF = """\
 import asyncio, threading
-from streams.app import Worker
+from streams.worker import Worker
 from analytics.lake.errors import UnreadableLakeError
 
 class Stuck(Worker):

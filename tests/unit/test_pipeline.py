@@ -12,18 +12,18 @@ import polars as pl
 import pytest
 from fakes import KEY, NOON, FakeClock, a_decided, a_receipt, an_executed
 
-from analytics.counters import COUNTERS
 from analytics.lake.errors import FencedError
-from analytics.lake.schemas import EVENTS, REJECTS, SIGNALS
+from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS
 from analytics.lake.tables import Lake, SourcePartition
-from producers.wire.codec import to_bytes
+from analytics.signals.definitions import COUNTERS
+from producers.wire.events import to_bytes
 from producers.wire.topics import DECISIONS, OUTCOMES
-from streams.data.batch import Batch, PartitionRecords
-from streams.data.errors import DataPlaneError, LakeOrderError, LogMismatchError
-from streams.data.pipeline import Assignment, Pipeline
-from streams.data.rejects import Reject, to_rows
-from streams.data.resume import resume
-from streams.publishing import PublicationError
+from streams.ingest.errors import DataPlaneError, LakeOrderError, LogMismatchError
+from streams.ingest.pipeline import Assignment, Pipeline
+from streams.ingest.records import Batch, PartitionRecords
+from streams.ingest.recovery import resume
+from streams.ingest.rejects import Reject, to_rows
+from streams.publisher import PublicationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -13,10 +13,10 @@ from boundary_cases import KEYS, OPEN, Permit, Shelf, contract, flagd_file, poli
 from openfeature.event import ProviderEventDetails
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 
-from producers.boundary.flagfile import FlagFile, Ruleset
+from producers.boundary.errors import ActionDeniedError
+from producers.boundary.flagd_file import FlagFile, Ruleset
 from producers.boundary.flags import APPROVAL_REQUIRED, CONFIDENCE_THRESHOLD, MODE, context_of
 from producers.boundary.policy import Policy, missing_flags
-from producers.boundary.refusals import ActionDeniedError
 from producers.boundary.router import Router
 from producers.delivery.recorder import Recorder
 from producers.errors import SettingsError

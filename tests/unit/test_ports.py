@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import socket
 
-from stagekeeper.ports import LOOPBACK, available_port
+from stagekeeper.embedded.ports import LOOPBACK, available_port
 
 
 def test_a_free_port_is_kept() -> None:

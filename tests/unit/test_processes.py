@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stagekeeper import processes
-from stagekeeper.processes import Program, Supervisor, await_ready, restart_delay_s
+from stagekeeper.embedded import supervisor as supervision
+from stagekeeper.embedded.supervisor import Program, Supervisor, await_ready, restart_delay_s
 from streams.children import Child, ChildError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ async def test_whoever_does_not_go_is_killed(tmp_path: Path, supervisor: Supervi
 
 async def test_a_child_that_ends_is_restarted_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     delays = []
-    monkeypatch.setattr(processes, "restart_delay_s", lambda ends: delays.append(ends) or 0.0)
+    monkeypatch.setattr(supervision, "restart_delay_s", lambda ends: delays.append(ends) or 0.0)
     said: list[str] = []
     thrice = asyncio.Event()
 

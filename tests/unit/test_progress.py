@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 import re
 
-from stagekeeper.progress import Progress
+from stagekeeper.embedded.progress import Progress
 
 
 class Terminal(io.StringIO):

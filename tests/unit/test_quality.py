@@ -12,9 +12,8 @@ from click.testing import CliRunner
 
 from analytics.audit.quality import latest_quality, run_quality
 from analytics.audit.suites import SUITES
-from analytics.lake.schemas import COLUMNS, EVENTS, QUALITY
+from analytics.lake.table_schemas import COLUMNS, EVENTS, QUALITY
 from analytics.lake.tables import Lake
-from producers.wire.codec import to_bytes
 from producers.wire.events import (
     EVENT_CLASSES,
     ActionDecided,
@@ -25,6 +24,7 @@ from producers.wire.events import (
     PolicyChanged,
     ReviewResolved,
     StageRecommended,
+    to_bytes,
     type_of,
 )
 from producers.wire.examples import EXAMPLES, RECEIPT

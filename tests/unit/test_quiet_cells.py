@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 from verdict_cases import CELL, NOON, a_row, executions, increments
 
-from analytics.lake.schemas import LOOKS, VERDICTS
+from analytics.gates.gate_file import GateFile
+from analytics.judging import planning
+from analytics.judging.judge import Judge
+from analytics.lake.table_schemas import LOOKS, VERDICTS
 from analytics.lake.tables import Lake
-from analytics.verdicts import planning
-from analytics.verdicts.answer import gate_check
-from analytics.verdicts.gates import GateFile
-from analytics.verdicts.judge import Judge
+from analytics.verdicts.gate_check import gate_check
 from analytics.verdicts.ledger import latest_verdicts, newest_watermark
 from producers.wire.events import VerdictName
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from analytics.verdicts.answer import GateAnswer
+    from analytics.verdicts.gate_check import GateAnswer
 
 GATES = "version: 1\ngates: [{name: g, signals: [{signal: execution_error, role: guardrail, limit: 0.1}]}]"
 BUSY = CELL._replace(tool="busy")

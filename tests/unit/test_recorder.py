@@ -8,8 +8,8 @@ from fakes import KEY, NOON, FakeClock, FakeEmitter, a_contract, a_decision, a_r
 
 import stagekeeper
 from producers.wire import events
-from producers.wire.codec import of_bytes, to_bytes
 from producers.wire.decision import FlagEvaluation, FlagReason
+from producers.wire.events import of_bytes, to_bytes
 from producers.wire.receipt import Receipt, ReceiptError
 from producers.wire.stage import Stage
 

@@ -11,14 +11,14 @@ import pytest
 from click.testing import CliRunner
 from verdict_cases import CELL, NOON, a_row, executions, increments
 
+from analytics.audit.replay import AlteredLedgerError, ReplayMismatchError, UnknownVerdictError, replay
+from analytics.gates import gate_store
+from analytics.gates.gate_store import AlteredGateFileError, GateFileNotKeptError
+from analytics.judging.judge import Judge
 from analytics.lake.errors import LakeError
-from analytics.lake.schemas import COLUMNS, GATES, VERDICTS
+from analytics.lake.table_schemas import COLUMNS, GATES, VERDICTS
 from analytics.lake.tables import Lake
-from analytics.verdicts import gatestore
-from analytics.verdicts.gatestore import AlteredGateFileError, GateFileNotKeptError
-from analytics.verdicts.judge import Judge
 from analytics.verdicts.ledger import latest_verdicts
-from analytics.verdicts.replay import AlteredLedgerError, ReplayMismatchError, UnknownVerdictError, replay
 from stagekeeper.commands import cli, main
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def test_a_gate_file_is_kept_once(lake: Lake, judge: Judge, tmp_path: Path) -> N
     judged(lake, judge, a_row(**HEALTHY))
     judged(lake, Judge(lake, tmp_path / "gates.yaml"), a_row(minute=1, **executions(1)), second=1)
     assert lake.scan(GATES).collect().height == 1
-    assert gatestore.kept(lake, judge.gates.sha256 if judge.gates else "").text == GATES_TEXT.encode()
+    assert gate_store.kept(lake, judge.gates.sha256 if judge.gates else "").text == GATES_TEXT.encode()
 
 
 def rewritten(lake: Lake, table: str, change: Callable[[pl.DataFrame], pl.DataFrame]) -> Lake:

@@ -9,13 +9,12 @@ import polars as pl
 import pytest
 from verdict_cases import CELL, NOON, a_row, executions, gate_file, increments
 
-from analytics.counters import COUNTERS
-from analytics.evidence.signals import RATES
-from analytics.lake.schemas import COLUMNS
+from analytics.judging.judge import Judge
+from analytics.lake.table_schemas import COLUMNS
 from analytics.lake.tables import Lake
 from analytics.report import LATEST_REJECTS, build_report
-from analytics.verdicts.judge import Judge
-from stagekeeper import tables
+from analytics.signals.definitions import COUNTERS, RATES
+from stagekeeper.commands import tables
 
 if TYPE_CHECKING:
     from pathlib import Path

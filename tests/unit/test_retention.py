@@ -12,7 +12,7 @@ from verdict_cases import a_row, executions, increments
 
 from analytics.lake.errors import ForgottenError, UnreadableLakeError
 from analytics.lake.retention import Rule, retain
-from analytics.lake.schemas import COLUMNS, QUALITY, SIGNALS
+from analytics.lake.table_schemas import COLUMNS, QUALITY, SIGNALS
 from analytics.lake.tables import Lake
 from analytics.lake.vacuum import vacuum
 

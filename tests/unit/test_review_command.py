@@ -11,8 +11,7 @@ from click.testing import CliRunner
 from producers.boundary.approvals import QueuedAction, ReviewDesk
 from producers.delivery.outbox import Outbox, OutboxError
 from producers.errors import StagekeeperError
-from producers.wire.codec import of_bytes
-from producers.wire.events import ReviewResolved
+from producers.wire.events import ReviewResolved, of_bytes
 from producers.wire.receipt import Receipt
 from producers.wire.stage import Stage
 from stagekeeper.commands import cli

@@ -11,9 +11,9 @@ import pytest
 from deltalake import DeltaTable
 from numbered_rows import NOON, checks, miss_one_refresh, seen
 
-from analytics.lake import compaction
+from analytics.lake import rewrite
 from analytics.lake.errors import FencedError
-from analytics.lake.schemas import QUALITY
+from analytics.lake.table_schemas import QUALITY
 from analytics.lake.tables import Fence, Lake
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def test_files_of_one_size_are_folded_into_the_next_only_when_there_are_enough(
     lake.append(QUALITY, checks(1))
     assert lake.compact(QUALITY)
     (folded,) = DeltaTable(f"{lake.root}/{QUALITY}").get_add_actions()["size_bytes"].to_pylist()
-    monkeypatch.setattr(compaction, "SIZES_BYTES", (folded, 100 * folded))
+    monkeypatch.setattr(rewrite, "SIZES_BYTES", (folded, 100 * folded))
     lake.append(QUALITY, checks(2))
     before = set(DeltaTable(f"{lake.root}/{QUALITY}").file_uris())
     assert not lake.compact(QUALITY, at_least=3)

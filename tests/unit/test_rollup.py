@@ -4,13 +4,12 @@ from datetime import timedelta
 
 from fakes import NOON, a_decided, a_receipt, an_executed, an_undone
 
-from analytics.counters import COUNTERS
 from analytics.evidence.histogram import bin_of
-from producers.wire.codec import to_bytes
+from analytics.signals.definitions import COUNTERS
 from producers.wire.decision import Deny
-from producers.wire.events import ExecutionStatus
-from streams.data.decode import Decoded, EventDecoder
-from streams.data.rollup import roll_up
+from producers.wire.events import ExecutionStatus, to_bytes
+from streams.ingest.decode import Decoded, EventDecoder
+from streams.ingest.rows import roll_up
 
 
 def decoded(*events: object) -> list[Decoded]:

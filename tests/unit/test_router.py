@@ -7,7 +7,7 @@ import pytest
 from boundary_cases import Permit, Refuse, Shelf, policy
 
 from producers.boundary.action import acting
-from producers.boundary.refusals import (
+from producers.boundary.errors import (
     ActionConstrainedError,
     ActionDeniedError,
     ActionFellBackError,

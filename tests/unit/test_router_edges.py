@@ -14,12 +14,12 @@ from pydantic import BaseModel, SecretStr
 
 from producers.boundary.action import Action, acting
 from producers.boundary.approvals import ApprovalMismatchError, ReviewDesk, ReviewPendingError, ReviewState
-from producers.boundary.canonical import REDACTED, ArgumentError, canonical, digest, redacted
-from producers.boundary.refusals import ActionDeniedError, ReviewRequiredError
+from producers.boundary.canonical_json import REDACTED, ArgumentError, canonical, digest, redacted
+from producers.boundary.errors import ActionDeniedError, ReviewRequiredError
 from producers.boundary.router import Router
-from producers.delivery.durable import OutboxEmitter
-from producers.delivery.emitter import KafkaEmitter
+from producers.delivery.kafka_emitter import KafkaEmitter
 from producers.delivery.outbox import Outbox
+from producers.delivery.outbox_emitter import OutboxEmitter
 from producers.delivery.recorder import Recorder
 from producers.errors import UsageError
 from producers.wire.contract import Reversibility, RiskClass

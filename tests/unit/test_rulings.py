@@ -8,12 +8,12 @@ import pytest
 from click.testing import CliRunner
 from verdict_cases import CELL, a_row, executions, increments
 
-from analytics.lake.schemas import RULINGS
+from analytics.gates.gate_file import GateFile
+from analytics.judging.judge import Judge
+from analytics.lake.table_schemas import RULINGS
 from analytics.lake.tables import Lake
-from analytics.verdicts.answer import GateAnswer, gate_check, rule
-from analytics.verdicts.gates import GateFile
-from analytics.verdicts.judge import Judge
-from analytics.verdicts.rulings import NothingToRuleError, RulingKind, UnusableRulingError
+from analytics.verdicts.gate_check import GateAnswer, gate_check, rule
+from analytics.verdicts.signoffs import NothingToRuleError, RulingKind, UnusableRulingError
 from stagekeeper.commands import cli
 
 if TYPE_CHECKING:

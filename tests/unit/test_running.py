@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from producers.errors import StagekeeperError, UsageError
-from stagekeeper.demo.folder import fresh_folder
-from stagekeeper.running import AlreadyRunningError, claimed
+from stagekeeper.embedded.demo import fresh_folder
+from stagekeeper.embedded.home_lock import AlreadyRunningError, claimed
 from stagekeeper.settings import RUNNING_FILE, Settings
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def test_a_broken_file_left_behind_is_replaced(tmp_path: Path, content: str) -> 
 
 def test_the_claim_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
     script = (
-        "import pathlib, signal, sys; from stagekeeper.running import claimed\n"
+        "import pathlib, signal, sys; from stagekeeper.embedded.home_lock import claimed\n"
         "with claimed(pathlib.Path(sys.argv[1])) as claim:\n"
         "    claim.announce({'lake_root': 'x'}); print('held', flush=True); signal.pause()"
     )

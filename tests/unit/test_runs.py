@@ -8,16 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from streams.data.dedupe import SeenIds
-from streams.data.errors import DataPlaneError
-from streams.data.numbers import numbers_of
-from streams.data.runs import NEVER, Run, Runs, Sizes, masks_of
+from streams.ingest.dedupe import SeenIds
+from streams.ingest.errors import DataPlaneError
+from streams.ingest.id_store import NEVER, Run, Runs, Sizes, masks_of, numbers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from streams.data.numbers import Words
+    from streams.ingest.id_store import Words
 
 RANDOM = Random(3)
 NAMINGS: dict[str, Callable[[int], str]] = {

@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 
 from analytics.lake.tables import SourcePartition
-from producers.wire.asyncapi import asyncapi_document
-from producers.wire.codec import EventError, of_bytes, to_bytes
 from producers.wire.contract import RiskClass
 from producers.wire.events import (
     CONTENT_TYPE,
@@ -22,17 +20,20 @@ from producers.wire.events import (
     ActionExecuted,
     ActionExecutedData,
     Event,
+    EventError,
     ExecutionStatus,
     PolicyChanged,
     PolicyChangedData,
+    of_bytes,
     schema_id,
+    to_bytes,
 )
 from producers.wire.examples import EXAMPLES, RECEIPT
-from producers.wire.schemas import event_schema, receipt_schema, schema_file
+from producers.wire.json_schemas import asyncapi_document, event_schema, receipt_schema, schema_file
 from producers.wire.topics import TOPICS
 from stagekeeper.commands import cli
 from stagekeeper.commands.schemas import published, stale
-from streams.data.rejects import reject
+from streams.ingest.rejects import reject
 
 CHECKED_IN = Path(__file__).parents[2] / "docs" / "schemas"
 FORMATS = FormatChecker()

@@ -11,16 +11,16 @@ from scipy.stats import beta
 from told_lakes import NOON, Told
 from verdict_cases import CELL, a_row, executions, gate_file, verdict_on
 
-from analytics.verdicts.gates import GateFile
-from analytics.verdicts.history import Turn
-from analytics.verdicts.judge import Judge
-from analytics.verdicts.scorecard import CellOutcome, clopper_pearson, score, scored
-from analytics.verdicts.trackrecord import of_history
-from producers.sources.scenarios import scenario
+from analytics.backtest.history import Turn
+from analytics.backtest.recommendation_outcomes import of_history
+from analytics.backtest.scorecard import CellOutcome, clopper_pearson, score, scored
+from analytics.gates.gate_file import GateFile
+from analytics.judging.judge import Judge
+from producers.simulation.scenarios import scenario
 from producers.wire.events import PolicyChangedData, VerdictName
 from producers.wire.stage import Stage
 from stagekeeper.commands import cli
-from stagekeeper.scoring import history_of, outcomes
+from stagekeeper.scorecard_runner import history_of, outcomes
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -80,7 +80,7 @@ def test_shares_are_of_those_that_could_be_wrong() -> None:
 
 
 def demo_gates() -> GateFile:
-    return GateFile.load(Path(__file__).parents[2] / "stagekeeper/demo/gates.yaml")
+    return GateFile.load(Path(__file__).parents[2] / "stagekeeper/embedded/demo_gates.yaml")
 
 
 @pytest.mark.slow

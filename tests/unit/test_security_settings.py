@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from producers.delivery.security import KafkaSecurity
+from producers.delivery.kafka_config import KafkaSecurity
 from producers.errors import SettingsError
 from stagekeeper.settings import Settings
 

@@ -3,9 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analytics.counters import COUNTERS
 from analytics.evidence import histogram
-from analytics.evidence.signals import COUNTS, QUANTILES, RATES, SIGNALS, contradictions, rates_of
+from analytics.signals.definitions import COUNTERS, COUNTS, QUANTILES, RATES, SIGNALS, contradictions, rates_of
 
 NOTHING = {**dict.fromkeys(COUNTERS, 0), "mature_expected": 0, "mature_missing": 0}
 

@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from producers.errors import SettingsError, UsageError
-from producers.sources.scenarios import SCENARIOS
-from producers.sources.simulator import Plan
-from stagekeeper.commands.durations import Duration
+from producers.simulation.scenarios import SCENARIOS
+from producers.simulation.simulator import Plan
+from stagekeeper.commands.options import Duration
 from stagekeeper.commands.simulate import command, plan_of
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fakes import KEY, NOON, FakeClock, FakeEmitter, an_executed
 
-from analytics.counters import COUNTERS
-from producers.delivery.emitter import DeliveryStats
-from producers.sources.malformed import REASONS, malformed
-from producers.sources.scenarios import SCENARIOS, UnknownScenarioError, scenario
-from producers.sources.simulator import Plan, Simulator, Storm
-from producers.sources.truth import COUNTED, write_truth
+from analytics.signals.definitions import COUNTERS
+from producers.delivery.kafka_emitter import DeliveryStats
+from producers.simulation.ground_truth import COUNTED, write_truth
+from producers.simulation.malformed import REASONS, malformed
+from producers.simulation.scenarios import SCENARIOS, UnknownScenarioError, scenario
+from producers.simulation.simulator import Plan, Simulator, Storm
 from producers.wire import events
-from producers.wire.codec import EventError, of_bytes, to_bytes
+from producers.wire.events import EventError, of_bytes, to_bytes
 from producers.wire.receipt import Receipt, ReceiptError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from producers.sources.truth import Truth
+    from producers.simulation.ground_truth import Truth
     from producers.wire.events import Event
 
 

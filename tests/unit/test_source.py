@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
-from streams.data.batch import Batch
-from streams.data.errors import LogIdentityError
-from streams.data.progress import Progress
-from streams.data.source import BATCH_RECORDS, Source, StoppedError
+from streams.ingest.errors import LogIdentityError
+from streams.ingest.records import Batch
+from streams.ingest.source import BATCH_RECORDS, Source, StoppedError
+from streams.metrics import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable

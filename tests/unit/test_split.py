@@ -9,8 +9,8 @@ import pytest
 from scipy import special, stats
 
 from analytics.evidence.errors import EvidenceError
+from analytics.evidence.sample_ratio import ALPHA, log_mismatch
 from analytics.evidence.sequential import crosses
-from analytics.evidence.split import ALPHA, log_mismatch
 
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (0.1, 0.9), (0.2, 0.3, 0.5)])

@@ -7,9 +7,9 @@ import pytest
 import yaml
 from verdict_cases import COHORTS, split_gates
 
-from analytics.verdicts.gates import GateFile
-from analytics.verdicts.gateschema import gate_schema
-from analytics.verdicts.lint import lint_gates
+from analytics.gates.gate_file import GateFile
+from analytics.gates.gate_schema import gate_schema
+from analytics.gates.lint import lint_gates
 from producers.strict_yaml import ConfigurationFileError
 
 

@@ -11,18 +11,18 @@ import pytest
 from told_lakes import NOON, Told
 from verdict_cases import CELL, COHORTS, a_row, executions, split_gates, verdict_on, verdicts_on
 
-from analytics.evidence.split import log_mismatch
-from analytics.verdicts.backtest import backtest
-from analytics.verdicts.gates import GateFile
-from analytics.verdicts.history import History
-from analytics.verdicts.judge import Judge
+from analytics.audit.replay import ReplayMismatchError, replay
+from analytics.backtest.compare import backtest
+from analytics.backtest.history import History
+from analytics.evidence.sample_ratio import log_mismatch
+from analytics.gates.gate_file import GateFile
+from analytics.judging.judge import Judge
 from analytics.verdicts.ledger import latest_verdicts
-from analytics.verdicts.replay import ReplayMismatchError, replay
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from analytics.verdicts.splits import SplitEvidence
+    from analytics.judging.split_check import SplitEvidence
     from analytics.verdicts.verdict import Verdict
 
 NEW = CELL._replace(cohort="new")

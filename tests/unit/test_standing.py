@@ -6,9 +6,9 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from analytics.lake.tables import Lake
-from stagekeeper.standing import Standing
-from streams.backlog import Backlog
+from stagekeeper.embedded.status import Standing
 from streams.broker import BrokerError
+from streams.lag import Backlog
 
 if TYPE_CHECKING:
     from pathlib import Path

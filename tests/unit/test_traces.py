@@ -12,11 +12,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from producers.boundary import traces
+from producers.boundary import telemetry
 from producers.boundary.action import acting
-from producers.boundary.refusals import ActionDeniedError
+from producers.boundary.errors import ActionDeniedError
 from producers.boundary.router import Router
-from producers.boundary.traces import NoTraces, OpenTelemetryTraces, traces_here
+from producers.boundary.telemetry import NoTraces, OpenTelemetryTraces, traces_here
 from producers.delivery.recorder import Recorder
 from producers.wire.events import ActionDecided, ActionExecuted
 
@@ -153,7 +153,7 @@ def test_without_a_configured_tracer_there_is_no_span_and_no_trace_in_the_events
 
 def test_without_the_package_there_are_no_traces(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(traces_here(), OpenTelemetryTraces)
-    monkeypatch.setattr(traces.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(telemetry.importlib.util, "find_spec", lambda _name: None)
     assert isinstance(traces_here(), NoTraces)
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from told_lakes import NOON, Told
 
-from analytics.verdicts.answer import rule
-from analytics.verdicts.judge import Judge
-from analytics.verdicts.rulings import RulingKind
-from analytics.verdicts.trackrecord import of_history
+from analytics.backtest.recommendation_outcomes import of_history
+from analytics.judging.judge import Judge
+from analytics.verdicts.gate_check import rule
+from analytics.verdicts.signoffs import RulingKind
 from producers.wire.events import PolicyChangedData
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ import pytest
 from fakes import FakeClock, FakeEmitter
 from recorded import CALLS, EXAMPLES, FILE, needs_recorded_calls
 
-from producers.sources.catalog import Catalog, UnknownToolsError
-from producers.sources.importer import TranscriptImport
-from producers.sources.transcript import TranscriptError, read_transcript
+from producers.importers.catalog import Catalog, UnknownToolsError
+from producers.importers.importer import TranscriptImport
+from producers.importers.transcript import TranscriptError, read_transcript
 from producers.wire import events
 from producers.wire.decision import Provenance
 from producers.wire.receipt import Receipt
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from producers.sources.transcript import Transcript
+    from producers.importers.transcript import Transcript
 
     Write = Callable[[object], Path]
 

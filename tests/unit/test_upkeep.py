@@ -12,27 +12,26 @@ from click.testing import CliRunner
 from told_lakes import NOON, Told
 from verdict_cases import CELL, a_row, executions, increments
 
-from analytics.cells import EPOCH
-from analytics.lake.claims import UPKEEP, Claim
+from analytics.audit.replay import replay
+from analytics.judging import judge as judging
+from analytics.judging.judge import Judge
+from analytics.judging.judge_state import Memory
 from analytics.lake.errors import FencedError, LakeError
-from analytics.lake.hours import RollUp, is_rolled
-from analytics.lake.schemas import COLUMNS, EVENTS, QUALITY, REJECTS, SIGNALS, VERDICTS
+from analytics.lake.leases import UPKEEP, Claim
+from analytics.lake.rollup import RollUp, is_rolled
+from analytics.lake.table_schemas import COLUMNS, EVENTS, QUALITY, REJECTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Fence, Lake
-from analytics.upkeep import Policy, Upkeep
-from analytics.verdicts import judge as judging
-from analytics.verdicts.judge import Judge
-from analytics.verdicts.memory import Memory
-from analytics.verdicts.replay import replay
-from dashboard import queries
-from dashboard.kept import Kept
-from dashboard.queries import LakeReader
+from analytics.maintenance import Policy, Upkeep
+from analytics.signals.cells import EPOCH
+from dashboard.data import reader
+from dashboard.data.reader import Kept, LakeReader
 from stagekeeper.commands import cli
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from analytics.upkeep import Step
+    from analytics.maintenance import Step
 
 GATES_TEXT = """\
 version: 1
@@ -81,7 +80,7 @@ def days_of(lake: Lake, days: float, *, cells: int = 2, every_min: int = 7) -> N
 
 
 def sums(lake: Lake, version: int | None = None) -> pl.DataFrame:
-    from analytics.counters import COUNTERS  # noqa: PLC0415 - beside its only use
+    from analytics.signals.definitions import COUNTERS  # noqa: PLC0415 - beside its only use
 
     hour = pl.col("bucket").dt.truncate("1h").alias("hour")
     read = lake.scan(SIGNALS, version=version).group_by(*EPOCH, hour)
@@ -309,7 +308,7 @@ def test_who_keeps_the_counts_up_lets_go_of_what_was_taken_out_and_of_nothing_el
             kept.append(self)
 
     monkeypatch.setattr(judging, "Memory", Noted)
-    monkeypatch.setattr(queries, "Kept", NotedPage)
+    monkeypatch.setattr(reader, "Kept", NotedPage)
     judge, page = Judge(Lake.open(lake.root), gates, settle_s=0), LakeReader(lake.root)
     judge.tick(NOW)
     page.snapshot()

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from told_lakes import NOON, Told
 
-from analytics.cells import EPOCH, Folded
-from analytics.evidence.clusters import UserWindows
-from analytics.verdicts.judge import Judge
+from analytics.audit.replay import replay
+from analytics.evidence.clustered_rate import UserWindows
+from analytics.judging.judge import Judge
+from analytics.judging.user_windows import Users, closed_through, fold_users
+from analytics.signals.cells import EPOCH, Folded
 from analytics.verdicts.ledger import latest_verdicts
-from analytics.verdicts.replay import replay
-from analytics.verdicts.users import Users, closed_through, fold_users
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 from verdict_cases import CELL, NOON, a_row, executions, gate_file, increments, verdict_on, verdicts_on
 
-from analytics.cells import Folded
-from analytics.verdicts import answer
-from analytics.verdicts.deciding import rollback_stage
-from analytics.verdicts.gates import GateFile
-from analytics.verdicts.judge import judge, recommendation
+from analytics.gates.gate_file import GateFile
+from analytics.judging.deciding import rollback_stage
+from analytics.judging.judge import judge, recommendation
+from analytics.signals.cells import Folded
+from analytics.verdicts import gate_check
 from analytics.verdicts.verdict import REASON_CODES, Latch, Verdict
-from producers.wire.codec import of_bytes, to_bytes
-from producers.wire.events import VerdictName
+from producers.wire.events import VerdictName, of_bytes, to_bytes
 from producers.wire.receipt import Cell
 
 ERRORS = gate_file("signal: execution_error, role: guardrail, limit: 0.1")
@@ -403,7 +402,7 @@ def test_a_cell_with_a_very_long_name_still_has_a_subject() -> None:
 
 def test_every_reason_code_is_described_where_people_look() -> None:
     described = (Path(__file__).parents[2] / "docs" / "gates.md").read_text()
-    for code, meaning in {**REASON_CODES, **answer.REASON_CODES}.items():
+    for code, meaning in {**REASON_CODES, **gate_check.REASON_CODES}.items():
         assert f"| `{code}` |" in described
         assert meaning in described, code
 

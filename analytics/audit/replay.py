@@ -1,0 +1,202 @@
+"""Reaching a past verdict again: from the lake at its version, the gate file it names, and what had crossed before."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from analytics.gates import gate_store
+from analytics.judging.judging import judge
+from analytics.judging.split_check import counted_by_user
+from analytics.judging.user_windows import fold_users
+from analytics.lake.errors import READ_FAILURES, LakeError
+from analytics.lake.storage import unreadable
+from analytics.lake.table_schemas import SIGNALS, VERDICTS
+from analytics.signals.cells import ACTION, CELL, Folded
+from analytics.verdicts import ledger
+from analytics.verdicts.verdict import REGRADE
+from producers.errors import StagekeeperError, UsageError
+from producers.wire.receipt import Cell
+
+if TYPE_CHECKING:
+    from analytics.gates.gate_file import GateFile
+    from analytics.judging.user_windows import Users
+    from analytics.lake.tables import Lake
+
+RECORDED: Final[tuple[str, ...]] = ("judged_at",)
+"""Fields of a verdict that are only recorded; everything else follows from its inputs."""
+
+_COLUMNS: Final = (*CELL, "epoch", "verdict", "to_stage", "gate_sha256", "lake_version", "verdict_id")
+"""Columns of the ledger that say again what the payload says."""
+
+
+class UnknownVerdictError(UsageError):
+    """The ledger holds no verdict of that id."""
+
+
+class AlteredLedgerError(StagekeeperError):
+    """A row of the ledger cannot be read, or contradicts itself: it was changed after it was written."""
+
+
+class ReplayMismatchError(StagekeeperError):
+    """A verdict that is reached again differs from the recorded one: evidence, gate file or ledger were changed since.
+
+    Attributes:
+        differing: The fields that differ.
+    """
+
+    def __init__(self, verdict_id: str, differing: tuple[str, ...], message: str) -> None:
+        super().__init__(message)
+        self.verdict_id = verdict_id
+        self.differing = differing
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A verdict that was reached again, bit for bit.
+
+    Attributes:
+        verdict_id: The verdict.
+        document: What was reached, in the shape of the ledger's payload.
+        recorded: The fields that were only recorded, as the ledger has them.
+        earlier: Verdicts that had crossed before on the same epoch; they were reached again too.
+        believed: Those of which the lake no longer holds the evidence; they are taken as the ledger has them.
+    """
+
+    verdict_id: str
+    document: dict[str, Any]
+    recorded: dict[str, Any]
+    earlier: tuple[str, ...]
+    believed: tuple[str, ...] = ()
+
+
+def replay(lake: Lake, verdict_id: str) -> Replayed:
+    """Reach a past verdict again, with those that had crossed before it, and hold it against the ledger.
+
+    Args:
+        lake: The lake.
+        verdict_id: Which verdict.
+
+    Raises:
+        UnknownVerdictError: There is no such verdict.
+        ReplayMismatchError: What is reached is not what was recorded.
+        AlteredLedgerError: The recorded row contradicts itself.
+        GateFileNotKeptError: The gate file is gone.
+        AlteredGateFileError: The gate file's bytes were changed.
+        LakeError: The lake cannot be read, or no longer at that version.
+    """
+    try:
+        return _replay(lake, verdict_id)
+    except READ_FAILURES as error:
+        raise LakeError(f"verdict {verdict_id} cannot be reached again: {unreadable(lake.root, error)}") from error
+
+
+def _replay(lake: Lake, verdict_id: str) -> Replayed:
+    rows = lake.scan(VERDICTS).filter(pl.col("verdict_id") == verdict_id).sort("judged_at").head(1).collect()
+    if rows.is_empty():
+        raise UnknownVerdictError(
+            f"the ledger holds no verdict {verdict_id}; `stagekeeper verdicts --json` shows the ids of the latest"
+        )
+    row = rows.row(0, named=True)
+    recorded = _payload(row)
+    latches = ledger.latches(lake, before=row)
+    # A latch decides, so whoever forges one moves a verdict: what had crossed must follow from its own evidence.
+    crossed = sorted({latch.verdict_id for kinds in latches.values() for latch in kinds.values()})
+    believed = tuple(each for each in crossed if _is_beyond(lake, each))
+    earlier = tuple(each for each in crossed if each not in believed)
+    for each in earlier:
+        _replay(lake, each)
+    # The whole action, since a gate may compare one of its cells with another.
+    here = pl.all_horizontal(pl.col(name) == row[name] for name in ACTION)
+    folded = Folded.of(lake.scan(SIGNALS, version=row["lake_version"]).filter(here).collect())
+    gates, cell = gate_store.kept(lake, row["gate_sha256"]), Cell(*(row[name] for name in CELL))
+    over = [(*cell, row["epoch"])] if verdict_id.startswith(REGRADE) else []
+    again = [
+        verdict.document()
+        for verdict in judge(
+            folded,
+            gates,
+            watermark=row["watermark"],
+            lake_version=row["lake_version"],
+            judged_at=row["judged_at"],
+            cells={cell},
+            latches=latches,
+            users=_users(lake, folded, gates, cell, recorded),
+            regraded=ledger.regrades(lake, before=row),
+            over=over,
+        )
+    ]
+    document: dict[str, Any] = json.loads(json.dumps(again[0])) if again else {}
+    _compare(verdict_id, document, recorded)
+    return Replayed(verdict_id, document, {name: recorded[name] for name in RECORDED}, earlier, believed)
+
+
+def _is_beyond(lake: Lake, verdict_id: str) -> bool:
+    """Whether a verdict is too old for its evidence: an epoch may last longer than verdicts can be reached again."""
+    told = lake.scan(VERDICTS).filter(pl.col("verdict_id") == verdict_id).sort("judged_at").select("lake_version")
+    return not lake.reaches(SIGNALS, int(told.collect().row(0)[0]))
+
+
+def _users(lake: Lake, folded: Folded, gates: GateFile, cell: Cell, recorded: dict[str, Any]) -> Users | None:
+    """The user-windows as they were: at the version of the events that the verdict names."""
+    seen = recorded["exposure"]
+    if seen.get("users_as_of") is None:
+        return None
+    split = counted_by_user(folded, gates)
+    # Where users are split, those of the other arms count too.
+    names = CELL if split.is_empty() else ACTION
+    here = pl.all_horizontal(pl.col(name) == getattr(cell, name) for name in names)
+    return fold_users(
+        lake,
+        as_of=datetime.fromisoformat(seen["users_as_of"]),
+        window_s=gates.user_window,
+        version=seen["events_version"],
+        epochs=folded.totals.filter(here),
+        split=split,
+    )
+
+
+def _payload(row: dict[str, Any]) -> dict[str, Any]:
+    """The recorded verdict, which the row's columns must agree with."""
+    try:
+        recorded: dict[str, Any] = json.loads(row["payload"])
+    except ValueError as error:
+        raise AlteredLedgerError(f"the payload of verdict {row['verdict_id']} is no JSON: {error}") from error
+    moments = {name: datetime.fromisoformat(recorded[name]) for name in ("watermark", "judged_at") if name in recorded}
+    differing = [name for name in _COLUMNS if recorded.get(name) != row[name]]
+    differing += [name for name in ("watermark", "judged_at") if moments.get(name) != row[name]]
+    if differing:
+        raise AlteredLedgerError(
+            f"the row of verdict {row['verdict_id']} contradicts its payload in {', '.join(differing)}: "
+            "one of them was changed after it was written"
+        )
+    return recorded
+
+
+def _compare(verdict_id: str, document: dict[str, Any], recorded: dict[str, Any]) -> None:
+    decided = {name: value for name, value in document.items() if name not in RECORDED}
+    wanted = {name: value for name, value in recorded.items() if name not in RECORDED}
+    # As text, so that no two numbers count as equal that are not written alike.
+    differing = tuple(
+        name for name in {**wanted, **decided} if json.dumps(decided.get(name)) != json.dumps(wanted.get(name))
+    )
+    if differing or list(decided) != list(wanted):
+        shown = "; ".join(
+            f"{name}: recorded {_short(wanted.get(name))}, now {_short(decided.get(name))}" for name in differing[:3]
+        )
+        raise ReplayMismatchError(
+            verdict_id,
+            differing,
+            f"verdict {verdict_id} is not reached again: {', '.join(differing) or 'the order of fields'} differ "
+            f"({shown}). The evidence, the gate file or the ledger was changed since, or another version of "
+            "Stagekeeper reached it.",
+        )
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:77]}..."

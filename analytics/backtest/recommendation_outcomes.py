@@ -1,0 +1,234 @@
+"""What became of the recommender's own recommendations: what people said to them, and how its promotions fared."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+import polars as pl
+
+from analytics.backtest.scorecard import Share
+from analytics.lake.table_schemas import EVENTS, RULINGS, VERDICTS
+from analytics.signals.cells import CELL
+from analytics.verdicts.signoffs import RulingKind
+from analytics.verdicts.verdict import REGRADE
+from producers.wire.events import VerdictName
+from producers.wire.stage import STAGE_OF_MODE, Mode, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from analytics.lake.tables import Lake
+
+FOLLOWED_FOR: Final = timedelta(days=7)
+"""How long after a recommendation people's words, and after a promotion incidents, are counted with it."""
+
+Life = Literal["open", "accepted", "dismissed", "superseded"]
+
+_CALLS: Final = (VerdictName.PROMOTE.value, VerdictName.ROLL_BACK.value)
+_ACCEPTS: Final = {RulingKind.APPROVAL.value: _CALLS[0]}
+_DISMISSES: Final = {RulingKind.DISMISSAL.value: _CALLS[0], RulingKind.OVERRIDE.value: _CALLS[1]}
+
+
+@dataclass(frozen=True, slots=True)
+class _Recommendation:
+    """One promotion or rollback that was recommended.
+
+    Attributes:
+        cell: The cell.
+        epoch: Its epoch.
+        verdict: PROMOTE or ROLL_BACK.
+        to_stage: Where it was to go.
+        at: When it was first said.
+        until: When the judge itself called for something else, or another epoch began; None where neither happened.
+    """
+
+    cell: tuple[str, ...]
+    epoch: str
+    verdict: str
+    to_stage: str
+    at: datetime
+    until: datetime | None
+
+    def follows(self, moment: datetime) -> bool:
+        """Whether something that happened then can be an answer to it."""
+        return (
+            self.at <= moment <= min(self.until or datetime.max.replace(tzinfo=moment.tzinfo), self.at + FOLLOWED_FOR)
+        )
+
+
+class _Word(NamedTuple):
+    """What people did: the moment, and whether it accepts or dismisses."""
+
+    at: datetime
+    life: Life
+
+
+def of_history(lake: Lake) -> dict[str, Any]:
+    """What became of the recommendations that the ledger holds, as a JSON object.
+
+    People accept a recommendation when they move the action as it says, or approve it; they dismiss a promotion with
+    `stagekeeper gate dismiss`, and a rollback with `stagekeeper gate override`. The first word within a week counts,
+    unless the judge itself said something else before. A promotion counts as later rolled back when its own epoch, or
+    the action at the stage that it led to, was rolled back afterwards; with an incident when one was reported about a
+    decision made there within a week.
+
+    Raises:
+        LakeError: The lake cannot be read.
+    """
+    turns = (
+        lake.scan(VERDICTS)
+        .filter(pl.col("changed") | pl.col("verdict_id").str.starts_with(REGRADE))
+        .select(*CELL, "epoch", "verdict", "to_stage", "judged_at", "verdict_id")
+        .sort("judged_at")
+        .collect()
+        .to_dicts()
+    )
+    made = list(_recommendations(turns))
+    promotions = [one for one in made if one.verdict == VerdictName.PROMOTE.value]
+    rollbacks = [row for row in turns if row["verdict"] == VerdictName.ROLL_BACK.value]
+    lives = _lives(lake, made)
+    incidents = _incidents(lake)
+    agreement = {word: _agreement(made, lives, word) for word in _CALLS}
+    return {
+        "promotions": len(promotions),
+        "rollbacks": len(rollbacks),
+        "later_rolled_back": Share(sum(_later(one, rollbacks) for one in promotions), len(promotions)).document(),
+        "followed_by_incident": Share(sum(_led_to(one, incidents) for one in promotions), len(promotions)).document(),
+        "accepted": Share(agreement[VerdictName.PROMOTE.value]["accepted"], len(promotions)).document(),
+        "agreement": agreement,
+        "overrides": int(lake.scan(RULINGS).filter(pl.col("kind") == "override").select(pl.len()).collect().item()),
+    }
+
+
+def _recommendations(turns: Sequence[dict[str, Any]]) -> Iterator[_Recommendation]:
+    """Each call of each epoch once, with the moment at which another one took its place."""
+    seen: set[tuple[object, ...]] = set()
+    for at, row in enumerate(turns):
+        cell = tuple(str(row[name]) for name in CELL)
+        key = (cell, row["epoch"], row["verdict"], row["to_stage"])
+        if row["verdict"] not in _CALLS or row["verdict_id"].startswith(REGRADE) or key in seen:
+            continue
+        seen.add(key)
+        until = next(
+            (
+                later["judged_at"]
+                for later in turns[at + 1 :]
+                if tuple(later[name] for name in CELL) == cell
+                and not later["verdict_id"].startswith(REGRADE)
+                and (later["epoch"] != row["epoch"] or (later["verdict"] in _CALLS and _call(later) != _call(row)))
+            ),
+            None,
+        )
+        yield _Recommendation(cell, row["epoch"], row["verdict"], row["to_stage"], row["judged_at"], until)
+
+
+def _call(row: dict[str, Any]) -> tuple[str, str]:
+    return row["verdict"], row["to_stage"]
+
+
+def _agreement(made: Sequence[_Recommendation], lives: Sequence[Life], word: str) -> dict[str, Any]:
+    counted = Counter(life for one, life in zip(made, lives, strict=True) if one.verdict == word)
+    answered = counted["accepted"] + counted["dismissed"]
+    return {
+        **{life: counted[life] for life in ("accepted", "dismissed", "superseded", "open")},
+        "share": Share(counted["accepted"], answered).document(),
+    }
+
+
+def _lives(lake: Lake, made: Sequence[_Recommendation]) -> list[Life]:
+    """What became of each recommendation: the first word that answers it."""
+    changes, rulings = _changes(lake), _ruled(lake)
+
+    def words(one: _Recommendation) -> Iterator[_Word]:
+        _, workflow, tool = one.cell[:3]
+        for at, where, mode in changes:
+            stage = STAGE_OF_MODE[mode]
+            if one.verdict == _CALLS[0]:
+                moved = stage == one.to_stage and mode is not Mode.FALLBACK
+            else:
+                moved = stage.rank <= Stage(one.to_stage).rank
+            if where == (workflow, tool) and moved:
+                yield _Word(at, "accepted")
+        for at, kind, about in rulings:
+            if (one.cell, one.epoch, one.verdict) not in about:
+                continue
+            if _ACCEPTS.get(kind) == one.verdict:
+                yield _Word(at, "accepted")
+            elif _DISMISSES.get(kind) == one.verdict:
+                yield _Word(at, "dismissed")
+
+    found: list[Life] = []
+    for one in made:
+        said = sorted(word for word in words(one) if one.follows(word.at))
+        found.append(said[0].life if said else "open" if one.until is None else "superseded")
+    return found
+
+
+def _changes(lake: Lake) -> list[tuple[datetime, tuple[str | None, str | None], Mode]]:
+    """Every change of an action's mode: when, of which workflow and tool, and to what."""
+    text = pl.col("value").cast(pl.String)
+    rows = (
+        lake.scan(EVENTS)
+        .filter(pl.col("type") == "stagekeeper.policy.changed.v1")
+        .select(
+            "time",
+            text.str.json_path_match("$.data.workflow").alias("workflow"),
+            text.str.json_path_match("$.data.tool").alias("tool"),
+            text.str.json_path_match("$.data.after").alias("after"),
+        )
+        .collect()
+        .iter_rows()
+    )
+    known = {mode.value: mode for mode in STAGE_OF_MODE}
+    return [(at, (workflow, tool), known[after]) for at, workflow, tool, after in rows if after in known]
+
+
+def _ruled(lake: Lake) -> list[tuple[datetime, str, set[tuple[tuple[str, ...], str, str]]]]:
+    """Every ruling: when, its kind, and the cells, epochs and words that it is about."""
+    rulings = lake.scan(RULINGS).select("given_at", "kind", "payload").sort("given_at").collect().rows()
+    told = [(at, kind, set(json.loads(payload)["about"].values())) for at, kind, payload in rulings]
+    ids = pl.Series("id", sorted({each for _, _, about in told for each in about}), dtype=pl.String)
+    known = (
+        lake.scan(VERDICTS)
+        .filter(pl.col("verdict_id").is_in(ids.implode()))
+        .select("verdict_id", *CELL, "epoch", "verdict")
+        .unique()
+        .collect()
+    )
+    place = {row[0]: (row[1 : 1 + len(CELL)], row[-2], row[-1]) for row in known.iter_rows()}
+    return [(at, kind, {place[each] for each in about if each in place}) for at, kind, about in told]
+
+
+def _incidents(lake: Lake) -> list[dict[str, Any]]:
+    """Every incident: the cell and the moment of the decision that it is about."""
+    kind = pl.col("value").cast(pl.String).str.json_path_match("$.data.impact.kind")
+    chosen = (pl.col("type") == "stagekeeper.action.impact.v1") & (kind == "incident")
+    return lake.scan(EVENTS).filter(chosen).select(*CELL, "decided_at").collect().to_dicts()
+
+
+def _later(one: _Recommendation, rollbacks: Sequence[dict[str, Any]]) -> bool:
+    """Whether a promotion was rolled back afterwards: its epoch, or the stage that it led to."""
+    return any(
+        row["judged_at"] >= one.at
+        and (
+            (tuple(row[name] for name in CELL), row["epoch"]) == (one.cell, one.epoch)
+            or tuple(row[name] for name in CELL) == _place(one)
+        )
+        for row in rollbacks
+    )
+
+
+def _led_to(one: _Recommendation, incidents: Sequence[dict[str, Any]]) -> bool:
+    """Whether an incident was reported about a decision made within a week at the stage that a promotion led to."""
+    there, until = _place(one), one.at + FOLLOWED_FOR
+    return any(tuple(row[name] for name in CELL) == there and one.at <= row["decided_at"] <= until for row in incidents)
+
+
+def _place(one: _Recommendation) -> tuple[str, ...]:
+    """The cell of the same action and cohort at the stage that it leads to."""
+    at = CELL.index("stage")
+    return (*one.cell[:at], one.to_stage, *one.cell[at + 1 :])

@@ -1,0 +1,154 @@
+"""How the recommender itself does against a known truth, with exact bounds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+from producers.wire.events import VerdictName
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from analytics.backtest.history import Turn
+    from producers.wire.receipt import Cell
+
+CONFIDENCE: Final = 0.95
+_HALVINGS: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class CellOutcome:
+    """What became of one cell with a known truth.
+
+    Attributes:
+        scenario: The scenario it is from.
+        cell: The cell.
+        deserved: The verdict that the scenario's author expects.
+        false_promote: Whether it was promoted although it deserves something else.
+        false_rollback: Whether it was rolled back although it deserves something else.
+        reached: Whether the deserved verdict was reached.
+        delay_s: From when it went wrong to its rollback, seconds of event time; None where there was none.
+    """
+
+    scenario: str
+    cell: Cell
+    deserved: VerdictName
+    false_promote: bool
+    false_rollback: bool
+    reached: bool
+    delay_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """So many of so many, with exact bounds.
+
+    Attributes:
+        count: How many.
+        among: Of how many.
+    """
+
+    count: int
+    among: int
+
+    def document(self) -> dict[str, Any]:
+        """The share as a JSON object; null where there is nothing to share."""
+        lower, upper = clopper_pearson(self.count, self.among)
+        value = self.count / self.among if self.among else None
+        return {"count": self.count, "among": self.among, "value": value, "lower": lower, "upper": upper}
+
+
+def clopper_pearson(count: int, among: int, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Exact bounds of a binomial share (Clopper & Pearson, Biometrika 26, 1934): each side holds half of the error.
+
+    Args:
+        count: Hits.
+        among: Trials; 0 gives the bounds 0 and 1.
+        confidence: Two-sided.
+    """
+    error = (1.0 - confidence) / 2.0
+
+    def bisect(hits: range, *, rises: bool) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2.0
+            tail = math.fsum(
+                math.exp(_log_choose(among, k) + _log_power(middle, k) + _log_power(1.0 - middle, among - k))
+                for k in hits
+            )
+            if (tail < error) == rises:
+                low = middle
+            else:
+                high = middle
+        return (low + high) / 2.0
+
+    lower = bisect(range(count, among + 1), rises=True) if count else 0.0
+    upper = bisect(range(count + 1), rises=False) if count < among else 1.0
+    return lower, upper
+
+
+def score(
+    scenario: str, cell: Cell, deserved: VerdictName, turns: Sequence[Turn], *, wrong_at: datetime
+) -> CellOutcome:
+    """Score the turns of one cell.
+
+    Args:
+        scenario: The scenario it is from.
+        cell: The cell.
+        deserved: The verdict that it deserves.
+        turns: What was said about it, in order.
+        wrong_at: From when on it deserves that; what was said before is no mistake.
+    """
+    said = [turn for turn in turns if turn.at > wrong_at]
+    words = [turn.verdict.finding.verdict for turn in said]
+    rolled_back = next((turn.at for turn in said if turn.verdict.finding.verdict is VerdictName.ROLL_BACK), None)
+    standing = next((turn for turn in reversed(turns) if turn.at <= wrong_at), None)
+    still = [] if standing is None else [standing.verdict.finding.verdict]
+    return CellOutcome(
+        scenario,
+        cell,
+        deserved,
+        false_promote=deserved is not VerdictName.PROMOTE and VerdictName.PROMOTE in words,
+        false_rollback=deserved is not VerdictName.ROLL_BACK and VerdictName.ROLL_BACK in words,
+        reached=deserved in [*still, *words],
+        delay_s=None
+        if rolled_back is None or deserved is not VerdictName.ROLL_BACK
+        else (rolled_back - wrong_at).total_seconds(),
+    )
+
+
+def scored(outcomes: Sequence[CellOutcome]) -> dict[str, Any]:
+    """Sum up outcomes as a JSON object, in all and by scenario."""
+    names = list(dict.fromkeys(outcome.scenario for outcome in outcomes))
+    return {
+        **_summed(outcomes),
+        "by_scenario": {name: _summed([one for one in outcomes if one.scenario == name]) for name in names},
+    }
+
+
+def _summed(outcomes: Sequence[CellOutcome]) -> dict[str, Any]:
+    not_promotable = [one for one in outcomes if one.deserved is not VerdictName.PROMOTE]
+    harmless = [one for one in outcomes if one.deserved is not VerdictName.ROLL_BACK]
+    harmful = [one for one in outcomes if one.deserved is VerdictName.ROLL_BACK]
+    safe = [one for one in outcomes if one.deserved is VerdictName.PROMOTE]
+    delays = [one.delay_s for one in outcomes if one.delay_s is not None]
+    return {
+        "cells": len(outcomes),
+        "false_promotes": Share(sum(one.false_promote for one in not_promotable), len(not_promotable)).document(),
+        "false_rollbacks": Share(sum(one.false_rollback for one in harmless), len(harmless)).document(),
+        "rolled_back": Share(sum(one.reached for one in harmful), len(harmful)).document(),
+        "promoted": Share(sum(one.reached for one in safe), len(safe)).document(),
+        "delay_to_rollback_s": {"median": median(delays), "longest": max(delays)} if delays else None,
+    }
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def _log_power(base: float, times: int) -> float:
+    return 0.0 if times == 0 else times * math.log(base) if base > 0.0 else -math.inf

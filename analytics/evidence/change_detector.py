@@ -1,0 +1,163 @@
+"""After a promotion: has the failure rate risen above its limit? A detector that never stops watching.
+
+Shiryaev-Roberts with the eight bets of `sequential`: after each batch of n actions and x failures
+
+    M_k <- (1 + M_k) omega_k^x / (1 + (omega_k - 1) threshold)^n,     alarm when the mean of the M_k reaches A.
+
+Each bet re-starts at every batch (the "1 +"), so a long healthy past cannot be held against a fresh regression; the
+stage's own evidence, carried on, would need ten times as long. While the rate is at most the threshold, the mean of
+the M_k grows by at most one a batch on average, so the mean number of batches to a false alarm is at least A (Pollak,
+Annals of Statistics 13, 1985; as an e-detector: Shin, Ramdas & Rinaldo, NEJSDS 2024).
+
+Where actions of one user are alike, the observations of a batch are its closed user-windows in place of its actions:
+one with y failures among m actions is Z = y / m in [0, 1] and multiplies by 1 + lambda_k (Z - threshold), as in
+`clusters`. What a batch multiplies by is then still an e-value given the past, which is all that the bound on the run
+length needs. Counting the actions of such users one by one is not: their batches jump, and false alarms come several
+times as often as A says (tests/calibration/test_regressions.py).
+
+A batch is a canonical stretch of event time, such as a minute: its counts are merged before the step, so the order of
+events in it does not matter, and the order of batches does. An empty batch does not step. An alarm is latched: the
+batch that raised it stays named whatever follows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from analytics.evidence.errors import EvidenceError
+from analytics.evidence.mixture import BET_COUNT, average, bets, failures_among
+from analytics.evidence.sequential import CROSSING_SLACK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from analytics.evidence.clustered_rate import UserWindows
+    from analytics.evidence.mixture import IntArray
+    from analytics.evidence.sequential import BoolArray, FloatArray
+
+NO_ALARM: Final = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """What the detector remembers about cells (or guardrails of cells), each on its own.
+
+    Attributes:
+        threshold: The limit on the failure rate, a ratio in (0, 1). Shape (cells,).
+        run_length: A, the least mean number of batches to a false alarm. Shape (cells,).
+        log_wealth: Natural logarithm of each M_k; minus infinity before the first batch. Shape (8, cells).
+        batches: Batches that stepped. Shape (cells,).
+        alarmed_at: The batch that first raised the alarm, counted from 1; `NO_ALARM` where none did. Shape (cells,).
+    """
+
+    threshold: FloatArray
+    run_length: FloatArray
+    log_wealth: FloatArray
+    batches: IntArray
+    alarmed_at: IntArray
+
+    @classmethod
+    def start(cls, cells: int, *, threshold: npt.ArrayLike, run_length: npt.ArrayLike) -> Watch:
+        """Begin to watch: at a promotion, and again at every new epoch.
+
+        Raises:
+            EvidenceError: A threshold is not in (0, 1), or a run length is under one batch.
+        """
+        limit, length = np.asarray(threshold, dtype=np.float64), np.asarray(run_length, dtype=np.float64)
+        if not np.all((limit > 0) & (limit < 1)):
+            raise EvidenceError("a threshold must lie strictly between 0 and 1")
+        if not np.all(np.isfinite(length) & (length >= 1)):
+            raise EvidenceError("a run length must be at least one batch")
+        counts = np.zeros(cells, dtype=np.int64)
+        return cls(
+            np.broadcast_to(limit, (cells,)),
+            np.broadcast_to(length, (cells,)),
+            np.full((BET_COUNT, cells), -np.inf),
+            counts,
+            np.full(cells, NO_ALARM, dtype=np.int64),
+        )
+
+    def after(self, failures: npt.ArrayLike, trials: npt.ArrayLike) -> Watch:
+        """Step through batches in their order of event time.
+
+        Args:
+            failures: Failed actions, one row a batch. Shape (batches, cells), or (cells,) for one batch.
+            trials: Actions. The same shape.
+
+        Raises:
+            EvidenceError: Counts are impossible, or about another number of cells.
+        """
+        x, n = np.broadcast_arrays(*np.atleast_2d(*failures_among(failures, trials)))
+        if x.shape[1] != self.threshold.size:
+            raise EvidenceError(f"the batches are about {x.shape[1]} cells, the watch about {self.threshold.size}")
+        odds = np.log(bets("above"))
+        return self._stepped((failed * odds for failed in x), n)
+
+    def after_windows(self, windows: UserWindows) -> Watch:
+        """Step through batches of closed user-windows in their order of event time.
+
+        Args:
+            windows: The windows of every batch and cell, as if each pair were a cell of its own: the one at
+                `batch * cells + cell` holds those of a cell in a batch, both counted from 0.
+
+        Raises:
+            EvidenceError: The table is not about whole batches of as many cells.
+        """
+        cells = self.threshold.size
+        if windows.cells % cells:
+            raise EvidenceError(
+                f"the windows are about {windows.cells} cells and batches, the watch about {cells} cells"
+            )
+        batches = windows.cells // cells
+        won = windows.log_won("above").reshape(BET_COUNT, batches, cells)
+        return self._stepped(iter(won.swapaxes(0, 1)), windows.windows.reshape(batches, cells))
+
+    def _stepped(self, won: Iterator[FloatArray], observed: IntArray) -> Watch:
+        """Step through batches: what each won each bet, and the observations that it paid the threshold for."""
+        cost = np.log1p((bets("above") - 1.0) * self.threshold)
+        bar = np.log(self.run_length) - CROSSING_SLACK
+        wealth, batches, alarmed_at = self.log_wealth, self.batches, self.alarmed_at
+        for gain, seen in zip(won, observed, strict=True):
+            some = seen > 0
+            wealth = np.where(some, np.logaddexp(0.0, wealth) + gain - seen * cost, wealth)
+            batches = batches + some
+            alarm = some & (average(wealth) >= bar) & (alarmed_at == NO_ALARM)
+            alarmed_at = np.where(alarm, batches, alarmed_at)
+        return Watch(self.threshold, self.run_length, wealth, batches, alarmed_at)
+
+    @property
+    def log_level(self) -> FloatArray:
+        """Natural logarithm of the mean of the M_k, to compare with log A; minus infinity before the first batch."""
+        return average(self.log_wealth)
+
+    @property
+    def alarmed(self) -> BoolArray:
+        """Whether an alarm was raised, now or earlier. Shape (cells,)."""
+        return np.asarray(self.alarmed_at != NO_ALARM)
+
+
+def run_length(watched: int, *, batches_between_alarms: float) -> float:
+    """The A of each of many watched cells, from what the people who answer the alarms can bear together.
+
+    A cell that starts anew after each alarm raises false ones at a rate of at most 1 / A a batch, so all of them
+    together at most watched / A, however they depend on each other.
+
+    Args:
+        watched: Guardrails of cells that are watched at the same time.
+        batches_between_alarms: The least mean number of batches between two false alarms anywhere. With one batch a
+            minute, one false alarm in four weeks is 40 320.
+
+    Returns:
+        The run length to start each `Watch` with, in batches.
+
+    Raises:
+        EvidenceError: Nothing is watched, or the number of batches is under one.
+    """
+    if watched < 1 or not (np.isfinite(batches_between_alarms) and batches_between_alarms >= 1):
+        raise EvidenceError("a run length needs at least one watched cell and at least one batch between false alarms")
+    return watched * float(batches_between_alarms)

@@ -1,0 +1,378 @@
+"""Gates: policy as code, read strictly. Which signals must hold, at what limits, for which actions."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from pathlib import Path  # noqa: TC003 - pydantic reads annotations at run time
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AwareDatetime, Field, PrivateAttr, field_validator, model_validator
+
+from analytics.evidence.change_detector import run_length
+from analytics.gates.gate_signal import (
+    NOT_BY_USER,
+    CountBy,
+    GateSignal,
+    Level,
+    Part,
+    Seconds,
+    StageList,
+    known_word,
+    refusal,
+)
+from producers.strict_yaml import ConfigurationFileError, parse_yaml
+from producers.wire.contract import RiskClass
+from producers.wire.model import Name  # noqa: TC001 - as above
+from producers.wire.stage import LADDER, Stage
+
+_GLOB: Final = frozenset("*?[")
+# A week of hours: twice the limit, seen in five users an hour, takes some 70 windows to show.
+_LEAST_WINDOWS: Final = 168
+_SHARES_ERR: Final = 1e-9
+
+
+class GateTieError(ConfigurationFileError):
+    """Two gates match an action equally well, so that nobody can say which one holds."""
+
+
+class Match(Part):
+    """Which actions a gate is for; shell-style patterns, upper and lower case told apart."""
+
+    environment: Name = "*"
+    workflow: Name = "*"
+    tool: Name = "*"
+    risk_class: Name = "*"
+
+    @field_validator("risk_class")
+    @classmethod
+    def _risk_class_is_known(cls, stated: str) -> str:
+        if not _GLOB & set(stated):
+            known_word(stated, "risk class", [known.value for known in RiskClass])
+        return stated
+
+    def covers(self, environment: str, workflow: str, tool: str, risk_class: str | None) -> bool:
+        """Whether an action matches; an unknown risk class matches only `*`."""
+        named = ((environment, self.environment), (workflow, self.workflow), (tool, self.tool))
+        return all(fnmatchcase(value, pattern) for value, pattern in named) and (
+            self.risk_class == "*" if risk_class is None else fnmatchcase(risk_class, self.risk_class)
+        )
+
+    def may_cover(self, environment: str, workflow: str, tool: str) -> bool:
+        """Whether an action matches in some risk class."""
+        named = ((environment, self.environment), (workflow, self.workflow), (tool, self.tool))
+        return all(fnmatchcase(value, pattern) for value, pattern in named)
+
+    @property
+    def specificity(self) -> tuple[int, int]:
+        """How many fields are named exactly, and how many by a pattern other than `*`."""
+        patterns = (self.environment, self.workflow, self.tool, self.risk_class)
+        exact = sum(not _GLOB & set(pattern) for pattern in patterns)
+        return exact, len(patterns) - exact - patterns.count("*")
+
+
+class MinimumExposure(Part):
+    """What must have been seen before anything is promoted. It never holds up a rollback."""
+
+    actions: Annotated[int, Field(ge=0)] = 0
+    """Decisions in the cell's current epoch."""
+    users: Annotated[int, Field(ge=0)] = 0
+    """Different users among them, in closed user-windows."""
+    days: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+    """Days from the epoch's first decision to its newest."""
+
+
+class Baseline(Part):
+    """What the signals that state a `ratio` are compared with."""
+
+    kind: Literal["none", "concurrent", "historic"] = "none"
+    """`concurrent` compares minute by minute with actions held back at the same time; `historic` with earlier actions,
+    block by block, which is not concurrent: anything else that changed counts as this stage's doing."""
+    cohort: Name | None = None
+    """The cohort that is held back, at any stage; where none is named, the same cohort at the stage directly below."""
+
+
+class Split(Part):
+    """How traffic is split between arms. Where it is not, nothing that compares them can be believed: no promotion."""
+
+    by: Literal["cohort", "stage"] = "cohort"
+    """What tells the arms apart: the cohort, or the stage (one action at two stages at once, by a percentage)."""
+    shares: Annotated[
+        dict[Name, Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]], Field(min_length=2, max_length=10)
+    ]
+    """The declared share of each arm; together they are 1."""
+    unit: CountBy | None = None
+    """What is assigned to an arm: `user` where a user keeps it, `action` where every action is drawn anew; the gate's
+    unless stated."""
+    since: AwareDatetime | None = None
+    """From when on the shares are as declared, where an epoch began under others; with its offset from UTC."""
+
+    @model_validator(mode="after")
+    def _shares_are_of_everything(self) -> Self:
+        total = math.fsum(self.shares.values())
+        if abs(total - 1.0) > _SHARES_ERR:
+            raise refusal(f"the shares must add up to 1, and add up to {total:.9g}")
+        if self.by == "stage":
+            for name in self.shares:
+                known_word(name, "stage", [known.value for known in LADDER])
+        return self
+
+    @field_validator("since")
+    @classmethod
+    def _since_is_utc(cls, since: datetime | None) -> datetime | None:
+        return None if since is None else since.astimezone(UTC)
+
+
+class AfterPromotion(Part):
+    """The detector that watches every guardrail rate at the stages above the foot of the ladder, by the gate's unit."""
+
+    false_alarm_every: Seconds = 28 * 86_400.0
+    """The mean time between two false alarms anywhere in the fleet, at the least."""
+    fleet: Annotated[int, Field(ge=1)] = 100
+    """How many guardrails of cells are watched at the same time."""
+    window: Seconds = 6 * 3_600.0
+    """How far back it looks, where users are counted over at least 168 user-windows; what is older is left to the
+    guardrail's own evidence."""
+
+    def run_length(self, batch_s: float) -> float:
+        """Mean number of batches to a false alarm of each watched guardrail.
+
+        Args:
+            batch_s: How long a batch lasts, in seconds of event time: a minute of actions, or a user-window.
+        """
+        return run_length(self.fleet, batches_between_alarms=max(self.false_alarm_every / batch_s, 1.0))
+
+    def lookback_s(self, batch_s: float) -> float:
+        """Seconds that it looks back where a batch is a user-window of so many seconds."""
+        return max(self.window, _LEAST_WINDOWS * batch_s)
+
+
+class Gate(Part):
+    """What must hold for the actions it matches."""
+
+    name: Name
+    owner: Name | None = None
+    """Who answers for the limits."""
+    match: Match = Match()
+    ladder: StageList = LADDER
+    """The stages that these actions climb, lowest first."""
+    alpha: Level = 0.05
+    """How often, at most, an action that keeps its limits is ever rolled back."""
+    beta: Level = 0.05
+    """How often, at most, an action that breaks a limit is ever promoted."""
+    minimum_exposure: MinimumExposure = MinimumExposure()
+    unit: CountBy = "user"
+    """What one observation is: `user`, a user's closed window (actions of one user are alike), or `action`."""
+    baseline: Baseline = Baseline()
+    split: Split | None = None
+    """How traffic is split between cohorts, or between stages; checked before anything is promoted."""
+    approval: Literal["none", "required"] = "none"
+    """Whether a person has to approve a promotion before the gate opens."""
+    hold_expires: Seconds | None = None
+    """How long an epoch may be held before its owner is called."""
+    dry_run: bool = False
+    """Judge and show, and do nothing: every verdict is HOLD, with what it would have been."""
+    signals: tuple[GateSignal, ...] = ()
+
+    @field_validator("ladder")
+    @classmethod
+    def _ladder_climbs(cls, ladder: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        ranks = [stage.rank for stage in ladder]
+        if ranks != sorted(set(ranks)):
+            raise refusal(f"the ladder must name its stages once each, lowest first: {', '.join(LADDER)}")
+        return ladder
+
+    @model_validator(mode="after")
+    def _a_hold_expires_to_somebody(self) -> Self:
+        if self.hold_expires is not None and self.owner is None:
+            raise refusal("`hold_expires` needs an `owner`, who is called when a hold expires")
+        return self
+
+    @model_validator(mode="after")
+    def _a_ratio_has_a_baseline(self) -> Self:
+        for part in self.signals:
+            if part.ratio is not None and self.baseline.kind == "none":
+                raise refusal(f"`ratio` of `{part.signal}` needs a `baseline` of kind concurrent or historic")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_said_twice(self) -> Self:
+        said = Counter((part.signal, part.role, stage) for part in self.signals for stage in dict.fromkeys(part.stages))
+        for (signal, role, stage), times in said.items():
+            if times > 1:
+                raise refusal(f"`{signal}` is {role} more than once at {stage}; keep one, or part them by `stages`")
+        return self
+
+    def at(self, stage: str) -> tuple[GateSignal, ...]:
+        """The signals that apply at a stage."""
+        return tuple(part for part in self.signals if stage in part.stages)
+
+    def unit_of(self, part: GateSignal) -> CountBy:
+        """By what a signal of this gate is counted."""
+        if part.signal in NOT_BY_USER or part.role in {"trip", "watch"} or part.ratio is not None:
+            return "action"
+        return part.unit or self.unit
+
+    @property
+    def compares(self) -> bool:
+        """Whether arms are held against each other, minute by minute."""
+        return self.baseline.kind != "none" or self.split is not None
+
+    @property
+    def split_unit(self) -> CountBy | None:
+        """By what the assignments of the declared split are counted; None where none is declared."""
+        return None if self.split is None else self.split.unit or self.unit
+
+    def watches(self, part: GateSignal, stage: str) -> bool:
+        """Whether the detector watches a signal at a stage: a guardrail rate of actions that have been promoted."""
+        rate = part.role == "guardrail" and part.limit is not None and part.signal != "missing_outcome"
+        return rate and stage in part.stages and self.below(stage) is not None
+
+    def above(self, stage: str) -> Stage | None:
+        """The next stage of the ladder; None at its top, and for a stage that is not on it."""
+        if stage not in self.ladder:
+            return None
+        place = self.ladder.index(Stage(stage)) + 1
+        return self.ladder[place] if place < len(self.ladder) else None
+
+    def below(self, stage: str) -> Stage | None:
+        """The stage directly below on the ladder; None at its foot, and for a stage that is not on it."""
+        place = self.ladder.index(Stage(stage)) if stage in self.ladder else 0
+        return self.ladder[place - 1] if place else None
+
+
+class GateFile(Part):
+    """A gate file: every gate, and how often and how freshly they are judged. Read one with `load`."""
+
+    version: Literal[1]
+    interval: Seconds = 2.0
+    """How often changed cells are judged."""
+    outcome_deadline: Seconds = 120.0
+    """How long an execution may take to be reported before it counts as missing."""
+    freshness: Seconds = 900.0
+    """How old evidence may be before it promotes nothing."""
+    user_window: Seconds = 3_600.0
+    """What one user does in this long is one observation, once it is over; at least a minute."""
+    after_promotion: AfterPromotion = AfterPromotion()
+    """The detector that watches on after a promotion."""
+    gates: tuple[Gate, ...]
+
+    _sha256: str = PrivateAttr(default="")
+    _text: bytes = PrivateAttr(default=b"")
+    _path: Path | None = PrivateAttr(default=None)
+
+    @field_validator("user_window")
+    @classmethod
+    def _window_is_whole_minutes(cls, window_s: float) -> float:
+        if window_s % 60:
+            raise refusal("a user-window is a whole number of minutes")
+        return window_s
+
+    @model_validator(mode="after")
+    def _gates_are_told_apart(self) -> Self:
+        names = Counter(gate.name for gate in self.gates)
+        for name, times in names.items():
+            if times > 1:
+                raise refusal(f"{times} gates are called `{name}`; a verdict must be able to name its gate")
+        matches: dict[Match, str] = {}
+        for gate in self.gates:
+            if (other := matches.setdefault(gate.match, gate.name)) != gate.name:
+                raise refusal(f"the gates `{other}` and `{gate.name}` match the same actions")
+        return self
+
+    @classmethod
+    def load(cls, path: Path) -> GateFile:
+        """Read a gate file.
+
+        Raises:
+            ConfigurationFileError: It cannot be read, is not YAML, or says something it may not say; the message
+                names every place.
+        """
+        try:
+            text = path.read_bytes()
+        except OSError as error:
+            raise ConfigurationFileError(f"the gate file {path} cannot be read: {error.strerror or error}.") from error
+        return cls.parse(text, path=path)
+
+    @classmethod
+    def parse(cls, text: bytes, *, path: Path | None = None) -> GateFile:
+        """Read the bytes of a gate file.
+
+        Raises:
+            ConfigurationFileError: As in `load`.
+        """
+        gates = parse_yaml(text, cls, origin=str(path or "the gate file"))
+        gates._sha256 = hashlib.sha256(text).hexdigest()  # noqa: SLF001 - of the bytes, which the model never sees
+        gates._text, gates._path = text, path  # noqa: SLF001
+        return gates
+
+    @property
+    def text(self) -> bytes:
+        """The file's bytes."""
+        return self._text
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file's bytes."""
+        return self._sha256
+
+    @property
+    def path(self) -> Path | None:
+        """Where it was read from."""
+        return self._path
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two looks at changed cells."""
+        return self.interval
+
+    @property
+    def outcome_deadline_s(self) -> float:
+        """Seconds after which an execution that did not come counts as missing."""
+        return self.outcome_deadline
+
+    @property
+    def freshness_s(self) -> float:
+        """Seconds after which evidence promotes nothing any more."""
+        return self.freshness
+
+    @property
+    def horizon_s(self) -> float:
+        """Seconds of event time for which single minutes matter: the longest maturity, deadline or window."""
+        parts = [part for gate in self.gates for part in gate.signals]
+        maturities = [part.maturity for part in parts if part.maturity is not None]
+        return max(self.outcome_deadline, self.after_promotion.window, *maturities, 0.0)
+
+    @property
+    def counts_users(self) -> bool:
+        """Whether any gate needs to know what single users did."""
+        return any(
+            gate.minimum_exposure.users
+            or gate.split_unit == "user"
+            or any(gate.unit_of(part) == "user" for part in gate.signals)
+            for gate in self.gates
+        )
+
+    def gate_for(self, environment: str, workflow: str, tool: str, risk_class: str | None) -> Gate | None:
+        """The most specific gate that matches an action; None where none does.
+
+        Args:
+            environment: Of the action's target.
+            workflow: Of the action.
+            tool: Of the action.
+            risk_class: The action's risk class; None where it is unknown.
+
+        Raises:
+            GateTieError: Two gates match equally well.
+        """
+        matching = [gate for gate in self.gates if gate.match.covers(environment, workflow, tool, risk_class)]
+        matching.sort(key=lambda gate: gate.match.specificity, reverse=True)
+        if len(matching) > 1 and matching[0].match.specificity == matching[1].match.specificity:
+            raise GateTieError(
+                f"the gates `{matching[0].name}` and `{matching[1].name}` match {environment}/{workflow}/{tool} "
+                "equally well; name more of the action in one of them"
+            )
+        return matching[0] if matching else None

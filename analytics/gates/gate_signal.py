@@ -1,0 +1,187 @@
+"""One signal of a gate: what it must hold, at which stages, and what follows when it does not."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from analytics.evidence import histogram
+from analytics.evidence.errors import EvidenceError
+from analytics.signals.definitions import COUNTS, MICRO_PER, QUANTILES, RATES, SIGNALS
+from producers.strict_yaml import suggest
+from producers.wire.stage import LADDER, Stage
+
+ROLES: Final[tuple[str, ...]] = ("guardrail", "promote", "trip", "watch")
+Role = Literal["guardrail", "promote", "trip", "watch"]
+
+CountBy = Literal["user", "action"]
+"""What one observation is: a user's closed window, or a single action."""
+
+NOT_BY_USER: Final = frozenset({"missing_outcome", *QUANTILES, *COUNTS})
+"""Signals that are counted action by action whatever the gate says: a report that never came is no matter of the user,
+and a histogram does not know whose value it holds."""
+
+_UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+
+
+def refusal(message: str) -> PydanticCustomError:
+    """Say why something may not be said; the reader adds the place."""
+    return PydanticCustomError("gate", "{message}", {"message": message})
+
+
+def _seconds(stated: object) -> object:
+    if not isinstance(stated, str) or (found := _DURATION.fullmatch(stated.strip())) is None:
+        raise refusal("a duration reads like 500ms, 2s, 15m, 1h or 7d")
+    return float(found[1]) * _UNITS_S[found[2]]
+
+
+_WRITTEN: Final = {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(ms|s|m|h|d)\s*$", "examples": ["2s", "15m", "7d"]}
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0), WithJsonSchema(_WRITTEN)]
+"""A duration, written like `2s` or `15m`, kept in seconds."""
+
+Level = Annotated[float, Field(gt=0, le=0.5, allow_inf_nan=False)]
+
+
+def known_word(stated: object, kind: str, known: list[str]) -> object:
+    """Let a known word pass, and refuse another one with a suggestion."""
+    if stated not in known:
+        raise refusal(f"unknown {kind} `{stated}`: {suggest(str(stated), known)}")
+    return stated
+
+
+def _known_stages(stated: object) -> object:
+    if isinstance(stated, (list, tuple)):
+        for stage in stated:
+            known_word(stage, "stage", [known.value for known in LADDER])
+    return stated
+
+
+StageList = Annotated[tuple[Stage, ...], BeforeValidator(_known_stages), Field(min_length=1)]
+
+
+_WEIGHED: Final = frozenset({"guardrail", "promote"})
+
+
+class Part(BaseModel):
+    """A part of a gate file: immutable, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class GateSignal(Part):
+    """One signal of a gate: what it must hold, and what follows when it does not."""
+
+    signal: Annotated[str, Field(json_schema_extra={"enum": list(SIGNALS)})]
+    """Name of the signal."""
+    role: Role
+    """`guardrail` rolls back on harm and must be shown safe to promote; `promote` only blocks promotion; `trip` rolls
+    back at once when a count is over `max_count`; `watch` is shown and decides nothing."""
+    limit: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | None = None
+    """For a rate: the highest tolerable share."""
+    limit_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """For a latency quantile: milliseconds."""
+    limit_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """For a cost quantile: US dollars."""
+    max_count: Annotated[int, Field(ge=0)] | None = None
+    """For a trip: the highest tolerable count; 0 unless stated."""
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """For a guardrail: its share of the error level alpha, relative to the other guardrails; 1 unless stated."""
+    stages: StageList = LADDER
+    """The stages at which it applies; all unless stated."""
+    maturity: Seconds | None = None
+    """For a rate of executions: how long after a decision its outcome may still come. Promotions count decisions older
+    than this only; rollbacks count all."""
+    unit: CountBy | None = None
+    """`user` counts closed user-windows, `action` single actions; the gate's unless stated."""
+    must_have_data: bool | None = None
+    """Whether it holds up promotions while it has no trials: true for guardrail and promote, false otherwise, unless
+    stated."""
+    dry_run: bool = False
+    """Shown with what it would do, and does nothing."""
+    ratio: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """For a rate, in place of `limit`: the highest tolerable multiple of the baseline's rate."""
+
+    @field_validator("signal", mode="before")
+    @classmethod
+    def _signal_isknown_word(cls, stated: object) -> object:
+        return known_word(stated, "signal", list(SIGNALS))
+
+    @field_validator("role", mode="before")
+    @classmethod
+    def _role_isknown_word(cls, stated: object) -> object:
+        return known_word(stated, "role", list(ROLES))
+
+    @model_validator(mode="after")
+    def _limit_fits(self) -> Self:
+        wanted = self._limit_key()
+        for key in ("limit", "limit_ms", "limit_usd", "max_count"):
+            if getattr(self, key) is not None and key != wanted:
+                raise refusal(
+                    f"`{self.signal}` as {self.role} takes {f'`{wanted}`' if wanted else 'no limit'}, not `{key}`"
+                )
+        if self.ratio is not None and (wanted != "limit" or self.limit is not None or self.role not in _WEIGHED):
+            raise refusal(f"`ratio` of `{self.signal}` is for a guardrail or promote rate, in place of `limit`")
+        if self.role in _WEIGHED and self.ratio is None and (wanted is None or getattr(self, wanted) is None):
+            raise refusal(f"`{self.signal}` as {self.role} needs `{wanted}`" if wanted else self._only_trips())
+        if self.role == "trip" and self.signal in QUANTILES:
+            raise refusal(f"`{self.signal}` is a quantile and counts nothing, so it cannot trip")
+        if self.weight is not None and self.role != "guardrail":
+            raise refusal(f"only a guardrail takes `weight`; `{self.signal}` is {self.role}")
+        if self.limit_micro is not None:
+            try:
+                histogram.snap(self.limit_micro)
+            except EvidenceError as error:
+                raise refusal(f"`{wanted}` of `{self.signal}`: {error}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _counting_fits(self) -> Self:
+        if self.maturity is not None and (self.signal not in RATES or self.signal == "missing_outcome"):
+            why = "it has the file's `outcome_deadline`" if self.signal in RATES else "it is known at once"
+            raise refusal(f"`{self.signal}` takes no `maturity`: {why}")
+        if self.unit == "user" and (self.signal in NOT_BY_USER or self.role == "trip" or self.ratio is not None):
+            raise refusal(f"`{self.signal}` as {self.role} is counted by action, so it takes no `unit: user`")
+        return self
+
+    def _only_trips(self) -> str:
+        return f"`{self.signal}` is a count: its role is `trip` or `watch`, not `{self.role}`"
+
+    def _limit_key(self) -> str | None:
+        if self.role == "trip":
+            return "max_count"
+        if self.signal in COUNTS:
+            return None
+        return f"limit_{QUANTILES[self.signal].unit}" if self.signal in QUANTILES else "limit"
+
+    @property
+    def limit_micro(self) -> int | None:
+        """The limit of a quantile as configured, in micro-units; None where there is none."""
+        if self.signal not in QUANTILES:
+            return None
+        stated = self.limit_ms if self.limit_ms is not None else self.limit_usd
+        return None if stated is None else round(stated * MICRO_PER[QUANTILES[self.signal].unit])
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether a promotion has to wait while it has no trials."""
+        return self.role in _WEIGHED if self.must_have_data is None else self.must_have_data
+
+    @property
+    def threshold(self) -> float | None:
+        """The rate that the evidence compares with: the limit, or the share that may lie above a quantile's limit."""
+        if self.signal in QUANTILES:
+            return None if self.limit_micro is None else QUANTILES[self.signal].tail
+        return self.limit if self.signal in RATES else None

@@ -1,0 +1,74 @@
+"""The gate files that verdicts were reached under, kept in the lake by the digest of their bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from analytics.gates.gate_file import GateFile
+from analytics.lake.table_schemas import COLUMNS, GATES
+from producers.errors import StagekeeperError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from analytics.lake.tables import Lake
+
+
+class GateFileNotKeptError(StagekeeperError):
+    """A verdict names a gate file that the lake does not hold."""
+
+
+class AlteredGateFileError(StagekeeperError):
+    """The bytes that the lake holds for a gate file are not those that its digest stands for."""
+
+
+def keep(lake: Lake, gates: GateFile, *, now: datetime) -> bool:
+    """Store a gate file unless it is there already; before the first verdict under it.
+
+    Args:
+        lake: The lake.
+        gates: The gate file.
+        now: The present moment.
+
+    Returns:
+        Whether it was new.
+
+    Raises:
+        LakeError: It cannot be stored.
+    """
+    if not _texts(lake, gates.sha256).is_empty():
+        return False
+    row = {"sha256": gates.sha256, "kept_at": now, "text": gates.text}
+    lake.append(GATES, pl.DataFrame([row], schema=COLUMNS[GATES], orient="row"))
+    return True
+
+
+def kept(lake: Lake, sha256: str) -> GateFile:
+    """The gate file of a digest.
+
+    Raises:
+        GateFileNotKeptError: The lake does not hold it.
+        AlteredGateFileError: What the lake holds has another digest.
+        LakeError: The lake cannot be read.
+    """
+    texts = _texts(lake, sha256)
+    if texts.is_empty():
+        raise GateFileNotKeptError(
+            f"the lake keeps no gate file with sha256 {sha256}. Put the file back into use, or take the table `gates` "
+            "from a backup."
+        )
+    text: bytes = texts[0]
+    found = hashlib.sha256(text).hexdigest()
+    if found != sha256:
+        raise AlteredGateFileError(
+            f"the gate file kept under sha256 {sha256} has sha256 {found}: its bytes were changed since. "
+            "Restore the table `gates` from a backup."
+        )
+    return GateFile.parse(text)
+
+
+def _texts(lake: Lake, sha256: str) -> pl.Series:
+    return lake.scan(GATES).filter(pl.col("sha256") == sha256).select("text").collect()["text"]

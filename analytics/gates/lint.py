@@ -1,0 +1,287 @@
+"""What is wrong with a gate file although it can be read: gates that never hold, stages nobody leaves, idle limits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from itertools import combinations, islice, product
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from analytics.evidence.sequential import trials_to_decision
+from analytics.gates.gate_file import GateFile, GateTieError
+from analytics.signals.definitions import QUANTILES, RATES, SIGNALS
+from analytics.verdicts.messages import percent
+from producers.strict_yaml import ConfigurationFileError
+from producers.wire.contract import RiskClass
+from producers.wire.stage import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from analytics.gates.gate_file import Gate, Match
+    from analytics.gates.gate_signal import GateSignal
+
+Level = Literal["error", "warning", "note"]
+
+CODES: Final[dict[str, str]] = {
+    "invalid": "It says something that it may not say; nothing is judged under it.",
+    "unreachable_gate": "Other gates take every action that it matches.",
+    "ambiguous_gate": "Another gate matches some of its actions equally well; those are never judged.",
+    "no_gates": "There is no gate: every action is `INVALID`.",
+    "never_promotes": "At a stage of its ladder nothing shows an action safe, so the stages above are never reached.",
+    "off_the_ladder": "A signal applies only at stages that the gate's ladder does not have.",
+    "contradictory": "Two statements cannot both mean something.",
+    "undeclared_split": "Arms are compared at the same time, and nothing says what share each should have.",
+    "promote_anything": "Hardly any action could fail to be promoted.",
+    "never_rolls_back": "No guardrail and no trip applies at a stage where actions run.",
+    "impossible_minimum": "A limit so low that it takes more clean trials than most actions ever have.",
+    "nothing_runs": "A signal of executions that a promotion waits for, at a stage where nothing runs.",
+    "idle_minimum": "The minimum exposure is below what a limit needs anyway.",
+    "minimum": "How many clean trials a limit needs at least.",
+}
+"""Every finding and what it means."""
+
+IMPOSSIBLE: Final = 10_000
+"""Clean trials from which on a limit counts as out of reach."""
+
+_LOOSE: Final = 0.5
+_TRIED: Final = 20_000
+_EXECUTIONS: Final = frozenset({"executions", "undos", "expected executions", "known latencies", "known costs"})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that lint found.
+
+    Attributes:
+        level: An `error` makes the gate file, or a part of it, useless; a `warning` is probably not meant; a `note` is
+            worth knowing.
+        code: One of `CODES`.
+        place: Where: a gate, a signal, a stage.
+        message: What, with its numbers.
+    """
+
+    level: Level
+    code: str
+    place: str
+    message: str
+
+    def document(self) -> dict[str, Any]:
+        """The finding as a JSON object."""
+        return asdict(self)
+
+
+def lint(path: Path) -> list[Finding]:
+    """Look a gate file over; errors come first.
+
+    Raises:
+        ConfigurationFileError: There is no such file, or it cannot be read.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationFileError(f"the gate file {path} cannot be read: {error.strerror or error}.") from error
+    try:
+        gates = GateFile.parse(text, path=path)
+    except ConfigurationFileError as error:
+        said = str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")
+        return [Finding("error", "invalid", "file", each) for each in said.split("; ")]
+    return lint_gates(gates)
+
+
+def lint_gates(gates: GateFile) -> list[Finding]:
+    """Look over a gate file that could be read."""
+    found = list(_of_file(gates))
+    for gate in gates.gates:
+        found += _of_gate(gate)
+    order: tuple[Level, ...] = ("error", "warning", "note")
+    return sorted(found, key=lambda finding: order.index(finding.level))
+
+
+def clean_minimum(part: GateSignal, beta: float) -> int | None:
+    """How many trials without a failure show a signal safe; None where nothing is asked of it."""
+    if part.threshold is None:
+        return None
+    needed = float(trials_to_decision(0, 0, part.threshold, direction="below", alpha=beta))
+    return int(needed) if math.isfinite(needed) else None
+
+
+def _of_file(gates: GateFile) -> Iterator[Finding]:
+    if not gates.gates:
+        yield Finding("error", "no_gates", "file", "no gate is stated, so no action is ever judged")
+    witnesses = {
+        name: [getattr(gate.match, name) for gate in gates.gates]
+        for name in ("environment", "workflow", "tool", "risk_class")
+    }
+    for gate in gates.gates:
+        chosen: set[str] = set()
+        tied: str | None = None
+        for action in _actions(gate.match, witnesses):
+            try:
+                holds = gates.gate_for(*action)
+            except GateTieError as error:
+                tied = str(error)
+                continue
+            if holds is not None:
+                chosen.add(holds.name)
+        if tied is not None:
+            yield Finding("error", "ambiguous_gate", gate.name, tied)
+        elif gate.name not in chosen:
+            others = ", ".join(f"`{name}`" for name in sorted(chosen))
+            yield Finding("error", "unreachable_gate", gate.name, f"every action that it matches goes to {others}")
+
+
+def _actions(match: Match, stated: dict[str, list[str]]) -> Iterator[tuple[str, str, str, str]]:
+    """Actions that a gate matches: its own patterns made concrete, and those of the other gates that fit them."""
+    choices = []
+    for name, patterns in stated.items():
+        own = getattr(match, name)
+        if name == "risk_class":
+            choices.append([risk.value for risk in RiskClass if fnmatchcase(risk.value, own)])
+            continue
+        made = {_concrete(own, filler) for filler in ("", "x")} | {
+            _concrete(pattern, filler) for pattern in patterns for filler in ("", "x")
+        }
+        choices.append(sorted(value for value in made if value and fnmatchcase(value, own)))
+    # In a file of very many gates the combinations are too many to try; the nearest to the gate's own come first.
+    yield from islice(product(*choices), _TRIED)
+
+
+def _of_gate(gate: Gate) -> Iterator[Finding]:
+    live = [part for part in gate.signals if not part.dry_run]
+    for part in gate.signals:
+        if not set(part.stages) & set(gate.ladder):
+            stages = ", ".join(part.stages)
+            yield Finding(
+                "warning",
+                "off_the_ladder",
+                f"{gate.name}/{part.signal}",
+                f"it applies at {stages}, and the ladder is {' → '.join(gate.ladder)}",
+            )
+    yield from _contradictions(gate, live)
+    yield from _splits(gate)
+    if gate.dry_run:
+        return
+    yield from _stages(gate, live)
+    yield from _minimums(gate, live)
+
+
+def _stages(gate: Gate, live: list[GateSignal]) -> Iterator[Finding]:
+    if all(part.role == "watch" for part in live):
+        # Watching only is a plain choice, and says so in every verdict.
+        yield Finding(
+            "note", "never_promotes", gate.name, "its signals are all watched or dry runs: it decides nothing"
+        )
+        return
+    for stage in gate.ladder[:-1]:
+        place = f"{gate.name}/{stage}"
+        here = [part for part in live if stage in part.stages]
+        asked = [part for part in here if part.role in {"guardrail", "promote"}]
+        above = gate.above(stage)
+        if not asked:
+            yield Finding(
+                "warning", "never_promotes", place, f"no guardrail or promote signal applies, so nobody reaches {above}"
+            )
+        elif not any(part.needs_data for part in asked):
+            message = "no signal must have data here, so a promotion may rest on any single one"
+            yield Finding("warning", "promote_anything", place, message)
+        if loose := [part for part in asked if part.signal in RATES and (part.limit or 0.0) >= _LOOSE]:
+            level: Level = "error" if len(loose) == len(asked) else "warning"
+            limits = ", ".join(f"{part.signal} {percent(part.limit or 0.0)}" for part in loose)
+            yield Finding(level, "promote_anything", place, f"an action may fail half of the time and more: {limits}")
+        if stage is Stage.OBSERVE_ONLY:
+            waiting = [part.signal for part in asked if part.needs_data and SIGNALS[part.signal].trial in _EXECUTIONS]
+            if waiting:
+                message = f"nothing runs here, so {', '.join(waiting)} will never have data and nobody reaches {above}"
+                yield Finding("note", "nothing_runs", place, message)
+        elif not any(part.role in {"guardrail", "trip"} for part in here):
+            yield Finding("warning", "never_rolls_back", place, "no guardrail and no trip applies here")
+
+
+def _contradictions(gate: Gate, live: list[GateSignal]) -> Iterator[Finding]:
+    guardrails = [part for part in live if part.role == "guardrail"]
+    for promote, guardrail in product([part for part in live if part.role == "promote"], guardrails):
+        if promote.signal != guardrail.signal or not set(promote.stages) & set(guardrail.stages):
+            continue
+        stated, other = _limit(promote), _limit(guardrail)
+        if stated is None or other is None or stated < other:
+            continue
+        looser = "looser than" if stated > other else "the same as"
+        message = f"its promote limit is {looser} its guardrail limit, which must be kept for a promotion anyway"
+        yield Finding("warning", "contradictory", f"{gate.name}/{promote.signal}", message)
+    for one, two in combinations([part for part in live if part.signal in QUANTILES and _limit(part)], 2):
+        low, high = sorted((one, two), key=lambda part: QUANTILES[part.signal].q)
+        same = QUANTILES[low.signal].source == QUANTILES[high.signal].source and set(low.stages) & set(high.stages)
+        if same and low.signal != high.signal and (_limit(low) or 0.0) >= (_limit(high) or 0.0):
+            message = f"{low.signal} may be as high as {high.signal}, so its limit means nothing"
+            yield Finding("warning", "contradictory", f"{gate.name}/{low.signal}", message)
+    days_s = gate.minimum_exposure.days * 86_400.0
+    if gate.hold_expires is not None and gate.hold_expires < days_s:
+        message = f"a hold expires before the minimum exposure of {gate.minimum_exposure.days:g} days can be met"
+        yield Finding("warning", "contradictory", f"{gate.name}/hold_expires", message)
+
+
+def _splits(gate: Gate) -> Iterator[Finding]:
+    split, place = gate.split, f"{gate.name}/split"
+    concurrent = gate.baseline.kind == "concurrent" and any(part.ratio is not None for part in gate.signals)
+    if split is None:
+        if concurrent:
+            message = (
+                "arms are compared at the same time without a `split`, so traffic that never reaches one goes unseen"
+            )
+            yield Finding("note", "undeclared_split", gate.name, message)
+        return
+    held = gate.baseline.cohort
+    if split.by == "cohort" and concurrent and held is not None and held not in split.shares:
+        message = f"the baseline is the cohort {held}, which has no share in the declared split"
+        yield Finding("warning", "contradictory", place, message)
+    if split.by == "stage":
+        if off := [name for name in split.shares if name not in gate.ladder]:
+            message = f"{', '.join(off)} is not on the ladder {' → '.join(gate.ladder)}"
+            yield Finding("warning", "off_the_ladder", place, message)
+        below = {gate.below(name) for name in split.shares}
+        if concurrent and held is None and not below & set(split.shares):
+            message = "the baseline is the stage directly below, and no stage of the split is directly below another"
+            yield Finding("warning", "contradictory", place, message)
+
+
+def _minimums(gate: Gate, live: list[GateSignal]) -> Iterator[Finding]:
+    largest = 0
+    for part in live:
+        needed = clean_minimum(part, gate.beta) if part.role in {"guardrail", "promote"} else None
+        if needed is None:
+            continue
+        largest = max(largest, needed)
+        trial = SIGNALS[part.signal].trial
+        if gate.unit_of(part) == "user":
+            trial = f"user-windows with {trial}"
+        clean = "above the limit" if part.signal in QUANTILES else "with a failure"
+        counted = f"needs at least {needed:,} {trial}, none of them {clean}, at beta {gate.beta:g}"
+        level: Level = "warning" if needed >= IMPOSSIBLE else "note"
+        code = "impossible_minimum" if needed >= IMPOSSIBLE else "minimum"
+        yield Finding(level, code, f"{gate.name}/{part.signal}", counted)
+    actions = gate.minimum_exposure.actions
+    if 0 < actions < largest:
+        message = f"{actions:,} actions are asked for, and a limit needs {largest:,} clean trials anyway"
+        yield Finding("note", "idle_minimum", f"{gate.name}/minimum_exposure", message)
+
+
+def _limit(part: GateSignal) -> float | None:
+    return part.limit if part.signal in RATES else part.limit_ms if part.limit_ms is not None else part.limit_usd
+
+
+def _concrete(pattern: str, filler: str) -> str:
+    """A word that a shell-style pattern matches, in all likelihood; whether it does is checked."""
+    word, at = "", 0
+    while at < len(pattern):
+        end = pattern.find("]", at + 2) if pattern[at] == "[" else -1
+        if end > 0:
+            inside = pattern[at + 1 : end]
+            word += "_" if inside.startswith("!") else inside[0]
+            at = end
+        else:
+            word += {"*": filler, "?": "x"}.get(pattern[at], pattern[at])
+        at += 1
+    return word

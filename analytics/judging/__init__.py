@@ -1,0 +1,1 @@
+"""The verdict engine: from counters, a gate file and a watermark to verdicts."""

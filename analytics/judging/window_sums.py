@@ -1,0 +1,218 @@
+"""What a gate file needs to know of minutes and bins, kept up with every increment instead of summed anew at each look.
+
+Three things depend on single minutes: what is not mature yet, what is missing, and what the detector sees. Each is held
+as a sum that an increment or the passing of a minute changes by what it brings, so that a look costs by what changed.
+Everything is in whole numbers, and equals what `Folded` gives for the same increments and watermark.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import polars as pl
+
+from analytics.evidence import histogram
+from analytics.judging.alarms import Alarms
+from analytics.signals.cells import ESTABLISHED_AFTER, ONE_MINUTE
+from analytics.signals.definitions import COUNTERS, QUANTILES
+from analytics.signals.state import MINUTE_US, PLACE, may_pass, microseconds, moment_of
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from analytics.gates.gate_file import GateFile
+    from analytics.signals.state import Columns, Flags, Increment, Integers, Places
+
+_OPEN: Final = (PLACE, "bucket", "expected", "executed", "expected_at")
+_ESTABLISHED_US: Final = ESTABLISHED_AFTER // ONE_MINUTE * MINUTE_US
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Executions over the mature minutes, as `Folded.mature` counts them; one place an epoch.
+
+    Attributes:
+        expected: Expected ones, without those that are pending.
+        missing: Those that never came.
+        pending: Those that did not come yet although their minute is mature.
+    """
+
+    expected: Integers
+    missing: Integers
+    pending: Integers
+
+
+class Tracked:
+    """The sums over minutes and bins that one gate file asks for, at one watermark.
+
+    Args:
+        columns: Everything counted. It must be at the same increments whenever this is asked.
+        gates: The gate file.
+        watermark: Event time up to which everything has been read.
+    """
+
+    def __init__(self, columns: Columns, gates: GateFile, watermark: datetime) -> None:
+        parts = [part for gate in gates.gates for part in gate.signals]
+        self._columns = columns
+        self._watermark_us = microseconds(watermark)
+        self._deadline_us = _us(gates.outcome_deadline_s)
+        self._windows = {part.maturity for part in parts if part.maturity is not None}
+        self._freshness_us = _us(gates.freshness_s)
+        self._expiries_us = {_us(gate.hold_expires) for gate in gates.gates if gate.hold_expires is not None}
+        self._limits = {
+            (QUANTILES[part.signal].source, histogram.snap(part.limit_micro))
+            for part in parts
+            if part.limit_micro is not None
+        }
+        sources = {QUANTILES[part.signal].source for part in parts if part.signal in QUANTILES}
+        self._known: dict[str, Integers] = {name: np.zeros(0, dtype=np.int64) for name in sources}
+        self._above: dict[tuple[str, int], Integers] = {limit: np.zeros(0, dtype=np.int64) for limit in self._limits}
+        self._young = {window_s: np.zeros((len(COUNTERS), 0), dtype=np.int64) for window_s in self._windows}
+        self._open = pl.DataFrame(schema={name: columns.recent.schema[name] for name in _OPEN})
+        self._grow()
+        for name in sources:
+            self._count_bins(name, columns.bins(name))
+        for window_s in self._windows:
+            self._add_young(window_s, columns.recent, self._watermark_us)
+        self._open = self._still_open(columns.recent.select(_OPEN))
+        self.alarms = Alarms(columns, gates, self._watermark_us)
+
+    @property
+    def watermark_us(self) -> int:
+        """Event time up to which everything has been read, microseconds since 1970."""
+        return self._watermark_us
+
+    @property
+    def watermark(self) -> datetime:
+        """The same as a moment."""
+        return moment_of(self._watermark_us)
+
+    def young(self, window_s: float, name: str) -> Integers:
+        """A counter of every epoch over the minutes that are not older than a maturity window."""
+        return np.asarray(self._young[window_s][COUNTERS.index(name)])
+
+    def known(self, source: str) -> Integers:
+        """Observations in a histogram, of every epoch."""
+        return self._known[source]
+
+    def above(self, source: str, limit_micro: int) -> Integers:
+        """Observations above a limit that lies on a bound, of every epoch."""
+        return self._above[(source, limit_micro)]
+
+    def missing(self) -> Missing:
+        """Expected, missing and pending executions of every epoch."""
+        size, now = self._columns.epochs, self._watermark_us
+        at, bucket, expected, executed = (self._open[name].to_numpy() for name in _OPEN[:4])
+        asked = self._open["expected_at"].fill_null(-(2**62)).to_numpy()
+        over = bucket + MINUTE_US + self._deadline_us <= now
+        waiting = asked + self._deadline_us > now
+        # Minutes of which nothing was expected have no part in it.
+        short = np.where(expected > 0, np.maximum(expected - executed, 0), 0)
+        young, missing, pending = (
+            _sums(at[where], values[where], size)
+            for where, values in ((~over, np.maximum(expected, 0)), (over & ~waiting, short), (over & waiting, short))
+        )
+        return Missing(self._columns.counter("expected") - young - pending, missing, pending)
+
+    def advance(self, increment: Increment | None, watermark: datetime) -> Flags:
+        """Take in an increment that the columns hold already, and move on to a watermark.
+
+        Returns:
+            The epochs for which the passing of time alone may change a verdict; as `judging.passing`.
+        """
+        before, now = self._watermark_us, microseconds(watermark)
+        self._grow()
+        columns = self._columns
+        if increment is not None:
+            for name in self._known:
+                self._count_bins(name, increment.bins[name])
+            for window_s in self._windows:
+                self._add_young(window_s, increment.minutes, before)
+        self._watermark_us = now
+        passing = np.zeros(columns.epochs, dtype=np.bool_)
+        for window_s in self._windows:
+            left = _crossing(columns.recent, before, now, _us(window_s))
+            _add(self._young[window_s], left, -1)
+            passing[_places(left)] = True
+        for window_us in (0, self._deadline_us):
+            passing[_places(_crossing(columns.recent, before, now, window_us))] = True
+        asked = pl.col("expected_at") + self._deadline_us
+        passing[_places(self._open.filter((asked > before) & (asked <= now)))] = True
+        if increment is not None:
+            self._open = pl.concat([self._open, increment.minutes.select(_OPEN)], rechunk=False)
+        self._open = self._still_open(self._open)
+        for moments in (
+            columns.event_us + self._freshness_us,
+            columns.first_us + _ESTABLISHED_US,
+            *(columns.first_us + expires_us for expires_us in self._expiries_us),
+        ):
+            passing |= (moments >= before) & (moments <= now)
+        self.alarms.advance(increment, before, now)
+        return passing
+
+    def _grow(self) -> None:
+        size = self._columns.epochs
+        self._known = {name: _wider(values, size) for name, values in self._known.items()}
+        self._above = {limit: _wider(values, size) for limit, values in self._above.items()}
+        self._young = {window_s: _wider(values, size) for window_s, values in self._young.items()}
+
+    def _count_bins(self, name: str, bins: pl.DataFrame) -> None:
+        at, bin_, count = (bins[column].to_numpy() for column in (PLACE, "bin", "count"))
+        np.add.at(self._known[name], at, count)
+        for (source, limit), values in self._above.items():
+            if source == name:
+                above = bin_ > int(histogram.bin_of(limit))
+                np.add.at(values, at[above], count[above])
+
+    def _add_young(self, window_s: float, minutes: pl.DataFrame, watermark_us: int) -> None:
+        young = minutes.filter(pl.col("bucket") > watermark_us - _us(window_s) - MINUTE_US)
+        _add(self._young[window_s], young, 1)
+
+    def _still_open(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The minutes of which an execution is due or missing, and those that are too young to say; one row each."""
+        summed = rows.group_by(PLACE, "bucket").agg(
+            pl.col("expected").sum(), pl.col("executed").sum(), pl.col("expected_at").max()
+        )
+        late = self._watermark_us - self._deadline_us
+        waiting = (pl.col("expected_at") > late).fill_null(value=False)
+        unequal = pl.col("expected") != pl.col("executed")
+        return summed.filter(unequal | waiting | (pl.col("bucket") + MINUTE_US > late))
+
+
+def _add(table: Integers, minutes: pl.DataFrame, sign: int) -> None:
+    if minutes.is_empty():
+        return
+    summed = minutes.group_by(PLACE).agg(pl.col(COUNTERS).sum())
+    places = summed[PLACE].to_numpy()
+    for row, name in enumerate(COUNTERS):
+        table[row, places] += sign * summed[name].to_numpy()
+
+
+def _crossing(minutes: pl.DataFrame, before_us: int, now_us: int, window_us: int) -> pl.DataFrame:
+    """The minutes whose end a watermark passes by a window, on its way from one moment to another."""
+    since, until = before_us - window_us - MINUTE_US, now_us - window_us - MINUTE_US
+    if not may_pass(since, until):
+        return minutes.clear()
+    return minutes.filter((pl.col("bucket") > since) & (pl.col("bucket") <= until))
+
+
+def _places(rows: pl.DataFrame) -> Places:
+    return rows[PLACE].to_numpy().astype(np.intp)
+
+
+def _sums(at: Places, values: Integers, size: int) -> Integers:
+    summed = np.zeros(size, dtype=np.int64)
+    np.add.at(summed, at, values)
+    return summed
+
+
+def _us(seconds: float) -> int:
+    return round(seconds * 1_000_000)
+
+
+def _wider(values: Integers, size: int) -> Integers:
+    """The same values, with zeros for epochs that are new."""
+    more = size - values.shape[-1]
+    return np.concatenate([values, np.zeros((*values.shape[:-1], more), dtype=np.int64)], axis=-1) if more else values

@@ -1,0 +1,316 @@
+"""Where a lake lies: a folder, or a bucket of an S3-compatible store with what it takes to get in."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.fs as pafs
+from deltalake import CommitProperties, DeltaTable, Field, Schema, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from deltalake.schema import PrimitiveType
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from analytics.lake.errors import READ_FAILURES, SchemaMismatchError, UnreadableLakeError
+from analytics.lake.table_schemas import CLAIMS, TABLES
+from producers.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_PREFIX: Final = "STAGEKEEPER_LAKE_"
+
+
+class StorageSettings(BaseSettings):
+    """How to get into a bucket. Every field is an environment variable with the prefix `STAGEKEEPER_LAKE_`.
+
+    What is unset follows the store's own conventions: the `AWS_*` variables, a profile, or the role of the machine.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
+
+    endpoint: str | None = None
+    """URL of the store, `http://host:port` or `https://host`; unset means Amazon's."""
+    region: str | None = None
+    """Region of the bucket."""
+    access_key_id: str | None = None
+    """The principal."""
+    secret_access_key: SecretStr | None = None
+    """Its key; never printed."""
+    session_token: SecretStr | None = None
+    """Its session, where there is one; never printed."""
+
+    @classmethod
+    def load(cls) -> StorageSettings:
+        """Read the environment.
+
+        Raises:
+            SettingsError: The variables cannot be used; the message names them.
+        """
+        try:
+            read = cls()
+        except ValidationError as error:
+            faults = "; ".join(f"{_PREFIX}{str(each['loc'][0]).upper()}: {each['msg']}" for each in error.errors())
+            raise SettingsError(f"{faults}. Mend or unset the variable.") from error
+        if (read.access_key_id is None) != (read.secret_access_key is None):
+            raise SettingsError(
+                f"{_PREFIX}ACCESS_KEY_ID and {_PREFIX}SECRET_ACCESS_KEY belong together: set both, or neither."
+            )
+        if read.endpoint is not None and "://" not in read.endpoint:
+            raise SettingsError(f"{_PREFIX}ENDPOINT is {read.endpoint!r}, not a URL such as https://s3.example.com.")
+        return read
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The same in the words of delta-rs and polars, secrets in the clear."""
+        said = {
+            "aws_endpoint": self.endpoint,
+            "aws_region": self.region or ("us-east-1" if self.endpoint is not None else None),
+            "aws_access_key_id": self.access_key_id,
+            "aws_secret_access_key": _clear(self.secret_access_key),
+            "aws_session_token": _clear(self.session_token),
+            # A commit is a file that must not be there yet: the store has to refuse the second one.
+            "aws_conditional_put": "etag",
+        }
+        if self.endpoint is not None and self.endpoint.startswith("http://"):
+            said["aws_allow_http"] = "true"
+        return {name: value for name, value in said.items() if value is not None}
+
+
+def is_remote(root: str) -> bool:
+    """Whether a lake lies on object storage."""
+    return "://" in root
+
+
+def options_of(root: str) -> dict[str, str] | None:
+    """What it takes to get into a lake; None for a folder.
+
+    Raises:
+        SettingsError: The settings cannot be used, or the root names a store of another kind.
+    """
+    if not is_remote(root):
+        return None
+    if not root.startswith(("s3://", "s3a://")):
+        raise SettingsError(
+            f"the lake root {root} is neither a folder nor s3://BUCKET/PATH. Set STAGEKEEPER_LAKE_ROOT to one of them."
+        )
+    return StorageSettings.load().options
+
+
+def files_of(root: str, table: str, options: Mapping[str, str] | None) -> pafs.FileSystem:
+    """The files of one table, by their paths within it."""
+    if is_remote(root):
+        return pafs.PyFileSystem(DeltaStorageHandler(f"{root}/{table}", dict(options or {})))
+    return pafs.SubTreeFileSystem(str(Path(root, table)), pafs.LocalFileSystem())
+
+
+def _clear(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+_CONFIGURATION: Final = {
+    "delta.enableChangeDataFeed": "true",  # what was appended between two versions, whatever was compacted since
+    "delta.checkpointInterval": "100",  # commits; opening a table reads at most this many small log files
+    # How long a verdict can be recomputed at its version: 90 days, and a week between one checkpoint and the next.
+    "delta.logRetentionDuration": "interval 97 days",
+    "delta.deletedFileRetentionDuration": "interval 97 days",
+}
+# Claims beat all the time, and nobody asks how they stood an hour ago.
+_OF_CLAIMS: Final = {"delta.logRetentionDuration": "interval 1 hours"}
+
+
+def open_table(root: str, name: str) -> DeltaTable | None:
+    """The table, with its columns checked; None when there is none.
+
+    Raises:
+        SchemaMismatchError: It has other columns than this version knows.
+        UnreadableLakeError: It is damaged, or cannot be reached.
+    """
+    uri = f"{root}/{name}"
+    try:
+        table = DeltaTable(uri, storage_options=options_of(root))
+    except TableNotFoundError:
+        if not is_remote(root) and any(Path(uri).rglob("*.parquet")):
+            raise UnreadableLakeError(
+                f"the table {name} at {uri} has data files but no log (`_delta_log`). "
+                "Restore the folder from a backup, or move it away to begin a new table."
+            ) from None
+        return None
+    except (DeltaError, OSError) as error:
+        raise unreadable_table(root, name, error) from error
+    stored = {field.name: _described(field) for field in table.schema().fields}
+    wanted = {field.name: _described(field) for field in Schema.from_arrow(TABLES[name]).fields}
+    if stored != wanted:
+        differing = [column for column in {**wanted, **stored} if stored.get(column) != wanted.get(column)]
+        differences = "; ".join(
+            f"{column} is {stored.get(column, 'missing')}, expected {wanted.get(column, 'no such column')}"
+            for column in differing
+        )
+        raise SchemaMismatchError(
+            f"the table {name} at {uri} was written by another version of Stagekeeper: {differences}. "
+            "Use that version, or set STAGEKEEPER_LAKE_ROOT to a new folder and replay the topics into it."
+        )
+    return table
+
+
+def create_table(root: str, name: str) -> DeltaTable:
+    """Create the table, empty; where another process was faster, that one's.
+
+    Raises:
+        UnreadableLakeError: It cannot be created.
+    """
+    uri = f"{root}/{name}"
+    try:
+        return DeltaTable.create(
+            uri,
+            schema=Schema.from_arrow(TABLES[name]),
+            mode="error",
+            configuration=_CONFIGURATION | (_OF_CLAIMS if name == CLAIMS else {}),
+            name=name,
+            storage_options=options_of(root),
+            # Refused version 0, it would try the next one: a second creation, which changes the table's identity under
+            # whoever writes to the first.
+            commit_properties=CommitProperties(max_commit_retries=0),
+        )
+    except (DeltaError, OSError) as error:
+        table = open_table(root, name)  # another process may have created it in the same moment
+        if table is None:
+            raise UnreadableLakeError(
+                f"the table {name} cannot be created at {uri}: {_first_line(error)}. Check that the folder is writable."
+            ) from error
+        return table
+
+
+def _described(field: Field) -> str:
+    kind = field.type.type if isinstance(field.type, PrimitiveType) else str(field.type)
+    return f"{kind}{' nullable' if field.nullable else ''}"
+
+
+def unreadable_table(root: str, table: str, error: Exception) -> UnreadableLakeError:
+    """The name for a failure to read a table, with what mends it."""
+    mend = "Restore the folder from a backup, or move it away to begin a new table."
+    if is_remote(root):
+        mend = "Check that the store answers and lets this principal in; restore a damaged table from a backup."
+    return UnreadableLakeError(f"the table {table} at {root}/{table} cannot be read: {_first_line(error)}. {mend}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def check_store(root: str) -> None:
+    """Commit the same version of a table twice: the store must refuse the second one. Nothing of it stays.
+
+    Args:
+        root: Root of a lake on object storage, whether or not it exists.
+
+    Raises:
+        UnreadableLakeError: The store takes both, or cannot be written: a lake there would lose events.
+        SettingsError: The settings of the store cannot be used.
+    """
+    name, options = f"probe-{uuid.uuid4()}", options_of(root)
+    schema = pa.schema([pa.field("n", pa.int64())])
+    once = CommitProperties(max_commit_retries=0)
+    try:
+        first = DeltaTable.create(f"{root}/{name}", schema=Schema.from_arrow(schema), storage_options=options)
+        second = DeltaTable(f"{root}/{name}", storage_options=options)
+        write_deltalake(first, pa.table({"n": [1]}), mode="append", commit_properties=once)
+        try:
+            write_deltalake(second, pa.table({"n": [2]}), mode="append", commit_properties=once)
+        except CommitFailedError:
+            refused = True
+        else:
+            found = DeltaTable(f"{root}/{name}", storage_options=options)
+            refused = int(found.version()) == 2
+        store = files_of(root, name, options)
+        for info in store.get_file_info(pafs.FileSelector("", recursive=True)):
+            if info.is_file:
+                store.delete_file(info.path)
+    except (DeltaError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UnreadableLakeError(
+            f"nothing can be committed at {root}: {reason}. Check that the bucket exists, that the principal may write "
+            "and delete there, and STAGEKEEPER_LAKE_ENDPOINT, STAGEKEEPER_LAKE_REGION and the keys."
+        ) from error
+    if not refused:
+        raise UnreadableLakeError(
+            f"no lake can be kept at {root}: the store does not refuse to write an object that is there already "
+            "(If-None-Match), and workers would overwrite each other's commits. Use a store that does, or a folder."
+        )
+
+
+_NAMED: Final = 3
+"""So many damaged files are named; the others are counted."""
+
+
+@contextmanager
+def reading(root: str) -> Iterator[None]:
+    """Name what reading a lake raises.
+
+    Raises:
+        UnreadableLakeError: A file is gone or was cut short, or the lake cannot be reached.
+    """
+    try:
+        yield
+    except READ_FAILURES as error:
+        raise unreadable(root, error) from error
+
+
+def unreadable(root: str, error: BaseException) -> UnreadableLakeError:
+    """What a failed read means: the files that are damaged, and how to mend it."""
+    reason = str(error).partition("\n")[0]
+    try:
+        damaged = damaged_files(root)
+    except (DeltaError, OSError):
+        damaged = []
+    if not damaged:
+        return UnreadableLakeError(
+            f"the lake at {root} cannot be read: {reason}. Check that it can be reached; every file is there that its "
+            "tables name, as long as it should be."
+        )
+    more = f" and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
+    return UnreadableLakeError(
+        f"the lake at {root} is damaged: {'; '.join(damaged[:_NAMED])}{more}. Stop the workers and restore the lake "
+        "from a backup of one moment; without one, set STAGEKEEPER_LAKE_ROOT to a new folder and replay the topics."
+    )
+
+
+def damaged_files(root: str) -> list[str]:
+    """The files of a lake that are gone, or not as long as its log says, in words; a listing of each table tells.
+
+    Raises:
+        DeltaError: A table cannot be opened.
+        OSError: The files cannot be listed.
+    """
+    options = options_of(root)
+    found: list[str] = []
+    for table in TABLES:
+        try:
+            newest = DeltaTable(f"{root}/{table}", storage_options=options)
+        except TableNotFoundError:
+            continue
+        found.extend(damaged(newest, root, table, options))
+    return found
+
+
+def damaged(newest: DeltaTable, root: str, table: str, options: Mapping[str, str] | None) -> Iterator[str]:
+    """The files of one table, as of what its handle knows, and the end of its log; otherwise as `damaged_files`.
+
+    An open handle notices neither that files are gone nor that its log is.
+    """
+    store = files_of(root, table, options)
+    (end,) = store.get_file_info([f"_delta_log/{newest.version():020}.json"])
+    if not end.is_file:
+        yield f"{table}/{end.path} is gone"
+    sizes = {info.path: info.size for info in store.get_file_info(pafs.FileSelector("", recursive=False))}
+    for path, size in pl.DataFrame(newest.get_add_actions()).select("path", "size_bytes").iter_rows():
+        if path not in sizes:
+            yield f"{table}/{path} is gone"
+        elif sizes[path] != size:
+            yield f"{table}/{path} has {sizes[path]:,} of {size:,} bytes"

@@ -1,0 +1,271 @@
+"""Keeping a lake small: small files folded, old minutes rolled up, old rows taken out, files that nobody needs deleted.
+
+One process at a time does it, under the claim `upkeep`. Every step is a number of commits that are each right by
+themselves: whoever dies in the middle leaves a lake that says the same as before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from analytics.gates.gate_file import GateFile
+from analytics.lake.errors import READ_FAILURES, FencedError
+from analytics.lake.retention import LEAST, Rule, retain
+from analytics.lake.rollup import RollUp
+from analytics.lake.storage import unreadable
+from analytics.lake.table_schemas import EVENTS, LOOKS, QUALITY, REJECTS, RULINGS, SIGNALS, TABLES, VERDICTS
+from analytics.lake.vacuum import MARGIN, vacuum
+from analytics.signals.cells import ACTION, CELL, EPOCH
+from analytics.verdicts import ledger
+from analytics.verdicts.verdict import REGRADE
+from producers.errors import StagekeeperError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from analytics.lake.tables import Fence, Lake
+
+REPLAY: Final = timedelta(days=90)
+"""How long a verdict can be reached again, at most: the tables' logs reach no further back."""
+
+COMPACT_FILES: Final = 32
+"""Small files of one size that are worth folding."""
+
+_LOOKS_KEPT: Final = timedelta(days=7)
+"""Only the newest look counts; earlier ones tell how the judge was at work."""
+
+_UNREADABLE: Final[tuple[type[BaseException], ...]] = (StagekeeperError, *READ_FAILURES)
+
+_AGES: Final[Mapping[str, str]] = {
+    EVENTS: "ingested_at",
+    SIGNALS: "last_event_at",
+    REJECTS: "rejected_at",
+    QUALITY: "run_at",
+    VERDICTS: "judged_at",
+    LOOKS: "judged_at",
+}
+"""By which column the age of a row is told."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is kept for how long.
+
+    Attributes:
+        roll_up_after: Age from which minutes of `signals` are rolled up to hours; None never does.
+        keep: How long rows of a table are kept; a table that is not named is kept for ever. Of `signals` only epochs
+            that are over go, and of `verdicts` only repetitions.
+        replay: How long a verdict can be reached again, at most `REPLAY`.
+        grace: How long files stay that only an earlier version consists of, for whoever reads it still.
+        margin: What clocks may be apart.
+    """
+
+    roll_up_after: timedelta | None = timedelta(days=2)
+    keep: Mapping[str, timedelta] = field(
+        default_factory=lambda: {
+            EVENTS: timedelta(days=400),
+            REJECTS: timedelta(days=90),
+            QUALITY: timedelta(days=400),
+        }
+    )
+    replay: timedelta = REPLAY
+    grace: timedelta = timedelta(days=1)
+    margin: timedelta = MARGIN
+
+
+@dataclass(frozen=True)
+class Step:
+    """What was done to one table, or would be done.
+
+    Attributes:
+        table: Table name.
+        what: `compact`, `roll_up`, `retain` or `vacuum`.
+        rows: Rows that there are fewer.
+        files: Files that went, or were rewritten.
+        size: Bytes that were deleted.
+        note: What else is to be said; for a step that could not be done, why.
+        failed: Whether it could not be done.
+    """
+
+    table: str
+    what: str
+    rows: int = 0
+    files: int = 0
+    size: int = 0
+    note: str = ""
+    failed: bool = False
+
+    def document(self) -> dict[str, Any]:
+        """The step as a JSON object."""
+        said = {"table": self.table, "step": self.what, "rows": self.rows, "files": self.files, "bytes": self.size}
+        return said | {"note": self.note, "failed": self.failed}
+
+
+def compact(lake: Lake, *, fence: Fence | None = None) -> None:
+    """Fold the small files of the tables that grow; often.
+
+    Raises:
+        FencedError: Somebody else has the right now.
+        LakeError: A rewrite failed; the table is as it was.
+    """
+    for table in TABLES:
+        lake.compact(table, at_least=COMPACT_FILES, fence=fence)
+
+
+class Upkeep:
+    """The slow part of keeping a lake, now and then.
+
+    Args:
+        lake: The lake; nobody else may use this handle meanwhile.
+        policy: What is kept for how long.
+        gate_file: The gate file in force: what it needs minutes of is not rolled up.
+        fence: The right to keep the lake, where more than one process might.
+        dry_run: Change nothing; say what would be done.
+    """
+
+    def __init__(
+        self, lake: Lake, policy: Policy, gate_file: Path, *, fence: Fence | None = None, dry_run: bool = False
+    ) -> None:
+        self._lake = lake
+        self._policy = policy
+        self._gate_file = gate_file
+        self._fence = fence
+        self._dry_run = dry_run
+
+    def run(self, now: datetime) -> list[Step]:
+        """Do everything that is due.
+
+        A step that fails is reported, and the others are done.
+
+        Args:
+            now: The present moment.
+
+        Raises:
+            FencedError: Somebody else has the right now. What was done before is right.
+        """
+        return list(self._steps(now))
+
+    def _steps(self, now: datetime) -> Iterator[Step]:
+        if self._policy.roll_up_after is not None:
+            yield self._try(SIGNALS, "roll_up", partial(self._roll_up, now, self._policy.roll_up_after))
+        for table, age in {LOOKS: _LOOKS_KEPT, **self._policy.keep}.items():
+            yield self._try(table, "retain", partial(self._retain, table, now, age))
+        try:
+            needed = self._needed(now)
+        except _UNREADABLE as error:
+            # Without the ledger nobody knows what is needed.
+            yield Step(VERDICTS, "vacuum", note=f"nothing is deleted: the ledger cannot be read: {error}", failed=True)
+            return
+        for table in TABLES:
+            yield self._try(table, "vacuum", partial(self._vacuum, table, now, needed))
+
+    def _try(self, table: str, what: str, work: Callable[[], Step]) -> Step:
+        try:
+            return work()
+        except FencedError:
+            raise
+        except StagekeeperError as error:
+            return Step(table, what, note=str(error), failed=True)
+        except READ_FAILURES as error:
+            return Step(table, what, note=str(unreadable(self._lake.root, error)), failed=True)
+
+    def _roll_up(self, now: datetime, after: timedelta) -> Step:
+        gates = GateFile.load(self._gate_file)
+        known = self._lake.scan(SIGNALS).select(pl.col("last_event_at").max()).collect().item()
+        if known is None:
+            return Step(SIGNALS, "roll_up")
+        # By the judge's clock, where there is a judge: what is overdue by it is, and nothing else.
+        watermark = min(ledger.newest_watermark(self._lake) or known, now)
+        before = watermark - max(after, timedelta(seconds=gates.horizon_s))
+        compared = [gate.match for gate in gates.gates if gate.compares]
+        actions = self._lake.scan(SIGNALS).select(ACTION).unique().collect().iter_rows() if compared else iter(())
+        spared = {action for action in actions if any(match.may_cover(*action) for match in compared)}
+        roll = RollUp(self._lake, before=before, spared=spared)
+        had, left = roll.run(fence=self._fence, dry_run=self._dry_run)
+        note = f"minutes before {before:%Y-%m-%d %H}:00"
+        if spared:
+            note += f"; {len(spared)} action{'s' * (len(spared) > 1)} whose minutes are compared stay as they are"
+        return Step(SIGNALS, "roll_up", rows=had - left, note=note)
+
+    def _retain(self, table: str, now: datetime, age: timedelta) -> Step:
+        before = now - max(age, LEAST)
+        but = None
+        if table == SIGNALS:
+            but = ~self._gone(before)
+        elif table == VERDICTS:
+            before = min(before, now - self._policy.replay)
+            but = pl.col("changed") | pl.col("verdict_id").is_in(sorted(self._lasting()))
+            but |= pl.col("verdict_id").str.starts_with(REGRADE)
+        rule = Rule(table, _AGES[table], before, but)
+        taken = retain(self._lake, rule, fence=self._fence, dry_run=self._dry_run)
+        return Step(table, "retain", taken.rows, taken.files + taken.rewritten, note=f"older than {before:%Y-%m-%d}")
+
+    def _gone(self, before: datetime) -> pl.Expr:
+        """The epochs that are over, and of which nothing was heard since."""
+        epochs = (
+            self._lake.scan(SIGNALS)
+            .group_by(EPOCH)
+            .agg(pl.col("last_event_at").max(), pl.col("bucket").max().alias("last_bucket"))
+            .with_columns((pl.col("last_bucket") == pl.col("last_bucket").max().over(CELL)).alias("newest"))
+            .filter((pl.col("last_event_at") < before) & ~pl.col("newest"))
+            .select(EPOCH)
+            .collect()
+        )
+        return pl.struct(EPOCH).is_in(epochs.to_dicts()) if epochs.height else pl.col(EPOCH[0]).is_null()
+
+    def _lasting(self) -> set[str]:
+        """Verdicts that later ones rest on: the last of each epoch, what had crossed, and what people ruled about."""
+        last = (
+            self._lake.scan(VERDICTS).sort("judged_at", "lake_version").group_by(EPOCH).agg(pl.col("verdict_id").last())
+        )
+        lasting = set(last.collect()["verdict_id"])
+        crossed: Iterable[Mapping[Any, Any]] = ledger.latches(self._lake).values()
+        lasting |= {latch.verdict_id for kinds in crossed for latch in kinds.values()}
+        about = self._lake.scan(RULINGS).select(pl.col("payload").str.extract_all(r'"[^"]+"').explode()).collect()
+        return lasting | {told.strip('"') for told in about["payload"].drop_nulls()}
+
+    def _needed(self, now: datetime) -> dict[str, int]:
+        """The oldest version of each table that a verdict within its promise names."""
+        since = now - min(self._policy.replay, REPLAY)
+        promised = self._lake.scan(VERDICTS).filter(pl.col("judged_at") >= since)
+        oldest, first, last = (
+            promised.select(
+                pl.col("lake_version").min(),
+                pl.col("judged_at").min().alias("first"),
+                pl.col("judged_at").max().alias("last"),
+            )
+            .collect()
+            .row(0)
+        )
+        if oldest is None:
+            return {}
+        needed = {SIGNALS: oldest}
+        # Versions rise with time, so the first day in which users were counted has the oldest of the events.
+        version = pl.col("payload").str.json_path_match("$.exposure.events_version").cast(pl.Int64)
+        day = first
+        while day <= last:
+            of_day = promised.filter(pl.col("judged_at").is_between(day, day + timedelta(days=1)))
+            if (counted := of_day.select(version.min()).collect().item()) is not None:
+                return needed | {EVENTS: counted}
+            day += timedelta(days=1)
+        return needed
+
+    def _vacuum(self, table: str, now: datetime, needed: Mapping[str, int]) -> Step:
+        unused_since = now.astimezone(UTC) - max(self._policy.grace, self._policy.margin)
+        gone = vacuum(
+            self._lake,
+            table,
+            unused_since=unused_since,
+            needed=needed.get(table),
+            margin=self._policy.margin,
+            dry_run=self._dry_run,
+        )
+        return Step(
+            table, "vacuum", files=gone.files, size=gone.size, note=f"readable from version {gone.oldest_version}"
+        )

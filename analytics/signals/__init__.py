@@ -1,0 +1,1 @@
+"""Signals: what is counted about a cell, and the state of all counts."""

@@ -1,0 +1,210 @@
+"""The signals: what is read off a cell's counters, each as failures among trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+import numpy as np
+
+from analytics.evidence import histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+MICRO_PER_MS: Final = 1_000
+MICRO_PER_USD: Final = 1_000_000
+
+QuantileUnit = Literal["ms", "usd"]
+
+MICRO_PER: Final[dict[QuantileUnit, int]] = {"ms": MICRO_PER_MS, "usd": MICRO_PER_USD}
+"""Micro-units of a histogram in one unit of a limit."""
+
+
+@dataclass(frozen=True)
+class RateSignal:
+    """A share of trials that failed.
+
+    Attributes:
+        name: The name in gate files and documents.
+        failures: Columns whose sum is the number of failures.
+        trials: Columns whose sum is the number of trials.
+        trial: What one trial is called, in the plural.
+        repeatable: Whether one trial can fail more than once (two incidents after one execution). As evidence there are
+            then never more failures than trials.
+    """
+
+    name: str
+    failures: tuple[str, ...]
+    trials: tuple[str, ...]
+    trial: str
+    repeatable: bool = False
+
+    def counts(self, row: Mapping[str, int]) -> tuple[int, int]:
+        """Failures and trials, as counted."""
+        return sum(row[name] for name in self.failures), sum(row[name] for name in self.trials)
+
+    def value(self, row: Mapping[str, int]) -> float | None:
+        """Failures over trials; None where there were no trials."""
+        failures, trials = self.counts(row)
+        return failures / trials if trials else None
+
+
+@dataclass(frozen=True)
+class QuantileSignal:
+    """A quantile of latency or cost: within its limit if and only if at most a share 1 - q lies above the limit.
+
+    Attributes:
+        name: The name in gate files and documents.
+        source: The histogram it is read from, `latency` or `cost`.
+        q: The quantile's ratio.
+        tail: The share that may lie above the limit, 1 - q, written out: the subtraction would not be exact.
+        unit: Unit of its limit.
+        trial: What one trial is called, in the plural.
+    """
+
+    name: str
+    source: Literal["latency", "cost"]
+    q: float
+    tail: float
+    unit: QuantileUnit
+    trial: str
+
+    def value(self, bins: npt.NDArray[np.int16], counts: npt.NDArray[np.int64]) -> float | None:
+        """The quantile in the signal's unit, within 1 %; None where nothing is known."""
+        micro = histogram.quantile(bins, counts, self.q)
+        return None if micro is None else micro / MICRO_PER[self.unit]
+
+
+@dataclass(frozen=True)
+class CountSignal:
+    """A plain count that can only trip or be watched.
+
+    Attributes:
+        name: The name in gate files and documents.
+        counted: The counter.
+        trials: The counter it is shown beside.
+        trial: What one of `trials` is called, in the plural.
+    """
+
+    name: str
+    counted: str
+    trials: str
+    trial: str
+
+
+Signal = RateSignal | QuantileSignal | CountSignal
+
+_TAKEN_BACK: Final = ("undone", "undo_failed", "not_undoable")
+
+RATES: Final[dict[str, RateSignal]] = {
+    signal.name: signal
+    for signal in (
+        RateSignal("denial", ("denied",), ("decisions",), "decisions"),
+        RateSignal("constrain", ("constrained",), ("decisions",), "decisions"),
+        RateSignal("review", ("queued",), ("decisions",), "decisions"),
+        RateSignal("review_rejection", ("reviews_rejected",), ("reviews_approved", "reviews_rejected"), "reviews"),
+        RateSignal("execution_error", ("failed",), ("executed",), "executions"),
+        RateSignal("timeout", ("timed_out",), ("executed",), "executions"),
+        RateSignal("undo", _TAKEN_BACK, ("executed",), "executions"),
+        RateSignal("undo_failed", ("undo_failed", "not_undoable"), _TAKEN_BACK, "undos"),
+        RateSignal("missing_outcome", ("mature_missing",), ("mature_expected",), "expected executions"),
+        RateSignal("incident", ("incidents",), ("executed",), "executions", repeatable=True),
+        RateSignal("support", ("support",), ("executed",), "executions", repeatable=True),
+        RateSignal("quality_failure", ("quality_failures",), ("quality_checks",), "quality checks"),
+    )
+}
+"""Every rate, in the order in which tables show them."""
+
+QUANTILES: Final[dict[str, QuantileSignal]] = {
+    signal.name: signal
+    for signal in (
+        QuantileSignal("latency_p50", "latency", 0.50, 0.50, "ms", "known latencies"),
+        QuantileSignal("latency_p95", "latency", 0.95, 0.05, "ms", "known latencies"),
+        QuantileSignal("latency_p99", "latency", 0.99, 0.01, "ms", "known latencies"),
+        QuantileSignal("cost_p95", "cost", 0.95, 0.05, "usd", "known costs"),
+    )
+}
+"""Every quantile that a gate can limit."""
+
+COUNTS: Final[dict[str, CountSignal]] = {
+    signal.name: signal for signal in (CountSignal("severe_incident", "severe_incidents", "executed", "executions"),)
+}
+"""Counts that can only trip."""
+
+SIGNALS: Final[dict[str, Signal]] = {**RATES, **QUANTILES, **COUNTS}
+"""Every signal by name."""
+
+_PARTS: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
+    (("allowed", "constrained", "queued", "denied", "fell_back"), ("decisions",)),
+    (("failed", "timed_out"), ("executed",)),
+    (_TAKEN_BACK, ("executed",)),
+    (("severe_incidents",), ("incidents",)),
+    (("quality_failures",), ("quality_checks",)),
+)
+"""Counters that can only be a part of others, in whatever order the events arrive: each pair comes from one event, or
+from events that travel in order."""
+
+
+def contradictions(row: Mapping[str, int]) -> list[str]:
+    """Say which counters contradict each other; nothing where they are possible.
+
+    Args:
+        row: Every counter by name.
+    """
+    found = [f"{name} is {count}" for name, count in row.items() if count < 0]
+    for parts, whole in _PARTS:
+        part, total = sum(row[name] for name in parts), sum(row[name] for name in whole)
+        if part > total:
+            found.append(f"{' + '.join(parts)} is {part:,}, more than the {total:,} {' + '.join(whole)}")
+    return found
+
+
+def impossible(counts: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
+    """Which of many rows have counters that contradict each other; as `contradictions`.
+
+    Args:
+        counts: Every counter by name. All of the same shape.
+    """
+    wrong = [np.asarray(values < 0) for values in counts.values()]
+    wrong += [
+        np.asarray(sum(counts[name] for name in parts) > sum(counts[name] for name in whole)) for parts, whole in _PARTS
+    ]
+    return np.asarray(np.any(wrong, axis=0))
+
+
+def rates_of(row: Mapping[str, int]) -> dict[str, float | None]:
+    """Every rate by name; None where it has no trials."""
+    return {name: signal.value(row) for name, signal in RATES.items()}
+
+
+COUNTERS: Final[tuple[str, ...]] = (
+    "decisions",
+    "allowed",
+    "constrained",
+    "queued",
+    "denied",
+    "fell_back",
+    "expected",  # executions that must follow: enforced allow or constrain, and approved reviews
+    "executed",
+    "failed",
+    "timed_out",
+    "undone",
+    "undo_failed",
+    "not_undoable",
+    "incidents",
+    "severe_incidents",  # severity 1
+    "support",
+    "quality_checks",
+    "quality_failures",
+    "reviews_approved",
+    "reviews_rejected",
+    "cost_microusd",  # sum over the executions whose cost is known
+)
+"""Names of the integer counters, in the order in which tables show them."""
+
+HISTOGRAMS: Final[tuple[str, ...]] = ("latency", "cost")
+"""Sparse histograms kept beside the counters: microseconds of latency, micro-dollars of cost. The number of known
+values is the sum of a histogram's counts."""

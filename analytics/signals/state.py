@@ -1,0 +1,360 @@
+"""The counters of very many cells, kept between looks: one number an epoch, columns of integers in place of names.
+
+`Folded` is what a verdict is reached from, and what anyone can fold from the lake again. This holds the same numbers in
+a shape that costs by what was appended and not by what there is: an epoch has a place, counters are arrays by place,
+and the minutes that still matter lie in a table of integers. `folded` gives a `Folded` of some cells back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import numpy as np
+import polars as pl
+
+from analytics.signals.cells import ACTION, CELL, EPOCH, MINUTE, Folded, current_epochs
+from analytics.signals.definitions import COUNTERS, HISTOGRAMS
+from producers.wire.receipt import Cell
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+    from analytics.signals.cells import EpochKey
+
+Places: TypeAlias = "npt.NDArray[np.intp]"
+"""Places of epochs (or cells), counted from 0 in the order in which they were first seen."""
+Integers: TypeAlias = "npt.NDArray[np.int64]"
+Flags: TypeAlias = "npt.NDArray[np.bool_]"
+
+PLACE: Final = "at"
+"""The column that holds an epoch's place."""
+MINUTE_US: Final = 60_000_000
+NEVER: Final = -(2**62)
+"""A moment before all others, in microseconds."""
+UNKNOWN_RISK: Final = -1
+
+_MOMENT: Final = pl.Datetime("us", "UTC")
+_SUM_AGAIN_AT: Final = 50_000
+_CHUNKS: Final = 32
+_DAY: Final = timedelta(days=1)
+_1970: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def microseconds(moment: datetime) -> int:
+    """A moment as whole microseconds since 1970."""
+    return (moment - _1970) // timedelta(microseconds=1)
+
+
+def moment_of(since_1970_us: int) -> datetime:
+    """The moment that so many microseconds since 1970 stand for."""
+    return _1970 + timedelta(microseconds=int(since_1970_us))
+
+
+def may_pass(since_us: int, until_us: int) -> bool:
+    """Whether a bucket may lie after one moment and up to another: a minute, or a rolled hour just after one."""
+    return since_us % MINUTE_US == 0 or since_us // MINUTE_US < until_us // MINUTE_US
+
+
+@dataclass(frozen=True)
+class Increment:
+    """What one addition brought.
+
+    Attributes:
+        minutes: One row an epoch and minute: `at`, `bucket` (microseconds), every counter, `expected_at`.
+        places: The epochs that it is about, ascending.
+        bins: By name of the histogram, one row an epoch and bin: `at`, `bin`, `count`.
+        risen: The epochs whose risk class is another one than before, and those that are new.
+    """
+
+    minutes: pl.DataFrame
+    places: Places
+    bins: Mapping[str, pl.DataFrame]
+    risen: Places
+
+
+_SETTLE_EVERY: Final = timedelta(seconds=60)
+
+
+def may_settle(settled_at: datetime | None, watermark: datetime) -> bool:
+    """Whether it is time, by event time, to let go of the minutes that no longer matter; see `Columns.settle`."""
+    return settled_at is None or watermark >= settled_at + _SETTLE_EVERY
+
+
+class Columns:
+    """Everything counted so far. Add increments in any order and any grouping: the sums are the same.
+
+    Attributes:
+        cells: Every cell, by its place.
+        actions: Every action (environment, workflow and tool), by its place.
+        cell_of: The cell of each epoch.
+        counts: Every counter of each epoch. Shape (counters, epochs), in the order of `COUNTERS`.
+        risk: The highest risk class of each epoch by rank; `UNKNOWN_RISK` where none is known.
+        first_us: Each epoch's first minute, microseconds since 1970.
+        last_us: Its last minute.
+        event_us: Its newest event time.
+        recent: The minutes that may still matter, in any number of rows a minute: `at`, `bucket` (microseconds), every
+            counter, and `expected_at` as in `Folded.recent`.
+    """
+
+    def __init__(self) -> None:
+        self.cells: list[Cell] = []
+        self.cell_of: Places = np.empty(0, dtype=np.intp)
+        self.counts: Integers = np.zeros((len(COUNTERS), 0), dtype=np.int64)
+        self.risk: npt.NDArray[np.int8] = np.empty(0, dtype=np.int8)
+        self.first_us, self.last_us, self.event_us = (np.empty(0, dtype=np.int64) for _ in range(3))
+        self.recent = pl.DataFrame(schema=_RECENT)
+        self._keys = pl.DataFrame(schema={**dict.fromkeys(EPOCH, pl.String), PLACE: pl.UInt32})
+        self._cell_places: dict[Cell, int] = {}
+        self.actions: list[tuple[str, ...]] = []
+        self._action_places: dict[tuple[str, ...], int] = {}
+        self._action_of: list[int] = []
+        self._bins = {name: pl.DataFrame(schema=_BINS) for name in HISTOGRAMS}
+        self._summed = dict.fromkeys(("recent", *HISTOGRAMS), 0)
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs there are."""
+        return self.cell_of.size
+
+    @property
+    def latest_event_at(self) -> datetime | None:
+        """The newest event time of all; None where nothing was counted."""
+        return moment_of(self.event_us.max()) if self.epochs else None
+
+    @property
+    def earliest_bucket(self) -> datetime:
+        """The oldest minute of all; the beginning of time where nothing was counted."""
+        return moment_of(self.first_us.min()) if self.epochs else datetime.min.replace(tzinfo=UTC)
+
+    @property
+    def action_of(self) -> Places:
+        """The action of each cell."""
+        return np.array(self._action_of, dtype=np.intp)
+
+    def counter(self, name: str) -> Integers:
+        """One counter of every epoch."""
+        return np.asarray(self.counts[_ROW[name]])
+
+    def key(self, place: int) -> EpochKey:
+        """The names of an epoch."""
+        return tuple(self._keys.select(EPOCH).row(int(place)))
+
+    def names(self, places: Places) -> pl.DataFrame:
+        """The names of some epochs, in the order given: the columns of `EPOCH`."""
+        return self._keys.select(EPOCH)[places]
+
+    def places_of(self, epochs: pl.DataFrame) -> Integers:
+        """The place of each of some epochs, given by the columns of `EPOCH`; -1 where one is unknown."""
+        found = epochs.select(EPOCH).join(self._keys, on=EPOCH, how="left", maintain_order="left")[PLACE]
+        return found.cast(pl.Int64).fill_null(-1).to_numpy()
+
+    def cell_place(self, cell: Cell) -> int | None:
+        """The place of a cell; None where it is unknown."""
+        return self._cell_places.get(cell)
+
+    def beside(self, cells: Places) -> Places:
+        """The epochs of some cells and of all others of the same actions."""
+        wanted = np.zeros(len(self.actions), dtype=np.bool_)
+        wanted[self.action_of[cells]] = True
+        return np.flatnonzero(wanted[self.action_of][self.cell_of])
+
+    def add(self, increments: pl.DataFrame) -> Increment:
+        """Add rows of the table `signals`."""
+        rows = increments.join(self._keys, on=EPOCH, how="left", maintain_order="left")
+        known = self.epochs
+        if rows[PLACE].null_count():
+            self._register(rows.filter(pl.col(PLACE).is_null()).select(EPOCH).unique(maintain_order=True))
+            rows = rows.drop(PLACE).join(self._keys, on=EPOCH, how="left", maintain_order="left")
+        rows = rows.with_columns(*_in_microseconds())
+        minutes = rows.group_by(PLACE, "bucket").agg(
+            pl.col(COUNTERS).sum(),
+            pl.col("expected_at").max(),
+            pl.col("last_event_at").max(),
+            pl.col("risk_rank").max(),
+        )
+        totals = (
+            minutes.group_by(PLACE)
+            .agg(
+                pl.col(COUNTERS).sum(),
+                pl.col("bucket").min().alias("first"),
+                pl.col("bucket").max().alias("last"),
+                pl.col("last_event_at").max(),
+                pl.col("risk_rank").max().fill_null(UNKNOWN_RISK),
+            )
+            .sort(PLACE)
+        )
+        places = totals[PLACE].to_numpy().astype(np.intp)
+        for row, name in enumerate(COUNTERS):
+            self.counts[row, places] += totals[name].to_numpy()
+        self.first_us[places] = np.minimum(self.first_us[places], totals["first"].to_numpy())
+        self.last_us[places] = np.maximum(self.last_us[places], totals["last"].to_numpy())
+        self.event_us[places] = np.maximum(self.event_us[places], totals["last_event_at"].to_numpy())
+        risk = np.maximum(self.risk[places], totals["risk_rank"].to_numpy())
+        risen = places[(risk != self.risk[places]) | (places >= known)]
+        self.risk[places] = risk
+        minutes = minutes.select(_RECENT.names())
+        self.recent = self._summed_again("recent", pl.concat([self.recent, minutes], rechunk=False))
+        bins = {name: _occupied(rows, name) for name in HISTOGRAMS}
+        for name, found in bins.items():
+            self._bins[name] = self._summed_again(name, pl.concat([self._bins[name], found], rechunk=False))
+        return Increment(minutes, places, bins, risen)
+
+    def remember(self, increments: pl.DataFrame) -> None:
+        """Take the minutes of increments that were added before once more; after `forget`."""
+        rows = increments.join(self._keys, on=EPOCH, how="left").with_columns(*_in_microseconds())
+        self.recent = self._summed_again("recent", pl.concat([self.recent, _sum_minutes(rows)], rechunk=False))
+
+    def forget(self) -> None:
+        """Let go of all minutes, to take them once more because older ones matter than before."""
+        self.recent = self.recent.clear()
+        self._summed["recent"] = 0
+
+    def settle(self, watermark: datetime, horizon_s: float, *, whole: Flags) -> None:
+        """Take out the minutes that no later look depends on; as `Folded.settled`.
+
+        Args:
+            watermark: Event time up to which everything has been read.
+            horizon_s: Seconds for which single minutes matter; at least the outcome deadline.
+            whole: Epochs whose minutes all matter.
+        """
+        before = microseconds(watermark - timedelta(seconds=horizon_s))
+        aged = pl.col("bucket") + MINUTE_US <= before
+        # Only what is old enough to leave needs to be added up: most of what is there stays as it is.
+        old = _sum_minutes(self.recent.filter(aged))
+        keep = (pl.col("expected_at") > before).fill_null(value=False) | (pl.col("expected") != pl.col("executed"))
+        if whole.any():
+            keep |= pl.Series(whole[old[PLACE].to_numpy()])
+        self.recent = pl.concat([self.recent.filter(~aged), old.filter(keep)])
+
+    def minutes(self, places: Places, *, since_us: int, until_us: int) -> pl.DataFrame:
+        """The recent minutes of some epochs from one bucket to another, both included; one row each, in their order."""
+        within = self.recent.filter(pl.col("bucket").is_between(since_us, until_us))
+        wanted = pl.Series(self._flagged(places)[within[PLACE].to_numpy()])
+        return _sum_minutes(within.filter(wanted)).sort(PLACE, "bucket")
+
+    def current(self, cells: Flags, watermark: datetime) -> Places:
+        """The place of the current epoch of each of some cells, in the order of the cells' places."""
+        (places,) = np.nonzero(cells[self.cell_of])
+        several = np.bincount(self.cell_of[places], minlength=len(self.cells))[self.cell_of[places]] > 1
+        alone, among = places[~several], places[several]
+        chosen = alone
+        if among.size:
+            totals = pl.DataFrame(
+                {
+                    PLACE: among,
+                    "cell": self.cell_of[among],
+                    "epoch": self._keys["epoch"].gather(among),
+                    "decisions": self.counter("decisions")[among],
+                    **{
+                        name: pl.Series(values[among]).cast(_MOMENT)
+                        for name, values in (
+                            ("first_bucket", self.first_us),
+                            ("last_bucket", self.last_us),
+                            ("last_event_at", self.event_us),
+                        )
+                    },
+                }
+            )
+            current = current_epochs(totals, watermark, cell=("cell",))[PLACE].to_numpy()
+            chosen = np.concatenate([alone, current.astype(np.intp)])
+        return chosen[np.argsort(self.cell_of[chosen], kind="stable")]
+
+    def folded(self, places: Places) -> Folded:
+        """Everything that is held about some epochs, as `Folded` gives it."""
+        flagged = self._flagged(places)
+        (chosen,) = np.nonzero(flagged)
+        totals = self.names(chosen).with_columns(
+            *(pl.Series(name, self.counts[row, chosen]) for row, name in enumerate(COUNTERS)),
+            pl.Series("risk_rank", self.risk[chosen]).replace(UNKNOWN_RISK, None),
+            pl.Series("first_bucket", self.first_us[chosen]).cast(_MOMENT),
+            pl.Series("last_bucket", self.last_us[chosen]).cast(_MOMENT),
+            pl.Series("last_event_at", self.event_us[chosen]).cast(_MOMENT),
+        )
+        recent = self._named(self.recent, flagged).select(
+            *EPOCH, pl.col("bucket").cast(_MOMENT), *COUNTERS, pl.col("expected_at").cast(_MOMENT)
+        )
+        recent = recent.group_by(MINUTE).agg(pl.col(COUNTERS).sum(), pl.col("expected_at").max())
+        bins = {
+            name: self._named(table, flagged).group_by(*EPOCH, "bin").agg(pl.col("count").sum())
+            for name, table in self._bins.items()
+        }
+        return Folded(totals, recent, bins, recent.height)
+
+    def bins(self, name: str) -> pl.DataFrame:
+        """Every occupied bin of a histogram: `at`, `bin`, `count`, in any number of rows a bin."""
+        return self._bins[name]
+
+    def _named(self, table: pl.DataFrame, flagged: Flags) -> pl.DataFrame:
+        wanted = table.filter(pl.Series(flagged[table[PLACE].to_numpy()]))
+        return wanted.join(self._keys, on=PLACE, how="left")
+
+    def _flagged(self, places: Places) -> Flags:
+        flagged = np.zeros(self.epochs, dtype=np.bool_)
+        flagged[places] = True
+        return flagged
+
+    def _register(self, new: pl.DataFrame) -> None:
+        first = self.epochs
+        cells = np.empty(new.height, dtype=np.intp)
+        for row, names in enumerate(new.select(CELL).iter_rows()):
+            cell = Cell(*names)
+            place = self._cell_places.get(cell)
+            if place is None:
+                place = self._cell_places[cell] = len(self.cells)
+                self.cells.append(cell)
+                action = self._action_places.setdefault(cell[:_ACTION], len(self.actions))
+                if action == len(self.actions):
+                    self.actions.append(cell[:_ACTION])
+                self._action_of.append(action)
+            cells[row] = place
+        placed = pl.Series(PLACE, np.arange(first, first + new.height), dtype=pl.UInt32)
+        self._keys = pl.concat([self._keys, new.with_columns(placed)], rechunk=True)
+        self.cell_of = np.concatenate([self.cell_of, cells])
+        self.counts = np.hstack([self.counts, np.zeros((len(COUNTERS), new.height), dtype=np.int64)])
+        self.risk = np.concatenate([self.risk, np.full(new.height, UNKNOWN_RISK, dtype=np.int8)])
+        self.first_us = np.concatenate([self.first_us, np.full(new.height, -NEVER, dtype=np.int64)])
+        for name in ("last_us", "event_us"):
+            setattr(self, name, np.concatenate([getattr(self, name), np.full(new.height, NEVER, dtype=np.int64)]))
+
+    def _summed_again(self, name: str, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows, added up once there are twice as many as there were: adding all up each time would cost by it."""
+        if rows.height > 2 * self._summed[name] + _SUM_AGAIN_AT:
+            rows = _sum_minutes(rows) if name == "recent" else _sum_bins(rows)
+            self._summed[name] = rows.height
+        return rows.rechunk() if rows.n_chunks() > _CHUNKS else rows
+
+
+_ACTION: Final = len(ACTION)
+_ROW: Final = {name: row for row, name in enumerate(COUNTERS)}
+_RECENT: Final = pl.Schema(
+    {PLACE: pl.UInt32, "bucket": pl.Int64, **dict.fromkeys(COUNTERS, pl.Int64), "expected_at": pl.Int64}
+)
+_BINS: Final = pl.Schema({PLACE: pl.UInt32, "bin": pl.Int16, "count": pl.Int64})
+
+
+def _in_microseconds() -> list[pl.Expr]:
+    expecting = pl.when(pl.col("expected") > 0).then(pl.col("last_event_at").dt.epoch("us"))
+    return [expecting.alias("expected_at"), *(pl.col(name).dt.epoch("us") for name in ("bucket", "last_event_at"))]
+
+
+def _sum_minutes(rows: pl.DataFrame) -> pl.DataFrame:
+    return (
+        rows.group_by(PLACE, "bucket").agg(pl.col(COUNTERS).sum(), pl.col("expected_at").max()).select(_RECENT.names())
+    )
+
+
+def _sum_bins(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.group_by(PLACE, "bin").agg(pl.col("count").sum()).select(_BINS.names())
+
+
+def _occupied(rows: pl.DataFrame, name: str) -> pl.DataFrame:
+    bins, counts = f"{name}_bins", f"{name}_counts"
+    return _sum_bins(
+        rows.filter(pl.col(bins).list.len() > 0)
+        .select(PLACE, pl.col(bins).alias("bin"), pl.col(counts).alias("count"))
+        .explode("bin", "count")
+    )

@@ -1,0 +1,183 @@
+"""What people rule about a move: approvals and dismissals of a promotion, overrides of a verdict. Append only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from analytics.lake.table_schemas import COLUMNS, RULINGS
+from analytics.signals.cells import ACTION, CELL
+from analytics.verdicts.messages import iso
+from producers.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from analytics.lake.tables import Lake
+
+
+class RulingKind(StrEnum):
+    """What a person said."""
+
+    APPROVAL = "approval"
+    OVERRIDE = "override"
+    DISMISSAL = "dismissal"
+
+    @property
+    def said(self) -> str:
+        """The word with its article."""
+        return f"{'a' if self is RulingKind.DISMISSAL else 'an'} {self.value}"
+
+
+class NothingToRuleError(UsageError):
+    """There is no verdict that such a ruling could be about."""
+
+
+class UnusableRulingError(UsageError):
+    """A ruling lacks its actor, its reason or its expiry."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ruling:
+    """One person's word about one move of one action.
+
+    Attributes:
+        ruling_id: Sixteen hexadecimal digits.
+        kind: Approval, override or dismissal.
+        given_at: When it was said.
+        expires_at: From when on it counts for nothing.
+        action: Environment, workflow and tool.
+        cohort: One segment of the roll-out; None is all of them.
+        to_stage: Where the action may move.
+        actor: Who said it.
+        reason: Why.
+        about: The bindings of the verdicts that it is about, each with the verdict's id at the time.
+    """
+
+    ruling_id: str
+    kind: RulingKind
+    given_at: datetime
+    expires_at: datetime
+    action: tuple[str, str, str]
+    cohort: str | None
+    to_stage: str
+    actor: str
+    reason: str
+    about: Mapping[str, str]
+
+    def document(self) -> dict[str, Any]:
+        """The ruling as a JSON object."""
+        return {
+            "ruling_id": self.ruling_id,
+            "kind": self.kind.value,
+            "given_at": iso(self.given_at),
+            "expires_at": iso(self.expires_at),
+            **dict(zip(ACTION, self.action, strict=True)),
+            "cohort": self.cohort,
+            "to_stage": self.to_stage,
+            "actor": self.actor,
+            "reason": self.reason,
+            "verdicts": sorted(self.about.values()),
+        }
+
+
+def binding(verdict: Mapping[str, Any]) -> str:
+    """What a ruling about a verdict holds for: this word on this epoch of this cell under this gate file.
+
+    A verdict that stands is bound to what crossed first, so that further evidence for the same does not lift the
+    ruling; a word that changes does.
+    """
+    crossed = (verdict["latched_by"] or verdict["verdict_id"]) if verdict["verdict"] in {"ROLL_BACK", "PROMOTE"} else ""
+    basis = [*(verdict[name] for name in CELL), verdict["epoch"], verdict["gate_sha256"], verdict["verdict"], crossed]
+    return hashlib.sha256(json.dumps(basis, ensure_ascii=False).encode()).hexdigest()[:32]
+
+
+def give(
+    lake: Lake,
+    kind: RulingKind,
+    verdicts: Sequence[Mapping[str, Any]],
+    *,
+    to_stage: str,
+    cohort: str | None,
+    actor: str,
+    reason: str,
+    now: datetime,
+    expires_at: datetime,
+) -> Ruling:
+    """Record a ruling about verdicts on one action.
+
+    Args:
+        lake: The lake.
+        kind: Approval, override or dismissal.
+        verdicts: What it is about; at least one.
+        to_stage: Where the action may move.
+        cohort: One segment of the roll-out; None is all of them.
+        actor: Who says it.
+        reason: Why.
+        now: The present moment.
+        expires_at: From when on it counts for nothing.
+
+    Raises:
+        UnusableRulingError: It has no actor, no reason, or has expired already.
+        LakeError: It cannot be recorded.
+    """
+    if not actor.strip() or not reason.strip():
+        raise UnusableRulingError(f"{kind.said} needs who says it and why; say both")
+    if expires_at <= now:
+        raise UnusableRulingError(f"{kind.said} must expire in the future, not at {iso(expires_at)}")
+    about = {binding(verdict): str(verdict["verdict_id"]) for verdict in verdicts}
+    action = (verdicts[0]["environment"], verdicts[0]["workflow"], verdicts[0]["tool"])
+    basis = [kind.value, iso(now), *action, to_stage, actor, reason, *sorted(about)]
+    ruling = Ruling(
+        hashlib.sha256(json.dumps(basis, ensure_ascii=False).encode()).hexdigest()[:16],
+        kind,
+        now,
+        expires_at,
+        action,
+        cohort,
+        to_stage,
+        actor,
+        reason,
+        about,
+    )
+    row = {name: value for name, value in ruling.document().items() if name != "verdicts"}
+    payload = json.dumps({**ruling.document(), "about": about}, ensure_ascii=False)
+    told = {**row, "given_at": now, "expires_at": expires_at, "payload": payload}
+    lake.append(RULINGS, pl.DataFrame([told], schema=COLUMNS[RULINGS], orient="row"))
+    return ruling
+
+
+def in_force(lake: Lake, action: tuple[str, str, str], *, to_stage: str, now: datetime) -> list[Ruling]:
+    """The rulings about one move that have not expired, oldest first.
+
+    Raises:
+        LakeError: The lake cannot be read.
+    """
+    rows = (
+        lake.scan(RULINGS)
+        .filter(*(pl.col(name) == value for name, value in zip(ACTION, action, strict=True)))
+        .filter((pl.col("to_stage") == to_stage) & (pl.col("given_at") <= now) & (pl.col("expires_at") > now))
+        .sort("given_at", "ruling_id")
+        .collect()
+    )
+    return [
+        Ruling(
+            row["ruling_id"],
+            RulingKind(row["kind"]),
+            row["given_at"],
+            row["expires_at"],
+            action,
+            row["cohort"],
+            row["to_stage"],
+            row["actor"],
+            row["reason"],
+            json.loads(row["payload"])["about"],
+        )
+        for row in rows.iter_rows(named=True)
+    ]

@@ -1,0 +1,1 @@
+"""Parts that the views share: layout, charts, symbols and HTML."""

@@ -1,0 +1,1 @@
+"""What the page reads from the lake, and how it is modelled."""

@@ -1,0 +1,115 @@
+"""One cell over time: exact rates and latency quantiles in bins as wide as the stretch asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from analytics.evidence import histogram
+from analytics.lake.rollup import is_rolled
+from dashboard.data.trends import bin_minutes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from producers.wire.receipt import Cell
+
+_COUNTS = ("decisions", "denied", "executed", "failed", "undone", "undo_failed", "not_undoable")
+_SUMS = {
+    "decisions": pl.col("decisions"),
+    "denied": pl.col("denied"),
+    "executed": pl.col("executed"),
+    "failed": pl.col("failed"),
+    "taken_back": pl.col("undone") + pl.col("undo_failed") + pl.col("not_undoable"),
+}
+_RATES = {
+    "denial": ("denied", "decisions"),
+    "undo": ("taken_back", "executed"),
+    "execution_error": ("failed", "executed"),
+}
+
+
+@dataclass(frozen=True)
+class History:
+    """A cell's signals over time.
+
+    Attributes:
+        width_min: Width of a bin in minutes.
+        rows: One row a bin that has counts: bucket (UTC), decisions, executed, denial, undo, execution_error (ratios or
+            null), the same with `_so_far` (over the epoch up to the end of the bin), and latency_p50, latency_p95
+            (milliseconds or null).
+    """
+
+    width_min: int
+    rows: pl.DataFrame
+
+
+def history(signals: pl.LazyFrame, cell: Cell, epoch: str | None, *, most: int = 45) -> History:
+    """Sum the increments of one cell into at most about `most` bins.
+
+    Latency histograms are merged before a quantile is taken, so that a wide bin is as exact as a narrow one.
+
+    Args:
+        signals: The increments, as the lake keeps them.
+        cell: The cell.
+        epoch: The epoch that the running rates are over, as its verdict is; None takes all epochs together.
+        most: Bins at most, unless they would be wider than a day.
+    """
+    of_cell = pl.all_horizontal(pl.col(name) == value for name, value in cell._asdict().items())
+    rows = signals.filter(of_cell).select("bucket", "epoch", *_COUNTS, "latency_bins", "latency_counts").collect()
+    if rows.is_empty():
+        return History(1, rows)
+    first, last = rows["bucket"].min(), rows["bucket"].max()
+    width = bin_minutes(first, last, most=most)  # type: ignore[arg-type] # a column of moments
+    if rows.select(is_rolled().any()).item():
+        width = max(width, 60)  # narrower bins would show a rolled hour as one busy minute
+    binned = rows.with_columns(pl.col("bucket").dt.truncate(f"{width}m"))
+    of_epoch = pl.lit(value=True) if epoch is None else pl.col("epoch") == epoch
+    counted = (
+        binned.group_by("bucket")
+        .agg(
+            *(sum_.sum().alias(name) for name, sum_ in _SUMS.items()),
+            *(sum_.filter(of_epoch).sum().alias(f"{name}_of_epoch") for name, sum_ in _SUMS.items()),
+        )
+        .sort("bucket")
+    )
+    rates = counted.select(
+        "bucket",
+        "decisions",
+        "executed",
+        *(_ratio(pl.col(part), pl.col(whole)).alias(name) for name, (part, whole) in _RATES.items()),
+        *(
+            _ratio(pl.col(f"{part}_of_epoch").cum_sum(), pl.col(f"{whole}_of_epoch").cum_sum()).alias(f"{name}_so_far")
+            for name, (part, whole) in _RATES.items()
+        ),
+    )
+    return History(width, rates.join(_latency(binned), on="bucket", how="left").sort("bucket"))
+
+
+def _ratio(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
+    return pl.when(whole > 0).then(part / whole)
+
+
+def _latency(binned: pl.DataFrame) -> pl.DataFrame:
+    """Quantiles of latency, in milliseconds, of each bin that has any."""
+    known = (
+        binned.select("bucket", bin="latency_bins", count="latency_counts")
+        .explode("bin", "count")
+        .drop_nulls()
+        .group_by("bucket", "bin")
+        .agg(pl.col("count").sum())
+        .sort("bucket", "bin")
+    )
+    found: Mapping[str, list[object]] = {"bucket": [], "latency_p50": [], "latency_p95": []}
+    for (bucket,), rows in known.group_by("bucket", maintain_order=True):
+        bins, counts = rows["bin"].to_numpy(), rows["count"].to_numpy().astype(np.int64)
+        found["bucket"].append(bucket)
+        for name, q in (("latency_p50", 0.5), ("latency_p95", 0.95)):
+            micros = histogram.quantile(bins, counts, q)
+            found[name].append(None if micros is None else float(micros) / 1_000)
+    return pl.DataFrame(
+        found, schema={"bucket": binned.schema["bucket"], "latency_p50": pl.Float64, "latency_p95": pl.Float64}
+    )

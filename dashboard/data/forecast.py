@@ -1,0 +1,154 @@
+"""What would change a verdict, in sentences with numbers that come from the same evidence as the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+
+from analytics.evidence.sequential import log_e_value
+from analytics.signals.definitions import QUANTILES, SIGNALS
+from dashboard import labels
+
+if TYPE_CHECKING:
+    from dashboard.data.models import SignalEvidence, Verdict
+
+_LOOK_AHEAD = 2_000
+"""How many further failures in a row are tried before a rollback counts as far away."""
+
+Towards: TypeAlias = Literal["PROMOTE", "ROLL_BACK", "HOLD", "INVALID"]
+"""The verdict that would follow; HOLD stands for a fresh start, INVALID for any verdict at all."""
+
+_TO_MEND: dict[str, str] = {
+    "no_gate": "A gate that matches this action. Add one to the gate file; the judge reads it again by itself.",
+    "ambiguous_gate": "A gate file in which one gate matches this action better than every other.",
+    "no_signals": "A guardrail in the gate that applies at this stage.",
+    "stale_evidence": "New events about this action.",
+    "contradictory_counts": "Producers whose events do not contradict each other.",
+}
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """One thing that would move the verdict, and where to."""
+
+    towards: Towards
+    text: str
+
+
+def prospects(verdict: Verdict) -> list[Prospect]:
+    """Everything that stands between this verdict and another one."""
+    codes = {reason.code for reason in verdict.reasons}
+    if verdict.verdict == "INVALID":
+        return [Prospect("INVALID", _TO_MEND[code]) for code in _TO_MEND if code in codes]
+    if verdict.verdict == "ROLL_BACK":
+        return [
+            Prospect(
+                "HOLD",
+                "A new epoch. The first crossing is what counts, so this verdict stands until the stage, the model, "
+                "the prompt, the tool or the policy of this action changes; counting then starts afresh.",
+            )
+        ]
+    return [*_to_promote(verdict, codes), *_to_roll_back(verdict)]
+
+
+def _to_promote(verdict: Verdict, codes: set[str]) -> list[Prospect]:
+    if verdict.verdict == "PROMOTE":
+        return []
+    if "top_of_ladder" in codes:
+        return [Prospect("PROMOTE", "Nothing: there is no higher stage. The guardrails are watched on.")]
+    if "not_on_ladder" in codes:
+        return [Prospect("PROMOTE", "A gate whose ladder has this stage on it.")]
+    found = []
+    exposure = verdict.exposure
+    if exposure is not None and exposure.minimum and (exposure.actions or 0) < exposure.minimum:
+        missing = labels.plural(exposure.minimum - (exposure.actions or 0), "more decision")
+        found.append(f"{missing} to reach the minimum exposure of {labels.count(exposure.minimum)}.")
+    found += [
+        _towards_safe(evidence)
+        for evidence in verdict.signals
+        if evidence.role in {"guardrail", "promote"} and evidence.state not in {"pass", "not_applicable"}
+    ]
+    return [Prospect("PROMOTE", text) for text in found]
+
+
+def _to_roll_back(verdict: Verdict) -> list[Prospect]:
+    runs = [(run, evidence) for evidence in verdict.signals if (run := failures_to_harm(evidence)) is not None]
+    nearest = sorted(runs, key=lambda found: found[0])[:3]
+    found = [
+        f"{labels.signal_name(evidence.signal)}: at most {labels.count(run)} in a row among the next "
+        f"{trials_of(evidence.signal)}."
+        for run, evidence in nearest
+    ]
+    found += [
+        f"{labels.signal_name(evidence.signal)}: "
+        f"{labels.count(int(evidence.limit or 0) - (evidence.failures or 0) + 1)} more trips at once."
+        for evidence in verdict.signals
+        if evidence.role == "trip" and evidence.state == "pass"
+    ]
+    return [Prospect("ROLL_BACK", text) for text in found]
+
+
+def sentence(verdict: Verdict) -> str:
+    """Why the verdict is what it is, with its numbers.
+
+    One that stands since an earlier look names that look; the numbers of today are those of the signal nearest to its
+    limit.
+    """
+    if {reason.code for reason in verdict.reasons} != {"latched"}:
+        return labels.because(verdict.summary)
+    judged = [part for part in verdict.signals if part.limit and part.upper is not None and part.lower is not None]
+    nearest = max(judged, key=lambda part: (part.upper or 0.0) / (part.limit or 1.0), default=None)
+    since = f"Stands since verdict {(verdict.latched_by or '')[:12]} of this epoch."
+    if nearest is None:
+        return since
+    value, limit = labels.quantity(nearest.value, nearest.unit), labels.quantity(nearest.limit, nearest.unit)
+    which, bound = ("lower", nearest.lower) if verdict.verdict == "ROLL_BACK" else ("upper", nearest.upper)
+    return (
+        f"{labels.signal_name(nearest.signal)} {value} ({labels.count(nearest.failures)} of "
+        f"{labels.count(nearest.trials)}), limit {limit}, {which} bound {labels.quantity(bound, nearest.unit)}. {since}"
+    )
+
+
+def failures_to_harm(evidence: SignalEvidence) -> int | None:
+    """Failures in a row after which a guardrail would call a rollback; None where it cannot, already did, or is far."""
+    threshold = _compared_with(evidence)
+    decides = evidence.harm_threshold
+    if evidence.role != "guardrail" or threshold is None or decides is None or evidence.state == "fail":
+        return None
+    if evidence.by == "user" or evidence.unit == "times":
+        return None  # the counts shown are not those that the evidence was weighed by
+    if evidence.failures is None or evidence.trials is None:
+        return None
+    run = np.arange(1, _LOOK_AHEAD + 1)
+    evidence_then = log_e_value(evidence.failures + run, evidence.trials + run, threshold, direction="above")
+    reached = np.flatnonzero(evidence_then >= decides)
+    return int(run[reached[0]]) if reached.size else None
+
+
+def trials_of(signal: str) -> str:
+    """What is counted for a signal, in the plural."""
+    known = SIGNALS.get(signal)
+    return "trials" if known is None else known.trial
+
+
+def _compared_with(evidence: SignalEvidence) -> float | None:
+    """The share of failures that the evidence is weighed against."""
+    if evidence.signal in QUANTILES:
+        return QUANTILES[evidence.signal].tail
+    limit = evidence.limit
+    return limit if limit is not None and 0 < limit < 1 else None
+
+
+def _towards_safe(evidence: SignalEvidence) -> str:
+    name = labels.signal_name(evidence.signal)
+    limit = labels.quantity(evidence.limit, evidence.unit)
+    value = labels.quantity(evidence.value, evidence.unit)
+    trials = "closed user-windows" if evidence.by == "user" else trials_of(evidence.signal)
+    if evidence.state == "missing" or not evidence.trials:
+        return f"{name}: the first {trials}. Nothing has been seen yet, and nothing missing promotes."
+    if evidence.more_needed is not None:
+        needed = labels.count(evidence.more_needed)
+        return f"{name}: about {needed} more {trials} like those so far ({value}, limit {limit})."
+    return f"{name}: {value} is too high to be shown under {limit} by any number of {trials}. It has to come down."

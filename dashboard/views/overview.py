@@ -1,0 +1,221 @@
+"""The matrix: actions by stages, each cell with its verdict and the few numbers that carry it."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from dashboard import labels
+from dashboard.components.html import Markup, join, tag
+from dashboard.components.live_html import link
+from dashboard.components.symbols import STATE_WORDS, sparkline, state_label
+from dashboard.data.models import URGENCY
+from producers.wire.stage import LADDER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from dashboard.data.models import CellSignals, Verdict
+    from dashboard.data.reader import Snapshot
+    from dashboard.data.trends import Trend
+    from dashboard.urls import Place
+    from producers.wire.receipt import Cell
+
+
+class Action(NamedTuple):
+    """A row: one tool of one workflow in one environment."""
+
+    environment: str
+    workflow: str
+    tool: str
+
+
+MOST_ACTIONS: Final = 150
+"""More make a page that a browser can neither hold nor a person read."""
+
+
+def matrix(snapshot: Snapshot, place: Place) -> Markup:
+    """The actions that have counts, as a table; of very many, those with the most urgent verdicts."""
+    rows: dict[Action, dict[str, list[CellSignals]]] = defaultdict(lambda: defaultdict(list))
+    for signals in snapshot.report.signals:
+        if place.covers(signals.environment, signals.workflow):
+            rows[Action(signals.environment, signals.workflow, signals.tool)][signals.stage].append(signals)
+    stages = [stage.value for stage in LADDER]
+    stages += sorted({stage for row in rows.values() for stage in row} - set(stages))
+    used = {stage for row in rows.values() for stage in row}
+    several = len({action.environment for action in rows}) > 1
+    verdicts = snapshot.report.latest_verdicts()
+    shown = _most_urgent(rows, verdicts, place)
+    table = tag(
+        "table",
+        tag("caption", "Actions by stage of authority", class_="sk-unseen"),
+        tag("thead", _head(stages, used), role="rowgroup"),
+        tag(
+            "tbody",
+            [
+                tag(
+                    "tr",
+                    _action(action, rows[action], place, show_environment=several),
+                    [
+                        tag(
+                            "td",
+                            [
+                                cell(signals, verdicts.get(signals.cell), snapshot.trends.get(signals.cell), place)
+                                for signals in rows[action].get(stage, ())
+                            ]
+                            or tag("span", "no data", class_="sk-unseen"),
+                            class_="sk-slot" if stage in rows[action] else "sk-slot sk-slot-empty",
+                            role="cell",
+                        )
+                        for stage in stages
+                    ],
+                    role="row",
+                )
+                for action in shown
+            ],
+            role="rowgroup",
+        ),
+        class_="sk-matrix",
+        role="table",
+    )
+    if len(shown) == len(rows):
+        return table
+    note = (
+        f"{labels.count(len(shown))} of {labels.count(len(rows))} actions: those with the most urgent verdicts. Choose "
+        "an environment or a workflow to see others; `stagekeeper signals` lists all."
+    )
+    return join([table, tag("p", note, class_="sk-quiet")])
+
+
+def _most_urgent(
+    rows: Mapping[Action, Mapping[str, list[CellSignals]]], verdicts: Mapping[Cell, Verdict], place: Place
+) -> list[Action]:
+    """At most `MOST_ACTIONS` of them, by name."""
+
+    def urgency(action: Action) -> tuple[int, Action]:
+        found = [verdicts.get(signals.cell) for cells in rows[action].values() for signals in cells]
+        states = [verdict.verdict for verdict in found if verdict is not None]
+        if place.state in states:
+            return -1, action
+        return min(map(URGENCY.index, states), default=len(URGENCY)), action
+
+    return sorted(heapq.nsmallest(MOST_ACTIONS, rows, key=urgency))
+
+
+def _head(stages: Iterable[str], used: set[str]) -> Markup:
+    return tag(
+        "tr",
+        tag("th", "Workflow and tool", scope="col", role="columnheader", class_="sk-corner"),
+        [
+            tag(
+                "th",
+                tag("span", index, class_="sk-rung-n", aria_hidden="true"),
+                labels.stage_name(stage),
+                scope="col",
+                role="columnheader",
+                class_=None if stage in used else "sk-unused",
+            )
+            for index, stage in enumerate(stages, start=1)
+        ],
+        role="row",
+    )
+
+
+def _action(action: Action, row: dict[str, list[CellSignals]], place: Place, *, show_environment: bool) -> Markup:
+    risks = sorted({signals.risk_class for found in row.values() for signals in found if signals.risk_class})
+    return tag(
+        "th",
+        tag(
+            "span",
+            f"{action.environment} \u00b7 " if show_environment else None,
+            _workflow(action.workflow, place),
+            class_="sk-workflow",
+        ),
+        tag("span", action.tool, class_="sk-tool"),
+        tag("span", ", ".join(risk.replace("_", " ") for risk in risks), class_="sk-risk"),
+        scope="row",
+        role="rowheader",
+    )
+
+
+def _workflow(workflow: str, place: Place) -> Markup:
+    """The name of a workflow, as a link to it alone, and from there back to all."""
+    if place.workflow is None:
+        return link(place.of_workflow(workflow).address, workflow, aria_label=f"Show {workflow} alone")
+    return link(place.of_workflow(None).address, workflow, " \u00d7", aria_label="Show all workflows")
+
+
+def cell(signals: CellSignals, verdict: Verdict | None, trend: Trend | None, place: Place) -> Markup:
+    """One cell, as a link to its detail."""
+    state = "NONE" if verdict is None else verdict.verdict
+    latency = signals.latency_ms
+    p50, p95 = (None, None) if latency is None else (latency.p50, latency.p95)
+    decisions = signals.counts.get("decisions", 0)
+    name = (
+        f"{signals.workflow} {signals.tool} at {labels.stage_name(signals.stage)}"
+        f"{'' if signals.cohort == 'all' else f', cohort {signals.cohort}'}: {STATE_WORDS[state]}, "
+        f"{labels.plural(decisions, 'decision')}, denial {labels.percent(signals.rates.get('denial'))}, "
+        f"undo {labels.percent(signals.rates.get('undo'))}, latency p50 {labels.milliseconds(p50)}, "
+        f"p95 {labels.milliseconds(p95)}. Open detail."
+    )
+    return link(
+        place.at(signals.cell).address,
+        tag("span", labels.stage_name(signals.stage), class_="sk-cell-stage"),
+        tag(
+            "span",
+            state_label(state),
+            tag("span", "n ", tag("b", labels.count(decisions)), class_="sk-n"),
+            class_="sk-cell-head",
+        ),
+        None if signals.cohort == "all" else tag("span", signals.cohort, class_="sk-cohort"),
+        _rate("denial", "Denial", signals, verdict, () if trend is None else trend.denial),
+        _rate("undo", "Undo", signals, verdict, () if trend is None else trend.undo),
+        _decisive(verdict),
+        tag(
+            "span",
+            tag("span", "p50 ", tag("b", labels.milliseconds(p50))),
+            tag("span", "p95 ", tag("b", labels.milliseconds(p95)), class_=_over(verdict, "latency_p95", p95)),
+            class_="sk-cell-latency",
+        ),
+        class_=f"sk-cell sk-cell-{state}",
+        aria_label=name,
+    )
+
+
+_SHOWN = frozenset({"denial", "undo", "latency_p95"})
+
+
+def _decisive(verdict: Verdict | None) -> Markup | None:
+    """What a rollback rests on, where no other line of the cell shows it."""
+    if verdict is None or verdict.verdict != "ROLL_BACK" or not verdict.reasons:
+        return None
+    signal = verdict.reasons[0].signal
+    evidence = next((part for part in verdict.signals if part.signal == signal and part.state == "fail"), None)
+    if evidence is None or evidence.signal in _SHOWN:
+        return None
+    return tag(
+        "span",
+        tag("span", labels.signal_name(evidence.signal)),
+        tag("b", labels.quantity(evidence.value, evidence.unit), class_="sk-over"),
+        class_="sk-cell-decisive",
+    )
+
+
+def _rate(
+    signal: str, word: str, signals: CellSignals, verdict: Verdict | None, values: tuple[float | None, ...]
+) -> Markup:
+    value = signals.rates.get(signal)
+    limit = None if verdict is None else verdict.limit_of(signal)
+    return tag(
+        "span",
+        tag("span", word, class_="sk-cell-word"),
+        tag("b", labels.percent(value), class_=_over(verdict, signal, value)),
+        sparkline(values, limit=limit, label=f"{word} over time"),
+        class_="sk-cell-rate",
+    )
+
+
+def _over(verdict: Verdict | None, signal: str, value: float | None) -> str | None:
+    limit = None if verdict is None else verdict.limit_of(signal)
+    return "sk-over" if limit is not None and value is not None and value > limit else None

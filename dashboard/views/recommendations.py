@@ -1,0 +1,115 @@
+"""The recommendations: what to do next, most urgent first, each with its numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from dashboard import labels
+from dashboard.components.html import Markup, tag
+from dashboard.components.live_html import link
+from dashboard.components.symbols import state_label
+from dashboard.data.forecast import sentence
+from dashboard.data.models import URGENCY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from dashboard.data.models import Report, Verdict
+    from dashboard.urls import Place
+    from producers.wire.receipt import Cell
+
+
+MOST_CARDS: Final = 100
+"""How many verdicts are listed at the most."""
+
+_UNJUDGED = "No verdicts yet. A worker with a gate file judges a cell as soon as its numbers change."
+
+
+def by_urgency(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """Verdicts in the order in which a person should look at them: by state, then by name.
+
+    Not by age: every verdict is reached anew when its numbers change, and a list that moves cannot be read.
+    """
+    return sorted(verdicts, key=_urgency)
+
+
+def _urgency(verdict: Verdict) -> tuple[int, Cell]:
+    return URGENCY.index(verdict.verdict), verdict.cell
+
+
+def recommendations(report: Report, place: Place, now: datetime) -> Markup:
+    """The latest verdict on each cell, as a list."""
+    latest = [
+        verdict for verdict in report.latest_verdicts().values() if place.covers(verdict.environment, verdict.workflow)
+    ]
+    shown = by_urgency(verdict for verdict in latest if place.state in {None, verdict.verdict})
+    everything = None
+    if place.state is not None:
+        everything = link(place.only(None).address, f"Show all {len(latest)}", class_="sk-more")
+    return tag(
+        "section",
+        tag("h2", "Recommendations", everything, class_="sk-h2"),
+        tag("ol", [tag("li", card(verdict, place, now)) for verdict in shown[:MOST_CARDS]], class_="sk-recs")
+        if shown
+        else tag("p", "None of this kind." if latest else _UNJUDGED, class_="sk-quiet"),
+        None
+        if len(shown) <= MOST_CARDS
+        else tag(
+            "p",
+            f"The {labels.count(MOST_CARDS)} most urgent of {labels.count(len(shown))}. Choose a verdict above, an "
+            "environment or a workflow to see others; `stagekeeper verdicts` lists all.",
+            class_="sk-quiet",
+        ),
+        class_="sk-rail",
+        aria_label="Recommendations",
+    )
+
+
+def card(verdict: Verdict, place: Place, now: datetime) -> Markup:
+    """One recommendation, as a link to the cell it is about."""
+    return link(
+        place.at(verdict.cell).address,
+        tag(
+            "span",
+            state_label(verdict.verdict),
+            tag(
+                "span",
+                labels.age(verdict.judged_at, now),
+                class_="sk-when",
+                title=labels.moment(verdict.judged_at),
+            ),
+            class_="sk-rec-head",
+        ),
+        tag("span", tag("b", verdict.tool), " ", tag("span", verdict.workflow, class_="sk-dim"), class_="sk-rec-what"),
+        tag("span", move(verdict), class_="sk-rec-move"),
+        tag("span", sentence(verdict), class_="sk-rec-why"),
+        tag(
+            "span",
+            tag("span", codes(verdict)),
+            tag("span", "gate ", verdict.gate or labels.UNKNOWN),
+            tag("span", verdict.verdict_id[:12], class_="sk-mono", title=verdict.verdict_id),
+            class_="sk-rec-foot",
+        ),
+        class_=f"sk-rec sk-rec-{verdict.verdict}",
+    )
+
+
+def codes(verdict: Verdict) -> str:
+    """The reason codes, each once, with how often."""
+    counted = Counter(reason.code for reason in verdict.reasons)
+    return ", ".join(code if times == 1 else f"{code} \u00d7{times}" for code, times in counted.items()) or "no reason"
+
+
+def move(verdict: Verdict) -> Markup:
+    """From which stage to which."""
+    where = [verdict.cohort] if verdict.cohort != "all" else []
+    return tag(
+        "span",
+        labels.stage_name(verdict.stage),
+        None if verdict.to_stage is None else tag("span", " → ", class_="sk-arrow", aria_label="to"),
+        None if verdict.to_stage is None else labels.stage_name(verdict.to_stage),
+        "" if not where else f" ({where[0]})",
+        class_="sk-move",
+    )

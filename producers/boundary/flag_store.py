@@ -1,0 +1,230 @@
+"""Switching single actions off in a flagd file: by tool, workflow or account, without touching anything else.
+
+The entries stand in the targeting of `agent-action-denylist`, in front of whatever targeting the flag had before.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from producers.boundary.flagd_file import flags_document
+from producers.boundary.flags import DENYLIST
+from producers.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Json = Any  # a flagd document, as JSON has it
+
+
+class FlagFileError(UsageError):
+    """The flag file cannot be read, understood or written."""
+
+
+class Switch(NamedTuple):
+    """What is switched off: every action that has all of the values given.
+
+    Attributes:
+        tool: The tool; None for any.
+        workflow: The workflow; None for any.
+        account: The account; None for any.
+    """
+
+    tool: str | None = None
+    workflow: str | None = None
+    account: str | None = None
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in self._asdict().items() if value is not None)
+
+
+class Changed(NamedTuple):
+    """A change of the file.
+
+    Attributes:
+        before: Digest of the file before.
+        after: Digest of the file after.
+        happened: Whether anything was changed.
+    """
+
+    before: str
+    after: str
+    happened: bool
+
+
+def read_flags(path: Path) -> dict[str, Json]:
+    """The document.
+
+    Raises:
+        FlagFileError: There is none, or it cannot be used.
+    """
+    return _document(path, _bytes(path))
+
+
+def switches(document: dict[str, Json]) -> list[Switch]:
+    """What is switched off in a document by entries of ours."""
+    entries, _ = _entries(_denylist(document))
+    return [_switch(entry) for entry in entries]
+
+
+def switch_off(path: Path, switch: Switch) -> Changed:
+    """Add an entry.
+
+    Raises:
+        FlagFileError: The file cannot be read, understood or written.
+    """
+    return _rewrite(path, switch, on=False, announce=lambda _sha256: None)
+
+
+def switch_on(path: Path, switch: Switch, *, announce: Callable[[str], None] = lambda _sha256: None) -> Changed:
+    """Take the entry for exactly this away.
+
+    Args:
+        path: The file.
+        switch: What to switch on.
+        announce: Told the digest that the file will have, before it has it: nothing is released off the record. What
+            it raises leaves the file as it is.
+
+    Raises:
+        FlagFileError: The file cannot be read, understood or written.
+    """
+    return _rewrite(path, switch, on=True, announce=announce)
+
+
+def _rewrite(path: Path, switch: Switch, *, on: bool, announce: Callable[[str], None]) -> Changed:
+    if not any(switch):
+        raise UsageError("say what to switch: a tool, a workflow or an account")
+    with _locked(path):
+        text = _bytes(path)
+        document = _document(path, text)
+        before = hashlib.sha256(text).hexdigest()
+        flag = _denylist(document)
+        entries, rest = _entries(flag)
+        entry = _entry(switch)
+        if (entry in entries) is not on:
+            return Changed(before, before, happened=False)
+        entries = [each for each in entries if each != entry] if on else [*entries, entry]
+        if entries:
+            flag["targeting"] = {"if": [{"or": entries}, _variant(flag, denied=True), rest]}
+        elif rest is not None:
+            flag["targeting"] = rest
+        else:
+            del flag["targeting"]
+        written = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+        after = hashlib.sha256(written).hexdigest()
+        announce(after)
+        _replace(path, written)
+        return Changed(before, after, happened=True)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FlagFileError(
+            f"the flag file {path} cannot be read: {error.strerror}. Name it with --flags or STAGEKEEPER_FLAG_FILE."
+        ) from error
+
+
+def _document(path: Path, text: bytes) -> dict[str, Json]:
+    try:
+        return flags_document(text)
+    except (ValueError, TypeError) as error:
+        raise FlagFileError(
+            f"{path} is not a flagd file: {error}. examples/flags.json is one to start from."
+        ) from error
+
+
+def _denylist(document: dict[str, Json]) -> dict[str, Json]:
+    flag = document["flags"].get(DENYLIST.key)
+    if not isinstance(flag, dict):
+        raise FlagFileError(
+            f"the file has no flag {DENYLIST.key}, so every action is denied; take it over from examples/flags.json"
+        )
+    if flag.get("state") != "ENABLED":
+        raise FlagFileError(f"{DENYLIST.key} is disabled, so every action is denied; set its state to ENABLED")
+    _variant(flag, denied=True)
+    return flag
+
+
+def _variant(flag: dict[str, Json], *, denied: bool) -> str:
+    names = [name for name, value in flag.get("variants", {}).items() if value is denied]
+    if not names:
+        raise FlagFileError(f"{DENYLIST.key} has no variant whose value is {str(denied).lower()}; add one")
+    return str(names[0])
+
+
+def _entry(switch: Switch) -> Json:
+    return {"and": [{"==": [{"var": name}, value]} for name, value in switch._asdict().items() if value is not None]}
+
+
+def _entries(flag: dict[str, Json]) -> tuple[list[Json], Json]:
+    """Our entries, and the targeting that follows them."""
+    targeting = flag.get("targeting")
+    match targeting:
+        case {"if": [{"or": [*entries]}, str(), rest]} if all(map(_is_entry, entries)):
+            return list(entries), rest
+        case _:
+            return [], targeting or None
+
+
+def _is_entry(condition: Json) -> bool:
+    match condition:
+        case {"and": [_, *_] as parts} if len(condition) == 1:
+            return all(_is_part(part) for part in parts)
+        case _:
+            return False
+
+
+def _is_part(part: Json) -> bool:
+    match part:
+        case {"==": [{"var": str(name)}, str()]}:
+            return name in Switch._fields
+        case _:
+            return False
+
+
+def _switch(entry: Json) -> Switch:
+    return Switch(**{part["=="][0]["var"]: part["=="][1] for part in entry["and"]})
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the file against other operators; it is replaced while held, so the lock is checked against its name."""
+    while True:
+        try:
+            held = path.open("rb")
+        except OSError as error:
+            raise FlagFileError(
+                f"the flag file {path} cannot be read: {error.strerror}. Name it with --flags or STAGEKEEPER_FLAG_FILE."
+            ) from error
+        with held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            if os.fstat(held.fileno()).st_ino == path.stat().st_ino:
+                yield
+                return
+
+
+def _replace(path: Path, text: bytes) -> None:
+    """Put the new text in the file's place in one step, on the medium before its name points to it."""
+    target = path.resolve()
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as draft:
+            try:
+                draft.write(text)
+                draft.flush()
+                os.fsync(draft.fileno())
+                Path(draft.name).chmod(target.stat().st_mode & 0o777)
+                Path(draft.name).replace(target)
+            except OSError:
+                Path(draft.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise FlagFileError(f"{path} cannot be written: {error.strerror}; it is as it was") from error

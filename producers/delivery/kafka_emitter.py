@@ -1,0 +1,409 @@
+"""How an event reaches Kafka: acknowledged by all replicas, in order, and without ever holding up its caller."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from producers.errors import StagekeeperError
+from producers.wire.events import HEADERS, Encoded, of_bytes, record_key, to_bytes
+from producers.wire.topics import MAX_RECORD_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from confluent_kafka import Message
+
+    from producers.wire.events import Event
+
+LOG = logging.getLogger(__name__)
+_CLIENT_LOG = logging.getLogger(f"{__name__}.librdkafka")
+# librdkafka writes a FAIL line for every attempt to connect; the same news comes, counted, through `error_cb`.
+_CLIENT_LOG.addFilter(lambda line: not line.getMessage().startswith("FAIL "))
+
+_POLL_S = 0.25
+"""How long the poll thread waits for the next report; closing takes at most this long before it flushes."""
+
+_DISOWNED = frozenset(
+    {
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.UNKNOWN_PRODUCER_ID,
+    }
+)
+"""Errors by which a broker says that it no longer knows this idempotent producer; some brokers never take it back."""
+
+_PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001 - the client's own names
+"""What becomes of the records of a client that died; why it died says more."""
+
+_SOON_S = 0.05
+"""First pause before a client that died is replaced once more, doubled each time."""
+
+_LONGEST_PAUSE_S = 30.0
+"""Longest such pause."""
+
+_ATTEMPTS = 5
+"""How often a dead client is asked to give up what it holds: each time it may raise instead."""
+
+_HEADERS: list[tuple[str, str | bytes | None]] = list(HEADERS)
+
+CLOSED = "emitter_closed"
+"""Reason for an event that was handed to an emitter after its end."""
+QUEUE_FULL = "queue_full"
+"""Reason for an event that found the local queue full: the broker is away or too slow."""
+
+
+class UndeliveredError(StagekeeperError):
+    """Some of what was emitted did not reach the broker."""
+
+
+@dataclass(frozen=True)
+class DeliveryStats:
+    """What became of everything that was handed to an emitter.
+
+    Attributes:
+        emitted: Records handed over.
+        delivered: Records that the broker acknowledged.
+        failed: Records that were taken and then given up.
+        refused: Records that were not even taken: the queue was full, the record too large, the emitter closed.
+        by_error: Failed and refused records by reason (librdkafka's error name, or `queue_full`, `emitter_closed`).
+    """
+
+    emitted: int = 0
+    delivered: int = 0
+    failed: int = 0
+    refused: int = 0
+    by_error: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def in_flight(self) -> int:
+        """Records whose fate is not yet known."""
+        return self.emitted - self.delivered - self.failed - self.refused
+
+    def require_all(self) -> None:
+        """Make sure that everything was delivered; for programs whose whole work is to emit.
+
+        Raises:
+            UndeliveredError: With the number of lost records and the reasons.
+        """
+        if lost := self.emitted - self.delivered:
+            reasons = [f"{count} {reason}" for reason, count in sorted(self.by_error.items())]
+            reasons += [f"{self.in_flight} unanswered"] if self.in_flight else []
+            raise UndeliveredError(f"{lost} of {self.emitted} records did not reach the broker: {', '.join(reasons)}.")
+
+
+class Emitter(Protocol):
+    """Takes events and sees to their delivery. An outbox that survives a crash can stand in its place."""
+
+    def emit(self, event: Event) -> None:
+        """Hand over an event. Never blocks, and never raises for what happens to the broker."""
+        ...
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait until everything handed over has met its fate, at most `timeout_s` seconds; return how many are left."""
+        ...
+
+    @property
+    def stats(self) -> DeliveryStats:
+        """What became of everything so far."""
+        ...
+
+
+@runtime_checkable
+class DurableEmitter(Emitter, Protocol):
+    """An emitter that can put an event on disk before it returns."""
+
+    def keep(self, event: Event) -> None:
+        """Put an event on disk, then see to its delivery.
+
+        Raises:
+            OutboxError: It is not on disk; what it records must not happen.
+        """
+        ...
+
+
+@runtime_checkable
+class EncodedEmitter(Protocol):
+    """An emitter that also takes events that are written already."""
+
+    def emit_encoded(self, record: Encoded) -> None:
+        """As `emit`."""
+        ...
+
+
+@runtime_checkable
+class EncodedKeeper(Protocol):
+    """A durable emitter that also takes events that are written already."""
+
+    def keep_encoded(self, record: Encoded) -> None:
+        """As `keep`."""
+        ...
+
+
+class KafkaEmitter:
+    """Hands events to a librdkafka producer: idempotent, acks=all, compressed, keyed by the event's subject.
+
+    Args:
+        bootstrap_servers: Brokers as `host:port,...`.
+        client_id: Name under which the brokers know this client.
+        message_timeout_s: How long a record may wait for its acknowledgement before it counts as failed.
+        queue_limit: How many records may wait; one more is refused.
+        on_undeliverable: Called with each event that was refused or given up, and with the reason: the place for an
+            outbox. It runs in the caller's thread for a refusal and in the poll thread for a failure, so it must be
+            quick and must not raise.
+        settings: Further librdkafka settings, such as those for TLS and SASL. They are never logged.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        client_id: str = "stagekeeper",
+        message_timeout_s: float = 120.0,
+        queue_limit: int = 100_000,
+        on_undeliverable: Callable[[Event, str], None] | None = None,
+        settings: Mapping[str, str | int | float | bool] | None = None,
+    ) -> None:
+        self._on_undeliverable = on_undeliverable
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._errors: Counter[str] = Counter()
+        self._client_errors: Counter[str] = Counter()
+        self._closing = threading.Event()
+        self._settings: dict[str, object] = {
+            "linger.ms": 5,
+            "compression.type": "lz4",
+            **(settings or {}),
+            "bootstrap.servers": bootstrap_servers,
+            "client.id": client_id,
+            "enable.idempotence": True,
+            "acks": "all",
+            "partitioner": "murmur2_random",  # Java's and Faust's: equal keys meet in equal partitions
+            "message.max.bytes": MAX_RECORD_BYTES,
+            "message.timeout.ms": int(message_timeout_s * 1000),
+            "queue.buffering.max.messages": queue_limit,
+            "error_cb": self._on_error,
+        }
+        self._fatal = threading.Event()
+        self._died_of: str | None = None  # the error that ended the client before this one, until a record arrives
+        self._producer = self._connect()
+        self._poller = threading.Thread(target=self._poll, name=f"{client_id}-delivery", daemon=True)
+        self._poller.start()
+
+    def emit(self, event: Event) -> None:
+        """Hand over an event. Never blocks, never raises for what happens to the broker."""
+        self.send(event.topic, record_key(event), to_bytes(event), on_done=partial(self._tell_undeliverable, event))
+
+    def emit_encoded(self, record: Encoded) -> None:
+        """As `emit`, for an event that is written already."""
+        self.emit_flat(record)
+
+    def emit_flat(self, parts: Sequence[Any]) -> None:
+        """As `emit_encoded`, for many: topic, key and value of the first, topic, key and value of the next."""
+        with self._lock:
+            self._counts["emitted"] += len(parts) // 3
+        on_delivery = self._on_encoded_delivery  # one for all: what is kept for each is the garbage collector's to see
+        each = iter(parts)
+        for topic, key, value in zip(each, each, each, strict=True):
+            refused = self._produce(topic, key, value, on_delivery)
+            if refused is not None:
+                self._give_up("refused", refused, partial(self._tell_undeliverable_encoded, Encoded(topic, key, value)))
+
+    def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        on_done: Callable[[str | None], None] | None = None,
+    ) -> None:
+        """Hand over raw bytes, under the same rules; for an outbox, and for traffic that is wrong on purpose.
+
+        Args:
+            topic: Topic name.
+            key: Record key.
+            value: Record value.
+            on_done: Called once the record has met its fate, with None for an acknowledgement, else with the reason.
+                It runs in the caller's thread for a refusal, else in the poll thread: quick, and never raising.
+        """
+        with self._lock:
+            self._counts["emitted"] += 1
+        refused = self._produce(topic, key, value, partial(self._on_delivery, on_done))
+        if refused is not None:
+            self._give_up("refused", refused, on_done)
+
+    def _produce(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        on_delivery: Callable[[KafkaError | None, Message], None],
+    ) -> str | None:
+        """Hand a record to the client; the reason where it does not take it."""
+        if self._closing.is_set():
+            return CLOSED
+        try:
+            self._producer.produce(topic, value, key, headers=_HEADERS, on_delivery=on_delivery)
+        except BufferError:
+            return QUEUE_FULL
+        except KafkaException as error:  # too large, or a fatal error of the idempotent producer
+            return str(error.args[0].name())
+        return None
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait until every record has met its fate, at most `timeout_s` seconds; return how many are left."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            producer = self._producer
+            left = self._flush(producer, max(0.0, deadline - time.monotonic()))
+            if time.monotonic() >= deadline or (producer is self._producer and not self._fatal.is_set()):
+                return left
+            self._closing.wait(_SOON_S)  # the poll thread begins anew, where what was held meets its fate
+            if left == 0 and self._fatal.is_set():
+                return 0
+
+    def close(self, timeout_s: float = 10.0) -> int:
+        """Take no more events, wait for those under way, and return how many were left without an answer.
+
+        What is left goes to `on_undeliverable`; without one it is lost.
+        """
+        self._closing.set()
+        self._poller.join()
+        left = self._flush(self._producer, timeout_s)
+        if left:
+            LOG.error("%d records were not acknowledged within %.1f s", left, timeout_s)
+        if left and self._on_undeliverable is not None:
+            self._purge(self._producer)
+        return left
+
+    @property
+    def stats(self) -> DeliveryStats:
+        """What became of everything so far."""
+        with self._lock:
+            return DeliveryStats(
+                emitted=self._counts["emitted"],
+                delivered=self._counts["delivered"],
+                failed=self._counts["failed"],
+                refused=self._counts["refused"],
+                by_error=dict(self._errors),
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _connect(self) -> Producer:
+        return Producer(self._settings, logger=_CLIENT_LOG)
+
+    def _reconnect(self) -> None:
+        """Begin anew with a fresh producer id.
+
+        An idempotent producer is dead for good once the brokers have forgotten it, for example because they were
+        restored. What it still held fails, which hands it to `on_undeliverable`; ids make a repeat harmless.
+        """
+        dead, self._producer = self._producer, self._connect()
+        self._fatal.clear()
+        self._purge(dead)
+
+    def _flush(self, producer: Producer, timeout_s: float) -> int:
+        try:
+            return producer.flush(timeout_s)
+        except KafkaException as error:  # as in `_poll`
+            self._on_error(error.args[0])
+            return len(producer)
+
+    def _purge(self, producer: Producer) -> None:
+        """Have everything that a client still holds fail, which tells `on_undeliverable`."""
+        producer.purge()
+        for _ in range(_ATTEMPTS):
+            if self._flush(producer, _POLL_S) == 0:
+                return
+
+    def _tell_undeliverable(self, event: Event, reason: str | None) -> None:
+        if reason is not None and self._on_undeliverable is not None:
+            self._on_undeliverable(event, reason)
+
+    def _tell_undeliverable_encoded(self, record: Encoded, reason: str | None) -> None:
+        if reason is not None and self._on_undeliverable is not None:
+            self._on_undeliverable(of_bytes(record.value), reason)
+
+    def _on_encoded_delivery(self, error: KafkaError | None, message: Message) -> None:
+        """As `_on_delivery`, for what is handed over by the thousand: nothing is kept for each beside the record."""
+        on_done = None
+        if error is not None:
+            record = Encoded(str(message.topic()), _bytes(message.key()), _bytes(message.value()))
+            on_done = partial(self._tell_undeliverable_encoded, record)
+        self._on_delivery(on_done, error, message)
+
+    def _on_delivery(
+        self, on_done: Callable[[str | None], None] | None, error: KafkaError | None, _message: Message
+    ) -> None:
+        if error is not None:
+            if error.code() in _DISOWNED:
+                self._fatal.set()
+            cause = self._died_of if error.code() in _PURGED else None
+            self._give_up("failed", cause or error.name(), on_done)
+            return
+        self._died_of = None
+        with self._lock:
+            self._counts["delivered"] += 1
+        if on_done is not None:
+            on_done(None)
+
+    def _give_up(self, fate: str, reason: str, on_done: Callable[[str | None], None] | None) -> None:
+        with self._lock:
+            self._counts[fate] += 1
+            self._errors[reason] += 1
+            count = self._errors[reason]
+        if _is_power_of_two(count):
+            LOG.error("%d records %s so far: %s", count, fate, reason)
+        if on_done is not None:
+            on_done(reason)
+
+    def _poll(self) -> None:
+        pause_s, begin_anew_at = _SOON_S, 0.0
+        while not self._closing.is_set():
+            try:
+                self._producer.poll(_POLL_S)
+            except KafkaException as error:  # so the client says that it is dead
+                self._on_error(error.args[0])
+            if self._died_of is None:
+                pause_s = _SOON_S
+            if self._fatal.is_set() and time.monotonic() >= begin_anew_at:
+                self._reconnect()
+                begin_anew_at = time.monotonic() + pause_s
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)  # who may not produce is refused again each time
+
+    def _on_error(self, error: KafkaError) -> None:
+        name = error.name()
+        if error.fatal():
+            self._died_of = name
+            self._fatal.set()
+        with self._lock:
+            self._client_errors[name] += 1
+            count = self._client_errors[name]
+        if _is_power_of_two(count):
+            LOG.warning("the Kafka client reports %s (%d times so far): %s", name, count, error.str())
+
+
+def _bytes(part: bytes | str | None) -> bytes:
+    """A part of a record as the client hands it back, where it was handed bytes."""
+    return part if isinstance(part, bytes) else b""
+
+
+def _is_power_of_two(count: int) -> bool:
+    """Whether to log the 1st, 2nd, 4th, 8th … of a kind: an outage must not flood the log."""
+    return count & (count - 1) == 0

@@ -1,0 +1,170 @@
+"""Recorded calls become decisions, executions and quality impacts; what was not recorded stays unknown.
+
+A transcript has no times: every decision is dated to the moment of its import and marked `imported`, and latency and
+cost are null. Ids are digests of the file, the call's position and the cell it is counted in, so the same import made
+twice is the same events, and the second is dropped wherever repeats are still remembered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from producers.delivery.recorder import Recorder
+from producers.wire.decision import Allow, Decision, Provenance
+from producers.wire.events import ExecutionStatus, Quality
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from producers.delivery.kafka_emitter import Emitter
+    from producers.importers.catalog import Catalog
+    from producers.importers.transcript import Call, Conversation, Transcript
+
+TOOL_ERROR = "tool_error"
+"""`error.type` of a call whose result reports an error."""
+
+_IN_FLIGHT_LIMIT = 50_000
+_RECORDED = Decision(result=Allow(reason="recorded"), provenance=Provenance.IMPORTED)
+
+
+@dataclass
+class ToolCount:
+    """What was imported of one tool: its calls, and of those how many ran, failed, or were never answered."""
+
+    calls: int = 0
+    executed: int = 0
+    failed: int = 0
+    unanswered: int = 0
+
+
+@dataclass
+class Imported:
+    """What an import did.
+
+    Attributes:
+        tools: Counts by tool.
+        skipped: Calls of tools that the catalog lacks, by tool.
+        stray_results: Tool results that answer no call.
+        quality_checks: Executions with a reward.
+        events: Events emitted.
+    """
+
+    tools: dict[str, ToolCount] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
+    stray_results: int = 0
+    quality_checks: int = 0
+    events: int = 0
+
+
+def require_usable(transcript: Transcript, catalog: Catalog, *, reward_field: str | None, skip_unknown: bool) -> None:
+    """Make sure, before anything is emitted, that a transcript can be imported with a catalog.
+
+    Raises:
+        UnknownToolsError: The catalog lacks tools, and they may not be left out.
+        TranscriptError: No conversation has the reward.
+    """
+    if not skip_unknown:
+        catalog.require(transcript.tools)
+    if reward_field is not None:
+        transcript.require_reward(reward_field)
+
+
+class TranscriptImport:
+    """Imports one transcript, conversation by conversation.
+
+    Args:
+        transcript: What was recorded.
+        catalog: What its tools are.
+        emitter: Takes the events.
+        reward_field: Dotted path of the reward in each conversation; a reward below 1 fails the quality check of
+            every executed call. None emits no quality.
+        skip_unknown: Leave out tools that the catalog lacks, instead of refusing the file.
+        key: Signs receipts.
+        now: The clock.
+
+    Raises:
+        UnknownToolsError: As in `require_usable`.
+        TranscriptError: As in `require_usable`.
+    """
+
+    def __init__(
+        self,
+        transcript: Transcript,
+        catalog: Catalog,
+        emitter: Emitter,
+        *,
+        reward_field: str | None,
+        key: bytes | None,
+        now: Callable[[], datetime],
+        skip_unknown: bool = False,
+    ) -> None:
+        require_usable(transcript, catalog, reward_field=reward_field, skip_unknown=skip_unknown)
+        self._transcript, self._catalog, self._emitter, self._reward_field = transcript, catalog, emitter, reward_field
+        self._ids = _CallIds()
+        self._recorder = Recorder(
+            emitter, source=f"/imports/{transcript.sha256[:16]}", key=key, now=now, new_id=self._ids
+        )
+        self.imported = Imported()
+
+    def add(self, conversation: Conversation) -> None:
+        """Emit everything about one conversation."""
+        reward = conversation.reward(self._reward_field) if self._reward_field is not None else None
+        self.imported.stray_results += conversation.stray_results
+        for call in conversation.calls:
+            if call.tool in self._catalog.tools:
+                self._add_call(conversation, call, reward)
+            else:
+                self.imported.skipped[call.tool] += 1
+        while self._emitter.stats.in_flight > _IN_FLIGHT_LIMIT:  # the file is patient, the emitter's queue is not
+            self._emitter.flush(0.5)
+
+    def _add_call(self, conversation: Conversation, call: Call, reward: float | None) -> None:
+        contract = self._catalog.contract(
+            call.tool,
+            conversation=f"{self._transcript.sha256[:16]}/{conversation.index}",
+            tool_call=call.tool_call or None,
+            arguments_sha256=call.arguments_sha256,
+        )
+        stage = self._catalog.stage_of(call.tool)
+        place = (contract.target.environment, contract.workflow, call.tool, stage.value)
+        self._ids.begin(self._transcript.sha256, conversation.index, call.index, *place)
+        receipt = self._recorder.decided(contract, _RECORDED, stage=stage)
+        count = self.imported.tools.setdefault(call.tool, ToolCount())
+        count.calls += 1
+        self.imported.events += 1
+        if call.result is None:
+            count.unanswered += 1
+            return
+        status = ExecutionStatus.FAILED if call.failed else ExecutionStatus.SUCCEEDED
+        self._recorder.executed(receipt, status, error_type=TOOL_ERROR if call.failed else None)
+        count.executed += 1
+        count.failed += call.failed
+        self.imported.events += 1
+        if reward is not None:
+            score = reward if 0 <= reward <= 1 else None
+            self._recorder.impact(receipt, Quality(passed=reward >= 1, score=score, evaluator=self._reward_field))
+            self.imported.quality_checks += 1
+            self.imported.events += 1
+
+
+class _CallIds:
+    """Ids of one call's events: the same for the same call, different for any two calls, in any file."""
+
+    def __init__(self) -> None:
+        self._base = hashlib.sha256()
+        self._serial = 0
+
+    def begin(self, *place: str | int) -> None:
+        """Go on with the call at this place."""
+        self._base = hashlib.sha256("\n".join(map(str, place)).encode())
+        self._serial = 0
+
+    def __call__(self) -> str:
+        self._serial += 1
+        digest = self._base.copy()
+        digest.update(f"\n{self._serial}".encode())
+        return digest.hexdigest()[:32]

@@ -1,0 +1,1 @@
+"""Simulated agents: scenarios with a known truth, driven through the real router."""

@@ -1,0 +1,203 @@
+"""What a simulation really emitted, counted where it was drawn: the measure for everything downstream."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from producers.wire import events
+from producers.wire.events import ExecutionStatus, Resolution, UndoResult
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from producers.delivery.kafka_emitter import DeliveryStats
+    from producers.simulation.behaviour import Phase
+    from producers.wire.events import Event
+    from producers.wire.receipt import Cell, Receipt
+
+COUNTED: tuple[str, ...] = (
+    "decisions",
+    "allowed",
+    "constrained",
+    "queued",
+    "denied",
+    "fell_back",
+    "expected",
+    "executed",
+    "failed",
+    "timed_out",
+    "undone",
+    "undo_failed",
+    "not_undoable",
+    "incidents",
+    "severe_incidents",
+    "support",
+    "quality_checks",
+    "quality_failures",
+    "reviews_approved",
+    "reviews_rejected",
+    "cost_microusd",
+)
+"""Every counter of the truth. The streams' own list lives elsewhere on purpose; a test holds the two equal."""
+
+_DECIDED_AS = {
+    "allow": "allowed",
+    "constrain": "constrained",
+    "queue_for_review": "queued",
+    "deny": "denied",
+    "fallback": "fell_back",
+}
+_UNDONE_AS = {
+    UndoResult.UNDONE: "undone",
+    UndoResult.FAILED: "undo_failed",
+    UndoResult.NOT_UNDOABLE: "not_undoable",
+}
+
+
+@dataclass
+class CellTruth:
+    """What was emitted about one cell.
+
+    Attributes:
+        counts: Counters by name.
+        latency_known: Executions with a latency.
+        cost_known: Executions with a cost.
+        epochs: Names of the epochs, in order of appearance.
+        expected: The verdict that the scenario's author expects, or None where it depends on the amount seen.
+        why: What is right or wrong with the cell.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    latency_known: int = 0
+    cost_known: int = 0
+    epochs: dict[str, None] = field(default_factory=dict)
+    expected: str | None = None
+    why: str = ""
+
+
+@dataclass
+class Truth:
+    """The running count of one simulation.
+
+    Attributes:
+        scenario: Name of the scenario.
+        seed: Seed of everything that was drawn.
+        began_at: When the simulation began.
+    """
+
+    scenario: str
+    seed: int
+    began_at: datetime
+    cells: dict[Cell, CellTruth] = field(default_factory=dict)
+    by_type: Counter[str] = field(default_factory=Counter)
+    malformed: Counter[str] = field(default_factory=Counter)
+    repeats: int = 0
+    first_event_at: datetime | None = None
+    last_event_at: datetime | None = None
+
+    @property
+    def emitted(self) -> int:
+        """Distinct well-formed events."""
+        return self.by_type.total()
+
+    def count(self, event: Event, receipt: Receipt | None, phase: Phase | None) -> None:
+        """Count one event, as it is handed to the emitter for the first time."""
+        self.by_type[event.type] += 1
+        if self.first_event_at is None or event.time < self.first_event_at:
+            self.first_event_at = event.time
+        if self.last_event_at is None or event.time > self.last_event_at:
+            self.last_event_at = event.time
+        if receipt is None:
+            return
+        cell = self.cells.setdefault(receipt.cell, CellTruth())
+        cell.epochs[receipt.epoch] = None
+        if phase is not None:
+            cell.expected, cell.why = phase.expected and phase.expected.value, phase.why
+        _count(event, cell)
+
+    def document(self, stats: DeliveryStats, *, at: datetime, finished: bool) -> dict[str, object]:
+        """Everything as plain JSON values; the command's help describes the fields."""
+        return {
+            "scenario": self.scenario,
+            "seed": self.seed,
+            "began_at": self.began_at.isoformat(),
+            "updated_at": at.isoformat(),
+            "finished": finished,
+            "emitted": self.emitted,
+            "by_type": dict(sorted(self.by_type.items())),
+            "repeats": self.repeats,
+            "malformed": dict(sorted(self.malformed.items())),
+            "records": stats.emitted,
+            "delivered": stats.delivered,
+            "undelivered": dict(sorted(stats.by_error.items())),
+            "first_event_at": self.first_event_at and self.first_event_at.isoformat(),
+            "last_event_at": self.last_event_at and self.last_event_at.isoformat(),
+            "cells": [
+                {
+                    **cell._asdict(),
+                    "epochs": list(truth.epochs),
+                    "counts": {name: truth.counts[name] for name in COUNTED},
+                    "latency_known": truth.latency_known,
+                    "cost_known": truth.cost_known,
+                    "expected": truth.expected,
+                    "why": truth.why,
+                }
+                for cell, truth in sorted(self.cells.items())
+            ],
+        }
+
+
+def write_truth(path: Path, document: dict[str, object]) -> None:
+    """Write the document so that a reader sees either the old one or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(document, indent=1) + "\n")
+    unfinished.replace(path)
+
+
+def _count(event: Event, cell: CellTruth) -> None:
+    counts = cell.counts
+    match event:
+        case events.ActionDecided():
+            counts["decisions"] += 1
+            counts[_DECIDED_AS[event.data.decision.result.outcome]] += 1
+            counts["expected"] += event.data.decision.expects_execution
+        case events.ReviewResolved():
+            approved = event.data.resolution is Resolution.APPROVED
+            counts["reviews_approved" if approved else "reviews_rejected"] += 1
+            counts["expected"] += approved
+        case events.ActionExecuted():
+            _count_execution(event.data, cell)
+        case events.ActionUndone():
+            counts[_UNDONE_AS[event.data.result]] += 1
+        case events.ActionImpact():
+            _count_impact(event.data.impact, counts)
+        case _:
+            pass  # policy changes and recommendations belong to no counter
+
+
+def _count_execution(execution: events.ActionExecutedData, cell: CellTruth) -> None:
+    cell.counts["executed"] += 1
+    cell.counts["failed"] += execution.status is ExecutionStatus.FAILED
+    cell.counts["timed_out"] += execution.status is ExecutionStatus.TIMED_OUT
+    cell.latency_known += execution.latency_ms is not None
+    if execution.cost_usd is not None:
+        cell.cost_known += 1
+        cell.counts["cost_microusd"] += round(execution.cost_usd * 1_000_000)
+
+
+def _count_impact(impact: events.Impact, counts: Counter[str]) -> None:
+    match impact:
+        case events.Incident():
+            counts["incidents"] += 1
+            counts["severe_incidents"] += impact.severity == 1
+        case events.Support():
+            counts["support"] += 1
+        case events.Quality():
+            counts["quality_checks"] += 1
+            counts["quality_failures"] += not impact.passed

@@ -1,0 +1,379 @@
+"""A router's day, drawn at random and yet always the same: drives the recorder and keeps the truth.
+
+Every action's whole life is drawn when it arrives, through the real recorder; its events wait in one queue, ordered by
+when they are due. A plan has two parts: a past, which is filled with an exact number of events and emitted as fast as
+`pace` allows, and then the present, where a record leaves when the clock reaches its moment. No event lies in the
+future: what would follow later than the end of the run is neither emitted nor counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import accumulate
+from random import Random
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from producers.delivery.kafka_emitter import DeliveryStats, Emitter
+from producers.delivery.recorder import Recorder
+from producers.simulation.behaviour import Executed, Impacted, Life, Phase, Reviewed, SimulatedAction, live, mode_of
+from producers.simulation.ground_truth import Truth
+from producers.simulation.malformed import REASONS, UNSIGNED_FAULTS, malformed
+from producers.wire.contract import ActionContract, Actor, Evidence, Target
+from producers.wire.events import ActionExecuted, Event, ExecutionStatus, PolicyChangedData, Resolution
+from producers.wire.topics import OUTCOMES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from producers.simulation.scenarios import Scenario
+    from producers.wire.receipt import Receipt
+
+IN_FLIGHT_LIMIT = 50_000
+"""Unacknowledged records at which the simulation waits for the broker: it must not lose what it counts."""
+
+_LOOK_EVERY = 200
+"""Records between two looks at the emitter and the observer."""
+
+_REPEAT_WITHIN_S = 60.0
+"""A repeat follows its first record by at most this long."""
+
+
+class RawEmitter(Emitter, Protocol):
+    """An emitter that also takes bytes as they are."""
+
+    def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+        """Hand over a record that need not be an event."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much, how fast, and from when on.
+
+    Attributes:
+        rate: Events a second once the present is reached; 0 emits the past only.
+        events: Total number of distinct events; None goes on until stopped, or until the past is told.
+        history: How far back the first event lies.
+        history_events: Events within that past; the rest of the plan is live.
+        pace: How many events of the past leave in a second; 0 sets no limit.
+    """
+
+    rate: float = 0.0
+    events: int | None = None
+    history: timedelta = timedelta(0)
+    history_events: int = 0
+    pace: float = 0.0
+
+
+@dataclass(frozen=True)
+class Storm:
+    """What is done to the records on their way.
+
+    Attributes:
+        repeats: Share of events that are sent a second time.
+        malformed: Broken records, as a share of events.
+        shuffle: How long an event may be held back, at random; later ones overtake it.
+    """
+
+    repeats: float = 0.0
+    malformed: float = 0.0
+    shuffle: timedelta = timedelta(0)
+
+
+class _Due(NamedTuple):
+    """An event in the queue; `serial` is unique, so that nothing behind it is ever compared."""
+
+    at: datetime
+    serial: int
+    event: Event
+    receipt: Receipt | None
+    phase: Phase | None
+    repeated: bool
+
+
+class _Capture:
+    """An emitter that hands its events back, so that a life can be built first and sent later."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+    def flush(self, timeout_s: float) -> int:  # noqa: ARG002 - the protocol asks for it
+        return 0
+
+    @property
+    def stats(self) -> DeliveryStats:
+        return DeliveryStats()
+
+    def take(self) -> list[Event]:
+        taken, self.events = self.events, []
+        return taken
+
+
+class Simulator:
+    """Emits one scenario.
+
+    Args:
+        scenario: What is simulated.
+        emitter: Where records go.
+        plan: How much and how fast.
+        seed: Decides everything that is drawn; equal seed, plan and clock give equal records.
+        key: Signs receipts.
+        storm: Repeats, broken records and disorder.
+        now: The clock.
+        wait: Waits so many seconds and says whether the simulation should stop, like `threading.Event.wait`.
+        observe: Called every so often with the simulator, for progress and for the truth file.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        emitter: RawEmitter,
+        *,
+        plan: Plan,
+        seed: int,
+        now: Callable[[], datetime],
+        wait: Callable[[float], bool],
+        key: bytes | None = None,
+        storm: Storm | None = None,
+        observe: Callable[[Simulator], None] = lambda _: None,
+    ) -> None:
+        self._scenario, self._emitter, self._plan, self._storm = scenario, emitter, plan, storm or Storm()
+        self._now, self._wait, self._observe = now, wait, observe
+        self.began_at = now()
+        self.truth = Truth(scenario.name, seed, self.began_at)
+        self._arrivals, self._storming = _random(seed, "arrivals"), _random(seed, "storm")
+        self._randoms = [_random(seed, f"{action.workflow}/{action.tool}") for action in scenario.actions]
+        self._decisions = [0] * len(scenario.actions)
+        self._indices, self._shares = range(len(scenario.actions)), _cumulated(scenario)
+        self._capture = _Capture()
+        self._recorder = Recorder(
+            self._capture,
+            source=f"/simulations/{scenario.name}",
+            key=key,
+            now=now,
+            new_id=_ids(f"{scenario.name}/{seed}/{self.began_at.isoformat()}"),
+        )
+        self._reasons = [reason for reason in REASONS if key is not None or reason not in UNSIGNED_FAULTS]
+        self._queue: list[_Due] = []
+        self._serial = 0
+        self._handled = 0
+        self._in_history = 0
+        self._events_per_action = _events_per_action(scenario, seed, plan.history)
+
+    def run(self) -> Truth:
+        """Emit until the plan is fulfilled or `wait` says stop; everything emitted is counted in the truth."""
+        arrival = self._first_arrival()
+        while not self._fulfilled():
+            due = self._queue[0] if self._queue else None
+            if due is not None and (arrival is None or due.at <= arrival):
+                if self._stopped_before(due.at):
+                    break
+                self._send(heapq.heappop(self._queue))
+            elif arrival is not None:
+                if self._stopped_before(arrival):
+                    break
+                self._act(arrival)
+                arrival = self._next_arrival(arrival)
+            else:
+                break
+        self._observe(self)
+        return self.truth
+
+    def _fulfilled(self) -> bool:
+        return self._plan.events is not None and self.truth.emitted >= self._plan.events
+
+    def _first_arrival(self) -> datetime | None:
+        if self._plan.history_events > 0:
+            return self.began_at - self._plan.history
+        return self.began_at if self._plan.rate > 0 else None
+
+    def _next_arrival(self, arrival: datetime) -> datetime | None:
+        """The past is filled exactly: the spacing follows what is left of it and of its events."""
+        missing = self._plan.history_events - self._in_history
+        if arrival < self.began_at and missing > 0:
+            left = self.began_at - arrival
+            spacing = left * self._events_per_action / missing * self._arrivals.uniform(0.5, 1.5)
+            return arrival + min(spacing, left / 2)
+        if self._plan.rate <= 0:
+            return None
+        spacing_s = self._events_per_action / self._plan.rate * self._arrivals.uniform(0.5, 1.5)
+        return max(arrival, self.began_at) + timedelta(seconds=spacing_s)
+
+    def _stopped_before(self, moment: datetime) -> bool:
+        """Wait until it is time for what is due at `moment`; say whether to stop instead."""
+        self._handled += 1
+        if self._handled % _LOOK_EVERY == 0:
+            self._observe(self)
+            while self._emitter.stats.in_flight > IN_FLIGHT_LIMIT and not self._wait(0):
+                self._emitter.flush(0.5)
+                self._observe(self)
+            if self._wait(0):
+                return True
+        if moment <= self.began_at or self._plan.rate <= 0:
+            if self._plan.pace <= 0:
+                return False
+            moment = self.began_at + timedelta(seconds=self.truth.emitted / self._plan.pace)
+        while (ahead_s := (moment - self._now()).total_seconds()) > 0:
+            if self._wait(min(ahead_s, 1.0)):
+                return True
+            self._observe(self)
+        return False
+
+    def _act(self, at: datetime) -> None:
+        """Draw one action's life, record it, and queue its events."""
+        (index,) = self._arrivals.choices(self._indices, cum_weights=self._shares)
+        action, random, decision = self._scenario.actions[index], self._randoms[index], self._decisions[index]
+        self._decisions[index] += 1
+        phase = action.phase_at(decision)
+        if decision > 0 and phase.after == decision and phase.stage is not action.phase_at(decision - 1).stage:
+            self._recorder.policy_changed(_promotion(action, action.phase_at(decision - 1), phase), at=at)
+            self._queue_captured(None, None)
+        life = live(phase, random)
+        receipt = self._recorder.decided(
+            _contract(action, random),
+            life.decision,
+            stage=phase.stage,
+            cohort=random.choice(action.cohorts),
+            decided_at=at,
+        )
+        self._record(life, receipt, random)
+        self._queue_captured(receipt, phase)
+
+    def _record(self, life: Life, receipt: Receipt, random: Random) -> None:
+        for follow_up in life.followed_by:
+            at = receipt.decided_at + timedelta(seconds=follow_up.after_s)
+            match follow_up:
+                case Reviewed():
+                    approved = follow_up.resolution is Resolution.APPROVED
+                    self._recorder.review_resolved(
+                        receipt,
+                        follow_up.resolution,
+                        reviewer=random.choice(("reviewer-1", "reviewer-2", "reviewer-3")),
+                        rationale="matches the order" if approved else "the amount is not supported by the case",
+                        wait_ms=round(follow_up.after_s * 1000, 3),
+                        at=at,
+                    )
+                case Executed():
+                    self._recorder.executed(
+                        receipt,
+                        follow_up.status,
+                        latency_ms=follow_up.latency_ms,
+                        cost_usd=follow_up.cost_usd,
+                        error_type=follow_up.error_type,
+                        at=at,
+                    )
+                case Impacted():
+                    self._recorder.impact(receipt, follow_up.impact, at=at)
+                case _:
+                    self._recorder.undone(receipt, follow_up.result, reason="the customer objected", at=at)
+
+    def _queue_captured(self, receipt: Receipt | None, phase: Phase | None) -> None:
+        for event in self._capture.take():
+            past = event.time <= self.began_at
+            self._in_history += past
+            if past or self._plan.rate > 0:
+                held_s = self._storm.shuffle.total_seconds() * self._storming.random() if self._storm.shuffle else 0.0
+                self._push(event.time + timedelta(seconds=held_s), event, receipt, phase)
+
+    def _push(
+        self, at: datetime, event: Event, receipt: Receipt | None, phase: Phase | None, *, repeated: bool = False
+    ) -> None:
+        self._serial += 1
+        heapq.heappush(self._queue, _Due(at, self._serial, event, receipt, phase, repeated))
+
+    def _send(self, due: _Due) -> None:
+        self._emitter.emit(due.event)
+        if due.repeated:
+            self.truth.repeats += 1
+            return
+        self.truth.count(due.event, due.receipt, due.phase)
+        if self._storm.repeats and self._storming.random() < self._storm.repeats:
+            again = due.at + timedelta(seconds=self._storming.uniform(0.0, _REPEAT_WITHIN_S))
+            self._push(again, due.event, due.receipt, due.phase, repeated=True)
+        if self._storm.malformed and due.receipt is not None and self._storming.random() < self._storm.malformed:
+            self._send_malformed(due.receipt, due.event.time)
+
+    def _send_malformed(self, receipt: Receipt, at: datetime) -> None:
+        reason = self._reasons[self.truth.malformed.total() % len(self._reasons)]
+        self._recorder.executed(receipt, ExecutionStatus.SUCCEEDED, latency_ms=12.0, at=at)
+        (event,) = self._capture.take()
+        if isinstance(event, ActionExecuted):
+            self._emitter.send(OUTCOMES, receipt.decision_id.encode(), malformed(reason, event))
+            self.truth.malformed[reason] += 1
+
+
+def _random(seed: int, purpose: str) -> Random:
+    """A generator of its own for each purpose, so that one draw more here changes nothing there."""
+    return Random(f"{seed}/{purpose}")  # noqa: S311 - reproducible on purpose
+
+
+def _ids(namespace: str) -> Callable[[], str]:
+    """Ids that no other run has, and that the same run has again."""
+    base = hashlib.sha256(namespace.encode())
+    serial = 0
+
+    def new_id() -> str:
+        nonlocal serial
+        serial += 1
+        digest = base.copy()
+        digest.update(serial.to_bytes(8, "big"))
+        return digest.hexdigest()[:32]
+
+    return new_id
+
+
+def _cumulated(scenario: Scenario) -> list[float]:
+    return list(accumulate(action.weight for action in scenario.actions))
+
+
+def _events_per_action(scenario: Scenario, seed: int, history: timedelta) -> float:
+    """How many events an action brings, on average; those after the end of a finite past do not count."""
+    random = _random(seed, "estimate")
+    drawn = random.choices(scenario.actions, cum_weights=_cumulated(scenario), k=500)
+    window_s = history.total_seconds() or float("inf")
+    count = 0
+    for action in drawn:
+        left_s = window_s * random.random()
+        count += 1 + sum(follow.after_s <= left_s for follow in live(action.phases[0], random).followed_by)
+    return count / len(drawn)
+
+
+def _contract(action: SimulatedAction, random: Random) -> ActionContract:
+    return ActionContract(
+        actor=Actor(
+            agent=f"{action.workflow}-agent",
+            user=f"user-{random.randrange(400)}",
+            account=f"account-{random.randrange(120)}",
+            model="model-2026-02",
+            prompt_version="7",
+        ),
+        intent=action.intent,
+        target=Target(environment="production", system=action.system, record=f"record-{random.randrange(100_000)}"),
+        tool=action.tool,
+        tool_version="1",
+        workflow=action.workflow,
+        risk_class=action.risk_class,
+        reversibility=action.reversibility,
+        evidence=Evidence(confidence=round(random.betavariate(12, 2), 3)),
+        arguments_sha256=f"{random.getrandbits(256):064x}",
+    )
+
+
+def _promotion(action: SimulatedAction, before: Phase, after: Phase) -> PolicyChangedData:
+    return PolicyChangedData(
+        flag_key="agent-action-mode",
+        changed_by="release-manager",
+        reason=f"{action.tool} held its limits at {before.stage}",
+        before=mode_of(before.stage).value,
+        after=mode_of(after.stage).value,
+        environment="production",
+        workflow=action.workflow,
+        tool=action.tool,
+    )

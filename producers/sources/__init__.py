@@ -1,1 +1,0 @@
-"""Where actions come from: routers, simulations, recordings."""

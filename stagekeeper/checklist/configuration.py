@@ -1,0 +1,190 @@
+"""What the flag file and the authorization file say of the checklist's points."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from producers.boundary.authorization import FileAuthorizer
+from producers.boundary.decision_rules import READS, weigh
+from producers.boundary.flag_store import FlagFileError, Switch, read_flags, switch_off
+from producers.boundary.flags import (
+    APPROVAL_REQUIRED,
+    CONFIDENCE_THRESHOLD,
+    DENYLIST,
+    FLAGS,
+    GOVERNANCE_ENABLED,
+    MODE,
+    Answers,
+    Flag,
+    context_of,
+)
+from producers.boundary.policy import Policy
+from producers.strict_yaml import ConfigurationFileError
+from producers.wire.contract import ActionContract, Actor, Reversibility, RiskClass, Target
+from producers.wire.decision import Authorization
+from producers.wire.stage import Mode
+from stagekeeper.checklist.point import Point, State, found, passed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_HARMLESS_MODES = {Mode.OFF, Mode.OBSERVE, Mode.SEARCH_ONLY, Mode.FALLBACK}
+_OUTCOMES = {"allow", "constrain", "queue_for_review", "deny", "fallback"}
+_STRANGER = "a-tool-that-nobody-has-written-a-rule-for"
+
+
+def flag_points(path: Path, *, today: date) -> list[Point]:
+    """Points 2, 4, 8 and 10."""
+    try:
+        document = read_flags(path)
+    except FlagFileError as error:
+        return [found(number, State.FAIL, str(error)) for number in (2, 4, 8, 10)]
+    flags: dict[str, Any] = document["flags"]
+    return [_defaults(flags), _outcomes(flags), _alone(path), _owned(flags, today)]
+
+
+def authorization_point(path: Path, environments: Iterable[str]) -> Point:
+    """Point 5: what no rule names is refused, in every environment that is known."""
+    try:
+        authorizer = FileAuthorizer.load(path)
+    except ConfigurationFileError as error:
+        return found(5, State.FAIL, str(error))
+    asked = sorted({"production", *environments})
+    permitted = [
+        f"{said.rule} in {environment}"
+        for environment in asked
+        if (said := authorizer.authorize(_contract(_STRANGER, RiskClass.IRREVERSIBLE, environment))).permitted
+    ]
+    if permitted:
+        return found(5, State.FAIL, f"an unheard-of, irreversible tool is permitted by {', '.join(permitted)}")
+    return found(5, State.PASS, f"an unheard-of, irreversible tool is refused in {', '.join(asked)}")
+
+
+def _defaults(flags: dict[str, Any]) -> Point:
+    faults = [f"{flag.key} is missing (its safe value applies)" for flag in FLAGS if flag.key not in flags]
+    mode, approval, threshold = (_default(flags, flag) for flag in (MODE, APPROVAL_REQUIRED, CONFIDENCE_THRESHOLD))
+    for flag, value, safe in (
+        (MODE, mode, mode in _HARMLESS_MODES),
+        (APPROVAL_REQUIRED, approval, approval is True),
+        (CONFIDENCE_THRESHOLD, threshold, isinstance(threshold, int | float) and 0 < threshold <= 1),
+    ):
+        if flag.key in flags and not safe:
+            faults.append(f"{flag.key} is {value!r} unless targeting says otherwise")
+    return passed(
+        2, holds=not faults, evidence="; ".join(faults) or f"{MODE.key} is {_default(flags, MODE)!r}, a person approves"
+    )
+
+
+def _outcomes(flags: dict[str, Any]) -> Point:
+    """Which outcomes the variants in the file can lead to, by trying all of them."""
+    values = {flag.key: [v for v in _variants(flags, flag) if flag.accepts(v)] or [flag.safe] for flag in FLAGS}
+    reached: set[str] = set()
+    yes = Authorization(permitted=True, rule="any")
+    for enabled, denied, mode, approval, threshold in itertools.product(
+        *(values[flag.key] for flag in (GOVERNANCE_ENABLED, DENYLIST, MODE, APPROVAL_REQUIRED, CONFIDENCE_THRESHOLD))
+    ):
+        answers = Answers(
+            ruleset_sha256="0" * 64,
+            enabled=enabled is True,
+            denied=denied is not False,
+            mode=Mode(mode),
+            approval=approval is not False,
+            threshold=float(threshold),
+            records=(),
+        )
+        for risk in RiskClass:
+            contract = _contract(_STRANGER, risk, "production")
+            reached.add(weigh(contract, yes, "0" * 64, answers, frozenset()).decision.result.outcome)
+    missing = sorted(_OUTCOMES - reached)
+    return passed(
+        4,
+        holds=not missing,
+        evidence=f"no variant leads to {', '.join(missing)}"
+        if missing
+        else "all five are reached by variants in the file",
+    )
+
+
+def _alone(path: Path) -> Point:
+    """Try it on a copy: one tool is switched off, another one answers as before."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        copy.write_bytes(path.read_bytes())
+        mine, others = (context_of(_contract(tool, RiskClass.SEARCH, "production")) for tool in ("one-tool", "another"))
+        before = Policy.from_file(copy)
+        try:
+            unchanged = before.answers(others)
+        finally:
+            before.close()
+        try:
+            switch_off(copy, Switch(tool="one-tool"))
+        except FlagFileError as error:
+            return found(8, State.FAIL, str(error))
+        after = Policy.from_file(copy)
+        try:
+            off, still = after.answers(mine).denied, after.answers(others)
+        finally:
+            after.close()
+    same = (still.enabled, still.denied, still.mode, still.approval, still.threshold) == (
+        unchanged.enabled,
+        unchanged.denied,
+        unchanged.mode,
+        unchanged.approval,
+        unchanged.threshold,
+    )
+    return passed(
+        8,
+        holds=off and same,
+        evidence="tried on a copy: one tool is switched off, and another answers as before"
+        if off and same
+        else f"tried on a copy: switched off {off}, others as before {same}",
+    )
+
+
+def _owned(flags: dict[str, Any], today: date) -> Point:
+    faults: list[str] = []
+    for key, flag in flags.items():
+        metadata = flag.get("metadata", {}) if isinstance(flag, dict) else {}
+        if not metadata.get("owner"):
+            faults.append(f"{key} has no owner")
+        if metadata.get("kind") == "permanent":
+            continue
+        if not metadata.get("cleanup_condition"):
+            faults.append(f"{key} has no cleanup condition")
+        try:
+            due = date.fromisoformat(str(metadata.get("review_date")))
+        except ValueError:
+            faults.append(f"{key} has no review date")
+            continue
+        if due < today:
+            faults.append(f"{key} was due for review on {due.isoformat()}")
+    return passed(
+        10,
+        holds=not faults,
+        evidence="; ".join(faults) or f"{len(flags)} flags, all owned; the temporary ones dated and with an end",
+    )
+
+
+def _variants(flags: dict[str, Any], flag: Flag) -> list[Any]:
+    return list(flags.get(flag.key, {}).get("variants", {}).values())
+
+
+def _default(flags: dict[str, Any], flag: Flag) -> Any:  # noqa: ANN401 - a flag's value
+    stated = flags.get(flag.key, {})
+    return stated.get("variants", {}).get(stated.get("defaultVariant"))
+
+
+def _contract(tool: str, risk: RiskClass, environment: str) -> ActionContract:
+    return ActionContract(
+        actor=Actor(agent="nobody-in-particular"),
+        intent="the checklist asks",
+        target=Target(environment=environment, system="any"),
+        tool=tool,
+        workflow="any",
+        risk_class=risk,
+        reversibility=Reversibility.AUTOMATIC if risk in READS else Reversibility.MANUAL,
+    )

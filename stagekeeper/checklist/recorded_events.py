@@ -1,0 +1,167 @@
+"""What recent events in the lake say of the checklist's points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from analytics.gates.gate_file import GateFile
+from analytics.lake.table_schemas import EVENTS
+from producers.boundary.decision_rules import READS, REVIEWED_REVERSIBILITIES, REVIEWED_RISKS
+from producers.strict_yaml import ConfigurationFileError
+from producers.wire.decision import Provenance
+from producers.wire.events import ActionDecided, of_bytes
+from stagekeeper.checklist.point import Point, State, found, passed
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+    from pathlib import Path
+
+    from analytics.lake.tables import Lake
+
+_MOST = 20_000
+"""Decisions that are looked at, the newest."""
+
+_DECIDED = "stagekeeper.action.decided.v1"
+_EXECUTED = "stagekeeper.action.executed.v1"
+_FROM_EVENTS = (1, 3, 6, 7)
+
+
+@dataclass(frozen=True)
+class Recent:
+    """Recent decisions, live ones only, and the ids of those whose result is known."""
+
+    decisions: list[ActionDecided]
+    executed: frozenset[str]
+    newest: datetime | None
+
+    @property
+    def environments(self) -> set[str]:
+        """Where they were decided."""
+        return {event.data.contract.target.environment for event in self.decisions}
+
+
+def recent(lake: Lake, *, since: datetime, workflow: str | None, tool: str | None) -> Recent:
+    """Read the decisions since a moment, of one workflow or tool where named."""
+    fresh = lake.scan(EVENTS).filter(pl.col("time") >= since)
+    for column, value in (("workflow", workflow), ("tool", tool)):
+        if value is not None:
+            fresh = fresh.filter(pl.col(column) == value)
+    newest = fresh.select(pl.col("time").max()).collect().item()
+    rows = fresh.filter(pl.col("type") == _DECIDED).sort("time", descending=True).head(_MOST).select("value").collect()
+    events = [of_bytes(value) for value in rows["value"]]
+    decisions = [
+        event
+        for event in events
+        if isinstance(event, ActionDecided) and event.data.decision.provenance is Provenance.LIVE
+    ]
+    executed = fresh.filter(pl.col("type") == _EXECUTED).select("subject").collect()
+    return Recent(decisions, frozenset(executed["subject"]), newest)
+
+
+def event_points(known: Recent | None, *, now: datetime, settled_after: timedelta) -> list[Point]:
+    """Points 1, 3, 6 and 7."""
+    if known is None or not known.decisions:
+        why = "there is no lake" if known is None else "no live decision in the period looked at"
+        return [found(number, State.UNKNOWN, why) for number in _FROM_EVENTS]
+    return [
+        _complete(known.decisions),
+        _server_side(known.decisions),
+        _reviews(known.decisions),
+        _results(known, now - settled_after),
+    ]
+
+
+def flow_point(known: Recent | None, *, now: datetime, freshness: timedelta, gates: Path) -> Point:
+    """Point 9: events arrive, and a gate judges them."""
+    try:
+        gate_file = GateFile.load(gates)
+    except ConfigurationFileError as error:
+        return found(9, State.FAIL, str(error))
+    if known is None or known.newest is None:
+        return found(9, State.UNKNOWN, "there is no lake" if known is None else "no event in the period looked at")
+    age = now - known.newest
+    if age > freshness:
+        return found(
+            9,
+            State.FAIL,
+            f"the newest event is {age.total_seconds():.0f} s old, limit {freshness.total_seconds():.0f} s",
+        )
+    contracts = {
+        (contract.target.environment, contract.workflow, contract.tool, contract.risk_class.value)
+        for event in known.decisions
+        for contract in [event.data.contract]
+    }
+    ungated = sorted({f"{action[1]} · {action[2]}" for action in contracts if gate_file.gate_for(*action) is None})
+    if ungated:
+        return found(9, State.FAIL, f"no gate in {gates} is for {', '.join(ungated[:5])}")
+    return found(
+        9,
+        State.PASS,
+        f"the newest event is {age.total_seconds():.0f} s old; {len(contracts)} actions, each with a gate",
+    )
+
+
+def _complete(decisions: list[ActionDecided]) -> Point:
+    lacking: dict[str, int] = {}
+    for event in decisions:
+        contract = event.data.contract
+        for name, missing in (
+            ("an agent's name", contract.actor.agent == "unknown"),
+            ("an intent", not contract.intent.strip()),
+            (
+                "an owner (user, account or service identity)",
+                not any((contract.actor.user, contract.actor.account, contract.actor.service_identity)),
+            ),
+            ("the arguments' digest", contract.arguments_sha256 is None),
+        ):
+            lacking[name] = lacking.get(name, 0) + missing
+    said = "; ".join(f"{count} of {len(decisions)} lack {name}" for name, count in lacking.items() if count)
+    return passed(1, holds=not said, evidence=said or f"all of {len(decisions)} contracts")
+
+
+def _server_side(decisions: list[ActionDecided]) -> Point:
+    """A router's own decision carries what decided: authorization, flags and the ruleset."""
+    bare = sum(
+        event.data.decision.authorization is None
+        or event.data.decision.ruleset_sha256 is None
+        or not event.data.decision.flags
+        for event in decisions
+    )
+    evidence = f"{len(decisions) - bare} of {len(decisions)} decisions carry authorization, flags and ruleset"
+    return passed(3, holds=not bare, evidence=evidence)
+
+
+def _reviews(decisions: list[ActionDecided]) -> Point:
+    queued = [event for event in decisions if event.data.decision.result.outcome == "queue_for_review"]
+    contracts = [event.data.contract for event in queued]
+    trivial = sum(contract.risk_class in READS for contract in contracts)
+    blind = sum(not contract.intent.strip() for contract in contracts)
+    waved = sum(
+        event.data.decision.result.outcome == "allow"
+        and event.data.decision.enforced
+        and (
+            event.data.contract.risk_class in REVIEWED_RISKS
+            or event.data.contract.reversibility in REVIEWED_REVERSIBILITIES
+        )
+        for event in decisions
+    )
+    if not queued:
+        return found(6, State.UNKNOWN, f"nothing was queued for review; {waved} consequential actions ran without one")
+    evidence = (
+        f"{len(queued)} queued: {trivial} of them reads, {blind} without an intent; "
+        f"{waved} consequential actions ran without a review, as released by a flag"
+    )
+    return passed(6, holds=not trivial and not blind, evidence=evidence)
+
+
+def _results(known: Recent, before: datetime) -> Point:
+    due = [event for event in known.decisions if event.data.decision.expects_execution and event.time <= before]
+    if not due:
+        return found(
+            7, State.UNKNOWN, f"{len(known.decisions)} decisions, none of which is old enough to have a result"
+        )
+    missing = sum(event.subject not in known.executed for event in due)
+    return passed(7, holds=missing == 0, evidence=f"{len(due) - missing} of {len(due)} permitted actions have a result")

@@ -1,0 +1,101 @@
+"""`stagekeeper upkeep`: keep the lake small."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from analytics.lake.leases import LEASE_S, UPKEEP, Claim, holders
+from analytics.lake.table_schemas import EVENTS, QUALITY, REJECTS, SIGNALS, VERDICTS
+from analytics.lake.tables import Lake
+from analytics.maintenance import Policy, Upkeep, compact
+from producers.errors import UsageError
+from stagekeeper.commands.options import configured_lake
+from stagekeeper.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from analytics.maintenance import Step
+
+
+class UpkeepElsewhereError(UsageError):
+    """Another process keeps this lake at the moment."""
+
+
+@click.command("upkeep", short_help="Keep the lake small: roll up, take out, delete.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; say what would be done.")
+@click.option("--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default.")
+@click.option("--gates", type=click.Path(dir_okay=False, path_type=Path), help="The gate file; the configured one.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(root: str | None, gates: Path | None, *, dry_run: bool, as_json: bool) -> None:
+    """Fold small files, roll old minutes up to hours, take out old rows, and delete files that nobody needs.
+
+    Workers do the same in the background. One process at a time does it; this command refuses while another one is at
+    it, unless it is a dry run. What is kept for how long is said by the settings, see docs/operations.md.
+
+    \b
+    Exit codes: 0 done · 1 a step could not be done · 2 usage, or another process is at it.
+
+    \b
+    Examples:
+      stagekeeper upkeep --dry-run
+      stagekeeper upkeep --json
+    """
+    settings = Settings.load()
+    lake = configured_lake(root)
+    with nullcontext() if dry_run else Claim(lake.root, UPKEEP) as claim:
+        if claim is not None and not claim.held():
+            known = holders(Lake.open(lake.root)).get(UPKEEP)
+            holder = (known and known.holder) or "another process"
+            raise UpkeepElsewhereError(
+                f"{holder} keeps the lake at {lake.root}. Leave it to that one, "
+                f"or stop it; if it died, try again in {LEASE_S:.0f} s."
+            )
+        fence = None if claim is None else claim.fence
+        if not dry_run:
+            compact(lake, fence=fence)
+        upkeep = Upkeep(lake, policy_of(settings), gates or settings.gates, fence=fence, dry_run=dry_run)
+        steps = upkeep.run(datetime.now(UTC))
+    if as_json:
+        click.echo(json.dumps({"dry_run": dry_run, "steps": [step.document() for step in steps]}, indent=2))
+    else:
+        _print(steps, dry_run=dry_run)
+    if any(step.failed for step in steps):
+        sys.exit(1)
+
+
+def policy_of(settings: Settings) -> Policy:
+    """What the settings say is kept for how long."""
+    days = {
+        EVENTS: settings.keep_events_days,
+        REJECTS: settings.keep_rejects_days,
+        QUALITY: settings.keep_quality_days,
+        SIGNALS: settings.keep_signals_days,
+        VERDICTS: settings.keep_verdicts_days,
+    }
+    return Policy(
+        roll_up_after=timedelta(days=settings.rollup_after_days) if settings.rollup_after_days else None,
+        keep={table: timedelta(days=kept) for table, kept in days.items() if kept},
+        replay=timedelta(days=settings.replay_days),
+        grace=timedelta(hours=settings.vacuum_grace_hours),
+    )
+
+
+def _print(steps: Sequence[Step], *, dry_run: bool) -> None:
+    would = "would " if dry_run else ""
+    for step in steps:
+        if step.failed:
+            click.echo(f"{step.table}: {step.what.replace('_', '-')} FAILED: {step.note}")
+        elif step.what == "roll_up":
+            click.echo(f"{step.table}: {would}roll up: {step.rows:,} rows fewer ({step.note or 'nothing there'})")
+        elif step.what == "retain":
+            click.echo(f"{step.table}: {would}take out: {step.rows:,} rows in {step.files:,} files ({step.note})")
+        else:
+            click.echo(f"{step.table}: {would}delete: {step.files:,} files, {step.size:,} bytes ({step.note})")

@@ -1,0 +1,160 @@
+"""Tables for people at a terminal: the report's signals, verdicts and rejects."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analytics.verdicts.messages import amount, percent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.console import RenderableType
+
+NOTHING: Final = "-"
+_NARROWEST: Final = 80
+_UNTERMINALED: Final = 160
+"""Columns of a table that goes to a file or a pipe."""
+_WIDE: Final = 150
+"""Columns from which on every figure has room."""
+
+_COLOURS: Final = {"PROMOTE": "green", "HOLD": "yellow", "ROLL_BACK": "bold red", "INVALID": "magenta"}
+_URGENCY: Final = ("ROLL_BACK", "INVALID", "PROMOTE", "HOLD")
+_REASONS_SHOWN: Final = 3
+
+_FIGURES: Final[dict[str, bool]] = {
+    "decided": True,
+    "denied": True,
+    "executed": True,
+    "failed": True,
+    "undone": True,
+    "missing": False,
+    "incidents": False,
+    "p50": False,
+    "p95": True,
+    "cost": False,
+}
+"""The figures of a cell, and whether a narrow terminal shows them too."""
+
+
+def signals_table(signals: Sequence[Mapping[str, Any]]) -> Table:
+    """One line a cell: how much was seen, and the rates that matter first; a narrow terminal shows fewer of them."""
+    wide = _width() >= _WIDE
+    table = _table(signals)
+    table.add_column("action", overflow="fold", min_width=22)
+    if wide:
+        table.add_column("stage", no_wrap=True)
+    names = [name for name, everywhere in _FIGURES.items() if wide or everywhere]
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for cell in signals:
+        figures = _figures(cell)
+        action = _action(cell, signals)
+        named: list[RenderableType] = (
+            [action, cell["stage"]] if wide else [Text.assemble(action, f"\n {cell['stage']}")]
+        )
+        table.add_row(*named, *(figures[name] for name in names))
+    return table
+
+
+def verdicts_table(verdicts: Sequence[Mapping[str, Any]]) -> Table:
+    """One block a cell, most urgent first: the verdict, where it sends the action, and the reasons in numbers."""
+    table = _table(verdicts)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("action", overflow="fold", min_width=22)
+    table.add_column("why", overflow="fold", ratio=1)
+    for verdict in sorted(verdicts, key=lambda one: _URGENCY.index(one["verdict"])):
+        shown = [reason["message"] for reason in verdict["reasons"][:_REASONS_SHOWN]]
+        if left := len(verdict["reasons"]) - len(shown):
+            shown.append(f"and {left} more")
+        target = "" if verdict["to_stage"] is None else f"\n → {verdict['to_stage']}"
+        table.add_row(
+            Text(verdict["verdict"], style=_COLOURS[verdict["verdict"]]),
+            Text.assemble(_action(verdict, verdicts), f"\n {verdict['stage']}{target}"),
+            Text("\n".join(shown)),
+        )
+    return table
+
+
+def no_lake_line(where: str) -> str:
+    """What to do where there is no lake."""
+    return (
+        f"There is no lake at {where} yet. Start everything with `stagekeeper up`, "
+        "or name another lake with --lake ROOT."
+    )
+
+
+def rejects_line(rejects: Mapping[str, Any]) -> str:
+    """How many records were refused, and why."""
+    if not rejects["total"]:
+        return "No record was rejected."
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejects["by_reason"].items())
+    return f"{_records(rejects['total'])} rejected: {reasons}."
+
+
+def show(*parts: RenderableType) -> str:
+    """Draw tables and lines as text, as wide as the terminal; colours only where the caller's terminal shows them."""
+    drawn = io.StringIO()
+    # click strips the colours again where its output is no terminal.
+    console = Console(file=drawn, width=_width(), force_terminal=True, highlight=False, color_system="standard")
+    for part in parts:
+        console.print(part)
+    return "\n".join(line.rstrip() for line in drawn.getvalue().splitlines())
+
+
+def _width() -> int:
+    if not sys.stdout.isatty():
+        return _UNTERMINALED
+    return max(shutil.get_terminal_size().columns, _NARROWEST)
+
+
+def _figures(cell: Mapping[str, Any]) -> dict[str, str]:
+    counts, rates, latency, cost = cell["counts"], cell["rates"], cell["latency_ms"], cell["cost_usd"]
+    return {
+        "decided": f"{counts['decisions']:,}",
+        "denied": _rate(rates["denial"]),
+        "executed": f"{counts['executed']:,}",
+        "failed": _rate(rates["execution_error"]),
+        "undone": _rate(rates["undo"]),
+        "missing": _rate(rates["missing_outcome"]),
+        "incidents": _rate(rates["incident"]),
+        "p50": NOTHING if latency is None else amount(latency["p50"], "ms"),
+        "p95": NOTHING if latency is None else amount(latency["p95"], "ms"),
+        "cost": NOTHING if cost is None else amount(cost["mean"], "usd"),
+    }
+
+
+def _table(cells: Sequence[Mapping[str, Any]]) -> Table:
+    """An empty table; where all cells share one environment it is named once, above."""
+    shared = _shared_environment(cells)
+    title = None if shared is None else Text(f"environment {shared}", style="dim")
+    return Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", title=title, title_justify="left")
+
+
+def _shared_environment(cells: Sequence[Mapping[str, Any]]) -> str | None:
+    environments = {cell["environment"] for cell in cells}
+    return environments.pop() if len(environments) == 1 else None
+
+
+def _action(cell: Mapping[str, Any], among: Sequence[Mapping[str, Any]]) -> Text:
+    named = [cell["workflow"], cell["tool"]]
+    if _shared_environment(among) is None:
+        named.insert(0, cell["environment"])
+    # As plain text: a name may hold brackets, which would be read as markup.
+    return Text("/".join(named) + ("" if cell["cohort"] == "all" else f" ({cell['cohort']})"), overflow="fold")
+
+
+def _rate(ratio: float | None) -> str:
+    return NOTHING if ratio is None else percent(ratio)
+
+
+def _records(count: int) -> str:
+    return f"{count:,} record was" if count == 1 else f"{count:,} records were"

@@ -1,1 +1,0 @@
-"""What the embedded demonstration ships: its gate file."""

@@ -1,0 +1,84 @@
+"""The programs of the embedded whole: how each is started, and how each says that it is ready."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.error import URLError
+
+from producers.errors import UsageError
+from stagekeeper.embedded.ports import LOOPBACK
+from stagekeeper.embedded.supervisor import Program
+
+if TYPE_CHECKING:
+    from stagekeeper.settings import Settings
+
+DEMO_HISTORY: Final = "2h"
+DEMO_HISTORY_EVENTS: Final = 24_000
+DEMO_RATE: Final = 40
+"""Live events a second of the demonstration."""
+DEMO_MALFORMED: Final = 0.0005
+"""Broken records as a share of the demonstration's events, so that the rejects can be seen."""
+QUALITY_EVERY_S: Final = 300.0
+"""Seconds between two validations of fresh events."""
+
+_HEALTH_TIMEOUT_S = 1.0
+
+
+def worker(settings: Settings, ready_file: Path) -> Program:
+    """The stream processors; `ready_file` appears once they read from the broker."""
+    return _own(settings, "worker", "worker", "--ready-file", str(ready_file))
+
+
+def demo_traffic(settings: Settings, truth_file: Path) -> Program:
+    """Simulated traffic: two hours of history at once, then live until it is stopped."""
+    pace = ["--rate", str(DEMO_RATE), "--backfill", DEMO_HISTORY, "--backfill-events", str(DEMO_HISTORY_EVENTS)]
+    storm = ["--malformed", str(DEMO_MALFORMED)]
+    return _own(settings, "traffic", "simulate", "--scenario", "demo", *pace, *storm, "--truth", str(truth_file))
+
+
+def quality(settings: Settings) -> Program:
+    """One validation of the events that came since the last one; it ends by itself."""
+    return _own(settings, "quality", "quality", "run")
+
+
+def page(settings: Settings, port: int) -> Program:
+    """The page, on the loopback interface.
+
+    Raises:
+        UsageError: Its packages are not installed.
+    """
+    package = importlib.util.find_spec("dashboard")
+    if package is None or package.origin is None or importlib.util.find_spec("streamlit") is None:
+        raise UsageError(
+            'the page is not installed. Run: pip install "stagekeeper[dashboard]", or start with --headless.'
+        )
+    options = {
+        "--server.port": str(port),
+        "--server.address": LOOPBACK,
+        "--server.headless": "true",
+        "--server.fileWatcherType": "none",
+        "--browser.gatherUsageStats": "false",
+    }
+    command = [sys.executable, "-m", "streamlit", "run", str(Path(package.origin).with_name("app.py"))]
+    command += [part for option in options.items() for part in option]
+    command += ["--", "--lake", settings.lake, "--gates", str(settings.gates)]
+    return Program("page", tuple(command), settings.home / "page.log", settings.as_environment)
+
+
+def page_answers(port: int) -> bool:
+    """Whether the page on this port says that it is healthy."""
+    try:
+        with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/_stcore/health", timeout=_HEALTH_TIMEOUT_S) as answer:
+            return bool(answer.status == 200)
+    except (URLError, ConnectionError, TimeoutError):
+        return False  # not up yet
+
+
+def _own(settings: Settings, name: str, *arguments: str) -> Program:
+    """One of our own commands, run by this interpreter."""
+    command = (sys.executable, "-m", "stagekeeper", *arguments)
+    return Program(name, command, settings.home / f"{name}.log", settings.as_environment)

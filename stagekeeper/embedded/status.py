@@ -1,0 +1,105 @@
+"""How far the whole has come: what is in the lake, what is judged, and what is still to come."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Self
+
+import polars as pl
+from confluent_kafka import KafkaException
+
+from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS
+from analytics.lake.tables import Lake
+from analytics.report import Report, build_report
+from analytics.verdicts.ledger import latest_verdicts, newest_lake_version, newest_watermark
+from streams.broker import BrokerError
+from streams.lag import Backlog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+_WATERMARK_BEHIND_S: Final = 90.0
+"""How far (seconds of event time) a quiet cell's verdict may rightly trail the newest event."""
+
+
+class Standing:
+    """Looks at lake and broker. Opens its own handles; one thread at a time may use it.
+
+    Args:
+        lake_root: Root of the lake, which exists.
+        bootstrap_servers: The broker.
+        log_id: Its cluster id.
+        judged: Whether verdicts are to be expected (there is a gate file).
+        settings: Further librdkafka settings, such as those for TLS and SASL.
+        now: The clock.
+    """
+
+    def __init__(
+        self,
+        lake_root: str,
+        bootstrap_servers: str,
+        log_id: str,
+        *,
+        judged: bool,
+        settings: Mapping[str, str | int | float | bool] | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._now = now
+        self._lake = Lake.open(lake_root)
+        self._backlog = Backlog(bootstrap_servers, log_id, settings)
+        self._judged = judged
+
+    def line(self) -> str:
+        """The state of things on one line."""
+        events, rejects = (self._rows(table) for table in (EVENTS, REJECTS))
+        verdicts = Counter(str(verdict["verdict"]) for verdict in latest_verdicts(self._lake))
+        said = ", ".join(f"{count} {name}" for name, count in sorted(verdicts.items())) or "none yet"
+        return f"{events:,} events in the lake, {rejects:,} rejected; verdicts: {said}"
+
+    def outstanding(self) -> str | None:
+        """What the lake or the ledger does not have yet; None once everything emitted is stored and judged."""
+        try:
+            left = self._backlog.records_left(self._lake)
+        except (BrokerError, KafkaException) as error:  # busy, or starting: whoever waits looks again
+            return f"the broker does not say what it holds ({error})"
+        if left:
+            return f"{left:,} records are not in the lake yet"
+        if self._judged and (unjudged := self._unjudged()):
+            return f"{unjudged:,} increments are not judged yet"
+        if self._judged and (behind_s := self._behind_s()) > _WATERMARK_BEHIND_S:
+            return f"the verdicts know of outcomes up to {behind_s:,.0f} s before the newest event"
+        return None
+
+    def report(self) -> Report:
+        """The document of signals, verdicts and rejects."""
+        return build_report(self._lake)
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._backlog.close()
+
+    def _rows(self, table: str) -> int:
+        return int(self._lake.scan(table).select(pl.len()).collect().item())
+
+    def _unjudged(self) -> int:
+        looked_at = newest_lake_version(self._lake)
+        newest = self._lake.version(SIGNALS)
+        return self._lake.increments(SIGNALS, after=-1 if looked_at is None else looked_at, through=newest).height
+
+    def _behind_s(self) -> float:
+        """Seconds of event time by which the verdicts' watermark trails the newest event."""
+        newest = self._lake.scan(SIGNALS).select(pl.col("last_event_at").max()).collect().item()
+        watermark = newest_watermark(self._lake)
+        if newest is None or watermark is None:
+            return 0.0
+        return float((min(newest, self._now()) - watermark).total_seconds())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,83 @@
+"""Routers and recorders as the settings describe them: on this machine's disk first, and to Kafka where it is known."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from producers.boundary.approvals import ReviewDesk
+from producers.boundary.authorization import FileAuthorizer
+from producers.boundary.policy import Policy
+from producers.boundary.router import Router
+from producers.delivery.outbox import Outbox
+from producers.delivery.outbox_emitter import OnDisk, OutboxEmitter
+from producers.delivery.recorder import Recorder
+from stagekeeper.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_DELIVERY_S = 5.0
+"""How long a command waits for the broker; what is left then stays on disk for the next one."""
+
+
+def open_emitter(settings: Settings, *, client_id: str = "stagekeeper") -> OnDisk | OutboxEmitter:
+    """An emitter with the configured outbox; it delivers where a broker is configured, else another process does."""
+    outbox = Outbox(settings.outbox)
+    servers = settings.kafka_bootstrap_servers
+    if servers is None:
+        return OnDisk(outbox)
+    return OutboxEmitter.to_kafka(servers, outbox, client_id=client_id, settings=settings.kafka_security)
+
+
+@contextmanager
+def open_router(
+    *,
+    source: str,
+    environment: str,
+    agent: str = "unknown",
+    authorization: Path | None = None,
+    flags: Path | None = None,
+    settings: Settings | None = None,
+) -> Iterator[Router]:
+    """A router from files, ready to use within the block.
+
+    Args:
+        source: Who records, as a URI reference, for example `/routers/crm-eu-1`.
+        environment: Deployment environment of the actions that do not name one.
+        agent: Name of the agent where `acting` names none.
+        authorization: The authorization file; the configured one when left out.
+        flags: The flag file; the configured one when left out.
+        settings: Where outbox, review desk, broker and receipt key are; the environment's when left out.
+
+    Raises:
+        SettingsError: A file does not exist.
+        ConfigurationFileError: The authorization file cannot be used.
+    """
+    known = settings if settings is not None else Settings.load()
+    authorizer = FileAuthorizer.load(authorization if authorization is not None else known.authorization)
+    policy = Policy.from_file(flags if flags is not None else known.flags)
+    desk = ReviewDesk(known.review_desk)
+    try:
+        with open_emitter(known, client_id=agent) as emitter:
+            yield Router(
+                authorizer=authorizer,
+                policy=policy,
+                recorder=Recorder(emitter, source=source, key=known.signing_key),
+                environment=environment,
+                agent=agent,
+                reviews=desk,
+            )
+    finally:
+        desk.close()
+        policy.close()
+
+
+@contextmanager
+def recording(settings: Settings, source: str) -> Iterator[tuple[Recorder, list[int]]]:
+    """A recorder for a command; after the block, the list holds how many records still wait for the broker."""
+    left: list[int] = []
+    with open_emitter(settings, client_id="stagekeeper-command") as emitter:
+        yield Recorder(emitter, source=source, key=settings.signing_key), left
+        left.append(emitter.flush(_DELIVERY_S))

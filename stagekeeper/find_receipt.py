@@ -1,0 +1,81 @@
+"""Finding the receipt of a decision by its id alone: on this machine first, then in the lake."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from producers.boundary.approvals import ReviewDesk, UnknownReviewError
+from producers.delivery.outbox import Outbox
+from producers.errors import UsageError
+from producers.wire.events import ActionDecided, of_bytes
+from producers.wire.receipt import Receipt
+
+if TYPE_CHECKING:
+    from stagekeeper.settings import Settings
+
+
+class UnknownDecisionError(UsageError):
+    """No decision with this id is known where we looked."""
+
+
+def find_receipt(decision_id: str, settings: Settings) -> Receipt:
+    """The receipt that a decision gave out.
+
+    It is looked for at the review desk and in the outbox of this machine, then in the lake, where the data plane has
+    checked its signature.
+
+    Raises:
+        UnknownDecisionError: It is nowhere there.
+        ReceiptError: It is, and its signature does not match the configured key.
+    """
+    token = _queued(decision_id, settings) or _waiting(decision_id, settings) or _in_lake(decision_id, settings)
+    if token is None:
+        raise UnknownDecisionError(
+            f"no decision {decision_id} is known at the review desk {settings.review_desk}, in the outbox "
+            f"{settings.outbox} or in the lake {settings.lake}. A decision of the last seconds may still "
+            "be on its way; whoever has the receipt can report with --receipt."
+        )
+    return Receipt.of_token(token, settings.signing_key)
+
+
+def _queued(decision_id: str, settings: Settings) -> str | None:
+    if not settings.review_desk.is_file():
+        return None
+    desk = ReviewDesk(settings.review_desk)
+    try:
+        return desk.get(decision_id).queued.receipt
+    except UnknownReviewError:
+        return None
+    finally:
+        desk.close()
+
+
+def _waiting(decision_id: str, settings: Settings) -> str | None:
+    if not settings.outbox.is_file():
+        return None
+    with Outbox(settings.outbox) as outbox:
+        values = [record.value for record in outbox.of_key(decision_id.encode())]
+    return _token_in(values, decision_id)
+
+
+def _in_lake(decision_id: str, settings: Settings) -> str | None:
+    try:
+        import polars as pl  # noqa: PLC0415 - an extra: without it there is no lake to look into
+
+        from analytics.lake.tables import Lake  # noqa: PLC0415 - as above
+    except ModuleNotFoundError:
+        return None
+    lake = Lake.existing(settings.lake)
+    if lake is None:
+        return None
+    decided = (pl.col("subject") == decision_id) & (pl.col("type") == "stagekeeper.action.decided.v1")
+    rows = lake.scan("events").filter(decided).select("value").head(1).collect()
+    return _token_in(rows["value"].to_list(), decision_id)
+
+
+def _token_in(values: list[bytes], decision_id: str) -> str | None:
+    for value in values:
+        event = of_bytes(value)
+        if isinstance(event, ActionDecided) and event.subject == decision_id:
+            return event.data.receipt
+    return None

@@ -1,0 +1,83 @@
+"""The data plane without a broker: events folded as the worker folds them, straight into a lake."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+
+from analytics.lake.table_schemas import EVENTS, SIGNALS
+from analytics.lake.tables import SourcePartition
+from producers.errors import StagekeeperError
+from producers.wire.events import to_bytes
+from streams.ingest.dedupe import SeenIds
+from streams.ingest.fold import Folder, PartitionState
+from streams.ingest.records import Batch, PartitionRecords
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from analytics.lake.tables import Lake
+    from producers.wire.events import Event
+    from streams.ingest.fold import Folded
+
+LOG_ID: Final = "in-process"
+
+
+class RefusedEventsError(StagekeeperError):
+    """Events that were made in this process were rejected by its own data plane."""
+
+
+class InProcessFold:
+    """Folds events as the worker does, one partition a topic, without storing them.
+
+    Args:
+        now: The clock, for what lies impossibly far ahead.
+    """
+
+    def __init__(self, *, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._states: dict[SourcePartition, PartitionState] = {}
+        self._batches = 0
+
+    def fold(self, events: Sequence[Event]) -> Folded:
+        """Fold events in the order given.
+
+        Raises:
+            RefusedEventsError: One of them is not acceptable.
+        """
+        records: dict[SourcePartition, PartitionRecords] = defaultdict(PartitionRecords)
+        for event in events:
+            partition = SourcePartition(LOG_ID, event.topic, 0)
+            state = self._states.setdefault(partition, PartitionState(-1, -1, {}, SeenIds()))
+            into = records[partition]
+            into.add(state.reached + 1 + len(into.offsets), None, to_bytes(event), None)
+        self._batches += 1
+        folded = Folder(self._states, None).fold(Batch(self._batches, dict(records)), self._now())
+        if folded.rejects:
+            raise RefusedEventsError(f"{len(folded.rejects)} events were refused: {folded.rejects[0]}")
+        return folded
+
+
+class InProcessPlane:
+    """Stores events in a lake.
+
+    Args:
+        lake: The lake.
+        now: The clock, for what lies impossibly far ahead.
+    """
+
+    def __init__(self, lake: Lake, *, now: Callable[[], datetime]) -> None:
+        self._lake = lake
+        self._fold = InProcessFold(now=now)
+
+    def store(self, events: Sequence[Event]) -> None:
+        """Fold events in the order given, and append them.
+
+        Raises:
+            RefusedEventsError: One of them is not acceptable.
+            LakeError: The lake cannot be written.
+        """
+        folded = self._fold.fold(events)
+        self._lake.append(EVENTS, folded.events)
+        self._lake.append(SIGNALS, folded.signals)

@@ -1,0 +1,132 @@
+"""When the judge looks, and how its recommendations get out."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+import polars as pl
+from confluent_kafka import KafkaException
+
+from analytics.judging.judge import Judge
+from analytics.lake.errors import FencedError
+from analytics.lake.storage import reading
+from analytics.lake.table_schemas import COLUMNS, LOOKS, VERDICTS
+from analytics.lake.tables import Lake
+from producers.errors import StagekeeperError
+from producers.wire.events import HEADERS, record_key, to_bytes
+from producers.wire.topics import RECOMMENDATIONS
+from streams.lag import Backlog
+from streams.publisher import Publisher, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+    from pathlib import Path
+    from types import TracebackType
+
+    from analytics.lake.tables import Fence
+    from producers.wire.events import StageRecommended
+
+DEFAULT_INTERVAL_S: Final = 1.0
+"""Seconds between two looks while no gate file can be read."""
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """What came of one look.
+
+    Attributes:
+        published: Recommendations that the broker acknowledged.
+        fault: Why nothing could be judged or published; None where all went well.
+        next_in_s: When to look again, in seconds.
+    """
+
+    published: int
+    fault: str | None
+    next_in_s: float
+
+
+class Bench:
+    """A judge with a lake handle of its own, and a producer for what it recommends. One thread at a time may use it.
+
+    Args:
+        bootstrap_servers: Brokers as `host:port,...`.
+        log_id: The cluster id.
+        lake_root: Root of the lake.
+        gate_file: The gate file; it may be missing or broken, and is looked at again at every sitting.
+        now: The clock.
+        settings: Further librdkafka settings.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        log_id: str,
+        lake_root: str,
+        gate_file: Path,
+        *,
+        now: Callable[[], datetime],
+        settings: Mapping[str, str | int | float | bool] | None = None,
+    ) -> None:
+        self._now = now
+        self._lake = Lake.open(lake_root)
+        self._gate_file = gate_file
+        self._fence: Fence | None = None
+        self._judge = Judge(self._lake, gate_file)
+        self._unpublished: list[StageRecommended] = []
+        self._open = ExitStack()
+        self._backlog = self._open.enter_context(Backlog(bootstrap_servers, log_id, settings))
+        self._publisher = Publisher(
+            bootstrap_servers, RECOMMENDATIONS, client_id="stagekeeper-judge", settings=settings
+        )
+
+    def sit(self, fence: Fence) -> Sitting:
+        """Judge what changed and publish what is news.
+
+        A failure of the lake or the broker is reported and tried again at the next sitting; nothing is promoted by it.
+        What could not be published stays in the ledger and is published with the next success.
+
+        Args:
+            fence: The right to judge. A new tenure begins with what the ledger says by then.
+
+        Raises:
+            FencedError: Somebody else judges now.
+        """
+        try:
+            if fence != self._fence:
+                # From here on nothing of an earlier holder can come, so what is read below is the last word.
+                for table in (VERDICTS, LOOKS):
+                    self._lake.append(table, pl.DataFrame(schema=COLUMNS[table]), fence=fence)
+                self._judge, self._unpublished = Judge(self._lake, self._gate_file, fence=fence), []
+                self._fence = fence
+            with reading(self._lake.root):
+                self._unpublished += self._judge.tick(self._now(), caught_up=self._backlog.caught_up(self._lake))
+            self._publisher.publish([Record(record_key(each), to_bytes(each), HEADERS) for each in self._unpublished])
+        except FencedError:
+            self._fence = None
+            raise
+        except StagekeeperError as error:
+            return Sitting(0, str(error), self._interval_s)
+        except KafkaException as error:
+            return Sitting(0, f"the broker does not answer: {error.args[0].str()}", self._interval_s)
+        published, self._unpublished = len(self._unpublished), []
+        return Sitting(published, self._judge.gate_error, 0.0 if self._judge.has_more else self._interval_s)
+
+    @property
+    def _interval_s(self) -> float:
+        gates = self._judge.gates
+        return DEFAULT_INTERVAL_S if gates is None else gates.interval_s
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._open.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,56 @@
+"""The latest recommendation on each cell, as the topic tells it: a cache for whoever asks the worker.
+
+The truth is the ledger in the lake, from which the cache is filled at start.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from analytics.verdicts.ledger import latest_verdicts
+from producers.wire.events import EventError, StageRecommended, of_bytes
+
+if TYPE_CHECKING:
+    from analytics.lake.tables import Lake
+
+LOG: Final = logging.getLogger(__name__)
+
+_CELL = ("environment", "workflow", "tool", "stage", "cohort")
+
+
+class Recommendations:
+    """What was last recommended, by cell."""
+
+    def __init__(self) -> None:
+        self._latest: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    def fill(self, lake: Lake) -> None:
+        """Take what the ledger says last about every cell.
+
+        Raises:
+            LakeError: The lake cannot be read.
+        """
+        for verdict in latest_verdicts(lake):
+            self._keep({name: verdict.get(name) for name in (*_CELL, *_SHOWN)})
+
+    def take(self, value: bytes | None) -> None:
+        """Take a record of the topic; one that is no recommendation is left to the data plane, which rejects it."""
+        try:
+            event = of_bytes(value or b"")
+        except EventError as error:
+            LOG.debug("not a recommendation: %s", error)
+            return
+        if isinstance(event, StageRecommended):
+            self._keep(json.loads(event.data.model_dump_json(include={*_CELL, *_SHOWN})))
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """One JSON object a cell, in the order of the cells' names."""
+        return [self._latest[cell] for cell in sorted(self._latest)]
+
+    def _keep(self, verdict: dict[str, Any]) -> None:
+        self._latest[tuple(str(verdict[name]) for name in _CELL)] = verdict
+
+
+_SHOWN: Final = ("epoch", "verdict_id", "verdict", "to_stage", "reasons", "gate_sha256", "lake_version", "watermark")

@@ -1,0 +1,119 @@
+"""Repeated ids within a partition.
+
+An event is a repeat if and only if an event with the same id was accepted earlier in the same partition, and that
+earlier one's event time is not below the partition's watermark minus the horizon. The watermark is the latest event
+time accepted so far in the partition. Retries of one writer carry the same record key and so share a partition; the
+rule asks for nothing but what was accepted before in that partition, which is what the table `events` holds: the state
+can be rebuilt from there at any offset, and a replay decides as the first reading did.
+
+Memory: two bytes for each id within the horizon, and on disk 24 (`streams.ingest.id_store`).
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from streams.ingest.id_store import NEVER, SIZES, Runs, Sizes, Times, numbers_of
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from streams.ingest.id_store import Words
+
+    Flags = npt.NDArray[np.bool_]
+
+HORIZON: Final = timedelta(hours=1)
+"""How far back an id is remembered, in event time."""
+
+
+class SeenIds:
+    """The ids accepted in one partition.
+
+    Args:
+        horizon: How far back an id is remembered, in event time.
+        sizes: At which sizes what happens to the runs of ids.
+    """
+
+    def __init__(self, horizon: timedelta = HORIZON, *, sizes: Sizes = SIZES) -> None:
+        self._horizon_us = horizon // timedelta(microseconds=1)
+        self._runs = Runs(sizes)
+        self._latest_us = NEVER
+
+    def __len__(self) -> int:
+        """How many ids are held, at most; some may be held twice."""
+        return len(self._runs)
+
+    @property
+    def runs(self) -> int:
+        """How many runs they are in."""
+        return self._runs.count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self._runs.nbytes
+
+    def remember(self, ids: pa.Array, times_us: Times) -> None:
+        """Take what was accepted before; what lies beyond the horizon may be left out, but not the latest.
+
+        Args:
+            ids: Their ids, a string array without nulls, in any order.
+            times_us: Their event times, microseconds since 1970 UTC.
+        """
+        self._keep(numbers_of(ids), times_us)
+
+    def accept_all(self, ids: pa.Array, times_us: Times) -> Flags:
+        """Accept events, in order, unless they are repeats.
+
+        Args:
+            ids: Their ids, a string array without nulls.
+            times_us: Their event times, microseconds since 1970 UTC.
+
+        Returns:
+            For each, False for a repeat.
+        """
+        words = numbers_of(ids)
+        known_us = self._runs.times_of(words)
+        accepted = np.ones(len(words), dtype=np.bool_)
+        doubtful = (known_us != NEVER) | _twice(words[:, 0])
+        if doubtful.any():
+            self._decide(words, times_us, known_us, doubtful, accepted)
+            words, times_us = words[accepted], times_us[accepted]
+        self._keep(words, times_us)
+        return accepted
+
+    def _decide(self, words: Words, times_us: Times, known_us: Times, doubtful: Flags, accepted: Flags) -> None:
+        """Say of each doubtful event, in order, whether it is accepted; all others surely are."""
+        places = np.flatnonzero(doubtful)
+        # The watermark before each event, as far as those that are surely accepted have moved it.
+        surely = np.maximum.accumulate(np.append([self._latest_us], np.where(doubtful, NEVER, times_us)))[places]
+        columns = (words[places].tolist(), times_us[places].tolist(), known_us[places].tolist(), surely.tolist())
+        latest_us, within = NEVER, dict[tuple[int, int], int]()
+        for place, (first, second), time_us, earlier_us, watermark_us in zip(places.tolist(), *columns, strict=True):
+            before_us = max(earlier_us, within.get((first, second), NEVER))
+            if before_us != NEVER and before_us >= max(watermark_us, latest_us) - self._horizon_us:
+                accepted[place] = False
+            else:
+                within[first, second] = max(before_us, time_us)
+                latest_us = max(latest_us, time_us)
+
+    def _keep(self, words: Words, times_us: Times) -> None:
+        """Remember what was accepted; what can never be a repeat again may go, since the watermark only rises."""
+        if len(words):
+            self._latest_us = max(self._latest_us, int(times_us.max()))
+            self._runs.add(words, times_us, max(self._latest_us - self._horizon_us, NEVER + 1))
+
+
+def _twice(first: Words) -> Flags:
+    """Which first words are there more than once."""
+    order = np.argsort(first)
+    equal = first[order[1:]] == first[order[:-1]]
+    found = np.zeros(len(first), dtype=np.bool_)
+    if equal.any():
+        found[order[1:][equal]] = True
+        found[order[:-1][equal]] = True
+    return found

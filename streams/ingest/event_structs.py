@@ -1,0 +1,347 @@
+"""The published events as the hot path reads them: only the fields that decide, count or are stored beside the bytes.
+
+Each struct accepts a subset of what its pydantic model in `producers.wire` accepts, field by field: it is never more
+lenient, and a test holds both equal on everything that our own writers produce. It is stricter where the model is
+lenient by convenience: numbers in quotes, moments that are not RFC 3339, and amounts beyond the limits below. Names
+are checked for control characters by the caller, who can rule them out for a whole record at once.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, ClassVar, Literal, NamedTuple, TypeAlias
+
+from msgspec import Meta, Struct
+
+from streams.ingest.kinds import Kind
+
+LARGEST_LATENCY_MS = 1e12
+LARGEST_COST_USD = 1e6
+"""Above these an amount is a mistake, and sums of it would leave 64 bits."""
+
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Subject = Annotated[str, Meta(min_length=1, max_length=2_100)]
+Text = Annotated[str, Meta(max_length=4_000)]
+Source = Annotated[str, Meta(min_length=1, max_length=500)]
+Token = Annotated[str, Meta(min_length=5, max_length=4_000)]
+Moment = Annotated[datetime, Meta(tz=True)]
+Milliseconds = Annotated[float, Meta(ge=0, le=LARGEST_LATENCY_MS)]
+Dollars = Annotated[float, Meta(ge=0, le=LARGEST_COST_USD)]
+StageName: TypeAlias = Literal[
+    "observe_only", "search_only", "draft_write", "approval_gated", "narrow_autonomy", "progressive_expansion"
+]
+RiskName: TypeAlias = Literal[
+    "search",
+    "scoped_read",
+    "sensitive_read",
+    "reversible_write",
+    "external_effect",
+    "admin_action",
+    "irreversible",
+]
+
+Names: TypeAlias = tuple[tuple[str, str], ...]
+"""Path and value of every field that must not hold a control character."""
+
+
+class CellEpoch(NamedTuple):
+    """A cell and the epoch within it: what a receipt says an event is counted under."""
+
+    environment: str
+    workflow: str
+    tool: str
+    stage: str
+    cohort: str
+    epoch: str
+
+
+class ReceiptRow(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
+    """The array inside a receipt token, in the order of the fields of `producers.wire.receipt.Receipt`."""
+
+    decision_id: Name
+    decided_at: Moment
+    environment: Name
+    workflow: Name
+    tool: Name
+    stage: StageName
+    cohort: Name
+    epoch: Name
+
+    @property
+    def cell_epoch(self) -> CellEpoch:
+        """What everything about the decision is counted under."""
+        return CellEpoch(self.environment, self.workflow, self.tool, self.stage, self.cohort, self.epoch)
+
+    def names(self) -> Names:
+        """The fields that must not hold a control character."""
+        fields = ("decision_id", "environment", "workflow", "tool", "cohort", "epoch")
+        return tuple((f"data.receipt {field}", getattr(self, field)) for field in fields)
+
+
+class Target(Struct, frozen=True, gc=False):
+    """See `producers.wire.contract.Target`."""
+
+    environment: Name
+
+
+class Contract(Struct, frozen=True, gc=False):
+    """See `producers.wire.contract.ActionContract`."""
+
+    target: Target
+    tool: Name
+    workflow: Name
+    risk_class: RiskName
+
+
+class Result(Struct, frozen=True, gc=False):
+    """See `producers.wire.decision.Outcome`."""
+
+    outcome: Literal["allow", "constrain", "queue_for_review", "deny", "fallback"]
+    runs: bool = True
+
+
+class Decision(Struct, frozen=True, gc=False):
+    """See `producers.wire.decision.Decision`."""
+
+    result: Result
+    enforced: bool = True
+
+
+class Incident(Struct, tag_field="kind", tag="incident", frozen=True, gc=False):
+    """See `producers.wire.events.Incident`."""
+
+    severity: Annotated[int, Meta(ge=1, le=5)]
+
+
+class Support(Struct, tag_field="kind", tag="support", frozen=True, gc=False):
+    """See `producers.wire.events.Support`."""
+
+
+class Quality(Struct, tag_field="kind", tag="quality", frozen=True, gc=False):
+    """See `producers.wire.events.Quality`."""
+
+    passed: bool
+
+
+class DecidedData(Struct, frozen=True, gc=False):
+    """See `producers.wire.events.ActionDecidedData`."""
+
+    receipt: Token
+    contract: Contract
+    decision: Decision
+
+
+class ExecutedData(Struct, frozen=True, gc=False):
+    """See `producers.wire.events.ActionExecutedData`."""
+
+    receipt: Token
+    status: Literal["succeeded", "failed", "timed_out"]
+    latency_ms: Milliseconds | None = None
+    cost_usd: Dollars | None = None
+
+
+class UndoneData(Struct, frozen=True, gc=False):
+    """See `producers.wire.events.ActionUndoneData`."""
+
+    receipt: Token
+    result: Literal["undone", "failed", "not_undoable"]
+
+
+class ImpactData(Struct, frozen=True, gc=False):
+    """See `producers.wire.events.ActionImpactData`."""
+
+    receipt: Token
+    impact: Incident | Support | Quality
+
+
+class ReviewData(Struct, frozen=True, gc=False):
+    """See `producers.wire.events.ReviewResolvedData`."""
+
+    receipt: Token
+    resolution: Literal["approved", "rejected"]
+    reviewer: Name
+    rationale: Text
+    wait_ms: Milliseconds | None = None
+
+
+class PolicyData(Struct, frozen=True, gc=False):
+    """See `producers.wire.events.PolicyChangedData`."""
+
+    flag_key: Name
+    changed_by: Name
+    reason: Text
+
+
+class RecommendedData(Struct, frozen=True, gc=False):
+    """See `producers.wire.events.StageRecommendedData`."""
+
+    verdict_id: Name
+    environment: Name
+    workflow: Name
+    tool: Name
+    stage: Name
+    cohort: Name
+    epoch: Name
+    verdict: Literal["PROMOTE", "HOLD", "ROLL_BACK", "INVALID"]
+
+
+class Envelope(Struct, tag_field="type", kw_only=True, frozen=True, gc=False):
+    """What all events share; see `producers.wire.events.CloudEvent`."""
+
+    type_name: ClassVar[str]
+    id: Name
+    source: Source
+    time: Moment
+    subject: Subject
+    specversion: Literal["1.0"] = "1.0"
+    datacontenttype: Literal["application/json"] = "application/json"
+
+    def names(self) -> Names:
+        """The fields that must not hold a control character."""
+        return (("id", self.id), ("subject", self.subject))
+
+
+OUTCOMES: dict[tuple[str, bool], Kind] = {
+    ("allow", True): Kind.ALLOWED,
+    ("allow", False): Kind.ALLOWED_UNENFORCED,
+    ("constrain", True): Kind.CONSTRAINED,
+    ("constrain", False): Kind.CONSTRAINED_UNENFORCED,
+    ("queue_for_review", True): Kind.QUEUED,
+    ("queue_for_review", False): Kind.QUEUED,
+    ("deny", True): Kind.DENIED,
+    ("deny", False): Kind.DENIED,
+    ("fallback", True): Kind.FELL_BACK,
+    ("fallback", False): Kind.FELL_BACK,
+}
+STATUSES = {"succeeded": Kind.SUCCEEDED, "failed": Kind.FAILED, "timed_out": Kind.TIMED_OUT}
+_UNDOS = {"undone": Kind.UNDONE, "failed": Kind.UNDO_FAILED, "not_undoable": Kind.NOT_UNDOABLE}
+
+
+class Decided(Envelope, tag="stagekeeper.action.decided.v1", frozen=True, gc=False):
+    """An action was decided."""
+
+    type_name = "stagekeeper.action.decided.v1"
+    data: DecidedData
+
+    @property
+    def kind(self) -> Kind:
+        """What it counts as."""
+        decision = self.data.decision
+        return OUTCOMES[decision.result.outcome, decision.enforced and decision.result.runs]
+
+    def names(self) -> Names:
+        """As in `Envelope`, and those of its data."""
+        contract = self.data.contract
+        return (
+            *Envelope.names(self),
+            ("data.contract.tool", contract.tool),
+            ("data.contract.workflow", contract.workflow),
+            ("data.contract.target.environment", contract.target.environment),
+        )
+
+
+class DecidedAlone(Envelope, tag=False, kw_only=True, frozen=True, gc=False):
+    """`Decided`, read without a look for the type first; what is no decision fails."""
+
+    type_name = Decided.type_name
+    type: Literal["stagekeeper.action.decided.v1"]
+    data: DecidedData
+
+    names = Decided.names
+
+
+class Executed(Envelope, tag="stagekeeper.action.executed.v1", frozen=True, gc=False):
+    """An action ran."""
+
+    type_name = "stagekeeper.action.executed.v1"
+    data: ExecutedData
+
+    @property
+    def kind(self) -> Kind:
+        """What it counts as."""
+        return STATUSES[self.data.status]
+
+
+class Undone(Envelope, tag="stagekeeper.action.undone.v1", frozen=True, gc=False):
+    """An execution was taken back, or could not be."""
+
+    type_name = "stagekeeper.action.undone.v1"
+    data: UndoneData
+
+    @property
+    def kind(self) -> Kind:
+        """What it counts as."""
+        return _UNDOS[self.data.result]
+
+
+class Impacted(Envelope, tag="stagekeeper.action.impact.v1", frozen=True, gc=False):
+    """An action had a downstream impact."""
+
+    type_name = "stagekeeper.action.impact.v1"
+    data: ImpactData
+
+    @property
+    def kind(self) -> Kind:
+        """What it counts as."""
+        impact = self.data.impact
+        if isinstance(impact, Incident):
+            return Kind.SEVERE_INCIDENT if impact.severity == 1 else Kind.INCIDENT
+        if isinstance(impact, Quality):
+            return Kind.QUALITY_PASSED if impact.passed else Kind.QUALITY_FAILED
+        return Kind.SUPPORT
+
+
+class Reviewed(Envelope, tag="stagekeeper.review.resolved.v1", frozen=True, gc=False):
+    """A person resolved a queued action."""
+
+    type_name = "stagekeeper.review.resolved.v1"
+    data: ReviewData
+
+    @property
+    def kind(self) -> Kind:
+        """What it counts as."""
+        return Kind.REVIEW_APPROVED if self.data.resolution == "approved" else Kind.REVIEW_REJECTED
+
+    def names(self) -> Names:
+        """As in `Envelope`, and those of its data."""
+        return (*Envelope.names(self), ("data.reviewer", self.data.reviewer))
+
+
+class PolicyChanged(Envelope, tag="stagekeeper.policy.changed.v1", frozen=True, gc=False):
+    """Somebody changed a flag."""
+
+    type_name = "stagekeeper.policy.changed.v1"
+    data: PolicyData
+
+    def names(self) -> Names:
+        """As in `Envelope`, and those of its data."""
+        return (
+            *Envelope.names(self),
+            ("data.flag_key", self.data.flag_key),
+            ("data.changed_by", self.data.changed_by),
+        )
+
+
+class Recommended(Envelope, tag="stagekeeper.stage.recommended.v1", frozen=True, gc=False):
+    """A verdict was published."""
+
+    type_name = "stagekeeper.stage.recommended.v1"
+    data: RecommendedData
+
+    def names(self) -> Names:
+        """As in `Envelope`, and those of its data."""
+        data = self.data
+        fields = ("verdict_id", "environment", "workflow", "tool", "stage", "cohort", "epoch")
+        return (*Envelope.names(self), *((f"data.{field}", getattr(data, field)) for field in fields))
+
+
+Counted: TypeAlias = Decided | Executed | Undone | Impacted | Reviewed
+"""Events about an action: they carry a receipt and are counted."""
+
+Outcome: TypeAlias = Executed | Undone | Impacted | Reviewed
+"""What may come of an action that was decided."""
+
+WireEvent: TypeAlias = Counted | PolicyChanged | Recommended
+
+COUNTED_TYPES: frozenset[str] = frozenset(event.type_name for event in (Decided, Executed, Undone, Impacted, Reviewed))
+TYPES: frozenset[str] = COUNTED_TYPES | {PolicyChanged.type_name, Recommended.type_name}

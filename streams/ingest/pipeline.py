@@ -1,0 +1,225 @@
+"""Micro-batches into the lake, exactly once.
+
+Three tables take the outcome of a batch, one commit each, always in this order: `rejects`, `events`, `signals`; the
+dead letters are acknowledged between the first two. Every commit carries, for each partition of the batch, the offset
+it covers and the offset the table must have covered before; the lake refuses it when that is no longer so. Let R, E
+and S be the offsets that the tables cover. Why nothing is lost or counted twice, wherever a worker dies:
+
+1. The order of the commits keeps R >= E >= S, and a commit is all or nothing: rows and offset appear together.
+2. A restart first brings S to E by folding the rows of `events` in (S, E]. `events` holds exactly the accepted events
+   and their bytes, so `signals` is a function of it, and no record is decided a second time for it.
+3. Reading goes on at E + 1. The ids that were accepted before are the rows of `events`, all at or below E: the dedupe
+   state is rebuilt from them, and decides every later record as it would have without the restart.
+4. In (E, R] it is already settled which records are rejected: those in `rejects`. No other is rejected for its time or
+   its signature, whatever the clock and the key are now, so no record is in both tables or in neither. Their dead
+   letters are published again under the same keys, since the worker may have died before: at least once, and none
+   for a record that was accepted after all.
+5. Above R nothing was committed, so nothing there can be contradicted; and of two workers that believe they own a
+   partition, the first to commit wins, and the other is refused, stops, and resumes.
+
+A batch is folded while the one before it is committed; commits never overlap. The offsets that Kafka stores for the
+consumer group play no part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS
+from analytics.lake.tables import Advance
+from streams.ingest.errors import DataPlaneError
+from streams.ingest.fold import Folder
+from streams.ingest.rejects import to_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from analytics.lake.tables import Lake, SourcePartition
+    from streams.ingest.fold import Folded
+    from streams.ingest.records import Batch
+    from streams.ingest.recovery import Resumed
+    from streams.ingest.rejects import DeadLetters
+    from streams.metrics import Progress
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The partitions that this worker reads from now on; it takes the place of all earlier ones.
+
+    Attributes:
+        number: Position among everything the source hands over, counted from 1 without a gap.
+        partitions: The partitions and where they go on.
+    """
+
+    number: int
+    partitions: Mapping[SourcePartition, Resumed]
+
+
+class Pipeline:
+    """Folds and commits what the source hands over, in order.
+
+    `fold` and `commit` may run in two threads, each call after the one before it has returned; `assign` while neither
+    runs.
+
+    Args:
+        lake: The lake.
+        dead_letters: Where rejects are published.
+        key: The receipt key.
+        now: The clock.
+    """
+
+    def __init__(
+        self, lake: Lake, dead_letters: DeadLetters, *, key: bytes | None, now: Callable[[], datetime]
+    ) -> None:
+        self._lake = lake
+        self._dead_letters = dead_letters
+        self._key = key
+        self._now = now
+        self._folder = Folder({}, key)
+        self._covered: dict[str, dict[SourcePartition, int]] = {}
+        self._taken = 0
+        self._committed = 0
+
+    def assign(self, assignment: Assignment) -> None:
+        """Go on with other partitions.
+
+        Raises:
+            DataPlaneError: Something between was lost, or is not committed.
+        """
+        self._take(assignment.number)
+        if self._committed != assignment.number - 1:
+            raise DataPlaneError("partitions were assigned before the batches of the last ones were committed.")
+        self._committed = assignment.number
+        resumed = assignment.partitions
+        self._folder = Folder({partition: each.state for partition, each in resumed.items()}, self._key)
+        stored = {partition: each.stored for partition, each in resumed.items()}
+        events = {partition: each.events for partition, each in stored.items() if each.events is not None}
+        self._covered = {
+            REJECTS: {partition: each.rejects for partition, each in stored.items() if each.rejects is not None},
+            EVENTS: dict(events),
+            SIGNALS: dict(events),
+        }
+
+    def fold(self, batch: Batch) -> Folded:
+        """Fold the next batch; nothing is written.
+
+        Raises:
+            DataPlaneError: Something between was lost.
+            LogMismatchError: The records do not continue where the last ones ended.
+        """
+        self._take(batch.number)
+        return self._folder.fold(batch, self._now())
+
+    def commit(self, folded: Folded) -> float:
+        """Publish the batch's rejects and commit its rows with its offsets.
+
+        Returns:
+            How long it took, in seconds.
+
+        Raises:
+            DataPlaneError: A batch before it was not committed.
+            PublicationError: A reject was not taken by the broker.
+            FencedError: Another worker owns a partition now.
+            LakeError: A commit failed.
+        """
+        if folded.number != self._committed + 1:
+            raise DataPlaneError(f"batch {folded.number} cannot follow {self._committed}: one between was lost.")
+        began = time.perf_counter()
+        for table, rows in ((REJECTS, to_rows(folded.rejects)), (EVENTS, folded.events), (SIGNALS, folded.signals)):
+            covered = self._covered[table]
+            # After a restart `rejects` may be ahead; it moves only once the others have caught up.
+            advances = {
+                partition: Advance(covered.get(partition), reached)
+                for partition, reached in folded.reached.items()
+                if reached > covered.get(partition, -1)
+            }
+            if advances or len(rows):
+                self._lake.append(table, rows, advances=advances)
+                covered.update({partition: advance.reached for partition, advance in advances.items()})
+            if table == REJECTS and folded.letters:
+                self._dead_letters.publish(folded.letters)
+        self._committed = folded.number
+        return time.perf_counter() - began
+
+    def _take(self, number: int) -> None:
+        if number != self._taken + 1:
+            raise DataPlaneError(f"item {number} of the source came after {self._taken}: one between was lost.")
+        self._taken = number
+
+
+class DataPlane:
+    """Takes what the source hands over, in order.
+
+    Args:
+        pipeline: Folds and commits.
+        progress: Told what was committed.
+        fail: Called with whatever goes wrong. From then on nothing more is committed.
+        committed: Called with every batch whose counts have become visible.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        progress: Progress,
+        fail: Callable[[BaseException], None],
+        committed: Callable[[Folded], None] = lambda _: None,
+    ) -> None:
+        self._pipeline = pipeline
+        self._progress = progress
+        self._fail = fail
+        self._committed = committed
+        self._folding = ThreadPoolExecutor(1, thread_name_prefix="stagekeeper-fold")
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="stagekeeper-commit")
+        self._committing: asyncio.Task[None] | None = None
+        self.assignment: Assignment | None = None
+
+    async def take(self, item: Assignment | Batch) -> None:
+        """Deal with the next item; returns once a batch is folded and the one before it is committed.
+
+        Raises:
+            Exception: Whatever went wrong; `fail` has been called with it.
+        """
+        try:
+            await self._take(item)
+        except Exception as error:
+            self._fail(error)
+            raise
+
+    async def _take(self, item: Assignment | Batch) -> None:
+        if isinstance(item, Assignment):
+            await self._settle()
+            self._pipeline.assign(item)
+            self.assignment = item
+            self._progress.reach(item.number)
+        else:
+            loop = asyncio.get_running_loop()
+            folded = await loop.run_in_executor(self._folding, self._pipeline.fold, item)
+            await self._settle()
+            self._committing = asyncio.create_task(self._commit(folded))
+
+    async def _commit(self, folded: Folded) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            seconds = await loop.run_in_executor(self._writing, self._pipeline.commit, folded)
+        except Exception as error:
+            self._fail(error)  # at once: the next batch, which would meet this error, may never come
+            raise
+        self._committed(folded)
+        self._progress.count(folded.tally, seconds)
+        self._progress.reach(folded.number)
+
+    async def _settle(self) -> None:
+        """Wait for the commit that is under way."""
+        if self._committing is not None:
+            await self._committing
+            self._committing = None
+
+    def close(self) -> None:
+        """Begin nothing new. What is being committed ends by itself, or with the process."""
+        for pool in (self._folding, self._writing):
+            pool.shutdown(wait=False, cancel_futures=True)

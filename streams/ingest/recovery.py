@@ -1,0 +1,207 @@
+"""Where to go on: the stored offsets of the lake's tables, made to agree, and the state that belongs to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from analytics.lake.table_schemas import COLUMNS, EVENTS, REJECTS, SIGNALS
+from analytics.lake.tables import Advance, SourcePartition
+from streams.ingest.decode import EARLIEST_US, Decoded, EventDecoder
+from streams.ingest.dedupe import HORIZON, SeenIds
+from streams.ingest.errors import LakeOrderError, LogMismatchError
+from streams.ingest.fold import PartitionState
+from streams.ingest.rejects import of_rows
+from streams.ingest.rows import roll_up
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from analytics.lake.tables import Lake
+    from streams.ingest.rejects import Reject
+
+_CATCH_UP_OFFSETS: Final = 100_000
+"""How many offsets are folded into `signals` at a time when it is behind `events`."""
+
+_IDS_AT_A_TIME: Final = 200_000
+_PLACE: Final = SourcePartition._fields
+_PLACE_SCHEMA: Final = {name: COLUMNS[EVENTS][name] for name in _PLACE}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Up to where the lake's tables cover a partition; None where nothing is stored.
+
+    Attributes:
+        rejects: Last offset covered by `rejects`.
+        events: Last offset covered by `events` and, once resumed, by `signals`.
+    """
+
+    rejects: int | None
+    events: int | None
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A partition, ready to be read on.
+
+    Attributes:
+        stored: The stored offsets.
+        start: The first offset to read.
+        state: The fold's state just before it.
+    """
+
+    stored: Stored
+    start: int
+    state: PartitionState
+
+
+def resume(
+    lake: Lake,
+    bounds: dict[SourcePartition, tuple[int, int]],
+    *,
+    horizon: timedelta = HORIZON,
+) -> dict[SourcePartition, Resumed]:
+    """Bring the tables to one offset for each partition and rebuild what the fold must know there.
+
+    Args:
+        lake: The lake. `signals` is written where it is behind `events`.
+        bounds: For each partition the log's first offset and its end (exclusive).
+        horizon: How far back ids are remembered.
+
+    Raises:
+        LakeOrderError: The tables cannot come from one worker's commits.
+        LogMismatchError: The log does not reach from the stored offset on.
+        FencedError: Another worker commits to the same partitions.
+    """
+    partitions = list(bounds)
+    rejects, events, signals = (lake.stored_offsets(table, partitions) for table in (REJECTS, EVENTS, SIGNALS))
+    for partition in partitions:
+        _check_order(partition, rejects.get(partition), events.get(partition), signals.get(partition))
+    starts = {
+        partition: _start(partition, events.get(partition), rejects.get(partition), low, end)
+        for partition, (low, end) in bounds.items()
+    }
+    for partition, reached in events.items():
+        if signals.get(partition, -1) < reached:
+            _catch_up(lake, partition, signals.get(partition), reached)
+    seen = _accepted_ids(lake, partitions, horizon)
+    rejected = _rejects_from(lake, starts)
+    return {
+        partition: Resumed(
+            stored=Stored(rejects=rejects.get(partition), events=events.get(partition)),
+            start=start,
+            state=PartitionState(
+                reached=start - 1,
+                settled_through=rejects.get(partition, -1),
+                rejected=rejected[partition],
+                seen=seen[partition],
+            ),
+        )
+        for partition, start in starts.items()
+    }
+
+
+def _check_order(partition: SourcePartition, rejects: int | None, events: int | None, signals: int | None) -> None:
+    covered = [-1 if offset is None else offset for offset in (rejects, events, signals)]
+    if covered != sorted(covered, reverse=True):
+        stated = ", ".join(
+            f"{name} {'nothing' if offset is None else f'up to {offset}'}"
+            for name, offset in (("rejects", rejects), ("events", events), ("signals", signals))
+        )
+        raise LakeOrderError(
+            f"the tables contradict each other about {partition.app_id}: they cover {stated}, but each must cover at "
+            "least what the next one does. Restore all tables from the same moment, or set STAGEKEEPER_LAKE_ROOT to a "
+            "new folder and let the worker read the topics again. `signals` alone may be moved away: it is rebuilt."
+        )
+
+
+def _start(partition: SourcePartition, events: int | None, rejects: int | None, low: int, end: int) -> int:
+    furthest = max(-1 if events is None else events, -1 if rejects is None else rejects)
+    if furthest >= end:
+        raise LogMismatchError(
+            f"{partition.app_id} ends before offset {end}, but the lake already covers offset {furthest}: this is not "
+            "the log that was read, or it was cut. Point the worker at the right brokers, or at a new lake."
+        )
+    if events is None:
+        return low
+    if events + 1 < low:
+        raise LogMismatchError(
+            f"{partition.app_id} begins at offset {low}, but the lake covers it only up to offset {events}: the "
+            "records between were deleted before they were read. Raise the topic's retention.ms; to go on without "
+            f"these {low - events - 1} offsets, set STAGEKEEPER_LAKE_ROOT to a new folder."
+        )
+    return events + 1
+
+
+def _catch_up(lake: Lake, partition: SourcePartition, stored: int | None, reached: int) -> None:
+    """Fold the stored events above `stored` into `signals`: the worker died between the two commits."""
+    decoder = EventDecoder(None)  # what is stored was accepted; its receipts were checked then
+    own = _rows_of(lake, EVENTS, partition).select("offset", "value")
+    previous, done = stored, -1 if stored is None else stored
+    while done < reached:
+        last = min(done + _CATCH_UP_OFFSETS, reached)
+        values = own.filter(pl.col("offset").is_between(done + 1, last)).sort("offset").collect()["value"]
+        decoded = [decoder.decode(value, None) for value in values]
+        usable = [event for event in decoded if isinstance(event, Decoded)]
+        if len(usable) != len(decoded):
+            raise LakeOrderError(
+                f"the table events holds events of {partition.app_id} that this version cannot read. "
+                "Use the version of Stagekeeper that stored them."
+            )
+        lake.append(SIGNALS, roll_up(usable), advances={partition: Advance(previous, last)})
+        previous = done = last
+
+
+def _accepted_ids(
+    lake: Lake, partitions: Sequence[SourcePartition], horizon: timedelta
+) -> dict[SourcePartition, SeenIds]:
+    """What was accepted within the horizon, partition by partition.
+
+    The table is read in one pass, and a part at a time, so that neither time nor memory grows with the partitions.
+    """
+    seen = {partition: SeenIds(horizon) for partition in partitions}
+    of_log = pl.col("log_id").is_in(sorted({partition.log_id for partition in partitions}))
+    events = lake.scan(EVENTS).filter(of_log)
+    latest = events.group_by(_PLACE).agg(pl.col("time").max().alias("latest")).collect()
+    wanted = pl.DataFrame(list(partitions), schema=_PLACE_SCHEMA, orient="row").with_row_index("number")
+    # In whole microseconds, since the horizon may reach beyond the first moment of year 1.
+    horizon_us = horizon // timedelta(microseconds=1)
+    oldest = pl.max_horizontal(pl.col("latest").cast(pl.Int64) - horizon_us, pl.lit(EARLIEST_US)).cast(
+        pl.Datetime("us", "UTC")
+    )
+    latest = latest.join(wanted, on=_PLACE).select(*_PLACE, "number", oldest=oldest)
+    if latest.is_empty():
+        return seen
+    recent = (
+        events.filter(pl.col("time") >= latest["oldest"].min())
+        .join(latest.lazy(), on=_PLACE)
+        .filter(pl.col("time") >= pl.col("oldest"))
+        .select("number", "id", pl.col("time").cast(pl.Int64))
+    )
+    for part in recent.collect_batches(chunk_size=_IDS_AT_A_TIME, maintain_order=False):
+        for (number,), own in part.partition_by("number", as_dict=True).items():
+            seen[partitions[number]].remember(own["id"].to_arrow(), own["time"].to_numpy())
+    return seen
+
+
+def _rejects_from(lake: Lake, starts: dict[SourcePartition, int]) -> dict[SourcePartition, dict[int, Reject]]:
+    """What was rejected from each start on, by offset."""
+    return {
+        partition: {
+            each.offset: each
+            for each in of_rows(_rows_of(lake, REJECTS, partition).filter(pl.col("offset") >= start).collect())
+        }
+        for partition, start in starts.items()
+    }
+
+
+def _rows_of(lake: Lake, table: str, partition: SourcePartition) -> pl.LazyFrame:
+    return lake.scan(table).filter(
+        pl.col("log_id") == partition.log_id,
+        pl.col("topic") == partition.topic,
+        pl.col("partition") == partition.partition,
+    )

@@ -1,0 +1,179 @@
+"""Accepted events as rows for the table `events`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from analytics.evidence.histogram import BIN_COUNT, bin_of
+from analytics.lake.table_schemas import COLUMNS, EVENTS, SIGNALS, TABLES
+from analytics.lake.tables import SourcePartition
+from analytics.signals.definitions import COUNTERS
+from streams.ingest.decode import UNKNOWN, micros_of
+from streams.ingest.event_columns import NO_CELL, UNDATED, EventColumns, Longs
+from streams.ingest.event_structs import CellEpoch
+from streams.ingest.kinds import INCREMENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from streams.ingest.decode import Decoded
+
+NO_TIMESTAMP: Final = -1
+"""Stands for a record without a timestamp of its broker, in a column of milliseconds."""
+
+_SCHEMA: Final = TABLES[EVENTS]
+
+
+class Accepted(NamedTuple):
+    """Accepted events, with what else their rows hold; a position for each of them throughout.
+
+    Attributes:
+        events: The events.
+        ids: The id of each.
+        values: The bytes of each.
+        places: The partitions in turn, and how many of the events come from each.
+        offsets: Offset of each.
+        broker_at_ms: Timestamp of each record, milliseconds since 1970 UTC, or `NO_TIMESTAMP`.
+    """
+
+    events: EventColumns
+    ids: pa.Array
+    values: pa.ChunkedArray
+    places: Sequence[tuple[SourcePartition, int]]
+    offsets: Longs
+    broker_at_ms: Longs
+
+
+def event_rows(accepted: Accepted, *, ingested_at: datetime) -> pa.Table:
+    """Rows for the table `events`, with exactly its columns.
+
+    Args:
+        accepted: The events.
+        ingested_at: When they were folded.
+    """
+    events, places, broker_at_ms = accepted.events, accepted.places, accepted.broker_at_ms
+    repeats = [count for _, count in places]
+    partition_of = pa.array(np.repeat(np.arange(len(places)), repeats))
+    # What repeats is made once for each different value and then gathered.
+    columns: dict[str, Any] = {
+        name: pa.array([partition[index] for partition, _ in places], _SCHEMA.field(name).type).take(partition_of)
+        for index, name in enumerate(SourcePartition._fields)
+    }
+    cells = pa.array(events.cell_of, mask=events.cell_of == NO_CELL)
+    for index, name in enumerate(CellEpoch._fields):
+        columns[name] = pa.array([cell[index] for cell in events.cells], pa.string()).take(cells)
+    now_us = micros_of(ingested_at)
+    columns |= {
+        "offset": pa.array(accepted.offsets),
+        "id": accepted.ids,
+        "type": _gathered(events.types),
+        "source": _gathered(events.sources),
+        "subject": pa.array(events.subjects, pa.string()),
+        "value": accepted.values,
+        "time": _moments(events.time_us),
+        "decided_at": _moments(events.decided_at_us, unknown=UNDATED),
+        "broker_at": _moments(np.where(broker_at_ms == NO_TIMESTAMP, UNDATED, broker_at_ms * 1_000), unknown=UNDATED),
+        "ingested_at": _moments(np.full(len(events), now_us)),
+    }
+    return pa.table([columns[field.name] for field in _SCHEMA], schema=_SCHEMA)
+
+
+def _gathered(texts: list[str]) -> pa.Array:
+    """A column of few different texts."""
+    different = list(dict.fromkeys(texts))
+    if len(different) == 1:
+        return pa.repeat(pa.scalar(different[0], pa.string()), len(texts))
+    number_of = {text: number for number, text in enumerate(different)}
+    places = np.fromiter(map(number_of.__getitem__, texts), dtype=np.int64, count=len(texts))
+    return pa.array(different, pa.string()).take(pa.array(places))
+
+
+def _moments(us: Longs, unknown: int | None = None) -> pa.Array:
+    moments = pa.array(us, pa.timestamp("us"), mask=None if unknown is None else us == unknown)
+    return moments.cast(pa.timestamp("us", tz="UTC"))
+
+
+_MINUTE_US: Final = 60_000_000
+_COST: Final = COUNTERS.index("cost_microusd")
+
+
+def roll_up(events: Sequence[Decoded]) -> pl.DataFrame:
+    """`count` for events that were decoded one by one."""
+    return count(EventColumns.of(events))
+
+
+def count(events: EventColumns) -> pl.DataFrame:
+    """Fold accepted events into increments.
+
+    Args:
+        events: Accepted events; those without a receipt count nothing.
+
+    Returns:
+        Rows for the table `signals`, in the order in which their first event came.
+    """
+    counted = (events.cell_of != NO_CELL) & (events.decided_at_us != UNDATED)
+    cell_of, minutes = events.cell_of[counted], events.decided_at_us[counted] // _MINUTE_US
+    rows, row_of = _rows(cell_of, minutes)
+    height = len(rows)
+    by_kind = np.bincount(row_of * len(INCREMENTS) + events.kinds[counted], minlength=height * len(INCREMENTS))
+    counters: Longs = by_kind.reshape(height, len(INCREMENTS)).astype(np.int64) @ INCREMENTS
+    costs = events.cost_microusd[counted]
+    priced = costs != UNKNOWN
+    np.add.at(counters[:, _COST], row_of[priced], costs[priced])
+    risks = _highest(row_of, events.risk_ranks[counted], height, UNKNOWN)
+    last_event = _highest(row_of, events.time_us[counted], height, np.iinfo(np.int64).min)
+    latency_bins, latency_counts = _histogram(row_of, events.latency_us[counted], height)
+    cost_bins, cost_counts = _histogram(row_of, costs, height)
+    cells = [events.cells[number] for number in cell_of[rows].tolist()]
+    columns: dict[str, pl.Series] = {
+        name: pl.Series(name, [getattr(cell, name) for cell in cells], dtype=pl.String) for name in CellEpoch._fields
+    }
+    columns["bucket"] = pl.Series("bucket", minutes[rows] * _MINUTE_US)
+    columns["risk_rank"] = pl.Series("risk_rank", [None if risk == UNKNOWN else risk for risk in risks.tolist()])
+    columns["last_event_at"] = pl.Series("last_event_at", last_event)
+    columns |= {name: pl.Series(name, counters[:, index]) for index, name in enumerate(COUNTERS)}
+    columns |= {
+        "latency_bins": latency_bins,
+        "latency_counts": latency_counts,
+        "cost_bins": cost_bins,
+        "cost_counts": cost_counts,
+    }
+    return pl.DataFrame(columns).select(pl.col(name).cast(kind) for name, kind in COLUMNS[SIGNALS].items())
+
+
+def _rows(cell_of: Longs, minutes: Longs) -> tuple[Longs, Longs]:
+    """The first event of each different pair, and for each event the position of its pair among these."""
+    if not len(cell_of):
+        return cell_of, cell_of
+    # The minutes of all years together are fewer than 2^33, and a batch has fewer than 2^30 cells.
+    pairs = cell_of * (1 << 33) + (minutes - minutes.min())
+    _, first, pair_of = np.unique(pairs, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return first[order], place[pair_of]
+
+
+def _highest(row_of: Longs, values: Longs, height: int, floor: int) -> Longs:
+    """The largest value of each row."""
+    highest = np.full(height, floor, dtype=np.int64)
+    np.maximum.at(highest, row_of, values)
+    return highest
+
+
+def _histogram(row_of: Longs, micro: Longs, height: int) -> tuple[pl.Series, pl.Series]:
+    """The sparse histogram of each row: bins that hold something, rising, and the counts in them."""
+    known = micro != UNKNOWN
+    places, counts = np.unique(row_of[known] * BIN_COUNT + bin_of(micro[known]), return_counts=True)
+    ends = np.searchsorted(places, np.arange(height + 1) * BIN_COUNT)
+    bounds = pa.array(ends, type=pa.int32())
+    bins = pa.array(places % BIN_COUNT, type=pa.int16())
+    return (
+        pl.Series(pa.ListArray.from_arrays(bounds, bins)),
+        pl.Series(pa.ListArray.from_arrays(bounds, pa.array(counts, type=pa.int64()))),
+    )

@@ -1,0 +1,393 @@
+"""The source: a thread that reads micro-batches with librdkafka and resumes from the lake.
+
+Kafka's group only says who reads which partition; on the embedded broker one worker reads all of them, and others wait
+for their turn. Where to read on is the lake's word, asked at every assignment; no offset is committed to Kafka.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
+
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from analytics.lake.tables import SourcePartition
+from producers.wire.topics import SOURCE_TOPICS
+from streams.broker import DATA_GROUP, EMBEDDED_PREFIX, admin
+from streams.ingest.errors import DataPlaneError, LogIdentityError
+from streams.ingest.pipeline import Assignment
+from streams.ingest.reader_lock import sole_reader
+from streams.ingest.records import Batch, PartitionRecords, possible_ms
+from streams.ingest.recovery import resume
+from streams.publisher import CLIENT_LOG
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from confluent_kafka.admin import AdminClient
+
+    from analytics.lake.tables import Lake
+    from streams.metrics import Progress
+
+LOG: Final = logging.getLogger(__name__)
+
+BATCH_S: Final = 0.25
+BATCH_RECORDS: Final = 30_000
+BATCH_BYTES: Final = 64 * 1_024 * 1_024
+"""A batch is handed over after this many seconds; where more is waiting, with about this many records or bytes."""
+
+PART_RECORDS: Final = 5_000
+"""How many records are taken from the client at a time, so that large ones do not add up unseen."""
+
+FETCHING: Final = {
+    "queued.max.messages.kbytes": 32 * 1_024,
+    "fetch.queue.backoff.ms": 20,  # one second by default, in which a queue that was full runs empty
+}
+"""How the client reads ahead."""
+
+_Place: TypeAlias = tuple[str | None, int | None]
+
+_PAUSE_S: Final = 1.0
+"""The client is asked again after so long, also while the plane is busy: it has to hear of its group."""
+
+_ANSWER_S: Final = 10.0
+_DRAIN_S: Final = 30.0
+_LAST_DRAIN_S: Final = 2.0
+_TRANSIENT: Final = frozenset(
+    {
+        KafkaError._TRANSPORT,  # noqa: SLF001
+        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+        KafkaError._TIMED_OUT,  # noqa: SLF001
+        KafkaError._MAX_POLL_EXCEEDED,  # noqa: SLF001  (the partitions are lost, and assigned anew by the next poll)
+    }
+)
+
+
+class StoppedError(DataPlaneError):
+    """The worker is stopping: nothing more is taken."""
+
+
+class Destination(Protocol):
+    """Takes what the source reads, in order."""
+
+    def put(self, item: Assignment | Batch) -> None:
+        """Take the next item; blocks while another is waiting.
+
+        Raises:
+            StoppedError: The worker is stopping.
+        """
+        ...
+
+
+class Source:
+    """Reads the source topics as one member of the consumer group.
+
+    Args:
+        bootstrap_servers: Brokers as `host:port,...`.
+        log_id: The cluster id that the topics were checked under.
+        lake: A lake handle of its own.
+        destination: Where batches go.
+        progress: What was committed of them.
+        on_failure: Called in the source's thread when it cannot go on.
+        settings: Further librdkafka settings.
+        group: The consumer group.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        log_id: str,
+        lake: Lake,
+        destination: Destination,
+        progress: Progress,
+        *,
+        on_failure: Callable[[BaseException], None],
+        settings: Mapping[str, str | int | float | bool] | None = None,
+        group: str = DATA_GROUP,
+    ) -> None:
+        self._lake = lake
+        self._destination = destination
+        self._progress = progress
+        self._on_failure = on_failure
+        self._bootstrap_servers, self._settings = bootstrap_servers, settings
+        self._config: dict[str, object] = {
+            "session.timeout.ms": 6_000,
+            "heartbeat.interval.ms": 2_000,
+            **(settings or {}),
+            "bootstrap.servers": bootstrap_servers,
+            "client.id": "stagekeeper-worker",
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",  # a missing offset must stop the worker, never move it
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 100,
+            **FETCHING,
+        }
+        self._log_id = log_id
+        self._next: dict[SourcePartition, int] = {}
+        self._handed_over = 0
+        self._away = False
+        self._stopping = threading.Event()
+        self._abandoned = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="stagekeeper-source", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float, *, drain: bool) -> bool:
+        """Stop reading.
+
+        Args:
+            timeout_s: How long to wait for the thread's end, in seconds.
+            drain: Whether what was handed over is still being committed, and worth waiting for.
+
+        Returns:
+            Whether the thread has ended.
+        """
+        self._stopping.set()
+        if not drain:
+            self._abandoned.set()
+        self._progress.wake()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    @property
+    def unsaved(self) -> int:
+        """So many batches and assignments were handed over and are not dealt with."""
+        return self._handed_over - self._progress.reached
+
+    def _run(self) -> None:
+        try:
+            consumer = Consumer(self._config, logger=CLIENT_LOG)
+            try:
+                self._check_identity(consumer)
+                if self._log_id.startswith(EMBEDDED_PREFIX):
+                    self._read_alone(consumer)
+                else:
+                    self._read_as_member(consumer)
+            finally:
+                consumer.close()
+        except StoppedError:
+            LOG.debug("the source has stopped")
+        except KafkaException as error:
+            refused = DataPlaneError(
+                f"Kafka cannot be read: {error.args[0].str()}. Started again, the worker resumes from the lake."
+            )
+            refused.__cause__ = error
+            self._on_failure(refused)
+        except BaseException as error:  # noqa: BLE001  (whatever it is must end the worker, from another thread)
+            self._on_failure(error)
+
+    def _read_as_member(self, consumer: Consumer) -> None:
+        """Read what the group assigns."""
+        # The consumer itself must not be asked within its own callbacks: `list_topics` takes away what the client's
+        # next callback of the same `consume` needs. A log line is one, and the process aborts in `CallState_get`.
+        witness = admin(self._bootstrap_servers, self._settings)
+
+        def assigned(reading: Consumer, places: list[TopicPartition]) -> None:
+            self._check_identity(witness)
+            self._assigned(reading, places)
+
+        consumer.subscribe(
+            [topic.name for topic in SOURCE_TOPICS],
+            on_assign=assigned,
+            on_revoke=self._revoked,
+            on_lost=self._revoked,
+        )
+        self._read(consumer)
+
+    def _read_alone(self, consumer: Consumer) -> None:
+        """Read everything, once it is this worker's turn."""
+        with sole_reader(self._log_id, self._stopping) as chosen:
+            if not chosen:
+                return
+            self._check_identity(consumer)  # the turn may have been long in coming
+            known = consumer.list_topics(timeout=_ANSWER_S).topics
+            places = [
+                TopicPartition(topic.name, partition)
+                for topic in SOURCE_TOPICS
+                for partition in known[topic.name].partitions
+            ]
+            self._assigned(consumer, places)
+            try:
+                self._read(consumer)
+            finally:
+                self._revoked(consumer, places)
+
+    def _read(self, consumer: Consumer) -> None:
+        behind, fetched_s = False, 0.0
+        while not self._stopping.is_set():
+            now_s = time.monotonic()
+            messages = self._fetch(consumer, BATCH_S + (now_s if behind else fetched_s))
+            fetched_s = time.monotonic()
+            # A broker that came back empty under the same address is another log. Its identity only ever changes from
+            # the old to the new, so records that were fetched before it is seen unchanged are the old log's.
+            # What was fetched is kept meanwhile where the broker is away.
+            while not self._look_for_the_broker(consumer) and messages:
+                if self._stopping.wait(0.1):
+                    raise StoppedError("the worker is stopping")
+            partitions = self._collect(messages)
+            if partitions:
+                self._hand_over(Batch(self._handed_over + 1, partitions))
+            lag = self._lag(consumer)
+            self._progress.lag_is(lag)
+            behind = lag >= BATCH_RECORDS
+            if not behind:
+                # What comes now is visible soonest if it is taken only when the plane can begin with it: taken
+                # earlier, it would wait in a batch of its own for the two that are under way.
+                self._progress.wait_for(self._handed_over - 1, _PAUSE_S, self._stopping.is_set)
+
+    @staticmethod
+    def _fetch(consumer: Consumer, until_s: float) -> list[Message]:
+        """The messages of one batch: those that come until then, or as many as are good for it while more are waiting.
+
+        Args:
+            consumer: Where they come from.
+            until_s: A moment of the monotonic clock; where it is over, what is there is taken.
+        """
+        messages: list[Message] = []
+        size = 0
+        while len(messages) < BATCH_RECORDS and size < BATCH_BYTES:
+            part = consumer.consume(PART_RECORDS, max(0.0, until_s - time.monotonic()))
+            messages += part
+            size += sum(map(len, part))
+            if len(part) < PART_RECORDS:
+                break
+        return messages
+
+    def _collect(self, messages: list[Message]) -> dict[SourcePartition, PartitionRecords]:
+        """Sort messages into columns by partition."""
+        log_id = self._log_id
+        ends: dict[_Place, int] = {}
+        grouped: dict[_Place, list[Message]] = defaultdict(list)
+        places = zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)
+        for message, place, error in zip(messages, places, map(Message.error, messages), strict=True):
+            if error is None:
+                grouped[place].append(message)
+            else:
+                self._note_error(error, place, message.offset(), ends)
+        by_place = {place: _columns(group) for place, group in grouped.items()}
+        collected = {
+            SourcePartition(log_id, str(topic), int(number or 0)): records
+            for (topic, number), records in by_place.items()
+        }
+        for partition, records in collected.items():
+            self._next[partition] = records.offsets[-1] + 1
+        for (topic, number), end in ends.items():
+            partition = SourcePartition(log_id, str(topic), int(number or 0))
+            # Read to the end, and the last offsets held nothing that the broker hands out: markers and aborted records
+            # of transactions on Apache Kafka, null values on the embedded broker. Without a commit that covers them the
+            # lake would never count as caught up.
+            if end > self._next.get(partition, end):
+                collected.setdefault(partition, PartitionRecords()).end = end
+                self._next[partition] = end
+        return collected
+
+    @staticmethod
+    def _note_error(
+        error: KafkaError,
+        place: _Place,
+        offset: int | None,
+        ends: dict[_Place, int],
+    ) -> None:
+        if error.code() == KafkaError._PARTITION_EOF and offset is not None:  # noqa: SLF001
+            ends[place] = offset
+        elif error.code() in _TRANSIENT:
+            LOG.debug("the broker is away: %s", error.str())
+        else:
+            raise DataPlaneError(f"Kafka refuses to be read at {place[0]}/{place[1]}: {error.str()}.")
+
+    def _assigned(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        log_id = self._log_id
+        bounds = {}
+        for each in assigned:
+            low, end = consumer.get_watermark_offsets(each, timeout=_ANSWER_S)
+            if log_id.startswith(EMBEDDED_PREFIX):
+                # It answers with the start of its last batch, plus one. Its log can be neither cut nor exchanged
+                # without a new id, so there is nothing to compare the end with.
+                end = sys.maxsize
+            bounds[SourcePartition(log_id, each.topic, each.partition)] = (low, end)
+        resumed = resume(self._lake, bounds)
+        self._next = {partition: each.start for partition, each in resumed.items()}
+        self._hand_over(Assignment(self._handed_over + 1, resumed))
+        consumer.assign([TopicPartition(each.topic, each.partition, start) for each, start in self._next.items()])
+        LOG.info("reading %d partitions of log %s", len(resumed), log_id)
+
+    def _revoked(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
+        """Let what is under way be committed before somebody else may read on."""
+        patience_s = _LAST_DRAIN_S if self._stopping.is_set() else _DRAIN_S
+        if self._handed_over and not self._progress.wait_for(self._handed_over, patience_s, self._abandoned.is_set):
+            LOG.warning("%d partitions are given up before all of them is committed", len(revoked))
+        self._next = {}
+        consumer.unassign()
+
+    def _hand_over(self, item: Assignment | Batch) -> None:
+        self._destination.put(item)
+        self._handed_over = item.number
+
+    def _check_identity(self, client: Consumer | AdminClient, timeout_s: float = _ANSWER_S) -> None:
+        identity = _identity(client, timeout_s)
+        if identity != self._log_id:
+            raise LogIdentityError(
+                f"the log {self._log_id} has been replaced by {identity} under the same address; its offsets mean "
+                "something else. Start the worker again to read the new log."
+            )
+
+    def _look_for_the_broker(self, consumer: Consumer) -> bool:
+        """Check the identity, and say whether there is one: a broker that is away is waited for.
+
+        Raises:
+            LogIdentityError: It is another log's.
+        """
+        try:
+            self._check_identity(consumer, timeout_s=1.0)
+        except KafkaException as error:
+            if not self._away:
+                LOG.warning("the broker does not answer (%s); waiting for it", error.args[0].str())
+            self._away = True
+            return False
+        if self._away:
+            LOG.warning("the broker answers again")
+        self._away = False
+        return True
+
+    def _lag(self, consumer: Consumer) -> int:
+        """Records that are in the log but not yet fetched, as far as the client knows."""
+        lag = 0
+        for partition, following in self._next.items():
+            place = TopicPartition(partition.topic, partition.partition)
+            _low, end = consumer.get_watermark_offsets(place, cached=True)
+            lag += max(0, end - following) if end != OFFSET_INVALID else 0
+        return lag
+
+
+def _identity(client: Consumer | AdminClient, timeout_s: float) -> str:
+    """The cluster id.
+
+    Raises:
+        LogIdentityError: The broker states none.
+    """
+    metadata = client.list_topics(SOURCE_TOPICS[0].name, timeout=timeout_s)
+    identity: object = getattr(metadata, "cluster_id", None)
+    if not identity:
+        raise LogIdentityError(
+            "the broker states no cluster id, so that stored offsets could not be told from another log's. "
+            "Use a broker that has one (Apache Kafka does since 0.10.1)."
+        )
+    return str(identity)
+
+
+def _columns(messages: list[Message]) -> PartitionRecords:
+    """The messages of one partition."""
+    return PartitionRecords(
+        offsets=cast("list[int]", list(map(Message.offset, messages))),  # a message that was read has one
+        keys=cast("list[bytes | None]", list(map(Message.key, messages))),  # a plain consumer decodes nothing
+        values=cast("list[bytes | None]", list(map(Message.value, messages))),
+        broker_at_ms=[possible_ms(at_ms) if kind else None for kind, at_ms in map(Message.timestamp, messages)],
+    )

@@ -1,0 +1,397 @@
+"""The worker: a Faust app around the data plane and the judge.
+
+librdkafka feeds, Faust organises: a thread puts whole micro-batches on an in-memory channel, an agent folds and commits
+them, another agent keeps the latest recommendations, timers report and compact, a task lets the judge look, and the
+app's web server answers `/health`, `/metrics` and `/verdicts`. Nothing that must be right rests on Faust: an exception
+in the data plane ends the process, and the next one resumes from the lake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import polars as pl
+from polars.exceptions import PanicException
+
+from analytics.lake.errors import READ_FAILURES
+from analytics.lake.leases import LEASE_S
+from analytics.lake.storage import unreadable
+from analytics.lake.tables import Lake
+from analytics.maintenance import Policy
+from producers.delivery.kafka_config import KafkaSecurity
+from producers.errors import StagekeeperError
+from producers.wire.topics import RECOMMENDATIONS
+from streams.broker import ensure_topics
+from streams.control.judge_runner import Bench
+from streams.control.maintenance_runner import Keeper, Rights
+from streams.control.recommendation_cache import Recommendations
+from streams.faust_app import KeptChannel, organiser
+from streams.ingest.pipeline import Assignment, DataPlane, Pipeline
+from streams.ingest.rejects import KafkaDeadLetters
+from streams.ingest.source import Source, StoppedError
+from streams.malloc import give_back_free_memory, keep_little
+from streams.metrics import CONTENT_TYPE, FreshnessGauge, Progress, Totals, exposition, status_line
+from streams.shutdown import end_process, unsaved
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from streams.ingest.records import Batch
+
+LOG: Final = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+_KEEP_EVERY_S: Final = 10.0
+_BEAT_EVERY_S: Final = 2.0
+_START_S: Final = 60.0
+_STOP_S: Final = 4.0
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What a worker needs to know.
+
+    Attributes:
+        bootstrap_servers: Brokers as `host:port,...`.
+        lake_root: Root of the lake.
+        gate_file: The gate file, whether or not it exists.
+        receipt_key: The key that signs receipts, where one is configured.
+        now: The clock.
+        say: Takes one line at a time for whoever watches.
+        as_json: Whether status lines are JSON.
+        web_port: Port of the web server on the loopback interface; 0 takes a free one.
+        data_only: Whether to leave the judging to other workers.
+        upkeep_every_s: Seconds between two rounds of roll-up, retention and vacuum; 0 leaves them to others.
+        policy: What is kept for how long.
+        ready_file: Written once the worker reads: a JSON object with its process id, the log's identity and the
+            address of its web server.
+        kafka: Further librdkafka settings, such as those for TLS and SASL.
+    """
+
+    bootstrap_servers: str
+    lake_root: str
+    gate_file: Path
+    receipt_key: bytes | None
+    now: Callable[[], datetime]
+    say: Callable[[str], None]
+    as_json: bool = False
+    web_port: int = 0
+    data_only: bool = False
+    upkeep_every_s: float = 3_600.0
+    policy: Policy = field(default_factory=Policy)
+    ready_file: Path | None = None
+    kafka: Mapping[str, str | int | float | bool] = field(default_factory=KafkaSecurity)
+
+
+class Worker:
+    """One worker process.
+
+    Args:
+        config: What it needs to know.
+
+    Raises:
+        StagekeeperError: The broker or the lake cannot be used.
+    """
+
+    def __init__(self, config: WorkerConfig) -> None:
+        keep_little()
+        self._config = config
+        self._log_id = ensure_topics(config.bootstrap_servers, config.kafka)
+        self._web_port = config.web_port or _free_port()
+        self._progress = Progress()
+        dead_letters = KafkaDeadLetters(config.bootstrap_servers, config.kafka)
+        lake = Lake.open(config.lake_root)
+        pipeline = Pipeline(lake, dead_letters, key=config.receipt_key, now=config.now)
+        self._gauge = FreshnessGauge()
+        self._plane = DataPlane(
+            pipeline,
+            self._progress,
+            self.fail,
+            committed=lambda folded: self._gauge.note(
+                pl.DataFrame(folded.events.select(["type", "time", "broker_at"])), config.now()
+            ),
+        )
+        self._rights = Rights(config.lake_root, judges=not config.data_only)
+        self._keeper = Keeper(
+            config.lake_root, config.gate_file, config.policy, every_s=config.upkeep_every_s, now=config.now
+        )
+        self._began_s = time.monotonic()
+        self._source = Source(
+            config.bootstrap_servers,
+            self._log_id,
+            Lake.open(config.lake_root),  # handles are not shared between threads
+            self,
+            self._progress,
+            on_failure=self.fail,
+            settings=config.kafka,
+        )
+        self._bench = Bench(
+            config.bootstrap_servers,
+            self._log_id,
+            config.lake_root,
+            config.gate_file,
+            now=config.now,
+            settings=config.kafka,
+        )
+        self._recommendations = Recommendations()
+        self._recommendations.fill(lake)
+        self._aside = {name: ThreadPoolExecutor(1, f"stagekeeper-{name}") for name in ("judge", "upkeep", "beat")}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended: asyncio.Future[int] | None = None
+        self._stopping = threading.Event()
+        self._fault: str | None = None
+        self._failure: BaseException | None = None
+        self._said = (time.monotonic(), Totals())
+
+    def run(self) -> int:
+        """Work until SIGTERM or SIGINT, or until something fails.
+
+        Returns:
+            0 after a signal; a failure raises instead.
+
+        Raises:
+            StagekeeperError: The data plane cannot go on, or could not save what it had read before it stopped. Started
+                again, it resumes from the lake.
+        """
+        # Batches are many small objects without cycles that live for a moment: look for cycles less often, and never
+        # among what the imports made.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(100_000, 20, 100)
+        return asyncio.run(self._run())
+
+    def put(self, item: Assignment | Batch) -> None:
+        """Take an item from the source's thread; blocks while another is waiting.
+
+        Raises:
+            StoppedError: The worker is stopping.
+        """
+        loop = self._loop
+        if loop is None or self._stopping.is_set():
+            raise StoppedError("the worker is stopping")
+        waiting = asyncio.run_coroutine_threadsafe(self._put(item), loop)
+        while True:
+            try:
+                waiting.result(0.5)
+            except FutureTimeoutError:
+                if self._stopping.is_set():
+                    waiting.cancel()
+                    raise StoppedError("the worker is stopping") from None
+            else:
+                return
+
+    def fail(self, error: BaseException) -> None:
+        """End the worker with an error, from any thread."""
+        loop, ended = self._loop, self._ended
+        if loop is None or ended is None:
+            raise error
+        if isinstance(error, READ_FAILURES):
+            error = unreadable(self._config.lake_root, error)
+        if not self._stopping.is_set():
+            self._failure = self._failure or error  # also while the last batches are being saved
+            loop.call_soon_threadsafe(lambda: None if ended.done() else ended.set_exception(error))
+
+    async def _run(self) -> int:
+        loop = self._loop = asyncio.get_running_loop()
+        ended = self._ended = loop.create_future()
+        for each in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(each, lambda: None if ended.done() else ended.set_result(0))
+        app = organiser(self._config.bootstrap_servers, self._log_id, self._web_port, self._config.kafka)
+        self._channel = KeptChannel(app, maxsize=1)
+        self._started = asyncio.Event()
+        self._add_agents(app)
+        self._add_timers(app)
+        self._add_pages(app)
+        starting = asyncio.ensure_future(app.start())
+        self._source.start()
+        drain = False
+        try:
+            await asyncio.wait({starting, ended}, return_when=asyncio.FIRST_COMPLETED, timeout=_START_S)
+            if starting.done():
+                starting.result()
+                self._started.set()
+            elif not ended.done():
+                raise StagekeeperError(f"the worker did not start in {_START_S:.0f} s. Check the broker.")
+            code: int = await ended
+            if self._plane.assignment is None:
+                end_process()  # there is nothing to save yet, and the groups are being joined
+            drain = True
+        finally:
+            self._failure = self._failure or sys.exception()
+            await self._stop(app, starting, drain=drain)
+        if (missed := self._missed()) is not None:
+            raise missed
+        return code
+
+    def _cut_off(self) -> None:
+        """End at once, since the broker or the lake takes too long; what went wrong has a name all the same."""
+        LOG.warning(
+            "did not stop in %.0f s and waits no longer for the broker and the lake at %s; rights that could not be "
+            "given up pass to another worker after %.0f s",
+            _STOP_S,
+            self._config.lake_root,
+            LEASE_S,
+        )
+        end_process(self._missed())
+
+    def _missed(self) -> BaseException | None:
+        """What kept this worker from saving all that it had read; None where nothing did."""
+        return self._failure or unsaved(self._source.unsaved, self._config.lake_root)
+
+    async def _stop(self, app: Any, starting: asyncio.Future[Any], *, drain: bool) -> None:  # noqa: ANN401
+        """Stop in order, within `_STOP_S`; what is not committed by then is read again by the next worker."""
+        # Python joins every thread at its end, and one may wait for a broker that is gone: do not wait for it.
+        last_resort = threading.Timer(_STOP_S, self._cut_off)
+        last_resort.daemon = True
+        last_resort.start()
+        deadline = time.monotonic() + _STOP_S
+        if not drain:
+            self._stopping.set()
+        await asyncio.to_thread(self._source.stop, _STOP_S * 0.6, drain=drain)
+        self._stopping.set()
+        # All is saved that can be. Faust's threads fall over where they are stopped without a broker; that is no news.
+        threading.excepthook = lambda fallen: LOG.debug("%s while stopping: %s", fallen.thread, fallen.exc_value)
+        if not starting.done():
+            starting.cancel()
+        try:
+            await asyncio.wait_for(app.stop(), max(0.1, deadline - time.monotonic() - 0.5))
+        except TimeoutError:
+            LOG.warning("Faust did not stop in time")
+        self._plane.close()
+        await asyncio.to_thread(self._rights.give_up)
+        for pool in self._aside.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _put(self, item: Assignment | Batch) -> None:
+        await self._started.wait()  # before that nobody listens, and what is put is lost
+        await self._channel.put(item)
+
+    def _add_agents(self, app: Any) -> None:  # noqa: ANN401
+        async def data_plane(stream: AsyncIterable[Assignment | Batch]) -> None:
+            async for item in stream:
+                await self._plane.take(item)
+                if isinstance(item, Assignment):
+                    self._announce()
+
+        async def recommendations(stream: AsyncIterable[bytes | None]) -> None:
+            async for value in stream:
+                self._recommendations.take(value)
+
+        topic = app.topic(
+            RECOMMENDATIONS, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
+        )
+        app.agent(self._channel, name="data-plane")(data_plane)
+        app.agent(topic, name="recommendations")(recommendations)
+
+    def _add_timers(self, app: Any) -> None:  # noqa: ANN401
+        async def report() -> None:
+            at, totals = time.monotonic(), self._progress.totals
+            said_at, said = self._said
+            if totals.read != said.read:
+                self._config.say(status_line(said, totals, at - said_at, as_json=self._config.as_json))
+            self._said = (at, totals)
+
+        async def keep() -> None:
+            await self._aside_from_the_plane("upkeep", lambda: self._keeper.keep(self._rights.to_keep))
+            await self._aside_from_the_plane("upkeep", give_back_free_memory)
+
+        async def beat() -> None:
+            await self._aside_from_the_plane("beat", self._beat)
+
+        async def judge() -> None:
+            pause_s = 0.0
+            while not self._stopping.is_set():
+                await asyncio.sleep(pause_s)
+                pause_s = await self._judge()
+
+        app.timer(1.0)(report)
+        app.timer(_BEAT_EVERY_S)(beat)
+        app.timer(_KEEP_EVERY_S)(keep)
+        app.task(judge)
+
+    def _add_pages(self, app: Any) -> None:  # noqa: ANN401
+        async def health(web: Any, _request: Any) -> Any:  # noqa: ANN401
+            totals = asdict(self._progress.totals)
+            return web.json({"log_id": self._log_id, "judge": self._fault or "ok", **totals})
+
+        async def verdicts(web: Any, _request: Any) -> Any:  # noqa: ANN401
+            return web.json({"verdicts": self._recommendations.as_list()})
+
+        async def metrics(web: Any, _request: Any) -> Any:  # noqa: ANN401
+            text = exposition(
+                self._progress.totals,
+                self._gauge.seen(self._config.now()),
+                up_s=time.monotonic() - self._began_s,
+                judging=self._rights.to_judge is not None,
+                judge_fault=self._fault is not None,
+                now=self._config.now(),
+            )
+            return web.text(text, content_type=CONTENT_TYPE)
+
+        app.page("/health")(health)
+        app.page("/metrics")(metrics)
+        app.page("/verdicts")(verdicts)
+
+    async def _judge(self) -> float:
+        """Let the judge look once; seconds until the next look.
+
+        Of all workers on a lake one has the right to; see `analytics.lake.leases`.
+        """
+        fence = self._rights.to_judge
+        if fence is None:
+            await self._aside_from_the_plane("beat", self._beat)
+            return 1.0 if self._rights.to_judge is None else 0.0
+        sitting = await self._aside_from_the_plane("judge", lambda: self._bench.sit(fence))
+        if sitting is None:
+            return 1.0
+        if sitting.fault != self._fault:
+            self._fault = sitting.fault
+            self._config.say(f"judge: {sitting.fault or 'judging again'}")
+        return sitting.next_in_s
+
+    async def _aside_from_the_plane(self, name: str, work: Callable[[], Result]) -> Result | None:
+        """Work in a thread of its own; a named failure is logged, and does not hold up the data plane."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._aside[name], work)
+        except StagekeeperError as error:
+            LOG.warning("%s: %s", name, error)
+            return None
+        except (Exception, PanicException) as error:
+            self.fail(error)
+            raise
+
+    def _beat(self) -> None:
+        if self._plane.assignment is not None:  # before that this worker is no good to anybody
+            self._rights.beat()
+
+    def _announce(self) -> None:
+        """Say that the worker reads."""
+        path, web = self._config.ready_file, f"http://127.0.0.1:{self._web_port}"
+        LOG.info("ready: reads log %s, answers at %s", self._log_id, web)
+        if path is not None:
+            draft = path.with_suffix(".draft")
+            draft.write_text(json.dumps({"pid": os.getpid(), "log_id": self._log_id, "web": web}))
+            draft.replace(path)
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
