@@ -22,7 +22,7 @@ from analytics.lake.table_schemas import EVENTS, LOOKS, QUALITY, REJECTS, RULING
 from analytics.lake.vacuum import MARGIN, vacuum
 from analytics.signals.cells import ACTION, CELL, EPOCH
 from analytics.verdicts import ledger
-from analytics.verdicts.verdict import REGRADE
+from analytics.verdicts.verdict import REASSESSED
 from producers.errors import StagekeeperError
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class Upkeep:
         elif table == VERDICTS:
             before = min(before, now - self._policy.replay)
             but = pl.col("changed") | pl.col("verdict_id").is_in(sorted(self._lasting()))
-            but |= pl.col("verdict_id").str.starts_with(REGRADE)
+            but |= pl.col("verdict_id").str.starts_with(REASSESSED)
         rule = Rule(table, _AGES[table], before, but)
         taken = retain(self._lake, rule, fence=self._fence, dry_run=self._dry_run)
         return Step(table, "retain", taken.rows, taken.files + taken.rewritten, note=f"older than {before:%Y-%m-%d}")

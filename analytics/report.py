@@ -12,8 +12,8 @@ from analytics.lake.table_schemas import REJECTS, SIGNALS
 from analytics.signals.cells import CELL, MATURE, Folded, Histogram, known_count
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS, MICRO_PER_MS, MICRO_PER_USD, rates_of
 from analytics.signals.state import MINUTE_US, PLACE, Columns, may_pass, may_settle, microseconds
+from analytics.text import iso
 from analytics.verdicts.ledger import latest_verdicts
-from analytics.verdicts.messages import iso
 from producers.wire.contract import RiskClass
 
 if TYPE_CHECKING:

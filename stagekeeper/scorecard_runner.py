@@ -75,7 +75,7 @@ def outcomes(scenario: Scenario, gates: GateFile, *, seed: int, events: int) -> 
             scenario.name,
             cell,
             VerdictName(told.expected),
-            [turn for turn in turns if turn.verdict.case.cell == cell],
+            [turn for turn in turns if turn.verdict.inputs.cell == cell],
             wrong_at=wrong_at[cell],
         )
         for cell, told in sorted(truth.cells.items())

@@ -11,7 +11,7 @@ import polars as pl
 from verdict_cases import NOON, a_row, increments
 
 from analytics.gates.gate_file import GateFile
-from analytics.judging.glance import UNDECLARED, Glance, Outlines
+from analytics.judging.glance import UNDECLARED, ChangeKeys, Glance
 from analytics.judging.groups import NOT_CROSSED, Standing
 from analytics.judging.judging import judge
 from analytics.judging.user_evidence import Crowd
@@ -19,7 +19,7 @@ from analytics.judging.user_windows import BY_USER, COUNTED_BY_USER, Users
 from analytics.judging.window_sums import Tracked
 from analytics.signals.cells import EPOCH, Folded
 from analytics.signals.state import Columns
-from analytics.verdicts.verdict import Latch, Regrade
+from analytics.verdicts.verdict import Latch, Reassessment
 from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
 from producers.wire.stage import LADDER
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.random import Generator
 
-    from analytics.verdicts.ledger import LatchKey, Outline
+    from analytics.verdicts.ledger import ChangeKey, LatchKey
 
 STAGES = [stage.value for stage in LADDER]
 RATES = [*BY_USER, "missing_outcome"]
@@ -185,10 +185,10 @@ class Fleet:
     watermark: datetime
     tracked: Tracked
     glance: Glance
-    outlines: Outlines
+    change_keys: ChangeKeys
     users: Users | None = None
     latches: dict[LatchKey, dict[VerdictName, Latch]] | None = None
-    regraded: dict[Cell, list[Regrade]] | None = None
+    regraded: dict[Cell, list[Reassessment]] | None = None
 
     @classmethod
     def begin(cls, gates: GateFile, rows: list[dict[str, Any]], watermark: datetime) -> Fleet:
@@ -201,7 +201,7 @@ class Fleet:
             watermark,
             Tracked(columns, gates, watermark),
             Glance(columns, gates),
-            Outlines(),
+            ChangeKeys(),
         )
 
     def step(self, rows: list[dict[str, Any]], watermark: datetime) -> None:
@@ -232,7 +232,9 @@ class Fleet:
                 self.latches[Cell(*key[:-1]), key[-1], self.gates.sha256] = found
         for cell in sorted(self.folded.cells()):
             if rng.random() < 0.1:
-                self.regraded[cell] = [Regrade("e0", "r1", VerdictName.ROLL_BACK, "harm")] * int(rng.integers(1, 3))
+                self.regraded[cell] = [Reassessment("e0", "r1", VerdictName.ROLL_BACK, "harm")] * int(
+                    rng.integers(1, 3)
+                )
 
     def standing(self) -> Standing:
         """What had crossed, by places."""
@@ -245,11 +247,11 @@ class Fleet:
         counts = np.array([len((self.regraded or {}).get(cell, [])) for cell in self.columns.cells], dtype=np.int64)
         return Standing(found[VerdictName.PROMOTE], found[VerdictName.ROLL_BACK], counts)
 
-    def at_a_glance(self) -> dict[tuple[Cell, str], Outline | None]:
+    def at_a_glance(self) -> dict[tuple[Cell, str], ChangeKey | None]:
         """What every cell comes to, in columns; None where only the judge can say."""
         found = self.glance.look(
             self.columns.current(np.ones(len(self.columns.cells), dtype=np.bool_), self.watermark),
-            self.outlines,
+            self.change_keys,
             tracked=self.tracked,
             standing=self.standing(),
             crowd=None if self.users is None else Crowd(self.users, self.columns),
@@ -257,13 +259,13 @@ class Fleet:
         return {
             (self.columns.cells[cell], self.columns.key(epoch)[-1]): None
             if number == UNDECLARED
-            else self.outlines.outline(number)
-            for cell, epoch, number in zip(found.cells, found.epochs, found.outlines, strict=True)
+            else self.change_keys.change_key(number)
+            for cell, epoch, number in zip(found.cells, found.epochs, found.change_keys, strict=True)
         }
 
-    def one_by_one(self) -> dict[tuple[Cell, str], Outline]:
+    def one_by_one(self) -> dict[tuple[Cell, str], ChangeKey]:
         """What every cell comes to, one at a time."""
-        return {(verdict.case.cell, verdict.case.epoch): verdict.outline for verdict in self._verdicts()}
+        return {(verdict.inputs.cell, verdict.inputs.epoch): verdict.change_key for verdict in self._verdicts()}
 
     def _verdicts(self) -> Iterator[Any]:
         for cell in sorted(self.folded.cells()):

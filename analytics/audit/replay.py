@@ -18,7 +18,7 @@ from analytics.lake.storage import unreadable
 from analytics.lake.table_schemas import SIGNALS, VERDICTS
 from analytics.signals.cells import ACTION, CELL, Folded
 from analytics.verdicts import ledger
-from analytics.verdicts.verdict import REGRADE
+from analytics.verdicts.verdict import REASSESSED
 from producers.errors import StagekeeperError, UsageError
 from producers.wire.receipt import Cell
 
@@ -114,7 +114,7 @@ def _replay(lake: Lake, verdict_id: str) -> Replayed:
     here = pl.all_horizontal(pl.col(name) == row[name] for name in ACTION)
     folded = Folded.of(lake.scan(SIGNALS, version=row["lake_version"]).filter(here).collect())
     gates, cell = gate_store.kept(lake, row["gate_sha256"]), Cell(*(row[name] for name in CELL))
-    over = [(*cell, row["epoch"])] if verdict_id.startswith(REGRADE) else []
+    over = [(*cell, row["epoch"])] if verdict_id.startswith(REASSESSED) else []
     again = [
         verdict.document()
         for verdict in judge(
@@ -126,7 +126,7 @@ def _replay(lake: Lake, verdict_id: str) -> Replayed:
             cells={cell},
             latches=latches,
             users=_users(lake, folded, gates, cell, recorded),
-            regraded=ledger.regrades(lake, before=row),
+            regraded=ledger.reassessments(lake, before=row),
             over=over,
         )
     ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from analytics.backtest.history import History, Turn, run
 from analytics.gates import gate_store
 from analytics.lake.table_schemas import VERDICTS
-from analytics.verdicts.messages import iso
+from analytics.text import iso
 from producers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def backtest(
 def _by_cell(turns: list[Turn]) -> dict[Cell, list[Turn]]:
     found: dict[Cell, list[Turn]] = defaultdict(list)
     for turn in turns:
-        found[turn.verdict.case.cell].append(turn)
+        found[turn.verdict.inputs.cell].append(turn)
     return dict(found)
 
 
@@ -157,4 +157,4 @@ def _differences(cell: Cell, old: list[Turn], new: list[Turn]) -> list[Differenc
 
 
 def _word(turn: Turn | None) -> tuple[object, ...] | None:
-    return None if turn is None else (turn.verdict.finding.verdict, turn.verdict.finding.to_stage)
+    return None if turn is None else (turn.verdict.result.verdict, turn.verdict.result.to_stage)

@@ -155,14 +155,14 @@ class _Run:
         return True
 
     def _is_news(self, verdict: Verdict) -> bool:
-        finding, cell = verdict.finding, verdict.case.cell
+        finding, cell = verdict.result, verdict.inputs.cell
         if finding.verdict in {VerdictName.PROMOTE, VerdictName.ROLL_BACK}:
-            key = (cell, verdict.case.epoch, verdict.gate_sha256)
+            key = (cell, verdict.inputs.epoch, verdict.gate_sha256)
             latch = Latch(finding.verdict, finding.to_stage, verdict.verdict_id)
             self.latches.setdefault(key, {}).setdefault(finding.verdict, latch)
-        if self.seen.get(cell) == verdict.outline:
+        if self.seen.get(cell) == verdict.change_key:
             return False
-        self.seen[cell] = verdict.outline
+        self.seen[cell] = verdict.change_key
         return True
 
 

@@ -14,7 +14,7 @@ from analytics.backtest.scorecard import Share
 from analytics.lake.table_schemas import EVENTS, RULINGS, VERDICTS
 from analytics.signals.cells import CELL
 from analytics.verdicts.signoffs import RulingKind
-from analytics.verdicts.verdict import REGRADE
+from analytics.verdicts.verdict import REASSESSED
 from producers.wire.events import VerdictName
 from producers.wire.stage import STAGE_OF_MODE, Mode, Stage
 
@@ -81,7 +81,7 @@ def of_history(lake: Lake) -> dict[str, Any]:
     """
     turns = (
         lake.scan(VERDICTS)
-        .filter(pl.col("changed") | pl.col("verdict_id").str.starts_with(REGRADE))
+        .filter(pl.col("changed") | pl.col("verdict_id").str.starts_with(REASSESSED))
         .select(*CELL, "epoch", "verdict", "to_stage", "judged_at", "verdict_id")
         .sort("judged_at")
         .collect()
@@ -110,7 +110,7 @@ def _recommendations(turns: Sequence[dict[str, Any]]) -> Iterator[_Recommendatio
     for at, row in enumerate(turns):
         cell = tuple(str(row[name]) for name in CELL)
         key = (cell, row["epoch"], row["verdict"], row["to_stage"])
-        if row["verdict"] not in _CALLS or row["verdict_id"].startswith(REGRADE) or key in seen:
+        if row["verdict"] not in _CALLS or row["verdict_id"].startswith(REASSESSED) or key in seen:
             continue
         seen.add(key)
         until = next(
@@ -118,7 +118,7 @@ def _recommendations(turns: Sequence[dict[str, Any]]) -> Iterator[_Recommendatio
                 later["judged_at"]
                 for later in turns[at + 1 :]
                 if tuple(later[name] for name in CELL) == cell
-                and not later["verdict_id"].startswith(REGRADE)
+                and not later["verdict_id"].startswith(REASSESSED)
                 and (later["epoch"] != row["epoch"] or (later["verdict"] in _CALLS and _call(later) != _call(row)))
             ),
             None,

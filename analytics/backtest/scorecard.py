@@ -104,10 +104,10 @@ def score(
         wrong_at: From when on it deserves that; what was said before is no mistake.
     """
     said = [turn for turn in turns if turn.at > wrong_at]
-    words = [turn.verdict.finding.verdict for turn in said]
-    rolled_back = next((turn.at for turn in said if turn.verdict.finding.verdict is VerdictName.ROLL_BACK), None)
+    words = [turn.verdict.result.verdict for turn in said]
+    rolled_back = next((turn.at for turn in said if turn.verdict.result.verdict is VerdictName.ROLL_BACK), None)
     standing = next((turn for turn in reversed(turns) if turn.at <= wrong_at), None)
-    still = [] if standing is None else [standing.verdict.finding.verdict]
+    still = [] if standing is None else [standing.verdict.result.verdict]
     return CellOutcome(
         scenario,
         cell,

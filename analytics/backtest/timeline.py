@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from analytics.verdicts.messages import iso
+from analytics.text import iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,8 +63,8 @@ def _bars(turns: Sequence[Turn], since: datetime, until: datetime, y: float) -> 
     ends = [*(turn.at for turn in turns[1:]), until]
     for turn, end in zip(turns, ends, strict=True):
         left, right = x(turn.at), x(end)
-        word = turn.verdict.finding.verdict.value
-        told = escape(f"{iso(turn.at)} {word}: {turn.verdict.finding.reasons[0].message}")
+        word = turn.verdict.result.verdict.value
+        told = escape(f"{iso(turn.at)} {word}: {turn.verdict.result.reasons[0].message}")
         yield (
             f'<rect x="{left:.1f}" y="{y}" width="{max(right - left, 1.0):.1f}" height="14" '
             f'fill="{_COLOURS[word]}"><title>{told}</title></rect>'

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from analytics.evidence.sequential import trials_to_decision
 from analytics.gates.gate_file import GateFile, GateTieError
 from analytics.signals.definitions import QUANTILES, RATES, SIGNALS
-from analytics.verdicts.messages import percent
+from analytics.text import percent
 from producers.strict_yaml import ConfigurationFileError
 from producers.wire.contract import RiskClass
 from producers.wire.stage import Stage

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from analytics.evidence.sequential import crosses
 from analytics.verdicts import messages
-from analytics.verdicts.verdict import Finding
+from analytics.verdicts.verdict import VerdictResult
 from producers.wire.events import Reason, VerdictName
 from producers.wire.stage import ROLLBACK_STAGE, Stage
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from analytics.gates.gate_file import Gate
-    from analytics.verdicts.verdict import Case, Latch, SignalEvidence
+    from analytics.verdicts.verdict import Latch, SignalEvidence, VerdictInputs
 
 # What stands most in the way comes first: it is what a summary shows.
 _BLOCK_ORDER: Final = ("over_limit", "below_minimum_exposure", "missing_data", "immature", "more_evidence_needed")
@@ -31,7 +31,7 @@ def rollback_stage(stage: str) -> Stage:
     return ROLLBACK_STAGE if Stage(stage).rank > ROLLBACK_STAGE.rank else Stage.OBSERVE_ONLY
 
 
-def decide(case: Case) -> Finding:
+def decide(case: VerdictInputs) -> VerdictResult:
     """Find what follows from a case.
 
     The order never changes: is the evidence usable, is there harm (of a guardrail, of all together, since a promotion),
@@ -43,7 +43,9 @@ def decide(case: Case) -> Finding:
     What is a dry run takes part in nothing; what would follow if it did is added.
     """
     if case.fault is not None or case.gate is None:
-        return Finding(VerdictName.INVALID, None, (Reason(code=case.fault_code, message=case.fault or "no gate"),))
+        return VerdictResult(
+            VerdictName.INVALID, None, (Reason(code=case.fault_code, message=case.fault or "no gate"),)
+        )
     is_dry = [evidence for evidence in case.signals if evidence.dry_run and evidence.state != "not_applicable"]
     if not case.gate.dry_run and not is_dry:
         return _with_earlier(case, _find(case, case.gate, case.signals))
@@ -52,13 +54,13 @@ def decide(case: Case) -> Finding:
     if case.gate.dry_run or not _deciding(live):
         would_be = messages.summary(would.verdict, would.to_stage, would.reasons)
         message = messages.dry_run(case.gate.name, would.verdict, would_be)
-        found = Finding(VerdictName.HOLD, None, (Reason(code="dry_run", message=message),))
+        found = VerdictResult(VerdictName.HOLD, None, (Reason(code="dry_run", message=message),))
     else:
         found = _with_earlier(case, _find(case, case.gate, live))
     return replace(found, would=would)
 
 
-def _find(case: Case, gate: Gate, signals: Sequence[SignalEvidence]) -> Finding:
+def _find(case: VerdictInputs, gate: Gate, signals: Sequence[SignalEvidence]) -> VerdictResult:
     if not _deciding(signals):
         return _invalid("no_signals", messages.no_signals(gate.name, case.cell.stage))
     latched = case.latches.get(VerdictName.ROLL_BACK)
@@ -68,7 +70,7 @@ def _find(case: Case, gate: Gate, signals: Sequence[SignalEvidence]) -> Finding:
         if promoted is not None:
             harm = (*harm, Reason(code="regraded", message=messages.regraded(promoted.verdict_id)))
         harm = (*harm, *_split(case))
-        return Finding(VerdictName.ROLL_BACK, rollback_stage(case.cell.stage), harm, first)
+        return VerdictResult(VerdictName.ROLL_BACK, rollback_stage(case.cell.stage), harm, first)
     if latched is not None:
         return _stands(latched)
     if case.stale_s is not None:
@@ -79,7 +81,7 @@ def _find(case: Case, gate: Gate, signals: Sequence[SignalEvidence]) -> Finding:
     return _expiring(case, gate, found)
 
 
-def _split(case: Case) -> tuple[Reason, ...]:
+def _split(case: VerdictInputs) -> tuple[Reason, ...]:
     """Why arms cannot be compared; nothing where they can, or no split is declared."""
     if case.split is None or not case.split.broken:
         return ()
@@ -88,8 +90,8 @@ def _split(case: Case) -> tuple[Reason, ...]:
     return (Reason(code="split_mismatch", message=messages.split_mismatch(case.split)),)
 
 
-def _invalid(code: str, message: str) -> Finding:
-    return Finding(VerdictName.INVALID, None, (Reason(code=code, message=message),))
+def _invalid(code: str, message: str) -> VerdictResult:
+    return VerdictResult(VerdictName.INVALID, None, (Reason(code=code, message=message),))
 
 
 def _deciding(signals: Sequence[SignalEvidence]) -> list[SignalEvidence]:
@@ -97,12 +99,12 @@ def _deciding(signals: Sequence[SignalEvidence]) -> list[SignalEvidence]:
     return [part for part in signals if part.state != "not_applicable" and part.role != "watch"]
 
 
-def _stands(latch: Latch) -> Finding:
+def _stands(latch: Latch) -> VerdictResult:
     reason = Reason(code="latched", message=messages.latched(latch.verdict, latch.verdict_id))
-    return Finding(latch.verdict, latch.to_stage, (reason,), latch.verdict_id)
+    return VerdictResult(latch.verdict, latch.to_stage, (reason,), latch.verdict_id)
 
 
-def _harm(case: Case, gate: Gate, signals: Sequence[SignalEvidence]) -> tuple[Reason, ...]:
+def _harm(case: VerdictInputs, gate: Gate, signals: Sequence[SignalEvidence]) -> tuple[Reason, ...]:
     failing = [evidence for evidence in signals if evidence.state == "fail"]
     reasons = [
         Reason(code="harm", message=messages.harm(evidence), signal=evidence.signal)
@@ -126,7 +128,7 @@ def _harm(case: Case, gate: Gate, signals: Sequence[SignalEvidence]) -> tuple[Re
     return tuple(reasons)
 
 
-def _promotion(case: Case, gate: Gate, signals: Sequence[SignalEvidence]) -> Finding:
+def _promotion(case: VerdictInputs, gate: Gate, signals: Sequence[SignalEvidence]) -> VerdictResult:
     stage = case.cell.stage
     if stage not in gate.ladder:
         return _hold(Reason(code="not_on_ladder", message=messages.not_on_ladder(stage, gate)))
@@ -155,10 +157,10 @@ def _promotion(case: Case, gate: Gate, signals: Sequence[SignalEvidence]) -> Fin
         return _hold(*(reason for *_, reason in sorted(blocks, key=lambda block: block[:2])))
     shown = tuple(Reason(code="shown_safe", message=messages.safe(part), signal=part.signal) for part in safe)
     first = latched.verdict_id if latched is not None and stands else None
-    return Finding(VerdictName.PROMOTE, above, (*shown, *approval), first)
+    return VerdictResult(VerdictName.PROMOTE, above, (*shown, *approval), first)
 
 
-def _expiring(case: Case, gate: Gate, found: Finding) -> Finding:
+def _expiring(case: VerdictInputs, gate: Gate, found: VerdictResult) -> VerdictResult:
     """A finding that leaves the action where it is, with a call for the owner once that has gone on for too long."""
     waits = found.verdict is not VerdictName.PROMOTE and not any(reason.code in _FINAL for reason in found.reasons)
     if gate.hold_expires is None or not waits or case.exposure.held_s <= gate.hold_expires:
@@ -167,13 +169,13 @@ def _expiring(case: Case, gate: Gate, found: Finding) -> Finding:
     return replace(found, reasons=(Reason(code="hold_expired", message=message), *found.reasons))
 
 
-def _with_earlier(case: Case, found: Finding) -> Finding:
+def _with_earlier(case: VerdictInputs, found: VerdictResult) -> VerdictResult:
     told = tuple(Reason(code="earlier_epoch_regraded", message=messages.earlier_epoch(each)) for each in case.regraded)
     return replace(found, reasons=(*found.reasons, *told))
 
 
-def _hold(*reasons: Reason) -> Finding:
-    return Finding(VerdictName.HOLD, None, reasons)
+def _hold(*reasons: Reason) -> VerdictResult:
+    return VerdictResult(VerdictName.HOLD, None, reasons)
 
 
 def _room_left(evidence: SignalEvidence) -> float:
@@ -181,7 +183,7 @@ def _room_left(evidence: SignalEvidence) -> float:
     return 1.0 - evidence.upper / evidence.limit if evidence.upper is not None and evidence.limit else 1.0
 
 
-def _exposure(case: Case, gate: Gate) -> list[_Block]:
+def _exposure(case: VerdictInputs, gate: Gate) -> list[_Block]:
     seen, least = case.exposure, gate.minimum_exposure
     said = []
     if seen.actions < least.actions:

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from analytics.judging.user_evidence import Crowd
     from analytics.judging.window_sums import Tracked
     from analytics.signals.state import Columns, Integers, Places
-    from analytics.verdicts.ledger import Outline
+    from analytics.verdicts.ledger import ChangeKey
 
 _NO_GATE: Final = -1
 _AMBIGUOUS: Final = -2
 UNDECLARED: Final = -1
-"""In place of an outline: only the judge itself can say."""
+"""In place of an change_key: only the judge itself can say."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Glimpse:
     Attributes:
         cells: The cells, by place.
         epochs: The current epoch of each.
-        outlines: The number of each one's outline; `UNDECLARED` where only `judging.judge` can say.
+        change_keys: The number of each one's change_key; `UNDECLARED` where only `judging.judge` can say.
     """
 
     cells: Places
     epochs: Places
-    outlines: npt.NDArray[np.int32]
+    change_keys: npt.NDArray[np.int32]
 
 
 class Glance:
@@ -82,7 +82,7 @@ class Glance:
     def look(
         self,
         epochs: Places,
-        outlines: Outlines,
+        change_keys: ChangeKeys,
         *,
         tracked: Tracked,
         standing: Standing,
@@ -92,7 +92,7 @@ class Glance:
 
         Args:
             epochs: The current epochs of the cells.
-            outlines: Where outlines get their numbers.
+            change_keys: Where change_keys get their numbers.
             tracked: The sums over minutes and bins, at the watermark of the look.
             standing: What had crossed before.
             crowd: Closed user-windows; None where nothing is counted by user.
@@ -102,10 +102,10 @@ class Glance:
         told = Told(self._columns, tracked, missing, standing, crowd, self._gates)
         gates = self._gate_of[epochs]
         for number, code in ((_NO_GATE, "no_gate"), (_AMBIGUOUS, "ambiguous_gate")):
-            found[gates == number] = outlines.number((VerdictName.INVALID.value, None, (f"{code}:",)))
+            found[gates == number] = change_keys.number((VerdictName.INVALID.value, None, (f"{code}:",)))
         counts = {name: self._columns.counts[row, epochs] for row, name in enumerate(COUNTERS)}
         wrong = (gates >= 0) & impossible(counts)
-        found[wrong] = outlines.number((VerdictName.INVALID.value, None, ("contradictory_counts:",)))
+        found[wrong] = change_keys.number((VerdictName.INVALID.value, None, ("contradictory_counts:",)))
         stages = self._stages(epochs)
         for gate, stage in sorted(set(zip(gates.tolist(), stages.tolist(), strict=True))):
             if gate < 0 or stage == NOWHERE:
@@ -113,7 +113,7 @@ class Glance:
             (members,) = np.nonzero((gates == gate) & (stages == stage) & ~wrong)
             group = Group(self._gates.gates[gate], LADDER[stage].value, epochs[members], told)
             if members.size and group.is_plain:
-                found[members] = outlines.numbers(group.decide())
+                found[members] = change_keys.numbers(group.decide())
         return Glimpse(self._columns.cell_of[epochs], epochs, found)
 
     def _stages(self, epochs: Places) -> Integers:
@@ -131,25 +131,25 @@ class Glance:
         return _NO_GATE if gate is None else self._gates.gates.index(gate)
 
 
-class Outlines:
-    """Numbers for outlines, so that thousands of them are compared at once. Few different ones ever occur."""
+class ChangeKeys:
+    """Numbers for change_keys, so that thousands of them are compared at once. Few different ones ever occur."""
 
     def __init__(self) -> None:
-        self._numbers: dict[Outline, int] = {}
-        self._told: list[Outline] = []
+        self._numbers: dict[ChangeKey, int] = {}
+        self._told: list[ChangeKey] = []
 
     def __len__(self) -> int:
         return len(self._told)
 
-    def number(self, outline: Outline) -> int:
-        """The number of an outline."""
-        number = self._numbers.setdefault(outline, len(self._told))
+    def number(self, change_key: ChangeKey) -> int:
+        """The number of an change_key."""
+        number = self._numbers.setdefault(change_key, len(self._told))
         if number == len(self._told):
-            self._told.append(outline)
+            self._told.append(change_key)
         return number
 
-    def outline(self, number: int) -> Outline:
-        """The outline of a number."""
+    def change_key(self, number: int) -> ChangeKey:
+        """The change_key of a number."""
         return self._told[number]
 
     def numbers(self, decided: Decided) -> npt.NDArray[np.int32]:
@@ -164,7 +164,7 @@ class Outlines:
         return np.array(numbers, dtype=np.int32)[place]
 
 
-def _outline(decided: Decided, row: int) -> Outline:
+def _outline(decided: Decided, row: int) -> ChangeKey:
     stage = int(decided.stages[row])
     codes = (label for label, times in zip(decided.labels, decided.marks[row], strict=True) for _ in range(times))
     return (

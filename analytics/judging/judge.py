@@ -202,7 +202,7 @@ class Judge:
         standing = memory.crossings.of(columns, gates.sha256)
         glimpse = memory.glance.look(
             memory.current[memory.due],
-            memory.outlines,
+            memory.change_keys,
             tracked=memory.tracked,
             standing=standing,
             crowd=crowd,
@@ -212,7 +212,7 @@ class Judge:
         for cells in plan.chunks(_AT_ONCE):
             told += self._write(memory, look.judge(cells), plan, now)
         if self._news is not None:
-            self._news += [recommendation(verdict) for verdict in sorted(told, key=lambda each: each.case.cell)]
+            self._news += [recommendation(verdict) for verdict in sorted(told, key=lambda each: each.inputs.cell)]
         if plan.is_complete and (self._looked_at is None or now >= self._looked_at + LOOKS_EVERY):
             heartbeats.append(self._lake, look.record(memory), fence=self._fence)
             self._looked_at = now
@@ -234,30 +234,30 @@ class Judge:
                 window_s=gates.user_window,
                 epochs=columns.names(due),
             )
-        found = [each for each in look.judge_over(due, users) if each.finding.verdict is VerdictName.ROLL_BACK]
+        found = [each for each in look.judge_over(due, users) if each.result.verdict is VerdictName.ROLL_BACK]
         # A verdict on an epoch that is over is told by the one on the current epoch, which names it.
         ledger.append(self._lake, found, changed=(), fence=self._fence)
         memory.regrading.take(found)
         memory.regrading.looked(due)
         memory.crossings.take(found, columns)
         memory.crossings.regrade(found)
-        places = [place for each in found if (place := columns.cell_place(each.case.cell)) is not None]
+        places = [place for each in found if (place := columns.cell_place(each.inputs.cell)) is not None]
         memory.look_at(np.array(places, dtype=np.intp))
 
     def _write(self, memory: Memory, verdicts: Sequence[Verdict], plan: Plan, now: datetime) -> list[Verdict]:
         """Append to the ledger what it needs, and give back what is news."""
         rows = []
         for verdict in verdicts:
-            place = memory.columns.cell_place(verdict.case.cell)
+            place = memory.columns.cell_place(verdict.inputs.cell)
             if place is None:
                 continue
             number = plan.seen.get(place, UNDECLARED)
-            if number != UNDECLARED and memory.outlines.outline(number) != verdict.outline:
+            if number != UNDECLARED and memory.change_keys.change_key(number) != verdict.change_key:
                 logger.error(
                     "the judge finds %s for %s where the glance saw %s: a fault of Stagekeeper; the judge counts",
-                    verdict.outline,
-                    verdict.case.cell.key,
-                    memory.outlines.outline(number),
+                    verdict.change_key,
+                    verdict.inputs.cell.key,
+                    memory.change_keys.change_key(number),
                 )
             epoch = int(memory.current[place])
             wanted = place in plan.wanted or memory.pace.differs(verdict, place, epoch)

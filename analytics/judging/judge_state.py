@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analytics.judging.crowds import Crowds
-from analytics.judging.glance import Glance, Outlines
+from analytics.judging.glance import ChangeKeys, Glance
 from analytics.judging.latches import Crossings
 from analytics.judging.ledger_writes import Pace
 from analytics.judging.regrading import Regrading
@@ -43,7 +43,7 @@ class Memory:
 
     Attributes:
         columns: Everything counted.
-        outlines: The outlines that occurred.
+        change_keys: The change_keys that occurred.
         pace: What the ledger says of each cell.
         crossings: What crossed, and what was graded anew.
         crowds: Closed user-windows.
@@ -65,9 +65,9 @@ class Memory:
         self._tracked: Tracked | None = None
         self._glance: Glance | None = None
         self.columns = Columns()
-        self.outlines = Outlines()
-        self.pace = Pace(ledger.last_words(lake), self.columns, self.outlines)
-        self.crossings = Crossings(ledger.latches(lake), ledger.regrades(lake))
+        self.change_keys = ChangeKeys()
+        self.pace = Pace(ledger.last_words(lake), self.columns, self.change_keys)
+        self.crossings = Crossings(ledger.latches(lake), ledger.reassessments(lake))
         self.crowds = Crowds(lake, self.columns, ledger.newest_users(lake))
         self.regrading = Regrading(lake, self.columns)
         self.version = -1

@@ -13,13 +13,14 @@ from analytics.gates.gate_file import Gate, GateFile, GateTieError
 from analytics.judging.baseline import compare
 from analytics.judging.deciding import decide
 from analytics.judging.regression import watch_actions, watch_users
-from analytics.judging.split_check import SplitEvidence, check_split
+from analytics.judging.split_check import check_split
 from analytics.judging.user_windows import Observed
 from analytics.judging.weighing import Known, Question, combined, questions, weigh
 from analytics.signals.cells import CELL, EPOCH, ESTABLISHED_AFTER, MATURE, Folded
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS, contradictions
+from analytics.text import iso
 from analytics.verdicts import messages
-from analytics.verdicts.verdict import Case, Exposure, Latch, Regrade, Verdict
+from analytics.verdicts.verdict import Exposure, Latch, Reassessment, Verdict, VerdictInputs
 from producers.wire.contract import RiskClass
 from producers.wire.receipt import Cell
 
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
     from analytics.judging.user_windows import Users
     from analytics.signals.cells import EpochKey, Histogram
     from analytics.verdicts.ledger import LatchKey
-    from analytics.verdicts.verdict import SignalEvidence
+    from analytics.verdicts.verdict import SignalEvidence, SplitEvidence
     from producers.wire.events import VerdictName
 
 _NO_LATCHES: Final[Mapping[LatchKey, Mapping[VerdictName, Latch]]] = MappingProxyType({})
-_NO_REGRADES: Final[Mapping[Cell, Sequence[Regrade]]] = MappingProxyType({})
+_NO_REGRADES: Final[Mapping[Cell, Sequence[Reassessment]]] = MappingProxyType({})
 _DAY_S: Final = 86_400.0
 
 
@@ -86,7 +87,7 @@ def judge(
     cells: Collection[Cell] | None = None,
     latches: Mapping[LatchKey, Mapping[VerdictName, Latch]] = _NO_LATCHES,
     users: Users | None = None,
-    regraded: Mapping[Cell, Sequence[Regrade]] = _NO_REGRADES,
+    regraded: Mapping[Cell, Sequence[Reassessment]] = _NO_REGRADES,
     over: Collection[EpochKey] = (),
 ) -> list[Verdict]:
     """Reach the verdicts on cells, each on its current epoch.
@@ -131,7 +132,7 @@ def judge(
     for one, evidence in zip(asked, signals, strict=True):
         cell, epoch = Cell(*one.key[:-1]), one.row["epoch"]
         stale_s = (watermark - one.row["last_event_at"]).total_seconds()
-        case = Case(
+        case = VerdictInputs(
             cell=cell,
             epoch=epoch,
             risk_class=_risk_class(one.row),
@@ -146,7 +147,7 @@ def judge(
             evidence=one.evidence,
             split=one.split,
             regraded=() if over else tuple(regraded.get(cell, ())),
-            is_regrade=bool(over),
+            is_reassessment=bool(over),
         )
         verdicts.append(Verdict(case, decide(case), gates.sha256, lake_version, watermark, judged_at))
     return verdicts
@@ -237,7 +238,7 @@ def _evidence(row: dict[str, Any], known: Known) -> dict[str, object]:
     """Every number about an epoch, for its digest."""
     counted: dict[str, object] = {name: row[name] for name in (*COUNTERS, *MATURE)}
     counted |= {name: [part.tolist() for part in pair] for name, pair in known.histograms.items() if pair is not None}
-    counted |= {"risk_rank": row["risk_rank"], "last_event_at": messages.iso(row["last_event_at"])}
+    counted |= {"risk_rank": row["risk_rank"], "last_event_at": iso(row["last_event_at"])}
     counted["immature"] = [
         [window_s, *(young[name] for name in COUNTERS)] for window_s, young in sorted(known.immature.items())
     ]

@@ -9,7 +9,7 @@ import polars as pl
 
 from analytics.judging.groups import NOT_CROSSED, NOWHERE, Standing
 from analytics.signals.cells import EPOCH
-from analytics.verdicts.ledger import regrade_of
+from analytics.verdicts.ledger import reassessment_of
 from analytics.verdicts.verdict import Latch
 from producers.wire.events import VerdictName
 from producers.wire.stage import Stage
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from analytics.signals.state import Columns
     from analytics.verdicts.ledger import LatchKey
-    from analytics.verdicts.verdict import Regrade, Verdict
+    from analytics.verdicts.verdict import Reassessment, Verdict
     from producers.wire.receipt import Cell
 
 _CROSSING = (VerdictName.PROMOTE, VerdictName.ROLL_BACK)
@@ -35,7 +35,9 @@ class Crossings:
         regraded: Likewise.
     """
 
-    def __init__(self, latches: dict[LatchKey, dict[VerdictName, Latch]], regraded: dict[Cell, list[Regrade]]) -> None:
+    def __init__(
+        self, latches: dict[LatchKey, dict[VerdictName, Latch]], regraded: dict[Cell, list[Reassessment]]
+    ) -> None:
         self.latches = latches
         self.regraded = regraded
         self._gate_sha256: str | None = None
@@ -70,19 +72,19 @@ class Crossings:
         """Remember what has crossed for the first time, now that the ledger has it."""
         new = []
         for verdict in verdicts:
-            finding = verdict.finding
+            finding = verdict.result
             if finding.verdict not in _CROSSING:
                 continue
-            key = (verdict.case.cell, verdict.case.epoch, verdict.gate_sha256)
+            key = (verdict.inputs.cell, verdict.inputs.epoch, verdict.gate_sha256)
             latch = Latch(finding.verdict, finding.to_stage, verdict.verdict_id)
             if self.latches.setdefault(key, {}).setdefault(finding.verdict, latch) is latch:
-                new.append(((*verdict.case.cell, verdict.case.epoch), latch))
+                new.append(((*verdict.inputs.cell, verdict.inputs.epoch), latch))
         self._place(columns, new)
 
     def regrade(self, turned: Sequence[Verdict]) -> None:
         """Remember verdicts on epochs that are over, now that the ledger has them."""
         for verdict in turned:
-            self.regraded.setdefault(verdict.case.cell, []).append(regrade_of(verdict.document()))
+            self.regraded.setdefault(verdict.inputs.cell, []).append(reassessment_of(verdict.document()))
 
     def _place(self, columns: Columns, latches: Sequence[tuple[tuple[str, ...], Latch]]) -> None:
         if not latches or not self._rungs:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from analytics.judging.glance import Glimpse, Outlines
+    from analytics.judging.glance import ChangeKeys, Glimpse
     from analytics.signals.state import Columns, Flags, Integers, Places
     from analytics.verdicts.ledger import Seen
     from analytics.verdicts.verdict import Verdict
@@ -43,13 +43,13 @@ class Pace:
     Args:
         said: What it said before this judge began.
         columns: Everything counted.
-        outlines: Where outlines get their numbers.
+        change_keys: Where change_keys get their numbers.
     """
 
-    def __init__(self, said: Mapping[Cell, Seen], columns: Columns, outlines: Outlines) -> None:
+    def __init__(self, said: Mapping[Cell, Seen], columns: Columns, change_keys: ChangeKeys) -> None:
         self._said = said
         self._columns = columns
-        self._outlines = outlines
+        self._outlines = change_keys
         self._ids: list[str | None] = []
         self._outline: npt.NDArray[np.int32] = np.empty(0, dtype=np.int32)
         self._epoch, self._at_us = (np.empty(0, dtype=np.int64) for _ in range(2))
@@ -70,7 +70,7 @@ class Pace:
         self._outline = np.append(
             self._outline,
             np.array(
-                [_NOTHING if each is None else self._outlines.number(each.outline) for each in seen], dtype=np.int32
+                [_NOTHING if each is None else self._outlines.number(each.change_key) for each in seen], dtype=np.int32
             ),
         )
         self._epoch = np.append(self._epoch, epochs)
@@ -90,7 +90,7 @@ class Pace:
             Where the ledger says something that no longer holds; and where it says it under another gate file only.
         """
         cells = glimpse.cells
-        other = (self._outline[cells] != glimpse.outlines) | (self._epoch[cells] != glimpse.epochs)
+        other = (self._outline[cells] != glimpse.change_keys) | (self._epoch[cells] != glimpse.epochs)
         return other, ~other & (self._gate[cells] != self._gate_number(gate_sha256))
 
     def renewals(self, now_us: int) -> Places:
@@ -110,7 +110,7 @@ class Pace:
 
     def is_news(self, verdict: Verdict, place: int) -> bool:
         """Whether a verdict says something else than the ledger."""
-        return bool(self._outline[place] != self._outlines.number(verdict.outline))
+        return bool(self._outline[place] != self._outlines.number(verdict.change_key))
 
     def differs(self, verdict: Verdict, place: int, epoch: int) -> bool:
         """Whether a row is due for a verdict at once."""
@@ -121,7 +121,7 @@ class Pace:
         """Note what the ledger says now: verdicts with the places of their cells and epochs."""
         for verdict, place, epoch in verdicts:
             self._ids[place] = verdict.verdict_id
-            self._outline[place] = self._outlines.number(verdict.outline)
+            self._outline[place] = self._outlines.number(verdict.change_key)
             self._epoch[place], self._at_us[place] = epoch, now_us
             self._gate[place], self._moved[place] = self._gate_number(verdict.gate_sha256), False
 

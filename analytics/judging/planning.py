@@ -33,7 +33,7 @@ class Plan:
         wanted: Those of them whose row is due.
         left: Cells whose row is due and has to wait.
         is_complete: Whether everything that the ledger says still holds once this is written.
-        seen: The number of the outline that the glance saw, by cell.
+        seen: The number of the change_key that the glance saw, by cell.
     """
 
     judged: Places
@@ -53,10 +53,12 @@ class Plan:
             now: The present moment.
         """
         other, elsewhere = memory.pace.due(glimpse, gate_sha256)
-        unseen = glimpse.outlines == UNDECLARED
-        words = np.array([memory.outlines.outline(number)[0] for number in range(len(memory.outlines))], dtype=object)
+        unseen = glimpse.change_keys == UNDECLARED
+        words = np.array(
+            [memory.change_keys.change_key(number)[0] for number in range(len(memory.change_keys))], dtype=object
+        )
         harmful = np.zeros(glimpse.cells.size, dtype=np.bool_)
-        harmful[~unseen] = words[glimpse.outlines[~unseen]] == VerdictName.ROLL_BACK.value
+        harmful[~unseen] = words[glimpse.change_keys[~unseen]] == VerdictName.ROLL_BACK.value
         changed = np.flatnonzero(other & ~unseen)
         changed = changed[np.argsort(~harmful[changed], kind="stable")]
         due = np.concatenate([glimpse.cells[changed], glimpse.cells[elsewhere & ~unseen]])
@@ -69,7 +71,7 @@ class Plan:
             frozenset(written.tolist()),
             due[MOST_ROWS:],
             changed.size <= MOST_ROWS,
-            dict(zip(glimpse.cells.tolist(), glimpse.outlines.tolist(), strict=True)),
+            dict(zip(glimpse.cells.tolist(), glimpse.change_keys.tolist(), strict=True)),
         )
 
     def chunks(self, size: int) -> Iterator[Places]:

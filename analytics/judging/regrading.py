@@ -73,7 +73,7 @@ class Regrading:
 
     def take(self, verdicts: Iterable[Verdict]) -> None:
         """Remember verdicts that the ledger has."""
-        told = [((*each.case.cell, each.case.epoch), each.finding.verdict) for each in verdicts]
+        told = [((*each.inputs.cell, each.inputs.epoch), each.result.verdict) for each in verdicts]
         for keys, flags in (
             ([key for key, _ in told], self._graded),
             ([key for key, word in told if word is VerdictName.ROLL_BACK], self._rolled_back),

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import polars as pl
 
 from analytics.evidence.change_detector import NO_ALARM, Watch
-from analytics.evidence.clustered_rate import ASSUMPTIONS, UserWindows
+from analytics.evidence.clustered_rate import UserWindows
 from analytics.evidence.sequential import BETS
 from analytics.signals.cells import EPOCH, ONE_MINUTE
 from analytics.signals.definitions import RATES
-from analytics.verdicts.messages import iso
+from analytics.verdicts.verdict import Regression
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,56 +24,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from analytics.gates.gate_file import AfterPromotion
-    from analytics.gates.gate_signal import CountBy, GateSignal
+    from analytics.gates.gate_signal import GateSignal
     from analytics.judging.user_windows import Users
     from analytics.signals.cells import EpochKey, Folded
 
 _Counts: TypeAlias = "npt.NDArray[np.int64]"
 _LARGEST_BET = max(BETS["above"])
 _MINUTE_S = ONE_MINUTE.total_seconds()
-
-
-@dataclass(frozen=True, slots=True)
-class Regression:
-    """What the detector says about one guardrail of one epoch.
-
-    Attributes:
-        log_level: Natural logarithm of the detector's level; None before the first minute.
-        threshold: The level at which it alarms, likewise.
-        since: The minute, or the beginning of the user-window, that raised the alarm; None where none did.
-        failures: Failed trials within its window.
-        trials: Trials within its window.
-        window_s: How far back it looked, seconds.
-        by: What one observation is: a single action, or a user's closed window.
-        windows: Closed user-windows within its window; None where it is counted by action.
-        value: The rate within its window: failures over trials, or the failed share of the average user-window; None
-            without any.
-    """
-
-    log_level: float | None
-    threshold: float
-    since: datetime | None
-    failures: int
-    trials: int
-    window_s: float
-    by: CountBy = "action"
-    windows: int | None = None
-    value: float | None = None
-
-    def document(self) -> dict[str, Any]:
-        """The same as a JSON object."""
-        return {
-            "log_level": self.log_level,
-            "threshold": self.threshold,
-            "since": None if self.since is None else iso(self.since),
-            "failures": self.failures,
-            "trials": self.trials,
-            "window_s": self.window_s,
-            "by": self.by,
-            "windows": self.windows,
-            "value": self.value,
-            "assumes": ASSUMPTIONS[self.by],
-        }
 
 
 def watch_actions(

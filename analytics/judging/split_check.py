@@ -11,10 +11,8 @@ year, before a tenth of its traffic was sent one stage up, was not split then.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -22,10 +20,11 @@ import polars as pl
 from analytics.evidence.sample_ratio import ALPHA, log_mismatch
 from analytics.evidence.sequential import crosses
 from analytics.signals.cells import ACTION, EPOCH, ONE_MINUTE
-from analytics.verdicts.messages import iso
+from analytics.verdicts.verdict import Arm, SplitEvidence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     import numpy.typing as npt
 
@@ -33,95 +32,7 @@ if TYPE_CHECKING:
     from analytics.gates.gate_signal import CountBy
     from analytics.judging.user_windows import Users
     from analytics.signals.cells import Folded
-
-SplitState = Literal["as_declared", "mismatch", "undeclared"]
-
-THRESHOLD: Final = -math.log(ALPHA)
-"""Evidence (a natural logarithm) that a mismatch takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """One arm of a declared split.
-
-    Attributes:
-        name: The cohort, or the stage.
-        declared: Its declared share, a ratio.
-        assigned: What was assigned to it.
-    """
-
-    name: str
-    declared: float
-    assigned: int
-
-
-@dataclass(frozen=True, slots=True)
-class SplitEvidence:
-    """What the assignments say about a declared split.
-
-    Attributes:
-        state: `mismatch` once the evidence has ever reached its threshold; `undeclared` where the cell is in no arm.
-        by: What tells the arms apart.
-        unit: What one assignment is.
-        arm: The arm of the cell that is judged.
-        since: From when on assignments are counted.
-        until: Up to when.
-        arms: The declared arms, in the order of the gate file.
-        outside: Assignments to no declared arm; they are left out.
-        crossed: Users who were seen in more than one arm; None where actions are counted.
-        log_e: Evidence against the declared shares now, a natural logarithm.
-        log_e_highest: The highest that it ever was: a crossing stands.
-        mismatch_at: The end of the minute, or user-window, by which it first sufficed; None where it never did.
-    """
-
-    state: SplitState
-    by: Literal["cohort", "stage"]
-    unit: CountBy
-    arm: str
-    since: datetime
-    until: datetime
-    arms: tuple[Arm, ...]
-    outside: int
-    crossed: int | None
-    log_e: float
-    log_e_highest: float
-    mismatch_at: datetime | None
-
-    @property
-    def assigned(self) -> int:
-        """Assignments to the declared arms in all."""
-        return sum(arm.assigned for arm in self.arms)
-
-    @property
-    def broken(self) -> bool:
-        """Whether nothing that compares the arms can be believed."""
-        return self.state != "as_declared"
-
-    def document(self) -> dict[str, Any]:
-        """The evidence as a JSON object."""
-        return {
-            "state": self.state,
-            "by": self.by,
-            "unit": self.unit,
-            "arm": self.arm,
-            "since": iso(self.since),
-            "until": iso(self.until),
-            "arms": [
-                {
-                    "arm": arm.name,
-                    "declared": arm.declared,
-                    "assigned": arm.assigned,
-                    "share": arm.assigned / self.assigned if self.assigned else None,
-                }
-                for arm in self.arms
-            ],
-            "outside": self.outside,
-            "crossed": self.crossed,
-            "log_e": self.log_e,
-            "log_e_highest": self.log_e_highest,
-            "threshold": THRESHOLD,
-            "mismatch_at": None if self.mismatch_at is None else iso(self.mismatch_at),
-        }
+    from analytics.verdicts.verdict import SplitState
 
 
 def counted_by_user(folded: Folded, gates: GateFile) -> pl.DataFrame:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from analytics.gates.gate_signal import GateSignal
     from analytics.judging.baseline import Compared
     from analytics.judging.weights import Weights
-    from analytics.verdicts.verdict import State, Unit
+    from analytics.text import Unit
+    from analytics.verdicts.verdict import State
 
 _NO_BINS: Final[Histogram] = (np.empty(0, dtype=np.int16), np.empty(0, dtype=np.int64))
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from analytics.gates.gate_file import GateTieError
+from analytics.text import duration
 from analytics.verdicts import messages
 from analytics.verdicts.ledger import latest_verdicts
 from analytics.verdicts.signoffs import NothingToRuleError, Ruling, RulingKind, binding, give, in_force
@@ -304,8 +305,8 @@ def _answer(verdict: dict[str, Any], gate: Gate, asked: _Asked) -> GateAnswer:
         )
     elif said.age_s is None or said.age_s > asked.freshness_s:
         code = "stale_verdict"
-        age = "unknown" if said.age_s is None else messages.duration(said.age_s)
-        message = f"the evidence is {age} old, at most {messages.duration(asked.freshness_s)} are allowed"
+        age = "unknown" if said.age_s is None else duration(said.age_s)
+        message = f"the evidence is {age} old, at most {duration(asked.freshness_s)} are allowed"
     elif said.answer is VerdictName.PROMOTE and verdict["to_stage"] != asked.to_stage:
         code = "other_destination"
         message = f"the verdict promotes to {verdict['to_stage']}, not to {asked.to_stage} (ladder of `{gate.name}`)"

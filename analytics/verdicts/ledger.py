@@ -12,9 +12,9 @@ import polars as pl
 from analytics.lake.table_schemas import COLUMNS, EVENTS, VERDICTS
 from analytics.signals.cells import CELL, EPOCH
 from analytics.signals.state import microseconds
+from analytics.text import iso
 from analytics.verdicts import heartbeats
-from analytics.verdicts.messages import iso
-from analytics.verdicts.verdict import REGRADE, Latch, Regrade, Verdict
+from analytics.verdicts.verdict import REASSESSED, Latch, Reassessment, Verdict
 from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LatchKey: TypeAlias = tuple[Cell, str, str]
 """A cell, its epoch, and the SHA-256 of the gate file."""
 
-Outline: TypeAlias = tuple[str, str | None, tuple[str, ...]]
+ChangeKey: TypeAlias = tuple[str, str | None, tuple[str, ...]]
 """Verdict, destination and reason codes: the part whose change is news."""
 
 
@@ -37,14 +37,14 @@ class Seen:
 
     Attributes:
         verdict_id: The verdict.
-        outline: Its part whose change is news.
+        change_key: Its part whose change is news.
         epoch: The epoch that it is on.
         gate_sha256: The gate file that it was reached under.
         at_us: When it was reached, microseconds since 1970.
     """
 
     verdict_id: str
-    outline: Outline
+    change_key: ChangeKey
     epoch: str
     gate_sha256: str
     at_us: int
@@ -126,7 +126,7 @@ def following(lake: Lake, *, after: int, through: int) -> pl.DataFrame:
         LakeError: The log no longer reaches back to it.
     """
     rows = lake.increments(VERDICTS, after=after, through=through, columns=[*CELL, *ORDER, "payload"])
-    return rows.filter(~pl.col("verdict_id").str.starts_with(REGRADE)).sort(ORDER)
+    return rows.filter(~pl.col("verdict_id").str.starts_with(REASSESSED)).sort(ORDER)
 
 
 def standing(lake: Lake) -> pl.DataFrame:
@@ -137,7 +137,7 @@ def standing(lake: Lake) -> pl.DataFrame:
 def _last(lake: Lake, action: tuple[str, str, str] | None, *more: str) -> pl.DataFrame:
     """The last row of every cell."""
     # Two reads at one version: payloads are large, and only the last of each cell is wanted.
-    ledger = lake.scan(VERDICTS).filter(~pl.col("verdict_id").str.starts_with(REGRADE))
+    ledger = lake.scan(VERDICTS).filter(~pl.col("verdict_id").str.starts_with(REASSESSED))
     if action is not None:
         ledger = ledger.filter(*(pl.col(name) == value for name, value in zip(CELL[:3], action, strict=True)))
     last = ledger.select(*CELL, *ORDER).sort(ORDER).unique(subset=CELL, keep="last", maintain_order=True).collect()
@@ -232,28 +232,30 @@ def newest_users(lake: Lake) -> tuple[int, datetime] | None:
     return look.events_version, look.users_as_of
 
 
-def regrades(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[Cell, list[Regrade]]:
+def reassessments(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[Cell, list[Reassessment]]:
     """The verdicts on epochs that were over, in their order.
 
     Args:
         lake: The lake.
         before: A row of the ledger; only what was reached no later than it on its own cell counts.
     """
-    rows = lake.scan(VERDICTS).filter(pl.col("verdict_id").str.starts_with(REGRADE))
+    rows = lake.scan(VERDICTS).filter(pl.col("verdict_id").str.starts_with(REASSESSED))
     if before is not None:
         rows = rows.filter(*(pl.col(name) == before[name] for name in CELL)).filter(
             (pl.col("judged_at") <= before["judged_at"]) & (pl.col("lake_version") <= before["lake_version"])
         )
-    found: dict[Cell, list[Regrade]] = {}
+    found: dict[Cell, list[Reassessment]] = {}
     told = rows.select(*CELL, "epoch", "judged_at", "payload").sort("judged_at", "epoch").collect()
     for row in told.iter_rows(named=True):
-        found.setdefault(Cell(*(row[name] for name in CELL)), []).append(regrade_of(json.loads(row["payload"])))
+        found.setdefault(Cell(*(row[name] for name in CELL)), []).append(reassessment_of(json.loads(row["payload"])))
     return found
 
 
-def regrade_of(document: Mapping[str, Any]) -> Regrade:
+def reassessment_of(document: Mapping[str, Any]) -> Reassessment:
     """What a verdict on an epoch that is over is told as by those on later epochs."""
-    return Regrade(document["epoch"], document["verdict_id"], VerdictName(document["verdict"]), document["summary"])
+    return Reassessment(
+        document["epoch"], document["verdict_id"], VerdictName(document["verdict"]), document["summary"]
+    )
 
 
 def graded(lake: Lake, *, verdict: VerdictName | None = None) -> frozenset[EpochKey]:
@@ -276,11 +278,11 @@ def _row(verdict: Verdict, *, changed: bool) -> dict[str, Any]:
     return {
         "verdict_id": verdict.verdict_id,
         "judged_at": verdict.judged_at,
-        **verdict.case.cell._asdict(),
-        "epoch": verdict.case.epoch,
-        "verdict": verdict.finding.verdict.value,
-        "to_stage": verdict.finding.to_stage,
-        "gate": verdict.case.gate.name if verdict.case.gate else "",
+        **verdict.inputs.cell._asdict(),
+        "epoch": verdict.inputs.epoch,
+        "verdict": verdict.result.verdict.value,
+        "to_stage": verdict.result.to_stage,
+        "gate": verdict.inputs.gate.name if verdict.inputs.gate else "",
         "gate_sha256": verdict.gate_sha256,
         "lake_version": verdict.lake_version,
         "watermark": verdict.watermark,

@@ -6,55 +6,21 @@ import math
 from typing import TYPE_CHECKING
 
 from analytics.signals.definitions import QUANTILES, RATES, SIGNALS
+from analytics.text import amount, duration, iso, percent
 from producers.wire.events import VerdictName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from analytics.gates.gate_file import Gate
-    from analytics.judging.regression import Regression
-    from analytics.judging.split_check import SplitEvidence
     from analytics.verdicts.signoffs import Ruling
-    from analytics.verdicts.verdict import Exposure, Regrade, SignalEvidence, Unit
+    from analytics.verdicts.verdict import Exposure, Reassessment, Regression, SignalEvidence, SplitEvidence
     from producers.wire.events import Reason
 
 _ROLL_BACK = "roll back"
 _NO_PROMOTION = "no promotion"
 _WITHIN = "within its limit"
 _CONCLUSIONS = (_ROLL_BACK, _NO_PROMOTION, _WITHIN)
-
-
-def iso(moment: datetime) -> str:
-    """A moment as RFC 3339 in UTC."""
-    return moment.isoformat().replace("+00:00", "Z")
-
-
-def percent(ratio: float) -> str:
-    """A ratio as a percentage, with enough digits that a small one is not shown as zero."""
-    shown = 100 * ratio
-    return f"{shown:,.0f} %" if shown >= 100 else f"{shown:.3g} %"
-
-
-def amount(value: float | None, unit: Unit) -> str:
-    """A value in its unit. Quantiles are known to about 1 %, so no more digits are shown than that bears."""
-    if value is None:
-        return "unknown"
-    if unit == "ratio":
-        return percent(value)
-    if unit == "times":
-        return f"{value:.3g} times the baseline"
-    if unit == "ms":
-        return f"{float(f'{value:.3g}'):,.0f} ms" if value >= 10 else f"{value:.2g} ms"
-    return f"${value:,.2f}" if unit == "usd" and value >= 1 else f"${value:.2g}" if unit == "usd" else f"{value:,.0f}"
-
-
-def duration(seconds: float) -> str:
-    """A duration in the largest unit that keeps it readable."""
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.0f} {unit}"
-    return f"{seconds:,.0f} s"
 
 
 def trials_of(signal: str, count: int) -> str:
@@ -139,7 +105,7 @@ def regraded(verdict_id: str) -> str:
     return f"verdict {verdict_id} had promoted this epoch on what was known then; it is graded anew"
 
 
-def earlier_epoch(made: Regrade) -> str:
+def earlier_epoch(made: Reassessment) -> str:
     """An epoch that is over, of which outcomes came late."""
     return (
         f"outcomes of the earlier epoch {made.epoch} came late; it is graded {made.verdict.value} now "

@@ -12,7 +12,7 @@ import polars as pl
 
 from analytics.lake.table_schemas import COLUMNS, RULINGS
 from analytics.signals.cells import ACTION, CELL
-from analytics.verdicts.messages import iso
+from analytics.text import iso
 from producers.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,6 +8,9 @@ import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from analytics import text
+from analytics.evidence.clustered_rate import ASSUMPTIONS
+from analytics.evidence.sample_ratio import ALPHA
 from analytics.verdicts import messages
 
 if TYPE_CHECKING:
@@ -16,16 +19,18 @@ if TYPE_CHECKING:
 
     from analytics.gates.gate_file import Gate
     from analytics.gates.gate_signal import CountBy, Role
-    from analytics.judging.regression import Regression
-    from analytics.judging.split_check import SplitEvidence
+    from analytics.text import Unit
     from producers.wire.events import Reason, VerdictName
     from producers.wire.receipt import Cell
 
-REGRADE: Final = "r"
+REASSESSED: Final = "r"
 """First letter of the id of a verdict on an epoch that is over; those of all others are hexadecimal."""
 
 State = Literal["pass", "fail", "undecided", "missing", "not_applicable"]
-Unit = Literal["ratio", "ms", "usd", "count", "times"]
+
+SplitState = Literal["as_declared", "mismatch", "undeclared"]
+THRESHOLD: Final = -math.log(ALPHA)
+"""Evidence (a natural logarithm) that a mismatch takes."""
 
 REASON_CODES: Final[dict[str, str]] = {
     "no_gate": "No gate matches the action.",
@@ -56,6 +61,133 @@ REASON_CODES: Final[dict[str, str]] = {
     "dry_run": "The gate, or all that it asks here, is a dry run: it says what it would do, and does nothing.",
 }
 """Every reason code and what it means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """What the detector says about one guardrail of one epoch.
+
+    Attributes:
+        log_level: Natural logarithm of the detector's level; None before the first minute.
+        threshold: The level at which it alarms, likewise.
+        since: The minute, or the beginning of the user-window, that raised the alarm; None where none did.
+        failures: Failed trials within its window.
+        trials: Trials within its window.
+        window_s: How far back it looked, seconds.
+        by: What one observation is: a single action, or a user's closed window.
+        windows: Closed user-windows within its window; None where it is counted by action.
+        value: The rate within its window: failures over trials, or the failed share of the average user-window; None
+            without any.
+    """
+
+    log_level: float | None
+    threshold: float
+    since: datetime | None
+    failures: int
+    trials: int
+    window_s: float
+    by: CountBy = "action"
+    windows: int | None = None
+    value: float | None = None
+
+    def document(self) -> dict[str, Any]:
+        """The same as a JSON object."""
+        return {
+            "log_level": self.log_level,
+            "threshold": self.threshold,
+            "since": None if self.since is None else text.iso(self.since),
+            "failures": self.failures,
+            "trials": self.trials,
+            "window_s": self.window_s,
+            "by": self.by,
+            "windows": self.windows,
+            "value": self.value,
+            "assumes": ASSUMPTIONS[self.by],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One arm of a declared split.
+
+    Attributes:
+        name: The cohort, or the stage.
+        declared: Its declared share, a ratio.
+        assigned: What was assigned to it.
+    """
+
+    name: str
+    declared: float
+    assigned: int
+
+
+@dataclass(frozen=True, slots=True)
+class SplitEvidence:
+    """What the assignments say about a declared split.
+
+    Attributes:
+        state: `mismatch` once the evidence has ever reached its threshold; `undeclared` where the cell is in no arm.
+        by: What tells the arms apart.
+        unit: What one assignment is.
+        arm: The arm of the cell that is judged.
+        since: From when on assignments are counted.
+        until: Up to when.
+        arms: The declared arms, in the order of the gate file.
+        outside: Assignments to no declared arm; they are left out.
+        crossed: Users who were seen in more than one arm; None where actions are counted.
+        log_e: Evidence against the declared shares now, a natural logarithm.
+        log_e_highest: The highest that it ever was: a crossing stands.
+        mismatch_at: The end of the minute, or user-window, by which it first sufficed; None where it never did.
+    """
+
+    state: SplitState
+    by: Literal["cohort", "stage"]
+    unit: CountBy
+    arm: str
+    since: datetime
+    until: datetime
+    arms: tuple[Arm, ...]
+    outside: int
+    crossed: int | None
+    log_e: float
+    log_e_highest: float
+    mismatch_at: datetime | None
+
+    @property
+    def assigned(self) -> int:
+        """Assignments to the declared arms in all."""
+        return sum(arm.assigned for arm in self.arms)
+
+    @property
+    def broken(self) -> bool:
+        """Whether nothing that compares the arms can be believed."""
+        return self.state != "as_declared"
+
+    def document(self) -> dict[str, Any]:
+        """The evidence as a JSON object."""
+        return {
+            "state": self.state,
+            "by": self.by,
+            "unit": self.unit,
+            "arm": self.arm,
+            "since": text.iso(self.since),
+            "until": text.iso(self.until),
+            "arms": [
+                {
+                    "arm": arm.name,
+                    "declared": arm.declared,
+                    "assigned": arm.assigned,
+                    "share": arm.assigned / self.assigned if self.assigned else None,
+                }
+                for arm in self.arms
+            ],
+            "outside": self.outside,
+            "crossed": self.crossed,
+            "log_e": self.log_e,
+            "log_e_highest": self.log_e_highest,
+            "threshold": THRESHOLD,
+            "mismatch_at": None if self.mismatch_at is None else text.iso(self.mismatch_at),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +259,7 @@ class SignalEvidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Regrade:
+class Reassessment:
     """A verdict on an epoch that is over, reached because outcomes of it came late.
 
     Attributes:
@@ -184,7 +316,7 @@ class Latch:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class VerdictInputs:
     """Everything that a verdict on one cell follows from.
 
     Attributes:
@@ -202,7 +334,7 @@ class Case:
         evidence: Every number that was counted, by name: what `signals` were read from, and what was not used.
         split: What the assignments say about the split that the gate declares; None where it declares none.
         regraded: What came of earlier epochs of the cell, of which outcomes came late.
-        is_regrade: Whether this is an epoch that is over.
+        is_reassessment: Whether this is an epoch that is over.
     """
 
     cell: Cell
@@ -218,8 +350,8 @@ class Case:
     latches: Mapping[VerdictName, Latch]
     evidence: Mapping[str, object]
     split: SplitEvidence | None = None
-    regraded: tuple[Regrade, ...] = ()
-    is_regrade: bool = False
+    regraded: tuple[Reassessment, ...] = ()
+    is_reassessment: bool = False
 
     @property
     def evidence_sha256(self) -> str:
@@ -228,8 +360,8 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What follows from a case.
+class VerdictResult:
+    """What follows from the inputs of a verdict.
 
     Attributes:
         verdict: The verdict.
@@ -243,24 +375,24 @@ class Finding:
     to_stage: str | None
     reasons: tuple[Reason, ...]
     latched_by: str | None = None
-    would: Finding | None = None
+    would: VerdictResult | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A finding with everything that is needed to reach it again.
+    """A verdict on one cell, with everything that is needed to reach it again.
 
     Attributes:
-        case: What it follows from.
-        finding: What follows.
+        inputs: What it follows from.
+        result: What follows.
         gate_sha256: Digest of the gate file.
         lake_version: Version of the table `signals`.
         watermark: Newest event time that was known.
         judged_at: When it was computed; has no part in the verdict.
     """
 
-    case: Case
-    finding: Finding
+    inputs: VerdictInputs
+    result: VerdictResult
     gate_sha256: str
     lake_version: int
     watermark: datetime
@@ -269,45 +401,46 @@ class Verdict:
     @property
     def verdict_id(self) -> str:
         """Sixteen digits over what the verdict is a function of; on an epoch that is over, the first is an `r`."""
-        basis = [*self.case.cell, self.case.epoch, self.lake_version, self.gate_sha256, self.watermark.isoformat()]
-        if self.case.exposure.as_of is not None:
-            basis += [self.case.exposure.events_version, self.case.exposure.as_of.isoformat()]
+        basis = [*self.inputs.cell, self.inputs.epoch, self.lake_version, self.gate_sha256, self.watermark.isoformat()]
+        if self.inputs.exposure.as_of is not None:
+            basis += [self.inputs.exposure.events_version, self.inputs.exposure.as_of.isoformat()]
         digits = hashlib.sha256(json.dumps(basis, ensure_ascii=False).encode()).hexdigest()[:16]
-        return f"{REGRADE}{digits[1:]}" if self.case.is_regrade else digits
+        return f"{REASSESSED}{digits[1:]}" if self.inputs.is_reassessment else digits
 
     @property
-    def outline(self) -> tuple[str, str | None, tuple[str, ...]]:
+    def change_key(self) -> tuple[str, str | None, tuple[str, ...]]:
         """The part whose change is news: verdict, destination and reason codes."""
-        return self.finding.verdict.value, self.finding.to_stage, outline_codes(self.finding.reasons)
+        return self.result.verdict.value, self.result.to_stage, reason_codes(self.result.reasons)
 
     def document(self) -> dict[str, Any]:
         """The verdict as published in the ledger and by every command, of JSON types alone."""
-        would = self.finding.would
-        gate = self.case.gate
+        would = self.result.would
+        gate = self.inputs.gate
         return {
-            **self.case.cell._asdict(),
-            "epoch": self.case.epoch,
-            "risk_class": self.case.risk_class,
+            **self.inputs.cell._asdict(),
+            "epoch": self.inputs.epoch,
+            "risk_class": self.inputs.risk_class,
             "verdict_id": self.verdict_id,
-            "verdict": self.finding.verdict.value,
-            "to_stage": self.finding.to_stage,
-            "summary": messages.summary(self.finding.verdict, self.finding.to_stage, self.finding.reasons),
-            "reasons": [reason.model_dump() for reason in self.finding.reasons],
+            "verdict": self.result.verdict.value,
+            "to_stage": self.result.to_stage,
+            "summary": messages.summary(self.result.verdict, self.result.to_stage, self.result.reasons),
+            "reasons": [reason.model_dump() for reason in self.result.reasons],
             "signals": [
-                {**evidence.document(), "contribution": self._contribution(evidence)} for evidence in self.case.signals
+                {**evidence.document(), "contribution": self._contribution(evidence)}
+                for evidence in self.inputs.signals
             ],
             "gate": gate.name if gate else None,
             "gate_sha256": self.gate_sha256,
             "lake_version": self.lake_version,
-            "evidence_sha256": self.case.evidence_sha256,
-            "watermark": messages.iso(self.watermark),
-            "judged_at": messages.iso(self.judged_at),
-            "latched_by": self.finding.latched_by,
+            "evidence_sha256": self.inputs.evidence_sha256,
+            "watermark": text.iso(self.watermark),
+            "judged_at": text.iso(self.judged_at),
+            "latched_by": self.result.latched_by,
             "exposure": self._exposure(),
-            "unit": messages.unit(self.case.exposure),
+            "unit": messages.unit(self.inputs.exposure),
             "owner": gate.owner if gate else None,
-            "log_e_combined": self.case.log_e_combined,
-            "split": None if self.case.split is None else self.case.split.document(),
+            "log_e_combined": self.inputs.log_e_combined,
+            "split": None if self.inputs.split is None else self.inputs.split.document(),
             "regraded": [
                 {
                     "epoch": each.epoch,
@@ -315,9 +448,9 @@ class Verdict:
                     "verdict": each.verdict.value,
                     "summary": each.summary,
                 }
-                for each in self.case.regraded
+                for each in self.inputs.regraded
             ],
-            "is_regrade": self.case.is_regrade,
+            "is_regrade": self.inputs.is_reassessment,
             "dry_run": None
             if would is None
             else {
@@ -330,14 +463,14 @@ class Verdict:
 
     def _contribution(self, evidence: SignalEvidence) -> float | None:
         """Which share of the combined evidence is a signal's; None where it has no part in it."""
-        combined, gate = self.case.log_e_combined, self.case.gate
+        combined, gate = self.inputs.log_e_combined, self.inputs.gate
         weighed = evidence.role == "guardrail" and (not evidence.dry_run or (gate is not None and gate.dry_run))
         if combined is None or not weighed or evidence.log_e_harm is None or evidence.weight is None:
             return None
         return math.exp(min(evidence.log_e_harm + math.log(evidence.weight) - combined, 0.0))
 
     def _exposure(self) -> dict[str, Any]:
-        seen, gate = self.case.exposure, self.case.gate
+        seen, gate = self.inputs.exposure, self.inputs.gate
         return {
             "actions": seen.actions,
             "minimum": gate.minimum_exposure.actions if gate else 0,
@@ -346,12 +479,12 @@ class Verdict:
             "users": seen.users,
             "minimum_users": gate.minimum_exposure.users if gate else 0,
             "unnamed": seen.unnamed,
-            "users_as_of": None if seen.as_of is None else messages.iso(seen.as_of),
+            "users_as_of": None if seen.as_of is None else text.iso(seen.as_of),
             "events_version": seen.events_version,
             "held_s": seen.held_s,
         }
 
 
-def outline_codes(reasons: Sequence[Reason]) -> tuple[str, ...]:
+def reason_codes(reasons: Sequence[Reason]) -> tuple[str, ...]:
     """The reason codes with their signals, in a fixed order."""
     return tuple(sorted(f"{reason.code}:{reason.signal or ''}" for reason in reasons))

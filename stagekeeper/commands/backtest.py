@@ -12,7 +12,7 @@ from analytics.backtest.compare import Difference, backtest, in_force
 from analytics.backtest.history import History, Turn
 from analytics.backtest.timeline import timeline
 from analytics.gates.gate_file import GateFile
-from analytics.verdicts.messages import iso
+from analytics.text import iso
 from stagekeeper.commands.options import configured_lake
 
 
@@ -108,4 +108,4 @@ def _in_words(difference: Difference) -> str:
 def _said(turn: Turn | None) -> str:
     if turn is None:
         return "nothing yet"
-    return f"{turn.verdict.finding.verdict.value}: {turn.verdict.document()['summary']}"
+    return f"{turn.verdict.result.verdict.value}: {turn.verdict.document()['summary']}"

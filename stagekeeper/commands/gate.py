@@ -14,8 +14,9 @@ import click
 from analytics.gates.gate_file import GateFile
 from analytics.lake.errors import READ_FAILURES
 from analytics.lake.storage import unreadable
+from analytics.text import duration
 from analytics.verdicts.gate_check import GateAnswer, gate_check, refusal, rule
-from analytics.verdicts.messages import duration, ruled
+from analytics.verdicts.messages import ruled
 from analytics.verdicts.signoffs import RulingKind
 from producers.errors import StagekeeperError
 from producers.strict_yaml import suggest

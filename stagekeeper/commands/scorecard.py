@@ -12,7 +12,7 @@ import click
 from analytics.backtest.recommendation_outcomes import of_history
 from analytics.backtest.scorecard import scored
 from analytics.gates.gate_file import GateFile
-from analytics.verdicts.messages import duration, percent
+from analytics.text import duration, percent
 from producers.simulation.scenarios import SCENARIOS, scenario
 from stagekeeper.commands.options import existing_lake
 from stagekeeper.scorecard_runner import outcomes

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analytics.verdicts.messages import amount, percent
+from analytics.text import amount, percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

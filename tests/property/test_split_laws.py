@@ -31,7 +31,7 @@ def rows(made: list[tuple[str, int, int]]) -> list[dict[str, Any]]:
 def splits(folded: Folded) -> dict[str, dict[str, Any]]:
     mark = NOON + timedelta(minutes=10)
     found = judge(folded, GATES, watermark=mark, lake_version=1, judged_at=mark)
-    return {verdict.case.cell.cohort: verdict.document()["split"] for verdict in found}
+    return {verdict.inputs.cell.cohort: verdict.document()["split"] for verdict in found}
 
 
 @settings(deadline=None)

@@ -110,7 +110,7 @@ def test_more_failures_never_make_a_verdict_better(executed: int, one: int, othe
     fewer, more = sorted((min(one, executed), min(other, executed)))
     order = ["ROLL_BACK", "HOLD", "PROMOTE"]
     better, worse = (
-        order.index(verdict_on(gates, a_row(**executions(executed, failed))).finding.verdict.value)
+        order.index(verdict_on(gates, a_row(**executions(executed, failed))).result.verdict.value)
         for failed in (fewer, more)
     )
     assert worse <= better

@@ -48,14 +48,14 @@ def test_where_two_gate_files_part_and_why(lake: Lake) -> None:
     found = of(lake)
     first, last = found.differences[0], found.differences[-1]
     assert first.cell == CELL
-    assert [turn.verdict.finding.verdict for turn in found.old[CELL]] == ["HOLD", "PROMOTE"]
-    assert [turn.verdict.finding.verdict for turn in found.new[CELL]] == ["HOLD", "ROLL_BACK"]
+    assert [turn.verdict.result.verdict for turn in found.old[CELL]] == ["HOLD", "PROMOTE"]
+    assert [turn.verdict.result.verdict for turn in found.new[CELL]] == ["HOLD", "ROLL_BACK"]
     assert first.since == found.old[CELL][1].at
     assert first.new is not None
-    assert first.new.verdict.finding.verdict == "HOLD"
+    assert first.new.verdict.result.verdict == "HOLD"
     assert last.until is None
     assert last.new is not None
-    assert last.new.verdict.finding.reasons[0].code == "harm"
+    assert last.new.verdict.result.reasons[0].code == "harm"
     assert first.until == last.since == found.new[CELL][1].at
 
 
@@ -84,8 +84,8 @@ def test_only_the_asked_stretch_is_looked_at(lake: Lake) -> None:
 def test_a_quiet_cell_goes_stale_in_its_own_minute(lake: Lake) -> None:
     other = a_row(CELL._replace(tool="other"), minute=120, **executions(1))
     lake.append("signals", increments(other))
-    turns = [turn for turn in run(History.of(lake), gates(OLD)) if turn.verdict.case.cell == CELL]
-    assert turns[-1].verdict.finding.verdict == "INVALID"
+    turns = [turn for turn in run(History.of(lake), gates(OLD)) if turn.verdict.inputs.cell == CELL]
+    assert turns[-1].verdict.result.verdict == "INVALID"
     assert turns[-1].at == NOON + timedelta(minutes=75)
 
 
@@ -97,7 +97,7 @@ def test_users_are_counted_as_they_were_known(tmp_path: Path) -> None:
     told.store()
     by_user = OLD.replace("gates:", "user_window: 10m\ngates:")
     history = History.of(told.lake)
-    windows = [turn.verdict.case.signals[0].windows for turn in run(history, gates(by_user))]
+    windows = [turn.verdict.inputs.signals[0].windows for turn in run(history, gates(by_user))]
     assert windows[0] == 0
     assert windows[-1] == 45
 

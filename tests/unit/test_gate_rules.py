@@ -18,7 +18,7 @@ UNDO = "signal: undo, role: guardrail, limit: 0.1, maturity: 1h"
 
 
 def codes(verdict: Verdict) -> list[str]:
-    return [reason.code for reason in verdict.finding.reasons]
+    return [reason.code for reason in verdict.result.reasons]
 
 
 def refused(*signals: str, **gate: str) -> str:
@@ -31,27 +31,27 @@ class TestMaturity:
     def test_a_promotion_counts_only_what_is_old_enough(self) -> None:
         rows = [a_row(minute=minute, **executions(60)) for minute in range(2)]
         soon = verdict_on(gate_file(UNDO), *rows, watermark=NOON + timedelta(minutes=61) - timedelta(microseconds=1))
-        assert (soon.finding.verdict, codes(soon)) == ("INVALID", ["stale_evidence"])
+        assert (soon.result.verdict, codes(soon)) == ("INVALID", ["stale_evidence"])
         fresh = a_row(CELL._replace(tool="other"), minute=60, **executions(1))
         kept = gate_file(UNDO).model_copy(update={"freshness": 7_200.0})
         just_before, at_last = (
             verdicts_on(kept, *rows, fresh, watermark=NOON + timedelta(minutes=61) + timedelta(microseconds=late))[0]
             for late in (-1, 0)
         )
-        assert (just_before.finding.verdict, codes(just_before)) == ("HOLD", ["immature"])
-        assert just_before.case.signals[0].mature_trials == 0
-        assert at_last.case.signals[0].mature_trials == 60
-        assert at_last.finding.verdict == "PROMOTE"
+        assert (just_before.result.verdict, codes(just_before)) == ("HOLD", ["immature"])
+        assert just_before.inputs.signals[0].mature_trials == 0
+        assert at_last.inputs.signals[0].mature_trials == 60
+        assert at_last.result.verdict == "PROMOTE"
 
     def test_a_rollback_counts_everything(self) -> None:
         found = verdict_on(gate_file(UNDO), a_row(**executions(60, undone=40)))
-        assert (found.case.signals[0].mature_trials, found.finding.verdict) == (0, "ROLL_BACK")
+        assert (found.inputs.signals[0].mature_trials, found.result.verdict) == (0, "ROLL_BACK")
 
     def test_an_undo_that_came_late_counts_with_its_execution(self) -> None:
         late = a_row(minute=0, last_event_at=NOON + timedelta(minutes=59), undone=30)
         kept = gate_file(UNDO).model_copy(update={"freshness": 7_200.0})
         found = verdict_on(kept, a_row(**executions(60)), late, watermark=NOON + timedelta(minutes=61))
-        assert (found.case.signals[0].mature_failures, found.finding.verdict) == (30, "ROLL_BACK")
+        assert (found.inputs.signals[0].mature_failures, found.result.verdict) == (30, "ROLL_BACK")
 
     @pytest.mark.parametrize("signal", ["latency_p95", "severe_incident", "missing_outcome"])
     def test_what_is_known_at_once_takes_none(self, signal: str) -> None:
@@ -63,14 +63,14 @@ class TestExposure:
         gates = gate_file("signal: execution_error, role: guardrail, limit: 0.1", minimum_exposure="{days: 1}")
         early = verdict_on(gates, a_row(**executions(200)), a_row(minute=1_439, **executions(200)))
         assert codes(early) == ["below_minimum_exposure"]
-        assert "seen over 0.999 days, at least 1 days" in early.finding.reasons[0].message
+        assert "seen over 0.999 days, at least 1 days" in early.result.reasons[0].message
         long = verdict_on(gates, a_row(**executions(200)), a_row(minute=1_440, **executions(200)))
-        assert long.finding.verdict == "PROMOTE"
+        assert long.result.verdict == "PROMOTE"
 
     def test_users_that_nobody_counted_hold_up_a_promotion(self) -> None:
         gates = gate_file("signal: execution_error, role: guardrail, limit: 0.1", minimum_exposure="{users: 3}")
         assert codes(verdict_on(gates, a_row(**executions(200)))) == ["below_minimum_exposure"]
-        assert verdict_on(gates, a_row(**executions(104, 42))).finding.verdict == "ROLL_BACK"
+        assert verdict_on(gates, a_row(**executions(104, 42))).result.verdict == "ROLL_BACK"
 
 
 class TestData:
@@ -80,7 +80,7 @@ class TestData:
         sure = "signal: execution_error, role: guardrail, limit: 0.1"
         assert codes(verdict_on(gate_file(sure, self.RARE), a_row(**executions(200)))) == ["missing_data"]
         optional = f"{self.RARE}, must_have_data: false"
-        assert verdict_on(gate_file(sure, optional), a_row(**executions(200))).finding.verdict == "PROMOTE"
+        assert verdict_on(gate_file(sure, optional), a_row(**executions(200))).result.verdict == "PROMOTE"
 
     def test_nothing_shown_never_promotes(self) -> None:
         found = verdict_on(gate_file(f"{self.RARE}, must_have_data: false"), a_row(**executions(200)))
@@ -91,7 +91,7 @@ class TestData:
         watched = "signal: quality_failure, role: watch, must_have_data: true"
         assert codes(verdict_on(gate_file(sure, watched), a_row(**executions(200)))) == ["missing_data"]
         checked = a_row(**executions(200), quality_checks=1)
-        assert verdict_on(gate_file(sure, watched), checked).finding.verdict == "PROMOTE"
+        assert verdict_on(gate_file(sure, watched), checked).result.verdict == "PROMOTE"
 
 
 class TestDryRun:
@@ -101,16 +101,16 @@ class TestDryRun:
             "signal: undo, role: guardrail, limit: 0.05, dry_run: true",
         )
         found = verdict_on(gates, a_row(**executions(300, undone=90)))
-        assert found.finding.verdict == "PROMOTE"
+        assert found.result.verdict == "PROMOTE"
         would = found.document()["dry_run"]
         assert (would["verdict"], [reason["code"] for reason in would["reasons"]]) == ("ROLL_BACK", ["harm"])
-        assert found.case.signals[0].weight == 1.0, "a dry run takes nothing from alpha"
+        assert found.inputs.signals[0].weight == 1.0, "a dry run takes nothing from alpha"
 
     @pytest.mark.parametrize("failed", [0, 90])
     def test_a_gate_does_nothing_and_says_what_it_would(self, failed: int) -> None:
         gates = gate_file("signal: execution_error, role: guardrail, limit: 0.1", dry_run="true")
         found = verdict_on(gates, a_row(**executions(300, failed)))
-        assert (found.finding.verdict, codes(found)) == ("HOLD", ["dry_run"])
+        assert (found.result.verdict, codes(found)) == ("HOLD", ["dry_run"])
         assert found.document()["dry_run"]["verdict"] == ("ROLL_BACK" if failed else "PROMOTE")
 
     def test_a_gate_of_dry_runs_alone_never_promotes(self) -> None:
@@ -133,9 +133,9 @@ class TestExpiry:
     def test_a_hold_past_its_expiry_calls_the_owner(self) -> None:
         assert codes(self.at(120)) == ["more_evidence_needed"]
         late = self.at(121)
-        assert (late.finding.verdict, codes(late)) == ("HOLD", ["hold_expired", "more_evidence_needed"])
-        assert late.finding.reasons[0].message == "held for 2 h, at most 2 h were meant: risk-team must decide"
-        assert late.outline != self.at(120).outline, "which is news, and published"
+        assert (late.result.verdict, codes(late)) == ("HOLD", ["hold_expired", "more_evidence_needed"])
+        assert late.result.reasons[0].message == "held for 2 h, at most 2 h were meant: risk-team must decide"
+        assert late.change_key != self.at(120).change_key, "which is news, and published"
 
     def test_a_stale_hold_expires_too(self) -> None:
         found = verdict_on(self.gates(), a_row(**executions(2)), watermark=NOON + timedelta(hours=3))
@@ -157,8 +157,8 @@ class TestUnits:
 
     def test_where_nobody_is_named_actions_are_counted_and_it_says_so(self) -> None:
         found = verdict_on(gate_file("signal: undo, role: guardrail, limit: 0.1"), a_row(**executions(200)))
-        assert found.case.signals[0].by == "action"
-        assert found.case.signals[0].assumes == "assumes independent actions"
+        assert found.inputs.signals[0].by == "action"
+        assert found.inputs.signals[0].assumes == "assumes independent actions"
         assert found.document()["unit"] == "counted by action; assumes independent actions"
 
 
@@ -175,48 +175,48 @@ class TestBaseline:
     def of(self, *rows: dict[str, Any], watermark_minute: int = 121, **gate: str) -> Verdict:
         mark = NOON + timedelta(minutes=watermark_minute)
         found = verdicts_on(gate_file(RATIO, **{**CONCURRENT, **gate}), *rows, watermark=mark)
-        return next(verdict for verdict in found if verdict.case.cell == CELL)
+        return next(verdict for verdict in found if verdict.inputs.cell == CELL)
 
     def test_a_worse_arm_rolls_back_whatever_the_base_rate(self) -> None:
         found = self.of(*self.arms(failed=12, base_failed=4))
-        assert (found.finding.verdict, codes(found)) == ("ROLL_BACK", ["harm"])
-        (part,) = found.case.signals
+        assert (found.result.verdict, codes(found)) == ("ROLL_BACK", ["harm"])
+        (part,) = found.inputs.signals
         assert (part.unit, part.limit, part.value) == ("times", 1.5, pytest.approx(3.0))
         assert part.lower is not None
         assert part.lower > 1.5
         assert "concurrent hold-back" in (part.assumes or "")
 
     def test_an_arm_as_good_as_the_other_is_promoted_at_a_rate_no_limit_would_allow(self) -> None:
-        assert self.of(*self.arms(failed=10, base_failed=10)).finding.verdict == "PROMOTE"
+        assert self.of(*self.arms(failed=10, base_failed=10)).result.verdict == "PROMOTE"
 
     def test_it_says_how_many_more_would_decide(self) -> None:
         found = self.of(*self.arms(failed=1, base_failed=1, minutes=8), watermark_minute=9)
-        (part,) = found.case.signals
+        (part,) = found.inputs.signals
         assert part.more_needed is not None
-        assert "more executions needed at this rate" in found.finding.reasons[0].message
+        assert "more executions needed at this rate" in found.result.reasons[0].message
         minutes = 8 + -(-part.more_needed // 20)
-        assert self.of(*self.arms(1, 1, minutes=minutes), watermark_minute=minutes + 1).finding.verdict == "PROMOTE"
+        assert self.of(*self.arms(1, 1, minutes=minutes), watermark_minute=minutes + 1).result.verdict == "PROMOTE"
         less = self.of(*self.arms(1, 1, minutes=minutes - 1), watermark_minute=minutes)
-        assert less.finding.verdict == "HOLD"
+        assert less.result.verdict == "HOLD"
 
     def test_minutes_of_one_arm_alone_say_nothing(self) -> None:
         new = [a_row(minute=minute, **executions(20, 20)) for minute in range(50)]
         found = self.of(*new, a_row(BESIDE, minute=60, **executions(20)), watermark_minute=61)
-        assert found.case.signals[0].log_e_harm == 0.0
+        assert found.inputs.signals[0].log_e_harm == 0.0
 
     def test_without_a_cohort_the_stage_below_is_the_baseline(self) -> None:
         below = CELL._replace(stage="search_only")
         rows = [a_row(minute=minute, **executions(20, 12)) for minute in range(120)]
         rows += [a_row(below, minute=minute, **executions(20, 4)) for minute in range(120)]
-        assert self.of(*rows, baseline="{kind: concurrent}").finding.verdict == "ROLL_BACK"
+        assert self.of(*rows, baseline="{kind: concurrent}").result.verdict == "ROLL_BACK"
 
     def test_history_is_labelled_as_such(self) -> None:
         below = CELL._replace(stage="search_only")
         old = [a_row(below, minute=minute, **executions(20, 2)) for minute in range(120)]
         new = [a_row(minute=minute, **executions(20, 9)) for minute in range(130, 190)]
         found = self.of(*old, *new, baseline="{kind: historic}", watermark_minute=191)
-        assert found.finding.verdict == "ROLL_BACK"
-        assert "non-concurrent" in (found.case.signals[0].assumes or "")
+        assert found.result.verdict == "ROLL_BACK"
+        assert "non-concurrent" in (found.inputs.signals[0].assumes or "")
 
     def test_a_ratio_needs_a_baseline(self) -> None:
         assert "needs a `baseline`" in refused(RATIO)
@@ -238,24 +238,24 @@ class TestAfterPromotion:
 
     def test_a_long_healthy_past_does_not_hide_a_regression(self) -> None:
         found = self.judged(300, 4)
-        (part,) = found.case.signals
+        (part,) = found.inputs.signals
         assert part.state != "fail", "the stage's own evidence is far from it"
-        assert (found.finding.verdict, codes(found)) == ("ROLL_BACK", ["regression"])
+        assert (found.result.verdict, codes(found)) == ("ROLL_BACK", ["regression"])
         assert part.regression is not None
         assert part.regression.since is not None
         assert NOON + timedelta(minutes=300) <= part.regression.since < NOON + timedelta(minutes=304)
-        assert "has risen above its limit of 5 % since 2026-03-14T17:0" in found.finding.reasons[0].message
+        assert "has risen above its limit of 5 % since 2026-03-14T17:0" in found.result.reasons[0].message
 
     def test_health_raises_no_alarm(self) -> None:
         found = self.judged(350, 0)
-        assert found.case.signals[0].regression is not None
-        assert found.case.signals[0].regression.since is None
-        assert found.finding.verdict == "PROMOTE"
+        assert found.inputs.signals[0].regression is not None
+        assert found.inputs.signals[0].regression.since is None
+        assert found.result.verdict == "PROMOTE"
 
     def test_the_foot_of_the_ladder_has_been_promoted_from_nowhere(self) -> None:
         found = self.judged(300, 4, ladder="[narrow_autonomy, progressive_expansion]")
-        assert found.case.signals[0].regression is None
-        assert found.finding.verdict != "ROLL_BACK"
+        assert found.inputs.signals[0].regression is None
+        assert found.result.verdict != "ROLL_BACK"
 
     def test_a_larger_fleet_waits_for_more(self) -> None:
         text = "version: 1\nafter_promotion: {{fleet: {fleet}}}\ngates: [{{name: g, signals: [{{{errors}}}]}}]"
@@ -263,13 +263,13 @@ class TestAfterPromotion:
         bars = [gates.after_promotion.run_length(60.0) for gates in (small, large)]
         assert bars == [40_320, 40_320 * 100_000]
         rows, mark = self.history(300, 2), NOON + timedelta(minutes=302)
-        levels = [verdict_on(gates, *rows, watermark=mark).case.signals[0].regression for gates in (small, large)]
+        levels = [verdict_on(gates, *rows, watermark=mark).inputs.signals[0].regression for gates in (small, large)]
         assert [level is not None and level.since is not None for level in levels] == [True, False]
 
     def test_an_open_minute_is_not_stepped(self) -> None:
         mark = NOON + timedelta(minutes=304) - timedelta(microseconds=1)
         found = verdict_on(gate_file(ERRORS), *self.history(300, 4), watermark=mark)
-        part = found.case.signals[0].regression
+        part = found.inputs.signals[0].regression
         assert part is not None
         assert part.trials == 303 * 50
 
@@ -277,4 +277,4 @@ class TestAfterPromotion:
 def test_a_promotion_that_needs_approval_says_so() -> None:
     gates = gate_file("signal: execution_error, role: guardrail, limit: 0.1", approval="required", owner="risk")
     found = verdict_on(gates, a_row(**executions(200)))
-    assert (found.finding.verdict, codes(found)) == ("PROMOTE", ["shown_safe", "approval_required"])
+    assert (found.result.verdict, codes(found)) == ("PROMOTE", ["shown_safe", "approval_required"])

@@ -22,8 +22,7 @@ from analytics.verdicts.ledger import latest_verdicts
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from analytics.judging.split_check import SplitEvidence
-    from analytics.verdicts.verdict import Verdict
+    from analytics.verdicts.verdict import SplitEvidence, Verdict
 
 NEW = CELL._replace(cohort="new")
 HELD = CELL._replace(cohort="held-back")
@@ -43,12 +42,12 @@ def arm(split: SplitEvidence | None) -> dict[str, int]:
 
 
 def on(found: list[Verdict], cohort: str, stage: str = "draft_write") -> Verdict:
-    (verdict,) = [each for each in found if (each.case.cell.cohort, each.case.cell.stage) == (cohort, stage)]
+    (verdict,) = [each for each in found if (each.inputs.cell.cohort, each.inputs.cell.stage) == (cohort, stage)]
     return verdict
 
 
 def codes(verdict: Verdict) -> list[str]:
-    return [reason.code for reason in verdict.finding.reasons]
+    return [reason.code for reason in verdict.result.reasons]
 
 
 def judged(
@@ -61,18 +60,18 @@ def judged(
 class TestByAction:
     def test_a_split_as_declared_stands_in_no_ones_way(self) -> None:
         found = on(judged([90] * 30, [10] * 30), "new")
-        assert found.finding.verdict == "PROMOTE"
-        assert found.case.split is not None
-        assert (found.case.split.state, arm(found.case.split)) == (
+        assert found.result.verdict == "PROMOTE"
+        assert found.inputs.split is not None
+        assert (found.inputs.split.state, arm(found.inputs.split)) == (
             "as_declared",
             {"new": 90 * 29, "held-back": 10 * 29},
         )
-        assert found.case.split.log_e < 0
+        assert found.inputs.split.log_e < 0
 
     def test_a_split_that_is_not_holds_the_promotion_up_with_its_numbers(self) -> None:
         found = on(judged([80] * 30, [20] * 30), "new")
-        assert (found.finding.verdict, codes(found)) == ("HOLD", ["split_mismatch"])
-        (reason,) = found.finding.reasons
+        assert (found.result.verdict, codes(found)) == ("HOLD", ["split_mismatch"])
+        (reason,) = found.result.reasons
         assert reason.message.startswith(
             "traffic is not split as declared since 2026-03-14T12:01:00Z: new 80 % (2,320 of 2,900 actions), declared "
             "90 %; held-back 20 % (580 of 2,900 actions), declared 10 %."
@@ -87,11 +86,11 @@ class TestByAction:
         assert [each["share"] for each in split["arms"]] == [0.8, 0.2]
 
     def test_every_arm_is_held_up(self) -> None:
-        assert {each.finding.verdict for each in judged([80] * 30, [20] * 30)} == {"HOLD"}
+        assert {each.result.verdict for each in judged([80] * 30, [20] * 30)} == {"HOLD"}
 
     def test_it_never_holds_up_a_rollback_and_says_that_the_comparison_is_in_doubt(self) -> None:
         found = on(judged([80] * 30, [20] * 30, failed=40), "new")
-        assert (found.finding.verdict, codes(found)) == ("ROLL_BACK", ["harm", "split_mismatch"])
+        assert (found.result.verdict, codes(found)) == ("ROLL_BACK", ["harm", "split_mismatch"])
 
     def test_what_else_is_missing_is_still_said(self) -> None:
         rows = [*minutes(NEW, [80] * 30), *minutes(HELD, [20] * 30)]
@@ -108,23 +107,27 @@ class TestByAction:
         rows = [*minutes(NEW, [80] * 30), *minutes(HELD, [20] * 30)]
         mark = NOON + timedelta(minutes=60)
         found = verdicts_on(made, *rows, watermark=mark, latches={(NEW, "e1", made.sha256): latch})
-        assert on(found, "new").finding.verdict == "HOLD"
+        assert on(found, "new").result.verdict == "HOLD"
 
     def test_a_mismatch_that_was_there_once_stays(self) -> None:
         found = on(judged([60] * 10 + [110] * 30, [40] * 10 + [2] * 30), "new")
-        assert found.case.split is not None
-        assert found.case.split.log_e < np.log(1_000) <= found.case.split.log_e_highest
+        assert found.inputs.split is not None
+        assert found.inputs.split.log_e < np.log(1_000) <= found.inputs.split.log_e_highest
         assert codes(found) == ["split_mismatch"]
 
     def test_an_arm_that_never_gets_anything_is_a_mismatch(self) -> None:
         found = on(judged([50] * 10, []), "new")
-        assert arm(found.case.split) == {"new": 450, "held-back": 0}
+        assert arm(found.inputs.split) == {"new": 450, "held-back": 0}
         assert codes(found) == ["split_mismatch"]
 
     def test_nothing_assigned_yet_is_no_mismatch(self) -> None:
         found = on(judged([50], [], watermark=1), "new")
-        assert found.case.split is not None
-        assert (found.case.split.log_e, found.case.split.state, found.case.split.assigned) == (0.0, "as_declared", 0)
+        assert found.inputs.split is not None
+        assert (found.inputs.split.log_e, found.inputs.split.state, found.inputs.split.assigned) == (
+            0.0,
+            "as_declared",
+            0,
+        )
 
     def test_a_cohort_without_a_share_is_held_and_changes_nothing_for_the_others(self) -> None:
         other = CELL._replace(cohort="all")
@@ -133,9 +136,9 @@ class TestByAction:
         assert codes(on(found, "all")) == ["undeclared_arm"]
         assert (
             "cohort `all` has no share in the declared split (new, held-back)"
-            in on(found, "all").finding.reasons[0].message
+            in on(found, "all").result.reasons[0].message
         )
-        mine = on(found, "new").case.split
+        mine = on(found, "new").inputs.split
         assert mine is not None
         assert (mine.state, mine.outside) == ("as_declared", 500 * 29)
 
@@ -143,7 +146,7 @@ class TestByAction:
         rows = [*minutes(NEW, [90] * 20), *minutes(NEW, [90] * 20, epoch="e2", first=20), *minutes(HELD, [10] * 40)]
         found = verdicts_on(split_gates(), *rows, watermark=NOON + timedelta(minutes=60))
         for cohort in ("new", "held-back"):
-            assert arm(on(found, cohort).case.split) == {"new": 90 * 19, "held-back": 10 * 19}, "since the new prompt"
+            assert arm(on(found, cohort).inputs.split) == {"new": 90 * 19, "held-back": 10 * 19}, "since the new prompt"
 
     def test_since_is_when_the_shares_became_so(self) -> None:
         rows = [*minutes(NEW, [50] * 20 + [90] * 20), *minutes(HELD, [50] * 20 + [10] * 20)]
@@ -151,7 +154,7 @@ class TestByAction:
         assert codes(on(verdicts_on(split_gates(), *rows, watermark=mark), "new")) == ["split_mismatch"]
         since = COHORTS.replace("}, unit", "}, since: 2026-03-14T13:20:00+01:00, unit")
         found = on(verdicts_on(split_gates(since), *rows, watermark=mark), "new")
-        assert found.finding.verdict == "PROMOTE"
+        assert found.result.verdict == "PROMOTE"
         assert found.document()["split"]["since"] == "2026-03-14T12:20:00Z"
 
 
@@ -163,7 +166,7 @@ class TestByStage:
         rows = [*minutes(self.BELOW, [100] * 60 + [90] * 20), *minutes(self.ABOVE, [10] * 20, first=60)]
         found = verdicts_on(split_gates(self.STAGES), *rows, watermark=NOON + timedelta(minutes=90))
         for stage in ("approval_gated", "narrow_autonomy"):
-            split = on(found, "all", stage).case.split
+            split = on(found, "all", stage).inputs.split
             assert arm(split) == {"approval_gated": 90 * 19, "narrow_autonomy": 10 * 19}
             assert split is not None
             assert split.state == "as_declared"
@@ -172,7 +175,7 @@ class TestByStage:
         other = self.ABOVE._replace(cohort="eu")
         rows = [*minutes(self.BELOW, [90] * 20), *minutes(self.ABOVE, [10] * 20), *minutes(other, [900] * 20)]
         found = verdicts_on(split_gates(self.STAGES), *rows, watermark=NOON + timedelta(minutes=90))
-        assert arm(on(found, "all", "narrow_autonomy").case.split) == {
+        assert arm(on(found, "all", "narrow_autonomy").inputs.split) == {
             "approval_gated": 90 * 19,
             "narrow_autonomy": 10 * 19,
         }
@@ -180,9 +183,9 @@ class TestByStage:
 
     def test_a_stage_outside_the_split_is_asked_nothing(self) -> None:
         found = verdict_on(split_gates(self.STAGES), *minutes(CELL, [50] * 20), watermark=NOON + timedelta(minutes=60))
-        assert found.case.split is None
+        assert found.inputs.split is None
         assert found.document()["split"] is None
-        assert found.finding.verdict == "PROMOTE"
+        assert found.result.verdict == "PROMOTE"
 
     def test_an_arm_that_was_rolled_back_leaves_a_split_that_is_no_more(self) -> None:
         rows = [*minutes(self.BELOW, [90] * 20 + [100] * 20), *minutes(self.ABOVE, [10] * 20)]
@@ -332,11 +335,11 @@ def test_a_backtest_says_what_a_declared_split_would_have_changed(told: Told, tm
     )
     found = backtest(History.of(told.lake), without, with_split)
     said = {
-        (one.cell.cohort, one.old.verdict.finding.verdict.value, one.new.verdict.finding.verdict.value)
+        (one.cell.cohort, one.old.verdict.result.verdict.value, one.new.verdict.result.verdict.value)
         for one in found.differences
         if one.old is not None and one.new is not None
     }
     assert said == {("new", "PROMOTE", "HOLD"), ("held-back", "PROMOTE", "HOLD")}
     last = found.differences[-1].new
     assert last is not None
-    assert last.verdict.finding.reasons[0].code == "split_mismatch"
+    assert last.verdict.result.reasons[0].code == "split_mismatch"

@@ -22,11 +22,11 @@ ERRORS = gate_file("signal: execution_error, role: guardrail, limit: 0.1")
 
 
 def codes(verdict: Verdict) -> list[str]:
-    return [reason.code for reason in verdict.finding.reasons]
+    return [reason.code for reason in verdict.result.reasons]
 
 
 def said(verdict: Verdict) -> str:
-    return " | ".join(reason.message for reason in verdict.finding.reasons)
+    return " | ".join(reason.message for reason in verdict.result.reasons)
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def said(verdict: Verdict) -> str:
 )
 def test_an_error_limit_of_ten_percent(executed: int, failed: int, verdict: str, to_stage: str | None) -> None:
     found = verdict_on(ERRORS, a_row(**executions(executed, failed)))
-    assert (found.finding.verdict, found.finding.to_stage) == (verdict, to_stage)
+    assert (found.result.verdict, found.result.to_stage) == (verdict, to_stage)
 
 
 def test_a_hold_says_how_many_more_are_needed() -> None:
     found = verdict_on(ERRORS, a_row(**executions(2)))
-    assert found.case.signals[0].more_needed == 35
+    assert found.inputs.signals[0].more_needed == 35
     assert codes(found) == ["more_evidence_needed"]
     assert said(found) == (
         "execution_error 0 % (0 of 2), limit 10 %, upper bound 88.1 %: 35 more executions needed without a failure"
@@ -57,8 +57,8 @@ def test_a_hold_says_how_many_more_are_needed() -> None:
 
 def test_a_hold_says_when_the_present_rate_never_decides() -> None:
     found = verdict_on(ERRORS, a_row(**executions(10, 1)))
-    assert found.finding.verdict == "HOLD"
-    assert found.case.signals[0].more_needed is None
+    assert found.result.verdict == "HOLD"
+    assert found.inputs.signals[0].more_needed is None
     assert "never shown safe at this rate" in said(found)
 
 
@@ -83,13 +83,13 @@ def test_harm_is_said_with_its_numbers() -> None:
 def test_a_rollback_goes_to_search_only_or_below(stage: str, target: str) -> None:
     assert rollback_stage(stage) == target
     found = verdict_on(ERRORS, a_row(CELL._replace(stage=stage), **executions(50, 40)))
-    assert found.finding.to_stage == target
+    assert found.result.to_stage == target
 
 
 def test_no_gate_is_no_verdict() -> None:
     gates = GateFile.parse(b"version: 1\ngates: [{name: other, match: {tool: other}}]")
     found = verdict_on(gates, a_row(**executions(377)))
-    assert (found.finding.verdict, codes(found)) == ("INVALID", ["no_gate"])
+    assert (found.result.verdict, codes(found)) == ("INVALID", ["no_gate"])
     assert found.document()["gate"] is None
 
 
@@ -102,7 +102,7 @@ def test_two_gates_that_fit_equally_are_no_verdict_on_that_cell_only() -> None:
         gates, a_row(**executions(400)), a_row(CELL._replace(tool="x", workflow="w"), **executions(400))
     )
     assert codes(tied) == ["ambiguous_gate"]
-    assert fine.finding.verdict == "PROMOTE"
+    assert fine.result.verdict == "PROMOTE"
 
 
 @pytest.mark.parametrize(
@@ -115,27 +115,27 @@ def test_two_gates_that_fit_equally_are_no_verdict_on_that_cell_only() -> None:
 )
 def test_a_gate_that_decides_nothing_never_promotes(signals: tuple[str, ...]) -> None:
     found = verdict_on(gate_file(*signals), a_row(**executions(100_000)))
-    assert (found.finding.verdict, codes(found)) == ("INVALID", ["no_signals"])
+    assert (found.result.verdict, codes(found)) == ("INVALID", ["no_signals"])
 
 
 def test_a_gate_that_only_trips_never_promotes() -> None:
     gates = gate_file("signal: severe_incident, role: trip")
     assert codes(verdict_on(gates, a_row(**executions(100_000)))) == ["no_promotion_signals"]
     tripped = verdict_on(gates, a_row(**executions(100_000), incidents=1, severe_incidents=1))
-    assert (tripped.finding.verdict, codes(tripped)) == ("ROLL_BACK", ["trip"])
+    assert (tripped.result.verdict, codes(tripped)) == ("ROLL_BACK", ["trip"])
 
 
 def test_impossible_counts_are_no_verdict() -> None:
     found = verdict_on(ERRORS, a_row(decisions=9, executed=3, failed=4))
-    assert (found.finding.verdict, codes(found)) == ("INVALID", ["contradictory_counts"])
+    assert (found.result.verdict, codes(found)) == ("INVALID", ["contradictory_counts"])
     assert "failed + timed_out is 4, more than the 3 executed" in said(found)
 
 
 def test_more_incidents_than_executions_are_harm_and_no_contradiction() -> None:
     gates = gate_file("signal: incident, role: guardrail, limit: 0.01")
     found = verdict_on(gates, a_row(**executions(4), incidents=9))
-    assert found.finding.verdict == "ROLL_BACK"
-    assert found.case.signals[0].failures == 9
+    assert found.result.verdict == "ROLL_BACK"
+    assert found.inputs.signals[0].failures == 9
 
 
 def test_a_promotion_signal_blocks_and_never_rolls_back() -> None:
@@ -144,8 +144,8 @@ def test_a_promotion_signal_blocks_and_never_rolls_back() -> None:
     )
     row = a_row(decisions=1_000, denied=600, allowed=400, expected=400, executed=400)
     found = verdict_on(gates, row)
-    assert (found.finding.verdict, codes(found)) == ("HOLD", ["over_limit"])
-    assert [part.state for part in found.case.signals] == ["fail", "pass"]
+    assert (found.result.verdict, codes(found)) == ("HOLD", ["over_limit"])
+    assert [part.state for part in found.inputs.signals] == ["fail", "pass"]
     assert "no promotion" in said(found)
 
 
@@ -156,8 +156,8 @@ def test_a_watched_signal_decides_nothing() -> None:
         "signal: execution_error, role: guardrail, limit: 0.1",
     )
     found = verdict_on(gates, a_row(**executions(400), quality_checks=100, quality_failures=100, support=400))
-    assert found.finding.verdict == "PROMOTE"
-    assert [part.state for part in found.case.signals] == ["fail", "not_applicable", "pass"]
+    assert found.result.verdict == "PROMOTE"
+    assert [part.state for part in found.inputs.signals] == ["fail", "not_applicable", "pass"]
 
 
 @pytest.mark.parametrize(("severe", "verdict"), [(2, "PROMOTE"), (3, "ROLL_BACK")])
@@ -166,21 +166,21 @@ def test_a_trip_acts_above_its_maximum(severe: int, verdict: str) -> None:
         "signal: severe_incident, role: trip, max_count: 2", "signal: execution_error, role: guardrail, limit: 0.1"
     )
     found = verdict_on(gates, a_row(**executions(400), incidents=severe, severe_incidents=severe))
-    assert found.finding.verdict == verdict
+    assert found.result.verdict == verdict
 
 
 def test_a_rate_can_trip_by_its_failures() -> None:
     gates = gate_file("signal: undo_failed, role: trip", "signal: undo, role: guardrail, limit: 0.1")
     found = verdict_on(gates, a_row(**executions(400), undone=1, undo_failed=1))
-    assert (found.finding.verdict, codes(found)) == ("ROLL_BACK", ["trip"])
-    assert found.case.signals[0].limit == 0
+    assert (found.result.verdict, codes(found)) == ("ROLL_BACK", ["trip"])
+    assert found.inputs.signals[0].limit == 0
 
 
 def test_minimum_exposure_holds_up_a_promotion_and_never_a_rollback() -> None:
     gates = gate_file("signal: execution_error, role: guardrail, limit: 0.1", minimum_exposure="{actions: 1000}")
     assert codes(verdict_on(gates, a_row(**executions(999)))) == ["below_minimum_exposure"]
-    assert verdict_on(gates, a_row(**executions(1_000))).finding.verdict == "PROMOTE"
-    assert verdict_on(gates, a_row(**executions(10, 10))).finding.verdict == "ROLL_BACK"
+    assert verdict_on(gates, a_row(**executions(1_000))).result.verdict == "PROMOTE"
+    assert verdict_on(gates, a_row(**executions(10, 10))).result.verdict == "ROLL_BACK"
     shown = verdict_on(gates, a_row(**executions(10))).document()["exposure"]
     assert (shown["actions"], shown["minimum"]) == (10, 1000)
 
@@ -197,32 +197,32 @@ def test_minimum_exposure_holds_up_a_promotion_and_never_a_rollback() -> None:
 def test_what_is_not_known_never_promotes(signal: str) -> None:
     gates = gate_file("signal: execution_error, role: guardrail, limit: 0.1", signal)
     found = verdict_on(gates, a_row(**executions(10_000)))
-    assert (found.finding.verdict, codes(found)) == ("HOLD", ["missing_data"])
-    assert found.case.signals[1].value is None
+    assert (found.result.verdict, codes(found)) == ("HOLD", ["missing_data"])
+    assert found.inputs.signals[1].value is None
 
 
 def test_a_promotion_needs_every_signal() -> None:
     gates = gate_file(
         "signal: execution_error, role: guardrail, limit: 0.1", "signal: timeout, role: promote, limit: 0.01"
     )
-    assert verdict_on(gates, a_row(**executions(378))).finding.verdict == "HOLD"
+    assert verdict_on(gates, a_row(**executions(378))).result.verdict == "HOLD"
     promoted = verdict_on(gates, a_row(**executions(379)))
-    assert (promoted.finding.verdict, promoted.finding.to_stage) == ("PROMOTE", "approval_gated")
+    assert (promoted.result.verdict, promoted.result.to_stage) == ("PROMOTE", "approval_gated")
     # The tightest signal is said first.
-    assert [reason.signal for reason in promoted.finding.reasons] == ["timeout", "execution_error"]
+    assert [reason.signal for reason in promoted.result.reasons] == ["timeout", "execution_error"]
 
 
 def test_the_top_of_the_ladder_is_held_and_still_guarded() -> None:
     top = CELL._replace(stage="progressive_expansion")
     assert codes(verdict_on(ERRORS, a_row(top, **executions(377)))) == ["top_of_ladder"]
-    assert verdict_on(ERRORS, a_row(top, **executions(104, 42))).finding.verdict == "ROLL_BACK"
+    assert verdict_on(ERRORS, a_row(top, **executions(104, 42))).result.verdict == "ROLL_BACK"
 
 
 def test_a_promotion_follows_the_gate_s_own_ladder() -> None:
     gates = gate_file(
         "signal: execution_error, role: guardrail, limit: 0.1", ladder="[draft_write, progressive_expansion]"
     )
-    assert verdict_on(gates, a_row(**executions(377))).finding.to_stage == "progressive_expansion"
+    assert verdict_on(gates, a_row(**executions(377))).result.to_stage == "progressive_expansion"
     beside = CELL._replace(stage="approval_gated")
     assert codes(verdict_on(gates, a_row(beside, **executions(377)))) == ["not_on_ladder"]
 
@@ -231,28 +231,28 @@ def test_stale_evidence_promotes_nothing_and_still_rolls_back() -> None:
     fresh = CELL._replace(tool="fresh")
     later = a_row(fresh, minute=16, **executions(1))
     quiet, _ = verdicts_on(ERRORS, later, a_row(**executions(377)))[::-1]
-    assert (quiet.finding.verdict, codes(quiet)) == ("INVALID", ["stale_evidence"])
+    assert (quiet.result.verdict, codes(quiet)) == ("INVALID", ["stale_evidence"])
     harmful, _ = verdicts_on(ERRORS, later, a_row(**executions(104, 42)))[::-1]
-    assert harmful.finding.verdict == "ROLL_BACK"
+    assert harmful.result.verdict == "ROLL_BACK"
     on_time = a_row(fresh, minute=15, **executions(1))
-    assert verdicts_on(ERRORS, on_time, a_row(**executions(377)))[1].finding.verdict == "PROMOTE"
+    assert verdicts_on(ERRORS, on_time, a_row(**executions(377)))[1].result.verdict == "PROMOTE"
 
 
 def test_only_the_current_epoch_is_judged() -> None:
     old = a_row(epoch="old", minute=0, **executions(104, 42))
     new = a_row(epoch="new", minute=1, **executions(377))
     found = verdict_on(ERRORS, old, new)
-    assert (found.case.epoch, found.finding.verdict) == ("new", "PROMOTE")
+    assert (found.inputs.epoch, found.result.verdict) == ("new", "PROMOTE")
     straggler = a_row(epoch="old", minute=0, last_event_at=NOON + timedelta(minutes=9), **executions(10, 10))
-    assert verdict_on(ERRORS, old, new, straggler).case.epoch == "new"
+    assert verdict_on(ERRORS, old, new, straggler).inputs.epoch == "new"
 
 
 def test_a_tie_of_epochs_is_broken_by_the_newest_event_and_then_by_name() -> None:
     at = NOON + timedelta(seconds=30)
     rows = [a_row(epoch=name, last_event_at=at, **executions(5)) for name in ("b", "a")]
-    assert verdict_on(ERRORS, *rows).case.epoch == "b"
+    assert verdict_on(ERRORS, *rows).inputs.epoch == "b"
     newer = a_row(epoch="a", last_event_at=at + timedelta(seconds=1), **executions(5))
-    assert verdict_on(ERRORS, *rows, newer).case.epoch == "a"
+    assert verdict_on(ERRORS, *rows, newer).inputs.epoch == "a"
 
 
 def test_an_execution_is_missing_only_after_its_deadline() -> None:
@@ -261,7 +261,7 @@ def test_an_execution_is_missing_only_after_its_deadline() -> None:
     just_before = NOON + timedelta(minutes=3) - timedelta(microseconds=1)
     assert codes(verdict_on(gates, silent, watermark=just_before)) == ["missing_data"]
     overdue = verdict_on(gates, silent, watermark=NOON + timedelta(minutes=3))
-    assert (overdue.finding.verdict, codes(overdue)) == ("ROLL_BACK", ["harm"])
+    assert (overdue.result.verdict, codes(overdue)) == ("ROLL_BACK", ["harm"])
     assert "50 of 50" in said(overdue)
 
 
@@ -272,7 +272,7 @@ def test_an_approval_that_comes_late_gives_its_execution_the_full_deadline() -> 
     soon = NOON + timedelta(hours=1, minutes=1)
     assert codes(verdict_on(gates, queued, approved, watermark=soon)) == ["missing_data"]
     late = NOON + timedelta(hours=1, minutes=2)
-    assert verdict_on(gates, queued, approved, watermark=late).finding.verdict == "ROLL_BACK"
+    assert verdict_on(gates, queued, approved, watermark=late).result.verdict == "ROLL_BACK"
 
 
 def test_an_execution_nobody_expected_makes_up_for_none_that_is_missing() -> None:
@@ -283,7 +283,7 @@ def test_an_execution_nobody_expected_makes_up_for_none_that_is_missing() -> Non
         a_row(minute=1, decisions=10, fell_back=10, executed=10),
         watermark=NOON + timedelta(hours=1) - timedelta(minutes=50),
     )
-    assert (found.case.signals[0].failures, found.case.signals[0].trials) == (10, 10)
+    assert (found.inputs.signals[0].failures, found.inputs.signals[0].trials) == (10, 10)
 
 
 def test_many_weak_signs_of_harm_add_up() -> None:
@@ -292,11 +292,11 @@ def test_many_weak_signs_of_harm_add_up() -> None:
     ]
     counts = {"failed": 13, "timed_out": 13, "undone": 13, "incidents": 13}
     found = verdict_on(gate_file(*signals), a_row(**{**executions(100), **counts}))
-    assert all(part.state == "undecided" for part in found.case.signals)
-    assert (found.finding.verdict, codes(found)) == ("ROLL_BACK", ["combined_harm"])
+    assert all(part.state == "undecided" for part in found.inputs.signals)
+    assert (found.result.verdict, codes(found)) == ("ROLL_BACK", ["combined_harm"])
     assert "together weigh" in said(found)
     one = verdict_on(gate_file(*signals), a_row(**{**executions(100), "failed": 13}))
-    assert one.finding.verdict == "HOLD"
+    assert one.result.verdict == "HOLD"
 
 
 def test_weights_share_alpha_and_set_the_bound_that_is_shown() -> None:
@@ -305,7 +305,7 @@ def test_weights_share_alpha_and_set_the_bound_that_is_shown() -> None:
         "signal: undo, role: guardrail, limit: 0.05",
         "signal: timeout, role: guardrail, limit: 0.05, stages: [narrow_autonomy]",
     )
-    heavy, light, elsewhere = verdict_on(gates, a_row(**executions(100, 11), undone=11)).case.signals
+    heavy, light, elsewhere = verdict_on(gates, a_row(**executions(100, 11), undone=11)).inputs.signals
     assert (heavy.weight, light.weight, elsewhere.weight) == (0.75, 0.25, None)
     assert heavy.harm_threshold == pytest.approx(math.log(1 / (0.05 * 0.75)))
     assert heavy.lower is not None
@@ -319,8 +319,8 @@ def test_a_latency_limit_counts_what_lies_above_it(slow: int, verdict: str) -> N
     gates = gate_file("signal: latency_p95, role: guardrail, limit_ms: 1500")
     latencies = [200.0] * (400 - slow) + [4_000.0] * slow
     found = verdict_on(gates, a_row(**executions(400), latencies_ms=latencies))
-    (part,) = found.case.signals
-    assert found.finding.verdict == verdict
+    (part,) = found.inputs.signals
+    assert found.result.verdict == verdict
     assert (part.failures, part.trials, part.unit) == (slow, 400, "ms")
     assert part.limit == pytest.approx(1_500, rel=0.011)
     assert part.value == pytest.approx(200 if slow <= 20 else 4_000, rel=0.01)
@@ -333,7 +333,7 @@ def test_a_latency_limit_counts_what_lies_above_it(slow: int, verdict: str) -> N
 def test_unknown_latencies_are_neither_fast_nor_slow() -> None:
     gates = gate_file("signal: latency_p95, role: guardrail, limit_ms: 1500")
     found = verdict_on(gates, a_row(**executions(10_000), latencies_ms=[100.0] * 20))
-    assert (found.finding.verdict, found.case.signals[0].trials) == ("HOLD", 20)
+    assert (found.result.verdict, found.inputs.signals[0].trials) == ("HOLD", 20)
 
 
 def latched(verdict: VerdictName, to_stage: str) -> dict[str, object]:
@@ -343,7 +343,7 @@ def latched(verdict: VerdictName, to_stage: str) -> dict[str, object]:
 
 def test_a_rollback_stands_although_better_numbers_follow() -> None:
     found = verdict_on(ERRORS, a_row(**executions(10_000)), **latched(VerdictName.ROLL_BACK, "search_only"))
-    assert (found.finding.verdict, found.finding.to_stage, codes(found)) == ("ROLL_BACK", "search_only", ["latched"])
+    assert (found.result.verdict, found.result.to_stage, codes(found)) == ("ROLL_BACK", "search_only", ["latched"])
     assert found.document()["latched_by"] == "first"
     assert "verdict first decided ROLL_BACK" in said(found)
 
@@ -351,15 +351,15 @@ def test_a_rollback_stands_although_better_numbers_follow() -> None:
 def test_a_promotion_stands_until_there_is_harm_or_silence() -> None:
     promoted = latched(VerdictName.PROMOTE, "approval_gated")
     found = verdict_on(ERRORS, a_row(**executions(50, 4)), **promoted)
-    assert (found.finding.verdict, found.finding.to_stage, codes(found)) == ("PROMOTE", "approval_gated", ["latched"])
-    assert verdict_on(ERRORS, a_row(**executions(104, 42)), **promoted).finding.verdict == "ROLL_BACK"
+    assert (found.result.verdict, found.result.to_stage, codes(found)) == ("PROMOTE", "approval_gated", ["latched"])
+    assert verdict_on(ERRORS, a_row(**executions(104, 42)), **promoted).result.verdict == "ROLL_BACK"
     silent = verdict_on(ERRORS, a_row(**executions(377)), watermark=NOON + timedelta(hours=1), **promoted)
     assert codes(silent) == ["stale_evidence"]
 
 
 def test_a_latch_of_another_epoch_or_gate_file_holds_nothing() -> None:
     other = {"latches": {(CELL, "e0", ERRORS.sha256): {VerdictName.ROLL_BACK: Latch(VerdictName.ROLL_BACK, "x", "v")}}}
-    assert verdict_on(ERRORS, a_row(**executions(377)), **other).finding.verdict == "PROMOTE"
+    assert verdict_on(ERRORS, a_row(**executions(377)), **other).result.verdict == "PROMOTE"
 
 
 def test_a_verdict_is_named_by_what_it_follows_from() -> None:
