@@ -18,7 +18,7 @@ from analytics.lake.errors import READ_FAILURES, FencedError
 from analytics.lake.retention import LEAST, Rule, retain
 from analytics.lake.rollup import RollUp
 from analytics.lake.storage import unreadable
-from analytics.lake.table_schemas import EVENTS, LOOKS, QUALITY, REJECTS, RULINGS, SIGNALS, TABLES, VERDICTS
+from analytics.lake.table_schemas import EVENTS, JUDGE_HEARTBEATS, QUALITY, REJECTS, SIGNALS, SIGNOFFS, TABLES, VERDICTS
 from analytics.lake.vacuum import MARGIN, vacuum
 from analytics.signals.cells import ACTION, CELL, EPOCH
 from analytics.verdicts import ledger
@@ -48,7 +48,7 @@ _AGES: Final[Mapping[str, str]] = {
     REJECTS: "rejected_at",
     QUALITY: "run_at",
     VERDICTS: "judged_at",
-    LOOKS: "judged_at",
+    JUDGE_HEARTBEATS: "judged_at",
 }
 """By which column the age of a row is told."""
 
@@ -154,7 +154,7 @@ class Upkeep:
     def _steps(self, now: datetime) -> Iterator[Step]:
         if self._policy.roll_up_after is not None:
             yield self._try(SIGNALS, "roll_up", partial(self._roll_up, now, self._policy.roll_up_after))
-        for table, age in {LOOKS: _LOOKS_KEPT, **self._policy.keep}.items():
+        for table, age in {JUDGE_HEARTBEATS: _LOOKS_KEPT, **self._policy.keep}.items():
             yield self._try(table, "retain", partial(self._retain, table, now, age))
         try:
             needed = self._needed(now)
@@ -227,7 +227,7 @@ class Upkeep:
         lasting = set(last.collect()["verdict_id"])
         crossed: Iterable[Mapping[Any, Any]] = ledger.latches(self._lake).values()
         lasting |= {latch.verdict_id for kinds in crossed for latch in kinds.values()}
-        about = self._lake.scan(RULINGS).select(pl.col("payload").str.extract_all(r'"[^"]+"').explode()).collect()
+        about = self._lake.scan(SIGNOFFS).select(pl.col("payload").str.extract_all(r'"[^"]+"').explode()).collect()
         return lasting | {told.strip('"') for told in about["payload"].drop_nulls()}
 
     def _needed(self, now: datetime) -> dict[str, int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 import polars as pl
 
 from analytics.backtest.scorecard import Share
-from analytics.lake.table_schemas import EVENTS, RULINGS, VERDICTS
+from analytics.lake.table_schemas import EVENTS, SIGNOFFS, VERDICTS
 from analytics.signals.cells import CELL
 from analytics.verdicts.signoffs import RulingKind
 from analytics.verdicts.verdict import REASSESSED
@@ -100,7 +100,7 @@ def of_history(lake: Lake) -> dict[str, Any]:
         "followed_by_incident": Share(sum(_led_to(one, incidents) for one in promotions), len(promotions)).document(),
         "accepted": Share(agreement[VerdictName.PROMOTE.value]["accepted"], len(promotions)).document(),
         "agreement": agreement,
-        "overrides": int(lake.scan(RULINGS).filter(pl.col("kind") == "override").select(pl.len()).collect().item()),
+        "overrides": int(lake.scan(SIGNOFFS).filter(pl.col("kind") == "override").select(pl.len()).collect().item()),
     }
 
 
@@ -189,7 +189,7 @@ def _changes(lake: Lake) -> list[tuple[datetime, tuple[str | None, str | None], 
 
 def _ruled(lake: Lake) -> list[tuple[datetime, str, set[tuple[tuple[str, ...], str, str]]]]:
     """Every ruling: when, its kind, and the cells, epochs and words that it is about."""
-    rulings = lake.scan(RULINGS).select("given_at", "kind", "payload").sort("given_at").collect().rows()
+    rulings = lake.scan(SIGNOFFS).select("given_at", "kind", "payload").sort("given_at").collect().rows()
     told = [(at, kind, set(json.loads(payload)["about"].values())) for at, kind, payload in rulings]
     ids = pl.Series("id", sorted({each for _, _, about in told for each in about}), dtype=pl.String)
     known = (

@@ -26,7 +26,7 @@ import polars as pl
 
 from analytics.lake.commits import Advance, Fence
 from analytics.lake.errors import FencedError, LakeError
-from analytics.lake.table_schemas import CLAIMS, COLUMNS
+from analytics.lake.table_schemas import COLUMNS, LEASES
 from analytics.lake.tables import Lake
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Claim:
         clock: Callable[[], float] = time.monotonic,
         holder: str | None = None,
     ) -> None:
-        self._lake = Lake.open_only(root, CLAIMS)
+        self._lake = Lake.open_only(root, LEASES)
         self._name = name
         self._beat_of = _Beat(name)
         self._lease_s = lease_s
@@ -127,7 +127,7 @@ class Claim:
                 )
 
     def _take(self, now: float) -> bool:
-        beat = self._lake.stored_offsets(CLAIMS, [self._beat_of]).get(self._beat_of)
+        beat = self._lake.stored_offsets(LEASES, [self._beat_of]).get(self._beat_of)
         if beat != self._beat or beat is None:
             self._beat, self._moved_at, self._last = beat, now, holders(self._lake).get(self._name)
         if now - self._moved_at < self._lease_s and not self._is_free():
@@ -161,8 +161,8 @@ class Claim:
             "taken_at": datetime.now(UTC),
             "lease_s": self._lease_s,
         }
-        rows = pl.DataFrame([] if quietly else [row], schema=COLUMNS[CLAIMS], orient="row")
-        self._lake.append(CLAIMS, rows, advances={self._beat_of: Advance(self._beat, reached)})
+        rows = pl.DataFrame([] if quietly else [row], schema=COLUMNS[LEASES], orient="row")
+        self._lake.append(LEASES, rows, advances={self._beat_of: Advance(self._beat, reached)})
         self._beat, self._moved_at = reached, now
 
     def _is_free(self) -> bool:
@@ -199,7 +199,7 @@ class Holder(NamedTuple):
 
 def holders(lake: Lake) -> dict[str, Holder]:
     """Who last took each right, or gave it up; rights that nobody took yet are left out."""
-    last = lake.scan(CLAIMS).sort("epoch").group_by("name").last().collect()
+    last = lake.scan(LEASES).sort("epoch").group_by("name").last().collect()
     found = {}
     for row in last.iter_rows(named=True):
         holder, _, process = (row["holder"] or "").partition(" ")

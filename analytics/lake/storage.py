@@ -18,7 +18,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from analytics.lake.errors import READ_FAILURES, SchemaMismatchError, UnreadableLakeError
-from analytics.lake.table_schemas import CLAIMS, TABLES
+from analytics.lake.table_schemas import LEASES, TABLES
 from producers.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ _CONFIGURATION: Final = {
     "delta.logRetentionDuration": "interval 97 days",
     "delta.deletedFileRetentionDuration": "interval 97 days",
 }
-# Claims beat all the time, and nobody asks how they stood an hour ago.
-_OF_CLAIMS: Final = {"delta.logRetentionDuration": "interval 1 hours"}
+# Leases beat all the time, and nobody asks how they stood an hour ago.
+_OF_LEASES: Final = {"delta.logRetentionDuration": "interval 1 hours"}
 
 
 def open_table(root: str, name: str) -> DeltaTable | None:
@@ -171,7 +171,7 @@ def create_table(root: str, name: str) -> DeltaTable:
             uri,
             schema=Schema.from_arrow(TABLES[name]),
             mode="error",
-            configuration=_CONFIGURATION | (_OF_CLAIMS if name == CLAIMS else {}),
+            configuration=_CONFIGURATION | (_OF_LEASES if name == LEASES else {}),
             name=name,
             storage_options=options_of(root),
             # Refused version 0, it would try the next one: a second creation, which changes the table's identity under

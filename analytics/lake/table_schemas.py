@@ -15,9 +15,9 @@ VERDICTS: Final = "verdicts"
 REJECTS: Final = "rejects"
 QUALITY: Final = "quality"
 GATES: Final = "gates"
-RULINGS: Final = "rulings"
-CLAIMS: Final = "claims"
-LOOKS: Final = "looks"
+SIGNOFFS: Final = "signoffs"
+LEASES: Final = "leases"
+JUDGE_HEARTBEATS: Final = "judge_heartbeats"
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 
@@ -84,7 +84,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
         ]
     ),
     # When the judge looked at every cell: a verdict of the ledger that no later row replaces was found again.
-    LOOKS: pa.schema(
+    JUDGE_HEARTBEATS: pa.schema(
         [
             _required("judged_at", _MOMENT),
             _required("watermark", _MOMENT),
@@ -128,9 +128,9 @@ TABLES: Final[dict[str, pa.Schema]] = {
         ]
     ),
     # What people ruled about a move: approvals, and overrides of verdicts. Append only, like the verdicts.
-    RULINGS: pa.schema(
+    SIGNOFFS: pa.schema(
         [
-            _required("ruling_id", pa.string()),
+            _required("signoff_id", pa.string()),
             _required("kind", pa.string()),
             _required("given_at", _MOMENT),
             _required("expires_at", _MOMENT),
@@ -143,7 +143,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
         ]
     ),
     # Who took a right that one process at a time holds, or gave it up; see `analytics.lake.leases`.
-    CLAIMS: pa.schema(
+    LEASES: pa.schema(
         [
             _required("name", pa.string()),
             _required("epoch", pa.int64()),

@@ -30,7 +30,7 @@ from analytics.lake.storage import (
     unreadable,
     unreadable_table,
 )
-from analytics.lake.table_schemas import CLAIMS, COLUMNS, TABLES
+from analytics.lake.table_schemas import COLUMNS, LEASES, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -96,7 +96,7 @@ class Lake:
             UnreadableLakeError: A table is damaged, or missing although others hold data.
         """
         found = {name: table for name in TABLES if (table := open_table(root, name)) is not None}
-        missing = [name for name in TABLES if name not in found and name != CLAIMS]  # an older lake has no claims yet
+        missing = [name for name in TABLES if name not in found and name != LEASES]  # an older lake has no leases yet
         if not missing:
             return cls(root, found)
         if any(table.version() > 0 for table in found.values()):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from analytics.lake.table_schemas import COLUMNS, LOOKS
+from analytics.lake.table_schemas import COLUMNS, JUDGE_HEARTBEATS
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -64,7 +64,9 @@ def append(lake: Lake, look: Look, *, fence: Fence | None = None) -> None:
         FencedError: Somebody else judges now.
         LakeError: It cannot be recorded.
     """
-    lake.append(LOOKS, pl.DataFrame([asdict(look)], schema=COLUMNS[LOOKS], orient="row"), fence=fence)
+    lake.append(
+        JUDGE_HEARTBEATS, pl.DataFrame([asdict(look)], schema=COLUMNS[JUDGE_HEARTBEATS], orient="row"), fence=fence
+    )
 
 
 def newest(lake: Lake, *, version: int | None = None) -> Look | None:
@@ -75,6 +77,6 @@ def newest(lake: Lake, *, version: int | None = None) -> Look | None:
     Raises:
         LakeError: The lake cannot be read.
     """
-    looks = lake.scan(LOOKS, version=version)
+    looks = lake.scan(JUDGE_HEARTBEATS, version=version)
     last = looks.filter(pl.col("judged_at") == pl.col("judged_at").max()).tail(1).collect()
     return Look(**last.row(0, named=True)) if last.height else None

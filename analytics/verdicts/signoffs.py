@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from analytics.lake.table_schemas import COLUMNS, RULINGS
+from analytics.lake.table_schemas import COLUMNS, SIGNOFFS
 from analytics.signals.cells import ACTION, CELL
 from analytics.text import iso
 from producers.errors import UsageError
@@ -48,7 +48,7 @@ class Ruling:
     """One person's word about one move of one action.
 
     Attributes:
-        ruling_id: Sixteen hexadecimal digits.
+        signoff_id: Sixteen hexadecimal digits.
         kind: Approval, override or dismissal.
         given_at: When it was said.
         expires_at: From when on it counts for nothing.
@@ -60,7 +60,7 @@ class Ruling:
         about: The bindings of the verdicts that it is about, each with the verdict's id at the time.
     """
 
-    ruling_id: str
+    signoff_id: str
     kind: RulingKind
     given_at: datetime
     expires_at: datetime
@@ -74,7 +74,7 @@ class Ruling:
     def document(self) -> dict[str, Any]:
         """The ruling as a JSON object."""
         return {
-            "ruling_id": self.ruling_id,
+            "signoff_id": self.signoff_id,
             "kind": self.kind.value,
             "given_at": iso(self.given_at),
             "expires_at": iso(self.expires_at),
@@ -149,7 +149,7 @@ def give(
     row = {name: value for name, value in ruling.document().items() if name != "verdicts"}
     payload = json.dumps({**ruling.document(), "about": about}, ensure_ascii=False)
     told = {**row, "given_at": now, "expires_at": expires_at, "payload": payload}
-    lake.append(RULINGS, pl.DataFrame([told], schema=COLUMNS[RULINGS], orient="row"))
+    lake.append(SIGNOFFS, pl.DataFrame([told], schema=COLUMNS[SIGNOFFS], orient="row"))
     return ruling
 
 
@@ -160,15 +160,15 @@ def in_force(lake: Lake, action: tuple[str, str, str], *, to_stage: str, now: da
         LakeError: The lake cannot be read.
     """
     rows = (
-        lake.scan(RULINGS)
+        lake.scan(SIGNOFFS)
         .filter(*(pl.col(name) == value for name, value in zip(ACTION, action, strict=True)))
         .filter((pl.col("to_stage") == to_stage) & (pl.col("given_at") <= now) & (pl.col("expires_at") > now))
-        .sort("given_at", "ruling_id")
+        .sort("given_at", "signoff_id")
         .collect()
     )
     return [
         Ruling(
-            row["ruling_id"],
+            row["signoff_id"],
             RulingKind(row["kind"]),
             row["given_at"],
             row["expires_at"],

@@ -16,7 +16,7 @@ from analytics.audit.quality import latest_quality
 from analytics.gates.gate_file import GateFile
 from analytics.lake.errors import READ_FAILURES, ForgottenError, LakeError, UnreadableLakeError
 from analytics.lake.storage import is_remote, unreadable
-from analytics.lake.table_schemas import LOOKS, QUALITY, REJECTS, SIGNALS, VERDICTS
+from analytics.lake.table_schemas import JUDGE_HEARTBEATS, QUALITY, REJECTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
 from analytics.report import Counted, rejected
 from analytics.verdicts import heartbeats, ledger
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 LOG: Final = logging.getLogger(__name__)
 
-_WATCHED: Final = (LOOKS, SIGNALS, VERDICTS, REJECTS, QUALITY)  # looks first: see `Kept.look`
+_WATCHED: Final = (JUDGE_HEARTBEATS, SIGNALS, VERDICTS, REJECTS, QUALITY)  # looks first: see `Kept.look`
 
 
 class PageError(StagekeeperError):
@@ -219,8 +219,8 @@ class Kept:
         moved = {table for table, version in versions.items() if self._versions.get(table) != version}
         if SIGNALS in moved:
             self._read_signals(lake, versions[SIGNALS])
-        if LOOKS in moved:
-            self._newest_look = heartbeats.newest(lake, version=versions[LOOKS])
+        if JUDGE_HEARTBEATS in moved:
+            self._newest_look = heartbeats.newest(lake, version=versions[JUDGE_HEARTBEATS])
         if VERDICTS in moved:
             self._read_verdicts(lake, versions[VERDICTS])
         if REJECTS in moved:

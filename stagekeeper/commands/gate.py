@@ -211,7 +211,7 @@ def _rule(
     if as_json:
         click.echo(json.dumps(ruling.document(), indent=2, ensure_ascii=False))
         return
-    click.echo(f"{kind.value} {ruling.ruling_id} recorded: {ruled(ruling)}")
+    click.echo(f"{kind.value} {ruling.signoff_id} recorded: {ruled(ruling)}")
 
 
 def _in_words(answer: GateAnswer) -> str:
@@ -222,7 +222,7 @@ def _in_words(answer: GateAnswer) -> str:
     if answer.verdict_id is not None:
         age = "of unknown age" if answer.age_s is None else f"{duration(answer.age_s)} old"
         lines.append(f"  verdict {answer.verdict_id}, evidence {age}, lake version {answer.lake_version}")
-    lines += [f"  {ruling.kind.value} {ruling.ruling_id}: {ruled(ruling)}" for ruling in answer.rulings]
+    lines += [f"  {ruling.kind.value} {ruling.signoff_id}: {ruled(ruling)}" for ruling in answer.rulings]
     if answer.gate_sha256 is not None:
         lines.append(f"  gate file sha256 {answer.gate_sha256[:12]}")
     return "\n".join(lines)

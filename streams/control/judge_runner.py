@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 from analytics.judging.judge import Judge
 from analytics.lake.errors import FencedError
 from analytics.lake.storage import reading
-from analytics.lake.table_schemas import COLUMNS, LOOKS, VERDICTS
+from analytics.lake.table_schemas import COLUMNS, JUDGE_HEARTBEATS, VERDICTS
 from analytics.lake.tables import Lake
 from producers.errors import StagekeeperError
 from producers.wire.events import HEADERS, record_key, to_bytes
@@ -97,7 +97,7 @@ class Bench:
         try:
             if fence != self._fence:
                 # From here on nothing of an earlier holder can come, so what is read below is the last word.
-                for table in (VERDICTS, LOOKS):
+                for table in (VERDICTS, JUDGE_HEARTBEATS):
                     self._lake.append(table, pl.DataFrame(schema=COLUMNS[table]), fence=fence)
                 self._judge, self._unpublished = Judge(self._lake, self._gate_file, fence=fence), []
                 self._fence = fence

@@ -12,7 +12,7 @@ from deltalake.exceptions import DeltaError
 from analytics.lake.commits import Fence
 from analytics.lake.errors import FencedError, LakeError
 from analytics.lake.leases import JUDGE, UPKEEP, Claim, holders
-from analytics.lake.table_schemas import CLAIMS, VERDICTS
+from analytics.lake.table_schemas import LEASES, VERDICTS
 from analytics.lake.tables import Lake
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def test_a_store_that_does_not_answer_at_the_end_is_named(
     monkeypatch.setattr(DeltaTable, "transaction_version", refuse)
     claim.release()
     assert claim.fence is None
-    assert f"the right to judge could not be given up (the table claims at {root}/claims cannot be read" in caplog.text
+    assert f"the right to judge could not be given up (the table leases at {root}/leases cannot be read" in caplog.text
     assert "another worker gets it after 10 s" in caplog.text
 
 
@@ -188,6 +188,6 @@ def test_the_log_of_the_beats_stays_short(root: str, tmp_path: Path, monkeypatch
     for _ in range(320):
         clock.now += LEASE_S / 2
         assert claim.held()
-    assert Lake.open(root).scan(CLAIMS).collect().height == 1
-    assert len(list((tmp_path / CLAIMS).glob("*.parquet"))) == 1
-    assert list((tmp_path / CLAIMS / "_delta_log").glob("*.checkpoint.parquet"))
+    assert Lake.open(root).scan(LEASES).collect().height == 1
+    assert len(list((tmp_path / LEASES).glob("*.parquet"))) == 1
+    assert list((tmp_path / LEASES / "_delta_log").glob("*.checkpoint.parquet"))

@@ -10,7 +10,7 @@ from verdict_cases import CELL, NOON, a_row, executions, increments
 from analytics.gates.gate_file import GateFile
 from analytics.judging import planning
 from analytics.judging.judge import Judge
-from analytics.lake.table_schemas import LOOKS, VERDICTS
+from analytics.lake.table_schemas import JUDGE_HEARTBEATS, VERDICTS
 from analytics.lake.tables import Lake
 from analytics.verdicts.gate_check import gate_check
 from analytics.verdicts.ledger import latest_verdicts, newest_watermark
@@ -129,13 +129,13 @@ def test_nothing_is_confirmed_while_what_changed_is_not_written(
     for second, looks in ((0, 0), (2, 0), (4, 1)):
         assert judge.has_more == bool(second)
         assert len(judge.tick(at(1 + second / 60))) == 1
-        assert lake.scan(LOOKS).collect().height == looks
+        assert lake.scan(JUDGE_HEARTBEATS).collect().height == looks
     assert not judge.has_more
     harmful = a_row(BUSY, **executions(100, 90))
     lake.append("signals", increments(*(a_row(cell, **executions(400)) for cell in (CELL, cells[2])), harmful))
     (first,) = judge.tick(at(2))
     assert (first.data.tool, first.data.verdict.value) == ("busy", "ROLL_BACK"), "harm is written first"
-    assert lake.scan(LOOKS).collect().height == 1
+    assert lake.scan(JUDGE_HEARTBEATS).collect().height == 1
     assert judge.has_more
 
 

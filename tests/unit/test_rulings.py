@@ -10,7 +10,7 @@ from verdict_cases import CELL, a_row, executions, increments
 
 from analytics.gates.gate_file import GateFile
 from analytics.judging.judge import Judge
-from analytics.lake.table_schemas import RULINGS
+from analytics.lake.table_schemas import SIGNOFFS
 from analytics.lake.tables import Lake
 from analytics.verdicts.gate_check import GateAnswer, gate_check, rule
 from analytics.verdicts.signoffs import NothingToRuleError, RulingKind, UnusableRulingError
@@ -58,7 +58,7 @@ class Place:
     def rules(self, kind: RulingKind, hours: float = 1.0, **more: Any) -> str:
         now = NOW + timedelta(seconds=self.second)
         gates, expires_at = GateFile.load(self.path), now + timedelta(hours=hours)
-        return rule(self.lake, gates, kind, **{**MOVE, **SAYS, **more}, now=now, expires_at=expires_at).ruling_id
+        return rule(self.lake, gates, kind, **{**MOVE, **SAYS, **more}, now=now, expires_at=expires_at).signoff_id
 
 
 @pytest.fixture
@@ -73,13 +73,13 @@ def codes(answer: GateAnswer) -> list[str]:
 def test_a_rollback_above_does_not_shut_the_gate_for_good(place: Place) -> None:
     place.judged(a_row(**executions(200)), a_row(THERE, **executions(60, 40)))
     assert (place.asked().answer, place.asked().exit_code) == ("ROLL_BACK", 20)
-    ruling_id = place.rules(RulingKind.OVERRIDE)
+    signoff_id = place.rules(RulingKind.OVERRIDE)
     opened = place.asked()
     assert (opened.answer, opened.exit_code) == ("PROMOTE", 0)
     assert codes(opened)[0] == "overridden"
     assert "maria has set aside verdict" in opened.reasons[0].message
     assert "fixed in 4.2" in opened.reasons[0].message
-    assert [ruling["ruling_id"] for ruling in opened.document()["rulings"]] == [ruling_id]
+    assert [ruling["signoff_id"] for ruling in opened.document()["rulings"]] == [signoff_id]
 
 
 def test_an_override_expires(place: Place) -> None:
@@ -132,7 +132,7 @@ def test_a_ruling_has_an_actor_a_reason_and_a_future(place: Place, wrong: dict[s
     place.judged(a_row(**executions(3)))
     with pytest.raises(UnusableRulingError):
         place.rules(RulingKind.OVERRIDE, **wrong)
-    assert place.lake.scan(RULINGS).collect().is_empty()
+    assert place.lake.scan(SIGNOFFS).collect().is_empty()
 
 
 def test_approval_comes_last(tmp_path: Path) -> None:
@@ -156,11 +156,11 @@ def test_a_dismissal_shuts_the_gate_until_it_expires_or_is_approved(place: Place
     with pytest.raises(NothingToRuleError, match="a dismissal is about PROMOTE; the verdicts on this move say HOLD"):
         place.rules(RulingKind.DISMISSAL)
     place.judged(a_row(**executions(200)))
-    ruling_id = place.rules(RulingKind.DISMISSAL)
+    signoff_id = place.rules(RulingKind.DISMISSAL)
     shut = place.asked()
     assert (shut.answer, shut.exit_code, codes(shut)[0]) == ("HOLD", 10, "dismissed")
     assert "maria has dismissed verdict" in shut.reasons[0].message
-    assert [ruling["ruling_id"] for ruling in shut.document()["rulings"]] == [ruling_id]
+    assert [ruling["signoff_id"] for ruling in shut.document()["rulings"]] == [signoff_id]
     assert place.asked(3_600).answer == "PROMOTE"
     place.judged(a_row(**executions(5)))
     assert place.asked().answer == "HOLD", "the same promotion, told again"
