@@ -1,17 +1,20 @@
-"""One way to write arguments, so that equal ones have equal digests on any machine; and what of them may be shown."""
+"""Canonical JSON (RFC 8785) and its SHA-256, for equal digests in every language; and redaction.
+
+docs/boundary.md says how values that JSON lacks are written; `docs/canonical_json_vectors.json` holds examples.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-from datetime import date, datetime
+from datetime import date
 from decimal import Decimal
 from enum import Enum
 from json.encoder import encode_basestring as quoted
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+import rfc8785
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 from producers.errors import UsageError
@@ -19,26 +22,35 @@ from producers.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-REDACTED = "[redacted]"
+    Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+REDACTED: Final = "[redacted]"
+
+_EXACT: Final = 2**53 - 1
+"""Largest magnitude of an integer that every JSON reader holds exactly; RFC 8785 knows no larger ones."""
+
+_TAG: Final = "integer:"
+"""Begins the string in place of a larger integer; a string that begins so itself gets it once more in front."""
 
 
 class ArgumentError(UsageError):
-    """An argument cannot be written canonically, so nobody could tell later whether it was changed."""
+    """A value has no canonical form, so nobody could tell later whether it was changed."""
 
 
 def canonical(value: object) -> bytes:
-    """Write a value as JSON with sorted keys and no spaces.
+    """Write a value as canonical JSON.
 
     Raises:
         ArgumentError: It holds something that has no canonical form; the message names its type.
     """
-    if type(value) is dict and (flat := _flat(value)) is not None:
-        return flat
     try:
-        _require_names(value)
-        return _ENCODER.encode(value).encode()
+        if type(value) is dict and all(type(name) is str and name.isascii() for name in value):
+            return _ascii_object(value)
+        return rfc8785.dumps(_json(value))
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"{error}. Pass plain values, dates, decimals, enums or pydantic models.") from error
+    except RecursionError as error:
+        raise ArgumentError("a value that holds itself, or is nested too deeply, has no canonical form") from error
 
 
 def digest(value: object) -> str:
@@ -70,71 +82,60 @@ def _fields(value: object) -> dict[str, object]:
     return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}  # type: ignore[arg-type]
 
 
-def _flat(arguments: dict[str, object]) -> bytes | None:
-    """The canonical form of plain values by plain names, in half the time; None where something else is among them.
+def _ascii_object(members: dict[str, object]) -> bytes:
+    """An object whose names are ASCII, as arguments are, in a sixth of the library's time (benchmarks/decision.py).
 
-    Exact types only: a subclass may be written otherwise.
+    Exact types only, since a subclass may be written otherwise; other names are sorted in UTF-16, by the library.
     """
     written = []
-    try:
-        for name in sorted(arguments):
-            value = arguments[name]
-            if type(name) is not str:
-                return None
-            kind = type(value)
-            if kind is str:
-                written.append(f"{quoted(name)}:{quoted(value)}")  # type: ignore[arg-type] # its type was looked at
-            elif kind is int:
-                written.append(f"{quoted(name)}:{value}")
-            elif kind is bool or value is None:
-                written.append(f"{quoted(name)}:{_CONSTANTS[value]}")  # type: ignore[index] # as above
-            else:
-                return None
-        return f"{{{','.join(written)}}}".encode()
-    except (TypeError, ValueError):
-        return None
+    for name in sorted(members):
+        value = members[name]
+        if type(value) is str and not value.startswith(_TAG):
+            text = quoted(value)
+        elif type(value) is int and -_EXACT <= value <= _EXACT:
+            text = str(value)
+        else:
+            text = canonical(value).decode()
+        written.append(f"{quoted(name)}:{text}")
+    return f"{{{','.join(written)}}}".encode()
 
 
-_CONSTANTS: Final = {None: "null", True: "true", False: "false"}
-
-
-def _require_names(value: object) -> None:
-    """Refuse mappings whose keys are not strings: JSON would write `1` and `"1"` alike."""
-    if isinstance(value, dict):
-        for name, item in value.items():
-            if not isinstance(name, str):
-                raise TypeError(f"a mapping with a key of type {type(name).__name__} has no canonical form")
-            _require_names(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _require_names(item)
-
-
-def _plain(value: object) -> object:  # noqa: PLR0911 - one line for each kind
+def _json(value: object) -> Json:  # noqa: C901, PLR0911, PLR0912 - one line for each kind
+    """A value by the types that JSON has."""
     match value:
+        case Enum():
+            return _json(value.value)
+        case None | bool() | float():
+            return value
+        case str():
+            text = str.__str__(value)
+            return f"{_TAG}{text}" if text.startswith(_TAG) else text
+        case int():
+            return value if -_EXACT <= value <= _EXACT else f"{_TAG}{int(value)}"
+        case dict():
+            return {_name(name): _json(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_json(item) for item in value]
         case BaseModel():
-            return _named(_fields(value))
+            return _json(_fields(value))
         case SecretStr() | SecretBytes():
             return {"secret_sha256": digest(value.get_secret_value())}
-        case Enum():
-            return value.value
-        case datetime() | date():
+        case date():
             return value.isoformat()
         case Decimal() | UUID():
             return str(value)
         case bytes():
             return value.hex()
         case set() | frozenset():
-            return sorted(value, key=canonical)
+            return [_json(item) for item in sorted(value, key=canonical)]
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return _named(_fields(value))
+            return _json(_fields(value))
         case _:
             raise TypeError(f"a {type(value).__name__} has no canonical form")
 
 
-def _named(fields: dict[str, object]) -> dict[str, object]:
-    _require_names(fields)
-    return fields
-
-
-_ENCODER = json.JSONEncoder(default=_plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+def _name(name: object) -> str:
+    """Refuse a key that is not a string: JSON would write `1` and `"1"` alike."""
+    if not isinstance(name, str):
+        raise TypeError(f"a mapping with a key of type {type(name).__name__} has no canonical form")
+    return name

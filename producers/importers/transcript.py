@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from producers.boundary.canonical_json import ArgumentError, digest
 from producers.errors import UsageError
 from producers.strict_yaml import suggest
 
@@ -253,12 +254,8 @@ def _answers(message: _Message, call: _ToolCall) -> bool:
 
 
 def _digest(arguments: str | dict[str, object] | None) -> str:
-    """Digest of the canonical JSON; arguments that are not JSON count as the text that they are."""
-    value: object = arguments
-    if isinstance(arguments, str):
-        try:
-            value = json.loads(arguments)
-        except json.JSONDecodeError:
-            value = arguments
-    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()
+    """Digest of the arguments' canonical JSON; what has none, or is not JSON, counts as the text that it is."""
+    try:
+        return digest(json.loads(arguments) if isinstance(arguments, str) else arguments)
+    except (ArgumentError, ValueError, RecursionError):
+        return digest(json.dumps(arguments, sort_keys=True))
