@@ -9,10 +9,10 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 # Where this is set, Python compiles every module at every start: a worker then takes 2 s longer to begin.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test lint check bench format lock schemas screenshots clean
+.PHONY: help setup demo test test-all lint check bench bench-all format lock schemas screenshots clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(BIN)/.ready ## build the environment from the lock
 
@@ -48,12 +48,20 @@ format: setup ## format and mend what the linter can mend
 	@$(BIN)/ruff check --fix .
 
 # Two processes: on a slow machine three make each other late.
+SLOW := $(BIN)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder
+
 test: lint ## everything: lint, the fast tests with all examples, then the slow, integration and browser tests
 	@$(FAST)
-	@$(BIN)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "slow or integration or browser"
+	@$(SLOW) -m "(slow or integration or browser) and not exhaustive"
+
+test-all: test ## also what takes an hour: the storm at full size on both brokers, whole calibrations
+	@$(SLOW) -m exhaustive
 
 bench: setup ## every benchmark, and one table; ARGS="--quick" for a look, ARGS="--broker apache"
 	@$(BIN)/python benchmarks/table.py $(ARGS)
+
+bench-all: setup ## the same with the largest fleets and streams, which takes hours
+	@$(BIN)/python benchmarks/table.py --all $(ARGS)
 
 schemas: setup ## write the published schemas and the AsyncAPI document
 	@$(BIN)/stagekeeper schemas

@@ -1,6 +1,7 @@
 """All benchmarks, one after the other, and one table of what they found.
 
     make bench
+    make bench-all
     python benchmarks/table.py --quick --only freshness recovery
     python benchmarks/table.py --broker apache --json
 
@@ -57,6 +58,7 @@ class Benchmark:
         rows: What its JSON document says.
         options: Its arguments.
         quick: Its arguments for a quick look, with smaller numbers.
+        largest: Its arguments for `make bench-all`, which may take hours; empty where they are the usual ones.
         broker: Whether it takes `--broker`.
         competitors: Options that name a competitor's Python.
     """
@@ -65,6 +67,7 @@ class Benchmark:
     rows: Callable[[dict[str, Any]], Iterator[Row]]
     options: tuple[str, ...] = ()
     quick: tuple[str, ...] = ()
+    largest: tuple[str, ...] = ()
     broker: bool = False
     competitors: tuple[str, ...] = ()
 
@@ -177,17 +180,25 @@ BENCHMARKS: Final = (
     Benchmark("ingest", _ingest, (), ("--events", "100000"), broker=True, competitors=("quix", "pathway")),
     Benchmark("freshness", _freshness, (), ("--seconds", "10"), broker=True),
     Benchmark("recovery", _recovery, (), ("--events", "200000", "--backlog", "20000"), broker=True),
-    Benchmark("memory", _memory, ("--events", "5000000"), ("--events", "1000000"), broker=True),
-    Benchmark("judge", _judge, ("--cells", "1000,10000,100000"), ("--cells", "1000")),
+    Benchmark(
+        "memory", _memory, ("--events", "5000000"), ("--events", "1000000"), ("--events", "20000000"), broker=True
+    ),
+    Benchmark("judge", _judge, ("--cells", "1000,10000"), ("--cells", "1000"), ("--cells", "1000,10000,100000")),
     Benchmark("page", _page, (), ("--cells", "1000")),
     Benchmark("decision", _decision, competitors=("agt",)),
     Benchmark("evidence", _evidence, (), ("--cells", "10000")),
 )
 
 
-def measure(benchmark: Benchmark, *, quick: bool, broker: str) -> dict[str, Any]:
+def arguments(benchmark: Benchmark, size: str) -> tuple[str, ...]:
+    """What a script is told at a size: `quick`, `usual` or `largest`."""
+    usual = benchmark.options
+    return {"quick": benchmark.quick, "largest": benchmark.largest or usual}.get(size, usual)
+
+
+def measure(benchmark: Benchmark, *, size: str, broker: str) -> dict[str, Any]:
     """Run one script; its document, or the lines that it printed, or why there is neither."""
-    command = [sys.executable, str(HERE / f"{benchmark.name}.py"), *(benchmark.quick if quick else benchmark.options)]
+    command = [sys.executable, str(HERE / f"{benchmark.name}.py"), *arguments(benchmark, size)]
     if benchmark.broker:
         command += ["--broker", broker]
     for name in benchmark.competitors:
@@ -223,17 +234,28 @@ def _shown(rows: list[tuple[str, Row]]) -> Iterator[str]:
 def main() -> int:
     """Measure everything and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="smaller numbers: whether it works, not how fast it is")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--quick",
+        action="store_const",
+        dest="size",
+        const="quick",
+        help="smaller numbers: whether it works, not how fast it is",
+    )
+    size.add_argument(
+        "--all", action="store_const", dest="size", const="largest", help="the largest fleets and streams"
+    )
     parser.add_argument("--only", nargs="+", choices=[each.name for each in BENCHMARKS], help="these alone")
     parser.add_argument("--broker", choices=("embedded", "apache"), default="embedded")
     parser.add_argument("--json", action="store_true", dest="as_json")
+    parser.set_defaults(size="usual")
     asked = parser.parse_args()
     chosen = [each for each in BENCHMARKS if asked.only is None or each.name in asked.only]
     stated, found, rows = machine(), {}, []
     for number, each in enumerate(chosen, 1):
         print(f"[bench] {each.name} ({number} of {len(chosen)})", file=sys.stderr, flush=True)
         began = time.monotonic()
-        found[each.name] = document = measure(each, quick=asked.quick, broker=asked.broker)
+        found[each.name] = document = measure(each, size=asked.size, broker=asked.broker)
         if "fault" in document:
             print(f"NOT MEASURED: {each.name}: {document['fault']}", file=sys.stderr, flush=True)
             rows.append((each.name, Row("NOT MEASURED", document["fault"])))
@@ -242,9 +264,11 @@ def main() -> int:
         print(f"[bench] {each.name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     if asked.as_json:
         lines = [{"benchmark": name, **asdict(row)} for name, row in rows]
-        print(json.dumps({"machine": stated, "broker": asked.broker, "quick": asked.quick, "rows": lines, **found}))
+        print(json.dumps({"machine": stated, "broker": asked.broker, "size": asked.size, "rows": lines, **found}))
     else:
-        print(f"{stated}; {asked.broker} broker{'; QUICK: smaller numbers than are asked for' if asked.quick else ''}")
+        print(
+            f"{stated}; {asked.broker} broker{'; QUICK: smaller numbers than are asked for' if asked.size == 'quick' else ''}"
+        )
         print(f"compared with {', '.join(PINNED.values())}")
         print("\n".join(_shown(rows)))
     return 1 if any("fault" in document for document in found.values()) else 0

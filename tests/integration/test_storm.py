@@ -16,29 +16,36 @@ if TYPE_CHECKING:
 
     from brokers import Broker
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
-
-EVENTS = 100_000
-KILLS = 5
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
-def test_everything_is_counted_once_whatever_happens_to_the_workers(either_broker: Broker, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("events", "kills"),
+    [
+        pytest.param(100_000, 5, marks=pytest.mark.timeout(900), id="every day"),
+        pytest.param(1_000_000, 20, marks=[pytest.mark.timeout(5400), pytest.mark.exhaustive], id="full size"),
+    ],
+)
+def test_everything_is_counted_once_whatever_happens_to_the_workers(
+    either_broker: Broker, tmp_path: Path, events: int, kills: int
+) -> None:
     said: list[str] = []
     aftermath = storm(
-        either_broker, tmp_path, Folder(tmp_path / "lake"), events=EVENTS, kills=KILLS, seed=20_260_314, say=said.append
+        either_broker, tmp_path, Folder(tmp_path / "lake"), events=events, kills=kills, seed=20_260_314, say=said.append
     )
     assert aftermath.differences == [], "\n".join(said)
-    assert aftermath.truth.emitted == EVENTS
-    assert aftermath.truth.repeats > EVENTS * 0.02
-    assert aftermath.truth.malformed.total() > EVENTS * 0.0005
+    assert aftermath.truth.emitted == events
+    assert aftermath.truth.repeats > events * 0.02
+    assert aftermath.truth.malformed.total() > events * 0.0005
     tools = {cell.tool: counted.counts["decisions"] for cell, counted in aftermath.truth.cells.items()}
     assert max(tools.values()) > 0.4 * sum(tools.values())
-    expected = {"kill": KILLS, "zombie": 1, "second_worker": 1, "refusal": 1}
+    expected = {"kill": kills, "zombie": 1, "second_worker": 1, "refusal": 1}
     if isinstance(either_broker, ApacheKafka):
         expected["restart_of_the_broker"] = 1
     assert aftermath.done == expected
 
 
+@pytest.mark.timeout(900)
 def test_everything_is_counted_once_in_a_bucket_whose_store_goes_away_meanwhile(
     emptied_kafka: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
