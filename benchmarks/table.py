@@ -267,7 +267,8 @@ def main() -> int:
         print(json.dumps({"machine": stated, "broker": asked.broker, "size": asked.size, "rows": lines, **found}))
     else:
         print(
-            f"{stated}; {asked.broker} broker{'; QUICK: smaller numbers than are asked for' if asked.size == 'quick' else ''}"
+            f"{stated}; {asked.broker} broker"
+            f"{'; QUICK: smaller numbers than are asked for' if asked.size == 'quick' else ''}"
         )
         print(f"compared with {', '.join(PINNED.values())}")
         print("\n".join(_shown(rows)))
