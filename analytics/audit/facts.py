@@ -70,6 +70,7 @@ _PLAIN: Final[Mapping[str, tuple[str, ...]]] = {
     "to_stage": ("data", "to_stage"),
 }
 
+_USER: Final = ("data", "contract", "actor", "user")
 _OWNERS: Final = ("user", "account", "service_identity")
 
 
@@ -77,7 +78,7 @@ def facts_of(row: Mapping[str, Any]) -> Facts:
     """Lay one row of the lake's `events` flat.
 
     Args:
-        row: At least the columns `id, type, subject, ingested_at, value` and those of the cell.
+        row: At least the columns `id, type, subject, user, ingested_at, value` and those of the cell.
 
     Returns:
         The facts by name. What the event does not say, or says in an unusable way, is None; `fault` then names why.
@@ -153,6 +154,8 @@ def _row_difference(row: Mapping[str, Any], document: Mapping[str, Any]) -> str 
     for name in ("id", "type", "subject", "source"):
         if row[name] != document.get(name):
             return name
+    if row["user"] != _text(_at(document, _USER)):
+        return "user"
     return None if row["time"] == _moment(document.get("time")) else "time"
 
 

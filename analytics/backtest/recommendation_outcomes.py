@@ -13,6 +13,7 @@ import polars as pl
 from analytics.backtest.scorecard import Share
 from analytics.lake.table_schemas import EVENTS, SIGNOFFS, VERDICTS
 from analytics.signals.cells import CELL
+from analytics.signals.event_kinds import kinds_moving
 from analytics.verdicts.signoffs import RulingKind
 from analytics.verdicts.verdict import REASSESSED
 from producers.wire.events import VerdictName
@@ -205,8 +206,7 @@ def _ruled(lake: Lake) -> list[tuple[datetime, str, set[tuple[tuple[str, ...], s
 
 def _incidents(lake: Lake) -> list[dict[str, Any]]:
     """Every incident: the cell and the moment of the decision that it is about."""
-    kind = pl.col("value").cast(pl.String).str.json_path_match("$.data.impact.kind")
-    chosen = (pl.col("type") == "stagekeeper.action.impact.v1") & (kind == "incident")
+    chosen = pl.col("kind").is_in(kinds_moving("incidents"))
     return lake.scan(EVENTS).filter(chosen).select(*CELL, "decided_at").collect().to_dicts()
 
 

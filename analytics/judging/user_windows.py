@@ -16,6 +16,7 @@ import polars as pl
 from analytics.lake.table_schemas import EVENTS
 from analytics.signals.cells import ACTION, EPOCH
 from analytics.signals.definitions import RATES
+from analytics.signals.event_kinds import EventKind, kinds_moving
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,30 +26,12 @@ if TYPE_CHECKING:
 
 _EPOCH_START: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-_DECIDED: Final = "stagekeeper.action.decided.v1"
-_COUNTED: Final[dict[str, tuple[str, str, str]]] = {
-    # counter: type of event, path inside its value, what stands there
-    "denied": (_DECIDED, "$.data.decision.result.outcome", "deny"),
-    "constrained": (_DECIDED, "$.data.decision.result.outcome", "constrain"),
-    "queued": (_DECIDED, "$.data.decision.result.outcome", "queue_for_review"),
-    "failed": ("stagekeeper.action.executed.v1", "$.data.status", "failed"),
-    "timed_out": ("stagekeeper.action.executed.v1", "$.data.status", "timed_out"),
-    "undone": ("stagekeeper.action.undone.v1", "$.data.result", "undone"),
-    "undo_failed": ("stagekeeper.action.undone.v1", "$.data.result", "failed"),
-    "not_undoable": ("stagekeeper.action.undone.v1", "$.data.result", "not_undoable"),
-    "incidents": ("stagekeeper.action.impact.v1", "$.data.impact.kind", "incident"),
-    "support": ("stagekeeper.action.impact.v1", "$.data.impact.kind", "support"),
-    "quality_checks": ("stagekeeper.action.impact.v1", "$.data.impact.kind", "quality"),
-    "quality_failures": ("stagekeeper.action.impact.v1", "$.data.impact.passed", "false"),
-    "reviews_approved": ("stagekeeper.review.resolved.v1", "$.data.resolution", "approved"),
-    "reviews_rejected": ("stagekeeper.review.resolved.v1", "$.data.resolution", "rejected"),
-}
-_TYPES: Final[dict[str, str]] = {"decisions": _DECIDED, "executed": "stagekeeper.action.executed.v1"}
-_READ: Final = tuple({*_TYPES.values(), *(kind for kind, _, _ in _COUNTED.values())})
-COUNTED_BY_USER: Final = (*_TYPES, *_COUNTED)
-"""Counters of a user-window."""
 BY_USER: Final[tuple[str, ...]] = tuple(name for name in RATES if name != "missing_outcome")
 """Rates that can be counted by user."""
+COUNTED_BY_USER: Final = tuple(
+    dict.fromkeys(name for rate in BY_USER for name in (*RATES[rate].trials, *RATES[rate].failures))
+)
+"""Counters of a user-window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,22 +190,14 @@ def fold_users(
 
 
 def read_events(events: pl.LazyFrame) -> pl.LazyFrame:
-    """Read what is counted out of rows of the table `events`: one row each, with a 1 in every counter that it moves."""
-    text = pl.col("value").cast(pl.String)
-    return events.filter(pl.col("decided_at").is_not_null() & pl.col("type").is_in(_READ)).select(
+    """Counters of each countable row of the table `events`: a 1 in every counter that its kind moves."""
+    return events.filter(pl.col("decided_at").is_not_null() & (pl.col("kind") != EventKind.UNCOUNTED)).select(
         *EPOCH,
         "subject",
         "decided_at",
         "time",
-        pl.when(pl.col("type") == _DECIDED).then(text.str.json_path_match("$.data.contract.actor.user")).alias("user"),
-        *((pl.col("type") == kind).cast(pl.Int64).alias(name) for name, kind in _TYPES.items()),
-        *(
-            ((pl.col("type") == kind) & (text.str.json_path_match(path) == value))
-            .fill_null(value=False)
-            .cast(pl.Int64)
-            .alias(name)
-            for name, (kind, path, value) in _COUNTED.items()
-        ),
+        "user",
+        *(pl.col("kind").is_in(kinds_moving(name)).cast(pl.Int64).alias(name) for name in COUNTED_BY_USER),
     )
 
 

@@ -47,6 +47,8 @@ TABLES: Final[dict[str, pa.Schema]] = {
             _required("subject", pa.string()),
             *(pa.field(field.name, field.type) for field in _CELL),  # a policy change carries no receipt
             pa.field("decided_at", _MOMENT),
+            _required("kind", pa.int8()),  # what it counts as: `analytics.signals.event_kinds.EventKind`
+            pa.field("user", pa.string()),  # whom a decision's contract names; null for every other event
             pa.field("broker_at", _MOMENT),
             _required("ingested_at", _MOMENT),
             _required("value", pa.binary()),

@@ -27,6 +27,7 @@ from typing import Final, NamedTuple, NoReturn
 
 import msgspec
 
+from analytics.signals.event_kinds import EventKind
 from producers.wire.contract import RiskClass
 from producers.wire.receipt import ReceiptError, open_token
 from producers.wire.topics import MAX_EVENT_BYTES
@@ -43,7 +44,6 @@ from streams.ingest.event_structs import (
     Recommended,
     WireEvent,
 )
-from streams.ingest.kinds import Kind
 
 AHEAD_LIMIT: Final = timedelta(minutes=5)
 """How far an event may lie ahead of the clock."""
@@ -102,6 +102,7 @@ class Decoded(msgspec.Struct, frozen=True, gc=False):
         risk_rank: Rank of the contract's risk class, or `UNKNOWN`.
         latency_us: Latency in whole microseconds, or `UNKNOWN`.
         cost_microusd: Cost in whole millionths of a dollar, or `UNKNOWN`.
+        user: The user that a decision's contract names; None where it names none, and for every other event.
     """
 
     id: str
@@ -109,12 +110,13 @@ class Decoded(msgspec.Struct, frozen=True, gc=False):
     source: str
     subject: str
     time_us: int
-    kind: Kind = Kind.UNCOUNTED
+    kind: EventKind = EventKind.UNCOUNTED
     cell: CellEpoch | None = None
     decided_at_us: int | None = None
     risk_rank: int = UNKNOWN
     latency_us: int = UNKNOWN
     cost_microusd: int = UNKNOWN
+    user: str | None = None
 
 
 def micros_of(moment: datetime) -> int:
@@ -174,6 +176,7 @@ class EventDecoder:
             RANKS[event.data.contract.risk_class] if isinstance(event, Decided) else UNKNOWN,
             latency,
             cost,
+            event.data.contract.actor.user if isinstance(event, Decided) else None,
         )
 
     def receipt(self, token: str) -> ReceiptRow | None:

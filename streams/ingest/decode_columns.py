@@ -46,7 +46,7 @@ _OF_DECISION: Final = {said: int(kind) for said, kind in KINDS_OF_DECISION.items
 _OF_STATUS: Final = {status: int(kind) for status, kind in STATUSES.items()}
 
 _ENVELOPE: Final[dict[str, Any]] = {"id": "-", "source": "-", "time": "1970-01-01T00:00:00Z", "subject": "-"}
-_CONTRACT: Final = {"target": {"environment": "-"}, "tool": "-", "workflow": "-", "risk_class": "search"}
+_CONTRACT: Final = {"actor": {}, "target": {"environment": "-"}, "tool": "-", "workflow": "-", "risk_class": "search"}
 # They stand in the place of what msgspec refuses, so that columns have one length.
 _BLANK_DECISION: Final = msgspec.convert(
     {
@@ -142,6 +142,7 @@ class BulkDecoder:
             opened,
             refused,
             types=[DecidedAlone.type_name] * len(decisions),
+            users=[each.actor.user for each in contracts],
             kinds=longs([_OF_DECISION[result.outcome, enforced and result.runs] for result, enforced in results]),
             risk_ranks=longs([RANKS[each.risk_class] for each in contracts]),
         )
@@ -161,6 +162,7 @@ class BulkDecoder:
             self._open([each.data.receipt for each in outcomes], refused),
             refused,
             types=[each.type_name for each in classes],
+            users=[None] * len(outcomes),
             kinds=kinds,
             latency_us=latency_us,
             cost_microusd=cost_microusd,
@@ -179,6 +181,7 @@ class BulkDecoder:
         refused: set[int],
         *,
         types: list[str],
+        users: list[str | None],
         kinds: Longs,
         risk_ranks: Longs | None = None,
         latency_us: Longs | None = None,
@@ -191,6 +194,7 @@ class BulkDecoder:
             types=types,
             sources=[each.source for each in events],
             subjects=subjects,
+            users=users,
             time_us=_micros([each.time - EPOCH for each in events]),
             decided_at_us=longs([decided_at_us for _, decided_at_us, _ in opened]),
             kinds=kinds,

@@ -35,7 +35,8 @@ class EventColumns:
         subjects: Decision ids, flag keys or cells.
         time_us: Event times, microseconds since 1970 UTC.
         decided_at_us: When the actions were decided, microseconds since 1970 UTC, or `UNDATED`.
-        kinds: What they count as (`streams.ingest.kinds.Kind`).
+        users: The users that decisions name; None where none is named, and for every other event.
+        kinds: What they count as (`analytics.signals.event_kinds.EventKind`).
         risk_ranks: Ranks of the contracts' risk classes, or `UNKNOWN`.
         latency_us: Latencies in whole microseconds, or `UNKNOWN`.
         cost_microusd: Costs in whole millionths of a dollar, or `UNKNOWN`.
@@ -47,6 +48,7 @@ class EventColumns:
     types: list[str]
     sources: list[str]
     subjects: list[str]
+    users: list[str | None]
     time_us: Longs
     decided_at_us: Longs
     kinds: Longs
@@ -69,6 +71,7 @@ class EventColumns:
             types=[each.type for each in events],
             sources=[each.source for each in events],
             subjects=[each.subject for each in events],
+            users=[each.user for each in events],
             time_us=longs(each.time_us for each in events),
             decided_at_us=longs(UNDATED if each.decided_at_us is None else each.decided_at_us for each in events),
             kinds=longs(each.kind for each in events),
@@ -89,7 +92,7 @@ class EventColumns:
         """
         self.ids[place], self.types[place] = event.id, event.type
         self.sources[place], self.subjects[place] = event.source, event.subject
-        self.time_us[place] = event.time_us
+        self.users[place], self.time_us[place] = event.user, event.time_us
         self.decided_at_us[place] = UNDATED if event.decided_at_us is None else event.decided_at_us
         self.kinds[place], self.risk_ranks[place] = event.kind, event.risk_rank
         self.latency_us[place], self.cost_microusd[place] = event.latency_us, event.cost_microusd
@@ -105,6 +108,7 @@ class EventColumns:
             types=list(compress(self.types, flags)),
             sources=list(compress(self.sources, flags)),
             subjects=list(compress(self.subjects, flags)),
+            users=list(compress(self.users, flags)),
             time_us=self.time_us[keep],
             decided_at_us=self.decided_at_us[keep],
             kinds=self.kinds[keep],
@@ -134,6 +138,7 @@ def joined(parts: Sequence[EventColumns]) -> EventColumns:
         types=[each for part in parts for each in part.types],
         sources=[each for part in parts for each in part.sources],
         subjects=[each for part in parts for each in part.subjects],
+        users=[each for part in parts for each in part.users],
         time_us=chained(part.time_us for part in parts),
         decided_at_us=chained(part.decided_at_us for part in parts),
         kinds=chained(part.kinds for part in parts),

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, TypeAlias
 
 from msgspec import Meta, Struct
 
-from streams.ingest.kinds import Kind
+from analytics.signals.event_kinds import EventKind
 
 LARGEST_LATENCY_MS = 1e12
 LARGEST_COST_USD = 1e6
@@ -84,9 +84,16 @@ class Target(Struct, frozen=True, gc=False):
     environment: Name
 
 
+class Actor(Struct, frozen=True, gc=False):
+    """See `producers.wire.contract.Actor`."""
+
+    user: Name | None = None
+
+
 class Contract(Struct, frozen=True, gc=False):
     """See `producers.wire.contract.ActionContract`."""
 
+    actor: Actor
     target: Target
     tool: Name
     workflow: Name
@@ -201,20 +208,20 @@ class Envelope(Struct, tag_field="type", kw_only=True, frozen=True, gc=False):
         return (("id", self.id), ("subject", self.subject))
 
 
-OUTCOMES: dict[tuple[str, bool], Kind] = {
-    ("allow", True): Kind.ALLOWED,
-    ("allow", False): Kind.ALLOWED_UNENFORCED,
-    ("constrain", True): Kind.CONSTRAINED,
-    ("constrain", False): Kind.CONSTRAINED_UNENFORCED,
-    ("queue_for_review", True): Kind.QUEUED,
-    ("queue_for_review", False): Kind.QUEUED,
-    ("deny", True): Kind.DENIED,
-    ("deny", False): Kind.DENIED,
-    ("fallback", True): Kind.FELL_BACK,
-    ("fallback", False): Kind.FELL_BACK,
+OUTCOMES: dict[tuple[str, bool], EventKind] = {
+    ("allow", True): EventKind.ALLOWED,
+    ("allow", False): EventKind.ALLOWED_UNENFORCED,
+    ("constrain", True): EventKind.CONSTRAINED,
+    ("constrain", False): EventKind.CONSTRAINED_UNENFORCED,
+    ("queue_for_review", True): EventKind.QUEUED,
+    ("queue_for_review", False): EventKind.QUEUED,
+    ("deny", True): EventKind.DENIED,
+    ("deny", False): EventKind.DENIED,
+    ("fallback", True): EventKind.FELL_BACK,
+    ("fallback", False): EventKind.FELL_BACK,
 }
-STATUSES = {"succeeded": Kind.SUCCEEDED, "failed": Kind.FAILED, "timed_out": Kind.TIMED_OUT}
-_UNDOS = {"undone": Kind.UNDONE, "failed": Kind.UNDO_FAILED, "not_undoable": Kind.NOT_UNDOABLE}
+STATUSES = {"succeeded": EventKind.SUCCEEDED, "failed": EventKind.FAILED, "timed_out": EventKind.TIMED_OUT}
+_UNDOS = {"undone": EventKind.UNDONE, "failed": EventKind.UNDO_FAILED, "not_undoable": EventKind.NOT_UNDOABLE}
 
 
 class Decided(Envelope, tag="stagekeeper.action.decided.v1", frozen=True, gc=False):
@@ -224,7 +231,7 @@ class Decided(Envelope, tag="stagekeeper.action.decided.v1", frozen=True, gc=Fal
     data: DecidedData
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> EventKind:
         """What it counts as."""
         decision = self.data.decision
         return OUTCOMES[decision.result.outcome, decision.enforced and decision.result.runs]
@@ -237,6 +244,7 @@ class Decided(Envelope, tag="stagekeeper.action.decided.v1", frozen=True, gc=Fal
             ("data.contract.tool", contract.tool),
             ("data.contract.workflow", contract.workflow),
             ("data.contract.target.environment", contract.target.environment),
+            ("data.contract.actor.user", contract.actor.user or ""),
         )
 
 
@@ -257,7 +265,7 @@ class Executed(Envelope, tag="stagekeeper.action.executed.v1", frozen=True, gc=F
     data: ExecutedData
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> EventKind:
         """What it counts as."""
         return STATUSES[self.data.status]
 
@@ -269,7 +277,7 @@ class Undone(Envelope, tag="stagekeeper.action.undone.v1", frozen=True, gc=False
     data: UndoneData
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> EventKind:
         """What it counts as."""
         return _UNDOS[self.data.result]
 
@@ -281,14 +289,14 @@ class Impacted(Envelope, tag="stagekeeper.action.impact.v1", frozen=True, gc=Fal
     data: ImpactData
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> EventKind:
         """What it counts as."""
         impact = self.data.impact
         if isinstance(impact, Incident):
-            return Kind.SEVERE_INCIDENT if impact.severity == 1 else Kind.INCIDENT
+            return EventKind.SEVERE_INCIDENT if impact.severity == 1 else EventKind.INCIDENT
         if isinstance(impact, Quality):
-            return Kind.QUALITY_PASSED if impact.passed else Kind.QUALITY_FAILED
-        return Kind.SUPPORT
+            return EventKind.QUALITY_PASSED if impact.passed else EventKind.QUALITY_FAILED
+        return EventKind.SUPPORT
 
 
 class Reviewed(Envelope, tag="stagekeeper.review.resolved.v1", frozen=True, gc=False):
@@ -298,9 +306,9 @@ class Reviewed(Envelope, tag="stagekeeper.review.resolved.v1", frozen=True, gc=F
     data: ReviewData
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> EventKind:
         """What it counts as."""
-        return Kind.REVIEW_APPROVED if self.data.resolution == "approved" else Kind.REVIEW_REJECTED
+        return EventKind.REVIEW_APPROVED if self.data.resolution == "approved" else EventKind.REVIEW_REJECTED
 
     def names(self) -> Names:
         """As in `Envelope`, and those of its data."""

@@ -12,10 +12,10 @@ from analytics.evidence.histogram import BIN_COUNT, bin_of
 from analytics.lake.table_schemas import COLUMNS, EVENTS, SIGNALS, TABLES
 from analytics.lake.tables import SourcePartition
 from analytics.signals.definitions import COUNTERS
+from analytics.signals.event_kinds import INCREMENTS
 from streams.ingest.decode import UNKNOWN, micros_of
 from streams.ingest.event_columns import NO_CELL, UNDATED, EventColumns, Longs
 from streams.ingest.event_structs import CellEpoch
-from streams.ingest.kinds import INCREMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +74,8 @@ def event_rows(accepted: Accepted, *, ingested_at: datetime) -> pa.Table:
         "type": _gathered(events.types),
         "source": _gathered(events.sources),
         "subject": pa.array(events.subjects, pa.string()),
+        "kind": pa.array(events.kinds, pa.int8()),
+        "user": pa.array(events.users, pa.string()),
         "value": accepted.values,
         "time": _moments(events.time_us),
         "decided_at": _moments(events.decided_at_us, unknown=UNDATED),

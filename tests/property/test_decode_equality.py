@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from one_by_one import hold_to_one_by_one
 from pydantic import ValidationError
 
+from analytics.signals.event_kinds import COUNTERS_OF_KIND, EventKind
 from producers.wire import contract as c
 from producers.wire import decision as d
 from producers.wire import events as e
@@ -20,7 +21,6 @@ from producers.wire.events import to_bytes
 from producers.wire.receipt import Receipt
 from producers.wire.stage import Stage
 from streams.ingest.decode import UNKNOWN, Decoded, EventDecoder, Fault, latest_possible, micros_of
-from streams.ingest.kinds import COUNTERS_OF_KIND, Kind
 
 NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=200).filter(
     lambda text: not any(ord(char) < 32 or ord(char) == 127 for char in text)
@@ -193,7 +193,7 @@ def test_events_without_a_receipt_are_kept_and_count_nothing(name: str, text: st
     for event in (changed, recommended):
         read = EventDecoder(KEY).decode(to_bytes(event), None)
         assert isinstance(read, Decoded), read
-        assert (read.kind, read.cell, read.decided_at_us) == (Kind.UNCOUNTED, None, None)
+        assert (read.kind, read.cell, read.decided_at_us) == (EventKind.UNCOUNTED, None, None)
         assert (read.id, read.time_us) == (name, micros_of(moment))
 
 
@@ -345,8 +345,8 @@ def test_ahead_of_the_clock(made: tuple[e.Event, Receipt], ahead_us: int) -> Non
     assert late.reason == "impossible_time"
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_every_kind_counts_only_what_exists(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", EventKind)
+def test_every_kind_counts_only_what_exists(kind: EventKind) -> None:
     assert len(set(COUNTERS_OF_KIND[kind])) == len(COUNTERS_OF_KIND[kind])
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from analytics.evidence.histogram import bin_of
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
+from analytics.signals.event_kinds import COUNTERS_OF_KIND, EventKind
 from streams.ingest.decode import UNKNOWN, Decoded
 from streams.ingest.event_structs import CellEpoch
-from streams.ingest.kinds import COUNTERS_OF_KIND, Kind
 from streams.ingest.rows import roll_up
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ CELLS = [
 
 @st.composite
 def decoded(draw: st.DrawFn) -> Decoded:
-    kind = draw(st.sampled_from(Kind))
-    cell = None if kind is Kind.UNCOUNTED else draw(st.sampled_from(CELLS))
-    executed = kind in {Kind.SUCCEEDED, Kind.FAILED, Kind.TIMED_OUT}
+    kind = draw(st.sampled_from(EventKind))
+    cell = None if kind is EventKind.UNCOUNTED else draw(st.sampled_from(CELLS))
+    executed = kind in {EventKind.SUCCEEDED, EventKind.FAILED, EventKind.TIMED_OUT}
     amounts = st.just(UNKNOWN) | st.integers(0, 10**13)
     return Decoded(
         id="id",

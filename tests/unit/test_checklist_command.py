@@ -98,6 +98,7 @@ def live(home: Path, *, intent: str = "the customer was charged twice", minutes_
                 "ingested_at": NOW,
                 "workflow": receipt.workflow,
                 "tool": receipt.tool,
+                "kind": 0,
                 "value": to_bytes(event),
             }
         )

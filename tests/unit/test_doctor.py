@@ -52,6 +52,7 @@ def store(
         "time": at,
         "broker_at": stamped or at,
         "ingested_at": ingested or at,
+        "kind": 0,
         "value": b"{}",
     }
     rows = [{**fixed, "offset": number, "id": f"e-{at}-{number}"} for number in range(count)]

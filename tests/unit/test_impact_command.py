@@ -82,6 +82,7 @@ def in_the_lake(home: Path, receipt: Receipt) -> None:
         "time": event.time,
         "subject": event.subject,
         "ingested_at": NOW,
+        "kind": 0,
         "value": to_bytes(event),
     }
     Lake.open(str(home / "lake")).append(EVENTS, pl.DataFrame([row], schema=COLUMNS[EVENTS]))

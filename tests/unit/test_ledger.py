@@ -58,6 +58,7 @@ def came_back(lake: Lake, events: list[StageRecommended]) -> list[StageRecommend
             "time": event.time,
             "subject": event.subject,
             "ingested_at": event.time,
+            "kind": 0,
             "value": to_bytes(event),
         }
         for offset, event in enumerate(events)

@@ -59,6 +59,8 @@ def row(document: Document, *, ingested_at: datetime = NOW - timedelta(minutes=5
         **{name: document[name] for name in ("id", "type", "source", "subject")},
         "time": datetime.fromisoformat(document["time"]),
         **{name: of_receipt.get(name) for name in RECEIPT_COLUMNS},
+        "kind": 0,
+        "user": document["data"].get("contract", {}).get("actor", {}).get("user"),
         "broker_at": None,
         "ingested_at": ingested_at,
         "value": json.dumps(document).encode(),

@@ -1,0 +1,80 @@
+"""What an event counts as: the one table of event kinds and the counters that an event of each kind moves.
+
+The decoder (`streams.ingest`) gives every event its kind and writes it to the column `kind` of the table `events`. All
+that counts events, increments and user-windows alike, reads that column; nothing parses the event's bytes again.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+
+from analytics.signals.definitions import COUNTERS
+
+
+class EventKind(IntEnum):
+    """What an event counts as. The number is its row in `INCREMENTS`, and stored in the lake: none changes its meaning.
+
+    UNENFORCED stands for a decision after which nothing runs: the stage only observes, or a constraint has no variant.
+    """
+
+    UNCOUNTED = 0
+    ALLOWED = 1
+    ALLOWED_UNENFORCED = 2
+    CONSTRAINED = 3
+    CONSTRAINED_UNENFORCED = 4
+    QUEUED = 5
+    DENIED = 6
+    FELL_BACK = 7
+    SUCCEEDED = 8
+    FAILED = 9
+    TIMED_OUT = 10
+    UNDONE = 11
+    UNDO_FAILED = 12
+    NOT_UNDOABLE = 13
+    INCIDENT = 14
+    SEVERE_INCIDENT = 15
+    SUPPORT = 16
+    QUALITY_PASSED = 17
+    QUALITY_FAILED = 18
+    REVIEW_APPROVED = 19
+    REVIEW_REJECTED = 20
+
+
+COUNTERS_OF_KIND: Final[dict[EventKind, tuple[str, ...]]] = {
+    EventKind.UNCOUNTED: (),
+    EventKind.ALLOWED: ("decisions", "allowed", "expected"),
+    EventKind.ALLOWED_UNENFORCED: ("decisions", "allowed"),
+    EventKind.CONSTRAINED: ("decisions", "constrained", "expected"),
+    EventKind.CONSTRAINED_UNENFORCED: ("decisions", "constrained"),
+    EventKind.QUEUED: ("decisions", "queued"),
+    EventKind.DENIED: ("decisions", "denied"),
+    EventKind.FELL_BACK: ("decisions", "fell_back"),
+    EventKind.SUCCEEDED: ("executed",),
+    EventKind.FAILED: ("executed", "failed"),
+    EventKind.TIMED_OUT: ("executed", "timed_out"),
+    EventKind.UNDONE: ("undone",),
+    EventKind.UNDO_FAILED: ("undo_failed",),
+    EventKind.NOT_UNDOABLE: ("not_undoable",),
+    EventKind.INCIDENT: ("incidents",),
+    EventKind.SEVERE_INCIDENT: ("incidents", "severe_incidents"),
+    EventKind.SUPPORT: ("support",),
+    EventKind.QUALITY_PASSED: ("quality_checks",),
+    EventKind.QUALITY_FAILED: ("quality_checks", "quality_failures"),
+    EventKind.REVIEW_APPROVED: ("reviews_approved", "expected"),
+    EventKind.REVIEW_REJECTED: ("reviews_rejected",),
+}
+"""The counters that one event of a kind adds 1 to."""
+
+INCREMENTS: Final = np.array(
+    [[int(name in COUNTERS_OF_KIND[kind]) for name in COUNTERS] for kind in EventKind], dtype=np.int64
+)
+"""The same as a matrix, kinds x counters: the events of each kind times this are the counters."""
+INCREMENTS.setflags(write=False)
+
+
+def kinds_moving(counter: str) -> list[int]:
+    """The kinds of events that add 1 to a counter."""
+    return [int(kind) for kind, counters in COUNTERS_OF_KIND.items() if counter in counters]
