@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from producers.boundary.action import is_async
 from producers.boundary.decision_rules import READS
+from producers.boundary.telemetry import ExecutionSpan
 from producers.delivery.outbox import OutboxError
 from producers.errors import UsageError
 from producers.wire.events import ExecutionStatus, UndoResult
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
+    from opentelemetry.trace import TracerProvider
+
     from producers.boundary.action import Action, Permit
-    from producers.boundary.telemetry import Span, Traces
     from producers.delivery.recorder import Recorder
     from producers.wire.events import Impact
     from producers.wire.receipt import Receipt
@@ -57,13 +59,13 @@ class Executions:
     Args:
         recorder: Takes the record.
         clock: Measures latency, in seconds.
-        traces: Makes spans where a tracer is configured.
+        tracer_provider: Makes spans; None for the process-wide one.
     """
 
-    def __init__(self, recorder: Recorder, clock: Callable[[], float], traces: Traces) -> None:
+    def __init__(self, recorder: Recorder, clock: Callable[[], float], tracer_provider: TracerProvider | None) -> None:
         self.recorder = recorder
         self.clock = clock
-        self.traces = traces
+        self.tracer_provider = tracer_provider
         self._lock = Lock()
         self._known: OrderedDict[str, Execution | str] = OrderedDict()
 
@@ -171,10 +173,10 @@ class Running:
         self.arguments = arguments
         self.permit = permit
         self.started = 0.0
-        self.span: Span
+        self.span: ExecutionSpan
 
     def __enter__(self) -> Self:
-        self.span = self._executions.traces.executing(self.action, self.permit)
+        self.span = ExecutionSpan(self._executions.tracer_provider, self.action, self.permit)
         self.started = self._executions.clock()
         return self
 

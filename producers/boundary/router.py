@@ -25,7 +25,7 @@ from producers.boundary.errors import (
 from producers.boundary.executions import Executions
 from producers.boundary.prepared import Preparations
 from producers.boundary.queueing import ReviewQueue
-from producers.boundary.telemetry import traces_here
+from producers.boundary.telemetry import add_decision_events, get_traceparent
 from producers.delivery.outbox import OutboxError
 from producers.errors import UsageError
 from producers.wire.contract import Fallback, Reversibility, RiskClass
@@ -35,11 +35,12 @@ from producers.wire.forms import Asked
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from opentelemetry.trace import TracerProvider
+
     from producers.boundary.approvals import Review, ReviewDesk
     from producers.boundary.authorization import Authorizer
     from producers.boundary.policy import Policy
     from producers.boundary.prepared import Prepared
-    from producers.boundary.telemetry import Traces
     from producers.delivery.recorder import Issued, Recorder
     from producers.wire.decision import Decision
     from producers.wire.events import Impact, UndoResult
@@ -64,7 +65,7 @@ class Router:
         reviews: Where actions wait for a person; without one, what needs a review stays refused.
         approval_holds: How long after queueing an approval may be given and used.
         clock: Measures latency, in seconds; never goes back.
-        traces: Makes spans; by default with OpenTelemetry, where the process has it and has configured a tracer.
+        tracer_provider: Makes spans; by default the one that the process has configured, if it has.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Router:
         reviews: ReviewDesk | None = None,
         approval_holds: timedelta = timedelta(hours=24),
         clock: Callable[[], float] = time.perf_counter,
-        traces: Traces | None = None,
+        tracer_provider: TracerProvider | None = None,
     ) -> None:
         self._authorizer = authorizer
         self._policy = policy
@@ -89,8 +90,7 @@ class Router:
         self._reviews = ReviewQueue(
             reviews, holds=approval_holds, authorizer=authorizer, policy=policy, recorder=recorder
         )
-        self._traces = traces if traces is not None else traces_here()
-        self._executions = Executions(recorder, clock, self._traces)
+        self._executions = Executions(recorder, clock, tracer_provider)
         self._preparations = Preparations(steady=getattr(authorizer, "steady", False) is True)
         self._actions: dict[tuple[str, str], Action] = {}
 
@@ -263,12 +263,13 @@ class Router:
         arguments_sha256 = digest(arguments)
         authorization, authorizer_sha256 = prepared.authorized(self._authorizer, arguments_sha256, said)
         form = prepared.form(authorization, authorizer_sha256, prepared.answers(self._policy))
-        traceparent = self._traces.traceparent()
+        traceparent = get_traceparent()
         asked = Asked(arguments_sha256, (self._clock() - started) * 1000, said, traceparent)
         issued = self._record_decision(prepared, form, asked)
         decision = form.decision
         if traceparent is not None:
-            self._traces.decided(issued.decision_id, decision, prepared)
+            targeting_key, _ = prepared.context
+            add_decision_events(issued.decision_id, decision, tool=action.tool, targeting_key=targeting_key)
         result = decision.result
         if decision.enforced and result.outcome == "allow":
             return Permit(issued, decision, None)

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,11 +10,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from producers.boundary import telemetry
 from producers.boundary.action import acting
 from producers.boundary.errors import ActionDeniedError
 from producers.boundary.router import Router
-from producers.boundary.telemetry import NoTraces, OpenTelemetryTraces, traces_here
 from producers.delivery.recorder import Recorder
 from producers.wire.events import ActionDecided, ActionExecuted
 
@@ -37,7 +33,7 @@ class Traced:
             policy=policy(**flags),
             recorder=Recorder(self.shelf, source="/test"),
             environment="production",
-            traces=OpenTelemetryTraces(self.provider),
+            tracer_provider=self.provider,
         )
 
     def refund(self, run: Any = lambda: "done", **changed: Any) -> Any:
@@ -144,19 +140,19 @@ def test_without_a_configured_tracer_there_is_no_span_and_no_trace_in_the_events
         policy=policy(),
         recorder=Recorder(shelf, source="/t"),
         environment="production",
-        traces=OpenTelemetryTraces(trace.ProxyTracerProvider()),
+        tracer_provider=trace.ProxyTracerProvider(),
     )
     router.action(workflow="w", system="s", risk_class="search", reversibility="automatic")(lambda: None)()
     assert [event.traceparent for event in shelf.events] == [None, None]
     assert isinstance(shelf.events[1], ActionExecuted)
 
 
-def test_without_the_package_there_are_no_traces(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(traces_here(), OpenTelemetryTraces)
-    monkeypatch.setattr(telemetry.importlib.util, "find_spec", lambda _name: None)
-    assert isinstance(traces_here(), NoTraces)
-
-
-def test_importing_the_boundary_does_not_load_it() -> None:
-    code = "import sys, producers.boundary.router; sys.exit('opentelemetry' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_without_a_configured_tracer_a_trace_that_came_from_elsewhere_goes_on() -> None:
+    shelf = Shelf()
+    router = Router(
+        authorizer=Permit(), policy=policy(), recorder=Recorder(shelf, source="/t"), environment="production"
+    )
+    remote = trace.SpanContext(7, 9, is_remote=True, trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED))
+    with trace.use_span(trace.NonRecordingSpan(remote)):
+        router.action(workflow="w", system="s", risk_class="search", reversibility="automatic")(lambda: None)()
+    assert [event.traceparent for event in shelf.events] == [f"00-{7:032x}-{9:016x}-01"] * 2
