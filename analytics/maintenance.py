@@ -1,6 +1,6 @@
 """Keeping a lake small: small files folded, old minutes rolled up, old rows taken out, files that nobody needs deleted.
 
-One process at a time does it, under the claim `upkeep`. Every step is a number of commits that are each right by
+One process at a time does it, under the lease `maintenance`. Every step is a number of commits that are each right by
 themselves: whoever dies in the middle leaves a lake that says the same as before.
 """
 
@@ -54,7 +54,7 @@ _AGES: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Policy:
+class RetentionPolicy:
     """What is kept for how long.
 
     Attributes:
@@ -118,7 +118,7 @@ def compact(lake: Lake, *, fence: Fence | None = None) -> None:
         lake.compact(table, at_least=COMPACT_FILES, fence=fence)
 
 
-class Upkeep:
+class Maintenance:
     """The slow part of keeping a lake, now and then.
 
     Args:
@@ -130,7 +130,7 @@ class Upkeep:
     """
 
     def __init__(
-        self, lake: Lake, policy: Policy, gate_file: Path, *, fence: Fence | None = None, dry_run: bool = False
+        self, lake: Lake, policy: RetentionPolicy, gate_file: Path, *, fence: Fence | None = None, dry_run: bool = False
     ) -> None:
         self._lake = lake
         self._policy = policy

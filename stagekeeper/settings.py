@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     """Key that signs receipts; when set, events with unsigned or forged receipts are rejected."""
     freshness_s: float = Field(default=900.0, gt=0)
     """A verdict older than this many seconds does not open a gate."""
-    upkeep_every_s: float = Field(default=3_600.0, ge=0)
+    maintenance_every_s: float = Field(default=3_600.0, ge=0)
     """Seconds between two rounds of roll-up, retention and vacuum in a worker; 0 leaves it to `stagekeeper upkeep`."""
     rollup_after_days: float = Field(default=2.0, ge=0)
     """Age from which minutes of `signals` are rolled up to hours; 0 never does."""

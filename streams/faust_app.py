@@ -27,7 +27,7 @@ class KeptChannel(faust.Channel):  # type: ignore[misc]
         return self._queue
 
 
-def organiser(
+def create_faust_app(
     bootstrap_servers: str, log_id: str, web_port: int, security: Mapping[str, str | int | float | bool]
 ) -> Any:  # noqa: ANN401  (Faust is untyped here)
     """A Faust app for the control plane of one worker.

@@ -29,7 +29,7 @@ _LIMITS: Final = {
 }
 
 
-def keep_little() -> None:
+def limit_memory() -> None:
     """Set the allocators up; early, and before other threads are started. Without glibc, only Arrow's."""
     pa.set_memory_pool(pa.system_memory_pool())
     limit = _of_glibc("mallopt")
@@ -38,7 +38,7 @@ def keep_little() -> None:
             limit(what, most)
 
 
-def give_back_free_memory() -> None:
+def release_free_memory() -> None:
     """Give free memory back; some dozens of milliseconds, in which other threads go on. Nothing without glibc."""
     trim = _of_glibc("malloc_trim")
     if trim is not None:

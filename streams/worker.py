@@ -31,19 +31,19 @@ from analytics.lake.errors import READ_FAILURES
 from analytics.lake.leases import LEASE_S
 from analytics.lake.storage import unreadable
 from analytics.lake.tables import Lake
-from analytics.maintenance import Policy
+from analytics.maintenance import RetentionPolicy
 from producers.delivery.kafka_config import KafkaSecurity
 from producers.errors import StagekeeperError
 from producers.wire.topics import RECOMMENDATIONS
 from streams.broker import ensure_topics
-from streams.control.judge_runner import Bench
-from streams.control.maintenance_runner import Keeper, Rights
+from streams.control.judge_runner import JudgeRunner
+from streams.control.maintenance_runner import Leases, MaintenanceRunner
 from streams.control.recommendation_cache import Recommendations
-from streams.faust_app import KeptChannel, organiser
+from streams.faust_app import KeptChannel, create_faust_app
 from streams.ingest.pipeline import Assignment, DataPlane, Pipeline
 from streams.ingest.rejects import KafkaDeadLetters
 from streams.ingest.source import Source, StoppedError
-from streams.malloc import give_back_free_memory, keep_little
+from streams.malloc import limit_memory, release_free_memory
 from streams.metrics import CONTENT_TYPE, FreshnessGauge, Progress, Totals, exposition, status_line
 from streams.shutdown import end_process, unsaved
 
@@ -77,7 +77,7 @@ class WorkerConfig:
         as_json: Whether status lines are JSON.
         web_port: Port of the web server on the loopback interface; 0 takes a free one.
         data_only: Whether to leave the judging to other workers.
-        upkeep_every_s: Seconds between two rounds of roll-up, retention and vacuum; 0 leaves them to others.
+        maintenance_every_s: Seconds between two rounds of roll-up, retention and vacuum; 0 leaves them to others.
         policy: What is kept for how long.
         ready_file: Written once the worker reads: a JSON object with its process id, the log's identity and the
             address of its web server.
@@ -93,8 +93,8 @@ class WorkerConfig:
     as_json: bool = False
     web_port: int = 0
     data_only: bool = False
-    upkeep_every_s: float = 3_600.0
-    policy: Policy = field(default_factory=Policy)
+    maintenance_every_s: float = 3_600.0
+    policy: RetentionPolicy = field(default_factory=RetentionPolicy)
     ready_file: Path | None = None
     kafka: Mapping[str, str | int | float | bool] = field(default_factory=KafkaSecurity)
 
@@ -110,7 +110,7 @@ class Worker:
     """
 
     def __init__(self, config: WorkerConfig) -> None:
-        keep_little()
+        limit_memory()
         self._config = config
         self._log_id = ensure_topics(config.bootstrap_servers, config.kafka)
         self._web_port = config.web_port or _free_port()
@@ -127,9 +127,9 @@ class Worker:
                 pl.DataFrame(folded.events.select(["type", "time", "broker_at"])), config.now()
             ),
         )
-        self._rights = Rights(config.lake_root, judges=not config.data_only)
-        self._keeper = Keeper(
-            config.lake_root, config.gate_file, config.policy, every_s=config.upkeep_every_s, now=config.now
+        self._leases = Leases(config.lake_root, judges=not config.data_only)
+        self._maintenance = MaintenanceRunner(
+            config.lake_root, config.gate_file, config.policy, every_s=config.maintenance_every_s, now=config.now
         )
         self._began_s = time.monotonic()
         self._source = Source(
@@ -141,7 +141,7 @@ class Worker:
             on_failure=self.fail,
             settings=config.kafka,
         )
-        self._bench = Bench(
+        self._judge_runner = JudgeRunner(
             config.bootstrap_servers,
             self._log_id,
             config.lake_root,
@@ -151,7 +151,7 @@ class Worker:
         )
         self._recommendations = Recommendations()
         self._recommendations.fill(lake)
-        self._aside = {name: ThreadPoolExecutor(1, f"stagekeeper-{name}") for name in ("judge", "upkeep", "beat")}
+        self._aside = {name: ThreadPoolExecutor(1, f"stagekeeper-{name}") for name in ("judge", "maintenance", "beat")}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[int] | None = None
         self._stopping = threading.Event()
@@ -212,7 +212,7 @@ class Worker:
         ended = self._ended = loop.create_future()
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(each, lambda: None if ended.done() else ended.set_result(0))
-        app = organiser(self._config.bootstrap_servers, self._log_id, self._web_port, self._config.kafka)
+        app = create_faust_app(self._config.bootstrap_servers, self._log_id, self._web_port, self._config.kafka)
         self._channel = KeptChannel(app, maxsize=1)
         self._started = asyncio.Event()
         self._add_agents(app)
@@ -274,7 +274,7 @@ class Worker:
         except TimeoutError:
             LOG.warning("Faust did not stop in time")
         self._plane.close()
-        await asyncio.to_thread(self._rights.give_up)
+        await asyncio.to_thread(self._leases.give_up)
         for pool in self._aside.values():
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -308,11 +308,11 @@ class Worker:
             self._said = (at, totals)
 
         async def keep() -> None:
-            await self._aside_from_the_plane("upkeep", lambda: self._keeper.keep(self._rights.to_keep))
-            await self._aside_from_the_plane("upkeep", give_back_free_memory)
+            await self._run_aside("maintenance", lambda: self._maintenance.keep(self._leases.to_keep))
+            await self._run_aside("maintenance", release_free_memory)
 
         async def beat() -> None:
-            await self._aside_from_the_plane("beat", self._beat)
+            await self._run_aside("beat", self._beat)
 
         async def judge() -> None:
             pause_s = 0.0
@@ -338,7 +338,7 @@ class Worker:
                 self._progress.totals,
                 self._gauge.seen(self._config.now()),
                 up_s=time.monotonic() - self._began_s,
-                judging=self._rights.to_judge is not None,
+                judging=self._leases.to_judge is not None,
                 judge_fault=self._fault is not None,
                 now=self._config.now(),
             )
@@ -353,19 +353,19 @@ class Worker:
 
         Of all workers on a lake one has the right to; see `analytics.lake.leases`.
         """
-        fence = self._rights.to_judge
+        fence = self._leases.to_judge
         if fence is None:
-            await self._aside_from_the_plane("beat", self._beat)
-            return 1.0 if self._rights.to_judge is None else 0.0
-        sitting = await self._aside_from_the_plane("judge", lambda: self._bench.sit(fence))
-        if sitting is None:
+            await self._run_aside("beat", self._beat)
+            return 1.0 if self._leases.to_judge is None else 0.0
+        run = await self._run_aside("judge", lambda: self._judge_runner.run_once(fence))
+        if run is None:
             return 1.0
-        if sitting.fault != self._fault:
-            self._fault = sitting.fault
-            self._config.say(f"judge: {sitting.fault or 'judging again'}")
-        return sitting.next_in_s
+        if run.fault != self._fault:
+            self._fault = run.fault
+            self._config.say(f"judge: {run.fault or 'judging again'}")
+        return run.next_in_s
 
-    async def _aside_from_the_plane(self, name: str, work: Callable[[], Result]) -> Result | None:
+    async def _run_aside(self, name: str, work: Callable[[], Result]) -> Result | None:
         """Work in a thread of its own; a named failure is logged, and does not hold up the data plane."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._aside[name], work)
@@ -378,7 +378,7 @@ class Worker:
 
     def _beat(self) -> None:
         if self._plane.assignment is not None:  # before that this worker is no good to anybody
-            self._rights.beat()
+            self._leases.beat()
 
     def _announce(self) -> None:
         """Say that the worker reads."""

@@ -18,7 +18,7 @@ import polars as pl
 
 from analytics.judging.judge import Judge
 from analytics.lake.errors import FencedError
-from analytics.lake.leases import JUDGE, Claim
+from analytics.lake.leases import JUDGE, Lease
 from analytics.lake.table_schemas import COLUMNS, VERDICTS
 from analytics.lake.tables import Lake
 
@@ -29,7 +29,7 @@ def say(what: str, **more: object) -> None:
 
 
 def main(root: str, gates: str, lease_s: float) -> None:
-    lake, claim = Lake.open(root), Claim(root, JUDGE, lease_s=lease_s)
+    lake, claim = Lake.open(root), Lease(root, JUDGE, lease_s=lease_s)
     judge, tenure = None, None
     say("ready")
     while not select.select([sys.stdin], [], [], 0.02)[0]:

@@ -1,4 +1,4 @@
-"""Rights that one process at a time holds, on a folder as on object storage.
+"""Leases that one process at a time holds, on a folder as on object storage.
 
 A right is a number in the log of the table `claims`: its beat. Whoever takes the right, keeps it or gives it up moves
 the beat by one, in a commit that is refused when the beat is not what the writer last saw. A holder moves it all the
@@ -39,8 +39,8 @@ LEASE_S: Final = 15.0
 """Seconds without a beat after which a right may be taken from its holder."""
 
 JUDGE: Final = "judge"
-UPKEEP: Final = "upkeep"
-RIGHTS: Final = (JUDGE, UPKEEP)
+MAINTENANCE: Final = "maintenance"
+RIGHTS: Final = (JUDGE, MAINTENANCE)
 """What can be claimed."""
 
 _BEATS_A_LEASE: Final = 4
@@ -56,7 +56,7 @@ class _Beat(NamedTuple):
         return f"beat/{self.name}"
 
 
-class Claim:
+class Lease:
     """A right over a lake, and this process's attempts to hold it. Safe to share between threads.
 
     Args:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from analytics.lake.leases import LEASE_S, UPKEEP, Claim, holders
+from analytics.lake.leases import LEASE_S, MAINTENANCE, Lease, holders
 from analytics.lake.table_schemas import EVENTS, QUALITY, REJECTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
-from analytics.maintenance import Policy, Upkeep, compact
+from analytics.maintenance import Maintenance, RetentionPolicy, compact
 from producers.errors import UsageError
 from stagekeeper.commands.options import configured_lake
 from stagekeeper.settings import Settings
@@ -50,9 +50,9 @@ def command(root: str | None, gates: Path | None, *, dry_run: bool, as_json: boo
     """
     settings = Settings.load()
     lake = configured_lake(root)
-    with nullcontext() if dry_run else Claim(lake.root, UPKEEP) as claim:
+    with nullcontext() if dry_run else Lease(lake.root, MAINTENANCE) as claim:
         if claim is not None and not claim.held():
-            known = holders(Lake.open(lake.root)).get(UPKEEP)
+            known = holders(Lake.open(lake.root)).get(MAINTENANCE)
             holder = (known and known.holder) or "another process"
             raise UpkeepElsewhereError(
                 f"{holder} keeps the lake at {lake.root}. Leave it to that one, "
@@ -61,8 +61,8 @@ def command(root: str | None, gates: Path | None, *, dry_run: bool, as_json: boo
         fence = None if claim is None else claim.fence
         if not dry_run:
             compact(lake, fence=fence)
-        upkeep = Upkeep(lake, policy_of(settings), gates or settings.gates, fence=fence, dry_run=dry_run)
-        steps = upkeep.run(datetime.now(UTC))
+        maintenance = Maintenance(lake, policy_of(settings), gates or settings.gates, fence=fence, dry_run=dry_run)
+        steps = maintenance.run(datetime.now(UTC))
     if as_json:
         click.echo(json.dumps({"dry_run": dry_run, "steps": [step.document() for step in steps]}, indent=2))
     else:
@@ -71,7 +71,7 @@ def command(root: str | None, gates: Path | None, *, dry_run: bool, as_json: boo
         sys.exit(1)
 
 
-def policy_of(settings: Settings) -> Policy:
+def policy_of(settings: Settings) -> RetentionPolicy:
     """What the settings say is kept for how long."""
     days = {
         EVENTS: settings.keep_events_days,
@@ -80,7 +80,7 @@ def policy_of(settings: Settings) -> Policy:
         SIGNALS: settings.keep_signals_days,
         VERDICTS: settings.keep_verdicts_days,
     }
-    return Policy(
+    return RetentionPolicy(
         roll_up_after=timedelta(days=settings.rollup_after_days) if settings.rollup_after_days else None,
         keep={table: timedelta(days=kept) for table, kept in days.items() if kept},
         replay=timedelta(days=settings.replay_days),

@@ -34,7 +34,7 @@ DEFAULT_INTERVAL_S: Final = 1.0
 
 
 @dataclass(frozen=True)
-class Sitting:
+class JudgeRun:
     """What came of one look.
 
     Attributes:
@@ -48,14 +48,14 @@ class Sitting:
     next_in_s: float
 
 
-class Bench:
+class JudgeRunner:
     """A judge with a lake handle of its own, and a producer for what it recommends. One thread at a time may use it.
 
     Args:
         bootstrap_servers: Brokers as `host:port,...`.
         log_id: The cluster id.
         lake_root: Root of the lake.
-        gate_file: The gate file; it may be missing or broken, and is looked at again at every sitting.
+        gate_file: The gate file; it may be missing or broken, and is looked at again at every run.
         now: The clock.
         settings: Further librdkafka settings.
     """
@@ -82,10 +82,10 @@ class Bench:
             bootstrap_servers, RECOMMENDATIONS, client_id="stagekeeper-judge", settings=settings
         )
 
-    def sit(self, fence: Fence) -> Sitting:
+    def run_once(self, fence: Fence) -> JudgeRun:
         """Judge what changed and publish what is news.
 
-        A failure of the lake or the broker is reported and tried again at the next sitting; nothing is promoted by it.
+        A failure of the lake or the broker is reported and tried again at the next run; nothing is promoted by it.
         What could not be published stays in the ledger and is published with the next success.
 
         Args:
@@ -108,11 +108,11 @@ class Bench:
             self._fence = None
             raise
         except StagekeeperError as error:
-            return Sitting(0, str(error), self._interval_s)
+            return JudgeRun(0, str(error), self._interval_s)
         except KafkaException as error:
-            return Sitting(0, f"the broker does not answer: {error.args[0].str()}", self._interval_s)
+            return JudgeRun(0, f"the broker does not answer: {error.args[0].str()}", self._interval_s)
         published, self._unpublished = len(self._unpublished), []
-        return Sitting(published, self._judge.gate_error, 0.0 if self._judge.has_more else self._interval_s)
+        return JudgeRun(published, self._judge.gate_error, 0.0 if self._judge.has_more else self._interval_s)
 
     @property
     def _interval_s(self) -> float:

@@ -6,9 +6,9 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from analytics.lake.leases import JUDGE, UPKEEP, Claim
+from analytics.lake.leases import JUDGE, MAINTENANCE, Lease
 from analytics.lake.tables import Lake
-from analytics.maintenance import Upkeep, compact
+from analytics.maintenance import Maintenance, compact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from analytics.lake.tables import Fence
-    from analytics.maintenance import Policy
+    from analytics.maintenance import RetentionPolicy
 
 LOG: Final = logging.getLogger(__name__)
 
 
-class Rights:
+class Leases:
     """What this worker may do that only one may at a time. Safe to share between threads.
 
     Args:
@@ -30,8 +30,8 @@ class Rights:
     """
 
     def __init__(self, lake_root: str, *, judges: bool) -> None:
-        self._judge = Claim(lake_root, JUDGE) if judges else None
-        self._keep = Claim(lake_root, UPKEEP)
+        self._judge = Lease(lake_root, JUDGE) if judges else None
+        self._keep = Lease(lake_root, MAINTENANCE)
 
     @property
     def to_judge(self) -> Fence | None:
@@ -44,7 +44,7 @@ class Rights:
         return self._keep.fence
 
     def beat(self) -> None:
-        """Keep what is held, and try to get the rest; see `Claim.held`.
+        """Keep what is held, and try to get the rest; see `Lease.held`.
 
         Raises:
             LakeError: The lake cannot be read or written.
@@ -60,7 +60,7 @@ class Rights:
                 claim.release()
 
 
-class Keeper:
+class MaintenanceRunner:
     """Keeps the lake while this worker has the right to. One thread at a time may use it.
 
     Args:
@@ -72,7 +72,7 @@ class Keeper:
     """
 
     def __init__(
-        self, lake_root: str, gate_file: Path, policy: Policy, *, every_s: float, now: Callable[[], datetime]
+        self, lake_root: str, gate_file: Path, policy: RetentionPolicy, *, every_s: float, now: Callable[[], datetime]
     ) -> None:
         self._lake_root = lake_root
         self._gate_file = gate_file
@@ -99,5 +99,5 @@ class Keeper:
         if not self._every_s or (self._kept_at is not None and at < self._kept_at + self._every_s):
             return
         self._kept_at = at
-        for step in Upkeep(lake, self._policy, self._gate_file, fence=fence).run(self._now()):
-            LOG.log(logging.WARNING if step.failed else logging.INFO, "upkeep: %s", step.document())
+        for step in Maintenance(lake, self._policy, self._gate_file, fence=fence).run(self._now()):
+            LOG.log(logging.WARNING if step.failed else logging.INFO, "maintenance: %s", step.document())

@@ -143,7 +143,7 @@ def sums(lake: Lake) -> list[tuple[Any, ...]]:
     return sorted(counted.rows())
 
 
-def test_an_upkeep_that_is_killed_at_any_moment_changes_no_count(either_lake: str, gates: Path, tmp_path: Path) -> None:
+def test_maintenance_killed_at_any_moment_changes_no_count(either_lake: str, gates: Path, tmp_path: Path) -> None:
     random, lake = Random(7), Lake.open(either_lake)
     now = datetime.now(UTC).replace(second=0, microsecond=0)
     everything: list[dict[str, Any]] = []
@@ -169,7 +169,7 @@ def test_an_upkeep_that_is_killed_at_any_moment_changes_no_count(either_lake: st
     lasts_s = time.monotonic() - began
     assert run.returncode == 0, run.stderr
     for _ in range(5):
-        append(400)  # late minutes, which the next upkeep rolls
+        append(400)  # late minutes, which the next round rolls
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until = time.monotonic() + random.uniform(0.4, 1.0) * lasts_s
         while process.poll() is None and time.monotonic() < until:

@@ -20,7 +20,7 @@ from analytics.lake.errors import FencedError, UnreadableLakeError
 from analytics.lake.storage import StorageSettings, files_of
 from analytics.lake.table_schemas import SIGNALS, VERDICTS
 from analytics.lake.tables import Advance, Lake, SourcePartition
-from analytics.maintenance import Policy, Upkeep
+from analytics.maintenance import Maintenance, RetentionPolicy
 from dashboard.data.reader import LakeReader
 from stagekeeper.commands import cli
 from stagekeeper.doctor.config_checks import lake_found
@@ -110,8 +110,8 @@ def test_verdicts_are_reached_again_after_roll_up_and_vacuum(bucket_root: str, t
     for late in range(3):
         lake.append(SIGNALS, increments(lately(5 * 24 * 60 + late)))
     judge.tick(began + timedelta(days=5, hours=1))
-    policy = Policy(grace=timedelta(), margin=timedelta(), roll_up_after=timedelta(days=2))
-    steps = Upkeep(lake, policy, gates).run(datetime.now(UTC) + timedelta(seconds=1))
+    policy = RetentionPolicy(grace=timedelta(), margin=timedelta(), roll_up_after=timedelta(days=2))
+    steps = Maintenance(lake, policy, gates).run(datetime.now(UTC) + timedelta(seconds=1))
     assert not [step for step in steps if step.failed]
     assert max(step.rows for step in steps if step.what == "roll_up") > 50
     ids = lake.scan(VERDICTS).collect()["verdict_id"].to_list()

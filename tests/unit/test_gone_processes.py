@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from analytics.lake.leases import JUDGE, Claim, holders, is_gone, this_process
+from analytics.lake.leases import JUDGE, Lease, holders, is_gone, this_process
 from analytics.lake.tables import Lake
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="
 
 HOLD = """
 import sys
-from analytics.lake.leases import JUDGE, Claim
-claim = Claim(sys.argv[1], JUDGE)
+from analytics.lake.leases import JUDGE, Lease
+claim = Lease(sys.argv[1], JUDGE)
 print(claim.held(), flush=True)
 sys.stdin.read()
 """
@@ -53,7 +53,7 @@ def holder(root: str) -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.integration
 @pytest.mark.parametrize("reaped", [True, False])
 def test_a_killed_holder_makes_nobody_wait(root: str, holder: subprocess.Popen[str], reaped: bool) -> None:
-    heir = Claim(root, JUDGE, clock=lambda: 0.0)  # time stands still: no lease runs out
+    heir = Lease(root, JUDGE, clock=lambda: 0.0)  # time stands still: no lease runs out
     assert not heir.held()
     holder.send_signal(signal.SIGSTOP)
     assert not heir.held()
@@ -67,7 +67,7 @@ def test_a_killed_holder_makes_nobody_wait(root: str, holder: subprocess.Popen[s
 
 @needs_proc
 def test_a_right_says_whose_it_is(root: str) -> None:
-    assert Claim(root, JUDGE).held()
+    assert Lease(root, JUDGE).held()
     said = holders(Lake.open(root))[JUDGE]
     assert said.process == this_process()
     assert " " not in (said.holder or " ")

@@ -60,20 +60,20 @@ def test_a_writer_without_the_right_any_more_is_fenced(lake: Lake, monkeypatch: 
     with pytest.raises(FencedError, match="epoch 9"):
         lake.append(QUALITY, checks(3), fence=Fence("judge", 7))
     assert lake.append(QUALITY, checks(4)) > 0  # who needs no right is not concerned
-    assert lake.append(QUALITY, checks(5), fence=Fence("upkeep", 1)) > 0
+    assert lake.append(QUALITY, checks(5), fence=Fence("maintenance", 1)) > 0
     assert seen(lake) == [1, 4, 5]
 
 
 def test_a_rewrite_without_the_right_any_more_is_fenced(lake: Lake) -> None:
     for n in range(3):
         lake.append(QUALITY, checks(n))
-    zombie = lake.rewriter(QUALITY, fence=Fence("upkeep", 1))
-    lake.append(QUALITY, checks(), fence=Fence("upkeep", 2))
+    zombie = lake.rewriter(QUALITY, fence=Fence("maintenance", 1))
+    lake.append(QUALITY, checks(), fence=Fence("maintenance", 2))
     with pytest.raises(FencedError, match="epoch 2"):
         zombie.rewrite(zombie.files())
     with pytest.raises(FencedError, match="epoch 2"):
-        lake.compact(QUALITY, fence=Fence("upkeep", 1))
-    assert lake.compact(QUALITY, fence=Fence("upkeep", 2))
+        lake.compact(QUALITY, fence=Fence("maintenance", 1))
+    assert lake.compact(QUALITY, fence=Fence("maintenance", 2))
     assert seen(lake) == [0, 1, 2]
 
 

@@ -1,4 +1,4 @@
-"""Rights that one process at a time holds: taken, kept, given up, lost, without comparing clocks."""
+"""Leases that one process at a time holds: taken, kept, given up, lost, without comparing clocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deltalake.exceptions import DeltaError
 
 from analytics.lake.commits import Fence
 from analytics.lake.errors import FencedError, LakeError
-from analytics.lake.leases import JUDGE, UPKEEP, Claim, holders
+from analytics.lake.leases import JUDGE, MAINTENANCE, Lease, holders
 from analytics.lake.table_schemas import LEASES, VERDICTS
 from analytics.lake.tables import Lake
 
@@ -37,24 +37,24 @@ def root(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def a_claim(root: str, clock: Clock, name: str = JUDGE, holder: str | None = None) -> Claim:
-    return Claim(root, name, lease_s=LEASE_S, clock=clock, holder=holder)
+def a_lease(root: str, clock: Clock, name: str = JUDGE, holder: str | None = None) -> Lease:
+    return Lease(root, name, lease_s=LEASE_S, clock=clock, holder=holder)
 
 
 def test_the_first_to_ask_gets_it_and_the_second_does_not(root: str) -> None:
     clock = Clock()
-    first, second = a_claim(root, clock), a_claim(root, clock)
+    first, second = a_lease(root, clock), a_lease(root, clock)
     assert first.fence is None
     assert first.held()
     assert first.fence == Fence(JUDGE, 1)
     assert not second.held()
     assert second.fence is None
-    assert a_claim(root, clock, UPKEEP).held()
+    assert a_lease(root, clock, MAINTENANCE).held()
 
 
 def test_a_holder_keeps_it_for_as_long_as_it_asks(root: str) -> None:
     clock, others = Clock(), Clock(500.0)
-    first, second = a_claim(root, clock), a_claim(root, others)
+    first, second = a_lease(root, clock), a_lease(root, others)
     assert first.held()
     for _ in range(40):
         clock.now += LEASE_S / 4
@@ -66,7 +66,7 @@ def test_a_holder_keeps_it_for_as_long_as_it_asks(root: str) -> None:
 
 def test_a_silent_holder_loses_it_after_a_lease_of_the_other_s_clock(root: str) -> None:
     clock, others = Clock(), Clock(-1e6)
-    first, second = a_claim(root, clock), a_claim(root, others)
+    first, second = a_lease(root, clock), a_lease(root, others)
     assert first.held()
     assert not second.held()
     others.now += LEASE_S - 0.01
@@ -83,7 +83,7 @@ def test_a_silent_holder_loses_it_after_a_lease_of_the_other_s_clock(root: str) 
 
 def test_who_gives_it_up_makes_nobody_wait(root: str) -> None:
     clock = Clock()
-    first, second = a_claim(root, clock, holder="a"), a_claim(root, clock, holder="b")
+    first, second = a_lease(root, clock, holder="a"), a_lease(root, clock, holder="b")
     assert first.held()
     assert not second.held()
     first.release()
@@ -92,12 +92,12 @@ def test_who_gives_it_up_makes_nobody_wait(root: str) -> None:
     assert holders(Lake.open(root))[JUDGE].holder == "b"
     second.release()
     assert holders(Lake.open(root))[JUDGE].holder is None
-    assert a_claim(root, clock).held()
+    assert a_lease(root, clock).held()
 
 
 def test_a_holder_that_overslept_unnoticed_goes_on(root: str) -> None:
     clock = Clock()
-    only = a_claim(root, clock)
+    only = a_lease(root, clock)
     assert only.held()
     clock.now += LEASE_S * 100
     assert only.held()
@@ -106,7 +106,7 @@ def test_a_holder_that_overslept_unnoticed_goes_on(root: str) -> None:
 
 def test_giving_up_what_was_lost_takes_nothing_from_the_new_holder(root: str) -> None:
     clock, others = Clock(), Clock()
-    first, second = a_claim(root, clock), a_claim(root, others)
+    first, second = a_lease(root, clock), a_lease(root, others)
     assert first.held()
     assert not second.held()
     others.now += LEASE_S
@@ -114,12 +114,12 @@ def test_giving_up_what_was_lost_takes_nothing_from_the_new_holder(root: str) ->
     first.release()
     others.now += LEASE_S / 2
     assert second.held()
-    assert not a_claim(root, others).held()
+    assert not a_lease(root, others).held()
 
 
 def test_a_zombie_is_refused_where_the_new_holder_has_been(root: str) -> None:
     lake, clock, others = Lake.open(root), Clock(), Clock()
-    zombie, heir = a_claim(root, clock), a_claim(root, others)
+    zombie, heir = a_lease(root, clock), a_lease(root, others)
     assert zombie.held()
     nothing = lake.scan(VERDICTS).collect()
     lake.append(VERDICTS, nothing, fence=zombie.fence)
@@ -133,7 +133,7 @@ def test_a_zombie_is_refused_where_the_new_holder_has_been(root: str) -> None:
 
 def test_of_many_that_ask_at_once_one_gets_it(root: str) -> None:
     clock = Clock()
-    claims = [a_claim(root, clock) for _ in range(6)]
+    claims = [a_lease(root, clock) for _ in range(6)]
     got: list[bool] = []
     threads = [threading.Thread(target=lambda each=each: got.append(each.held())) for each in claims]
     for thread in threads:
@@ -145,7 +145,7 @@ def test_of_many_that_ask_at_once_one_gets_it(root: str) -> None:
 
 def test_a_store_that_does_not_answer_costs_the_right_after_a_lease(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    claim = a_claim(root, clock)
+    claim = a_lease(root, clock)
     assert claim.held()
 
     def refuse(*_: object, **__: object) -> int:
@@ -167,9 +167,9 @@ def test_a_store_that_does_not_answer_costs_the_right_after_a_lease(root: str, m
 def test_a_store_that_does_not_answer_at_the_end_is_named(
     root: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    claim = a_claim(root, Clock())
+    claim = a_lease(root, Clock())
     assert claim.held()
-    assert a_claim(root, Clock(), UPKEEP).held()  # whose commit makes the claim ask the log anew
+    assert a_lease(root, Clock(), MAINTENANCE).held()  # whose commit makes the claim ask the log anew
 
     def refuse(*_: object) -> int:
         raise DeltaError("the store is away")
@@ -184,7 +184,7 @@ def test_a_store_that_does_not_answer_at_the_end_is_named(
 @pytest.mark.slow
 def test_the_log_of_the_beats_stays_short(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    claim = a_claim(root, clock)
+    claim = a_lease(root, clock)
     for _ in range(320):
         clock.now += LEASE_S / 2
         assert claim.held()

@@ -17,11 +17,11 @@ from analytics.judging import judge as judging
 from analytics.judging.judge import Judge
 from analytics.judging.judge_state import Memory
 from analytics.lake.errors import FencedError, LakeError
-from analytics.lake.leases import UPKEEP, Claim
+from analytics.lake.leases import MAINTENANCE, Lease
 from analytics.lake.rollup import RollUp, is_rolled
 from analytics.lake.table_schemas import COLUMNS, EVENTS, QUALITY, REJECTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Fence, Lake
-from analytics.maintenance import Policy, Upkeep
+from analytics.maintenance import Maintenance, RetentionPolicy
 from analytics.signals.cells import EPOCH
 from dashboard.data import reader
 from dashboard.data.reader import Kept, LakeReader
@@ -91,8 +91,8 @@ def sums(lake: Lake, version: int | None = None) -> pl.DataFrame:
     )
 
 
-def an_upkeep(lake: Lake, gates: Path, policy: Policy | None = None, **more: Any) -> Upkeep:
-    return Upkeep(lake, policy or Policy(), gates, **more)
+def maintenance_of(lake: Lake, gates: Path, policy: RetentionPolicy | None = None, **more: Any) -> Maintenance:
+    return Maintenance(lake, policy or RetentionPolicy(), gates, **more)
 
 
 def step_of(steps: Sequence[Step], table: str, what: str) -> Step:
@@ -103,7 +103,7 @@ def step_of(steps: Sequence[Step], table: str, what: str) -> Step:
 def test_minutes_of_old_hours_become_one_row_an_hour(lake: Lake, gates: Path) -> None:
     days_of(lake, 4)
     before, told = sums(lake), lake.scan(SIGNALS).collect()
-    steps = an_upkeep(lake, gates).run(NOW)
+    steps = maintenance_of(lake, gates).run(NOW)
     after = lake.scan(SIGNALS).collect()
     assert step_of(steps, SIGNALS, "roll_up").rows == told.height - after.height > 400
     assert sums(lake).equals(before)
@@ -111,21 +111,23 @@ def test_minutes_of_old_hours_become_one_row_an_hour(lake: Lake, gates: Path) ->
     young = pl.col("bucket") >= edge
     assert after.filter(young).sort(*EPOCH, "bucket").equals(told.filter(young).sort(*EPOCH, "bucket"))
     assert after.filter(is_rolled())["bucket"].max() < edge
-    assert not [step for step in an_upkeep(lake, gates).run(NOW) if step.rows], "the second round finds nothing to do"
+    assert not [step for step in maintenance_of(lake, gates).run(NOW) if step.rows], (
+        "the second round finds nothing to do"
+    )
 
 
 def test_a_version_from_before_says_what_it_said(lake: Lake, gates: Path) -> None:
     days_of(lake, 4)
     version = lake.version(SIGNALS)
     rows = lake.scan(SIGNALS).collect()
-    an_upkeep(lake, gates).run(NOW)
+    maintenance_of(lake, gates).run(NOW)
     assert lake.scan(SIGNALS, version=version).collect().equals(rows)
 
 
 def test_the_feed_of_increments_does_not_show_a_roll_up(lake: Lake, gates: Path) -> None:
     days_of(lake, 4)
     version = lake.version(SIGNALS)
-    an_upkeep(lake, gates).run(NOW)
+    maintenance_of(lake, gates).run(NOW)
     last = lake.append(SIGNALS, increments(a_minute(NOW - timedelta(days=3))))
     assert last > version + 1
     assert lake.increments(SIGNALS, after=version, through=last).height == 1
@@ -176,16 +178,16 @@ def test_of_two_roll_ups_at_once_one_is_refused(lake: Lake, monkeypatch: pytest.
 
 def test_a_keeper_that_lost_its_right_changes_nothing(lake: Lake, gates: Path) -> None:
     days_of(lake, 4)
-    version = lake.append(SIGNALS, increments(), fence=Fence(UPKEEP, 5))
+    version = lake.append(SIGNALS, increments(), fence=Fence(MAINTENANCE, 5))
     with pytest.raises(FencedError, match="epoch 5"):
-        an_upkeep(lake, gates, fence=Fence(UPKEEP, 4)).run(NOW)
+        maintenance_of(lake, gates, fence=Fence(MAINTENANCE, 4)).run(NOW)
     assert lake.version(SIGNALS) == version
 
 
 def test_what_a_gate_needs_minutes_of_is_not_rolled(lake: Lake, gates: Path) -> None:
     days_of(lake, 5)
     gates.write_text(GATES_TEXT.replace("maturity: 30m", "maturity: 4d"))
-    assert step_of(an_upkeep(lake, gates).run(NOW), SIGNALS, "roll_up").rows > 0
+    assert step_of(maintenance_of(lake, gates).run(NOW), SIGNALS, "roll_up").rows > 0
     rolled = lake.scan(SIGNALS).filter(is_rolled()).collect()
     assert rolled["bucket"].max() < NOW - timedelta(days=4)
 
@@ -194,7 +196,7 @@ def test_an_action_with_a_baseline_keeps_its_minutes(lake: Lake, gates: Path) ->
     days_of(lake, 4)
     compared = GATES_TEXT.replace("  - name: errors", "  - name: compared\n    match: {tool: tool-0}" + BASELINE)
     gates.write_text(compared + GATES_TEXT.partition("gates:\n")[2])
-    step = step_of(an_upkeep(lake, gates).run(NOW), SIGNALS, "roll_up")
+    step = step_of(maintenance_of(lake, gates).run(NOW), SIGNALS, "roll_up")
     assert step.rows > 0
     assert "1 action whose minutes are compared" in step.note
     rolled = lake.scan(SIGNALS).filter(is_rolled()).collect()
@@ -204,7 +206,7 @@ def test_an_action_with_a_baseline_keeps_its_minutes(lake: Lake, gates: Path) ->
 def test_without_a_gate_file_nothing_is_rolled(lake: Lake, tmp_path: Path) -> None:
     days_of(lake, 4)
     version = lake.version(SIGNALS)
-    step = step_of(an_upkeep(lake, tmp_path / "none.yaml").run(NOW), SIGNALS, "roll_up")
+    step = step_of(maintenance_of(lake, tmp_path / "none.yaml").run(NOW), SIGNALS, "roll_up")
     assert step.failed
     assert "none.yaml" in step.note
     assert lake.version(SIGNALS) == version
@@ -213,9 +215,9 @@ def test_without_a_gate_file_nothing_is_rolled(lake: Lake, tmp_path: Path) -> No
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(lake: Lake, gates: Path) -> None:
     days_of(lake, 4)
     version = lake.version(SIGNALS)
-    would = an_upkeep(lake, gates, dry_run=True).run(NOW)
+    would = maintenance_of(lake, gates, dry_run=True).run(NOW)
     assert lake.version(SIGNALS) == version
-    assert would == [step for step in an_upkeep(lake, gates).run(NOW) if step.what != "vacuum"] + [
+    assert would == [step for step in maintenance_of(lake, gates).run(NOW) if step.what != "vacuum"] + [
         step for step in would if step.what == "vacuum"
     ]
 
@@ -250,9 +252,9 @@ def test_every_verdict_within_its_promise_is_reached_again_after_everything(
 ) -> None:
     ids = judged_days(lake, gates, 12)
     assert len(ids) >= 20
-    policy = Policy(replay=timedelta(days=6), grace=NOTHING, margin=NOTHING, keep={SIGNALS: timedelta(days=3)})
+    policy = RetentionPolicy(replay=timedelta(days=6), grace=NOTHING, margin=NOTHING, keep={SIGNALS: timedelta(days=3)})
     had = files(lake, SIGNALS, tmp_path)
-    steps = an_upkeep(lake, gates, policy).run(datetime.now(UTC) + timedelta(seconds=1))
+    steps = maintenance_of(lake, gates, policy).run(datetime.now(UTC) + timedelta(seconds=1))
     assert not [step for step in steps if step.failed]
     assert step_of(steps, SIGNALS, "roll_up").rows > 0
     gone = step_of(steps, SIGNALS, "vacuum")
@@ -272,8 +274,8 @@ def test_every_verdict_within_its_promise_is_reached_again_after_everything(
 def test_rows_younger_than_two_days_are_never_taken_out(lake: Lake, gates: Path) -> None:
     days_of(lake, 0.2)
     lake.append(QUALITY, quality_of(1))
-    policy = Policy(keep=dict.fromkeys((QUALITY, SIGNALS, EVENTS, REJECTS, VERDICTS), timedelta(seconds=1)))
-    steps = an_upkeep(lake, gates, policy).run(NOW)
+    policy = RetentionPolicy(keep=dict.fromkeys((QUALITY, SIGNALS, EVENTS, REJECTS, VERDICTS), timedelta(seconds=1)))
+    steps = maintenance_of(lake, gates, policy).run(NOW)
     assert not [step for step in steps if step.failed or step.rows]
 
 
@@ -281,8 +283,8 @@ def test_of_the_counts_only_epochs_that_are_over_go(lake: Lake, gates: Path) -> 
     month = NOW - timedelta(days=30)
     lake.append(SIGNALS, increments(*(a_minute(month + timedelta(minutes=n), epoch="old") for n in range(5))))
     lake.append(SIGNALS, increments(*(a_minute(month + timedelta(days=1, minutes=n), epoch="last") for n in range(5))))
-    policy = Policy(roll_up_after=None, keep={SIGNALS: timedelta(days=10)})
-    assert step_of(an_upkeep(lake, gates, policy).run(NOW), SIGNALS, "retain").rows == 5
+    policy = RetentionPolicy(roll_up_after=None, keep={SIGNALS: timedelta(days=10)})
+    assert step_of(maintenance_of(lake, gates, policy).run(NOW), SIGNALS, "retain").rows == 5
     assert set(lake.scan(SIGNALS).collect()["epoch"]) == {"last"}
 
 
@@ -319,8 +321,8 @@ def test_who_keeps_the_counts_up_lets_go_of_what_was_taken_out_and_of_nothing_el
     page.snapshot()
     assert (len(begun), len(kept)) == had, "folding takes nothing out"
     assert begun[-1].columns.epochs == 3
-    policy = Policy(roll_up_after=None, keep={SIGNALS: timedelta(days=10)})
-    assert step_of(an_upkeep(lake, gates, policy).run(NOW), SIGNALS, "retain").rows == 10
+    policy = RetentionPolicy(roll_up_after=None, keep={SIGNALS: timedelta(days=10)})
+    assert step_of(maintenance_of(lake, gates, policy).run(NOW), SIGNALS, "retain").rows == 10
     judge.tick(NOW)
     assert begun[-1].columns.epochs == 1
     assert page.snapshot() == LakeReader(lake.root).snapshot()
@@ -337,8 +339,8 @@ def test_of_the_ledger_only_repetitions_go(lake: Lake, gates: Path) -> None:
     had = lake.scan(VERDICTS).collect()
     changed = had.filter("changed")["verdict_id"].to_list()
     assert len(changed) < len(ids)
-    policy = Policy(roll_up_after=None, keep={VERDICTS: timedelta(days=3)}, replay=timedelta(days=5))
-    taken = step_of(an_upkeep(lake, gates, policy).run(NOW), VERDICTS, "retain")
+    policy = RetentionPolicy(roll_up_after=None, keep={VERDICTS: timedelta(days=3)}, replay=timedelta(days=5))
+    taken = step_of(maintenance_of(lake, gates, policy).run(NOW), VERDICTS, "retain")
     left = lake.scan(VERDICTS).collect()
     assert taken.rows == had.height - left.height > 0
     assert set(changed) <= set(left["verdict_id"])
@@ -359,8 +361,8 @@ def test_versions_of_events_that_verdicts_by_user_name_are_kept(tmp_path: Path, 
         told.lake.compact(EVENTS)
         judge.tick(NOON + timedelta(hours=hour + 1))
     ids = told.lake.scan(VERDICTS).sort("judged_at").collect()["verdict_id"].to_list()
-    policy = Policy(grace=NOTHING, margin=NOTHING, keep={})
-    steps = an_upkeep(told.lake, gates, policy).run(NOON + timedelta(days=9))
+    policy = RetentionPolicy(grace=NOTHING, margin=NOTHING, keep={})
+    steps = maintenance_of(told.lake, gates, policy).run(NOON + timedelta(days=9))
     assert not [step for step in steps if step.failed]
     for verdict_id in ids:
         assert replay(Lake.open(told.lake.root), verdict_id).verdict_id == verdict_id
@@ -389,7 +391,7 @@ def test_the_command_keeps_a_lake_and_says_so(
 
 
 def test_the_command_refuses_while_another_process_keeps_the_lake(lake: Lake, gates: Path) -> None:
-    with Claim(lake.root, UPKEEP, holder="host-7:42") as claim:
+    with Lease(lake.root, MAINTENANCE, holder="host-7:42") as claim:
         assert claim.held()
         told = CliRunner().invoke(cli, ["upkeep", "--lake", lake.root, "--gates", str(gates)])
         assert told.exit_code != 0

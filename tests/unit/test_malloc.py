@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.malloc import give_back_free_memory
+from streams.malloc import release_free_memory
 
 _STATUS = Path("/proc/self/status")
 _BLOCK_BYTES, _BLOCKS = 1_000, 100_000
@@ -38,7 +38,7 @@ def test_what_was_freed_below_something_that_is_used_is_given_back() -> None:
         libc.free(block)
     kept_mb = _anonymous_mb() - before_mb
 
-    give_back_free_memory()
+    release_free_memory()
 
     assert kept_mb > 80, "nothing was kept that could be given back"
     assert _anonymous_mb() - before_mb < kept_mb / 4
@@ -50,14 +50,14 @@ _LARGE_BUFFERS = """
 import ctypes, sys
 from pathlib import Path
 import pyarrow as pa
-from streams.malloc import keep_little
+from streams.malloc import limit_memory
 
 def anonymous_mb():
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1_024
 
 if sys.argv[1] == "little":
-    keep_little()
+    limit_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
