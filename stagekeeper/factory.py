@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import click
+
 from producers.boundary.approvals import ReviewDesk
 from producers.boundary.authorization import FileAuthorizer
 from producers.boundary.policy import Policy
@@ -75,9 +77,10 @@ def open_router(
 
 
 @contextmanager
-def recording(settings: Settings, source: str) -> Iterator[tuple[Recorder, list[int]]]:
-    """A recorder for a command; after the block, the list holds how many records still wait for the broker."""
-    left: list[int] = []
+def recording(settings: Settings, source: str) -> Iterator[Recorder]:
+    """A recorder for a command; after the block, a line on stderr says how many records still wait for the broker."""
     with open_emitter(settings, client_id="stagekeeper-command") as emitter:
-        yield Recorder(emitter, source=source, key=settings.signing_key), left
-        left.append(emitter.flush(_DELIVERY_S))
+        yield Recorder(emitter, source=source, key=settings.signing_key)
+        waiting = emitter.flush(_DELIVERY_S)
+    if waiting:
+        click.echo(f"{waiting} record(s) wait in {settings.outbox} until the broker can be reached.", err=True)

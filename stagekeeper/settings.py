@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Self
 
@@ -13,6 +14,8 @@ from producers.delivery.kafka_config import KafkaSecurity, Mechanism, Protocol
 from producers.errors import SettingsError
 
 RUNNING_FILE = "running.json"
+
+RENAMED_VARIABLES = {"STAGEKEEPER_UPKEEP_EVERY_S": "STAGEKEEPER_MAINTENANCE_EVERY_S"}
 
 
 class Settings(BaseSettings):
@@ -53,7 +56,7 @@ class Settings(BaseSettings):
     freshness_s: float = Field(default=900.0, gt=0)
     """A verdict older than this many seconds does not open a gate."""
     maintenance_every_s: float = Field(default=3_600.0, ge=0)
-    """Seconds between two rounds of roll-up, retention and vacuum in a worker; 0 leaves it to `stagekeeper upkeep`."""
+    """Seconds between two rounds of roll-up, retention and vacuum in a worker; 0: only by `stagekeeper maintenance`."""
     rollup_after_days: float = Field(default=2.0, ge=0)
     """Age from which minutes of `signals` are rolled up to hours; 0 never does."""
     keep_events_days: float = Field(default=400.0, ge=0)
@@ -88,8 +91,10 @@ class Settings(BaseSettings):
         """Read the environment alone: for whoever is about to be what runs under `home`.
 
         Raises:
-            SettingsError: A variable has an unusable value; the message names it.
+            SettingsError: A variable has an unusable value or an old name; the message names it.
         """
+        for old_name in RENAMED_VARIABLES.keys() & {name.upper() for name in os.environ}:
+            raise SettingsError(f"{old_name} is called {RENAMED_VARIABLES[old_name]} now. Rename the variable.")
         try:
             return cls()
         except ValidationError as error:

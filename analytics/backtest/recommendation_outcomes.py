@@ -14,6 +14,7 @@ from analytics.backtest.scorecard import Share
 from analytics.lake.table_schemas import EVENTS, SIGNOFFS, VERDICTS
 from analytics.signals.cells import CELL
 from analytics.signals.event_kinds import kinds_moving
+from analytics.text import iso
 from analytics.verdicts.signoffs import RulingKind
 from analytics.verdicts.verdict import REASSESSED
 from producers.wire.events import VerdictName
@@ -35,7 +36,7 @@ _DISMISSES: Final = {RulingKind.DISMISSAL.value: _CALLS[0], RulingKind.OVERRIDE.
 
 
 @dataclass(frozen=True, slots=True)
-class _Recommendation:
+class Recommendation:
     """One promotion or rollback that was recommended.
 
     Attributes:
@@ -44,6 +45,7 @@ class _Recommendation:
         verdict: PROMOTE or ROLL_BACK.
         to_stage: Where it was to go.
         at: When it was first said.
+        verdict_id: The verdict that said it first.
         until: When the judge itself called for something else, or another epoch began; None where neither happened.
     """
 
@@ -52,7 +54,18 @@ class _Recommendation:
     verdict: str
     to_stage: str
     at: datetime
+    verdict_id: str
     until: datetime | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recommendation as a JSON object."""
+        return {
+            **dict(zip(CELL, self.cell, strict=True)),
+            "verdict": self.verdict,
+            "to_stage": self.to_stage,
+            "verdict_id": self.verdict_id,
+            "recommended_at": iso(self.at),
+        }
 
     def follows(self, moment: datetime) -> bool:
         """Whether something that happened then can be an answer to it."""
@@ -68,26 +81,29 @@ class _Word(NamedTuple):
     life: Life
 
 
-def of_history(lake: Lake) -> dict[str, Any]:
-    """What became of the recommendations that the ledger holds, as a JSON object.
-
-    People accept a recommendation when they move the action as it says, or approve it; they dismiss a promotion with
-    `stagekeeper gate dismiss`, and a rollback with `stagekeeper gate override`. The first word within a week counts,
-    unless the judge itself said something else before. A promotion counts as later rolled back when its own epoch, or
-    the action at the stage that it led to, was rolled back afterwards; with an incident when one was reported about a
-    decision made there within a week.
+def recommendations(lake: Lake) -> list[tuple[Recommendation, Life]]:
+    """Every promotion and rollback that was recommended, oldest first, and what became of it.
 
     Raises:
         LakeError: The lake cannot be read.
     """
-    turns = (
-        lake.scan(VERDICTS)
-        .filter(pl.col("changed") | pl.col("verdict_id").str.starts_with(REASSESSED))
-        .select(*CELL, "epoch", "verdict", "to_stage", "judged_at", "verdict_id")
-        .sort("judged_at")
-        .collect()
-        .to_dicts()
-    )
+    made = list(_recommendations(_turns(lake)))
+    return list(zip(made, _lives(lake, made), strict=True))
+
+
+def of_history(lake: Lake) -> dict[str, Any]:
+    """What became of the recommendations that the ledger holds, as a JSON object.
+
+    People accept a recommendation when they move the action as it says, or approve it; they dismiss a promotion with
+    `stagekeeper recommendations dismiss`, and a rollback with `stagekeeper gate override`. The first word within a
+    week counts, unless the judge itself said something else before. A promotion counts as later rolled back when its
+    own epoch, or the action at the stage that it led to, was rolled back afterwards; with an incident when one was
+    reported about a decision made there within a week.
+
+    Raises:
+        LakeError: The lake cannot be read.
+    """
+    turns = _turns(lake)
     made = list(_recommendations(turns))
     promotions = [one for one in made if one.verdict == VerdictName.PROMOTE.value]
     rollbacks = [row for row in turns if row["verdict"] == VerdictName.ROLL_BACK.value]
@@ -105,7 +121,19 @@ def of_history(lake: Lake) -> dict[str, Any]:
     }
 
 
-def _recommendations(turns: Sequence[dict[str, Any]]) -> Iterator[_Recommendation]:
+def _turns(lake: Lake) -> list[dict[str, Any]]:
+    """The verdicts that said something new, oldest first."""
+    return (
+        lake.scan(VERDICTS)
+        .filter(pl.col("changed") | pl.col("verdict_id").str.starts_with(REASSESSED))
+        .select(*CELL, "epoch", "verdict", "to_stage", "judged_at", "verdict_id")
+        .sort("judged_at")
+        .collect()
+        .to_dicts()
+    )
+
+
+def _recommendations(turns: Sequence[dict[str, Any]]) -> Iterator[Recommendation]:
     """Each call of each epoch once, with the moment at which another one took its place."""
     seen: set[tuple[object, ...]] = set()
     for at, row in enumerate(turns):
@@ -124,14 +152,16 @@ def _recommendations(turns: Sequence[dict[str, Any]]) -> Iterator[_Recommendatio
             ),
             None,
         )
-        yield _Recommendation(cell, row["epoch"], row["verdict"], row["to_stage"], row["judged_at"], until)
+        yield Recommendation(
+            cell, row["epoch"], row["verdict"], row["to_stage"], row["judged_at"], row["verdict_id"], until
+        )
 
 
 def _call(row: dict[str, Any]) -> tuple[str, str]:
     return row["verdict"], row["to_stage"]
 
 
-def _agreement(made: Sequence[_Recommendation], lives: Sequence[Life], word: str) -> dict[str, Any]:
+def _agreement(made: Sequence[Recommendation], lives: Sequence[Life], word: str) -> dict[str, Any]:
     counted = Counter(life for one, life in zip(made, lives, strict=True) if one.verdict == word)
     answered = counted["accepted"] + counted["dismissed"]
     return {
@@ -140,11 +170,11 @@ def _agreement(made: Sequence[_Recommendation], lives: Sequence[Life], word: str
     }
 
 
-def _lives(lake: Lake, made: Sequence[_Recommendation]) -> list[Life]:
+def _lives(lake: Lake, made: Sequence[Recommendation]) -> list[Life]:
     """What became of each recommendation: the first word that answers it."""
     changes, rulings = _changes(lake), _ruled(lake)
 
-    def words(one: _Recommendation) -> Iterator[_Word]:
+    def words(one: Recommendation) -> Iterator[_Word]:
         _, workflow, tool = one.cell[:3]
         for at, where, mode in changes:
             stage = STAGE_OF_MODE[mode]
@@ -210,7 +240,7 @@ def _incidents(lake: Lake) -> list[dict[str, Any]]:
     return lake.scan(EVENTS).filter(chosen).select(*CELL, "decided_at").collect().to_dicts()
 
 
-def _later(one: _Recommendation, rollbacks: Sequence[dict[str, Any]]) -> bool:
+def _later(one: Recommendation, rollbacks: Sequence[dict[str, Any]]) -> bool:
     """Whether a promotion was rolled back afterwards: its epoch, or the stage that it led to."""
     return any(
         row["judged_at"] >= one.at
@@ -222,13 +252,13 @@ def _later(one: _Recommendation, rollbacks: Sequence[dict[str, Any]]) -> bool:
     )
 
 
-def _led_to(one: _Recommendation, incidents: Sequence[dict[str, Any]]) -> bool:
+def _led_to(one: Recommendation, incidents: Sequence[dict[str, Any]]) -> bool:
     """Whether an incident was reported about a decision made within a week at the stage that a promotion led to."""
     there, until = _place(one), one.at + FOLLOWED_FOR
     return any(tuple(row[name] for name in CELL) == there and one.at <= row["decided_at"] <= until for row in incidents)
 
 
-def _place(one: _Recommendation) -> tuple[str, ...]:
+def _place(one: Recommendation) -> tuple[str, ...]:
     """The cell of the same action and cohort at the stage that it leads to."""
     at = CELL.index("stage")
     return (*one.cell[:at], one.to_stage, *one.cell[at + 1 :])

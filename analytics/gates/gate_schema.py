@@ -29,7 +29,7 @@ class _Published(GenerateJsonSchema):
 def gate_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a gate file.
 
-    It says which keys, words and numbers there are; what contradicts what, `stagekeeper gates lint` says.
+    It says which keys, words and numbers there are; what contradicts what, `stagekeeper gate lint` says.
     """
     schema = GateFile.model_json_schema(schema_generator=_Published)
     _tidy(schema)

@@ -134,7 +134,7 @@ def gate_check(
     action, asked = (environment, workflow, tool), _Asked(to_stage, gates.sha256, now, freshness_s)
     try:
         spoken = _spoken(lake, gates, action, cohort=cohort, asked=asked)
-        rulings = [] if lake is None else in_force(lake, action, to_stage=to_stage, now=now)
+        rulings = [] if lake is None else in_force(lake, now=now, action=action, to_stage=to_stage)
         answer = _worst([_set_aside(each, rulings) for each in spoken.answers])
         return _approved(answer, spoken, rulings)
     except _ShutError as shut:

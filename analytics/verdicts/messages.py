@@ -115,8 +115,10 @@ def earlier_epoch(made: Reassessment) -> str:
 
 def ruled(ruling: Ruling) -> str:
     """What a person said about a move, until when, and why."""
-    word = {"override": "set aside", "approval": "approved", "dismissal": "dismissed"}[ruling.kind]
     verdicts = ", ".join(sorted(ruling.about.values()))
+    if ruling.kind == "revocation":
+        return f"{ruling.actor} has revoked the override of verdict {verdicts}: {ruling.reason}"
+    word = {"override": "set aside", "approval": "approved", "dismissal": "dismissed"}[ruling.kind]
     return f"{ruling.actor} has {word} verdict {verdicts} until {iso(ruling.expires_at)}: {ruling.reason}"
 
 

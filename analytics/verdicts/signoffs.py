@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,8 @@ class RulingKind(StrEnum):
     APPROVAL = "approval"
     OVERRIDE = "override"
     DISMISSAL = "dismissal"
+    REVOCATION = "revocation"
+    """Ends an override before it expires."""
 
     @property
     def said(self) -> str:
@@ -133,51 +135,92 @@ def give(
         raise UnusableRulingError(f"{kind.said} must expire in the future, not at {iso(expires_at)}")
     about = {binding(verdict): str(verdict["verdict_id"]) for verdict in verdicts}
     action = (verdicts[0]["environment"], verdicts[0]["workflow"], verdicts[0]["tool"])
-    basis = [kind.value, iso(now), *action, to_stage, actor, reason, *sorted(about)]
-    ruling = Ruling(
-        hashlib.sha256(json.dumps(basis, ensure_ascii=False).encode()).hexdigest()[:16],
-        kind,
-        now,
-        expires_at,
-        action,
-        cohort,
-        to_stage,
-        actor,
-        reason,
-        about,
-    )
-    row = {name: value for name, value in ruling.document().items() if name != "verdicts"}
-    payload = json.dumps({**ruling.document(), "about": about}, ensure_ascii=False)
-    told = {**row, "given_at": now, "expires_at": expires_at, "payload": payload}
-    lake.append(SIGNOFFS, pl.DataFrame([told], schema=COLUMNS[SIGNOFFS], orient="row"))
+    signoff_id = _new_id(kind, now, *action, to_stage, actor, reason, *sorted(about))
+    ruling = Ruling(signoff_id, kind, now, expires_at, action, cohort, to_stage, actor, reason, about)
+    _append(lake, ruling, {"about": about})
     return ruling
 
 
-def in_force(lake: Lake, action: tuple[str, str, str], *, to_stage: str, now: datetime) -> list[Ruling]:
-    """The rulings about one move that have not expired, oldest first.
+def revoke(lake: Lake, override_id: str, *, actor: str, reason: str, now: datetime) -> Ruling:
+    """Record that an override counts no more. Whoever revokes it only shuts the gate further.
+
+    Args:
+        lake: The lake.
+        override_id: The override, by its id.
+        actor: Who says it.
+        reason: Why.
+        now: The present moment.
+
+    Raises:
+        NothingToRuleError: No such override is in force.
+        LakeError: It cannot be recorded.
+    """
+    overrides = {ruling.signoff_id: ruling for ruling in in_force(lake, now=now) if ruling.kind is RulingKind.OVERRIDE}
+    if override_id not in overrides:
+        raise NothingToRuleError(
+            f"no override {override_id} is in force; `stagekeeper gate override list` names those that are"
+        )
+    override = overrides[override_id]
+    kind = RulingKind.REVOCATION
+    signoff_id = _new_id(kind, now, override_id, actor, reason)
+    # It expires with what it ends, so that no reader has to look further back.
+    revocation = replace(override, signoff_id=signoff_id, kind=kind, given_at=now, actor=actor, reason=reason)
+    _append(lake, revocation, {"about": dict(override.about), "revokes": override_id})
+    return revocation
+
+
+def _new_id(kind: RulingKind, now: datetime, *basis: str) -> str:
+    text = json.dumps([kind.value, iso(now), *basis], ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _append(lake: Lake, ruling: Ruling, more: Mapping[str, Any]) -> None:
+    document = ruling.document()
+    row = {name: value for name, value in document.items() if name != "verdicts"}
+    row |= {"given_at": ruling.given_at, "expires_at": ruling.expires_at}
+    row |= {"payload": json.dumps({**document, **more}, ensure_ascii=False)}
+    lake.append(SIGNOFFS, pl.DataFrame([row], schema=COLUMNS[SIGNOFFS], orient="row"))
+
+
+def in_force(
+    lake: Lake, *, now: datetime, action: tuple[str, str, str] | None = None, to_stage: str | None = None
+) -> list[Ruling]:
+    """The rulings that have neither expired nor been revoked, oldest first.
+
+    Args:
+        lake: The lake.
+        now: The present moment.
+        action: Environment, workflow and tool; None is all of them.
+        to_stage: Where the action may move; None is anywhere.
 
     Raises:
         LakeError: The lake cannot be read.
     """
+    wanted = [] if action is None else list(zip(ACTION, action, strict=True))
+    wanted += [] if to_stage is None else [("to_stage", to_stage)]
     rows = (
         lake.scan(SIGNOFFS)
-        .filter(*(pl.col(name) == value for name, value in zip(ACTION, action, strict=True)))
-        .filter((pl.col("to_stage") == to_stage) & (pl.col("given_at") <= now) & (pl.col("expires_at") > now))
+        .filter((pl.col("given_at") <= now) & (pl.col("expires_at") > now))
+        .filter(*(pl.col(name) == value for name, value in wanted))
         .sort("given_at", "signoff_id")
         .collect()
+        .to_dicts()
     )
+    payloads = [json.loads(row["payload"]) for row in rows]
+    ended = {payload.get("revokes") for payload in payloads}
     return [
         Ruling(
             row["signoff_id"],
             RulingKind(row["kind"]),
             row["given_at"],
             row["expires_at"],
-            action,
+            (row["environment"], row["workflow"], row["tool"]),
             row["cohort"],
             row["to_stage"],
             row["actor"],
             row["reason"],
-            json.loads(row["payload"])["about"],
+            payload["about"],
         )
-        for row in rows.iter_rows(named=True)
+        for row, payload in zip(rows, payloads, strict=True)
+        if row["kind"] != RulingKind.REVOCATION and row["signoff_id"] not in ended
     ]

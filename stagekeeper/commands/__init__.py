@@ -1,41 +1,57 @@
-"""The command line: one file for each group of commands, loaded only when it is asked for."""
+"""The command line: one file a command, loaded only when it is called."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from producers.errors import StagekeeperError
 
-COMMANDS: dict[str, str] = {
-    "up": "Start the embedded whole: broker, worker, page.",
-    "worker": "Run the stream processors.",
-    "signals": "Print the signals of every cell.",
-    "verdicts": "Print the latest verdict on every cell.",
-    "gate": "Ask whether an action may move to a stage.",
-    "gates": "Look gate files over.",
-    "backtest": "Try a gate file on history.",
-    "scorecard": "Say how the recommender itself does.",
-    "review": "Approve or reject the actions that wait for a person.",
-    "flags": "Switch single actions off and on.",
-    "impact": "Report what an action led to.",
-    "doctor": "Tell what is wrong, and what to do.",
-    "checklist": "Check what must hold before production.",
-    "simulate": "Emit simulated traffic with a known truth.",
-    "import": "Import recorded agents.",
-    "quality": "Validate recent events.",
-    "upkeep": "Keep the lake small: roll up, take out, delete.",
-    "schemas": "Write the published schemas.",
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
+    "Run": {
+        "up": "Start everything: broker, worker, page.",
+        "worker": "Run the stream processors.",
+        "simulate": "Emit simulated traffic with a known truth.",
+    },
+    "Look": {
+        "signals": "Print the signals of every cell.",
+        "verdicts": "Print the latest verdict on every cell.",
+        "doctor": "Find what is wrong, and what to do about it.",
+        "checklist": "Check what must hold before production.",
+        "scorecard": "Measure how often the recommender is wrong.",
+        "quality": "Validate recent events.",
+    },
+    "Gate": {
+        "gate": "Ask whether an action may move; lint gate files.",
+        "backtest": "Try a gate file on history.",
+    },
+    "Loop": {
+        "recommendations": "List, accept and dismiss recommended stage changes.",
+        "flags": "Switch single actions off and on.",
+    },
+    "People": {
+        "review": "Approve or reject the actions that wait for a person.",
+        "impact": "Report what an action led to.",
+    },
+    "Import": {"import": "Import recorded agents."},
+    "Keep": {
+        "maintenance": "Compact the lake: roll up, apply retention, vacuum.",
+        "schemas": "Write the published schemas.",
+    },
 }
-"""Every command and its one-line help; the command lives in the module of the same name (`import` in `imports`)."""
+COMMANDS: Final = {name: summary for commands in GROUPS.values() for name, summary in commands.items()}
+"""Every command and its one-line help; the command is in the module of the same name (`import` in `imports`)."""
 
 READ_LAKE = "stagekeeper.lake"
 """Where the context of a command says which lake it reads."""
 
-_MODULES = {"import": "imports", "upkeep": "maintenance"}
 _EXTRA_OF_PACKAGE = {
     "faust": "streams",
     "aiokafka": "streams",
@@ -54,7 +70,26 @@ _EXTRA_OF_PACKAGE = {
 }
 
 
-class _LazyGroup(click.Group):
+class CommandGroup(click.Group):
+    """A group of commands that answers a command's old name with an error that has the new one.
+
+    Args:
+        renamed: The whole new command, by its old name in this group.
+    """
+
+    def __init__(self, *args: Any, renamed: Mapping[str, str] = MappingProxyType({}), **options: Any) -> None:  # noqa: ANN401 - click's own
+        super().__init__(*args, **options)
+        self.renamed = renamed
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if (new_name := self.renamed.get(args[0])) is not None:
+            ctx.fail(f"`{args[0]}` is called `stagekeeper {new_name}` now.")
+        return super().resolve_command(ctx, args)
+
+
+class _LazyGroup(CommandGroup):
     """Loads a command's module when it is run, so that `--help` needs no extra and a router's start stays fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -63,8 +98,9 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        module_name = "imports" if cmd_name == "import" else cmd_name  # the other one is a keyword
         try:
-            module = importlib.import_module(f"stagekeeper.commands.{_MODULES.get(cmd_name, cmd_name)}")
+            module = importlib.import_module(f"stagekeeper.commands.{module_name}")
         except ModuleNotFoundError as error:
             extra = _EXTRA_OF_PACKAGE.get((error.name or "").partition(".")[0])
             if extra is None:
@@ -93,11 +129,17 @@ class _LazyGroup(click.Group):
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        widest = max(map(len, COMMANDS))
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(widest), summary) for name, summary in commands.items()])
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    renamed={"upkeep": "maintenance", "gates": "gate lint"},
+)
 @click.version_option(package_name="stagekeeper")
 def cli() -> None:
     """Audit and gate the authority of AI agents.

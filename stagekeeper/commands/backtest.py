@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,20 +13,10 @@ from analytics.backtest.history import History, Turn
 from analytics.backtest.timeline import timeline
 from analytics.gates.gate_file import GateFile
 from analytics.text import iso
-from stagekeeper.commands.options import configured_lake
+from stagekeeper.commands.options import Moment, json_option, lake_option, require_lake
 
-
-class _Moment(click.ParamType):
-    """A moment as ISO 8601; UTC where it has no offset."""
-
-    name = "moment"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        try:
-            moment = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is not a moment; write for example 2026-03-14T12:00:00Z", param, ctx)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+if TYPE_CHECKING:
+    from datetime import datetime
 
 
 @click.command("backtest")
@@ -39,11 +29,11 @@ class _Moment(click.ParamType):
     metavar="FILE",
     help="Compare with this one; by default the last used.",
 )
-@click.option("--from", "since", type=_Moment(), metavar="MOMENT", help="Begin to look here (event time).")
-@click.option("--to", "until", type=_Moment(), metavar="MOMENT", help="End here (event time).")
-@click.option("--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default.")
+@click.option("--from", "since", type=Moment(), metavar="MOMENT", help="Begin to look here (event time).")
+@click.option("--to", "until", type=Moment(), metavar="MOMENT", help="End here (event time).")
+@lake_option
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw it, as SVG.")
-@click.option("--json", "as_json", is_flag=True, help="Print the differences as one JSON object.")
+@json_option
 def command(
     *,
     path: Path,
@@ -68,28 +58,29 @@ def command(
         raise click.UsageError(f"--from {iso(since)} must lie before --to {iso(until)}")
     if plot is not None and not plot.parent.is_dir():
         raise click.UsageError(f"--plot {plot}: there is no folder {plot.parent}")
-    lake, new = configured_lake(root), GateFile.load(path)
+    lake, new = require_lake(root), GateFile.load(path)
     old = in_force(lake) if against is None else GateFile.load(against)
     history = History.of(lake)
     if since is not None and since > history.last:
         raise click.UsageError(f"--from {iso(since)}: the history ends at {iso(history.last)}")
     if until is not None and until < history.first:
         raise click.UsageError(f"--to {iso(until)}: the history begins at {iso(history.first)}")
-    found = backtest(history, old, new, since=since, until=until)
+    comparison = backtest(history, old, new, since=since, until=until)
     if plot is not None:
         try:
-            plot.write_text(timeline(found), encoding="utf-8")
+            plot.write_text(timeline(comparison), encoding="utf-8")
         except OSError as error:
             raise click.UsageError(f"--plot {plot} cannot be written: {error.strerror or error}") from error
     if as_json:
-        click.echo(json.dumps(found.document(), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(comparison.document(), indent=2, ensure_ascii=False))
         return
-    for difference in found.differences:
+    for difference in comparison.differences:
         click.echo(_in_words(difference))
-    cells = len({difference.cell for difference in found.differences})
+    different = len({difference.cell for difference in comparison.differences})
+    cells = len(comparison.old.keys() | comparison.new.keys())
     click.echo(
-        f"{len(found.differences)} differences on {cells} of {len(found.old.keys() | found.new.keys())} cells, "
-        f"from {iso(found.since)} to {iso(found.until)}."
+        f"{len(comparison.differences)} differences on {different} of {cells} cells, "
+        f"from {iso(comparison.since)} to {iso(comparison.until)}."
     )
     if plot is not None:
         click.echo(f"Drawn in {plot}.")

@@ -12,7 +12,7 @@ import click
 from stagekeeper.checklist.configuration import authorization_point, flag_points
 from stagekeeper.checklist.point import State
 from stagekeeper.checklist.recorded_events import event_points, flow_point, recent
-from stagekeeper.commands.options import Duration, existing_lake
+from stagekeeper.commands.options import Duration, existing_lake, json_option
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ FAILED, UNKNOWN = 1, 3
 @click.option("--since", type=Duration(), default="24h", show_default=True, help="How far back to look at events.")
 @click.option("--workflow", help="Look at the events of this workflow only.")
 @click.option("--tool", help="Look at the events of this tool only.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def command(since: timedelta, workflow: str | None, tool: str | None, *, as_json: bool) -> None:
     """Check the ten points against the configured files and the recent events in the lake.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stagekeeper.commands.options import Duration
+from stagekeeper.commands.options import Duration, json_option, lake_option
 from stagekeeper.doctor.finding import State
 from stagekeeper.doctor.run import examine
 from stagekeeper.settings import Settings
@@ -28,9 +28,9 @@ FAILED, UNKNOWN = 1, 3
     "--worker", "workers", multiple=True, help="Address of a worker's web server; may be given more than once."
 )
 @click.option("--watch", type=Duration(), default="3s", show_default=True, help="Time between the two looks.")
-@click.option("--lake", "lake_root", help="Root of the lake; the configured one by default.")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
-def command(workers: tuple[str, ...], watch: timedelta, lake_root: str | None, *, as_json: bool) -> None:
+@lake_option
+@json_option
+def command(workers: tuple[str, ...], watch: timedelta, root: str | None, *, as_json: bool) -> None:
     """Tell what is wrong and what to do: broker, topics, workers, lag, lake, commits, clocks, gates, evidence, rejects.
 
     Looks from outside, twice, and changes nothing. Every check is pass, warn, fail or unknown, with its evidence and
@@ -45,8 +45,8 @@ def command(workers: tuple[str, ...], watch: timedelta, lake_root: str | None, *
       stagekeeper doctor --json | jq '.findings[] | select(.state != "pass")'
     """
     settings = Settings.load()
-    if lake_root is not None:
-        settings = settings.model_copy(update={"lake_root": lake_root})
+    if root is not None:
+        settings = settings.model_copy(update={"lake_root": root})
     findings = examine(
         settings, workers=workers, watch_s=watch.total_seconds(), now=lambda: datetime.now(UTC), wait=time.sleep
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,33 +12,19 @@ from producers.boundary.decision_rules import ruleset_of
 from producers.boundary.flag_store import Switch, read_flags, switch_off, switch_on, switches
 from producers.boundary.flags import DENYLIST, FLAGS
 from producers.wire.events import PolicyChangedData
-from stagekeeper.commands.options import WHO, WHY
+from stagekeeper.commands.options import actor_options, flags_option, json_option, options
 from stagekeeper.factory import recording
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-_FILE = click.option(
-    "--flags",
-    "file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The flag file; the configured one by default.",
+    from pathlib import Path
+_switch_options = options(
+    click.option("--tool", help="The tool; left out, every tool of the workflow or account."),
+    click.option("--workflow", help="Only in this workflow."),
+    click.option("--account", help="Only for this account."),
+    actor_options,
+    flags_option,
 )
-
-
-def _switching(function: Callable[..., None]) -> Callable[..., None]:
-    """The options that both switches have."""
-    for option in (
-        _FILE,
-        click.option("--because", "reason", type=WHY, required=True, help="Why; it stays on record."),
-        click.option("--as", "who", type=WHO, required=True, help="Who switches, for example an e-mail address."),
-        click.option("--account", help="Only for this account."),
-        click.option("--workflow", help="Only in this workflow."),
-        click.option("--tool", help="The tool; left out, every tool of the workflow or account."),
-    ):
-        function = option(function)
-    return function
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,11 +44,11 @@ def command() -> None:
 
 
 @command.command()
-@_FILE
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def show(file: Path | None, *, as_json: bool) -> None:
+@flags_option
+@json_option
+def show(flag_path: Path | None, *, as_json: bool) -> None:
     """Print the flags, and what is switched off."""
-    path = file if file is not None else Settings.load().flags
+    path = flag_path if flag_path is not None else Settings.load().flags
     document = read_flags(path)
     stated: dict[str, Any] = document["flags"]
     off = switches(document) if DENYLIST.key in stated else []
@@ -89,38 +74,38 @@ def show(file: Path | None, *, as_json: bool) -> None:
 
 
 @command.command()
-@_switching
-def disable(file: Path | None, who: str, reason: str, **values: str | None) -> None:
+@_switch_options
+def disable(flag_path: Path | None, actor: str, reason: str, **values: str | None) -> None:
     """Switch an action off."""
     settings = Settings.load()
-    path, switch = file if file is not None else settings.flags, Switch(**values)
+    path, switch = flag_path if flag_path is not None else settings.flags, Switch(**values)
     changed = switch_off(path, switch)
     if not changed.happened:
         click.echo(f"{switch} is switched off already.")
         return
     click.echo(f"{switch} is switched off.")
     # After the fact: nothing may hold up an emergency stop.
-    _record(settings, switch, changed.after, who, reason, denied=True)
+    _record(settings, switch, changed.after, actor, reason, denied=True)
 
 
 @command.command()
-@_switching
-def enable(file: Path | None, who: str, reason: str, **values: str | None) -> None:
+@_switch_options
+def enable(flag_path: Path | None, actor: str, reason: str, **values: str | None) -> None:
     """Switch an action on again."""
     settings = Settings.load()
-    path, switch = file if file is not None else settings.flags, Switch(**values)
+    path, switch = flag_path if flag_path is not None else settings.flags, Switch(**values)
     changed = switch_on(
-        path, switch, announce=lambda sha256: _record(settings, switch, sha256, who, reason, denied=False)
+        path, switch, announce=lambda sha256: _record(settings, switch, sha256, actor, reason, denied=False)
     )
     click.echo(f"{switch} is switched on." if changed.happened else f"{switch} is not switched off.")
 
 
-def _record(settings: Settings, switch: Switch, sha256: str, who: str, reason: str, *, denied: bool) -> None:
+def _record(settings: Settings, switch: Switch, sha256: str, actor: str, reason: str, *, denied: bool) -> None:
     words = ("clear", f"denied for {switch}")
     before, after = words if denied else words[::-1]
     change = PolicyChangedData(
         flag_key=DENYLIST.key,
-        changed_by=who,
+        changed_by=actor,
         reason=reason,
         before=before,
         after=after,
@@ -128,10 +113,8 @@ def _record(settings: Settings, switch: Switch, sha256: str, who: str, reason: s
         tool=switch.tool,
         ruleset_sha256=_ruleset(settings, sha256),
     )
-    with recording(settings, "/stagekeeper/flags") as (recorder, left):
+    with recording(settings, "/stagekeeper/flags") as recorder:
         recorder.policy_changed(change, durable=True)
-    if sum(left):
-        click.echo(f"{sum(left)} record(s) wait in {settings.outbox} until the broker can be reached.", err=True)
 
 
 def _ruleset(settings: Settings, sha256: str) -> str:

@@ -1,10 +1,11 @@
-"""`stagekeeper gate`: ask, from a script, whether an action may move to a stage, and rule on it in a person's name."""
+"""`stagekeeper gate`: ask whether an action may move to a stage, override a verdict, and lint gate files."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,71 +13,79 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from analytics.gates.gate_file import GateFile
+from analytics.gates.lint import lint as lint_file
 from analytics.lake.errors import READ_FAILURES
 from analytics.lake.storage import unreadable
 from analytics.text import duration
 from analytics.verdicts.gate_check import GateAnswer, gate_check, refusal, rule
 from analytics.verdicts.messages import ruled
-from analytics.verdicts.signoffs import RulingKind
+from analytics.verdicts.signoffs import Ruling, RulingKind, in_force, revoke
 from producers.errors import StagekeeperError
-from producers.strict_yaml import suggest
-from producers.wire.stage import LADDER
-from stagekeeper.commands.options import WHO, WHY, Duration, configured_lake, existing_lake
+from stagekeeper.commands import CommandGroup
+from stagekeeper.commands.options import (
+    Duration,
+    actor_options,
+    existing_lake,
+    gates_option,
+    json_option,
+    lake_option,
+    lake_root,
+    move_options,
+    options,
+    require_lake,
+)
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import timedelta
 
 logger = logging.getLogger(__name__)
 
-
-class _StageName(click.ParamType):
-    """A stage of the ladder; a misspelt one is misuse, with a suggestion."""
-
-    name = "stage"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        known = [stage.value for stage in LADDER]
-        if value not in known:
-            self.fail(f"unknown stage `{value}`: {suggest(str(value), known)}", param, ctx)
-        return str(value)
+ruling_options = options(
+    move_options,
+    actor_options,
+    click.option("--expires", type=Duration(), required=True, help="For how long it holds, e.g. 2d."),
+    gates_option,
+    lake_option,
+    json_option,
+)
+"""The options of whoever rules on a move."""
 
 
-@click.group("gate")
+@click.group(
+    "gate",
+    cls=CommandGroup,
+    renamed={"approve": "recommendations accept", "dismiss": "recommendations dismiss"},
+)
 def command() -> None:
-    """Ask whether an action may move to a stage.
+    """Ask whether an action may move to a stage, override a verdict, and check gate files.
 
     \b
     Examples:
       stagekeeper gate check --environment production --workflow refunds \\
           --tool issue_refund --to narrow_autonomy
+      stagekeeper gate lint gates.yaml
     """
 
 
-@command.command("check")
-@click.option("--environment", required=True, help="Environment of the action's target.")
-@click.option("--workflow", required=True, help="Workflow of the action.")
-@click.option("--tool", required=True, help="Tool of the action.")
-@click.option("--to", "to_stage", required=True, type=_StageName(), help="The stage that it should move to.")
-@click.option("--cohort", help="One segment of the roll-out; all of them by default, and the worst answers.")
-@click.option("--gates", "gate_path", type=click.Path(path_type=Path), help="Gate file; the configured one by default.")
-@click.option("--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default.")
+@command.command()
+@move_options
+@gates_option
+@lake_option
 @click.option("--max-age", type=Duration(), help="Oldest evidence that counts, e.g. 10m; the gate file's freshness.")
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
+@json_option
 def check(
     *,
-    environment: str,
-    workflow: str,
-    tool: str,
     to_stage: str,
-    cohort: str | None,
     gate_path: Path | None,
     root: str | None,
     max_age: timedelta | None,
     as_json: bool,
+    **action: Any,  # noqa: ANN401 - environment, workflow, tool and cohort, as `move_options` declares them
 ) -> None:
     """Answer from the ledger whether an action may move to a stage. Only exit code 0 means yes.
+
+    Without --cohort, the worst of all cohorts answers.
 
     \b
     Exit codes:
@@ -93,22 +102,18 @@ def check(
       stagekeeper gate check --environment production --workflow refunds \\
           --tool issue_refund --to narrow_autonomy --cohort eu --max-age 10m --json
     """
-    where = root
     try:
+        root = lake_root(root)
         settings = Settings.load()
-        where = root if root is not None else settings.lake
         gates = GateFile.load(gate_path if gate_path is not None else settings.gates)
-        stated_s = settings.freshness_s if "freshness_s" in settings.model_fields_set else gates.freshness_s
+        freshness_s = settings.freshness_s if "freshness_s" in settings.model_fields_set else gates.freshness_s
         answer = gate_check(
-            existing_lake(where),
+            existing_lake(root),
             gates,
-            environment=environment,
-            workflow=workflow,
-            tool=tool,
             to_stage=to_stage,
-            cohort=cohort,
             now=datetime.now(UTC),
-            freshness_s=stated_s if max_age is None else max_age.total_seconds(),
+            freshness_s=freshness_s if max_age is None else max_age.total_seconds(),
+            **action,
         )
     except StagekeeperError as error:
         answer = refusal("error", str(error), to_stage)
@@ -117,40 +122,29 @@ def check(
     except BaseException as error:
         # Whatever breaks, even a panic inside a library, which is no Exception: a gate that was asked answers no.
         logger.debug("the gate could not be asked", exc_info=True)
-        said = f"{type(error).__name__}: {error}"
-        if where is not None and isinstance(error, READ_FAILURES):
-            said = str(unreadable(where, error))
-        answer = refusal("error", said, to_stage)
-    click.echo(json.dumps(answer.document(), indent=2, ensure_ascii=False) if as_json else _in_words(answer))
+        message = f"{type(error).__name__}: {error}"
+        if root is not None and isinstance(error, READ_FAILURES):
+            message = str(unreadable(root, error))
+        answer = refusal("error", message, to_stage)
+    click.echo(json.dumps(answer.document(), indent=2, ensure_ascii=False) if as_json else _answer_text(answer))
     sys.exit(answer.exit_code)
 
 
-def _about_a_move(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of a ruling."""
-    for option in reversed(
-        (
-            click.option("--environment", required=True, help="Environment of the action's target."),
-            click.option("--workflow", required=True, help="Workflow of the action."),
-            click.option("--tool", required=True, help="Tool of the action."),
-            click.option("--to", "to_stage", required=True, type=_StageName(), help="The stage that it may move to."),
-            click.option("--cohort", help="One segment of the roll-out; all of them by default."),
-            click.option("--as", "actor", type=WHO, required=True, help="Who says so."),
-            click.option("--because", "reason", type=WHY, required=True, help="Why."),
-            click.option("--expires", type=Duration(), required=True, help="For how long it holds, e.g. 2d."),
-            click.option(
-                "--gates", "gate_path", type=click.Path(path_type=Path), help="Gate file; the configured one."
-            ),
-            click.option("--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default."),
-            click.option("--json", "as_json", is_flag=True, help="Print the ruling as one JSON object."),
-        )
-    ):
-        command = option(command)
-    return command
+class _OverrideGroup(click.Group):
+    """A group that records an override by itself, and so asks for its options, unless a subcommand comes first."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.obj = args[0] if args and args[0] in self.commands else None
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [param for param in super().get_params(ctx) if ctx.obj is None or not param.required]
 
 
-@command.command("override")
-@_about_a_move
-def override(**stated: Any) -> None:  # noqa: ANN401 - click hands over what `_about_a_move` declares
+@command.group(cls=_OverrideGroup, invoke_without_command=True)
+@ruling_options
+@click.pass_context
+def override(context: click.Context, /, **ruling: Any) -> None:  # noqa: ANN401 - as `ruling_options` declares them
     """Set aside what holds up a move or has rolled it back, for a while, in somebody's name.
 
     It holds for the verdicts as they stand now: once one says something else, or its epoch or the gate file changes, it
@@ -161,63 +155,107 @@ def override(**stated: Any) -> None:  # noqa: ANN401 - click hands over what `_a
       stagekeeper gate override --environment production --workflow refunds \\
           --tool issue_refund --to narrow_autonomy --as maria \\
           --because "the incident was a bad deploy of billing, fixed in 4.2" --expires 2d
+      stagekeeper gate override list
+      stagekeeper gate override revoke 0f3a5c7e9b1d2f48 --as maria --because "it was not the deploy"
     """
-    _rule(RulingKind.OVERRIDE, **stated)
+    if context.invoked_subcommand is None:
+        record_ruling(RulingKind.OVERRIDE, **ruling)
 
 
-@command.command("approve")
-@_about_a_move
-def approve(**stated: Any) -> None:  # noqa: ANN401 - as above
-    """Approve a promotion that the evidence allows, where the gate file wants a person's word.
+@override.command("list")
+@lake_option
+@json_option
+def list_overrides(root: str | None, *, as_json: bool) -> None:
+    """List the overrides that are in force, oldest first.
 
     \b
     Examples:
-      stagekeeper gate approve --environment production --workflow refunds \\
-          --tool issue_refund --to narrow_autonomy --as maria \\
-          --because "reviewed with the payments team" --expires 7d
+      stagekeeper gate override list
     """
-    _rule(RulingKind.APPROVAL, **stated)
+    rulings = in_force(require_lake(root), now=datetime.now(UTC))
+    overrides = [ruling for ruling in rulings if ruling.kind is RulingKind.OVERRIDE]
+    if as_json:
+        click.echo(json.dumps([ruling.document() for ruling in overrides], indent=2, ensure_ascii=False))
+        return
+    if not overrides:
+        click.echo("No override is in force.")
+    for ruling in overrides:
+        click.echo(f"{ruling.signoff_id}  {'/'.join(ruling.action)} to {ruling.to_stage}: {ruled(ruling)}")
 
 
-@command.command("dismiss")
-@_about_a_move
-def dismiss(**stated: Any) -> None:  # noqa: ANN401 - as above
-    """Dismiss a recommended promotion for a while: the gate stays shut, and the scorecard counts it as disagreement.
-
-    It holds for the verdict as it stands now. A later approval of the same verdict opens the gate again. A rollback is
-    dismissed with `stagekeeper gate override`.
+@override.command("revoke")
+@click.argument("override_id")
+@actor_options
+@lake_option
+@json_option
+def revoke_override(override_id: str, root: str | None, actor: str, reason: str, *, as_json: bool) -> None:
+    """End an override before it expires.
 
     \b
     Examples:
-      stagekeeper gate dismiss --environment production --workflow refunds \\
-          --tool issue_refund --to narrow_autonomy --as maria \\
-          --because "not before the audit in May" --expires 30d
+      stagekeeper gate override revoke 0f3a5c7e9b1d2f48 --as maria --because "it was not the deploy"
     """
-    _rule(RulingKind.DISMISSAL, **stated)
+    revocation = revoke(require_lake(root), override_id, actor=actor, reason=reason, now=datetime.now(UTC))
+    print_ruling(revocation, as_json=as_json)
 
 
-def _rule(
+def record_ruling(
     kind: RulingKind,
     *,
     gate_path: Path | None,
     root: str | None,
     expires: timedelta,
     as_json: bool,
-    **stated: Any,  # noqa: ANN401 - as above
+    **move: Any,  # noqa: ANN401 - the move, the actor and the reason, as `ruling_options` declares them
 ) -> None:
+    """Record what a person rules on a move, and print it."""
     gates = GateFile.load(gate_path if gate_path is not None else Settings.load().gates)
     now = datetime.now(UTC)
-    ruling = rule(configured_lake(root), gates, kind, now=now, expires_at=now + expires, **stated)
+    print_ruling(rule(require_lake(root), gates, kind, now=now, expires_at=now + expires, **move), as_json=as_json)
+
+
+def print_ruling(ruling: Ruling, *, as_json: bool) -> None:
+    """Print a ruling that was just recorded."""
     if as_json:
         click.echo(json.dumps(ruling.document(), indent=2, ensure_ascii=False))
-        return
-    click.echo(f"{kind.value} {ruling.signoff_id} recorded: {ruled(ruling)}")
+    else:
+        click.echo(f"{ruling.kind.value} {ruling.signoff_id} recorded: {ruled(ruling)}")
 
 
-def _in_words(answer: GateAnswer) -> str:
-    """The answer for a person: the word, the reasons, and what they rest on."""
-    where = f"{answer.from_stage} → {answer.to_stage}" if answer.from_stage else f"to {answer.to_stage}"
-    lines = [f"{answer.answer.value} ({where})"]
+@command.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def lint(file: Path, *, as_json: bool) -> None:
+    """Find what is unknown, unreachable, contradictory, or promotes anything, and what each limit takes at least.
+
+    \b
+    Exit codes: 0 nothing but notes · 1 errors or warnings · 2 usage, or the file cannot be read.
+
+    \b
+    Examples:
+      stagekeeper gate lint gates.yaml
+      stagekeeper gate lint gates.yaml --json | jq '.findings[] | select(.level == "error")'
+    """
+    issues = lint_file(file)
+    counts = Counter(issue.level for issue in issues)
+    if as_json:
+        document = {
+            "file": str(file),
+            "counts": {level: counts[level] for level in ("error", "warning", "note")},
+            "findings": [issue.document() for issue in issues],
+        }
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        for issue in issues:
+            click.echo(f"{issue.level:<7} {issue.code:<18} {issue.place}: {issue.message}")
+        click.echo(f"{file}: {', '.join(f'{counts[level]} {level}s' for level in ('error', 'warning', 'note'))}.")
+    sys.exit(1 if counts["error"] or counts["warning"] else 0)
+
+
+def _answer_text(answer: GateAnswer) -> str:
+    """The answer for a person: the verdict, the reasons, and what they rest on."""
+    move = f"{answer.from_stage} → {answer.to_stage}" if answer.from_stage else f"to {answer.to_stage}"
+    lines = [f"{answer.answer.value} ({move})"]
     lines += [f"  {reason.code}: {reason.message}" for reason in answer.reasons]
     if answer.verdict_id is not None:
         age = "of unknown age" if answer.age_s is None else f"{duration(answer.age_s)} old"

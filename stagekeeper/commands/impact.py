@@ -9,7 +9,7 @@ import click
 from producers.errors import UsageError
 from producers.wire.events import Incident, Quality, Support
 from producers.wire.receipt import Receipt
-from stagekeeper.commands.options import Words
+from stagekeeper.commands.options import RecordedText
 from stagekeeper.factory import recording
 from stagekeeper.find_receipt import find_receipt
 from stagekeeper.settings import Settings
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from producers.wire.events import Impact
 
 
-_NAME = Words("name", 200, one_line=True)
+_NAME = RecordedText("name", 200)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,12 +61,10 @@ def command(  # noqa: PLR0917 - click passes them by name
         receipt = Receipt.of_token(token, settings.signing_key)
     else:
         receipt = find_receipt(decision_id or "", settings)
-    with recording(settings, "/stagekeeper/impact") as (recorder, left):
+    with recording(settings, "/stagekeeper/impact") as recorder:
         recorder.impact(receipt, impact, durable=True)
     cell = f"{receipt.workflow} · {receipt.tool} at {receipt.stage.value}"
     click.echo(f"Reported for decision {receipt.decision_id}: {cell}, decided {receipt.decided_at.isoformat()}.")
-    if sum(left):
-        click.echo(f"{sum(left)} record(s) wait in {settings.outbox} until the broker can be reached.", err=True)
 
 
 def _impact(

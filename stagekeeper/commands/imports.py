@@ -14,6 +14,7 @@ from producers.delivery.recorder import system_clock
 from producers.importers.catalog import Catalog
 from producers.importers.importer import Imported, ToolCount, TranscriptImport, require_usable
 from producers.importers.transcript import Transcript, read_transcript
+from stagekeeper.commands.options import json_option
 from stagekeeper.settings import Settings
 from streams.broker import ensure_topics
 
@@ -40,7 +41,7 @@ def command() -> None:
 @click.option("--catalog", "catalog_file", type=_FILE, required=True, help="What the tools are (YAML).")
 @click.option("--reward-field", help="Where a conversation's reward is, as a dotted path; below 1 is a failure.")
 @click.option("--skip-unknown", is_flag=True, help="Leave out tools that the catalog lacks.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@json_option
 def transcript(*, file: Path, catalog_file: Path, reward_field: str | None, skip_unknown: bool, as_json: bool) -> None:
     """Import conversations in the OpenAI chat format: a JSON list, or JSON lines.
 

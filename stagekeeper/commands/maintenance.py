@@ -1,4 +1,4 @@
-"""`stagekeeper upkeep`: keep the lake small."""
+"""`stagekeeper maintenance`: compact the lake, roll up, apply retention, vacuum."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import sys
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,25 +15,26 @@ from analytics.lake.table_schemas import EVENTS, QUALITY, REJECTS, SIGNALS, VERD
 from analytics.lake.tables import Lake
 from analytics.maintenance import Maintenance, RetentionPolicy, compact
 from producers.errors import UsageError
-from stagekeeper.commands.options import configured_lake
+from stagekeeper.commands.options import gates_option, json_option, lake_option, require_lake
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from analytics.maintenance import Step
 
 
-class UpkeepElsewhereError(UsageError):
+class MaintenanceElsewhereError(UsageError):
     """Another process keeps this lake at the moment."""
 
 
-@click.command("upkeep", short_help="Keep the lake small: roll up, take out, delete.")
+@click.command("maintenance")
 @click.option("--dry-run", is_flag=True, help="Change nothing; say what would be done.")
-@click.option("--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default.")
-@click.option("--gates", type=click.Path(dir_okay=False, path_type=Path), help="The gate file; the configured one.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(root: str | None, gates: Path | None, *, dry_run: bool, as_json: bool) -> None:
+@lake_option
+@gates_option
+@json_option
+def command(root: str | None, gate_path: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """Fold small files, roll old minutes up to hours, take out old rows, and delete files that nobody needs.
 
     Workers do the same in the background. One process at a time does it; this command refuses while another one is at
@@ -45,23 +45,23 @@ def command(root: str | None, gates: Path | None, *, dry_run: bool, as_json: boo
 
     \b
     Examples:
-      stagekeeper upkeep --dry-run
-      stagekeeper upkeep --json
+      stagekeeper maintenance --dry-run
+      stagekeeper maintenance --json
     """
     settings = Settings.load()
-    lake = configured_lake(root)
-    with nullcontext() if dry_run else Lease(lake.root, MAINTENANCE) as claim:
-        if claim is not None and not claim.held():
+    lake = require_lake(root)
+    with nullcontext() if dry_run else Lease(lake.root, MAINTENANCE) as lease:
+        if lease is not None and not lease.held():
             known = holders(Lake.open(lake.root)).get(MAINTENANCE)
             holder = (known and known.holder) or "another process"
-            raise UpkeepElsewhereError(
+            raise MaintenanceElsewhereError(
                 f"{holder} keeps the lake at {lake.root}. Leave it to that one, "
                 f"or stop it; if it died, try again in {LEASE_S:.0f} s."
             )
-        fence = None if claim is None else claim.fence
+        fence = None if lease is None else lease.fence
         if not dry_run:
             compact(lake, fence=fence)
-        maintenance = Maintenance(lake, policy_of(settings), gates or settings.gates, fence=fence, dry_run=dry_run)
+        maintenance = Maintenance(lake, policy_of(settings), gate_path or settings.gates, fence=fence, dry_run=dry_run)
         steps = maintenance.run(datetime.now(UTC))
     if as_json:
         click.echo(json.dumps({"dry_run": dry_run, "steps": [step.document() for step in steps]}, indent=2))

@@ -1,91 +1,89 @@
-"""Durations on the command line: 45s, 10m, 2h, 1d."""
+"""Options, argument types and lookups that several commands share."""
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from analytics.lake.tables import Lake
 from producers.errors import UsageError
+from producers.strict_yaml import suggest
+from producers.wire.stage import LADDER
 from stagekeeper.commands import READ_LAKE
 from stagekeeper.settings import Settings
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from analytics.lake.tables import Lake
+
+    Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 class Duration(click.ParamType):
-    """A number and its unit, read as a `timedelta`."""
+    """A number and its unit, such as `45s`, `10m`, `2h` or `1d`, as a `timedelta`."""
 
     name = "duration"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Read `45s`, `10m`, `2h` or `1d`."""
         if isinstance(value, timedelta):
             return value
-        read = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", str(value).strip())
-        if read is None:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", str(value).strip())
+        if match is None:
             self.fail(f"{value!r} is not a duration; write for example 45s, 10m, 2h or 1d", param, ctx)
-        return timedelta(**{_UNITS[read[2]]: float(read[1])})
+        return timedelta(**{_UNITS[match[2]]: float(match[1])})
 
 
-class NoLakeError(UsageError):
-    """There is no lake where a command looks for one."""
+class Moment(click.ParamType):
+    """A moment in ISO 8601; UTC where it has no offset."""
+
+    name = "moment"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            moment = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a moment; write for example 2026-03-14T12:00:00Z", param, ctx)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def existing_lake(root: str) -> Lake | None:
-    """Open a lake that may not exist yet, and note it for whoever has to explain why it could not be read.
+class StageName(click.ParamType):
+    """A stage of the ladder; a misspelt one is refused with a suggestion."""
 
-    Raises:
-        LakeError: It cannot be read.
-    """
-    if (context := click.get_current_context(silent=True)) is not None:
-        context.meta[READ_LAKE] = root
-    return Lake.existing(root)
+    name = "stage"
 
-
-def configured_lake(root: str | None) -> Lake:
-    """Open the lake that was named, or the configured one.
-
-    Raises:
-        NoLakeError: There is none yet.
-        LakeError: It cannot be read.
-    """
-    where = root if root is not None else Settings.load().lake
-    lake = existing_lake(where)
-    if lake is None:
-        raise NoLakeError(
-            f"there is no lake at {where} yet; start everything with `stagekeeper up`, or name another with --lake ROOT"
-        )
-    return lake
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        stages = [stage.value for stage in LADDER]
+        if value not in stages:
+            self.fail(f"unknown stage `{value}`: {suggest(str(value), stages)}", param, ctx)
+        return str(value)
 
 
-_WHO = 200
-_WHY = 4_000
-
-
-class Words(click.ParamType):
-    """Text that says something and fits the record.
+class RecordedText(click.ParamType):
+    """Text that stays on record: not blank, valid UTF-8, and no longer than the record has room for.
 
     Args:
         name: What it is, for `--help`.
-        longest: Most characters that the record has room for.
+        max_length: Characters that the record has room for.
         one_line: Whether control characters, such as a line break, are refused.
     """
 
-    def __init__(self, name: str, longest: int, *, one_line: bool) -> None:
+    def __init__(self, name: str, max_length: int, *, one_line: bool = True) -> None:
         self.name = name
-        self._longest = longest
+        self._max_length = max_length
         self._one_line = one_line
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The text; misuse where it is blank, too long, or cannot be written down."""
         text = str(value)
         if not text.strip():
             self.fail("it is blank, and stays on record: say it in words", param, ctx)
-        if len(text) > self._longest:
-            self.fail(f"it has {len(text):,} characters; the record has room for {self._longest:,}", param, ctx)
+        if len(text) > self._max_length:
+            self.fail(f"it has {len(text):,} characters; the record has room for {self._max_length:,}", param, ctx)
         if self._one_line and any(character < " " or character == "\x7f" for character in text):
             self.fail("it holds a control character, such as a line break", param, ctx)
         if any("\ud800" <= character <= "\udfff" for character in text):
@@ -93,5 +91,96 @@ class Words(click.ParamType):
         return text
 
 
-WHO = Words("who", _WHO, one_line=True)
-WHY = Words("why", _WHY, one_line=False)
+def options(*decorators: Decorator) -> Decorator:
+    """Several options as one decorator, shown by `--help` in the order given."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+lake_option: Final = click.option(
+    "--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default."
+)
+gates_option: Final = click.option(
+    "--gates",
+    "gate_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Gate file; the configured one by default.",
+)
+flags_option: Final = click.option(
+    "--flags",
+    "flag_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Flag file; the configured one by default.",
+)
+actor_options: Final = options(
+    click.option("--as", "actor", type=RecordedText("who", 200), required=True, help="Who, e.g. an e-mail address."),
+    click.option(
+        "--because",
+        "reason",
+        type=RecordedText("why", 4_000, one_line=False),
+        required=True,
+        help="Why; it stays on record.",
+    ),
+)
+move_options: Final = options(
+    click.option("--environment", required=True, help="Environment of the action's target."),
+    click.option("--workflow", required=True, help="Workflow of the action."),
+    click.option("--tool", required=True, help="Tool of the action."),
+    click.option("--to", "to_stage", required=True, type=StageName(), help="The stage that it should move to."),
+    click.option("--cohort", help="One segment of the roll-out; all of them by default."),
+)
+
+
+class NoLakeError(UsageError):
+    """There is no lake where a command looks for one."""
+
+
+def existing_lake(root: str | None) -> Lake | None:
+    """Open the lake that was named, or the configured one; None where there is none yet.
+
+    Its root is noted for the error message, should reading it fail later.
+
+    Raises:
+        LakeError: It cannot be read.
+    """
+    # The import is deferred for commands that need no lake, and so not the extra `analytics`.
+    from analytics.lake.tables import Lake  # noqa: PLC0415
+
+    root = lake_root(root)
+    if (context := click.get_current_context(silent=True)) is not None:
+        context.meta[READ_LAKE] = root
+    return Lake.existing(root)
+
+
+def require_lake(root: str | None) -> Lake:
+    """Open the lake that was named, or the configured one.
+
+    Raises:
+        NoLakeError: There is none yet.
+        LakeError: It cannot be read.
+    """
+    lake = existing_lake(root)
+    if lake is None:
+        raise NoLakeError(no_lake_message(lake_root(root)))
+    return lake
+
+
+def lake_root(root: str | None) -> str:
+    """The root that was named, or the configured one."""
+    return root if root is not None else Settings.load().lake
+
+
+def no_events_message(lake: Lake) -> str:
+    """What to do where a lake is empty."""
+    return f"The lake at {lake.root} holds no events yet. Emit some, for example with `stagekeeper simulate`."
+
+
+def no_lake_message(root: str) -> str:
+    """What to do where there is no lake."""
+    return f"There is no lake at {root} yet. Start everything with `stagekeeper up`, or name another with --lake ROOT."

@@ -10,17 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from analytics.audit.quality import latest_quality, run_quality
-from producers.errors import UsageError
-from stagekeeper.commands.options import Duration, existing_lake
-from stagekeeper.settings import Settings
+from stagekeeper.commands.options import Duration, json_option, lake_option, require_lake
 
 if TYPE_CHECKING:
     from datetime import timedelta
-
-    from analytics.lake.tables import Lake
-
-_lake_option = click.option("--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default.")
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @click.group("quality")
@@ -39,8 +32,8 @@ def command() -> None:
 
 @command.command("run")
 @click.option("--since", type=Duration(), help="How far to look back, e.g. 1h; where the last run stopped by default.")
-@_json_option
-@_lake_option
+@json_option
+@lake_option
 def run(since: timedelta | None, root: str | None, *, as_json: bool) -> None:
     """Validate the fresh events now.
 
@@ -49,7 +42,7 @@ def run(since: timedelta | None, root: str | None, *, as_json: bool) -> None:
       stagekeeper quality run
       stagekeeper quality run --since 1h --json
     """
-    found = run_quality(_lake(root), now=datetime.now(UTC), window=since).document()
+    found = run_quality(require_lake(root), now=datetime.now(UTC), window=since).document()
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
     elif not found["types"]:
@@ -61,8 +54,8 @@ def run(since: timedelta | None, root: str | None, *, as_json: bool) -> None:
 
 
 @command.command("show")
-@_json_option
-@_lake_option
+@json_option
+@lake_option
 def show(root: str | None, *, as_json: bool) -> None:
     """Show the last run that is kept.
 
@@ -71,7 +64,7 @@ def show(root: str | None, *, as_json: bool) -> None:
       stagekeeper quality show
       stagekeeper quality show --json
     """
-    found = latest_quality(_lake(root))
+    found = latest_quality(require_lake(root))
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
     elif found is None:
@@ -80,14 +73,6 @@ def show(root: str | None, *, as_json: bool) -> None:
         _print(found)
     if found is not None and not found["success"]:
         sys.exit(1)
-
-
-def _lake(root: str | None) -> Lake:
-    where = root if root is not None else Settings.load().lake
-    lake = existing_lake(where)
-    if lake is None:
-        raise UsageError(f"there is no lake at {where}. Start the worker, or name another one with --lake ROOT.")
-    return lake
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -11,25 +11,12 @@ import click
 from producers.boundary.approvals import Review, ReviewDesk
 from producers.wire.events import Resolution
 from producers.wire.receipt import Receipt
-from stagekeeper.commands.options import WHO, WHY
+from stagekeeper.commands.options import actor_options, json_option
 from stagekeeper.factory import recording
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from producers.delivery.recorder import Recorder
-
-
-def _speaks(function: Callable[..., None]) -> Callable[..., None]:
-    """The arguments that every word of a reviewer has."""
-    for option in (
-        click.argument("decision_id"),
-        click.option("--because", "rationale", type=WHY, required=True, help="Why; the agent is told."),
-        click.option("--as", "reviewer", type=WHO, required=True, help="Who speaks, for example an e-mail address."),
-    ):
-        function = option(function)
-    return function
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,7 +38,7 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def list_waiting(*, as_json: bool) -> None:
     """List the actions that wait, oldest first."""
     with _desk(Settings.load()) as desk:
@@ -71,7 +58,7 @@ def list_waiting(*, as_json: bool) -> None:
 
 @command.command()
 @click.argument("decision_id")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def show(decision_id: str, *, as_json: bool) -> None:
     """Show one queued action with everything a reviewer needs."""
     with _desk(Settings.load()) as desk:
@@ -84,22 +71,24 @@ def show(decision_id: str, *, as_json: bool) -> None:
 
 
 @command.command()
-@_speaks
-def approve(decision_id: str, reviewer: str, rationale: str) -> None:
+@click.argument("decision_id")
+@actor_options
+def approve(decision_id: str, actor: str, reason: str) -> None:
     """Approve one execution of a queued action."""
-    _speak(decision_id, Resolution.APPROVED, reviewer, rationale)
+    _resolve(decision_id, Resolution.APPROVED, reviewer=actor, rationale=reason)
 
 
 @command.command()
-@_speaks
-def reject(decision_id: str, reviewer: str, rationale: str) -> None:
+@click.argument("decision_id")
+@actor_options
+def reject(decision_id: str, actor: str, reason: str) -> None:
     """Reject a queued action; the reason comes back to the agent."""
-    _speak(decision_id, Resolution.REJECTED, reviewer, rationale)
+    _resolve(decision_id, Resolution.REJECTED, reviewer=actor, rationale=reason)
 
 
-def _speak(decision_id: str, resolution: Resolution, reviewer: str, rationale: str) -> None:
+def _resolve(decision_id: str, resolution: Resolution, *, reviewer: str, rationale: str) -> None:
     settings = Settings.load()
-    with _desk(settings) as desk, recording(settings, "/stagekeeper/review") as (recorder, left):
+    with _desk(settings) as desk, recording(settings, "/stagekeeper/review") as recorder:
         desk.resolve(
             decision_id,
             resolution,
@@ -108,8 +97,6 @@ def _speak(decision_id: str, resolution: Resolution, reviewer: str, rationale: s
             record=lambda review: _record(recorder, review, settings.signing_key),
         )
     click.echo(f"{decision_id} is {resolution.value} by {reviewer}.")
-    if waiting := sum(left):
-        click.echo(f"{waiting} record(s) wait in {settings.outbox} until the broker can be reached.", err=True)
 
 
 def _record(recorder: Recorder, review: Review, key: bytes | None) -> None:

@@ -14,9 +14,8 @@ from analytics.backtest.scorecard import scored
 from analytics.gates.gate_file import GateFile
 from analytics.text import duration, percent
 from producers.simulation.scenarios import SCENARIOS, scenario
-from stagekeeper.commands.options import existing_lake
+from stagekeeper.commands.options import existing_lake, json_option, lake_option
 from stagekeeper.scorecard_runner import outcomes
-from stagekeeper.settings import Settings
 
 _LEFT_OUT = "demo"
 """A mix of the others."""
@@ -30,8 +29,8 @@ _LEFT_OUT = "demo"
 @click.option(
     "--gates", "path", type=click.Path(path_type=Path), metavar="FILE", help="Gate file of the simulations; the demo's."
 )
-@click.option("--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
+@lake_option
+@json_option
 def command(
     *,
     runs: int,
@@ -64,7 +63,7 @@ def command(
         for run in range(runs)
         for outcome in outcomes(made, gates, seed=seed + run, events=events)
     ]
-    lake = existing_lake(root if root is not None else Settings.load().lake)
+    lake = existing_lake(root)
     answer: dict[str, Any] = {
         "runs": runs,
         "gate_sha256": gates.sha256,

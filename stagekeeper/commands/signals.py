@@ -8,13 +8,19 @@ import click
 
 from analytics.report import build_report
 from stagekeeper.commands import tables
-from stagekeeper.commands.options import existing_lake
-from stagekeeper.settings import Settings
+from stagekeeper.commands.options import (
+    existing_lake,
+    json_option,
+    lake_option,
+    lake_root,
+    no_events_message,
+    no_lake_message,
+)
 
 
 @click.command("signals")
-@click.option("--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default.")
-@click.option("--json", "as_json", is_flag=True, help="Print signals, verdicts and rejects as one JSON object.")
+@lake_option
+@json_option
 def command(root: str | None, *, as_json: bool) -> None:
     """Print the signals of every cell: how much was seen, and the rates, latencies and costs.
 
@@ -26,8 +32,7 @@ def command(root: str | None, *, as_json: bool) -> None:
       stagekeeper signals --lake ./lake
       stagekeeper signals --json | jq '.signals[] | {tool, stage, rates}'
     """
-    where = root if root is not None else Settings.load().lake
-    lake = existing_lake(where)
+    lake = existing_lake(root)
     report = build_report(lake)
     if as_json:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
@@ -35,7 +40,7 @@ def command(root: str | None, *, as_json: bool) -> None:
     if report["signals"]:
         click.echo(tables.show(tables.signals_table(report["signals"])))
     elif lake is None:
-        click.echo(tables.no_lake_line(where))
+        click.echo(no_lake_message(lake_root(root)))
     else:
-        click.echo(f"The lake at {where} holds no events yet. Emit some, for example with `stagekeeper simulate`.")
+        click.echo(no_events_message(lake))
     click.echo(tables.rejects_line(report["rejects"]))

@@ -18,7 +18,7 @@ from producers.errors import UsageError
 from producers.simulation.ground_truth import write_truth
 from producers.simulation.scenarios import SCENARIOS, scenario
 from producers.simulation.simulator import Plan, Simulator, Storm
-from stagekeeper.commands.options import Duration
+from stagekeeper.commands.options import Duration, json_option
 from stagekeeper.settings import Settings
 from streams.broker import ensure_topics
 
@@ -50,7 +50,7 @@ _FLUSH_S = 15.0
     help="File for the truth.  [default: <home>/simulations/SCENARIO-seed-SEED.json]",
 )
 @click.option("--list", "listing", is_flag=True, help="List the scenarios, what is wrong in each, and its verdicts.")
-@click.option("--json", "as_json", is_flag=True, help="Print the truth (or the list) as JSON.")
+@json_option
 def command(
     *,
     name: str,

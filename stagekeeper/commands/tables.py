@@ -84,14 +84,6 @@ def verdicts_table(verdicts: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def no_lake_line(where: str) -> str:
-    """What to do where there is no lake."""
-    return (
-        f"There is no lake at {where} yet. Start everything with `stagekeeper up`, "
-        "or name another lake with --lake ROOT."
-    )
-
-
 def rejects_line(rejects: Mapping[str, Any]) -> str:
     """How many records were refused, and why."""
     if not rejects["total"]:

@@ -9,13 +9,20 @@ import click
 from analytics.audit.replay import RECORDED, replay
 from analytics.report import build_report
 from stagekeeper.commands import tables
-from stagekeeper.commands.options import configured_lake, existing_lake
-from stagekeeper.settings import Settings
+from stagekeeper.commands.options import (
+    existing_lake,
+    json_option,
+    lake_option,
+    lake_root,
+    no_events_message,
+    no_lake_message,
+    require_lake,
+)
 
 
 @click.group("verdicts", invoke_without_command=True)
-@click.option("--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default.")
-@click.option("--json", "as_json", is_flag=True, help="Print signals, verdicts and rejects as one JSON object.")
+@lake_option
+@json_option
 @click.pass_context
 def command(context: click.Context, root: str | None, *, as_json: bool) -> None:
     """Print the latest verdict on every cell, most urgent first, with its reasons in numbers.
@@ -29,8 +36,7 @@ def command(context: click.Context, root: str | None, *, as_json: bool) -> None:
     if context.invoked_subcommand is not None:
         context.obj = root
         return
-    where = root if root is not None else Settings.load().lake
-    lake = existing_lake(where)
+    lake = existing_lake(root)
     report = build_report(lake)
     if as_json:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
@@ -38,21 +44,21 @@ def command(context: click.Context, root: str | None, *, as_json: bool) -> None:
     if report["verdicts"]:
         click.echo(tables.show(tables.verdicts_table(report["verdicts"])))
     elif lake is None:
-        click.echo(tables.no_lake_line(where))
+        click.echo(no_lake_message(lake_root(root)))
     elif report["signals"]:
         click.echo(
             "Nothing was judged yet, although there are signals. Check that the worker runs, "
             "and that STAGEKEEPER_GATE_FILE names a gate file that it can read."
         )
     else:
-        click.echo(f"The lake at {where} holds no events yet. Emit some, for example with `stagekeeper simulate`.")
+        click.echo(no_events_message(lake))
     click.echo(tables.rejects_line(report["rejects"]))
 
 
 @command.command("replay")
 @click.option("--id", "verdict_id", required=True, help="The verdict, by its id.")
-@click.option("--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was reached as one JSON object.")
+@lake_option
+@json_option
 @click.pass_context
 def replay_command(context: click.Context, verdict_id: str, root: str | None, *, as_json: bool) -> None:
     """Reach a past verdict again, from the lake version and the gate file that it names.
@@ -70,26 +76,26 @@ def replay_command(context: click.Context, verdict_id: str, root: str | None, *,
       stagekeeper verdicts replay --id 8d3f0a6c1e2b4f57
       stagekeeper verdicts replay --id 8d3f0a6c1e2b4f57 --json | jq .document.signals
     """
-    found = replay(configured_lake(root if root is not None else context.obj), verdict_id)
+    replayed = replay(require_lake(root if root is not None else context.obj), verdict_id)
     if as_json:
         answer = {
-            "verdict_id": found.verdict_id,
+            "verdict_id": replayed.verdict_id,
             "matches": True,
             "recorded_only": list(RECORDED),
-            "recorded": found.recorded,
-            "earlier": list(found.earlier),
-            "believed": list(found.believed),
-            "document": found.document,
+            "recorded": replayed.recorded,
+            "earlier": list(replayed.earlier),
+            "believed": list(replayed.believed),
+            "document": replayed.document,
         }
         click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         return
-    document = found.document
+    document = replayed.document
     click.echo(f"{document['verdict']}: {document['summary']}")
     click.echo(
         f"  reached again from lake version {document['lake_version']}, gate file {document['gate_sha256'][:12]} and "
-        f"watermark {document['watermark']}: identical to what was recorded at {found.recorded['judged_at']}"
+        f"watermark {document['watermark']}: identical to what was recorded at {replayed.recorded['judged_at']}"
     )
-    if found.earlier:
-        click.echo(f"  with what had crossed before: {', '.join(found.earlier)}")
-    if found.believed:
-        click.echo(f"  taken from the ledger, since their evidence is no longer kept: {', '.join(found.believed)}")
+    if replayed.earlier:
+        click.echo(f"  with what had crossed before: {', '.join(replayed.earlier)}")
+    if replayed.believed:
+        click.echo(f"  taken from the ledger, since their evidence is no longer kept: {', '.join(replayed.believed)}")

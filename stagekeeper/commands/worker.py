@@ -18,7 +18,7 @@ _CHATTY = ("faust", "mode", "aiokafka", "streams.librdkafka", "streams.lag", "st
 """Loggers that repeat every attempt to connect; the worker says once that the broker is away."""
 
 
-@click.command("worker", short_help="Run the stream processors.")
+@click.command("worker")
 @click.option(
     "--ready-file",
     type=click.Path(dir_okay=False, path_type=Path),

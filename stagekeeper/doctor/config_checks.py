@@ -34,7 +34,7 @@ def gates_found(path: Path) -> tuple[Finding, GateFile | None]:
     try:
         gates = GateFile.load(path)
     except ConfigurationFileError as error:
-        mend = "Mend the file (`stagekeeper gates lint` names every place); until then nothing is judged."
+        mend = "Mend the file (`stagekeeper gate lint` names every place); until then nothing is judged."
         return Finding(GATES, State.FAIL, str(error), mend), None
     said = [finding for finding in lint_gates(gates) if finding.level != "note"]
     evidence = f"{path}: {len(gates.gates)} gates, sha256 {gates.sha256[:12]}"
@@ -43,7 +43,7 @@ def gates_found(path: Path) -> tuple[Finding, GateFile | None]:
     state = State.FAIL if any(finding.level == "error" for finding in said) else State.WARN
     first = f"{said[0].place}: {said[0].message}"
     more = f" (and {len(said) - 1} more)" if len(said) > 1 else ""
-    return Finding(GATES, state, f"{evidence}; {first}{more}", f"See all with `stagekeeper gates lint {path}`."), gates
+    return Finding(GATES, state, f"{evidence}; {first}{more}", f"See all with `stagekeeper gate lint {path}`."), gates
 
 
 def lake_found(root: str) -> tuple[Finding, Lake | None]:

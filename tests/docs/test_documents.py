@@ -15,7 +15,7 @@ from analytics.lake.storage import StorageSettings
 from producers.delivery.kafka_emitter import DeliveryStats
 from producers.wire.events import of_bytes, to_bytes
 from stagekeeper.commands import COMMANDS, cli
-from stagekeeper.settings import Settings
+from stagekeeper.settings import RENAMED_VARIABLES, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +81,8 @@ def test_documents_and_settings_name_the_same_variables() -> None:
     for path in places:
         named = set(re.findall(r"STAGEKEEPER_[A-Z][A-Z_]*[A-Z]", path.read_text(encoding="utf-8")))
         ours = {name for name in named if not name.startswith("STAGEKEEPER_TEST_")}  # those are the tests' own
-        assert ours <= VARIABLES, name_of(path)
+        old_names = RENAMED_VARIABLES.keys() if path.name == "CHANGELOG.md" else set()
+        assert ours - old_names <= VARIABLES, name_of(path)
     for page in ("README.md", "docs/operations.md"):
         rows = set(re.findall(r"^\| `(STAGEKEEPER_\w+)`", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE))
         assert rows == VARIABLES, page

@@ -163,7 +163,17 @@ def test_maintenance_killed_at_any_moment_changes_no_count(either_lake: str, gat
 
     for _ in range(40):
         append(300)
-    command = [sys.executable, "-m", "stagekeeper", "upkeep", "--lake", either_lake, "--gates", str(gates), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "stagekeeper",
+        "maintenance",
+        "--lake",
+        either_lake,
+        "--gates",
+        str(gates),
+        "--json",
+    ]
     began = time.monotonic()
     run = subprocess.run(command, capture_output=True, timeout=120, check=False)
     lasts_s = time.monotonic() - began

@@ -230,11 +230,11 @@ def test_both_commands_print_the_same_document(place: Path) -> None:
     assert "PROMOTE" in CliRunner().invoke(cli, ["verdicts"]).output
 
 
-@pytest.mark.parametrize("command", ["override", "approve", "dismiss"])
+@pytest.mark.parametrize("command", ["gate override", "recommendations accept", "recommendations dismiss"])
 @pytest.mark.parametrize(("who", "why"), [("", "why"), ("a\nb", "why"), ("ada", ""), ("ada", "x" * 4_001)])
 def test_a_ruling_without_words_is_misuse(place: Path, command: str, who: str, why: str) -> None:
     action = ["--environment", "p", "--workflow", "w", "--tool", "t", "--to", "narrow_autonomy", "--expires", "1d"]
-    result = CliRunner().invoke(cli, ["gate", command, *action, "--as", who, "--because", why])
+    result = CliRunner().invoke(cli, [*command.split(), *action, "--as", who, "--because", why])
     assert result.exit_code == 2
     assert "Invalid value for '--" in result.output
 
@@ -244,7 +244,7 @@ def test_a_ruling_under_another_gate_file_than_the_judged_one_is_refused(place: 
     other = place / "other.yaml"
     other.write_text(GATES + "\n")
     action = ["--environment", "production", "--workflow", "refunds", "--tool", "issue_refund", "--expires", "1d"]
-    words = ["gate", "approve", *action, "--to", "narrow_autonomy", "--as", "maria", "--because", "reviewed"]
+    words = ["recommendations", "accept", *action, "--to", "narrow_autonomy", "--as", "maria", "--because", "reviewed"]
     refused = CliRunner().invoke(cli, [*words, "--gates", str(other)])
     assert "would open and shut nothing" in str(refused.exception)
     assert CliRunner().invoke(cli, words).exit_code == 0

@@ -374,7 +374,7 @@ def test_the_command_keeps_a_lake_and_says_so(
     monkeypatch.setenv("STAGEKEEPER_KEEP_QUALITY_DAYS", "10")
     days_of(lake, 4)
     lake.append(QUALITY, quality_of(20))
-    arguments = ["upkeep", "--lake", lake.root, "--gates", str(gates)]
+    arguments = ["maintenance", "--lake", lake.root, "--gates", str(gates)]
     told = CliRunner().invoke(cli, [*arguments, "--dry-run", "--json"])
     assert told.exit_code == 0, told.output
     would = json.loads(told.output)
@@ -393,16 +393,16 @@ def test_the_command_keeps_a_lake_and_says_so(
 def test_the_command_refuses_while_another_process_keeps_the_lake(lake: Lake, gates: Path) -> None:
     with Lease(lake.root, MAINTENANCE, holder="host-7:42") as claim:
         assert claim.held()
-        told = CliRunner().invoke(cli, ["upkeep", "--lake", lake.root, "--gates", str(gates)])
+        told = CliRunner().invoke(cli, ["maintenance", "--lake", lake.root, "--gates", str(gates)])
         assert told.exit_code != 0
         assert "host-7:42 keeps the lake" in str(told.exception or told.output)
-        dry = CliRunner().invoke(cli, ["upkeep", "--lake", lake.root, "--gates", str(gates), "--dry-run"])
+        dry = CliRunner().invoke(cli, ["maintenance", "--lake", lake.root, "--gates", str(gates), "--dry-run"])
         assert dry.exit_code == 0, dry.output
-    assert CliRunner().invoke(cli, ["upkeep", "--lake", lake.root, "--gates", str(gates)]).exit_code == 0
+    assert CliRunner().invoke(cli, ["maintenance", "--lake", lake.root, "--gates", str(gates)]).exit_code == 0
 
 
 def test_a_step_that_cannot_be_done_is_named_and_the_command_says_so(lake: Lake, tmp_path: Path) -> None:
     days_of(lake, 3)
-    told = CliRunner().invoke(cli, ["upkeep", "--lake", lake.root, "--gates", str(tmp_path / "none.yaml")])
+    told = CliRunner().invoke(cli, ["maintenance", "--lake", lake.root, "--gates", str(tmp_path / "none.yaml")])
     assert told.exit_code == 1
     assert "signals: roll-up FAILED" in told.output

@@ -312,4 +312,4 @@ def test_the_command_tells_pass_fail_and_nothing_apart(lake: Lake) -> None:
 
 def test_the_command_refuses_a_place_without_a_lake(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["quality", "show", "--lake", str(tmp_path / "none")])
-    assert "there is no lake at" in str(result.exception)
+    assert "There is no lake at" in str(result.exception)

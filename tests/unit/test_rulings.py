@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +13,7 @@ from analytics.judging.judge import Judge
 from analytics.lake.table_schemas import SIGNOFFS
 from analytics.lake.tables import Lake
 from analytics.verdicts.gate_check import GateAnswer, gate_check, rule
-from analytics.verdicts.signoffs import NothingToRuleError, RulingKind, UnusableRulingError
+from analytics.verdicts.signoffs import NothingToRuleError, RulingKind, UnusableRulingError, in_force, revoke
 from stagekeeper.commands import cli
 
 if TYPE_CHECKING:
@@ -189,9 +189,82 @@ def test_the_command_records_and_the_answer_shows_it(
     asked = CliRunner().invoke(cli, ["gate", "check", *move, "--max-age", "9d"])
     assert asked.exit_code == 0
     assert "maria has set aside verdict" in asked.output
-    none = CliRunner().invoke(cli, ["gate", "dismiss", *move, *who])
+    none = CliRunner().invoke(cli, ["recommendations", "dismiss", *move, *who])
     assert none.exit_code == 0, none.output
     assert "dismissal" in none.output
     missing = CliRunner().invoke(cli, ["gate", "override", *move, "--as", "maria", "--because", "x"])
     assert missing.exit_code == 2
     assert "--expires" in missing.output
+
+
+def test_a_revoked_override_sets_nothing_aside_any_more(place: Place) -> None:
+    place.judged(a_row(**executions(200)), a_row(THERE, **executions(60, 40)))
+    first, second = place.rules(RulingKind.OVERRIDE), place.rules(RulingKind.OVERRIDE, actor="ada")
+    now = NOW + timedelta(seconds=place.second)
+    revocation = revoke(place.lake, first, actor="bob", reason="not the deploy", now=now)
+    assert [ruling.signoff_id for ruling in in_force(place.lake, now=now)] == [second]
+    assert place.asked().answer == "PROMOTE", "the other one still holds"
+    revoke(place.lake, second, actor="bob", reason="not the deploy", now=now)
+    assert place.asked().answer == "ROLL_BACK"
+    assert in_force(place.lake, now=now) == []
+    with pytest.raises(NothingToRuleError, match=f"no override {first} is in force"):
+        revoke(place.lake, first, actor="bob", reason="again", now=now)
+    rows = place.lake.scan(SIGNOFFS).sort("given_at", "kind").collect()
+    assert rows["kind"].to_list().count("revocation") == 2
+    assert revocation.document()["verdicts"] == json.loads(rows.row(-1, named=True)["payload"])["verdicts"]
+
+
+def test_only_an_override_can_be_revoked(place: Place) -> None:
+    place.judged(a_row(**executions(200)))
+    dismissal = place.rules(RulingKind.DISMISSAL)
+    with pytest.raises(NothingToRuleError, match="no override"):
+        revoke(place.lake, dismissal, actor="bob", reason="it may move", now=NOW + timedelta(seconds=place.second))
+    assert place.asked().answer == "HOLD"
+
+
+def test_overrides_are_listed_and_revoked_by_command(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.judged(a_row(**executions(200)), a_row(THERE, **executions(60, 40)))
+    monkeypatch.setenv("STAGEKEEPER_LAKE_ROOT", place.lake.root)
+    listed = CliRunner().invoke(cli, ["gate", "override", "list"])
+    assert (listed.exit_code, listed.output) == (0, "No override is in force.\n")
+    signoff_id = place.rules(RulingKind.OVERRIDE, hours=48)
+    monkeypatch.setattr("stagekeeper.commands.gate.datetime", Later)
+    listed = CliRunner().invoke(cli, ["gate", "override", "list"])
+    assert f"{signoff_id}  production/refunds/issue_refund to approval_gated: maria has set aside" in listed.output
+    who = ["--as", "bob", "--because", "not the deploy"]
+    assert CliRunner().invoke(cli, ["gate", "override", "revoke", signoff_id]).exit_code == 2
+    revoked = CliRunner().invoke(cli, ["gate", "override", "revoke", signoff_id, *who])
+    assert revoked.exit_code == 0, revoked.output
+    assert "bob has revoked the override of verdict" in revoked.output
+    assert json.loads(CliRunner().invoke(cli, ["gate", "override", "list", "--json"]).stdout) == []
+
+
+def test_recommendations_are_listed_until_somebody_answers(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAGEKEEPER_LAKE_ROOT", place.lake.root)
+
+    def listed(*words: str) -> list[dict[str, Any]]:
+        said = CliRunner().invoke(cli, ["recommendations", "list", "--json", *words])
+        assert said.exit_code == 0, said.output
+        rows: list[dict[str, Any]] = json.loads(said.stdout)
+        return rows
+
+    place.judged(a_row(**executions(3)))
+    assert listed() == []
+    place.judged(a_row(**executions(200)))
+    (one,) = listed()
+    assert (one["verdict"], one["stage"], one["to_stage"]) == ("PROMOTE", "draft_write", "approval_gated")
+    assert one["life"] == "open"
+    assert "PROMOTE" in CliRunner().invoke(cli, ["recommendations", "list"]).output
+    place.rules(RulingKind.DISMISSAL)
+    assert listed() == []
+    assert [row["life"] for row in listed("--all")] == ["dismissed"]
+
+
+class Later(datetime):
+    """A clock that is ahead of all that was judged here."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:
+        return NOW.astimezone(tz) + timedelta(hours=1)

@@ -55,6 +55,12 @@ def test_an_unusable_value_names_its_variable(monkeypatch: pytest.MonkeyPatch) -
         Settings.load()
 
 
+def test_an_old_variable_is_refused_with_the_new_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAGEKEEPER_UPKEEP_EVERY_S", "60")
+    with pytest.raises(SettingsError, match="UPKEEP_EVERY_S is called STAGEKEEPER_MAINTENANCE_EVERY_S now"):
+        Settings.load()
+
+
 def test_a_broken_running_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "running.json").write_text("{")
     with pytest.raises(SettingsError, match=r"running\.json cannot be read"):
