@@ -52,7 +52,7 @@ def build_report(lake: Lake | None, *, outcome_deadline_s: float = DEFAULT_OUTCO
         pass
     return {
         "signals": counted.rows(np.arange(len(counted.columns.cells))),
-        "verdicts": latest_verdicts(lake),
+        "verdicts": [document.to_dict() for document in latest_verdicts(lake)],
         "rejects": rejected(lake),
     }
 

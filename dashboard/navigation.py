@@ -17,10 +17,10 @@ from dashboard.views.recommendations import recommendations
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from analytics.verdicts.document import VerdictDocument
     from dashboard.components.html import Markup
     from dashboard.components.live_html import Console
     from dashboard.data.cell_history import History
-    from dashboard.data.models import Verdict
     from dashboard.data.reader import GateFileState, LakeReader, Snapshot
     from dashboard.urls import Place
     from producers.wire.receipt import Cell
@@ -119,7 +119,7 @@ def _detail(console: Console, reader: LakeReader, view: _View, cell: Cell) -> No
             _charts(history, verdict)
 
 
-def _charts(history: History, verdict: Verdict | None) -> None:
+def _charts(history: History, verdict: VerdictDocument | None) -> None:
     for panel, column in zip(charts.PANELS, st.columns(len(charts.PANELS), gap="small"), strict=True):
         drawn = charts.drawing(panel, history, verdict)
         note = charts.caption(panel, history, verdict)

@@ -19,7 +19,8 @@ from analytics.judging.user_windows import BY_USER, COUNTED_BY_USER, Users
 from analytics.judging.window_sums import Tracked
 from analytics.signals.cells import EPOCH, Folded
 from analytics.signals.state import Columns
-from analytics.verdicts.verdict import Latch, Reassessment
+from analytics.verdicts.document import Reassessment
+from analytics.verdicts.verdict import Latch
 from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
 from producers.wire.stage import LADDER
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from analytics.verdicts.ledger import ChangeKey, LatchKey
 
 STAGES = [stage.value for stage in LADDER]
+REASSESSMENT = Reassessment(epoch="e0", verdict_id="r1", verdict=VerdictName.ROLL_BACK, summary="harm")
 RATES = [*BY_USER, "missing_outcome"]
 
 
@@ -232,9 +234,7 @@ class Fleet:
                 self.latches[Cell(*key[:-1]), key[-1], self.gates.sha256] = found
         for cell in sorted(self.folded.cells()):
             if rng.random() < 0.1:
-                self.regraded[cell] = [Reassessment("e0", "r1", VerdictName.ROLL_BACK, "harm")] * int(
-                    rng.integers(1, 3)
-                )
+                self.regraded[cell] = [REASSESSMENT] * int(rng.integers(1, 3))
 
     def standing(self) -> Standing:
         """What had crossed, by places."""

@@ -14,11 +14,14 @@ from analytics.judging.judge import judge
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
 from analytics.signals.cells import Folded
 from analytics.signals.definitions import COUNTERS
+from analytics.verdicts.document import VerdictDocument
+from analytics.verdicts.ledger import latest_verdicts
 from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from analytics.lake.tables import Lake
     from analytics.verdicts.verdict import Verdict
 
 NOON = datetime(2026, 3, 14, 12, 0, tzinfo=UTC)
@@ -105,3 +108,13 @@ def verdict_on(gates: GateFile, *rows: dict[str, Any], **more: Any) -> Verdict:
     """Judge increments of one cell without a lake."""
     (verdict,) = verdicts_on(gates, *rows, **more)
     return verdict
+
+
+def document_of(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as it is published, of JSON types alone."""
+    return VerdictDocument.from_verdict(verdict).to_dict()
+
+
+def latest_documents(lake: Lake, **chosen: Any) -> list[dict[str, Any]]:
+    """The latest verdicts of a lake, likewise."""
+    return [document.to_dict() for document in latest_verdicts(lake, **chosen)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
+from pydantic import ValidationError
 
 from analytics.gates import gate_store
 from analytics.judging.judging import judge
@@ -18,11 +18,14 @@ from analytics.lake.storage import unreadable
 from analytics.lake.table_schemas import SIGNALS, VERDICTS
 from analytics.signals.cells import ACTION, CELL, Folded
 from analytics.verdicts import ledger
+from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.verdict import REASSESSED
 from producers.errors import StagekeeperError, UsageError
 from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from analytics.gates.gate_file import GateFile
     from analytics.judging.user_windows import Users
     from analytics.lake.tables import Lake
@@ -30,7 +33,17 @@ if TYPE_CHECKING:
 RECORDED: Final[tuple[str, ...]] = ("judged_at",)
 """Fields of a verdict that are only recorded; everything else follows from its inputs."""
 
-_COLUMNS: Final = (*CELL, "epoch", "verdict", "to_stage", "gate_sha256", "lake_version", "verdict_id")
+_COLUMNS: Final = (
+    *CELL,
+    "epoch",
+    "verdict",
+    "to_stage",
+    "gate_sha256",
+    "lake_version",
+    "verdict_id",
+    "watermark",
+    "judged_at",
+)
 """Columns of the ledger that say again what the payload says."""
 
 
@@ -61,15 +74,15 @@ class Replayed:
 
     Attributes:
         verdict_id: The verdict.
-        document: What was reached, in the shape of the ledger's payload.
-        recorded: The fields that were only recorded, as the ledger has them.
+        document: What was reached.
+        recorded_at: When the ledger says that it was judged, which is only recorded.
         earlier: Verdicts that had crossed before on the same epoch; they were reached again too.
         believed: Those of which the lake no longer holds the evidence; they are taken as the ledger has them.
     """
 
     verdict_id: str
-    document: dict[str, Any]
-    recorded: dict[str, Any]
+    document: VerdictDocument
+    recorded_at: datetime
     earlier: tuple[str, ...]
     believed: tuple[str, ...] = ()
 
@@ -116,7 +129,7 @@ def _replay(lake: Lake, verdict_id: str) -> Replayed:
     gates, cell = gate_store.kept(lake, row["gate_sha256"]), Cell(*(row[name] for name in CELL))
     over = [(*cell, row["epoch"])] if verdict_id.startswith(REASSESSED) else []
     again = [
-        verdict.document()
+        VerdictDocument.from_verdict(verdict)
         for verdict in judge(
             folded,
             gates,
@@ -125,14 +138,13 @@ def _replay(lake: Lake, verdict_id: str) -> Replayed:
             judged_at=row["judged_at"],
             cells={cell},
             latches=latches,
-            users=_users(lake, folded, gates, cell, recorded),
+            users=_users(lake, folded, gates, recorded),
             regraded=ledger.reassessments(lake, before=row),
             over=over,
         )
     ]
-    document: dict[str, Any] = json.loads(json.dumps(again[0])) if again else {}
-    _compare(verdict_id, document, recorded)
-    return Replayed(verdict_id, document, {name: recorded[name] for name in RECORDED}, earlier, believed)
+    reached = _compare(recorded, again[0] if again else None)
+    return Replayed(verdict_id, reached, recorded.judged_at, earlier, believed)
 
 
 def _is_beyond(lake: Lake, verdict_id: str) -> bool:
@@ -141,10 +153,10 @@ def _is_beyond(lake: Lake, verdict_id: str) -> bool:
     return not lake.reaches(SIGNALS, int(told.collect().row(0)[0]))
 
 
-def _users(lake: Lake, folded: Folded, gates: GateFile, cell: Cell, recorded: dict[str, Any]) -> Users | None:
+def _users(lake: Lake, folded: Folded, gates: GateFile, recorded: VerdictDocument) -> Users | None:
     """The user-windows as they were: at the version of the events that the verdict names."""
-    seen = recorded["exposure"]
-    if seen.get("users_as_of") is None:
+    exposure, cell = recorded.exposure, recorded.cell
+    if exposure is None or exposure.users_as_of is None:
         return None
     split = counted_by_user(folded, gates)
     # Where users are split, those of the other arms count too.
@@ -152,23 +164,25 @@ def _users(lake: Lake, folded: Folded, gates: GateFile, cell: Cell, recorded: di
     here = pl.all_horizontal(pl.col(name) == getattr(cell, name) for name in names)
     return fold_users(
         lake,
-        as_of=datetime.fromisoformat(seen["users_as_of"]),
+        as_of=exposure.users_as_of,
         window_s=gates.user_window,
-        version=seen["events_version"],
+        version=exposure.events_version,
         epochs=folded.totals.filter(here),
         split=split,
     )
 
 
-def _payload(row: dict[str, Any]) -> dict[str, Any]:
+def _payload(row: dict[str, Any]) -> VerdictDocument:
     """The recorded verdict, which the row's columns must agree with."""
     try:
-        recorded: dict[str, Any] = json.loads(row["payload"])
-    except ValueError as error:
-        raise AlteredLedgerError(f"the payload of verdict {row['verdict_id']} is no JSON: {error}") from error
-    moments = {name: datetime.fromisoformat(recorded[name]) for name in ("watermark", "judged_at") if name in recorded}
-    differing = [name for name in _COLUMNS if recorded.get(name) != row[name]]
-    differing += [name for name in ("watermark", "judged_at") if moments.get(name) != row[name]]
+        recorded = VerdictDocument.model_validate_json(row["payload"], strict=True)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise AlteredLedgerError(
+            f"the payload of verdict {row['verdict_id']} is none that this release writes, at "
+            f"{'.'.join(map(str, fault['loc'])) or 'the beginning'}: {fault['msg']}"
+        ) from error
+    differing = [name for name in _COLUMNS if getattr(recorded, name) != row[name]]
     if differing:
         raise AlteredLedgerError(
             f"the row of verdict {row['verdict_id']} contradicts its payload in {', '.join(differing)}: "
@@ -177,24 +191,19 @@ def _payload(row: dict[str, Any]) -> dict[str, Any]:
     return recorded
 
 
-def _compare(verdict_id: str, document: dict[str, Any], recorded: dict[str, Any]) -> None:
-    decided = {name: value for name, value in document.items() if name not in RECORDED}
-    wanted = {name: value for name, value in recorded.items() if name not in RECORDED}
-    # As text, so that no two numbers count as equal that are not written alike.
-    differing = tuple(
-        name for name in {**wanted, **decided} if json.dumps(decided.get(name)) != json.dumps(wanted.get(name))
+def _compare(recorded: VerdictDocument, reached: VerdictDocument | None) -> VerdictDocument:
+    decided = [name for name in VerdictDocument.model_fields if name not in RECORDED]
+    differing = tuple(name for name in decided if reached is None or getattr(recorded, name) != getattr(reached, name))
+    if reached is not None and not differing:
+        return reached
+    was, now = recorded.to_dict(), {} if reached is None else reached.to_dict()
+    parts = [f"{name}: recorded {_short(was.get(name))}, now {_short(now.get(name))}" for name in differing[:3]]
+    raise ReplayMismatchError(
+        recorded.verdict_id,
+        differing,
+        f"verdict {recorded.verdict_id} is not reached again: {', '.join(differing)} differ ({'; '.join(parts)}). "
+        "The evidence, the gate file or the ledger was changed since, or another version of Stagekeeper reached it.",
     )
-    if differing or list(decided) != list(wanted):
-        shown = "; ".join(
-            f"{name}: recorded {_short(wanted.get(name))}, now {_short(decided.get(name))}" for name in differing[:3]
-        )
-        raise ReplayMismatchError(
-            verdict_id,
-            differing,
-            f"verdict {verdict_id} is not reached again: {', '.join(differing) or 'the order of fields'} differ "
-            f"({shown}). The evidence, the gate file or the ledger was changed since, or another version of "
-            "Stagekeeper reached it.",
-        )
 
 
 def _short(value: object) -> str:

@@ -13,6 +13,7 @@ from analytics.judging.split_check import counted_by_user, followed
 from analytics.judging.user_windows import closed_through, fold_read, read_events
 from analytics.lake.table_schemas import EVENTS, SIGNALS
 from analytics.signals.cells import EPOCH, Folded
+from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.verdict import Latch
 from producers.errors import UsageError
 from producers.wire.events import VerdictName
@@ -85,7 +86,7 @@ class Turn:
 
     def document(self) -> dict[str, Any]:
         """The turn as a JSON object."""
-        told = self.verdict.document()
+        told = VerdictDocument.from_verdict(self.verdict).to_dict()
         return {
             "at": self.at.isoformat().replace("+00:00", "Z"),
             **{name: told[name] for name in ("epoch", "verdict", "to_stage", "summary", "reasons")},

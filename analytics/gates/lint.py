@@ -68,7 +68,7 @@ class Finding:
     place: str
     message: str
 
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The finding as a JSON object."""
         return asdict(self)
 

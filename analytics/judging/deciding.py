@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from analytics.gates.gate_file import Gate
-    from analytics.verdicts.verdict import Latch, SignalEvidence, VerdictInputs
+    from analytics.verdicts.document import SignalEvidence
+    from analytics.verdicts.verdict import Latch, VerdictInputs
 
 # What stands most in the way comes first: it is what a summary shows.
 _BLOCK_ORDER: Final = ("over_limit", "below_minimum_exposure", "missing_data", "immature", "more_evidence_needed")

@@ -21,18 +21,16 @@ from analytics.judging.user_windows import closed_through, fold_users
 from analytics.judging.watermark import SETTLE_S
 from analytics.lake.errors import ForgottenError
 from analytics.lake.table_schemas import SIGNALS
-from analytics.signals.cells import CELL
 from analytics.signals.state import microseconds
 from analytics.verdicts import heartbeats, ledger
+from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.heartbeats import Look
 from producers.strict_yaml import ConfigurationFileError
 from producers.wire.events import StageRecommended, StageRecommendedData, VerdictName, schema_id
-from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
-    from typing import Any
 
     from analytics.judging.latches import Crossings
     from analytics.judging.user_evidence import Crowd
@@ -208,11 +206,11 @@ class Judge:
             crowd=crowd,
         )
         plan = Plan.of(memory, glimpse, gates.sha256, now)
-        told: list[Verdict] = []
+        documents: list[VerdictDocument] = []
         for cells in plan.chunks(_AT_ONCE):
-            told += self._write(memory, look.judge(cells), plan, now)
+            documents += self._write(memory, look.judge(cells), plan, now)
         if self._news is not None:
-            self._news += [recommendation(verdict) for verdict in sorted(told, key=lambda each: each.inputs.cell)]
+            self._news += [recommendation_of(document) for document in sorted(documents, key=lambda each: each.cell)]
         if plan.is_complete and (self._looked_at is None or now >= self._looked_at + LOOKS_EVERY):
             heartbeats.append(self._lake, look.record(memory), fence=self._fence)
             self._looked_at = now
@@ -236,7 +234,7 @@ class Judge:
             )
         found = [each for each in look.judge_over(due, users) if each.result.verdict is VerdictName.ROLL_BACK]
         # A verdict on an epoch that is over is told by the one on the current epoch, which names it.
-        ledger.append(self._lake, found, changed=(), fence=self._fence)
+        ledger.append(self._lake, [VerdictDocument.from_verdict(each) for each in found], changed=(), fence=self._fence)
         memory.regrading.take(found)
         memory.regrading.looked(due)
         memory.crossings.take(found, columns)
@@ -244,7 +242,7 @@ class Judge:
         places = [place for each in found if (place := columns.cell_place(each.inputs.cell)) is not None]
         memory.look_at(np.array(places, dtype=np.intp))
 
-    def _write(self, memory: Memory, verdicts: Sequence[Verdict], plan: Plan, now: datetime) -> list[Verdict]:
+    def _write(self, memory: Memory, verdicts: Sequence[Verdict], plan: Plan, now: datetime) -> list[VerdictDocument]:
         """Append to the ledger what it needs, and give back what is news."""
         rows = []
         for verdict in verdicts:
@@ -263,13 +261,13 @@ class Judge:
             wanted = place in plan.wanted or memory.pace.differs(verdict, place, epoch)
             if wanted and memory.pace.is_new(verdict, place):
                 rows.append((verdict, place, epoch))
-        news = [verdict for verdict, place, _ in rows if memory.pace.is_news(verdict, place)]
-        changed = {verdict.verdict_id for verdict in news}
-        ledger.append(self._lake, [verdict for verdict, *_ in rows], changed=changed, fence=self._fence)
+        changed = {verdict.verdict_id for verdict, place, _ in rows if memory.pace.is_news(verdict, place)}
+        documents = [VerdictDocument.from_verdict(verdict) for verdict, *_ in rows]
+        ledger.append(self._lake, documents, changed=changed, fence=self._fence)
         memory.pace.wrote(rows, microseconds(now))
         memory.crossings.take([verdict for verdict, *_ in rows], memory.columns)
         memory.regrading.take([verdict for verdict, *_ in rows])
-        return news
+        return [document for document in documents if document.verdict_id in changed]
 
     def _read_gates(self) -> GateFile | None:
         if self._path is None:
@@ -293,20 +291,13 @@ class Judge:
         self._gates, self._gate_error = None, fault
 
 
-def recommendation(verdict: Verdict) -> StageRecommended:
+def recommendation_of(document: VerdictDocument) -> StageRecommended:
     """The event that publishes a verdict; its id is the verdict's, so that a repetition is counted once."""
-    return recommendation_of(verdict.document())
-
-
-def recommendation_of(document: Mapping[str, Any]) -> StageRecommended:
-    """The event that publishes a verdict of the ledger."""
-    cell = Cell(*(document[name] for name in CELL))
-    published = StageRecommendedData.model_fields
     return StageRecommended(
-        id=document["verdict_id"],
+        id=document.verdict_id,
         source=SOURCE,
-        time=document["judged_at"],
-        subject=cell.key,
+        time=document.judged_at,
+        subject=document.cell.key,
         dataschema=schema_id(StageRecommended),
-        data=StageRecommendedData.model_validate({name: document[name] for name in published}),
+        data=StageRecommendedData(**{name: getattr(document, name) for name in StageRecommendedData.model_fields}),
     )

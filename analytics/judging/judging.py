@@ -20,7 +20,7 @@ from analytics.signals.cells import CELL, EPOCH, ESTABLISHED_AFTER, MATURE, Fold
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS, contradictions
 from analytics.text import iso
 from analytics.verdicts import messages
-from analytics.verdicts.verdict import Exposure, Latch, Reassessment, Verdict, VerdictInputs
+from analytics.verdicts.verdict import Exposure, Latch, Verdict, VerdictInputs
 from producers.wire.contract import RiskClass
 from producers.wire.receipt import Cell
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from analytics.gates.gate_signal import CountBy
     from analytics.judging.user_windows import Users
     from analytics.signals.cells import EpochKey, Histogram
+    from analytics.verdicts.document import Reassessment, SignalEvidence, SplitEvidence
     from analytics.verdicts.ledger import LatchKey
-    from analytics.verdicts.verdict import SignalEvidence, SplitEvidence
     from producers.wire.events import VerdictName
 
 _NO_LATCHES: Final[Mapping[LatchKey, Mapping[VerdictName, Latch]]] = MappingProxyType({})
@@ -230,7 +230,7 @@ def _ask(
     if gate.split is not None and not is_over:
         split = check_split(folded, current, row, gate, watermark=watermark, users=knowledge.users)
     if split is not None:
-        evidence["split"] = [[arm.name, arm.assigned] for arm in split.arms] + [split.outside, split.crossed]
+        evidence["split"] = [[arm.arm, arm.assigned] for arm in split.arms] + [split.outside, split.crossed]
     return _Asked(row, key, gate, None, "", questions(gate, row["stage"], known), evidence, split)
 
 
@@ -274,7 +274,7 @@ def _watched(
         found += watch_users(users, watched["user"], rules=rules)
     told = [list(each) for each in signals]
     for (at, place), regression in zip([*by_unit["action"], *by_unit["user"]], found, strict=True):
-        told[at][place] = replace(told[at][place], regression=regression)
+        told[at][place] = told[at][place].model_copy(update={"regression": regression})
     return [tuple(each) for each in told]
 
 

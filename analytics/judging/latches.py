@@ -9,7 +9,7 @@ import polars as pl
 
 from analytics.judging.groups import NOT_CROSSED, NOWHERE, Standing
 from analytics.signals.cells import EPOCH
-from analytics.verdicts.ledger import reassessment_of
+from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.verdict import Latch
 from producers.wire.events import VerdictName
 from producers.wire.stage import Stage
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from analytics.signals.state import Columns
+    from analytics.verdicts.document import Reassessment
     from analytics.verdicts.ledger import LatchKey
-    from analytics.verdicts.verdict import Reassessment, Verdict
+    from analytics.verdicts.verdict import Verdict
     from producers.wire.receipt import Cell
 
 _CROSSING = (VerdictName.PROMOTE, VerdictName.ROLL_BACK)
@@ -84,7 +85,7 @@ class Crossings:
     def regrade(self, turned: Sequence[Verdict]) -> None:
         """Remember verdicts on epochs that are over, now that the ledger has them."""
         for verdict in turned:
-            self.regraded.setdefault(verdict.inputs.cell, []).append(reassessment_of(verdict.document()))
+            self.regraded.setdefault(verdict.inputs.cell, []).append(VerdictDocument.from_verdict(verdict).reassessment)
 
     def _place(self, columns: Columns, latches: Sequence[tuple[tuple[str, ...], Latch]]) -> None:
         if not latches or not self._rungs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -11,11 +10,11 @@ import numpy as np
 import polars as pl
 
 from analytics.evidence.change_detector import NO_ALARM, Watch
-from analytics.evidence.clustered_rate import UserWindows
+from analytics.evidence.clustered_rate import ASSUMPTIONS, UserWindows
 from analytics.evidence.sequential import BETS
 from analytics.signals.cells import EPOCH, ONE_MINUTE
 from analytics.signals.definitions import RATES
-from analytics.verdicts.verdict import Regression
+from analytics.verdicts.document import Regression
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -77,7 +76,16 @@ def watch_actions(
         first, last = int(starts[place[key]]), int(starts[place[key] + 1])
         failures, trials = (int(until[last] - until[first]) for until in ends[part.signal])
         value = failures / trials if trials else None
-        answers.append(Regression(None, bar, None, failures, trials, rules.window, value=value))
+        answers.append(
+            Regression(
+                threshold=bar,
+                failures=failures,
+                trials=trials,
+                window_s=rules.window,
+                value=value,
+                assumes=ASSUMPTIONS["action"],
+            )
+        )
         spans.append(slice(first, last))
     # No bet wins more than its odds at every failure: where even that stays below the bar, nothing needs computing.
     near = [
@@ -103,7 +111,8 @@ def watch_actions(
             # Minutes without trials do not step.
             acted = np.flatnonzero(n[:, column] > 0)
             since_minute = minutes["bucket"][spans[at].start + int(acted[step - 1])]
-        answers[at] = replace(answers[at], log_level=level if math.isfinite(level) else None, since=since_minute)
+        reached = {"log_level": level if math.isfinite(level) else None, "since": since_minute}
+        answers[at] = answers[at].model_copy(update=reached)
     return answers
 
 
@@ -124,7 +133,9 @@ def watch_users(
         One answer for each watched pair.
     """
     run_length, lookback_s = rules.run_length(users.window_s), rules.lookback_s(users.window_s)
-    nothing = Regression(None, math.log(run_length), None, 0, 0, lookback_s, by="user", windows=0)
+    nothing = Regression(
+        threshold=math.log(run_length), window_s=lookback_s, by="user", windows=0, assumes=ASSUMPTIONS["user"]
+    )
     since = users.as_of - timedelta(seconds=lookback_s)
     told: dict[tuple[str, EpochKey], Regression] = {}
     near: dict[tuple[str, EpochKey], pl.DataFrame] = {}
@@ -142,7 +153,7 @@ def watch_users(
         limits = np.array([watched[at][1].limit for at in stepped], dtype=np.float64)
         for at, (level, alarm) in zip(stepped, _step(tables, limits, run_length), strict=True):
             began = None if alarm is None else alarm - timedelta(seconds=users.window_s)
-            answers[at] = replace(answers[at], log_level=level, since=began)
+            answers[at] = answers[at].model_copy(update={"log_level": level, "since": began})
     return answers
 
 
@@ -178,13 +189,13 @@ def _summed_windows(rows: pl.DataFrame, nothing: Regression) -> Iterator[tuple[E
     keys = rows.select(EPOCH)[starts].iter_rows()
     ends = [*starts[1:].tolist(), of.size]
     for at, (key, start, end) in enumerate(zip(keys, starts.tolist(), ends, strict=True)):
-        answer = replace(
-            nothing,
-            failures=int(failures[at]),
-            trials=int(trials[at]),
-            windows=int(windows[at]),
-            value=float(shares[at] / windows[at]),
-        )
+        summed = {
+            "failures": int(failures[at]),
+            "trials": int(trials[at]),
+            "windows": int(windows[at]),
+            "value": float(shares[at] / windows[at]),
+        }
+        answer = nothing.model_copy(update=summed)
         yield key, answer, float(won[at]) + math.log(end - start + 1), slice(start, end)
 
 

@@ -20,7 +20,7 @@ import polars as pl
 from analytics.evidence.sample_ratio import ALPHA, log_mismatch
 from analytics.evidence.sequential import crosses
 from analytics.signals.cells import ACTION, EPOCH, ONE_MINUTE
-from analytics.verdicts.verdict import Arm, SplitEvidence
+from analytics.verdicts.document import SplitArm, SplitEvidence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from analytics.gates.gate_signal import CountBy
     from analytics.judging.user_windows import Users
     from analytics.signals.cells import Folded
-    from analytics.verdicts.verdict import SplitState
+    from analytics.verdicts.document import SplitState
 
 
 def counted_by_user(folded: Folded, gates: GateFile) -> pl.DataFrame:
@@ -103,6 +103,7 @@ def check_split(
     levels = log_mismatch(so_far, shares)
     found = np.flatnonzero(crosses(levels, ALPHA))
     totals = so_far.max(axis=0, initial=0)
+    everybody = int(totals.sum())
     arm = str(row[split.by])
     state: SplitState = "undeclared" if arm not in names else "mismatch" if found.size else "as_declared"
     return SplitEvidence(
@@ -113,10 +114,12 @@ def check_split(
         since=since,
         until=until,
         arms=tuple(
-            Arm(name, declared, int(total))
+            SplitArm(
+                arm=name, declared=declared, assigned=int(total), share=int(total) / everybody if everybody else None
+            )
             for (name, declared), total in zip(split.shares.items(), totals, strict=True)
         ),
-        outside=int(assigned["count"].sum()) - int(totals.sum()),
+        outside=int(assigned["count"].sum()) - everybody,
         crossed=crossed,
         log_e=float(levels[-1]) if levels.size else 0.0,
         log_e_highest=float(levels.max(initial=0.0)),

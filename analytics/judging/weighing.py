@@ -14,7 +14,7 @@ from analytics.judging.user_windows import Observed
 from analytics.judging.weights import weigh_actions, weigh_ratios, weigh_users
 from analytics.signals.cells import Histogram, known_count
 from analytics.signals.definitions import COUNTS, MICRO_PER, QUANTILES, RATES
-from analytics.verdicts.verdict import SignalEvidence
+from analytics.verdicts.document import SignalEvidence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from analytics.judging.baseline import Compared
     from analytics.judging.weights import Weights
     from analytics.text import Unit
-    from analytics.verdicts.verdict import State
+    from analytics.verdicts.document import SignalState
 
 _NO_BINS: Final[Histogram] = (np.empty(0, dtype=np.int16), np.empty(0, dtype=np.int64))
 
@@ -268,13 +268,13 @@ def _basis(question: Question) -> dict[str, Any]:
 
 def _plain(question: Question) -> SignalEvidence:
     """The answer where nothing is weighed: a trip, a value without a limit, a signal of another stage."""
-    state: State = "not_applicable"
+    state: SignalState = "not_applicable"
     if question.applies and question.part.role == "trip" and question.limit is not None:
         state = "fail" if question.failures > question.limit else "pass"
     return SignalEvidence(**_basis(question), state=state)
 
 
-def _state(trials: int, *, harmful: bool, safe: bool) -> State:
+def _state(trials: int, *, harmful: bool, safe: bool) -> SignalState:
     if not trials:
         return "missing"
     return "fail" if harmful else "pass" if safe else "undecided"

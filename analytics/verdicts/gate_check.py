@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from analytics.gates.gate_file import GateTieError
@@ -18,9 +17,11 @@ from producers.wire.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from analytics.gates.gate_file import Gate, GateFile
     from analytics.lake.tables import Lake
+    from analytics.verdicts.document import VerdictDocument
 
 EXIT_CODES: Final[dict[VerdictName, int]] = {
     VerdictName.PROMOTE: 0,
@@ -77,7 +78,7 @@ class GateAnswer:
         """0 promote, 10 hold, 20 roll back, 30 anything else."""
         return EXIT_CODES[self.answer]
 
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The answer as a JSON object."""
         return {
             "answer": self.answer.value,
@@ -89,7 +90,7 @@ class GateAnswer:
             "age_s": self.age_s,
             "from_stage": self.from_stage,
             "to_stage": self.to_stage,
-            "rulings": [ruling.document() for ruling in self.rulings],
+            "rulings": [ruling.to_dict() for ruling in self.rulings],
         }
 
 
@@ -180,13 +181,13 @@ def rule(
         spoken = _spoken(lake, gates, (environment, workflow, tool), cohort=cohort, asked=asked)
     except _ShutError as shut:
         raise NothingToRuleError(f"there is nothing to rule on: {shut}") from shut
-    about = [verdict for verdict, _ in spoken.answers if verdict["verdict"] in wanted]
+    about = [verdict for verdict, _ in spoken.answers if verdict.verdict in wanted]
     if lake is None or not about:
-        words = ", ".join(sorted({verdict["verdict"] for verdict, _ in spoken.answers}))
+        words = ", ".join(sorted({verdict.verdict for verdict, _ in spoken.answers}))
         raise NothingToRuleError(
             f"{kind.said} is about {' or '.join(sorted(wanted))}; the verdicts on this move say {words}"
         )
-    judged_by = {verdict["gate_sha256"][:12] for verdict in about}
+    judged_by = {verdict.gate_sha256[:12] for verdict in about}
     if gates.sha256[:12] not in judged_by:
         raise NothingToRuleError(
             f"the verdict on this move was reached under gate file {', '.join(sorted(judged_by))}, the one named is "
@@ -211,7 +212,7 @@ class _Spoken:
     """The cells that have a say, each with its verdict and its answer."""
 
     gate: Gate
-    answers: list[tuple[dict[str, Any], GateAnswer]]
+    answers: list[tuple[VerdictDocument, GateAnswer]]
     leading: int
 
 
@@ -230,7 +231,7 @@ def _spoken(
     if lake is None:
         raise _ShutError("no_lake", "there is no lake yet; start the worker, or name another lake")
     verdicts = [
-        verdict for verdict in latest_verdicts(lake, action=action) if cohort is None or verdict["cohort"] == cohort
+        verdict for verdict in latest_verdicts(lake, action=action) if cohort is None or verdict.cohort == cohort
     ]
     try:
         gate = gates.gate_for(*action, _risk_class(verdicts))
@@ -243,16 +244,16 @@ def _spoken(
     below = gate.below(asked.to_stage)
     if below is None:
         raise _ShutError("nothing_below", f"{asked.to_stage} is the foot of the ladder of the gate `{gate.name}`")
-    leading = [verdict for verdict in verdicts if verdict["stage"] == below]
+    leading = [verdict for verdict in verdicts if verdict.stage == below]
     if not leading:
         raise _ShutError("no_verdict", _no_verdict(action, below, cohort, verdicts))
-    there = [verdict for verdict in verdicts if verdict["stage"] == asked.to_stage and _is_against(verdict)]
+    there = [verdict for verdict in verdicts if verdict.stage == asked.to_stage and _is_against(verdict)]
     answers = [(verdict, _answer(verdict, gate, asked)) for verdict in leading]
     answers += [(verdict, _said(verdict, asked)) for verdict in there]
     return _Spoken(gate, answers, len(leading))
 
 
-def _set_aside(spoken: tuple[dict[str, Any], GateAnswer], rulings: Sequence[Ruling]) -> GateAnswer:
+def _set_aside(spoken: tuple[VerdictDocument, GateAnswer], rulings: Sequence[Ruling]) -> GateAnswer:
     """An answer, opened by an override or shut by a dismissal that is about its verdict."""
     verdict, said = spoken
     if said.answer is VerdictName.PROMOTE:
@@ -279,7 +280,7 @@ def _approved(answer: GateAnswer, spoken: _Spoken, rulings: Sequence[Ruling]) ->
     used = []
     for verdict, _ in spoken.answers[: spoken.leading]:
         # What an override has opened, a person has looked at already.
-        if verdict["verdict"] != "PROMOTE":
+        if verdict.verdict is not VerdictName.PROMOTE:
             continue
         found = next((ruling for ruling in approvals if binding(verdict) in ruling.about), None)
         if found is None:
@@ -291,54 +292,54 @@ def _approved(answer: GateAnswer, spoken: _Spoken, rulings: Sequence[Ruling]) ->
     return replace(answer, reasons=(*told, *answer.reasons), rulings=(*answer.rulings, *dict.fromkeys(used)))
 
 
-def _answer(verdict: dict[str, Any], gate: Gate, asked: _Asked) -> GateAnswer:
+def _answer(verdict: VerdictDocument, gate: Gate, asked: _Asked) -> GateAnswer:
     """What one cell below says; what makes a verdict unusable counts before what it says, except for a rollback."""
     said = _said(verdict, asked)
     if said.answer is VerdictName.ROLL_BACK:
         return said
     code = message = None
-    if verdict["gate_sha256"] != asked.gate_sha256:
+    if verdict.gate_sha256 != asked.gate_sha256:
         code = "other_gate_file"
         message = (
-            f"verdict {verdict['verdict_id']} was reached under gate file {verdict['gate_sha256'][:12]}, "
+            f"verdict {verdict.verdict_id} was reached under gate file {verdict.gate_sha256[:12]}, "
             f"configured is {asked.gate_sha256[:12]}; it opens nothing until the worker has judged under the new one"
         )
     elif said.age_s is None or said.age_s > asked.freshness_s:
         code = "stale_verdict"
         age = "unknown" if said.age_s is None else duration(said.age_s)
         message = f"the evidence is {age} old, at most {duration(asked.freshness_s)} are allowed"
-    elif said.answer is VerdictName.PROMOTE and verdict["to_stage"] != asked.to_stage:
+    elif said.answer is VerdictName.PROMOTE and verdict.to_stage != asked.to_stage:
         code = "other_destination"
-        message = f"the verdict promotes to {verdict['to_stage']}, not to {asked.to_stage} (ladder of `{gate.name}`)"
+        message = f"the verdict promotes to {verdict.to_stage}, not to {asked.to_stage} (ladder of `{gate.name}`)"
     if code is None or message is None:
         return said
     return replace(said, answer=VerdictName.INVALID, reasons=(Reason(code=code, message=message), *said.reasons))
 
 
-def _said(verdict: dict[str, Any], asked: _Asked) -> GateAnswer:
+def _said(verdict: VerdictDocument, asked: _Asked) -> GateAnswer:
     # A worker that restarts judges old evidence anew: the older of the two moments is the verdict's age. A verdict that
     # every look since has found again is as fresh as the last of them; where nobody looks any more, it grows old.
-    told = (verdict["confirmed_at"], verdict["confirmed_through"])
-    complete_at = min(datetime.fromisoformat(moment) for moment in told)
+    at, through = verdict.confirmed_at, verdict.confirmed_through
+    age_s = None if at is None or through is None else max((asked.now - min(at, through)).total_seconds(), 0.0)
     return GateAnswer(
-        VerdictName(verdict["verdict"]),
-        tuple(Reason.model_validate(reason) for reason in verdict["reasons"]),
+        verdict.verdict,
+        verdict.reasons,
         asked.to_stage,
-        verdict_id=verdict["verdict_id"],
+        verdict_id=verdict.verdict_id,
         gate_sha256=asked.gate_sha256,
-        lake_version=verdict["lake_version"],
-        age_s=max((asked.now - complete_at).total_seconds(), 0.0),
-        from_stage=verdict["stage"],
+        lake_version=verdict.lake_version,
+        age_s=age_s,
+        from_stage=verdict.stage,
     )
 
 
-def _is_against(verdict: dict[str, Any]) -> bool:
+def _is_against(verdict: VerdictDocument) -> bool:
     """Whether a cell at the stage asked for speaks against it: rolled back, or its counts make no sense.
 
     That it went quiet does not: an action that is asked about is usually not there yet, or no longer.
     """
-    stale = [reason["code"] for reason in verdict["reasons"]] == ["stale_evidence"]
-    return verdict["verdict"] == "ROLL_BACK" or (verdict["verdict"] == "INVALID" and not stale)
+    stale = [reason.code for reason in verdict.reasons] == ["stale_evidence"]
+    return verdict.verdict is VerdictName.ROLL_BACK or (verdict.verdict is VerdictName.INVALID and not stale)
 
 
 def _worst(answers: Sequence[GateAnswer]) -> GateAnswer:
@@ -353,16 +354,16 @@ def _worst(answers: Sequence[GateAnswer]) -> GateAnswer:
     return replace(found, reasons=reasons, rulings=tuple(rulings))
 
 
-def _risk_class(verdicts: Sequence[dict[str, Any]]) -> str | None:
+def _risk_class(verdicts: Sequence[VerdictDocument]) -> str | None:
     """The highest risk class that any cell of the action has shown."""
-    known = [RiskClass(verdict["risk_class"]) for verdict in verdicts if verdict["risk_class"] is not None]
+    known = [RiskClass(verdict.risk_class) for verdict in verdicts if verdict.risk_class is not None]
     return max(known, key=lambda risk_class: risk_class.rank).value if known else None
 
 
 def _no_verdict(
-    action: tuple[str, str, str], below: Stage, cohort: str | None, verdicts: Sequence[dict[str, Any]]
+    action: tuple[str, str, str], below: Stage, cohort: str | None, verdicts: Sequence[VerdictDocument]
 ) -> str:
     segment = "" if cohort is None else f" in cohort {cohort}"
-    stages = sorted({Stage(verdict["stage"]) for verdict in verdicts}, key=lambda stage: stage.rank)
+    stages = sorted({Stage(verdict.stage) for verdict in verdicts}, key=lambda stage: stage.rank)
     known = f"verdicts exist at {', '.join(stages)}" if stages else "the action is unknown to the ledger"
     return f"no verdict on {'/'.join(action)}{segment} at {below}, the stage directly below; {known}"

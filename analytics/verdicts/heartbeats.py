@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.lake.tables import Fence, Lake
+    from analytics.verdicts.document import VerdictDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +81,9 @@ def newest(lake: Lake, *, version: int | None = None) -> Look | None:
     looks = lake.scan(JUDGE_HEARTBEATS, version=version)
     last = looks.filter(pl.col("judged_at") == pl.col("judged_at").max()).tail(1).collect()
     return Look(**last.row(0, named=True)) if last.height else None
+
+
+def confirmed(document: VerdictDocument, look: Look | None) -> VerdictDocument:
+    """A verdict of the ledger with the moment and the watermark of the newest look that found it again."""
+    stood = document if look is None or not look.confirms(document.gate_sha256, judged_at=document.judged_at) else look
+    return document.model_copy(update={"confirmed_at": stood.judged_at, "confirmed_through": stood.watermark})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -12,9 +11,9 @@ import polars as pl
 from analytics.lake.table_schemas import COLUMNS, EVENTS, VERDICTS
 from analytics.signals.cells import CELL, EPOCH
 from analytics.signals.state import microseconds
-from analytics.text import iso
 from analytics.verdicts import heartbeats
-from analytics.verdicts.verdict import REASSESSED, Latch, Reassessment, Verdict
+from analytics.verdicts.document import VerdictDocument
+from analytics.verdicts.verdict import REASSESSED, Latch
 from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from analytics.lake.tables import Fence, Lake
     from analytics.signals.cells import EpochKey
+    from analytics.verdicts.document import Reassessment
 
 LatchKey: TypeAlias = tuple[Cell, str, str]
 """A cell, its epoch, and the SHA-256 of the gate file."""
@@ -63,12 +63,14 @@ _OUTLINED: Final = pl.Struct(
 """What `last_words` reads of a payload."""
 
 
-def append(lake: Lake, verdicts: Sequence[Verdict], *, changed: Collection[str], fence: Fence | None = None) -> None:
+def append(
+    lake: Lake, documents: Sequence[VerdictDocument], *, changed: Collection[str], fence: Fence | None = None
+) -> None:
     """Append verdicts in one commit; none makes no commit.
 
     Args:
         lake: The lake.
-        verdicts: What was reached.
+        documents: What was reached.
         changed: The ids of those that are news.
         fence: The right to judge, where more than one process might.
 
@@ -76,23 +78,25 @@ def append(lake: Lake, verdicts: Sequence[Verdict], *, changed: Collection[str],
         FencedError: Somebody else judges now; nothing was written.
         LakeError: The commit failed; nothing was written.
     """
-    if verdicts:
-        rows = [_row(verdict, changed=verdict.verdict_id in changed) for verdict in verdicts]
+    if documents:
+        rows = [_row(document, changed=document.verdict_id in changed) for document in documents]
         lake.append(VERDICTS, pl.DataFrame(rows, schema=COLUMNS[VERDICTS], orient="row"), fence=fence)
 
 
-def latest_verdicts(lake: Lake, *, action: tuple[str, str, str] | None = None) -> list[dict[str, Any]]:
+def latest_verdicts(lake: Lake, *, action: tuple[str, str, str] | None = None) -> list[VerdictDocument]:
     """The last verdict on every cell, in the order of the cells' names, and up to when it was found again.
 
     Args:
         lake: The lake.
         action: Environment, workflow and tool; None is all.
-
-    Returns:
-        Whole verdicts as JSON objects, with `confirmed_at` and `confirmed_through`; see docs/gates.md.
     """
-    look = heartbeats.newest(lake)
-    return [_confirmed(json.loads(payload), look) for payload in _last(lake, action)["payload"]]
+    heartbeat = heartbeats.newest(lake)
+    return [heartbeats.confirmed(document, heartbeat) for document in unconfirmed_verdicts(lake, action=action)]
+
+
+def unconfirmed_verdicts(lake: Lake, *, action: tuple[str, str, str] | None = None) -> list[VerdictDocument]:
+    """The last verdict on every cell, in the order of the cells' names, as the ledger has it."""
+    return [VerdictDocument.from_json(payload) for payload in _last(lake, action)["payload"]]
 
 
 def last_words(lake: Lake) -> dict[Cell, Seen]:
@@ -114,8 +118,8 @@ def last_words(lake: Lake) -> dict[Cell, Seen]:
     return found
 
 
-def following(lake: Lake, *, after: int, through: int) -> pl.DataFrame:
-    """What was told of cells in some versions of the ledger, oldest first: names, `ORDER`, and the verdicts as JSON.
+def following(lake: Lake, *, after: int, through: int) -> list[VerdictDocument]:
+    """What some versions of the ledger added about cells, oldest first.
 
     Args:
         lake: The lake.
@@ -125,13 +129,9 @@ def following(lake: Lake, *, after: int, through: int) -> pl.DataFrame:
     Raises:
         LakeError: The log no longer reaches back to it.
     """
-    rows = lake.increments(VERDICTS, after=after, through=through, columns=[*CELL, *ORDER, "payload"])
-    return rows.filter(~pl.col("verdict_id").str.starts_with(REASSESSED)).sort(ORDER)
-
-
-def standing(lake: Lake) -> pl.DataFrame:
-    """The last row of every cell: its names, what it is ordered by, and the whole verdict as JSON."""
-    return _last(lake, None, *ORDER[:2]).select(*CELL, *ORDER, "payload")
+    rows = lake.increments(VERDICTS, after=after, through=through, columns=[*ORDER, "payload"])
+    rows = rows.filter(~pl.col("verdict_id").str.starts_with(REASSESSED)).sort(ORDER)
+    return [VerdictDocument.from_json(payload) for payload in rows["payload"]]
 
 
 def _last(lake: Lake, action: tuple[str, str, str] | None, *more: str) -> pl.DataFrame:
@@ -150,17 +150,7 @@ def _last(lake: Lake, action: tuple[str, str, str] | None, *more: str) -> pl.Dat
     )
 
 
-def _confirmed(verdict: dict[str, Any], look: heartbeats.Look | None) -> dict[str, Any]:
-    """A verdict with the moment and the watermark of the newest look that found it again."""
-    told = {"confirmed_at": verdict["judged_at"], "confirmed_through": verdict["watermark"]}
-    if look is not None and look.confirms(
-        verdict["gate_sha256"], judged_at=datetime.fromisoformat(verdict["judged_at"])
-    ):
-        told = {"confirmed_at": iso(look.judged_at), "confirmed_through": iso(look.watermark)}
-    return {**verdict, **told}
-
-
-def unpublished(lake: Lake) -> list[dict[str, Any]]:
+def unpublished(lake: Lake) -> list[VerdictDocument]:
     """The last news about each cell that has not come back through Kafka, as whole verdicts.
 
     A worker that dies between the ledger's commit and the broker's acknowledgement leaves such news behind. Of news
@@ -182,7 +172,7 @@ def unpublished(lake: Lake) -> list[dict[str, Any]]:
     if left.is_empty():
         return []
     payloads = lake.scan(VERDICTS).filter(pl.col("verdict_id").is_in(left.implode())).sort(CELL).collect()
-    return [json.loads(payload) for payload in payloads["payload"].unique(maintain_order=True)]
+    return [VerdictDocument.from_json(payload) for payload in payloads["payload"].unique(maintain_order=True)]
 
 
 def newest_watermark(lake: Lake) -> datetime | None:
@@ -247,15 +237,9 @@ def reassessments(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dic
     found: dict[Cell, list[Reassessment]] = {}
     told = rows.select(*CELL, "epoch", "judged_at", "payload").sort("judged_at", "epoch").collect()
     for row in told.iter_rows(named=True):
-        found.setdefault(Cell(*(row[name] for name in CELL)), []).append(reassessment_of(json.loads(row["payload"])))
+        cell = Cell(*(row[name] for name in CELL))
+        found.setdefault(cell, []).append(VerdictDocument.from_json(row["payload"]).reassessment)
     return found
-
-
-def reassessment_of(document: Mapping[str, Any]) -> Reassessment:
-    """What a verdict on an epoch that is over is told as by those on later epochs."""
-    return Reassessment(
-        document["epoch"], document["verdict_id"], VerdictName(document["verdict"]), document["summary"]
-    )
 
 
 def graded(lake: Lake, *, verdict: VerdictName | None = None) -> frozenset[EpochKey]:
@@ -274,18 +258,11 @@ def newest_lake_version(lake: Lake) -> int | None:
     return max(known, default=None)
 
 
-def _row(verdict: Verdict, *, changed: bool) -> dict[str, Any]:
+def _row(document: VerdictDocument, *, changed: bool) -> dict[str, Any]:
     return {
-        "verdict_id": verdict.verdict_id,
-        "judged_at": verdict.judged_at,
-        **verdict.inputs.cell._asdict(),
-        "epoch": verdict.inputs.epoch,
-        "verdict": verdict.result.verdict.value,
-        "to_stage": verdict.result.to_stage,
-        "gate": verdict.inputs.gate.name if verdict.inputs.gate else "",
-        "gate_sha256": verdict.gate_sha256,
-        "lake_version": verdict.lake_version,
-        "watermark": verdict.watermark,
+        **{name: getattr(document, name) for name in COLUMNS[VERDICTS] if name in VerdictDocument.model_fields},
+        "verdict": document.verdict.value,
+        "gate": document.gate or "",
         "changed": changed,
-        "payload": json.dumps(verdict.document(), ensure_ascii=False, separators=(",", ":"), allow_nan=False),
+        "payload": document.model_dump_json(),
     }

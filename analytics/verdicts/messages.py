@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from analytics.gates.gate_file import Gate
+    from analytics.verdicts.document import Reassessment, Regression, SignalEvidence, SplitEvidence
     from analytics.verdicts.signoffs import Ruling
-    from analytics.verdicts.verdict import Exposure, Reassessment, Regression, SignalEvidence, SplitEvidence
+    from analytics.verdicts.verdict import Exposure
     from producers.wire.events import Reason
 
 _ROLL_BACK = "roll back"
@@ -192,7 +193,7 @@ def split_mismatch(found: SplitEvidence) -> str:
     """A split that is not as declared."""
     what = "users" if found.unit == "user" else "actions"
     arms = "; ".join(
-        f"{arm.name} {percent(arm.assigned / found.assigned)} ({arm.assigned:,} of {found.assigned:,} {what}), "
+        f"{arm.arm} {percent(arm.assigned / found.assigned)} ({arm.assigned:,} of {found.assigned:,} {what}), "
         f"declared {percent(arm.declared)}"
         for arm in found.arms
     )
@@ -208,7 +209,7 @@ def split_mismatch(found: SplitEvidence) -> str:
 
 def undeclared_arm(found: SplitEvidence) -> str:
     """A cell in no declared arm."""
-    declared = ", ".join(arm.name for arm in found.arms)
+    declared = ", ".join(arm.arm for arm in found.arms)
     return f"{found.by} `{found.arm}` has no share in the declared split ({declared}): {_NO_PROMOTION}"
 
 

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from analytics.lake.table_schemas import COLUMNS, SIGNOFFS
-from analytics.signals.cells import ACTION, CELL
+from analytics.signals.cells import ACTION
 from analytics.text import iso
 from producers.errors import UsageError
+from producers.wire.events import VerdictName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from analytics.lake.tables import Lake
+    from analytics.verdicts.document import VerdictDocument
 
 
 class RulingKind(StrEnum):
@@ -73,7 +75,7 @@ class Ruling:
     reason: str
     about: Mapping[str, str]
 
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The ruling as a JSON object."""
         return {
             "signoff_id": self.signoff_id,
@@ -89,21 +91,22 @@ class Ruling:
         }
 
 
-def binding(verdict: Mapping[str, Any]) -> str:
+def binding(verdict: VerdictDocument) -> str:
     """What a ruling about a verdict holds for: this word on this epoch of this cell under this gate file.
 
     A verdict that stands is bound to what crossed first, so that further evidence for the same does not lift the
     ruling; a word that changes does.
     """
-    crossed = (verdict["latched_by"] or verdict["verdict_id"]) if verdict["verdict"] in {"ROLL_BACK", "PROMOTE"} else ""
-    basis = [*(verdict[name] for name in CELL), verdict["epoch"], verdict["gate_sha256"], verdict["verdict"], crossed]
+    stands = verdict.verdict in {VerdictName.ROLL_BACK, VerdictName.PROMOTE}
+    crossed = (verdict.latched_by or verdict.verdict_id) if stands else ""
+    basis = [*verdict.cell, verdict.epoch, verdict.gate_sha256, verdict.verdict.value, crossed]
     return hashlib.sha256(json.dumps(basis, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
 def give(
     lake: Lake,
     kind: RulingKind,
-    verdicts: Sequence[Mapping[str, Any]],
+    verdicts: Sequence[VerdictDocument],
     *,
     to_stage: str,
     cohort: str | None,
@@ -133,8 +136,8 @@ def give(
         raise UnusableRulingError(f"{kind.said} needs who says it and why; say both")
     if expires_at <= now:
         raise UnusableRulingError(f"{kind.said} must expire in the future, not at {iso(expires_at)}")
-    about = {binding(verdict): str(verdict["verdict_id"]) for verdict in verdicts}
-    action = (verdicts[0]["environment"], verdicts[0]["workflow"], verdicts[0]["tool"])
+    about = {binding(verdict): verdict.verdict_id for verdict in verdicts}
+    action = (verdicts[0].environment, verdicts[0].workflow, verdicts[0].tool)
     signoff_id = _new_id(kind, now, *action, to_stage, actor, reason, *sorted(about))
     ruling = Ruling(signoff_id, kind, now, expires_at, action, cohort, to_stage, actor, reason, about)
     _append(lake, ruling, {"about": about})
@@ -175,7 +178,7 @@ def _new_id(kind: RulingKind, now: datetime, *basis: str) -> str:
 
 
 def _append(lake: Lake, ruling: Ruling, more: Mapping[str, Any]) -> None:
-    document = ruling.document()
+    document = ruling.to_dict()
     row = {name: value for name, value in document.items() if name != "verdicts"}
     row |= {"given_at": ruling.given_at, "expires_at": ruling.expires_at}
     row |= {"payload": json.dumps({**document, **more}, ensure_ascii=False)}

@@ -15,8 +15,8 @@ import polars as pl
 from dashboard import labels
 
 if TYPE_CHECKING:
+    from analytics.verdicts.document import VerdictDocument
     from dashboard.data.cell_history import History
-    from dashboard.data.models import Verdict
 
 _INK, _SOFT, _GRID, _LINE, _SECOND, _LIMIT = "#15202b", "#5a6774", "#e8ecf0", "#1d4f73", "#8fa6b8", "#b3380c"
 _FONT = '"Source Sans", system-ui, sans-serif'
@@ -58,7 +58,7 @@ PANELS: tuple[Panel, ...] = (
 """The charts of a cell, in reading order."""
 
 
-def caption(panel: Panel, history: History, verdict: Verdict | None) -> str:
+def caption(panel: Panel, history: History, verdict: VerdictDocument | None) -> str:
     """What a chart shows, in words: its lines and its limit."""
     limit = None if verdict is None else verdict.limit_of(panel.signal)
     shown = "no limit in the gate" if limit is None else f"limit {labels.quantity(limit, panel.unit)}"
@@ -67,7 +67,7 @@ def caption(panel: Panel, history: History, verdict: Verdict | None) -> str:
     return f"so far, and {labels.every(history.width_min)}, {shown}"
 
 
-def drawing(panel: Panel, history: History, verdict: Verdict | None) -> dict[str, Any] | None:
+def drawing(panel: Panel, history: History, verdict: VerdictDocument | None) -> dict[str, Any] | None:
     """One panel of a cell's history as Vega-Lite with its data; None where nothing was measured."""
     scale = 1.0 if panel.unit == "ms" else 100.0
     stated = None if verdict is None else verdict.limit_of(panel.signal)

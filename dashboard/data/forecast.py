@@ -12,7 +12,7 @@ from analytics.signals.definitions import QUANTILES, SIGNALS
 from dashboard import labels
 
 if TYPE_CHECKING:
-    from dashboard.data.models import SignalEvidence, Verdict
+    from analytics.verdicts.document import SignalEvidence, VerdictDocument
 
 _LOOK_AHEAD = 2_000
 """How many further failures in a row are tried before a rollback counts as far away."""
@@ -37,7 +37,7 @@ class Prospect:
     text: str
 
 
-def prospects(verdict: Verdict) -> list[Prospect]:
+def prospects(verdict: VerdictDocument) -> list[Prospect]:
     """Everything that stands between this verdict and another one."""
     codes = {reason.code for reason in verdict.reasons}
     if verdict.verdict == "INVALID":
@@ -53,7 +53,7 @@ def prospects(verdict: Verdict) -> list[Prospect]:
     return [*_to_promote(verdict, codes), *_to_roll_back(verdict)]
 
 
-def _to_promote(verdict: Verdict, codes: set[str]) -> list[Prospect]:
+def _to_promote(verdict: VerdictDocument, codes: set[str]) -> list[Prospect]:
     if verdict.verdict == "PROMOTE":
         return []
     if "top_of_ladder" in codes:
@@ -73,7 +73,7 @@ def _to_promote(verdict: Verdict, codes: set[str]) -> list[Prospect]:
     return [Prospect("PROMOTE", text) for text in found]
 
 
-def _to_roll_back(verdict: Verdict) -> list[Prospect]:
+def _to_roll_back(verdict: VerdictDocument) -> list[Prospect]:
     runs = [(run, evidence) for evidence in verdict.signals if (run := failures_to_harm(evidence)) is not None]
     nearest = sorted(runs, key=lambda found: found[0])[:3]
     found = [
@@ -90,7 +90,7 @@ def _to_roll_back(verdict: Verdict) -> list[Prospect]:
     return [Prospect("ROLL_BACK", text) for text in found]
 
 
-def sentence(verdict: Verdict) -> str:
+def sentence(verdict: VerdictDocument) -> str:
     """Why the verdict is what it is, with its numbers.
 
     One that stands since an earlier look names that look; the numbers of today are those of the signal nearest to its
@@ -119,8 +119,6 @@ def failures_to_harm(evidence: SignalEvidence) -> int | None:
         return None
     if evidence.by == "user" or evidence.unit == "times":
         return None  # the counts shown are not those that the evidence was weighed by
-    if evidence.failures is None or evidence.trials is None:
-        return None
     run = np.arange(1, _LOOK_AHEAD + 1)
     evidence_then = log_e_value(evidence.failures + run, evidence.trials + run, threshold, direction="above")
     reached = np.flatnonzero(evidence_then >= decides)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from analytics.verdicts.document import VerdictDocument
+from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
 
-State: TypeAlias = Literal["PROMOTE", "HOLD", "ROLL_BACK", "INVALID"]
-URGENCY: tuple[State, ...] = ("ROLL_BACK", "PROMOTE", "INVALID", "HOLD")
+URGENCY = (VerdictName.ROLL_BACK, VerdictName.PROMOTE, VerdictName.INVALID, VerdictName.HOLD)
 """Verdicts in the order in which a person should look at them."""
 
 
@@ -61,67 +61,6 @@ class CellSignals(_OfCell):
     first_decided_at: datetime | None = None
     last_decided_at: datetime | None = None
     last_event_at: datetime | None = None
-
-
-class Reason(_Record):
-    """Why a verdict is what it is."""
-
-    code: str
-    message: str = ""
-    signal: str | None = None
-
-
-class SignalEvidence(_Record):
-    """One signal in a verdict: the counts, the bounds and the evidence against the limit."""
-
-    signal: str
-    role: str
-    state: Literal["pass", "fail", "undecided", "missing", "not_applicable"]
-    value: float | None = None
-    failures: int | None = None
-    trials: int | None = None
-    limit: float | None = None
-    unit: str = "ratio"
-    lower: float | None = None
-    upper: float | None = None
-    log_e_harm: float | None = None
-    log_e_safe: float | None = None
-    harm_threshold: float | None = None
-    safe_threshold: float | None = None
-    more_needed: int | None = None
-    weight: float | None = None
-    by: Literal["action", "user"] = "action"
-
-
-class Exposure(_Record):
-    """How many actions a verdict rests on, and how many its gate asks for."""
-
-    actions: int | None = None
-    minimum: int | None = None
-
-
-class Verdict(_OfCell):
-    """The latest judgement on a cell, with every number it used."""
-
-    epoch: str | None = None
-    verdict_id: str
-    verdict: State
-    to_stage: str | None = None
-    summary: str = ""
-    reasons: tuple[Reason, ...] = ()
-    signals: tuple[SignalEvidence, ...] = ()
-    gate: str | None = None
-    gate_sha256: str | None = None
-    lake_version: int | None = None
-    watermark: datetime | None = None
-    judged_at: datetime
-    confirmed_at: datetime | None = None
-    exposure: Exposure | None = None
-    latched_by: str | None = None
-
-    def limit_of(self, signal: str) -> float | None:
-        """The limit in force for a signal, in the signal's unit; None where the gate sets none."""
-        return next((shown.limit for shown in self.signals if shown.signal == signal), None)
 
 
 class Reject(_Record):
@@ -176,12 +115,12 @@ class Report(_Record):
     """The whole document."""
 
     signals: tuple[CellSignals, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[VerdictDocument, ...] = ()
     rejects: Rejects = Rejects()
 
-    def latest_verdicts(self) -> dict[Cell, Verdict]:
+    def latest_verdicts(self) -> dict[Cell, VerdictDocument]:
         """The newest verdict on each cell."""
-        newest: dict[Cell, Verdict] = {}
+        newest: dict[Cell, VerdictDocument] = {}
         for verdict in self.verdicts:
             known = newest.get(verdict.cell)
             if known is None or verdict.judged_at >= known.judged_at:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
@@ -21,17 +20,16 @@ from analytics.lake.tables import Lake
 from analytics.report import Counted, rejected
 from analytics.verdicts import heartbeats, ledger
 from dashboard.data.cell_history import History, history
-from dashboard.data.models import CellSignals, QualityRun, Rejects, Report, Verdict
+from dashboard.data.models import CellSignals, QualityRun, Rejects, Report
 from dashboard.data.trends import Trend, Trends
 from producers.errors import StagekeeperError
-from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import polars as pl
-
+    from analytics.verdicts.document import VerdictDocument
     from analytics.verdicts.heartbeats import Look
+    from producers.wire.receipt import Cell
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -170,9 +168,6 @@ def _look(kept: Kept, lake: Lake, versions: Mapping[str, int]) -> Snapshot:
         ) from error
 
 
-_Order: TypeAlias = tuple[Any, ...]
-
-
 @dataclass(frozen=True)
 class Snapshot:
     """Everything the overview needs, as of one set of table versions.
@@ -198,7 +193,7 @@ class Kept:
         self._trends = Trends(self._counted.columns)
         self._signals: dict[Cell, CellSignals] = {}
         self._shown_trends: dict[Cell, Trend] = {}
-        self._verdicts: dict[Cell, tuple[_Order, Verdict]] = {}
+        self._verdicts: dict[Cell, VerdictDocument] = {}
         self._newest_look: Look | None = None
         self._rejects = Rejects()
         self._quality: QualityRun | None = None
@@ -231,7 +226,9 @@ class Kept:
         self._versions = versions
         report = Report.model_construct(
             signals=tuple(self._signals[cell] for cell in sorted(self._signals)),
-            verdicts=tuple(_confirmed(self._verdicts[cell][1], self._newest_look) for cell in sorted(self._verdicts)),
+            verdicts=tuple(
+                heartbeats.confirmed(self._verdicts[cell], self._newest_look) for cell in sorted(self._verdicts)
+            ),
             rejects=self._rejects,
         )
         return Snapshot(report, self._shown_trends, self._quality, versions)
@@ -246,22 +243,14 @@ class Kept:
 
     def _read_verdicts(self, lake: Lake, version: int) -> None:
         known = self._versions.get(VERDICTS)
-        self._take(ledger.standing(lake) if known is None else ledger.following(lake, after=known, through=version))
-
-    def _take(self, rows: pl.DataFrame) -> None:
-        for *names, judged_at, lake_version, verdict_id, payload in rows.iter_rows():
-            cell, order = Cell(*names), (judged_at, lake_version, verdict_id)
-            known = self._verdicts.get(cell)
-            if known is None or known[0] <= order:
-                self._verdicts[cell] = (order, Verdict.model_validate(json.loads(payload)))
-
-
-def _confirmed(verdict: Verdict, look: Look | None) -> Verdict:
-    """A verdict with the moment of the newest look that found it again."""
-    at = verdict.judged_at
-    if look is not None and look.confirms(verdict.gate_sha256 or "", judged_at=at):
-        at = look.judged_at
-    return verdict.model_copy(update={"confirmed_at": at})
+        if known is None:
+            documents = ledger.unconfirmed_verdicts(lake)
+        else:
+            documents = ledger.following(lake, after=known, through=version)
+        for document in documents:
+            shown = self._verdicts.get(document.cell)
+            if shown is None or shown.order <= document.order:
+                self._verdicts[document.cell] = document
 
 
 @dataclass(frozen=True)

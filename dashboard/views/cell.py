@@ -15,7 +15,8 @@ from producers.wire.stage import LADDER
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from dashboard.data.models import CellSignals, SignalEvidence, Verdict
+    from analytics.verdicts.document import SignalEvidence, VerdictDocument
+    from dashboard.data.models import CellSignals
     from dashboard.urls import Place
     from producers.wire.receipt import Cell
 
@@ -31,7 +32,7 @@ _TOWARDS = {
 def headline(
     cell: Cell,
     signals: CellSignals | None,
-    verdict: Verdict | None,
+    verdict: VerdictDocument | None,
     *,
     place: Place,
     gates_sha256: str | None,
@@ -55,7 +56,7 @@ def headline(
     )
 
 
-def _title(cell: Cell, signals: CellSignals | None, verdict: Verdict | None, place: Place) -> Markup:
+def _title(cell: Cell, signals: CellSignals | None, verdict: VerdictDocument | None, place: Place) -> Markup:
     counts = {} if signals is None else signals.counts
     facts = [cell.environment]
     facts += [] if cell.cohort == "all" else [f"cohort {cell.cohort}"]
@@ -98,7 +99,7 @@ def _absent(signals: CellSignals | None) -> Markup:
     return tag("section", tag("p", said, class_="sk-why"), class_="sk-verdict sk-verdict-NONE")
 
 
-def _verdict(verdict: Verdict, gates_sha256: str | None, now: datetime) -> Markup:
+def _verdict(verdict: VerdictDocument, gates_sha256: str | None, now: datetime) -> Markup:
     exposure = verdict.exposure
     looked_at = verdict.confirmed_at or verdict.judged_at
     changed = "" if gates_sha256 in {None, verdict.gate_sha256} else ", changed since"
@@ -132,7 +133,7 @@ def _verdict(verdict: Verdict, gates_sha256: str | None, now: datetime) -> Marku
     )
 
 
-def _reasons(verdict: Verdict) -> Markup | None:
+def _reasons(verdict: VerdictDocument) -> Markup | None:
     """The reasons one by one, unless the sentence above says all of it; many of them fold away."""
     if len(verdict.reasons) == 1 and verdict.reasons[0].message in verdict.summary:
         return None
@@ -147,13 +148,13 @@ def _reasons(verdict: Verdict) -> Markup | None:
     return tag("details", summary, rows, class_="sk-reasons")
 
 
-def _to(verdict: Verdict) -> Markup | None:
+def _to(verdict: VerdictDocument) -> Markup | None:
     if verdict.to_stage is None:
         return None
     return tag("span", " to ", tag("b", labels.stage_name(verdict.to_stage)), class_="sk-verdict-to")
 
 
-def _change(verdict: Verdict) -> Markup:
+def _change(verdict: VerdictDocument) -> Markup:
     found = prospects(verdict)
     groups = [
         tag(
@@ -172,7 +173,7 @@ def _change(verdict: Verdict) -> Markup:
     )
 
 
-def evidence_table(verdict: Verdict | None) -> Markup | None:
+def evidence_table(verdict: VerdictDocument | None) -> Markup | None:
     """The lower half: every signal of the gate with its counts, its bounds and its evidence."""
     if verdict is None or not verdict.signals:
         return None

@@ -16,7 +16,8 @@ from producers.wire.stage import LADDER
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dashboard.data.models import CellSignals, Verdict
+    from analytics.verdicts.document import VerdictDocument
+    from dashboard.data.models import CellSignals
     from dashboard.data.reader import Snapshot
     from dashboard.data.trends import Trend
     from dashboard.urls import Place
@@ -89,7 +90,7 @@ def matrix(snapshot: Snapshot, place: Place) -> Markup:
 
 
 def _most_urgent(
-    rows: Mapping[Action, Mapping[str, list[CellSignals]]], verdicts: Mapping[Cell, Verdict], place: Place
+    rows: Mapping[Action, Mapping[str, list[CellSignals]]], verdicts: Mapping[Cell, VerdictDocument], place: Place
 ) -> list[Action]:
     """At most `MOST_ACTIONS` of them, by name."""
 
@@ -146,7 +147,7 @@ def _workflow(workflow: str, place: Place) -> Markup:
     return link(place.of_workflow(None).address, workflow, " \u00d7", aria_label="Show all workflows")
 
 
-def cell(signals: CellSignals, verdict: Verdict | None, trend: Trend | None, place: Place) -> Markup:
+def cell(signals: CellSignals, verdict: VerdictDocument | None, trend: Trend | None, place: Place) -> Markup:
     """One cell, as a link to its detail."""
     state = "NONE" if verdict is None else verdict.verdict
     latency = signals.latency_ms
@@ -186,7 +187,7 @@ def cell(signals: CellSignals, verdict: Verdict | None, trend: Trend | None, pla
 _SHOWN = frozenset({"denial", "undo", "latency_p95"})
 
 
-def _decisive(verdict: Verdict | None) -> Markup | None:
+def _decisive(verdict: VerdictDocument | None) -> Markup | None:
     """What a rollback rests on, where no other line of the cell shows it."""
     if verdict is None or verdict.verdict != "ROLL_BACK" or not verdict.reasons:
         return None
@@ -203,7 +204,7 @@ def _decisive(verdict: Verdict | None) -> Markup | None:
 
 
 def _rate(
-    signal: str, word: str, signals: CellSignals, verdict: Verdict | None, values: tuple[float | None, ...]
+    signal: str, word: str, signals: CellSignals, verdict: VerdictDocument | None, values: tuple[float | None, ...]
 ) -> Markup:
     value = signals.rates.get(signal)
     limit = None if verdict is None else verdict.limit_of(signal)
@@ -216,6 +217,6 @@ def _rate(
     )
 
 
-def _over(verdict: Verdict | None, signal: str, value: float | None) -> str | None:
+def _over(verdict: VerdictDocument | None, signal: str, value: float | None) -> str | None:
     limit = None if verdict is None else verdict.limit_of(signal)
     return "sk-over" if limit is not None and value is not None and value > limit else None

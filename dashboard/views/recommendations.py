@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from dashboard.data.models import Report, Verdict
+    from analytics.verdicts.document import VerdictDocument
+    from dashboard.data.models import Report
     from dashboard.urls import Place
     from producers.wire.receipt import Cell
 
@@ -27,7 +28,7 @@ MOST_CARDS: Final = 100
 _UNJUDGED = "No verdicts yet. A worker with a gate file judges a cell as soon as its numbers change."
 
 
-def by_urgency(verdicts: Iterable[Verdict]) -> list[Verdict]:
+def by_urgency(verdicts: Iterable[VerdictDocument]) -> list[VerdictDocument]:
     """Verdicts in the order in which a person should look at them: by state, then by name.
 
     Not by age: every verdict is reached anew when its numbers change, and a list that moves cannot be read.
@@ -35,7 +36,7 @@ def by_urgency(verdicts: Iterable[Verdict]) -> list[Verdict]:
     return sorted(verdicts, key=_urgency)
 
 
-def _urgency(verdict: Verdict) -> tuple[int, Cell]:
+def _urgency(verdict: VerdictDocument) -> tuple[int, Cell]:
     return URGENCY.index(verdict.verdict), verdict.cell
 
 
@@ -67,7 +68,7 @@ def recommendations(report: Report, place: Place, now: datetime) -> Markup:
     )
 
 
-def card(verdict: Verdict, place: Place, now: datetime) -> Markup:
+def card(verdict: VerdictDocument, place: Place, now: datetime) -> Markup:
     """One recommendation, as a link to the cell it is about."""
     return link(
         place.at(verdict.cell).address,
@@ -96,13 +97,13 @@ def card(verdict: Verdict, place: Place, now: datetime) -> Markup:
     )
 
 
-def codes(verdict: Verdict) -> str:
+def codes(verdict: VerdictDocument) -> str:
     """The reason codes, each once, with how often."""
     counted = Counter(reason.code for reason in verdict.reasons)
     return ", ".join(code if times == 1 else f"{code} \u00d7{times}" for code, times in counted.items()) or "no reason"
 
 
-def move(verdict: Verdict) -> Markup:
+def move(verdict: VerdictDocument) -> Markup:
     """From which stage to which."""
     where = [verdict.cohort] if verdict.cohort != "all" else []
     return tag(

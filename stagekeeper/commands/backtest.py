@@ -13,6 +13,7 @@ from analytics.backtest.history import History, Turn
 from analytics.backtest.timeline import timeline
 from analytics.gates.gate_file import GateFile
 from analytics.text import iso
+from analytics.verdicts.document import VerdictDocument
 from stagekeeper.commands.options import Moment, json_option, lake_option, require_lake
 
 if TYPE_CHECKING:
@@ -99,4 +100,4 @@ def _in_words(difference: Difference) -> str:
 def _said(turn: Turn | None) -> str:
     if turn is None:
         return "nothing yet"
-    return f"{turn.verdict.result.verdict.value}: {turn.verdict.document()['summary']}"
+    return f"{turn.verdict.result.verdict.value}: {VerdictDocument.from_verdict(turn.verdict).summary}"

@@ -126,7 +126,7 @@ def check(
         if root is not None and isinstance(error, READ_FAILURES):
             message = str(unreadable(root, error))
         answer = refusal("error", message, to_stage)
-    click.echo(json.dumps(answer.document(), indent=2, ensure_ascii=False) if as_json else _answer_text(answer))
+    click.echo(json.dumps(answer.to_dict(), indent=2, ensure_ascii=False) if as_json else _answer_text(answer))
     sys.exit(answer.exit_code)
 
 
@@ -175,7 +175,7 @@ def list_overrides(root: str | None, *, as_json: bool) -> None:
     rulings = in_force(require_lake(root), now=datetime.now(UTC))
     overrides = [ruling for ruling in rulings if ruling.kind is RulingKind.OVERRIDE]
     if as_json:
-        click.echo(json.dumps([ruling.document() for ruling in overrides], indent=2, ensure_ascii=False))
+        click.echo(json.dumps([ruling.to_dict() for ruling in overrides], indent=2, ensure_ascii=False))
         return
     if not overrides:
         click.echo("No override is in force.")
@@ -217,7 +217,7 @@ def record_ruling(
 def print_ruling(ruling: Ruling, *, as_json: bool) -> None:
     """Print a ruling that was just recorded."""
     if as_json:
-        click.echo(json.dumps(ruling.document(), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(ruling.to_dict(), indent=2, ensure_ascii=False))
     else:
         click.echo(f"{ruling.kind.value} {ruling.signoff_id} recorded: {ruled(ruling)}")
 
@@ -242,7 +242,7 @@ def lint(file: Path, *, as_json: bool) -> None:
         document = {
             "file": str(file),
             "counts": {level: counts[level] for level in ("error", "warning", "note")},
-            "findings": [issue.document() for issue in issues],
+            "findings": [issue.to_dict() for issue in issues],
         }
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
     else:

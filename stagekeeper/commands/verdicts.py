@@ -8,6 +8,7 @@ import click
 
 from analytics.audit.replay import RECORDED, replay
 from analytics.report import build_report
+from analytics.text import iso
 from stagekeeper.commands import tables
 from stagekeeper.commands.options import (
     existing_lake,
@@ -77,23 +78,23 @@ def replay_command(context: click.Context, verdict_id: str, root: str | None, *,
       stagekeeper verdicts replay --id 8d3f0a6c1e2b4f57 --json | jq .document.signals
     """
     replayed = replay(require_lake(root if root is not None else context.obj), verdict_id)
+    document = replayed.document
     if as_json:
         answer = {
             "verdict_id": replayed.verdict_id,
             "matches": True,
             "recorded_only": list(RECORDED),
-            "recorded": replayed.recorded,
+            "recorded": {"judged_at": iso(replayed.recorded_at)},
             "earlier": list(replayed.earlier),
             "believed": list(replayed.believed),
-            "document": replayed.document,
+            "document": document.to_dict(),
         }
         click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         return
-    document = replayed.document
-    click.echo(f"{document['verdict']}: {document['summary']}")
+    click.echo(f"{document.verdict}: {document.summary}")
     click.echo(
-        f"  reached again from lake version {document['lake_version']}, gate file {document['gate_sha256'][:12]} and "
-        f"watermark {document['watermark']}: identical to what was recorded at {replayed.recorded['judged_at']}"
+        f"  reached again from lake version {document.lake_version}, gate file {document.gate_sha256[:12]} and "
+        f"watermark {iso(document.watermark)}: identical to what was recorded at {iso(replayed.recorded_at)}"
     )
     if replayed.earlier:
         click.echo(f"  with what had crossed before: {', '.join(replayed.earlier)}")

@@ -54,7 +54,7 @@ class Standing:
     def line(self) -> str:
         """The state of things on one line."""
         events, rejects = (self._rows(table) for table in (EVENTS, REJECTS))
-        verdicts = Counter(str(verdict["verdict"]) for verdict in latest_verdicts(self._lake))
+        verdicts = Counter(document.verdict.value for document in latest_verdicts(self._lake))
         said = ", ".join(f"{count} {name}" for name, count in sorted(verdicts.items())) or "none yet"
         return f"{events:,} events in the lake, {rejects:,} rejected; verdicts: {said}"
 

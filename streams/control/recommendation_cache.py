@@ -5,19 +5,19 @@ The truth is the ledger in the lake, from which the cache is filled at start.
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from analytics.signals.cells import CELL
 from analytics.verdicts.ledger import latest_verdicts
 from producers.wire.events import EventError, StageRecommended, of_bytes
 
 if TYPE_CHECKING:
     from analytics.lake.tables import Lake
+    from analytics.verdicts.document import VerdictDocument
+    from producers.wire.events import StageRecommendedData
 
 LOG: Final = logging.getLogger(__name__)
-
-_CELL = ("environment", "workflow", "tool", "stage", "cohort")
 
 
 class Recommendations:
@@ -32,8 +32,8 @@ class Recommendations:
         Raises:
             LakeError: The lake cannot be read.
         """
-        for verdict in latest_verdicts(lake):
-            self._keep({name: verdict.get(name) for name in (*_CELL, *_SHOWN)})
+        for document in latest_verdicts(lake):
+            self._keep(document)
 
     def take(self, value: bytes | None) -> None:
         """Take a record of the topic; one that is no recommendation is left to the data plane, which rejects it."""
@@ -43,14 +43,15 @@ class Recommendations:
             LOG.debug("not a recommendation: %s", error)
             return
         if isinstance(event, StageRecommended):
-            self._keep(json.loads(event.data.model_dump_json(include={*_CELL, *_SHOWN})))
+            self._keep(event.data)
 
     def as_list(self) -> list[dict[str, Any]]:
         """One JSON object a cell, in the order of the cells' names."""
         return [self._latest[cell] for cell in sorted(self._latest)]
 
-    def _keep(self, verdict: dict[str, Any]) -> None:
-        self._latest[tuple(str(verdict[name]) for name in _CELL)] = verdict
+    def _keep(self, verdict: VerdictDocument | StageRecommendedData) -> None:
+        shown = verdict.model_dump(mode="json", include={*CELL, *_SHOWN})
+        self._latest[tuple(shown[name] for name in CELL)] = shown
 
 
 _SHOWN: Final = ("epoch", "verdict_id", "verdict", "to_stage", "reasons", "gate_sha256", "lake_version", "watermark")

@@ -9,7 +9,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import examples
-from verdict_cases import CELL, NOON, a_row, gate_file
+from verdict_cases import CELL, NOON, a_row, document_of, gate_file
 
 from analytics.judging.judging import judge
 from analytics.lake.rollup import is_rolled, roll
@@ -86,7 +86,7 @@ def what_is_said(rows: pl.DataFrame) -> list[Any]:
     ]
     verdicts = judge(folded, GATES, watermark=LATER, lake_version=7, judged_at=LATER)
     current = folded.current(LATER).sort(EPOCH).select(*EPOCH, "first_bucket", "last_bucket", "last_event_at")
-    return [missing.to_dicts(), histograms, current.to_dicts(), [verdict.document() for verdict in verdicts]]
+    return [missing.to_dicts(), histograms, current.to_dicts(), [document_of(verdict) for verdict in verdicts]]
 
 
 @settings(max_examples=examples(30), deadline=None)

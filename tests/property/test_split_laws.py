@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from verdict_cases import CELL, NOON, a_row, executions, increments, split_gates
+from verdict_cases import CELL, NOON, a_row, document_of, executions, increments, split_gates
 
 from analytics.evidence.sample_ratio import log_mismatch
 from analytics.judging.judging import judge
@@ -31,7 +31,7 @@ def rows(made: list[tuple[str, int, int]]) -> list[dict[str, Any]]:
 def splits(folded: Folded) -> dict[str, dict[str, Any]]:
     mark = NOON + timedelta(minutes=10)
     found = judge(folded, GATES, watermark=mark, lake_version=1, judged_at=mark)
-    return {verdict.inputs.cell.cohort: verdict.document()["split"] for verdict in found}
+    return {verdict.inputs.cell.cohort: document_of(verdict)["split"] for verdict in found}
 
 
 @settings(deadline=None)

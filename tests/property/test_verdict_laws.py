@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import examples
-from verdict_cases import CELL, NOON, a_row, executions, gate_file, increments, verdict_on
+from verdict_cases import CELL, NOON, a_row, document_of, executions, gate_file, increments, verdict_on
 
 from analytics.judging.judge import judge
 from analytics.signals.cells import Folded
@@ -57,7 +57,7 @@ def rows(draw: st.DrawFn) -> dict[str, Any]:
 def documents(folded: Folded) -> list[dict[str, Any]]:
     mark = NOON + timedelta(minutes=7)
     found = judge(folded, GATES, watermark=mark, lake_version=1, judged_at=mark)
-    return [verdict.document() for verdict in found]
+    return [document_of(verdict) for verdict in found]
 
 
 def frames(folded: Folded) -> list[pl.DataFrame]:

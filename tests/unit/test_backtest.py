@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from click.testing import CliRunner
 from told_lakes import Told
-from verdict_cases import CELL, NOON, a_row, executions, increments
+from verdict_cases import CELL, NOON, a_row, document_of, executions, increments
 
 from analytics.backtest.compare import Backtest, NothingInForceError, backtest, in_force
 from analytics.backtest.history import History, NoHistoryError, run
@@ -69,7 +69,7 @@ def test_it_says_what_the_judge_would_have_said_at_every_minute(lake: Lake) -> N
     for turn in run(History.of(lake), gates(OLD)):
         rows = [a_row(minute=minute, **executions(10, 1)) for minute in range(60)]
         known = [row for row in rows if row["last_event_at"] <= turn.at]
-        signals = turn.verdict.document()["signals"]
+        signals = document_of(turn.verdict)["signals"]
         assert signals[0]["trials"] == sum(row["executed"] for row in known)
 
 

@@ -4,14 +4,13 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from verdict_cases import NOON, a_row, executions, increments
+from verdict_cases import NOON, a_row, executions, increments, latest_documents
 
 from analytics.audit.replay import replay
 from analytics.judging.judge import Judge
 from analytics.lake.table_schemas import VERDICTS
 from analytics.lake.tables import Lake
 from analytics.signals.cells import MATURE, Folded
-from analytics.verdicts.ledger import latest_verdicts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,7 +106,7 @@ class TestRegrading:
         (regrade,) = [row for row in all_rows(lake) if row["verdict_id"].startswith("r")]
         assert (regrade["epoch"], regrade["verdict"]) == ("old", "ROLL_BACK")
         assert regrade["verdict_id"] in told.data.reasons[-1].message
-        (latest,) = latest_verdicts(lake)
+        (latest,) = latest_documents(lake)
         assert latest["epoch"] == "new"
         (told_of,) = latest["regraded"]
         assert (told_of["epoch"], told_of["verdict_id"], told_of["verdict"]) == (
@@ -117,7 +116,7 @@ class TestRegrading:
         )
         assert "severe_incident 1 (among 100 executions), at most 0 allowed" in told.data.reasons[-1].message
         for row in all_rows(lake):
-            assert replay(lake, row["verdict_id"]).document["verdict"] == row["verdict"]
+            assert replay(lake, row["verdict_id"]).document.to_dict()["verdict"] == row["verdict"]
 
     def test_an_epoch_that_was_only_held_is_graded_anew_too(self, lake: Lake, judge: Judge) -> None:
         lake.append("signals", increments(*busy("old", 0, 4)))
@@ -163,7 +162,7 @@ class TestRegrading:
         assert sum(row["verdict_id"].startswith("r") for row in all_rows(lake)) == 1
         again = Judge(lake, tmp_path / "gates.yaml", settle_s=0)
         again.tick(minute(51))
-        assert latest_verdicts(lake)[0]["reasons"][-1]["code"] == "earlier_epoch_regraded"
+        assert latest_documents(lake)[0]["reasons"][-1]["code"] == "earlier_epoch_regraded"
 
     def test_an_epoch_that_is_still_current_says_that_it_had_been_promoted(self, lake: Lake, judge: Judge) -> None:
         lake.append("signals", increments(*busy("old", 0, 20)))

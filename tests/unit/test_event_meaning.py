@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from told_lakes import NOON, Told
+from verdict_cases import latest_documents
 
 from analytics.judging.judge import Judge
 from analytics.lake.table_schemas import EVENTS, SIGNALS
 from analytics.lake.tables import SourcePartition
-from analytics.verdicts.ledger import latest_verdicts
 from producers.wire.events import to_bytes
 from streams.ingest.dedupe import SeenIds
 from streams.ingest.fold import Folder, PartitionState
@@ -64,7 +64,7 @@ def judged(told: Told, values: dict[str, list[bytes]], gates: Path) -> dict[str,
     told.lake.append(SIGNALS, folded.signals)
     gates.write_text(GATES)
     Judge(told.lake, gates, settle_s=0).tick(NOON + timedelta(minutes=22))
-    (verdict,) = latest_verdicts(told.lake)
+    (verdict,) = latest_documents(told.lake)
     return verdict
 
 

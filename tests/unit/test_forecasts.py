@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from verdict_cases import a_row, executions, gate_file, verdict_on
+from verdict_cases import a_row, document_of, executions, gate_file, verdict_on
 
 from analytics.evidence.sequential import crosses, log_e_value
 
@@ -15,7 +15,7 @@ def test_it_says_what_each_guardrail_contributed_and_what_would_change_it() -> N
         "signal: denial, role: promote, limit: 0.02",
     )
     found = verdict_on(gates, a_row(**executions(100, 5, timed_out=1)))
-    errors, timeouts, denials = found.document()["signals"]
+    errors, timeouts, denials = document_of(found)["signals"]
     assert errors["contribution"] + timeouts["contribution"] == pytest.approx(1.0)
     assert errors["contribution"] > timeouts["contribution"] > 0
     assert denials["contribution"] is None

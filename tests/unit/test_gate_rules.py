@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from verdict_cases import CELL, NOON, a_row, executions, gate_file, verdict_on, verdicts_on
+from verdict_cases import CELL, NOON, a_row, document_of, executions, gate_file, verdict_on, verdicts_on
 
 from analytics.gates.gate_file import GateFile
 from producers.strict_yaml import ConfigurationFileError
@@ -102,7 +102,7 @@ class TestDryRun:
         )
         found = verdict_on(gates, a_row(**executions(300, undone=90)))
         assert found.result.verdict == "PROMOTE"
-        would = found.document()["dry_run"]
+        would = document_of(found)["dry_run"]
         assert (would["verdict"], [reason["code"] for reason in would["reasons"]]) == ("ROLL_BACK", ["harm"])
         assert found.inputs.signals[0].weight == 1.0, "a dry run takes nothing from alpha"
 
@@ -111,7 +111,7 @@ class TestDryRun:
         gates = gate_file("signal: execution_error, role: guardrail, limit: 0.1", dry_run="true")
         found = verdict_on(gates, a_row(**executions(300, failed)))
         assert (found.result.verdict, codes(found)) == ("HOLD", ["dry_run"])
-        assert found.document()["dry_run"]["verdict"] == ("ROLL_BACK" if failed else "PROMOTE")
+        assert document_of(found)["dry_run"]["verdict"] == ("ROLL_BACK" if failed else "PROMOTE")
 
     def test_a_gate_of_dry_runs_alone_never_promotes(self) -> None:
         gates = gate_file("signal: execution_error, role: guardrail, limit: 0.1, dry_run: true")
@@ -119,7 +119,7 @@ class TestDryRun:
 
     def test_without_dry_runs_there_is_no_summary(self) -> None:
         gates = gate_file("signal: execution_error, role: guardrail, limit: 0.1")
-        assert verdict_on(gates, a_row(**executions(300))).document()["dry_run"] is None
+        assert document_of(verdict_on(gates, a_row(**executions(300))))["dry_run"] is None
 
 
 class TestExpiry:
@@ -159,7 +159,7 @@ class TestUnits:
         found = verdict_on(gate_file("signal: undo, role: guardrail, limit: 0.1"), a_row(**executions(200)))
         assert found.inputs.signals[0].by == "action"
         assert found.inputs.signals[0].assumes == "assumes independent actions"
-        assert found.document()["unit"] == "counted by action; assumes independent actions"
+        assert document_of(found)["unit"] == "counted by action; assumes independent actions"
 
 
 BESIDE = CELL._replace(cohort="held-back")

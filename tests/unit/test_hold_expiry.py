@@ -5,12 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from verdict_cases import CELL, NOON, a_row, executions, increments
+from verdict_cases import CELL, NOON, a_row, executions, increments, latest_documents
 
 from analytics.audit.replay import replay
 from analytics.judging.judge import Judge
 from analytics.lake.tables import Lake
-from analytics.verdicts.ledger import latest_verdicts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +42,6 @@ def test_a_quiet_hold_past_its_expiry_is_published_to_its_owner_once(tmp_path: P
     assert event.data.verdict.value == "HOLD"
     assert "payments-risk must decide" in event.data.reasons[0].message
     assert NOON + timedelta(hours=2) < event.data.watermark <= NOON + timedelta(hours=2, minutes=6)
-    (latest,) = [found for found in latest_verdicts(lake) if found["tool"] == CELL.tool]
+    (latest,) = [found for found in latest_documents(lake) if found["tool"] == CELL.tool]
     assert latest["owner"] == "payments-risk"
-    assert replay(lake, event.id).document["reasons"][0]["code"] == "hold_expired"
+    assert replay(lake, event.id).document.to_dict()["reasons"][0]["code"] == "hold_expired"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
-from verdict_cases import CELL, NOON, a_row, executions, increments
+from verdict_cases import CELL, NOON, a_row, executions, increments, latest_documents
 
 from analytics.gates.gate_file import GateFile
 from analytics.judging.judge import Judge
@@ -15,7 +15,7 @@ from analytics.lake.errors import ForgottenError
 from analytics.lake.table_schemas import COLUMNS
 from analytics.lake.tables import Lake
 from analytics.lake.vacuum import vacuum
-from analytics.verdicts.ledger import latches, latest_verdicts, newest_watermark
+from analytics.verdicts.ledger import latches, newest_watermark
 from producers.wire.events import VerdictName, to_bytes
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def test_an_empty_lake_gives_no_verdicts(lake: Lake, gate_path: Path) -> None:
     judge = Judge(lake, gate_path)
     assert judge.tick(SOON) == []
     assert judge.tick(at(2)) == []
-    assert latest_verdicts(lake) == []
+    assert latest_documents(lake) == []
     assert newest_watermark(lake) is None
     assert lake.version("verdicts") == 0
 
@@ -98,9 +98,9 @@ def test_only_what_changed_is_judged_and_only_news_is_published(lake: Lake, gate
     assert rows["tool"].to_list() == ["issue_refund", "other", "issue_refund"]
     assert rows["changed"].to_list() == [True, True, False]
     assert rows["lake_version"].to_list() == [1, 1, 2]
-    latest = {verdict["tool"]: verdict for verdict in latest_verdicts(lake)}
+    latest = {verdict["tool"]: verdict for verdict in latest_documents(lake)}
     assert latest["issue_refund"]["signals"][0]["trials"] == 387
-    assert [verdict["tool"] for verdict in latest_verdicts(lake, action=("production", "refunds", "other"))] == [
+    assert [verdict["tool"] for verdict in latest_documents(lake, action=("production", "refunds", "other"))] == [
         "other"
     ]
     lake.append("signals", increments(a_row(other, **executions(50, 40))))
@@ -113,11 +113,11 @@ def test_increments_give_what_the_whole_gives(lake: Lake, gate_path: Path) -> No
     for second, part in enumerate(parts):
         lake.append("signals", increments(part))
         judge.tick(at(600 + 12 * second))
-    (stepwise,) = latest_verdicts(lake)
+    (stepwise,) = latest_documents(lake)
     lake.compact("signals")
     fresh = Judge(lake, GateFile.load(gate_path), settle_s=0)
     fresh.tick(at(700))
-    (at_once,) = latest_verdicts(lake)
+    (at_once,) = latest_documents(lake)
     assert at_once["signals"] == stepwise["signals"]
     assert at_once["signals"][0]["trials"] == 150
 
@@ -137,7 +137,7 @@ def test_a_judge_that_was_away_for_longer_than_the_lake_keeps_begins_anew(
         lake.increments("signals", after=1, through=5)
     assert said(judge.tick(at(700))) == [("issue_refund", "ROLL_BACK", "search_only")]
     assert "begins anew" in caplog.text
-    (verdict,) = latest_verdicts(lake)
+    (verdict,) = latest_documents(lake)
     assert verdict["signals"][0]["trials"] == 377 + 3 * 30 + 1
 
 
@@ -161,13 +161,13 @@ def test_a_restart_repeats_nothing_and_forgets_no_rollback(lake: Lake, gate_path
     second = Judge(lake, gate_path, settle_s=0)
     assert second.tick(at(1)) == []
     assert lake.version("verdicts") == 1
-    (crossed,) = latest_verdicts(lake)
+    (crossed,) = latest_documents(lake)
     lake.append("signals", increments(a_row(**executions(10_000))))
     third = Judge(lake, gate_path, settle_s=0)
     (event,) = third.tick(at(2))
     assert event.data.verdict is VerdictName.ROLL_BACK
     assert [reason.code for reason in event.data.reasons] == ["latched"]
-    (stands,) = latest_verdicts(lake)
+    (stands,) = latest_documents(lake)
     assert stands["latched_by"] == crossed["verdict_id"]
     (latch,) = latches(lake).values()
     assert latch[VerdictName.ROLL_BACK].verdict_id == crossed["verdict_id"]
@@ -243,7 +243,7 @@ def test_quiet_cells_are_judged_again_as_event_time_passes(lake: Lake, gate_path
     for minute in range(1, 18):
         lake.append("signals", increments(a_row(busy, minute=minute, **executions(1))))
         events = judge.tick(SOON + timedelta(minutes=minute))
-    quiet = next(verdict for verdict in latest_verdicts(lake) if verdict["tool"] == "issue_refund")
+    quiet = next(verdict for verdict in latest_documents(lake) if verdict["tool"] == "issue_refund")
     assert (quiet["verdict"], quiet["reasons"][0]["code"]) == ("INVALID", "stale_evidence")
     assert events == []
 
@@ -258,14 +258,14 @@ def test_a_failed_append_is_made_up_for(lake: Lake, gate_path: Path, monkeypatch
         with pytest.raises(OSError, match="disk full"):
             judge.tick(at(2))
     assert said(judge.tick(at(4))) == [("issue_refund", "PROMOTE", "approval_gated")]
-    assert latest_verdicts(lake)[0]["signals"][0]["trials"] == 377
+    assert latest_documents(lake)[0]["signals"][0]["trials"] == 377
 
 
 def test_the_ledger_holds_whole_verdicts(lake: Lake, gate_path: Path) -> None:
     lake.append("signals", increments(a_row(**executions(377))))
     (event,) = Judge(lake, gate_path).tick(SOON)
     row = lake.scan("verdicts").collect().row(0, named=True)
-    (document,) = latest_verdicts(lake)
+    (document,) = latest_documents(lake)
     for name in ("verdict_id", "verdict", "to_stage", "gate", "gate_sha256", "lake_version", "epoch", *CELL._fields):
         assert row[name] == document[name], name
     assert row["judged_at"] == SOON

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from verdict_cases import CELL, NOON, a_row, executions, increments
+from verdict_cases import CELL, NOON, a_row, executions, increments, latest_documents
 
 from analytics.gates.gate_file import GateFile
 from analytics.judging import planning
@@ -13,7 +13,7 @@ from analytics.judging.judge import Judge
 from analytics.lake.table_schemas import JUDGE_HEARTBEATS, VERDICTS
 from analytics.lake.tables import Lake
 from analytics.verdicts.gate_check import gate_check
-from analytics.verdicts.ledger import latest_verdicts, newest_watermark
+from analytics.verdicts.ledger import newest_watermark
 from producers.wire.events import VerdictName
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def test_a_cell_whose_numbers_move_gets_a_row_now_and_then(lake: Lake, gate_path
     gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(written)]
     assert min(gaps) >= 10, "no more than the page needs"
     assert max(gaps) <= 14
-    assert latest_verdicts(lake)[0]["confirmed_at"] > latest_verdicts(lake)[0]["judged_at"]
+    assert latest_documents(lake)[0]["confirmed_at"] > latest_documents(lake)[0]["judged_at"]
 
 
 def test_all_cells_together_get_a_bounded_number_of_rows(lake: Lake, gate_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_an_unchanged_verdict_stays_fresh_for_as_long_as_the_judge_looks(lake: L
     for minute in range(1, 9):
         lake.append("signals", increments(a_row(BUSY, minute=minute, **executions(1))))
         judge.tick(at(minute + 1))
-    (row,) = (each for each in latest_verdicts(lake) if each["tool"] == CELL.tool)
+    (row,) = (each for each in latest_documents(lake) if each["tool"] == CELL.tool)
     assert rows_of(lake, CELL.tool)[-1] < at(6), "its own row is old"
     found = asked(lake, gate_path, 9.5, freshness_s=90)
     assert (found.answer, found.verdict_id) == (VerdictName.PROMOTE, row["verdict_id"])
@@ -110,11 +110,11 @@ def test_a_look_under_another_gate_file_confirms_nothing(lake: Lake, gate_path: 
     judge = Judge(lake, gate_path, settle_s=0)
     lake.append("signals", increments(a_row(**executions(377))))
     judge.tick(at(1))
-    (before,) = latest_verdicts(lake)
+    (before,) = latest_documents(lake)
     gate_path.write_text(f"{GATES}\n# edited\n")
     assert asked(lake, gate_path, 1.5).reasons[0].code == "other_gate_file"
     judge.tick(at(2))
-    (after,) = latest_verdicts(lake)
+    (after,) = latest_documents(lake)
     assert after["gate_sha256"] != before["gate_sha256"], "a row of its own"
     assert asked(lake, gate_path, 2.5).answer is VerdictName.PROMOTE
 

@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from verdict_cases import CELL, NOON, a_row, executions, increments
+from verdict_cases import CELL, NOON, a_row, executions, increments, latest_documents
 
 from analytics.audit.replay import AlteredLedgerError, ReplayMismatchError, UnknownVerdictError, replay
 from analytics.gates import gate_store
@@ -18,7 +18,6 @@ from analytics.judging.judge import Judge
 from analytics.lake.errors import LakeError
 from analytics.lake.table_schemas import COLUMNS, GATES, VERDICTS
 from analytics.lake.tables import Lake
-from analytics.verdicts.ledger import latest_verdicts
 from stagekeeper.commands import cli, main
 
 if TYPE_CHECKING:
@@ -81,11 +80,11 @@ def test_every_verdict_of_a_history_is_reached_again(lake: Lake, judge: Judge) -
 def test_a_latched_verdict_is_reached_again_with_what_latched_it(lake: Lake, judge: Judge) -> None:
     crossed = judged(lake, judge, a_row(**executions(104, 42)))
     stands = judged(lake, judge, a_row(minute=1, **executions(9_000)), second=1)
-    (latest,) = latest_verdicts(lake)
+    (latest,) = latest_documents(lake)
     assert latest["reasons"][-1]["code"] == "latched"
     found = replay(lake, stands)
     assert found.earlier == (crossed,)
-    assert found.document["latched_by"] == crossed
+    assert found.document.to_dict()["latched_by"] == crossed
     assert replay(lake, crossed).earlier == (), "what came later has no part in it"
 
 
@@ -94,7 +93,7 @@ def test_the_gate_file_of_a_verdict_is_found_after_it_has_changed(lake: Lake, ju
     (tmp_path / "gates.yaml").write_text(GATES_TEXT.replace("0.1,", "0.3,"))
     second = judged(lake, judge, a_row(minute=1, **executions(1)), second=1)
     assert lake.scan(GATES).collect().height == 2
-    limits = [replay(lake, each).document["signals"][0]["limit"] for each in (first, second)]
+    limits = [replay(lake, each).document.to_dict()["signals"][0]["limit"] for each in (first, second)]
     assert limits == [0.1, 0.3]
 
 
@@ -177,7 +176,7 @@ def test_a_forged_crossing_is_found_out(lake: Lake, judge: Judge, tmp_path: Path
     lake.append(VERDICTS, pl.DataFrame(rows, schema=COLUMNS[VERDICTS], orient="row"))
     stands = judged(lake, Judge(lake, tmp_path / "gates.yaml", settle_s=0), a_row(minute=1, **executions(5)), second=1)
     assert stands != first
-    assert latest_verdicts(lake)[0]["verdict"] == "PROMOTE", "the judge trusts its ledger"
+    assert latest_documents(lake)[0]["verdict"] == "PROMOTE", "the judge trusts its ledger"
     with pytest.raises(ReplayMismatchError, match="verdict 0123456789abcdef"):
         replay(lake, stands)
 

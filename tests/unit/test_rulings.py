@@ -79,7 +79,7 @@ def test_a_rollback_above_does_not_shut_the_gate_for_good(place: Place) -> None:
     assert codes(opened)[0] == "overridden"
     assert "maria has set aside verdict" in opened.reasons[0].message
     assert "fixed in 4.2" in opened.reasons[0].message
-    assert [ruling["signoff_id"] for ruling in opened.document()["rulings"]] == [signoff_id]
+    assert [ruling["signoff_id"] for ruling in opened.to_dict()["rulings"]] == [signoff_id]
 
 
 def test_an_override_expires(place: Place) -> None:
@@ -160,7 +160,7 @@ def test_a_dismissal_shuts_the_gate_until_it_expires_or_is_approved(place: Place
     shut = place.asked()
     assert (shut.answer, shut.exit_code, codes(shut)[0]) == ("HOLD", 10, "dismissed")
     assert "maria has dismissed verdict" in shut.reasons[0].message
-    assert [ruling["signoff_id"] for ruling in shut.document()["rulings"]] == [signoff_id]
+    assert [ruling["signoff_id"] for ruling in shut.to_dict()["rulings"]] == [signoff_id]
     assert place.asked(3_600).answer == "PROMOTE"
     place.judged(a_row(**executions(5)))
     assert place.asked().answer == "HOLD", "the same promotion, told again"
@@ -211,7 +211,7 @@ def test_a_revoked_override_sets_nothing_aside_any_more(place: Place) -> None:
         revoke(place.lake, first, actor="bob", reason="again", now=now)
     rows = place.lake.scan(SIGNOFFS).sort("given_at", "kind").collect()
     assert rows["kind"].to_list().count("revocation") == 2
-    assert revocation.document()["verdicts"] == json.loads(rows.row(-1, named=True)["payload"])["verdicts"]
+    assert revocation.to_dict()["verdicts"] == json.loads(rows.row(-1, named=True)["payload"])["verdicts"]
 
 
 def test_only_an_override_can_be_revoked(place: Place) -> None:

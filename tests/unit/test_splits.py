@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from told_lakes import NOON, Told
-from verdict_cases import CELL, COHORTS, a_row, executions, split_gates, verdict_on, verdicts_on
+from verdict_cases import (
+    CELL,
+    COHORTS,
+    a_row,
+    document_of,
+    executions,
+    latest_documents,
+    split_gates,
+    verdict_on,
+    verdicts_on,
+)
 
 from analytics.audit.replay import ReplayMismatchError, replay
 from analytics.backtest.compare import backtest
@@ -17,7 +27,6 @@ from analytics.backtest.history import History
 from analytics.evidence.sample_ratio import log_mismatch
 from analytics.gates.gate_file import GateFile
 from analytics.judging.judge import Judge
-from analytics.verdicts.ledger import latest_verdicts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +47,7 @@ def minutes(cell: Any, each: list[int], *, epoch: str = "e1", first: int = 0, fa
 
 def arm(split: SplitEvidence | None) -> dict[str, int]:
     assert split is not None
-    return {each.name: each.assigned for each in split.arms}
+    return {each.arm: each.assigned for each in split.arms}
 
 
 def on(found: list[Verdict], cohort: str, stage: str = "draft_write") -> Verdict:
@@ -77,7 +86,7 @@ class TestByAction:
             "90 %; held-back 20 % (580 of 2,900 actions), declared 10 %."
         )
         assert "(1,000 to 1 suffice)" in reason.message
-        split = found.document()["split"]
+        split = document_of(found)["split"]
         levels = log_mismatch(np.cumsum(np.tile([80, 20], (29, 1)), axis=0), [0.9, 0.1])
         assert split["log_e"] == float(levels[-1])
         assert split["threshold"] == pytest.approx(np.log(1_000))
@@ -155,7 +164,7 @@ class TestByAction:
         since = COHORTS.replace("}, unit", "}, since: 2026-03-14T13:20:00+01:00, unit")
         found = on(verdicts_on(split_gates(since), *rows, watermark=mark), "new")
         assert found.result.verdict == "PROMOTE"
-        assert found.document()["split"]["since"] == "2026-03-14T12:20:00Z"
+        assert document_of(found)["split"]["since"] == "2026-03-14T12:20:00Z"
 
 
 class TestByStage:
@@ -184,7 +193,7 @@ class TestByStage:
     def test_a_stage_outside_the_split_is_asked_nothing(self) -> None:
         found = verdict_on(split_gates(self.STAGES), *minutes(CELL, [50] * 20), watermark=NOON + timedelta(minutes=60))
         assert found.inputs.split is None
-        assert found.document()["split"] is None
+        assert document_of(found)["split"] is None
         assert found.result.verdict == "PROMOTE"
 
     def test_an_arm_that_was_rolled_back_leaves_a_split_that_is_no_more(self) -> None:
@@ -214,7 +223,7 @@ def by_user(told: Told, tmp_path: Path, minute: float, text: str = USERS) -> dic
     (tmp_path / "gates.yaml").write_text(text)
     told.store()
     Judge(told.lake, tmp_path / "gates.yaml", settle_s=0).tick(NOON + timedelta(minutes=minute))
-    return {found["cohort"]: found for found in latest_verdicts(told.lake)}
+    return {found["cohort"]: found for found in latest_documents(told.lake)}
 
 
 def assigned(found: dict[str, Any]) -> dict[str, int]:
@@ -280,7 +289,7 @@ class TestByUser:
         told.act(21, "the next", cohort="new")
         found = by_user(told, tmp_path, 21)["new"]
         assert assigned(found) == {"new": 30, "held-back": 33}
-        assert replay(told.lake, found["verdict_id"]).document["split"] == found["split"]
+        assert replay(told.lake, found["verdict_id"]).document.to_dict()["split"] == found["split"]
 
     def test_where_nobody_is_named_actions_are_counted(self, told: Told, tmp_path: Path) -> None:
         for number in range(60):
@@ -300,7 +309,7 @@ class TestByUser:
         assert len(rows) >= 9
         for row in rows:
             replay(told.lake, row)
-        assert assigned(latest_verdicts(told.lake)[0]) == {"new": 89, "held-back": 88}
+        assert assigned(latest_documents(told.lake)[0]) == {"new": 89, "held-back": 88}
 
     def test_a_changed_assignment_is_found_out(self, told: Told, tmp_path: Path) -> None:
         self.start(told)

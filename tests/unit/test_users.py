@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from told_lakes import NOON, Told
+from verdict_cases import latest_documents
 
 from analytics.audit.replay import replay
 from analytics.evidence.clustered_rate import UserWindows
 from analytics.judging.judge import Judge
 from analytics.judging.user_windows import Users, closed_through, fold_users
 from analytics.signals.cells import EPOCH, Folded
-from analytics.verdicts.ledger import latest_verdicts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +50,7 @@ def judged(told: Told, minute: float, path: Path, text: str = GATES) -> dict[str
     told.act(minute - 0.5, "the next")
     told.store()
     Judge(told.lake, path, settle_s=0).tick(NOON + timedelta(minutes=minute))
-    (found,) = latest_verdicts(told.lake)
+    (found,) = latest_documents(told.lake)
     return found
 
 
@@ -122,7 +122,7 @@ def test_users_are_promoted_and_the_verdict_is_reached_again(told: Told, tmp_pat
     told.act(7, "late")
     told.store()
     again = replay(told.lake, found["verdict_id"])
-    assert again.document["exposure"]["users"] == 60, "what came later has no part in it"
+    assert again.document.to_dict()["exposure"]["users"] == 60, "what came later has no part in it"
 
 
 def test_too_few_users_hold_up_a_promotion(told: Told, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def judged_nameless(told: Told, minute: float, path: Path, text: str) -> dict[st
     path.write_text(text)
     told.store()
     Judge(told.lake, path, settle_s=0).tick(NOON + timedelta(minutes=minute))
-    (found,) = latest_verdicts(told.lake)
+    (found,) = latest_documents(told.lake)
     return found
 
 
@@ -161,7 +161,7 @@ def judged_again(told: Told, tmp_path: Path) -> str:
     before = told.lake.version("verdicts")
     Judge(told.lake, tmp_path / "gates.yaml", settle_s=0).tick(NOON + timedelta(minutes=12))
     assert told.lake.version("verdicts") == before
-    (found,) = latest_verdicts(told.lake)
+    (found,) = latest_documents(told.lake)
     return str(found["verdict_id"])
 
 
@@ -172,7 +172,7 @@ def test_a_window_counts_once_it_has_closed(told: Told, tmp_path: Path) -> None:
     told.store()
     judge = Judge(told.lake, tmp_path / "gates.yaml", settle_s=0)
     judge.tick(NOON + timedelta(minutes=7))
-    assert latest_verdicts(told.lake)[0]["verdict"] == "HOLD"
+    assert latest_documents(told.lake)[0]["verdict"] == "HOLD"
     told.act(10.5, "the next")
     told.store()
     (event,) = judge.tick(NOON + timedelta(minutes=11))
@@ -186,7 +186,7 @@ def watched(told: Told, path: Path, minute: float, text: str) -> dict[str, Any]:
     path.write_text(text)
     told.store()
     Judge(told.lake, path, settle_s=0).tick(NOON + timedelta(minutes=minute))
-    (found,) = latest_verdicts(told.lake)
+    (found,) = latest_documents(told.lake)
     part: dict[str, Any] = found["signals"][0]["regression"]
     return {**part, "verdict": found["verdict"], "reasons": found["reasons"], "verdict_id": found["verdict_id"]}
 
@@ -222,7 +222,7 @@ def test_users_who_go_bad_after_a_promotion_raise_the_alarm(told: Told, tmp_path
     (reason,) = found["reasons"]
     assert reason["code"] == "regression"
     assert "closed user-windows; 20 of 940 executions) within 28 h, counted by user" in reason["message"]
-    assert replay(told.lake, found["verdict_id"]).document["verdict"] == "ROLL_BACK"
+    assert replay(told.lake, found["verdict_id"]).document.to_dict()["verdict"] == "ROLL_BACK"
 
 
 def test_where_nobody_is_named_the_detector_says_that_it_counts_actions(told: Told, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def late_outcomes(told: Told, tmp_path: Path, text: str, users: int) -> list[dic
     told.store()
     judge.tick(NOON + timedelta(minutes=34))
     rows = told.lake.scan("verdicts").collect()["verdict_id"].to_list()
-    return [replay(told.lake, each).document for each in rows if each.startswith("r")]
+    return [replay(told.lake, each).document.to_dict() for each in rows if each.startswith("r")]
 
 
 def test_an_epoch_that_is_over_is_graded_anew_by_users(told: Told, tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_the_last_window_of_an_epoch_counts_once_it_closes(told: Told, tmp_path:
     told.store()
     judge = Judge(told.lake, tmp_path / "gates.yaml", settle_s=0)
     judge.tick(NOON + timedelta(minutes=11.9))
-    assert latest_verdicts(told.lake)[0]["verdict"] == "PROMOTE"
+    assert latest_documents(told.lake)[0]["verdict"] == "PROMOTE"
     for number in range(60):
         told.act(12 + number / 60, f"user-{number}", model="m-2")
     told.act(14, "the next", model="m-2")
@@ -291,4 +291,4 @@ def test_the_last_window_of_an_epoch_counts_once_it_closes(told: Told, tmp_path:
     told.store()
     judge.tick(NOON + timedelta(minutes=22))
     (regrade,) = (each for each in told.lake.scan("verdicts").collect()["verdict_id"] if each.startswith("r"))
-    assert replay(told.lake, regrade).document["verdict"] == "ROLL_BACK"
+    assert replay(told.lake, regrade).document.to_dict()["verdict"] == "ROLL_BACK"

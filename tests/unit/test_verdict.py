@@ -7,13 +7,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from verdict_cases import CELL, NOON, a_row, executions, gate_file, increments, verdict_on, verdicts_on
+from verdict_cases import CELL, NOON, a_row, document_of, executions, gate_file, increments, verdict_on, verdicts_on
 
 from analytics.gates.gate_file import GateFile
 from analytics.judging.deciding import rollback_stage
-from analytics.judging.judge import judge, recommendation
+from analytics.judging.judge import judge, recommendation_of
 from analytics.signals.cells import Folded
 from analytics.verdicts import gate_check
+from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.verdict import REASON_CODES, Latch, Verdict
 from producers.wire.events import VerdictName, of_bytes, to_bytes
 from producers.wire.receipt import Cell
@@ -66,7 +67,7 @@ def test_harm_is_said_with_its_numbers() -> None:
     gates = gate_file("signal: undo, role: guardrail, limit: 0.02")
     found = verdict_on(gates, a_row(**executions(291), undone=12, undo_failed=2, not_undoable=2))
     assert said(found) == "undo 5.5 % (16 of 291), limit 2 %, lower bound 2.38 %: roll back"
-    assert found.document()["summary"] == (
+    assert document_of(found)["summary"] == (
         "Roll back to search_only: undo 5.5 % (16 of 291), limit 2 %, lower bound 2.38 %."
     )
 
@@ -90,7 +91,7 @@ def test_no_gate_is_no_verdict() -> None:
     gates = GateFile.parse(b"version: 1\ngates: [{name: other, match: {tool: other}}]")
     found = verdict_on(gates, a_row(**executions(377)))
     assert (found.result.verdict, codes(found)) == ("INVALID", ["no_gate"])
-    assert found.document()["gate"] is None
+    assert document_of(found)["gate"] is None
 
 
 def test_two_gates_that_fit_equally_are_no_verdict_on_that_cell_only() -> None:
@@ -181,7 +182,7 @@ def test_minimum_exposure_holds_up_a_promotion_and_never_a_rollback() -> None:
     assert codes(verdict_on(gates, a_row(**executions(999)))) == ["below_minimum_exposure"]
     assert verdict_on(gates, a_row(**executions(1_000))).result.verdict == "PROMOTE"
     assert verdict_on(gates, a_row(**executions(10, 10))).result.verdict == "ROLL_BACK"
-    shown = verdict_on(gates, a_row(**executions(10))).document()["exposure"]
+    shown = document_of(verdict_on(gates, a_row(**executions(10))))["exposure"]
     assert (shown["actions"], shown["minimum"]) == (10, 1000)
 
 
@@ -344,7 +345,7 @@ def latched(verdict: VerdictName, to_stage: str) -> dict[str, object]:
 def test_a_rollback_stands_although_better_numbers_follow() -> None:
     found = verdict_on(ERRORS, a_row(**executions(10_000)), **latched(VerdictName.ROLL_BACK, "search_only"))
     assert (found.result.verdict, found.result.to_stage, codes(found)) == ("ROLL_BACK", "search_only", ["latched"])
-    assert found.document()["latched_by"] == "first"
+    assert document_of(found)["latched_by"] == "first"
     assert "verdict first decided ROLL_BACK" in said(found)
 
 
@@ -384,11 +385,11 @@ def test_a_verdict_is_named_by_what_it_follows_from() -> None:
 
 def test_the_document_is_json_and_the_event_survives_the_wire() -> None:
     found = verdict_on(ERRORS, a_row(**executions(104, 42)))
-    document = json.loads(json.dumps(found.document(), allow_nan=False))
+    document = json.loads(json.dumps(document_of(found), allow_nan=False))
     assert document["signals"][0]["state"] == "fail"
     assert document["risk_class"] == "external_effect"
     assert document["watermark"] == "2026-03-14T12:00:59Z"
-    event = recommendation(found)
+    event = recommendation_of(VerdictDocument.from_verdict(found))
     assert of_bytes(to_bytes(event)) == event
     assert event.id == found.verdict_id
     assert event.subject == CELL.key
@@ -396,7 +397,7 @@ def test_the_document_is_json_and_the_event_survives_the_wire() -> None:
 
 def test_a_cell_with_a_very_long_name_still_has_a_subject() -> None:
     long = Cell('"' * 200, '"' * 200, '"' * 200, "draft_write", '"' * 200)
-    event = recommendation(verdict_on(ERRORS, a_row(long, **executions(377))))
+    event = recommendation_of(VerdictDocument.from_verdict(verdict_on(ERRORS, a_row(long, **executions(377)))))
     assert event.subject == long.key
 
 

@@ -1,0 +1,384 @@
+"""The verdict document: one shape for the ledger, every command, the page and the published JSON Schema.
+
+Evidence and thresholds are natural logarithms. What is unknown is null, and stays so.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from analytics.evidence.sample_ratio import ALPHA
+from analytics.gates.gate_signal import CountBy, Role
+from analytics.text import Unit
+from analytics.verdicts import messages
+from producers.errors import StagekeeperError
+from producers.wire.events import Reason, VerdictName
+from producers.wire.model import Moment
+from producers.wire.receipt import Cell
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from analytics.verdicts.verdict import Verdict
+
+SignalState = Literal["pass", "fail", "undecided", "missing", "not_applicable"]
+SplitState = Literal["as_declared", "mismatch", "undeclared"]
+
+SPLIT_THRESHOLD: Final = -math.log(ALPHA)
+"""Evidence (a natural logarithm) that a mismatch takes."""
+
+
+class UnknownShapeError(StagekeeperError):
+    """A row of the ledger is no verdict that this release knows."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        json_schema_serialization_defaults_required=True,
+    )
+
+
+class Regression(_Part):
+    """What the change detector says about one guardrail after a promotion."""
+
+    log_level: float | None = None
+    """The detector's level; null before the first minute."""
+    threshold: float
+    """The level at which it alarms."""
+    since: Moment | None = None
+    """The minute, or the beginning of the user-window, that raised the alarm; null where none did."""
+    failures: int = 0
+    """Failed trials within its window."""
+    trials: int = 0
+    """Trials within its window."""
+    window_s: float
+    """How far back it looks, seconds."""
+    by: CountBy = "action"
+    """What one observation is."""
+    windows: int | None = None
+    """Closed user-windows within its window; null where it is counted by action."""
+    value: float | None = None
+    """The rate within its window: failures over trials, or the failed share of the average user-window."""
+    assumes: str
+    """What the level takes for granted."""
+
+
+class SignalEvidence(_Part):
+    """What one signal of the gate says about a cell."""
+
+    signal: str
+    role: Role
+    state: SignalState
+    """`fail` where harm is evident, `pass` where safety is, `missing` without trials, `not_applicable` where nothing
+    is asked of it."""
+    value: float | None
+    """The rate, quantile or count as measured, in `unit`; by user, the failed share of the average user-window."""
+    failures: int
+    """Failed trials; for a quantile, observations above the limit."""
+    trials: int
+    """Trials; for a quantile, known observations."""
+    limit: float | None
+    """The limit in force, in `unit`; a quantile's is moved to the nearest bound of its histogram."""
+    unit: Unit
+    """Unit of `value`, `limit`, `lower` and `upper`."""
+    lower: float | None = None
+    """Lower confidence bound at the error level that `harm_threshold` stands for."""
+    upper: float | None = None
+    """Upper confidence bound at the error level that `safe_threshold` stands for."""
+    log_e_harm: float | None = None
+    """Evidence that the limit is broken."""
+    log_e_safe: float | None = None
+    """Evidence that the limit is kept."""
+    harm_threshold: float | None = None
+    """How much `log_e_harm` shows harm by this signal alone."""
+    safe_threshold: float | None = None
+    """How much `log_e_safe` shows safety."""
+    more_needed: int | None = None
+    """More trials until safety is shown at the present rate; 0 where it is shown, null where this rate never shows it
+    or nothing is asked."""
+    more_to_harm: int | None = None
+    """More trials until harm is shown by this signal alone at the present rate; 0 and null likewise."""
+    weight: float | None = None
+    """A guardrail's share of alpha; null for other roles."""
+    mature_failures: int = 0
+    """Of the failures, those that a promotion may count."""
+    mature_trials: int = 0
+    """Of the trials, those that a promotion may count."""
+    by: CountBy = "action"
+    """What one observation is: a single action, or a user's closed window."""
+    windows: int | None = None
+    """Closed user-windows; null where it is counted by action."""
+    assumes: str | None = None
+    """What the evidence takes for granted; null where nothing is weighed."""
+    needs_data: bool = False
+    """Whether a promotion has to wait while there are no trials."""
+    dry_run: bool = False
+    """Whether it is shown and does nothing."""
+    regression: Regression | None = None
+    """What the change detector says after a promotion; null where it does not watch."""
+    contribution: float | None = None
+    """Its share of the combined evidence of the guardrails; null where it has no part in it."""
+
+
+class SplitArm(_Part):
+    """One arm of a declared split of traffic."""
+
+    arm: str
+    """The cohort, or the stage."""
+    declared: float
+    """Its declared share, a ratio."""
+    assigned: int
+    """What was assigned to it."""
+    share: float | None
+    """Its share of all assignments; null without any."""
+
+
+class SplitEvidence(_Part):
+    """What the assignments say about the split that the gate declares (sample ratio mismatch)."""
+
+    state: SplitState
+    """`mismatch` once the evidence has ever reached its threshold; `undeclared` where the cell is in no arm."""
+    by: Literal["cohort", "stage"]
+    """What tells the arms apart."""
+    unit: CountBy
+    """What one assignment is."""
+    arm: str
+    """The arm of the cell that is judged."""
+    since: Moment
+    """From when on assignments are counted."""
+    until: Moment
+    """Up to when."""
+    arms: tuple[SplitArm, ...]
+    """The declared arms, in the order of the gate file."""
+    outside: int
+    """Assignments to no declared arm; they are left out."""
+    crossed: int | None
+    """Users who were seen in more than one arm; null where actions are counted."""
+    log_e: float
+    """Evidence against the declared shares now."""
+    log_e_highest: float
+    """The highest that it ever was: a crossing stands."""
+    threshold: float = SPLIT_THRESHOLD
+    """Evidence that a mismatch takes."""
+    mismatch_at: Moment | None
+    """The end of the minute, or user-window, by which it first sufficed; null where it never did."""
+
+    @property
+    def assigned(self) -> int:
+        """Assignments to the declared arms in all."""
+        return sum(arm.assigned for arm in self.arms)
+
+    @property
+    def broken(self) -> bool:
+        """Whether nothing that compares the arms can be believed."""
+        return self.state != "as_declared"
+
+
+class Reassessment(_Part):
+    """A verdict on an epoch that is over, reached because outcomes of it came late."""
+
+    epoch: str
+    verdict_id: str
+    """The new verdict on it."""
+    verdict: VerdictName
+    summary: str
+
+
+class ExposureShown(_Part):
+    """How much was seen of the epoch, and how much the gate asks for."""
+
+    actions: int
+    """Decisions."""
+    minimum: int = 0
+    days: float = 0.0
+    """Days from the first decision to the newest."""
+    minimum_days: float = 0.0
+    users: int | None = None
+    """Different users in closed user-windows; null where they were not counted."""
+    minimum_users: int = 0
+    unnamed: int | None = None
+    """Decisions in closed user-windows that name no user; null likewise."""
+    users_as_of: Moment | None = None
+    """End of the newest closed user-window; null likewise."""
+    events_version: int | None = None
+    """Version of the table `events` that the users were counted at; null likewise."""
+    held_s: float = 0.0
+    """Seconds from the first decision to the watermark."""
+
+
+class DryRun(_Part):
+    """What the verdict would be if dry runs counted."""
+
+    verdict: VerdictName
+    to_stage: str | None
+    summary: str
+    reasons: tuple[Reason, ...]
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class VerdictDocument(_Part):
+    """A verdict on one cell, with every number that was used to reach it."""
+
+    environment: str
+    workflow: str
+    tool: str
+    stage: str
+    cohort: str
+    epoch: str
+    """The stretch of the cell in which nothing that shapes its behaviour changed."""
+    risk_class: str | None = None
+    """Highest risk class seen; null where unknown."""
+    verdict_id: str
+    verdict: VerdictName
+    to_stage: str | None = None
+    """Where the action should go; null where it stays."""
+    summary: str
+    """One sentence: what follows, and the first reason with its numbers."""
+    reasons: tuple[Reason, ...]
+    """Why, what matters most first."""
+    signals: tuple[SignalEvidence, ...]
+    """What each signal of the gate says."""
+    gate: str | None = None
+    """The gate that matches; null where none does, or two do."""
+    gate_sha256: str
+    """Digest of the gate file."""
+    lake_version: int
+    """Version of the table `signals`."""
+    evidence_sha256: str | None = None
+    """Digest of every number that was counted about the epoch."""
+    watermark: Moment
+    """Newest event time that was known."""
+    judged_at: Moment
+    """When it was reached; has no part in the verdict."""
+    latched_by: str | None = None
+    """The verdict that crossed first and stands, where one did."""
+    exposure: ExposureShown | None = None
+    unit: str = ""
+    """What one observation is, and what that takes for granted."""
+    owner: str | None = None
+    """Who answers for the gate's limits."""
+    log_e_combined: float | None = None
+    """The combined evidence of the weighted guardrails; null without any."""
+    split: SplitEvidence | None = None
+    """Null where the gate declares no split."""
+    regraded: tuple[Reassessment, ...] = ()
+    """What came of earlier epochs of the cell, of which outcomes came late."""
+    is_regrade: bool = False
+    """Whether this is an epoch that is over."""
+    dry_run: DryRun | None = None
+    """Null where no dry run is concerned."""
+    confirmed_at: Annotated[Moment | None, Field(exclude_if=_is_none)] = None
+    """When the judge last found it again; absent in the ledger, whose heartbeats say it."""
+    confirmed_through: Annotated[Moment | None, Field(exclude_if=_is_none)] = None
+    """The watermark of that moment; absent likewise."""
+
+    @classmethod
+    def from_verdict(cls, verdict: Verdict) -> Self:
+        """Everything that is published of a verdict."""
+        inputs, result = verdict.inputs, verdict.result
+        gate, would = inputs.gate, result.would
+        minimum = None if gate is None else gate.minimum_exposure
+        return cls(
+            **inputs.cell._asdict(),
+            epoch=inputs.epoch,
+            risk_class=inputs.risk_class,
+            verdict_id=verdict.verdict_id,
+            verdict=result.verdict,
+            to_stage=result.to_stage,
+            summary=messages.summary(result.verdict, result.to_stage, result.reasons),
+            reasons=result.reasons,
+            signals=tuple(
+                part.model_copy(update={"contribution": _contribution(verdict, part)}) for part in inputs.signals
+            ),
+            gate=gate.name if gate else None,
+            gate_sha256=verdict.gate_sha256,
+            lake_version=verdict.lake_version,
+            evidence_sha256=inputs.evidence_sha256,
+            watermark=verdict.watermark,
+            judged_at=verdict.judged_at,
+            latched_by=result.latched_by,
+            exposure=ExposureShown(
+                actions=inputs.exposure.actions,
+                minimum=minimum.actions if minimum else 0,
+                days=inputs.exposure.days,
+                minimum_days=minimum.days if minimum else 0,
+                users=inputs.exposure.users,
+                minimum_users=minimum.users if minimum else 0,
+                unnamed=inputs.exposure.unnamed,
+                users_as_of=inputs.exposure.as_of,
+                events_version=inputs.exposure.events_version,
+                held_s=inputs.exposure.held_s,
+            ),
+            unit=messages.unit(inputs.exposure),
+            owner=gate.owner if gate else None,
+            log_e_combined=inputs.log_e_combined,
+            split=inputs.split,
+            regraded=inputs.regraded,
+            is_regrade=inputs.is_reassessment,
+            dry_run=None
+            if would is None
+            else DryRun(
+                verdict=would.verdict,
+                to_stage=would.to_stage,
+                summary=messages.summary(would.verdict, would.to_stage, would.reasons),
+                reasons=would.reasons,
+            ),
+        )
+
+    @classmethod
+    def from_json(cls, payload: str) -> Self:
+        """Read a row of the ledger; what a newer release adds is passed over.
+
+        Raises:
+            UnknownShapeError: It is no verdict that this release knows.
+        """
+        try:
+            return cls.model_validate_json(payload, strict=True, extra="ignore")
+        except ValidationError as error:
+            fault = error.errors()[0]
+            raise UnknownShapeError(
+                "the ledger holds a verdict of a shape that this release does not know, at "
+                f"{'.'.join(map(str, fault['loc'])) or 'the beginning'}: {fault['msg']}. Read it with the release of "
+                "Stagekeeper that the worker runs."
+            ) from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of JSON types alone."""
+        return self.model_dump(mode="json")
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that it is about."""
+        return Cell(self.environment, self.workflow, self.tool, self.stage, self.cohort)
+
+    @property
+    def order(self) -> tuple[datetime, int, str]:
+        """What tells the later of two verdicts on a cell."""
+        return self.judged_at, self.lake_version, self.verdict_id
+
+    @property
+    def reassessment(self) -> Reassessment:
+        """What later verdicts on the cell say of this one, which is on an epoch that is over."""
+        return Reassessment(epoch=self.epoch, verdict_id=self.verdict_id, verdict=self.verdict, summary=self.summary)
+
+    def limit_of(self, signal: str) -> float | None:
+        """The limit in force for a signal, in the signal's unit; None where the gate sets none."""
+        return next((part.limit for part in self.signals if part.signal == signal), None)
+
+
+def _contribution(verdict: Verdict, part: SignalEvidence) -> float | None:
+    combined, gate = verdict.inputs.log_e_combined, verdict.inputs.gate
+    weighed = part.role == "guardrail" and (not part.dry_run or (gate is not None and gate.dry_run))
+    if combined is None or not weighed or part.log_e_harm is None or part.weight is None:
+        return None
+    return math.exp(min(part.log_e_harm + math.log(part.weight) - combined, 0.0))
