@@ -34,7 +34,7 @@ from places import machine
 
 from producers.boundary.action import Action, acting
 from producers.boundary.authorization import FileAuthorizer
-from producers.boundary.policy import Policy
+from producers.boundary.flags import FlagEvaluator
 from producers.boundary.router import Router
 from producers.delivery.kafka_emitter import KafkaEmitter
 from producers.delivery.outbox import Outbox
@@ -241,14 +241,14 @@ def compare(measured: dict[str, Callable[[int, float], list[float]]], pause_s: f
 def serve(kind: str, folder: Path, address: str) -> None:
     """One router of ours, measured as it is told on standard input, for `Interpreter`."""
     logging.disable(logging.CRITICAL)  # no broker need be there
-    policy = Policy.from_file(folder / "flags.json")
+    flags = FlagEvaluator.from_file(folder / "flags.json")
     emitter = OutboxEmitter(
         lambda hook: KafkaEmitter(address, on_undeliverable=hook, queue_limit=1_000_000),
         Outbox(folder / f"{kind}.db", sync=kind != "nosync"),
     )
     router = Router(
         authorizer=FileAuthorizer.load(folder / "authorization.yaml"),
-        policy=policy,
+        flags=flags,
         recorder=Recorder(emitter, source="/benchmark", key=KEY if kind == "signed" else None),
         environment="production",
     )
@@ -258,7 +258,7 @@ def serve(kind: str, folder: Path, address: str) -> None:
         took = ours.measure(asked["calls"], asked["pause_s"], new=asked["what"] or None)
         print(json.dumps(took), flush=True)
     emitter.close(1.0)
-    policy.close()
+    flags.close()
 
 
 def run(asked: argparse.Namespace) -> dict[str, Any]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from producers.boundary.errors import RefusedError as RefusedError
     from producers.boundary.errors import ReviewRequiredError as ReviewRequiredError
     from producers.boundary.flagd_file import Ruleset as Ruleset
-    from producers.boundary.policy import Policy as Policy
+    from producers.boundary.flags import FlagEvaluator as FlagEvaluator
     from producers.boundary.router import Router as Router
     from producers.delivery.kafka_emitter import DeliveryStats as DeliveryStats
     from producers.delivery.kafka_emitter import Emitter as Emitter
@@ -99,7 +99,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     ),
     "producers.boundary.authorization": ("Authorizer", "FileAuthorizer", "SteadyAuthorizer"),
     "producers.boundary.flagd_file": ("Ruleset",),
-    "producers.boundary.policy": ("Policy",),
+    "producers.boundary.flags": ("FlagEvaluator",),
     "producers.boundary.errors": (
         "ActionConstrainedError",
         "ActionDeniedError",

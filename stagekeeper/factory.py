@@ -9,7 +9,7 @@ import click
 
 from producers.boundary.approvals import ReviewDesk
 from producers.boundary.authorization import FileAuthorizer
-from producers.boundary.policy import Policy
+from producers.boundary.flags import FlagEvaluator
 from producers.boundary.router import Router
 from producers.delivery.outbox import Outbox
 from producers.delivery.outbox_emitter import OnDisk, OutboxEmitter
@@ -59,13 +59,13 @@ def open_router(
     """
     known = settings if settings is not None else Settings.load()
     authorizer = FileAuthorizer.load(authorization if authorization is not None else known.authorization)
-    policy = Policy.from_file(flags if flags is not None else known.flags)
+    evaluator = FlagEvaluator.from_file(flags if flags is not None else known.flags)
     desk = ReviewDesk(known.review_desk)
     try:
         with open_emitter(known, client_id=agent) as emitter:
             yield Router(
                 authorizer=authorizer,
-                policy=policy,
+                flags=evaluator,
                 recorder=Recorder(emitter, source=source, key=known.signing_key),
                 environment=environment,
                 agent=agent,
@@ -73,7 +73,7 @@ def open_router(
             )
     finally:
         desk.close()
-        policy.close()
+        evaluator.close()
 
 
 @contextmanager

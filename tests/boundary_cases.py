@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 
 from producers.boundary.flagd_file import Ruleset
-from producers.boundary.policy import Policy
+from producers.boundary.flags import FLAGS, FlagEvaluator
 from producers.delivery.kafka_emitter import DeliveryStats
 from producers.delivery.outbox import OutboxError
 from producers.wire.contract import ActionContract, Actor, Evidence, Target
@@ -18,6 +18,8 @@ from producers.wire.decision import Authorization
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from producers.boundary.flags import Context, Flag, FlagValue
+    from producers.wire.decision import FlagEvaluation
     from producers.wire.events import Event
 
 KEYS = {
@@ -55,12 +57,25 @@ def contract(
     )
 
 
-def policy(**values: Any) -> Policy:
-    """A policy whose flags hold the open values, changed as given; a value of None leaves the flag out."""
+def flag_evaluator(**values: Any) -> FlagEvaluator:
+    """Flags that hold the open values, changed as given; a value of None leaves the flag out."""
     stated = OPEN | values
     flags = {KEYS[name]: InMemoryFlag("set", {"set": value}) for name, value in stated.items() if value is not None}
     rules = Ruleset(hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest())
-    return Policy(InMemoryProvider(flags), ruleset=lambda: rules)
+    return FlagEvaluator(InMemoryProvider(flags), ruleset=lambda: rules)
+
+
+def evaluated(flags: FlagEvaluator, flag: Flag, context: Context) -> tuple[FlagValue, FlagEvaluation]:
+    """One flag's value for a context, and the record of how it came about."""
+    values = flags.evaluate(context)
+    by_flag = (
+        values.enabled,
+        values.denied,
+        values.mode.value,
+        values.approval_required,
+        values.confidence_threshold,
+    )
+    return by_flag[FLAGS.index(flag)], values.evaluations[FLAGS.index(flag)]
 
 
 def flagd_file(path: Path, **values: Any) -> Path:

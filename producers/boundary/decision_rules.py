@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from producers.boundary.flags import context_of
+from producers.boundary.flags import flag_context
 from producers.wire.contract import Reversibility, RiskClass
 from producers.wire.decision import (
     Allow,
@@ -22,8 +22,7 @@ from producers.wire.stage import STAGE_OF_MODE, Mode, Stage
 
 if TYPE_CHECKING:
     from producers.boundary.authorization import Authorizer
-    from producers.boundary.flags import Answers
-    from producers.boundary.policy import Policy
+    from producers.boundary.flags import FlagEvaluator, FlagValues
     from producers.wire.contract import ActionContract
 
 READS = frozenset({RiskClass.SEARCH, RiskClass.SCOPED_READ})
@@ -47,7 +46,7 @@ class Decided:
 
 
 def decide(
-    contract: ActionContract, authorizer: Authorizer, policy: Policy, *, variants: frozenset[str] = frozenset()
+    contract: ActionContract, authorizer: Authorizer, flags: FlagEvaluator, *, variants: frozenset[str] = frozenset()
 ) -> Decided:
     """Decide one action.
 
@@ -57,18 +56,18 @@ def decide(
     Args:
         contract: What is asked.
         authorizer: Who holds the last word; an exception from it is a refusal.
-        policy: The flags.
+        flags: The flags.
         variants: Names of the lesser variants that can run in the action's place (`draft`, `search_only`).
     """
     authorization, sha256 = authorized(contract, authorizer)
-    return weigh(contract, authorization, sha256, policy.answers(context_of(contract)), variants)
+    return weigh(contract, authorization, sha256, flags.evaluate(flag_context(contract)), variants)
 
 
 def weigh(
     contract: ActionContract,
     authorization: Authorization,
     authorizer_sha256: str,
-    answers: Answers,
+    answers: FlagValues,
     variants: frozenset[str],
 ) -> Decided:
     """What follows from what authorization and flags have answered; pure, and blind to the arguments' digest."""
@@ -87,7 +86,7 @@ def weigh(
         result=result,
         enforced=answers.mode is not Mode.OBSERVE,
         authorization=authorization,
-        flags=answers.records,
+        flags=answers.evaluations,
         ruleset_sha256=ruleset_of(authorizer_sha256, answers.ruleset_sha256),
     )
     return Decided(decision, STAGE_OF_MODE[answers.mode])
@@ -126,16 +125,16 @@ def _by_mode(contract: ActionContract, mode: Mode, variants: frozenset[str]) -> 
     return Allow()
 
 
-def _review_rule(contract: ActionContract, answers: Answers) -> str | None:
+def _review_rule(contract: ActionContract, answers: FlagValues) -> str | None:
     if answers.mode is Mode.APPROVED_EXTERNAL and contract.risk_class not in READS | {RiskClass.REVERSIBLE_WRITE}:
         return "mode_approved_external"
-    if not answers.approval:
+    if not answers.approval_required:
         return None
     if contract.risk_class in REVIEWED_RISKS:
         return f"risk_class_{contract.risk_class.value}"
     if contract.reversibility in REVIEWED_REVERSIBILITIES:
         return f"reversibility_{contract.reversibility.value}"
     confidence = contract.evidence.confidence
-    if confidence is not None and confidence < answers.threshold:
+    if confidence is not None and confidence < answers.confidence_threshold:
         return "confidence_below_threshold"
     return None

@@ -12,15 +12,13 @@ import json
 import logging
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from openfeature.contrib.tools.flagd.core import FlagdCore
 from openfeature.event import ProviderEventDetails
 from openfeature.exception import ErrorCode, OpenFeatureError, ParseError
 from openfeature.provider import AbstractProvider, Metadata
-
-from producers.boundary.targeting import looked_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,10 +48,6 @@ class Ruleset:
 
     sha256: str | None
 
-    def looks_at(self, flag_key: str) -> frozenset[str] | None:  # noqa: ARG002 - some rulesets can tell
-        """Names of the attributes that a flag's targeting looks at; None where it may look at any."""
-        return None
-
 
 @dataclass(frozen=True, eq=False)
 class _Rules(Ruleset):
@@ -61,11 +55,6 @@ class _Rules(Ruleset):
     error: str | None = None
     timeless: bool = True
     """False where targeting looks at the clock: then each look at the file puts the same rules in force anew."""
-    names: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
-    """What the targeting of each flag looks at."""
-
-    def looks_at(self, flag_key: str) -> frozenset[str] | None:
-        return self.names.get(flag_key)
 
 
 class FlagFile(AbstractProvider):
@@ -206,8 +195,7 @@ def _read(text: bytes) -> _Rules:
         # flagd's reader names few of its errors; whatever it stumbles over, the file is not usable.
         said = getattr(error, "error_message", None) or str(error)
         return _Rules(sha256, None, f"the flag file is not a flagd file: {said}")
-    names = {key: looked_at(flag.get("targeting")) for key, flag in document["flags"].items()}
-    return _Rules(sha256, core, timeless=_is_timeless(document), names=names)
+    return _Rules(sha256, core, timeless=_is_timeless(document))
 
 
 def _is_timeless(rules: object) -> bool:

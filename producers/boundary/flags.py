@@ -1,22 +1,49 @@
-"""The flags that hold runtime policy, with the value each falls to when nothing better is known."""
+"""The flags that hold runtime policy, evaluated through OpenFeature; values are reused while their ruleset stands."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+import logging
+import math
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Self
 
+from openfeature import api
+from openfeature.evaluation_context import EvaluationContext
+from openfeature.event import EventDetails, ProviderEvent
+from openfeature.exception import OpenFeatureError
+from openfeature.flag_evaluation import FlagEvaluationDetails, Reason
+from openfeature.provider import ProviderStatus
+from pydantic import ValidationError
+
+from producers.boundary.canonical_json import digest
+from producers.boundary.flagd_file import FlagFile, Ruleset
+from producers.errors import SettingsError
+from producers.wire.decision import FlagEvaluation, FlagReason
 from producers.wire.stage import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-    from producers.boundary.flagd_file import Ruleset
+    from openfeature.provider import FeatureProvider
+
     from producers.wire.contract import ActionContract
-    from producers.wire.decision import FlagEvaluation
+
+LOG = logging.getLogger(__name__)
 
 FlagValue = bool | str | float
+Evaluated = tuple[FlagValue, FlagEvaluation]
 Context = tuple[str, tuple[tuple[str, str | float], ...]]
 """What flags are targeted by: the targeting key, then scalar attributes sorted by name. Hashable, to be cached."""
+
+_CACHE_SIZE = 20_000
+"""Contexts whose values are kept for one ruleset; the oldest go first."""
+
+_ATTEMPTS = 5
+"""How often a context is evaluated anew because the rules changed meanwhile, before the safe values apply."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +89,17 @@ FLAGS: Final = (GOVERNANCE_ENABLED, DENYLIST, MODE, APPROVAL_REQUIRED, CONFIDENC
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """Every flag's value for one context under one ruleset.
+class FlagValues:
+    """Every flag's value for one context under one ruleset. Equal values of one ruleset are one object.
 
     Attributes:
         ruleset_sha256: The rules that all of the values come from.
         enabled: Whether actions are decided at all.
         denied: Whether the action is switched off.
         mode: The authority that it has.
-        approval: Whether consequential actions wait for a person.
-        threshold: The confidence below which an action waits for a person.
-        records: How each value came about, in the order of `FLAGS`.
+        approval_required: Whether consequential actions wait for a person.
+        confidence_threshold: The confidence below which an action waits for a person.
+        evaluations: How each value came about, in the order of `FLAGS`.
         rules: The rules that they are good for, while these are in force; None where they are good for one call only.
     """
 
@@ -80,18 +107,13 @@ class Answers:
     enabled: bool
     denied: bool
     mode: Mode
-    approval: bool
-    threshold: float
-    records: tuple[FlagEvaluation, ...]
+    approval_required: bool
+    confidence_threshold: float
+    evaluations: tuple[FlagEvaluation, ...]
     rules: Ruleset | None = None
 
-    def value_of(self, flag: Flag) -> FlagValue:
-        """One flag's value."""
-        values = (self.enabled, self.denied, self.mode.value, self.approval, self.threshold)
-        return values[FLAGS.index(flag)]
 
-
-def context_of(contract: ActionContract) -> Context:
+def flag_context(contract: ActionContract) -> Context:
     """What the flags may target, flat: some providers drop structured context, so every attribute is a scalar."""
     actor, target, scope = contract.actor, contract.target, contract.scope
     attributes: dict[str, str | float | None] = {
@@ -112,3 +134,187 @@ def context_of(contract: ActionContract) -> Context:
     }
     known = tuple(sorted((name, value) for name, value in attributes.items() if value is not None))
     return actor.account or actor.user or actor.agent, known
+
+
+@dataclass
+class _Cache:
+    """The values of one ruleset, by context, and by what was evaluated, so that equal ones are shared."""
+
+    rules: Ruleset | None
+    values: dict[Context | tuple[Evaluated, ...], FlagValues] = field(default_factory=dict)
+
+    def put(self, key: Context | tuple[Evaluated, ...], values: FlagValues) -> None:
+        if len(self.values) >= _CACHE_SIZE:
+            del self.values[next(iter(self.values))]
+        self.values[key] = values
+
+
+class FlagEvaluator:
+    """Evaluates the flags for contexts, with a safe value for everything that can go wrong.
+
+    All flags of one decision come from one ruleset, and no value outlives its ruleset: from the moment `sha256` names
+    new rules, nothing is decided by the old ones. Safe to use from many threads. Close it when done.
+    """
+
+    def __init__(
+        self,
+        provider: FeatureProvider,
+        *,
+        ruleset: Callable[[], Ruleset] | None = None,
+        max_age_s: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Put a provider in force for this evaluator alone.
+
+        Args:
+            provider: Any OpenFeature provider. Only its own domain is touched, never the process-wide default.
+            ruleset: Returns the rules in force, the same object for as long as they are; quick, for it is called for
+                every decision. Without it a ruleset lasts until the provider announces a change, and the digest in a
+                decision covers the values themselves, since many providers show neither rules nor a version.
+            max_age_s: How long values are reused without `ruleset`, in seconds: not every provider announces changes.
+            clock: Seconds that never go back.
+        """
+        domain = f"stagekeeper-{uuid.uuid4().hex}"
+        self._provider = provider
+        self._name = provider.get_metadata().name
+        self._lock = threading.Lock()
+        self._announced = Ruleset(None)
+        self._max_age_s = max_age_s if ruleset is None else math.inf
+        self._clock = clock
+        self._renewed_at = clock()
+        self._ruleset = ruleset if ruleset is not None else lambda: self._announced
+        self._cache = _Cache(None)
+        self._client = api.get_client(domain)
+        try:
+            api.set_provider_and_wait(provider, domain)
+        except OpenFeatureError as error:
+            LOG.error("the flag provider %s is not ready, safe values apply until it is: %s", self._name, error)  # noqa: TRY400
+        for event in (
+            ProviderEvent.PROVIDER_CONFIGURATION_CHANGED,
+            ProviderEvent.PROVIDER_ERROR,
+            ProviderEvent.PROVIDER_READY,
+            ProviderEvent.PROVIDER_STALE,
+        ):
+            self._client.add_handler(event, self._announce)
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """Flags from a flagd JSON file, evaluated in this process; a changed file is in force within a second.
+
+        Raises:
+            SettingsError: The file does not exist.
+        """
+        if not path.is_file():
+            raise SettingsError(f"the flag file {path} does not exist; `examples/flags.json` is one to start from")
+        provider = FlagFile(path)
+        return cls(provider, ruleset=lambda: provider.rules)
+
+    @property
+    def sha256(self) -> str | None:
+        """Digest of the rules in force; None where the provider does not show them."""
+        return self._ruleset().sha256
+
+    def rules(self) -> Ruleset:
+        """The rules in force, the same object for as long as they are."""
+        if self._max_age_s < math.inf and self._clock() - self._renewed_at > self._max_age_s:
+            self._renewed_at = self._clock()
+            self._announced = Ruleset(None)
+        return self._ruleset()
+
+    def evaluate(self, context: Context) -> FlagValues:
+        """Every flag's value for a context, all from one ruleset, each with the record of how it came about.
+
+        A value has the type of its flag's safe value. It is the safe value itself when the provider fails, has no such
+        flag, has it disabled, or answers with something that cannot decide; the record's reason then says which.
+        """
+        rules = self.rules()
+        for _ in range(_ATTEMPTS):
+            cache = self._cache
+            if cache.rules is not rules:
+                cache = self._cache = _Cache(rules)
+            values = cache.values.get(context)
+            if values is not None:
+                return values
+            evaluated = self._evaluate(context)
+            values = cache.values.get(evaluated) or self._flag_values(rules, evaluated, good_for=rules)
+            now = self._ruleset()
+            if now is rules:
+                with self._lock:
+                    cache.put(context, values)
+                    cache.put(evaluated, values)
+                return values
+            rules = now  # values of two rulesets may be among them
+        unsettled = "the rules change faster than they can be evaluated"
+        return self._flag_values(rules, tuple(self._safe(flag, FlagReason.ERROR, unsettled) for flag in FLAGS))
+
+    def close(self) -> None:
+        """Stop watching, and forget the provider."""
+        self._provider.shutdown()
+
+    def _evaluate(self, context: Context) -> tuple[Evaluated, ...]:
+        if self._client.get_provider_status() is not ProviderStatus.READY:
+            why = "the provider is not ready, or its rules cannot be read"
+            return tuple(self._safe(flag, FlagReason.ERROR, why) for flag in FLAGS)
+        targeting_key, attributes = context
+        evaluation_context = EvaluationContext(targeting_key, dict(attributes))
+        return tuple(self._evaluate_one(flag, evaluation_context) for flag in FLAGS)
+
+    def _evaluate_one(self, flag: Flag, context: EvaluationContext) -> Evaluated:
+        details: FlagEvaluationDetails[bool] | FlagEvaluationDetails[float] | FlagEvaluationDetails[str]
+        if isinstance(flag.safe, bool):
+            details = self._client.get_boolean_details(flag.key, flag.safe, context)
+        elif isinstance(flag.safe, float):
+            details = self._client.get_float_details(flag.key, flag.safe, context)
+        else:
+            details = self._client.get_string_details(flag.key, flag.safe, context)
+        if details.error_code is not None or details.reason == Reason.ERROR:
+            code = details.error_code.value if details.error_code is not None else "ERROR"
+            return self._safe(flag, FlagReason.ERROR, f"{code}: {details.error_message or ''}")
+        if details.reason == Reason.DISABLED:
+            return self._safe(flag, FlagReason.DISABLED, "the flag is disabled")
+        if not flag.accepts(details.value):
+            return self._safe(flag, FlagReason.ERROR, f"{str(details.value)[:100]!r} is no value of this flag")
+        variant = details.variant or None
+        try:
+            evaluation = FlagEvaluation(
+                key=flag.key,
+                variant=variant,
+                value=None if variant is not None else str(details.value).lower(),
+                reason=_reason(details.reason),
+                provider=self._name,
+            )
+        except ValidationError as error:
+            return self._safe(flag, FlagReason.ERROR, f"the answer cannot be recorded: {error.errors()[0]['msg']}")
+        return details.value, evaluation
+
+    def _safe(self, flag: Flag, reason: FlagReason, why: str) -> Evaluated:
+        evaluation = FlagEvaluation(
+            key=flag.key, value=str(flag.safe).lower(), reason=reason, provider=self._name, error=why[:500]
+        )
+        return flag.safe, evaluation
+
+    def _announce(self, _event: EventDetails) -> None:
+        self._announced = Ruleset(None)
+
+    def _flag_values(
+        self, rules: Ruleset, evaluated: tuple[Evaluated, ...], *, good_for: Ruleset | None = None
+    ) -> FlagValues:
+        (enabled, denied, mode, approval_required, threshold), evaluations = zip(*evaluated, strict=True)
+        return FlagValues(
+            ruleset_sha256=rules.sha256
+            or digest([self._name, [[each.key, each.variant or each.value] for each in evaluations]]),
+            enabled=enabled is True,
+            denied=denied is not False,
+            mode=Mode(mode),
+            approval_required=approval_required is not False,
+            confidence_threshold=float(threshold),
+            evaluations=evaluations,
+            rules=good_for,
+        )
+
+
+def _reason(reason: object) -> FlagReason:
+    try:
+        return FlagReason(str(getattr(reason, "value", reason)).lower())
+    except ValueError:
+        return FlagReason.UNKNOWN

@@ -11,14 +11,13 @@ from pydantic import ValidationError
 
 from producers.boundary.action import Circumstances
 from producers.boundary.decision_rules import authorized, weigh
-from producers.boundary.flags import context_of
+from producers.boundary.flags import flag_context
 from producers.wire.forms import BLANK_SHA256, SILENT, DecisionForm, DecisionPart, Said
 
 if TYPE_CHECKING:
     from producers.boundary.action import Action
     from producers.boundary.authorization import Authorizer
-    from producers.boundary.flags import Answers
-    from producers.boundary.policy import Policy
+    from producers.boundary.flags import FlagEvaluator, FlagValues
     from producers.wire.contract import ActionContract
     from producers.wire.decision import Authorization, Outcome
 
@@ -44,12 +43,12 @@ class Prepared:
         self._steady = steady
         self._authorized: tuple[Authorization, str] | None = None
         self._contract = action.contract(BLANK_SHA256, replace(known, intent=None, conversation=None, tool_call=None))
-        self.context = context_of(self._contract)
+        self.context = flag_context(self._contract)
         self._known = known
         self._parts = parts
         self._variants = frozenset(action.variants)
-        self._weighed: tuple[Authorization, str, Answers, DecisionForm] | None = None
-        self._answers: Answers | None = None
+        self._weighed: tuple[Authorization, str, FlagValues, DecisionForm] | None = None
+        self._answers: FlagValues | None = None
         self._said_before: tuple[tuple[str | None, ...], Said] = ((None, None, None), SILENT)
 
     def said(self, known: Circumstances) -> Said:
@@ -80,18 +79,18 @@ class Prepared:
             answer = self._authorized = authorized(self._contract, authorizer)
         return answer
 
-    def answers(self, policy: Policy) -> Answers:
+    def answers(self, flags: FlagEvaluator) -> FlagValues:
         """Every flag's value, from the rules that are in force now."""
         answers = self._answers
-        if answers is None or answers.rules is not policy.rules():
-            answers = self._answers = policy.answers(self.context)
+        if answers is None or answers.rules is not flags.rules():
+            answers = self._answers = flags.evaluate(self.context)
         return answers
 
     def contract(self, arguments_sha256: str, said: Said) -> ActionContract:
         """The contract of one call."""
         return self._contract.model_copy(update={"arguments_sha256": arguments_sha256, **dict(said)})
 
-    def form(self, authorization: Authorization, authorizer_sha256: str, answers: Answers) -> DecisionForm:
+    def form(self, authorization: Authorization, authorizer_sha256: str, answers: FlagValues) -> DecisionForm:
         """The decision that follows from the answers, with its event filled in."""
         weighed = self._weighed
         if (
@@ -105,7 +104,7 @@ class Prepared:
         self._weighed = (authorization, authorizer_sha256, answers, form)
         return form
 
-    def decided(self, authorization: Authorization, authorizer_sha256: str, answers: Answers) -> DecisionPart:
+    def decided(self, authorization: Authorization, authorizer_sha256: str, answers: FlagValues) -> DecisionPart:
         """Weigh the answers."""
         decided = weigh(self._contract, authorization, authorizer_sha256, answers, self._variants)
         return DecisionPart(self._contract, decided.decision, stage=decided.stage, cohort=self._known.cohort)
@@ -129,10 +128,10 @@ class Parts:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._known: dict[tuple[object, ...], tuple[Action, Answers, DecisionPart]] = {}
+        self._known: dict[tuple[object, ...], tuple[Action, FlagValues, DecisionPart]] = {}
 
     def of(
-        self, prepared: Prepared, authorization: Authorization, authorizer_sha256: str, answers: Answers
+        self, prepared: Prepared, authorization: Authorization, authorizer_sha256: str, answers: FlagValues
     ) -> DecisionPart:
         """The decision on one call."""
         key = (id(prepared.action), id(answers), authorizer_sha256, authorization, *prepared.shape)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from producers.boundary.action import Action
     from producers.boundary.approvals import ReviewDesk
     from producers.boundary.authorization import Authorizer
-    from producers.boundary.policy import Policy
+    from producers.boundary.flags import FlagEvaluator
     from producers.delivery.recorder import Recorder
     from producers.wire.contract import ActionContract
     from producers.wire.decision import Decision
@@ -33,7 +33,7 @@ class ReviewQueue:
         desk: Where actions wait; None where there is none.
         holds: How long after queueing an approval may be given and used.
         authorizer: Asked again before an approved action runs.
-        policy: As above.
+        flags: As above.
         recorder: Writes receipts as tokens.
     """
 
@@ -43,13 +43,13 @@ class ReviewQueue:
         *,
         holds: timedelta,
         authorizer: Authorizer,
-        policy: Policy,
+        flags: FlagEvaluator,
         recorder: Recorder,
     ) -> None:
         self._desk = desk
         self._holds = holds
         self._authorizer = authorizer
-        self._policy = policy
+        self._flags = flags
         self._recorder = recorder
 
     def put(
@@ -86,18 +86,18 @@ class ReviewQueue:
             raise ActionDeniedError(message, receipt, decision) from error
 
     def redeem(self, receipt: Receipt, action: Action, arguments: Mapping[str, Any]) -> Permit:
-        """Use a person's approval: authorization and policy are asked again, then it is spent.
+        """Use a person's approval: authorization and flags are asked again, then it is spent.
 
         Raises:
             UsageError: The router has no review desk.
             ReviewError: It is not approved, or the approval does not hold for this; which subclass says why.
-            ActionDeniedError: Authorization or policy refuse it by now.
+            ActionDeniedError: Authorization or a flag refuses it by now.
         """
         desk = self.require_desk()
         queued = desk.get(receipt.decision_id).queued
         _require_same(queued, action, self._recorder.token(receipt))
         # Asked again, so that what was switched off after the approval stays off.
-        again = decide(queued.contract, self._authorizer, self._policy, variants=frozenset(action.variants)).decision
+        again = decide(queued.contract, self._authorizer, self._flags, variants=frozenset(action.variants)).decision
         if again.result.outcome not in {"queue_for_review", "allow"} or not again.enforced:
             message = f"{action.tool} was approved, and is refused by now: {again.result.reason}"
             raise ActionDeniedError(message, receipt, again)

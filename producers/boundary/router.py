@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from producers.boundary.approvals import Review, ReviewDesk
     from producers.boundary.authorization import Authorizer
-    from producers.boundary.policy import Policy
+    from producers.boundary.flags import FlagEvaluator
     from producers.boundary.prepared import Prepared
     from producers.delivery.recorder import Issued, Recorder
     from producers.wire.decision import Decision
@@ -58,7 +58,7 @@ class Router:
 
     Args:
         authorizer: Holds the last word on what may ever run.
-        policy: The flags.
+        flags: The flags.
         recorder: Takes the record; for anything but reads its emitter must be able to keep records on disk.
         environment: Deployment environment of the actions that do not name one.
         agent: Name of the agent where `acting` names none.
@@ -72,7 +72,7 @@ class Router:
         self,
         *,
         authorizer: Authorizer,
-        policy: Policy,
+        flags: FlagEvaluator,
         recorder: Recorder,
         environment: str,
         agent: str = "unknown",
@@ -82,13 +82,13 @@ class Router:
         tracer_provider: TracerProvider | None = None,
     ) -> None:
         self._authorizer = authorizer
-        self._policy = policy
+        self._flags = flags
         self._recorder = recorder
         self._environment = environment
         self._agent = agent
         self._clock = clock
         self._reviews = ReviewQueue(
-            reviews, holds=approval_holds, authorizer=authorizer, policy=policy, recorder=recorder
+            reviews, holds=approval_holds, authorizer=authorizer, flags=flags, recorder=recorder
         )
         self._executions = Executions(recorder, clock, tracer_provider)
         self._preparations = Preparations(steady=getattr(authorizer, "steady", False) is True)
@@ -187,7 +187,7 @@ class Router:
 
         Raises:
             ReviewError: It is not approved, or the approval does not hold for this; which subclass says why.
-            ActionDeniedError: Authorization or policy refuse it by now.
+            ActionDeniedError: Authorization or a flag refuses it by now.
         """
         with self._executions.running(action, arguments, self._redeem(receipt, action, arguments)) as running:
             yield running.permit
@@ -209,7 +209,7 @@ class Router:
         Raises:
             UsageError: No such action is registered here, or it is async.
             ReviewError: It is not approved, or the approval does not hold for this; which subclass says why.
-            ActionDeniedError: Authorization or policy refuse it by now.
+            ActionDeniedError: Authorization or a flag refuses it by now.
         """
         action = self._registered(receipt)
         arguments = _bound(action, args, kwargs)
@@ -262,7 +262,7 @@ class Router:
         said = prepared.said(known)
         arguments_sha256 = digest(arguments)
         authorization, authorizer_sha256 = prepared.authorized(self._authorizer, arguments_sha256, said)
-        form = prepared.form(authorization, authorizer_sha256, prepared.answers(self._policy))
+        form = prepared.form(authorization, authorizer_sha256, prepared.answers(self._flags))
         traceparent = get_traceparent()
         asked = Asked(arguments_sha256, (self._clock() - started) * 1000, said, traceparent)
         issued = self._record_decision(prepared, form, asked)

@@ -18,11 +18,11 @@ from producers.boundary.flags import (
     FLAGS,
     GOVERNANCE_ENABLED,
     MODE,
-    Answers,
     Flag,
-    context_of,
+    FlagEvaluator,
+    FlagValues,
+    flag_context,
 )
-from producers.boundary.policy import Policy
 from producers.strict_yaml import ConfigurationFileError
 from producers.wire.contract import ActionContract, Actor, Reversibility, RiskClass, Target
 from producers.wire.decision import Authorization
@@ -87,14 +87,14 @@ def _outcomes(flags: dict[str, Any]) -> Point:
     for enabled, denied, mode, approval, threshold in itertools.product(
         *(values[flag.key] for flag in (GOVERNANCE_ENABLED, DENYLIST, MODE, APPROVAL_REQUIRED, CONFIDENCE_THRESHOLD))
     ):
-        answers = Answers(
+        answers = FlagValues(
             ruleset_sha256="0" * 64,
             enabled=enabled is True,
             denied=denied is not False,
             mode=Mode(mode),
-            approval=approval is not False,
-            threshold=float(threshold),
-            records=(),
+            approval_required=approval is not False,
+            confidence_threshold=float(threshold),
+            evaluations=(),
         )
         for risk in RiskClass:
             contract = _contract(_STRANGER, risk, "production")
@@ -114,27 +114,29 @@ def _alone(path: Path) -> Point:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
         copy.write_bytes(path.read_bytes())
-        mine, others = (context_of(_contract(tool, RiskClass.SEARCH, "production")) for tool in ("one-tool", "another"))
-        before = Policy.from_file(copy)
+        mine, others = (
+            flag_context(_contract(tool, RiskClass.SEARCH, "production")) for tool in ("one-tool", "another")
+        )
+        before = FlagEvaluator.from_file(copy)
         try:
-            unchanged = before.answers(others)
+            unchanged = before.evaluate(others)
         finally:
             before.close()
         try:
             switch_off(copy, Switch(tool="one-tool"))
         except FlagFileError as error:
             return found(8, State.FAIL, str(error))
-        after = Policy.from_file(copy)
+        after = FlagEvaluator.from_file(copy)
         try:
-            off, still = after.answers(mine).denied, after.answers(others)
+            off, still = after.evaluate(mine).denied, after.evaluate(others)
         finally:
             after.close()
-    same = (still.enabled, still.denied, still.mode, still.approval, still.threshold) == (
+    same = (still.enabled, still.denied, still.mode, still.approval_required, still.confidence_threshold) == (
         unchanged.enabled,
         unchanged.denied,
         unchanged.mode,
-        unchanged.approval,
-        unchanged.threshold,
+        unchanged.approval_required,
+        unchanged.confidence_threshold,
     )
     return passed(
         8,

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from documents import ROOT
 
 from producers.boundary.authorization import FileAuthorizer
-from producers.boundary.flags import FLAGS
-from producers.boundary.policy import Policy, missing_flags
+from producers.boundary.flags import FLAGS, FlagEvaluator
 from producers.delivery.outbox import Outbox
 from producers.wire.events import ActionDecided, ActionExecuted, of_bytes
 
@@ -51,9 +50,9 @@ def test_every_flag_of_the_example_is_ours_owned_dated_and_has_an_end() -> None:
 
 
 def test_the_example_flags_and_the_example_authorization_can_be_used() -> None:
-    held = Policy.from_file(EXAMPLES / "flags.json")
+    held = FlagEvaluator.from_file(EXAMPLES / "flags.json")
     try:
-        assert missing_flags(held, ("anybody", ())) == []
+        assert [each.error for each in held.evaluate(("anybody", ())).evaluations] == [None] * len(FLAGS)
     finally:
         held.close()
     FileAuthorizer.load(EXAMPLES / "authorization.yaml")

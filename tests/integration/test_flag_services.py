@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
-from boundary_cases import KEYS, Permit, contract
+from boundary_cases import KEYS, Permit, contract, evaluated
 from fbclient.client import FBClient
 from fbclient.config import Config
 from featbit_openfeature import FeatBitProvider
@@ -22,8 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
 from producers.boundary.decision_rules import decide
-from producers.boundary.flags import FLAGS, context_of
-from producers.boundary.policy import Policy
+from producers.boundary.flags import FLAGS, FlagEvaluator, flag_context
 from producers.wire.decision import FlagReason
 
 if TYPE_CHECKING:
@@ -55,14 +54,14 @@ def _wait_until(what: Callable[[], bool]) -> None:
 
 
 class Service:
-    """A flag service: its flags, and the address under which a policy reaches it."""
+    """A flag service: its flags, and the address under which an evaluator reaches it."""
 
     def __init__(self, missing: str | None = None) -> None:
         self.values = {key: value for key, value in VALUES.items() if key != missing}
         self.off: str | None = None
         self.asked: list[str] = []
         self._open = ExitStack()
-        self.policy: Policy
+        self.evaluator: FlagEvaluator
 
     @contextmanager
     def http(self, answer: Callable[[str], Any]) -> Iterator[str]:
@@ -102,7 +101,7 @@ class Service:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.policy.close()
+        self.evaluator.close()
         self._open.close()
 
 
@@ -115,7 +114,7 @@ class Unleash(Service):
         cache = FileCache("stagekeeper", directory=str(folder))
         provider = UnleashProvider(url=f"{address}/api", app_name="router", api_token="a:b.c", cache=cache)  # noqa: S106 - of a server that asks for none
         provider.client.unleash_refresh_interval = 1  # 15 s where nobody says so
-        self.policy = Policy(provider)
+        self.evaluator = FlagEvaluator(provider)
 
     def _features(self) -> dict[str, Any]:
         return {"version": 2, "features": [self._feature(key, value) for key, value in self.values.items()]}
@@ -159,7 +158,7 @@ class FeatBit(Service):
         self._open.callback(server.shutdown)
         address = f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
         client = FBClient(Config("a-secret-of-the-environment", event_url=events, streaming_url=address), 10.0)
-        self.policy = Policy(FeatBitProvider(client))
+        self.evaluator = FlagEvaluator(FeatBitProvider(client))
 
     def _talk(self, connection: ServerConnection) -> None:
         self.asked.append(connection.request.path if connection.request is not None else "")
@@ -218,51 +217,50 @@ def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]
 
 
 def test_the_five_flags_decide_by_targeting_key_and_scalar_attributes(service: Service) -> None:
-    decision = decide(contract(account="acct-2"), Permit(), service.policy).decision
+    decision = decide(contract(account="acct-2"), Permit(), service.evaluator).decision
     assert (decision.result.outcome, decision.result.reason) == ("allow", "policy_allows")
     assert [flag.key for flag in decision.flags] == [flag.key for flag in FLAGS]
     assert [flag.error for flag in decision.flags] == [None] * 5
-    answers = service.policy.answers(context_of(contract(account="acct-2")))
-    assert (answers.mode, answers.threshold) == ("autonomous", 0.5)
-    barred = decide(contract(account=BARRED), Permit(), service.policy).decision
+    answers = service.evaluator.evaluate(flag_context(contract(account="acct-2")))
+    assert (answers.mode, answers.confidence_threshold) == ("autonomous", 0.5)
+    barred = decide(contract(account=BARRED), Permit(), service.evaluator).decision
     assert (barred.result.outcome, barred.result.reason) == ("deny", "on_denylist")
     assert barred.ruleset_sha256 != decision.ruleset_sha256, "it covers the answers, since no rules are shown"
     assert any("/client/features" in path or "/streaming" in path for path in service.asked)
 
 
 def test_a_change_is_in_force_once_the_client_has_it(service: Service) -> None:
-    context = context_of(contract(account="acct-2"))
-    assert service.policy.answers(context).mode == "autonomous"
+    context = flag_context(contract(account="acct-2"))
+    assert service.evaluator.evaluate(context).mode == "autonomous"
     service.change(KEYS["mode"], "off")
-    _wait_until(lambda: service.policy.answers(context).mode == "off")
-    assert decide(contract(account="acct-2"), Permit(), service.policy).decision.result.outcome == "deny"
+    _wait_until(lambda: service.evaluator.evaluate(context).mode == "off")
+    assert decide(contract(account="acct-2"), Permit(), service.evaluator).decision.result.outcome == "deny"
 
 
 def test_a_value_that_cannot_decide_falls_to_the_safe_one(service: Service) -> None:
-    context = context_of(contract(account="acct-2"))
+    context = flag_context(contract(account="acct-2"))
     service.change(KEYS["mode"], "everything")
-    _wait_until(lambda: service.policy.answers(context).records[2].reason is FlagReason.ERROR)
-    answers = service.policy.answers(context)
+    _wait_until(lambda: service.evaluator.evaluate(context).evaluations[2].reason is FlagReason.ERROR)
+    answers = service.evaluator.evaluate(context)
     assert answers.mode == "search_only"
-    assert "everything" in (answers.records[2].error or "")
+    assert "everything" in (answers.evaluations[2].error or "")
 
 
 @pytest.mark.parametrize("kind", [Unleash, FeatBit])
 @pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.key)
 def test_a_missing_flag_has_its_safe_value(kind: Any, flag: Flag, tmp_path: Path) -> None:
     with kind(tmp_path, missing=flag.key) as service:
-        answers = service.policy.answers(context_of(contract(account="acct-2")))
-        assert answers.value_of(flag) == flag.safe
-        said = answers.records[FLAGS.index(flag)]
+        value, evaluation = evaluated(service.evaluator, flag, flag_context(contract(account="acct-2")))
+        assert value == flag.safe
         if kind is FeatBit:
-            assert "FLAG_NOT_FOUND" in (said.error or "")
+            assert "FLAG_NOT_FOUND" in (evaluation.error or "")
 
 
 def test_a_flag_of_featbit_that_is_off_has_its_safe_value_and_not_its_off_variation(tmp_path: Path) -> None:
     with FeatBit(tmp_path) as service:
-        context = context_of(contract(account="acct-2"))
-        assert service.policy.answers(context).denied is False
+        context = flag_context(contract(account="acct-2"))
+        assert service.evaluator.evaluate(context).denied is False
         service.off = KEYS["denylist"]
         service.change(KEYS["denylist"], value=False)
-        _wait_until(lambda: service.policy.answers(context).denied)
-        assert service.policy.answers(context).records[1].reason is FlagReason.DISABLED
+        _wait_until(lambda: service.evaluator.evaluate(context).denied)
+        assert service.evaluator.evaluate(context).evaluations[1].reason is FlagReason.DISABLED

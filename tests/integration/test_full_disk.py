@@ -8,7 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from boundary_cases import Permit, policy
+from boundary_cases import Permit, flag_evaluator
 
 from producers.boundary.errors import ActionDeniedError
 from producers.boundary.router import Router
@@ -62,7 +62,7 @@ def test_writes_are_denied_with_the_reason_reads_go_on_and_room_ends_it(small_di
         lambda hook: KafkaEmitter("127.0.0.1:1", on_undeliverable=hook), Outbox(small_disk / "outbox.db")
     )
     router = Router(
-        authorizer=Permit(), policy=policy(), recorder=Recorder(emitter, source="/t"), environment="production"
+        authorizer=Permit(), flags=flag_evaluator(), recorder=Recorder(emitter, source="/t"), environment="production"
     )
     ran: list[str] = []
 

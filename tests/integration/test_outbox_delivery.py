@@ -79,7 +79,7 @@ def test_what_is_kept_while_the_broker_is_away_arrives_when_it_is_back(either_br
 _ROUTER = """
 import sys
 from pathlib import Path
-from boundary_cases import Permit, policy
+from boundary_cases import Permit, flag_evaluator
 from producers.boundary.action import Action
 from producers.boundary.router import Router
 from producers.delivery.outbox_emitter import OutboxEmitter
@@ -91,7 +91,7 @@ from producers.wire.contract import Reversibility, RiskClass
 address, path = sys.argv[1:]
 emitter = OutboxEmitter(lambda hook: KafkaEmitter(address, on_undeliverable=hook), Outbox(Path(path)))
 recorder = Recorder(emitter, source="/killed")
-router = Router(authorizer=Permit(), policy=policy(), recorder=recorder, environment="production")
+router = Router(authorizer=Permit(), flags=flag_evaluator(), recorder=recorder, environment="production")
 action = Action(
     tool="side_effect", workflow="w", system="s", environment="production",
     risk_class=RiskClass.REVERSIBLE_WRITE, reversibility=Reversibility.AUTOMATIC, run=print,

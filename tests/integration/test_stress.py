@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, TopicPartition
 from workers import frozen
 
 from producers.boundary.action import Action, acting
-from producers.boundary.policy import Policy
+from producers.boundary.flags import FlagEvaluator
 from producers.boundary.router import Router
 from producers.delivery.kafka_emitter import DeliveryStats
 from producers.delivery.outbox import Outbox
@@ -67,15 +67,15 @@ class Order:
 
 
 @pytest.fixture
-def policy(tmp_path: Path) -> Iterator[Policy]:
-    held = Policy.from_file(flagd_file(tmp_path / "flags.json"))
+def flags(tmp_path: Path) -> Iterator[FlagEvaluator]:
+    held = FlagEvaluator.from_file(flagd_file(tmp_path / "flags.json"))
     yield held
     held.close()
 
 
-def router_of(emitter: Any, policy: Policy) -> Router:
+def router_of(emitter: Any, flags: FlagEvaluator) -> Router:
     recorder = Recorder(emitter, source="/stress", key=b"a key")
-    return Router(authorizer=Permit(), policy=policy, recorder=recorder, environment="production")
+    return Router(authorizer=Permit(), flags=flags, recorder=recorder, environment="production")
 
 
 def action(run: Callable[..., Any], risk_class: RiskClass) -> Action:
@@ -105,9 +105,9 @@ def assert_each_decision_comes_before_its_execution(records: list[Encoded]) -> N
     assert set(executed.values()) == {1}
 
 
-def test_threads(policy: Policy) -> None:
+def test_threads(flags: FlagEvaluator) -> None:
     order = Order()
-    router = router_of(order, policy)
+    router = router_of(order, flags)
     ran: list[int] = []
 
     def note(number: int) -> None:
@@ -129,9 +129,9 @@ def test_threads(policy: Policy) -> None:
     assert_each_decision_comes_before_its_execution(order.records)
 
 
-async def test_tasks(policy: Policy) -> None:
+async def test_tasks(flags: FlagEvaluator) -> None:
     order, ran = Order(), []
-    router = router_of(order, policy)
+    router = router_of(order, flags)
 
     async def run(number: int) -> None:
         if number % 100 == 0:
@@ -179,11 +179,11 @@ def log_of(address: str, topic: str, wanted: int) -> Log:
 
 
 def test_a_broker_that_is_away_holds_nothing_up_and_gets_everything(
-    own_broker: EmbeddedBroker, policy: Policy, tmp_path: Path, record_property: Callable[[str, object], None]
+    own_broker: EmbeddedBroker, flags: FlagEvaluator, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """A thousand actions a second, a fifth of them writes; all are decided and run while the broker is stopped."""
     emitter = OutboxEmitter.to_kafka(own_broker.address, Outbox(tmp_path / "outbox.db"))
-    router = router_of(emitter, policy)
+    router = router_of(emitter, flags)
     ran: list[int] = []
 
     def note(number: int) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from boundary_cases import Broken, Permit, Refuse, contract, policy
+from boundary_cases import Broken, Permit, Refuse, contract, flag_evaluator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import examples
@@ -40,7 +40,7 @@ CONTRACTS = st.builds(
 def test_no_flag_value_widens_what_authorization_refuses(
     asked: Any, flags: dict[str, Any], authorizer: Any, variants: frozenset[str]
 ) -> None:
-    decision = decide(asked, authorizer, policy(**flags), variants=variants).decision
+    decision = decide(asked, authorizer, flag_evaluator(**flags), variants=variants).decision
     assert decision.result.outcome == "deny"
     assert not decision.expects_execution
 
@@ -49,7 +49,7 @@ def test_no_flag_value_widens_what_authorization_refuses(
 @given(asked=CONTRACTS, flags=FLAGS)
 @settings(max_examples=examples(300), deadline=None)
 def test_only_a_known_mode_under_an_open_switch_runs_a_write_as_asked(asked: Any, flags: dict[str, Any]) -> None:
-    decision = decide(asked, Permit(), policy(**flags)).decision
+    decision = decide(asked, Permit(), flag_evaluator(**flags)).decision
     if decision.result.outcome == "allow" and decision.enforced and asked.risk_class not in READS:
         assert flags["enabled"] is True
         assert flags["denylist"] is False

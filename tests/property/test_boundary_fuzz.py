@@ -17,7 +17,7 @@ from openfeature.provider import AbstractProvider, Metadata
 from producers.boundary.action import Action, acting
 from producers.boundary.decision_rules import READS
 from producers.boundary.errors import RefusedError
-from producers.boundary.policy import Policy
+from producers.boundary.flags import FlagEvaluator
 from producers.boundary.router import Router
 from producers.delivery.recorder import Recorder
 from producers.errors import StagekeeperError
@@ -66,7 +66,7 @@ CALLS = st.fixed_dictionaries(
 
 
 class Moody(AbstractProvider):
-    """Answers with whatever it is told to, or fails."""
+    """FlagValues with whatever it is told to, or fails."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ def test_nothing_runs_that_authorization_refuses_and_nothing_runs_off_the_record
     clock = ticking()
     router = Router(
         authorizer=authorizer,
-        policy=Policy(provider, clock=lambda: next(clock)),
+        flags=FlagEvaluator(provider, clock=lambda: next(clock)),
         recorder=Recorder(shelf, source="/fuzz"),
         environment="production",
     )

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from boundary_cases import Permit, Shelf, policy
+from boundary_cases import Permit, Shelf, flag_evaluator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import examples
@@ -67,9 +67,9 @@ CALLS = st.lists(st.tuples(st.sampled_from(ACTIONS), CIRCUMSTANCES), min_size=2,
 )
 @settings(max_examples=examples(150), deadline=None)
 def test_reuse_never_shows(calls: Any, flags: Any) -> None:
-    shelf, held = Shelf(), policy(**flags)
+    shelf, held = Shelf(), flag_evaluator(**flags)
     router = Router(
-        authorizer=Permit(), policy=held, recorder=Recorder(shelf, source="/t"), environment="production", agent="bot"
+        authorizer=Permit(), flags=held, recorder=Recorder(shelf, source="/t"), environment="production", agent="bot"
     )
     for action, known in calls:
         before = len(shelf.events)

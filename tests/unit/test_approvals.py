@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from boundary_cases import Permit, Shelf, policy
+from boundary_cases import Permit, Shelf, flag_evaluator
 
 from producers.boundary.action import Action
 from producers.boundary.approvals import (
@@ -80,7 +80,7 @@ class Setting:
     def router(self, **flags: Any) -> Router:
         router = Router(
             authorizer=Permit(),
-            policy=policy(**{"approval": True, **flags}),
+            flags=flag_evaluator(**{"approval": True, **flags}),
             recorder=Recorder(self.shelf, source="/test", now=self.clock),
             environment="production",
             reviews=self._another_desk(),
@@ -252,7 +252,7 @@ def test_a_router_without_a_desk_cannot_resume(setting: Setting) -> None:
     receipt = setting.queue()
     router = Router(
         authorizer=Permit(),
-        policy=policy(approval=True),
+        flags=flag_evaluator(approval=True),
         recorder=Recorder(setting.shelf, source="/t"),
         environment="production",
     )

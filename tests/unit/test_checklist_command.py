@@ -16,7 +16,7 @@ from analytics.lake.table_schemas import COLUMNS, EVENTS
 from analytics.lake.tables import Lake
 from producers.boundary.action import acting
 from producers.boundary.errors import RefusedError
-from producers.boundary.policy import Policy
+from producers.boundary.flags import FlagEvaluator
 from producers.boundary.router import Router
 from producers.delivery.recorder import Recorder
 from producers.wire.events import ActionDecided, to_bytes
@@ -52,11 +52,11 @@ def run(*words: str) -> tuple[int, dict[int, dict[str, Any]]]:
 def live(home: Path, *, intent: str = "the customer was charged twice", minutes_ago: float = 8, lose: int = 0) -> None:
     """Put into the lake what a router with the example's files records of three kinds of actions."""
     shelf = Shelf()
-    policy = Policy.from_file(home / "flags.json")
+    flags = FlagEvaluator.from_file(home / "flags.json")
     moment = NOW - timedelta(minutes=minutes_ago)
     router = Router(
         authorizer=Permit(),
-        policy=policy,
+        flags=flags,
         recorder=Recorder(shelf, source="/test", now=lambda: moment),
         environment="production",
         agent="support-bot",
@@ -77,7 +77,7 @@ def live(home: Path, *, intent: str = "the customer was charged twice", minutes_
                 except RefusedError:
                     continue
     finally:
-        policy.close()
+        flags.close()
     events = [event for n, event in enumerate(shelf.events) if not (lose and n == 1)]
     rows = []
     receipts = {e.subject: Receipt.of_token(e.data.receipt) for e in shelf.events if isinstance(e, ActionDecided)}

@@ -3,11 +3,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from boundary_cases import Broken, Permit, Refuse, contract, policy
+from boundary_cases import Broken, Permit, Refuse, contract, flag_evaluator
 from openfeature.provider.no_op_provider import NoOpProvider
 
 from producers.boundary.decision_rules import decide
-from producers.boundary.policy import Policy
+from producers.boundary.flags import FlagEvaluator
 from producers.wire.decision import FlagReason
 from producers.wire.stage import Stage
 
@@ -45,37 +45,39 @@ EXTERNAL = {"risk_class": "external_effect"}
     ],
 )
 def test_one_question_after_the_other(flags: dict[str, Any], asked: dict[str, Any], outcome: str, reason: str) -> None:
-    decided = decide(contract(**asked), Permit(), policy(**flags))
+    decided = decide(contract(**asked), Permit(), flag_evaluator(**flags))
     assert (decided.decision.result.outcome, decided.decision.result.reason) == (outcome, reason)
 
 
 @pytest.mark.parametrize("authorizer", [Refuse(), Broken()])
 def test_what_authorization_refuses_no_flag_releases(authorizer: Refuse | Broken) -> None:
-    decided = decide(contract(), authorizer, policy())
+    decided = decide(contract(), authorizer, flag_evaluator())
     assert decided.decision.result.outcome == "deny"
     assert decided.decision.result.reason == "not_authorized"
 
 
 def test_an_authorizer_that_fails_is_named_in_the_record() -> None:
-    said = decide(contract(), Broken(), policy()).decision.authorization
+    said = decide(contract(), Broken(), flag_evaluator()).decision.authorization
     assert said is not None
     assert (said.rule, said.reason) == ("authorizer-failed", "ConnectionError")
 
 
 def test_a_draft_runs_in_place_of_a_write_where_there_is_one() -> None:
-    drafted = decide(contract(), Permit(), policy(mode="draft_write"), variants=frozenset({"draft"})).decision.result
+    drafted = decide(
+        contract(), Permit(), flag_evaluator(mode="draft_write"), variants=frozenset({"draft"})
+    ).decision.result
     assert drafted.outcome == "constrain"
     assert (drafted.mode, drafted.runs) == ("draft", True)
 
 
 def test_a_constraint_without_a_variant_runs_nothing_and_expects_nothing() -> None:
-    decision = decide(contract(), Permit(), policy(mode="search_only")).decision
+    decision = decide(contract(), Permit(), flag_evaluator(mode="search_only")).decision
     assert decision.result.outcome == "constrain"
     assert not decision.expects_execution
 
 
 def test_observing_records_what_would_have_happened_and_enforces_nothing() -> None:
-    decided = decide(contract(), Permit(), policy(mode="observe"))
+    decided = decide(contract(), Permit(), flag_evaluator(mode="observe"))
     assert decided.stage is Stage.OBSERVE_ONLY
     assert decided.decision.result.outcome == "allow"
     assert not decided.decision.enforced
@@ -83,7 +85,7 @@ def test_observing_records_what_would_have_happened_and_enforces_nothing() -> No
 
 
 def test_every_flag_is_on_record_whatever_the_outcome() -> None:
-    decision = decide(contract(), Refuse(), policy(enabled=False)).decision
+    decision = decide(contract(), Refuse(), flag_evaluator(enabled=False)).decision
     assert [flag.key for flag in decision.flags] == [
         "agent-action-governance-enabled",
         "agent-action-denylist",
@@ -96,12 +98,12 @@ def test_every_flag_is_on_record_whatever_the_outcome() -> None:
 
 
 def test_a_provider_that_knows_nothing_denies_and_says_so() -> None:
-    decision = decide(contract(), Permit(), Policy(NoOpProvider())).decision
+    decision = decide(contract(), Permit(), FlagEvaluator(NoOpProvider())).decision
     assert decision.result.outcome == "deny"
 
 
 def test_a_missing_flag_says_so_on_record() -> None:
-    flags = decide(contract(), Permit(), policy(mode=None)).decision.flags
+    flags = decide(contract(), Permit(), flag_evaluator(mode=None)).decision.flags
     mode = next(flag for flag in flags if flag.key == "agent-action-mode")
     assert mode.reason is FlagReason.ERROR
     assert mode.value == "search_only"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from boundary_cases import Permit, Refuse, contract, policy
+from boundary_cases import Permit, Refuse, contract, flag_evaluator
 
 from producers.boundary.decision_rules import decide
 from producers.wire.contract import RiskClass
@@ -38,7 +38,7 @@ def test_the_table_has_every_class() -> None:
 @pytest.mark.parametrize("mode", TABLE)
 @pytest.mark.parametrize("place", range(7))
 def test_every_mode_for_every_class_of_action(mode: str, place: int, approval: bool) -> None:
-    decided = decide(contract(risk_class=CLASSES[place]), Permit(), policy(mode=mode, approval=approval))
+    decided = decide(contract(risk_class=CLASSES[place]), Permit(), flag_evaluator(mode=mode, approval=approval))
     expected = TABLE[mode][place]
     if expected == "A" and approval:
         expected = REVIEWED[place]
@@ -58,7 +58,7 @@ def test_every_mode_for_every_class_of_action(mode: str, place: int, approval: b
     ],
 )
 def test_a_constraint_names_what_runs_in_its_place(mode: str, variants: set[str], runs: str | None) -> None:
-    result = decide(contract(), Permit(), policy(mode=mode), variants=frozenset(variants)).decision.result
+    result = decide(contract(), Permit(), flag_evaluator(mode=mode), variants=frozenset(variants)).decision.result
     assert result.outcome == "constrain"
     assert (result.mode if result.runs else None) == runs
 
@@ -68,7 +68,7 @@ def test_each_question_comes_before_the_next() -> None:
     flags: dict[str, Any] = {"enabled": False, "denylist": True, "mode": "off", "approval": True}
 
     def reason(authorizer: Permit | Refuse) -> str:
-        return decide(contract(**WORST), authorizer, policy(**flags)).decision.result.reason  # type: ignore[arg-type]
+        return decide(contract(**WORST), authorizer, flag_evaluator(**flags)).decision.result.reason  # type: ignore[arg-type]
 
     found = [reason(Refuse()), reason(Permit())]
     for mended in ({"enabled": True}, {"denylist": False}, {"mode": "approved_external"}, {"mode": "autonomous"}):
@@ -101,7 +101,7 @@ def test_each_question_comes_before_the_next() -> None:
 )
 def test_review_by_reversibility_and_by_confidence_under_the_safe_threshold(asked: dict[str, Any], reason: str) -> None:
     """The threshold's flag is missing: its safe value applies."""
-    decided = decide(contract(**asked), Permit(), policy(approval=True, threshold=None))
+    decided = decide(contract(**asked), Permit(), flag_evaluator(approval=True, threshold=None))
     assert decided.decision.result.reason == reason
 
 
@@ -112,6 +112,6 @@ def test_the_ruleset_is_the_authorization_and_the_flags() -> None:
     hashes = {
         decide(contract(), authorizer, held).decision.ruleset_sha256
         for authorizer in (Permit(), Other())
-        for held in (policy(), policy(threshold=0.6))
+        for held in (flag_evaluator(), flag_evaluator(threshold=0.6))
     }
     assert len(hashes) == 4

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from boundary_cases import KEYS, Permit, contract, flagd_file
 
 from producers.boundary.decision_rules import decide
-from producers.boundary.policy import Policy
+from producers.boundary.flags import FlagEvaluator
 from producers.wire.receipt import epoch_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def edited(path: Path, tool: str, variant: str) -> Path:
 
 def asked(path: Path, **about: Any) -> tuple[str, str]:
     """The epoch of a decision under a flag file, and the digest of the rules behind it."""
-    held = Policy.from_file(path)
+    held = FlagEvaluator.from_file(path)
     try:
         decided = decide(contract(**about), Permit(), held)
         return epoch_of(decided.stage, flags=decided.decision.flags), str(held.sha256)

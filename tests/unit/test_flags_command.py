@@ -6,13 +6,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from boundary_cases import contract
+from boundary_cases import contract, evaluated
 from click.testing import CliRunner
 from documents import ROOT
 
 from producers.boundary.flag_store import FlagFileError, Switch, read_flags, switch_off, switch_on, switches
-from producers.boundary.flags import DENYLIST, MODE, context_of
-from producers.boundary.policy import Policy
+from producers.boundary.flags import DENYLIST, MODE, FlagEvaluator, flag_context
 from producers.delivery.outbox import Outbox, OutboxError
 from producers.errors import UsageError
 from producers.wire.events import PolicyChanged, of_bytes
@@ -39,9 +38,9 @@ def run(*words: str) -> Any:
 
 
 def denied(home: Path, **asked: Any) -> bool:
-    held = Policy.from_file(home / "flags.json")
+    held = FlagEvaluator.from_file(home / "flags.json")
     try:
-        return held.evaluate(DENYLIST, context_of(contract(**asked)))[0] is True
+        return evaluated(held, DENYLIST, flag_context(contract(**asked)))[0] is True
     finally:
         held.close()
 
@@ -109,11 +108,11 @@ def test_targeting_that_was_there_before_is_obeyed_after_the_switches(home: Path
     switch_off(path, Switch(tool="a"))
     switch_off(path, Switch(tool="b"))
     assert switches(read_flags(path)) == [Switch(tool="a"), Switch(tool="b")]
-    held = Policy.from_file(path)
+    held = FlagEvaluator.from_file(path)
     try:
-        assert held.evaluate(DENYLIST, ("eve", (("tool", "c"), ("user", "eve"))))[0] is True
-        assert held.evaluate(DENYLIST, ("ada", (("tool", "c"), ("user", "ada"))))[0] is False
-        assert held.evaluate(DENYLIST, ("ada", (("tool", "b"), ("user", "ada"))))[0] is True
+        assert evaluated(held, DENYLIST, ("eve", (("tool", "c"), ("user", "eve"))))[0] is True
+        assert evaluated(held, DENYLIST, ("ada", (("tool", "c"), ("user", "ada"))))[0] is False
+        assert evaluated(held, DENYLIST, ("ada", (("tool", "b"), ("user", "ada"))))[0] is True
     finally:
         held.close()
     switch_on(path, Switch(tool="a"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from boundary_cases import Permit, Shelf, policy
+from boundary_cases import Permit, Shelf, flag_evaluator
 from fastmcp import Client, FastMCP
 from fastmcp.exceptions import ToolError
 from fastmcp.tools.base import ToolResult
@@ -29,7 +29,7 @@ def shop(shelf: Shelf, *, authorizer: Any = None, reviews: ReviewDesk | None = N
     flags = middleware.pop("flags", {})
     router = Router(
         authorizer=authorizer or Permit(),
-        policy=policy(**flags),
+        flags=flag_evaluator(**flags),
         recorder=Recorder(shelf, source="/mcp"),
         environment="production",
         agent="bot",

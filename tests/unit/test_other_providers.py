@@ -19,8 +19,7 @@ from openfeature.flag_evaluation import FlagResolutionDetails, Reason
 from openfeature.provider import AbstractProvider, Metadata
 
 from producers.boundary.decision_rules import decide
-from producers.boundary.flags import FLAGS, context_of
-from producers.boundary.policy import Policy
+from producers.boundary.flags import FLAGS, FlagEvaluator, flag_context
 from producers.wire.decision import FlagReason
 
 if TYPE_CHECKING:
@@ -90,14 +89,14 @@ class Unleash(Remote):
 
 @pytest.mark.parametrize("kind", [FeatBit, Unleash])
 def test_a_decision_needs_nothing_that_these_providers_lack(kind: type[Remote]) -> None:
-    decision = decide(contract(account="acct-2"), Permit(), Policy(kind())).decision
+    decision = decide(contract(account="acct-2"), Permit(), FlagEvaluator(kind())).decision
     assert decision.result.outcome == "allow"
     assert [flag.key for flag in decision.flags] == [flag.key for flag in FLAGS]
     assert decision.ruleset_sha256 is not None
 
 
 def test_a_boolean_without_a_variant_is_recorded_by_its_value() -> None:
-    enabled, denylist, mode, *_ = decide(contract(), Permit(), Policy(Unleash())).decision.flags
+    enabled, denylist, mode, *_ = decide(contract(), Permit(), FlagEvaluator(Unleash())).decision.flags
     assert (enabled.variant, enabled.value, enabled.reason) == (None, "true", FlagReason.UNKNOWN)
     assert (denylist.variant, denylist.value) == (None, "false")
     assert (mode.variant, mode.value) == ("autonomous", None)
@@ -106,8 +105,8 @@ def test_a_boolean_without_a_variant_is_recorded_by_its_value() -> None:
 def test_every_attribute_that_flags_are_targeted_by_is_a_scalar() -> None:
     provider = FeatBit()
     asked = contract(account="acct-1", confidence=0.5)
-    assert Policy(provider).answers(context_of(asked)).denied is True, "one tool for one account"
-    assert Policy(provider).answers(context_of(contract(account="acct-2"))).denied is False
+    assert FlagEvaluator(provider).evaluate(flag_context(asked)).denied is True, "one tool for one account"
+    assert FlagEvaluator(provider).evaluate(flag_context(contract(account="acct-2"))).denied is False
     for context in provider.contexts:
         assert context.targeting_key
         assert all(isinstance(value, str | int | float | bool) for value in context.attributes.values())
@@ -116,15 +115,15 @@ def test_every_attribute_that_flags_are_targeted_by_is_a_scalar() -> None:
 @pytest.mark.parametrize("kind", [FeatBit, Unleash])
 def test_a_change_that_the_provider_announces_is_in_force_and_has_another_digest(kind: type[Remote]) -> None:
     provider = kind()
-    policy = Policy(provider, clock=lambda: 0.0)
-    before = policy.answers(context_of(contract()))
+    held = FlagEvaluator(provider, clock=lambda: 0.0)
+    before = held.evaluate(flag_context(contract()))
     provider.values[KEYS["mode"]] = "off"
     provider.emit_provider_configuration_changed(ProviderEventDetails())
     for _ in range(500):
-        if policy.answers(context_of(contract())) is not before:
+        if held.evaluate(flag_context(contract())) is not before:
             break
         threading.Event().wait(0.01)
-    after = policy.answers(context_of(contract()))
+    after = held.evaluate(flag_context(contract()))
     assert after.mode == "off"
     assert after.ruleset_sha256 != before.ruleset_sha256
 
@@ -132,18 +131,18 @@ def test_a_change_that_the_provider_announces_is_in_force_and_has_another_digest
 @pytest.mark.parametrize("kind", [FeatBit, Unleash])
 def test_a_change_that_nobody_announces_is_in_force_after_a_second(kind: type[Remote]) -> None:
     provider, moment = kind(), [0.0]
-    policy = Policy(provider, clock=lambda: moment[0])
-    assert policy.answers(context_of(contract())).mode == "autonomous"
+    held = FlagEvaluator(provider, clock=lambda: moment[0])
+    assert held.evaluate(flag_context(contract())).mode == "autonomous"
     provider.values[KEYS["mode"]] = "off"
     moment[0] = 1.1
-    assert policy.answers(context_of(contract())).mode == "off"
+    assert held.evaluate(flag_context(contract())).mode == "off"
 
 
 @pytest.mark.parametrize("kind", [FeatBit, Unleash])
 def test_numbers_as_text_are_not_believed(kind: type[Remote]) -> None:
-    answers = Policy(kind(threshold="0.1")).answers(context_of(contract()))
-    assert answers.threshold == 0.8
-    assert answers.records[4].reason is FlagReason.ERROR
+    answers = FlagEvaluator(kind(threshold="0.1")).evaluate(flag_context(contract()))
+    assert answers.confidence_threshold == 0.8
+    assert answers.evaluations[4].reason is FlagReason.ERROR
 
 
 class Away(FeatBit):
@@ -154,6 +153,6 @@ class Away(FeatBit):
 
 
 def test_a_provider_whose_server_is_away_gives_the_safe_values() -> None:
-    decision = decide(contract(), Permit(), Policy(Away())).decision
+    decision = decide(contract(), Permit(), FlagEvaluator(Away())).decision
     assert (decision.result.outcome, decision.result.reason) == ("deny", "governance_disabled")
     assert all(flag.reason is FlagReason.ERROR for flag in decision.flags)

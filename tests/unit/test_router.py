@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from boundary_cases import Permit, Refuse, Shelf, policy
+from boundary_cases import Permit, Refuse, Shelf, flag_evaluator
 
 from producers.boundary.action import acting
 from producers.boundary.errors import (
@@ -24,7 +24,7 @@ from producers.wire.events import ActionDecided, ActionExecuted, ActionUndone, I
 def build(shelf: Shelf, authorizer: Any = None, **flags: Any) -> Router:
     return Router(
         authorizer=authorizer or Permit(),
-        policy=policy(**flags),
+        flags=flag_evaluator(**flags),
         recorder=Recorder(shelf, source="/test"),
         environment="production",
         agent="support-bot",

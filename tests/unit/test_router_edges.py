@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from boundary_cases import Permit, Shelf, policy
+from boundary_cases import Permit, Shelf, flag_evaluator
 from pydantic import BaseModel, SecretStr
 
 from producers.boundary.action import Action, acting
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def router(shelf: Shelf, authorizer: Any = None, reviews: ReviewDesk | None = None, **flags: Any) -> Router:
     return Router(
         authorizer=authorizer or Permit(),
-        policy=policy(**flags),
+        flags=flag_evaluator(**flags),
         recorder=Recorder(shelf, source="/test"),
         environment="production",
         reviews=reviews,
@@ -256,7 +256,7 @@ def test_a_router_waits_for_the_word_of_another_process(tmp_path: Path) -> None:
 
 
 class Strange:
-    """Answers with something that is no answer."""
+    """FlagValues with something that is no answer."""
 
     sha256 = "3" * 64
 
@@ -323,7 +323,7 @@ def test_the_latency_is_that_of_the_action_alone() -> None:
 
     router = Router(
         authorizer=Slow(),
-        policy=policy(),
+        flags=flag_evaluator(),
         recorder=Recorder(shelf, source="/t"),
         environment="production",
         clock=lambda: clock.now,
@@ -352,7 +352,7 @@ def test_what_is_only_in_memory_goes_to_the_disk_when_the_router_ends_without_a_
         Outbox(tmp_path / "outbox.db"),
     )
     held = Router(
-        authorizer=Permit(), policy=policy(), recorder=Recorder(emitter, source="/t"), environment="production"
+        authorizer=Permit(), flags=flag_evaluator(), recorder=Recorder(emitter, source="/t"), environment="production"
     )
     for _ in range(20):
         held.call(action(lambda: None, risk_class=RiskClass.SEARCH))

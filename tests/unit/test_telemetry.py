@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from boundary_cases import Permit, Shelf, policy
+from boundary_cases import Permit, Shelf, flag_evaluator
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -30,7 +30,7 @@ class Traced:
         self.shelf = Shelf()
         self.router = Router(
             authorizer=Permit(),
-            policy=policy(**flags),
+            flags=flag_evaluator(**flags),
             recorder=Recorder(self.shelf, source="/test"),
             environment="production",
             tracer_provider=self.provider,
@@ -137,7 +137,7 @@ def test_without_a_configured_tracer_there_is_no_span_and_no_trace_in_the_events
     shelf = Shelf()
     router = Router(
         authorizer=Permit(),
-        policy=policy(),
+        flags=flag_evaluator(),
         recorder=Recorder(shelf, source="/t"),
         environment="production",
         tracer_provider=trace.ProxyTracerProvider(),
@@ -150,7 +150,7 @@ def test_without_a_configured_tracer_there_is_no_span_and_no_trace_in_the_events
 def test_without_a_configured_tracer_a_trace_that_came_from_elsewhere_goes_on() -> None:
     shelf = Shelf()
     router = Router(
-        authorizer=Permit(), policy=policy(), recorder=Recorder(shelf, source="/t"), environment="production"
+        authorizer=Permit(), flags=flag_evaluator(), recorder=Recorder(shelf, source="/t"), environment="production"
     )
     remote = trace.SpanContext(7, 9, is_remote=True, trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED))
     with trace.use_span(trace.NonRecordingSpan(remote)):

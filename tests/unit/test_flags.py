@@ -9,14 +9,19 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
-from boundary_cases import KEYS, OPEN, Permit, Shelf, contract, flagd_file, policy
+from boundary_cases import KEYS, Permit, Shelf, contract, evaluated, flag_evaluator, flagd_file
 from openfeature.event import ProviderEventDetails
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 
 from producers.boundary.errors import ActionDeniedError
 from producers.boundary.flagd_file import FlagFile, Ruleset
-from producers.boundary.flags import APPROVAL_REQUIRED, CONFIDENCE_THRESHOLD, MODE, context_of
-from producers.boundary.policy import Policy, missing_flags
+from producers.boundary.flags import (
+    APPROVAL_REQUIRED,
+    CONFIDENCE_THRESHOLD,
+    MODE,
+    FlagEvaluator,
+    flag_context,
+)
 from producers.boundary.router import Router
 from producers.delivery.recorder import Recorder
 from producers.errors import SettingsError
@@ -27,10 +32,10 @@ if TYPE_CHECKING:
 
     from producers.boundary.flags import Flag
 
-CONTEXT = context_of(contract(account="acct-1"))
+CONTEXT = flag_context(contract(account="acct-1"))
 
 
-def _await_change(held: Policy, before: str | None) -> None:
+def _await_change(held: FlagEvaluator, before: str | None) -> None:
     changed = threading.Event()
     deadline = 5.0
     step = 0.01
@@ -43,13 +48,13 @@ def _await_change(held: Policy, before: str | None) -> None:
 
 def test_a_changed_file_is_in_force_and_no_old_answer_outlives_it(tmp_path: Path) -> None:
     path = flagd_file(tmp_path / "flags.json", mode="autonomous")
-    held = Policy.from_file(path)
+    held = FlagEvaluator.from_file(path)
     try:
-        assert held.evaluate(MODE, CONTEXT)[0] == "autonomous"
+        assert evaluated(held, MODE, CONTEXT)[0] == "autonomous"
         before = held.sha256
         flagd_file(path, mode="search_only")
         _await_change(held, before)
-        assert held.evaluate(MODE, CONTEXT)[0] == "search_only"
+        assert evaluated(held, MODE, CONTEXT)[0] == "search_only"
     finally:
         held.close()
 
@@ -57,9 +62,9 @@ def test_a_changed_file_is_in_force_and_no_old_answer_outlives_it(tmp_path: Path
 def test_a_router_decides_by_the_new_rules_from_the_moment_they_are_named(tmp_path: Path) -> None:
     path = flagd_file(tmp_path / "flags.json", mode="autonomous")
     provider = FlagFile(path, poll_s=0.002)
-    held, shelf, ran = Policy(provider, ruleset=lambda: provider.rules), Shelf(), []
+    held, shelf, ran = FlagEvaluator(provider, ruleset=lambda: provider.rules), Shelf(), []
     router = Router(
-        authorizer=Permit(), policy=held, recorder=Recorder(shelf, source="/t"), environment="production", agent="bot"
+        authorizer=Permit(), flags=held, recorder=Recorder(shelf, source="/t"), environment="production", agent="bot"
     )
 
     @router.action(workflow="w", system="s", risk_class="reversible_write", reversibility="automatic")
@@ -84,30 +89,30 @@ def test_a_router_decides_by_the_new_rules_from_the_moment_they_are_named(tmp_pa
 
 def test_a_file_that_breaks_falls_to_the_safe_values_and_recovers(tmp_path: Path) -> None:
     path = flagd_file(tmp_path / "flags.json")
-    held = Policy.from_file(path)
+    held = FlagEvaluator.from_file(path)
     try:
         before = held.sha256
         path.write_text("{")
         _await_change(held, before)
-        value, record = held.evaluate(MODE, CONTEXT)
+        value, record = evaluated(held, MODE, CONTEXT)
         assert (value, record.reason) == ("search_only", FlagReason.ERROR)
         broken = held.sha256
         flagd_file(path, mode="expanded")
         _await_change(held, broken)
-        assert held.evaluate(MODE, CONTEXT)[0] == "expanded"
+        assert evaluated(held, MODE, CONTEXT)[0] == "expanded"
     finally:
         held.close()
 
 
 def test_an_equal_question_is_answered_from_memory(tmp_path: Path) -> None:
-    held = policy()
-    assert held.evaluate(MODE, CONTEXT)[1] is held.evaluate(MODE, CONTEXT)[1]
+    held = flag_evaluator()
+    assert evaluated(held, MODE, CONTEXT)[1] is evaluated(held, MODE, CONTEXT)[1]
 
 
 @pytest.mark.parametrize(("name", "flag"), [("mode", MODE), ("approval", APPROVAL_REQUIRED)])
-def test_a_value_of_another_type_is_not_believed(name: str, flag: object) -> None:
-    value, record = policy(**{name: 7}).evaluate(flag, CONTEXT)  # type: ignore[arg-type]
-    assert value == flag.safe  # type: ignore[attr-defined]
+def test_a_value_of_another_type_is_not_believed(name: str, flag: Flag) -> None:
+    value, record = evaluated(flag_evaluator(**{name: 7}), flag, CONTEXT)
+    assert value == flag.safe
     assert record.reason is FlagReason.ERROR
 
 
@@ -116,9 +121,9 @@ def test_a_disabled_flag_holds_its_safe_value(tmp_path: Path) -> None:
     stated = json.loads(path.read_text())
     stated["flags"][KEYS["threshold"]]["state"] = "DISABLED"
     path.write_text(json.dumps(stated))
-    held = Policy.from_file(path)
+    held = FlagEvaluator.from_file(path)
     try:
-        value, record = held.evaluate(CONFIDENCE_THRESHOLD, CONTEXT)
+        value, record = evaluated(held, CONFIDENCE_THRESHOLD, CONTEXT)
         assert (value, record.reason) == (CONFIDENCE_THRESHOLD.safe, FlagReason.DISABLED)
     finally:
         held.close()
@@ -132,36 +137,31 @@ def test_one_account_can_be_switched_off_without_touching_others(tmp_path: Path)
     denylist["defaultVariant"] = "clear"
     denylist["targeting"] = {"if": [{"==": [{"var": "account"}, "acct-1"]}, "denied", None]}
     path.write_text(json.dumps(stated))
-    held = Policy.from_file(path)
+    held = FlagEvaluator.from_file(path)
     try:
         from producers.boundary.flags import DENYLIST  # noqa: PLC0415 - only here
 
-        assert held.evaluate(DENYLIST, CONTEXT)[0] is True
-        assert held.evaluate(DENYLIST, context_of(contract(account="acct-2")))[0] is False
+        assert evaluated(held, DENYLIST, CONTEXT)[0] is True
+        assert evaluated(held, DENYLIST, flag_context(contract(account="acct-2")))[0] is False
     finally:
         held.close()
 
 
-def test_missing_flags_are_listed() -> None:
-    assert missing_flags(policy(mode=None, denylist=None), CONTEXT) == [KEYS["denylist"], KEYS["mode"]]
-    assert missing_flags(policy(**OPEN), CONTEXT) == []
-
-
 def test_a_missing_flag_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="does not exist"):
-        Policy.from_file(tmp_path / "none.json")
+        FlagEvaluator.from_file(tmp_path / "none.json")
 
 
 def test_a_file_that_is_put_back_with_an_older_date_is_noticed(tmp_path: Path) -> None:
     path = flagd_file(tmp_path / "flags.json", mode="autonomous")
-    held = Policy.from_file(path)
+    held = FlagEvaluator.from_file(path)
     try:
         before = held.sha256
         flagd_file(tmp_path / "backup.json", mode="search_only")
         os.utime(tmp_path / "backup.json", (1, 1))
         (tmp_path / "backup.json").replace(path)
         _await_change(held, before)
-        assert held.evaluate(MODE, CONTEXT)[0] == "search_only"
+        assert evaluated(held, MODE, CONTEXT)[0] == "search_only"
     finally:
         held.close()
 
@@ -169,13 +169,13 @@ def test_a_file_that_is_put_back_with_an_older_date_is_noticed(tmp_path: Path) -
 def test_a_file_that_is_broken_from_the_start_gives_safe_values_until_it_is_mended(tmp_path: Path) -> None:
     path = tmp_path / "flags.json"
     path.write_text("{")
-    held = Policy.from_file(path)
+    held = FlagEvaluator.from_file(path)
     try:
         broken = held.sha256
-        assert held.evaluate(MODE, CONTEXT)[0] == "search_only"
+        assert evaluated(held, MODE, CONTEXT)[0] == "search_only"
         flagd_file(path, mode="expanded")
         _await_change(held, broken)
-        assert held.evaluate(MODE, CONTEXT)[0] == "expanded"
+        assert evaluated(held, MODE, CONTEXT)[0] == "expanded"
     finally:
         held.close()
 
@@ -192,9 +192,9 @@ def test_a_file_that_is_broken_from_the_start_gives_safe_values_until_it_is_mend
 def test_an_ambiguous_or_meaningless_file_decides_nothing(tmp_path: Path, text: str) -> None:
     path = tmp_path / "flags.json"
     path.write_text(text % KEYS["threshold"] if "%s" in text else text)
-    held = Policy.from_file(path)
+    held = FlagEvaluator.from_file(path)
     try:
-        value, record = held.evaluate(CONFIDENCE_THRESHOLD, CONTEXT)
+        value, record = evaluated(held, CONFIDENCE_THRESHOLD, CONTEXT)
         assert (value, record.reason) == (CONFIDENCE_THRESHOLD.safe, FlagReason.ERROR)
     finally:
         held.close()
@@ -210,7 +210,7 @@ def test_an_ambiguous_or_meaningless_file_decides_nothing(tmp_path: Path, text: 
     ],
 )
 def test_a_value_that_cannot_decide_falls_to_the_safe_one_and_says_so(name: str, flag: Flag, value: object) -> None:
-    answered, record = policy(**{name: value}).evaluate(flag, CONTEXT)
+    answered, record = evaluated(flag_evaluator(**{name: value}), flag, CONTEXT)
     assert answered == flag.safe
     assert record.reason is FlagReason.ERROR
     assert "no value of this flag" in (record.error or "")
@@ -218,7 +218,7 @@ def test_a_value_that_cannot_decide_falls_to_the_safe_one_and_says_so(name: str,
 
 def test_a_variant_that_cannot_be_recorded_falls_to_the_safe_value() -> None:
     flags = {KEYS["mode"]: InMemoryFlag("x" * 300, {"x" * 300: "expanded"})}
-    value, record = Policy(InMemoryProvider(flags)).evaluate(MODE, CONTEXT)
+    value, record = evaluated(FlagEvaluator(InMemoryProvider(flags)), MODE, CONTEXT)
     assert (value, record.reason) == ("search_only", FlagReason.ERROR)
 
 
@@ -228,7 +228,7 @@ def test_from_the_moment_new_rules_are_named_no_decision_follows_the_old_ones(tm
     answer that it may get."""
     path = tmp_path / "flags.json"
     provider = FlagFile(flagd_file(path, mode="autonomous"), poll_s=0.002)
-    held = Policy(provider, ruleset=lambda: provider.rules)
+    held = FlagEvaluator(provider, ruleset=lambda: provider.rules)
     mode_of = {held.sha256: "autonomous"}
     stale: list[tuple[str, str]] = []
     mixed: list[str] = []
@@ -237,12 +237,12 @@ def test_from_the_moment_new_rules_are_named_no_decision_follows_the_old_ones(tm
     def ask() -> None:
         while not done.is_set():
             named = held.sha256
-            answers = held.answers(CONTEXT)
-            expected = mode_of.get(answers.ruleset_sha256)
-            if expected is not None and answers.mode != expected:
-                mixed.append(answers.mode)
-            if named in mode_of and order.index(answers.ruleset_sha256) < order.index(named):
-                stale.append((named, answers.mode))
+            values = held.evaluate(CONTEXT)
+            expected = mode_of.get(values.ruleset_sha256)
+            if expected is not None and values.mode != expected:
+                mixed.append(values.mode)
+            if named in mode_of and order.index(values.ruleset_sha256) < order.index(named):
+                stale.append((named, values.mode))
 
     order = [held.sha256]
     threads = [threading.Thread(target=ask) for _ in range(8)]
@@ -259,7 +259,7 @@ def test_from_the_moment_new_rules_are_named_no_decision_follows_the_old_ones(tm
             (tmp_path / "next.json").write_text(text)
             (tmp_path / "next.json").replace(path)
             _await_change(held, before)
-            assert held.answers(CONTEXT).mode == mode
+            assert held.evaluate(CONTEXT).mode == mode
     finally:
         done.set()
         for thread in threads:
@@ -269,32 +269,32 @@ def test_from_the_moment_new_rules_are_named_no_decision_follows_the_old_ones(tm
 
 
 def test_rules_that_change_under_every_question_give_the_safe_values() -> None:
-    held = Policy(InMemoryProvider({}), ruleset=lambda: Ruleset("0" * 64))
-    answers = held.answers(CONTEXT)
-    assert (answers.enabled, answers.denied, answers.mode) == (False, True, "search_only")
-    assert all("faster" in (record.error or "") for record in answers.records)
+    held = FlagEvaluator(InMemoryProvider({}), ruleset=lambda: Ruleset("0" * 64))
+    values = held.evaluate(CONTEXT)
+    assert (values.enabled, values.denied, values.mode) == (False, True, "search_only")
+    assert all("faster" in (record.error or "") for record in values.evaluations)
 
 
 def test_a_provider_that_announces_a_change_is_asked_anew() -> None:
     provider = InMemoryProvider({KEYS["mode"]: InMemoryFlag("v", {"v": "autonomous"})})
-    held = Policy(provider)
-    before = held.answers(CONTEXT)
+    held = FlagEvaluator(provider)
+    before = held.evaluate(CONTEXT)
     assert before.mode == "autonomous"
     provider._flags = {KEYS["mode"]: InMemoryFlag("w", {"w": "off"})}  # noqa: SLF001 - as its server would
     provider.emit_provider_configuration_changed(ProviderEventDetails())
     waited = threading.Event()
     for _ in range(500):
-        if held.answers(CONTEXT) is not before:
+        if held.evaluate(CONTEXT) is not before:
             break
         waited.wait(0.01)
-    assert held.answers(CONTEXT).mode == "off"
-    assert held.answers(CONTEXT).ruleset_sha256 != before.ruleset_sha256
+    assert held.evaluate(CONTEXT).mode == "off"
+    assert held.evaluate(CONTEXT).ruleset_sha256 != before.ruleset_sha256
 
 
 def test_equal_answers_of_a_provider_without_a_version_have_equal_digests_in_every_process() -> None:
     flags = {KEYS["mode"]: InMemoryFlag("v", {"v": "autonomous"})}
-    first, second = Policy(InMemoryProvider(flags)), Policy(InMemoryProvider(flags))
-    assert first.answers(CONTEXT).ruleset_sha256 == second.answers(CONTEXT).ruleset_sha256
+    first, second = FlagEvaluator(InMemoryProvider(flags)), FlagEvaluator(InMemoryProvider(flags))
+    assert first.evaluate(CONTEXT).ruleset_sha256 == second.evaluate(CONTEXT).ruleset_sha256
 
 
 @pytest.mark.parametrize(
@@ -318,55 +318,41 @@ def test_rules_that_look_at_the_clock_are_asked_again_as_time_goes_by(
     flag["targeting"] = {"if": [{">": [variable, 200]}, "later", flag["defaultVariant"]]}
     path.write_text(json.dumps(document))
     provider = FlagFile(path, poll_s=0.002)
-    held = Policy(provider, ruleset=lambda: provider.rules)
+    held = FlagEvaluator(provider, ruleset=lambda: provider.rules)
     try:
-        assert held.answers(CONTEXT).mode == "autonomous"
+        assert held.evaluate(CONTEXT).mode == "autonomous"
         clock.now = 300.0
         waited = threading.Event()
         for _ in range(500):
-            if held.answers(CONTEXT).mode == "off":
+            if held.evaluate(CONTEXT).mode == "off":
                 break
             waited.wait(0.01)
-        assert held.answers(CONTEXT).mode == "off"
+        assert held.evaluate(CONTEXT).mode == "off"
     finally:
         held.close()
 
 
 def test_rules_that_do_not_look_at_the_clock_are_asked_once(tmp_path: Path) -> None:
     provider = FlagFile(flagd_file(tmp_path / "flags.json", mode="autonomous"), poll_s=0.002)
-    held = Policy(provider, ruleset=lambda: provider.rules)
+    held = FlagEvaluator(provider, ruleset=lambda: provider.rules)
     try:
-        before = held.answers(CONTEXT)
+        before = held.evaluate(CONTEXT)
         for _ in range(20):
             provider._look()  # noqa: SLF001 - time goes by
-        assert held.answers(CONTEXT) is before
+        assert held.evaluate(CONTEXT) is before
     finally:
         held.close()
 
 
-def test_a_new_account_is_asked_only_about_by_the_flags_that_look_at_accounts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_equal_values_of_one_ruleset_are_one_object(tmp_path: Path) -> None:
     path = flagd_file(tmp_path / "flags.json", mode="autonomous")
     document = json.loads(path.read_text())
     document["flags"][KEYS["denylist"]]["targeting"] = {"if": [{"in": [{"var": "account"}, ["b"]]}, "set", None]}
-    document["flags"][KEYS["approval"]]["targeting"] = {"if": [{"==": [{"var": "tool"}, "t"]}, "set", None]}
     path.write_text(json.dumps(document))
-    held, asked = Policy.from_file(path), []
-    core = sys.modules["openfeature.contrib.tools.flagd.core.flagd_core"].FlagdCore
-    resolve = core._resolve  # noqa: SLF001 - whatever asks, asks here
-
-    def counted(self: object, key: str, *rest: object) -> object:
-        asked.append(key)
-        return resolve(self, key, *rest)
-
-    monkeypatch.setattr(core, "_resolve", counted)
+    held = FlagEvaluator.from_file(path)
     try:
-        first = held.answers(context_of(contract(account="a")))
-        assert len(asked) == len(KEYS)
-        asked.clear()
-        second = held.answers(context_of(contract(account="c")))
-        assert asked == [KEYS["denylist"]]
-        assert second is first, "equal answers are one, and so is what follows from them"
+        first, second, barred = (held.evaluate(flag_context(contract(account=account))) for account in "acb")
+        assert second is first, "what follows from them is shared, too"
+        assert barred is not first
     finally:
         held.close()
