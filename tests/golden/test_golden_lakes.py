@@ -1,0 +1,45 @@
+"""Recorded lakes give the signals and the verdicts that they gave before, field by field."""
+
+from __future__ import annotations
+
+import pytest
+from golden_forms import differences, read
+from golden_lakes import LAKES, SECTIONS, missing, path_of, today
+from golden_product import REASON_CODES
+
+SHOWN = 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAKES)
+def test_a_lake_gives_what_it_gave_before(name: str) -> None:
+    if (why := missing(name)) is not None:
+        pytest.skip(why)
+    old, new = read(path_of(name)), today(name)
+    found = [line for section in SECTIONS for line in differences(old.get(section), new.get(section), section)]
+    shown = "\n".join(found[:SHOWN])
+    assert not found, f"{len(found)} differences, for example\n{shown}\n\npython tests/golden_lakes.py {name} lists all"
+
+
+def test_a_difference_is_told_by_its_path() -> None:
+    old = {"cell": {"signals": [{"lower": 0.1, "failures": 3}], "gate": "g"}}
+    new = {"cell": {"signals": [{"lower": 0.1000001, "failures": 3.0}, {}], "owner": "o"}}
+    assert list(differences(old, new)) == [
+        "cell.signals[0].lower: 0.1 → 0.1000001",
+        "cell.signals[0].failures: 3 → 3.0",
+        "cell.signals[1]: (absent) → {}",
+        'cell.gate: "g" → (absent)',
+        'cell.owner: (absent) → "o"',
+    ]
+    assert not list(differences({"x": 0.1}, {"x": 0.1 + 1e-15}))
+
+
+def test_every_word_and_every_reason_code_is_in_the_fleet() -> None:
+    outlines = read(path_of("fleet"))["verdicts"]["outlines"]
+    words, codes = set(), set()
+    for said in outlines:
+        word, _, *reasons = said.split()
+        words.add(word)
+        codes.update(reason.partition(":")[0] for reason in reasons)
+    assert words == {"PROMOTE", "HOLD", "ROLL_BACK", "INVALID"}
+    assert codes == set(REASON_CODES)
