@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from golden_product import Event
 
 FOLDER: Final = Path(__file__).parent / "golden"
-DEMO_GATES: Final = ROOT / "stagekeeper" / "demo" / "gates.yaml"
+DEMO_GATES: Final = ROOT / "stagekeeper" / "embedded" / "demo_gates.yaml"
 CHOSEN: Final = 300
 """Cells of the fleet that are kept whole; of all others a digest is."""
 CELL: Final = ("environment", "workflow", "tool", "stage", "cohort")
@@ -295,7 +295,7 @@ def _history(name: str, golden: Golden) -> Document:
     """The lake's history under its gate file; for the demonstration, also where another file parts from it."""
     history, gates = History.of(golden.lake), GateFile.parse(golden.gates)
     turns = [
-        {"cell": _cell(turn.verdict.case.cell._asdict()), **_as_json(turn.document())}
+        {"cell": _cell(turn.verdict.document()), **_as_json(turn.document())}
         for turn in run(history, gates, every=timedelta(minutes=30))
     ]
     told: Document = {"turns": _without_sentences(normal(sorted(turns, key=_turn), {}))}

@@ -1,28 +1,27 @@
 """What the golden lakes need of the product, imported in this one place."""
 
-from analytics.counters import COUNTERS
+from analytics.audit.replay import replay
+from analytics.backtest.compare import backtest
+from analytics.backtest.history import History, run
 from analytics.evidence.histogram import bin_of
-from analytics.lake.schemas import COLUMNS, EVENTS, SIGNALS, VERDICTS
+from analytics.gates.gate_file import GateFile
+from analytics.judging.judge import Judge
+from analytics.lake.table_schemas import COLUMNS, EVENTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
 from analytics.report import build_report
-from analytics.verdicts.backtest import backtest
-from analytics.verdicts.gates import GateFile
-from analytics.verdicts.history import History, run
-from analytics.verdicts.judge import Judge
-from analytics.verdicts.replay import replay
+from analytics.signals.definitions import COUNTERS
 from analytics.verdicts.verdict import REASON_CODES
-from producers.delivery.emitter import DeliveryStats
 from producers.delivery.recorder import Recorder
-from producers.sources.catalog import Catalog
-from producers.sources.importer import TranscriptImport
-from producers.sources.scenarios import scenario
-from producers.sources.simulator import Plan, Simulator
-from producers.sources.transcript import read_transcript
+from producers.importers.catalog import Catalog
+from producers.importers.importer import TranscriptImport
+from producers.importers.transcript import read_transcript
+from producers.simulation.scenarios import scenario
+from producers.simulation.simulator import Plan, Simulator
 from producers.wire.contract import ActionContract, Actor, Reversibility, RiskClass, Target
 from producers.wire.decision import Allow, Decision
 from producers.wire.events import Event, ExecutionStatus, Incident, UndoResult
 from producers.wire.stage import LADDER, Stage
-from stagekeeper.inprocess import InProcessFold
+from stagekeeper.local_ingest import InProcessFold
 
 __all__ = [
     "COLUMNS",
@@ -37,7 +36,6 @@ __all__ = [
     "Allow",
     "Catalog",
     "Decision",
-    "DeliveryStats",
     "Event",
     "ExecutionStatus",
     "GateFile",

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+from fakes import FakeEmitter
 from golden_product import (
     ActionContract,
     Actor,
     Allow,
     Catalog,
     Decision,
-    DeliveryStats,
     ExecutionStatus,
     Incident,
     Plan,
@@ -37,29 +37,9 @@ if TYPE_CHECKING:
 NOON: Final = datetime(2026, 3, 14, 12, 0, tzinfo=UTC)
 
 
-@dataclass
-class Kept:
-    """An emitter that keeps its events."""
-
-    events: list[Event] = field(default_factory=list)
-
-    def emit(self, event: Event) -> None:
-        self.events.append(event)
-
-    def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
-        """Broken records have no part in this."""
-
-    def flush(self, timeout_s: float) -> int:
-        return 0
-
-    @property
-    def stats(self) -> DeliveryStats:
-        return DeliveryStats(emitted=len(self.events), delivered=len(self.events))
-
-
 def simulated(name: str, *, seed: int, events: int, span: timedelta) -> list[Event]:
     """The events of a scenario within so long before noon."""
-    kept = Kept()
+    kept = FakeEmitter()
     Simulator(
         scenario(name),
         kept,
@@ -73,7 +53,7 @@ def simulated(name: str, *, seed: int, events: int, span: timedelta) -> list[Eve
 
 def recorded(at: datetime) -> list[Event]:
     """The recorded airline agents, a second between conversations, as if they were imported then."""
-    kept, moment = Kept(), [at]
+    kept, moment = FakeEmitter(), [at]
     transcript = read_transcript(FILE)
     importing = TranscriptImport(
         transcript,
@@ -120,7 +100,7 @@ WITH_LATE_OUTCOMES: Final = (
 
 def people(habits: tuple[Habit, ...], *, seed: int, hours: float, per_minute: float) -> list[Event]:
     """What some hundred people let the tools do from noon on, in the order in which it became known."""
-    random, kept, serial = Random(seed), Kept(), count(1)
+    random, kept, serial = Random(seed), FakeEmitter(), count(1)
     recorder = Recorder(
         kept, source="/golden", key=None, now=lambda: NOON, new_id=lambda: f"{seed:x}-{next(serial):08x}"
     )
