@@ -1,4 +1,4 @@
-"""Settings, from the environment (`STAGEKEEPER_*`) or from the embedded whole that is running in this folder."""
+"""Settings, from the environment (`STAGEKEEPER_*`) or from the embedded stack that is running in this folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="STAGEKEEPER_", frozen=True, extra="ignore")
 
     home: Path = Path(".stagekeeper")
-    """Folder for everything that the embedded whole keeps."""
+    """Folder for everything that the embedded stack keeps."""
     kafka_bootstrap_servers: str | None = None
     """Kafka brokers as `host:port,...`; unset means the embedded broker that `stagekeeper up` starts."""
     kafka_security_protocol: Protocol = "PLAINTEXT"
@@ -76,7 +76,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment, then fill what is unset from the embedded whole that runs under `home`.
+        """Read the environment, then fill what is unset from the embedded stack that runs under `home`.
 
         Raises:
             SettingsError: A variable has an unusable value; the message names it.
@@ -114,7 +114,7 @@ class Settings(BaseSettings):
         return {f"STAGEKEEPER_{name.upper()}": str(value) for name, value in values.items()}
 
     def running(self) -> dict[str, str | Path]:
-        """What the embedded whole under `home` says of itself while it runs: broker, lake root and gate file."""
+        """What the embedded stack under `home` says of itself while it runs: broker, lake root and gate file."""
         path = self.home / RUNNING_FILE
         try:
             stated = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""What the flag file and the authorization file say of the checklist's points."""
+"""The checklist's points about the flag file and the authorization file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from producers.strict_yaml import ConfigurationFileError
 from producers.wire.contract import ActionContract, Actor, Reversibility, RiskClass, Target
 from producers.wire.decision import Authorization
 from producers.wire.stage import Mode
-from stagekeeper.checklist.point import Point, State, found, passed
+from stagekeeper.checklist.point import Point, failed, pass_or_fail
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +42,7 @@ def flag_points(path: Path, *, today: date) -> list[Point]:
     try:
         document = read_flags(path)
     except FlagFileError as error:
-        return [found(number, State.FAIL, str(error)) for number in (2, 4, 8, 10)]
+        return [failed(number, str(error)) for number in (2, 4, 8, 10)]
     flags: dict[str, Any] = document["flags"]
     return [_defaults(flags), _outcomes(flags), _alone(path), _owned(flags, today)]
 
@@ -52,16 +52,16 @@ def authorization_point(path: Path, environments: Iterable[str]) -> Point:
     try:
         authorizer = FileAuthorizer.load(path)
     except ConfigurationFileError as error:
-        return found(5, State.FAIL, str(error))
-    asked = sorted({"production", *environments})
+        return failed(5, str(error))
+    tried = sorted({"production", *environments})
     permitted = [
-        f"{said.rule} in {environment}"
-        for environment in asked
-        if (said := authorizer.authorize(_contract(_STRANGER, RiskClass.IRREVERSIBLE, environment))).permitted
+        f"{authorization.rule} in {environment}"
+        for environment in tried
+        if (authorization := authorizer.authorize(_contract(_STRANGER, RiskClass.IRREVERSIBLE, environment))).permitted
     ]
     if permitted:
-        return found(5, State.FAIL, f"an unheard-of, irreversible tool is permitted by {', '.join(permitted)}")
-    return found(5, State.PASS, f"an unheard-of, irreversible tool is refused in {', '.join(asked)}")
+        return failed(5, f"an unheard-of, irreversible tool is permitted by {', '.join(permitted)}")
+    return pass_or_fail(5, holds=True, evidence=f"an unheard-of, irreversible tool is refused in {', '.join(tried)}")
 
 
 def _defaults(flags: dict[str, Any]) -> Point:
@@ -74,7 +74,7 @@ def _defaults(flags: dict[str, Any]) -> Point:
     ):
         if flag.key in flags and not safe:
             faults.append(f"{flag.key} is {value!r} unless targeting says otherwise")
-    return passed(
+    return pass_or_fail(
         2, holds=not faults, evidence="; ".join(faults) or f"{MODE.key} is {_default(flags, MODE)!r}, a person approves"
     )
 
@@ -100,7 +100,7 @@ def _outcomes(flags: dict[str, Any]) -> Point:
             contract = _contract(_STRANGER, risk, "production")
             reached.add(weigh(contract, yes, "0" * 64, answers, frozenset()).decision.result.outcome)
     missing = sorted(_OUTCOMES - reached)
-    return passed(
+    return pass_or_fail(
         4,
         holds=not missing,
         evidence=f"no variant leads to {', '.join(missing)}"
@@ -125,7 +125,7 @@ def _alone(path: Path) -> Point:
         try:
             switch_off(copy, Switch(tool="one-tool"))
         except FlagFileError as error:
-            return found(8, State.FAIL, str(error))
+            return failed(8, str(error))
         after = FlagEvaluator.from_file(copy)
         try:
             off, still = after.evaluate(mine).denied, after.evaluate(others)
@@ -138,7 +138,7 @@ def _alone(path: Path) -> Point:
         unchanged.approval_required,
         unchanged.confidence_threshold,
     )
-    return passed(
+    return pass_or_fail(
         8,
         holds=off and same,
         evidence="tried on a copy: one tool is switched off, and another answers as before"
@@ -164,7 +164,7 @@ def _owned(flags: dict[str, Any], today: date) -> Point:
             continue
         if due < today:
             faults.append(f"{key} was due for review on {due.isoformat()}")
-    return passed(
+    return pass_or_fail(
         10,
         holds=not faults,
         evidence="; ".join(faults) or f"{len(flags)} flags, all owned; the temporary ones dated and with an end",

@@ -1,34 +1,10 @@
-"""One point of the checklist, and what was found."""
+"""One point of the checklist, and how it came out."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import NamedTuple
 
-
-class State(StrEnum):
-    """What was found; unknown is never a pass."""
-
-    PASS = "pass"  # noqa: S105 - the word, not a secret
-    FAIL = "fail"
-    UNKNOWN = "unknown"
-
-
-class Point(NamedTuple):
-    """One point.
-
-    Attributes:
-        number: 1 to 10.
-        title: What must hold.
-        state: Whether it does.
-        evidence: What that rests on, with numbers.
-    """
-
-    number: int
-    title: str
-    state: State
-    evidence: str
-
+from stagekeeper.doctor.check_result import CheckState
 
 TITLES = (
     "the contract is complete",
@@ -44,11 +20,32 @@ TITLES = (
 )
 
 
-def found(number: int, state: State, evidence: str) -> Point:
-    """A point with its title."""
-    return Point(number, TITLES[number - 1], state, evidence)
+class Point(NamedTuple):
+    """One point.
+
+    Attributes:
+        number: 1 to 10.
+        title: What must hold.
+        state: Whether it does; pass, fail or unknown.
+        evidence: What that rests on, with numbers.
+    """
+
+    number: int
+    title: str
+    state: CheckState
+    evidence: str
 
 
-def passed(number: int, *, holds: bool, evidence: str) -> Point:
+def failed(number: int, evidence: str) -> Point:
+    """A point that does not hold."""
+    return Point(number, TITLES[number - 1], CheckState.FAIL, evidence)
+
+
+def unknown(number: int, evidence: str) -> Point:
+    """A point that nothing tells about."""
+    return Point(number, TITLES[number - 1], CheckState.UNKNOWN, evidence)
+
+
+def pass_or_fail(number: int, *, holds: bool, evidence: str) -> Point:
     """A point that holds or does not."""
-    return found(number, State.PASS if holds else State.FAIL, evidence)
+    return Point(number, TITLES[number - 1], CheckState.PASS if holds else CheckState.FAIL, evidence)

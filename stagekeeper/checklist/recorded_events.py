@@ -1,4 +1,4 @@
-"""What recent events in the lake say of the checklist's points."""
+"""The checklist's points about recent events in the lake."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from producers.boundary.decision_rules import READS, REVIEWED_REVERSIBILITIES, R
 from producers.strict_yaml import ConfigurationFileError
 from producers.wire.decision import Provenance
 from producers.wire.events import ActionDecided, of_bytes
-from stagekeeper.checklist.point import Point, State, found, passed
+from stagekeeper.checklist.point import Point, failed, pass_or_fail, unknown
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -30,7 +30,7 @@ _FROM_EVENTS = (1, 3, 6, 7)
 
 
 @dataclass(frozen=True)
-class Recent:
+class RecentDecisions:
     """Recent decisions, live ones only, and the ids of those whose result is known."""
 
     decisions: list[ActionDecided]
@@ -43,7 +43,7 @@ class Recent:
         return {event.data.contract.target.environment for event in self.decisions}
 
 
-def recent(lake: Lake, *, since: datetime, workflow: str | None, tool: str | None) -> Recent:
+def recent_decisions(lake: Lake, *, since: datetime, workflow: str | None, tool: str | None) -> RecentDecisions:
     """Read the decisions since a moment, of one workflow or tool where named."""
     fresh = lake.scan(EVENTS).filter(pl.col("time") >= since)
     for column, value in (("workflow", workflow), ("tool", tool)):
@@ -58,50 +58,45 @@ def recent(lake: Lake, *, since: datetime, workflow: str | None, tool: str | Non
         if isinstance(event, ActionDecided) and event.data.decision.provenance is Provenance.LIVE
     ]
     executed = fresh.filter(pl.col("type") == _EXECUTED).select("subject").collect()
-    return Recent(decisions, frozenset(executed["subject"]), newest)
+    return RecentDecisions(decisions, frozenset(executed["subject"]), newest)
 
 
-def event_points(known: Recent | None, *, now: datetime, settled_after: timedelta) -> list[Point]:
+def event_points(recent: RecentDecisions | None, *, now: datetime, settled_after: timedelta) -> list[Point]:
     """Points 1, 3, 6 and 7."""
-    if known is None or not known.decisions:
-        why = "there is no lake" if known is None else "no live decision in the period looked at"
-        return [found(number, State.UNKNOWN, why) for number in _FROM_EVENTS]
+    if recent is None or not recent.decisions:
+        why = "there is no lake" if recent is None else "no live decision in the period looked at"
+        return [unknown(number, why) for number in _FROM_EVENTS]
     return [
-        _complete(known.decisions),
-        _server_side(known.decisions),
-        _reviews(known.decisions),
-        _results(known, now - settled_after),
+        _complete(recent.decisions),
+        _server_side(recent.decisions),
+        _reviews(recent.decisions),
+        _results(recent, now - settled_after),
     ]
 
 
-def flow_point(known: Recent | None, *, now: datetime, freshness: timedelta, gates: Path) -> Point:
+def flow_point(recent: RecentDecisions | None, *, now: datetime, freshness: timedelta, gates: Path) -> Point:
     """Point 9: events arrive, and a gate judges them."""
     try:
         gate_file = GateFile.load(gates)
     except ConfigurationFileError as error:
-        return found(9, State.FAIL, str(error))
-    if known is None or known.newest is None:
-        return found(9, State.UNKNOWN, "there is no lake" if known is None else "no event in the period looked at")
-    age = now - known.newest
+        return failed(9, str(error))
+    if recent is None or recent.newest is None:
+        return unknown(9, "there is no lake" if recent is None else "no event in the period looked at")
+    age = now - recent.newest
     if age > freshness:
-        return found(
-            9,
-            State.FAIL,
-            f"the newest event is {age.total_seconds():.0f} s old, limit {freshness.total_seconds():.0f} s",
+        return failed(
+            9, f"the newest event is {age.total_seconds():.0f} s old, limit {freshness.total_seconds():.0f} s"
         )
     contracts = {
         (contract.target.environment, contract.workflow, contract.tool, contract.risk_class.value)
-        for event in known.decisions
+        for event in recent.decisions
         for contract in [event.data.contract]
     }
     ungated = sorted({f"{action[1]} · {action[2]}" for action in contracts if gate_file.gate_for(*action) is None})
     if ungated:
-        return found(9, State.FAIL, f"no gate in {gates} is for {', '.join(ungated[:5])}")
-    return found(
-        9,
-        State.PASS,
-        f"the newest event is {age.total_seconds():.0f} s old; {len(contracts)} actions, each with a gate",
-    )
+        return failed(9, f"no gate in {gates} is for {', '.join(ungated[:5])}")
+    evidence = f"the newest event is {age.total_seconds():.0f} s old; {len(contracts)} actions, each with a gate"
+    return pass_or_fail(9, holds=True, evidence=evidence)
 
 
 def _complete(decisions: list[ActionDecided]) -> Point:
@@ -118,8 +113,8 @@ def _complete(decisions: list[ActionDecided]) -> Point:
             ("the arguments' digest", contract.arguments_sha256 is None),
         ):
             lacking[name] = lacking.get(name, 0) + missing
-    said = "; ".join(f"{count} of {len(decisions)} lack {name}" for name, count in lacking.items() if count)
-    return passed(1, holds=not said, evidence=said or f"all of {len(decisions)} contracts")
+    faults = "; ".join(f"{count} of {len(decisions)} lack {name}" for name, count in lacking.items() if count)
+    return pass_or_fail(1, holds=not faults, evidence=faults or f"all of {len(decisions)} contracts")
 
 
 def _server_side(decisions: list[ActionDecided]) -> Point:
@@ -131,15 +126,15 @@ def _server_side(decisions: list[ActionDecided]) -> Point:
         for event in decisions
     )
     evidence = f"{len(decisions) - bare} of {len(decisions)} decisions carry authorization, flags and ruleset"
-    return passed(3, holds=not bare, evidence=evidence)
+    return pass_or_fail(3, holds=not bare, evidence=evidence)
 
 
 def _reviews(decisions: list[ActionDecided]) -> Point:
     queued = [event for event in decisions if event.data.decision.result.outcome == "queue_for_review"]
     contracts = [event.data.contract for event in queued]
-    trivial = sum(contract.risk_class in READS for contract in contracts)
-    blind = sum(not contract.intent.strip() for contract in contracts)
-    waved = sum(
+    reads = sum(contract.risk_class in READS for contract in contracts)
+    without_intent = sum(not contract.intent.strip() for contract in contracts)
+    unreviewed = sum(
         event.data.decision.result.outcome == "allow"
         and event.data.decision.enforced
         and (
@@ -149,19 +144,18 @@ def _reviews(decisions: list[ActionDecided]) -> Point:
         for event in decisions
     )
     if not queued:
-        return found(6, State.UNKNOWN, f"nothing was queued for review; {waved} consequential actions ran without one")
+        return unknown(6, f"nothing was queued for review; {unreviewed} consequential actions ran without one")
     evidence = (
-        f"{len(queued)} queued: {trivial} of them reads, {blind} without an intent; "
-        f"{waved} consequential actions ran without a review, as released by a flag"
+        f"{len(queued)} queued: {reads} of them reads, {without_intent} without an intent; "
+        f"{unreviewed} consequential actions ran without a review, as released by a flag"
     )
-    return passed(6, holds=not trivial and not blind, evidence=evidence)
+    return pass_or_fail(6, holds=not reads and not without_intent, evidence=evidence)
 
 
-def _results(known: Recent, before: datetime) -> Point:
-    due = [event for event in known.decisions if event.data.decision.expects_execution and event.time <= before]
+def _results(recent: RecentDecisions, before: datetime) -> Point:
+    due = [event for event in recent.decisions if event.data.decision.expects_execution and event.time <= before]
     if not due:
-        return found(
-            7, State.UNKNOWN, f"{len(known.decisions)} decisions, none of which is old enough to have a result"
-        )
-    missing = sum(event.subject not in known.executed for event in due)
-    return passed(7, holds=missing == 0, evidence=f"{len(due) - missing} of {len(due)} permitted actions have a result")
+        return unknown(7, f"{len(recent.decisions)} decisions, none of which is old enough to have a result")
+    missing = sum(event.subject not in recent.executed for event in due)
+    evidence = f"{len(due) - missing} of {len(due)} permitted actions have a result"
+    return pass_or_fail(7, holds=missing == 0, evidence=evidence)

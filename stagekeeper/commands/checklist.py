@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from stagekeeper.checklist.configuration import authorization_point, flag_points
-from stagekeeper.checklist.point import State
-from stagekeeper.checklist.recorded_events import event_points, flow_point, recent
+from stagekeeper.checklist.recorded_events import event_points, flow_point, recent_decisions
 from stagekeeper.commands.options import Duration, existing_lake, json_option
+from stagekeeper.doctor.check_result import exit_code
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 _SETTLED = timedelta(minutes=5)
 """A permitted action has its result by then."""
-
-FAILED, UNKNOWN = 1, 3
-"""Exit codes: some point fails; none fails, and some are unknown."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,20 +44,19 @@ def command(since: timedelta, workflow: str | None, tool: str | None, *, as_json
     else:
         for point in points:
             click.echo(f"{point.number:>2} {point.state.value:<8}{point.title}: {point.evidence}")
-    states = {point.state for point in points}
-    sys.exit(FAILED if State.FAIL in states else UNKNOWN if State.UNKNOWN in states else 0)
+    sys.exit(exit_code(point.state for point in points))
 
 
 def check(
     settings: Settings, *, now: datetime, since: timedelta, workflow: str | None = None, tool: str | None = None
 ) -> list[Point]:
-    """All ten points, in order."""
+    """Check all ten points, in order."""
     lake = existing_lake(settings.lake)
-    known = None if lake is None else recent(lake, since=now - since, workflow=workflow, tool=tool)
+    recent = None if lake is None else recent_decisions(lake, since=now - since, workflow=workflow, tool=tool)
     points = [
         *flag_points(settings.flags, today=now.date()),
-        authorization_point(settings.authorization, known.environments if known is not None else ()),
-        *event_points(known, now=now, settled_after=_SETTLED),
-        flow_point(known, now=now, freshness=timedelta(seconds=settings.freshness_s), gates=settings.gates),
+        authorization_point(settings.authorization, recent.environments if recent is not None else ()),
+        *event_points(recent, now=now, settled_after=_SETTLED),
+        flow_point(recent, now=now, freshness=timedelta(seconds=settings.freshness_s), gates=settings.gates),
     ]
     return sorted(points)

@@ -1,4 +1,4 @@
-"""`stagekeeper doctor`: what is wrong, and what to do about it."""
+"""`stagekeeper doctor`: check a running installation."""
 
 from __future__ import annotations
 
@@ -12,29 +12,26 @@ from typing import TYPE_CHECKING
 import click
 
 from stagekeeper.commands.options import Duration, json_option, lake_option
-from stagekeeper.doctor.finding import State
-from stagekeeper.doctor.run import examine
+from stagekeeper.doctor.check_result import CheckState, exit_code
+from stagekeeper.doctor.run import run_checks
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
     from datetime import timedelta
-
-FAILED, UNKNOWN = 1, 3
-"""Exit codes: something fails; nothing fails, and something is unknown."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--worker", "workers", multiple=True, help="Address of a worker's web server; may be given more than once."
 )
-@click.option("--watch", type=Duration(), default="3s", show_default=True, help="Time between the two looks.")
+@click.option("--watch", type=Duration(), default="3s", show_default=True, help="Time between the two snapshots.")
 @lake_option
 @json_option
 def command(workers: tuple[str, ...], watch: timedelta, root: str | None, *, as_json: bool) -> None:
-    """Tell what is wrong and what to do: broker, topics, workers, lag, lake, commits, clocks, gates, evidence, rejects.
+    """Find what is wrong with a running installation, and what to do about it.
 
-    Looks from outside, twice, and changes nothing. Every check is pass, warn, fail or unknown, with its evidence and
-    what mends it.
+    Checks broker, topics, workers, lag, lake, commits, clocks, gate file, verdicts, evidence and rejects from outside,
+    twice, and changes nothing. Every check is pass, warn, fail or unknown, with its evidence and what to do about it.
 
     Exit code 0: nothing fails. 1: something fails. 3: nothing fails, and something is unknown. 2: usage.
 
@@ -42,25 +39,25 @@ def command(workers: tuple[str, ...], watch: timedelta, root: str | None, *, as_
     Examples:
       stagekeeper doctor
       stagekeeper doctor --worker http://127.0.0.1:9101 --worker http://127.0.0.1:9102 --watch 10s
-      stagekeeper doctor --json | jq '.findings[] | select(.state != "pass")'
+      stagekeeper doctor --json | jq '.checks[] | select(.state != "pass")'
     """
     settings = Settings.load()
     if root is not None:
         settings = settings.model_copy(update={"lake_root": root})
-    findings = examine(
+    results = run_checks(
         settings, workers=workers, watch_s=watch.total_seconds(), now=lambda: datetime.now(UTC), wait=time.sleep
     )
-    counts = Counter(finding.state for finding in findings)
+    counts = Counter(result.state for result in results)
     if as_json:
         document = {
-            "counts": {state.value: counts[state] for state in State},
-            "findings": [finding.document() for finding in findings],
+            "counts": {state.value: counts[state] for state in CheckState},
+            "checks": [result.to_dict() for result in results],
         }
         click.echo(json.dumps(document, indent=1, ensure_ascii=False))
     else:
-        for finding in findings:
-            click.echo(f"{finding.state.value:<8}{finding.check:<10} {finding.evidence}")
-            if finding.mend and finding.state is not State.PASS:
-                click.echo(f"{'':<18} → {finding.mend}")
-        click.echo(", ".join(f"{counts[state]} {state.value}" for state in State if counts[state]))
-    sys.exit(FAILED if counts[State.FAIL] else UNKNOWN if counts[State.UNKNOWN] else 0)
+        for result in results:
+            click.echo(f"{result.state.value:<8}{result.check:<10} {result.evidence}")
+            if result.fix and result.state is not CheckState.PASS:
+                click.echo(f"{'':<18} → {result.fix}")
+        click.echo(", ".join(f"{counts[state]} {state.value}" for state in CheckState if counts[state]))
+    sys.exit(exit_code(result.state for result in results))

@@ -12,8 +12,8 @@ import click
 
 from stagekeeper.commands import tables
 from stagekeeper.commands.options import Duration
-from stagekeeper.embedded.progress import Progress
-from stagekeeper.embedded.up import Wanted, run
+from stagekeeper.embedded.progress import ProgressPrinter
+from stagekeeper.embedded.up import UpOptions, run
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def command(
     kafka_port: int,
     page_port: int,
 ) -> None:
-    """Start the embedded whole: broker, topics, lake, worker, page.
+    """Start the embedded stack: broker, topics, lake, worker, page.
 
     With STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS set, that Kafka cluster is used and no broker is started. A port that is
     taken is replaced by a free one. Ctrl-C stops everything.
@@ -61,7 +61,7 @@ def command(
     """
     if home is not None:
         os.environ["STAGEKEEPER_HOME"] = str(home)
-    wanted = Wanted(
+    options = UpOptions(
         settings=Settings.of_environment(),
         demo=demo,
         gate_file=gate_file,
@@ -70,10 +70,10 @@ def command(
         kafka_port=kafka_port,
         page_port=page_port,
     )
-    outcome = run(wanted, Progress(sys.stderr if as_json else sys.stdout))
-    if outcome.report is not None:
-        click.echo(json.dumps(outcome.report, indent=1) if as_json else _tables(outcome.report))
-    sys.exit(outcome.exit_code)
+    result = run(options, ProgressPrinter(sys.stderr if as_json else sys.stdout))
+    if result.report is not None:
+        click.echo(json.dumps(result.report, indent=1) if as_json else _tables(result.report))
+    sys.exit(result.exit_code)
 
 
 def _tables(report: Report) -> str:

@@ -1,1 +1,1 @@
-"""What is wrong with a running installation, and what to do about it, told from outside its processes."""
+"""The doctor: checks of a running installation, from outside its processes, and what to do about each."""

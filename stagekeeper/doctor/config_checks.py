@@ -1,4 +1,4 @@
-"""What can be told from files: the gate file, and whether the lake can be read and written."""
+"""Checks of the gate file and the lake's storage: whether they are there, usable and writable."""
 
 from __future__ import annotations
 
@@ -14,83 +14,87 @@ from analytics.lake.storage import check_store, damaged_files, unreadable
 from analytics.lake.table_schemas import TABLES
 from analytics.lake.tables import Lake
 from producers.strict_yaml import ConfigurationFileError
-from stagekeeper.doctor.finding import Finding, State, healthy
+from stagekeeper.doctor.check_result import CheckResult, CheckState, passed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 LAKE: Final = "lake"
 GATES: Final = "gate file"
 
-_TIGHT_BYTES: Final = 2 * 1024**3
-_FULL_BYTES: Final = 200 * 1024**2
+_LITTLE_FREE_BYTES: Final = 2 * 1024**3
+_NO_FREE_BYTES: Final = 200 * 1024**2
 
 
-def gates_found(path: Path) -> tuple[Finding, GateFile | None]:
+def check_gate_file(path: Path) -> tuple[CheckResult, GateFile | None]:
     """Whether the gate file can be used."""
     if not path.exists():
-        mend = "Name it in STAGEKEEPER_GATE_FILE, or begin with examples/gates.yaml; until then nothing is judged."
-        return Finding(GATES, State.FAIL, f"there is no gate file at {path}", mend), None
+        fix = "Name it in STAGEKEEPER_GATE_FILE, or begin with examples/gates.yaml; until then nothing is judged."
+        return CheckResult(GATES, CheckState.FAIL, f"there is no gate file at {path}", fix), None
     try:
         gates = GateFile.load(path)
     except ConfigurationFileError as error:
-        mend = "Mend the file (`stagekeeper gate lint` names every place); until then nothing is judged."
-        return Finding(GATES, State.FAIL, str(error), mend), None
-    said = [finding for finding in lint_gates(gates) if finding.level != "note"]
+        fix = "Mend the file (`stagekeeper gate lint` names every place); until then nothing is judged."
+        return CheckResult(GATES, CheckState.FAIL, str(error), fix), None
+    issues = [issue for issue in lint_gates(gates) if issue.level != "note"]
     evidence = f"{path}: {len(gates.gates)} gates, sha256 {gates.sha256[:12]}"
-    if not said:
-        return healthy(GATES, evidence), gates
-    state = State.FAIL if any(finding.level == "error" for finding in said) else State.WARN
-    first = f"{said[0].place}: {said[0].message}"
-    more = f" (and {len(said) - 1} more)" if len(said) > 1 else ""
-    return Finding(GATES, state, f"{evidence}; {first}{more}", f"See all with `stagekeeper gate lint {path}`."), gates
+    if not issues:
+        return passed(GATES, evidence), gates
+    state = CheckState.FAIL if any(issue.level == "error" for issue in issues) else CheckState.WARN
+    evidence = f"{evidence}; {issues[0].place}: {issues[0].message}{_and_more(issues)}"
+    return CheckResult(GATES, state, evidence, f"See all with `stagekeeper gate lint {path}`."), gates
 
 
-def lake_found(root: str) -> tuple[Finding, Lake | None]:
+def check_lake(root: str) -> tuple[CheckResult, Lake | None]:
     """Whether the lake is there, whole, and can be written by whoever asks."""
     start = "Start a worker, which creates it; or name the right place in STAGEKEEPER_LAKE_ROOT."
     remote = "://" in root
     if not remote and Path(root).exists() and not Path(root).is_dir():
-        return Finding(LAKE, State.FAIL, f"{root} is a file, not a folder", start), None
+        return CheckResult(LAKE, CheckState.FAIL, f"{root} is a file, not a folder", start), None
+    restore = "Stop the workers, and restore the tables from a backup of one moment."
     try:
         lake = Lake.existing(root)
     except LakeError as error:
-        return Finding(LAKE, State.FAIL, str(error), "Restore the tables from a backup of one moment."), None
+        return CheckResult(LAKE, CheckState.FAIL, str(error), restore), None
     if lake is None:
-        return Finding(LAKE, State.FAIL, f"there is no lake at {root}", start), None
+        return CheckResult(LAKE, CheckState.FAIL, f"there is no lake at {root}", start), None
     try:
         damaged = damaged_files(root)
     except READ_FAILURES as error:
-        return Finding(LAKE, State.FAIL, str(unreadable(root, error)), "See that the lake can be reached."), None
+        reach = "See that the lake can be reached."
+        return CheckResult(LAKE, CheckState.FAIL, str(unreadable(root, error)), reach), None
     if damaged:
-        more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
-        mend = "Stop the workers, and restore the tables from a backup of one moment."
-        return Finding(LAKE, State.FAIL, f"{root}: {damaged[0]}{more}", mend), None
-    return _writable(root, remote=remote), lake
+        return CheckResult(LAKE, CheckState.FAIL, f"{root}: {damaged[0]}{_and_more(damaged)}", restore), None
+    return (_check_bucket_writable if remote else _check_folder_writable)(root), lake
 
 
-def _writable(root: str, *, remote: bool) -> Finding:
+def _check_bucket_writable(root: str) -> CheckResult:
     tables = f"{len(TABLES)} tables at {root}"
-    if remote:
-        try:
-            check_store(root)
-        except LakeError as error:
-            return Finding(LAKE, State.FAIL, f"{tables}; {error}", "Give the worker's principal what its work takes.")
-        return healthy(LAKE, f"{tables}, writable; of two commits at once the store refuses one")
-    refused = next(_refused(Path(root)), None)
+    try:
+        check_store(root)
+    except LakeError as error:
+        return CheckResult(
+            LAKE, CheckState.FAIL, f"{tables}; {error}", "Give the worker's principal what its work takes."
+        )
+    return passed(LAKE, f"{tables}, writable; of two commits at once the store refuses one")
+
+
+def _check_folder_writable(root: str) -> CheckResult:
+    tables = f"{len(TABLES)} tables at {root}"
+    refused = next(_unwritable_folders(Path(root)), None)
     if refused is not None:
-        mend = "Give the worker's user the right to write there, remount the file system, or free it of its limits."
-        return Finding(LAKE, State.FAIL, f"{tables}; nothing can be written to {refused}", mend)
+        fix = "Give the worker's user the right to write there, remount the file system, or free it of its limits."
+        return CheckResult(LAKE, CheckState.FAIL, f"{tables}; nothing can be written to {refused}", fix)
     free = shutil.disk_usage(root).free
     evidence = f"{tables}, writable, {free / 1024**3:,.1f} GiB free"
-    if free < _TIGHT_BYTES:
-        state = State.FAIL if free < _FULL_BYTES else State.WARN
-        return Finding(LAKE, state, evidence, "Free some space: a commit that finds none stops the worker.")
-    return healthy(LAKE, evidence)
+    if free < _LITTLE_FREE_BYTES:
+        state = CheckState.FAIL if free < _NO_FREE_BYTES else CheckState.WARN
+        return CheckResult(LAKE, state, evidence, "Free some space: a commit that finds none stops the worker.")
+    return passed(LAKE, evidence)
 
 
-def _refused(root: Path) -> Iterator[str]:
-    """The folders that take no new file, with the reason. What is tried has no name and vanishes at once."""
+def _unwritable_folders(root: Path) -> Iterator[str]:
+    """The folders that take no new file, with the reason. The file that is tried has no name and vanishes at once."""
     for folder in (root, *(root / table / part for table in TABLES for part in ("", "_delta_log"))):
         if not folder.exists():  # a table that came with a later version than the lake
             continue
@@ -98,3 +102,7 @@ def _refused(root: Path) -> Iterator[str]:
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             yield f"{folder}: {error.strerror or error}"
+
+
+def _and_more(listed: Sequence[object]) -> str:
+    return f" (and {len(listed) - 1} more)" if len(listed) > 1 else ""

@@ -1,4 +1,4 @@
-"""Looks at broker, lake and workers: one tells how it stands, two of them where it goes."""
+"""Snapshots of broker, lake and workers, from outside: one tells the state, two of them the direction."""
 
 from __future__ import annotations
 
@@ -24,78 +24,64 @@ if TYPE_CHECKING:
     from streams.lag import Backlog
 
 _TABLES: Final = (REJECTS, EVENTS, SIGNALS)
+_TIMEOUT_S: Final = 3.0
+_PREFIX: Final = "stagekeeper_"
 
 
 @dataclass(frozen=True)
-class Look:
-    """How it stood at one moment.
+class WorkerReport:
+    """What one worker's web server answered.
+
+    Attributes:
+        address: Of its web server.
+        metrics: The samples of `/metrics`, by name (without the prefix) and labels.
+        judge: What `/health` says about the judge: `ok`, or what is wrong.
+        clock: Its clock, to the second.
+        error: Why it did not answer; None where it did.
+    """
+
+    address: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    judge: str | None = None
+    clock: datetime | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of broker, lake and workers at one moment.
 
     Attributes:
         at_s: When, by a clock that only runs.
-        left: Records on the broker that the lake does not cover; None where that could not be told.
+        lag: Records on the broker that the lake does not cover; None where that is unknown.
         lost: Records that the broker deleted before they were read.
-        covered: Whether all that the broker held at the look before is covered by now; None where it could not be told.
+        covered: Whether all that the broker held at the snapshot before is covered by now; None where that is unknown.
         versions: Newest version of the tables that the data plane writes.
-        workers: What the workers that are known say.
-        fault: Why the broker could not tell what is left.
+        workers: What the workers' web servers answered.
+        error: Why the lag is unknown.
     """
 
     at_s: float
-    left: int | None
+    lag: int | None
     lost: int
     covered: bool | None
     versions: tuple[int, ...]
-    workers: tuple[WorkerWords, ...]
-    fault: str | None = None
-
-
-class Looker:
-    """Looks again and again.
-
-    Args:
-        lake: The lake; None where there is none.
-        backlog: What the broker holds; None where it cannot be asked.
-        workers: Addresses of the workers' web servers.
-    """
-
-    def __init__(self, lake: Lake | None, backlog: Backlog | None, workers: Sequence[str]) -> None:
-        self._lake = lake
-        self._backlog = backlog
-        self._workers = workers
-
-    def look(self) -> Look:
-        """Look once.
-
-        Raises:
-            UsageError: What was named as a worker's address is none.
-        """
-        left, lost, covered, fault = None, 0, None, None
-        lake, backlog = self._lake, self._backlog
-        if lake is not None and backlog is not None:
-            try:
-                covered = backlog.caught_up(lake)
-                left, lost = backlog.records_left(lake), backlog.records_lost(lake)
-            except KafkaException as error:
-                fault = str(error.args[0].str())
-            except StagekeeperError as error:
-                fault = str(error)
-        versions = () if lake is None else tuple(lake.version(table) for table in _TABLES)
-        workers = tuple(ask(address) for address in self._workers)
-        return Look(time.monotonic(), left, lost, covered, versions, workers, fault)
+    workers: tuple[WorkerReport, ...]
+    error: str | None = None
 
 
 @dataclass(frozen=True)
-class Course:
-    """Two looks, one after the other.
+class SnapshotPair:
+    """Two snapshots, one after the other.
 
     Attributes:
         before: The first.
         after: The second.
-        readers: Workers that read the log; None where nobody could tell.
+        readers: Workers that read the log; None where that is unknown.
     """
 
-    before: Look
-    after: Look
+    before: Snapshot
+    after: Snapshot
     readers: int | None
 
     @property
@@ -109,43 +95,55 @@ class Course:
         return self.after.versions != self.before.versions
 
     @property
-    def at_work(self) -> bool | None:
-        """Whether a worker is at work; None where nothing tells."""
-        if self.committed or any(words.silence is None for words in self.after.workers):
+    def worker_runs(self) -> bool | None:
+        """Whether a worker runs; None where nothing tells."""
+        if self.committed or any(report.error is None for report in self.after.workers):
             return True
         return None if self.readers is None else self.readers > 0
 
     @property
-    def numbers(self) -> Sequence[Mapping[str, float]]:
+    def worker_metrics(self) -> Sequence[Mapping[str, float]]:
         """The metrics of the workers that answered."""
-        return [words.numbers for words in self.after.workers if words.silence is None]
+        return [report.metrics for report in self.after.workers if report.error is None]
 
 
-_ANSWER_S: Final = 3.0
-_PREFIX: Final = "stagekeeper_"
+class Prober:
+    """Takes snapshots.
 
-
-@dataclass(frozen=True)
-class WorkerWords:
-    """What one worker said.
-
-    Attributes:
-        address: Of its web server.
-        numbers: The samples of `/metrics`, by name (without the prefix) and labels.
-        judge: What `/health` says about the judge: `ok`, or what is wrong.
-        clock: Its clock, to the second.
-        silence: Why it did not answer; None where it did.
+    Args:
+        lake: The lake; None where there is none.
+        backlog: What the broker holds; None where it cannot be asked.
+        workers: Addresses of the workers' web servers.
     """
 
-    address: str
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    judge: str | None = None
-    clock: datetime | None = None
-    silence: str | None = None
+    def __init__(self, lake: Lake | None, backlog: Backlog | None, workers: Sequence[str]) -> None:
+        self._lake = lake
+        self._backlog = backlog
+        self._workers = workers
+
+    def take_snapshot(self) -> Snapshot:
+        """The state at this moment.
+
+        Raises:
+            UsageError: What was named as a worker's address is none.
+        """
+        lag, lost, covered, error = None, 0, None, None
+        lake, backlog = self._lake, self._backlog
+        if lake is not None and backlog is not None:
+            try:
+                covered = backlog.caught_up(lake)
+                lag, lost = backlog.records_left(lake), backlog.records_lost(lake)
+            except KafkaException as failure:
+                error = str(failure.args[0].str())
+            except StagekeeperError as failure:
+                error = str(failure)
+        versions = () if lake is None else tuple(lake.version(table) for table in _TABLES)
+        workers = tuple(probe_worker(address) for address in self._workers)
+        return Snapshot(time.monotonic(), lag, lost, covered, versions, workers, error)
 
 
-def ask(address: str) -> WorkerWords:
-    """Ask a worker how it is.
+def probe_worker(address: str) -> WorkerReport:
+    """Ask a worker's web server for its metrics, its health and its clock.
 
     Raises:
         UsageError: That is no address of a web server.
@@ -154,21 +152,21 @@ def ask(address: str) -> WorkerWords:
         raise UsageError(f"{address} is no address of a worker; it is like http://127.0.0.1:9101.")
     root = address.rstrip("/")
     try:
-        metrics, stated = _get(f"{root}/metrics")
+        metrics, date = _get(f"{root}/metrics")
         health, _ = _get(f"{root}/health")
         judge = str(json.loads(health).get("judge"))
-        numbers = samples(metrics.decode())
+        samples = parse_metrics(metrics.decode())
     except (URLError, OSError, ValueError, AttributeError) as error:
-        return WorkerWords(root, silence=str(getattr(error, "reason", error)))
+        return WorkerReport(root, error=str(getattr(error, "reason", error)))
     try:
-        clock = parsedate_to_datetime(stated) if stated else None
+        clock = parsedate_to_datetime(date) if date else None
     except ValueError:
         clock = None
-    return WorkerWords(root, numbers, judge, clock)
+    return WorkerReport(root, samples, judge, clock)
 
 
-def samples(text: str) -> dict[str, float]:
-    """The samples of an exposition in Prometheus's text format that are ours.
+def parse_metrics(text: str) -> dict[str, float]:
+    """Our own samples of an exposition in Prometheus's text format.
 
     Raises:
         ValueError: It is none.
@@ -177,16 +175,16 @@ def samples(text: str) -> dict[str, float]:
     return {name.removeprefix(_PREFIX): float(value) for name, value in pairs}
 
 
-def announced(home: Path) -> str | None:
+def announced_worker(home: Path) -> str | None:
     """The address of the worker that `stagekeeper up` started in this home folder; None where it says none."""
     try:
-        stated = json.loads((home / "worker.ready").read_text())
+        content = json.loads((home / "worker.ready").read_text())
     except (OSError, ValueError):
         return None
-    web = stated.get("web") if isinstance(stated, dict) else None
+    web = content.get("web") if isinstance(content, dict) else None
     return web if isinstance(web, str) else None
 
 
 def _get(url: str) -> tuple[bytes, str | None]:
-    with urllib.request.urlopen(url, timeout=_ANSWER_S) as answer:  # noqa: S310 - the scheme was checked
+    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - the scheme was checked
         return answer.read(), answer.headers.get("Date")

@@ -1,4 +1,4 @@
-"""All checks, in the order in which one fault explains the next."""
+"""All checks of the doctor, in the order in which one fault explains the next."""
 
 from __future__ import annotations
 
@@ -6,16 +6,10 @@ from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from stagekeeper.doctor.config_checks import gates_found, lake_found
-from stagekeeper.doctor.flow_checks import broker_found, commits_found, freshness_found, lag_found, worker_found
-from stagekeeper.doctor.lake_checks import (
-    clock_found,
-    commit_age,
-    evidence_found,
-    rejects_found,
-    verdicts_found,
-)
-from stagekeeper.doctor.probes import Course, Looker, announced
+from stagekeeper.doctor.config_checks import check_gate_file, check_lake
+from stagekeeper.doctor.flow_checks import check_broker, check_commits, check_freshness, check_lag, check_worker
+from stagekeeper.doctor.lake_checks import check_clocks, check_evidence, check_rejects, check_verdicts, commit_age
+from stagekeeper.doctor.probes import Prober, SnapshotPair, announced_worker
 from streams.lag import Backlog, reader_count
 
 if TYPE_CHECKING:
@@ -23,37 +17,37 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.gates.gate_file import GateFile
-    from stagekeeper.doctor.finding import Finding
+    from stagekeeper.doctor.check_result import CheckResult
     from stagekeeper.settings import Settings
 
 
-def examine(
+def run_checks(
     settings: Settings,
     *,
     workers: Sequence[str],
     watch_s: float,
     now: Callable[[], datetime],
     wait: Callable[[float], None],
-) -> list[Finding]:
-    """Look at everything, twice where only two looks tell.
+) -> list[CheckResult]:
+    """Check everything, twice where only two snapshots tell.
 
     Nothing is changed: no topic is created, no offset committed, and no table written.
 
     Args:
         settings: Where broker, lake and gate file are.
         workers: Addresses of workers' web servers; none takes the one that `stagekeeper up` announced.
-        watch_s: Seconds between the two looks.
+        watch_s: Seconds between the two snapshots.
         now: The clock.
         wait: Lets so many seconds pass.
 
     Raises:
         UsageError: What was named as a worker's address is none.
     """
-    found_at_home = announced(settings.home)
-    addresses = list(workers) or ([] if found_at_home is None else [found_at_home])
-    about_gates, gates = gates_found(settings.gates)
-    about_lake, lake = lake_found(settings.lake)
-    about_broker, inspected = broker_found(settings.kafka_bootstrap_servers, settings.kafka_security)
+    announced = announced_worker(settings.home)
+    addresses = list(workers) or ([] if announced is None else [announced])
+    gate_file_result, gates = check_gate_file(settings.gates)
+    lake_result, lake = check_lake(settings.lake)
+    broker_results, inspected = check_broker(settings.kafka_bootstrap_servers, settings.kafka_security)
     with ExitStack() as open_clients:
         backlog, readers = None, None
         servers = settings.kafka_bootstrap_servers
@@ -61,27 +55,28 @@ def examine(
             readers = reader_count(servers, inspected.cluster_id, settings.kafka_security)
             if not inspected.missing:
                 backlog = open_clients.enter_context(Backlog(servers, inspected.cluster_id, settings.kafka_security))
-        looker = Looker(lake, backlog, addresses)
-        before = looker.look()
+        prober = Prober(lake, backlog, addresses)
+        before = prober.take_snapshot()
         wait(watch_s)
-        course = Course(before, looker.look(), readers)
-    at, said = now(), course.after.workers
+        pair = SnapshotPair(before, prober.take_snapshot(), readers)
+    moment, reports = now(), pair.after.workers
     return [
-        *about_broker,
-        worker_found(course),
-        lag_found(course),
-        about_lake,
-        commits_found(course, commit_age(lake, at)),
-        freshness_found(course),
-        clock_found(lake, said, at),
-        about_gates,
-        verdicts_found(lake, gates, said, at),
-        evidence_found(lake, _limit(settings, gates), at),
-        rejects_found(lake, at),
+        *broker_results,
+        check_worker(pair),
+        check_lag(pair),
+        lake_result,
+        check_commits(pair, commit_age(lake, moment)),
+        check_freshness(pair),
+        check_clocks(lake, reports, moment),
+        gate_file_result,
+        check_verdicts(lake, gates, reports, moment),
+        check_evidence(lake, _freshness_limit(settings, gates), moment),
+        check_rejects(lake, moment),
     ]
 
 
-def _limit(settings: Settings, gates: GateFile | None) -> timedelta:
-    """How old evidence may be: as stated, else what the gate file says."""
-    stated = "freshness_s" in settings.model_fields_set or gates is None
-    return timedelta(seconds=settings.freshness_s if stated or gates is None else gates.freshness_s)
+def _freshness_limit(settings: Settings, gates: GateFile | None) -> timedelta:
+    """How old evidence may be: as set, else what the gate file says."""
+    if gates is None or "freshness_s" in settings.model_fields_set:
+        return timedelta(seconds=settings.freshness_s)
+    return timedelta(seconds=gates.freshness_s)

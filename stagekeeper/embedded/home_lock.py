@@ -1,4 +1,4 @@
-"""What runs in a home folder: one whole at a time, and the file that tells other commands about it."""
+"""A lock on the home folder: one `stagekeeper up` at a time, and the file that tells other commands about it."""
 
 from __future__ import annotations
 
@@ -20,23 +20,26 @@ class AlreadyRunningError(StagekeeperError):
     """Another `stagekeeper up` runs in the same home folder."""
 
 
-class Claim:
-    """The right to run in a home folder. Made by `claimed`."""
+class HomeLock:
+    """The right to run in a home folder, as `lock_home` gives it.
 
-    def __init__(self, path: Path, *, replaced: int | None) -> None:
-        self._path = path
-        self.replaced = replaced
-        """Process id in a file that an earlier run left behind, now removed; None when there was none."""
+    Attributes:
+        stale_pid: Process id in a file that an earlier run left behind, now removed; None where there was none.
+    """
 
-    def announce(self, stated: Mapping[str, str]) -> None:
-        """Tell other commands where broker, lake and gate file are; replaces what was stated before."""
-        draft = self._path.with_suffix(".draft")
-        draft.write_text(json.dumps({"pid": os.getpid(), **stated}, indent=1))
-        draft.replace(self._path)
+    def __init__(self, running_file: Path, *, stale_pid: int | None) -> None:
+        self._running_file = running_file
+        self.stale_pid = stale_pid
+
+    def announce(self, endpoints: Mapping[str, str]) -> None:
+        """Tell other commands where broker, lake and gate file are; replaces what was announced before."""
+        draft = self._running_file.with_suffix(".draft")
+        draft.write_text(json.dumps({"pid": os.getpid(), **endpoints}, indent=1))
+        draft.replace(self._running_file)
 
 
 @contextmanager
-def claimed(home: Path) -> Iterator[Claim]:
+def lock_home(home: Path) -> Iterator[HomeLock]:
     """Hold the home folder, and remove the running file at the end.
 
     A lock of the operating system decides whether somebody runs: it ends with its holder, however that ends, so that a
@@ -48,30 +51,30 @@ def claimed(home: Path) -> Iterator[Claim]:
     """
     try:
         home.mkdir(parents=True, exist_ok=True)
-        lock = (home / "up.lock").open("w")
+        lock_file = (home / "up.lock").open("w")
     except OSError as error:
         raise StagekeeperError(f"{home} cannot be written: {error}. Choose another --home.") from error
-    path = home / RUNNING_FILE
-    with lock:
+    running_file = home / RUNNING_FILE
+    with lock_file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise AlreadyRunningError(
-                f"`stagekeeper up` runs in {home} already (process {_stated_pid(path) or 'unknown'}). "
+                f"`stagekeeper up` runs in {home} already (process {_announced_pid(running_file) or 'unknown'}). "
                 "Stop it, or give this one its own --home."
             ) from None
-        stale = _stated_pid(path)
-        path.unlink(missing_ok=True)
+        stale_pid = _announced_pid(running_file)
+        running_file.unlink(missing_ok=True)
         try:
-            yield Claim(path, replaced=stale)
+            yield HomeLock(running_file, stale_pid=stale_pid)
         finally:
-            path.unlink(missing_ok=True)
+            running_file.unlink(missing_ok=True)
 
 
-def _stated_pid(path: Path) -> int | None:
+def _announced_pid(running_file: Path) -> int | None:
     try:
-        stated = json.loads(path.read_text())
+        content = json.loads(running_file.read_text())
     except (FileNotFoundError, ValueError):  # not announced yet, or half a file: either way nobody is named
         return None
-    pid = stated.get("pid") if isinstance(stated, dict) else None
+    pid = content.get("pid") if isinstance(content, dict) else None
     return pid if isinstance(pid, int) else None

@@ -1,4 +1,4 @@
-"""The programs of the embedded whole: how each is started, and how each says that it is ready."""
+"""The programs of the embedded stack: how each is started, and how each says that it is ready."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _ERASE_LINE = "\r\x1b[2K"
 
 
-class Progress:
+class ProgressPrinter:
     """Writes steps with the seconds since the start; on a terminal the live line replaces itself.
 
     Args:

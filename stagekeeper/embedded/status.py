@@ -1,4 +1,4 @@
-"""How far the whole has come: what is in the lake, what is judged, and what is still to come."""
+"""The state of the pipeline: what is in the lake, what is judged, and what is still outstanding."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _WATERMARK_BEHIND_S: Final = 90.0
 """How far (seconds of event time) a quiet cell's verdict may rightly trail the newest event."""
 
 
-class Standing:
-    """Looks at lake and broker. Opens its own handles; one thread at a time may use it.
+class PipelineStatus:
+    """Reads lake and broker, with handles of its own; one thread at a time may use it.
 
     Args:
         lake_root: Root of the lake, which exists.
@@ -53,10 +53,10 @@ class Standing:
 
     def line(self) -> str:
         """The state of things on one line."""
-        events, rejects = (self._rows(table) for table in (EVENTS, REJECTS))
-        verdicts = Counter(document.verdict.value for document in latest_verdicts(self._lake))
-        said = ", ".join(f"{count} {name}" for name, count in sorted(verdicts.items())) or "none yet"
-        return f"{events:,} events in the lake, {rejects:,} rejected; verdicts: {said}"
+        events, rejects = (row_count(self._lake, table) for table in (EVENTS, REJECTS))
+        counts = Counter(document.verdict.value for document in latest_verdicts(self._lake))
+        verdicts = ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none yet"
+        return f"{events:,} events in the lake, {rejects:,} rejected; verdicts: {verdicts}"
 
     def outstanding(self) -> str | None:
         """What the lake or the ledger does not have yet; None once everything emitted is stored and judged."""
@@ -80,13 +80,10 @@ class Standing:
         """Let go of the broker."""
         self._backlog.close()
 
-    def _rows(self, table: str) -> int:
-        return int(self._lake.scan(table).select(pl.len()).collect().item())
-
     def _unjudged(self) -> int:
-        looked_at = newest_lake_version(self._lake)
+        judged = newest_lake_version(self._lake)
         newest = self._lake.version(SIGNALS)
-        return self._lake.increments(SIGNALS, after=-1 if looked_at is None else looked_at, through=newest).height
+        return self._lake.increments(SIGNALS, after=-1 if judged is None else judged, through=newest).height
 
     def _behind_s(self) -> float:
         """Seconds of event time by which the verdicts' watermark trails the newest event."""
@@ -103,3 +100,8 @@ class Standing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def row_count(lake: Lake, table: str) -> int:
+    """Rows of a table; its version does not tell whether there are any, since a judge begins with an empty commit."""
+    return int(lake.scan(table).select(pl.len()).collect().item())

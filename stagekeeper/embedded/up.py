@@ -1,4 +1,4 @@
-"""The embedded whole: broker, topics, lake, worker, traffic and page, started in order and stopped together."""
+"""The embedded stack: broker, topics, lake, worker, traffic and page, started in order and stopped together."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from producers.errors import UsageError
 from producers.wire.topics import TOPICS
 from stagekeeper.embedded import programs
 from stagekeeper.embedded.demo import GATE_FILE, fresh_folder
-from stagekeeper.embedded.home_lock import Claim, claimed
+from stagekeeper.embedded.home_lock import HomeLock, lock_home
 from stagekeeper.embedded.ports import LOOPBACK, available_port
-from stagekeeper.embedded.status import Standing
+from stagekeeper.embedded.status import PipelineStatus, row_count
 from stagekeeper.embedded.supervisor import Supervisor, await_ready, ended
 from streams.broker import BrokerError, EmbeddedBroker, ensure_topics
 
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from analytics.report import Report
-    from stagekeeper.embedded.progress import Progress
+    from stagekeeper.embedded.progress import ProgressPrinter
     from stagekeeper.settings import Settings
     from streams.children import Child
 
 _READY_S: Final = 60.0
-_LIVE_EVERY_S: Final = 2.0
+_STATUS_EVERY_S: Final = 2.0
 _TRAFFIC_END_S: Final = 25.0
-_LOOK_EVERY_S: Final = 0.25
+_SETTLE_POLL_S: Final = 0.25
 _STUCK_S: Final = 30.0
 """Seconds without any progress after which what is outstanding is given up."""
 _STOP_GRACE_S: Final = 6.0
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What somebody asked for.
+class UpOptions:
+    """What `stagekeeper up` was asked to run.
 
     Attributes:
         settings: Where things are, from the environment; `home` is the home folder in force.
         demo: Simulated traffic into a fresh lake of its own.
         gate_file: The gate file, where one was named.
-        page: Whether the page is wanted.
+        page: Whether to serve the page.
         lasting: How long to run once everything is up; None is until stopped.
         kafka_port: Preferred port of the embedded broker; 0 is any.
         page_port: Preferred port of the page; 0 is any.
@@ -65,7 +65,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class UpResult:
     """How a run ended.
 
     Attributes:
@@ -78,29 +78,29 @@ class Outcome:
     exit_code: int
 
 
-def run(wanted: Wanted, progress: Progress) -> Outcome:
-    """Start everything that is wanted, keep it going, and stop all of it.
+def run(options: UpOptions, progress: ProgressPrinter) -> UpResult:
+    """Start everything, keep it going, and stop all of it.
 
-    Returns when `wanted.lasting` is over, or on SIGINT, SIGTERM or SIGHUP. No child process is left in any case.
+    Returns when `options.lasting` is over, or on SIGINT, SIGTERM or SIGHUP. No child process is left in any case.
 
     Raises:
         StagekeeperError: Something could not start, or the broker died.
     """
-    home = wanted.settings.home
-    with claimed(home) as claim:
-        if claim.replaced is not None:
-            progress.step("home", f"process {claim.replaced} ended without tidying up {home}; done now")
-        return asyncio.run(_until_stopped(_Whole(wanted, progress, claim)))
+    home = options.settings.home
+    with lock_home(home) as lock:
+        if lock.stale_pid is not None:
+            progress.step("home", f"process {lock.stale_pid} ended without tidying up {home}; done now")
+        return asyncio.run(_run_until_signal(EmbeddedStack(options, progress, lock)))
 
 
-async def _until_stopped(whole: _Whole) -> Outcome:
-    """Run the whole, and turn the first signal into an orderly end."""
+async def _run_until_signal(stack: EmbeddedStack) -> UpResult:
+    """Run the stack; the first signal ends it in order."""
     received: list[int] = []
-    task = asyncio.ensure_future(whole.run())
+    task = asyncio.ensure_future(stack.run())
 
     def stop(number: signal.Signals) -> None:
         if not received:
-            whole.progress.step("stop", f"{number.name}: stopping everything")
+            stack.progress.step("stop", f"{number.name}: stopping everything")
             task.cancel()
         received.append(number)
 
@@ -111,70 +111,70 @@ async def _until_stopped(whole: _Whole) -> Outcome:
     except asyncio.CancelledError:
         if not received:
             raise
-        return Outcome(None, 0 if whole.wanted.lasting is None else 128 + received[0])
+        return UpResult(None, 0 if stack.options.lasting is None else 128 + received[0])
 
 
-class _Whole:
-    """One run: what was started, and who watches it."""
+class EmbeddedStack:
+    """One run of `stagekeeper up`: the programs that it started, and the tasks that watch them."""
 
-    def __init__(self, wanted: Wanted, progress: Progress, claim: Claim) -> None:
-        self.wanted = wanted
+    def __init__(self, options: UpOptions, progress: ProgressPrinter, lock: HomeLock) -> None:
+        self.options = options
         self.progress = progress
-        self._claim = claim
+        self._lock = lock
         self._supervisor = Supervisor(functools.partial(progress.step, "restart"))
-        self._traffic_fault: str | None = None
-        self._traffic_wanted = True
+        self._traffic_error: str | None = None
+        self._traffic_should_run = True
 
-    async def run(self) -> Outcome:
-        """Everything, from the broker to the report; whatever was started is stopped on every way out.
+    async def run(self) -> UpResult:
+        """Run from the start of the broker to the report; whatever was started is stopped on every way out.
 
         Raises:
             StagekeeperError: Something could not start, or the broker died.
         """
-        settings = self._places()
+        settings = self._absolute_settings()
         with ExitStack() as at_end:
-            settings, broker = self._broker(settings, at_end)
+            settings, broker = self._start_broker(settings, at_end)
             at_end.callback(self._stop_children)  # before the broker, to which they may have something to say
             try:
                 async with asyncio.TaskGroup() as group:
                     watchers = _Watchers(group)
                     if broker is not None:
                         watchers.add(_fail_when_ended(broker))
-                    outcome = await self._carry_on(settings, watchers)
+                    result = await self._run_pipeline(settings, watchers)
                     watchers.cancel()
-                    return outcome
+                    return result
             except BaseExceptionGroup as failures:
                 raise failures.exceptions[0] from None
 
-    def _places(self) -> Settings:
-        """Where everything lies, as absolute paths: children may run in another folder."""
-        asked = self.wanted.settings
-        home = asked.home.absolute()
-        gates = self.wanted.gate_file or (GATE_FILE if self.wanted.demo else asked.gates)
-        if self.wanted.gate_file is not None and not gates.is_file():
+    def _absolute_settings(self) -> Settings:
+        """The settings with absolute paths, since children may run in another folder."""
+        configured = self.options.settings
+        home = configured.home.absolute()
+        gates = self.options.gate_file or (GATE_FILE if self.options.demo else configured.gates)
+        if self.options.gate_file is not None and not gates.is_file():
             raise UsageError(f"there is no gate file at {gates}.")
-        lake = asked.lake
-        if self.wanted.demo:
+        lake = configured.lake
+        if self.options.demo:
             folder = home / "demo"
             if fresh_folder(folder):
                 self.progress.step("demo", f"wiped the previous demonstration in {folder}")
             lake = str(folder / "lake")
         elif "://" not in lake:
             lake = str(Path(lake).absolute())
-        return asked.model_copy(update={"home": home, "lake_root": lake, "gate_file": gates.absolute()})
+        return configured.model_copy(update={"home": home, "lake_root": lake, "gate_file": gates.absolute()})
 
-    def _broker(self, settings: Settings, at_end: ExitStack) -> tuple[Settings, Child | None]:
-        """The broker in use, and the process when it is ours. Runs on the thread that stays."""
+    def _start_broker(self, settings: Settings, at_end: ExitStack) -> tuple[Settings, Child | None]:
+        """The settings with the broker in use, and its process when it is ours. Runs on the thread that stays."""
         if settings.kafka_bootstrap_servers is not None:
             self.progress.step("broker", f"the cluster at {settings.kafka_bootstrap_servers}")
             return settings, None
-        port = self._port("broker", self.wanted.kafka_port)
+        port = self._available_port("broker", self.options.kafka_port)
         broker = EmbeddedBroker.start(settings.home, port=port)
         at_end.callback(broker.stop)
         self.progress.step("broker", f"embedded, at {broker.address} (process {broker.pid}, in memory)")
         return settings.model_copy(update={"kafka_bootstrap_servers": broker.address}), broker.child
 
-    async def _carry_on(self, settings: Settings, watchers: _Watchers) -> Outcome:
+    async def _run_pipeline(self, settings: Settings, watchers: _Watchers) -> UpResult:
         """From the topics to the end of the run."""
         bootstrap_servers = settings.require_kafka()
         log_id = await asyncio.to_thread(ensure_topics, bootstrap_servers, settings.kafka_security)
@@ -186,36 +186,36 @@ class _Whole:
             self.progress.step(
                 "gates", f"no gate file at {settings.gates}: signals are kept, but verdicts need one (--gates FILE)"
             )
-        stated = {"kafka_bootstrap_servers": bootstrap_servers, "lake_root": settings.lake}
-        self._claim.announce({**stated, "gate_file": str(settings.gates)})
+        endpoints = {"kafka_bootstrap_servers": bootstrap_servers, "lake_root": settings.lake}
+        self._lock.announce({**endpoints, "gate_file": str(settings.gates)})
         traffic = await self._start_programs(settings, watchers)
         watchers.add(self._check_quality(settings, VERDICTS if has_gates else EVENTS))
-        with Standing(
+        with PipelineStatus(
             settings.lake, bootstrap_servers, log_id, judged=has_gates, settings=settings.kafka_security
-        ) as standing:
-            await self._live(standing)
+        ) as status:
+            await self._show_status(status)
             if traffic is not None:
                 await self._end_traffic(traffic)
-            missing = await self._settle(standing)
-            report = await asyncio.to_thread(standing.report)
-        fault = missing or self._traffic_fault
-        if fault is not None:
-            self.progress.step("fault", fault)
-        return Outcome(report, 1 if fault is not None else 0)
+            missing = await self._settle(status)
+            report = await asyncio.to_thread(status.report)
+        error = missing or self._traffic_error
+        if error is not None:
+            self.progress.step("fault", error)
+        return UpResult(report, 1 if error is not None else 0)
 
     async def _start_programs(self, settings: Settings, watchers: _Watchers) -> Child | None:
         """Start worker, traffic and page at once, and wait for each; the traffic's process, where there is one."""
         ready_file = settings.home / "worker.ready"
         ready_file.unlink(missing_ok=True)
-        page_port = self._port("page", self.wanted.page_port) if self.wanted.page else None
+        page_port = self._available_port("page", self.options.page_port) if self.options.page else None
         page = programs.page(settings, page_port) if page_port is not None else None
         worker = programs.worker(settings, ready_file)
         worker_child = self._supervisor.start(worker)
         page_child = self._supervisor.start(page) if page is not None else None
         traffic = None
-        if self.wanted.demo:
+        if self.options.demo:
             traffic = self._supervisor.start(programs.demo_traffic(settings, settings.home / "demo" / "truth.json"))
-            watchers.add(self._note_end_of(traffic))
+            watchers.add(self._note_traffic_end(traffic))
             self.progress.step(
                 "traffic",
                 f"simulated, through the SDK: {programs.DEMO_HISTORY_EVENTS:,} events of the past "
@@ -233,61 +233,61 @@ class _Whole:
     async def _check_quality(self, settings: Settings, after: str) -> None:
         """Validate fresh events now and then; the first time once a table has rows, out of the way of the start."""
         lake = await asyncio.to_thread(Lake.open, settings.lake)
-        while await asyncio.to_thread(lake.version, after) == 0:  # noqa: ASYNC110 - a table has nothing to wait on
-            await asyncio.sleep(_LIVE_EVERY_S)
+        while not await asyncio.to_thread(row_count, lake, after):  # noqa: ASYNC110 - a table has nothing to wait on
+            await asyncio.sleep(_STATUS_EVERY_S)
         await self._supervisor.repeat(
             programs.quality(settings), programs.QUALITY_EVERY_S, unremarkable=frozenset({0, 1})
         )
 
-    async def _live(self, standing: Standing) -> None:
-        """Say how things are until the time is over; without a given time, until cancelled."""
-        lasting = self.wanted.lasting
+    async def _show_status(self, status: PipelineStatus) -> None:
+        """Print the status until the time is over; without a given time, until cancelled."""
+        lasting = self.options.lasting
         ends_s = None if lasting is None else time.monotonic() + lasting.total_seconds()
         ending = "Ctrl-C stops everything" if lasting is None else f"ends in {lasting.total_seconds():.0f} s"
         self.progress.step("running", ending)
         while ends_s is None or time.monotonic() < ends_s:
-            self.progress.live(await asyncio.to_thread(standing.line))
-            left_s = _LIVE_EVERY_S if ends_s is None else ends_s - time.monotonic()
-            await asyncio.sleep(max(0.0, min(_LIVE_EVERY_S, left_s)))
+            self.progress.live(await asyncio.to_thread(status.line))
+            left_s = _STATUS_EVERY_S if ends_s is None else ends_s - time.monotonic()
+            await asyncio.sleep(max(0.0, min(_STATUS_EVERY_S, left_s)))
 
     async def _end_traffic(self, traffic: Child) -> None:
         """Let the traffic end in order, so that everything it emitted is on the broker."""
         if not traffic.running:
             return
         self.progress.step("traffic", "ends")
-        self._traffic_wanted = False
+        self._traffic_should_run = False
         traffic.ask_to_stop()
         try:
             await asyncio.wait_for(ended(traffic), _TRAFFIC_END_S)
         except TimeoutError:
-            self._traffic_fault = f"{traffic.name} did not end in {_TRAFFIC_END_S:.0f} s (log: {traffic.log})"
+            self._traffic_error = f"{traffic.name} did not end in {_TRAFFIC_END_S:.0f} s (log: {traffic.log})"
         else:
             if traffic.process.returncode != 0:
-                self._traffic_fault = traffic.reason()
+                self._traffic_error = traffic.reason()
 
-    async def _settle(self, standing: Standing) -> str | None:
+    async def _settle(self, status: PipelineStatus) -> str | None:
         """Wait until everything emitted is in the lake and judged; what is missing when nothing moves any more."""
         moved_s, before = time.monotonic(), ""
-        while (outstanding := await asyncio.to_thread(standing.outstanding)) is not None:
+        while (outstanding := await asyncio.to_thread(status.outstanding)) is not None:
             self.progress.live(outstanding)
             if outstanding != before:
                 moved_s, before = time.monotonic(), outstanding
             elif time.monotonic() - moved_s > _STUCK_S:
                 return f"{outstanding}, and nothing has moved for {_STUCK_S:.0f} s"
-            await asyncio.sleep(_LOOK_EVERY_S)  # the tables offer nothing to wait on
-        self.progress.step("settled", await asyncio.to_thread(standing.line))
+            await asyncio.sleep(_SETTLE_POLL_S)  # the tables offer nothing to wait on
+        self.progress.step("settled", await asyncio.to_thread(status.line))
         return None
 
-    async def _note_end_of(self, traffic: Child) -> None:
+    async def _note_traffic_end(self, traffic: Child) -> None:
         await ended(traffic)
-        if self._traffic_wanted:
-            self._traffic_fault = traffic.reason()
-            self.progress.step("traffic", self._traffic_fault)
+        if self._traffic_should_run:
+            self._traffic_error = traffic.reason()
+            self.progress.step("traffic", self._traffic_error)
 
-    def _port(self, name: str, wanted: int) -> int:
-        port = available_port(wanted)
-        if wanted not in (0, port):
-            self.progress.step(name, f"port {wanted} is taken; using {port} instead")
+    def _available_port(self, name: str, preferred: int) -> int:
+        port = available_port(preferred)
+        if preferred not in (0, port):
+            self.progress.step(name, f"port {preferred} is taken; using {port} instead")
         return port
 
     def _stop_children(self) -> None:

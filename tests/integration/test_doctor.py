@@ -14,12 +14,14 @@ from click.testing import CliRunner
 from confluent_kafka.admin import AdminClient, NewTopic
 from workers import Spoken, WorkerProcess, await_drained, await_that
 
+from analytics.lake.table_schemas import VERDICTS
 from producers.wire.topics import DECISIONS, OUTCOMES
 from stagekeeper.commands import cli
-from stagekeeper.doctor.finding import Finding, State
-from stagekeeper.doctor.flow_checks import broker_found
-from stagekeeper.doctor.run import examine
+from stagekeeper.doctor.check_result import CheckResult, CheckState
+from stagekeeper.doctor.flow_checks import check_broker
+from stagekeeper.doctor.run import run_checks
 from stagekeeper.embedded.ports import available_port
+from stagekeeper.embedded.status import row_count
 from stagekeeper.settings import Settings
 from streams.broker import EmbeddedBroker, ensure_topics
 
@@ -33,13 +35,13 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 GATES = Path(__file__).parents[2] / "examples" / "gates.yaml"
 
 
-def told(settings: Settings, *workers: str, wait: Callable[[float], None] = time.sleep) -> dict[str, Finding]:
-    found = examine(settings, workers=workers, watch_s=1.5, now=lambda: datetime.now(UTC), wait=wait)
-    return {finding.check: finding for finding in found}
+def told(settings: Settings, *workers: str, wait: Callable[[float], None] = time.sleep) -> dict[str, CheckResult]:
+    found = run_checks(settings, workers=workers, watch_s=1.5, now=lambda: datetime.now(UTC), wait=wait)
+    return {result.check: result for result in found}
 
 
-def faults(found: dict[str, Finding]) -> dict[str, State]:
-    return {check: finding.state for check, finding in found.items() if finding.state is not State.PASS}
+def faults(found: dict[str, CheckResult]) -> dict[str, CheckState]:
+    return {check: result.state for check, result in found.items() if result.state is not CheckState.PASS}
 
 
 def test_a_healthy_whole_passes_and_each_thing_that_breaks_is_named(
@@ -54,7 +56,8 @@ def test_a_healthy_whole_passes_and_each_thing_that_breaks_is_named(
         spoken = Spoken(either_broker)
         spoken.say(200)
         lake = await_drained(either_broker, lake_root)
-        await_that(lambda: lake.version("verdicts") > 0, "the first verdicts")
+        # Rows, not a version: a judge's tenure begins with an empty commit.
+        await_that(lambda: row_count(lake, VERDICTS) > 0, "the first verdicts")
         found = told(settings, web)
         assert faults(found) == {}, found
         assert "the lake covers all" in found["lag"].evidence
@@ -69,22 +72,22 @@ def test_a_healthy_whole_passes_and_each_thing_that_breaks_is_named(
         # Past the newest commit by more than the doctor calls a stall.
         await_that(lambda: (datetime.now(UTC) - lake.committed_at("signals")).total_seconds() > 10, "ten seconds")
         found = told(settings, web, wait=speak)
-        assert found["lag"].state is State.FAIL
+        assert found["lag"].state is CheckState.FAIL
         assert "it grows by" in found["lag"].evidence
         if isinstance(either_broker, EmbeddedBroker):  # elsewhere its session is over: nobody reads at all
-            assert found["commits"].state is State.FAIL, found
-            assert found["worker"].state is State.WARN
+            assert found["commits"].state is CheckState.FAIL, found
+            assert found["worker"].state is CheckState.WARN
             assert f"{web} does not answer" in found["worker"].evidence
         else:
-            assert found["worker"].state is State.FAIL
+            assert found["worker"].state is CheckState.FAIL
 
         worker.kill()
         found = told(settings)
-        assert found["worker"].state is State.FAIL, found
+        assert found["worker"].state is CheckState.FAIL, found
         assert "0 read the log" in found["worker"].evidence
-        assert found["lag"].state is State.WARN
-        assert found["commits"].state is State.UNKNOWN
-        assert found["freshness"].state is State.UNKNOWN
+        assert found["lag"].state is CheckState.WARN
+        assert found["commits"].state is CheckState.UNKNOWN
+        assert found["freshness"].state is CheckState.UNKNOWN
     finally:
         worker.process.send_signal(signal.SIGCONT)
         worker.kill()
@@ -99,7 +102,7 @@ def test_the_command_tells_by_its_exit_code_and_in_json(own_broker: EmbeddedBrok
     said = CliRunner().invoke(cli, ["doctor", "--watch", "0s", "--json"], env=environment)
     assert said.exit_code == 1
     document = json.loads(said.stdout)
-    states = {finding["check"]: finding["state"] for finding in document["findings"]}
+    states = {result["check"]: result["state"] for result in document["checks"]}
     assert (states["broker"], states["topics"], states["lake"], states["worker"]) == ("pass", "pass", "fail", "fail")
     assert document["counts"]["fail"] == list(states.values()).count("fail")
     assert not (tmp_path / "lake").exists()
@@ -119,10 +122,10 @@ def bare_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
 
 def test_missing_topics_are_named_and_not_created(bare_broker: EmbeddedBroker) -> None:
     for _ in range(2):
-        findings, inspected = broker_found(bare_broker.address, {})
-        states = {finding.check: finding for finding in findings}
-        assert states["broker"].state is State.PASS
-        assert states["topics"].state is State.FAIL
+        results, inspected = check_broker(bare_broker.address, {})
+        states = {result.check: result for result in results}
+        assert states["broker"].state is CheckState.PASS
+        assert states["topics"].state is CheckState.FAIL
         assert f"these do not exist: {DECISIONS}, {OUTCOMES}" in states["topics"].evidence
         assert inspected is not None
         assert inspected.cluster_id == bare_broker.cluster_id
@@ -134,20 +137,20 @@ def test_unusable_topics_are_named(bare_broker: EmbeddedBroker) -> None:
         created.result()
     with pytest.raises(Exception, match="has 1 partitions, 4 are needed"):
         ensure_topics(bare_broker.address)
-    findings, _ = broker_found(bare_broker.address, {})
-    assert findings[-1].state is State.FAIL
-    assert f"{DECISIONS} has 1 partitions, 4 are needed" in findings[-1].evidence
+    results, _ = check_broker(bare_broker.address, {})
+    assert results[-1].state is CheckState.FAIL
+    assert f"{DECISIONS} has 1 partitions, 4 are needed" in results[-1].evidence
 
 
 def test_a_broker_that_is_away_is_named_and_the_rest_is_still_looked_at(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, kafka_bootstrap_servers="127.0.0.1:1", gate_file=GATES)
     found = told(settings, wait=lambda _: None)
-    assert found["broker"].state is State.FAIL
+    assert found["broker"].state is CheckState.FAIL
     assert "no Kafka broker answers at 127.0.0.1:1" in found["broker"].evidence
-    assert "STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS" in found["broker"].mend
+    assert "STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS" in found["broker"].fix
     assert "topics" not in found
-    assert found["lag"].state is State.UNKNOWN
-    assert found["gate file"].state is State.PASS
+    assert found["lag"].state is CheckState.UNKNOWN
+    assert found["gate file"].state is CheckState.PASS
     assert told(settings.model_copy(update={"kafka_bootstrap_servers": None}), wait=lambda _: None)[
         "broker"
     ].evidence.startswith("no Kafka broker is known")

@@ -23,8 +23,8 @@ from analytics.lake.tables import Advance, Lake, SourcePartition
 from analytics.maintenance import Maintenance, RetentionPolicy
 from dashboard.data.reader import LakeReader
 from stagekeeper.commands import cli
-from stagekeeper.doctor.config_checks import lake_found
-from stagekeeper.doctor.finding import State
+from stagekeeper.doctor.check_result import CheckState
+from stagekeeper.doctor.config_checks import check_lake
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -155,7 +155,7 @@ def test_keys_are_never_shown(bucket_root: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_doctor_tries_whether_a_bucket_can_be_written(bucket_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert lake_found(bucket_root)[0].state is State.FAIL
+    assert check_lake(bucket_root)[0].state is CheckState.FAIL
     lake = Lake.open(bucket_root)
 
     def objects() -> list[str]:
@@ -164,15 +164,15 @@ def test_the_doctor_tries_whether_a_bucket_can_be_written(bucket_root: str, monk
         return sorted(info.path for info in infos if info.extension)  # the store of the tests lists empty folders too
 
     before = objects()
-    finding, _ = lake_found(bucket_root)
-    assert finding.state is State.PASS, finding
+    result, _ = check_lake(bucket_root)
+    assert result.state is CheckState.PASS, result
     assert objects() == before, "it left something behind"
     monkeypatch.setenv("STAGEKEEPER_LAKE_ACCESS_KEY_ID", READER)
-    finding, found = lake_found(bucket_root)
-    assert finding.state is State.FAIL
+    result, found = check_lake(bucket_root)
+    assert result.state is CheckState.FAIL
     assert found is not None, "whoever may read it can look at the rest"
-    assert "nothing can be committed" in finding.evidence
-    assert SECRET not in f"{finding}"
+    assert "nothing can be committed" in result.evidence
+    assert SECRET not in f"{result}"
     assert objects() == before
 
 

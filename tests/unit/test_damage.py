@@ -18,8 +18,8 @@ from analytics.lake.table_schemas import SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
 from dashboard.data.reader import LakeReader
 from stagekeeper.commands import cli
-from stagekeeper.doctor.config_checks import lake_found
-from stagekeeper.doctor.finding import State
+from stagekeeper.doctor.check_result import CheckState
+from stagekeeper.doctor.config_checks import check_lake
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,9 +144,9 @@ def test_the_gate_stays_shut_and_names_the_file(lake: Lake, tmp_path: Path) -> N
 
 
 def test_the_doctor_finds_it(lake: Lake) -> None:
-    assert lake_found(lake.root)[0].state is State.PASS
+    assert check_lake(lake.root)[0].state is CheckState.PASS
     file = cut_short(lake, VERDICTS)
-    finding, _ = lake_found(lake.root)
-    assert finding.state is State.FAIL
-    assert f"verdicts/{file.name} has" in finding.evidence
-    assert "backup" in finding.mend
+    result, _ = check_lake(lake.root)
+    assert result.state is CheckState.FAIL
+    assert f"verdicts/{file.name} has" in result.evidence
+    assert "backup" in result.fix

@@ -1,4 +1,4 @@
-"""The doctor's findings on real lakes, gate files and clocks; brokers and workers are in tests/integration."""
+"""The doctor's results on real lakes, gate files and clocks; brokers and workers are in tests/integration."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from analytics.gates.gate_file import GateFile
 from analytics.lake.table_schemas import COLUMNS, EVENTS, REJECTS, VERDICTS
 from analytics.lake.tables import Lake
 from producers.errors import UsageError
-from stagekeeper.doctor.config_checks import gates_found, lake_found
-from stagekeeper.doctor.finding import State, seconds
-from stagekeeper.doctor.flow_checks import commits_found, freshness_found, lag_found, worker_found
-from stagekeeper.doctor.lake_checks import clock_found, evidence_found, rejects_found, verdicts_found
-from stagekeeper.doctor.probes import Course, Look, WorkerWords, ask, samples
+from stagekeeper.doctor.check_result import CheckState
+from stagekeeper.doctor.config_checks import check_gate_file, check_lake
+from stagekeeper.doctor.flow_checks import check_commits, check_freshness, check_lag, check_worker
+from stagekeeper.doctor.lake_checks import check_clocks, check_evidence, check_rejects, check_verdicts
+from stagekeeper.doctor.probes import Snapshot, SnapshotPair, WorkerReport, parse_metrics, probe_worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,185 +83,188 @@ def judge(lake: Lake, sha256: str, at: datetime) -> None:
 
 class TestGateFile:
     def test_a_sound_file_passes_with_its_digest(self) -> None:
-        finding, gates = gates_found(GATES)
-        assert finding.state is State.PASS, finding
+        result, gates = check_gate_file(GATES)
+        assert result.state is CheckState.PASS, result
         assert gates is not None
-        assert gates.sha256[:12] in finding.evidence
+        assert gates.sha256[:12] in result.evidence
 
     def test_none_is_a_failure_that_names_the_place(self, tmp_path: Path) -> None:
-        finding, gates = gates_found(tmp_path / "none.yaml")
-        assert (finding.state, gates) == (State.FAIL, None)
-        assert str(tmp_path / "none.yaml") in finding.evidence
-        assert "STAGEKEEPER_GATE_FILE" in finding.mend
+        result, gates = check_gate_file(tmp_path / "none.yaml")
+        assert (result.state, gates) == (CheckState.FAIL, None)
+        assert str(tmp_path / "none.yaml") in result.evidence
+        assert "STAGEKEEPER_GATE_FILE" in result.fix
 
     def test_one_that_cannot_be_read_is_a_failure_that_says_why(self, tmp_path: Path) -> None:
         (tmp_path / "gates.yaml").write_text("version: 1\ngatez: []\n")
-        finding, gates = gates_found(tmp_path / "gates.yaml")
-        assert (finding.state, gates) == (State.FAIL, None)
-        assert "gatez" in finding.evidence
+        result, gates = check_gate_file(tmp_path / "gates.yaml")
+        assert (result.state, gates) == (CheckState.FAIL, None)
+        assert "gatez" in result.evidence
 
     def test_one_that_judges_nothing_is_a_failure(self, tmp_path: Path) -> None:
         (tmp_path / "gates.yaml").write_text("version: 1\ngates: []\n")
-        finding, _ = gates_found(tmp_path / "gates.yaml")
-        assert finding.state is State.FAIL
-        assert "no gate is stated" in finding.evidence
+        result, _ = check_gate_file(tmp_path / "gates.yaml")
+        assert result.state is CheckState.FAIL
+        assert "no gate is stated" in result.evidence
 
 
 class TestLake:
     def test_one_that_can_be_written_passes(self, lake: Lake) -> None:
         before = sorted(Path(lake.root).rglob("*"))
-        finding, found = lake_found(lake.root)
-        assert finding.state is State.PASS, finding
+        result, found = check_lake(lake.root)
+        assert result.state is CheckState.PASS, result
         assert found is not None
         assert sorted(Path(lake.root).rglob("*")) == before, "it left something behind"
 
     def test_none_is_a_failure(self, tmp_path: Path) -> None:
-        finding, found = lake_found(str(tmp_path / "none"))
-        assert (finding.state, found) == (State.FAIL, None)
+        result, found = check_lake(str(tmp_path / "none"))
+        assert (result.state, found) == (CheckState.FAIL, None)
         assert not (tmp_path / "none").exists()
 
     def test_a_file_in_its_place_is_a_failure(self, tmp_path: Path) -> None:
         (tmp_path / "lake").write_text("")
-        finding, found = lake_found(str(tmp_path / "lake"))
-        assert (finding.state, found) == (State.FAIL, None)
-        assert "a file" in finding.evidence
+        result, found = check_lake(str(tmp_path / "lake"))
+        assert (result.state, found) == (CheckState.FAIL, None)
+        assert "a file" in result.evidence
 
     def test_a_lost_table_is_a_failure(self, lake: Lake) -> None:
         store(lake, 1, NOW)
         (Path(lake.root) / "signals").rename(Path(lake.root) / "elsewhere")
-        finding, found = lake_found(lake.root)
-        assert (finding.state, found) == (State.FAIL, None)
-        assert "signals" in finding.evidence
+        result, found = check_lake(lake.root)
+        assert (result.state, found) == (CheckState.FAIL, None)
+        assert "signals" in result.evidence
 
     def test_one_that_refuses_writes_is_a_failure_that_names_the_folder(self, lake: Lake) -> None:
         change = how_to_refuse(Path(lake.root))
         if change is None:
             pytest.skip("NOT TRIED: nothing on this machine makes a folder refuse root's writes")
         with refusing(Path(lake.root), change):
-            finding, found = lake_found(lake.root)
-        assert finding.state is State.FAIL
+            result, found = check_lake(lake.root)
+        assert result.state is CheckState.FAIL
         assert found is not None
-        assert f"nothing can be written to {lake.root}: " in finding.evidence
-        assert lake_found(lake.root)[0].state is State.PASS
+        assert f"nothing can be written to {lake.root}: " in result.evidence
+        assert check_lake(lake.root)[0].state is CheckState.PASS
 
 
 class TestClock:
     def test_events_of_the_past_pass(self, lake: Lake) -> None:
         store(lake, 3, ago(seconds=4))
-        finding = clock_found(lake, [WorkerWords("http://w", clock=ago(seconds=1))], NOW)
-        assert finding.state is State.PASS, finding
-        assert "the newest event is 4.0 s old" in finding.evidence
+        result = check_clocks(lake, [WorkerReport("http://w", clock=ago(seconds=1))], NOW)
+        assert result.state is CheckState.PASS, result
+        assert "the newest event is 4 s old" in result.evidence
 
-    @pytest.mark.parametrize(("ahead_s", "state"), [(1.5, State.PASS), (30.0, State.FAIL)])
-    def test_a_record_that_is_stamped_ahead_names_who_wrote_it(self, lake: Lake, ahead_s: float, state: State) -> None:
+    @pytest.mark.parametrize(("ahead_s", "state"), [(1.5, CheckState.PASS), (30.0, CheckState.FAIL)])
+    def test_a_record_that_is_stamped_ahead_names_who_wrote_it(
+        self, lake: Lake, ahead_s: float, state: CheckState
+    ) -> None:
         store(lake, 3, ago(seconds=4))
         store(lake, 1, ago(seconds=2), stamped=NOW + timedelta(seconds=ahead_s))
-        finding = clock_found(lake, [], NOW)
-        assert finding.state is state, finding
-        if state is State.FAIL:
-            assert "a record from /routers/7 on agent.decisions is stamped 30.0 s ahead" in finding.evidence
+        result = check_clocks(lake, [], NOW)
+        assert result.state is state, result
+        if state is CheckState.FAIL:
+            assert "a record from /routers/7 on agent.decisions is stamped 30 s ahead" in result.evidence
 
     def test_an_event_from_the_future_is_a_failure(self, lake: Lake) -> None:
         store(lake, 1, NOW + timedelta(minutes=4), stamped=NOW, ingested=NOW)
-        finding = clock_found(lake, [], NOW)
-        assert finding.state is State.FAIL
-        assert "4.0 min ahead" in finding.evidence
+        result = check_clocks(lake, [], NOW)
+        assert result.state is CheckState.FAIL
+        assert "4 min ahead" in result.evidence
 
     @pytest.mark.parametrize("off_s", [-20, 20])
     def test_a_worker_whose_clock_is_off_is_a_failure(self, off_s: float) -> None:
         clock = NOW + timedelta(seconds=off_s)
-        finding = clock_found(None, [WorkerWords("http://w", clock=clock)], NOW)
-        assert finding.state is State.FAIL
-        assert f"20 s {'ahead' if off_s > 0 else 'behind'}" in finding.evidence
+        result = check_clocks(None, [WorkerReport("http://w", clock=clock)], NOW)
+        assert result.state is CheckState.FAIL
+        assert f"20 s {'ahead' if off_s > 0 else 'behind'}" in result.evidence
 
     def test_rejects_from_the_future_are_a_failure(self, lake: Lake) -> None:
         store(lake, 5, ago(seconds=9))
         refuse(lake, 7, "impossible_time", ago(minutes=1))
-        finding = clock_found(lake, [], NOW)
-        assert finding.state is State.FAIL
-        assert "7 rejected lately" in finding.evidence
+        result = check_clocks(lake, [], NOW)
+        assert result.state is CheckState.FAIL
+        assert "7 rejected lately" in result.evidence
 
     def test_a_few_of_them_among_many_are_a_warning(self, lake: Lake) -> None:
         store(lake, 500, ago(seconds=9))
         refuse(lake, 1, "impossible_time", ago(minutes=1))
-        finding = clock_found(lake, [], NOW)
-        assert finding.state is State.WARN
-        assert "1 rejected lately" in finding.evidence
+        result = check_clocks(lake, [], NOW)
+        assert result.state is CheckState.WARN
+        assert "1 rejected lately" in result.evidence
 
     def test_nothing_to_compare_with_is_unknown(self, lake: Lake) -> None:
-        assert clock_found(lake, [], NOW).state is State.UNKNOWN
+        assert check_clocks(lake, [], NOW).state is CheckState.UNKNOWN
 
 
 class TestEvidence:
     @pytest.mark.parametrize(
-        ("age_s", "state"), [(5, State.PASS), (400, State.PASS), (500, State.WARN), (901, State.FAIL)]
+        ("age_s", "state"),
+        [(5, CheckState.PASS), (400, CheckState.PASS), (500, CheckState.WARN), (901, CheckState.FAIL)],
     )
-    def test_its_age_decides(self, lake: Lake, age_s: float, state: State) -> None:
+    def test_its_age_decides(self, lake: Lake, age_s: float, state: CheckState) -> None:
         store(lake, 2, ago(seconds=age_s))
         store(lake, 2, ago(hours=5))
-        assert evidence_found(lake, timedelta(seconds=900), NOW).state is state
+        assert check_evidence(lake, timedelta(seconds=900), NOW).state is state
 
     def test_none_is_unknown(self, lake: Lake) -> None:
-        assert evidence_found(lake, timedelta(seconds=900), NOW).state is State.UNKNOWN
-        assert evidence_found(None, timedelta(seconds=900), NOW).state is State.UNKNOWN
+        assert check_evidence(lake, timedelta(seconds=900), NOW).state is CheckState.UNKNOWN
+        assert check_evidence(None, timedelta(seconds=900), NOW).state is CheckState.UNKNOWN
 
 
 class TestRejects:
     def test_none_passes(self, lake: Lake) -> None:
         store(lake, 100, ago(minutes=1))
-        assert rejects_found(lake, NOW).state is State.PASS
+        assert check_rejects(lake, NOW).state is CheckState.PASS
 
     def test_more_than_before_is_a_warning_with_what_to_do(self, lake: Lake) -> None:
         store(lake, 2_000, ago(hours=2))
         refuse(lake, 2, "not_json", ago(hours=2))
         store(lake, 500, ago(minutes=1))
         refuse(lake, 20, "forged_receipt", ago(minutes=1))
-        finding = rejects_found(lake, NOW)
-        assert finding.state is State.WARN, finding
-        assert "3.85% of what came (0.10% in the day before)" in finding.evidence
-        assert "agent.outcomes/3/19" in finding.evidence
-        assert "STAGEKEEPER_RECEIPT_KEY" in finding.mend
+        result = check_rejects(lake, NOW)
+        assert result.state is CheckState.WARN, result
+        assert "3.85% of what came (0.10% in the day before)" in result.evidence
+        assert "agent.outcomes/3/19" in result.evidence
+        assert "STAGEKEEPER_RECEIPT_KEY" in result.fix
 
     def test_as_many_as_ever_pass(self, lake: Lake) -> None:
         store(lake, 2_000, ago(hours=2))
         refuse(lake, 60, "not_json", ago(hours=2))
         store(lake, 500, ago(minutes=1))
         refuse(lake, 15, "not_json", ago(minutes=1))
-        assert rejects_found(lake, NOW).state is State.PASS
+        assert check_rejects(lake, NOW).state is CheckState.PASS
 
     def test_a_large_share_is_a_failure(self, lake: Lake) -> None:
         store(lake, 30, ago(minutes=1))
         refuse(lake, 20, "unknown_type", ago(minutes=1))
-        assert rejects_found(lake, NOW).state is State.FAIL
+        assert check_rejects(lake, NOW).state is CheckState.FAIL
 
 
 class TestVerdicts:
     def test_under_the_gate_file_that_is_here_they_pass(self, lake: Lake) -> None:
         gates = GateFile.load(GATES)
         judge(lake, gates.sha256, ago(seconds=3))
-        assert verdicts_found(lake, gates, [], NOW).state is State.PASS
+        assert check_verdicts(lake, gates, [], NOW).state is CheckState.PASS
 
     def test_under_another_gate_file_is_a_warning(self, lake: Lake) -> None:
         judge(lake, "f" * 64, ago(seconds=3))
-        finding = verdicts_found(lake, GateFile.load(GATES), [], NOW)
-        assert finding.state is State.WARN
-        assert "another gate file (ffffffffffff)" in finding.evidence
+        result = check_verdicts(lake, GateFile.load(GATES), [], NOW)
+        assert result.state is CheckState.WARN
+        assert "another gate file (ffffffffffff)" in result.evidence
 
     def test_events_without_any_are_a_failure_once_they_are_a_minute_old(self, lake: Lake) -> None:
         gates = GateFile.load(GATES)
-        assert verdicts_found(lake, gates, [], NOW).state is State.UNKNOWN
+        assert check_verdicts(lake, gates, [], NOW).state is CheckState.UNKNOWN
         store(lake, 1, ago(seconds=30))
-        assert verdicts_found(lake, gates, [], NOW).state is State.UNKNOWN
+        assert check_verdicts(lake, gates, [], NOW).state is CheckState.UNKNOWN
         store(lake, 1, ago(seconds=90))
-        assert verdicts_found(lake, gates, [], NOW).state is State.FAIL
+        assert check_verdicts(lake, gates, [], NOW).state is CheckState.FAIL
 
     def test_what_the_judge_complains_about_is_a_failure(self, lake: Lake) -> None:
-        finding = verdicts_found(lake, GateFile.load(GATES), [WorkerWords("http://w", judge="it is dark")], NOW)
-        assert finding.state is State.FAIL
-        assert "it is dark" in finding.evidence
+        result = check_verdicts(lake, GateFile.load(GATES), [WorkerReport("http://w", judge="it is dark")], NOW)
+        assert result.state is CheckState.FAIL
+        assert "it is dark" in result.evidence
 
 
-def a_course(
+def a_pair(
     before: int | None,
     after: int | None,
     *,
@@ -269,67 +272,69 @@ def a_course(
     covered: bool = False,
     committed: bool = True,
     readers: int | None = 1,
-    workers: tuple[WorkerWords, ...] = (),
-) -> Course:
-    first = Look(0.0, before, lost, covered, (1, 1, 1), ())
-    return Course(first, Look(4.0, after, lost, covered, (1, 2, 2) if committed else (1, 1, 1), workers), readers)
+    workers: tuple[WorkerReport, ...] = (),
+) -> SnapshotPair:
+    first = Snapshot(0.0, before, lost, covered, (1, 1, 1), ())
+    return SnapshotPair(
+        first, Snapshot(4.0, after, lost, covered, (1, 2, 2) if committed else (1, 1, 1), workers), readers
+    )
 
 
 class TestFlow:
     @pytest.mark.parametrize(
-        ("course", "state", "said"),
+        ("pair", "state", "said"),
         [
-            (a_course(0, 0), State.PASS, "covers all"),
-            (a_course(50, 30, covered=True), State.PASS, "30 newer ones are under way"),
-            (a_course(100, 900), State.FAIL, "grows by 200 a second"),
-            (a_course(900, 100), State.WARN, "caught up in 0.5 s"),
-            (a_course(9, 9, committed=False), State.WARN, "does not shrink"),
-            (a_course(9, 9, lost=5), State.FAIL, "deleted 5 offsets"),
-            (a_course(None, None), State.UNKNOWN, "cannot be asked"),
+            (a_pair(0, 0), CheckState.PASS, "covers all"),
+            (a_pair(50, 30, covered=True), CheckState.PASS, "30 newer ones are under way"),
+            (a_pair(100, 900), CheckState.FAIL, "grows by 200 a second"),
+            (a_pair(900, 100), CheckState.WARN, "caught up in 1 s"),
+            (a_pair(9, 9, committed=False), CheckState.WARN, "does not shrink"),
+            (a_pair(9, 9, lost=5), CheckState.FAIL, "deleted 5 offsets"),
+            (a_pair(None, None), CheckState.UNKNOWN, "cannot be asked"),
         ],
     )
-    def test_lag(self, course: Course, state: State, said: str) -> None:
-        finding = lag_found(course)
-        assert (finding.state, said in finding.evidence) == (state, True), finding
+    def test_lag(self, pair: SnapshotPair, state: CheckState, said: str) -> None:
+        result = check_lag(pair)
+        assert (result.state, said in result.evidence) == (state, True), result
 
     @pytest.mark.parametrize(
-        ("course", "age_s", "state"),
+        ("pair", "age_s", "state"),
         [
-            (a_course(0, 0, committed=False), 900.0, State.PASS),
-            (a_course(5, 9), 1.0, State.PASS),
-            (a_course(5, 9, committed=False), 5.0, State.WARN),
-            (a_course(5, 9, committed=False), 15.0, State.FAIL),
-            (a_course(5, 9, committed=False, readers=0), 15.0, State.UNKNOWN),
+            (a_pair(0, 0, committed=False), 900.0, CheckState.PASS),
+            (a_pair(5, 9), 1.0, CheckState.PASS),
+            (a_pair(5, 9, committed=False), 5.0, CheckState.WARN),
+            (a_pair(5, 9, committed=False), 15.0, CheckState.FAIL),
+            (a_pair(5, 9, committed=False, readers=0), 15.0, CheckState.UNKNOWN),
             (
-                a_course(
+                a_pair(
                     0,
                     0,
-                    workers=(WorkerWords("w", {"commit_seconds_sum": 9.0, "commit_seconds_count": 3.0}),),
+                    workers=(WorkerReport("w", {"commit_seconds_sum": 9.0, "commit_seconds_count": 3.0}),),
                 ),
                 1.0,
-                State.WARN,
+                CheckState.WARN,
             ),
         ],
     )
-    def test_commits(self, course: Course, age_s: float, state: State) -> None:
-        assert commits_found(course, timedelta(seconds=age_s)).state is state
+    def test_commits(self, pair: SnapshotPair, age_s: float, state: CheckState) -> None:
+        assert check_commits(pair, timedelta(seconds=age_s)).state is state
 
     def test_workers(self) -> None:
-        assert worker_found(a_course(0, 0, committed=False, readers=0)).state is State.FAIL
-        assert worker_found(a_course(0, 0, committed=False, readers=None)).state is State.UNKNOWN
-        assert worker_found(a_course(0, 0, committed=False, readers=2)).state is State.PASS
-        silent = worker_found(a_course(0, 0, workers=(WorkerWords("http://w", silence="refused"),)))
-        assert silent.state is State.WARN
+        assert check_worker(a_pair(0, 0, committed=False, readers=0)).state is CheckState.FAIL
+        assert check_worker(a_pair(0, 0, committed=False, readers=None)).state is CheckState.UNKNOWN
+        assert check_worker(a_pair(0, 0, committed=False, readers=2)).state is CheckState.PASS
+        silent = check_worker(a_pair(0, 0, workers=(WorkerReport("http://w", error="refused"),)))
+        assert silent.state is CheckState.WARN
         assert "http://w does not answer (refused)" in silent.evidence
 
     def test_freshness(self) -> None:
-        def seen(p99_s: float) -> Course:
+        def seen(p99_s: float) -> SnapshotPair:
             numbers = {'freshness_seconds{quantile="0.5"}': 0.2, 'freshness_seconds{quantile="0.99"}': p99_s}
-            return a_course(0, 0, workers=(WorkerWords("w", numbers),))
+            return a_pair(0, 0, workers=(WorkerReport("w", numbers),))
 
-        assert freshness_found(seen(1.9)).state is State.PASS
-        assert freshness_found(seen(2.1)).state is State.WARN
-        assert freshness_found(a_course(0, 0)).state is State.UNKNOWN
+        assert check_freshness(seen(1.9)).state is CheckState.PASS
+        assert check_freshness(seen(2.1)).state is CheckState.WARN
+        assert check_freshness(a_pair(0, 0)).state is CheckState.UNKNOWN
 
 
 class _Pages(BaseHTTPRequestHandler):
@@ -358,26 +363,16 @@ def served() -> Iterator[str]:
 
 class TestWords:
     def test_a_worker_is_asked_for_numbers_judge_and_clock(self, served: str) -> None:
-        assert ask(served + "/") == WorkerWords(served, {"lag_records": 3.0}, "ok", NOW)
+        assert probe_worker(served + "/") == WorkerReport(served, {"lag_records": 3.0}, "ok", NOW)
 
     def test_one_that_is_not_there_is_silent(self) -> None:
-        words = ask("http://127.0.0.1:1")
-        assert words.silence is not None
-        assert "refused" in words.silence
+        report = probe_worker("http://127.0.0.1:1")
+        assert report.error is not None
+        assert "refused" in report.error
 
     def test_something_else_is_usage(self) -> None:
         with pytest.raises(UsageError, match="no address of a worker"):
-            ask("file:///etc/passwd")
+            probe_worker("file:///etc/passwd")
 
     def test_foreign_samples_are_left_out(self) -> None:
-        assert samples('stagekeeper_a{q="0.5"} 1.5\nfaust_b 2\n') == {'a{q="0.5"}': 1.5}
-
-
-def test_lengths_of_time_are_for_people() -> None:
-    assert [seconds(value) for value in (0.04, 119.0, 121.0, 7_300.0, 200_000.0)] == [
-        "0.0 s",
-        "119.0 s",
-        "2.0 min",
-        "2.0 h",
-        "2.3 days",
-    ]
+        assert parse_metrics('stagekeeper_a{q="0.5"} 1.5\nfaust_b 2\n') == {'a{q="0.5"}': 1.5}

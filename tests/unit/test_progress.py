@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 import re
 
-from stagekeeper.embedded.progress import Progress
+from stagekeeper.embedded.progress import ProgressPrinter
 
 
 class Terminal(io.StringIO):
@@ -13,7 +13,7 @@ class Terminal(io.StringIO):
 
 def test_a_step_has_its_time_and_every_line_its_name() -> None:
     out = io.StringIO()
-    Progress(out).step("broker", "embedded\nat 127.0.0.1:9092")
+    ProgressPrinter(out).step("broker", "embedded\nat 127.0.0.1:9092")
     lines = out.getvalue().splitlines()
     assert [re.fullmatch(r"\[up +\d+\.\d s\] broker   (.*)", line)[1] for line in lines] == [
         "embedded",
@@ -23,18 +23,18 @@ def test_a_step_has_its_time_and_every_line_its_name() -> None:
 
 def test_without_a_terminal_live_lines_are_sparse() -> None:
     out = io.StringIO()
-    progress = Progress(out, live_every_s=3600)
+    progress = ProgressPrinter(out, live_every_s=3600)
     progress.live("1 event")
     progress.live("2 events")
     assert out.getvalue() == ""
-    eager = Progress(out, live_every_s=0)
+    eager = ProgressPrinter(out, live_every_s=0)
     eager.live("3 events")
     assert "status   3 events\n" in out.getvalue()
 
 
 def test_on_a_terminal_the_live_line_replaces_itself_and_makes_room_for_a_step() -> None:
     out = Terminal()
-    progress = Progress(out)
+    progress = ProgressPrinter(out)
     progress.live("1 event")
     progress.live("2 events")
     progress.step("stop", "everything")
@@ -44,5 +44,5 @@ def test_on_a_terminal_the_live_line_replaces_itself_and_makes_room_for_a_step()
 
 def test_a_live_line_on_a_terminal_never_wraps() -> None:
     out = Terminal()
-    Progress(out, width=lambda: 40).live("x" * 200)
+    ProgressPrinter(out, width=lambda: 40).live("x" * 200)
     assert len(out.getvalue().removeprefix("\r\x1b[2K")) == 39

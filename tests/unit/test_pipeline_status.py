@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from analytics.lake.tables import Lake
-from stagekeeper.embedded.status import Standing
+from stagekeeper.embedded.status import PipelineStatus
 from streams.broker import BrokerError
 from streams.lag import Backlog
 
@@ -32,9 +32,9 @@ def test_a_broker_that_does_not_say_what_it_holds_is_waited_for(
 
     monkeypatch.setattr(Backlog, "records_left", records_left)
     Lake.open(str(tmp_path / "lake"))
-    with Standing(str(tmp_path / "lake"), "127.0.0.1:1", "log", judged=False) as standing:
-        said = standing.outstanding()
+    with PipelineStatus(str(tmp_path / "lake"), "127.0.0.1:1", "log", judged=False) as status:
+        said = status.outstanding()
         assert said is not None
         assert said.startswith("the broker does not say what it holds (")
-        assert standing.outstanding() == "3 records are not in the lake yet"
-        assert standing.outstanding() is None
+        assert status.outstanding() == "3 records are not in the lake yet"
+        assert status.outstanding() is None

@@ -10,7 +10,7 @@ import pytest
 
 from producers.errors import StagekeeperError, UsageError
 from stagekeeper.embedded.demo import fresh_folder
-from stagekeeper.embedded.home_lock import AlreadyRunningError, claimed
+from stagekeeper.embedded.home_lock import AlreadyRunningError, lock_home
 from stagekeeper.settings import RUNNING_FILE, Settings
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ STATED = {"kafka_bootstrap_servers": "127.0.0.1:9999", "lake_root": "/lake", "ga
 
 
 def test_what_is_announced_is_what_other_commands_read(tmp_path: Path) -> None:
-    with claimed(tmp_path) as claim:
-        assert claim.replaced is None
-        claim.announce(STATED)
+    with lock_home(tmp_path) as lock:
+        assert lock.stale_pid is None
+        lock.announce(STATED)
         running = Settings(home=tmp_path).running()
         assert {name: str(value) for name, value in running.items()} == STATED
         assert json.loads((tmp_path / RUNNING_FILE).read_text())["pid"] == os.getpid()
@@ -30,53 +30,53 @@ def test_what_is_announced_is_what_other_commands_read(tmp_path: Path) -> None:
 
 
 def test_a_second_one_in_the_same_home_is_refused_by_name(tmp_path: Path) -> None:
-    with claimed(tmp_path) as claim:
-        claim.announce(STATED)
-        with pytest.raises(AlreadyRunningError, match=rf"process {os.getpid()}.*--home"), claimed(tmp_path):
+    with lock_home(tmp_path) as lock:
+        lock.announce(STATED)
+        with pytest.raises(AlreadyRunningError, match=rf"process {os.getpid()}.*--home"), lock_home(tmp_path):
             pass
         assert (tmp_path / RUNNING_FILE).exists()
 
 
 def test_two_homes_do_not_meet(tmp_path: Path) -> None:
-    with claimed(tmp_path / "one"), claimed(tmp_path / "two") as claim:
-        assert claim.replaced is None
+    with lock_home(tmp_path / "one"), lock_home(tmp_path / "two") as lock:
+        assert lock.stale_pid is None
 
 
 def test_a_file_left_behind_is_replaced_even_when_its_process_id_lives(tmp_path: Path) -> None:
     (tmp_path / RUNNING_FILE).write_text(json.dumps({**STATED, "pid": os.getpid()}))
-    with claimed(tmp_path) as claim:
-        assert claim.replaced == os.getpid()
+    with lock_home(tmp_path) as lock:
+        assert lock.stale_pid == os.getpid()
         assert not (tmp_path / RUNNING_FILE).exists()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}'])
 def test_a_broken_file_left_behind_is_replaced(tmp_path: Path, content: str) -> None:
     (tmp_path / RUNNING_FILE).write_text(content)
-    with claimed(tmp_path) as claim:
-        claim.announce(STATED)
+    with lock_home(tmp_path) as lock:
+        lock.announce(STATED)
         assert Settings(home=tmp_path).running()["lake_root"] == "/lake"
 
 
 def test_the_claim_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
     script = (
-        "import pathlib, signal, sys; from stagekeeper.embedded.home_lock import claimed\n"
-        "with claimed(pathlib.Path(sys.argv[1])) as claim:\n"
-        "    claim.announce({'lake_root': 'x'}); print('held', flush=True); signal.pause()"
+        "import pathlib, signal, sys; from stagekeeper.embedded.home_lock import lock_home\n"
+        "with lock_home(pathlib.Path(sys.argv[1])) as lock:\n"
+        "    lock.announce({'lake_root': 'x'}); print('held', flush=True); signal.pause()"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(AlreadyRunningError, match=f"process {holder.pid}"), claimed(tmp_path):
+        with pytest.raises(AlreadyRunningError, match=f"process {holder.pid}"), lock_home(tmp_path):
             pass
         holder.kill()
-    with claimed(tmp_path) as claim:
-        assert claim.replaced == holder.pid
+    with lock_home(tmp_path) as lock:
+        assert lock.stale_pid == holder.pid
 
 
 def test_a_home_that_cannot_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StagekeeperError, match="cannot be written"), claimed(tmp_path / "file"):
+    with pytest.raises(StagekeeperError, match="cannot be written"), lock_home(tmp_path / "file"):
         pass
 
 
