@@ -220,7 +220,7 @@ class Maintenance:
         return pl.struct(EPOCH).is_in(epochs.to_dicts()) if epochs.height else pl.col(EPOCH[0]).is_null()
 
     def _lasting(self) -> set[str]:
-        """Verdicts that later ones rest on: the last of each epoch, what had crossed, and what people ruled about."""
+        """Verdicts that later ones rest on: the last of each epoch, what had crossed, and what people signed off."""
         last = (
             self._lake.scan(VERDICTS).sort("judged_at", "lake_version").group_by(EPOCH).agg(pl.col("verdict_id").last())
         )

@@ -35,7 +35,7 @@ from analytics.lake.table_schemas import COLUMNS, SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
 from analytics.signals.definitions import COUNTERS
 from analytics.verdicts import heartbeats
-from analytics.verdicts.heartbeats import Look
+from analytics.verdicts.heartbeats import JudgeHeartbeat
 
 if TYPE_CHECKING:
     import argparse
@@ -118,7 +118,7 @@ def measure(cells: int, an_hour: int, root: Path) -> dict[str, Any]:
     gate_path.write_bytes(GATES.read_bytes())
     gates = GateFile.load(gate_path)
     # As after a restart: the judge before this one stood here.
-    heartbeats.append(lake, Look(NOON, NOON, lake.version(SIGNALS), gates.sha256, 0))
+    heartbeats.append(lake, JudgeHeartbeat(NOON, NOON, lake.version(SIGNALS), gates.sha256, 0))
     judge = Judge(lake, gate_path, settle_s=0)
     print(f"{cells:,} cells, {rows:,} rows of signals", file=sys.stderr, flush=True)
     now, first = NOON + TICK, time.perf_counter()

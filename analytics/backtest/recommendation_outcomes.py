@@ -15,7 +15,7 @@ from analytics.lake.table_schemas import EVENTS, SIGNOFFS, VERDICTS
 from analytics.signals.cells import CELL
 from analytics.signals.event_kinds import kinds_moving
 from analytics.text import iso
-from analytics.verdicts.signoffs import RulingKind
+from analytics.verdicts.signoffs import SignOffKind
 from analytics.verdicts.verdict import REASSESSED
 from producers.wire.events import VerdictName
 from producers.wire.stage import STAGE_OF_MODE, Mode, Stage
@@ -31,8 +31,8 @@ FOLLOWED_FOR: Final = timedelta(days=7)
 Life = Literal["open", "accepted", "dismissed", "superseded"]
 
 _CALLS: Final = (VerdictName.PROMOTE.value, VerdictName.ROLL_BACK.value)
-_ACCEPTS: Final = {RulingKind.APPROVAL.value: _CALLS[0]}
-_DISMISSES: Final = {RulingKind.DISMISSAL.value: _CALLS[0], RulingKind.OVERRIDE.value: _CALLS[1]}
+_ACCEPTS: Final = {SignOffKind.APPROVAL.value: _CALLS[0]}
+_DISMISSES: Final = {SignOffKind.DISMISSAL.value: _CALLS[0], SignOffKind.OVERRIDE.value: _CALLS[1]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ def _agreement(made: Sequence[Recommendation], lives: Sequence[Life], word: str)
 
 def _lives(lake: Lake, made: Sequence[Recommendation]) -> list[Life]:
     """What became of each recommendation: the first word that answers it."""
-    changes, rulings = _changes(lake), _ruled(lake)
+    changes, signoffs = _changes(lake), _signoffs(lake)
 
     def words(one: Recommendation) -> Iterator[_Word]:
         _, workflow, tool = one.cell[:3]
@@ -184,7 +184,7 @@ def _lives(lake: Lake, made: Sequence[Recommendation]) -> list[Life]:
                 moved = stage.rank <= Stage(one.to_stage).rank
             if where == (workflow, tool) and moved:
                 yield _Word(at, "accepted")
-        for at, kind, about in rulings:
+        for at, kind, about in signoffs:
             if (one.cell, one.epoch, one.verdict) not in about:
                 continue
             if _ACCEPTS.get(kind) == one.verdict:
@@ -218,10 +218,10 @@ def _changes(lake: Lake) -> list[tuple[datetime, tuple[str | None, str | None], 
     return [(at, (workflow, tool), known[after]) for at, workflow, tool, after in rows if after in known]
 
 
-def _ruled(lake: Lake) -> list[tuple[datetime, str, set[tuple[tuple[str, ...], str, str]]]]:
-    """Every ruling: when, its kind, and the cells, epochs and words that it is about."""
-    rulings = lake.scan(SIGNOFFS).select("given_at", "kind", "payload").sort("given_at").collect().rows()
-    told = [(at, kind, set(json.loads(payload)["about"].values())) for at, kind, payload in rulings]
+def _signoffs(lake: Lake) -> list[tuple[datetime, str, set[tuple[tuple[str, ...], str, str]]]]:
+    """Every sign-off: when, its kind, and the cells, epochs and words that it is about."""
+    signoffs = lake.scan(SIGNOFFS).select("given_at", "kind", "payload").sort("given_at").collect().rows()
+    told = [(at, kind, set(json.loads(payload)["about"].values())) for at, kind, payload in signoffs]
     ids = pl.Series("id", sorted({each for _, _, about in told for each in about}), dtype=pl.String)
     known = (
         lake.scan(VERDICTS)

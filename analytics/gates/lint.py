@@ -52,7 +52,7 @@ _EXECUTIONS: Final = frozenset({"executions", "undos", "expected executions", "k
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class LintIssue:
     """One thing that lint found.
 
     Attributes:
@@ -73,7 +73,7 @@ class Finding:
         return asdict(self)
 
 
-def lint(path: Path) -> list[Finding]:
+def lint(path: Path) -> list[LintIssue]:
     """Look a gate file over; errors come first.
 
     Raises:
@@ -87,11 +87,11 @@ def lint(path: Path) -> list[Finding]:
         gates = GateFile.parse(text, path=path)
     except ConfigurationFileError as error:
         said = str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")
-        return [Finding("error", "invalid", "file", each) for each in said.split("; ")]
+        return [LintIssue("error", "invalid", "file", each) for each in said.split("; ")]
     return lint_gates(gates)
 
 
-def lint_gates(gates: GateFile) -> list[Finding]:
+def lint_gates(gates: GateFile) -> list[LintIssue]:
     """Look over a gate file that could be read."""
     found = list(_of_file(gates))
     for gate in gates.gates:
@@ -108,9 +108,9 @@ def clean_minimum(part: GateSignal, beta: float) -> int | None:
     return int(needed) if math.isfinite(needed) else None
 
 
-def _of_file(gates: GateFile) -> Iterator[Finding]:
+def _of_file(gates: GateFile) -> Iterator[LintIssue]:
     if not gates.gates:
-        yield Finding("error", "no_gates", "file", "no gate is stated, so no action is ever judged")
+        yield LintIssue("error", "no_gates", "file", "no gate is stated, so no action is ever judged")
     witnesses = {
         name: [getattr(gate.match, name) for gate in gates.gates]
         for name in ("environment", "workflow", "tool", "risk_class")
@@ -127,10 +127,10 @@ def _of_file(gates: GateFile) -> Iterator[Finding]:
             if holds is not None:
                 chosen.add(holds.name)
         if tied is not None:
-            yield Finding("error", "ambiguous_gate", gate.name, tied)
+            yield LintIssue("error", "ambiguous_gate", gate.name, tied)
         elif gate.name not in chosen:
             others = ", ".join(f"`{name}`" for name in sorted(chosen))
-            yield Finding("error", "unreachable_gate", gate.name, f"every action that it matches goes to {others}")
+            yield LintIssue("error", "unreachable_gate", gate.name, f"every action that it matches goes to {others}")
 
 
 def _actions(match: Match, stated: dict[str, list[str]]) -> Iterator[tuple[str, str, str, str]]:
@@ -149,12 +149,12 @@ def _actions(match: Match, stated: dict[str, list[str]]) -> Iterator[tuple[str, 
     yield from islice(product(*choices), _TRIED)
 
 
-def _of_gate(gate: Gate) -> Iterator[Finding]:
+def _of_gate(gate: Gate) -> Iterator[LintIssue]:
     live = [part for part in gate.signals if not part.dry_run]
     for part in gate.signals:
         if not set(part.stages) & set(gate.ladder):
             stages = ", ".join(part.stages)
-            yield Finding(
+            yield LintIssue(
                 "warning",
                 "off_the_ladder",
                 f"{gate.name}/{part.signal}",
@@ -168,10 +168,10 @@ def _of_gate(gate: Gate) -> Iterator[Finding]:
     yield from _minimums(gate, live)
 
 
-def _stages(gate: Gate, live: list[GateSignal]) -> Iterator[Finding]:
+def _stages(gate: Gate, live: list[GateSignal]) -> Iterator[LintIssue]:
     if all(part.role == "watch" for part in live):
         # Watching only is a plain choice, and says so in every verdict.
-        yield Finding(
+        yield LintIssue(
             "note", "never_promotes", gate.name, "its signals are all watched or dry runs: it decides nothing"
         )
         return
@@ -181,26 +181,26 @@ def _stages(gate: Gate, live: list[GateSignal]) -> Iterator[Finding]:
         asked = [part for part in here if part.role in {"guardrail", "promote"}]
         above = gate.above(stage)
         if not asked:
-            yield Finding(
+            yield LintIssue(
                 "warning", "never_promotes", place, f"no guardrail or promote signal applies, so nobody reaches {above}"
             )
         elif not any(part.needs_data for part in asked):
             message = "no signal must have data here, so a promotion may rest on any single one"
-            yield Finding("warning", "promote_anything", place, message)
+            yield LintIssue("warning", "promote_anything", place, message)
         if loose := [part for part in asked if part.signal in RATES and (part.limit or 0.0) >= _LOOSE]:
             level: Level = "error" if len(loose) == len(asked) else "warning"
             limits = ", ".join(f"{part.signal} {percent(part.limit or 0.0)}" for part in loose)
-            yield Finding(level, "promote_anything", place, f"an action may fail half of the time and more: {limits}")
+            yield LintIssue(level, "promote_anything", place, f"an action may fail half of the time and more: {limits}")
         if stage is Stage.OBSERVE_ONLY:
             waiting = [part.signal for part in asked if part.needs_data and SIGNALS[part.signal].trial in _EXECUTIONS]
             if waiting:
                 message = f"nothing runs here, so {', '.join(waiting)} will never have data and nobody reaches {above}"
-                yield Finding("note", "nothing_runs", place, message)
+                yield LintIssue("note", "nothing_runs", place, message)
         elif not any(part.role in {"guardrail", "trip"} for part in here):
-            yield Finding("warning", "never_rolls_back", place, "no guardrail and no trip applies here")
+            yield LintIssue("warning", "never_rolls_back", place, "no guardrail and no trip applies here")
 
 
-def _contradictions(gate: Gate, live: list[GateSignal]) -> Iterator[Finding]:
+def _contradictions(gate: Gate, live: list[GateSignal]) -> Iterator[LintIssue]:
     guardrails = [part for part in live if part.role == "guardrail"]
     for promote, guardrail in product([part for part in live if part.role == "promote"], guardrails):
         if promote.signal != guardrail.signal or not set(promote.stages) & set(guardrail.stages):
@@ -210,20 +210,20 @@ def _contradictions(gate: Gate, live: list[GateSignal]) -> Iterator[Finding]:
             continue
         looser = "looser than" if stated > other else "the same as"
         message = f"its promote limit is {looser} its guardrail limit, which must be kept for a promotion anyway"
-        yield Finding("warning", "contradictory", f"{gate.name}/{promote.signal}", message)
+        yield LintIssue("warning", "contradictory", f"{gate.name}/{promote.signal}", message)
     for one, two in combinations([part for part in live if part.signal in QUANTILES and _limit(part)], 2):
         low, high = sorted((one, two), key=lambda part: QUANTILES[part.signal].q)
         same = QUANTILES[low.signal].source == QUANTILES[high.signal].source and set(low.stages) & set(high.stages)
         if same and low.signal != high.signal and (_limit(low) or 0.0) >= (_limit(high) or 0.0):
             message = f"{low.signal} may be as high as {high.signal}, so its limit means nothing"
-            yield Finding("warning", "contradictory", f"{gate.name}/{low.signal}", message)
+            yield LintIssue("warning", "contradictory", f"{gate.name}/{low.signal}", message)
     days_s = gate.minimum_exposure.days * 86_400.0
     if gate.hold_expires is not None and gate.hold_expires < days_s:
         message = f"a hold expires before the minimum exposure of {gate.minimum_exposure.days:g} days can be met"
-        yield Finding("warning", "contradictory", f"{gate.name}/hold_expires", message)
+        yield LintIssue("warning", "contradictory", f"{gate.name}/hold_expires", message)
 
 
-def _splits(gate: Gate) -> Iterator[Finding]:
+def _splits(gate: Gate) -> Iterator[LintIssue]:
     split, place = gate.split, f"{gate.name}/split"
     concurrent = gate.baseline.kind == "concurrent" and any(part.ratio is not None for part in gate.signals)
     if split is None:
@@ -231,23 +231,23 @@ def _splits(gate: Gate) -> Iterator[Finding]:
             message = (
                 "arms are compared at the same time without a `split`, so traffic that never reaches one goes unseen"
             )
-            yield Finding("note", "undeclared_split", gate.name, message)
+            yield LintIssue("note", "undeclared_split", gate.name, message)
         return
     held = gate.baseline.cohort
     if split.by == "cohort" and concurrent and held is not None and held not in split.shares:
         message = f"the baseline is the cohort {held}, which has no share in the declared split"
-        yield Finding("warning", "contradictory", place, message)
+        yield LintIssue("warning", "contradictory", place, message)
     if split.by == "stage":
         if off := [name for name in split.shares if name not in gate.ladder]:
             message = f"{', '.join(off)} is not on the ladder {' → '.join(gate.ladder)}"
-            yield Finding("warning", "off_the_ladder", place, message)
+            yield LintIssue("warning", "off_the_ladder", place, message)
         below = {gate.below(name) for name in split.shares}
         if concurrent and held is None and not below & set(split.shares):
             message = "the baseline is the stage directly below, and no stage of the split is directly below another"
-            yield Finding("warning", "contradictory", place, message)
+            yield LintIssue("warning", "contradictory", place, message)
 
 
-def _minimums(gate: Gate, live: list[GateSignal]) -> Iterator[Finding]:
+def _minimums(gate: Gate, live: list[GateSignal]) -> Iterator[LintIssue]:
     largest = 0
     for part in live:
         needed = clean_minimum(part, gate.beta) if part.role in {"guardrail", "promote"} else None
@@ -261,11 +261,11 @@ def _minimums(gate: Gate, live: list[GateSignal]) -> Iterator[Finding]:
         counted = f"needs at least {needed:,} {trial}, none of them {clean}, at beta {gate.beta:g}"
         level: Level = "warning" if needed >= IMPOSSIBLE else "note"
         code = "impossible_minimum" if needed >= IMPOSSIBLE else "minimum"
-        yield Finding(level, code, f"{gate.name}/{part.signal}", counted)
+        yield LintIssue(level, code, f"{gate.name}/{part.signal}", counted)
     actions = gate.minimum_exposure.actions
     if 0 < actions < largest:
         message = f"{actions:,} actions are asked for, and a limit needs {largest:,} clean trials anyway"
-        yield Finding("note", "idle_minimum", f"{gate.name}/minimum_exposure", message)
+        yield LintIssue("note", "idle_minimum", f"{gate.name}/minimum_exposure", message)
 
 
 def _limit(part: GateSignal) -> float | None:

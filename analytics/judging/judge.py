@@ -24,7 +24,7 @@ from analytics.lake.table_schemas import SIGNALS
 from analytics.signals.state import microseconds
 from analytics.verdicts import heartbeats, ledger
 from analytics.verdicts.document import VerdictDocument
-from analytics.verdicts.heartbeats import Look
+from analytics.verdicts.heartbeats import JudgeHeartbeat
 from producers.strict_yaml import ConfigurationFileError
 from producers.wire.events import StageRecommended, StageRecommendedData, VerdictName, schema_id
 
@@ -88,10 +88,10 @@ class _Look:
             over=[self.columns.key(epoch) for epoch in epochs],
         )
 
-    def record(self, memory: Memory) -> Look:
+    def record(self, memory: Memory) -> JudgeHeartbeat:
         """The row that says that every cell was looked at."""
         users = None if self.crowd is None else self.crowd.users
-        return Look(
+        return JudgeHeartbeat(
             self.judged_at,
             self.watermark,
             self.lake_version,

@@ -129,7 +129,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
             _required("text", pa.binary()),  # the exact bytes
         ]
     ),
-    # What people ruled about a move: approvals, and overrides of verdicts. Append only, like the verdicts.
+    # Approvals, dismissals and overrides by people. Append only, like the verdicts.
     SIGNOFFS: pa.schema(
         [
             _required("signoff_id", pa.string()),
@@ -141,7 +141,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
             _required("to_stage", pa.string()),
             _required("actor", pa.string()),
             _required("reason", pa.string()),
-            _required("payload", pa.string()),  # the whole ruling as JSON, with the verdicts that it is about
+            _required("payload", pa.string()),  # the whole sign-off as JSON, with the verdicts that it is about
         ]
     ),
     # Who took a right that one process at a time holds, or gave it up; see `analytics.lake.leases`.

@@ -9,7 +9,7 @@ from analytics.gates.gate_file import GateTieError
 from analytics.text import duration
 from analytics.verdicts import messages
 from analytics.verdicts.ledger import latest_verdicts
-from analytics.verdicts.signoffs import NothingToRuleError, Ruling, RulingKind, binding, give, in_force
+from analytics.verdicts.signoffs import NothingToSignOffError, SignOff, SignOffKind, binding, in_force, record
 from producers.errors import StagekeeperError
 from producers.wire.contract import RiskClass
 from producers.wire.events import Reason, VerdictName
@@ -60,7 +60,7 @@ class GateAnswer:
         age_s: Seconds since the evidence behind the verdict was complete.
         from_stage: The stage whose evidence decided.
         to_stage: The stage that was asked for.
-        rulings: What people ruled about it, where that counted.
+        signoffs: The sign-offs that counted.
     """
 
     answer: VerdictName
@@ -71,7 +71,7 @@ class GateAnswer:
     lake_version: int | None = None
     age_s: float | None = None
     from_stage: str | None = None
-    rulings: tuple[Ruling, ...] = ()
+    signoffs: tuple[SignOff, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -90,7 +90,7 @@ class GateAnswer:
             "age_s": self.age_s,
             "from_stage": self.from_stage,
             "to_stage": self.to_stage,
-            "rulings": [ruling.to_dict() for ruling in self.rulings],
+            "signoffs": [signoff.to_dict() for signoff in self.signoffs],
         }
 
 
@@ -132,12 +132,12 @@ def gate_check(
     Raises:
         LakeError: The ledger cannot be read.
     """
-    action, asked = (environment, workflow, tool), _Asked(to_stage, gates.sha256, now, freshness_s)
+    move = _Move((environment, workflow, tool), to_stage, cohort, gates.sha256, now, freshness_s)
     try:
-        spoken = _spoken(lake, gates, action, cohort=cohort, asked=asked)
-        rulings = [] if lake is None else in_force(lake, now=now, action=action, to_stage=to_stage)
-        answer = _worst([_set_aside(each, rulings) for each in spoken.answers])
-        return _approved(answer, spoken, rulings)
+        cells = _cells(lake, gates, move)
+        signoffs = [] if lake is None else in_force(lake, now=now, action=move.action, to_stage=to_stage)
+        answer = _worst([_set_aside(document, answer, signoffs) for document, answer in cells.answers])
+        return _approved(answer, cells, signoffs)
     except _ShutError as shut:
         return refusal(shut.code, str(shut), to_stage, gate_sha256=gates.sha256)
 
@@ -150,10 +150,10 @@ class _ShutError(StagekeeperError):
         self.code = code
 
 
-def rule(
+def sign_off(
     lake: Lake | None,
     gates: GateFile,
-    kind: RulingKind,
+    kind: SignOffKind,
     *,
     environment: str,
     workflow: str,
@@ -164,206 +164,199 @@ def rule(
     now: datetime,
     expires_at: datetime,
     cohort: str | None = None,
-) -> Ruling:
-    """Record a person's ruling on a move: what promotes is approved or dismissed, what holds or rolls back overridden.
+) -> SignOff:
+    """Record a decision on a move: what promotes is approved or dismissed, what holds or rolls back is overridden.
 
-    It holds for the verdicts as they stand now: for their words, epochs and gate file. What nobody could judge
-    (INVALID) cannot be set aside.
+    It holds for the verdicts as they stand now: for the verdict itself, its epoch and gate file. What nobody could
+    judge (INVALID) cannot be set aside.
 
     Raises:
-        NothingToRuleError: There is no such verdict in the way of this move.
-        UnusableRulingError: It has no actor, no reason, or no future.
+        NothingToSignOffError: There is no such verdict in the way of this move.
+        UnusableSignOffError: It has no actor, no reason, or no future.
         LakeError: The ledger cannot be read or written.
     """
-    asked = _Asked(to_stage, gates.sha256, now, freshness_s=float("inf"))
-    wanted = {"HOLD", "ROLL_BACK"} if kind is RulingKind.OVERRIDE else {"PROMOTE"}
+    move = _Move((environment, workflow, tool), to_stage, cohort, gates.sha256, now, freshness_s=float("inf"))
+    wanted = {"HOLD", "ROLL_BACK"} if kind is SignOffKind.OVERRIDE else {"PROMOTE"}
     try:
-        spoken = _spoken(lake, gates, (environment, workflow, tool), cohort=cohort, asked=asked)
+        cells = _cells(lake, gates, move)
     except _ShutError as shut:
-        raise NothingToRuleError(f"there is nothing to rule on: {shut}") from shut
-    about = [verdict for verdict, _ in spoken.answers if verdict.verdict in wanted]
+        raise NothingToSignOffError(f"there is nothing to sign off: {shut}") from shut
+    about = [document for document, _ in cells.answers if document.verdict in wanted]
     if lake is None or not about:
-        words = ", ".join(sorted({verdict.verdict for verdict, _ in spoken.answers}))
-        raise NothingToRuleError(
-            f"{kind.said} is about {' or '.join(sorted(wanted))}; the verdicts on this move say {words}"
+        stated = ", ".join(sorted({document.verdict for document, _ in cells.answers}))
+        raise NothingToSignOffError(
+            f"{kind.with_article} is about {' or '.join(sorted(wanted))}; the verdicts on this move say {stated}"
         )
-    judged_by = {verdict.gate_sha256[:12] for verdict in about}
+    judged_by = {document.gate_sha256[:12] for document in about}
     if gates.sha256[:12] not in judged_by:
-        raise NothingToRuleError(
+        raise NothingToSignOffError(
             f"the verdict on this move was reached under gate file {', '.join(sorted(judged_by))}, the one named is "
-            f"{gates.sha256[:12]}: {kind.said} would open and shut nothing. Name that file, or wait until the worker "
-            "has judged under this one"
+            f"{gates.sha256[:12]}: {kind.with_article} would open and shut nothing. Name that file, or wait until the "
+            "worker has judged under this one"
         )
-    return give(
-        lake,
-        kind,
-        about,
-        to_stage=to_stage,
-        cohort=cohort,
-        actor=actor,
-        reason=reason,
-        now=now,
-        expires_at=expires_at,
+    return record(
+        lake, kind, about, to_stage=to_stage, cohort=cohort, actor=actor, reason=reason, now=now, expires_at=expires_at
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Spoken:
-    """The cells that have a say, each with its verdict and its answer."""
+class _Move:
+    """Where an action should go, and under what the answer counts."""
+
+    action: tuple[str, str, str]
+    to_stage: str
+    cohort: str | None
+    gate_sha256: str
+    now: datetime
+    freshness_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _CellAnswers:
+    """The cells that count, each with its verdict and answer; `leading` of them, the first, stand directly below."""
 
     gate: Gate
     answers: list[tuple[VerdictDocument, GateAnswer]]
     leading: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    to_stage: str
-    gate_sha256: str
-    now: datetime
-    freshness_s: float
-
-
-def _spoken(
-    lake: Lake | None, gates: GateFile, action: tuple[str, str, str], *, cohort: str | None, asked: _Asked
-) -> _Spoken:
-    """What each cell that has a say says; at least one does, and those directly below come first."""
+def _cells(lake: Lake | None, gates: GateFile, move: _Move) -> _CellAnswers:
+    """The answer of each cell that counts; there is at least one."""
     if lake is None:
         raise _ShutError("no_lake", "there is no lake yet; start the worker, or name another lake")
     verdicts = [
-        verdict for verdict in latest_verdicts(lake, action=action) if cohort is None or verdict.cohort == cohort
+        document
+        for document in latest_verdicts(lake, action=move.action)
+        if move.cohort is None or document.cohort == move.cohort
     ]
     try:
-        gate = gates.gate_for(*action, _risk_class(verdicts))
+        gate = gates.gate_for(*move.action, _risk_class(verdicts))
     except GateTieError as error:
         raise _ShutError("ambiguous_gate", str(error)) from error
     if gate is None:
-        raise _ShutError("no_gate", messages.no_gate(*action))
-    if asked.to_stage not in gate.ladder:
-        raise _ShutError("not_on_ladder", messages.not_on_ladder(asked.to_stage, gate))
-    below = gate.below(asked.to_stage)
+        raise _ShutError("no_gate", messages.no_gate(*move.action))
+    if move.to_stage not in gate.ladder:
+        raise _ShutError("not_on_ladder", messages.not_on_ladder(move.to_stage, gate))
+    below = gate.below(move.to_stage)
     if below is None:
-        raise _ShutError("nothing_below", f"{asked.to_stage} is the foot of the ladder of the gate `{gate.name}`")
-    leading = [verdict for verdict in verdicts if verdict.stage == below]
+        raise _ShutError("nothing_below", f"{move.to_stage} is the foot of the ladder of the gate `{gate.name}`")
+    leading = [document for document in verdicts if document.stage == below]
     if not leading:
-        raise _ShutError("no_verdict", _no_verdict(action, below, cohort, verdicts))
-    there = [verdict for verdict in verdicts if verdict.stage == asked.to_stage and _is_against(verdict)]
-    answers = [(verdict, _answer(verdict, gate, asked)) for verdict in leading]
-    answers += [(verdict, _said(verdict, asked)) for verdict in there]
-    return _Spoken(gate, answers, len(leading))
+        raise _ShutError("no_verdict", _no_verdict(move, below, verdicts))
+    answers = [(document, _answer_below(document, gate, move)) for document in leading]
+    answers += [
+        (document, _answer_of(document, move))
+        for document in verdicts
+        if document.stage == move.to_stage and _is_against(document)
+    ]
+    return _CellAnswers(gate, answers, len(leading))
 
 
-def _set_aside(spoken: tuple[VerdictDocument, GateAnswer], rulings: Sequence[Ruling]) -> GateAnswer:
+def _set_aside(document: VerdictDocument, answer: GateAnswer, signoffs: Sequence[SignOff]) -> GateAnswer:
     """An answer, opened by an override or shut by a dismissal that is about its verdict."""
-    verdict, said = spoken
-    if said.answer is VerdictName.PROMOTE:
-        last = next((ruling for ruling in reversed(rulings) if binding(verdict) in ruling.about), None)
-        if last is None or last.kind is not RulingKind.DISMISSAL:
-            return said
-        reason = Reason(code="dismissed", message=messages.ruled(last))
-        return replace(said, answer=VerdictName.HOLD, reasons=(reason, *said.reasons), rulings=(last,))
-    if said.answer not in {VerdictName.HOLD, VerdictName.ROLL_BACK}:
-        return said
-    for ruling in rulings:
-        if ruling.kind is RulingKind.OVERRIDE and binding(verdict) in ruling.about:
-            reason = Reason(code="overridden", message=messages.ruled(ruling))
-            reasons = (reason, *said.reasons)
-            return replace(said, answer=VerdictName.PROMOTE, reasons=reasons, rulings=(ruling,))
-    return said
-
-
-def _approved(answer: GateAnswer, spoken: _Spoken, rulings: Sequence[Ruling]) -> GateAnswer:
-    """An answer that promotes, held until every promotion below is approved, where the gate asks for that."""
-    if answer.answer is not VerdictName.PROMOTE or spoken.gate.approval != "required":
+    about = [signoff for signoff in signoffs if binding(document) in signoff.about]
+    if answer.answer is VerdictName.PROMOTE:
+        if not about or about[-1].kind is not SignOffKind.DISMISSAL:
+            return answer
+        return _decided_by(about[-1], answer, VerdictName.HOLD, "dismissed")
+    override = next((signoff for signoff in about if signoff.kind is SignOffKind.OVERRIDE), None)
+    if override is None or answer.answer not in {VerdictName.HOLD, VerdictName.ROLL_BACK}:
         return answer
-    approvals = [ruling for ruling in rulings if ruling.kind is RulingKind.APPROVAL]
+    return _decided_by(override, answer, VerdictName.PROMOTE, "overridden")
+
+
+def _decided_by(signoff: SignOff, answer: GateAnswer, verdict: VerdictName, code: str) -> GateAnswer:
+    reason = Reason(code=code, message=messages.signed_off(signoff))
+    return replace(answer, answer=verdict, reasons=(reason, *answer.reasons), signoffs=(signoff,))
+
+
+def _approved(answer: GateAnswer, cells: _CellAnswers, signoffs: Sequence[SignOff]) -> GateAnswer:
+    """An answer that promotes, held until every promotion below is approved, where the gate asks for that."""
+    if answer.answer is not VerdictName.PROMOTE or cells.gate.approval != "required":
+        return answer
+    approvals = [signoff for signoff in signoffs if signoff.kind is SignOffKind.APPROVAL]
     used = []
-    for verdict, _ in spoken.answers[: spoken.leading]:
+    for document, _ in cells.answers[: cells.leading]:
         # What an override has opened, a person has looked at already.
-        if verdict.verdict is not VerdictName.PROMOTE:
+        if document.verdict is not VerdictName.PROMOTE:
             continue
-        found = next((ruling for ruling in approvals if binding(verdict) in ruling.about), None)
-        if found is None:
-            message = messages.approval_required(spoken.gate)
-            held = Reason(code="approval_needed", message=message)
+        approval = next((signoff for signoff in approvals if binding(document) in signoff.about), None)
+        if approval is None:
+            held = Reason(code="approval_needed", message=messages.approval_required(cells.gate))
             return replace(answer, answer=VerdictName.HOLD, reasons=(held, *answer.reasons))
-        used.append(found)
-    told = tuple(Reason(code="approved", message=messages.ruled(ruling)) for ruling in dict.fromkeys(used))
-    return replace(answer, reasons=(*told, *answer.reasons), rulings=(*answer.rulings, *dict.fromkeys(used)))
+        used.append(approval)
+    given = tuple(dict.fromkeys(used))
+    reasons = tuple(Reason(code="approved", message=messages.signed_off(signoff)) for signoff in given)
+    return replace(answer, reasons=(*reasons, *answer.reasons), signoffs=(*answer.signoffs, *given))
 
 
-def _answer(verdict: VerdictDocument, gate: Gate, asked: _Asked) -> GateAnswer:
-    """What one cell below says; what makes a verdict unusable counts before what it says, except for a rollback."""
-    said = _said(verdict, asked)
-    if said.answer is VerdictName.ROLL_BACK:
-        return said
-    code = message = None
-    if verdict.gate_sha256 != asked.gate_sha256:
+def _answer_below(document: VerdictDocument, gate: Gate, move: _Move) -> GateAnswer:
+    """The answer of a cell below; what makes a verdict unusable counts before what it says, except for a rollback."""
+    answer = _answer_of(document, move)
+    if answer.answer is VerdictName.ROLL_BACK:
+        return answer
+    if document.gate_sha256 != move.gate_sha256:
         code = "other_gate_file"
         message = (
-            f"verdict {verdict.verdict_id} was reached under gate file {verdict.gate_sha256[:12]}, "
-            f"configured is {asked.gate_sha256[:12]}; it opens nothing until the worker has judged under the new one"
+            f"verdict {document.verdict_id} was reached under gate file {document.gate_sha256[:12]}, "
+            f"configured is {move.gate_sha256[:12]}; it opens nothing until the worker has judged under the new one"
         )
-    elif said.age_s is None or said.age_s > asked.freshness_s:
+    elif answer.age_s is None or answer.age_s > move.freshness_s:
         code = "stale_verdict"
-        age = "unknown" if said.age_s is None else duration(said.age_s)
-        message = f"the evidence is {age} old, at most {duration(asked.freshness_s)} are allowed"
-    elif said.answer is VerdictName.PROMOTE and verdict.to_stage != asked.to_stage:
+        age = "unknown" if answer.age_s is None else duration(answer.age_s)
+        message = f"the evidence is {age} old, at most {duration(move.freshness_s)} are allowed"
+    elif answer.answer is VerdictName.PROMOTE and document.to_stage != move.to_stage:
         code = "other_destination"
-        message = f"the verdict promotes to {verdict.to_stage}, not to {asked.to_stage} (ladder of `{gate.name}`)"
-    if code is None or message is None:
-        return said
-    return replace(said, answer=VerdictName.INVALID, reasons=(Reason(code=code, message=message), *said.reasons))
+        message = f"the verdict promotes to {document.to_stage}, not to {move.to_stage} (ladder of `{gate.name}`)"
+    else:
+        return answer
+    return replace(answer, answer=VerdictName.INVALID, reasons=(Reason(code=code, message=message), *answer.reasons))
 
 
-def _said(verdict: VerdictDocument, asked: _Asked) -> GateAnswer:
+def _answer_of(document: VerdictDocument, move: _Move) -> GateAnswer:
     # A worker that restarts judges old evidence anew: the older of the two moments is the verdict's age. A verdict that
-    # every look since has found again is as fresh as the last of them; where nobody looks any more, it grows old.
-    at, through = verdict.confirmed_at, verdict.confirmed_through
-    age_s = None if at is None or through is None else max((asked.now - min(at, through)).total_seconds(), 0.0)
+    # every heartbeat since has confirmed is as fresh as the last of them; where nobody judges any more, it grows old.
+    at, through = document.confirmed_at, document.confirmed_through
     return GateAnswer(
-        verdict.verdict,
-        verdict.reasons,
-        asked.to_stage,
-        verdict_id=verdict.verdict_id,
-        gate_sha256=asked.gate_sha256,
-        lake_version=verdict.lake_version,
-        age_s=age_s,
-        from_stage=verdict.stage,
+        document.verdict,
+        document.reasons,
+        move.to_stage,
+        verdict_id=document.verdict_id,
+        gate_sha256=move.gate_sha256,
+        lake_version=document.lake_version,
+        age_s=None if at is None or through is None else max((move.now - min(at, through)).total_seconds(), 0.0),
+        from_stage=document.stage,
     )
 
 
-def _is_against(verdict: VerdictDocument) -> bool:
+def _is_against(document: VerdictDocument) -> bool:
     """Whether a cell at the stage asked for speaks against it: rolled back, or its counts make no sense.
 
     That it went quiet does not: an action that is asked about is usually not there yet, or no longer.
     """
-    stale = [reason.code for reason in verdict.reasons] == ["stale_evidence"]
-    return verdict.verdict is VerdictName.ROLL_BACK or (verdict.verdict is VerdictName.INVALID and not stale)
+    stale = [reason.code for reason in document.reasons] == ["stale_evidence"]
+    return document.verdict is VerdictName.ROLL_BACK or (document.verdict is VerdictName.INVALID and not stale)
 
 
 def _worst(answers: Sequence[GateAnswer]) -> GateAnswer:
     severity = (VerdictName.PROMOTE, VerdictName.HOLD, VerdictName.INVALID, VerdictName.ROLL_BACK)
-    found = max(answers, key=lambda answer: severity.index(answer.answer))
-    # What people ruled is shown whoever answers.
-    rulings = dict.fromkeys(ruling for answer in answers for ruling in answer.rulings)
-    overridden = [answer for answer in answers if answer.rulings and answer is not found]
-    if found.answer is not VerdictName.PROMOTE or not overridden:
-        return replace(found, rulings=tuple(rulings))
-    reasons = (*(answer.reasons[0] for answer in overridden), *found.reasons)
-    return replace(found, reasons=reasons, rulings=tuple(rulings))
+    worst = max(answers, key=lambda answer: severity.index(answer.answer))
+    # Sign-offs are shown whichever cell answers.
+    signoffs = tuple(dict.fromkeys(signoff for answer in answers for signoff in answer.signoffs))
+    overridden = [answer for answer in answers if answer.signoffs and answer is not worst]
+    if worst.answer is not VerdictName.PROMOTE or not overridden:
+        return replace(worst, signoffs=signoffs)
+    return replace(worst, reasons=(*(answer.reasons[0] for answer in overridden), *worst.reasons), signoffs=signoffs)
 
 
 def _risk_class(verdicts: Sequence[VerdictDocument]) -> str | None:
     """The highest risk class that any cell of the action has shown."""
-    known = [RiskClass(verdict.risk_class) for verdict in verdicts if verdict.risk_class is not None]
-    return max(known, key=lambda risk_class: risk_class.rank).value if known else None
+    shown = [RiskClass(document.risk_class) for document in verdicts if document.risk_class is not None]
+    return max(shown, key=lambda risk_class: risk_class.rank).value if shown else None
 
 
-def _no_verdict(
-    action: tuple[str, str, str], below: Stage, cohort: str | None, verdicts: Sequence[VerdictDocument]
-) -> str:
-    segment = "" if cohort is None else f" in cohort {cohort}"
-    stages = sorted({Stage(verdict.stage) for verdict in verdicts}, key=lambda stage: stage.rank)
-    known = f"verdicts exist at {', '.join(stages)}" if stages else "the action is unknown to the ledger"
-    return f"no verdict on {'/'.join(action)}{segment} at {below}, the stage directly below; {known}"
+def _no_verdict(move: _Move, below: Stage, verdicts: Sequence[VerdictDocument]) -> str:
+    segment = "" if move.cohort is None else f" in cohort {move.cohort}"
+    stages = sorted({Stage(document.stage) for document in verdicts}, key=lambda stage: stage.rank)
+    judged = f"verdicts exist at {', '.join(stages)}" if stages else "the action is unknown to the ledger"
+    return f"no verdict on {'/'.join(move.action)}{segment} at {below}, the stage directly below; {judged}"

@@ -1,8 +1,8 @@
-"""Looks: that the judge is at work, and that what the ledger says of every cell still holds.
+"""Heartbeats of the judge: up to when what the ledger says of every cell was found to hold still.
 
-The ledger has a row where something is new. That nothing is new has to be said too, or an unchanged verdict could not
-be told from one that nobody stands by any more: so every few seconds one row says up to which version of the lake and
-which watermark all cells were looked at, under which gate file.
+The ledger has a row where something is new. An unchanged verdict could not be told from one that nobody stands by any
+more, so every few seconds one row names the version of the lake and the watermark up to which all cells were judged,
+and the gate file.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """One look at every cell.
+class JudgeHeartbeat:
+    """That every cell was judged.
 
     Attributes:
         judged_at: When.
@@ -43,47 +43,45 @@ class Look:
     events_version: int | None = None
     users_as_of: datetime | None = None
 
-    def confirms(self, gate_sha256: str, *, judged_at: datetime) -> bool:
-        """Whether this look came after a verdict and was taken under the same gate file.
 
-        Args:
-            gate_sha256: Digest of the gate file that the last verdict on a cell was reached under.
-            judged_at: When it was reached.
-        """
-        return gate_sha256 == self.gate_sha256 and judged_at <= self.judged_at
-
-
-def append(lake: Lake, look: Look, *, fence: Fence | None = None) -> None:
-    """Record a look, after every verdict that it found to be new.
+def append(lake: Lake, heartbeat: JudgeHeartbeat, *, fence: Fence | None = None) -> None:
+    """Record a heartbeat, after every verdict that was new at it.
 
     Args:
         lake: The lake.
-        look: The look.
+        heartbeat: The heartbeat.
         fence: The right to judge, where more than one process might.
 
     Raises:
         FencedError: Somebody else judges now.
         LakeError: It cannot be recorded.
     """
-    lake.append(
-        JUDGE_HEARTBEATS, pl.DataFrame([asdict(look)], schema=COLUMNS[JUDGE_HEARTBEATS], orient="row"), fence=fence
-    )
+    rows = pl.DataFrame([asdict(heartbeat)], schema=COLUMNS[JUDGE_HEARTBEATS], orient="row")
+    lake.append(JUDGE_HEARTBEATS, rows, fence=fence)
 
 
-def newest(lake: Lake, *, version: int | None = None) -> Look | None:
-    """The newest look, or the newest at a version of the table; None while there was none.
+def newest(lake: Lake, *, version: int | None = None) -> JudgeHeartbeat | None:
+    """The newest heartbeat, or the newest at a version of the table; None while there was none.
 
     Read it before the verdicts that it is to confirm: one that is replaced meanwhile is then not taken for confirmed.
 
     Raises:
         LakeError: The lake cannot be read.
     """
-    looks = lake.scan(JUDGE_HEARTBEATS, version=version)
-    last = looks.filter(pl.col("judged_at") == pl.col("judged_at").max()).tail(1).collect()
-    return Look(**last.row(0, named=True)) if last.height else None
+    rows = lake.scan(JUDGE_HEARTBEATS, version=version)
+    last = rows.filter(pl.col("judged_at") == pl.col("judged_at").max()).tail(1).collect()
+    return JudgeHeartbeat(**last.row(0, named=True)) if last.height else None
 
 
-def confirmed(document: VerdictDocument, look: Look | None) -> VerdictDocument:
-    """A verdict of the ledger with the moment and the watermark of the newest look that found it again."""
-    stood = document if look is None or not look.confirms(document.gate_sha256, judged_at=document.judged_at) else look
-    return document.model_copy(update={"confirmed_at": stood.judged_at, "confirmed_through": stood.watermark})
+def confirmed(document: VerdictDocument, heartbeat: JudgeHeartbeat | None) -> VerdictDocument:
+    """The last verdict on a cell, with the moment and the watermark up to which it was found again.
+
+    A heartbeat finds it again that came no earlier, under the same gate file.
+    """
+    found_again = (
+        heartbeat is not None
+        and heartbeat.gate_sha256 == document.gate_sha256
+        and heartbeat.judged_at >= document.judged_at
+    )
+    basis = heartbeat if heartbeat is not None and found_again else document
+    return document.model_copy(update={"confirmed_at": basis.judged_at, "confirmed_through": basis.watermark})

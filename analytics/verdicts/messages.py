@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from analytics.gates.gate_file import Gate
     from analytics.verdicts.document import Reassessment, Regression, SignalEvidence, SplitEvidence
-    from analytics.verdicts.signoffs import Ruling
+    from analytics.verdicts.signoffs import SignOff
     from analytics.verdicts.verdict import Exposure
     from producers.wire.events import Reason
 
@@ -114,13 +114,13 @@ def earlier_epoch(made: Reassessment) -> str:
     )
 
 
-def ruled(ruling: Ruling) -> str:
+def signed_off(signoff: SignOff) -> str:
     """What a person said about a move, until when, and why."""
-    verdicts = ", ".join(sorted(ruling.about.values()))
-    if ruling.kind == "revocation":
-        return f"{ruling.actor} has revoked the override of verdict {verdicts}: {ruling.reason}"
-    word = {"override": "set aside", "approval": "approved", "dismissal": "dismissed"}[ruling.kind]
-    return f"{ruling.actor} has {word} verdict {verdicts} until {iso(ruling.expires_at)}: {ruling.reason}"
+    verdicts = ", ".join(sorted(signoff.about.values()))
+    if signoff.kind == "revocation":
+        return f"{signoff.actor} has revoked the override of verdict {verdicts}: {signoff.reason}"
+    word = {"override": "set aside", "approval": "approved", "dismissal": "dismissed"}[signoff.kind]
+    return f"{signoff.actor} has {word} verdict {verdicts} until {iso(signoff.expires_at)}: {signoff.reason}"
 
 
 def dry_run(gate: str, verdict: VerdictName, summary: str) -> str:

@@ -1,4 +1,4 @@
-"""What people rule about a move: approvals and dismissals of a promotion, overrides of a verdict. Append only."""
+"""Sign-offs: approvals and dismissals of a promotion, overrides of a verdict, and their revocation. Append only."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from analytics.verdicts.document import VerdictDocument
 
 
-class RulingKind(StrEnum):
-    """What a person said."""
+class SignOffKind(StrEnum):
+    """What a person decided about a move."""
 
     APPROVAL = "approval"
     OVERRIDE = "override"
@@ -34,38 +34,39 @@ class RulingKind(StrEnum):
     """Ends an override before it expires."""
 
     @property
-    def said(self) -> str:
-        """The word with its article."""
-        return f"{'a' if self is RulingKind.DISMISSAL else 'an'} {self.value}"
+    def with_article(self) -> str:
+        """The word in a sentence: `an approval`."""
+        article = "an" if self in {SignOffKind.APPROVAL, SignOffKind.OVERRIDE} else "a"
+        return f"{article} {self.value}"
 
 
-class NothingToRuleError(UsageError):
-    """There is no verdict that such a ruling could be about."""
+class NothingToSignOffError(UsageError):
+    """There is no verdict that such a sign-off could be about."""
 
 
-class UnusableRulingError(UsageError):
-    """A ruling lacks its actor, its reason or its expiry."""
+class UnusableSignOffError(UsageError):
+    """A sign-off lacks its actor, its reason or its expiry."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ruling:
-    """One person's word about one move of one action.
+class SignOff:
+    """One person's decision about one move of one action.
 
     Attributes:
         signoff_id: Sixteen hexadecimal digits.
-        kind: Approval, override or dismissal.
-        given_at: When it was said.
+        kind: Approval, override, dismissal or revocation.
+        given_at: When it was given.
         expires_at: From when on it counts for nothing.
         action: Environment, workflow and tool.
         cohort: One segment of the roll-out; None is all of them.
         to_stage: Where the action may move.
-        actor: Who said it.
+        actor: Who gave it.
         reason: Why.
         about: The bindings of the verdicts that it is about, each with the verdict's id at the time.
     """
 
     signoff_id: str
-    kind: RulingKind
+    kind: SignOffKind
     given_at: datetime
     expires_at: datetime
     action: tuple[str, str, str]
@@ -76,7 +77,7 @@ class Ruling:
     about: Mapping[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """The ruling as a JSON object."""
+        """The sign-off as a JSON object."""
         return {
             "signoff_id": self.signoff_id,
             "kind": self.kind.value,
@@ -92,10 +93,10 @@ class Ruling:
 
 
 def binding(verdict: VerdictDocument) -> str:
-    """What a ruling about a verdict holds for: this word on this epoch of this cell under this gate file.
+    """What a sign-off about a verdict holds for: this verdict on this epoch of this cell under this gate file.
 
     A verdict that stands is bound to what crossed first, so that further evidence for the same does not lift the
-    ruling; a word that changes does.
+    sign-off; another verdict does.
     """
     stands = verdict.verdict in {VerdictName.ROLL_BACK, VerdictName.PROMOTE}
     crossed = (verdict.latched_by or verdict.verdict_id) if stands else ""
@@ -103,9 +104,9 @@ def binding(verdict: VerdictDocument) -> str:
     return hashlib.sha256(json.dumps(basis, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
-def give(
+def record(
     lake: Lake,
-    kind: RulingKind,
+    kind: SignOffKind,
     verdicts: Sequence[VerdictDocument],
     *,
     to_stage: str,
@@ -114,8 +115,8 @@ def give(
     reason: str,
     now: datetime,
     expires_at: datetime,
-) -> Ruling:
-    """Record a ruling about verdicts on one action.
+) -> SignOff:
+    """Record a sign-off about verdicts on one action.
 
     Args:
         lake: The lake.
@@ -123,48 +124,50 @@ def give(
         verdicts: What it is about; at least one.
         to_stage: Where the action may move.
         cohort: One segment of the roll-out; None is all of them.
-        actor: Who says it.
+        actor: Who gives it.
         reason: Why.
         now: The present moment.
         expires_at: From when on it counts for nothing.
 
     Raises:
-        UnusableRulingError: It has no actor, no reason, or has expired already.
+        UnusableSignOffError: It has no actor, no reason, or has expired already.
         LakeError: It cannot be recorded.
     """
     if not actor.strip() or not reason.strip():
-        raise UnusableRulingError(f"{kind.said} needs who says it and why; say both")
+        raise UnusableSignOffError(f"{kind.with_article} needs who says it and why; say both")
     if expires_at <= now:
-        raise UnusableRulingError(f"{kind.said} must expire in the future, not at {iso(expires_at)}")
+        raise UnusableSignOffError(f"{kind.with_article} must expire in the future, not at {iso(expires_at)}")
     about = {binding(verdict): verdict.verdict_id for verdict in verdicts}
     action = (verdicts[0].environment, verdicts[0].workflow, verdicts[0].tool)
     signoff_id = _new_id(kind, now, *action, to_stage, actor, reason, *sorted(about))
-    ruling = Ruling(signoff_id, kind, now, expires_at, action, cohort, to_stage, actor, reason, about)
-    _append(lake, ruling, {"about": about})
-    return ruling
+    signoff = SignOff(signoff_id, kind, now, expires_at, action, cohort, to_stage, actor, reason, about)
+    _append(lake, signoff, {"about": about})
+    return signoff
 
 
-def revoke(lake: Lake, override_id: str, *, actor: str, reason: str, now: datetime) -> Ruling:
+def revoke(lake: Lake, override_id: str, *, actor: str, reason: str, now: datetime) -> SignOff:
     """Record that an override counts no more. Whoever revokes it only shuts the gate further.
 
     Args:
         lake: The lake.
         override_id: The override, by its id.
-        actor: Who says it.
+        actor: Who gives it.
         reason: Why.
         now: The present moment.
 
     Raises:
-        NothingToRuleError: No such override is in force.
+        NothingToSignOffError: No such override is in force.
         LakeError: It cannot be recorded.
     """
-    overrides = {ruling.signoff_id: ruling for ruling in in_force(lake, now=now) if ruling.kind is RulingKind.OVERRIDE}
+    overrides = {
+        signoff.signoff_id: signoff for signoff in in_force(lake, now=now) if signoff.kind is SignOffKind.OVERRIDE
+    }
     if override_id not in overrides:
-        raise NothingToRuleError(
+        raise NothingToSignOffError(
             f"no override {override_id} is in force; `stagekeeper gate override list` names those that are"
         )
     override = overrides[override_id]
-    kind = RulingKind.REVOCATION
+    kind = SignOffKind.REVOCATION
     signoff_id = _new_id(kind, now, override_id, actor, reason)
     # It expires with what it ends, so that no reader has to look further back.
     revocation = replace(override, signoff_id=signoff_id, kind=kind, given_at=now, actor=actor, reason=reason)
@@ -172,23 +175,23 @@ def revoke(lake: Lake, override_id: str, *, actor: str, reason: str, now: dateti
     return revocation
 
 
-def _new_id(kind: RulingKind, now: datetime, *basis: str) -> str:
+def _new_id(kind: SignOffKind, now: datetime, *basis: str) -> str:
     text = json.dumps([kind.value, iso(now), *basis], ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _append(lake: Lake, ruling: Ruling, more: Mapping[str, Any]) -> None:
-    document = ruling.to_dict()
+def _append(lake: Lake, signoff: SignOff, more: Mapping[str, Any]) -> None:
+    document = signoff.to_dict()
     row = {name: value for name, value in document.items() if name != "verdicts"}
-    row |= {"given_at": ruling.given_at, "expires_at": ruling.expires_at}
+    row |= {"given_at": signoff.given_at, "expires_at": signoff.expires_at}
     row |= {"payload": json.dumps({**document, **more}, ensure_ascii=False)}
     lake.append(SIGNOFFS, pl.DataFrame([row], schema=COLUMNS[SIGNOFFS], orient="row"))
 
 
 def in_force(
     lake: Lake, *, now: datetime, action: tuple[str, str, str] | None = None, to_stage: str | None = None
-) -> list[Ruling]:
-    """The rulings that have neither expired nor been revoked, oldest first.
+) -> list[SignOff]:
+    """The sign-offs that have neither expired nor been revoked, oldest first.
 
     Args:
         lake: The lake.
@@ -212,9 +215,9 @@ def in_force(
     payloads = [json.loads(row["payload"]) for row in rows]
     ended = {payload.get("revokes") for payload in payloads}
     return [
-        Ruling(
+        SignOff(
             row["signoff_id"],
-            RulingKind(row["kind"]),
+            SignOffKind(row["kind"]),
             row["given_at"],
             row["expires_at"],
             (row["environment"], row["workflow"], row["tool"]),
@@ -225,5 +228,5 @@ def in_force(
             payload["about"],
         )
         for row, payload in zip(rows, payloads, strict=True)
-        if row["kind"] != RulingKind.REVOCATION and row["signoff_id"] not in ended
+        if row["kind"] != SignOffKind.REVOCATION and row["signoff_id"] not in ended
     ]

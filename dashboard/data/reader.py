@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from analytics.verdicts.document import VerdictDocument
-    from analytics.verdicts.heartbeats import Look
+    from analytics.verdicts.heartbeats import JudgeHeartbeat
     from producers.wire.receipt import Cell
 
 LOG: Final = logging.getLogger(__name__)
@@ -194,7 +194,7 @@ class Kept:
         self._signals: dict[Cell, CellSignals] = {}
         self._shown_trends: dict[Cell, Trend] = {}
         self._verdicts: dict[Cell, VerdictDocument] = {}
-        self._newest_look: Look | None = None
+        self._heartbeat: JudgeHeartbeat | None = None
         self._rejects = Rejects()
         self._quality: QualityRun | None = None
         self._versions: Mapping[str, int] = {}
@@ -215,7 +215,7 @@ class Kept:
         if SIGNALS in moved:
             self._read_signals(lake, versions[SIGNALS])
         if JUDGE_HEARTBEATS in moved:
-            self._newest_look = heartbeats.newest(lake, version=versions[JUDGE_HEARTBEATS])
+            self._heartbeat = heartbeats.newest(lake, version=versions[JUDGE_HEARTBEATS])
         if VERDICTS in moved:
             self._read_verdicts(lake, versions[VERDICTS])
         if REJECTS in moved:
@@ -227,7 +227,7 @@ class Kept:
         report = Report.model_construct(
             signals=tuple(self._signals[cell] for cell in sorted(self._signals)),
             verdicts=tuple(
-                heartbeats.confirmed(self._verdicts[cell], self._newest_look) for cell in sorted(self._verdicts)
+                heartbeats.confirmed(self._verdicts[cell], self._heartbeat) for cell in sorted(self._verdicts)
             ),
             rejects=self._rejects,
         )

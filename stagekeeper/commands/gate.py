@@ -17,9 +17,9 @@ from analytics.gates.lint import lint as lint_file
 from analytics.lake.errors import READ_FAILURES
 from analytics.lake.storage import unreadable
 from analytics.text import duration
-from analytics.verdicts.gate_check import GateAnswer, gate_check, refusal, rule
-from analytics.verdicts.messages import ruled
-from analytics.verdicts.signoffs import Ruling, RulingKind, in_force, revoke
+from analytics.verdicts.gate_check import GateAnswer, gate_check, refusal, sign_off
+from analytics.verdicts.messages import signed_off
+from analytics.verdicts.signoffs import SignOff, SignOffKind, in_force, revoke
 from producers.errors import StagekeeperError
 from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.options import (
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ruling_options = options(
+signoff_options = options(
     move_options,
     actor_options,
     click.option("--expires", type=Duration(), required=True, help="For how long it holds, e.g. 2d."),
@@ -142,9 +142,9 @@ class _OverrideGroup(click.Group):
 
 
 @command.group(cls=_OverrideGroup, invoke_without_command=True)
-@ruling_options
+@signoff_options
 @click.pass_context
-def override(context: click.Context, /, **ruling: Any) -> None:  # noqa: ANN401 - as `ruling_options` declares them
+def override(context: click.Context, /, **signoff: Any) -> None:  # noqa: ANN401 - as `signoff_options` declares them
     """Set aside what holds up a move or has rolled it back, for a while, in somebody's name.
 
     It holds for the verdicts as they stand now: once one says something else, or its epoch or the gate file changes, it
@@ -159,7 +159,7 @@ def override(context: click.Context, /, **ruling: Any) -> None:  # noqa: ANN401 
       stagekeeper gate override revoke 0f3a5c7e9b1d2f48 --as maria --because "it was not the deploy"
     """
     if context.invoked_subcommand is None:
-        record_ruling(RulingKind.OVERRIDE, **ruling)
+        record_signoff(SignOffKind.OVERRIDE, **signoff)
 
 
 @override.command("list")
@@ -172,15 +172,15 @@ def list_overrides(root: str | None, *, as_json: bool) -> None:
     Examples:
       stagekeeper gate override list
     """
-    rulings = in_force(require_lake(root), now=datetime.now(UTC))
-    overrides = [ruling for ruling in rulings if ruling.kind is RulingKind.OVERRIDE]
+    signoffs = in_force(require_lake(root), now=datetime.now(UTC))
+    overrides = [signoff for signoff in signoffs if signoff.kind is SignOffKind.OVERRIDE]
     if as_json:
-        click.echo(json.dumps([ruling.to_dict() for ruling in overrides], indent=2, ensure_ascii=False))
+        click.echo(json.dumps([signoff.to_dict() for signoff in overrides], indent=2, ensure_ascii=False))
         return
     if not overrides:
         click.echo("No override is in force.")
-    for ruling in overrides:
-        click.echo(f"{ruling.signoff_id}  {'/'.join(ruling.action)} to {ruling.to_stage}: {ruled(ruling)}")
+    for signoff in overrides:
+        click.echo(f"{signoff.signoff_id}  {'/'.join(signoff.action)} to {signoff.to_stage}: {signed_off(signoff)}")
 
 
 @override.command("revoke")
@@ -196,30 +196,30 @@ def revoke_override(override_id: str, root: str | None, actor: str, reason: str,
       stagekeeper gate override revoke 0f3a5c7e9b1d2f48 --as maria --because "it was not the deploy"
     """
     revocation = revoke(require_lake(root), override_id, actor=actor, reason=reason, now=datetime.now(UTC))
-    print_ruling(revocation, as_json=as_json)
+    print_signoff(revocation, as_json=as_json)
 
 
-def record_ruling(
-    kind: RulingKind,
+def record_signoff(
+    kind: SignOffKind,
     *,
     gate_path: Path | None,
     root: str | None,
     expires: timedelta,
     as_json: bool,
-    **move: Any,  # noqa: ANN401 - the move, the actor and the reason, as `ruling_options` declares them
+    **move: Any,  # noqa: ANN401 - the move, the actor and the reason, as `signoff_options` declares them
 ) -> None:
     """Record what a person rules on a move, and print it."""
     gates = GateFile.load(gate_path if gate_path is not None else Settings.load().gates)
     now = datetime.now(UTC)
-    print_ruling(rule(require_lake(root), gates, kind, now=now, expires_at=now + expires, **move), as_json=as_json)
+    print_signoff(sign_off(require_lake(root), gates, kind, now=now, expires_at=now + expires, **move), as_json=as_json)
 
 
-def print_ruling(ruling: Ruling, *, as_json: bool) -> None:
-    """Print a ruling that was just recorded."""
+def print_signoff(signoff: SignOff, *, as_json: bool) -> None:
+    """Print a sign-off that was just recorded."""
     if as_json:
-        click.echo(json.dumps(ruling.to_dict(), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(signoff.to_dict(), indent=2, ensure_ascii=False))
     else:
-        click.echo(f"{ruling.kind.value} {ruling.signoff_id} recorded: {ruled(ruling)}")
+        click.echo(f"{signoff.kind.value} {signoff.signoff_id} recorded: {signed_off(signoff)}")
 
 
 @command.command()
@@ -260,7 +260,7 @@ def _answer_text(answer: GateAnswer) -> str:
     if answer.verdict_id is not None:
         age = "of unknown age" if answer.age_s is None else f"{duration(answer.age_s)} old"
         lines.append(f"  verdict {answer.verdict_id}, evidence {age}, lake version {answer.lake_version}")
-    lines += [f"  {ruling.kind.value} {ruling.signoff_id}: {ruled(ruling)}" for ruling in answer.rulings]
+    lines += [f"  {signoff.kind.value} {signoff.signoff_id}: {signed_off(signoff)}" for signoff in answer.signoffs]
     if answer.gate_sha256 is not None:
         lines.append(f"  gate file sha256 {answer.gate_sha256[:12]}")
     return "\n".join(lines)

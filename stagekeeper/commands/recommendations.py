@@ -9,8 +9,8 @@ import click
 
 from analytics.backtest.recommendation_outcomes import recommendations
 from analytics.text import iso
-from analytics.verdicts.signoffs import RulingKind
-from stagekeeper.commands.gate import record_ruling, ruling_options
+from analytics.verdicts.signoffs import SignOffKind
+from stagekeeper.commands.gate import record_signoff, signoff_options
 from stagekeeper.commands.options import json_option, lake_option, require_lake
 
 
@@ -55,8 +55,8 @@ def list_recommendations(root: str | None, *, show_all: bool, as_json: bool) -> 
 
 
 @command.command()
-@ruling_options
-def accept(**ruling: Any) -> None:  # noqa: ANN401 - as `ruling_options` declares them
+@signoff_options
+def accept(**signoff: Any) -> None:  # noqa: ANN401 - as `signoff_options` declares them
     """Accept a promotion that the evidence allows, where the gate file asks for a person's approval.
 
     \b
@@ -65,12 +65,12 @@ def accept(**ruling: Any) -> None:  # noqa: ANN401 - as `ruling_options` declare
           --tool issue_refund --to narrow_autonomy --as maria \\
           --because "reviewed with the payments team" --expires 7d
     """
-    record_ruling(RulingKind.APPROVAL, **ruling)
+    record_signoff(SignOffKind.APPROVAL, **signoff)
 
 
 @command.command()
-@ruling_options
-def dismiss(**ruling: Any) -> None:  # noqa: ANN401 - as above
+@signoff_options
+def dismiss(**signoff: Any) -> None:  # noqa: ANN401 - as above
     """Dismiss a recommended promotion for a while: the gate stays shut, and the scorecard counts it as disagreement.
 
     It holds for the verdict as it stands now. Accepting the same verdict later opens the gate again. A rollback is
@@ -82,4 +82,4 @@ def dismiss(**ruling: Any) -> None:  # noqa: ANN401 - as above
           --tool issue_refund --to narrow_autonomy --as maria \\
           --because "not before the audit in May" --expires 30d
     """
-    record_ruling(RulingKind.DISMISSAL, **ruling)
+    record_signoff(SignOffKind.DISMISSAL, **signoff)

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from analytics.gates.gate_file import GateFile
 from analytics.gates.gate_schema import gate_schema
-from analytics.gates.lint import CODES, Finding, lint, lint_gates
+from analytics.gates.lint import CODES, LintIssue, lint, lint_gates
 from stagekeeper.commands import cli
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ FILES = [
 ]
 
 
-def of(*gates: str) -> list[Finding]:
+def of(*gates: str) -> list[LintIssue]:
     return lint_gates(
         GateFile.parse(("version: 1\ngates:\n" + "".join(f"  - {{{gate}}}\n" for gate in gates)).encode())
     )

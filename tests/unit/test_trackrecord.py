@@ -10,8 +10,8 @@ from told_lakes import NOON, Told
 
 from analytics.backtest.recommendation_outcomes import of_history
 from analytics.judging.judge import Judge
-from analytics.verdicts.gate_check import rule
-from analytics.verdicts.signoffs import RulingKind
+from analytics.verdicts.gate_check import sign_off
+from analytics.verdicts.signoffs import SignOffKind
 from producers.wire.events import PolicyChangedData
 
 if TYPE_CHECKING:
@@ -55,11 +55,11 @@ class Place:
         self.told.recorder.policy_changed(change, at=at(minute))
         self.looked(minute)
 
-    def ruled(self, kind: RulingKind, minute: float) -> None:
+    def signed_off(self, kind: SignOffKind, minute: float) -> None:
         says = {"actor": "maria", "reason": "because"}
         gates = self.judge.gates
         assert gates is not None
-        rule(self.told.lake, gates, kind, **MOVE, **says, now=at(minute), expires_at=at(minute + 60))
+        sign_off(self.told.lake, gates, kind, **MOVE, **says, now=at(minute), expires_at=at(minute + 60))
 
     def agreement(self, word: str) -> dict[str, Any]:
         found: dict[str, Any] = of_history(self.told.lake)["agreement"][word]
@@ -93,7 +93,7 @@ def test_a_promotion_is_accepted_by_moving_the_action_as_it_says(
 
 def test_an_approval_accepts_and_a_dismissal_dismisses(tmp_path: Path) -> None:
     place = Place(tmp_path)
-    place.ruled(RulingKind.DISMISSAL, 20)
+    place.signed_off(SignOffKind.DISMISSAL, 20)
     assert place.agreement("PROMOTE") == {"dismissed": 1}
     place.moved(30, "approved_external")
     assert place.agreement("PROMOTE") == {"dismissed": 1}, "the first word counts"
@@ -101,7 +101,7 @@ def test_an_approval_accepts_and_a_dismissal_dismisses(tmp_path: Path) -> None:
 
 def test_an_approval_accepts(tmp_path: Path) -> None:
     place = Place(tmp_path)
-    place.ruled(RulingKind.APPROVAL, 20)
+    place.signed_off(SignOffKind.APPROVAL, 20)
     assert place.agreement("PROMOTE") == {"accepted": 1}
 
 
@@ -120,7 +120,7 @@ def test_a_rollback_is_not_accepted_by_staying(tmp_path: Path) -> None:
 
 def test_an_override_dismisses_a_rollback(tmp_path: Path) -> None:
     place = Place(tmp_path, failed=True)
-    place.ruled(RulingKind.OVERRIDE, 20)
+    place.signed_off(SignOffKind.OVERRIDE, 20)
     assert place.agreement("ROLL_BACK") == {"dismissed": 1}
 
 

@@ -12,8 +12,8 @@ from analytics.gates.gate_file import GateFile
 from analytics.judging.judge import Judge
 from analytics.lake.table_schemas import SIGNOFFS
 from analytics.lake.tables import Lake
-from analytics.verdicts.gate_check import GateAnswer, gate_check, rule
-from analytics.verdicts.signoffs import NothingToRuleError, RulingKind, UnusableRulingError, in_force, revoke
+from analytics.verdicts.gate_check import GateAnswer, gate_check, sign_off
+from analytics.verdicts.signoffs import NothingToSignOffError, SignOffKind, UnusableSignOffError, in_force, revoke
 from stagekeeper.commands import cli
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ class Place:
         now = NOW + timedelta(seconds=self.second + after_s)
         return gate_check(self.lake, GateFile.load(self.path), **MOVE, now=now, freshness_s=1e9)
 
-    def rules(self, kind: RulingKind, hours: float = 1.0, **more: Any) -> str:
+    def rules(self, kind: SignOffKind, hours: float = 1.0, **more: Any) -> str:
         now = NOW + timedelta(seconds=self.second)
         gates, expires_at = GateFile.load(self.path), now + timedelta(hours=hours)
-        return rule(self.lake, gates, kind, **{**MOVE, **SAYS, **more}, now=now, expires_at=expires_at).signoff_id
+        return sign_off(self.lake, gates, kind, **{**MOVE, **SAYS, **more}, now=now, expires_at=expires_at).signoff_id
 
 
 @pytest.fixture
@@ -73,18 +73,18 @@ def codes(answer: GateAnswer) -> list[str]:
 def test_a_rollback_above_does_not_shut_the_gate_for_good(place: Place) -> None:
     place.judged(a_row(**executions(200)), a_row(THERE, **executions(60, 40)))
     assert (place.asked().answer, place.asked().exit_code) == ("ROLL_BACK", 20)
-    signoff_id = place.rules(RulingKind.OVERRIDE)
+    signoff_id = place.rules(SignOffKind.OVERRIDE)
     opened = place.asked()
     assert (opened.answer, opened.exit_code) == ("PROMOTE", 0)
     assert codes(opened)[0] == "overridden"
     assert "maria has set aside verdict" in opened.reasons[0].message
     assert "fixed in 4.2" in opened.reasons[0].message
-    assert [ruling["signoff_id"] for ruling in opened.to_dict()["rulings"]] == [signoff_id]
+    assert [signoff["signoff_id"] for signoff in opened.to_dict()["signoffs"]] == [signoff_id]
 
 
 def test_an_override_expires(place: Place) -> None:
     place.judged(a_row(**executions(200)), a_row(THERE, **executions(60, 40)))
-    place.rules(RulingKind.OVERRIDE, hours=1)
+    place.rules(SignOffKind.OVERRIDE, hours=1)
     assert place.asked(3_599).answer == "PROMOTE"
     assert place.asked(3_600).answer == "ROLL_BACK"
 
@@ -92,7 +92,7 @@ def test_an_override_expires(place: Place) -> None:
 def test_an_override_survives_more_of_the_same_and_no_new_word(place: Place) -> None:
     place.judged(a_row(**executions(200)), a_row(THERE, **executions(60, 2)))
     place.judged(a_row(THERE, **executions(60, 58)))
-    place.rules(RulingKind.OVERRIDE)
+    place.rules(SignOffKind.OVERRIDE)
     place.judged(a_row(THERE, **executions(5, 5)))
     assert place.asked().answer == "PROMOTE", "the same crossing, told again"
     place.judged(a_row(**executions(90, 90)))
@@ -102,7 +102,7 @@ def test_an_override_survives_more_of_the_same_and_no_new_word(place: Place) -> 
 def test_a_hold_can_be_set_aside_until_it_says_something_else(place: Place) -> None:
     place.judged(a_row(**executions(3)))
     assert place.asked().answer == "HOLD"
-    place.rules(RulingKind.OVERRIDE)
+    place.rules(SignOffKind.OVERRIDE)
     assert place.asked().answer == "PROMOTE"
     place.judged(a_row(**executions(90, 90)))
     assert place.asked().answer == "ROLL_BACK"
@@ -110,7 +110,7 @@ def test_a_hold_can_be_set_aside_until_it_says_something_else(place: Place) -> N
 
 def test_an_override_holds_under_its_gate_file_alone(place: Place) -> None:
     place.judged(a_row(**executions(200)), a_row(THERE, **executions(60, 40)))
-    place.rules(RulingKind.OVERRIDE)
+    place.rules(SignOffKind.OVERRIDE)
     place.path.write_text(GATES.replace("0.1}", "0.11}"))
     place.judged(a_row(**executions(1)))
     assert place.asked().answer == "ROLL_BACK"
@@ -118,20 +118,20 @@ def test_an_override_holds_under_its_gate_file_alone(place: Place) -> None:
 
 def test_what_cannot_be_judged_cannot_be_set_aside(place: Place) -> None:
     place.judged(a_row(executed=1, failed=5))
-    with pytest.raises(NothingToRuleError, match="the verdicts on this move say INVALID"):
-        place.rules(RulingKind.OVERRIDE)
+    with pytest.raises(NothingToSignOffError, match="the verdicts on this move say INVALID"):
+        place.rules(SignOffKind.OVERRIDE)
 
 
 def test_nothing_at_all_cannot_be_set_aside(place: Place) -> None:
-    with pytest.raises(NothingToRuleError, match="nothing to rule on"):
-        place.rules(RulingKind.OVERRIDE)
+    with pytest.raises(NothingToSignOffError, match="nothing to sign off"):
+        place.rules(SignOffKind.OVERRIDE)
 
 
 @pytest.mark.parametrize("wrong", [{"actor": " "}, {"reason": ""}, {"hours": 0.0}, {"hours": -1.0}])
 def test_a_ruling_has_an_actor_a_reason_and_a_future(place: Place, wrong: dict[str, Any]) -> None:
     place.judged(a_row(**executions(3)))
-    with pytest.raises(UnusableRulingError):
-        place.rules(RulingKind.OVERRIDE, **wrong)
+    with pytest.raises(UnusableSignOffError):
+        place.rules(SignOffKind.OVERRIDE, **wrong)
     assert place.lake.scan(SIGNOFFS).collect().is_empty()
 
 
@@ -139,13 +139,13 @@ def test_approval_comes_last(tmp_path: Path) -> None:
     place = Place(tmp_path, GATES.replace("owner: risk", "owner: risk\n    approval: required"))
     place.judged(a_row(**executions(3)))
     assert codes(place.asked()) == ["more_evidence_needed"]
-    with pytest.raises(NothingToRuleError, match="an approval is about PROMOTE"):
-        place.rules(RulingKind.APPROVAL)
+    with pytest.raises(NothingToSignOffError, match="an approval is about PROMOTE"):
+        place.rules(SignOffKind.APPROVAL)
     place.judged(a_row(**executions(200)))
     waiting = place.asked()
     assert (waiting.answer, waiting.exit_code, codes(waiting)[0]) == ("HOLD", 10, "approval_needed")
     assert "ask risk" in waiting.reasons[0].message
-    place.rules(RulingKind.APPROVAL)
+    place.rules(SignOffKind.APPROVAL)
     assert (place.asked().answer, codes(place.asked())[0]) == ("PROMOTE", "approved")
     place.judged(a_row(**executions(300, 299)))
     assert place.asked().answer == "ROLL_BACK", "an approval sets nothing aside"
@@ -153,24 +153,24 @@ def test_approval_comes_last(tmp_path: Path) -> None:
 
 def test_a_dismissal_shuts_the_gate_until_it_expires_or_is_approved(place: Place) -> None:
     place.judged(a_row(**executions(3)))
-    with pytest.raises(NothingToRuleError, match="a dismissal is about PROMOTE; the verdicts on this move say HOLD"):
-        place.rules(RulingKind.DISMISSAL)
+    with pytest.raises(NothingToSignOffError, match="a dismissal is about PROMOTE; the verdicts on this move say HOLD"):
+        place.rules(SignOffKind.DISMISSAL)
     place.judged(a_row(**executions(200)))
-    signoff_id = place.rules(RulingKind.DISMISSAL)
+    signoff_id = place.rules(SignOffKind.DISMISSAL)
     shut = place.asked()
     assert (shut.answer, shut.exit_code, codes(shut)[0]) == ("HOLD", 10, "dismissed")
     assert "maria has dismissed verdict" in shut.reasons[0].message
-    assert [ruling["signoff_id"] for ruling in shut.to_dict()["rulings"]] == [signoff_id]
+    assert [signoff["signoff_id"] for signoff in shut.to_dict()["signoffs"]] == [signoff_id]
     assert place.asked(3_600).answer == "PROMOTE"
     place.judged(a_row(**executions(5)))
     assert place.asked().answer == "HOLD", "the same promotion, told again"
-    place.rules(RulingKind.APPROVAL)
+    place.rules(SignOffKind.APPROVAL)
     assert place.asked().answer == "PROMOTE", "the last word counts"
 
 
 def test_a_dismissal_shuts_nothing_but_its_promotion(place: Place) -> None:
     place.judged(a_row(**executions(200)))
-    place.rules(RulingKind.DISMISSAL)
+    place.rules(SignOffKind.DISMISSAL)
     place.judged(a_row(**executions(300, 299)))
     assert place.asked().answer == "ROLL_BACK"
 
@@ -199,15 +199,15 @@ def test_the_command_records_and_the_answer_shows_it(
 
 def test_a_revoked_override_sets_nothing_aside_any_more(place: Place) -> None:
     place.judged(a_row(**executions(200)), a_row(THERE, **executions(60, 40)))
-    first, second = place.rules(RulingKind.OVERRIDE), place.rules(RulingKind.OVERRIDE, actor="ada")
+    first, second = place.rules(SignOffKind.OVERRIDE), place.rules(SignOffKind.OVERRIDE, actor="ada")
     now = NOW + timedelta(seconds=place.second)
     revocation = revoke(place.lake, first, actor="bob", reason="not the deploy", now=now)
-    assert [ruling.signoff_id for ruling in in_force(place.lake, now=now)] == [second]
+    assert [signoff.signoff_id for signoff in in_force(place.lake, now=now)] == [second]
     assert place.asked().answer == "PROMOTE", "the other one still holds"
     revoke(place.lake, second, actor="bob", reason="not the deploy", now=now)
     assert place.asked().answer == "ROLL_BACK"
     assert in_force(place.lake, now=now) == []
-    with pytest.raises(NothingToRuleError, match=f"no override {first} is in force"):
+    with pytest.raises(NothingToSignOffError, match=f"no override {first} is in force"):
         revoke(place.lake, first, actor="bob", reason="again", now=now)
     rows = place.lake.scan(SIGNOFFS).sort("given_at", "kind").collect()
     assert rows["kind"].to_list().count("revocation") == 2
@@ -216,8 +216,8 @@ def test_a_revoked_override_sets_nothing_aside_any_more(place: Place) -> None:
 
 def test_only_an_override_can_be_revoked(place: Place) -> None:
     place.judged(a_row(**executions(200)))
-    dismissal = place.rules(RulingKind.DISMISSAL)
-    with pytest.raises(NothingToRuleError, match="no override"):
+    dismissal = place.rules(SignOffKind.DISMISSAL)
+    with pytest.raises(NothingToSignOffError, match="no override"):
         revoke(place.lake, dismissal, actor="bob", reason="it may move", now=NOW + timedelta(seconds=place.second))
     assert place.asked().answer == "HOLD"
 
@@ -229,7 +229,7 @@ def test_overrides_are_listed_and_revoked_by_command(
     monkeypatch.setenv("STAGEKEEPER_LAKE_ROOT", place.lake.root)
     listed = CliRunner().invoke(cli, ["gate", "override", "list"])
     assert (listed.exit_code, listed.output) == (0, "No override is in force.\n")
-    signoff_id = place.rules(RulingKind.OVERRIDE, hours=48)
+    signoff_id = place.rules(SignOffKind.OVERRIDE, hours=48)
     monkeypatch.setattr("stagekeeper.commands.gate.datetime", Later)
     listed = CliRunner().invoke(cli, ["gate", "override", "list"])
     assert f"{signoff_id}  production/refunds/issue_refund to approval_gated: maria has set aside" in listed.output
@@ -257,7 +257,7 @@ def test_recommendations_are_listed_until_somebody_answers(place: Place, monkeyp
     assert (one["verdict"], one["stage"], one["to_stage"]) == ("PROMOTE", "draft_write", "approval_gated")
     assert one["life"] == "open"
     assert "PROMOTE" in CliRunner().invoke(cli, ["recommendations", "list"]).output
-    place.rules(RulingKind.DISMISSAL)
+    place.rules(SignOffKind.DISMISSAL)
     assert listed() == []
     assert [row["life"] for row in listed("--all")] == ["dismissed"]
 
