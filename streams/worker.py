@@ -29,6 +29,7 @@ from polars.exceptions import PanicException
 
 from analytics.lake.errors import READ_FAILURES
 from analytics.lake.leases import LEASE_S
+from analytics.lake.migrations import migrate
 from analytics.lake.storage import unreadable
 from analytics.lake.tables import Lake
 from analytics.maintenance import RetentionPolicy
@@ -116,6 +117,7 @@ class Worker:
         self._web_port = config.web_port or _free_port()
         self._progress = Progress()
         dead_letters = KafkaDeadLetters(config.bootstrap_servers, config.kafka)
+        migrate(config.lake_root)
         lake = Lake.open(config.lake_root)
         pipeline = Pipeline(lake, dead_letters, key=config.receipt_key, now=config.now)
         self._gauge = FreshnessGauge()

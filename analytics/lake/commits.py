@@ -49,7 +49,8 @@ def appended(
         UnreadableLakeError: They cannot be read for another reason.
     """
     try:
-        feed: Any = handle.load_cdf(starting_version=after + 1, ending_version=through, columns=[*columns, _VERSION])
+        quoted = [f'"{name}"' for name in (*columns, _VERSION)]  # some, such as `offset`, are words of SQL
+        feed: Any = handle.load_cdf(starting_version=after + 1, ending_version=through, columns=quoted)
         rows = pl.DataFrame(feed.read_all())
     except Exception as error:  # the reader raises this very class where a file is missing
         if type(error) is not Exception and not isinstance(error, (DeltaError, OSError)):

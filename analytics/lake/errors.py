@@ -22,6 +22,14 @@ class SchemaMismatchError(LakeError):
     """A stored table, or rows meant for it, do not have the columns that this version of Stagekeeper writes."""
 
 
+class OutdatedLakeError(SchemaMismatchError):
+    """The lake has the layout of an earlier version; a worker of this one migrates it."""
+
+
+class LakeInUseError(LakeError):
+    """A process that has to stop first still works on the lake."""
+
+
 class UnreadableLakeError(LakeError):
     """A table is damaged, missing among others that hold data, or not accessible."""
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 import pyarrow as pa
 import pyarrow.fs as pafs
-from deltalake import CommitProperties, DeltaTable, Field, Schema, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 from deltalake.schema import PrimitiveType
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from analytics.lake.errors import READ_FAILURES, SchemaMismatchError, UnreadableLakeError
-from analytics.lake.table_schemas import LEASES, TABLES
+from analytics.lake.errors import READ_FAILURES, OutdatedLakeError, SchemaMismatchError, UnreadableLakeError
+from analytics.lake.table_schemas import EVENTS, LAYOUT, LEASES, TABLES
 from producers.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -125,11 +125,16 @@ _CONFIGURATION: Final = {
 _OF_LEASES: Final = {"delta.logRetentionDuration": "interval 1 hours"}
 
 
+LAYOUT_MARK: Final = "stagekeeper/layout"
+"""The application transaction in the log of `events` whose number is the lake's layout."""
+
+
 def open_table(root: str, name: str) -> DeltaTable | None:
     """The table, with its columns checked; None when there is none.
 
     Raises:
-        SchemaMismatchError: It has other columns than this version knows.
+        OutdatedLakeError: The lake has an earlier layout.
+        SchemaMismatchError: The table has other columns than this version knows, or the lake a later layout.
         UnreadableLakeError: It is damaged, or cannot be reached.
     """
     uri = f"{root}/{name}"
@@ -144,6 +149,8 @@ def open_table(root: str, name: str) -> DeltaTable | None:
         return None
     except (DeltaError, OSError) as error:
         raise unreadable_table(root, name, error) from error
+    if name == EVENTS:
+        _check_layout(root, table)
     stored = {field.name: _described(field) for field in table.schema().fields}
     wanted = {field.name: _described(field) for field in Schema.from_arrow(TABLES[name]).fields}
     if stored != wanted:
@@ -157,6 +164,40 @@ def open_table(root: str, name: str) -> DeltaTable | None:
             "Use that version, or set STAGEKEEPER_LAKE_ROOT to a new folder and replay the topics into it."
         )
     return table
+
+
+def stored_layout(root: str) -> int | None:
+    """The layout (`analytics.lake.table_schemas.LAYOUT`) of the lake at a root; None where there is none.
+
+    Raises:
+        UnreadableLakeError: The table `events` is damaged, or cannot be reached.
+    """
+    try:
+        return _layout(DeltaTable(f"{root}/{EVENTS}", storage_options=options_of(root)))
+    except TableNotFoundError:
+        return None
+    except (DeltaError, OSError) as error:
+        raise unreadable_table(root, EVENTS, error) from error
+
+
+def _layout(events: DeltaTable) -> int:
+    stored: int | None = events.transaction_version(LAYOUT_MARK)
+    return stored or 1  # before there were numbers
+
+
+def _check_layout(root: str, events: DeltaTable) -> None:
+    layout = _layout(events)
+    if layout < LAYOUT:
+        raise OutdatedLakeError(
+            f"the lake at {root} has layout {layout} of an earlier version, this one needs {LAYOUT}. Stop all "
+            "processes of that version and start a worker of this one (`stagekeeper worker`, or `stagekeeper up`): it "
+            "migrates the lake first."
+        )
+    if layout > LAYOUT:
+        raise SchemaMismatchError(
+            f"the lake at {root} has layout {layout} of a later version of Stagekeeper, this one knows up to {LAYOUT}. "
+            "Install that version, or set STAGEKEEPER_LAKE_ROOT to another lake."
+        )
 
 
 def create_table(root: str, name: str) -> DeltaTable:
@@ -176,7 +217,10 @@ def create_table(root: str, name: str) -> DeltaTable:
             storage_options=options_of(root),
             # Refused version 0, it would try the next one: a second creation, which changes the table's identity under
             # whoever writes to the first.
-            commit_properties=CommitProperties(max_commit_retries=0),
+            commit_properties=CommitProperties(
+                max_commit_retries=0,
+                app_transactions=[Transaction(LAYOUT_MARK, LAYOUT)] if name == EVENTS else None,
+            ),
         )
     except (DeltaError, OSError) as error:
         table = open_table(root, name)  # another process may have created it in the same moment

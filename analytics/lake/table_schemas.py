@@ -19,6 +19,12 @@ SIGNOFFS: Final = "signoffs"
 LEASES: Final = "leases"
 JUDGE_HEARTBEATS: Final = "judge_heartbeats"
 
+LAYOUT: Final = 3
+"""Number of the layout below; `analytics.lake.migrations` brings a lake of an earlier one here, a step a number.
+
+1: the tables `looks`, `rulings` and `claims`. 2: they are called as below. 3: `events` has `kind` and `user`.
+"""
+
 _MOMENT = pa.timestamp("us", tz="UTC")
 
 
@@ -47,11 +53,11 @@ TABLES: Final[dict[str, pa.Schema]] = {
             _required("subject", pa.string()),
             *(pa.field(field.name, field.type) for field in _CELL),  # a policy change carries no receipt
             pa.field("decided_at", _MOMENT),
-            _required("kind", pa.int8()),  # what it counts as: `analytics.signals.event_kinds.EventKind`
-            pa.field("user", pa.string()),  # whom a decision's contract names; null for every other event
             pa.field("broker_at", _MOMENT),
             _required("ingested_at", _MOMENT),
             _required("value", pa.binary()),
+            _required("kind", pa.int8()),  # what it counts as: `analytics.signals.event_kinds.EventKind`
+            pa.field("user", pa.string()),  # whom a decision's contract names; null for every other event
         ]
     ),
     # Increments: several rows for one cell, epoch and minute; whoever reads them sums.

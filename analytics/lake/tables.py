@@ -30,7 +30,8 @@ from analytics.lake.storage import (
     unreadable,
     unreadable_table,
 )
-from analytics.lake.table_schemas import COLUMNS, LEASES, TABLES
+from analytics.lake.table_schemas import COLUMNS, EVENTS, LEASES, TABLES
+from analytics.signals.event_structs import meanings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -60,8 +61,11 @@ class Lake:
     Open one with `Lake.open` (writers) or `Lake.existing` (readers).
     """
 
-    def __init__(self, root: str, tables: dict[str, DeltaTable]) -> None:
+    def __init__(
+        self, root: str, tables: dict[str, DeltaTable], folders: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.root = root
+        self._folders = folders  # by table, where it is called differently
         self.options = options_of(root)
         self._tables = tables
         self._removals = {name: Removals() for name in tables}
@@ -128,7 +132,13 @@ class Lake:
         wanted = newest if version is None else version
         self._check_version(table, wanted, newest)
         try:
-            return pl.scan_delta(f"{self.root}/{table}", version=wanted, storage_options=self.options)
+            frame = pl.scan_delta(self._uri(table), version=wanted, storage_options=self.options)
+            if table != EVENTS or wanted == newest or "kind" in frame.collect_schema():
+                return frame
+            # As of before the migration that added these columns.
+            return frame.map_batches(
+                with_meanings, schema=COLUMNS[EVENTS], projection_pushdown=False, predicate_pushdown=False
+            )
         except DeltaError as error:
             raise unreadable_table(self.root, table, error) from error
 
@@ -251,7 +261,7 @@ class Lake:
         """What puts files of a table in the place of others, as of its newest version; arguments as in `compact`."""
         self._handle(table)  # names a table that is unknown
         try:
-            own = DeltaTable(f"{self.root}/{table}", storage_options=self.options)
+            own = DeltaTable(self._uri(table), storage_options=self.options)
         except (DeltaError, OSError) as error:
             raise unreadable_table(self.root, table, error) from error
         return Rewriter(self.root, table, own, self.options, fence)
@@ -261,7 +271,7 @@ class Lake:
         if not 0 <= version <= self.version(table):
             return False
         try:
-            then = DeltaTable(f"{self.root}/{table}", version=version, storage_options=self.options)
+            then = DeltaTable(self._uri(table), version=version, storage_options=self.options)
         except (DeltaError, OSError):
             return False
         store = files_of(self.root, table, self.options)
@@ -292,6 +302,9 @@ class Lake:
         except (DeltaError, OSError) as error:
             raise unreadable_table(self.root, table, error) from error
 
+    def _uri(self, table: str) -> str:
+        return f"{self.root}/{self._folders.get(table, table)}"
+
     def _handle(self, table: str) -> DeltaTable:
         """The table's handle, brought to the newest version."""
         try:
@@ -319,6 +332,13 @@ class Lake:
     def _check_version(self, table: str, wanted: int, newest: int) -> None:
         if not 0 <= wanted <= newest:
             raise LakeError(f"{table} has no version {wanted}; versions 0 to {newest} exist.")
+
+
+def with_meanings(events: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `events` of an earlier layout with the columns `kind` and `user`."""
+    kinds, users = zip(*meanings(events["value"]), strict=True) if events.height else ((), ())
+    kind, user = pl.Series("kind", kinds, pl.Int8), pl.Series("user", users, pl.String)
+    return events.with_columns(kind, user).select(COLUMNS[EVENTS].names())
 
 
 def _check(

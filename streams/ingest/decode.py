@@ -28,10 +28,7 @@ from typing import Final, NamedTuple, NoReturn
 import msgspec
 
 from analytics.signals.event_kinds import EventKind
-from producers.wire.contract import RiskClass
-from producers.wire.receipt import ReceiptError, open_token
-from producers.wire.topics import MAX_EVENT_BYTES
-from streams.ingest.event_structs import (
+from analytics.signals.event_structs import (
     COUNTED_TYPES,
     TYPES,
     CellEpoch,
@@ -44,6 +41,9 @@ from streams.ingest.event_structs import (
     Recommended,
     WireEvent,
 )
+from producers.wire.contract import RiskClass
+from producers.wire.receipt import ReceiptError, open_token
+from producers.wire.topics import MAX_EVENT_BYTES
 
 AHEAD_LIMIT: Final = timedelta(minutes=5)
 """How far an event may lie ahead of the clock."""

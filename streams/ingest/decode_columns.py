@@ -16,6 +16,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from analytics.signals.event_structs import OUTCOMES as KINDS_OF_DECISION
+from analytics.signals.event_structs import STATUSES, DecidedAlone, Executed, Outcome
 from producers.wire.topics import DECISIONS, MAX_EVENT_BYTES, OUTCOMES, REVIEWS
 from streams.ingest.decode import (
     CONTROL,
@@ -28,15 +30,13 @@ from streams.ingest.decode import (
     Fault,
 )
 from streams.ingest.event_columns import NO_CELL, EventColumns, Flags, Longs, binary, longs
-from streams.ingest.event_structs import OUTCOMES as KINDS_OF_DECISION
-from streams.ingest.event_structs import STATUSES, DecidedAlone, Executed, Outcome
 from streams.ingest.receipt_cache import EPOCH, UNOPENED, ReceiptOpener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import timedelta
 
-    from streams.ingest.event_structs import Names
+    from analytics.signals.event_structs import Names
     from streams.ingest.receipt_cache import Opened
 
 Event = TypeVar("Event")

@@ -13,8 +13,8 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from analytics.signals.event_structs import CellEpoch
     from streams.ingest.decode import Decoded
-    from streams.ingest.event_structs import CellEpoch
 
 Longs = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]

@@ -18,10 +18,10 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from analytics.signals.event_structs import CellEpoch, ReceiptRow
 from producers.wire.receipt import VERSION
 from streams.ingest.decode import BASE64URL, CONTROL, DECODE_ERRORS, EventDecoder
 from streams.ingest.event_columns import longs
-from streams.ingest.event_structs import CellEpoch, ReceiptRow
 from streams.ingest.moments import LETTERS, micros_of_letters
 
 if TYPE_CHECKING:

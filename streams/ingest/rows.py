@@ -13,9 +13,9 @@ from analytics.lake.table_schemas import COLUMNS, EVENTS, SIGNALS, TABLES
 from analytics.lake.tables import SourcePartition
 from analytics.signals.definitions import COUNTERS
 from analytics.signals.event_kinds import INCREMENTS
+from analytics.signals.event_structs import CellEpoch
 from streams.ingest.decode import UNKNOWN, micros_of
 from streams.ingest.event_columns import NO_CELL, UNDATED, EventColumns, Longs
-from streams.ingest.event_structs import CellEpoch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

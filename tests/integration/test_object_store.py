@@ -11,14 +11,19 @@ import pyarrow.fs as pafs
 import pytest
 from click.testing import CliRunner
 from object_store import KEY, READER, SECRET
+from old_lakes import downgrade
+from polars.testing import assert_frame_equal
+from told_lakes import Told
 from verdict_cases import NOON, a_row, executions, increments
 
 from analytics.audit.replay import replay
 from analytics.judging.judge import Judge
 from analytics.lake import storage
-from analytics.lake.errors import FencedError, UnreadableLakeError
+from analytics.lake.errors import FencedError, OutdatedLakeError, UnreadableLakeError
+from analytics.lake.leases import JUDGE, Lease
+from analytics.lake.migrations import migrate
 from analytics.lake.storage import StorageSettings, files_of
-from analytics.lake.table_schemas import SIGNALS, VERDICTS
+from analytics.lake.table_schemas import EVENTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Advance, Lake, SourcePartition
 from analytics.maintenance import Maintenance, RetentionPolicy
 from dashboard.data.reader import LakeReader
@@ -118,6 +123,28 @@ def test_verdicts_are_reached_again_after_roll_up_and_vacuum(bucket_root: str, t
     assert len(ids) >= 6
     for verdict_id in ids:
         assert replay(Lake.open(bucket_root), verdict_id).verdict_id == verdict_id
+
+
+def test_a_lake_of_an_earlier_layout_is_migrated(bucket_root: str, tmp_path: Path) -> None:
+    told = Told.at(tmp_path)
+    for number in range(20):
+        told.act(number, f"user {number % 3}", failed=number % 4 == 0)
+    told.store()
+    with Lease(told.lake.root, JUDGE) as lease:
+        assert lease.held()
+    downgrade(told.lake.root, bucket_root)
+    with pytest.raises(OutdatedLakeError):
+        Lake.existing(bucket_root)
+    migrate(bucket_root)
+    lake = Lake.existing(bucket_root)
+    assert lake is not None
+    for table in (EVENTS, SIGNALS):
+        expected = told.lake.scan(table).collect()
+        assert_frame_equal(lake.scan(table).collect().select(expected.columns), expected, check_row_order=False)
+    with Lease(bucket_root, JUDGE) as lease:
+        assert lease.held()
+        assert lease.fence is not None
+        assert lease.fence.epoch > 2
 
 
 def test_the_page_and_the_commands_read_a_bucket(bucket_root: str, tmp_path: Path) -> None:

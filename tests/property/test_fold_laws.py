@@ -13,8 +13,8 @@ from analytics.evidence.histogram import bin_of
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
 from analytics.signals.event_kinds import COUNTERS_OF_KIND, EventKind
+from analytics.signals.event_structs import CellEpoch
 from streams.ingest.decode import UNKNOWN, Decoded
-from streams.ingest.event_structs import CellEpoch
 from streams.ingest.rows import roll_up
 
 if TYPE_CHECKING:

@@ -177,7 +177,7 @@ def test_a_store_that_does_not_answer_at_the_end_is_named(
     monkeypatch.setattr(DeltaTable, "transaction_version", refuse)
     claim.release()
     assert claim.fence is None
-    assert f"the right to judge could not be given up (the table leases at {root}/leases cannot be read" in caplog.text
+    assert f"the lease judge could not be given up (the table leases at {root}/leases cannot be read" in caplog.text
     assert "another worker gets it after 10 s" in caplog.text
 
 

@@ -9,11 +9,15 @@ are checked for control characters by the caller, who can rule them out for a wh
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, TypeAlias
 
 from msgspec import Meta, Struct
+from msgspec.json import Decoder
 
 from analytics.signals.event_kinds import EventKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 LARGEST_LATENCY_MS = 1e12
 LARGEST_COST_USD = 1e6
@@ -353,3 +357,19 @@ WireEvent: TypeAlias = Counted | PolicyChanged | Recommended
 
 COUNTED_TYPES: frozenset[str] = frozenset(event.type_name for event in (Decided, Executed, Undone, Impacted, Reviewed))
 TYPES: frozenset[str] = COUNTED_TYPES | {PolicyChanged.type_name, Recommended.type_name}
+
+
+def meanings(values: Iterable[bytes]) -> list[tuple[EventKind, str | None]]:
+    """Kind and user of accepted events, from their bytes: for rows that were stored without these two columns.
+
+    Args:
+        values: The column `value` of the table `events`.
+    """
+    read = Decoder(WireEvent).decode
+    return [_meaning(read(value)) for value in values]
+
+
+def _meaning(event: WireEvent) -> tuple[EventKind, str | None]:
+    if isinstance(event, PolicyChanged | Recommended):
+        return EventKind.UNCOUNTED, None
+    return event.kind, event.data.contract.actor.user if isinstance(event, Decided) else None

@@ -1,0 +1,205 @@
+"""Migrate a lake that an earlier version wrote to the layout that this version reads and writes.
+
+A lake carries the number of its layout (`table_schemas.LAYOUT`) in the log of `events`. Everybody but the worker
+refuses a lake with a lower number by name; the worker calls `migrate` before it opens the lake. Each step of `STEPS`
+takes the lake from one number to the next:
+
+- It runs under both leases, those of the earlier version where these lay elsewhere, so that no worker of that version
+  is at work meanwhile.
+- Its commits carry the fence of the lease: a migration that slept and lost it can change nothing any more.
+- It can be repeated. Whoever is killed in the middle leaves the number as it was, and the next one begins the step
+  anew; the number changes in the last commit.
+- It deletes nothing.
+
+A new layout is one more number, one more step here, and one more old lake in `tests/unit/test_migrations.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal
+
+import polars as pl
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from analytics.lake.errors import FencedError, LakeError, LakeInUseError
+from analytics.lake.leases import JUDGE, LEASE_S, MAINTENANCE, Heartbeat, Lease, holder_row, holders
+from analytics.lake.rewrite import Rewriter
+from analytics.lake.storage import LAYOUT_MARK, create_table, options_of, reading, stored_layout
+from analytics.lake.table_schemas import COLUMNS, EVENTS, JUDGE_HEARTBEATS, LAYOUT, LEASES, SIGNOFFS, TABLES
+from analytics.lake.tables import Lake, with_meanings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from analytics.lake.commits import Fence
+
+LOG: Final = logging.getLogger(__name__)
+
+_OLD_LEASES: Final = "claims"
+_OLD_MAINTENANCE: Final = "upkeep"
+_PAUSE_S: Final = 0.5
+_HEARTBEAT_S: Final = 2.0
+_FILL_BYTES: Final = 64 * 1024 * 1024
+"""Size of the files (bytes) that are rewritten in one commit, about."""
+
+
+def migrate(root: str, *, patience_s: float = 2 * LEASE_S) -> None:
+    """Bring the lake to this version's layout; return at once where it has it, or where there is no lake yet.
+
+    Args:
+        root: Root of the lake.
+        patience_s: How long to wait for workers of the earlier version to end, and for another migration.
+
+    Raises:
+        LakeInUseError: Another process holds a lease of the lake for longer than that.
+        FencedError: Another process took a lease over in the middle. The next attempt goes on.
+        LakeError: The lake cannot be read or written. The next attempt goes on.
+    """
+    while (layout := stored_layout(root)) is not None and layout < LAYOUT:
+        purpose, step = STEPS[layout]
+        with reading(root), _exclusive(root, layout, patience_s) as fence:
+            if fence is None or stored_layout(root) != layout:
+                continue  # another worker was faster
+            LOG.info("migrating the lake at %s from layout %d to %d: %s", root, layout, layout + 1, purpose)
+            commit(_open(root, EVENTS), fence)  # from here on no earlier attempt can change the number
+            step(root, fence)
+            commit(_open(root, EVENTS), fence, marks={LAYOUT_MARK: layout + 1})
+
+
+def _rename_tables(root: str, fence: Fence) -> None:
+    """Copy the rows of `looks` and `rulings`, and how far the leases of `claims` are, to tables of today's names."""
+    for old_name, name in (("looks", JUDGE_HEARTBEATS), ("rulings", SIGNOFFS)):
+        try:
+            rows = pl.scan_delta(f"{root}/{old_name}", storage_options=options_of(root)).collect()
+        except TableNotFoundError:
+            rows = pl.DataFrame(schema=COLUMNS[name])  # the lake is older than this table
+        rows = rows.rename({"ruling_id": "signoff_id"}, strict=False)
+        commit(create_table(root, name), fence, rows=rows.select(COLUMNS[name].names()).cast(COLUMNS[name]), name=name)
+    if _has(root, _OLD_LEASES):
+        # No tenure may begin at an epoch that a table has seen; all leases are free once the migration is done.
+        free = pl.concat([holder_row(lease, fence.epoch, None) for lease in (JUDGE, MAINTENANCE)])
+        counts = {Heartbeat(lease).app_id: fence.epoch for lease in (JUDGE, MAINTENANCE)}
+        commit(create_table(root, LEASES), fence, rows=free, name=LEASES, marks=counts)
+
+
+def _fill_event_meanings(root: str, fence: Fence) -> None:
+    """Add the columns `kind` and `user` to `events`, and fill them for the rows that are there, from their bytes."""
+    table = _open(root, EVENTS)
+    stored = {field.name for field in table.schema().fields}
+    new = [field for field in Schema.from_arrow(TABLES[EVENTS]).fields if field.name not in stored]
+    if new:
+        table.alter.add_columns(new, commit_properties=_properties(fence))
+    rewriter = Rewriter(root, EVENTS, _open(root, EVENTS), options_of(root), fence)
+    while unfilled := [file for file in rewriter.files() if file.least.get("kind") is None]:
+        files, size = [], 0
+        for file in unfilled:
+            if size < _FILL_BYTES:
+                files.append(file)
+                size += file.size
+        rewriter.rewrite(files, with_meanings)
+        rewriter = rewriter.refreshed()
+
+
+STEPS: Final[dict[int, tuple[str, Callable[[str, Fence], None]]]] = {
+    1: ("looks, rulings and claims become judge_heartbeats, signoffs and leases", _rename_tables),
+    2: ("events say what they count as", _fill_event_meanings),
+}
+"""By the number of the layout that each begins with: what it does, and how."""
+
+
+@contextmanager
+def _exclusive(root: str, layout: int, patience_s: float) -> Iterator[Fence | None]:
+    """Hold both leases of the lake; gives None where the layout changed while waiting for them."""
+    old = layout == 1 and _has(root, _OLD_LEASES)
+    folder, maintenance = (_OLD_LEASES, _OLD_MAINTENANCE) if old else (LEASES, MAINTENANCE)
+
+    def handle() -> Lake:
+        return Lake(root, {LEASES: _open(root, folder) if old else create_table(root, folder)}, {LEASES: folder})
+
+    deadline_s = time.monotonic() + patience_s
+    with ExitStack() as stack:
+        leases = [stack.enter_context(Lease(root, name, lake=handle())) for name in (JUDGE, maintenance)]
+        while not all(lease.held() for lease in leases):
+            if stored_layout(root) != layout:
+                yield None
+                return
+            if time.monotonic() > deadline_s:
+                missing = next(lease.name for lease in leases if lease.fence is None)
+                last = holders(handle()).get(missing)
+                raise LakeInUseError(
+                    f"the lake at {root} has to be migrated, and {(last and last.holder) or 'another process'} is at "
+                    "work on it. Stop all processes of the earlier version, or wait until another worker has migrated "
+                    "it, and start this one again."
+                )
+            time.sleep(_PAUSE_S)
+        stack.enter_context(_kept(leases))
+        yield leases[0].fence
+
+
+@contextmanager
+def _kept(leases: list[Lease]) -> Iterator[None]:
+    """Keep leases meanwhile, in a thread of its own; one that is lost refuses the commits that carry its fence."""
+    done = threading.Event()
+
+    def keep() -> None:
+        while not done.wait(_HEARTBEAT_S):
+            try:
+                if not all(lease.held() for lease in leases):
+                    return
+            except LakeError as error:
+                LOG.warning("the leases for the migration cannot be kept: %s", error)
+
+    thread = threading.Thread(target=keep, name="stagekeeper-migration", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def commit(
+    table: DeltaTable,
+    fence: Fence,
+    *,
+    name: str = EVENTS,
+    rows: pl.DataFrame | None = None,
+    marks: Mapping[str, int] = MappingProxyType({}),
+) -> None:
+    """Commit numbers to a table's log under a fence, and replace its rows where some are given.
+
+    Raises:
+        FencedError: Another process took the lease over.
+        LakeError: The commit was refused or failed.
+    """
+    mode: Literal["append", "overwrite"] = "append" if rows is None else "overwrite"
+    nothing = pa.schema(table.schema().to_arrow()).empty_table()
+    data = nothing if rows is None else rows.to_arrow().cast(TABLES[name])
+    try:
+        highest = table.transaction_version(fence.app_id)
+        if highest is not None and highest > fence.epoch:
+            raise FencedError(f"{name}: another process has taken the migration of the lake over.")
+        write_deltalake(table, data, mode=mode, commit_properties=_properties(fence, marks))
+    except (DeltaError, OSError) as error:
+        raise LakeError(f"{name}: the lake cannot be migrated: {error}. Start the worker again.") from error
+
+
+def _properties(fence: Fence, marks: Mapping[str, int] = MappingProxyType({})) -> CommitProperties:
+    return CommitProperties(
+        app_transactions=[Transaction(name, number) for name, number in {fence.app_id: fence.epoch, **marks}.items()]
+    )
+
+
+def _open(root: str, folder: str) -> DeltaTable:
+    return DeltaTable(f"{root}/{folder}", storage_options=options_of(root))
+
+
+def _has(root: str, folder: str) -> bool:
+    return DeltaTable.is_deltatable(f"{root}/{folder}", options_of(root))
