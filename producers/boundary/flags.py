@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import threading
@@ -275,17 +276,11 @@ class FlagEvaluator:
         if not flag.accepts(details.value):
             return self._safe(flag, FlagReason.ERROR, f"{str(details.value)[:100]!r} is no value of this flag")
         variant = details.variant or None
+        value = None if variant is not None else str(details.value).lower()
         try:
-            evaluation = FlagEvaluation(
-                key=flag.key,
-                variant=variant,
-                value=None if variant is not None else str(details.value).lower(),
-                reason=_reason(details.reason),
-                provider=self._name,
-            )
+            return details.value, _evaluation(flag.key, variant, value, str(details.reason or ""), self._name)
         except ValidationError as error:
             return self._safe(flag, FlagReason.ERROR, f"the answer cannot be recorded: {error.errors()[0]['msg']}")
-        return details.value, evaluation
 
     def _safe(self, flag: Flag, reason: FlagReason, why: str) -> Evaluated:
         evaluation = FlagEvaluation(
@@ -313,8 +308,10 @@ class FlagEvaluator:
         )
 
 
-def _reason(reason: object) -> FlagReason:
-    try:
-        return FlagReason(str(getattr(reason, "value", reason)).lower())
-    except ValueError:
-        return FlagReason.UNKNOWN
+@functools.lru_cache(maxsize=1_000)  # few differ, and a new account evaluates every flag anew
+def _evaluation(key: str, variant: str | None, value: str | None, reason: str, provider: str) -> FlagEvaluation:
+    known = reason.lower() if reason.lower() in _REASONS else FlagReason.UNKNOWN
+    return FlagEvaluation(key=key, variant=variant, value=value, reason=FlagReason(known), provider=provider)
+
+
+_REASONS = frozenset(FlagReason)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _OPERATION = "execute_tool"
 _ERROR_TYPE = "error.type"
 _ERROR_CODES = frozenset(ErrorCode) - {ErrorCode.GENERAL}
-_NO_OP = trace.NoOpTracer()
 
 
 def get_traceparent(span: Span | None = None) -> str | None:
@@ -53,7 +52,7 @@ def add_decision_events(decision_id: str, decision: Decision, *, tool: str, targ
 
 
 class ExecutionSpan:
-    """The span of one execution; current from its start to its end.
+    """The span of one execution, current from its start to its end; the caller's where the process makes none.
 
     Args:
         provider: The tracer provider; None for the process-wide one.
@@ -68,18 +67,18 @@ class ExecutionSpan:
 
     def __init__(self, provider: TracerProvider | None, action: Action, permit: Permit) -> None:
         provider = provider or trace.get_tracer_provider()
-        if isinstance(provider, trace.ProxyTracerProvider):  # the process has not configured one
-            self._span = _NO_OP.start_span(_OPERATION)
-        else:
-            attributes = _execution_attributes(action, permit)
-            self._span = provider.get_tracer("stagekeeper").start_span(
-                f"{_OPERATION} {action.tool}", attributes=attributes
-            )
-        self._token = context.attach(trace.set_span_in_context(self._span))
+        self._token = None
+        self._span = trace.get_current_span()
+        if not isinstance(provider, trace.ProxyTracerProvider):  # else the process has configured none
+            tracer, name = provider.get_tracer("stagekeeper"), f"{_OPERATION} {action.tool}"
+            self._span = tracer.start_span(name, attributes=_execution_attributes(action, permit))
+            self._token = context.attach(trace.set_span_in_context(self._span))
         self.traceparent = get_traceparent(self._span)
 
     def end(self, error_type: str | None) -> None:
         """End the span, with the class of the failure if there was one."""
+        if self._token is None:
+            return
         if error_type is not None:
             self._span.set_attribute(_ERROR_TYPE, error_type)
             self._span.set_status(trace.StatusCode.ERROR)
