@@ -27,6 +27,7 @@ from golden_product import (
     InProcessFold,
     Judge,
     Lake,
+    VerdictDocument,
     backtest,
     build_report,
     replay,
@@ -281,10 +282,10 @@ def _replays(golden: Golden, told: list[tuple[str, Document, bool]], names: dict
     result = {}
     for called, verdict_id in list(first.values())[:12]:
         again = replay(golden.lake, verdict_id)
-        numbers, *_ = parted(normal(again.document, names))
+        numbers, *_ = parted(normal(again.document.to_dict(), names))
         result[called] = {
             "document": checked(numbers)[0],
-            "outline": outline(again.document),
+            "outline": outline(again.document.to_dict()),
             "earlier": sorted(names[each] for each in again.earlier),
             "believed": sorted(names[each] for each in again.believed),
         }
@@ -295,7 +296,7 @@ def _history(name: str, golden: Golden) -> Document:
     """The lake's history under its gate file; for the demonstration, also where another file parts from it."""
     history, gates = History.of(golden.lake), GateFile.parse(golden.gates)
     turns = [
-        {"cell": _cell(turn.verdict.document()), **_as_json(turn.document())}
+        {"cell": _cell(VerdictDocument.from_verdict(turn.verdict).to_dict()), **_as_json(turn.document())}
         for turn in run(history, gates, every=timedelta(minutes=30))
     ]
     told: Document = {"turns": _without_sentences(normal(sorted(turns, key=_turn), {}))}

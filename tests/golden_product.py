@@ -10,6 +10,7 @@ from analytics.lake.table_schemas import COLUMNS, EVENTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
 from analytics.report import build_report
 from analytics.signals.definitions import COUNTERS
+from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.verdict import REASON_CODES
 from producers.delivery.recorder import Recorder
 from producers.importers.catalog import Catalog
@@ -53,6 +54,7 @@ __all__ = [
     "Target",
     "TranscriptImport",
     "UndoResult",
+    "VerdictDocument",
     "backtest",
     "bin_of",
     "build_report",

@@ -78,13 +78,13 @@ class SignalEvidence(_Part):
     state: SignalState
     """`fail` where harm is evident, `pass` where safety is, `missing` without trials, `not_applicable` where nothing
     is asked of it."""
-    value: float | None
+    value: int | float | None
     """The rate, quantile or count as measured, in `unit`; by user, the failed share of the average user-window."""
     failures: int
     """Failed trials; for a quantile, observations above the limit."""
     trials: int
     """Trials; for a quantile, known observations."""
-    limit: float | None
+    limit: int | float | None
     """The limit in force, in `unit`; a quantile's is moved to the nearest bound of its histogram."""
     unit: Unit
     """Unit of `value`, `limit`, `lower` and `upper`."""
@@ -199,7 +199,7 @@ class ExposureShown(_Part):
     minimum: int = 0
     days: float = 0.0
     """Days from the first decision to the newest."""
-    minimum_days: float = 0.0
+    minimum_days: int | float = 0
     users: int | None = None
     """Different users in closed user-windows; null where they were not counted."""
     minimum_users: int = 0
