@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from producers.boundary.approvals import ApprovalMismatchError as ApprovalMismatchError
     from producers.boundary.approvals import ApprovalUsedError as ApprovalUsedError
     from producers.boundary.approvals import Review as Review
-    from producers.boundary.approvals import ReviewDesk as ReviewDesk
     from producers.boundary.approvals import ReviewError as ReviewError
     from producers.boundary.approvals import ReviewPendingError as ReviewPendingError
     from producers.boundary.approvals import ReviewRejectedError as ReviewRejectedError
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from producers.boundary.errors import ReviewRequiredError as ReviewRequiredError
     from producers.boundary.flagd_file import Ruleset as Ruleset
     from producers.boundary.flags import FlagEvaluator as FlagEvaluator
+    from producers.boundary.review_store import ReviewStore as ReviewStore
     from producers.boundary.router import Router as Router
     from producers.delivery.kafka_emitter import DeliveryStats as DeliveryStats
     from producers.delivery.kafka_emitter import Emitter as Emitter
@@ -92,7 +92,6 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ApprovalMismatchError",
         "ApprovalUsedError",
         "Review",
-        "ReviewDesk",
         "ReviewError",
         "ReviewPendingError",
         "ReviewRejectedError",
@@ -100,6 +99,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "producers.boundary.authorization": ("Authorizer", "FileAuthorizer", "SteadyAuthorizer"),
     "producers.boundary.flagd_file": ("Ruleset",),
     "producers.boundary.flags": ("FlagEvaluator",),
+    "producers.boundary.review_store": ("ReviewStore",),
     "producers.boundary.errors": (
         "ActionConstrainedError",
         "ActionDeniedError",

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from producers.boundary.approvals import ReviewDesk
 from producers.boundary.authorization import FileAuthorizer
 from producers.boundary.flags import FlagEvaluator
+from producers.boundary.review_store import ReviewStore
 from producers.boundary.router import Router
 from producers.delivery.outbox import Outbox
 from producers.delivery.outbox_emitter import OnDisk, OutboxEmitter
@@ -51,7 +51,7 @@ def open_router(
         agent: Name of the agent where `acting` names none.
         authorization: The authorization file; the configured one when left out.
         flags: The flag file; the configured one when left out.
-        settings: Where outbox, review desk, broker and receipt key are; the environment's when left out.
+        settings: Where outbox, review store, broker and receipt key are; the environment's when left out.
 
     Raises:
         SettingsError: A file does not exist.
@@ -60,7 +60,7 @@ def open_router(
     known = settings if settings is not None else Settings.load()
     authorizer = FileAuthorizer.load(authorization if authorization is not None else known.authorization)
     evaluator = FlagEvaluator.from_file(flags if flags is not None else known.flags)
-    desk = ReviewDesk(known.review_desk)
+    store = ReviewStore(known.review_store)
     try:
         with open_emitter(known, client_id=agent) as emitter:
             yield Router(
@@ -69,10 +69,10 @@ def open_router(
                 recorder=Recorder(emitter, source=source, key=known.signing_key),
                 environment=environment,
                 agent=agent,
-                reviews=desk,
+                reviews=store,
             )
     finally:
-        desk.close()
+        store.close()
         evaluator.close()
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from producers.boundary.approvals import ReviewDesk, UnknownReviewError
+from producers.boundary.approvals import UnknownReviewError
+from producers.boundary.review_store import ReviewStore
 from producers.delivery.outbox import Outbox
 from producers.errors import UsageError
 from producers.wire.events import ActionDecided, of_bytes
@@ -21,7 +22,7 @@ class UnknownDecisionError(UsageError):
 def find_receipt(decision_id: str, settings: Settings) -> Receipt:
     """The receipt that a decision gave out.
 
-    It is looked for at the review desk and in the outbox of this machine, then in the lake, where the data plane has
+    It is looked for at the review store and in the outbox of this machine, then in the lake, where the data plane has
     checked its signature.
 
     Raises:
@@ -31,7 +32,7 @@ def find_receipt(decision_id: str, settings: Settings) -> Receipt:
     token = _queued(decision_id, settings) or _waiting(decision_id, settings) or _in_lake(decision_id, settings)
     if token is None:
         raise UnknownDecisionError(
-            f"no decision {decision_id} is known at the review desk {settings.review_desk}, in the outbox "
+            f"no decision {decision_id} is known at the review store {settings.review_store}, in the outbox "
             f"{settings.outbox} or in the lake {settings.lake}. A decision of the last seconds may still "
             "be on its way; whoever has the receipt can report with --receipt."
         )
@@ -39,15 +40,15 @@ def find_receipt(decision_id: str, settings: Settings) -> Receipt:
 
 
 def _queued(decision_id: str, settings: Settings) -> str | None:
-    if not settings.review_desk.is_file():
+    if not settings.review_store.is_file():
         return None
-    desk = ReviewDesk(settings.review_desk)
+    store = ReviewStore(settings.review_store)
     try:
-        return desk.get(decision_id).queued.receipt
+        return store.get(decision_id).queued.receipt
     except UnknownReviewError:
         return None
     finally:
-        desk.close()
+        store.close()
 
 
 def _waiting(decision_id: str, settings: Settings) -> str | None:

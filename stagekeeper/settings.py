@@ -167,7 +167,7 @@ class Settings(BaseSettings):
         return self.authorization_file if self.authorization_file is not None else Path("authorization.yaml")
 
     @property
-    def review_desk(self) -> Path:
+    def review_store(self) -> Path:
         """The file in which actions wait for a person."""
         return self.home / "reviews.db"
 

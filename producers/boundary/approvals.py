@@ -1,4 +1,4 @@
-"""The review desk: actions that wait for a person, on disk, each with what a reviewer needs; approvals that bind.
+"""Actions that wait for a person's approval, and approvals that bind.
 
 An approval holds for one execution of exactly what was shown: the contract and the arguments (by their digests), the
 ruleset under which it was queued, and a time limit. It is checked again right before the action runs.
@@ -6,43 +6,36 @@ ruleset under which it was queued, and a time limit. It is checked again right b
 
 from __future__ import annotations
 
-import asyncio
-import sqlite3
-import threading
-import time
-from datetime import UTC, datetime
+import json
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from producers.boundary.canonical_json import digest
-from producers.errors import StagekeeperError
+from producers.boundary.action import Permit, Redeemed
+from producers.boundary.canonical_json import canonical, digest, redacted
+from producers.boundary.decision_rules import decide
+from producers.boundary.errors import ActionDeniedError
+from producers.errors import StagekeeperError, UsageError
 from producers.wire.contract import ActionContract
 from producers.wire.events import Resolution
 from producers.wire.model import Moment, Name, Sha256, Text, WireModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-    from types import TracebackType
+    from collections.abc import Mapping
+    from datetime import datetime, timedelta
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS reviews (
-    decision_id TEXT PRIMARY KEY,
-    state TEXT NOT NULL,
-    queued_at TEXT NOT NULL,
-    queued TEXT NOT NULL,
-    resolution TEXT
-)
-"""
-
-_LOOK_S = 0.2
-"""How often the file is looked at for a word that somebody waits for."""
+    from producers.boundary.action import Action
+    from producers.boundary.authorization import Authorizer
+    from producers.boundary.flags import FlagEvaluator
+    from producers.boundary.review_store import ReviewStore
+    from producers.delivery.recorder import Recorder
+    from producers.wire.decision import Decision
+    from producers.wire.receipt import Receipt
 
 
 class ReviewState(StrEnum):
-    """Where a queued action stands."""
+    """State of a queued action."""
 
     WAITING = "waiting"
     APPROVED = "approved"
@@ -75,18 +68,18 @@ class QueuedAction(WireModel):
 
 
 class ReviewResolution(WireModel):
-    """A person's word."""
+    """A reviewer's approval or rejection."""
 
     resolution: Resolution
     reviewer: Annotated[str, Field(min_length=1, max_length=200)]
     rationale: Annotated[str, Field(min_length=1, max_length=4_000)]
     at: Moment
     binding: Sha256
-    """What the reviewer saw and spoke about."""
+    """Of the queued action as the reviewer saw it."""
 
 
 class Review(WireModel):
-    """A queued action and where it stands."""
+    """A queued action with its state."""
 
     state: ReviewState
     queued: QueuedAction
@@ -104,15 +97,15 @@ class UnknownReviewError(ReviewError):
 
 
 class ReviewPendingError(ReviewError):
-    """Nobody has decided yet."""
+    """No reviewer has decided yet."""
 
 
 class ReviewRejectedError(ReviewError):
-    """A person said no; the message carries the rationale."""
+    """A reviewer rejected the action; the message carries the rationale."""
 
 
 class ReviewResolvedError(ReviewError):
-    """Somebody has decided already."""
+    """Another reviewer has decided already."""
 
 
 class ApprovalExpiredError(ReviewError):
@@ -127,205 +120,144 @@ class ApprovalUsedError(ReviewError):
     """The approval has been used; each holds for one execution."""
 
 
-class ReviewDesk:
-    """Queued actions in one SQLite file that routers and reviewers share. Safe to use from many threads and processes.
+def require_redeemable(review: Review, *, at: datetime, arguments_sha256: str, ruleset_sha256: str) -> None:
+    """Check every condition under which an approval may be spent at a moment.
+
+    Raises:
+        ReviewPendingError: No reviewer has decided yet.
+        ReviewRejectedError: A reviewer rejected it.
+        ApprovalExpiredError: It is too late.
+        ApprovalMismatchError: The arguments or the ruleset are not those that were approved.
+        ApprovalUsedError: It was used before.
+    """
+    queued, resolution = review.queued, review.resolution
+    name = queued.decision_id
+    if review.state is ReviewState.USED:
+        raise ApprovalUsedError(f"the approval of {name} has been used; each holds for one execution")
+    if resolution is None:
+        raise ReviewPendingError(f"{name} still waits for a person: {queued.rule}")
+    reviewer = resolution.reviewer
+    if resolution.resolution is Resolution.REJECTED:
+        raise ReviewRejectedError(f"{name} was rejected by {reviewer}: {resolution.rationale}")
+    if at >= queued.expires_at:
+        raise ApprovalExpiredError(f"the approval of {name} expired at {queued.expires_at.isoformat()}")
+    if resolution.binding != queued.binding:
+        raise ApprovalMismatchError(f"what is queued as {name} is not what {reviewer} approved")
+    if arguments_sha256 != queued.contract.arguments_sha256:
+        raise ApprovalMismatchError(f"the arguments of {name} are not those that {reviewer} approved")
+    if ruleset_sha256 != queued.ruleset_sha256:
+        raise ApprovalMismatchError(f"the ruleset has changed since {reviewer} approved {name}")
+
+
+class ReviewQueue:
+    """Queues one router's actions for review, and redeems their approvals.
 
     Args:
-        path: The file; its folder is created.
-        now: The clock.
+        store: Where actions wait; None where there is none.
+        holds: How long after queueing an approval may be given and used.
+        authorizer: Asked again before an approved action runs.
+        flags: As above.
+        recorder: Writes receipts as tokens.
     """
 
-    def __init__(self, path: Path, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._now = now
-        self._path = path
-        self._lock = threading.Lock()
-        self._closed = threading.Event()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-        except (sqlite3.Error, OSError) as error:
-            raise ReviewError(f"the review desk {path} cannot be used: {error}") from error
-        try:
-            self._file.execute("PRAGMA journal_mode=WAL")
-            self._file.execute("PRAGMA synchronous=FULL")
-            self._file.execute(_TABLES)
-        except sqlite3.Error as error:
-            self._file.close()
-            raise ReviewError(f"the review desk {path} cannot be used: {error}") from error
-
-    def submit(self, queued: QueuedAction) -> None:
-        """Queue an action.
-
-        Raises:
-            ReviewError: It cannot be put on disk; the action must be denied.
-        """
-        self._change(
-            "INSERT INTO reviews (decision_id, state, queued_at, queued) VALUES (?, ?, ?, ?)",
-            (queued.decision_id, ReviewState.WAITING, queued.queued_at.isoformat(), queued.model_dump_json()),
-        )
-
-    def get(self, decision_id: str) -> Review:
-        """A review by its decision id.
-
-        Raises:
-            UnknownReviewError: There is none.
-        """
-        rows = self._read("SELECT state, queued, resolution FROM reviews WHERE decision_id = ?", (decision_id,))
-        if not rows:
-            raise UnknownReviewError(
-                f"no queued action has the decision id {decision_id}; `stagekeeper review list` shows them"
-            )
-        return _review(*rows[0])
-
-    def waiting(self) -> list[Review]:
-        """The reviews that nobody has decided, oldest first; those past their time limit are not among them."""
-        rows = self._read(
-            "SELECT state, queued, resolution FROM reviews WHERE state = ? ORDER BY queued_at", (ReviewState.WAITING,)
-        )
-        reviews = [_review(*row) for row in rows]
-        return [review for review in reviews if review.queued.expires_at > self._now()]
-
-    def resolve(
+    def __init__(
         self,
-        decision_id: str,
-        resolution: Resolution,
+        store: ReviewStore | None,
         *,
-        reviewer: str,
-        rationale: str,
-        record: Callable[[Review], None] = lambda _: None,
-    ) -> Review:
-        """Write down a person's word, once.
-
-        Args:
-            decision_id: The action.
-            resolution: The word.
-            reviewer: Who speaks.
-            rationale: Why.
-            record: Puts the word on record before it is in force; where it raises, nobody has spoken. The desk cannot
-                be written meanwhile.
-
-        Raises:
-            UnknownReviewError: There is no such review.
-            ReviewResolvedError: Somebody was faster.
-            ApprovalExpiredError: The time limit has passed.
-        """
-        queued = self.get(decision_id).queued
-        at = self._now()
-        if at >= queued.expires_at:
-            raise ApprovalExpiredError(f"{decision_id} expired at {queued.expires_at.isoformat()}; ask for it anew")
-        word = ReviewResolution(
-            resolution=resolution, reviewer=reviewer, rationale=rationale, at=at, binding=queued.binding
-        )
-        state = ReviewState.APPROVED if resolution is Resolution.APPROVED else ReviewState.REJECTED
-        resolved = Review(state=state, queued=queued, resolution=word)
-        changed = self._change(
-            "UPDATE reviews SET state = ?, resolution = ? WHERE decision_id = ? AND state = ?",
-            (state, word.model_dump_json(), decision_id, ReviewState.WAITING),
-            before=lambda: record(resolved),
-        )
-        if not changed:
-            review = self.get(decision_id)
-            said = review.resolution
-            who = f"{said.resolution.value} by {said.reviewer}" if said is not None else review.state.value
-            raise ReviewResolvedError(f"{decision_id} is {who} already, and a word holds; the agent can ask anew")
-        return resolved
-
-    def redeem(self, decision_id: str, *, arguments_sha256: str, ruleset_sha256: str) -> Review:
-        """Use an approval, right before the action runs: every condition is checked, then it is spent.
-
-        Raises:
-            ReviewPendingError: Nobody has decided yet.
-            ReviewRejectedError: A person said no.
-            ApprovalExpiredError: It is too late.
-            ApprovalMismatchError: The arguments or the ruleset are not those that were approved.
-            ApprovalUsedError: It was used before.
-        """
-        review = self.get(decision_id)
-        queued, word = review.queued, review.resolution
-        if review.state is ReviewState.USED:
-            raise ApprovalUsedError(f"the approval of {decision_id} has been used; each holds for one execution")
-        if word is None:
-            raise ReviewPendingError(f"{decision_id} still waits for a person: {queued.rule}")
-        if word.resolution is Resolution.REJECTED:
-            raise ReviewRejectedError(f"{decision_id} was rejected by {word.reviewer}: {word.rationale}")
-        if self._now() >= queued.expires_at:
-            raise ApprovalExpiredError(f"the approval of {decision_id} expired at {queued.expires_at.isoformat()}")
-        if word.binding != queued.binding:
-            raise ApprovalMismatchError(f"what is queued as {decision_id} is not what {word.reviewer} approved")
-        if arguments_sha256 != queued.contract.arguments_sha256:
-            raise ApprovalMismatchError(f"the arguments of {decision_id} are not those that {word.reviewer} approved")
-        if ruleset_sha256 != queued.ruleset_sha256:
-            raise ApprovalMismatchError(f"the ruleset has changed since {word.reviewer} approved {decision_id}")
-        spent = self._change(
-            "UPDATE reviews SET state = ? WHERE decision_id = ? AND state = ?",
-            (ReviewState.USED, decision_id, ReviewState.APPROVED),
-        )
-        if not spent:
-            raise ApprovalUsedError(f"the approval of {decision_id} has been used; each holds for one execution")
-        return review
-
-    def await_word(self, decision_id: str, timeout_s: float) -> Review:
-        """Wait until a person has spoken, at most so many seconds.
-
-        Raises:
-            ReviewPendingError: Nobody has.
-            UnknownReviewError: There is no such review.
-        """
-        ends = time.monotonic() + timeout_s
-        while (review := self.get(decision_id)).state is ReviewState.WAITING:
-            left = ends - time.monotonic()
-            if left <= 0:
-                raise ReviewPendingError(f"{decision_id} still waits for a person: {review.queued.rule}")
-            # The reviewer is another process, and SQLite tells nobody: the file must be looked at.
-            self._closed.wait(min(_LOOK_S, left))
-        return review
-
-    async def await_word_async(self, decision_id: str, timeout_s: float) -> Review:
-        """As `await_word`, without holding up the event loop."""
-        return await asyncio.to_thread(self.await_word, decision_id, timeout_s)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._closed.set()
-        with self._lock:
-            self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        holds: timedelta,
+        authorizer: Authorizer,
+        flags: FlagEvaluator,
+        recorder: Recorder,
     ) -> None:
-        self.close()
+        self._store = store
+        self._holds = holds
+        self._authorizer = authorizer
+        self._flags = flags
+        self._recorder = recorder
 
-    def _read(self, query: str, values: tuple[object, ...]) -> list[tuple[str, str, str | None]]:
-        with self._lock:
-            try:
-                return self._file.execute(query, values).fetchall()
-            except sqlite3.Error as error:
-                raise ReviewError(f"the review desk {self._path} cannot be read: {error}") from error
+    def submit(
+        self,
+        action: Action,
+        arguments: Mapping[str, Any],
+        contract: ActionContract,
+        receipt: Receipt,
+        decision: Decision,
+    ) -> None:
+        """Queue an action; without a review store it stays refused.
 
-    def _change(self, query: str, values: tuple[object, ...], *, before: Callable[[], None] = lambda: None) -> int:
-        """Change rows, after something that must have happened `before`; where that raises, nothing is changed."""
-        with self._lock:
-            try:
-                self._file.execute("BEGIN IMMEDIATE")
-                try:
-                    changed = self._file.execute(query, values).rowcount
-                    if changed:
-                        before()
-                    self._file.execute("COMMIT")
-                finally:
-                    if self._file.in_transaction:
-                        self._file.execute("ROLLBACK")
-            except sqlite3.Error as error:
-                raise ReviewError(f"the review desk {self._path} cannot be written: {error}") from error
-        return changed
+        Raises:
+            ActionDeniedError: The store does not take it, so nobody could ever approve it.
+        """
+        if self._store is None or decision.ruleset_sha256 is None:
+            return
+        try:
+            self._store.submit(
+                QueuedAction(
+                    decision_id=receipt.decision_id,
+                    receipt=self._recorder.token(receipt),
+                    contract=contract,
+                    arguments=json.loads(canonical(redacted(arguments, action.redact))),
+                    consequence=action.consequence,
+                    rule=decision.result.reason,
+                    ruleset_sha256=decision.ruleset_sha256,
+                    queued_at=receipt.decided_at,
+                    expires_at=receipt.decided_at + self._holds,
+                )
+            )
+        except ReviewError as error:
+            message = f"{action.tool} is denied: it needs a review and cannot be queued ({error})"
+            raise ActionDeniedError(message, receipt, decision) from error
+
+    def redeem(self, receipt: Receipt, action: Action, arguments: Mapping[str, Any]) -> Permit:
+        """Use a person's approval: authorization and flags are asked again, then it is spent.
+
+        Raises:
+            UsageError: The router has no review store.
+            ReviewError: It is not approved, or the approval does not hold for this; which subclass says why.
+            ActionDeniedError: Authorization or a flag refuses it by now.
+        """
+        store = self.require_store()
+        queued = store.get(receipt.decision_id).queued
+        _require_same(queued, action, self._recorder.token(receipt))
+        # Asked again, so that what was switched off after the approval stays off.
+        again = decide(queued.contract, self._authorizer, self._flags, variants=frozenset(action.variants)).decision
+        if again.result.outcome not in {"queue_for_review", "allow"} or not again.enforced:
+            message = f"{action.tool} was approved, and is refused by now: {again.result.reason}"
+            raise ActionDeniedError(message, receipt, again)
+        store.redeem(
+            receipt.decision_id,
+            arguments_sha256=digest(arguments),
+            ruleset_sha256=again.ruleset_sha256 or "",
+        )
+        return Permit(Redeemed(receipt, queued.receipt), again, None)
+
+    def require_store(self) -> ReviewStore:
+        """The review store.
+
+        Raises:
+            UsageError: There is none.
+        """
+        if self._store is None:
+            raise UsageError("this router has no review store; pass `reviews=` when it is made")
+        return self._store
 
 
-def _review(state: str, queued: str, resolution: str | None) -> Review:
-    return Review(
-        state=ReviewState(state),
-        queued=QueuedAction.model_validate_json(queued),
-        resolution=None if resolution is None else ReviewResolution.model_validate_json(resolution),
-    )
+def _require_same(queued: QueuedAction, action: Action, token: str) -> None:
+    """Make sure that what would run now is what was queued, by everything that describes it."""
+    contract = queued.contract
+    if contract.tool != action.tool:
+        raise ApprovalMismatchError(f"{queued.decision_id} is about {contract.tool}, not {action.tool}")
+    for name, approved, present in (
+        ("workflow", contract.workflow, action.workflow),
+        ("tool version", contract.tool_version, action.tool_version),
+        ("system", contract.target.system, action.system),
+        ("environment", contract.target.environment, action.environment),
+        ("risk class", contract.risk_class, action.risk_class),
+        ("reversibility", contract.reversibility, action.reversibility),
+    ):
+        if approved != present:
+            raise ApprovalMismatchError(
+                f"the {name} of {action.tool} was {approved} when {queued.decision_id} was queued, and is {present} now"
+            )
+    if token != queued.receipt:
+        raise ApprovalMismatchError(f"the receipt of {queued.decision_id} is not the one that was given out for it")

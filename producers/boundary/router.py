@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import logging
@@ -12,6 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from producers.boundary.action import Action, Permit, circumstances
+from producers.boundary.approvals import ReviewQueue
 from producers.boundary.canonical_json import digest
 from producers.boundary.decision_rules import READS
 from producers.boundary.errors import (
@@ -24,7 +26,6 @@ from producers.boundary.errors import (
 )
 from producers.boundary.executions import Executions
 from producers.boundary.prepared import Preparations
-from producers.boundary.queueing import ReviewQueue
 from producers.boundary.telemetry import add_decision_events, get_traceparent
 from producers.delivery.outbox import OutboxError
 from producers.errors import UsageError
@@ -37,10 +38,11 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import TracerProvider
 
-    from producers.boundary.approvals import Review, ReviewDesk
+    from producers.boundary.approvals import Review
     from producers.boundary.authorization import Authorizer
     from producers.boundary.flags import FlagEvaluator
     from producers.boundary.prepared import Prepared
+    from producers.boundary.review_store import ReviewStore
     from producers.delivery.recorder import Issued, Recorder
     from producers.wire.decision import Decision
     from producers.wire.events import Impact, UndoResult
@@ -76,7 +78,7 @@ class Router:
         recorder: Recorder,
         environment: str,
         agent: str = "unknown",
-        reviews: ReviewDesk | None = None,
+        reviews: ReviewStore | None = None,
         approval_holds: timedelta = timedelta(hours=24),
         clock: Callable[[], float] = time.perf_counter,
         tracer_provider: TracerProvider | None = None,
@@ -199,11 +201,11 @@ class Router:
         return action
 
     def resume(self, receipt: Receipt, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """Run a queued action that a person has approved, in this or any other process that shares the review desk.
+        """Run a queued action that a person has approved, in this or any other process that shares the review store.
 
         Args:
             receipt: Names the decision.
-            *args: The arguments that were asked for; the desk holds only their digest.
+            *args: The arguments that were asked for; the store holds only their digest.
             **kwargs: As above.
 
         Raises:
@@ -231,11 +233,11 @@ class Router:
             ReviewPendingError: Nobody has.
             UnknownReviewError: No such action waits.
         """
-        return self._reviews.require_desk().await_word(receipt.decision_id, timeout_s)
+        return self._reviews.require_store().wait_for_resolution(receipt.decision_id, timeout_s)
 
     async def await_review_async(self, receipt: Receipt, timeout_s: float) -> Review:
         """As `await_review`, without holding up the event loop."""
-        return await self._reviews.require_desk().await_word_async(receipt.decision_id, timeout_s)
+        return await asyncio.to_thread(self.await_review, receipt, timeout_s)
 
     def undo(self, receipt: Receipt) -> UndoResult:
         """Take an execution back by the action's registered undo, and record what came of it.
@@ -277,7 +279,7 @@ class Router:
             return Permit(issued, decision, result.mode)
         if decision.enforced and result.outcome == "queue_for_review":
             contract = prepared.contract(arguments_sha256, said)
-            self._reviews.put(action, arguments, contract, issued.receipt, decision)
+            self._reviews.submit(action, arguments, contract, issued.receipt, decision)
         raise _refusal(action, issued.receipt, decision)
 
     def _record_decision(self, prepared: Prepared, form: DecisionForm, asked: Asked) -> Issued:
@@ -293,7 +295,7 @@ class Router:
             raise ActionDeniedError(message, issued.receipt, refused.decision) from error
 
     def _registered(self, receipt: Receipt) -> Action:
-        self._reviews.require_desk()
+        self._reviews.require_store()
         action = self._actions.get((receipt.workflow, receipt.tool))
         if action is None:
             raise UsageError(f"no action {receipt.tool} of workflow {receipt.workflow} is registered at this router")

@@ -42,7 +42,7 @@ def command(  # noqa: PLR0917 - click passes them by name
 ) -> None:
     """Report what an action led to: an incident, a support signal or a quality evaluation.
 
-    The receipt of a decision is looked up by its id at this machine's review desk and outbox, then in the lake. The
+    The receipt of a decision is looked up by its id at this machine's review store and outbox, then in the lake. The
     report goes to disk first, and counts for the stage at which the action was decided.
 
     Exit code 0: reported. 2: usage, no such decision, or a receipt that is not ours.

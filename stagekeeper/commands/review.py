@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from producers.boundary.approvals import Review, ReviewDesk
+from producers.boundary.review_store import ReviewStore
 from producers.wire.events import Resolution
 from producers.wire.receipt import Receipt
 from stagekeeper.commands.options import actor_options, json_option
@@ -16,6 +16,7 @@ from stagekeeper.factory import recording
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
+    from producers.boundary.approvals import Review
     from producers.delivery.recorder import Recorder
 
 
@@ -25,7 +26,7 @@ def command() -> None:
 
     An approval holds for one execution of exactly what `show` shows, under the same policy, until it expires.
 
-    Exit code 0: done. 1: it cannot be: somebody was faster, it expired, or the desk cannot be used. 2: usage, or no
+    Exit code 0: done. 1: it cannot be: somebody was faster, it expired, or the store cannot be used. 2: usage, or no
     action with this id.
 
     \b
@@ -41,8 +42,8 @@ def command() -> None:
 @json_option
 def list_waiting(*, as_json: bool) -> None:
     """List the actions that wait, oldest first."""
-    with _desk(Settings.load()) as desk:
-        waiting = desk.waiting()
+    with _store(Settings.load()) as store:
+        waiting = store.waiting()
     if as_json:
         click.echo(json.dumps([_plain(review) for review in waiting]))
         return
@@ -61,8 +62,8 @@ def list_waiting(*, as_json: bool) -> None:
 @json_option
 def show(decision_id: str, *, as_json: bool) -> None:
     """Show one queued action with everything a reviewer needs."""
-    with _desk(Settings.load()) as desk:
-        review = desk.get(decision_id)
+    with _store(Settings.load()) as store:
+        review = store.get(decision_id)
     if as_json:
         click.echo(json.dumps(_plain(review)))
         return
@@ -88,8 +89,8 @@ def reject(decision_id: str, actor: str, reason: str) -> None:
 
 def _resolve(decision_id: str, resolution: Resolution, *, reviewer: str, rationale: str) -> None:
     settings = Settings.load()
-    with _desk(settings) as desk, recording(settings, "/stagekeeper/review") as recorder:
-        desk.resolve(
+    with _store(settings) as store, recording(settings, "/stagekeeper/review") as recorder:
+        store.resolve(
             decision_id,
             resolution,
             reviewer=reviewer,
@@ -115,8 +116,8 @@ def _record(recorder: Recorder, review: Review, key: bytes | None) -> None:
     )
 
 
-def _desk(settings: Settings) -> ReviewDesk:
-    return ReviewDesk(settings.review_desk)
+def _store(settings: Settings) -> ReviewStore:
+    return ReviewStore(settings.review_store)
 
 
 def _plain(review: Review) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from producers.boundary.approvals import (
     ApprovalExpiredError,
     ApprovalMismatchError,
     ApprovalUsedError,
-    ReviewDesk,
     ReviewError,
     ReviewPendingError,
     ReviewRejectedError,
@@ -23,6 +22,7 @@ from producers.boundary.approvals import (
     UnknownReviewError,
 )
 from producers.boundary.errors import ActionDeniedError, ReviewRequiredError
+from producers.boundary.review_store import ReviewStore
 from producers.boundary.router import Router
 from producers.delivery.recorder import Recorder
 from producers.errors import UsageError
@@ -46,13 +46,13 @@ class Clock:
 
 
 class Setting:
-    """One review desk, and routers in front of it as separate processes would have them."""
+    """One review store, and routers in front of it as separate processes would have them."""
 
     def __init__(self, folder: Path) -> None:
         self.clock = Clock()
         self.path = folder / "reviews.db"
         self._open = ExitStack()
-        self.desk = self._another_desk()
+        self.store = self._another_store()
         self.shelf = Shelf()
         self.ran: list[Any] = []
         self.action = Action(
@@ -67,8 +67,8 @@ class Setting:
             consequence="money leaves the account",
         )
 
-    def _another_desk(self) -> ReviewDesk:
-        return self._open.enter_context(ReviewDesk(self.path, now=self.clock))
+    def _another_store(self) -> ReviewStore:
+        return self._open.enter_context(ReviewStore(self.path, now=self.clock))
 
     def close(self) -> None:
         self._open.close()
@@ -83,7 +83,7 @@ class Setting:
             flags=flag_evaluator(**{"approval": True, **flags}),
             recorder=Recorder(self.shelf, source="/test", now=self.clock),
             environment="production",
-            reviews=self._another_desk(),
+            reviews=self._another_store(),
             approval_holds=timedelta(hours=1),
         )
         router.register(self.action)
@@ -95,7 +95,7 @@ class Setting:
         return caught.value.receipt
 
     def approve(self, receipt: Receipt) -> None:
-        self.desk.resolve(receipt.decision_id, Resolution.APPROVED, reviewer="ada", rationale="as agreed")
+        self.store.resolve(receipt.decision_id, Resolution.APPROVED, reviewer="ada", rationale="as agreed")
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def setting(tmp_path: Path) -> Iterator[Setting]:
 
 def test_a_reviewer_sees_what_is_asked_and_no_redacted_value(setting: Setting) -> None:
     receipt = setting.queue()
-    (review,) = setting.desk.waiting()
+    (review,) = setting.store.waiting()
     queued = review.queued
     assert queued.decision_id == receipt.decision_id
     assert queued.arguments == {"amount": 100, "iban": "[redacted]"}
@@ -140,7 +140,7 @@ def test_nothing_runs_before_a_person_has_spoken(setting: Setting) -> None:
 
 def test_a_rejection_comes_back_with_its_rationale(setting: Setting) -> None:
     receipt = setting.queue()
-    setting.desk.resolve(receipt.decision_id, Resolution.REJECTED, reviewer="ada", rationale="wrong account")
+    setting.store.resolve(receipt.decision_id, Resolution.REJECTED, reviewer="ada", rationale="wrong account")
     with pytest.raises(ReviewRejectedError, match="ada: wrong account"):
         setting.router().resume(receipt, 100, "DE00")
     assert setting.ran == []
@@ -182,7 +182,7 @@ def test_an_approval_expires(setting: Setting) -> None:
 def test_what_was_changed_in_the_desk_after_the_approval_is_refused(setting: Setting) -> None:
     receipt = setting.queue()
     setting.approve(receipt)
-    queued = setting.desk.get(receipt.decision_id).queued
+    queued = setting.store.get(receipt.decision_id).queued
     longer = queued.model_copy(update={"expires_at": queued.expires_at + timedelta(days=365)})
     with closing(sqlite3.connect(setting.path)) as file, file:
         file.execute("UPDATE reviews SET queued = ?", (longer.model_dump_json(),))
@@ -195,7 +195,7 @@ def test_what_was_changed_in_the_desk_after_the_approval_is_refused(setting: Set
 def test_an_expired_request_cannot_be_approved_and_is_not_listed(setting: Setting) -> None:
     receipt = setting.queue()
     setting.clock.moment += timedelta(hours=2)
-    assert setting.desk.waiting() == []
+    assert setting.store.waiting() == []
     with pytest.raises(ApprovalExpiredError):
         setting.approve(receipt)
 
@@ -204,7 +204,7 @@ def test_the_second_reviewer_is_told_who_was_first(setting: Setting) -> None:
     receipt = setting.queue()
     setting.approve(receipt)
     with pytest.raises(ReviewResolvedError, match="approved by ada already"):
-        setting.desk.resolve(receipt.decision_id, Resolution.REJECTED, reviewer="bob", rationale="no")
+        setting.store.resolve(receipt.decision_id, Resolution.REJECTED, reviewer="bob", rationale="no")
 
 
 def test_of_many_that_redeem_at_once_one_wins(setting: Setting) -> None:
@@ -245,7 +245,7 @@ def test_an_action_that_is_not_registered_cannot_be_resumed(setting: Setting) ->
 
 def test_a_review_that_never_was_is_named(setting: Setting) -> None:
     with pytest.raises(UnknownReviewError, match="stagekeeper review list"):
-        setting.desk.get("nobody")
+        setting.store.get("nobody")
 
 
 def test_a_router_without_a_desk_cannot_resume(setting: Setting) -> None:
@@ -256,7 +256,7 @@ def test_a_router_without_a_desk_cannot_resume(setting: Setting) -> None:
         recorder=Recorder(setting.shelf, source="/t"),
         environment="production",
     )
-    with pytest.raises(UsageError, match="no review desk"):
+    with pytest.raises(UsageError, match="no review store"):
         router.resume(receipt, 100, "DE00")
 
 
@@ -264,4 +264,4 @@ def test_a_damaged_desk_is_named(tmp_path: Path) -> None:
     path = tmp_path / "reviews.db"
     path.write_bytes(b"something else entirely" * 100)
     with pytest.raises(ReviewError, match=r"reviews\.db cannot be used"):
-        ReviewDesk(path)
+        ReviewStore(path)

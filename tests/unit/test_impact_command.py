@@ -11,7 +11,8 @@ from fakes import a_decided, a_receipt
 
 from analytics.lake.table_schemas import COLUMNS, EVENTS
 from analytics.lake.tables import Lake
-from producers.boundary.approvals import QueuedAction, ReviewDesk
+from producers.boundary.approvals import QueuedAction
+from producers.boundary.review_store import ReviewStore
 from producers.delivery.outbox import Outbox
 from producers.errors import UsageError
 from producers.wire.events import ActionImpact, encoded, of_bytes, to_bytes
@@ -45,9 +46,9 @@ def reported(home: Path) -> list[ActionImpact]:
     return [event for event in events if isinstance(event, ActionImpact)]
 
 
-def at_the_desk(home: Path, receipt: Receipt) -> None:
-    desk = ReviewDesk(home / "reviews.db")
-    desk.submit(
+def in_the_review_store(home: Path, receipt: Receipt) -> None:
+    store = ReviewStore(home / "reviews.db")
+    store.submit(
         QueuedAction(
             decision_id=receipt.decision_id,
             receipt=receipt.token(),
@@ -60,7 +61,7 @@ def at_the_desk(home: Path, receipt: Receipt) -> None:
             expires_at=NOW + timedelta(hours=1),
         )
     )
-    desk.close()
+    store.close()
 
 
 def in_the_outbox(home: Path, receipt: Receipt) -> None:
@@ -88,7 +89,7 @@ def in_the_lake(home: Path, receipt: Receipt) -> None:
     Lake.open(str(home / "lake")).append(EVENTS, pl.DataFrame([row], schema=COLUMNS[EVENTS]))
 
 
-@pytest.mark.parametrize("known", [at_the_desk, in_the_outbox, in_the_lake])
+@pytest.mark.parametrize("known", [in_the_review_store, in_the_outbox, in_the_lake])
 def test_a_decision_is_found_by_its_id_alone(home: Path, known: Any) -> None:
     receipt = a_receipt(decision_id="d-7")
     known(home, receipt)

@@ -11,9 +11,9 @@ from fastmcp.exceptions import ToolError
 from fastmcp.tools.base import ToolResult
 from mcp_types import ToolAnnotations
 
-from producers.boundary.approvals import ReviewDesk
 from producers.boundary.authorization import AuthorizationFile, FileAuthorizer
 from producers.boundary.mcp import BoundaryMiddleware, ToolNotes, risk_of
+from producers.boundary.review_store import ReviewStore
 from producers.boundary.router import Router
 from producers.delivery.recorder import Recorder
 from producers.importers.catalog import Catalog
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 RAN: list[str] = []
 
 
-def shop(shelf: Shelf, *, authorizer: Any = None, reviews: ReviewDesk | None = None, **middleware: Any) -> FastMCP:
+def shop(shelf: Shelf, *, authorizer: Any = None, reviews: ReviewStore | None = None, **middleware: Any) -> FastMCP:
     flags = middleware.pop("flags", {})
     router = Router(
         authorizer=authorizer or Permit(),
@@ -152,16 +152,16 @@ async def test_the_catalog_speaks_before_the_annotations() -> None:
 
 
 async def test_a_call_that_was_approved_runs_when_it_is_made_again_unchanged(tmp_path: Path) -> None:
-    shelf, desk = Shelf(), ReviewDesk(tmp_path / "reviews.db")
-    server = shop(shelf, reviews=desk, flags={"approval": True})
+    shelf, store = Shelf(), ReviewStore(tmp_path / "reviews.db")
+    server = shop(shelf, reviews=store, flags={"approval": True})
     first = await call(server, "wipe", item="book")
     assert first.is_error
-    (waiting,) = desk.waiting()
+    (waiting,) = store.waiting()
     assert waiting.queued.decision_id in first.content[0].text
     again = await call(server, "wipe", item="book")
     assert "still waits" in again.content[0].text
     assert len(decided(shelf)) == 1, "asking again is no new decision"
-    desk.resolve(waiting.queued.decision_id, Resolution.APPROVED, reviewer="ada", rationale="yes")
+    store.resolve(waiting.queued.decision_id, Resolution.APPROVED, reviewer="ada", rationale="yes")
     assert (await call(server, "wipe", item="pen")).is_error, "another argument is another action"
     assert (await call(server, "wipe", item="book")).data == "wiped book"
     assert RAN == ["wipe book"]
@@ -170,31 +170,31 @@ async def test_a_call_that_was_approved_runs_when_it_is_made_again_unchanged(tmp
 
 
 async def test_a_reviewer_sees_the_notes_on_a_tool_and_no_redacted_argument(tmp_path: Path) -> None:
-    desk = ReviewDesk(tmp_path / "reviews.db")
+    store = ReviewStore(tmp_path / "reviews.db")
     notes = {"wipe": ToolNotes(redact=frozenset({"item"}), consequence="it is gone")}
-    await call(shop(Shelf(), reviews=desk, flags={"approval": True}, notes=notes), "wipe", item="the diary")
-    (waiting,) = desk.waiting()
+    await call(shop(Shelf(), reviews=store, flags={"approval": True}, notes=notes), "wipe", item="the diary")
+    (waiting,) = store.waiting()
     assert (waiting.queued.arguments, waiting.queued.consequence) == ({"item": "[redacted]"}, "it is gone")
 
 
 async def test_a_rejection_comes_back_with_its_reason(tmp_path: Path) -> None:
-    desk = ReviewDesk(tmp_path / "reviews.db")
-    server = shop(Shelf(), reviews=desk, flags={"approval": True})
+    store = ReviewStore(tmp_path / "reviews.db")
+    server = shop(Shelf(), reviews=store, flags={"approval": True})
     await call(server, "wipe", item="book")
-    (waiting,) = desk.waiting()
-    desk.resolve(waiting.queued.decision_id, Resolution.REJECTED, reviewer="ada", rationale="wrong shelf")
+    (waiting,) = store.waiting()
+    store.resolve(waiting.queued.decision_id, Resolution.REJECTED, reviewer="ada", rationale="wrong shelf")
     result = await call(server, "wipe", item="book")
     assert "wrong shelf" in result.content[0].text
     assert result.meta["stagekeeper/outcome"] == "rejected"
 
 
 async def test_a_call_can_be_held_open_until_a_person_has_spoken(tmp_path: Path) -> None:
-    desk = ReviewDesk(tmp_path / "reviews.db")
+    store = ReviewStore(tmp_path / "reviews.db")
 
-    class Quick(ReviewDesk):
+    class Quick(ReviewStore):
         def submit(self, queued: Any) -> None:
             super().submit(queued)
-            desk.resolve(queued.decision_id, Resolution.APPROVED, reviewer="ada", rationale="yes")
+            store.resolve(queued.decision_id, Resolution.APPROVED, reviewer="ada", rationale="yes")
 
     server = shop(Shelf(), reviews=Quick(tmp_path / "reviews.db"), flags={"approval": True}, wait_s=20)
     assert (await call(server, "wipe", item="book")).data == "wiped book"

@@ -8,7 +8,8 @@ import pytest
 from boundary_cases import contract
 from click.testing import CliRunner
 
-from producers.boundary.approvals import QueuedAction, ReviewDesk
+from producers.boundary.approvals import QueuedAction
+from producers.boundary.review_store import ReviewStore
 from producers.delivery.outbox import Outbox, OutboxError
 from producers.errors import StagekeeperError
 from producers.wire.events import ReviewResolved, of_bytes
@@ -47,8 +48,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         queued_at=now,
         expires_at=now + timedelta(hours=1),
     )
-    with ReviewDesk(tmp_path / "reviews.db") as desk:
-        desk.submit(queued)
+    with ReviewStore(tmp_path / "reviews.db") as store:
+        store.submit(queued)
     return tmp_path
 
 
@@ -104,11 +105,11 @@ def test_a_second_word_is_refused(home: Path) -> None:
 @pytest.mark.parametrize("state", ["approved", "expired"])
 def test_a_word_that_comes_too_late_changes_nothing(home: Path, state: str) -> None:
     if state == "expired":
-        with ReviewDesk(home / "reviews.db") as desk:
-            queued = desk.get("d-1").queued
+        with ReviewStore(home / "reviews.db") as store:
+            queued = store.get("d-1").queued
             late = queued.queued_at - timedelta(hours=2), queued.queued_at - timedelta(hours=1)
             update = {"decision_id": "d-2", "queued_at": late[0], "expires_at": late[1]}
-            desk.submit(queued.model_copy(update=update))
+            store.submit(queued.model_copy(update=update))
         said = _review("approve", "d-2", "--as", "ada", "--because", "agreed")
         assert "ask for it anew" in str(said.exception)
     else:

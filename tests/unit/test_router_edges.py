@@ -13,9 +13,10 @@ from boundary_cases import Permit, Shelf, flag_evaluator
 from pydantic import BaseModel, SecretStr
 
 from producers.boundary.action import Action, acting
-from producers.boundary.approvals import ApprovalMismatchError, ReviewDesk, ReviewPendingError, ReviewState
+from producers.boundary.approvals import ApprovalMismatchError, ReviewPendingError, ReviewState
 from producers.boundary.canonical_json import REDACTED, ArgumentError, canonical, digest, redacted
 from producers.boundary.errors import ActionDeniedError, ReviewRequiredError
+from producers.boundary.review_store import ReviewStore
 from producers.boundary.router import Router
 from producers.delivery.kafka_emitter import KafkaEmitter
 from producers.delivery.outbox import Outbox
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from producers.wire.contract import ActionContract
 
 
-def router(shelf: Shelf, authorizer: Any = None, reviews: ReviewDesk | None = None, **flags: Any) -> Router:
+def router(shelf: Shelf, authorizer: Any = None, reviews: ReviewStore | None = None, **flags: Any) -> Router:
     return Router(
         authorizer=authorizer or Permit(),
         flags=flag_evaluator(**flags),
@@ -189,11 +190,11 @@ def test_what_a_block_did_can_be_taken_back() -> None:
 
 
 def test_a_review_that_cannot_be_queued_denies_and_names_the_decision(tmp_path: Path) -> None:
-    desk = ReviewDesk(tmp_path / "reviews.db")
-    desk.close()
+    store = ReviewStore(tmp_path / "reviews.db")
+    store.close()
     shelf = Shelf()
     with pytest.raises(ActionDeniedError, match="cannot be queued") as caught:
-        router(shelf, reviews=desk, approval=True).call(action(lambda: None, risk_class=RiskClass.EXTERNAL_EFFECT))
+        router(shelf, reviews=store, approval=True).call(action(lambda: None, risk_class=RiskClass.EXTERNAL_EFFECT))
     assert caught.value.receipt == receipt_of(shelf)
 
 
@@ -208,13 +209,13 @@ def test_a_review_that_cannot_be_queued_denies_and_names_the_decision(tmp_path: 
 def test_an_approval_is_not_for_an_action_that_has_become_another(
     tmp_path: Path, changed: dict[str, Any], said: str
 ) -> None:
-    desk, shelf, ran = ReviewDesk(tmp_path / "reviews.db"), Shelf(), []
+    store, shelf, ran = ReviewStore(tmp_path / "reviews.db"), Shelf(), []
     known = action(lambda: ran.append(1), risk_class=RiskClass.EXTERNAL_EFFECT)
-    held = router(shelf, reviews=desk, approval=True)
+    held = router(shelf, reviews=store, approval=True)
     with pytest.raises(ReviewRequiredError) as caught:
         held.call(known)
     receipt = caught.value.receipt
-    desk.resolve(receipt.decision_id, Resolution.APPROVED, reviewer="ada", rationale="yes")
+    store.resolve(receipt.decision_id, Resolution.APPROVED, reviewer="ada", rationale="yes")
     held.register(replace(known, **changed))
     with pytest.raises(ApprovalMismatchError, match=said):
         held.resume(receipt)
@@ -226,25 +227,25 @@ def test_an_approval_is_not_for_an_action_that_has_become_another(
 
 
 async def test_a_plain_action_is_resumed_from_async_code(tmp_path: Path) -> None:
-    desk, shelf = ReviewDesk(tmp_path / "reviews.db"), Shelf()
-    held = router(shelf, reviews=desk, approval=True)
+    store, shelf = ReviewStore(tmp_path / "reviews.db"), Shelf()
+    held = router(shelf, reviews=store, approval=True)
     known = held.register(action(lambda: "sent", risk_class=RiskClass.EXTERNAL_EFFECT))
     with pytest.raises(ReviewRequiredError) as caught:
         held.call(known)
     with pytest.raises(ReviewPendingError):
         await held.await_review_async(caught.value.receipt, 0.01)
-    desk.resolve(caught.value.receipt.decision_id, Resolution.APPROVED, reviewer="ada", rationale="yes")
+    store.resolve(caught.value.receipt.decision_id, Resolution.APPROVED, reviewer="ada", rationale="yes")
     assert (await held.await_review_async(caught.value.receipt, 5)).state is ReviewState.APPROVED
     assert await held.resume_async(caught.value.receipt) == "sent"
 
 
 def test_a_router_waits_for_the_word_of_another_process(tmp_path: Path) -> None:
     shelf = Shelf()
-    held = router(shelf, reviews=ReviewDesk(tmp_path / "reviews.db"), approval=True)
+    held = router(shelf, reviews=ReviewStore(tmp_path / "reviews.db"), approval=True)
     with pytest.raises(ReviewRequiredError) as caught:
         held.call(action(lambda: None, risk_class=RiskClass.EXTERNAL_EFFECT))
     receipt = caught.value.receipt
-    elsewhere = ReviewDesk(tmp_path / "reviews.db")
+    elsewhere = ReviewStore(tmp_path / "reviews.db")
     speaking = threading.Timer(
         0.05, elsewhere.resolve, (receipt.decision_id, Resolution.REJECTED), {"reviewer": "ada", "rationale": "no"}
     )
