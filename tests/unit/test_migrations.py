@@ -27,12 +27,13 @@ from analytics.lake.commits import Advance, Fence, SourcePartition
 from analytics.lake.errors import FencedError, LakeInUseError, OutdatedLakeError, SchemaMismatchError
 from analytics.lake.leases import JUDGE, MAINTENANCE, Lease, holders
 from analytics.lake.migrations import migrate
+from analytics.lake.rewrite import Rewriter
 from analytics.lake.storage import LAYOUT_MARK, stored_layout
 from analytics.lake.table_schemas import EVENTS, LAYOUT, LEASES, SIGNALS, TABLES, VERDICTS
 from analytics.lake.tables import Lake
-from analytics.verdicts.gate_check import gate_check, rule
+from analytics.verdicts.gate_check import gate_check, sign_off
 from analytics.verdicts.ledger import latches, latest_verdicts
-from analytics.verdicts.signoffs import RulingKind
+from analytics.verdicts.signoffs import SignOffKind
 from producers.wire.topics import TOPICS
 from stagekeeper.commands import cli
 from stagekeeper.local_ingest import LOG_ID
@@ -73,10 +74,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
         lease.release()
     assert lease.held()  # and never gives it up: it died elsewhere
     Judge(told.lake, gates, settle_s=0, fence=lease.fence).tick(JUDGED_AT)
-    rule(
+    sign_off(
         told.lake,
         GateFile.load(gates),
-        RulingKind.OVERRIDE,
+        SignOffKind.OVERRIDE,
         **MOVE,
         actor="maria",
         reason="fixed in 4.2",
@@ -199,10 +200,11 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return acting
 
     monkeypatch.setattr(migrations, "commit", counted(migrations.commit))
-    monkeypatch.setattr(migrations.Rewriter, "rewrite", counted(migrations.Rewriter.rewrite))
+    monkeypatch.setattr(Rewriter, "rewrite", counted(Rewriter.rewrite))
     return state
 
 
+@pytest.mark.slow
 def test_stopped_at_any_commit_the_next_attempt_finishes(
     pristine: str, told: Told, tmp_path: Path, commits: dict[str, Any]
 ) -> None:
@@ -316,5 +318,6 @@ def test_verdicts_of_before_can_be_reached_again(old: str, told: Told) -> None:
     assert 0 < then.height < lake.scan(EVENTS).collect().height
     assert_frame_equal(then.select(expected.columns), expected, check_row_order=False)
     (verdict,) = latest_verdicts(told.lake)
+    assert verdict.exposure is not None
     assert verdict.exposure.events_version is not None, "users were not counted: the test proves nothing"
     assert replay(lake, verdict.verdict_id)
