@@ -1,6 +1,7 @@
-"""Switching single actions off in a flagd file: by tool, workflow or account, without touching anything else.
+"""Entries in the denylist of a flagd file: single tools, workflows or accounts switched off, and on again.
 
-The entries stand in the targeting of `agent-action-denylist`, in front of whatever targeting the flag had before.
+They stand in the targeting of `agent-action-denylist`, in front of whatever targeting the flag had before; nothing else
+in the file is touched.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class FlagFileError(UsageError):
     """The flag file cannot be read, understood or written."""
 
 
-class Switch(NamedTuple):
+class DenylistEntry(NamedTuple):
     """What is switched off: every action that has all of the values given.
 
     Attributes:
@@ -45,20 +46,6 @@ class Switch(NamedTuple):
         return ", ".join(f"{name} {value}" for name, value in self._asdict().items() if value is not None)
 
 
-class Changed(NamedTuple):
-    """A change of the file.
-
-    Attributes:
-        before: Digest of the file before.
-        after: Digest of the file after.
-        happened: Whether anything was changed.
-    """
-
-    before: str
-    after: str
-    happened: bool
-
-
 def read_flags(path: Path) -> dict[str, Json]:
     """The document.
 
@@ -68,60 +55,60 @@ def read_flags(path: Path) -> dict[str, Json]:
     return _document(path, _bytes(path))
 
 
-def switches(document: dict[str, Json]) -> list[Switch]:
+def denylist_entries(document: dict[str, Json]) -> list[DenylistEntry]:
     """What is switched off in a document by entries of ours."""
-    entries, _ = _entries(_denylist(document))
-    return [_switch(entry) for entry in entries]
+    conditions, _ = _conditions(_denylist(document))
+    return [_entry(condition) for condition in conditions]
 
 
-def switch_off(path: Path, switch: Switch) -> Changed:
-    """Add an entry.
+def disable(path: Path, entry: DenylistEntry) -> str | None:
+    """Add an entry; returns the file's new SHA-256, None where the entry was there already.
 
     Raises:
         FlagFileError: The file cannot be read, understood or written.
     """
-    return _rewrite(path, switch, on=False, announce=lambda _sha256: None)
+    return _rewrite(path, entry, enabled=False, before_write=lambda _sha256: None)
 
 
-def switch_on(path: Path, switch: Switch, *, announce: Callable[[str], None] = lambda _sha256: None) -> Changed:
-    """Take the entry for exactly this away.
+def enable(
+    path: Path, entry: DenylistEntry, *, before_write: Callable[[str], None] = lambda _sha256: None
+) -> str | None:
+    """Take an entry away; returns the file's new SHA-256, None where there was no such entry.
 
     Args:
         path: The file.
-        switch: What to switch on.
-        announce: Told the digest that the file will have, before it has it: nothing is released off the record. What
-            it raises leaves the file as it is.
+        entry: Exactly what was switched off.
+        before_write: Called with the new SHA-256 before the file has it: nothing is released off the record. What it
+            raises leaves the file as it is.
 
     Raises:
         FlagFileError: The file cannot be read, understood or written.
     """
-    return _rewrite(path, switch, on=True, announce=announce)
+    return _rewrite(path, entry, enabled=True, before_write=before_write)
 
 
-def _rewrite(path: Path, switch: Switch, *, on: bool, announce: Callable[[str], None]) -> Changed:
-    if not any(switch):
+def _rewrite(path: Path, entry: DenylistEntry, *, enabled: bool, before_write: Callable[[str], None]) -> str | None:
+    if not any(entry):
         raise UsageError("say what to switch: a tool, a workflow or an account")
     with _locked(path):
-        text = _bytes(path)
-        document = _document(path, text)
-        before = hashlib.sha256(text).hexdigest()
+        document = _document(path, _bytes(path))
         flag = _denylist(document)
-        entries, rest = _entries(flag)
-        entry = _entry(switch)
-        if (entry in entries) is not on:
-            return Changed(before, before, happened=False)
-        entries = [each for each in entries if each != entry] if on else [*entries, entry]
-        if entries:
-            flag["targeting"] = {"if": [{"or": entries}, _variant(flag, denied=True), rest]}
+        conditions, rest = _conditions(flag)
+        condition = _condition(entry)
+        if (condition in conditions) is not enabled:
+            return None
+        conditions = [other for other in conditions if other != condition] if enabled else [*conditions, condition]
+        if conditions:
+            flag["targeting"] = {"if": [{"or": conditions}, _variant(flag, denied=True), rest]}
         elif rest is not None:
             flag["targeting"] = rest
         else:
             del flag["targeting"]
-        written = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
-        after = hashlib.sha256(written).hexdigest()
-        announce(after)
-        _replace(path, written)
-        return Changed(before, after, happened=True)
+        text = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+        sha256 = hashlib.sha256(text).hexdigest()
+        before_write(sha256)
+        _replace(path, text)
+        return sha256
 
 
 def _bytes(path: Path) -> bytes:
@@ -161,21 +148,21 @@ def _variant(flag: dict[str, Json], *, denied: bool) -> str:
     return str(names[0])
 
 
-def _entry(switch: Switch) -> Json:
-    return {"and": [{"==": [{"var": name}, value]} for name, value in switch._asdict().items() if value is not None]}
+def _condition(entry: DenylistEntry) -> Json:
+    return {"and": [{"==": [{"var": name}, value]} for name, value in entry._asdict().items() if value is not None]}
 
 
-def _entries(flag: dict[str, Json]) -> tuple[list[Json], Json]:
-    """Our entries, and the targeting that follows them."""
+def _conditions(flag: dict[str, Json]) -> tuple[list[Json], Json]:
+    """Our entries as targeting has them, and the targeting that follows them."""
     targeting = flag.get("targeting")
     match targeting:
-        case {"if": [{"or": [*entries]}, str(), rest]} if all(map(_is_entry, entries)):
-            return list(entries), rest
+        case {"if": [{"or": [*conditions]}, str(), rest]} if all(map(_is_ours, conditions)):
+            return list(conditions), rest
         case _:
             return [], targeting or None
 
 
-def _is_entry(condition: Json) -> bool:
+def _is_ours(condition: Json) -> bool:
     match condition:
         case {"and": [_, *_] as parts} if len(condition) == 1:
             return all(_is_part(part) for part in parts)
@@ -186,13 +173,13 @@ def _is_entry(condition: Json) -> bool:
 def _is_part(part: Json) -> bool:
     match part:
         case {"==": [{"var": str(name)}, str()]}:
-            return name in Switch._fields
+            return name in DenylistEntry._fields
         case _:
             return False
 
 
-def _switch(entry: Json) -> Switch:
-    return Switch(**{part["=="][0]["var"]: part["=="][1] for part in entry["and"]})
+def _entry(condition: Json) -> DenylistEntry:
+    return DenylistEntry(**{part["=="][0]["var"]: part["=="][1] for part in condition["and"]})
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from producers.boundary.authorization import FileAuthorizer
 from producers.boundary.decision_rules import READS, weigh
-from producers.boundary.flag_store import FlagFileError, Switch, read_flags, switch_off
+from producers.boundary.flag_store import DenylistEntry, FlagFileError, disable, read_flags
 from producers.boundary.flags import (
     APPROVAL_REQUIRED,
     CONFIDENCE_THRESHOLD,
@@ -123,7 +123,7 @@ def _alone(path: Path) -> Point:
         finally:
             before.close()
         try:
-            switch_off(copy, Switch(tool="one-tool"))
+            disable(copy, DenylistEntry(tool="one-tool"))
         except FlagFileError as error:
             return failed(8, str(error))
         after = FlagEvaluator.from_file(copy)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from producers.boundary import flag_store
 from producers.boundary.authorization import FileAuthorizer
 from producers.boundary.decision_rules import ruleset_of
-from producers.boundary.flag_store import Switch, read_flags, switch_off, switch_on, switches
+from producers.boundary.flag_store import DenylistEntry
 from producers.boundary.flags import DENYLIST, FLAGS
 from producers.wire.events import PolicyChangedData
 from stagekeeper.commands.options import actor_options, flags_option, json_option, options
@@ -18,7 +19,8 @@ from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
-_switch_options = options(
+
+_entry_options = options(
     click.option("--tool", help="The tool; left out, every tool of the workflow or account."),
     click.option("--workflow", help="Only in this workflow."),
     click.option("--account", help="Only for this account."),
@@ -31,7 +33,7 @@ _switch_options = options(
 def command() -> None:
     """See the flags, and switch single actions off and on.
 
-    A switch is an entry in the flag file (flagd JSON) that a router with this file obeys within a second. It touches
+    Each is an entry in the flag file (flagd JSON) that a router with this file obeys within a second. It touches
     nothing else, and is recorded as an event with who and why.
 
     \b
@@ -49,15 +51,15 @@ def command() -> None:
 def show(flag_path: Path | None, *, as_json: bool) -> None:
     """Print the flags, and what is switched off."""
     path = flag_path if flag_path is not None else Settings.load().flags
-    document = read_flags(path)
+    document = flag_store.read_flags(path)
     stated: dict[str, Any] = document["flags"]
-    off = switches(document) if DENYLIST.key in stated else []
+    denied = flag_store.denylist_entries(document) if DENYLIST.key in stated else []
     if as_json:
         answer = {
             "file": str(path),
             "flags": {key: _facts(flag) for key, flag in stated.items()},
             "missing": [flag.key for flag in FLAGS if flag.key not in stated],
-            "switched_off": [switch._asdict() for switch in off],
+            "switched_off": [entry._asdict() for entry in denied],
         }
         click.echo(json.dumps(answer))
         return
@@ -69,39 +71,39 @@ def show(flag_path: Path | None, *, as_json: bool) -> None:
     for flag in FLAGS:
         if flag.key not in stated:
             click.echo(f"{flag.key:<36}missing: {json.dumps(flag.safe)} applies")
-    for switch in off:
-        click.echo(f"switched off: {switch}")
+    for entry in denied:
+        click.echo(f"switched off: {entry}")
 
 
 @command.command()
-@_switch_options
+@_entry_options
 def disable(flag_path: Path | None, actor: str, reason: str, **values: str | None) -> None:
     """Switch an action off."""
     settings = Settings.load()
-    path, switch = flag_path if flag_path is not None else settings.flags, Switch(**values)
-    changed = switch_off(path, switch)
-    if not changed.happened:
-        click.echo(f"{switch} is switched off already.")
+    path, entry = flag_path if flag_path is not None else settings.flags, DenylistEntry(**values)
+    sha256 = flag_store.disable(path, entry)
+    if sha256 is None:
+        click.echo(f"{entry} is switched off already.")
         return
-    click.echo(f"{switch} is switched off.")
+    click.echo(f"{entry} is switched off.")
     # After the fact: nothing may hold up an emergency stop.
-    _record(settings, switch, changed.after, actor, reason, denied=True)
+    _record(settings, entry, sha256, actor, reason, denied=True)
 
 
 @command.command()
-@_switch_options
+@_entry_options
 def enable(flag_path: Path | None, actor: str, reason: str, **values: str | None) -> None:
     """Switch an action on again."""
     settings = Settings.load()
-    path, switch = flag_path if flag_path is not None else settings.flags, Switch(**values)
-    changed = switch_on(
-        path, switch, announce=lambda sha256: _record(settings, switch, sha256, actor, reason, denied=False)
+    path, entry = flag_path if flag_path is not None else settings.flags, DenylistEntry(**values)
+    sha256 = flag_store.enable(
+        path, entry, before_write=lambda new: _record(settings, entry, new, actor, reason, denied=False)
     )
-    click.echo(f"{switch} is switched on." if changed.happened else f"{switch} is not switched off.")
+    click.echo(f"{entry} is not switched off." if sha256 is None else f"{entry} is switched on.")
 
 
-def _record(settings: Settings, switch: Switch, sha256: str, actor: str, reason: str, *, denied: bool) -> None:
-    words = ("clear", f"denied for {switch}")
+def _record(settings: Settings, entry: DenylistEntry, sha256: str, actor: str, reason: str, *, denied: bool) -> None:
+    words = ("clear", f"denied for {entry}")
     before, after = words if denied else words[::-1]
     change = PolicyChangedData(
         flag_key=DENYLIST.key,
@@ -109,8 +111,8 @@ def _record(settings: Settings, switch: Switch, sha256: str, actor: str, reason:
         reason=reason,
         before=before,
         after=after,
-        workflow=switch.workflow,
-        tool=switch.tool,
+        workflow=entry.workflow,
+        tool=entry.tool,
         ruleset_sha256=_ruleset(settings, sha256),
     )
     with recording(settings, "/stagekeeper/flags") as recorder:

@@ -10,7 +10,7 @@ from boundary_cases import contract, evaluated
 from click.testing import CliRunner
 from documents import ROOT
 
-from producers.boundary.flag_store import FlagFileError, Switch, read_flags, switch_off, switch_on, switches
+from producers.boundary.flag_store import DenylistEntry, FlagFileError, denylist_entries, disable, enable, read_flags
 from producers.boundary.flags import DENYLIST, MODE, FlagEvaluator, flag_context
 from producers.delivery.outbox import Outbox, OutboxError
 from producers.errors import UsageError
@@ -99,15 +99,15 @@ def test_switching_twice_changes_and_records_nothing_more(home: Path) -> None:
     assert len(changes(home)) == 2
 
 
-def test_targeting_that_was_there_before_is_obeyed_after_the_switches(home: Path) -> None:
+def test_targeting_that_was_there_before_is_obeyed_after_the_entries(home: Path) -> None:
     path = home / "flags.json"
     document = read_flags(path)
     document["flags"][DENYLIST.key]["targeting"] = {"if": [{"==": [{"var": "user"}, "eve"]}, "denied", "clear"]}
     path.write_text(json.dumps(document))
     before = read_flags(path)
-    switch_off(path, Switch(tool="a"))
-    switch_off(path, Switch(tool="b"))
-    assert switches(read_flags(path)) == [Switch(tool="a"), Switch(tool="b")]
+    disable(path, DenylistEntry(tool="a"))
+    disable(path, DenylistEntry(tool="b"))
+    assert denylist_entries(read_flags(path)) == [DenylistEntry(tool="a"), DenylistEntry(tool="b")]
     held = FlagEvaluator.from_file(path)
     try:
         assert evaluated(held, DENYLIST, ("eve", (("tool", "c"), ("user", "eve"))))[0] is True
@@ -115,36 +115,36 @@ def test_targeting_that_was_there_before_is_obeyed_after_the_switches(home: Path
         assert evaluated(held, DENYLIST, ("ada", (("tool", "b"), ("user", "ada"))))[0] is True
     finally:
         held.close()
-    switch_on(path, Switch(tool="a"))
-    switch_on(path, Switch(tool="b"))
+    enable(path, DenylistEntry(tool="a"))
+    enable(path, DenylistEntry(tool="b"))
     assert read_flags(path) == before
 
 
 def test_nothing_is_released_off_the_record(home: Path) -> None:
     path = home / "flags.json"
-    switch_off(path, Switch(tool="t"))
+    disable(path, DenylistEntry(tool="t"))
     before = path.read_bytes()
 
     def full(_sha256: str) -> None:
         raise OutboxError("the disk is full")
 
     with pytest.raises(OutboxError):
-        switch_on(path, Switch(tool="t"), announce=full)
+        enable(path, DenylistEntry(tool="t"), before_write=full)
     assert path.read_bytes() == before
 
 
-def test_operators_at_the_same_time_lose_none_of_each_others_switches(home: Path) -> None:
+def test_operators_at_the_same_time_lose_none_of_each_others_entries(home: Path) -> None:
     path = home / "flags.json"
-    threads = [threading.Thread(target=switch_off, args=(path, Switch(tool=f"t-{n}"))) for n in range(12)]
+    threads = [threading.Thread(target=disable, args=(path, DenylistEntry(tool=f"t-{n}"))) for n in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {switch.tool for switch in switches(read_flags(path))} == {f"t-{n}" for n in range(12)}
+    assert {entry.tool for entry in denylist_entries(read_flags(path))} == {f"t-{n}" for n in range(12)}
     assert [each.name for each in home.iterdir()] == ["flags.json"], "no draft is left behind"
 
 
-def test_the_flags_are_shown_with_owners_and_switches(home: Path) -> None:
+def test_the_flags_are_shown_with_owners_and_entries(home: Path) -> None:
     run("disable", "--tool", "t", *WHO)
     said = run("show").output
     assert (
@@ -202,10 +202,10 @@ def test_a_file_in_which_nothing_can_be_switched_is_named(home: Path, flag: Any,
     path.write_text(json.dumps(document))
     before = path.read_bytes()
     with pytest.raises(FlagFileError, match=said):
-        switch_off(path, Switch(tool="t"))
+        disable(path, DenylistEntry(tool="t"))
     assert path.read_bytes() == before
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FlagFileError, match="STAGEKEEPER_FLAG_FILE"):
-        switch_off(tmp_path / "none.json", Switch(tool="t"))
+        disable(tmp_path / "none.json", DenylistEntry(tool="t"))
