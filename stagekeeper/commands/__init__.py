@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from producers.errors import StagekeeperError
+from stagekeeper.own_packages import OWN_PACKAGES, ShadowedPackageError, require_own_packages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,6 +100,10 @@ class _LazyGroup(CommandGroup):
         if cmd_name not in COMMANDS:
             return None
         module_name = "imports" if cmd_name == "import" else cmd_name  # the other one is a keyword
+        try:
+            require_own_packages(*OWN_PACKAGES)
+        except ShadowedPackageError as error:
+            raise click.ClickException(str(error)) from error
         try:
             module = importlib.import_module(f"stagekeeper.commands.{module_name}")
         except ModuleNotFoundError as error:

@@ -26,6 +26,8 @@ QUALITY_EVERY_S: Final = 300.0
 """Seconds between two validations of fresh events."""
 
 _HEALTH_TIMEOUT_S = 1.0
+_PYTHON: Final = (sys.executable, "-P")
+"""Without the working folder on the path: it may hold packages with names like ours."""
 
 
 def worker(settings: Settings, ready_file: Path) -> Program:
@@ -63,7 +65,7 @@ def page(settings: Settings, port: int) -> Program:
         "--server.fileWatcherType": "none",
         "--browser.gatherUsageStats": "false",
     }
-    command = [sys.executable, "-m", "streamlit", "run", str(Path(package.origin).with_name("app.py"))]
+    command = [*_PYTHON, "-m", "streamlit", "run", str(Path(package.origin).with_name("app.py"))]
     command += [part for option in options.items() for part in option]
     command += ["--", "--lake", settings.lake, "--gates", str(settings.gates)]
     return Program("page", tuple(command), settings.home / "page.log", settings.as_environment)
@@ -80,5 +82,5 @@ def page_answers(port: int) -> bool:
 
 def _own(settings: Settings, name: str, *arguments: str) -> Program:
     """One of our own commands, run by this interpreter."""
-    command = (sys.executable, "-m", "stagekeeper", *arguments)
+    command = (*_PYTHON, "-m", "stagekeeper", *arguments)
     return Program(name, command, settings.home / f"{name}.log", settings.as_environment)

@@ -1,0 +1,30 @@
+"""Detection of foreign packages that stand where ours should be: our top-level names are common ones."""
+
+import importlib.util
+from pathlib import Path
+
+OWN_PACKAGES = ("producers", "analytics", "streams", "dashboard")
+"""The import packages of the distribution `stagekeeper`, beside the one of that name."""
+
+
+class ShadowedPackageError(ImportError):
+    """A foreign package comes first where Python looks for one of ours."""
+
+
+def require_own_packages(*names: str) -> None:
+    """Make sure that Python finds our packages under their names, without importing what it finds.
+
+    Raises:
+        ShadowedPackageError: A foreign package comes first; the message says where it is, and what to do.
+    """
+    folder = Path(__file__).resolve().parent.parent
+    for name in names:
+        spec = importlib.util.find_spec(name)
+        origin = None if spec is None or spec.origin is None else Path(spec.origin).resolve()
+        own = folder / name / "__init__.py"
+        if origin != own:
+            raise ShadowedPackageError(
+                f"`{name}` is {origin or 'missing'}, and not Stagekeeper's own, which is {own}. Rename that package or "
+                "move it into another one; or run Stagekeeper where Python does not find it: in an environment of its "
+                "own, or with `python -P`, which leaves the working folder out."
+            )
