@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+from jsonschema import Draft202012Validator
 
 from analytics.evidence import histogram
 from analytics.gates.gate_file import GateFile
+from analytics.json_schemas import verdict_schema
 from analytics.judging.judge import judge
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
 from analytics.signals.cells import Folded
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 NOON = datetime(2026, 3, 14, 12, 0, tzinfo=UTC)
 CELL = Cell("production", "refunds", "issue_refund", "draft_write", "all")
+SCHEMA = Draft202012Validator(verdict_schema())
 COHORTS = "{by: cohort, shares: {new: 0.9, held-back: 0.1}, unit: action}"
 """A split that a gate declares, as YAML."""
 
@@ -111,8 +114,12 @@ def verdict_on(gates: GateFile, *rows: dict[str, Any], **more: Any) -> Verdict:
 
 
 def document_of(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as it is published, of JSON types alone."""
-    return VerdictDocument.from_verdict(verdict).to_dict()
+    """A verdict as it is published, of JSON types alone; what is written is as the schema says, and reads back."""
+    document = VerdictDocument.from_verdict(verdict)
+    assert VerdictDocument.model_validate_json(document.model_dump_json(), strict=True) == document
+    published = document.to_dict()
+    SCHEMA.validate(published)
+    return published
 
 
 def latest_documents(lake: Lake, **chosen: Any) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ that tell types apart must be there, a number is never a string, and a moment is
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import yaml
 from pydantic.json_schema import GenerateJsonSchema
@@ -36,10 +36,11 @@ _ALWAYS_SENT: Final = frozenset({"specversion", "type", "outcome", "kind"})
 """Fields with one possible value that readers tell events and unions apart by."""
 
 
-class _Published(GenerateJsonSchema):
-    """Leaves out the titles that only repeat a field's name."""
+class PublishedSchema(GenerateJsonSchema):
+    """Generates schemas without the titles that only repeat a field's name."""
 
     def field_title_should_be_set(self, schema: CoreSchema) -> bool:  # noqa: ARG002 - the base class sets the signature
+        """Never."""
         return False
 
 
@@ -50,7 +51,7 @@ def schema_file(event_class: type[Event]) -> str:
 
 def event_schema(event_class: type[Event]) -> Json:
     """The JSON Schema (2020-12) of an event's whole envelope, with an example."""
-    schema = _schema_of(event_class)
+    schema = schema_of(event_class)
     return {
         "$schema": DIALECT,
         "$id": schema_id(event_class),
@@ -61,7 +62,7 @@ def event_schema(event_class: type[Event]) -> Json:
 
 def receipt_schema() -> Json:
     """The JSON Schema of the array inside a receipt token: the fields of `Receipt` in their order."""
-    schema = _schema_of(Receipt)
+    schema = schema_of(Receipt)
     fields: Json = schema["properties"]
     # An array has no absent fields: the default is for Python callers only.
     del fields["cohort"]["default"]
@@ -90,8 +91,9 @@ def schema_documents() -> dict[str, str]:
     return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in schemas.items()}
 
 
-def _schema_of(model: type[BaseModel]) -> Json:
-    schema = model.model_json_schema(schema_generator=_Published)
+def schema_of(model: type[BaseModel], *, mode: Literal["validation", "serialization"] = "validation") -> Json:
+    """The JSON Schema of a model: what may be sent, or in the mode `serialization` what is written."""
+    schema = model.model_json_schema(schema_generator=PublishedSchema, mode=mode)
     _tidy(schema)
     return schema
 

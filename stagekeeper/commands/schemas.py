@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from analytics.gates.gate_schema import GATE_SCHEMA_FILE, gate_schema_text
+from analytics.json_schemas import schema_texts
 from producers.errors import StagekeeperError
 from producers.wire.json_schemas import ASYNCAPI_FILE, asyncapi_text, schema_documents
 
@@ -17,7 +17,7 @@ class StaleDocumentsError(StagekeeperError):
 
 def published() -> dict[str, str]:
     """Every published document as text, by file name."""
-    return {**schema_documents(), ASYNCAPI_FILE: asyncapi_text(), GATE_SCHEMA_FILE: gate_schema_text()}
+    return {**schema_documents(), **schema_texts(), ASYNCAPI_FILE: asyncapi_text()}
 
 
 def stale(folder: Path) -> list[str]:
@@ -37,7 +37,7 @@ def stale(folder: Path) -> list[str]:
 )
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 and name the files that are stale.")
 def command(out: Path, *, check: bool) -> None:
-    """Write the JSON Schemas of all events, the receipt and the gate file, and the AsyncAPI 3 document.
+    """Write the JSON Schemas of events, receipt, gate file and verdict, and the AsyncAPI 3 document.
 
     \b
     Examples:

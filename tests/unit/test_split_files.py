@@ -8,8 +8,8 @@ import yaml
 from verdict_cases import COHORTS, split_gates
 
 from analytics.gates.gate_file import GateFile
-from analytics.gates.gate_schema import gate_schema
 from analytics.gates.lint import lint_gates
+from analytics.json_schemas import gate_schema
 from producers.strict_yaml import ConfigurationFileError
 
 

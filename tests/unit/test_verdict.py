@@ -14,7 +14,7 @@ from analytics.judging.deciding import rollback_stage
 from analytics.judging.judge import judge, recommendation_of
 from analytics.signals.cells import Folded
 from analytics.verdicts import gate_check
-from analytics.verdicts.document import VerdictDocument
+from analytics.verdicts.document import UnknownShapeError, VerdictDocument
 from analytics.verdicts.verdict import REASON_CODES, Latch, Verdict
 from producers.wire.events import VerdictName, of_bytes, to_bytes
 from producers.wire.receipt import Cell
@@ -393,6 +393,18 @@ def test_the_document_is_json_and_the_event_survives_the_wire() -> None:
     assert of_bytes(to_bytes(event)) == event
     assert event.id == found.verdict_id
     assert event.subject == CELL.key
+
+
+def test_a_row_of_a_newer_release_is_read_and_one_of_no_release_is_refused_by_name() -> None:
+    document = VerdictDocument.from_verdict(verdict_on(ERRORS, a_row(**executions(104, 42))))
+    stored = json.loads(document.model_dump_json())
+    newer = {**stored, "later": 1, "signals": [{**part, "later": 1} for part in stored["signals"]]}
+    assert VerdictDocument.from_json(json.dumps(newer)) == document
+    for wrong in ({"verdict": "MAYBE"}, {"lake_version": "7"}, {"watermark": None}):
+        with pytest.raises(UnknownShapeError, match=next(iter(wrong))):
+            VerdictDocument.from_json(json.dumps({**stored, **wrong}))
+    with pytest.raises(UnknownShapeError, match="the beginning"):
+        VerdictDocument.from_json("{")
 
 
 def test_a_cell_with_a_very_long_name_still_has_a_subject() -> None:
