@@ -1,4 +1,4 @@
-"""Keeping a lake small: small files folded, old minutes rolled up, old rows taken out, files that nobody needs deleted.
+"""Table maintenance: compact small files, roll old minutes up, take out old rows, delete files that nobody needs.
 
 One process at a time does it, under the lease `maintenance`. Every step is a number of commits that are each right by
 themselves: whoever dies in the middle leaves a lake that says the same as before.
@@ -35,10 +35,10 @@ REPLAY: Final = timedelta(days=90)
 """How long a verdict can be reached again, at most: the tables' logs reach no further back."""
 
 COMPACT_FILES: Final = 32
-"""Small files of one size that are worth folding."""
+"""Small files of one size that are worth compacting."""
 
-_LOOKS_KEPT: Final = timedelta(days=7)
-"""Only the newest look counts; earlier ones tell how the judge was at work."""
+_HEARTBEATS_KEPT: Final = timedelta(days=7)
+"""Only the newest heartbeat counts; earlier ones tell how the judge was at work."""
 
 _UNREADABLE: Final[tuple[type[BaseException], ...]] = (StagekeeperError, *READ_FAILURES)
 
@@ -101,17 +101,24 @@ class Step:
     note: str = ""
     failed: bool = False
 
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The step as a JSON object."""
-        said = {"table": self.table, "step": self.what, "rows": self.rows, "files": self.files, "bytes": self.size}
-        return said | {"note": self.note, "failed": self.failed}
+        return {
+            "table": self.table,
+            "step": self.what,
+            "rows": self.rows,
+            "files": self.files,
+            "bytes": self.size,
+            "note": self.note,
+            "failed": self.failed,
+        }
 
 
 def compact(lake: Lake, *, fence: Fence | None = None) -> None:
-    """Fold the small files of the tables that grow; often.
+    """Compact the small files of all tables; worth doing often.
 
     Raises:
-        FencedError: Somebody else has the right now.
+        FencedError: Somebody else holds the lease now.
         LakeError: A rewrite failed; the table is as it was.
     """
     for table in TABLES:
@@ -119,13 +126,13 @@ def compact(lake: Lake, *, fence: Fence | None = None) -> None:
 
 
 class Maintenance:
-    """The slow part of keeping a lake, now and then.
+    """Roll-up, retention and vacuum of a lake: the slow part, now and then.
 
     Args:
         lake: The lake; nobody else may use this handle meanwhile.
         policy: What is kept for how long.
         gate_file: The gate file in force: what it needs minutes of is not rolled up.
-        fence: The right to keep the lake, where more than one process might.
+        fence: Proof of the lease, where more than one process might do this.
         dry_run: Change nothing; say what would be done.
     """
 
@@ -147,14 +154,14 @@ class Maintenance:
             now: The present moment.
 
         Raises:
-            FencedError: Somebody else has the right now. What was done before is right.
+            FencedError: Somebody else holds the lease now. What was done before is right.
         """
         return list(self._steps(now))
 
     def _steps(self, now: datetime) -> Iterator[Step]:
         if self._policy.roll_up_after is not None:
             yield self._try(SIGNALS, "roll_up", partial(self._roll_up, now, self._policy.roll_up_after))
-        for table, age in {JUDGE_HEARTBEATS: _LOOKS_KEPT, **self._policy.keep}.items():
+        for table, age in {JUDGE_HEARTBEATS: _HEARTBEATS_KEPT, **self._policy.keep}.items():
             yield self._try(table, "retain", partial(self._retain, table, now, age))
         try:
             needed = self._needed(now)
@@ -228,7 +235,7 @@ class Maintenance:
         crossed: Iterable[Mapping[Any, Any]] = ledger.latches(self._lake).values()
         lasting |= {latch.verdict_id for kinds in crossed for latch in kinds.values()}
         about = self._lake.scan(SIGNOFFS).select(pl.col("payload").str.extract_all(r'"[^"]+"').explode()).collect()
-        return lasting | {told.strip('"') for told in about["payload"].drop_nulls()}
+        return lasting | {quoted.strip('"') for quoted in about["payload"].drop_nulls()}
 
     def _needed(self, now: datetime) -> dict[str, int]:
         """The oldest version of each table that a verdict within its promise names."""

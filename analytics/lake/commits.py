@@ -1,16 +1,16 @@
-"""What was appended between two versions of a table, for as long as the lake keeps it."""
+"""Commits to a table: which rows fit, which numbers they carry, when they are refused, and what one has appended."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 import polars as pl
 import pyarrow as pa
 from deltalake import ColumnProperties, WriterProperties
 from deltalake.exceptions import DeltaError
 
-from analytics.lake.errors import ForgottenError, LakeError, SchemaMismatchError, UnreadableLakeError
+from analytics.lake.errors import FencedError, ForgottenError, LakeError, SchemaMismatchError, UnreadableLakeError
 from analytics.lake.storage import files_of
 from analytics.lake.table_schemas import COLUMNS, EVENTS, TABLES
 
@@ -20,69 +20,46 @@ if TYPE_CHECKING:
     import pyarrow.fs as pafs
     from deltalake import DeltaTable
 
+TAKEN: Final = "taken"
+"""The application transaction of a commit that takes rows out; its number is the version that they were in."""
+
+UNIQUE: Final[dict[str, tuple[str, ...]]] = {EVENTS: ("offset", "id", "subject", "value")}
+"""Columns of which hardly two rows hold the same: looking for what repeats in them takes time and saves no room."""
+
+ROWS_AT_A_TIME: Final = {EVENTS: 16_384}
+"""Rows that are held at a time while files are rewritten, where they are long."""
+
+WRITER_PROPERTIES: Final = {
+    name: WriterProperties(
+        compression="ZSTD",
+        compression_level=1,  # in less time than Snappy, and half its size
+        column_properties={
+            # Nobody looks for files by the smallest and largest of arbitrary bytes.
+            field.name: ColumnProperties(
+                dictionary_enabled=field.name not in UNIQUE.get(name, ()),
+                statistics_enabled="NONE" if pa.types.is_binary(field.type) else "PAGE",
+            )
+            for field in schema
+        },
+    )
+    for name, schema in TABLES.items()
+}
+"""How appended rows are written, for each table."""
+
 _VERSION: Final = "_commit_version"
 
 
-def appended(
-    handle: DeltaTable,
-    root: str,
-    options: Mapping[str, str] | None,
-    table: str,
-    *,
-    after: int,
-    through: int,
-    columns: list[str],
-) -> pl.DataFrame:
-    """The rows of the commits `after` (exclusive) to `through` (inclusive), in that order.
+class StoredNumber(Protocol):
+    """What a number in a table's log is kept for: a partition's offset, or something that is counted like one."""
 
-    Args:
-        handle: The table, at `through` or later.
-        root: Root of the lake.
-        options: What it takes to get in.
-        table: Table name.
-        after: The last version that is known already.
-        through: The last version that is wanted, later than `after`.
-        columns: Which columns.
+    def __hash__(self) -> int: ...
 
-    Raises:
-        ForgottenError: The log, or a file that one of these commits added, was deleted by age.
-        UnreadableLakeError: They cannot be read for another reason.
-    """
-    try:
-        quoted = [f'"{name}"' for name in (*columns, _VERSION)]  # some, such as `offset`, are words of SQL
-        feed: Any = handle.load_cdf(starting_version=after + 1, ending_version=through, columns=quoted)
-        rows = pl.DataFrame(feed.read_all())
-    except Exception as error:  # the reader raises this very class where a file is missing
-        if type(error) is not Exception and not isinstance(error, (DeltaError, OSError)):
-            raise
-        reason = str(error).partition("\n")[0]
-        if _is_gone(files_of(root, table, options), after, through):
-            raise ForgottenError(
-                f"{table}: what was appended since version {after} is no longer kept: {reason}. Read the table whole."
-            ) from error
-        raise UnreadableLakeError(
-            f"what was appended to {table} at {root}/{table} since version {after} cannot be read: {reason}. "
-            "Check that the lake can be reached; restore a damaged table from a backup."
-        ) from error
-    return rows.sort(_VERSION, maintain_order=True).select(columns)
+    @property
+    def app_id(self) -> str:
+        """The name under which the number is stored, as an application transaction."""
 
 
-def _is_gone(store: pafs.FileSystem, after: int, through: int) -> bool:
-    """Whether anything of these commits is no longer there; False where nobody can tell."""
-    try:
-        return any(not info.is_file for path in _needed(store, after, through) for info in store.get_file_info([path]))
-    except OSError:
-        return False
-
-
-def _needed(store: pafs.FileSystem, after: int, through: int) -> Iterator[str]:
-    """The files that hold what was appended, oldest first; each commit is named before it is opened."""
-    for version in range(after + 1, through + 1):
-        commit = f"_delta_log/{version:020}.json"
-        yield commit
-        with store.open_input_file(commit) as opened:
-            said = [json.loads(line) for line in opened.read().splitlines()]
-        yield from (each["add"]["path"] for each in said if each.get("add", {}).get("dataChange"))
+StoredNumberT = TypeVar("StoredNumberT", bound=StoredNumber)
 
 
 class SourcePartition(NamedTuple):
@@ -117,12 +94,12 @@ class Advance(NamedTuple):
 
 
 class Fence(NamedTuple):
-    """A right that a writer holds, for the commits that need it; see `analytics.lake.leases`.
+    """Proof of a lease (`analytics.lake.leases`), for the commits that need it.
 
     A table refuses a commit under a fence once it has seen a higher epoch of the same name.
 
     Attributes:
-        name: What is claimed.
+        name: What the lease is for.
         epoch: Which tenure it is: every holder's is higher than all before.
     """
 
@@ -131,8 +108,42 @@ class Fence(NamedTuple):
 
     @property
     def app_id(self) -> str:
-        """The name under which the highest epoch is stored in a table's log."""
+        """The name under which the highest epoch is stored in a table's log; it is older than the word lease."""
         return f"claim/{self.name}"
+
+    def check(self, table: str, highest: int | None) -> None:
+        """Refuse a commit to a table that has seen a later holder.
+
+        Raises:
+            FencedError: The table's highest epoch is above this one.
+        """
+        if highest is not None and highest > self.epoch:
+            raise FencedError(
+                f"{table}: the lease {self.name} is with a later holder (epoch {highest}, this one's was "
+                f"{self.epoch}). Drop what was going to be written, and ask for the lease anew."
+            )
+
+
+def check_advances(table: str, advances: Mapping[StoredNumberT, Advance], stored: Mapping[str, int | None]) -> None:
+    """Refuse a commit whose writer does not know the offsets that are stored.
+
+    Raises:
+        FencedError: One is not what the writer knows.
+        LakeError: An offset would go back.
+    """
+    for partition, (previous, reached) in advances.items():
+        if previous is not None and reached < previous:
+            raise LakeError(f"{table}: offsets of {partition.app_id} cannot go back from {previous} to {reached}.")
+        if stored[partition.app_id] != previous:
+            raise FencedError(
+                f"{table}: {partition.app_id} is stored up to {_offset(stored[partition.app_id])}, this writer last "
+                f"knew {_offset(previous)}: another writer has taken over. "
+                "Drop the batch and resume from the stored offset."
+            )
+
+
+def _offset(value: int | None) -> str:
+    return "no offset" if value is None else f"offset {value}"
 
 
 def fitting(table: str, rows: pl.DataFrame | pa.Table) -> pa.Table:
@@ -144,61 +155,92 @@ def fitting(table: str, rows: pl.DataFrame | pa.Table) -> pa.Table:
     """
     if table not in TABLES:
         raise LakeError(f"there is no table {table!r}; the tables are {', '.join(TABLES)}.")
+    schema, columns = TABLES[table], COLUMNS[table]
+    required = [field.name for field in schema if not field.nullable]
     if isinstance(rows, pa.Table):
-        if rows.schema == TABLES[table] and not any(
-            rows[field.name].null_count for field in TABLES[table] if not field.nullable
-        ):
+        if rows.schema == schema and not any(rows[name].null_count for name in required):
             return rows
         rows = pl.DataFrame(rows)  # tells what is wrong
-    wanted = COLUMNS[table]
-    faults = [f"{name} is missing" for name in wanted if name not in rows.columns]
-    faults += [f"{name} is not a column of the table" for name in rows.columns if name not in wanted]
+    faults = [f"{name} is missing" for name in columns if name not in rows.columns]
+    faults += [f"{name} is not a column of the table" for name in rows.columns if name not in columns]
     faults += [
-        f"{name} is {kind}, expected {wanted[name]}"
+        f"{name} is {kind}, expected {columns[name]}"
         for name, kind in rows.schema.items()
-        if name in wanted and kind not in (wanted[name], pl.Null())
+        if name in columns and kind not in (columns[name], pl.Null())
     ]
     if not faults:
-        faults += [
-            f"{field.name} has {rows[field.name].null_count()} null values"
-            for field in TABLES[table]
-            if not field.nullable and rows[field.name].null_count()
-        ]
+        nulls = {name: rows[name].null_count() for name in required}
+        faults = [f"{name} has {count} null values" for name, count in nulls.items() if count]
     if faults:
         raise SchemaMismatchError(f"rows for {table} do not fit: {'; '.join(faults)}.")
-    return rows.select(wanted.names()).cast(wanted).to_arrow().cast(TABLES[table])
+    return rows.select(columns.names()).cast(columns).to_arrow().cast(schema)
 
 
-UNIQUE: Final[dict[str, tuple[str, ...]]] = {EVENTS: ("offset", "id", "subject", "value")}
-"""Columns of which hardly two rows hold the same: looking for what repeats in them takes time and saves no room."""
+def appended(
+    handle: DeltaTable,
+    root: str,
+    options: Mapping[str, str] | None,
+    table: str,
+    *,
+    after: int,
+    through: int,
+    columns: list[str],
+) -> pl.DataFrame:
+    """The rows of the commits `after` (exclusive) to `through` (inclusive), in that order.
 
-WRITING: Final = {
-    name: WriterProperties(
-        compression="ZSTD",
-        compression_level=1,  # in less time than Snappy, and half its size
-        column_properties={
-            # Nobody looks for files by the smallest and largest of arbitrary bytes.
-            field.name: ColumnProperties(
-                dictionary_enabled=field.name not in UNIQUE.get(name, ()),
-                statistics_enabled="NONE" if pa.types.is_binary(field.type) else "PAGE",
-            )
-            for field in schema
-        },
-    )
-    for name, schema in TABLES.items()
-}
-"""What the writer of appended rows is told, for each table."""
+    Args:
+        handle: The table, at `through` or later.
+        root: Root of the lake.
+        options: Its storage options.
+        table: Table name.
+        after: The last version that is known already.
+        through: The last version that is wanted, later than `after`.
+        columns: Which columns.
 
-ROWS_AT_A_TIME: Final = {EVENTS: 16_384}
-"""Rows that are held at a time while files are rewritten, where they are long."""
+    Raises:
+        ForgottenError: The log, or a file that one of these commits added, was deleted by age.
+        UnreadableLakeError: They cannot be read for another reason.
+    """
+    try:
+        quoted = [f'"{name}"' for name in (*columns, _VERSION)]  # some, such as `offset`, are words of SQL
+        feed: Any = handle.load_cdf(starting_version=after + 1, ending_version=through, columns=quoted)
+        rows = pl.DataFrame(feed.read_all())
+    except Exception as error:  # the reader raises this very class where a file is missing
+        if type(error) is not Exception and not isinstance(error, (DeltaError, OSError)):
+            raise
+        reason = str(error).partition("\n")[0]
+        if _is_gone(files_of(root, table, options), after, through):
+            raise ForgottenError(
+                f"{table}: what was appended since version {after} is no longer kept: {reason}. Read the table whole."
+            ) from error
+        raise UnreadableLakeError(
+            f"what was appended to {table} at {root}/{table} since version {after} cannot be read: {reason}. "
+            "Check that the lake can be reached; restore a damaged table from a backup."
+        ) from error
+    return rows.sort(_VERSION, maintain_order=True).select(columns)
 
 
-TAKEN: Final = "taken"
-"""The application transaction of a commit that takes rows out; its number is the version that they were in."""
+def _is_gone(store: pafs.FileSystem, after: int, through: int) -> bool:
+    """Whether anything of these commits is no longer there; False where nobody can tell."""
+    try:
+        paths = _paths(store, after, through)
+        return any(not info.is_file for path in paths for info in store.get_file_info([path]))
+    except OSError:
+        return False
+
+
+def _paths(store: pafs.FileSystem, after: int, through: int) -> Iterator[str]:
+    """The commits, oldest first, and the files that each added; a commit is named before it is opened."""
+    for version in range(after + 1, through + 1):
+        commit = f"_delta_log/{version:020}.json"
+        yield commit
+        with store.open_input_file(commit) as opened:
+            actions = [json.loads(line) for line in opened.read().splitlines()]
+        yield from (action["add"]["path"] for action in actions if action.get("add", {}).get("dataChange"))
 
 
 class Removals:
-    """What was last seen of one table."""
+    """Tells whether rows were taken out of a table since the last time."""
 
     def __init__(self) -> None:
         self._files: frozenset[str] | None = None

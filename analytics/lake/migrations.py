@@ -28,9 +28,9 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from analytics.lake.errors import FencedError, LakeError, LakeInUseError
+from analytics.lake.errors import LakeError, LakeInUseError
 from analytics.lake.leases import JUDGE, LEASE_S, MAINTENANCE, Heartbeat, Lease, holder_row, holders
-from analytics.lake.rewrite import Rewriter
+from analytics.lake.rewrite import Rewriter, chunks
 from analytics.lake.storage import LAYOUT_MARK, create_table, options_of, reading, stored_layout
 from analytics.lake.table_schemas import COLUMNS, EVENTS, JUDGE_HEARTBEATS, LAYOUT, LEASES, SIGNOFFS, TABLES
 from analytics.lake.tables import Lake, with_meanings
@@ -98,11 +98,7 @@ def _fill_event_meanings(root: str, fence: Fence) -> None:
         table.alter.add_columns(new, commit_properties=_properties(fence))
     rewriter = Rewriter(root, EVENTS, _open(root, EVENTS), options_of(root), fence)
     while unfilled := [file for file in rewriter.files() if file.least.get("kind") is None]:
-        files, size = [], 0
-        for file in unfilled:
-            if size < _FILL_BYTES:
-                files.append(file)
-                size += file.size
+        files = next(chunks(unfilled, _FILL_BYTES, lambda file: file.size))
         rewriter.rewrite(files, with_meanings)
         rewriter = rewriter.refreshed()
 
@@ -183,9 +179,7 @@ def commit(
     nothing = pa.schema(table.schema().to_arrow()).empty_table()
     data = nothing if rows is None else rows.to_arrow().cast(TABLES[name])
     try:
-        highest = table.transaction_version(fence.app_id)
-        if highest is not None and highest > fence.epoch:
-            raise FencedError(f"{name}: another process has taken the migration of the lake over.")
+        fence.check(name, table.transaction_version(fence.app_id))
         write_deltalake(table, data, mode=mode, commit_properties=_properties(fence, marks))
     except (DeltaError, OSError) as error:
         raise LakeError(f"{name}: the lake cannot be migrated: {error}. Start the worker again.") from error

@@ -1,4 +1,4 @@
-"""Taking out what is older than it has to be kept: whole files, and old rows of a file once that is worth it."""
+"""Retention: take out rows that need not be kept any longer, as whole files, or once that is worth a rewrite."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def retain(lake: Lake, rule: Rule, *, fence: Fence | None = None, dry_run: bool 
     Args:
         lake: The lake.
         rule: What may go.
-        fence: The right to keep the lake.
+        fence: Proof of the lease `maintenance`.
         dry_run: Change nothing; count what would go.
 
     Raises:
-        FencedError: Somebody else has the right now. What was committed before is right.
+        FencedError: Somebody else holds the lease now. What was committed before is right.
         LakeError: The lake cannot be read or written. What was committed before is right.
     """
     rewriter = lake.rewriter(rule.table, fence=fence)
@@ -85,7 +85,7 @@ def retain(lake: Lake, rule: Rule, *, fence: Fence | None = None, dry_run: bool 
         oldest = file.least.get(rule.by)
         if oldest is not None and oldest >= rule.before:
             continue
-        doomed, left, first = _looked_at(lake, rewriter, file, rule)
+        doomed, left, first = _count(lake, rewriter, file, rule)
         if doomed and not left:
             whole.append(file)
         elif doomed and first is not None and first < rule.before - _SLACK:
@@ -107,7 +107,7 @@ def retain(lake: Lake, rule: Rule, *, fence: Fence | None = None, dry_run: bool 
     return taken
 
 
-def _looked_at(lake: Lake, rewriter: Rewriter, file: StoredFile, rule: Rule) -> tuple[int, int, datetime | None]:
+def _count(lake: Lake, rewriter: Rewriter, file: StoredFile, rule: Rule) -> tuple[int, int, datetime | None]:
     """Rows of a file that may go, rows that stay, and the oldest that may go."""
     newest = file.most.get(rule.by)
     if rule.but is None and newest is not None and newest < rule.before:

@@ -1,4 +1,4 @@
-"""Putting files of a table in the place of others, in one commit that can neither lose nor double an append.
+"""Rewrite files of a table, in one commit that can neither lose nor double an append, and compact small files by it.
 
 A rewrite names the files that it replaces. What is appended meanwhile is in other files, and stays. Two rewrites could
 replace the same files (Delta takes both commits, seen with deltalake 1.6.6, and rows would be doubled), so each carries
@@ -26,7 +26,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 from analytics.lake.commits import ROWS_AT_A_TIME, TAKEN, UNIQUE
-from analytics.lake.errors import FencedError, LakeError
+from analytics.lake.errors import LakeError
 from analytics.lake.storage import files_of
 from analytics.lake.table_schemas import TABLES
 
@@ -37,9 +37,15 @@ if TYPE_CHECKING:
 
     from analytics.lake.commits import Fence
 
+SIZES_BYTES: Final = (4 * 1024 * 1024, 64 * 1024 * 1024, 512 * 1024 * 1024)
+"""File sizes (bytes) that are worked towards, one after the other. A row is rewritten a few times on its way up, and a
+table has at most `at_least` files below each size, besides those of the largest."""
+
 _REWRITE: Final = "rewrite"
 _BATCH_ROWS: Final = 65_536
 _READ_BYTES: Final = 1 << 20
+_LONGEST_BOUND: Final = 64
+"""Characters of a smallest or largest value that are worth a place in the log: a payload helps no reader to skip."""
 _FAILURES: Final = (DeltaError, OSError, pa.ArrowException)
 
 
@@ -53,7 +59,6 @@ class StoredFile:
         rows: Rows.
         least: Smallest value of each column, where it is known.
         most: Largest value, likewise.
-        written_ms: When it was written, milliseconds since 1970 UTC.
     """
 
     path: str
@@ -61,7 +66,15 @@ class StoredFile:
     rows: int
     least: Mapping[str, Any]
     most: Mapping[str, Any]
-    written_ms: int
+
+    @classmethod
+    def from_action(cls, action: Mapping[str, Any]) -> StoredFile:
+        """The file that an entry of the log (`get_add_actions`, flattened) is about."""
+
+        def bounds(prefix: str) -> dict[str, Any]:
+            return {name.removeprefix(prefix): value for name, value in action.items() if name.startswith(prefix)}
+
+        return cls(action["path"], action["size_bytes"], action["num_records"] or 0, bounds("min."), bounds("max."))
 
 
 class Rewriter:
@@ -71,8 +84,8 @@ class Rewriter:
         root: Root of the lake.
         table: Table name.
         handle: The table, at the version that is rewritten; nobody else may use it.
-        options: What it takes to get into the lake.
-        fence: The right that a commit needs, where one is needed.
+        options: Storage options of the lake.
+        fence: Proof of the lease that a commit needs, where one is needed.
     """
 
     def __init__(
@@ -91,7 +104,7 @@ class Rewriter:
         """The same at the newest version.
 
         Raises:
-            FencedError: Somebody else has the right now.
+            FencedError: Somebody else holds the lease now.
             LakeError: The table cannot be read.
         """
         try:
@@ -112,7 +125,8 @@ class Rewriter:
             raise self._failed(error) from error
         if not actions.width:
             return []
-        return [_stored(row) for row in actions.sort("modification_time", "path").iter_rows(named=True)]
+        actions = actions.sort("modification_time", "path")
+        return [StoredFile.from_action(action) for action in actions.iter_rows(named=True)]
 
     def uri(self, file: StoredFile) -> str:
         """The whole path of a file, for a reader."""
@@ -125,13 +139,13 @@ class Rewriter:
 
         Args:
             files: Which.
-            change: Takes a batch of rows, and gives back those that stay.
+            change: Takes a batch of rows, and gives back what stands in the new file; all of it unless given.
 
         Returns:
             False when somebody else rewrote files meanwhile: nothing was changed.
 
         Raises:
-            FencedError: Somebody else has the right now; nothing was changed.
+            FencedError: Somebody else holds the lease now; nothing was changed.
             LakeError: The rewrite failed; the table is as it was.
         """
         return self._replace(files, self._batches(files, change), takes=change is not None)
@@ -169,7 +183,7 @@ class Rewriter:
         ]
         if stats.rows:
             size = self._store.get_file_info(path).size
-            actions.append(AddAction(path, size, {}, now_ms, data_change=False, stats=stats.document()))
+            actions.append(AddAction(path, size, {}, now_ms, data_change=False, stats=stats.to_json()))
         if self._commit(actions, takes=takes):
             return True
         self._drop(path)
@@ -220,11 +234,7 @@ class Rewriter:
             highest = self._handle.transaction_version(self._fence.app_id)
         except _FAILURES as error:
             raise self._failed(error) from error
-        if highest is not None and highest > self._fence.epoch:
-            raise FencedError(
-                f"{self.table}: the right to {self._fence.name} is with a later holder (epoch {highest}, this one's "
-                f"was {self._fence.epoch}). The table is as it was."
-            )
+        self._fence.check(self.table, highest)
 
     def _drop(self, path: str) -> None:
         """Delete what was written for nothing; what cannot be deleted is left to `vacuum`."""
@@ -252,8 +262,8 @@ class _Stats:
 
     def add(self, rows: pl.DataFrame) -> None:
         self.rows += rows.height
-        silent = (pl.Binary, pl.Boolean)
-        plain = [name for name, kind in rows.schema.items() if not kind.is_nested() and kind not in silent]
+        without = (pl.Binary, pl.Boolean)
+        plain = [name for name, kind in rows.schema.items() if not kind.is_nested() and kind not in without]
         nulls = rows.select(pl.col(plain).null_count()).row(0, named=True)
         least = rows.select(pl.col(plain).min()).row(0, named=True)
         most = rows.select(pl.col(plain).max()).row(0, named=True)
@@ -263,14 +273,17 @@ class _Stats:
                 self._least[name] = min(self._least.get(name, least[name]), least[name])
                 self._most[name] = max(self._most.get(name, most[name]), most[name])
 
-    def document(self) -> str:
-        # A long text (a payload) is no help to a reader who looks for files to skip, and bloats the log.
-        known = [name for name in self._least if len(str(self._most[name])) <= 64 and len(str(self._least[name])) <= 64]
+    def to_json(self) -> str:
+        bounded = [
+            name
+            for name, least in self._least.items()
+            if len(str(least)) <= _LONGEST_BOUND and len(str(self._most[name])) <= _LONGEST_BOUND
+        ]
         return json.dumps(
             {
                 "numRecords": self.rows,
-                "minValues": {name: _plain(self._least[name]) for name in known},
-                "maxValues": {name: _plain(self._most[name]) for name in known},
+                "minValues": {name: _plain(self._least[name]) for name in bounded},
+                "maxValues": {name: _plain(self._most[name]) for name in bounded},
                 "nullCount": self._nulls,
             }
         )
@@ -282,23 +295,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell of any column
     return value.isoformat() if isinstance(value, date) else value
 
 
-def _stored(row: dict[str, Any]) -> StoredFile:
-    return StoredFile(
-        path=row["path"],
-        size=row["size_bytes"],
-        rows=row["num_records"] or 0,
-        least={name.removeprefix("min."): value for name, value in row.items() if name.startswith("min.")},
-        most={name.removeprefix("max."): value for name, value in row.items() if name.startswith("max.")},
-        written_ms=row["modification_time"],
-    )
-
-
-SIZES_BYTES: Final = (4 * 1024 * 1024, 64 * 1024 * 1024, 512 * 1024 * 1024)
-"""File sizes (bytes) that are worked towards, one after the other. A row is rewritten a few times on its way up, and a
-table has at most `at_least` files below each size, besides those of the largest."""
-
-
-def fold(rewriter: Rewriter, *, at_least: int) -> bool:
+def compact_files(rewriter: Rewriter, *, at_least: int) -> bool:
     """Rewrite small files into few; one commit for each new file.
 
     Args:
@@ -309,30 +306,31 @@ def fold(rewriter: Rewriter, *, at_least: int) -> bool:
         Whether anything was rewritten.
 
     Raises:
-        FencedError: Somebody else has the right now.
+        FencedError: Somebody else holds the lease now.
         LakeError: A rewrite failed; the table is as it was.
     """
-    folded = False
+    rewritten = False
     for size in SIZES_BYTES:
         small = [file for file in rewriter.files() if file.size < size]
         if len(small) < at_least:
             continue
-        for group in groups(small, size):
+        for group in chunks(small, size, lambda file: file.size):
+            if len(group) == 1:
+                continue  # a file without a neighbour is left alone
             if not rewriter.rewrite(group):
-                return folded  # somebody else is at it
-            folded = True
+                return rewritten  # somebody else is at it
+            rewritten = True
             rewriter = rewriter.refreshed()
-    return folded
+    return rewritten
 
 
-def groups(files: Sequence[StoredFile], size: int) -> Iterator[list[StoredFile]]:
-    """Neighbours that together make a file of about a size; a file without a neighbour is left alone."""
-    group: list[StoredFile] = []
+def chunks(files: Sequence[StoredFile], most: int, weight: Callable[[StoredFile], int]) -> Iterator[list[StoredFile]]:
+    """Neighbours that together weigh at most `most`, or one that weighs more."""
+    chunk: list[StoredFile] = []
     for file in files:
-        if group and sum(each.size for each in group) + file.size > size:
-            if len(group) > 1:
-                yield group
-            group = []
-        group.append(file)
-    if len(group) > 1:
-        yield group
+        if chunk and sum(map(weight, chunk)) + weight(file) > most:
+            yield chunk
+            chunk = []
+        chunk.append(file)
+    if chunk:
+        yield chunk

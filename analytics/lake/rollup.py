@@ -1,4 +1,4 @@
-"""Old minutes of `signals` summed to hours: fewer rows, the same sums.
+"""Roll old minutes of `signals` up to hours: fewer rows, the same sums.
 
 A rolled row stands for the minutes of one hour of an epoch. Its bucket is the last of them plus one microsecond, by
 which it can be told from a minute (`is_rolled`), and sorts where it belongs. What must come out the same afterwards:
@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from analytics.lake.errors import LakeError
+from analytics.lake.rewrite import chunks
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from analytics.lake.rewrite import Rewriter, StoredFile
@@ -118,21 +119,21 @@ class RollUp:
         """Roll what may be rolled, where it is worth it; each commit takes some files, and rolls all that is in them.
 
         Args:
-            fence: The right to keep the lake.
+            fence: Proof of the lease `maintenance`.
             dry_run: Change nothing; count what would go.
 
         Returns:
             Rows before and rows after, in the files that were rewritten.
 
         Raises:
-            FencedError: Somebody else has the right now. What was committed before is right.
+            FencedError: Somebody else holds the lease now. What was committed before is right.
             LakeError: The lake cannot be read or written. What was committed before is right.
         """
-        rewriter = self._lake.rewriter("signals", fence=fence)
+        rewriter = self._lake.rewriter(SIGNALS, fence=fence)
         ends = self._ends()
         worth = self._worth(rewriter, ends)
         before = after = 0
-        for chunk in _chunks([file for file in rewriter.files() if file.path in worth]):
+        for chunk in _chunks(file for file in rewriter.files() if file.path in worth):
             rows = self.read(rewriter, chunk, tuple(COLUMNS[SIGNALS]))
             eligible = self._eligible(rows, ends)
             rolled = pl.concat([rows.filter(~eligible), roll(rows.filter(eligible))])
@@ -145,13 +146,13 @@ class RollUp:
 
     def _ends(self) -> pl.DataFrame:
         """The first and the last minute of every epoch."""
-        told = self._lake.scan("signals").group_by(_EPOCH)
-        return told.agg(pl.col("bucket").min().alias("first"), pl.col("bucket").max().alias("last")).collect()
+        epochs = self._lake.scan(SIGNALS).group_by(_EPOCH)
+        return epochs.agg(pl.col("bucket").min().alias("first"), pl.col("bucket").max().alias("last")).collect()
 
     def _worth(self, rewriter: Rewriter, ends: pl.DataFrame) -> set[str]:
         """The files of which enough rows would go."""
         worth = set()
-        for chunk in _chunks([file for file in rewriter.files() if _may_hold(file, self._before)]):
+        for chunk in _chunks(file for file in rewriter.files() if _may_hold(file, self._before)):
             rows = self.read(rewriter, chunk, _LIGHT, path=True)
             uneven = (pl.col("expected").sum() != pl.col("executed").sum()).over("path", *_EPOCH, "bucket")
             left = (
@@ -211,12 +212,5 @@ def _may_hold(file: StoredFile, before: datetime) -> bool:
     return oldest is None or oldest < before
 
 
-def _chunks(files: Sequence[StoredFile]) -> Iterator[list[StoredFile]]:
-    chunk: list[StoredFile] = []
-    for file in files:
-        if chunk and sum(each.rows for each in chunk) + file.rows > _ROWS_AT_ONCE:
-            yield chunk
-            chunk = []
-        chunk.append(file)
-    if chunk:
-        yield chunk
+def _chunks(files: Iterable[StoredFile]) -> Iterator[list[StoredFile]]:
+    return chunks(list(files), _ROWS_AT_ONCE, lambda file: file.rows)

@@ -1,4 +1,4 @@
-"""Where a lake lies: a folder, or a bucket of an S3-compatible store with what it takes to get in."""
+"""Where a lake lies, a folder or a bucket, and opening, creating and checking its tables there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,21 @@ from producers.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+LAYOUT_MARK: Final = "stagekeeper/layout"
+"""The application transaction in the log of `events` whose number is the lake's layout."""
+
 _PREFIX: Final = "STAGEKEEPER_LAKE_"
+_NAMED: Final = 3
+"""So many damaged files are named; the others are counted."""
+_CONFIGURATION: Final = {
+    "delta.enableChangeDataFeed": "true",  # what was appended between two versions, whatever was compacted since
+    "delta.checkpointInterval": "100",  # commits; opening a table reads at most this many small log files
+    # How long a verdict can be recomputed at its version: 90 days, and a week between one checkpoint and the next.
+    "delta.logRetentionDuration": "interval 97 days",
+    "delta.deletedFileRetentionDuration": "interval 97 days",
+}
+# Heartbeats come all the time, and nobody asks how they stood an hour ago.
+_CONFIGURATION_OF_LEASES: Final = _CONFIGURATION | {"delta.logRetentionDuration": "interval 1 hours"}
 
 
 class StorageSettings(BaseSettings):
@@ -54,22 +68,24 @@ class StorageSettings(BaseSettings):
             SettingsError: The variables cannot be used; the message names them.
         """
         try:
-            read = cls()
+            settings = cls()
         except ValidationError as error:
-            faults = "; ".join(f"{_PREFIX}{str(each['loc'][0]).upper()}: {each['msg']}" for each in error.errors())
+            faults = "; ".join(f"{_PREFIX}{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors())
             raise SettingsError(f"{faults}. Mend or unset the variable.") from error
-        if (read.access_key_id is None) != (read.secret_access_key is None):
+        if (settings.access_key_id is None) != (settings.secret_access_key is None):
             raise SettingsError(
                 f"{_PREFIX}ACCESS_KEY_ID and {_PREFIX}SECRET_ACCESS_KEY belong together: set both, or neither."
             )
-        if read.endpoint is not None and "://" not in read.endpoint:
-            raise SettingsError(f"{_PREFIX}ENDPOINT is {read.endpoint!r}, not a URL such as https://s3.example.com.")
-        return read
+        if settings.endpoint is not None and "://" not in settings.endpoint:
+            raise SettingsError(
+                f"{_PREFIX}ENDPOINT is {settings.endpoint!r}, not a URL such as https://s3.example.com."
+            )
+        return settings
 
     @property
     def options(self) -> dict[str, str]:
-        """The same in the words of delta-rs and polars, secrets in the clear."""
-        said = {
+        """The same as storage options of delta-rs and polars, secrets in the clear."""
+        options = {
             "aws_endpoint": self.endpoint,
             "aws_region": self.region or ("us-east-1" if self.endpoint is not None else None),
             "aws_access_key_id": self.access_key_id,
@@ -79,8 +95,12 @@ class StorageSettings(BaseSettings):
             "aws_conditional_put": "etag",
         }
         if self.endpoint is not None and self.endpoint.startswith("http://"):
-            said["aws_allow_http"] = "true"
-        return {name: value for name, value in said.items() if value is not None}
+            options["aws_allow_http"] = "true"
+        return {name: value for name, value in options.items() if value is not None}
+
+
+def _clear(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 def is_remote(root: str) -> bool:
@@ -89,7 +109,7 @@ def is_remote(root: str) -> bool:
 
 
 def options_of(root: str) -> dict[str, str] | None:
-    """What it takes to get into a lake; None for a folder.
+    """Storage options for a lake; None for a folder.
 
     Raises:
         SettingsError: The settings cannot be used, or the root names a store of another kind.
@@ -110,64 +130,8 @@ def files_of(root: str, table: str, options: Mapping[str, str] | None) -> pafs.F
     return pafs.SubTreeFileSystem(str(Path(root, table)), pafs.LocalFileSystem())
 
 
-def _clear(secret: SecretStr | None) -> str | None:
-    return None if secret is None else secret.get_secret_value()
-
-
-_CONFIGURATION: Final = {
-    "delta.enableChangeDataFeed": "true",  # what was appended between two versions, whatever was compacted since
-    "delta.checkpointInterval": "100",  # commits; opening a table reads at most this many small log files
-    # How long a verdict can be recomputed at its version: 90 days, and a week between one checkpoint and the next.
-    "delta.logRetentionDuration": "interval 97 days",
-    "delta.deletedFileRetentionDuration": "interval 97 days",
-}
-# Leases beat all the time, and nobody asks how they stood an hour ago.
-_OF_LEASES: Final = {"delta.logRetentionDuration": "interval 1 hours"}
-
-
-LAYOUT_MARK: Final = "stagekeeper/layout"
-"""The application transaction in the log of `events` whose number is the lake's layout."""
-
-
-def open_table(root: str, name: str) -> DeltaTable | None:
-    """The table, with its columns checked; None when there is none.
-
-    Raises:
-        OutdatedLakeError: The lake has an earlier layout.
-        SchemaMismatchError: The table has other columns than this version knows, or the lake a later layout.
-        UnreadableLakeError: It is damaged, or cannot be reached.
-    """
-    uri = f"{root}/{name}"
-    try:
-        table = DeltaTable(uri, storage_options=options_of(root))
-    except TableNotFoundError:
-        if not is_remote(root) and any(Path(uri).rglob("*.parquet")):
-            raise UnreadableLakeError(
-                f"the table {name} at {uri} has data files but no log (`_delta_log`). "
-                "Restore the folder from a backup, or move it away to begin a new table."
-            ) from None
-        return None
-    except (DeltaError, OSError) as error:
-        raise unreadable_table(root, name, error) from error
-    if name == EVENTS:
-        _check_layout(root, table)
-    stored = {field.name: _described(field) for field in table.schema().fields}
-    wanted = {field.name: _described(field) for field in Schema.from_arrow(TABLES[name]).fields}
-    if stored != wanted:
-        differing = [column for column in {**wanted, **stored} if stored.get(column) != wanted.get(column)]
-        differences = "; ".join(
-            f"{column} is {stored.get(column, 'missing')}, expected {wanted.get(column, 'no such column')}"
-            for column in differing
-        )
-        raise SchemaMismatchError(
-            f"the table {name} at {uri} was written by another version of Stagekeeper: {differences}. "
-            "Use that version, or set STAGEKEEPER_LAKE_ROOT to a new folder and replay the topics into it."
-        )
-    return table
-
-
 def stored_layout(root: str) -> int | None:
-    """The layout (`analytics.lake.table_schemas.LAYOUT`) of the lake at a root; None where there is none.
+    """The number of the layout (`analytics.lake.table_schemas.LAYOUT`) of a lake; None where there is no lake.
 
     Raises:
         UnreadableLakeError: The table `events` is damaged, or cannot be reached.
@@ -182,11 +146,30 @@ def stored_layout(root: str) -> int | None:
 
 def _layout(events: DeltaTable) -> int:
     stored: int | None = events.transaction_version(LAYOUT_MARK)
-    return stored or 1  # before there were numbers
+    return stored or 1  # before layouts had numbers
 
 
-def _check_layout(root: str, events: DeltaTable) -> None:
-    layout = _layout(events)
+def open_table(root: str, name: str) -> DeltaTable | None:
+    """Open a table and check its columns; None when there is none.
+
+    Raises:
+        OutdatedLakeError: The lake has an earlier layout.
+        SchemaMismatchError: The table has other columns than this version knows, or the lake a later layout.
+        UnreadableLakeError: It is damaged, or cannot be reached.
+    """
+    uri = f"{root}/{name}"
+    try:
+        table = DeltaTable(uri, storage_options=options_of(root))
+        layout = _layout(table) if name == EVENTS else LAYOUT
+    except TableNotFoundError:
+        if not is_remote(root) and any(Path(uri).rglob("*.parquet")):
+            raise UnreadableLakeError(
+                f"the table {name} at {uri} has data files but no log (`_delta_log`). "
+                "Restore the folder from a backup, or move it away to begin a new table."
+            ) from None
+        return None
+    except (DeltaError, OSError) as error:
+        raise unreadable_table(root, name, error) from error
     if layout < LAYOUT:
         raise OutdatedLakeError(
             f"the lake at {root} has layout {layout} of an earlier version, this one needs {LAYOUT}. Stop all "
@@ -198,10 +181,32 @@ def _check_layout(root: str, events: DeltaTable) -> None:
             f"the lake at {root} has layout {layout} of a later version of Stagekeeper, this one knows up to {LAYOUT}. "
             "Install that version, or set STAGEKEEPER_LAKE_ROOT to another lake."
         )
+    stored, expected = _columns(table.schema()), _columns(Schema.from_arrow(TABLES[name]))
+    differences = "; ".join(
+        f"{column} is {stored.get(column, 'missing')}, expected {expected.get(column, 'no such column')}"
+        for column in {**expected, **stored}
+        if stored.get(column) != expected.get(column)
+    )
+    if differences:
+        raise SchemaMismatchError(
+            f"the table {name} at {uri} was written by another version of Stagekeeper: {differences}. "
+            "Use that version, or set STAGEKEEPER_LAKE_ROOT to a new folder and replay the topics into it."
+        )
+    return table
+
+
+def _columns(schema: Schema) -> dict[str, str]:
+    """Type and nullability of each column, in words."""
+    return {field.name: _described(field) for field in schema.fields}
+
+
+def _described(field: Field) -> str:
+    kind = field.type.type if isinstance(field.type, PrimitiveType) else str(field.type)
+    return f"{kind}{' nullable' if field.nullable else ''}"
 
 
 def create_table(root: str, name: str) -> DeltaTable:
-    """Create the table, empty; where another process was faster, that one's.
+    """Create an empty table; where another process was faster, open that one's.
 
     Raises:
         UnreadableLakeError: It cannot be created.
@@ -212,12 +217,12 @@ def create_table(root: str, name: str) -> DeltaTable:
             uri,
             schema=Schema.from_arrow(TABLES[name]),
             mode="error",
-            configuration=_CONFIGURATION | (_OF_LEASES if name == LEASES else {}),
+            configuration=_CONFIGURATION_OF_LEASES if name == LEASES else _CONFIGURATION,
             name=name,
             storage_options=options_of(root),
-            # Refused version 0, it would try the next one: a second creation, which changes the table's identity under
-            # whoever writes to the first.
             commit_properties=CommitProperties(
+                # Refused version 0, it would try the next one: a second creation, which changes the table's identity
+                # under whoever writes to the first.
                 max_commit_retries=0,
                 app_transactions=[Transaction(LAYOUT_MARK, LAYOUT)] if name == EVENTS else None,
             ),
@@ -231,25 +236,8 @@ def create_table(root: str, name: str) -> DeltaTable:
         return table
 
 
-def _described(field: Field) -> str:
-    kind = field.type.type if isinstance(field.type, PrimitiveType) else str(field.type)
-    return f"{kind}{' nullable' if field.nullable else ''}"
-
-
-def unreadable_table(root: str, table: str, error: Exception) -> UnreadableLakeError:
-    """The name for a failure to read a table, with what mends it."""
-    mend = "Restore the folder from a backup, or move it away to begin a new table."
-    if is_remote(root):
-        mend = "Check that the store answers and lets this principal in; restore a damaged table from a backup."
-    return UnreadableLakeError(f"the table {table} at {root}/{table} cannot be read: {_first_line(error)}. {mend}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
-
-
 def check_store(root: str) -> None:
-    """Commit the same version of a table twice: the store must refuse the second one. Nothing of it stays.
+    """Check that the store refuses the second of two commits of one version. Nothing stays of the attempt.
 
     Args:
         root: Root of a lake on object storage, whether or not it exists.
@@ -270,17 +258,15 @@ def check_store(root: str) -> None:
         except CommitFailedError:
             refused = True
         else:
-            found = DeltaTable(f"{root}/{name}", storage_options=options)
-            refused = int(found.version()) == 2
+            refused = int(DeltaTable(f"{root}/{name}", storage_options=options).version()) == 2
         store = files_of(root, name, options)
         for info in store.get_file_info(pafs.FileSelector("", recursive=True)):
             if info.is_file:
                 store.delete_file(info.path)
     except (DeltaError, OSError) as error:
-        reason = str(error).partition("\n")[0]
         raise UnreadableLakeError(
-            f"nothing can be committed at {root}: {reason}. Check that the bucket exists, that the principal may write "
-            "and delete there, and STAGEKEEPER_LAKE_ENDPOINT, STAGEKEEPER_LAKE_REGION and the keys."
+            f"nothing can be committed at {root}: {_first_line(error)}. Check that the bucket exists, that the "
+            "principal may write and delete there, and STAGEKEEPER_LAKE_ENDPOINT, STAGEKEEPER_LAKE_REGION and the keys."
         ) from error
     if not refused:
         raise UnreadableLakeError(
@@ -289,17 +275,9 @@ def check_store(root: str) -> None:
         )
 
 
-_NAMED: Final = 3
-"""So many damaged files are named; the others are counted."""
-
-
 @contextmanager
 def reading(root: str) -> Iterator[None]:
-    """Name what reading a lake raises.
-
-    Raises:
-        UnreadableLakeError: A file is gone or was cut short, or the lake cannot be reached.
-    """
+    """Raise `UnreadableLakeError` for whatever the libraries raise where a lake cannot be read."""
     try:
         yield
     except READ_FAILURES as error:
@@ -307,16 +285,15 @@ def reading(root: str) -> Iterator[None]:
 
 
 def unreadable(root: str, error: BaseException) -> UnreadableLakeError:
-    """What a failed read means: the files that are damaged, and how to mend it."""
-    reason = str(error).partition("\n")[0]
+    """The error for a failed read: which files are damaged, and how to mend it."""
     try:
         damaged = damaged_files(root)
     except (DeltaError, OSError):
         damaged = []
     if not damaged:
         return UnreadableLakeError(
-            f"the lake at {root} cannot be read: {reason}. Check that it can be reached; every file is there that its "
-            "tables name, as long as it should be."
+            f"the lake at {root} cannot be read: {_first_line(error)}. Check that it can be reached; every file is "
+            "there that its tables name, as long as it should be."
         )
     more = f" and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
     return UnreadableLakeError(
@@ -325,26 +302,38 @@ def unreadable(root: str, error: BaseException) -> UnreadableLakeError:
     )
 
 
+def unreadable_table(root: str, table: str, error: Exception) -> UnreadableLakeError:
+    """The error for a table that cannot be read, and how to mend it."""
+    mend = "Restore the folder from a backup, or move it away to begin a new table."
+    if is_remote(root):
+        mend = "Check that the store answers and lets this principal in; restore a damaged table from a backup."
+    return UnreadableLakeError(f"the table {table} at {root}/{table} cannot be read: {_first_line(error)}. {mend}")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
+
+
 def damaged_files(root: str) -> list[str]:
-    """The files of a lake that are gone, or not as long as its log says, in words; a listing of each table tells.
+    """The files of a lake that are gone, or not as long as its log says, in words; found by a listing of each table.
 
     Raises:
         DeltaError: A table cannot be opened.
         OSError: The files cannot be listed.
     """
     options = options_of(root)
-    found: list[str] = []
+    faults: list[str] = []
     for table in TABLES:
         try:
             newest = DeltaTable(f"{root}/{table}", storage_options=options)
         except TableNotFoundError:
             continue
-        found.extend(damaged(newest, root, table, options))
-    return found
+        faults.extend(damaged(newest, root, table, options))
+    return faults
 
 
 def damaged(newest: DeltaTable, root: str, table: str, options: Mapping[str, str] | None) -> Iterator[str]:
-    """The files of one table, as of what its handle knows, and the end of its log; otherwise as `damaged_files`.
+    """The same for one table, as of what its handle knows, and for the end of its log.
 
     An open handle notices neither that files are gone nor that its log is.
     """

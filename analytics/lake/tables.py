@@ -1,4 +1,4 @@
-"""The one door to the tables: appends that carry their offsets, and reads at a version.
+"""Append to and read the tables of the lake; every other package goes through `Lake`.
 
 Each table is a Delta table under one root (a folder, or object storage). An append and the source offsets that it
 covers are one atomic commit, so that a worker that dies at any moment resumes with nothing lost and nothing twice.
@@ -8,16 +8,26 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from analytics.lake.commits import WRITING, Advance, Fence, Removals, SourcePartition, appended, fitting
-from analytics.lake.errors import FencedError, LakeError, UnreadableLakeError
-from analytics.lake.rewrite import Rewriter, fold
+from analytics.lake.commits import (
+    WRITER_PROPERTIES,
+    Advance,
+    Fence,
+    Removals,
+    SourcePartition,
+    StoredNumberT,
+    appended,
+    check_advances,
+    fitting,
+)
+from analytics.lake.errors import LakeError, UnreadableLakeError
+from analytics.lake.rewrite import Rewriter, compact_files
 from analytics.lake.storage import (
     check_store,
     create_table,
@@ -30,26 +40,13 @@ from analytics.lake.storage import (
     unreadable,
     unreadable_table,
 )
-from analytics.lake.table_schemas import COLUMNS, EVENTS, LEASES, TABLES
+from analytics.lake.table_schemas import COLUMNS, EVENTS, TABLES
 from analytics.signals.event_structs import meanings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Advance", "Fence", "Lake", "SourcePartition"]
-
-
-class Counted(Protocol):
-    """What a number in a table's log is kept for: a partition's offset, or something that is counted like one."""
-
-    def __hash__(self) -> int: ...
-
-    @property
-    def app_id(self) -> str:
-        """The name under which the number is stored."""
-
-
-CountedT = TypeVar("CountedT", bound=Counted)
+__all__ = ["Advance", "Fence", "Lake", "SourcePartition", "with_meanings"]
 
 _BATCH_ROWS: Final = 500_000
 _NO_ADVANCES: Final[Mapping[Any, Advance]] = MappingProxyType({})
@@ -77,14 +74,14 @@ class Lake:
         """Open the lake at `root` and create what is missing.
 
         Raises:
-            SchemaMismatchError: A stored table has other columns than this version writes.
+            SchemaMismatchError: The lake has another layout, or a table other columns, than this version writes.
             UnreadableLakeError: A table is damaged, or the root cannot be written.
             SettingsError: The root or the settings of its store cannot be used.
         """
-        found = {name: open_table(root, name) for name in TABLES}
-        if is_remote(root) and None in found.values():
+        tables = {name: open_table(root, name) for name in TABLES}
+        if is_remote(root) and None in tables.values():
             check_store(root)
-        return cls(root, {name: table or create_table(root, name) for name, table in found.items()})
+        return cls(root, {name: table or create_table(root, name) for name, table in tables.items()})
 
     @classmethod
     def open_only(cls, root: str, *names: str) -> Lake:
@@ -96,14 +93,14 @@ class Lake:
         """Open the lake at `root` without creating anything; None when there is none yet.
 
         Raises:
-            SchemaMismatchError: A stored table has other columns than this version reads.
+            SchemaMismatchError: The lake has another layout, or a table other columns, than this version reads.
             UnreadableLakeError: A table is damaged, or missing although others hold data.
         """
-        found = {name: table for name in TABLES if (table := open_table(root, name)) is not None}
-        missing = [name for name in TABLES if name not in found and name != LEASES]  # an older lake has no leases yet
+        tables = {name: table for name in TABLES if (table := open_table(root, name)) is not None}
+        missing = [name for name in TABLES if name not in tables]
         if not missing:
-            return cls(root, found)
-        if any(table.version() > 0 for table in found.values()):
+            return cls(root, tables)
+        if any(table.version() > 0 for table in tables.values()):
             raise UnreadableLakeError(
                 f"the lake at {root} has data but no table {', '.join(missing)}. Restore the folder from a backup, "
                 "or start the worker, which creates it anew (empty)."
@@ -150,15 +147,15 @@ class Lake:
         Raises:
             LakeError: There is no such version, it is older than the log's retention, or not every row of it came.
         """
-        frame, came = self.scan(table, version=version), 0
+        frame, read = self.scan(table, version=version), 0
         with reading(self.root):
             for rows in frame.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=False):
-                came += rows.height
+                read += rows.height
                 yield rows
             # Where a file is damaged polars ends the parts early, without a word.
-            there = frame.select(pl.len()).collect().item()
-        if came != there:
-            raise unreadable(self.root, EOFError(f"{came:,} of the {there:,} rows of {table} came"))
+            height = frame.select(pl.len()).collect().item()
+        if read != height:
+            raise unreadable(self.root, EOFError(f"{read:,} of the {height:,} rows of {table} came"))
 
     def increments(self, table: str, *, after: int, through: int, columns: list[str] | None = None) -> pl.DataFrame:
         """The rows that were appended in versions `after` (exclusive) to `through` (inclusive), in that order.
@@ -176,18 +173,18 @@ class Lake:
             LakeError: There is no such version, or the lake cannot be read.
         """
         handle = self._handle(table)
-        wanted = columns or COLUMNS[table].names()
+        columns = columns or COLUMNS[table].names()
         self._check_version(table, through, int(handle.version()))
         if after >= through:
-            return pl.DataFrame(schema=COLUMNS[table]).select(wanted)
-        return appended(handle, self.root, self.options, table, after=after, through=through, columns=wanted)
+            return pl.DataFrame(schema=COLUMNS[table]).select(columns)
+        return appended(handle, self.root, self.options, table, after=after, through=through, columns=columns)
 
     def append(
         self,
         table: str,
         rows: pl.DataFrame | pa.Table,
         *,
-        advances: Mapping[CountedT, Advance] = _NO_ADVANCES,
+        advances: Mapping[StoredNumberT, Advance] = _NO_ADVANCES,
         fence: Fence | None = None,
     ) -> int:
         """Append rows and move the source offsets that they cover, in one commit.
@@ -197,14 +194,14 @@ class Lake:
             rows: Exactly the table's columns, in any order; may be empty while offsets move. An Arrow table in the
                 stored order and types is written as it is.
             advances: For each partition that the rows cover, from which stored offset to which.
-            fence: The right that the writer needs for this, where it needs one.
+            fence: Proof of the lease that the writer needs for this, where it needs one.
 
         Returns:
             The version that the commit made.
 
         Raises:
-            FencedError: A stored offset is not `previous`, or another writer moved it meanwhile or took over the right.
-                Nothing was written.
+            FencedError: A stored offset is not `previous`, another writer moved it meanwhile, or took the lease
+                over. Nothing was written.
             SchemaMismatchError: The rows do not have the table's columns.
             LakeError: The commit failed for another reason.
         """
@@ -213,15 +210,19 @@ class Lake:
         moved = {partition.app_id: advance.reached for partition, advance in advances.items()}
         if fence is not None:
             moved[fence.app_id] = fence.epoch
-        stored = self._stored(table, handle, list(moved))
-        _check(table, advances, fence, stored)
+        stored = self._check_commit(table, handle, advances, fence)
         marks = [Transaction(app_id, reached) for app_id, reached in moved.items()]
-        properties = CommitProperties(app_transactions=marks)
         try:
-            write_deltalake(handle, data, mode="append", commit_properties=properties, writer_properties=WRITING[table])
+            write_deltalake(
+                handle,
+                data,
+                mode="append",
+                commit_properties=CommitProperties(app_transactions=marks),
+                writer_properties=WRITER_PROPERTIES[table],
+            )
         except CommitFailedError as error:
             self._known.pop(table, None)
-            _check(table, advances, fence, self._stored(table, self._handle(table), list(moved)))
+            self._check_commit(table, self._handle(table), advances, fence)
             raise LakeError(f"{table}: the commit was refused: {error}. Nothing was written; try again.") from error
         except (DeltaError, OSError) as error:
             self._known.pop(table, None)
@@ -232,7 +233,7 @@ class Lake:
         self._known[table] = (version, {**stored, **moved})
         return version
 
-    def stored_offsets(self, table: str, partitions: Iterable[CountedT]) -> dict[CountedT, int]:
+    def stored_offsets(self, table: str, partitions: Iterable[StoredNumberT]) -> dict[StoredNumberT, int]:
         """The last offset that the table covers, for each partition that has one."""
         wanted = list(partitions)
         stored = self._stored(table, self._handle(table), [partition.app_id for partition in wanted])
@@ -246,16 +247,16 @@ class Lake:
         Args:
             table: Table name.
             at_least: Do nothing while there are fewer small files than this.
-            fence: The right of whoever keeps the lake, where more than one process might.
+            fence: Proof of the lease `maintenance`, where more than one process might do this.
 
         Returns:
             Whether files were folded. False also when another process rewrote files of this table meanwhile.
 
         Raises:
-            FencedError: Somebody else has the right now; the table is as it was.
+            FencedError: Somebody else holds the lease now; the table is as it was.
             LakeError: The rewrite failed; the table is as it was.
         """
-        return fold(self.rewriter(table, fence=fence), at_least=max(at_least, 2))
+        return compact_files(self.rewriter(table, fence=fence), at_least=max(at_least, 2))
 
     def rewriter(self, table: str, *, fence: Fence | None = None) -> Rewriter:
         """What puts files of a table in the place of others, as of its newest version; arguments as in `compact`."""
@@ -329,6 +330,17 @@ class Lake:
         self._known[table] = (version, offsets)
         return offsets
 
+    def _check_commit(
+        self, table: str, handle: DeltaTable, advances: Mapping[StoredNumberT, Advance], fence: Fence | None
+    ) -> dict[str, int | None]:
+        """Refuse a commit that another writer overtook; the stored numbers otherwise."""
+        app_ids = [partition.app_id for partition in advances] + ([] if fence is None else [fence.app_id])
+        stored = self._stored(table, handle, app_ids)
+        check_advances(table, advances, stored)
+        if fence is not None:
+            fence.check(table, stored[fence.app_id])
+        return stored
+
     def _check_version(self, table: str, wanted: int, newest: int) -> None:
         if not 0 <= wanted <= newest:
             raise LakeError(f"{table} has no version {wanted}; versions 0 to {newest} exist.")
@@ -339,33 +351,3 @@ def with_meanings(events: pl.DataFrame) -> pl.DataFrame:
     kinds, users = zip(*meanings(events["value"]), strict=True) if events.height else ((), ())
     kind, user = pl.Series("kind", kinds, pl.Int8), pl.Series("user", users, pl.String)
     return events.with_columns(kind, user).select(COLUMNS[EVENTS].names())
-
-
-def _check(
-    table: str, advances: Mapping[CountedT, Advance], fence: Fence | None, stored: Mapping[str, int | None]
-) -> None:
-    for partition, advance in advances.items():
-        _check_advance(table, partition, advance, stored[partition.app_id])
-    highest = None if fence is None else stored[fence.app_id]
-    if fence is not None and highest is not None and highest > fence.epoch:
-        raise FencedError(
-            f"{table}: the right to {fence.name} is with a later holder (epoch {highest}, this one's was "
-            f"{fence.epoch}). Drop what was going to be written, and ask for the right anew."
-        )
-
-
-def _check_advance(table: str, partition: Counted, advance: Advance, stored: int | None) -> None:
-    if advance.previous is not None and advance.reached < advance.previous:
-        raise LakeError(
-            f"{table}: offsets of {partition.app_id} cannot go back from {advance.previous} to {advance.reached}."
-        )
-    if stored != advance.previous:
-        raise FencedError(
-            f"{table}: {partition.app_id} is stored up to {_offset(stored)}, this writer last knew "
-            f"{_offset(advance.previous)}: another writer has taken over. "
-            "Drop the batch and resume from the stored offset."
-        )
-
-
-def _offset(value: int | None) -> str:
-    return "no offset" if value is None else f"offset {value}"

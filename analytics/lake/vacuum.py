@@ -1,4 +1,4 @@
-"""Deleting files that no version needs which anybody may still ask for.
+"""Vacuum: delete files that no version needs which anybody may still ask for.
 
 A file of a table may go once three things hold: no version from the oldest needed one on contains it, the newest does
 not, and it is older than that version, so that it is not what somebody is about to commit. The oldest needed version is
@@ -114,6 +114,6 @@ def _stamp(store: pafs.FileSystem, version: int) -> datetime:
     written: datetime = store.get_file_info(path).mtime
     with store.open_input_file(path) as opened:
         for line in opened.read().splitlines():
-            if (said := json.loads(line).get("commitInfo", {}).get("timestamp")) is not None:
-                return min(written, datetime.fromtimestamp(said / 1_000, UTC))
+            if (timestamp_ms := json.loads(line).get("commitInfo", {}).get("timestamp")) is not None:
+                return min(written, datetime.fromtimestamp(timestamp_ms / 1_000, UTC))
     return written

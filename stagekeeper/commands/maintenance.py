@@ -64,7 +64,7 @@ def command(root: str | None, gate_path: Path | None, *, dry_run: bool, as_json:
         maintenance = Maintenance(lake, policy_of(settings), gate_path or settings.gates, fence=fence, dry_run=dry_run)
         steps = maintenance.run(datetime.now(UTC))
     if as_json:
-        click.echo(json.dumps({"dry_run": dry_run, "steps": [step.document() for step in steps]}, indent=2))
+        click.echo(json.dumps({"dry_run": dry_run, "steps": [step.to_dict() for step in steps]}, indent=2))
     else:
         _print(steps, dry_run=dry_run)
     if any(step.failed for step in steps):

@@ -100,4 +100,4 @@ class MaintenanceRunner:
             return
         self._kept_at = at
         for step in Maintenance(lake, self._policy, self._gate_file, fence=fence).run(self._now()):
-            LOG.log(logging.WARNING if step.failed else logging.INFO, "maintenance: %s", step.document())
+            LOG.log(logging.WARNING if step.failed else logging.INFO, "maintenance: %s", step.to_dict())

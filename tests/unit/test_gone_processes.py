@@ -36,7 +36,7 @@ def root(tmp_path: Path) -> str:
 
 @pytest.fixture
 def holder(root: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the right to judge."""
+    """A process that holds the lease to judge."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

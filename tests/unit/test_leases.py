@@ -127,7 +127,7 @@ def test_a_zombie_is_refused_where_the_new_holder_has_been(root: str) -> None:
     others.now += LEASE_S
     assert heir.held()
     lake.append(VERDICTS, nothing, fence=heir.fence)
-    with pytest.raises(FencedError, match="right to judge is with a later holder"):
+    with pytest.raises(FencedError, match="lease judge is with a later holder"):
         Lake.open(root).append(VERDICTS, nothing, fence=zombie.fence)
 
 

@@ -48,11 +48,11 @@ def test_a_rewritten_file_says_what_is_in_it(lake: Lake) -> None:
     assert later.collect()["checked"].to_list() == [2]
 
 
-def test_a_writer_without_the_right_any_more_is_fenced(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_lost_its_lease_is_fenced(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     zombie = Lake.open(lake.root)
     zombie.append(QUALITY, checks(1), fence=Fence("judge", 4))
     lake.append(QUALITY, checks(), fence=Fence("judge", 7))
-    with pytest.raises(FencedError, match=r"right to judge is with a later holder \(epoch 7, this one's was 4\)"):
+    with pytest.raises(FencedError, match=r"lease judge is with a later holder \(epoch 7, this one's was 4\)"):
         zombie.append(QUALITY, checks(2), fence=Fence("judge", 4))
     miss_one_refresh(monkeypatch)  # it looks, sleeps, and wakes up to commit
     Lake.open(lake.root).append(QUALITY, checks(), fence=Fence("judge", 9))
