@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
+from pydantic import TypeAdapter
 
 from analytics.audit.facts import NUMBERS, Facts, facts_of
 from analytics.audit.suites import CRITICAL, SUITES, Check, Severity
@@ -88,6 +89,16 @@ class TypeQuality:
         """Whether every critical expectation holds."""
         return all(failure.severity != CRITICAL for failure in self.failed)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The result of JSON types alone."""
+        return {
+            "event_type": self.event_type,
+            "events": self.events,
+            "checked": self.checked,
+            "success": self.success,
+            "failed": [asdict(failure) | {"examples": list(failure.examples)} for failure in self.failed],
+        }
+
 
 @dataclass(frozen=True)
 class QualityRun:
@@ -108,16 +119,16 @@ class QualityRun:
     @property
     def success(self) -> bool:
         """Whether every critical expectation holds for every type; true of an empty run, which claims nothing."""
-        return all(found.success for found in self.types)
+        return all(of_type.success for of_type in self.types)
 
-    def document(self) -> dict[str, Any]:
-        """The run as it is shown and printed, JSON-ready."""
+    def to_dict(self) -> dict[str, Any]:
+        """The run of JSON types alone."""
         return {
             "run_id": self.run_id,
             "run_at": self.run_at.isoformat(),
             "since": self.since.isoformat(),
             "success": self.success,
-            "types": [_type_document(found) for found in self.types],
+            "types": [of_type.to_dict() for of_type in self.types],
         }
 
 
@@ -154,8 +165,8 @@ def run_quality(
     return run
 
 
-def latest_quality(lake: Lake | None) -> dict[str, Any] | None:
-    """The newest run that is kept, as `QualityRun.document` gives it; None when there is none."""
+def latest_quality(lake: Lake | None) -> QualityRun | None:
+    """The newest run that is kept; None when there is none."""
     if lake is None:
         return None
     runs = lake.scan(QUALITY)
@@ -164,14 +175,12 @@ def latest_quality(lake: Lake | None) -> dict[str, Any] | None:
         return None
     run_id, run_at = newest["run_id"][0], newest["run_at"][0]
     of_run = newest.filter(pl.col("run_id") == run_id)
-    types = [json.loads(payload) for payload in of_run["payload"]]
-    return {
-        "run_id": run_id,
-        "run_at": run_at.isoformat(),
-        "since": types[0].pop("since"),
-        "success": bool(of_run["success"].all()),
-        "types": [{key: value for key, value in found.items() if key != "since"} for found in types],
-    }
+    stored = [json.loads(payload) for payload in of_run["payload"]]
+    types = tuple(_TYPE_QUALITY.validate_python(of_type) for of_type in stored)
+    return QualityRun(run_id, run_at, datetime.fromisoformat(stored[0]["since"]), types)
+
+
+_TYPE_QUALITY: Final = TypeAdapter(TypeQuality)
 
 
 def _resume_from(lake: Lake, now: datetime) -> datetime:
@@ -185,25 +194,15 @@ def _rows(run: QualityRun) -> pl.DataFrame:
             {
                 "run_id": run.run_id,
                 "run_at": run.run_at,
-                "event_type": found.event_type,
-                "checked": found.checked,
-                "success": found.success,
-                "payload": json.dumps({"since": run.since.isoformat(), **_type_document(found)}),
+                "event_type": of_type.event_type,
+                "checked": of_type.checked,
+                "success": of_type.success,
+                "payload": json.dumps({"since": run.since.isoformat(), **of_type.to_dict()}),
             }
-            for found in run.types
+            for of_type in run.types
         ],
         schema=COLUMNS[QUALITY],
     )
-
-
-def _type_document(found: TypeQuality) -> dict[str, Any]:
-    return {
-        "event_type": found.event_type,
-        "events": found.events,
-        "checked": found.checked,
-        "success": found.success,
-        "failed": [asdict(failure) | {"examples": list(failure.examples)} for failure in found.failed],
-    }
 
 
 def _frame(facts: list[Facts]) -> pd.DataFrame:

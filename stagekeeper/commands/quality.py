@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +14,8 @@ from stagekeeper.commands.options import Duration, json_option, lake_option, req
 
 if TYPE_CHECKING:
     from datetime import timedelta
+
+    from analytics.audit.quality import QualityRun
 
 
 @click.group("quality")
@@ -42,14 +44,14 @@ def run(since: timedelta | None, root: str | None, *, as_json: bool) -> None:
       stagekeeper quality run
       stagekeeper quality run --since 1h --json
     """
-    found = run_quality(require_lake(root), now=datetime.now(UTC), window=since).document()
+    result = run_quality(require_lake(root), now=datetime.now(UTC), window=since)
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
-    elif not found["types"]:
-        click.echo(f"No events since {found['since']}: nothing was checked, and nothing is kept.")
+        click.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False))
+    elif not result.types:
+        click.echo(f"No events since {result.since.isoformat()}: nothing was checked, and nothing is kept.")
     else:
-        _print(found)
-    if not found["success"]:
+        _print(result)
+    if not result.success:
         sys.exit(1)
 
 
@@ -64,28 +66,28 @@ def show(root: str | None, *, as_json: bool) -> None:
       stagekeeper quality show
       stagekeeper quality show --json
     """
-    found = latest_quality(require_lake(root))
+    result = latest_quality(require_lake(root))
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
-    elif found is None:
+        click.echo(json.dumps(None if result is None else result.to_dict(), indent=2, ensure_ascii=False))
+    elif result is None:
         click.echo("No validation has run on this lake yet. Start one with `stagekeeper quality run`.")
     else:
-        _print(found)
-    if found is not None and not found["success"]:
+        _print(result)
+    if result is not None and not result.success:
         sys.exit(1)
 
 
-def _print(found: dict[str, Any]) -> None:
-    click.echo(f"Run {found['run_id']} at {found['run_at']}: {'passed' if found['success'] else 'FAILED'}")
-    for of_type in found["types"]:
-        state = "passed" if of_type["success"] else "FAILED"
-        click.echo(f"  {state}  {of_type['event_type']}: {of_type['checked']} of {_events(of_type['events'])} checked")
-        for failure in of_type["failed"]:
+def _print(result: QualityRun) -> None:
+    click.echo(f"Run {result.run_id} at {result.run_at.isoformat()}: {'passed' if result.success else 'FAILED'}")
+    for of_type in result.types:
+        state = "passed" if of_type.success else "FAILED"
+        click.echo(f"  {state}  {of_type.event_type}: {of_type.checked} of {_events(of_type.events)} checked")
+        for failure in of_type.failed:
             click.echo(
-                f"    {failure['severity']}: {failure['meaning']}: {_events(failure['unexpected'])} "
-                f"({failure['percent']:g} %), {failure['column']} {failure['expectation']}"
+                f"    {failure.severity}: {failure.meaning}: {_events(failure.unexpected)} "
+                f"({failure.percent:g} %), {failure.column} {failure.expectation}"
             )
-            for each in failure["examples"]:
+            for each in failure.examples:
                 click.echo(f"      {each}")
 
 

@@ -51,7 +51,7 @@ def test_the_demonstration_checks_the_quality_of_its_events(demonstration: dict[
     assert lake is not None
     found = latest_quality(lake)
     assert found is not None
-    assert found["success"], found
+    assert found.success, found
 
 
 @pytest.mark.timeout(300)

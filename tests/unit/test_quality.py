@@ -72,7 +72,7 @@ def fill(lake: Lake, *rows: Document) -> None:
 
 
 def failures(lake: Lake, event_class: type[Event]) -> dict[tuple[str, str], Document]:
-    run = run_quality(lake, now=NOW, window=HOUR).document()
+    run = run_quality(lake, now=NOW, window=HOUR).to_dict()
     (found,) = [each for each in run["types"] if each["event_type"] == type_of(event_class)]
     return {(failure["column"], failure["severity"]): failure for failure in found["failed"]}
 
@@ -231,7 +231,7 @@ def test_the_last_run_is_read_back_as_it_was_shown(lake: Lake) -> None:
     fill(lake, row(bad), row(written(EXAMPLES[ReviewResolved])))
     run_quality(lake, now=NOW - timedelta(minutes=1), window=HOUR)
     newest = run_quality(lake, now=NOW, window=HOUR)
-    assert latest_quality(lake) == json.loads(json.dumps(newest.document()))
+    assert latest_quality(lake) == newest
     assert not newest.success
     kept = lake.scan(QUALITY).collect()
     assert kept.group_by("run_id").len()["len"].to_list() == [2, 2], "one row for each type, for each run"
