@@ -1,4 +1,4 @@
-"""Routers and recorders as the settings describe them: on this machine's disk first, and to Kafka where it is known."""
+"""Routers and recorders from the settings: through an outbox on disk, and to Kafka where one is configured."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ def open_router(
         SettingsError: A file does not exist.
         ConfigurationFileError: The authorization file cannot be used.
     """
-    known = settings if settings is not None else Settings.load()
-    authorizer = FileAuthorizer.load(authorization if authorization is not None else known.authorization)
-    evaluator = FlagEvaluator.from_file(flags if flags is not None else known.flags)
-    store = ReviewStore(known.review_store)
+    settings = settings or Settings.load()
+    authorizer = FileAuthorizer.load(authorization or settings.authorization)
+    evaluator = FlagEvaluator.from_file(flags or settings.flags)
+    store = ReviewStore(settings.review_store)
     try:
-        with open_emitter(known, client_id=agent) as emitter:
+        with open_emitter(settings, client_id=agent) as emitter:
             yield Router(
                 authorizer=authorizer,
                 flags=evaluator,
-                recorder=Recorder(emitter, source=source, key=known.signing_key),
+                recorder=Recorder(emitter, source=source, key=settings.signing_key),
                 environment=environment,
                 agent=agent,
                 reviews=store,

@@ -81,13 +81,13 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: A variable has an unusable value; the message names it.
         """
-        settings = cls.of_environment()
+        settings = cls.from_environment()
         running = settings.running()
         unset = {name: value for name, value in running.items() if name not in settings.model_fields_set}
         return settings.model_copy(update=unset)
 
     @classmethod
-    def of_environment(cls) -> Self:
+    def from_environment(cls) -> Self:
         """Read the environment alone: for whoever is about to be what runs under `home`.
 
         Raises:
@@ -117,15 +117,15 @@ class Settings(BaseSettings):
         """What the embedded stack under `home` says of itself while it runs: broker, lake root and gate file."""
         path = self.home / RUNNING_FILE
         try:
-            stated = json.loads(path.read_text())
+            content = json.loads(path.read_text())
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
             raise SettingsError(f"{path} cannot be read: {error}. Delete it if nothing runs here.") from error
         return {
-            "kafka_bootstrap_servers": str(stated["kafka_bootstrap_servers"]),
-            "lake_root": str(stated["lake_root"]),
-            "gate_file": Path(stated["gate_file"]),
+            "kafka_bootstrap_servers": str(content["kafka_bootstrap_servers"]),
+            "lake_root": str(content["lake_root"]),
+            "gate_file": Path(content["gate_file"]),
         }
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from analytics.backtest.timeline import timeline
 from analytics.gates.gate_file import GateFile
 from analytics.text import iso
 from analytics.verdicts.document import VerdictDocument
-from stagekeeper.commands.options import Moment, json_option, lake_option, require_lake
+from stagekeeper.commands.options import Moment, json_option, lake_option, print_json, require_lake
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -73,7 +72,7 @@ def command(
         except OSError as error:
             raise click.UsageError(f"--plot {plot} cannot be written: {error.strerror or error}") from error
     if as_json:
-        click.echo(json.dumps(comparison.document(), indent=2, ensure_ascii=False))
+        print_json(comparison.document())
         return
     for difference in comparison.differences:
         click.echo(_in_words(difference))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import click
 
 from stagekeeper.checklist.configuration import authorization_point, flag_points
 from stagekeeper.checklist.recorded_events import event_points, flow_point, recent_decisions
-from stagekeeper.commands.options import Duration, existing_lake, json_option
+from stagekeeper.commands.options import Duration, existing_lake, json_option, print_json
 from stagekeeper.doctor.check_result import exit_code
 from stagekeeper.settings import Settings
 
@@ -22,7 +21,7 @@ _SETTLED = timedelta(minutes=5)
 """A permitted action has its result by then."""
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.option("--since", type=Duration(), default="24h", show_default=True, help="How far back to look at events.")
 @click.option("--workflow", help="Look at the events of this workflow only.")
 @click.option("--tool", help="Look at the events of this tool only.")
@@ -40,7 +39,7 @@ def command(since: timedelta, workflow: str | None, tool: str | None, *, as_json
     now = datetime.now(UTC)
     points = check(Settings.load(), now=now, since=since, workflow=workflow, tool=tool)
     if as_json:
-        click.echo(json.dumps([point._asdict() for point in points]))
+        print_json([point._asdict() for point in points])
     else:
         for point in points:
             click.echo(f"{point.number:>2} {point.state.value:<8}{point.title}: {point.evidence}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections import Counter
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stagekeeper.commands.options import Duration, json_option, lake_option
+from stagekeeper.commands.options import Duration, json_option, lake_option, print_json
 from stagekeeper.doctor.check_result import CheckState, exit_code
 from stagekeeper.doctor.run import run_checks
 from stagekeeper.settings import Settings
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.option(
     "--worker", "workers", multiple=True, help="Address of a worker's web server; may be given more than once."
 )
@@ -53,7 +52,7 @@ def command(workers: tuple[str, ...], watch: timedelta, root: str | None, *, as_
             "counts": {state.value: counts[state] for state in CheckState},
             "checks": [result.to_dict() for result in results],
         }
-        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        print_json(document)
     else:
         for result in results:
             click.echo(f"{result.state.value:<8}{result.check:<10} {result.evidence}")

@@ -1,4 +1,4 @@
-"""`stagekeeper flags`: what the flags say, and single actions switched off and on, on record."""
+"""`stagekeeper flags`: show the flags, and switch single actions off and on, on record."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from producers.boundary.decision_rules import ruleset_of
 from producers.boundary.flag_store import DenylistEntry
 from producers.boundary.flags import DENYLIST, FLAGS
 from producers.wire.events import PolicyChangedData
-from stagekeeper.commands.options import actor_options, flags_option, json_option, options
+from stagekeeper.commands.options import actor_options, flags_option, json_option, options, print_json
 from stagekeeper.factory import recording
 from stagekeeper.settings import Settings
 
@@ -29,7 +29,7 @@ _entry_options = options(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group()
 def command() -> None:
     """See the flags, and switch single actions off and on.
 
@@ -52,24 +52,24 @@ def show(flag_path: Path | None, *, as_json: bool) -> None:
     """Print the flags, and what is switched off."""
     path = flag_path if flag_path is not None else Settings.load().flags
     document = flag_store.read_flags(path)
-    stated: dict[str, Any] = document["flags"]
-    denied = flag_store.denylist_entries(document) if DENYLIST.key in stated else []
+    flags: dict[str, Any] = document["flags"]
+    denied = flag_store.denylist_entries(document) if DENYLIST.key in flags else []
     if as_json:
         answer = {
             "file": str(path),
-            "flags": {key: _facts(flag) for key, flag in stated.items()},
-            "missing": [flag.key for flag in FLAGS if flag.key not in stated],
+            "flags": {key: _facts(flag) for key, flag in flags.items()},
+            "missing": [flag.key for flag in FLAGS if flag.key not in flags],
             "switched_off": [entry._asdict() for entry in denied],
         }
-        click.echo(json.dumps(answer))
+        print_json(answer)
         return
-    for key, flag in stated.items():
+    for key, flag in flags.items():
         facts = _facts(flag)
         targeted = ", targeted" if facts["targeted"] else ""
         owner = facts["owner"] or "nobody"
         click.echo(f"{key:<36}{facts['state']}, default {json.dumps(facts['default'])}{targeted}; owner {owner}")
     for flag in FLAGS:
-        if flag.key not in stated:
+        if flag.key not in flags:
             click.echo(f"{flag.key:<36}missing: {json.dumps(flag.safe)} applies")
     for entry in denied:
         click.echo(f"switched off: {entry}")
@@ -103,8 +103,8 @@ def enable(flag_path: Path | None, actor: str, reason: str, **values: str | None
 
 
 def _record(settings: Settings, entry: DenylistEntry, sha256: str, actor: str, reason: str, *, denied: bool) -> None:
-    words = ("clear", f"denied for {entry}")
-    before, after = words if denied else words[::-1]
+    variants = ("clear", f"denied for {entry}")
+    before, after = variants if denied else variants[::-1]
     change = PolicyChangedData(
         flag_key=DENYLIST.key,
         changed_by=actor,

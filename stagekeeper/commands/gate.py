@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections import Counter
@@ -32,6 +31,7 @@ from stagekeeper.commands.options import (
     lake_root,
     move_options,
     options,
+    print_json,
     require_lake,
 )
 from stagekeeper.settings import Settings
@@ -126,7 +126,10 @@ def check(
         if root is not None and isinstance(error, READ_FAILURES):
             message = str(unreadable(root, error))
         answer = refusal("error", message, to_stage)
-    click.echo(json.dumps(answer.to_dict(), indent=2, ensure_ascii=False) if as_json else _answer_text(answer))
+    if as_json:
+        print_json(answer.to_dict())
+    else:
+        click.echo(_answer_text(answer))
     sys.exit(answer.exit_code)
 
 
@@ -175,7 +178,7 @@ def list_overrides(root: str | None, *, as_json: bool) -> None:
     signoffs = in_force(require_lake(root), now=datetime.now(UTC))
     overrides = [signoff for signoff in signoffs if signoff.kind is SignOffKind.OVERRIDE]
     if as_json:
-        click.echo(json.dumps([signoff.to_dict() for signoff in overrides], indent=2, ensure_ascii=False))
+        print_json([signoff.to_dict() for signoff in overrides])
         return
     if not overrides:
         click.echo("No override is in force.")
@@ -217,7 +220,7 @@ def record_signoff(
 def print_signoff(signoff: SignOff, *, as_json: bool) -> None:
     """Print a sign-off that was just recorded."""
     if as_json:
-        click.echo(json.dumps(signoff.to_dict(), indent=2, ensure_ascii=False))
+        print_json(signoff.to_dict())
     else:
         click.echo(f"{signoff.kind.value} {signoff.signoff_id} recorded: {signed_off(signoff)}")
 
@@ -244,7 +247,7 @@ def lint(file: Path, *, as_json: bool) -> None:
             "counts": {level: counts[level] for level in ("error", "warning", "note")},
             "findings": [issue.to_dict() for issue in issues],
         }
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        print_json(document)
     else:
         for issue in issues:
             click.echo(f"{issue.level:<7} {issue.code:<18} {issue.place}: {issue.message}")

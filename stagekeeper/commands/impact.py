@@ -1,4 +1,4 @@
-"""`stagekeeper impact`: what an action led to, reported by whoever knows its decision."""
+"""`stagekeeper impact`: report what an action led to."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _NAME = RecordedText("name", 200)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.option("--decision", "decision_id", help="Id of the decision; its receipt is looked up.")
 @click.option("--receipt", "token", help="The receipt, for whoever has it.")
 @click.option("--incident", "severity", type=click.IntRange(1, 5), help="An incident of this severity; 1 is the worst.")
@@ -76,17 +76,17 @@ def _impact(
     score: float | None,
     evaluator: str | None,
 ) -> Impact:
-    stated: list[Impact] = []
+    impacts: list[Impact] = []
     if severity is not None:
-        stated.append(Incident(severity=severity, reference=reference))
+        impacts.append(Incident(severity=severity, reference=reference))
     if support:
-        stated.append(Support(reference=reference))
+        impacts.append(Support(reference=reference))
     if quality is not None:
-        stated.append(Quality(passed=quality == "passed", score=score, evaluator=evaluator))
-    if len(stated) != 1:
+        impacts.append(Quality(passed=quality == "passed", score=score, evaluator=evaluator))
+    if len(impacts) != 1:
         raise UsageError("say what happened: exactly one of --incident, --support, --quality")
     if quality is None and (score is not None or evaluator is not None):
         raise UsageError("--score and --evaluator belong to --quality; nothing was reported")
     if quality is not None and reference is not None:
         raise UsageError("--reference belongs to --incident and --support; nothing was reported")
-    return stated[0]
+    return impacts[0]

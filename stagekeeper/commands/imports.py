@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from producers.delivery.recorder import system_clock
 from producers.importers.catalog import Catalog
 from producers.importers.importer import Imported, ToolCount, TranscriptImport, require_usable
 from producers.importers.transcript import Transcript, read_transcript
-from stagekeeper.commands.options import json_option
+from stagekeeper.commands.options import json_option, print_json
 from stagekeeper.settings import Settings
 from streams.broker import ensure_topics
 
@@ -25,7 +24,7 @@ _FLUSH_S = 60.0
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group()
 def command() -> None:
     """Import recorded agents.
 
@@ -81,8 +80,10 @@ def transcript(*, file: Path, catalog_file: Path, reward_field: str | None, skip
                 importing.add(conversation)
         emitter.flush(_FLUSH_S)
     stats = emitter.stats
-    document = _document(file, recorded, catalog, importing.imported, stats)
-    click.echo(json.dumps(document, indent=1) if as_json else _table(recorded, importing.imported, stats))
+    if as_json:
+        print_json(_document(file, recorded, catalog, importing.imported, stats))
+    else:
+        click.echo(_table(recorded, importing.imported, stats))
     stats.require_all()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -15,7 +14,7 @@ from analytics.lake.table_schemas import EVENTS, QUALITY, REJECTS, SIGNALS, VERD
 from analytics.lake.tables import Lake
 from analytics.maintenance import Maintenance, RetentionPolicy, compact
 from producers.errors import UsageError
-from stagekeeper.commands.options import gates_option, json_option, lake_option, require_lake
+from stagekeeper.commands.options import gates_option, json_option, lake_option, print_json, require_lake
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,8 +51,8 @@ def command(root: str | None, gate_path: Path | None, *, dry_run: bool, as_json:
     lake = require_lake(root)
     with nullcontext() if dry_run else Lease(lake.root, MAINTENANCE) as lease:
         if lease is not None and not lease.held():
-            known = holders(Lake.open(lake.root)).get(MAINTENANCE)
-            holder = (known and known.holder) or "another process"
+            record = holders(Lake.open(lake.root)).get(MAINTENANCE)
+            holder = (record and record.holder) or "another process"
             raise MaintenanceElsewhereError(
                 f"{holder} keeps the lake at {lake.root}. Leave it to that one, "
                 f"or stop it; if it died, try again in {LEASE_S:.0f} s."
@@ -64,7 +63,7 @@ def command(root: str | None, gate_path: Path | None, *, dry_run: bool, as_json:
         maintenance = Maintenance(lake, policy_of(settings), gate_path or settings.gates, fence=fence, dry_run=dry_run)
         steps = maintenance.run(datetime.now(UTC))
     if as_json:
-        click.echo(json.dumps({"dry_run": dry_run, "steps": [step.to_dict() for step in steps]}, indent=2))
+        print_json({"dry_run": dry_run, "steps": [step.to_dict() for step in steps]})
     else:
         _print(steps, dry_run=dry_run)
     if any(step.failed for step in steps):

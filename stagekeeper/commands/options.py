@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -135,6 +136,11 @@ move_options: Final = options(
     click.option("--to", "to_stage", required=True, type=StageName(), help="The stage that it should move to."),
     click.option("--cohort", help="One segment of the roll-out; all of them by default."),
 )
+
+
+def print_json(value: object) -> None:
+    """Print a JSON document for other programs."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 class NoLakeError(UsageError):

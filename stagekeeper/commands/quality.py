@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from analytics.audit.quality import latest_quality, run_quality
-from stagekeeper.commands.options import Duration, json_option, lake_option, require_lake
+from stagekeeper.commands.options import Duration, json_option, lake_option, print_json, require_lake
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -46,7 +45,7 @@ def run(since: timedelta | None, root: str | None, *, as_json: bool) -> None:
     """
     result = run_quality(require_lake(root), now=datetime.now(UTC), window=since)
     if as_json:
-        click.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False))
+        print_json(result.to_dict())
     elif not result.types:
         click.echo(f"No events since {result.since.isoformat()}: nothing was checked, and nothing is kept.")
     else:
@@ -68,7 +67,7 @@ def show(root: str | None, *, as_json: bool) -> None:
     """
     result = latest_quality(require_lake(root))
     if as_json:
-        click.echo(json.dumps(None if result is None else result.to_dict(), indent=2, ensure_ascii=False))
+        print_json(None if result is None else result.to_dict())
     elif result is None:
         click.echo("No validation has run on this lake yet. Start one with `stagekeeper quality run`.")
     else:
@@ -79,16 +78,16 @@ def show(root: str | None, *, as_json: bool) -> None:
 
 def _print(result: QualityRun) -> None:
     click.echo(f"Run {result.run_id} at {result.run_at.isoformat()}: {'passed' if result.success else 'FAILED'}")
-    for of_type in result.types:
-        state = "passed" if of_type.success else "FAILED"
-        click.echo(f"  {state}  {of_type.event_type}: {of_type.checked} of {_events(of_type.events)} checked")
-        for failure in of_type.failed:
+    for suite in result.types:
+        state = "passed" if suite.success else "FAILED"
+        click.echo(f"  {state}  {suite.event_type}: {suite.checked} of {_events(suite.events)} checked")
+        for failure in suite.failed:
             click.echo(
                 f"    {failure.severity}: {failure.meaning}: {_events(failure.unexpected)} "
                 f"({failure.percent:g} %), {failure.column} {failure.expectation}"
             )
-            for each in failure.examples:
-                click.echo(f"      {each}")
+            for example in failure.examples:
+                click.echo(f"      {example}")
 
 
 def _events(count: int) -> str:

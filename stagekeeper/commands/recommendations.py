@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -11,7 +10,7 @@ from analytics.backtest.recommendation_outcomes import recommendations
 from analytics.text import iso
 from analytics.verdicts.signoffs import SignOffKind
 from stagekeeper.commands.gate import record_signoff, signoff_options
-from stagekeeper.commands.options import json_option, lake_option, require_lake
+from stagekeeper.commands.options import json_option, lake_option, print_json, require_lake
 
 
 @click.group("recommendations")
@@ -44,7 +43,7 @@ def list_recommendations(root: str | None, *, show_all: bool, as_json: bool) -> 
     listed = [(one, life) for one, life in recommendations(require_lake(root)) if show_all or life == "open"]
     if as_json:
         rows = [{**one.to_dict(), "life": life} for one, life in listed]
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
         return
     if not listed:
         click.echo("Nothing was recommended yet." if show_all else "No recommendation is open.")

@@ -1,4 +1,4 @@
-"""`stagekeeper review`: the actions that wait for a person, and that person's word."""
+"""`stagekeeper review`: the actions that wait for a person, and that person's decision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from producers.boundary.review_store import ReviewStore
 from producers.wire.events import Resolution
 from producers.wire.receipt import Receipt
-from stagekeeper.commands.options import actor_options, json_option
+from stagekeeper.commands.options import actor_options, json_option, print_json
 from stagekeeper.factory import recording
 from stagekeeper.settings import Settings
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from producers.delivery.recorder import Recorder
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group()
 def command() -> None:
     """See the actions that wait for a person, and approve or reject them.
 
@@ -45,7 +45,7 @@ def list_waiting(*, as_json: bool) -> None:
     with _store(Settings.load()) as store:
         waiting = store.waiting()
     if as_json:
-        click.echo(json.dumps([_plain(review) for review in waiting]))
+        print_json([_document(review) for review in waiting])
         return
     if not waiting:
         click.echo("Nothing waits for a person.")
@@ -65,7 +65,7 @@ def show(decision_id: str, *, as_json: bool) -> None:
     with _store(Settings.load()) as store:
         review = store.get(decision_id)
     if as_json:
-        click.echo(json.dumps(_plain(review)))
+        print_json(_document(review))
         return
     for name, value in _facts(review):
         click.echo(f"{name + ':':<14}{value}")
@@ -101,17 +101,17 @@ def _resolve(decision_id: str, resolution: Resolution, *, reviewer: str, rationa
 
 
 def _record(recorder: Recorder, review: Review, key: bytes | None) -> None:
-    """Put the word on this machine's disk as an event."""
-    word = review.resolution
-    if word is None:
+    """Put the resolution on this machine's disk as an event."""
+    resolution = review.resolution
+    if resolution is None:
         raise AssertionError("a resolved review has a resolution")
     recorder.review_resolved(
         Receipt.of_token(review.queued.receipt, key),
-        word.resolution,
-        reviewer=word.reviewer,
-        rationale=word.rationale,
-        wait_ms=(word.at - review.queued.queued_at).total_seconds() * 1000,
-        at=word.at,
+        resolution.resolution,
+        reviewer=resolution.reviewer,
+        rationale=resolution.rationale,
+        wait_ms=(resolution.at - review.queued.queued_at).total_seconds() * 1000,
+        at=resolution.at,
         durable=True,
     )
 
@@ -120,12 +120,12 @@ def _store(settings: Settings) -> ReviewStore:
     return ReviewStore(settings.review_store)
 
 
-def _plain(review: Review) -> dict[str, Any]:
+def _document(review: Review) -> dict[str, Any]:
     return review.model_dump(mode="json") | {"binding": review.queued.binding}
 
 
 def _facts(review: Review) -> list[tuple[str, str]]:
-    queued, contract, word = review.queued, review.queued.contract, review.resolution
+    queued, contract, answer = review.queued, review.queued.contract, review.resolution
     facts: list[tuple[str, str | None]] = [
         ("decision", queued.decision_id),
         ("state", review.state.value),
@@ -142,7 +142,7 @@ def _facts(review: Review) -> list[tuple[str, str]]:
         ("rule", queued.rule),
         ("expires", queued.expires_at.isoformat()),
         ("binding", queued.binding),
-        ("word", None if word is None else f"{word.resolution.value} by {word.reviewer}: {word.rationale}"),
+        ("answer", None if answer is None else f"{answer.resolution.value} by {answer.reviewer}: {answer.rationale}"),
     ]
     return [(name, value) for name, value in facts if value]
 

@@ -22,9 +22,9 @@ def published() -> dict[str, str]:
 
 def stale(folder: Path) -> list[str]:
     """Name what differs between a folder and the models: changed, missing and left-over documents, sorted."""
-    wanted = published()
+    current = published()
     there = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*") if path.is_file()}
-    return sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
+    return sorted(name for name in current.keys() | there.keys() if current.get(name) != there.get(name))
 
 
 @click.command("schemas")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from analytics.backtest.scorecard import scored
 from analytics.gates.gate_file import GateFile
 from analytics.text import duration, percent
 from producers.simulation.scenarios import SCENARIOS, scenario
-from stagekeeper.commands.options import existing_lake, json_option, lake_option
+from stagekeeper.commands.options import existing_lake, json_option, lake_option, print_json
 from stagekeeper.scorecard_runner import outcomes
 
 _LEFT_OUT = "demo"
@@ -57,7 +56,7 @@ def command(
     )
     gates = gates or GateFile.load(path or Path())
     chosen = [scenario(name) for name in names] or [made for made in SCENARIOS.values() if made.name != _LEFT_OUT]
-    found = [
+    cells = [
         outcome
         for made in chosen
         for run in range(runs)
@@ -67,52 +66,54 @@ def command(
     answer: dict[str, Any] = {
         "runs": runs,
         "gate_sha256": gates.sha256,
-        "simulated": scored(found) if runs else None,
+        "simulated": scored(cells) if runs else None,
         "history": None if lake is None else of_history(lake),
     }
     if as_json:
-        click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+        print_json(answer)
         return
     if answer["simulated"] is not None:
-        _tell_simulated(answer["simulated"])
+        _print_simulated(answer["simulated"])
     if answer["history"] is None:
         click.echo("There is no lake yet, so there is no history of your own to score.")
     else:
-        _tell_history(answer["history"])
+        _print_history(answer["history"])
 
 
-def _tell_simulated(found: dict[str, Any]) -> None:
-    click.echo(f"{found['cells']} simulated cells with a known truth:")
-    for name, said in (
+def _print_simulated(scores: dict[str, Any]) -> None:
+    click.echo(f"{scores['cells']} simulated cells with a known truth:")
+    for name, meaning in (
         ("false_promotes", "promoted although they deserve something else"),
         ("false_rollbacks", "rolled back although they deserve something else"),
         ("rolled_back", "rolled back that deserve it"),
         ("promoted", "promoted that deserve it, in the time that they had"),
     ):
-        click.echo(f"  {_share(found[name])} {said}")
-    if (delay := found["delay_to_rollback_s"]) is not None:
+        click.echo(f"  {_share(scores[name])} {meaning}")
+    if (delay := scores["delay_to_rollback_s"]) is not None:
         click.echo(f"  delay to rollback: median {duration(delay['median'])}, longest {duration(delay['longest'])}")
-    for name, one in found["by_scenario"].items():
-        wrong = f"{one['false_promotes']['count']} false promotes, {one['false_rollbacks']['count']} false rollbacks"
-        click.echo(f"    {name:<26} {one['cells']:>3} cells, {wrong}")
+    for name, counts in scores["by_scenario"].items():
+        wrong = (
+            f"{counts['false_promotes']['count']} false promotes, {counts['false_rollbacks']['count']} false rollbacks"
+        )
+        click.echo(f"    {name:<26} {counts['cells']:>3} cells, {wrong}")
 
 
-def _tell_history(found: dict[str, Any]) -> None:
-    click.echo(f"Your own history: {found['promotions']} promotions, {found['rollbacks']} rollbacks.")
-    for name, said in (
+def _print_history(scores: dict[str, Any]) -> None:
+    click.echo(f"Your own history: {scores['promotions']} promotions, {scores['rollbacks']} rollbacks.")
+    for name, meaning in (
         ("later_rolled_back", "of the promotions were rolled back later"),
         ("followed_by_incident", "were followed by an incident within a week"),
         ("accepted", "were put into effect by people within a week"),
     ):
-        click.echo(f"  {_share(found[name])} {said}")
-    for word, said in (("PROMOTE", "promotions"), ("ROLL_BACK", "rollbacks")):
-        one = found["agreement"][word]
+        click.echo(f"  {_share(scores[name])} {meaning}")
+    for verdict, noun in (("PROMOTE", "promotions"), ("ROLL_BACK", "rollbacks")):
+        answers = scores["agreement"][verdict]
         click.echo(
-            f"  people agreed with {_share(one['share'])} of the {said} that they answered "
-            f"({one['accepted']} accepted, {one['dismissed']} dismissed, {one['superseded']} superseded, "
-            f"{one['open']} open)"
+            f"  people agreed with {_share(answers['share'])} of the {noun} that they answered "
+            f"({answers['accepted']} accepted, {answers['dismissed']} dismissed, {answers['superseded']} superseded, "
+            f"{answers['open']} open)"
         )
-    click.echo(f"  {found['overrides']} verdicts were overridden by people")
+    click.echo(f"  {scores['overrides']} verdicts were overridden by people")
 
 
 def _share(share: dict[str, Any]) -> str:

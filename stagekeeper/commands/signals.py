@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from analytics.report import build_report
@@ -15,6 +13,7 @@ from stagekeeper.commands.options import (
     lake_root,
     no_events_message,
     no_lake_message,
+    print_json,
 )
 
 
@@ -35,7 +34,7 @@ def command(root: str | None, *, as_json: bool) -> None:
     lake = existing_lake(root)
     report = build_report(lake)
     if as_json:
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        print_json(report)
         return
     if report["signals"]:
         click.echo(tables.show(tables.signals_table(report["signals"])))

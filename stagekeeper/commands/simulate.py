@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 import time
@@ -18,22 +17,23 @@ from producers.errors import UsageError
 from producers.simulation.ground_truth import write_truth
 from producers.simulation.scenarios import SCENARIOS, scenario
 from producers.simulation.simulator import Plan, Simulator, Storm
-from stagekeeper.commands.options import Duration, json_option
+from stagekeeper.commands.options import Duration, json_option, print_json
 from stagekeeper.settings import Settings
 from streams.broker import ensure_topics
 
 if TYPE_CHECKING:
     from producers.simulation.ground_truth import Truth
+    from producers.simulation.scenarios import Scenario
 
 LIVE_RATE = 50.0
 """Events a second when neither a rate nor a number of events is asked for."""
 WINDOW = timedelta(hours=2)
-"""How far back a finite run reaches unless it is told otherwise: long enough for late undos."""
+"""How far back a finite run reaches by default: long enough for late undos."""
 _WRITE_EVERY_S = 2.0
 _FLUSH_S = 15.0
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.option("--scenario", "name", default="demo", show_default=True, help="What to simulate; see --list.")
 @click.option("--rate", type=click.FloatRange(min=0), help="Events a second; 0 is as fast as possible.")
 @click.option("--events", type=click.IntRange(min=1), help="Emit so many past events and end; else go on live.")
@@ -114,7 +114,10 @@ def command(
     finally:
         emitter.close(_FLUSH_S)
         document = observer.write(simulator.truth, finished=True)
-    click.echo(json.dumps(document, indent=1) if as_json else _summary(truth, document))
+    if as_json:
+        print_json(document)
+    else:
+        click.echo(_summary(truth, document))
     click.echo(f"[simulate] the truth is in {truth_file}", err=True)
     emitter.stats.require_all()
 
@@ -164,33 +167,28 @@ def plan_of(*, rate: float | None, events: int | None, backfill: timedelta | Non
 
 def _list(*, as_json: bool) -> None:
     if as_json:
-        listed = [
-            {
-                "name": made.name,
-                "wrong": made.wrong,
-                "actions": [
-                    {
-                        "workflow": action.workflow,
-                        "tool": action.tool,
-                        "stage": phase.stage.value,
-                        "after_decisions": phase.after,
-                        "expected": phase.expected and phase.expected.value,
-                        "why": phase.why,
-                    }
-                    for action in made.actions
-                    for phase in action.phases
-                ],
-            }
-            for made in SCENARIOS.values()
-        ]
-        click.echo(json.dumps(listed, indent=1))
+        print_json([{"name": one.name, "wrong": one.wrong, "actions": _phases(one)} for one in SCENARIOS.values()])
         return
-    for made in SCENARIOS.values():
-        click.echo(f"{made.name}\n  {made.wrong}")
-        for action in made.actions:
-            for phase in action.phases:
-                place = f"{action.workflow}/{action.tool} at {phase.stage}"
-                click.echo(f"    {place:<48} {phase.expected or 'depends':<10} {phase.why}")
+    for one in SCENARIOS.values():
+        click.echo(f"{one.name}\n  {one.wrong}")
+        for phase in _phases(one):
+            cell = f"{phase['workflow']}/{phase['tool']} at {phase['stage']}"
+            click.echo(f"    {cell:<48} {phase['expected'] or 'depends':<10} {phase['why']}")
+
+
+def _phases(one: Scenario) -> list[dict[str, str | int | None]]:
+    return [
+        {
+            "workflow": action.workflow,
+            "tool": action.tool,
+            "stage": phase.stage.value,
+            "after_decisions": phase.after,
+            "expected": None if phase.expected is None else phase.expected.value,
+            "why": phase.why,
+        }
+        for action in one.actions
+        for phase in action.phases
+    ]
 
 
 def _summary(truth: Truth, document: dict[str, object]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from stagekeeper.commands import tables
-from stagekeeper.commands.options import Duration
+from stagekeeper.commands.options import Duration, print_json
 from stagekeeper.embedded.progress import ProgressPrinter
 from stagekeeper.embedded.up import UpOptions, run
 from stagekeeper.settings import Settings
@@ -19,12 +18,11 @@ from stagekeeper.settings import Settings
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from analytics.report import Report
 
 _PORT = click.IntRange(0, 65535)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.option("--demo", is_flag=True, help="Simulated traffic into a fresh lake of its own (<home>/demo).")
 @click.option("--headless", is_flag=True, help="No page.")
 @click.option("--for", "lasting", type=Duration(), help="End by itself after this long, for example 45s or 2m.")
@@ -62,7 +60,7 @@ def command(
     if home is not None:
         os.environ["STAGEKEEPER_HOME"] = str(home)
     options = UpOptions(
-        settings=Settings.of_environment(),
+        settings=Settings.from_environment(),
         demo=demo,
         gate_file=gate_file,
         page=not headless,
@@ -72,10 +70,9 @@ def command(
     )
     result = run(options, ProgressPrinter(sys.stderr if as_json else sys.stdout))
     if result.report is not None:
-        click.echo(json.dumps(result.report, indent=1) if as_json else _tables(result.report))
+        if as_json:
+            print_json(result.report)
+        else:
+            shown = (tables.signals_table(result.report["signals"]), tables.verdicts_table(result.report["verdicts"]))
+            click.echo(f"{tables.show(*shown)}\n{tables.rejects_line(result.report['rejects'])}")
     sys.exit(result.exit_code)
-
-
-def _tables(report: Report) -> str:
-    shown = [tables.signals_table(report["signals"]), tables.verdicts_table(report["verdicts"])]
-    return f"{tables.show(*shown)}\n{tables.rejects_line(report['rejects'])}"

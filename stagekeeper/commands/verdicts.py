@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from analytics.audit.replay import RECORDED, replay
@@ -17,6 +15,7 @@ from stagekeeper.commands.options import (
     lake_root,
     no_events_message,
     no_lake_message,
+    print_json,
     require_lake,
 )
 
@@ -40,7 +39,7 @@ def command(context: click.Context, root: str | None, *, as_json: bool) -> None:
     lake = existing_lake(root)
     report = build_report(lake)
     if as_json:
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        print_json(report)
         return
     if report["verdicts"]:
         click.echo(tables.show(tables.verdicts_table(report["verdicts"])))
@@ -89,7 +88,7 @@ def replay_command(context: click.Context, verdict_id: str, root: str | None, *,
             "believed": list(replayed.believed),
             "document": document.to_dict(),
         }
-        click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+        print_json(answer)
         return
     click.echo(f"{document.verdict}: {document.summary}")
     click.echo(

@@ -45,6 +45,21 @@ def passed(check: str, evidence: str) -> CheckResult:
     return CheckResult(check, CheckState.PASS, evidence)
 
 
+def warned(check: str, evidence: str, fix: str) -> CheckResult:
+    """A result that is worth a look."""
+    return CheckResult(check, CheckState.WARN, evidence, fix)
+
+
+def failed(check: str, evidence: str, fix: str) -> CheckResult:
+    """A result that has to be mended."""
+    return CheckResult(check, CheckState.FAIL, evidence, fix)
+
+
+def unknown(check: str, evidence: str, fix: str) -> CheckResult:
+    """A check that could not be made."""
+    return CheckResult(check, CheckState.UNKNOWN, evidence, fix)
+
+
 def exit_code(states: Iterable[CheckState]) -> int:
     """0: nothing fails. 1: something does. 3: nothing fails, and something is unknown."""
     reached = set(states)

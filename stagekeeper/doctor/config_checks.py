@@ -14,7 +14,7 @@ from analytics.lake.storage import check_store, damaged_files, unreadable
 from analytics.lake.table_schemas import TABLES
 from analytics.lake.tables import Lake
 from producers.strict_yaml import ConfigurationFileError
-from stagekeeper.doctor.check_result import CheckResult, CheckState, passed
+from stagekeeper.doctor.check_result import CheckResult, CheckState, failed, passed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,12 +30,12 @@ def check_gate_file(path: Path) -> tuple[CheckResult, GateFile | None]:
     """Whether the gate file can be used."""
     if not path.exists():
         fix = "Name it in STAGEKEEPER_GATE_FILE, or begin with examples/gates.yaml; until then nothing is judged."
-        return CheckResult(GATES, CheckState.FAIL, f"there is no gate file at {path}", fix), None
+        return failed(GATES, f"there is no gate file at {path}", fix), None
     try:
         gates = GateFile.load(path)
     except ConfigurationFileError as error:
         fix = "Mend the file (`stagekeeper gate lint` names every place); until then nothing is judged."
-        return CheckResult(GATES, CheckState.FAIL, str(error), fix), None
+        return failed(GATES, str(error), fix), None
     issues = [issue for issue in lint_gates(gates) if issue.level != "note"]
     evidence = f"{path}: {len(gates.gates)} gates, sha256 {gates.sha256[:12]}"
     if not issues:
@@ -50,21 +50,21 @@ def check_lake(root: str) -> tuple[CheckResult, Lake | None]:
     start = "Start a worker, which creates it; or name the right place in STAGEKEEPER_LAKE_ROOT."
     remote = "://" in root
     if not remote and Path(root).exists() and not Path(root).is_dir():
-        return CheckResult(LAKE, CheckState.FAIL, f"{root} is a file, not a folder", start), None
+        return failed(LAKE, f"{root} is a file, not a folder", start), None
     restore = "Stop the workers, and restore the tables from a backup of one moment."
     try:
         lake = Lake.existing(root)
     except LakeError as error:
-        return CheckResult(LAKE, CheckState.FAIL, str(error), restore), None
+        return failed(LAKE, str(error), restore), None
     if lake is None:
-        return CheckResult(LAKE, CheckState.FAIL, f"there is no lake at {root}", start), None
+        return failed(LAKE, f"there is no lake at {root}", start), None
     try:
         damaged = damaged_files(root)
     except READ_FAILURES as error:
         reach = "See that the lake can be reached."
-        return CheckResult(LAKE, CheckState.FAIL, str(unreadable(root, error)), reach), None
+        return failed(LAKE, str(unreadable(root, error)), reach), None
     if damaged:
-        return CheckResult(LAKE, CheckState.FAIL, f"{root}: {damaged[0]}{_and_more(damaged)}", restore), None
+        return failed(LAKE, f"{root}: {damaged[0]}{_and_more(damaged)}", restore), None
     return (_check_bucket_writable if remote else _check_folder_writable)(root), lake
 
 
@@ -73,9 +73,7 @@ def _check_bucket_writable(root: str) -> CheckResult:
     try:
         check_store(root)
     except LakeError as error:
-        return CheckResult(
-            LAKE, CheckState.FAIL, f"{tables}; {error}", "Give the worker's principal what its work takes."
-        )
+        return failed(LAKE, f"{tables}; {error}", "Give the worker's principal what its work takes.")
     return passed(LAKE, f"{tables}, writable; of two commits at once the store refuses one")
 
 
@@ -84,7 +82,7 @@ def _check_folder_writable(root: str) -> CheckResult:
     refused = next(_unwritable_folders(Path(root)), None)
     if refused is not None:
         fix = "Give the worker's user the right to write there, remount the file system, or free it of its limits."
-        return CheckResult(LAKE, CheckState.FAIL, f"{tables}; nothing can be written to {refused}", fix)
+        return failed(LAKE, f"{tables}; nothing can be written to {refused}", fix)
     free = shutil.disk_usage(root).free
     evidence = f"{tables}, writable, {free / 1024**3:,.1f} GiB free"
     if free < _LITTLE_FREE_BYTES:

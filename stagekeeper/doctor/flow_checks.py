@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from analytics.text import duration
-from stagekeeper.doctor.check_result import CheckResult, CheckState, passed
+from stagekeeper.doctor.check_result import CheckResult, CheckState, failed, passed, unknown, warned
 from streams.broker import BrokerError, Inspected, inspect_topics
 
 if TYPE_CHECKING:
@@ -27,20 +27,20 @@ def check_broker(
     """Whether the broker answers, and whether its topics can be used."""
     start = "Start the embedded one with `stagekeeper up`, or set STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS=host:port."
     if bootstrap_servers is None:
-        return [CheckResult("broker", CheckState.FAIL, "no Kafka broker is known", start)], None
+        return [failed("broker", "no Kafka broker is known", start)], None
     try:
         inspected = inspect_topics(bootstrap_servers, settings)
     except BrokerError as error:
         evidence, _, fix = str(error).partition(". ")
-        return [CheckResult("broker", CheckState.FAIL, evidence, fix or start)], None
+        return [failed("broker", evidence, fix or start)], None
     results = [passed("broker", f"{bootstrap_servers} answers as {inspected.cluster_id}")]
     if inspected.missing:
         names = ", ".join(topic.name for topic in inspected.missing)
         fix = "Start a worker, which creates what is missing with its settings; or create them by hand."
-        results.append(CheckResult("topics", CheckState.FAIL, f"these do not exist: {names}", fix))
+        results.append(failed("topics", f"these do not exist: {names}", fix))
     elif inspected.faults:
         fix = "Change the settings of the topics; or delete them while nothing runs: a worker creates them anew."
-        results.append(CheckResult("topics", CheckState.FAIL, "; ".join(inspected.faults), fix))
+        results.append(failed("topics", "; ".join(inspected.faults), fix))
     else:
         results.append(passed("topics", "all there, with usable settings"))
     return results, inspected
@@ -56,11 +56,11 @@ def check_worker(pair: SnapshotPair) -> CheckResult:
     evidence = "; ".join(facts) or "nothing tells of a worker"
     if pair.worker_runs is False:
         start = "Start one: `stagekeeper worker`. It goes on where the lake ends."
-        return CheckResult("worker", CheckState.FAIL, evidence, start)
+        return failed("worker", evidence, start)
     if pair.worker_runs is None:
-        return CheckResult("worker", CheckState.UNKNOWN, evidence, "Name a worker's web server with --worker.")
+        return unknown("worker", evidence, "Name a worker's web server with --worker.")
     if silent:
-        return CheckResult("worker", CheckState.WARN, evidence, "Look whether that process lives, and at its log.")
+        return warned("worker", evidence, "Look whether that process lives, and at its log.")
     return passed("worker", evidence)
 
 
@@ -78,11 +78,11 @@ def check_lag(pair: SnapshotPair) -> CheckResult:
     before, after = pair.before.lag, pair.after.lag
     if before is None or after is None:
         evidence = pair.after.error or pair.before.error or "broker or lake cannot be asked"
-        return CheckResult("lag", CheckState.UNKNOWN, evidence, "Mend broker, topics and lake first.")
+        return unknown("lag", evidence, "Mend broker, topics and lake first.")
     if pair.after.lost:
         evidence = f"the broker deleted {pair.after.lost:,} offsets that the lake does not cover"
         fix = "They cannot be had any more. Raise the topics' retention.ms; docs/operations.md says how to go on."
-        return CheckResult("lag", CheckState.FAIL, evidence, fix)
+        return failed("lag", evidence, fix)
     if after == 0 or pair.after.covered:
         newer = f"; {after:,} newer ones are under way" if after else ""
         return passed("lag", f"the lake covers all that the broker held {pair.seconds:.1f} s ago{newer}")
@@ -95,13 +95,11 @@ def check_lag(pair: SnapshotPair) -> CheckResult:
             else "Start another worker (`stagekeeper worker --data-only`); "
             "give the topics more partitions if each has one."
         )
-        return CheckResult("lag", CheckState.FAIL, f"{evidence}: it grows by {-caught_up_per_s:,.0f} a second", fix)
+        return failed("lag", f"{evidence}: it grows by {-caught_up_per_s:,.0f} a second", fix)
     if caught_up_per_s > 0:
         evidence = f"{evidence}: caught up in {duration(max(1.0, after / caught_up_per_s))}"
-        return CheckResult("lag", CheckState.WARN, evidence, "Wait, and look again.")
-    return CheckResult(
-        "lag", CheckState.WARN, f"{evidence}: it does not shrink", "See the checks `worker` and `commits`."
-    )
+        return warned("lag", evidence, "Wait, and look again.")
+    return warned("lag", f"{evidence}: it does not shrink", "See the checks `worker` and `commits`.")
 
 
 def check_commits(pair: SnapshotPair, age: timedelta | None) -> CheckResult:
@@ -112,7 +110,7 @@ def check_commits(pair: SnapshotPair, age: timedelta | None) -> CheckResult:
         age: Of the newest commit to `signals`; None where there is no lake.
     """
     if age is None:
-        return CheckResult("commits", CheckState.UNKNOWN, "there is no lake", "Start a worker.")
+        return unknown("commits", "there is no lake", "Start a worker.")
     evidence = f"the newest commit is {duration(max(0.0, age.total_seconds()))} old"
     records_wait = bool(pair.before.lag and pair.after.lag)
     if records_wait and not pair.committed and pair.worker_runs is not False:
@@ -122,7 +120,7 @@ def check_commits(pair: SnapshotPair, age: timedelta | None) -> CheckResult:
         return CheckResult("commits", state, evidence, fix)
     if records_wait and not pair.committed:
         evidence += ", and no worker is there to commit"
-        return CheckResult("commits", CheckState.UNKNOWN, evidence, "Start a worker.")
+        return unknown("commits", evidence, "Start a worker.")
     commit_times = [
         (metrics["commit_seconds_sum"], metrics["commit_seconds_count"])
         for metrics in pair.worker_metrics
@@ -133,7 +131,7 @@ def check_commits(pair: SnapshotPair, age: timedelta | None) -> CheckResult:
         evidence += f"; a batch takes {mean_s * 1_000:,.0f} ms to commit"
         if mean_s > _SLOW_COMMIT_S:
             fix = "The lake's storage is slow, or its tables consist of many small files: docs/operations.md."
-            return CheckResult("commits", CheckState.WARN, evidence, fix)
+            return warned("commits", evidence, fix)
     return passed("commits", evidence)
 
 
@@ -142,11 +140,11 @@ def check_freshness(pair: SnapshotPair) -> CheckResult:
     measured = [metrics for metrics in pair.worker_metrics if 'freshness_seconds{quantile="0.99"}' in metrics]
     if not measured:
         fix = "Name a worker's web server with --worker; it knows after the first events."
-        return CheckResult("freshness", CheckState.UNKNOWN, "no worker told of one", fix)
+        return unknown("freshness", "no worker told of one", fix)
     p50_s = max(metrics['freshness_seconds{quantile="0.5"}'] for metrics in measured)
     p99_s = max(metrics['freshness_seconds{quantile="0.99"}'] for metrics in measured)
     evidence = f"from record to counts: median {p50_s:.2f} s, 99 % within {p99_s:.2f} s"
     if p99_s > MAX_FRESHNESS_S:
         fix = "A backlog that was read after a pause shows here for a while; else start another worker."
-        return CheckResult("freshness", CheckState.WARN, f"{evidence}, limit {MAX_FRESHNESS_S:.0f} s", fix)
+        return warned("freshness", f"{evidence}, limit {MAX_FRESHNESS_S:.0f} s", fix)
     return passed("freshness", evidence)

@@ -10,7 +10,7 @@ import polars as pl
 from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS, VERDICTS
 from analytics.text import duration
 from analytics.verdicts import heartbeats
-from stagekeeper.doctor.check_result import CheckResult, CheckState, passed
+from stagekeeper.doctor.check_result import CheckResult, CheckState, failed, passed, unknown, warned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,9 +64,7 @@ def check_clocks(lake: Lake | None, workers: Sequence[WorkerReport], now: dateti
         state = CheckState.FAIL if bad else CheckState.WARN
         return CheckResult("clock", state, "; ".join([*bad, *doubtful, *good]), fix)
     if not good:
-        return CheckResult(
-            "clock", CheckState.UNKNOWN, "there is no event to compare with", "Look again when events came."
-        )
+        return unknown("clock", "there is no event to compare with", "Look again when events came.")
     return passed("clock", "; ".join(good))
 
 
@@ -92,16 +90,12 @@ def check_verdicts(
 ) -> CheckResult:
     """Whether the cells are judged, by the gate file that is in force here."""
     if gates is None:
-        return CheckResult(
-            "verdicts", CheckState.FAIL, "nothing is judged without a usable gate file", "Mend the gate file."
-        )
+        return failed("verdicts", "nothing is judged without a usable gate file", "Mend the gate file.")
     faults = [report.judge for report in workers if report.judge not in (None, "ok")]
     if faults:
-        return CheckResult(
-            "verdicts", CheckState.FAIL, f"the judge says: {faults[0]}", "Mend that; it judges again by itself."
-        )
+        return failed("verdicts", f"the judge says: {faults[0]}", "Mend that; it judges again by itself.")
     if lake is None:
-        return CheckResult("verdicts", CheckState.UNKNOWN, "there is no lake", "Start a worker.")
+        return unknown("verdicts", "there is no lake", "Start a worker.")
     return _check_newest_verdict(lake, gates, now)
 
 
@@ -110,18 +104,16 @@ def _check_newest_verdict(lake: Lake, gates: GateFile, now: datetime) -> CheckRe
     if newest.is_empty():
         first = lake.scan(EVENTS).filter(_NOT_OURS).select(pl.col("ingested_at").min()).collect().item()
         if first is None or now - first < _TIME_TO_JUDGE:
-            return CheckResult(
-                "verdicts", CheckState.UNKNOWN, "there was nothing to judge yet", "Snapshot again when events came."
-            )
+            return unknown("verdicts", "there was nothing to judge yet", "Snapshot again when events came.")
         fix = "One worker has to run without --data-only, with the gate file that is named here."
-        return CheckResult("verdicts", CheckState.FAIL, "there are events, and not one verdict", fix)
+        return failed("verdicts", "there are events, and not one verdict", fix)
     judged_at, sha256 = newest.row(0)
     heartbeat = heartbeats.newest(lake)
     looked_at = judged_at if heartbeat is None else max(judged_at, heartbeat.judged_at)
     evidence = f"all were last looked at {duration(max(0.0, (now - looked_at).total_seconds()))} ago"
     if sha256 != gates.sha256:
         fix = "Start the workers with the same STAGEKEEPER_GATE_FILE; a gate asked here does not open before."
-        return CheckResult("verdicts", CheckState.WARN, f"{evidence}, under another gate file ({sha256[:12]})", fix)
+        return warned("verdicts", f"{evidence}, under another gate file ({sha256[:12]})", fix)
     return passed("verdicts", f"{evidence}, under this gate file")
 
 
@@ -132,23 +124,21 @@ def check_evidence(lake: Lake | None, limit: timedelta, now: datetime) -> CheckR
         newest = lake.scan(EVENTS).filter(_NOT_OURS).select(pl.col("time").max()).collect().item()
     if newest is None:
         fix = "Point the routers at this broker; `stagekeeper simulate` makes some to try with."
-        return CheckResult("evidence", CheckState.UNKNOWN, "no event is stored yet", fix)
+        return unknown("evidence", "no event is stored yet", fix)
     age = max(timedelta(), now - newest)
     evidence = f"the newest event is {duration(age.total_seconds())} old, limit {duration(limit.total_seconds())}"
     if age > limit:
         fix = "No gate opens on it. Snapshot whether routers run and reach the broker, and at the check `lag`."
-        return CheckResult("evidence", CheckState.FAIL, evidence, fix)
+        return failed("evidence", evidence, fix)
     if age > limit / 2:
-        return CheckResult(
-            "evidence", CheckState.WARN, evidence, "Snapshot whether the routers still reach the broker."
-        )
+        return warned("evidence", evidence, "Snapshot whether the routers still reach the broker.")
     return passed("evidence", evidence)
 
 
 def check_rejects(lake: Lake | None, now: datetime) -> CheckResult:
     """Whether more records than before cannot be used."""
     if lake is None:
-        return CheckResult("rejects", CheckState.UNKNOWN, "there is no lake", "Start a worker.")
+        return unknown("rejects", "there is no lake", "Start a worker.")
     since = now - _RECENT
     recent, before = _rejects_since(lake, since), _rejects_since(lake, now - _DAY, until=since)
     share, earlier = _share(lake, recent.height, since, now), _share(lake, before.height, now - _DAY, since)
@@ -165,9 +155,9 @@ def check_rejects(lake: Lake | None, now: datetime) -> CheckResult:
     )
     fix = _FIXES.get(reasons[0][0], "Look at the first bytes in the table rejects, and mend what writes them.")
     if share >= _BROKEN_SHARE:
-        return CheckResult("rejects", CheckState.FAIL, evidence, fix)
+        return failed("rejects", evidence, fix)
     if recent.height >= _NOTABLE_COUNT and share >= max(_NOTABLE_SHARE, 2 * earlier):
-        return CheckResult("rejects", CheckState.WARN, evidence, fix)
+        return warned("rejects", evidence, fix)
     return passed("rejects", evidence)
 
 
