@@ -1,4 +1,4 @@
-"""The broker: the embedded one, and the topics on whichever is used."""
+"""Start the embedded broker, and create and check the topics on whichever broker is used."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class EmbeddedBroker:
 
 @dataclass(frozen=True)
 class Inspected:
-    """How the topics stand, before anything is changed about them.
+    """State of our topics on a broker.
 
     Attributes:
         cluster_id: The identity of the log, without which a stored offset means nothing.
@@ -134,7 +134,7 @@ class Inspected:
 
 
 def inspect_topics(bootstrap_servers: str, settings: Mapping[str, str | int | float | bool] | None = None) -> Inspected:
-    """Look at the topics, and change nothing.
+    """Inspect the topics without changing anything.
 
     Args:
         bootstrap_servers: Brokers as `host:port,...`.
@@ -179,23 +179,23 @@ def ensure_topics(bootstrap_servers: str, settings: Mapping[str, str | int | flo
 def _missing(client: AdminClient, bootstrap_servers: str, refusals: list[KafkaError]) -> tuple[str, list[Topic]]:
     """The cluster id, and our topics that do not exist."""
     try:
-        found = client.list_topics(timeout=_ANSWER_TIMEOUT_S)
+        metadata = client.list_topics(timeout=_ANSWER_TIMEOUT_S)
     except KafkaException as error:
         client.poll(0)
-        refused = next((each.str() for each in refusals if each.code() in _REFUSALS), None)
+        refused = next((refusal.str() for refusal in refusals if refusal.code() in _REFUSALS), None)
         if refused is not None:
             raise BrokerError(
                 f"the broker at {bootstrap_servers} does not let this client in: {refused}. "
                 "Check STAGEKEEPER_KAFKA_SECURITY_PROTOCOL and the SASL and SSL variables beside it."
             ) from error
         raise BrokerError(
-            f"no Kafka broker answers at {bootstrap_servers}: {_said(error)}. "
+            f"no Kafka broker answers at {bootstrap_servers}: {_reason(error)}. "
             "Check STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS, STAGEKEEPER_KAFKA_SECURITY_PROTOCOL, and that the broker runs."
         ) from error
-    cluster_id = _cluster_id(found)
+    cluster_id = _cluster_id(metadata)
     if cluster_id is None:
         raise BrokerError(f"the broker at {bootstrap_servers} states no cluster id, so that offsets cannot be kept.")
-    return cluster_id, [topic for topic in TOPICS if topic.name not in found.topics]
+    return cluster_id, [topic for topic in TOPICS if topic.name not in metadata.topics]
 
 
 def _program() -> str:
@@ -222,7 +222,7 @@ def _create(client: AdminClient, missing: list[Topic]) -> None:
         except KafkaException as error:
             if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 continue  # another process was quicker; it is checked like every other
-            raise BrokerError(f"the topic {name} cannot be created: {_said(error)}. Create it by hand.") from error
+            raise BrokerError(f"the topic {name} cannot be created: {_reason(error)}. Create it by hand.") from error
 
 
 def _faults(client: AdminClient, topic: Topic) -> list[str]:
@@ -257,9 +257,9 @@ def _partitions(client: AdminClient, topic: Topic) -> dict[int, int]:
     """How many replicas each partition has; a topic that was made a moment ago shows none for some milliseconds."""
     deadline = time.monotonic() + _ANSWER_TIMEOUT_S
     while True:
-        found = client.list_topics(topic.name, timeout=_ANSWER_TIMEOUT_S).topics[topic.name].partitions
-        if found or time.monotonic() > deadline:
-            return {number: len(partition.replicas) for number, partition in found.items()}
+        partitions = client.list_topics(topic.name, timeout=_ANSWER_TIMEOUT_S).topics[topic.name].partitions
+        if partitions or time.monotonic() > deadline:
+            return {number: len(partition.replicas) for number, partition in partitions.items()}
         time.sleep(0.05)
 
 
@@ -272,7 +272,7 @@ def _settings(client: AdminClient, topic: Topic) -> dict[str, str]:
     except KafkaException as error:
         if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
             return {}
-        raise BrokerError(f"the settings of the topic {topic.name} cannot be read: {_said(error)}") from error
+        raise BrokerError(f"the settings of the topic {topic.name} cannot be read: {_reason(error)}") from error
 
 
 def _cluster_id(metadata: ClusterMetadata) -> str | None:
@@ -285,7 +285,7 @@ def admin(
     settings: Mapping[str, str | int | float | bool] | None = None,
     note: Callable[[KafkaError], None] = lambda _: None,
 ) -> AdminClient:
-    """A client for looking at a cluster and its topics.
+    """An admin client for a cluster and its topics.
 
     Args:
         bootstrap_servers: Brokers as `host:port,...`.
@@ -293,15 +293,15 @@ def admin(
         note: Takes what the client says about its connections.
     """
     # librdkafka reports connection attempts on stderr unless a logger takes them; what matters is raised anyway.
-    stated: dict[str, Any] = {
+    configuration: dict[str, Any] = {
         **(settings or {}),
         "error_cb": note,
         "bootstrap.servers": bootstrap_servers,
         "reconnect.backoff.ms": 20,
         "reconnect.backoff.max.ms": 250,
     }
-    return AdminClient(stated, logger=logging.getLogger(__name__))
+    return AdminClient(configuration, logger=logging.getLogger(__name__))
 
 
-def _said(error: KafkaException) -> str:
+def _reason(error: KafkaException) -> str:
     return str(error.args[0].str())

@@ -1,4 +1,4 @@
-"""Child processes: each in its own process group with its own log, none of them outliving its parent."""
+"""Start and stop child processes, each in its own process group with its own log, none outliving its parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is Faust's: the app and its settings, and a channel that keeps what is on it."""
+"""Create the Faust app of a worker, and a channel that keeps its items through a rebalance."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class KeptChannel(faust.Channel):  # type: ignore[misc]
 def create_faust_app(
     bootstrap_servers: str, log_id: str, web_port: int, security: Mapping[str, str | int | float | bool]
 ) -> Any:  # noqa: ANN401  (Faust is untyped here)
-    """A Faust app for the control plane of one worker.
+    """Create the Faust app of one worker.
 
     Args:
         bootstrap_servers: Brokers as `host:port,...`.
@@ -67,7 +67,7 @@ def create_faust_app(
 
 
 def _credentials(security: Mapping[str, str | int | float | bool]) -> Any:  # noqa: ANN401  (Faust's own type)
-    """The same proof of identity for Faust's client; None where none is asked for."""
+    """Faust's credentials for the same settings; None where none are needed."""
     protocol = str(security.get("security.protocol", "PLAINTEXT"))
     context = None
     if protocol.endswith("SSL"):

@@ -1,4 +1,4 @@
-"""Memory that is free goes back to the system, so that what a worker has does not creep away from what it uses.
+"""Set glibc's malloc and Arrow's pool up so that free memory goes back to the operating system.
 
 Batches of tens of thousands of small objects and of buffers of many megabytes come and go in the threads of several
 libraries. Left alone, glibc keeps what they free in one of up to eight pools a core, where the next batch, in another
@@ -32,21 +32,21 @@ _LIMITS: Final = {
 def limit_memory() -> None:
     """Set the allocators up; early, and before other threads are started. Without glibc, only Arrow's."""
     pa.set_memory_pool(pa.system_memory_pool())
-    limit = _of_glibc("mallopt")
-    if limit is not None:
-        for what, most in _LIMITS.items():
-            limit(what, most)
+    mallopt = _glibc("mallopt")
+    if mallopt is not None:
+        for option, limit in _LIMITS.items():
+            mallopt(option, limit)
 
 
 def release_free_memory() -> None:
     """Give free memory back; some dozens of milliseconds, in which other threads go on. Nothing without glibc."""
-    trim = _of_glibc("malloc_trim")
-    if trim is not None:
-        trim(0)
+    malloc_trim = _glibc("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
 
 
 @cache
-def _of_glibc(name: str) -> Callable[..., int] | None:
-    """One of its functions; None with another C library."""
+def _glibc(name: str) -> Callable[..., int] | None:
+    """A function of glibc; None with another C library."""
     library = ctypes.CDLL(None)
     return getattr(library, name) if hasattr(library, "gnu_get_libc_version") else None

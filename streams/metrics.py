@@ -1,4 +1,4 @@
-"""The worker's numbers in Prometheus's text format."""
+"""A worker's totals and freshness, as its status line and as metrics in Prometheus's text format."""
 
 from __future__ import annotations
 
@@ -21,11 +21,192 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4"
 
+WINDOW: Final = timedelta(minutes=5)
+"""How far back the quantiles of freshness look."""
+
+_SAMPLES_A_BATCH: Final = 200
+_RECOMMENDED: Final = "stagekeeper.stage.recommended.v1"
+"""What the worker's own judge says is no evidence of anything, and keeps no evidence young."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums since the worker started.
+
+    Attributes:
+        read: Records read, repeats and rejects included.
+        stored: Events committed to the lake.
+        repeats: Repeats dropped.
+        rejects: Records rejected.
+        batches: Batches committed.
+        commit_s: Time spent on commits, in seconds.
+        lag: Records in the log that are not yet read; None until the first look.
+    """
+
+    read: int = 0
+    stored: int = 0
+    repeats: int = 0
+    rejects: int = 0
+    batches: int = 0
+    commit_s: float = 0.0
+    lag: int | None = None
+
+
+@dataclass
+class Progress:
+    """Totals and the last committed item, shared between the source's thread, the agent and the status line."""
+
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _committed: int = 0
+    _totals: Totals = field(default_factory=Totals)
+
+    @property
+    def totals(self) -> Totals:
+        """The sums at this moment."""
+        with self._changed:
+            return self._totals
+
+    @property
+    def reached(self) -> int:
+        """The last item of the source that is dealt with, and all before it."""
+        with self._changed:
+            return self._committed
+
+    def reach(self, number: int) -> None:
+        """Item `number` of the source, and all before it, are dealt with."""
+        with self._changed:
+            self._committed = number
+            self._changed.notify_all()
+
+    def count(self, tally: Tally, commit_s: float) -> None:
+        """Add a committed batch."""
+        with self._changed:
+            totals = self._totals
+            self._totals = replace(
+                totals,
+                read=totals.read + tally.accepted + tally.repeats + tally.rejected + tally.known_rejects,
+                stored=totals.stored + tally.accepted,
+                repeats=totals.repeats + tally.repeats,
+                rejects=totals.rejects + tally.rejected,
+                batches=totals.batches + 1,
+                commit_s=totals.commit_s + commit_s,
+            )
+
+    def lag_is(self, lag: int) -> None:
+        """Note how many records are not yet read."""
+        with self._changed:
+            self._totals = replace(self._totals, lag=lag)
+
+    def wait_for(self, number: int, timeout_s: float, given_up: Callable[[], bool]) -> bool:
+        """Wait until item `number` is dealt with.
+
+        Returns:
+            False when `timeout_s` passed, or `given_up` said so, before.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        with self._changed:
+            while self._committed < number:
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0 or given_up():
+                    return False
+                self._changed.wait(min(left_s, 0.5))
+            return True
+
+    def wake(self) -> None:
+        """Let those who wait look again at whether they should give up."""
+        with self._changed:
+            self._changed.notify_all()
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """How long events took lately from the broker's timestamp until their counts could be read.
+
+    Attributes:
+        p50_s: Median, in seconds; None where no event came.
+        p99_s: 99th percentile, in seconds.
+        last_event_at: The latest event time that was stored, other than of recommendations.
+    """
+
+    p50_s: float | None = None
+    p99_s: float | None = None
+    last_event_at: datetime | None = None
+
+
+class FreshnessGauge:
+    """Samples committed batches. Written by the commits, read by whoever asks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._samples: deque[tuple[datetime, int, list[float]]] = deque()
+        self._last_event_at: datetime | None = None
+
+    def note(self, events: pl.DataFrame, now: datetime) -> None:
+        """Take a batch whose counts have just become visible.
+
+        Args:
+            events: Its rows for the table `events`.
+            now: The present moment.
+        """
+        if events.is_empty():
+            return
+        step = max(1, events.height // _SAMPLES_A_BATCH)
+        moments = events["broker_at"].gather_every(step).drop_nulls()
+        ages_s = [(now - at).total_seconds() for at in moments]
+        latest: datetime | None = events.filter(pl.col("type") != _RECOMMENDED)["time"].max()  # type: ignore[assignment]
+        with self._lock:
+            self._samples.append((now, step, ages_s))
+            self._forget(now)
+            if latest is not None and (self._last_event_at is None or latest > self._last_event_at):
+                self._last_event_at = latest
+
+    def seen(self, now: datetime) -> Freshness:
+        """The quantiles over the events of the last minutes."""
+        with self._lock:
+            self._forget(now)
+            batches, last_event_at = list(self._samples), self._last_event_at
+        ages_s = np.array([age_s for _, _, ages in batches for age_s in ages])
+        if not ages_s.size:
+            return Freshness(last_event_at=last_event_at)
+        # A sample of a large batch stands for many events, one of a small batch for itself.
+        weights = np.repeat([step for _, step, _ in batches], [len(ages) for _, _, ages in batches])
+        order = np.argsort(ages_s)
+        reached = np.cumsum(weights[order])
+        median, high = (float(ages_s[order][np.searchsorted(reached, q * reached[-1])]) for q in (0.5, 0.99))
+        return Freshness(median, high, last_event_at)
+
+    def _forget(self, now: datetime) -> None:
+        while self._samples and now - self._samples[0][0] > WINDOW:
+            self._samples.popleft()
+
+
+def status_line(before: Totals, now: Totals, seconds: float, *, as_json: bool) -> str:
+    """One line about what moved.
+
+    Args:
+        before: The sums at the last line.
+        now: The sums at this one.
+        seconds: Time between the two.
+        as_json: Write a JSON object rather than text.
+    """
+    events_per_s = round((now.read - before.read) / seconds) if seconds > 0 else None
+    batches = now.batches - before.batches
+    commit_ms = (now.commit_s - before.commit_s) * 1_000 / batches if batches else None
+    if as_json:
+        numbers = {name: getattr(now, name) for name in ("read", "stored", "repeats", "rejects", "lag")}
+        rounded_ms = None if commit_ms is None else round(commit_ms, 1)
+        return json.dumps({"events_per_s": events_per_s, **numbers, "commit_ms": rounded_ms})
+    return (
+        f"{events_per_s:,} events/s · stored {now.stored:,} · repeats {now.repeats:,} · "
+        f"rejects {now.rejects:,} · lag {'?' if now.lag is None else f'{now.lag:,}'} · "
+        f"commit {'-' if commit_ms is None else f'{commit_ms:.0f} ms'}"
+    )
+
 
 def exposition(
     totals: Totals, freshness: Freshness, *, up_s: float, judging: bool, judge_fault: bool, now: datetime
 ) -> str:
-    """Everything that a worker tells about itself.
+    """All metrics of a worker in Prometheus's text format.
 
     Args:
         totals: Sums since it started.
@@ -74,192 +255,3 @@ def _quantiles(name: str, purpose: str, freshness: Freshness) -> Iterable[str]:
 
 def _heading(name: str, kind: str, purpose: str) -> tuple[str, str]:
     return f"# HELP stagekeeper_{name} {purpose}", f"# TYPE stagekeeper_{name} {kind}"
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Sums since the worker started.
-
-    Attributes:
-        read: Records read, repeats and rejects included.
-        stored: Events committed to the lake.
-        repeats: Repeats dropped.
-        rejects: Records rejected.
-        batches: Batches committed.
-        commit_s: Time spent on commits, in seconds.
-        lag: Records in the log that are not yet read; None until the first look.
-    """
-
-    read: int = 0
-    stored: int = 0
-    repeats: int = 0
-    rejects: int = 0
-    batches: int = 0
-    commit_s: float = 0.0
-    lag: int | None = None
-
-
-@dataclass
-class Progress:
-    """Shared between the source's thread, the agent and the status line."""
-
-    _changed: threading.Condition = field(default_factory=threading.Condition)
-    _committed: int = 0
-    _totals: Totals = field(default_factory=Totals)
-
-    @property
-    def totals(self) -> Totals:
-        """The sums at this moment."""
-        with self._changed:
-            return self._totals
-
-    @property
-    def reached(self) -> int:
-        """The last item of the source that is dealt with, and all before it."""
-        with self._changed:
-            return self._committed
-
-    def reach(self, number: int) -> None:
-        """Item `number` of the source, and all before it, are dealt with."""
-        with self._changed:
-            self._committed = number
-            self._changed.notify_all()
-
-    def count(self, tally: Tally, commit_s: float) -> None:
-        """Add a committed batch."""
-        with self._changed:
-            known = self._totals
-            self._totals = replace(
-                known,
-                read=known.read + tally.accepted + tally.repeats + tally.rejected + tally.known_rejects,
-                stored=known.stored + tally.accepted,
-                repeats=known.repeats + tally.repeats,
-                rejects=known.rejects + tally.rejected,
-                batches=known.batches + 1,
-                commit_s=known.commit_s + commit_s,
-            )
-
-    def lag_is(self, lag: int) -> None:
-        """Note how many records are not yet read."""
-        with self._changed:
-            self._totals = replace(self._totals, lag=lag)
-
-    def wait_for(self, number: int, timeout_s: float, given_up: Callable[[], bool]) -> bool:
-        """Wait until item `number` is dealt with.
-
-        Returns:
-            False when `timeout_s` passed, or `given_up` said so, before.
-        """
-        deadline = time.monotonic() + timeout_s
-        with self._changed:
-            while self._committed < number:
-                left = deadline - time.monotonic()
-                if left <= 0 or given_up():
-                    return False
-                self._changed.wait(min(left, 0.5))
-            return True
-
-    def wake(self) -> None:
-        """Let those who wait look again at whether they should give up."""
-        with self._changed:
-            self._changed.notify_all()
-
-
-WINDOW: Final = timedelta(minutes=5)
-"""How far back the quantiles look."""
-
-_PER_BATCH: Final = 200
-_OWN: Final = "stagekeeper.stage.recommended.v1"
-"""What the worker's own judge says is no evidence of anything, and keeps no evidence young."""
-
-
-@dataclass(frozen=True)
-class Freshness:
-    """What was seen lately.
-
-    Attributes:
-        p50_s: Median, in seconds; None where no event came.
-        p99_s: 99th percentile, in seconds.
-        last_event_at: The latest event time that was stored, other than of recommendations.
-    """
-
-    p50_s: float | None = None
-    p99_s: float | None = None
-    last_event_at: datetime | None = None
-
-
-class FreshnessGauge:
-    """Samples committed batches. Written by the commits, read by whoever asks."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._samples: deque[tuple[datetime, int, list[float]]] = deque()
-        self._last_event_at: datetime | None = None
-
-    def note(self, events: pl.DataFrame, now: datetime) -> None:
-        """Take a batch whose counts have just become visible.
-
-        Args:
-            events: Its rows for the table `events`.
-            now: The present moment.
-        """
-        if events.is_empty():
-            return
-        step = max(1, events.height // _PER_BATCH)
-        known = events["broker_at"].gather_every(step).drop_nulls()
-        ages_s = [(now - at).total_seconds() for at in known]
-        latest: datetime | None = events.filter(pl.col("type") != _OWN)["time"].max()  # type: ignore[assignment]
-        with self._lock:
-            self._samples.append((now, step, ages_s))
-            self._forget(now)
-            if latest is not None and (self._last_event_at is None or latest > self._last_event_at):
-                self._last_event_at = latest
-
-    def seen(self, now: datetime) -> Freshness:
-        """The quantiles over the events of the last minutes."""
-        with self._lock:
-            self._forget(now)
-            batches, last_event_at = list(self._samples), self._last_event_at
-        ages_s = np.array([age_s for _, _, ages in batches for age_s in ages])
-        if not ages_s.size:
-            return Freshness(last_event_at=last_event_at)
-        # A sample of a large batch stands for many events, one of a small batch for itself.
-        weights = np.repeat([step for _, step, _ in batches], [len(ages) for _, _, ages in batches])
-        order = np.argsort(ages_s)
-        reached = np.cumsum(weights[order])
-        median, high = (float(ages_s[order][np.searchsorted(reached, q * reached[-1])]) for q in (0.5, 0.99))
-        return Freshness(median, high, last_event_at)
-
-    def _forget(self, now: datetime) -> None:
-        while self._samples and now - self._samples[0][0] > WINDOW:
-            self._samples.popleft()
-
-
-def status_line(before: Totals, now: Totals, seconds: float, *, as_json: bool) -> str:
-    """Say in one line what moved.
-
-    Args:
-        before: The sums at the last line.
-        now: The sums at this one.
-        seconds: Time between the two.
-        as_json: Write a JSON object rather than text.
-    """
-    read = now.read - before.read
-    batches = now.batches - before.batches
-    commit_ms = (now.commit_s - before.commit_s) * 1_000 / batches if batches else None
-    numbers = {
-        "events_per_s": round(read / seconds) if seconds > 0 else None,
-        "read": now.read,
-        "stored": now.stored,
-        "repeats": now.repeats,
-        "rejects": now.rejects,
-        "lag": now.lag,
-        "commit_ms": None if commit_ms is None else round(commit_ms, 1),
-    }
-    if as_json:
-        return json.dumps(numbers)
-    return (
-        f"{numbers['events_per_s']:,} events/s · stored {now.stored:,} · repeats {now.repeats:,} · "
-        f"rejects {now.rejects:,} · lag {'?' if now.lag is None else f'{now.lag:,}'} · "
-        f"commit {'-' if commit_ms is None else f'{commit_ms:.0f} ms'}"
-    )

@@ -1,4 +1,4 @@
-"""Publishing with a word back: every record is acknowledged, or it is an error."""
+"""Publish records to a topic: every one is acknowledged, or it is an error."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ class Publisher:
                     break
         left = self._producer.flush(_FLUSH_S)
         if left or failures:
-            said = failures[0] if failures else "no acknowledgement in time"
+            reason = failures[0] if failures else "no acknowledgement in time"
             raise PublicationError(
-                f"{left + len(failures)} of {len(records)} records were not taken by {self._topic}: {said}. "
+                f"{left + len(failures)} of {len(records)} records were not taken by {self._topic}: {reason}. "
                 "Check the broker and that the topic exists; they are published again."
             )

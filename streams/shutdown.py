@@ -1,4 +1,4 @@
-"""How a worker's process ends: with a name for what it could not do, also where it has to be cut off."""
+"""Shut down the worker's process, with a named error for what it could not save."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from streams.ingest.errors import DataPlaneError
 
 
 def end_process(error: BaseException | None = None) -> NoReturn:
-    """End the process without Python's farewells: what must be saved is saved, or named by the error.
+    """End the process at once, without waiting for threads or exit handlers.
 
     Native threads may still wait for a broker or a store that is gone. And a member that leaves in the middle of a join
     would lock the embedded broker's group for minutes; one that vanishes is forgotten after its session.
 
     Args:
-        error: Why it ends; a name is shown as a message, anything else with its trace.
+        error: Why it ends; one of ours is shown as a message, anything else with its trace.
     """
     code = 0
     if isinstance(error, StagekeeperError):
@@ -35,7 +35,7 @@ def end_process(error: BaseException | None = None) -> NoReturn:
 
 
 def unsaved(batches: int, lake_root: str) -> DataPlaneError | None:
-    """The name for batches that were read and could not be committed before the end; None where there are none."""
+    """The error for batches that were read and could not be committed before the end; None where there are none."""
     if batches <= 0:
         return None
     return DataPlaneError(

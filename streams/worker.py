@@ -1,9 +1,9 @@
 """The worker: a Faust app around the data plane and the judge.
 
-librdkafka feeds, Faust organises: a thread puts whole micro-batches on an in-memory channel, an agent folds and commits
-them, another agent keeps the latest recommendations, timers report and compact, a task lets the judge look, and the
-app's web server answers `/health`, `/metrics` and `/verdicts`. Nothing that must be right rests on Faust: an exception
-in the data plane ends the process, and the next one resumes from the lake.
+librdkafka feeds, Faust schedules: a thread puts whole micro-batches on an in-memory channel, an agent folds and commits
+them, another agent keeps the latest recommendations, timers report and maintain the lake, a task runs the judge, and
+the app's web server answers `/health`, `/metrics` and `/verdicts`. Nothing that must be right rests on Faust: an
+exception in the data plane ends the process, and the next one resumes from the lake.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ if TYPE_CHECKING:
 LOG: Final = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-_KEEP_EVERY_S: Final = 10.0
-_BEAT_EVERY_S: Final = 2.0
+_MAINTENANCE_EVERY_S: Final = 10.0
+_LEASES_EVERY_S: Final = 2.0
 _START_S: Final = 60.0
 _STOP_S: Final = 4.0
 
@@ -153,13 +153,15 @@ class Worker:
         )
         self._recommendations = Recommendations()
         self._recommendations.fill(lake)
-        self._aside = {name: ThreadPoolExecutor(1, f"stagekeeper-{name}") for name in ("judge", "maintenance", "beat")}
+        self._aside = {
+            name: ThreadPoolExecutor(1, f"stagekeeper-{name}") for name in ("judge", "maintenance", "leases")
+        }
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[int] | None = None
         self._stopping = threading.Event()
         self._fault: str | None = None
         self._failure: BaseException | None = None
-        self._said = (time.monotonic(), Totals())
+        self._reported = (time.monotonic(), Totals())
 
     def run(self) -> int:
         """Work until SIGTERM or SIGINT, or until something fails.
@@ -212,8 +214,8 @@ class Worker:
     async def _run(self) -> int:
         loop = self._loop = asyncio.get_running_loop()
         ended = self._ended = loop.create_future()
-        for each in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(each, lambda: None if ended.done() else ended.set_result(0))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, lambda: None if ended.done() else ended.set_result(0))
         app = create_faust_app(self._config.bootstrap_servers, self._log_id, self._web_port, self._config.kafka)
         self._channel = KeptChannel(app, maxsize=1)
         self._started = asyncio.Event()
@@ -237,22 +239,22 @@ class Worker:
         finally:
             self._failure = self._failure or sys.exception()
             await self._stop(app, starting, drain=drain)
-        if (missed := self._missed()) is not None:
-            raise missed
+        if (reason := self._not_saved()) is not None:
+            raise reason
         return code
 
     def _cut_off(self) -> None:
         """End at once, since the broker or the lake takes too long; what went wrong has a name all the same."""
         LOG.warning(
-            "did not stop in %.0f s and waits no longer for the broker and the lake at %s; rights that could not be "
+            "did not stop in %.0f s and waits no longer for the broker and the lake at %s; leases that could not be "
             "given up pass to another worker after %.0f s",
             _STOP_S,
             self._config.lake_root,
             LEASE_S,
         )
-        end_process(self._missed())
+        end_process(self._not_saved())
 
-    def _missed(self) -> BaseException | None:
+    def _not_saved(self) -> BaseException | None:
         """What kept this worker from saving all that it had read; None where nothing did."""
         return self._failure or unsaved(self._source.unsaved, self._config.lake_root)
 
@@ -276,7 +278,7 @@ class Worker:
         except TimeoutError:
             LOG.warning("Faust did not stop in time")
         self._plane.close()
-        await asyncio.to_thread(self._leases.give_up)
+        await asyncio.to_thread(self._leases.release)
         for pool in self._aside.values():
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -303,18 +305,19 @@ class Worker:
 
     def _add_timers(self, app: Any) -> None:  # noqa: ANN401
         async def report() -> None:
-            at, totals = time.monotonic(), self._progress.totals
-            said_at, said = self._said
-            if totals.read != said.read:
-                self._config.say(status_line(said, totals, at - said_at, as_json=self._config.as_json))
-            self._said = (at, totals)
+            now_s, totals = time.monotonic(), self._progress.totals
+            reported_s, reported = self._reported
+            if totals.read != reported.read:
+                line = status_line(reported, totals, now_s - reported_s, as_json=self._config.as_json)
+                self._config.say(line)
+            self._reported = (now_s, totals)
 
-        async def keep() -> None:
-            await self._run_aside("maintenance", lambda: self._maintenance.keep(self._leases.to_keep))
+        async def maintenance() -> None:
+            await self._run_aside("maintenance", lambda: self._maintenance.run_once(self._leases.maintenance))
             await self._run_aside("maintenance", release_free_memory)
 
-        async def beat() -> None:
-            await self._run_aside("beat", self._beat)
+        async def leases() -> None:
+            await self._run_aside("leases", self._refresh_leases)
 
         async def judge() -> None:
             pause_s = 0.0
@@ -323,8 +326,8 @@ class Worker:
                 pause_s = await self._judge()
 
         app.timer(1.0)(report)
-        app.timer(_BEAT_EVERY_S)(beat)
-        app.timer(_KEEP_EVERY_S)(keep)
+        app.timer(_LEASES_EVERY_S)(leases)
+        app.timer(_MAINTENANCE_EVERY_S)(maintenance)
         app.task(judge)
 
     def _add_pages(self, app: Any) -> None:  # noqa: ANN401
@@ -340,7 +343,7 @@ class Worker:
                 self._progress.totals,
                 self._gauge.seen(self._config.now()),
                 up_s=time.monotonic() - self._began_s,
-                judging=self._leases.to_judge is not None,
+                judging=self._leases.judge is not None,
                 judge_fault=self._fault is not None,
                 now=self._config.now(),
             )
@@ -351,14 +354,11 @@ class Worker:
         app.page("/verdicts")(verdicts)
 
     async def _judge(self) -> float:
-        """Let the judge look once; seconds until the next look.
-
-        Of all workers on a lake one has the right to; see `analytics.lake.leases`.
-        """
-        fence = self._leases.to_judge
+        """Run the judge once, if this worker holds the lease for it; seconds until the next time."""
+        fence = self._leases.judge
         if fence is None:
-            await self._run_aside("beat", self._beat)
-            return 1.0 if self._leases.to_judge is None else 0.0
+            await self._run_aside("leases", self._refresh_leases)
+            return 1.0 if self._leases.judge is None else 0.0
         run = await self._run_aside("judge", lambda: self._judge_runner.run_once(fence))
         if run is None:
             return 1.0
@@ -378,9 +378,9 @@ class Worker:
             self.fail(error)
             raise
 
-    def _beat(self) -> None:
+    def _refresh_leases(self) -> None:
         if self._plane.assignment is not None:  # before that this worker is no good to anybody
-            self._leases.beat()
+            self._leases.refresh()
 
     def _announce(self) -> None:
         """Say that the worker reads."""

@@ -1,10 +1,9 @@
-"""When the judge looks, and how its recommendations get out."""
+"""Run the judge of a worker, and publish what it recommends."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 from confluent_kafka import KafkaException
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
     from pathlib import Path
-    from types import TracebackType
 
     from analytics.lake.tables import Fence
     from producers.wire.events import StageRecommended
@@ -35,21 +33,19 @@ DEFAULT_INTERVAL_S: Final = 1.0
 
 @dataclass(frozen=True)
 class JudgeRun:
-    """What came of one look.
+    """What came of one run of the judge.
 
     Attributes:
-        published: Recommendations that the broker acknowledged.
         fault: Why nothing could be judged or published; None where all went well.
         next_in_s: When to look again, in seconds.
     """
 
-    published: int
     fault: str | None
     next_in_s: float
 
 
 class JudgeRunner:
-    """A judge with a lake handle of its own, and a producer for what it recommends. One thread at a time may use it.
+    """A judge with its own lake handle, and a producer for what it recommends. One thread at a time may use it.
 
     Args:
         bootstrap_servers: Brokers as `host:port,...`.
@@ -76,8 +72,7 @@ class JudgeRunner:
         self._fence: Fence | None = None
         self._judge = Judge(self._lake, gate_file)
         self._unpublished: list[StageRecommended] = []
-        self._open = ExitStack()
-        self._backlog = self._open.enter_context(Backlog(bootstrap_servers, log_id, settings))
+        self._backlog = Backlog(bootstrap_servers, log_id, settings)
         self._publisher = Publisher(
             bootstrap_servers, RECOMMENDATIONS, client_id="stagekeeper-judge", settings=settings
         )
@@ -89,7 +84,7 @@ class JudgeRunner:
         What could not be published stays in the ledger and is published with the next success.
 
         Args:
-            fence: The right to judge. A new tenure begins with what the ledger says by then.
+            fence: Proof of the lease to judge. A new tenure begins with what the ledger says by then.
 
         Raises:
             FencedError: Somebody else judges now.
@@ -103,30 +98,20 @@ class JudgeRunner:
                 self._fence = fence
             with reading(self._lake.root):
                 self._unpublished += self._judge.tick(self._now(), caught_up=self._backlog.caught_up(self._lake))
-            self._publisher.publish([Record(record_key(each), to_bytes(each), HEADERS) for each in self._unpublished])
+            self._publisher.publish(
+                [Record(record_key(event), to_bytes(event), HEADERS) for event in self._unpublished]
+            )
         except FencedError:
             self._fence = None
             raise
         except StagekeeperError as error:
-            return JudgeRun(0, str(error), self._interval_s)
+            return JudgeRun(str(error), self._interval_s)
         except KafkaException as error:
-            return JudgeRun(0, f"the broker does not answer: {error.args[0].str()}", self._interval_s)
-        published, self._unpublished = len(self._unpublished), []
-        return JudgeRun(published, self._judge.gate_error, 0.0 if self._judge.has_more else self._interval_s)
+            return JudgeRun(f"the broker does not answer: {error.args[0].str()}", self._interval_s)
+        self._unpublished = []
+        return JudgeRun(self._judge.gate_error, 0.0 if self._judge.has_more else self._interval_s)
 
     @property
     def _interval_s(self) -> float:
         gates = self._judge.gates
         return DEFAULT_INTERVAL_S if gates is None else gates.interval_s
-
-    def close(self) -> None:
-        """Let go of the connections."""
-        self._open.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -1,4 +1,4 @@
-"""The rights that one worker of a lake holds: to judge, and to keep the lake small; and the keeping itself."""
+"""The leases of one worker, to judge and to maintain the lake, and the maintenance that it does under one of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOG: Final = logging.getLogger(__name__)
 
 
 class Leases:
-    """What this worker may do that only one may at a time. Safe to share between threads.
+    """The leases that this worker holds or tries to get. Safe to share between threads.
 
     Args:
         lake_root: Root of the lake.
@@ -31,19 +31,19 @@ class Leases:
 
     def __init__(self, lake_root: str, *, judges: bool) -> None:
         self._judge = Lease(lake_root, JUDGE) if judges else None
-        self._keep = Lease(lake_root, MAINTENANCE)
+        self._maintenance = Lease(lake_root, MAINTENANCE)
 
     @property
-    def to_judge(self) -> Fence | None:
-        """The right to judge; None while somebody else has it."""
+    def judge(self) -> Fence | None:
+        """Proof of the lease to judge; None while somebody else holds it."""
         return None if self._judge is None else self._judge.fence
 
     @property
-    def to_keep(self) -> Fence | None:
-        """The right to keep the lake; None while somebody else has it."""
-        return self._keep.fence
+    def maintenance(self) -> Fence | None:
+        """Proof of the lease to maintain the lake; None while somebody else holds it."""
+        return self._maintenance.fence
 
-    def beat(self) -> None:
+    def refresh(self) -> None:
         """Keep what is held, and try to get the rest; see `Lease.held`.
 
         Raises:
@@ -51,17 +51,17 @@ class Leases:
         """
         if self._judge is not None:
             self._judge.held()
-        self._keep.held()
+        self._maintenance.held()
 
-    def give_up(self) -> None:
+    def release(self) -> None:
         """Let others have them at once."""
-        for claim in (self._judge, self._keep):
-            if claim is not None:
-                claim.release()
+        if self._judge is not None:
+            self._judge.release()
+        self._maintenance.release()
 
 
 class MaintenanceRunner:
-    """Keeps the lake while this worker has the right to. One thread at a time may use it.
+    """Maintains the lake while this worker holds the lease for it. One thread at a time may use it.
 
     Args:
         lake_root: Root of the lake.
@@ -79,25 +79,25 @@ class MaintenanceRunner:
         self._policy = policy
         self._every_s = every_s
         self._now = now
-        self._kept_at: float | None = None
+        self._last_round_s: float | None = None
 
-    def keep(self, fence: Fence | None) -> None:
-        """Fold small files, and now and then roll up, take out and delete.
+    def run_once(self, fence: Fence | None) -> None:
+        """Compact small files; roll up, take out and delete once `every_s` has passed.
 
         Args:
-            fence: The right to; without it nothing is done.
+            fence: Proof of the lease; without it nothing is done.
 
         Raises:
-            FencedError: Somebody else has the right now.
-            LakeError: Small files cannot be folded; the tables are as they were.
+            FencedError: Somebody else holds the lease now.
+            LakeError: Small files cannot be compacted; the tables are as they were.
         """
         if fence is None:
             return
         lake = Lake.open(self._lake_root)
         compact(lake, fence=fence)
-        at = time.monotonic()
-        if not self._every_s or (self._kept_at is not None and at < self._kept_at + self._every_s):
+        now_s = time.monotonic()
+        if not self._every_s or (self._last_round_s is not None and now_s < self._last_round_s + self._every_s):
             return
-        self._kept_at = at
+        self._last_round_s = now_s
         for step in Maintenance(lake, self._policy, self._gate_file, fence=fence).run(self._now()):
             LOG.log(logging.WARNING if step.failed else logging.INFO, "maintenance: %s", step.to_dict())

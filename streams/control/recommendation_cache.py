@@ -1,7 +1,4 @@
-"""The latest recommendation on each cell, as the topic tells it: a cache for whoever asks the worker.
-
-The truth is the ledger in the lake, from which the cache is filled at start.
-"""
+"""Cache of the latest recommendation on each cell, filled from the ledger at start and kept up from the topic."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ def test_of_two_roll_ups_at_once_one_is_refused(lake: Lake, monkeypatch: pytest.
     assert sums(lake).equals(before)
 
 
-def test_a_keeper_that_lost_its_right_changes_nothing(lake: Lake, gates: Path) -> None:
+def test_whoever_lost_the_lease_changes_nothing(lake: Lake, gates: Path) -> None:
     days_of(lake, 4)
     version = lake.append(SIGNALS, increments(), fence=Fence(MAINTENANCE, 5))
     with pytest.raises(FencedError, match="epoch 5"):

@@ -32,7 +32,7 @@ Stuck()._cut_off()
         ("UnreadableLakeError('the lake is gone')", 2, 1, "Error: the lake is gone\n"),
         ("None", 2, 1, "Error: the worker stopped before its last 2 batches were committed to the lake at s3://bucket"),
         ("ValueError('a mistake')", 0, 1, "ValueError: a mistake\n"),
-        ("None", 0, 0, "rights that could not be given up pass to another worker after 15 s"),
+        ("None", 0, 0, "leases that could not be given up pass to another worker after 15 s"),
     ],
 )
 def test_a_worker_that_is_cut_off_while_it_stops_says_why(failure: str, batches: int, code: int, said: str) -> None:
