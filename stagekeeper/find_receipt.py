@@ -1,4 +1,4 @@
-"""Finding the receipt of a decision by its id alone: on this machine first, then in the lake."""
+"""Look-up of a decision's receipt by its id: on this machine first, then in the lake."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class UnknownDecisionError(UsageError):
 
 
 def find_receipt(decision_id: str, settings: Settings) -> Receipt:
-    """The receipt that a decision gave out.
+    """Look up the receipt of a decision.
 
     It is looked for at the review store and in the outbox of this machine, then in the lake, where the data plane has
     checked its signature.

@@ -88,7 +88,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read the environment alone: for whoever is about to be what runs under `home`.
+        """Read the environment alone, for the process that is about to run under `home`.
 
         Raises:
             SettingsError: A variable has an unusable value or an old name; the message names it.
@@ -114,7 +114,7 @@ class Settings(BaseSettings):
         return {f"STAGEKEEPER_{name.upper()}": str(value) for name, value in values.items()}
 
     def running(self) -> dict[str, str | Path]:
-        """What the embedded stack under `home` says of itself while it runs: broker, lake root and gate file."""
+        """The broker, lake root and gate file of the embedded stack that runs under `home`; empty where none does."""
         path = self.home / RUNNING_FILE
         try:
             content = json.loads(path.read_text())

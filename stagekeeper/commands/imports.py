@@ -1,4 +1,4 @@
-"""`stagekeeper import`: agents that ran before there was a router."""
+"""`stagekeeper import`: import recorded agents."""
 
 from __future__ import annotations
 

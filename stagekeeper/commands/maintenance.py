@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class MaintenanceElsewhereError(UsageError):
-    """Another process keeps this lake at the moment."""
+    """Another process maintains this lake at the moment."""
 
 
 @click.command("maintenance")
@@ -34,7 +34,7 @@ class MaintenanceElsewhereError(UsageError):
 @gates_option
 @json_option
 def command(root: str | None, gate_path: Path | None, *, dry_run: bool, as_json: bool) -> None:
-    """Fold small files, roll old minutes up to hours, take out old rows, and delete files that nobody needs.
+    """Compact small files, roll old minutes up to hours, take out old rows, and vacuum.
 
     Workers do the same in the background. One process at a time does it; this command refuses while another one is at
     it, unless it is a dry run. What is kept for how long is said by the settings, see docs/operations.md.
@@ -60,7 +60,9 @@ def command(root: str | None, gate_path: Path | None, *, dry_run: bool, as_json:
         fence = None if lease is None else lease.fence
         if not dry_run:
             compact(lake, fence=fence)
-        maintenance = Maintenance(lake, policy_of(settings), gate_path or settings.gates, fence=fence, dry_run=dry_run)
+        maintenance = Maintenance(
+            lake, retention_policy(settings), gate_path or settings.gates, fence=fence, dry_run=dry_run
+        )
         steps = maintenance.run(datetime.now(UTC))
     if as_json:
         print_json({"dry_run": dry_run, "steps": [step.to_dict() for step in steps]})
@@ -70,8 +72,8 @@ def command(root: str | None, gate_path: Path | None, *, dry_run: bool, as_json:
         sys.exit(1)
 
 
-def policy_of(settings: Settings) -> RetentionPolicy:
-    """What the settings say is kept for how long."""
+def retention_policy(settings: Settings) -> RetentionPolicy:
+    """The retention policy that is configured."""
     days = {
         EVENTS: settings.keep_events_days,
         REJECTS: settings.keep_rejects_days,

@@ -1,4 +1,4 @@
-"""`stagekeeper scorecard`: how the recommender itself does."""
+"""`stagekeeper scorecard`: measure how often the recommender is wrong."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def command(
     root: str | None,
     as_json: bool,
 ) -> None:
-    """Say how often the recommender is wrong, with exact bounds, and how long it takes.
+    """Measure how often the recommender is wrong, with exact bounds, and how long it takes.
 
     On simulated scenarios the truth is known: promotions and rollbacks that were not deserved, and the delay to those
     that were. On your own history it is what became of the promotions.

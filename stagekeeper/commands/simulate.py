@@ -1,4 +1,4 @@
-"""`stagekeeper simulate`: traffic of a router that does not exist, with a truth that is exact."""
+"""`stagekeeper simulate`: emit simulated traffic with a known truth."""
 
 from __future__ import annotations
 

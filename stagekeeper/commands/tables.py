@@ -15,9 +15,11 @@ from rich.text import Text
 from analytics.text import amount, percent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rich.console import RenderableType
+
+    from analytics.text import Unit
 
 NOTHING: Final = "-"
 _NARROWEST: Final = 80
@@ -30,19 +32,19 @@ _COLOURS: Final = {"PROMOTE": "green", "HOLD": "yellow", "ROLL_BACK": "bold red"
 _URGENCY: Final = ("ROLL_BACK", "INVALID", "PROMOTE", "HOLD")
 _REASONS_SHOWN: Final = 3
 
-_FIGURES: Final[dict[str, bool]] = {
-    "decided": True,
-    "denied": True,
-    "executed": True,
-    "failed": True,
-    "undone": True,
-    "missing": False,
-    "incidents": False,
-    "p50": False,
-    "p95": True,
-    "cost": False,
+_FIGURES: Final[dict[str, tuple[bool, Callable[[Mapping[str, Any]], str]]]] = {
+    "decided": (True, lambda cell: f"{cell['counts']['decisions']:,}"),
+    "denied": (True, lambda cell: _rate(cell["rates"]["denial"])),
+    "executed": (True, lambda cell: f"{cell['counts']['executed']:,}"),
+    "failed": (True, lambda cell: _rate(cell["rates"]["execution_error"])),
+    "undone": (True, lambda cell: _rate(cell["rates"]["undo"])),
+    "missing": (False, lambda cell: _rate(cell["rates"]["missing_outcome"])),
+    "incidents": (False, lambda cell: _rate(cell["rates"]["incident"])),
+    "p50": (False, lambda cell: _amount(cell["latency_ms"], "p50", "ms")),
+    "p95": (True, lambda cell: _amount(cell["latency_ms"], "p95", "ms")),
+    "cost": (False, lambda cell: _amount(cell["cost_usd"], "mean", "usd")),
 }
-"""The figures of a cell, and whether a narrow terminal shows them too."""
+"""The figures of a cell, each with whether a narrow terminal shows it too."""
 
 
 def signals_table(signals: Sequence[Mapping[str, Any]]) -> Table:
@@ -52,16 +54,13 @@ def signals_table(signals: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("action", overflow="fold", min_width=22)
     if wide:
         table.add_column("stage", no_wrap=True)
-    names = [name for name, everywhere in _FIGURES.items() if wide or everywhere]
-    for name in names:
+    figures = {name: figure for name, (on_narrow, figure) in _FIGURES.items() if wide or on_narrow}
+    for name in figures:
         table.add_column(name, justify="right", no_wrap=True)
     for cell in signals:
-        figures = _figures(cell)
         action = _action(cell, signals)
-        named: list[RenderableType] = (
-            [action, cell["stage"]] if wide else [Text.assemble(action, f"\n {cell['stage']}")]
-        )
-        table.add_row(*named, *(figures[name] for name in names))
+        labels = [action, cell["stage"]] if wide else [Text.assemble(action, f"\n {cell['stage']}")]
+        table.add_row(*labels, *(figure(cell) for figure in figures.values()))
     return table
 
 
@@ -108,22 +107,6 @@ def _width() -> int:
     return max(shutil.get_terminal_size().columns, _NARROWEST)
 
 
-def _figures(cell: Mapping[str, Any]) -> dict[str, str]:
-    counts, rates, latency, cost = cell["counts"], cell["rates"], cell["latency_ms"], cell["cost_usd"]
-    return {
-        "decided": f"{counts['decisions']:,}",
-        "denied": _rate(rates["denial"]),
-        "executed": f"{counts['executed']:,}",
-        "failed": _rate(rates["execution_error"]),
-        "undone": _rate(rates["undo"]),
-        "missing": _rate(rates["missing_outcome"]),
-        "incidents": _rate(rates["incident"]),
-        "p50": NOTHING if latency is None else amount(latency["p50"], "ms"),
-        "p95": NOTHING if latency is None else amount(latency["p95"], "ms"),
-        "cost": NOTHING if cost is None else amount(cost["mean"], "usd"),
-    }
-
-
 def _table(cells: Sequence[Mapping[str, Any]]) -> Table:
     """An empty table; where all cells share one environment it is named once, above."""
     shared = _shared_environment(cells)
@@ -137,15 +120,19 @@ def _shared_environment(cells: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _action(cell: Mapping[str, Any], among: Sequence[Mapping[str, Any]]) -> Text:
-    named = [cell["workflow"], cell["tool"]]
+    names = [cell["workflow"], cell["tool"]]
     if _shared_environment(among) is None:
-        named.insert(0, cell["environment"])
+        names.insert(0, cell["environment"])
     # As plain text: a name may hold brackets, which would be read as markup.
-    return Text("/".join(named) + ("" if cell["cohort"] == "all" else f" ({cell['cohort']})"), overflow="fold")
+    return Text("/".join(names) + ("" if cell["cohort"] == "all" else f" ({cell['cohort']})"), overflow="fold")
 
 
 def _rate(ratio: float | None) -> str:
     return NOTHING if ratio is None else percent(ratio)
+
+
+def _amount(values: Mapping[str, Any] | None, name: str, unit: Unit) -> str:
+    return NOTHING if values is None else amount(values[name], unit)
 
 
 def _records(count: int) -> str:

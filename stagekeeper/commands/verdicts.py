@@ -1,4 +1,4 @@
-"""`stagekeeper verdicts`: the latest verdict on every cell, and past ones reached again."""
+"""`stagekeeper verdicts`: the latest verdict on every cell, and the replay of past ones."""
 
 from __future__ import annotations
 

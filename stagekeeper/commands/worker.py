@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from producers.errors import StagekeeperError
-from stagekeeper.commands.maintenance import policy_of
+from stagekeeper.commands.maintenance import retention_policy
 from stagekeeper.settings import Settings
 
 _CHATTY = ("faust", "mode", "aiokafka", "streams.librdkafka", "streams.lag", "streams.broker")
@@ -69,7 +69,7 @@ def command(ready_file: Path | None, web_port: int, *, data_only: bool, as_json:
         web_port=web_port,
         data_only=data_only,
         maintenance_every_s=settings.maintenance_every_s,
-        policy=policy_of(settings),
+        policy=retention_policy(settings),
         ready_file=ready_file,
     )
     try:

@@ -136,7 +136,7 @@ def check_evidence(lake: Lake | None, limit: timedelta, now: datetime) -> CheckR
 
 
 def check_rejects(lake: Lake | None, now: datetime) -> CheckResult:
-    """Whether more records than before cannot be used."""
+    """Whether the share of records that cannot be used has grown."""
     if lake is None:
         return unknown("rejects", "there is no lake", "Start a worker.")
     since = now - _RECENT

@@ -1,4 +1,4 @@
-"""TCP ports on the loopback interface: the one that was asked for, or a free one instead."""
+"""Free TCP ports on the loopback interface."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Final
 LOOPBACK: Final = "127.0.0.1"
 
 
-def available_port(wanted: int, *, taken: frozenset[int] = frozenset()) -> int:
-    """The wanted port when it can be listened on, else a free one that the operating system picks.
+def available_port(preferred: int, *, taken: frozenset[int] = frozenset()) -> int:
+    """The preferred port when it can be listened on, else a free one that the operating system picks.
 
     Args:
-        wanted: TCP port; 0 means any.
+        preferred: TCP port; 0 means any.
         taken: Ports that are promised to somebody already.
     """
-    if wanted and wanted not in taken and _bound(wanted) is not None:
-        return wanted
+    if preferred and preferred not in taken and _bound(preferred) is not None:
+        return preferred
     while True:
         free = _bound(0)
         if free is None:

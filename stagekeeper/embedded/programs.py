@@ -1,8 +1,9 @@
-"""The programs of the embedded stack: how each is started, and how each says that it is ready."""
+"""The child programs of the embedded stack: their commands, their readiness checks and the demonstration's folder."""
 
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 import urllib.request
 from pathlib import Path
@@ -16,6 +17,7 @@ from stagekeeper.embedded.supervisor import Program
 if TYPE_CHECKING:
     from stagekeeper.settings import Settings
 
+DEMO_GATE_FILE: Final = Path(__file__).with_name("demo_gates.yaml")
 DEMO_HISTORY: Final = "2h"
 DEMO_HISTORY_EVENTS: Final = 24_000
 DEMO_RATE: Final = 40
@@ -25,6 +27,7 @@ DEMO_MALFORMED: Final = 0.0005
 QUALITY_EVERY_S: Final = 300.0
 """Seconds between two validations of fresh events."""
 
+_DEMO_MARK: Final = ".stagekeeper-demo"
 _HEALTH_TIMEOUT_S = 1.0
 _PYTHON: Final = (sys.executable, "-P")
 """Without the working folder on the path: it may hold packages with names like ours."""
@@ -40,6 +43,30 @@ def demo_traffic(settings: Settings, truth_file: Path) -> Program:
     pace = ["--rate", str(DEMO_RATE), "--backfill", DEMO_HISTORY, "--backfill-events", str(DEMO_HISTORY_EVENTS)]
     storm = ["--malformed", str(DEMO_MALFORMED)]
     return _own(settings, "traffic", "simulate", "--scenario", "demo", *pace, *storm, "--truth", str(truth_file))
+
+
+def fresh_demo_folder(folder: Path) -> bool:
+    """Make the demonstration's folder anew, empty.
+
+    Only a folder that bears the demonstration's mark is wiped.
+
+    Returns:
+        Whether an earlier demonstration was wiped.
+
+    Raises:
+        UsageError: The folder has content and no mark.
+    """
+    marked = (folder / _DEMO_MARK).exists()
+    if not marked and folder.exists() and any(folder.iterdir()):
+        raise UsageError(
+            f"{folder} was not made by a demonstration and is not empty: it is left alone. "
+            "Move it away, or give the demonstration its own --home."
+        )
+    if marked:
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _DEMO_MARK).touch()
+    return marked
 
 
 def quality(settings: Settings) -> Program:

@@ -1,4 +1,4 @@
-"""What a long run tells people: one line for each step, and the state of things now and then."""
+"""Progress lines of `stagekeeper up`: one for each step, and the status now and then."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class ProgressPrinter:
         self._live_shown = False
 
     def step(self, name: str, message: str) -> None:
-        """Say that something was reached: `[up   1.2 s] broker   embedded, at 127.0.0.1:9092`."""
+        """Print a step that was reached: `[up   1.2 s] broker   embedded, at 127.0.0.1:9092`."""
         for line in message.splitlines() or [""]:
             self._write(f"[up {self._elapsed_s():5.1f} s] {name:<8} {line}\n")
 
     def live(self, message: str) -> None:
-        """Say how things are at the moment."""
+        """Print the status, now and then where the stream is no terminal."""
         if self._terminal:
             line = f"[up {self._elapsed_s():5.0f} s] {message}"
             self._stream.write(f"{_ERASE_LINE}{line[: self._width() - 1]}")

@@ -1,4 +1,4 @@
-"""Keeping child processes alive while they are wanted, and ending all of them in time."""
+"""A supervisor of child processes: restarts those that should run, and ends all of them in time."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Supervisor:
     async def repeat(self, program: Program, every_s: float, *, unremarkable: frozenset[int]) -> None:
         """Run a program to its end, again and again with `every_s` seconds in between, until this is cancelled.
 
-        An exit code that is not unremarkable is said; the next run is tried all the same.
+        Any other exit code than the unremarkable ones is printed; the next run is tried all the same.
         """
         while True:
             child = self.start(program)

@@ -16,7 +16,6 @@ from analytics.lake.tables import Lake
 from producers.errors import UsageError
 from producers.wire.topics import TOPICS
 from stagekeeper.embedded import programs
-from stagekeeper.embedded.demo import GATE_FILE, fresh_folder
 from stagekeeper.embedded.home_lock import HomeLock, lock_home
 from stagekeeper.embedded.ports import LOOPBACK, available_port
 from stagekeeper.embedded.status import PipelineStatus, row_count
@@ -150,13 +149,13 @@ class EmbeddedStack:
         """The settings with absolute paths, since children may run in another folder."""
         configured = self.options.settings
         home = configured.home.absolute()
-        gates = self.options.gate_file or (GATE_FILE if self.options.demo else configured.gates)
+        gates = self.options.gate_file or (programs.DEMO_GATE_FILE if self.options.demo else configured.gates)
         if self.options.gate_file is not None and not gates.is_file():
             raise UsageError(f"there is no gate file at {gates}.")
         lake = configured.lake
         if self.options.demo:
             folder = home / "demo"
-            if fresh_folder(folder):
+            if programs.fresh_demo_folder(folder):
                 self.progress.step("demo", f"wiped the previous demonstration in {folder}")
             lake = str(folder / "lake")
         elif "://" not in lake:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from producers.errors import StagekeeperError, UsageError
-from stagekeeper.embedded.demo import fresh_folder
 from stagekeeper.embedded.home_lock import AlreadyRunningError, lock_home
+from stagekeeper.embedded.programs import fresh_demo_folder
 from stagekeeper.settings import RUNNING_FILE, Settings
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ def test_a_home_that_cannot_be_is_named(tmp_path: Path) -> None:
 
 def test_a_demo_folder_is_made_anew_only_when_it_is_ours(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
-    assert not fresh_folder(folder)
+    assert not fresh_demo_folder(folder)
     (folder / "lake").mkdir()
-    assert fresh_folder(folder)
+    assert fresh_demo_folder(folder)
     assert not (folder / "lake").exists()
 
 
@@ -93,5 +93,5 @@ def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "thesis.txt").write_text("years of work")
     with pytest.raises(UsageError, match="is left alone"):
-        fresh_folder(folder)
+        fresh_demo_folder(folder)
     assert (folder / "thesis.txt").read_text() == "years of work"
