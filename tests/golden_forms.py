@@ -21,9 +21,10 @@ a bare key, or `parent.key` where only that one was renamed."""
 
 DIGITS: Final = 10
 """Significant digits of a stored float."""
-REL_TOL, ABS_TOL = 2e-9, 1e-12
+REL_TOL, ABS_TOL = 2e-9, 1e-11
 """How far a float may be from the stored one: another order of summation moves the last bits, and no rule does less."""
 CHECKSUM_TOL: Final = 1e-6
+"""How far the number that stands for all floats of a cell may be from the stored one."""
 
 SENTENCES: Final = frozenset({"summary", "message", "assumes"})
 """Keys whose text is for people; `unit` of a whole verdict is one as well."""
@@ -45,7 +46,7 @@ def normal(value: Any, names: Mapping[str, str], parent: str = "") -> Any:
     if isinstance(value, dict):
         kept = {}
         for key, part in value.items():
-            old = _old(key, parent)
+            old = _old(key, parent) if KEYS else key
             kept[old] = normal(part, names, old)
         return kept
     if isinstance(value, list):
@@ -99,7 +100,7 @@ def checked(value: Any) -> tuple[str, float]:
 
     def walk(part: Any) -> Any:
         if isinstance(part, float):
-            floats.append((1.0 + (len(floats) * 0.618) % 1.0) * math.asinh(1e9 * part))
+            floats.append((1.0 + (len(floats) * 0.618) % 1.0) * math.asinh(1e6 * part))
             return "float"
         if isinstance(part, dict):
             return {key: walk(part[key]) for key in sorted(part)}
@@ -118,7 +119,7 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
         was, now = dict(enumerate(old)), dict(enumerate(new))
         for place in range(max(len(old), len(new))):
             yield from _parting(was, now, place, f"{path}[{place}]")
-    elif not _alike(old, new, CHECKSUM_TOL if ".checksums." in path else ABS_TOL):
+    elif not _alike(old, new, is_checksum=".checksums." in path):
         yield f"{path}: {_short(old)} → {_short(new)}"
 
 
@@ -131,9 +132,10 @@ def _parting(old: Mapping[Any, Any], new: Mapping[Any, Any], key: Any, path: str
         yield from differences(old[key], new[key], path)
 
 
-def _alike(old: Any, new: Any, tolerance: float) -> bool:
+def _alike(old: Any, new: Any, *, is_checksum: bool) -> bool:
     if isinstance(old, float) and isinstance(new, float):
-        return math.isclose(old, new, rel_tol=REL_TOL, abs_tol=tolerance)
+        rel_tol, abs_tol = (0.0, CHECKSUM_TOL) if is_checksum else (REL_TOL, ABS_TOL)
+        return math.isclose(old, new, rel_tol=rel_tol, abs_tol=abs_tol)
     return type(old) is type(new) and bool(old == new)
 
 

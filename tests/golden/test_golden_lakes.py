@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from golden_forms import differences, read
+from golden_forms import checked, differences, read
 from golden_lakes import LAKES, SECTIONS, missing, path_of, today
 from golden_product import REASON_CODES
 
@@ -11,6 +11,7 @@ SHOWN = 20
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", LAKES)
 def test_a_lake_gives_what_it_gave_before(name: str) -> None:
     if (why := missing(name)) is not None:
@@ -32,6 +33,19 @@ def test_a_difference_is_told_by_its_path() -> None:
         'cell.owner: (absent) → "o"',
     ]
     assert not list(differences({"x": 0.1}, {"x": 0.1 + 1e-15}))
+
+
+def test_a_checksum_moves_with_every_float_and_not_with_its_last_bits() -> None:
+    floats = {"limit": 1500.0, "held_s": 86_400.5, "lower": 0.0003, "log_e": -2.5e-13}
+
+    def moved(name: str, factor: float) -> list[str]:
+        parts = (checked(floats), checked({**floats, name: floats[name] * factor}))
+        old, new = ({"checksums": {"cell": number}} for _, number in parts)
+        return list(differences(old, new, "signals"))
+
+    assert all(moved(name, 1 + 2e-6) for name in ("limit", "held_s", "lower"))
+    assert not any(moved(name, 1 + 1e-12) for name in floats)
+    assert not moved("log_e", -1.0)
 
 
 def test_every_word_and_every_reason_code_is_in_the_fleet() -> None:
