@@ -11,7 +11,7 @@ from analytics.backtest.history import History, run
 from analytics.backtest.scorecard import CellOutcome, score
 from analytics.judging.user_windows import read_events
 from producers.delivery.kafka_emitter import DeliveryStats
-from producers.simulation.simulator import Plan, Simulator
+from producers.simulation.simulator import Simulator, TrafficPlan
 from producers.wire.events import ActionDecided, VerdictName
 from producers.wire.receipt import Cell, Receipt
 from stagekeeper.local_ingest import InProcessFold
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from analytics.gates.gate_file import GateFile
-    from producers.simulation.ground_truth import Truth
+    from producers.simulation.ground_truth import GroundTruth
     from producers.simulation.scenarios import Scenario
     from producers.wire.events import Event
 
@@ -63,7 +63,7 @@ def outcomes(scenario: Scenario, gates: GateFile, *, seed: int, events: int) -> 
     truth = Simulator(
         scenario,
         kept,
-        plan=Plan(events=events, history=SPAN, history_events=events),
+        plan=TrafficPlan(events=events, history=SPAN, history_events=events),
         seed=seed,
         now=lambda: BEGAN_AT,
         wait=lambda _: False,
@@ -97,9 +97,9 @@ def history_of(events: Sequence[Event]) -> History:
     )
 
 
-def _wrong_at(scenario: Scenario, events: Sequence[Event], truth: Truth) -> dict[Cell, datetime]:
+def _wrong_at(scenario: Scenario, events: Sequence[Event], ground_truth: GroundTruth) -> dict[Cell, datetime]:
     """From when on each cell deserves the verdict that it deserves in the end."""
-    found = dict.fromkeys(truth.cells, BEGAN_AT - SPAN)
+    found = dict.fromkeys(ground_truth.cells, BEGAN_AT - SPAN)
     decided = sorted((event for event in events if isinstance(event, ActionDecided)), key=lambda event: event.time)
     for action in scenario.actions:
         own = [event for event in decided if event.data.contract.tool == action.tool]

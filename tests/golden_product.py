@@ -14,10 +14,11 @@ from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.verdict import REASON_CODES
 from producers.delivery.recorder import Recorder
 from producers.importers.catalog import Catalog
-from producers.importers.importer import TranscriptImport
+from producers.importers.importer import TranscriptImporter as TranscriptImport
 from producers.importers.transcript import read_transcript
 from producers.simulation.scenarios import scenario
-from producers.simulation.simulator import Plan, Simulator
+from producers.simulation.simulator import Simulator
+from producers.simulation.simulator import TrafficPlan as Plan
 from producers.wire.contract import ActionContract, Actor, Reversibility, RiskClass, Target
 from producers.wire.decision import Allow, Decision
 from producers.wire.events import Event, ExecutionStatus, Incident, UndoResult

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from storages import Storage
 
     from analytics.lake.tables import Lake
-    from producers.simulation.ground_truth import Truth
+    from producers.simulation.ground_truth import GroundTruth
 
 SESSION_S = 6.0
 """The workers' session timeout."""
@@ -145,7 +145,8 @@ class Weather:
             took_s += time.monotonic() - began
             self.done[name] += 1
             over = " (after the last event)" if self.traffic.over else ""
-            self.say(f"{name}: {time.monotonic() - began:.1f} s, {self.traffic.simulator.truth.emitted:,} events{over}")
+            emitted = self.traffic.simulator.ground_truth.emitted
+            self.say(f"{name}: {time.monotonic() - began:.1f} s, {emitted:,} events{over}")
         self.traffic.last_for(0)
 
     def traffic_up_to(self, share: float) -> None:
@@ -227,7 +228,7 @@ class Weather:
         self.broker.restart()
 
 
-def differences(lake: Lake, truth: Truth, sent: Fingerprint) -> list[str]:
+def differences(lake: Lake, ground_truth: GroundTruth, sent: Fingerprint) -> list[str]:
     """Where the lake does not say what was emitted."""
     found: list[str] = []
 
@@ -238,10 +239,10 @@ def differences(lake: Lake, truth: Truth, sent: Fingerprint) -> list[str]:
     # What the workers' own judge says comes through the same log.
     events = lake.scan(EVENTS).filter(pl.col("type") != "stagekeeper.stage.recommended.v1")
     counts = events.select(pl.len(), pl.col("id").n_unique().alias("ids")).collect()
-    compare("events", counts["len"][0], truth.emitted)
-    compare("ids", counts["ids"][0], truth.emitted)
+    compare("events", counts["len"][0], ground_truth.emitted)
+    compare("ids", counts["ids"][0], ground_truth.emitted)
     by_type = events.group_by("type").len().collect()
-    compare("events by type", dict(sorted(by_type.iter_rows())), dict(sorted(truth.by_type.items())))
+    compare("events by type", dict(sorted(by_type.iter_rows())), dict(sorted(ground_truth.by_type.items())))
     kept = Fingerprint()
     for chunk in events.select("value").collect_batches(chunk_size=50_000):
         for value in chunk["value"]:
@@ -249,7 +250,7 @@ def differences(lake: Lake, truth: Truth, sent: Fingerprint) -> list[str]:
     compare("bytes", kept.stated, sent.stated)
     rejects = lake.scan(REJECTS).select("topic", "partition", "offset", "reason").collect()
     compare("rejected places", rejects.select("topic", "partition", "offset").n_unique(), rejects.height)
-    compare("rejects", Counter(rejects["reason"]), truth.malformed)
+    compare("rejects", Counter(rejects["reason"]), ground_truth.malformed)
     cell = ("environment", "workflow", "tool", "stage", "cohort")
     sums = (
         lake.scan(SIGNALS)
@@ -261,8 +262,8 @@ def differences(lake: Lake, truth: Truth, sent: Fingerprint) -> list[str]:
         )
     )
     stored = {tuple(row[name] for name in cell): row for row in sums.collect().iter_rows(named=True)}
-    compare("cells", sorted(stored), sorted(tuple(each) for each in truth.cells))
-    for each, counted in truth.cells.items():
+    compare("cells", sorted(stored), sorted(tuple(each) for each in ground_truth.cells))
+    for each, counted in ground_truth.cells.items():
         row = stored.get(tuple(each), {})
         for name in COUNTERS:
             compare(f"{each.tool} at {each.stage}: {name}", row.get(name), counted.counts[name])
@@ -276,13 +277,13 @@ class Aftermath:
     """What was left.
 
     Attributes:
-        truth: What was emitted.
+        ground_truth: What was emitted.
         differences: Where the lake says something else.
         ended: The last words of the workers that ended by themselves.
         done: How often which disaster came.
     """
 
-    truth: Truth
+    ground_truth: GroundTruth
     differences: list[str]
     ended: list[str]
     done: Counter[str]
@@ -399,8 +400,8 @@ def main() -> int:
         for line in aftermath.differences:
             _say(f"DIFFERENT: {line}")
         _say(
-            f"{aftermath.truth.emitted:,} events, {aftermath.truth.repeats:,} repeats, "
-            f"{aftermath.truth.malformed.total():,} broken, {dict(aftermath.done)} "
+            f"{aftermath.ground_truth.emitted:,} events, {aftermath.ground_truth.repeats:,} repeats, "
+            f"{aftermath.ground_truth.malformed.total():,} broken, {dict(aftermath.done)} "
             f"in {time.monotonic() - began:.0f} s: "
             f"{'different' if aftermath.differences else 'equal to the last unit'}"
         )

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Self
 
 from producers.delivery.kafka_emitter import KafkaEmitter
 from producers.simulation.scenarios import scenario
-from producers.simulation.simulator import Plan, Simulator, Storm
+from producers.simulation.simulator import Faults, Simulator, TrafficPlan
 from producers.wire.events import encoded
 
 if TYPE_CHECKING:
     from brokers import Broker
 
     from producers.delivery.kafka_emitter import DeliveryStats
-    from producers.simulation.ground_truth import Truth
+    from producers.simulation.ground_truth import GroundTruth
     from producers.simulation.scenarios import Scenario
     from producers.wire.events import Event
 
@@ -105,10 +105,10 @@ class Traffic:
         self.simulator = Simulator(
             lopsided(),
             self._witness,
-            plan=Plan(events=events, history=timedelta(hours=2), history_events=events),
+            plan=TrafficPlan(events=events, history=timedelta(hours=2), history_events=events),
             seed=seed,
             key=KEY.encode(),
-            storm=Storm(repeats=0.03, malformed=0.001, shuffle=timedelta(minutes=10)),
+            faults=Faults(repeats=0.03, malformed=0.001, shuffle=timedelta(minutes=10)),
             now=lambda: datetime.now(UTC),
             wait=self._wait,
         )
@@ -128,7 +128,7 @@ class Traffic:
 
     def _wait(self, seconds: float) -> bool:
         """Called by the simulator every few hundred records."""
-        until, emitted = self._until, self.simulator.truth.emitted
+        until, emitted = self._until, self.simulator.ground_truth.emitted
         if until is not None:
             left_s = max(_SHORTEST_S, until - time.monotonic())
             seconds += (emitted - self._slept) * left_s / max(1, self._events - emitted)
@@ -138,7 +138,7 @@ class Traffic:
     @property
     def share(self) -> float:
         """How much of it has flowed, from 0 to 1."""
-        return self.simulator.truth.emitted / self._events
+        return self.simulator.ground_truth.emitted / self._events
 
     @property
     def over(self) -> bool:
@@ -152,10 +152,10 @@ class Traffic:
         self._end.set()
         self._thread.join()
 
-    def finish(self) -> tuple[Truth, Fingerprint]:
+    def finish(self) -> tuple[GroundTruth, Fingerprint]:
         """Wait for the last event; the truth."""
         self._thread.join()
         if self._fault is not None:
             raise self._fault
         self._emitter.stats.require_all()
-        return self.simulator.truth, self._witness.fingerprint
+        return self.simulator.ground_truth, self._witness.fingerprint

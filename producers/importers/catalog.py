@@ -1,4 +1,4 @@
-"""The catalog: what a recorded agent's tools are, since a transcript does not say."""
+"""Catalog of an agent's tools: their systems, risk classes and stages, which a transcript does not say."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class CatalogTool(WireModel):
 
     @field_validator("stage")
     @classmethod
-    def _ran(cls, stage: Stage | None) -> Stage | None:
-        return None if stage is None else _where_actions_run(stage)
+    def _executes(cls, stage: Stage | None) -> Stage | None:
+        return None if stage is None else _executing_stage(stage)
 
 
 class Catalog(WireModel):
@@ -57,8 +57,8 @@ class Catalog(WireModel):
 
     @field_validator("stage")
     @classmethod
-    def _ran(cls, stage: Stage) -> Stage:
-        return _where_actions_run(stage)
+    def _executes(cls, stage: Stage) -> Stage:
+        return _executing_stage(stage)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -82,16 +82,16 @@ class Catalog(WireModel):
         arguments_sha256: str | None = None,
     ) -> ActionContract:
         """The contract of one recorded call of a tool that the catalog knows."""
-        known = self.tools[tool]
+        entry = self.tools[tool]
         return ActionContract(
             actor=Actor(agent=self.agent, model=self.model, prompt_version=self.prompt_version),
-            intent=known.intent,
-            target=Target(environment=self.environment, system=known.system),
+            intent=entry.intent,
+            target=Target(environment=self.environment, system=entry.system),
             tool=tool,
-            tool_version=known.tool_version,
-            workflow=known.workflow or self.workflow,
-            risk_class=known.risk_class,
-            reversibility=known.reversibility,
+            tool_version=entry.tool_version,
+            workflow=entry.workflow or self.workflow,
+            risk_class=entry.risk_class,
+            reversibility=entry.reversibility,
             arguments_sha256=arguments_sha256,
             conversation=conversation,
             tool_call=tool_call,
@@ -114,7 +114,7 @@ class Catalog(WireModel):
             )
 
 
-def _where_actions_run(stage: Stage) -> Stage:
+def _executing_stage(stage: Stage) -> Stage:
     if stage is Stage.OBSERVE_ONLY:
         raise ValueError("recorded calls did run, and nothing runs at observe_only; choose the stage they ran at")
     return stage

@@ -1,4 +1,4 @@
-"""Recorded calls become decisions, executions and quality impacts; what was not recorded stays unknown.
+"""Import of transcripts: recorded calls as decisions, executions and quality impacts; what was not recorded is null.
 
 A transcript has no times: every decision is dated to the moment of its import and marked `imported`, and latency and
 cost are null. Ids are digests of the file, the call's position and the cell it is counted in, so the same import made
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from producers.delivery.kafka_emitter import Emitter
     from producers.importers.catalog import Catalog
-    from producers.importers.transcript import Call, Conversation, Transcript
+    from producers.importers.transcript import Conversation, ToolCall, Transcript
 
 TOOL_ERROR = "tool_error"
 """`error.type` of a call whose result reports an error."""
@@ -33,7 +33,7 @@ _RECORDED = Decision(result=Allow(reason="recorded"), provenance=Provenance.IMPO
 
 @dataclass
 class ToolCount:
-    """What was imported of one tool: its calls, and of those how many ran, failed, or were never answered."""
+    """Calls of one tool that were imported, and of those how many ran, failed, or were never answered."""
 
     calls: int = 0
     executed: int = 0
@@ -42,7 +42,7 @@ class ToolCount:
 
 
 @dataclass
-class Imported:
+class ImportCounts:
     """What an import did.
 
     Attributes:
@@ -73,7 +73,7 @@ def require_usable(transcript: Transcript, catalog: Catalog, *, reward_field: st
         transcript.require_reward(reward_field)
 
 
-class TranscriptImport:
+class TranscriptImporter:
     """Imports one transcript, conversation by conversation.
 
     Args:
@@ -108,21 +108,21 @@ class TranscriptImport:
         self._recorder = Recorder(
             emitter, source=f"/imports/{transcript.sha256[:16]}", key=key, now=now, new_id=self._ids
         )
-        self.imported = Imported()
+        self.counts = ImportCounts()
 
     def add(self, conversation: Conversation) -> None:
         """Emit everything about one conversation."""
         reward = conversation.reward(self._reward_field) if self._reward_field is not None else None
-        self.imported.stray_results += conversation.stray_results
+        self.counts.stray_results += conversation.stray_results
         for call in conversation.calls:
             if call.tool in self._catalog.tools:
                 self._add_call(conversation, call, reward)
             else:
-                self.imported.skipped[call.tool] += 1
+                self.counts.skipped[call.tool] += 1
         while self._emitter.stats.in_flight > _IN_FLIGHT_LIMIT:  # the file is patient, the emitter's queue is not
             self._emitter.flush(0.5)
 
-    def _add_call(self, conversation: Conversation, call: Call, reward: float | None) -> None:
+    def _add_call(self, conversation: Conversation, call: ToolCall, reward: float | None) -> None:
         contract = self._catalog.contract(
             call.tool,
             conversation=f"{self._transcript.sha256[:16]}/{conversation.index}",
@@ -133,9 +133,9 @@ class TranscriptImport:
         place = (contract.target.environment, contract.workflow, call.tool, stage.value)
         self._ids.begin(self._transcript.sha256, conversation.index, call.index, *place)
         receipt = self._recorder.decided(contract, _RECORDED, stage=stage)
-        count = self.imported.tools.setdefault(call.tool, ToolCount())
+        count = self.counts.tools.setdefault(call.tool, ToolCount())
         count.calls += 1
-        self.imported.events += 1
+        self.counts.events += 1
         if call.result is None:
             count.unanswered += 1
             return
@@ -143,12 +143,12 @@ class TranscriptImport:
         self._recorder.executed(receipt, status, error_type=TOOL_ERROR if call.failed else None)
         count.executed += 1
         count.failed += call.failed
-        self.imported.events += 1
+        self.counts.events += 1
         if reward is not None:
             score = reward if 0 <= reward <= 1 else None
             self._recorder.impact(receipt, Quality(passed=reward >= 1, score=score, evaluator=self._reward_field))
-            self.imported.quality_checks += 1
-            self.imported.events += 1
+            self.counts.quality_checks += 1
+            self.counts.events += 1
 
 
 class _CallIds:

@@ -1,4 +1,4 @@
-"""Recorded conversations in the OpenAI chat format: which tools were called, and what came back.
+"""Transcripts in the OpenAI chat format: which tools were called, and what came back.
 
 A file holds one JSON value (a list of conversations, or one conversation) or JSON lines. A conversation is a list of
 messages, or an object that holds such a list as `messages` or `traj` beside whatever else was recorded about it.
@@ -33,7 +33,7 @@ class TranscriptError(UsageError):
 
 
 @dataclass(frozen=True)
-class Call:
+class ToolCall:
     """One tool call.
 
     Attributes:
@@ -68,7 +68,7 @@ class Conversation:
     """
 
     index: int
-    calls: tuple[Call, ...]
+    calls: tuple[ToolCall, ...]
     stray_results: int
     about: Mapping[str, object]
 
@@ -117,32 +117,32 @@ class Transcript:
             raise TranscriptError(f"no conversation has a number at `{field}`: {hint}")
 
 
-class _Read(BaseModel):
+class _Lenient(BaseModel):
     """Reads what it needs and ignores the rest: the format has many dialects."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class _Function(_Read):
+class _Function(_Lenient):
     name: str
     arguments: str | dict[str, object] | None = None
 
 
-class _ToolCall(_Read):
+class _CallMessage(_Lenient):
     id: str | None = None
     function: _Function
 
 
-class _Part(_Read):
+class _ContentPart(_Lenient):
     type: str = "text"
     text: str = ""
 
 
-class _Message(_Read):
+class _Message(_Lenient):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[_Part] | None = None
+    content: str | list[_ContentPart] | None = None
     name: str | None = None
-    tool_calls: list[_ToolCall] | None = None
+    tool_calls: list[_CallMessage] | None = None
     tool_call_id: str | None = None
 
     @property
@@ -212,22 +212,22 @@ def _conversation(index: int, item: object) -> Conversation:
         about = {name: value for name, value in item.items() if name != key}
     if not isinstance(messages, list):
         raise TranscriptError(f"conversation {index}: its messages are a {type(messages).__name__}, not a list")
-    calls, stray_results = _calls([_message(index, position, given) for position, given in enumerate(messages)])
+    calls, stray_results = _calls([_message(index, position, raw) for position, raw in enumerate(messages)])
     return Conversation(index, calls, stray_results, about)
 
 
-def _message(conversation: int, position: int, given: object) -> _Message:
+def _message(conversation: int, position: int, raw_message: object) -> _Message:
     try:
-        return _Message.model_validate(given)
+        return _Message.model_validate(raw_message)
     except ValidationError as error:
         fault = error.errors()[0]
         field = ".".join(map(str, fault["loc"])) or "message"
         raise TranscriptError(f"conversation {conversation}, message {position}, {field}: {fault['msg']}") from error
 
 
-def _calls(messages: list[_Message]) -> tuple[tuple[Call, ...], int]:
+def _calls(messages: list[_Message]) -> tuple[tuple[ToolCall, ...], int]:
     """Pair calls and results: by id, and where a result has none by the tool's name, else in order."""
-    asked: list[_ToolCall] = []
+    asked: list[_CallMessage] = []
     answers: dict[int, str] = {}
     stray_results = 0
     for message in messages:
@@ -241,13 +241,13 @@ def _calls(messages: list[_Message]) -> tuple[tuple[Call, ...], int]:
         else:
             answers[answered] = message.text
     calls = tuple(
-        Call(index, call.function.name, call.id, _digest(call.function.arguments), answers.get(index))
+        ToolCall(index, call.function.name, call.id, _digest(call.function.arguments), answers.get(index))
         for index, call in enumerate(asked)
     )
     return calls, stray_results
 
 
-def _answers(message: _Message, call: _ToolCall) -> bool:
+def _answers(message: _Message, call: _CallMessage) -> bool:
     if message.tool_call_id is not None and call.id is not None:
         return message.tool_call_id == call.id
     return message.name is None or message.name == call.function.name

@@ -1,1 +1,1 @@
-"""Simulated agents: scenarios with a known truth, driven through the real router."""
+"""Simulated agents: scenarios with known ground truth, driven through the real router."""

@@ -1,4 +1,4 @@
-"""How a simulated action behaves, and one action's life drawn from it."""
+"""Behaviour of a simulated action, and actions drawn from it: a decision, and what follows from it."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ class Behaviour:
     quality_checked: float = 0.3
     quality_failed: float = 0.02
 
-    def but(self, **changes: float | None) -> Behaviour:
-        """The same, except for what is named."""
+    def having(self, **changes: float | None) -> Behaviour:
+        """A copy with other values for some fields."""
         return replace(self, **changes)  # type: ignore[arg-type]
 
 
@@ -148,15 +148,15 @@ class SimulatedAction:
 
 
 @dataclass(frozen=True)
-class Reviewed:
-    """A person's word on a queued action."""
+class DrawnReview:
+    """A review of a queued action, ended `after_s` seconds after the decision."""
 
     after_s: float
     resolution: Resolution
 
 
 @dataclass(frozen=True)
-class Executed:
+class DrawnExecution:
     """An execution, ended `after_s` seconds after the decision."""
 
     after_s: float
@@ -167,7 +167,7 @@ class Executed:
 
 
 @dataclass(frozen=True)
-class Undone:
+class DrawnUndo:
     """An undo, `after_s` seconds after the decision."""
 
     after_s: float
@@ -175,26 +175,26 @@ class Undone:
 
 
 @dataclass(frozen=True)
-class Impacted:
+class DrawnImpact:
     """Something that followed downstream, `after_s` seconds after the decision."""
 
     after_s: float
     impact: Impact
 
 
-FollowUp = Reviewed | Executed | Undone | Impacted
+FollowUp = DrawnReview | DrawnExecution | DrawnUndo | DrawnImpact
 
 
 @dataclass(frozen=True)
-class Life:
+class DrawnAction:
     """One action from its decision to the last thing that came of it, in order of time."""
 
     decision: Decision
-    followed_by: tuple[FollowUp, ...]
+    follow_ups: tuple[FollowUp, ...]
 
 
-def live(phase: Phase, random: Random) -> Life:
-    """Draw one action's life."""
+def draw_action(phase: Phase, random: Random) -> DrawnAction:
+    """Draw one action in a phase."""
     behaviour = phase.behaviour
     observed = phase.stage is Stage.OBSERVE_ONLY
     decision = Decision(
@@ -206,18 +206,18 @@ def live(phase: Phase, random: Random) -> Life:
         decide_ms=round(random.lognormvariate(math.log(0.4), 0.4), 3),
     )
     if observed:
-        return Life(decision, ())
-    started_s, followed_by = 0.0, list[FollowUp]()
+        return DrawnAction(decision, ())
+    started_s, follow_ups = 0.0, list[FollowUp]()
     if isinstance(result, QueueForReview):
         started_s = _log_normal(random, behaviour.review_wait_s, 0.6)
         rejected = random.random() < behaviour.rejected
-        followed_by.append(Reviewed(started_s, Resolution.REJECTED if rejected else Resolution.APPROVED))
+        follow_ups.append(DrawnReview(started_s, Resolution.REJECTED if rejected else Resolution.APPROVED))
         runs = not rejected
     else:
         runs = decision.expects_execution
     if runs and random.random() >= behaviour.missing:
-        followed_by += _execution(behaviour, started_s, random)
-    return Life(decision, tuple(followed_by))
+        follow_ups += _execution(behaviour, started_s, random)
+    return DrawnAction(decision, tuple(follow_ups))
 
 
 def _outcome(behaviour: Behaviour, random: Random) -> Outcome:
@@ -248,17 +248,17 @@ def _execution(behaviour: Behaviour, started_s: float, random: Random) -> list[F
     ended_s = started_s + latency_ms / 1000
     known_ms = None if random.random() < behaviour.latency_unknown else latency_ms
     return [
-        Executed(ended_s, status, known_ms, cost_usd, error_type),
+        DrawnExecution(ended_s, status, known_ms, cost_usd, error_type),
         *_aftermath(behaviour, ended_s, random),
     ]
 
 
 def _aftermath(behaviour: Behaviour, ended_s: float, random: Random) -> list[FollowUp]:
-    followed_by: list[FollowUp] = []
+    follow_ups: list[FollowUp] = []
     if random.random() < behaviour.quality_checked:
         passed = random.random() >= behaviour.quality_failed
         quality = Quality(passed=passed, score=round(random.uniform(*((0.7, 1.0) if passed else (0.0, 0.6))), 2))
-        followed_by.append(Impacted(ended_s + _log_normal(random, 5.0, 0.5), quality))
+        follow_ups.append(DrawnImpact(ended_s + _log_normal(random, 5.0, 0.5), quality))
     drawn = random.random()
     for share, result in (
         (behaviour.undone, UndoResult.UNDONE),
@@ -266,7 +266,7 @@ def _aftermath(behaviour: Behaviour, ended_s: float, random: Random) -> list[Fol
         (behaviour.not_undoable, UndoResult.NOT_UNDOABLE),
     ):
         if (drawn := drawn - share) < 0:
-            followed_by.append(Undone(ended_s + _log_normal(random, behaviour.undo_after_s, 0.8), result))
+            follow_ups.append(DrawnUndo(ended_s + _log_normal(random, behaviour.undo_after_s, 0.8), result))
             break
     for share, impact in (
         (behaviour.incident, Incident(severity=3)),
@@ -274,8 +274,8 @@ def _aftermath(behaviour: Behaviour, ended_s: float, random: Random) -> list[Fol
         (behaviour.support, Support()),
     ):
         if random.random() < share:
-            followed_by.append(Impacted(ended_s + _log_normal(random, 60.0, 0.7), impact))
-    return sorted(followed_by, key=lambda follow_up: follow_up.after_s)
+            follow_ups.append(DrawnImpact(ended_s + _log_normal(random, 60.0, 0.7), impact))
+    return sorted(follow_ups, key=lambda follow_up: follow_up.after_s)
 
 
 _MODE_OF_STAGE = {
@@ -298,7 +298,7 @@ _RULESET = hashlib.sha256(b"the simulated flag store never changes its rules").h
 
 @cache
 def _flags(stage: Stage, *, denied: bool) -> tuple[FlagEvaluation, ...]:
-    """What the flag store answered. Only switches differ from call to call, so an epoch lasts as long as its stage."""
+    """Flag evaluations of a stage. Only switches differ from call to call, so an epoch lasts as long as its stage."""
     approval = "required" if stage is Stage.APPROVAL_GATED else "not_required"
     return (
         FlagEvaluation(key="agent-action-governance-enabled", variant="on", reason=FlagReason.STATIC),

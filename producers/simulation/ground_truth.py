@@ -1,4 +1,4 @@
-"""What a simulation really emitted, counted where it was drawn: the measure for everything downstream."""
+"""Ground truth of a simulation: what was emitted, counted where it was drawn."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ COUNTED: tuple[str, ...] = (
     "reviews_rejected",
     "cost_microusd",
 )
-"""Every counter of the truth. The streams' own list lives elsewhere on purpose; a test holds the two equal."""
+"""Every counter of the ground truth. The streams' own list lives elsewhere on purpose; a test holds the two equal."""
 
 _DECIDED_AS = {
     "allow": "allowed",
@@ -60,7 +60,7 @@ _UNDONE_AS = {
 
 
 @dataclass
-class CellTruth:
+class CellGroundTruth:
     """What was emitted about one cell.
 
     Attributes:
@@ -81,7 +81,7 @@ class CellTruth:
 
 
 @dataclass
-class Truth:
+class GroundTruth:
     """The running count of one simulation.
 
     Attributes:
@@ -93,7 +93,7 @@ class Truth:
     scenario: str
     seed: int
     began_at: datetime
-    cells: dict[Cell, CellTruth] = field(default_factory=dict)
+    cells: dict[Cell, CellGroundTruth] = field(default_factory=dict)
     by_type: Counter[str] = field(default_factory=Counter)
     malformed: Counter[str] = field(default_factory=Counter)
     repeats: int = 0
@@ -114,14 +114,14 @@ class Truth:
             self.last_event_at = event.time
         if receipt is None:
             return
-        cell = self.cells.setdefault(receipt.cell, CellTruth())
+        cell = self.cells.setdefault(receipt.cell, CellGroundTruth())
         cell.epochs[receipt.epoch] = None
         if phase is not None:
             cell.expected, cell.why = phase.expected and phase.expected.value, phase.why
         _count(event, cell)
 
-    def document(self, stats: DeliveryStats, *, at: datetime, finished: bool) -> dict[str, object]:
-        """Everything as plain JSON values; the command's help describes the fields."""
+    def to_dict(self, stats: DeliveryStats, *, at: datetime, finished: bool) -> dict[str, object]:
+        """As plain JSON values; the command's help describes the fields."""
         return {
             "scenario": self.scenario,
             "seed": self.seed,
@@ -140,19 +140,19 @@ class Truth:
             "cells": [
                 {
                     **cell._asdict(),
-                    "epochs": list(truth.epochs),
-                    "counts": {name: truth.counts[name] for name in COUNTED},
-                    "latency_known": truth.latency_known,
-                    "cost_known": truth.cost_known,
-                    "expected": truth.expected,
-                    "why": truth.why,
+                    "epochs": list(cell_truth.epochs),
+                    "counts": {name: cell_truth.counts[name] for name in COUNTED},
+                    "latency_known": cell_truth.latency_known,
+                    "cost_known": cell_truth.cost_known,
+                    "expected": cell_truth.expected,
+                    "why": cell_truth.why,
                 }
-                for cell, truth in sorted(self.cells.items())
+                for cell, cell_truth in sorted(self.cells.items())
             ],
         }
 
 
-def write_truth(path: Path, document: dict[str, object]) -> None:
+def write_ground_truth(path: Path, document: dict[str, object]) -> None:
     """Write the document so that a reader sees either the old one or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
@@ -160,7 +160,7 @@ def write_truth(path: Path, document: dict[str, object]) -> None:
     unfinished.replace(path)
 
 
-def _count(event: Event, cell: CellTruth) -> None:
+def _count(event: Event, cell: CellGroundTruth) -> None:
     counts = cell.counts
     match event:
         case events.ActionDecided():
@@ -181,7 +181,7 @@ def _count(event: Event, cell: CellTruth) -> None:
             pass  # policy changes and recommendations belong to no counter
 
 
-def _count_execution(execution: events.ActionExecutedData, cell: CellTruth) -> None:
+def _count_execution(execution: events.ActionExecutedData, cell: CellGroundTruth) -> None:
     cell.counts["executed"] += 1
     cell.counts["failed"] += execution.status is ExecutionStatus.FAILED
     cell.counts["timed_out"] += execution.status is ExecutionStatus.TIMED_OUT

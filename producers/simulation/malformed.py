@@ -1,4 +1,4 @@
-"""Records that are wrong on purpose: one maker for every reason for which the data plane rejects a record."""
+"""Malformed records: one for every reason for which the data plane rejects a record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scenarios that can be simulated: for each, what is wrong and the verdict it deserves.
+"""Scenarios to simulate: for each, what is wrong in it and the verdicts that it deserves.
 
 The limits that the expectations refer to are those of the demonstration's gate file: denials 10 % (blocks a promotion),
 execution errors 5 %, undos 3 %, missing outcomes 5 %, incidents 1 %, latency p95 1,500 ms, a severe incident at once,
@@ -76,7 +76,7 @@ _SUPPORT_SEARCH = SimulatedAction(
     risk_class=RiskClass.SEARCH,
     reversibility=Reversibility.AUTOMATIC,
     intent="look for an article that answers the question",
-    phases=(_at(Stage.SEARCH_ONLY, HEALTHY.but(latency_ms=120, cost_usd=0.0005, undone=0.0), PROMOTE, "healthy"),),
+    phases=(_at(Stage.SEARCH_ONLY, HEALTHY.having(latency_ms=120, cost_usd=0.0005, undone=0.0), PROMOTE, "healthy"),),
     weight=1.6,
 )
 _CRM_LOOKUP = SimulatedAction(
@@ -89,7 +89,7 @@ _CRM_LOOKUP = SimulatedAction(
     phases=(
         _at(
             Stage.SEARCH_ONLY,
-            HEALTHY.but(latency_ms=900, latency_sigma=0.65, undone=0.0),
+            HEALTHY.having(latency_ms=900, latency_sigma=0.65, undone=0.0),
             ROLL_BACK,
             "slow: a fifth of the calls take longer than 1.5 s",
         ),
@@ -102,7 +102,14 @@ _DRAFT_REPLY = SimulatedAction(
     risk_class=RiskClass.REVERSIBLE_WRITE,
     reversibility=Reversibility.AUTOMATIC,
     intent="prepare an answer for the agent on duty",
-    phases=(_at(Stage.DRAFT_WRITE, HEALTHY.but(latency_ms=420, cost_usd=0.012, constrained=0.03), PROMOTE, "healthy"),),
+    phases=(
+        _at(
+            Stage.DRAFT_WRITE,
+            HEALTHY.having(latency_ms=420, cost_usd=0.012, constrained=0.03),
+            PROMOTE,
+            "healthy",
+        ),
+    ),
     weight=1.4,
 )
 _ESCALATE = SimulatedAction(
@@ -125,7 +132,7 @@ _SEND_EMAIL = SimulatedAction(
     phases=(
         _at(
             Stage.APPROVAL_GATED,
-            HEALTHY.but(queued=0.97, review_wait_s=40.0, undone=0.0),
+            HEALTHY.having(queued=0.97, review_wait_s=40.0, undone=0.0),
             PROMOTE,
             "healthy: reviewers agree, and nothing had to be taken back",
         ),
@@ -139,7 +146,7 @@ _SEND_SMS = SimulatedAction(
     risk_class=RiskClass.EXTERNAL_EFFECT,
     reversibility=Reversibility.NONE,
     intent="remind the customer of the appointment",
-    phases=(_at(Stage.NARROW_AUTONOMY, HEALTHY.but(failed=0.14), ROLL_BACK, "fails in one call of seven"),),
+    phases=(_at(Stage.NARROW_AUTONOMY, HEALTHY.having(failed=0.14), ROLL_BACK, "fails in one call of seven"),),
 )
 _ADJUST_CREDIT = SimulatedAction(
     workflow="refunds",
@@ -151,7 +158,7 @@ _ADJUST_CREDIT = SimulatedAction(
     phases=(
         _at(
             Stage.APPROVAL_GATED,
-            HEALTHY.but(denied=0.24, queued=0.5, review_wait_s=60.0),
+            HEALTHY.having(denied=0.24, queued=0.5, review_wait_s=60.0),
             HOLD,
             "denied too often: the agent asks for what policy refuses",
         ),
@@ -165,7 +172,12 @@ _CLOSE_ACCOUNT = SimulatedAction(
     reversibility=Reversibility.NONE,
     intent="the customer asks to leave",
     phases=(
-        _at(Stage.OBSERVE_ONLY, HEALTHY.but(denied=0.3), HOLD, "observed only: nothing ran, so nothing is proven"),
+        _at(
+            Stage.OBSERVE_ONLY,
+            HEALTHY.having(denied=0.3),
+            HOLD,
+            "observed only: nothing ran, so nothing is proven",
+        ),
     ),
     weight=0.6,
 )
@@ -189,7 +201,7 @@ _ROTATE_KEY = SimulatedAction(
     phases=(
         _at(
             Stage.NARROW_AUTONOMY,
-            HEALTHY.but(latency_ms=700, latency_sigma=0.3, severe_incident=0.02),
+            HEALTHY.having(latency_ms=700, latency_sigma=0.3, severe_incident=0.02),
             ROLL_BACK,
             "took part in incidents of severity 1",
         ),
@@ -198,14 +210,14 @@ _ROTATE_KEY = SimulatedAction(
 )
 _ROLLS_BACK_LATE = _at(
     Stage.NARROW_AUTONOMY,
-    HEALTHY.but(undone=0.10, undo_failed=0.01, undo_after_s=30 * 60.0),
+    HEALTHY.having(undone=0.10, undo_failed=0.01, undo_after_s=30 * 60.0),
     ROLL_BACK,
     "one in nine is taken back, half an hour later",
 )
 
 SCENARIOS: dict[str, Scenario] = {
-    made.name: made
-    for made in (
+    each.name: each
+    for each in (
         Scenario(
             "healthy",
             "Nothing is wrong: every signal is clearly inside its limit.",
@@ -237,7 +249,7 @@ SCENARIOS: dict[str, Scenario] = {
                     _at(Stage.NARROW_AUTONOMY, HEALTHY, None, "healthy after its promotion", after=1_000),
                     _at(
                         Stage.NARROW_AUTONOMY,
-                        HEALTHY.but(failed=0.25, undone=0.08),
+                        HEALTHY.having(failed=0.25, undone=0.08),
                         ROLL_BACK,
                         "fails in one call of four since it was promoted",
                         after=1_300,

@@ -1,6 +1,6 @@
-"""A router's day, drawn at random and yet always the same: drives the recorder and keeps the truth.
+"""Simulated traffic: actions drawn from a scenario, reproducible by seed, emitted through the recorder and counted.
 
-Every action's whole life is drawn when it arrives, through the real recorder; its events wait in one queue, ordered by
+All events of an action are drawn when it arrives, through the real recorder; they wait in one queue, ordered by
 when they are due. A plan has two parts: a past, which is filled with an exact number of events and emitted as fast as
 `pace` allows, and then the present, where a record leaves when the clock reaches its moment. No event lies in the
 future: what would follow later than the end of the run is neither emitted nor counted.
@@ -18,8 +18,17 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from producers.delivery.kafka_emitter import DeliveryStats, Emitter
 from producers.delivery.recorder import Recorder
-from producers.simulation.behaviour import Executed, Impacted, Life, Phase, Reviewed, SimulatedAction, live, mode_of
-from producers.simulation.ground_truth import Truth
+from producers.simulation.behaviour import (
+    DrawnAction,
+    DrawnExecution,
+    DrawnImpact,
+    DrawnReview,
+    Phase,
+    SimulatedAction,
+    draw_action,
+    mode_of,
+)
+from producers.simulation.ground_truth import GroundTruth
 from producers.simulation.malformed import REASONS, UNSIGNED_FAULTS, malformed
 from producers.wire.contract import ActionContract, Actor, Evidence, Target
 from producers.wire.events import ActionExecuted, Event, ExecutionStatus, PolicyChangedData, Resolution
@@ -35,8 +44,8 @@ if TYPE_CHECKING:
 IN_FLIGHT_LIMIT = 50_000
 """Unacknowledged records at which the simulation waits for the broker: it must not lose what it counts."""
 
-_LOOK_EVERY = 200
-"""Records between two looks at the emitter and the observer."""
+_CHECK_EVERY = 200
+"""Records between two checks of the emitter and calls of the observer."""
 
 _REPEAT_WITHIN_S = 60.0
 """A repeat follows its first record by at most this long."""
@@ -51,7 +60,7 @@ class RawEmitter(Emitter, Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrafficPlan:
     """How much, how fast, and from when on.
 
     Attributes:
@@ -70,8 +79,8 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Storm:
-    """What is done to the records on their way.
+class Faults:
+    """Repeats, broken records and disorder on the way.
 
     Attributes:
         repeats: Share of events that are sent a second time.
@@ -96,7 +105,7 @@ class _Due(NamedTuple):
 
 
 class _Capture:
-    """An emitter that hands its events back, so that a life can be built first and sent later."""
+    """An emitter that hands its events back, so that an action's events can be built first and sent later."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -125,10 +134,10 @@ class Simulator:
         plan: How much and how fast.
         seed: Decides everything that is drawn; equal seed, plan and clock give equal records.
         key: Signs receipts.
-        storm: Repeats, broken records and disorder.
+        faults: Repeats, broken records and disorder.
         now: The clock.
         wait: Waits so many seconds and says whether the simulation should stop, like `threading.Event.wait`.
-        observe: Called every so often with the simulator, for progress and for the truth file.
+        observe: Called every so often with the simulator, for progress and for the file of the ground truth.
     """
 
     def __init__(
@@ -136,19 +145,19 @@ class Simulator:
         scenario: Scenario,
         emitter: RawEmitter,
         *,
-        plan: Plan,
+        plan: TrafficPlan,
         seed: int,
         now: Callable[[], datetime],
         wait: Callable[[float], bool],
         key: bytes | None = None,
-        storm: Storm | None = None,
+        faults: Faults | None = None,
         observe: Callable[[Simulator], None] = lambda _: None,
     ) -> None:
-        self._scenario, self._emitter, self._plan, self._storm = scenario, emitter, plan, storm or Storm()
+        self._scenario, self._emitter, self._plan, self._faults = scenario, emitter, plan, faults or Faults()
         self._now, self._wait, self._observe = now, wait, observe
         self.began_at = now()
-        self.truth = Truth(scenario.name, seed, self.began_at)
-        self._arrivals, self._storming = _random(seed, "arrivals"), _random(seed, "storm")
+        self.ground_truth = GroundTruth(scenario.name, seed, self.began_at)
+        self._arrivals, self._fault_random = _random(seed, "arrivals"), _random(seed, "storm")
         self._randoms = [_random(seed, f"{action.workflow}/{action.tool}") for action in scenario.actions]
         self._decisions = [0] * len(scenario.actions)
         self._indices, self._shares = range(len(scenario.actions)), _cumulated(scenario)
@@ -167,7 +176,7 @@ class Simulator:
         self._in_history = 0
         self._events_per_action = _events_per_action(scenario, seed, plan.history)
 
-    def run(self) -> Truth:
+    def run(self) -> GroundTruth:
         """Emit until the plan is fulfilled or `wait` says stop; everything emitted is counted in the truth."""
         arrival = self._first_arrival()
         while not self._fulfilled():
@@ -184,10 +193,10 @@ class Simulator:
             else:
                 break
         self._observe(self)
-        return self.truth
+        return self.ground_truth
 
     def _fulfilled(self) -> bool:
-        return self._plan.events is not None and self.truth.emitted >= self._plan.events
+        return self._plan.events is not None and self.ground_truth.emitted >= self._plan.events
 
     def _first_arrival(self) -> datetime | None:
         if self._plan.history_events > 0:
@@ -209,7 +218,7 @@ class Simulator:
     def _stopped_before(self, moment: datetime) -> bool:
         """Wait until it is time for what is due at `moment`; say whether to stop instead."""
         self._handled += 1
-        if self._handled % _LOOK_EVERY == 0:
+        if self._handled % _CHECK_EVERY == 0:
             self._observe(self)
             while self._emitter.stats.in_flight > IN_FLIGHT_LIMIT and not self._wait(0):
                 self._emitter.flush(0.5)
@@ -219,7 +228,7 @@ class Simulator:
         if moment <= self.began_at or self._plan.rate <= 0:
             if self._plan.pace <= 0:
                 return False
-            moment = self.began_at + timedelta(seconds=self.truth.emitted / self._plan.pace)
+            moment = self.began_at + timedelta(seconds=self.ground_truth.emitted / self._plan.pace)
         while (ahead_s := (moment - self._now()).total_seconds()) > 0:
             if self._wait(min(ahead_s, 1.0)):
                 return True
@@ -227,7 +236,7 @@ class Simulator:
         return False
 
     def _act(self, at: datetime) -> None:
-        """Draw one action's life, record it, and queue its events."""
+        """Draw one action, record it, and queue its events."""
         (index,) = self._arrivals.choices(self._indices, cum_weights=self._shares)
         action, random, decision = self._scenario.actions[index], self._randoms[index], self._decisions[index]
         self._decisions[index] += 1
@@ -235,22 +244,22 @@ class Simulator:
         if decision > 0 and phase.after == decision and phase.stage is not action.phase_at(decision - 1).stage:
             self._recorder.policy_changed(_promotion(action, action.phase_at(decision - 1), phase), at=at)
             self._queue_captured(None, None)
-        life = live(phase, random)
+        drawn = draw_action(phase, random)
         receipt = self._recorder.decided(
             _contract(action, random),
-            life.decision,
+            drawn.decision,
             stage=phase.stage,
             cohort=random.choice(action.cohorts),
             decided_at=at,
         )
-        self._record(life, receipt, random)
+        self._record(drawn, receipt, random)
         self._queue_captured(receipt, phase)
 
-    def _record(self, life: Life, receipt: Receipt, random: Random) -> None:
-        for follow_up in life.followed_by:
+    def _record(self, drawn: DrawnAction, receipt: Receipt, random: Random) -> None:
+        for follow_up in drawn.follow_ups:
             at = receipt.decided_at + timedelta(seconds=follow_up.after_s)
             match follow_up:
-                case Reviewed():
+                case DrawnReview():
                     approved = follow_up.resolution is Resolution.APPROVED
                     self._recorder.review_resolved(
                         receipt,
@@ -260,7 +269,7 @@ class Simulator:
                         wait_ms=round(follow_up.after_s * 1000, 3),
                         at=at,
                     )
-                case Executed():
+                case DrawnExecution():
                     self._recorder.executed(
                         receipt,
                         follow_up.status,
@@ -269,7 +278,7 @@ class Simulator:
                         error_type=follow_up.error_type,
                         at=at,
                     )
-                case Impacted():
+                case DrawnImpact():
                     self._recorder.impact(receipt, follow_up.impact, at=at)
                 case _:
                     self._recorder.undone(receipt, follow_up.result, reason="the customer objected", at=at)
@@ -279,7 +288,9 @@ class Simulator:
             past = event.time <= self.began_at
             self._in_history += past
             if past or self._plan.rate > 0:
-                held_s = self._storm.shuffle.total_seconds() * self._storming.random() if self._storm.shuffle else 0.0
+                held_s = (
+                    self._faults.shuffle.total_seconds() * self._fault_random.random() if self._faults.shuffle else 0.0
+                )
                 self._push(event.time + timedelta(seconds=held_s), event, receipt, phase)
 
     def _push(
@@ -291,22 +302,22 @@ class Simulator:
     def _send(self, due: _Due) -> None:
         self._emitter.emit(due.event)
         if due.repeated:
-            self.truth.repeats += 1
+            self.ground_truth.repeats += 1
             return
-        self.truth.count(due.event, due.receipt, due.phase)
-        if self._storm.repeats and self._storming.random() < self._storm.repeats:
-            again = due.at + timedelta(seconds=self._storming.uniform(0.0, _REPEAT_WITHIN_S))
+        self.ground_truth.count(due.event, due.receipt, due.phase)
+        if self._faults.repeats and self._fault_random.random() < self._faults.repeats:
+            again = due.at + timedelta(seconds=self._fault_random.uniform(0.0, _REPEAT_WITHIN_S))
             self._push(again, due.event, due.receipt, due.phase, repeated=True)
-        if self._storm.malformed and due.receipt is not None and self._storming.random() < self._storm.malformed:
+        if self._faults.malformed and due.receipt is not None and self._fault_random.random() < self._faults.malformed:
             self._send_malformed(due.receipt, due.event.time)
 
     def _send_malformed(self, receipt: Receipt, at: datetime) -> None:
-        reason = self._reasons[self.truth.malformed.total() % len(self._reasons)]
+        reason = self._reasons[self.ground_truth.malformed.total() % len(self._reasons)]
         self._recorder.executed(receipt, ExecutionStatus.SUCCEEDED, latency_ms=12.0, at=at)
         (event,) = self._capture.take()
         if isinstance(event, ActionExecuted):
             self._emitter.send(OUTCOMES, receipt.decision_id.encode(), malformed(reason, event))
-            self.truth.malformed[reason] += 1
+            self.ground_truth.malformed[reason] += 1
 
 
 def _random(seed: int, purpose: str) -> Random:
@@ -341,7 +352,7 @@ def _events_per_action(scenario: Scenario, seed: int, history: timedelta) -> flo
     count = 0
     for action in drawn:
         left_s = window_s * random.random()
-        count += 1 + sum(follow.after_s <= left_s for follow in live(action.phases[0], random).followed_by)
+        count += 1 + sum(follow.after_s <= left_s for follow in draw_action(action.phases[0], random).follow_ups)
     return count / len(drawn)
 
 

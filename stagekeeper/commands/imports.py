@@ -11,7 +11,7 @@ import click
 from producers.delivery.kafka_emitter import KafkaEmitter
 from producers.delivery.recorder import system_clock
 from producers.importers.catalog import Catalog
-from producers.importers.importer import Imported, ToolCount, TranscriptImport, require_usable
+from producers.importers.importer import ImportCounts, ToolCount, TranscriptImporter, require_usable
 from producers.importers.transcript import Transcript, read_transcript
 from stagekeeper.commands.options import json_option, print_json
 from stagekeeper.settings import Settings
@@ -66,7 +66,7 @@ def transcript(*, file: Path, catalog_file: Path, reward_field: str | None, skip
     bootstrap_servers = settings.require_kafka()
     ensure_topics(bootstrap_servers, settings.kafka_security)
     with KafkaEmitter(bootstrap_servers, client_id="stagekeeper-import", settings=settings.kafka_security) as emitter:
-        importing = TranscriptImport(
+        importer = TranscriptImporter(
             recorded,
             catalog,
             emitter,
@@ -77,31 +77,31 @@ def transcript(*, file: Path, catalog_file: Path, reward_field: str | None, skip
         )
         with click.progressbar(recorded.conversations, label="conversations", file=sys.stderr) as bar:
             for conversation in bar:
-                importing.add(conversation)
+                importer.add(conversation)
         emitter.flush(_FLUSH_S)
     stats = emitter.stats
     if as_json:
-        print_json(_document(file, recorded, catalog, importing.imported, stats))
+        print_json(_document(file, recorded, catalog, importer.counts, stats))
     else:
-        click.echo(_table(recorded, importing.imported, stats))
+        click.echo(_table(recorded, importer.counts, stats))
     stats.require_all()
 
 
 def _document(
-    file: Path, recorded: Transcript, catalog: Catalog, imported: Imported, stats: DeliveryStats
+    file: Path, recorded: Transcript, catalog: Catalog, counts: ImportCounts, stats: DeliveryStats
 ) -> dict[str, object]:
-    counts = imported.tools.values()
+    by_tool = counts.tools.values()
     return {
         "file": file.name,
         "sha256": recorded.sha256,
         "conversations": len(recorded.conversations),
-        "calls": sum(count.calls for count in counts),
-        "executed": sum(count.executed for count in counts),
-        "failed": sum(count.failed for count in counts),
-        "unanswered": sum(count.unanswered for count in counts),
-        "quality_checks": imported.quality_checks,
-        "stray_results": imported.stray_results,
-        "skipped": dict(sorted(imported.skipped.items())),
+        "calls": sum(count.calls for count in by_tool),
+        "executed": sum(count.executed for count in by_tool),
+        "failed": sum(count.failed for count in by_tool),
+        "unanswered": sum(count.unanswered for count in by_tool),
+        "quality_checks": counts.quality_checks,
+        "stray_results": counts.stray_results,
+        "skipped": dict(sorted(counts.skipped.items())),
         "tools": [
             {
                 "tool": tool,
@@ -112,31 +112,31 @@ def _document(
                 "failed": count.failed,
                 "unanswered": count.unanswered,
             }
-            for tool, count in _by_calls(imported)
+            for tool, count in _by_calls(counts)
         ],
-        "events": imported.events,
+        "events": counts.events,
         "delivered": stats.delivered,
     }
 
 
-def _by_calls(imported: Imported) -> list[tuple[str, ToolCount]]:
-    return sorted(imported.tools.items(), key=lambda item: (-item[1].calls, item[0]))
+def _by_calls(counts: ImportCounts) -> list[tuple[str, ToolCount]]:
+    return sorted(counts.tools.items(), key=lambda item: (-item[1].calls, item[0]))
 
 
-def _table(recorded: Transcript, imported: Imported, stats: DeliveryStats) -> str:
-    width = max([len("tool"), *(len(tool) for tool in imported.tools)])
+def _table(recorded: Transcript, counts: ImportCounts, stats: DeliveryStats) -> str:
+    width = max([len("tool"), *(len(tool) for tool in counts.tools)])
     lines = [f"{'tool':<{width}}  {'calls':>7}  {'failed':>7}  {'no result':>9}"]
     lines += [
         f"{tool:<{width}}  {count.calls:>7,}  {count.failed:>7,}  {count.unanswered:>9,}"
-        for tool, count in _by_calls(imported)
+        for tool, count in _by_calls(counts)
     ]
-    calls = sum(count.calls for count in imported.tools.values())
+    calls = sum(count.calls for count in counts.tools.values())
     lines.append(
         f"{len(recorded.conversations):,} conversations, {calls:,} calls, {stats.delivered:,} events delivered"
     )
-    if imported.skipped:
-        skipped = ", ".join(f"{tool} ({count:,})" for tool, count in sorted(imported.skipped.items()))
+    if counts.skipped:
+        skipped = ", ".join(f"{tool} ({count:,})" for tool, count in sorted(counts.skipped.items()))
         lines.append(f"left out, not in the catalog: {skipped}")
-    if imported.stray_results:
-        lines.append(f"{imported.stray_results:,} tool results answer no call and were left out")
+    if counts.stray_results:
+        lines.append(f"{counts.stray_results:,} tool results answer no call and were left out")
     return "\n".join(lines)

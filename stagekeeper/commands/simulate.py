@@ -1,4 +1,4 @@
-"""`stagekeeper simulate`: emit simulated traffic with a known truth."""
+"""`stagekeeper simulate`: emit simulated traffic with a known ground truth."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import click
 from producers.delivery.kafka_emitter import KafkaEmitter
 from producers.delivery.recorder import system_clock
 from producers.errors import UsageError
-from producers.simulation.ground_truth import write_truth
+from producers.simulation.ground_truth import write_ground_truth
 from producers.simulation.scenarios import SCENARIOS, scenario
-from producers.simulation.simulator import Plan, Simulator, Storm
+from producers.simulation.simulator import Faults, Simulator, TrafficPlan
 from stagekeeper.commands.options import Duration, json_option, print_json
 from stagekeeper.settings import Settings
 from streams.broker import ensure_topics
 
 if TYPE_CHECKING:
-    from producers.simulation.ground_truth import Truth
+    from producers.simulation.ground_truth import GroundTruth
     from producers.simulation.scenarios import Scenario
 
 LIVE_RATE = 50.0
@@ -47,7 +47,7 @@ _FLUSH_S = 15.0
     "--truth",
     "truth_file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File for the truth.  [default: <home>/simulations/SCENARIO-seed-SEED.json]",
+    help="File for the ground truth.  [default: <home>/simulations/SCENARIO-seed-SEED.json]",
 )
 @click.option("--list", "listing", is_flag=True, help="List the scenarios, what is wrong in each, and its verdicts.")
 @json_option
@@ -66,13 +66,13 @@ def command(
     listing: bool,
     as_json: bool,
 ) -> None:
-    """Emit simulated traffic with a known truth.
+    """Emit simulated traffic with a known ground truth.
 
     With --events the run is finite: exactly that many events, their times spread over the past two hours (or
     --backfill), sent at --rate (default: as fast as possible). Without --events it is live: first the --backfill, if
     any, then --rate events a second (default 50) until SIGINT or SIGTERM.
 
-    The truth (a file, also --json) counts what was really emitted: events by type, repeats, broken records by
+    The ground truth (a file, also --json) counts what was really emitted: events by type, repeats, broken records by
     reason, records delivered, and for every cell each counter, the executions with known latency and cost, and the
     verdict that the cell deserves. The file is rewritten every two seconds; `finished` turns true at the end.
 
@@ -104,7 +104,7 @@ def command(
         plan=plan,
         seed=seed,
         key=settings.signing_key,
-        storm=Storm(repeats, malformed, shuffle),
+        faults=Faults(repeats, malformed, shuffle),
         now=system_clock,
         wait=stop.wait,
         observe=observer,
@@ -113,12 +113,12 @@ def command(
         truth = simulator.run()
     finally:
         emitter.close(_FLUSH_S)
-        document = observer.write(simulator.truth, finished=True)
+        document = observer.write(simulator.ground_truth, finished=True)
     if as_json:
         print_json(document)
     else:
         click.echo(_summary(truth, document))
-    click.echo(f"[simulate] the truth is in {truth_file}", err=True)
+    click.echo(f"[simulate] the ground truth is in {truth_file}", err=True)
     emitter.stats.require_all()
 
 
@@ -134,18 +134,20 @@ class _Observer:
         if now_s - self._written_s < _WRITE_EVERY_S:
             return
         self._written_s = now_s
-        self.write(simulator.truth, finished=False)
-        emitted, delivered = simulator.truth.emitted, self._emitter.stats.delivered
+        self.write(simulator.ground_truth, finished=False)
+        emitted, delivered = simulator.ground_truth.emitted, self._emitter.stats.delivered
         rate = emitted / (now_s - self._began_s)
         click.echo(f"[simulate] {emitted:,} events, {delivered:,} records delivered, {rate:,.0f} events/s", err=True)
 
-    def write(self, truth: Truth, *, finished: bool) -> dict[str, object]:
-        document = truth.document(self._emitter.stats, at=system_clock(), finished=finished)
-        write_truth(self._truth_file, document)
+    def write(self, ground_truth: GroundTruth, *, finished: bool) -> dict[str, object]:
+        document = ground_truth.to_dict(self._emitter.stats, at=system_clock(), finished=finished)
+        write_ground_truth(self._truth_file, document)
         return document
 
 
-def plan_of(*, rate: float | None, events: int | None, backfill: timedelta | None, backfill_events: int | None) -> Plan:
+def plan_of(
+    *, rate: float | None, events: int | None, backfill: timedelta | None, backfill_events: int | None
+) -> TrafficPlan:
     """Turn the options into a plan: finite and past with a number of events, else live.
 
     Raises:
@@ -154,15 +156,16 @@ def plan_of(*, rate: float | None, events: int | None, backfill: timedelta | Non
     if events is not None:
         if backfill_events is not None:
             raise UsageError("--backfill-events belongs to a live run; a run with --events lies in the past entirely.")
-        return Plan(events=events, history=backfill or WINDOW, history_events=events, pace=rate or 0.0)
+        return TrafficPlan(events=events, history=backfill or WINDOW, history_events=events, pace=rate or 0.0)
     if rate == 0:
         raise UsageError("--rate 0 has no end without --events N.")
     if backfill is None:
         if backfill_events is not None:
             raise UsageError("--backfill-events needs --backfill DURATION, for example --backfill 2h.")
-        return Plan(rate=rate or LIVE_RATE)
+        return TrafficPlan(rate=rate or LIVE_RATE)
     live = rate or LIVE_RATE
-    return Plan(rate=live, history=backfill, history_events=backfill_events or round(backfill.total_seconds() * live))
+    history_events = backfill_events or round(backfill.total_seconds() * live)
+    return TrafficPlan(rate=live, history=backfill, history_events=history_events)
 
 
 def _list(*, as_json: bool) -> None:
@@ -191,16 +194,16 @@ def _phases(one: Scenario) -> list[dict[str, str | int | None]]:
     ]
 
 
-def _summary(truth: Truth, document: dict[str, object]) -> str:
+def _summary(ground_truth: GroundTruth, document: dict[str, object]) -> str:
     heading = (
-        f"scenario {truth.scenario}, seed {truth.seed}: {truth.emitted:,} events "
-        f"({document['delivered']:,} records delivered, {truth.repeats:,} repeats, "
-        f"{truth.malformed.total():,} broken)\n"
+        f"scenario {ground_truth.scenario}, seed {ground_truth.seed}: {ground_truth.emitted:,} events "
+        f"({document['delivered']:,} records delivered, {ground_truth.repeats:,} repeats, "
+        f"{ground_truth.malformed.total():,} broken)\n"
         f"{'workflow/tool':<28} {'stage':<22} {'decisions':>9} {'denied':>7} {'executed':>9} {'failed':>7} "
         f"{'undone':>7}  deserves"
     )
     lines = [heading]
-    for cell, counted in sorted(truth.cells.items()):
+    for cell, counted in sorted(ground_truth.cells.items()):
         counts = counted.counts
         lines.append(
             f"{cell.workflow + '/' + cell.tool:<28} {cell.stage:<22} {counts['decisions']:>9,} {counts['denied']:>7,} "

@@ -34,10 +34,10 @@ def test_everything_is_counted_once_whatever_happens_to_the_workers(
         either_broker, tmp_path, Folder(tmp_path / "lake"), events=events, kills=kills, seed=20_260_314, say=said.append
     )
     assert aftermath.differences == [], "\n".join(said)
-    assert aftermath.truth.emitted == events
-    assert aftermath.truth.repeats > events * 0.02
-    assert aftermath.truth.malformed.total() > events * 0.0005
-    tools = {cell.tool: counted.counts["decisions"] for cell, counted in aftermath.truth.cells.items()}
+    assert aftermath.ground_truth.emitted == events
+    assert aftermath.ground_truth.repeats > events * 0.02
+    assert aftermath.ground_truth.malformed.total() > events * 0.0005
+    tools = {cell.tool: counted.counts["decisions"] for cell, counted in aftermath.ground_truth.cells.items()}
     assert max(tools.values()) > 0.4 * sum(tools.values())
     expected = {"kill": kills, "zombie": 1, "second_worker": 1, "refusal": 1}
     if isinstance(either_broker, ApacheKafka):
@@ -59,6 +59,6 @@ def test_everything_is_counted_once_in_a_bucket_whose_store_goes_away_meanwhile(
     finally:
         store.stop()
     assert aftermath.differences == [], "\n".join(said)
-    assert aftermath.truth.emitted == 20_000
+    assert aftermath.ground_truth.emitted == 20_000
     assert aftermath.done["kill"] == 2
     assert aftermath.done["refusal"] == 1

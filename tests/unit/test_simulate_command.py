@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from producers.errors import SettingsError, UsageError
 from producers.simulation.scenarios import SCENARIOS
-from producers.simulation.simulator import Plan
+from producers.simulation.simulator import TrafficPlan
 from stagekeeper.commands.options import Duration
 from stagekeeper.commands.simulate import command, plan_of
 
@@ -32,16 +32,19 @@ def test_the_list_names_every_scenario_what_is_wrong_and_the_verdicts() -> None:
 @pytest.mark.parametrize(
     ("options", "plan"),
     [
-        ({"events": 100}, Plan(events=100, history=timedelta(hours=2), history_events=100)),
-        ({"events": 100, "rate": 20.0}, Plan(events=100, history=timedelta(hours=2), history_events=100, pace=20.0)),
-        ({"events": 100, "rate": 0.0, "backfill": HOUR}, Plan(events=100, history=HOUR, history_events=100)),
-        ({}, Plan(rate=50.0)),
-        ({"rate": 5.0}, Plan(rate=5.0)),
-        ({"rate": 5.0, "backfill": HOUR}, Plan(rate=5.0, history=HOUR, history_events=18_000)),
-        ({"backfill": HOUR, "backfill_events": 7}, Plan(rate=50.0, history=HOUR, history_events=7)),
+        ({"events": 100}, TrafficPlan(events=100, history=timedelta(hours=2), history_events=100)),
+        (
+            {"events": 100, "rate": 20.0},
+            TrafficPlan(events=100, history=timedelta(hours=2), history_events=100, pace=20.0),
+        ),
+        ({"events": 100, "rate": 0.0, "backfill": HOUR}, TrafficPlan(events=100, history=HOUR, history_events=100)),
+        ({}, TrafficPlan(rate=50.0)),
+        ({"rate": 5.0}, TrafficPlan(rate=5.0)),
+        ({"rate": 5.0, "backfill": HOUR}, TrafficPlan(rate=5.0, history=HOUR, history_events=18_000)),
+        ({"backfill": HOUR, "backfill_events": 7}, TrafficPlan(rate=50.0, history=HOUR, history_events=7)),
     ],
 )
-def test_what_is_asked_for_becomes_a_plan(options: dict[str, object], plan: Plan) -> None:
+def test_what_is_asked_for_becomes_a_plan(options: dict[str, object], plan: TrafficPlan) -> None:
     asked = {"rate": None, "events": None, "backfill": None, "backfill_events": None, **options}
     assert plan_of(**asked) == plan  # type: ignore[arg-type]
 

@@ -12,10 +12,10 @@ from fakes import KEY, NOON, FakeClock, FakeEmitter, an_executed
 
 from analytics.signals.definitions import COUNTERS
 from producers.delivery.kafka_emitter import DeliveryStats
-from producers.simulation.ground_truth import COUNTED, write_truth
+from producers.simulation.ground_truth import COUNTED, write_ground_truth
 from producers.simulation.malformed import REASONS, malformed
 from producers.simulation.scenarios import SCENARIOS, UnknownScenarioError, scenario
-from producers.simulation.simulator import Plan, Simulator, Storm
+from producers.simulation.simulator import Faults, Simulator, TrafficPlan
 from producers.wire import events
 from producers.wire.events import EventError, of_bytes, to_bytes
 from producers.wire.receipt import Receipt, ReceiptError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from producers.simulation.ground_truth import Truth
+    from producers.simulation.ground_truth import GroundTruth
     from producers.wire.events import Event
 
 
@@ -41,19 +41,19 @@ class WatchedEmitter(FakeEmitter):
         self.left_at.append(self.clock())
 
 
-def _past(events_: int, *, hours: float = 2.0) -> Plan:
-    return Plan(events=events_, history=timedelta(hours=hours), history_events=events_)
+def _past(events_: int, *, hours: float = 2.0) -> TrafficPlan:
+    return TrafficPlan(events=events_, history=timedelta(hours=hours), history_events=events_)
 
 
 def _run(
     name: str = "demo",
-    plan: Plan | None = None,
+    plan: TrafficPlan | None = None,
     *,
     seed: int = 1,
     key: bytes | None = None,
-    storm: Storm | None = None,
+    faults: Faults | None = None,
     wait: Callable[[float], bool] | None = None,
-) -> tuple[Truth, WatchedEmitter]:
+) -> tuple[GroundTruth, WatchedEmitter]:
     clock = FakeClock()
     emitter = WatchedEmitter(clock=clock)
     simulator = Simulator(
@@ -64,7 +64,7 @@ def _run(
         now=clock,
         wait=wait or clock.wait,
         key=key,
-        storm=storm,
+        faults=faults,
     )
     return simulator.run(), emitter
 
@@ -152,7 +152,7 @@ def test_ids_are_unique_and_no_event_lies_in_the_future() -> None:
 
 def test_repeats_and_broken_records_come_on_top_and_change_no_count() -> None:
     calm, _ = _run(plan=_past(1_500))
-    truth, emitter = _run(plan=_past(1_500), storm=Storm(repeats=0.1, malformed=0.05))
+    truth, emitter = _run(plan=_past(1_500), faults=Faults(repeats=0.1, malformed=0.05))
     assert truth.repeats > 50
     assert len(emitter.events) == 1_500 + truth.repeats
     assert len({event.id for event in emitter.events}) == 1_500
@@ -163,9 +163,9 @@ def test_repeats_and_broken_records_come_on_top_and_change_no_count() -> None:
 
 
 def test_shuffling_changes_the_order_only() -> None:
-    plan = Plan(history=timedelta(hours=2), history_events=1_000)
+    plan = TrafficPlan(history=timedelta(hours=2), history_events=1_000)
     _, calm = _run(plan=plan)
-    truth, stormy = _run(plan=plan, storm=Storm(shuffle=timedelta(minutes=10)))
+    truth, stormy = _run(plan=plan, faults=Faults(shuffle=timedelta(minutes=10)))
     assert {to_bytes(event) for event in calm.events} == {to_bytes(event) for event in stormy.events}
     times = [event.time for event in stormy.events]
     assert times != sorted(times)
@@ -174,7 +174,7 @@ def test_shuffling_changes_the_order_only() -> None:
 
 
 def test_live_events_leave_at_their_moment_never_before() -> None:
-    truth, emitter = _run(plan=Plan(rate=20.0, events=1_000))
+    truth, emitter = _run(plan=TrafficPlan(rate=20.0, events=1_000))
     assert truth.emitted == 1_000
     assert all(left - event.time >= timedelta(0) for event, left in zip(emitter.events, emitter.left_at, strict=True))
     assert max(left - event.time for event, left in zip(emitter.events, emitter.left_at, strict=True)) < timedelta(
@@ -184,7 +184,7 @@ def test_live_events_leave_at_their_moment_never_before() -> None:
 
 
 def test_a_backfill_goes_on_live_and_late_undos_come_when_their_time_has_come() -> None:
-    plan = Plan(rate=1.0, events=3_000, history=timedelta(hours=1), history_events=2_000)
+    plan = TrafficPlan(rate=1.0, events=3_000, history=timedelta(hours=1), history_events=2_000)
     truth, emitter = _run("rolls-back-late", plan)
     past = [event for event in emitter.events if event.time <= NOON]
     assert 2_000 <= len(past) < 2_010
@@ -195,14 +195,14 @@ def test_a_backfill_goes_on_live_and_late_undos_come_when_their_time_has_come() 
 
 
 def test_a_pace_holds_the_past_back() -> None:
-    plan = Plan(events=500, history=timedelta(hours=2), history_events=500, pace=50.0)
+    plan = TrafficPlan(events=500, history=timedelta(hours=2), history_events=500, pace=50.0)
     _, emitter = _run(plan=plan)
     assert (emitter.left_at[-1] - NOON).total_seconds() == pytest.approx(10, rel=0.05)
 
 
 def test_a_stop_ends_it_and_the_truth_counts_what_left() -> None:
     waits = iter([False] * 40)
-    truth, emitter = _run(plan=Plan(rate=5.0), wait=lambda _: next(waits, True))
+    truth, emitter = _run(plan=TrafficPlan(rate=5.0), wait=lambda _: next(waits, True))
     assert truth.emitted == len(emitter.events)
     assert truth.emitted < 45
 
@@ -284,9 +284,9 @@ def test_a_broken_record_is_refused_by_the_strict_reader_or_by_its_receipt(reaso
 
 
 def test_signed_traffic_breaks_signatures_too_and_unsigned_does_not() -> None:
-    storm = Storm(malformed=0.3)
-    assert set(_run(plan=_past(300), key=KEY, storm=storm)[0].malformed) == set(REASONS)
-    unsigned = set(_run(plan=_past(300), storm=storm)[0].malformed)
+    faults = Faults(malformed=0.3)
+    assert set(_run(plan=_past(300), key=KEY, faults=faults)[0].malformed) == set(REASONS)
+    unsigned = set(_run(plan=_past(300), faults=faults)[0].malformed)
     assert set(REASONS) - unsigned == {"unsigned_receipt", "forged_receipt"}
 
 
@@ -294,7 +294,7 @@ def test_the_truth_file_is_whole_at_every_moment(tmp_path: Path) -> None:
     truth, emitter = _run("slow", _past(300))
     path = tmp_path / "deep" / "truth.json"
     for finished in (False, True):
-        write_truth(path, truth.document(emitter.stats, at=NOON, finished=finished))
+        write_ground_truth(path, truth.to_dict(emitter.stats, at=NOON, finished=finished))
     told = json.loads(path.read_text())
     assert (told["emitted"], told["delivered"], told["finished"]) == (300, 300, True)
     assert sum(told["by_type"].values()) == 300

@@ -8,7 +8,7 @@ from fakes import FakeClock, FakeEmitter
 from recorded import CALLS, EXAMPLES, FILE, needs_recorded_calls
 
 from producers.importers.catalog import Catalog, UnknownToolsError
-from producers.importers.importer import TranscriptImport
+from producers.importers.importer import TranscriptImporter
 from producers.importers.transcript import TranscriptError, read_transcript
 from producers.wire import events
 from producers.wire.decision import Provenance
@@ -52,9 +52,9 @@ def bookshop() -> Catalog:
 
 def _import(
     transcript: Transcript, catalog: Catalog, *, reward_field: str | None = None, skip_unknown: bool = False
-) -> tuple[TranscriptImport, list[events.Event]]:
+) -> tuple[TranscriptImporter, list[events.Event]]:
     emitter = FakeEmitter()
-    importing = TranscriptImport(
+    importer = TranscriptImporter(
         transcript,
         catalog,
         emitter,
@@ -64,8 +64,8 @@ def _import(
         now=FakeClock(),
     )
     for conversation in transcript.conversations:
-        importing.add(conversation)
-    return importing, emitter.events
+        importer.add(conversation)
+    return importer, emitter.events
 
 
 def test_results_find_their_calls_by_id_in_any_order(write: Write) -> None:
@@ -175,8 +175,8 @@ def test_a_reward_that_is_no_number_is_refused(write: Write) -> None:
 
 
 def test_the_example_becomes_events(bookshop: Catalog) -> None:
-    importing, emitted = _import(read_transcript(EXAMPLES / "transcript.jsonl"), bookshop, reward_field="reward")
-    told = {tool: (count.calls, count.failed, count.unanswered) for tool, count in importing.imported.tools.items()}
+    importer, emitted = _import(read_transcript(EXAMPLES / "transcript.jsonl"), bookshop, reward_field="reward")
+    told = {tool: (count.calls, count.failed, count.unanswered) for tool, count in importer.counts.tools.items()}
     assert told == {
         "find_book": (2, 0, 0),
         "get_order": (4, 0, 0),
@@ -194,7 +194,7 @@ def test_the_example_becomes_events(bookshop: Catalog) -> None:
     cells = {Receipt.of_token(event.data.receipt).cell[1:4] for event in decided}
     assert ("bookshop-goodwill", "issue_voucher", "approval_gated") in cells
     assert ("bookshop", "get_order", "search_only") in cells
-    assert importing.imported.events == len(emitted)
+    assert importer.counts.events == len(emitted)
 
 
 def test_no_reward_field_no_quality(bookshop: Catalog) -> None:
@@ -233,19 +233,19 @@ def test_tools_that_the_catalog_lacks_are_refused_with_a_stanza_or_left_out(writ
         _import(transcript, bookshop)
     assert "ban_books, burn_books" in str(refused.value)
     assert "  burn_books: {risk_class: scoped_read" in str(refused.value)
-    importing, emitted = _import(transcript, bookshop, skip_unknown=True)
-    assert importing.imported.skipped == {"burn_books": 1, "ban_books": 1}
+    importer, emitted = _import(transcript, bookshop, skip_unknown=True)
+    assert importer.counts.skipped == {"burn_books": 1, "ban_books": 1}
     assert len(emitted) == 1
 
 
 @needs_recorded_calls
 def test_the_recorded_airline_agent_is_read_to_the_last_call() -> None:
     transcript = read_transcript(FILE)
-    importing, emitted = _import(transcript, Catalog.load(EXAMPLES / "catalog-airline.yaml"), reward_field="reward")
-    tools = importing.imported.tools
+    importer, emitted = _import(transcript, Catalog.load(EXAMPLES / "catalog-airline.yaml"), reward_field="reward")
+    tools = importer.counts.tools
     assert {tool: (count.executed, count.failed) for tool, count in tools.items()} == CALLS
     assert sum(count.calls for count in tools.values()) == sum(count.executed for count in tools.values()) == 1_164
-    assert importing.imported.stray_results == 0
+    assert importer.counts.stray_results == 0
     assert len({event.id for event in emitted}) == len(emitted) == 3 * 1_164  # although its call ids repeat
     decisions = {event.subject for event in emitted if isinstance(event, events.ActionDecided)}
     assert len(decisions) == 1_164
