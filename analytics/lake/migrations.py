@@ -50,18 +50,22 @@ _FILL_BYTES: Final = 64 * 1024 * 1024
 """Size of the files (bytes) that are rewritten in one commit, about."""
 
 
-def migrate(root: str, *, patience_s: float = 2 * LEASE_S) -> None:
+def migrate(root: str, *, patience_s: float = 2 * LEASE_S) -> bool:
     """Bring the lake to this version's layout; return at once where it has it, or where there is no lake yet.
 
     Args:
         root: Root of the lake.
         patience_s: How long to wait for workers of the earlier version to end, and for another migration.
 
+    Returns:
+        Whether it was migrated here.
+
     Raises:
         LakeInUseError: Another process holds a lease of the lake for longer than that.
         FencedError: Another process took a lease over in the middle. The next attempt goes on.
         LakeError: The lake cannot be read or written. The next attempt goes on.
     """
+    migrated = False
     while (layout := stored_layout(root)) is not None and layout < LAYOUT:
         purpose, step = STEPS[layout]
         with reading(root), _exclusive(root, layout, patience_s) as fence:
@@ -71,6 +75,8 @@ def migrate(root: str, *, patience_s: float = 2 * LEASE_S) -> None:
             commit(_open(root, EVENTS), fence)  # from here on no earlier attempt can change the number
             step(root, fence)
             commit(_open(root, EVENTS), fence, marks={LAYOUT_MARK: layout + 1})
+            migrated = True
+    return migrated
 
 
 def _rename_tables(root: str, fence: Fence) -> None:

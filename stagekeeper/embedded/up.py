@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from analytics.lake.migrations import migrate
 from analytics.lake.table_schemas import EVENTS, VERDICTS
 from analytics.lake.tables import Lake
 from producers.errors import UsageError
@@ -178,8 +179,9 @@ class EmbeddedStack:
         bootstrap_servers = settings.require_kafka()
         log_id = await asyncio.to_thread(ensure_topics, bootstrap_servers, settings.kafka_security)
         self.progress.step("topics", f"{len(TOPICS)} ready on {log_id}")
+        migrated = await asyncio.to_thread(migrate, settings.lake)
         await asyncio.to_thread(Lake.open, settings.lake)
-        self.progress.step("lake", f"at {settings.lake}")
+        self.progress.step("lake", f"at {settings.lake}{', migrated to the layout of this version' * migrated}")
         has_gates = settings.gates.is_file()
         if not has_gates:
             self.progress.step(

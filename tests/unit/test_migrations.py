@@ -147,9 +147,9 @@ def assert_survived(root: str, told: Told, gates: Path) -> None:
 
 
 def test_nothing_is_lost(old: str, told: Told, tmp_path: Path) -> None:
-    migrate(old)
+    assert migrate(old)
     assert_survived(old, told, tmp_path / "gates.yaml")
-    migrate(old)  # has nothing to do
+    assert not migrate(old), "there is nothing to do"
     assert all(DeltaTable(f"{old}/{name}").version() > 0 for name in OLD_NAMES.values()), "the old tables stay"
 
 
@@ -164,7 +164,7 @@ def test_everybody_else_refuses_it_by_name_and_leaves_it_alone(old: str) -> None
 
 
 def test_where_there_is_no_lake_there_is_nothing_to_do(tmp_path: Path) -> None:
-    migrate(str(tmp_path))
+    assert not migrate(str(tmp_path))
     assert not list(tmp_path.iterdir())
     Lake.open(str(tmp_path))
     assert stored_layout(str(tmp_path)) == LAYOUT
