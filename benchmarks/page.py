@@ -24,7 +24,7 @@ from analytics.judging.judge import Judge
 from analytics.lake.table_schemas import SIGNALS
 from analytics.lake.tables import Lake
 from dashboard.data.reader import LakeReader
-from dashboard.urls import Place
+from dashboard.urls import PageLocation
 from dashboard.views.overview import matrix
 from dashboard.views.recommendations import recommendations
 
@@ -43,8 +43,8 @@ def timed_look(page: LakeReader) -> float:
     snapshot = page.snapshot()
     if snapshot is None:
         raise SystemExit("there is no lake")
-    matrix(snapshot, Place())
-    recommendations(snapshot.report, Place(), NOON)
+    matrix(snapshot, PageLocation())
+    recommendations(snapshot, PageLocation(), NOON)
     return time.perf_counter() - began
 
 

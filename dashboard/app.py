@@ -10,10 +10,10 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard.components.layout import trouble
-from dashboard.components.live_html import Console, selected
-from dashboard.data.reader import LakeReader, gate_file
+from dashboard.components.live_html import LiveHtml, query_parameters
+from dashboard.data.reader import LakeReader, read_gate_file
 from dashboard.navigation import page
-from dashboard.urls import Place
+from dashboard.urls import PageLocation
 from producers.errors import StagekeeperError
 
 REFRESH_S = 2.0
@@ -26,13 +26,13 @@ def reader(root: str) -> LakeReader:
 
 
 @st.fragment(run_every=REFRESH_S)
-def refreshing(console: Console, lake: str, gates: Path | None) -> None:
-    """Everything on the page; runs again by itself."""
+def refreshing(html: LiveHtml, lake: str, gates: Path | None) -> None:
+    """Show the page, and again every `REFRESH_S` seconds."""
     try:
-        state = None if gates is None else gate_file(gates)
-        page(console, reader(lake), state, Place.of(selected()), datetime.now(UTC))
+        state = None if gates is None else read_gate_file(gates)
+        page(html, reader(lake), state, PageLocation.from_parameters(query_parameters()), datetime.now(UTC))
     except StagekeeperError as error:
-        console.show(trouble(str(error)), place="upper", view="trouble", leads=True)
+        html.show(trouble(str(error)), slot="upper", content="trouble", leads=True)
 
 
 def main(arguments: list[str]) -> None:
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--gates", type=Path, default=None, help="the gate file in force")
     chosen = parser.parse_args(arguments)
     st.set_page_config(page_title="Stagekeeper", layout="wide", initial_sidebar_state="collapsed")
-    refreshing(Console(), chosen.lake, chosen.gates)
+    refreshing(LiveHtml(), chosen.lake, chosen.gates)
 
 
 main(sys.argv[1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from producers.wire.stage import LADDER, Stage
+from producers.wire.stage import LADDER
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -45,11 +45,6 @@ ROLE_NAMES: dict[str, str] = {
 def stage_name(stage: str | None) -> str:
     """A stage as people say it; an unknown one as it was written."""
     return UNKNOWN if stage is None else STAGE_NAMES.get(stage, stage.replace("_", " "))
-
-
-def stage_rank(stage: str) -> int:
-    """Position on the ladder; unknown stages come after it."""
-    return Stage(stage).rank if stage in STAGE_NAMES else len(LADDER)
 
 
 def signal_name(signal: str) -> str:

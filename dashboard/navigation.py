@@ -1,4 +1,4 @@
-"""Puts the views together: which of them is shown for a place, and where its parts stand."""
+"""Which view is shown for a location, and where its parts stand on the page."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from analytics.verdicts import heartbeats
 from dashboard.components import charts
 from dashboard.components.html import join, tag
-from dashboard.components.layout import header, nothing_yet, quality_panel, rejects_panel
+from dashboard.components.layout import header, nothing_yet
 from dashboard.views.cell import evidence_table, headline
 from dashboard.views.overview import matrix
+from dashboard.views.quality import quality_panel
 from dashboard.views.recommendations import recommendations
+from dashboard.views.rejects import rejects_panel
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.verdicts.document import VerdictDocument
     from dashboard.components.html import Markup
-    from dashboard.components.live_html import Console
-    from dashboard.data.cell_history import History
-    from dashboard.data.reader import GateFileState, LakeReader, Snapshot
-    from dashboard.urls import Place
+    from dashboard.components.live_html import LiveHtml
+    from dashboard.data.cell_history import CellHistory
+    from dashboard.data.reader import GateFileState, LakeReader, LakeSnapshot
+    from dashboard.urls import PageLocation
     from producers.wire.receipt import Cell
 
 _BEGIN = [
@@ -33,99 +36,91 @@ _BEGIN = [
 
 
 @dataclass(frozen=True)
-class _View:
+class _Moment:
     """What every view is made from."""
 
-    snapshot: Snapshot
+    snapshot: LakeSnapshot
     gates: GateFileState | None
-    place: Place
+    location: PageLocation
     now: datetime
 
-    def head(self) -> Markup:
-        fault = None if self.gates is None else self.gates.fault
-        notice = None if fault is None else tag("p", tag("b", "Gate file: "), fault, class_="sk-notice", role="alert")
-        return join([header(self.snapshot, self.place, self.now), notice])
 
-
-def page(console: Console, reader: LakeReader, gates: GateFileState | None, place: Place, now: datetime) -> None:
-    """Show one place as the lake is now.
+def page(
+    html: LiveHtml, reader: LakeReader, gates: GateFileState | None, location: PageLocation, now: datetime
+) -> None:
+    """Show one location as the lake is now.
 
     Raises:
         StagekeeperError: The lake cannot be read; the message says how to mend it.
     """
     snapshot = reader.snapshot()
     if snapshot is None:
-        console.show(
-            nothing_yet(
-                "There is no lake yet",
-                f"This page reads {reader.root}, and nothing is there. A worker creates it with its first event.",
-                _BEGIN,
-            ),
-            place="upper",
-            view="no lake",
-            leads=True,
-        )
+        detail = f"This page reads {reader.root}, and nothing is there. A worker creates it with its first event."
+        body = nothing_yet("There is no lake yet", detail, _BEGIN)
+        html.show(body, slot="upper", content="no lake", leads=True)
         return
-    view = _View(snapshot, gates, place, now)
-    report = snapshot.report
-    if place.cell is not None:
-        _detail(console, reader, view, place.cell)
-    elif place.panel == "rejects":
-        body = rejects_panel(report.rejects, place, now)
-        console.show(join([view.head(), body]), place="upper", view="rejects", leads=True)
-    elif place.panel == "quality":
-        body = quality_panel(snapshot.quality, place, now)
-        console.show(join([view.head(), body]), place="upper", view="quality", leads=True)
-    elif not report.signals and not report.verdicts and not report.rejects.total:
-        console.show(
-            nothing_yet(
-                "No decisions yet",
-                f"The lake at {reader.root} is there and empty. It fills as soon as a worker runs and agents ask "
-                "to act.",
-                [
-                    ("With the broker and a worker running, send simulated decisions:", "stagekeeper simulate"),
-                    *_BEGIN[::2],
-                ],
-            ),
-            place="upper",
-            view="empty",
-            leads=True,
+    moment = _Moment(snapshot, gates, location, now)
+    if location.cell is not None:
+        _cell_page(html, reader, moment, location.cell)
+    elif location.view == "overview" and not (snapshot.signals or snapshot.verdicts or snapshot.rejects.total):
+        detail = (
+            f"The lake at {reader.root} is there and empty. It fills as soon as a worker runs and agents ask to act."
         )
+        simulate = ("With the broker and a worker running, send simulated decisions:", "stagekeeper simulate")
+        body = nothing_yet("No decisions yet", detail, [simulate, *_BEGIN[::2]])
+        html.show(body, slot="upper", content="empty", leads=True)
     else:
-        board = tag(
-            "main",
-            tag("section", matrix(snapshot, place), class_="sk-board", aria_label="Actions by stage"),
-            recommendations(report, place, now),
-            class_="sk-overview",
-        )
-        console.show(join([view.head(), board]), place="upper", view="overview", leads=True)
+        body = join([_head(moment), _view(moment)])
+        html.show(body, slot="upper", content=location.view, leads=True)
 
 
-def _detail(console: Console, reader: LakeReader, view: _View, cell: Cell) -> None:
-    signals = next((row for row in view.snapshot.report.signals if row.cell == cell), None)
-    verdict = view.snapshot.report.latest_verdicts().get(cell)
-    in_force = None if view.gates is None else view.gates.sha256
-    # Everything is worked out before anything is shown, and the two halves go out together: numbers that belong to one
-    # look must not stand beside those of another. The charts, which the browser takes longest over, come last.
+def _view(moment: _Moment) -> Markup:
+    snapshot, location = moment.snapshot, moment.location
+    if location.view == "rejects":
+        return rejects_panel(snapshot.rejects, location, moment.now)
+    if location.view == "quality":
+        return quality_panel(snapshot.quality, location, moment.now)
+    return tag(
+        "main",
+        tag("section", matrix(snapshot, location), class_="sk-board", aria_label="Actions by stage"),
+        recommendations(snapshot, location, moment.now),
+        class_="sk-overview",
+    )
+
+
+def _head(moment: _Moment) -> Markup:
+    fault = None if moment.gates is None else moment.gates.fault
+    notice = None if fault is None else tag("p", tag("b", "Gate file: "), fault, class_="sk-notice", role="alert")
+    return join([header(moment.snapshot, moment.location, moment.now), notice])
+
+
+def _cell_page(html: LiveHtml, reader: LakeReader, moment: _Moment, cell: Cell) -> None:
+    snapshot, location = moment.snapshot, moment.location
+    verdict = snapshot.verdicts.get(cell)
+    if verdict is not None:
+        verdict = heartbeats.confirmed(verdict, snapshot.heartbeat)
+    in_force = None if moment.gates is None else moment.gates.sha256
+    # Everything is worked out before anything is shown, and the two halves go out together: numbers of one version of
+    # the lake must not stand beside those of another. The charts, which the browser takes longest over, come last.
     history = reader.history(cell, None if verdict is None else verdict.epoch)
-    body = headline(cell, signals, verdict, place=view.place, gates_sha256=in_force, now=view.now)
+    body = headline(cell, snapshot.signals.get(cell), verdict, location=location, gates_sha256=in_force, now=moment.now)
     table = evidence_table(verdict)
-    console.show(join([view.head(), body]), place="upper", view=view.place.address, leads=True)
+    html.show(join([_head(moment), body]), slot="upper", content=location.address, leads=True)
     middle = st.container()
     if table is not None:
-        console.show(table, place="lower", view=view.place.address)
+        html.show(table, slot="lower", content=location.address)
     if history is not None and not history.rows.is_empty():
         with middle:
             _charts(history, verdict)
 
 
-def _charts(history: History, verdict: VerdictDocument | None) -> None:
-    for panel, column in zip(charts.PANELS, st.columns(len(charts.PANELS), gap="small"), strict=True):
-        drawn = charts.drawing(panel, history, verdict)
-        note = charts.caption(panel, history, verdict)
+def _charts(history: CellHistory, verdict: VerdictDocument | None) -> None:
+    for chart, column in zip(charts.CHARTS, st.columns(len(charts.CHARTS), gap="small"), strict=True):
+        spec = charts.drawing(chart, history, verdict)
+        note = charts.caption(chart, history, verdict)
         with column:
-            st.html(tag("div", tag("h3", panel.title), tag("p", note), class_="sk-chart-head"))
-            if drawn is None:
+            st.html(tag("div", tag("h3", chart.title), tag("p", note), class_="sk-chart-head"))
+            if spec is None:
                 st.html(tag("p", "Nothing measured yet.", class_="sk-chart-none"))
             else:
-                st.vega_lite_chart(spec=drawn, theme=None, key=f"chart-{panel.signal}", alt=f"{panel.title}: {note}")
+                st.vega_lite_chart(spec=spec, theme=None, key=f"chart-{chart.signal}", alt=f"{chart.title}: {note}")

@@ -1,4 +1,4 @@
-"""Where one can be on the page. The address bar holds all of it, so that a place can be kept and passed on."""
+"""Locations on the page. The address bar holds all of a location, so that it can be bookmarked and passed on."""
 
 from __future__ import annotations
 
@@ -11,51 +11,43 @@ from producers.wire.receipt import Cell
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Panel: TypeAlias = Literal["overview", "rejects", "quality"]
+View: TypeAlias = Literal["overview", "rejects", "quality"]
 
 
 @dataclass(frozen=True)
-class Place:
+class PageLocation:
     """What the page shows.
 
     Attributes:
-        panel: The view, unless a cell is open.
+        view: The view, unless a cell is open.
         cell: The cell that is open; None for none.
         environment: Only this environment; None for all.
         workflow: Only this workflow; None for all.
-        state: Only recommendations with this verdict; None for all.
+        verdict: Only recommendations with this verdict; None for all.
     """
 
-    panel: Panel = "overview"
+    view: View = "overview"
     cell: Cell | None = None
     environment: str | None = None
     workflow: str | None = None
-    state: str | None = None
+    verdict: str | None = None
 
     @classmethod
-    def of(cls, parameters: Mapping[str, str]) -> Self:
+    def from_parameters(cls, parameters: Mapping[str, str]) -> Self:
         """Read query parameters; what makes no sense there means the overview."""
-        panel: Panel = next((known for known in get_args(Panel) if known == parameters.get("panel")), "overview")
-        named = [parameters.get(f"cell_{field}") for field in Cell._fields]
-        cell = Cell(*(value for value in named if value is not None)) if None not in named else None
-        return cls(
-            panel, cell, parameters.get("environment"), parameters.get("workflow"), state=parameters.get("state")
-        )
+        view: View = next((name for name in get_args(View) if name == parameters.get("panel")), "overview")
+        names = [parameters.get(f"cell_{field}") for field in Cell._fields]
+        cell = Cell(*(name for name in names if name is not None)) if None not in names else None
+        return cls(view, cell, parameters.get("environment"), parameters.get("workflow"), parameters.get("state"))
 
     def parameters(self) -> dict[str, str]:
-        """The query parameters that lead here; what `of` reads."""
-        parts: dict[str, str] = {}
-        if self.environment is not None:
-            parts["environment"] = self.environment
-        if self.workflow is not None:
-            parts["workflow"] = self.workflow
+        """The query parameters that lead here."""
+        parts = {"environment": self.environment, "workflow": self.workflow, "state": self.verdict}
         if self.cell is not None:
             parts |= {f"cell_{field}": value for field, value in self.cell._asdict().items()}
-        elif self.panel != "overview":
-            parts["panel"] = self.panel
-        if self.state is not None:
-            parts["state"] = self.state
-        return parts
+        elif self.view != "overview":
+            parts["panel"] = self.view
+        return {name: value for name, value in parts.items() if value is not None}
 
     @property
     def address(self) -> str:
@@ -66,22 +58,22 @@ class Place:
         """Whether what belongs to them is shown here."""
         return self.environment in {None, environment} and self.workflow in {None, workflow}
 
-    def at(self, cell: Cell) -> Self:
-        """The same place with one cell open."""
-        return replace(self, cell=cell, panel="overview")
+    def with_cell(self, cell: Cell) -> Self:
+        """The same location with one cell open."""
+        return replace(self, cell=cell, view="overview")
 
-    def on(self, panel: Panel) -> Self:
-        """The same place with another panel and no cell open."""
-        return replace(self, panel=panel, cell=None)
+    def with_view(self, view: View) -> Self:
+        """The same location with another view and no cell open."""
+        return replace(self, view=view, cell=None)
 
-    def within(self, environment: str | None) -> Self:
+    def with_environment(self, environment: str | None) -> Self:
         """The overview of one environment, or of all."""
-        return replace(self, environment=environment, panel="overview", cell=None)
+        return replace(self, environment=environment, view="overview", cell=None)
 
-    def of_workflow(self, workflow: str | None) -> Self:
+    def with_workflow(self, workflow: str | None) -> Self:
         """The overview of one workflow, or of all."""
-        return replace(self, workflow=workflow, panel="overview", cell=None)
+        return replace(self, workflow=workflow, view="overview", cell=None)
 
-    def only(self, state: str | None) -> Self:
+    def with_verdict(self, verdict: str | None) -> Self:
         """The overview with recommendations of one verdict, or of all."""
-        return replace(self, state=state, panel="overview", cell=None)
+        return replace(self, verdict=verdict, view="overview", cell=None)

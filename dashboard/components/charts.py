@@ -16,7 +16,7 @@ from dashboard import labels
 
 if TYPE_CHECKING:
     from analytics.verdicts.document import VerdictDocument
-    from dashboard.data.cell_history import History
+    from dashboard.data.cell_history import CellHistory
 
 _INK, _SOFT, _GRID, _LINE, _SECOND, _LIMIT = "#15202b", "#5a6774", "#e8ecf0", "#1d4f73", "#8fa6b8", "#b3380c"
 _FONT = '"Source Sans", system-ui, sans-serif'
@@ -25,7 +25,7 @@ _ROWS = "rows"
 
 
 @dataclass(frozen=True)
-class Panel:
+class Chart:
     """One chart.
 
     Attributes:
@@ -45,52 +45,52 @@ class Panel:
     unit: str
 
 
-def _rate(title: str, signal: str, trials: str) -> Panel:
-    return Panel(title, (f"{signal}_so_far", "so far"), (signal, "each"), trials, signal, "ratio")
+def _rate(title: str, signal: str, trials: str) -> Chart:
+    return Chart(title, (f"{signal}_so_far", "so far"), (signal, "each"), trials, signal, "ratio")
 
 
-PANELS: tuple[Panel, ...] = (
+CHARTS: tuple[Chart, ...] = (
     _rate("Denial", "denial", "decisions"),
     _rate("Undo", "undo", "executed"),
     _rate("Execution error", "execution_error", "executed"),
-    Panel("Latency", ("latency_p95", "p95"), ("latency_p50", "p50"), "executed", "latency_p95", "ms"),
+    Chart("Latency", ("latency_p95", "p95"), ("latency_p50", "p50"), "executed", "latency_p95", "ms"),
 )
 """The charts of a cell, in reading order."""
 
 
-def caption(panel: Panel, history: History, verdict: VerdictDocument | None) -> str:
+def caption(chart: Chart, history: CellHistory, verdict: VerdictDocument | None) -> str:
     """What a chart shows, in words: its lines and its limit."""
-    limit = None if verdict is None else verdict.limit_of(panel.signal)
-    shown = "no limit in the gate" if limit is None else f"limit {labels.quantity(limit, panel.unit)}"
-    if panel.unit == "ms":
+    limit = None if verdict is None else verdict.limit_of(chart.signal)
+    shown = "no limit in the gate" if limit is None else f"limit {labels.quantity(limit, chart.unit)}"
+    if chart.unit == "ms":
         return f"p95 and p50 {labels.every(history.width_min)}, {shown}"
     return f"so far, and {labels.every(history.width_min)}, {shown}"
 
 
-def drawing(panel: Panel, history: History, verdict: VerdictDocument | None) -> dict[str, Any] | None:
-    """One panel of a cell's history as Vega-Lite with its data; None where nothing was measured."""
-    scale = 1.0 if panel.unit == "ms" else 100.0
-    stated = None if verdict is None else verdict.limit_of(panel.signal)
+def drawing(chart: Chart, history: CellHistory, verdict: VerdictDocument | None) -> dict[str, Any] | None:
+    """One chart of a cell's history as Vega-Lite with its data; None where nothing was measured."""
+    scale = 1.0 if chart.unit == "ms" else 100.0
+    stated = None if verdict is None else verdict.limit_of(chart.signal)
     limit = None if stated is None else stated * scale
-    (strong, _), (faint, _) = panel.strong, panel.faint
+    (strong, _), (faint, _) = chart.strong, chart.faint
     rows = history.rows.select(
         "bucket",
         pl.col("bucket").dt.strftime("%Y-%m-%d %H:%M UTC").alias("at"),
-        pl.col(panel.trials).alias("n"),
+        pl.col(chart.trials).alias("n"),
         strong=pl.col(strong) * scale,
         faint=pl.col(faint) * scale,
         limit=pl.lit(limit, dtype=pl.Float64),
     ).filter(pl.col("strong").is_not_null() | pl.col("faint").is_not_null())
     if rows.is_empty():
         return None
-    spec = deepcopy(_spec(panel, _top(rows, limit), limited=limit is not None))
+    spec = deepcopy(_spec(chart, _top(rows, limit), limited=limit is not None))
     return {**spec, "datasets": {_ROWS: rows}}
 
 
 # Making a spec takes thirty times as long as showing it, and an unchanged lake asks for the same ones every time.
 @lru_cache(maxsize=256)
-def _spec(panel: Panel, top: float, *, limited: bool) -> dict[str, Any]:
-    suffix = " ms" if panel.unit == "ms" else "%"
+def _spec(chart: Chart, top: float, *, limited: bool) -> dict[str, Any]:
+    suffix = " ms" if chart.unit == "ms" else "%"
     height = alt.Scale(domain=[0, top], nice=False, clamp=True)
     x = alt.X(
         "bucket:T",
@@ -100,9 +100,9 @@ def _spec(panel: Panel, top: float, *, limited: bool) -> dict[str, Any]:
     )
     tooltip = [
         alt.Tooltip("at:N", title="from"),
-        alt.Tooltip("strong:Q", title=f"{panel.strong[1]} ({suffix.strip()})", format=",.2f"),
-        alt.Tooltip("faint:Q", title=f"{panel.faint[1]} ({suffix.strip()})", format=",.2f"),
-        alt.Tooltip("n:Q", title=panel.trials, format=","),
+        alt.Tooltip("strong:Q", title=f"{chart.strong[1]} ({suffix.strip()})", format=",.2f"),
+        alt.Tooltip("faint:Q", title=f"{chart.faint[1]} ({suffix.strip()})", format=",.2f"),
+        alt.Tooltip("n:Q", title=chart.trials, format=","),
     ]
 
     def y(column: str) -> alt.Y:
@@ -113,7 +113,7 @@ def _spec(panel: Panel, top: float, *, limited: bool) -> dict[str, Any]:
     # Points that lie higher than the axis stand at its top: one bad minute must not flatten the limit.
     behind = (
         base.mark_line(color=_SECOND, strokeWidth=1.5)
-        if panel.unit == "ms"
+        if chart.unit == "ms"
         else base.mark_circle(color=_SECOND, size=14, opacity=0.85)
     )
     newest = base.transform_window(last="rank()", sort=[alt.SortField("bucket", "descending")])

@@ -1,4 +1,4 @@
-"""The console: shows built HTML in the page and brings its links back as navigation, without a reload."""
+"""HTML that the page replaces in place; a click on one of its links navigates without a reload."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _ASSETS = Path(__file__).parent / "assets"
-_NAME = "stagekeeper.console"
+_NAME = "stagekeeper.live_html"
 
 
-class Console:
+class LiveHtml:
     """Mounts built HTML. Make one at the top of each run of the page."""
 
     def __init__(self) -> None:
@@ -26,32 +26,32 @@ class Console:
         self._mount = st.components.v2.component(_NAME, js=script, isolate_styles=False)
         st.html(f"<style>{(_ASSETS / 'page.css').read_text(encoding='utf-8')}</style>")
 
-    def show(self, body: Markup, *, place: str, view: str, leads: bool = False) -> None:
+    def show(self, body: Markup, *, slot: str, content: str, leads: bool = False) -> None:
         """Show built HTML; a click on one of its links sets the query parameters and runs the page again.
 
         Args:
             body: What to show.
-            place: Names the place on the page; the same place is changed in place.
-            view: Names what is shown there; another view replaces the old one whole.
-            leads: Whether this place is the page's head: it scrolls to its top when the view changes, and says so
-                when the server is lost.
+            slot: Where on the page; the HTML of a slot is changed in place.
+            content: Names what is shown there; another content replaces the old one whole.
+            leads: Whether this is the page's head: it scrolls to its top when the content changes, and says so when
+                the server is lost.
         """
 
         def go() -> None:
-            where = st.session_state[place].go
-            if where:
-                st.query_params.from_dict(dict(parse_qsl(where.removeprefix("?"))))
+            address = st.session_state[slot].go
+            if address:
+                st.query_params.from_dict(dict(parse_qsl(address.removeprefix("?"))))
 
         # The moment makes every answer a new one, so that the browser can tell a quiet lake from a lost server.
-        data = {"html": str(body), "view": view, "leads": leads, "at": time.time()}
-        self._mount(data=data, key=place, on_go_change=go)
+        data = {"html": str(body), "view": content, "leads": leads, "at": time.time()}
+        self._mount(data=data, key=slot, on_go_change=go)
 
 
-def link(where: str, *children: Child, **attributes: str | None) -> Markup:
+def link(address: str, *children: Child, **attributes: str | None) -> Markup:
     """A link inside the page: a click stays in this session, a new tab opens the same address."""
-    return tag("a", *children, href=where, data_go=True, **attributes)
+    return tag("a", *children, href=address, data_go=True, **attributes)
 
 
-def selected() -> Mapping[str, str]:
-    """The query parameters: what the page is asked to show."""
+def query_parameters() -> Mapping[str, str]:
+    """What the page is asked to show."""
     return st.query_params.to_dict()

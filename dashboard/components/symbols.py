@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dashboard.components.html import Markup, join, tag
+from producers.wire.events import VerdictName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+URGENCY = (VerdictName.ROLL_BACK, VerdictName.PROMOTE, VerdictName.INVALID, VerdictName.HOLD)
+"""Verdicts in the order in which a person should look at them."""
 
 STATE_WORDS: dict[str, str] = {
     "PROMOTE": "Promote",

@@ -33,7 +33,7 @@ _RATES = {
 
 
 @dataclass(frozen=True)
-class History:
+class CellHistory:
     """A cell's signals over time.
 
     Attributes:
@@ -47,7 +47,7 @@ class History:
     rows: pl.DataFrame
 
 
-def history(signals: pl.LazyFrame, cell: Cell, epoch: str | None, *, most: int = 45) -> History:
+def cell_history(signals: pl.LazyFrame, cell: Cell, epoch: str | None, *, most: int = 45) -> CellHistory:
     """Sum the increments of one cell into at most about `most` bins.
 
     Latency histograms are merged before a quantile is taken, so that a wide bin is as exact as a narrow one.
@@ -61,7 +61,7 @@ def history(signals: pl.LazyFrame, cell: Cell, epoch: str | None, *, most: int =
     of_cell = pl.all_horizontal(pl.col(name) == value for name, value in cell._asdict().items())
     rows = signals.filter(of_cell).select("bucket", "epoch", *_COUNTS, "latency_bins", "latency_counts").collect()
     if rows.is_empty():
-        return History(1, rows)
+        return CellHistory(1, rows)
     first, last = rows["bucket"].min(), rows["bucket"].max()
     width = bin_minutes(first, last, most=most)  # type: ignore[arg-type] # a column of moments
     if rows.select(is_rolled().any()).item():
@@ -86,7 +86,7 @@ def history(signals: pl.LazyFrame, cell: Cell, epoch: str | None, *, most: int =
             for name, (part, whole) in _RATES.items()
         ),
     )
-    return History(width, rates.join(_latency(binned), on="bucket", how="left").sort("bucket"))
+    return CellHistory(width, rates.join(_latency(binned), on="bucket", how="left").sort("bucket"))
 
 
 def _ratio(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
@@ -103,13 +103,13 @@ def _latency(binned: pl.DataFrame) -> pl.DataFrame:
         .agg(pl.col("count").sum())
         .sort("bucket", "bin")
     )
-    found: Mapping[str, list[object]] = {"bucket": [], "latency_p50": [], "latency_p95": []}
+    quantiles: Mapping[str, list[object]] = {"bucket": [], "latency_p50": [], "latency_p95": []}
     for (bucket,), rows in known.group_by("bucket", maintain_order=True):
         bins, counts = rows["bin"].to_numpy(), rows["count"].to_numpy().astype(np.int64)
-        found["bucket"].append(bucket)
+        quantiles["bucket"].append(bucket)
         for name, q in (("latency_p50", 0.5), ("latency_p95", 0.95)):
             micros = histogram.quantile(bins, counts, q)
-            found[name].append(None if micros is None else float(micros) / 1_000)
+            quantiles[name].append(None if micros is None else float(micros) / 1_000)
     return pl.DataFrame(
-        found, schema={"bucket": binned.schema["bucket"], "latency_p50": pl.Float64, "latency_p95": pl.Float64}
+        quantiles, schema={"bucket": binned.schema["bucket"], "latency_p50": pl.Float64, "latency_p95": pl.Float64}
     )

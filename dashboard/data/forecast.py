@@ -1,24 +1,22 @@
-"""What would change a verdict, in sentences with numbers that come from the same evidence as the verdict."""
+"""What would change a verdict, in sentences with the numbers of its evidence."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from analytics.evidence.sequential import log_e_value
 from analytics.signals.definitions import QUANTILES, SIGNALS
 from dashboard import labels
+from producers.wire.events import VerdictName
 
 if TYPE_CHECKING:
     from analytics.verdicts.document import SignalEvidence, VerdictDocument
 
 _LOOK_AHEAD = 2_000
 """How many further failures in a row are tried before a rollback counts as far away."""
-
-Towards: TypeAlias = Literal["PROMOTE", "ROLL_BACK", "HOLD", "INVALID"]
-"""The verdict that would follow; HOLD stands for a fresh start, INVALID for any verdict at all."""
 
 _TO_MEND: dict[str, str] = {
     "no_gate": "A gate that matches this action. Add one to the gate file; the judge reads it again by itself.",
@@ -30,22 +28,27 @@ _TO_MEND: dict[str, str] = {
 
 
 @dataclass(frozen=True)
-class Prospect:
-    """One thing that would move the verdict, and where to."""
+class Forecast:
+    """One thing that would change a verdict.
 
-    towards: Towards
+    Attributes:
+        towards: The verdict that would follow; HOLD stands for a fresh start, INVALID for any verdict at all.
+        text: What it takes, with its numbers.
+    """
+
+    towards: VerdictName
     text: str
 
 
-def prospects(verdict: VerdictDocument) -> list[Prospect]:
+def forecasts(verdict: VerdictDocument) -> list[Forecast]:
     """Everything that stands between this verdict and another one."""
     codes = {reason.code for reason in verdict.reasons}
     if verdict.verdict == "INVALID":
-        return [Prospect("INVALID", _TO_MEND[code]) for code in _TO_MEND if code in codes]
+        return [Forecast(VerdictName.INVALID, _TO_MEND[code]) for code in _TO_MEND if code in codes]
     if verdict.verdict == "ROLL_BACK":
         return [
-            Prospect(
-                "HOLD",
+            Forecast(
+                VerdictName.HOLD,
                 "A new epoch. The first crossing is what counts, so this verdict stands until the stage, the model, "
                 "the prompt, the tool or the policy of this action changes; counting then starts afresh.",
             )
@@ -53,44 +56,44 @@ def prospects(verdict: VerdictDocument) -> list[Prospect]:
     return [*_to_promote(verdict, codes), *_to_roll_back(verdict)]
 
 
-def _to_promote(verdict: VerdictDocument, codes: set[str]) -> list[Prospect]:
+def _to_promote(verdict: VerdictDocument, codes: set[str]) -> list[Forecast]:
     if verdict.verdict == "PROMOTE":
         return []
     if "top_of_ladder" in codes:
-        return [Prospect("PROMOTE", "Nothing: there is no higher stage. The guardrails are watched on.")]
+        return [Forecast(VerdictName.PROMOTE, "Nothing: there is no higher stage. The guardrails are watched on.")]
     if "not_on_ladder" in codes:
-        return [Prospect("PROMOTE", "A gate whose ladder has this stage on it.")]
-    found = []
+        return [Forecast(VerdictName.PROMOTE, "A gate whose ladder has this stage on it.")]
+    texts = []
     exposure = verdict.exposure
-    if exposure is not None and exposure.minimum and (exposure.actions or 0) < exposure.minimum:
-        missing = labels.plural(exposure.minimum - (exposure.actions or 0), "more decision")
-        found.append(f"{missing} to reach the minimum exposure of {labels.count(exposure.minimum)}.")
-    found += [
+    if exposure is not None and exposure.actions < exposure.minimum:
+        missing = labels.plural(exposure.minimum - exposure.actions, "more decision")
+        texts.append(f"{missing} to reach the minimum exposure of {labels.count(exposure.minimum)}.")
+    texts += [
         _towards_safe(evidence)
         for evidence in verdict.signals
         if evidence.role in {"guardrail", "promote"} and evidence.state not in {"pass", "not_applicable"}
     ]
-    return [Prospect("PROMOTE", text) for text in found]
+    return [Forecast(VerdictName.PROMOTE, text) for text in texts]
 
 
-def _to_roll_back(verdict: VerdictDocument) -> list[Prospect]:
+def _to_roll_back(verdict: VerdictDocument) -> list[Forecast]:
     runs = [(run, evidence) for evidence in verdict.signals if (run := failures_to_harm(evidence)) is not None]
-    nearest = sorted(runs, key=lambda found: found[0])[:3]
-    found = [
+    nearest = sorted(runs, key=lambda run: run[0])[:3]
+    texts = [
         f"{labels.signal_name(evidence.signal)}: at most {labels.count(run)} in a row among the next "
         f"{trials_of(evidence.signal)}."
         for run, evidence in nearest
     ]
-    found += [
+    texts += [
         f"{labels.signal_name(evidence.signal)}: "
-        f"{labels.count(int(evidence.limit or 0) - (evidence.failures or 0) + 1)} more trips at once."
+        f"{labels.count(int(evidence.limit or 0) - evidence.failures + 1)} more trips at once."
         for evidence in verdict.signals
         if evidence.role == "trip" and evidence.state == "pass"
     ]
-    return [Prospect("ROLL_BACK", text) for text in found]
+    return [Forecast(VerdictName.ROLL_BACK, text) for text in texts]
 
 
-def sentence(verdict: VerdictDocument) -> str:
+def explanation(verdict: VerdictDocument) -> str:
     """Why the verdict is what it is, with its numbers.
 
     One that stands since an earlier look names that look; the numbers of today are those of the signal nearest to its
@@ -127,8 +130,8 @@ def failures_to_harm(evidence: SignalEvidence) -> int | None:
 
 def trials_of(signal: str) -> str:
     """What is counted for a signal, in the plural."""
-    known = SIGNALS.get(signal)
-    return "trials" if known is None else known.trial
+    definition = SIGNALS.get(signal)
+    return "trials" if definition is None else definition.trial
 
 
 def _compared_with(evidence: SignalEvidence) -> float | None:

@@ -1,4 +1,4 @@
-"""The report as typed records: the one place where the page meets the shape of the JSON document."""
+"""What was counted and what was refused, as typed records."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from analytics.verdicts.document import VerdictDocument
-from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
-
-URGENCY = (VerdictName.ROLL_BACK, VerdictName.PROMOTE, VerdictName.INVALID, VerdictName.HOLD)
-"""Verdicts in the order in which a person should look at them."""
 
 
 class _Record(BaseModel):
@@ -82,47 +77,3 @@ class Rejects(_Record):
     total: int = 0
     by_reason: dict[str, int] = Field(default_factory=dict)
     latest: tuple[Reject, ...] = ()
-
-
-class QualityFailure(_Record):
-    """One expectation about events that does not hold."""
-
-    expectation: str
-    meaning: str = ""
-    severity: str = "critical"
-    unexpected: int = 0
-    examples: tuple[str, ...] = ()
-
-
-class TypeQuality(_Record):
-    """What was found about one type of event."""
-
-    event_type: str
-    checked: int = 0
-    success: bool
-    failed: tuple[QualityFailure, ...] = ()
-
-
-class QualityRun(_Record):
-    """The last validation of events."""
-
-    run_at: datetime
-    success: bool
-    types: tuple[TypeQuality, ...] = ()
-
-
-class Report(_Record):
-    """The whole document."""
-
-    signals: tuple[CellSignals, ...] = ()
-    verdicts: tuple[VerdictDocument, ...] = ()
-    rejects: Rejects = Rejects()
-
-    def latest_verdicts(self) -> dict[Cell, VerdictDocument]:
-        """The newest verdict on each cell."""
-        newest: dict[Cell, VerdictDocument] = {}
-        for verdict in self.verdicts:
-            known = newest.get(verdict.cell)
-            if known is None or verdict.judged_at >= known.judged_at:
-                newest[verdict.cell] = verdict
-        return newest

@@ -8,7 +8,7 @@ from dashboard import labels
 from dashboard.components.html import Markup, tag
 from dashboard.components.live_html import link
 from dashboard.components.symbols import evidence_bar, interval, ladder, signal_state_label, state_label, symbol
-from dashboard.data.forecast import prospects, sentence, trials_of
+from dashboard.data.forecast import explanation, forecasts, trials_of
 from dashboard.views.recommendations import codes
 from producers.wire.stage import LADDER
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from analytics.verdicts.document import SignalEvidence, VerdictDocument
     from dashboard.data.models import CellSignals
-    from dashboard.urls import Place
+    from dashboard.urls import PageLocation
     from producers.wire.receipt import Cell
 
 _MOST_REASONS = 3
@@ -34,7 +34,7 @@ def headline(
     signals: CellSignals | None,
     verdict: VerdictDocument | None,
     *,
-    place: Place,
+    location: PageLocation,
     gates_sha256: str | None,
     now: datetime,
 ) -> Markup:
@@ -44,19 +44,19 @@ def headline(
         cell: The cell.
         signals: What was counted; None where nothing was.
         verdict: The latest verdict; None where there is none.
-        place: Where on the page this is.
+        location: Where on the page this is.
         gates_sha256: Digest of the gate file in force; None where it is not known.
         now: The moment that ages are told from.
     """
     return tag(
         "main",
-        _title(cell, signals, verdict, place),
+        _title(cell, signals, verdict, location),
         _absent(signals) if verdict is None else _verdict(verdict, gates_sha256, now),
         class_="sk-detail",
     )
 
 
-def _title(cell: Cell, signals: CellSignals | None, verdict: VerdictDocument | None, place: Place) -> Markup:
+def _title(cell: Cell, signals: CellSignals | None, verdict: VerdictDocument | None, location: PageLocation) -> Markup:
     counts = {} if signals is None else signals.counts
     facts = [cell.environment]
     facts += [] if cell.cohort == "all" else [f"cohort {cell.cohort}"]
@@ -75,7 +75,7 @@ def _title(cell: Cell, signals: CellSignals | None, verdict: VerdictDocument | N
     ]
     return tag(
         "div",
-        link(place.within(place.environment).address, "← All actions", class_="sk-back"),
+        link(location.with_environment(location.environment).address, "← All actions", class_="sk-back"),
         tag(
             "h1",
             tag("span", cell.workflow, class_="sk-dim"),
@@ -91,17 +91,17 @@ def _title(cell: Cell, signals: CellSignals | None, verdict: VerdictDocument | N
 
 def _absent(signals: CellSignals | None) -> Markup:
     if signals is None:
-        said = "Nothing has been counted for this cell. It may have been named in an old link, or its lake replaced."
+        text = "Nothing has been counted for this cell. It may have been named in an old link, or its lake replaced."
     else:
-        said = (
+        text = (
             "No verdict yet. The judge looks at a cell when its numbers change; is a worker running with a gate file?"
         )
-    return tag("section", tag("p", said, class_="sk-why"), class_="sk-verdict sk-verdict-NONE")
+    return tag("section", tag("p", text, class_="sk-why"), class_="sk-verdict sk-verdict-NONE")
 
 
 def _verdict(verdict: VerdictDocument, gates_sha256: str | None, now: datetime) -> Markup:
     exposure = verdict.exposure
-    looked_at = verdict.confirmed_at or verdict.judged_at
+    confirmed_at = verdict.confirmed_at or verdict.judged_at
     changed = "" if gates_sha256 in {None, verdict.gate_sha256} else ", changed since"
     facts: list[tuple[str, str, str | None]] = [
         ("Gate", verdict.gate or labels.UNKNOWN, None),
@@ -110,7 +110,7 @@ def _verdict(verdict: VerdictDocument, gates_sha256: str | None, now: datetime) 
         ("Lake version", labels.count(verdict.lake_version), None),
         ("Evidence to", labels.clock(verdict.watermark), labels.moment(verdict.watermark)),
         ("Judged", labels.age(verdict.judged_at, now), labels.moment(verdict.judged_at)),
-        ("Looked at", labels.age(looked_at, now), labels.moment(looked_at)),
+        ("Looked at", labels.age(confirmed_at, now), labels.moment(confirmed_at)),
     ]
     if exposure is not None and exposure.minimum:
         facts.append(("Exposure", f"{labels.count(exposure.actions)}, at least {labels.count(exposure.minimum)}", None))
@@ -119,7 +119,7 @@ def _verdict(verdict: VerdictDocument, gates_sha256: str | None, now: datetime) 
         tag(
             "div",
             tag("p", state_label(verdict.verdict), _to(verdict), class_="sk-verdict-word"),
-            tag("p", sentence(verdict), class_="sk-why"),
+            tag("p", explanation(verdict), class_="sk-why"),
             _reasons(verdict),
             tag(
                 "dl",
@@ -155,15 +155,15 @@ def _to(verdict: VerdictDocument) -> Markup | None:
 
 
 def _change(verdict: VerdictDocument) -> Markup:
-    found = prospects(verdict)
+    changes = forecasts(verdict)
     groups = [
         tag(
             "div",
             tag("h3", symbol(towards), _TOWARDS[towards], class_=f"sk-h3 sk-{towards}"),
-            tag("ul", [tag("li", prospect.text) for prospect in found if prospect.towards == towards]),
+            tag("ul", [tag("li", change.text) for change in changes if change.towards == towards]),
         )
         for towards in _TOWARDS
-        if any(prospect.towards == towards for prospect in found)
+        if any(change.towards == towards for change in changes)
     ]
     return tag(
         "aside",

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from dashboard import labels
 from dashboard.components.html import Markup, join, tag
 from dashboard.components.live_html import link
-from dashboard.components.symbols import STATE_WORDS, sparkline, state_label
-from dashboard.data.models import URGENCY
+from dashboard.components.symbols import STATE_WORDS, URGENCY, sparkline, state_label
 from producers.wire.stage import LADDER
 
 if TYPE_CHECKING:
@@ -18,13 +17,13 @@ if TYPE_CHECKING:
 
     from analytics.verdicts.document import VerdictDocument
     from dashboard.data.models import CellSignals
-    from dashboard.data.reader import Snapshot
+    from dashboard.data.reader import LakeSnapshot
     from dashboard.data.trends import Trend
-    from dashboard.urls import Place
+    from dashboard.urls import PageLocation
     from producers.wire.receipt import Cell
 
 
-class Action(NamedTuple):
+class ActionRow(NamedTuple):
     """A row: one tool of one workflow in one environment."""
 
     environment: str
@@ -36,18 +35,18 @@ MOST_ACTIONS: Final = 150
 """More make a page that a browser can neither hold nor a person read."""
 
 
-def matrix(snapshot: Snapshot, place: Place) -> Markup:
+def matrix(snapshot: LakeSnapshot, location: PageLocation) -> Markup:
     """The actions that have counts, as a table; of very many, those with the most urgent verdicts."""
-    rows: dict[Action, dict[str, list[CellSignals]]] = defaultdict(lambda: defaultdict(list))
-    for signals in snapshot.report.signals:
-        if place.covers(signals.environment, signals.workflow):
-            rows[Action(signals.environment, signals.workflow, signals.tool)][signals.stage].append(signals)
+    rows: dict[ActionRow, dict[str, list[CellSignals]]] = defaultdict(lambda: defaultdict(list))
+    for signals in snapshot.signals.values():
+        if location.covers(signals.environment, signals.workflow):
+            rows[ActionRow(signals.environment, signals.workflow, signals.tool)][signals.stage].append(signals)
     stages = [stage.value for stage in LADDER]
     stages += sorted({stage for row in rows.values() for stage in row} - set(stages))
     used = {stage for row in rows.values() for stage in row}
     several = len({action.environment for action in rows}) > 1
-    verdicts = snapshot.report.latest_verdicts()
-    shown = _most_urgent(rows, verdicts, place)
+    verdicts = snapshot.verdicts
+    shown = _most_urgent(rows, verdicts, location)
     table = tag(
         "table",
         tag("caption", "Actions by stage of authority", class_="sk-unseen"),
@@ -57,13 +56,13 @@ def matrix(snapshot: Snapshot, place: Place) -> Markup:
             [
                 tag(
                     "tr",
-                    _action(action, rows[action], place, show_environment=several),
+                    _action(action, rows[action], location, show_environment=several),
                     [
                         tag(
                             "td",
                             [
-                                cell(signals, verdicts.get(signals.cell), snapshot.trends.get(signals.cell), place)
-                                for signals in rows[action].get(stage, ())
+                                cell(signals, verdicts.get(signals.cell), snapshot.trends.get(signals.cell), location)
+                                for signals in sorted(rows[action].get(stage, ()), key=lambda signals: signals.cohort)
                             ]
                             or tag("span", "no data", class_="sk-unseen"),
                             class_="sk-slot" if stage in rows[action] else "sk-slot sk-slot-empty",
@@ -90,14 +89,16 @@ def matrix(snapshot: Snapshot, place: Place) -> Markup:
 
 
 def _most_urgent(
-    rows: Mapping[Action, Mapping[str, list[CellSignals]]], verdicts: Mapping[Cell, VerdictDocument], place: Place
-) -> list[Action]:
+    rows: Mapping[ActionRow, Mapping[str, list[CellSignals]]],
+    verdicts: Mapping[Cell, VerdictDocument],
+    location: PageLocation,
+) -> list[ActionRow]:
     """At most `MOST_ACTIONS` of them, by name."""
 
-    def urgency(action: Action) -> tuple[int, Action]:
-        found = [verdicts.get(signals.cell) for cells in rows[action].values() for signals in cells]
-        states = [verdict.verdict for verdict in found if verdict is not None]
-        if place.state in states:
+    def urgency(action: ActionRow) -> tuple[int, ActionRow]:
+        cells = [signals.cell for row in rows[action].values() for signals in row]
+        states = [verdicts[cell].verdict for cell in cells if cell in verdicts]
+        if location.verdict in states:
             return -1, action
         return min(map(URGENCY.index, states), default=len(URGENCY)), action
 
@@ -123,14 +124,16 @@ def _head(stages: Iterable[str], used: set[str]) -> Markup:
     )
 
 
-def _action(action: Action, row: dict[str, list[CellSignals]], place: Place, *, show_environment: bool) -> Markup:
-    risks = sorted({signals.risk_class for found in row.values() for signals in found if signals.risk_class})
+def _action(
+    action: ActionRow, row: dict[str, list[CellSignals]], location: PageLocation, *, show_environment: bool
+) -> Markup:
+    risks = sorted({signals.risk_class for cells in row.values() for signals in cells if signals.risk_class})
     return tag(
         "th",
         tag(
             "span",
             f"{action.environment} \u00b7 " if show_environment else None,
-            _workflow(action.workflow, place),
+            _workflow(action.workflow, location),
             class_="sk-workflow",
         ),
         tag("span", action.tool, class_="sk-tool"),
@@ -140,14 +143,14 @@ def _action(action: Action, row: dict[str, list[CellSignals]], place: Place, *, 
     )
 
 
-def _workflow(workflow: str, place: Place) -> Markup:
+def _workflow(workflow: str, location: PageLocation) -> Markup:
     """The name of a workflow, as a link to it alone, and from there back to all."""
-    if place.workflow is None:
-        return link(place.of_workflow(workflow).address, workflow, aria_label=f"Show {workflow} alone")
-    return link(place.of_workflow(None).address, workflow, " \u00d7", aria_label="Show all workflows")
+    if location.workflow is None:
+        return link(location.with_workflow(workflow).address, workflow, aria_label=f"Show {workflow} alone")
+    return link(location.with_workflow(None).address, workflow, " \u00d7", aria_label="Show all workflows")
 
 
-def cell(signals: CellSignals, verdict: VerdictDocument | None, trend: Trend | None, place: Place) -> Markup:
+def cell(signals: CellSignals, verdict: VerdictDocument | None, trend: Trend | None, location: PageLocation) -> Markup:
     """One cell, as a link to its detail."""
     state = "NONE" if verdict is None else verdict.verdict
     latency = signals.latency_ms
@@ -161,7 +164,7 @@ def cell(signals: CellSignals, verdict: VerdictDocument | None, trend: Trend | N
         f"p95 {labels.milliseconds(p95)}. Open detail."
     )
     return link(
-        place.at(signals.cell).address,
+        location.with_cell(signals.cell).address,
         tag("span", labels.stage_name(signals.stage), class_="sk-cell-stage"),
         tag(
             "span",

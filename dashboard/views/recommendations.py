@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Final
 from dashboard import labels
 from dashboard.components.html import Markup, tag
 from dashboard.components.live_html import link
-from dashboard.components.symbols import state_label
-from dashboard.data.forecast import sentence
-from dashboard.data.models import URGENCY
+from dashboard.components.symbols import URGENCY, state_label
+from dashboard.data.forecast import explanation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import datetime
 
     from analytics.verdicts.document import VerdictDocument
-    from dashboard.data.models import Report
-    from dashboard.urls import Place
+    from dashboard.data.reader import LakeSnapshot
+    from dashboard.urls import PageLocation
     from producers.wire.receipt import Cell
 
 
@@ -28,31 +26,24 @@ MOST_CARDS: Final = 100
 _UNJUDGED = "No verdicts yet. A worker with a gate file judges a cell as soon as its numbers change."
 
 
-def by_urgency(verdicts: Iterable[VerdictDocument]) -> list[VerdictDocument]:
-    """Verdicts in the order in which a person should look at them: by state, then by name.
-
-    Not by age: every verdict is reached anew when its numbers change, and a list that moves cannot be read.
-    """
-    return sorted(verdicts, key=_urgency)
-
-
 def _urgency(verdict: VerdictDocument) -> tuple[int, Cell]:
+    # Not by age: every verdict is reached anew when its numbers change, and a list that moves cannot be read.
     return URGENCY.index(verdict.verdict), verdict.cell
 
 
-def recommendations(report: Report, place: Place, now: datetime) -> Markup:
+def recommendations(snapshot: LakeSnapshot, location: PageLocation, now: datetime) -> Markup:
     """The latest verdict on each cell, as a list."""
     latest = [
-        verdict for verdict in report.latest_verdicts().values() if place.covers(verdict.environment, verdict.workflow)
+        verdict for cell, verdict in snapshot.verdicts.items() if location.covers(cell.environment, cell.workflow)
     ]
-    shown = by_urgency(verdict for verdict in latest if place.state in {None, verdict.verdict})
+    shown = sorted((verdict for verdict in latest if location.verdict in {None, verdict.verdict}), key=_urgency)
     everything = None
-    if place.state is not None:
-        everything = link(place.only(None).address, f"Show all {len(latest)}", class_="sk-more")
+    if location.verdict is not None:
+        everything = link(location.with_verdict(None).address, f"Show all {len(latest)}", class_="sk-more")
     return tag(
         "section",
         tag("h2", "Recommendations", everything, class_="sk-h2"),
-        tag("ol", [tag("li", card(verdict, place, now)) for verdict in shown[:MOST_CARDS]], class_="sk-recs")
+        tag("ol", [tag("li", card(verdict, location, now)) for verdict in shown[:MOST_CARDS]], class_="sk-recs")
         if shown
         else tag("p", "None of this kind." if latest else _UNJUDGED, class_="sk-quiet"),
         None
@@ -68,10 +59,10 @@ def recommendations(report: Report, place: Place, now: datetime) -> Markup:
     )
 
 
-def card(verdict: VerdictDocument, place: Place, now: datetime) -> Markup:
+def card(verdict: VerdictDocument, location: PageLocation, now: datetime) -> Markup:
     """One recommendation, as a link to the cell it is about."""
     return link(
-        place.at(verdict.cell).address,
+        location.with_cell(verdict.cell).address,
         tag(
             "span",
             state_label(verdict.verdict),
@@ -85,7 +76,7 @@ def card(verdict: VerdictDocument, place: Place, now: datetime) -> Markup:
         ),
         tag("span", tag("b", verdict.tool), " ", tag("span", verdict.workflow, class_="sk-dim"), class_="sk-rec-what"),
         tag("span", move(verdict), class_="sk-rec-move"),
-        tag("span", sentence(verdict), class_="sk-rec-why"),
+        tag("span", explanation(verdict), class_="sk-rec-why"),
         tag(
             "span",
             tag("span", codes(verdict)),
@@ -105,12 +96,11 @@ def codes(verdict: VerdictDocument) -> str:
 
 def move(verdict: VerdictDocument) -> Markup:
     """From which stage to which."""
-    where = [verdict.cohort] if verdict.cohort != "all" else []
     return tag(
         "span",
         labels.stage_name(verdict.stage),
         None if verdict.to_stage is None else tag("span", " → ", class_="sk-arrow", aria_label="to"),
         None if verdict.to_stage is None else labels.stage_name(verdict.to_stage),
-        "" if not where else f" ({where[0]})",
+        "" if verdict.cohort == "all" else f" ({verdict.cohort})",
         class_="sk-move",
     )

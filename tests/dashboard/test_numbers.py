@@ -17,17 +17,17 @@ from page_lakes import FLEET, Behaviour, minute_row, populated
 from analytics.evidence import histogram
 from analytics.evidence.sequential import crosses, log_e_value
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
-from analytics.report import build_report
 from analytics.signals.state import Columns
+from analytics.verdicts.document import SignalEvidence
+from analytics.verdicts.ledger import latest_verdicts
 from dashboard import labels
 from dashboard.components import charts
 from dashboard.components.html import Markup, join, tag
-from dashboard.components.symbols import interval, sparkline
-from dashboard.data.cell_history import history
-from dashboard.data.forecast import failures_to_harm, prospects, sentence
-from dashboard.data.models import Report, SignalEvidence, State
+from dashboard.components.symbols import URGENCY, interval, sparkline
+from dashboard.data.cell_history import cell_history
+from dashboard.data.forecast import explanation, failures_to_harm, forecasts
 from dashboard.data.trends import Trend, Trends, bin_minutes
-from dashboard.urls import Panel, Place
+from dashboard.urls import PageLocation, View
 from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TEXT = st.text(min_size=1, max_size=12)
 PLACES = st.builds(
-    Place,
-    panel=st.sampled_from(get_args(Panel)),
+    PageLocation,
+    view=st.sampled_from(get_args(View)),
     cell=st.none() | st.builds(Cell, TEXT, TEXT, TEXT, TEXT, TEXT),
     environment=st.none() | TEXT,
-    state=st.none() | st.sampled_from(get_args(State)),
+    verdict=st.none() | st.sampled_from(URGENCY),
 )
 
 
@@ -54,9 +54,9 @@ def rows_of(behaviour: Behaviour, minutes: int, *, epochs: int = 1) -> pl.LazyFr
 
 
 @given(PLACES)
-def test_an_address_leads_back_to_its_place(place: Place) -> None:
-    found = Place.of(dict(parse_qsl(place.address.removeprefix("?"))))
-    assert found == (place if place.cell is None else place.at(place.cell))
+def test_an_address_leads_back_to_its_place(place: PageLocation) -> None:
+    found = PageLocation.from_parameters(dict(parse_qsl(place.address.removeprefix("?"))))
+    assert found == (place if place.cell is None else place.with_cell(place.cell))
 
 
 @given(st.text(), st.text())
@@ -77,7 +77,7 @@ def test_markup_is_taken_as_it_is_and_joined_text_is_not() -> None:
 def test_a_history_keeps_every_count_and_quantile_whatever_its_bins(minutes: int) -> None:
     behaviour = FLEET[0]
     rows = rows_of(behaviour, minutes)
-    found = history(rows, behaviour.cell, "e0")
+    found = cell_history(rows, behaviour.cell, "e0")
     whole = (
         rows.select(pl.col("decisions", "denied", "executed", "failed", "undone").sum()).collect().row(0, named=True)
     )
@@ -98,7 +98,7 @@ def test_a_history_keeps_every_count_and_quantile_whatever_its_bins(minutes: int
 def test_running_rates_are_over_the_epoch_of_the_verdict_alone() -> None:
     behaviour = FLEET[4]
     rows = rows_of(behaviour, 40, epochs=2)
-    found = history(rows, behaviour.cell, "e1").rows
+    found = cell_history(rows, behaviour.cell, "e1").rows
     newest = rows.filter(pl.col("epoch") == "e1").select(pl.col("denied").sum() / pl.col("decisions").sum())
     assert found["denial_so_far"][0] is None
     assert found["denial"][0] is not None
@@ -148,6 +148,8 @@ def test_failures_to_harm_is_the_first_run_that_crosses(failures: int, successes
         signal="undo",
         role="guardrail",
         state="undecided",
+        value=None,
+        unit="ratio",
         failures=failures,
         trials=failures + successes,
         limit=limit,
@@ -165,31 +167,31 @@ def test_failures_to_harm_is_the_first_run_that_crosses(failures: int, successes
 
 
 def test_what_would_change_a_verdict_names_each_signal_in_its_way(tmp_path: Path) -> None:
-    report = Report.model_validate(build_report(populated(tmp_path)))
+    verdicts = latest_verdicts(populated(tmp_path))
     seen = set()
-    for verdict in report.verdicts:
-        found = prospects(verdict)
+    for verdict in verdicts:
+        found = forecasts(verdict)
         seen.add(verdict.verdict)
         blocked = [part for part in verdict.signals if part.role in {"guardrail", "promote"} and part.state != "pass"]
-        to_promote = [prospect.text for prospect in found if prospect.towards == "PROMOTE"]
+        to_promote = [forecast.text for forecast in found if forecast.towards == "PROMOTE"]
         if verdict.verdict == "PROMOTE":
             assert to_promote == []
-            assert any(prospect.towards == "ROLL_BACK" for prospect in found)
+            assert any(forecast.towards == "ROLL_BACK" for forecast in found)
         if verdict.verdict == "HOLD" and verdict.reasons[0].code != "top_of_ladder":
             for part in blocked:
                 assert any(text.startswith(labels.signal_name(part.signal)) for text in to_promote)
         if verdict.verdict in {"INVALID", "ROLL_BACK"}:
             assert len(found) == 1
-        assert sentence(verdict)
+        assert explanation(verdict)
     assert seen == {"PROMOTE", "HOLD", "ROLL_BACK", "INVALID"}
 
 
 def test_a_latched_verdict_still_says_its_numbers(tmp_path: Path) -> None:
-    report = Report.model_validate(build_report(populated(tmp_path)))
-    judged = next(verdict for verdict in report.verdicts if verdict.verdict == "PROMOTE")
+    verdicts = latest_verdicts(populated(tmp_path))
+    judged = next(verdict for verdict in verdicts if verdict.verdict == "PROMOTE")
     reason = judged.reasons[0].model_copy(update={"code": "latched", "signal": None})
     latched = judged.model_copy(update={"reasons": (reason,), "latched_by": "0123456789abcdef"})
-    said = sentence(latched)
+    said = explanation(latched)
     assert "Stands since verdict 0123456789ab" in said
     assert "upper bound" in said
     assert any(labels.count(part.trials) in said for part in judged.signals)
@@ -197,22 +199,20 @@ def test_a_latched_verdict_still_says_its_numbers(tmp_path: Path) -> None:
 
 def test_a_chart_draws_its_limit_and_forgets_nothing(tmp_path: Path) -> None:
     lake = populated(tmp_path)
-    verdict = next(
-        verdict for verdict in Report.model_validate(build_report(lake)).verdicts if verdict.cell == FLEET[0].cell
-    )
-    found = history(lake.scan(SIGNALS), verdict.cell, verdict.epoch)
-    for panel in charts.PANELS:
-        drawn = charts.drawing(panel, found, verdict)
+    verdict = next(verdict for verdict in latest_verdicts(lake) if verdict.cell == FLEET[0].cell)
+    found = cell_history(lake.scan(SIGNALS), verdict.cell, verdict.epoch)
+    for chart in charts.CHARTS:
+        drawn = charts.drawing(chart, found, verdict)
         assert drawn is not None
         rows = drawn["datasets"]["rows"]
-        scale = 1.0 if panel.unit == "ms" else 100.0
-        limit = verdict.limit_of(panel.signal)
+        scale = 1.0 if chart.unit == "ms" else 100.0
+        limit = verdict.limit_of(chart.signal)
         assert limit is not None
         assert rows["limit"].unique().to_list() == pytest.approx([limit * scale])
         assert len(rows) == len(found.rows)
         marks = [layer["mark"]["type"] for layer in drawn["layer"]]
         assert "rule" in marks
-        bare = charts.drawing(panel, found, None)
+        bare = charts.drawing(chart, found, None)
         assert bare is not None
         assert "rule" not in [layer["mark"]["type"] for layer in bare["layer"]]
 

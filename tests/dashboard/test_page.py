@@ -22,7 +22,7 @@ from analytics.lake.table_schemas import COLUMNS, QUALITY
 from analytics.lake.tables import Lake
 from analytics.report import build_report
 from dashboard.data.reader import LakeReader
-from dashboard.urls import Place
+from dashboard.urls import PageLocation
 from dashboard.views.overview import MOST_ACTIONS
 from dashboard.views.recommendations import MOST_CARDS
 
@@ -83,18 +83,18 @@ def _consoles(app: AppTest) -> Iterator[str]:
 class Show(Protocol):
     """Runs the page on a folder, at a place."""
 
-    def __call__(self, root: Path, place: Place | None = None) -> Shown: ...
+    def __call__(self, root: Path, place: PageLocation | None = None) -> Shown: ...
 
 
 @pytest.fixture
 def show(monkeypatch: pytest.MonkeyPatch) -> Show:
     """Run the page on a folder, at a place."""
 
-    def run(root: Path, place: Place | None = None) -> Shown:
+    def run(root: Path, place: PageLocation | None = None) -> Shown:
         arguments = ["--lake", str(root / "lake"), "--gates", str(root / "gates.yaml")]
         monkeypatch.setattr(sys, "argv", ["app.py", *arguments])
         app = AppTest.from_file(APP, default_timeout=60)
-        for name, value in (place or Place()).parameters().items():
+        for name, value in (place or PageLocation()).parameters().items():
             app.query_params[name] = value
         return Shown(app.run())
 
@@ -124,7 +124,7 @@ def test_the_overview_shows_every_cell_with_its_verdict(show: Show, tmp_path: Pa
     assert len(cells) == len(FLEET)
     for behaviour in FLEET:
         verdict = verdicts[behaviour.tool, behaviour.stage, behaviour.cohort]
-        address = Place().at(behaviour.cell).address
+        address = PageLocation().with_cell(behaviour.cell).address
         (cell,) = [attributes for attributes in cells if attributes["href"] == address]
         assert f"sk-cell-{verdict}" in (cell["class"] or "").split()
         word = {"PROMOTE": "Promote", "HOLD": "Hold", "ROLL_BACK": "Roll back", "INVALID": "Invalid"}[verdict]
@@ -145,7 +145,7 @@ def test_recommendations_stand_by_urgency_and_the_tallies_count_them(show: Show,
 
 def test_only_one_kind_of_recommendation_can_be_shown(show: Show, tmp_path: Path) -> None:
     populated(tmp_path)
-    shown = show(tmp_path, Place(state="PROMOTE"))
+    shown = show(tmp_path, PageLocation(verdict="PROMOTE"))
     classes = {attributes["class"] for attributes in shown.outline.of_class("sk-rec")}
     assert classes == {"sk-rec sk-rec-PROMOTE"}
     assert len(shown.outline.of_class("sk-cell")) == len(FLEET)
@@ -153,7 +153,7 @@ def test_only_one_kind_of_recommendation_can_be_shown(show: Show, tmp_path: Path
 
 def test_an_environment_hides_the_others(show: Show, tmp_path: Path) -> None:
     populated(tmp_path)
-    shown = show(tmp_path, Place(environment="staging"))
+    shown = show(tmp_path, PageLocation(environment="staging"))
     assert len(shown.outline.of_class("sk-cell")) == 1
     assert "try_out" in shown.text
     assert "issue_refund" not in shown.text
@@ -162,7 +162,7 @@ def test_an_environment_hides_the_others(show: Show, tmp_path: Path) -> None:
 @pytest.mark.parametrize("behaviour", [FLEET[0], FLEET[4], FLEET[6], FLEET[-1]], ids=lambda each: each.tool)
 def test_a_cell_shows_its_evidence(show: Show, tmp_path: Path, behaviour: Behaviour) -> None:
     lake = populated(tmp_path)
-    shown = show(tmp_path, Place(cell=behaviour.cell))
+    shown = show(tmp_path, PageLocation(cell=behaviour.cell))
     (verdict,) = [
         row
         for row in build_report(lake)["verdicts"]
@@ -178,7 +178,7 @@ def test_a_cell_shows_its_evidence(show: Show, tmp_path: Path, behaviour: Behavi
 def test_a_cell_that_is_not_there_is_said_to_be_unknown(show: Show, tmp_path: Path) -> None:
     populated(tmp_path)
     missing = FLEET[0].cell._replace(tool="no_such_tool")
-    assert "Nothing has been counted for this cell" in show(tmp_path, Place(cell=missing)).text
+    assert "Nothing has been counted for this cell" in show(tmp_path, PageLocation(cell=missing)).text
 
 
 @pytest.mark.slow
@@ -190,21 +190,25 @@ def test_nothing_from_an_event_becomes_markup(show: Show, tmp_path: Path) -> Non
     now = datetime.now(UTC)
     lake = populated(tmp_path, now=now, fleet=hostile, minutes=5)
     reject(lake, "not_json", f"saw {HOSTILE}", b"<script>alert(2)</script>", offset=99, at=now)
-    places = [Place(), Place(panel="rejects"), *(Place(cell=behaviour.cell) for behaviour in hostile)]
+    places = [
+        PageLocation(),
+        PageLocation(view="rejects"),
+        *(PageLocation(cell=behaviour.cell) for behaviour in hostile),
+    ]
     for place in places:
         shown = show(tmp_path, place)
         names = {name for name, _ in shown.outline.elements}
         assert not names & {"script", "img", "b-", "iframe", "style"}
         handlers = [key for _, attributes in shown.outline.elements for key in attributes if key.startswith("on")]
         assert handlers == []
-    assert HOSTILE in show(tmp_path, Place(cell=hostile[0].cell)).text
-    assert HOSTILE in show(tmp_path, Place(panel="rejects")).text
+    assert HOSTILE in show(tmp_path, PageLocation(cell=hostile[0].cell)).text
+    assert HOSTILE in show(tmp_path, PageLocation(view="rejects")).text
 
 
 def test_rejects_are_shown_with_their_reasons(show: Show, tmp_path: Path) -> None:
     populated(tmp_path)
     assert "2 Rejected events" in show(tmp_path).text
-    text = show(tmp_path, Place(panel="rejects")).text
+    text = show(tmp_path, PageLocation(view="rejects")).text
     for expected in ("not_json", "missing_receipt", "agent.decisions / 0 / 44", "not json at all"):
         assert expected in text
 
@@ -232,7 +236,7 @@ def test_the_last_quality_run_is_shown(show: Show, tmp_path: Path) -> None:
     }
     lake.append(QUALITY, pl.DataFrame([row], schema=COLUMNS[QUALITY]))
     assert "failed Quality, 3 min ago" in show(tmp_path).text
-    text = show(tmp_path, Place(panel="quality")).text
+    text = show(tmp_path, PageLocation(view="quality")).text
     assert f"latencies are below an hour {HOSTILE}: 3 events" in text
     assert "7200000 (event-1)" in text
 
@@ -291,7 +295,7 @@ def test_a_broken_gate_file_is_said_above_the_verdicts(show: Show, tmp_path: Pat
     assert "undoo" in shown.text
     assert len(shown.outline.of_class("sk-cell")) == len(FLEET)
     gates.write_text(GATES.replace("limit: 0.02", "limit: 0.03"), encoding="utf-8")
-    shown = show(tmp_path, Place(cell=FLEET[0].cell))
+    shown = show(tmp_path, PageLocation(cell=FLEET[0].cell))
     assert "changed since" in shown.text
     gates.unlink()
     assert "cannot be read" in show(tmp_path).text
@@ -299,7 +303,7 @@ def test_a_broken_gate_file_is_said_above_the_verdicts(show: Show, tmp_path: Pat
 
 def test_a_verdict_under_the_gate_file_in_force_is_not_called_changed(show: Show, tmp_path: Path) -> None:
     populated(tmp_path)
-    assert "changed since" not in show(tmp_path, Place(cell=FLEET[0].cell)).text
+    assert "changed since" not in show(tmp_path, PageLocation(cell=FLEET[0].cell)).text
 
 
 def test_a_look_reads_what_was_appended_since_the_one_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -348,7 +352,7 @@ def test_actions_without_a_verdict_are_shown_as_not_judged(show: Show, tmp_path:
     shown = show(tmp_path)
     assert len(shown.outline.of_class("sk-cell-NONE")) == 2
     assert "No verdicts yet" in shown.text
-    assert "No verdict yet" in show(tmp_path, Place(cell=FLEET[0].cell)).text
+    assert "No verdict yet" in show(tmp_path, PageLocation(cell=FLEET[0].cell)).text
 
 
 def a_large_fleet(count: int) -> list[Behaviour]:
@@ -368,6 +372,6 @@ def test_of_very_many_actions_the_most_urgent_are_shown_and_the_others_can_be_re
     assert f"{MOST_ACTIONS} of {len(fleet)} actions" in shown.text
     assert f"The {MOST_CARDS} most urgent of {len(fleet)}" in shown.text
     assert len(shown.outline.of_class("sk-cell-ROLL_BACK")) == 1
-    alone = show(tmp_path, Place(workflow="workflow-1"))
+    alone = show(tmp_path, PageLocation(workflow="workflow-1"))
     assert len(alone.outline.of_class("sk-cell")) == len(fleet) // 3
     assert "actions: those with the most urgent" not in alone.text

@@ -157,7 +157,7 @@ def test_the_page_and_the_commands_read_a_bucket(bucket_root: str, tmp_path: Pat
     Judge(lake, gates, settle_s=0).tick(NOON + timedelta(hours=1))
     snapshot = reader.snapshot()
     assert snapshot is not None
-    assert len(snapshot.report.signals) == len(snapshot.report.verdicts) == 1
+    assert len(snapshot.signals) == len(snapshot.verdicts) == 1
     # What the scorecard simulates has nothing to do with the bucket: only the history is asked for.
     for asked in ("signals --json", "verdicts --json", "scorecard --runs 0 --json", "quality run"):
         told = CliRunner().invoke(cli, [*asked.split(), "--lake", bucket_root])

@@ -24,7 +24,7 @@ from analytics.lake.tables import Fence, Lake
 from analytics.maintenance import Maintenance, RetentionPolicy
 from analytics.signals.cells import EPOCH
 from dashboard.data import reader
-from dashboard.data.reader import Kept, LakeReader
+from dashboard.data.reader import LakeFollower, LakeReader
 from stagekeeper.commands import cli
 
 if TYPE_CHECKING:
@@ -302,15 +302,15 @@ def test_who_keeps_the_counts_up_lets_go_of_what_was_taken_out_and_of_nothing_el
             super().__init__(lake, settle_s)
             begun.append(self)
 
-    kept: list[Kept] = []
+    kept: list[LakeFollower] = []
 
-    class NotedPage(Kept):
+    class NotedPage(LakeFollower):
         def __init__(self) -> None:
             super().__init__()
             kept.append(self)
 
     monkeypatch.setattr(judging, "Memory", Noted)
-    monkeypatch.setattr(reader, "Kept", NotedPage)
+    monkeypatch.setattr(reader, "LakeFollower", NotedPage)
     judge, page = Judge(Lake.open(lake.root), gates, settle_s=0), LakeReader(lake.root)
     judge.tick(NOW)
     page.snapshot()
