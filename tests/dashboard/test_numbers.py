@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from page_lakes import FLEET, Behaviour, minute_row, populated
 
@@ -53,12 +53,14 @@ def rows_of(behaviour: Behaviour, minutes: int, *, epochs: int = 1) -> pl.LazyFr
     return pl.DataFrame(rows, schema=COLUMNS[SIGNALS]).lazy()
 
 
+@settings(deadline=None)
 @given(PLACES)
 def test_an_address_leads_back_to_its_place(place: PageLocation) -> None:
     found = PageLocation.from_parameters(dict(parse_qsl(place.address.removeprefix("?"))))
     assert found == (place if place.cell is None else place.with_cell(place.cell))
 
 
+@settings(deadline=None)
 @given(st.text(), st.text())
 def test_text_never_becomes_markup(text: str, value: str) -> None:
     html = tag("span", text, title=value)
@@ -135,6 +137,7 @@ def test_trends_of_nothing_are_nothing() -> None:
     assert Trends(Columns()).of_cells() == {}
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1_000_000), st.integers(5, 60))
 def test_bins_are_the_narrowest_that_fit(minutes: int, most: int) -> None:
     width = bin_minutes(NOON, NOON + timedelta(minutes=minutes), most=most)
@@ -142,6 +145,7 @@ def test_bins_are_the_narrowest_that_fit(minutes: int, most: int) -> None:
     assert width == 1 or (minutes + 1) / (width - 1) > most or width > 2
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(0, 900), st.floats(0.005, 0.2))
 def test_failures_to_harm_is_the_first_run_that_crosses(failures: int, successes: int, limit: float) -> None:
     evidence = SignalEvidence(
