@@ -6,7 +6,7 @@ themselves: whoever dies in the middle leaves a lake that says the same as befor
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -103,15 +103,8 @@ class Step:
 
     def to_dict(self) -> dict[str, Any]:
         """The step as a JSON object."""
-        return {
-            "table": self.table,
-            "step": self.what,
-            "rows": self.rows,
-            "files": self.files,
-            "bytes": self.size,
-            "note": self.note,
-            "failed": self.failed,
-        }
+        keys = {"what": "step", "size": "bytes"}
+        return {keys.get(name, name): value for name, value in asdict(self).items()}
 
 
 def compact(lake: Lake, *, fence: Fence | None = None) -> None:
@@ -184,11 +177,11 @@ class Maintenance:
 
     def _roll_up(self, now: datetime, after: timedelta) -> Step:
         gates = GateFile.load(self._gate_file)
-        known = self._lake.scan(SIGNALS).select(pl.col("last_event_at").max()).collect().item()
-        if known is None:
+        newest = self._lake.scan(SIGNALS).select(pl.col("last_event_at").max()).collect().item()
+        if newest is None:
             return Step(SIGNALS, "roll_up")
         # By the judge's clock, where there is a judge: what is overdue by it is, and nothing else.
-        watermark = min(ledger.newest_watermark(self._lake) or known, now)
+        watermark = min(ledger.newest_watermark(self._lake) or newest, now)
         before = watermark - max(after, timedelta(seconds=gates.horizon_s))
         compared = [gate.match for gate in gates.gates if gate.compares]
         actions = self._lake.scan(SIGNALS).select(ACTION).unique().collect().iter_rows() if compared else iter(())

@@ -66,8 +66,8 @@ class Lake:
         self.options = options_of(root)
         self._tables = tables
         self._removals = {name: Removals() for name in tables}
-        # Offsets as of a version, per table: reading them back from the log costs more than the commit itself.
-        self._known: dict[str, tuple[int, dict[str, int | None]]] = {}
+        # Numbers as of a version, per table: reading them back from the log costs more than the commit itself.
+        self._numbers: dict[str, tuple[int, dict[str, int | None]]] = {}
 
     @classmethod
     def open(cls, root: str) -> Lake:
@@ -221,16 +221,16 @@ class Lake:
                 writer_properties=WRITER_PROPERTIES[table],
             )
         except CommitFailedError as error:
-            self._known.pop(table, None)
+            self._numbers.pop(table, None)
             self._check_commit(table, self._handle(table), advances, fence)
             raise LakeError(f"{table}: the commit was refused: {error}. Nothing was written; try again.") from error
         except (DeltaError, OSError) as error:
-            self._known.pop(table, None)
+            self._numbers.pop(table, None)
             raise LakeError(
                 f"{table}: the commit failed: {error}. Check that {self.root} is writable and not full."
             ) from error
         version = int(handle.version())
-        self._known[table] = (version, {**stored, **moved})
+        self._numbers[table] = (version, {**stored, **moved})
         return version
 
     def stored_offsets(self, table: str, partitions: Iterable[StoredNumberT]) -> dict[StoredNumberT, int]:
@@ -319,16 +319,16 @@ class Lake:
         return handle
 
     def _stored(self, table: str, handle: DeltaTable, app_ids: list[str]) -> dict[str, int | None]:
-        """The stored offsets at the handle's version: those asked for, and those known anyway."""
+        """Stored offsets and epochs at the handle's version: those asked for, and those that are cached."""
         version = int(handle.version())
-        known_at, known = self._known.get(table, (version, {}))
-        offsets = dict(known) if known_at == version else {}
+        cached_at, cached = self._numbers.get(table, (version, {}))
+        numbers = dict(cached) if cached_at == version else {}
         try:
-            offsets |= {app_id: handle.transaction_version(app_id) for app_id in app_ids if app_id not in offsets}
+            numbers |= {app_id: handle.transaction_version(app_id) for app_id in app_ids if app_id not in numbers}
         except (DeltaError, OSError) as error:
             raise unreadable_table(self.root, table, error) from error
-        self._known[table] = (version, offsets)
-        return offsets
+        self._numbers[table] = (version, numbers)
+        return numbers
 
     def _check_commit(
         self, table: str, handle: DeltaTable, advances: Mapping[StoredNumberT, Advance], fence: Fence | None
