@@ -1,4 +1,4 @@
-"""Configuration files people write by hand: YAML read strictly, with a suggestion for every misspelt key."""
+"""YAML configuration, read strictly into pydantic models, with a suggestion for every misspelt key."""
 
 from __future__ import annotations
 
@@ -51,22 +51,22 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
 def parse_yaml(text: bytes, model: type[Model], *, origin: str) -> Model:
     """As `read_yaml`, for bytes already read; `origin` names them in messages."""
     try:
-        stated = yaml.load(text, _UniqueKeys)  # noqa: S506 - it is the safe loader, only stricter
+        document = yaml.load(text, _UniqueKeys)  # noqa: S506 - it is the safe loader, only stricter
     except yaml.YAMLError as error:
         raise ConfigurationFileError(f"{origin} is not YAML: {error}") from error
-    if not isinstance(stated, dict):
-        raise ConfigurationFileError(f"{origin} must hold a mapping at its top, not {type(stated).__name__}")
+    if not isinstance(document, dict):
+        raise ConfigurationFileError(f"{origin} must hold a mapping at its top, not {type(document).__name__}")
     try:
-        return model.model_validate(stated)
+        return model.model_validate(document)
     except ValidationError as error:
         faults = "; ".join(_describe(fault["loc"], fault["type"], fault["msg"], model) for fault in error.errors())
         raise ConfigurationFileError(f"{origin}: {faults}") from error
 
 
-def suggest(word: str, known: list[str]) -> str:
+def suggest(word: str, words: list[str]) -> str:
     """A question that offers the nearest known word, or the list of them."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(sorted(known))}"
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    return f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(sorted(words))}"
 
 
 def _describe(location: tuple[str | int, ...], kind: str, message: str, model: type[BaseModel]) -> str:
@@ -102,6 +102,6 @@ def _model_within(annotation: Any) -> Any:  # noqa: ANN401 - annotations have no
     if _is_model(annotation):
         return annotation
     for argument in getattr(annotation, "__args__", ()):
-        if (found := _model_within(argument)) is not None:
-            return found
+        if (model := _model_within(argument)) is not None:
+            return model
     return None

@@ -1,4 +1,4 @@
-"""Hard authorization: what may never happen, whatever the flags say.
+"""Hard authorization: what may never run, whatever the flags say.
 
 It is asked before any flag, and nothing that it refuses can be released by a flag. The default is a policy file; an
 external authorizer (OPA, Cedar, a service of your own) takes its place by implementing `Authorizer`.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from producers.wire.contract import ActionContract
 
 DEFAULT_DENY = Authorization(permitted=False, rule="default-deny", reason="no authorization rule permits this action")
-"""What is said where no rule speaks."""
+"""The answer where no rule permits the action."""
 
 _FIELDS = (
     "tools",
@@ -41,7 +41,7 @@ _WILD = frozenset("*?[")
 
 
 class Authorizer(Protocol):
-    """Whoever holds the last word on what may run."""
+    """Decides what may ever run, before any flag."""
 
     @property
     def sha256(self) -> str:
@@ -64,11 +64,11 @@ class SteadyAuthorizer(Authorizer, Protocol):
     steady: Literal[True]
 
 
-class _Part(BaseModel):
+class _PolicyModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Rule(_Part):
+class AuthorizationRule(_PolicyModel):
     """One permission. Every field is a glob (`*`, `?`, `[a-c]`); what is left out matches anything."""
 
     name: Name
@@ -87,38 +87,38 @@ class Rule(_Part):
     because: Text | None = None
 
 
-class _Compiled:
-    """A rule made ready to be asked often: what it leaves open is not looked at."""
+class _CompiledRule:
+    """A rule compiled for many calls: only fields that it restricts are checked."""
 
     __slots__ = ("answer", "checks", "rank")
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: AuthorizationRule) -> None:
         self.rank = rule.highest_risk_class.rank
         self.answer = Authorization(permitted=True, rule=rule.name, reason=rule.because)
         self.checks = tuple(
             (
-                place,
-                frozenset(each for each in patterns if not set(each) & _WILD),
-                tuple(re.compile(translate(each)) for each in patterns if set(each) & _WILD),
+                index,
+                frozenset(pattern for pattern in patterns if not set(pattern) & _WILD),
+                tuple(re.compile(translate(pattern)) for pattern in patterns if set(pattern) & _WILD),
             )
-            for place, field in enumerate(_FIELDS)
+            for index, field in enumerate(_FIELDS)
             if "*" not in (patterns := getattr(rule, field))
         )
 
     def permits(self, values: tuple[str | None, ...]) -> bool:
-        for place, names, globs in self.checks:
-            value = values[place]
+        for index, names, globs in self.checks:
+            value = values[index]
             # An unknown value satisfies only "anything": a rule that names values must see one of them.
             if value is None or not (value in names or any(glob.match(value) for glob in globs)):
                 return False
         return True
 
 
-class AuthorizationFile(_Part):
+class AuthorizationFile(_PolicyModel):
     """The whole policy file."""
 
     version: Literal[1]
-    rules: tuple[Rule, ...]
+    rules: tuple[AuthorizationRule, ...]
 
 
 class FileAuthorizer:
@@ -128,10 +128,10 @@ class FileAuthorizer:
 
     def __init__(self, policy: AuthorizationFile, sha256: str) -> None:
         names = [rule.name for rule in policy.rules]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ConfigurationFileError(f"authorization rules need distinct names; twice there: {', '.join(twice)}")
-        self._rules = tuple(_Compiled(rule) for rule in policy.rules)
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ConfigurationFileError(f"authorization rules need distinct names; twice there: {', '.join(repeated)}")
+        self._rules = tuple(_CompiledRule(rule) for rule in policy.rules)
         self._sha256 = sha256
 
     @classmethod

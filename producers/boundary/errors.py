@@ -1,4 +1,4 @@
-"""What a caller gets in place of a result: named, with the decision's id, and fit to be shown to an agent."""
+"""Errors in place of a result: refusals with the decision's id, fit to be shown to an agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A flagd file as an OpenFeature provider: evaluated in this process, watched, and swapped as a whole.
+"""OpenFeature provider for a flagd file: evaluated in this process, watched, and swapped as a whole.
 
 The evaluation is flagd's own (`openfeature-flagd-core`). The watching is ours: what decides and the digest that names
 it come from one read of the file, a change takes effect in one step for all flags, and a file that is put back with an
@@ -33,7 +33,7 @@ _POLL_S = 0.1
 """How often the file is looked at; a change is in force well within a second."""
 
 _FRESH_NS = 2_000_000_000
-"""A file this young is read again even when its date and size stand still: a date has coarser steps than a pen."""
+"""A file this young is read again even when its date and size stand still: a date has coarse steps."""
 
 Value = TypeVar("Value")
 
@@ -70,7 +70,7 @@ class FlagFile(AbstractProvider):
         self._path = path
         self._poll_s = poll_s
         self._stop = threading.Event()
-        self._seen: tuple[int, int, int] | None = None
+        self._stamp: tuple[int, int, int] | None = None
         self._rules = _Rules(_digest_of_absence("not read yet"), None, "the flag file has not been read yet")
         self._watcher = threading.Thread(target=self._watch, name="stagekeeper-flags", daemon=True)
 
@@ -85,7 +85,7 @@ class FlagFile(AbstractProvider):
         Raises:
             ParseError: The file cannot be used; it is watched all the same, and used once it can be.
         """
-        self._look()
+        self._poll()
         self._watcher.start()
         if self._rules.error is not None:
             raise ParseError(self._rules.error)
@@ -107,25 +107,25 @@ class FlagFile(AbstractProvider):
         evaluation_context: EvaluationContext | None = None,
     ) -> FlagResolutionDetails[bool]:
         """A boolean flag."""
-        return self._ask(lambda core: core.resolve_boolean_value(flag_key, default_value, evaluation_context))
+        return self._resolve(lambda core: core.resolve_boolean_value(flag_key, default_value, evaluation_context))
 
     def resolve_string_details(
         self, flag_key: str, default_value: str, evaluation_context: EvaluationContext | None = None
     ) -> FlagResolutionDetails[str]:
         """A string flag."""
-        return self._ask(lambda core: core.resolve_string_value(flag_key, default_value, evaluation_context))
+        return self._resolve(lambda core: core.resolve_string_value(flag_key, default_value, evaluation_context))
 
     def resolve_integer_details(
         self, flag_key: str, default_value: int, evaluation_context: EvaluationContext | None = None
     ) -> FlagResolutionDetails[int]:
         """An integer flag."""
-        return self._ask(lambda core: core.resolve_integer_value(flag_key, default_value, evaluation_context))
+        return self._resolve(lambda core: core.resolve_integer_value(flag_key, default_value, evaluation_context))
 
     def resolve_float_details(
         self, flag_key: str, default_value: float, evaluation_context: EvaluationContext | None = None
     ) -> FlagResolutionDetails[float]:
         """A number flag."""
-        return self._ask(lambda core: core.resolve_float_value(flag_key, default_value, evaluation_context))
+        return self._resolve(lambda core: core.resolve_float_value(flag_key, default_value, evaluation_context))
 
     def resolve_object_details(
         self,
@@ -134,38 +134,38 @@ class FlagFile(AbstractProvider):
         evaluation_context: EvaluationContext | None = None,
     ) -> FlagResolutionDetails[Sequence[FlagValueType] | Mapping[str, FlagValueType]]:
         """A structured flag."""
-        return self._ask(lambda core: core.resolve_object_value(flag_key, default_value, evaluation_context))
+        return self._resolve(lambda core: core.resolve_object_value(flag_key, default_value, evaluation_context))
 
-    def _ask(self, question: Callable[[FlagdCore], Value]) -> Value:
+    def _resolve(self, resolve: Callable[[FlagdCore], Value]) -> Value:
         rules = self._rules
         if rules.core is None:
             raise ParseError(rules.error)
-        return question(rules.core)
+        return resolve(rules.core)
 
     def _watch(self) -> None:
         while not self._stop.wait(self._poll_s):
-            self._look()
+            self._poll()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         """Read the file if it may have changed, and put what it says in force."""
         try:
             stat = self._path.stat()
-            seen = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            if seen == self._seen and time.time_ns() - stat.st_mtime_ns > _FRESH_NS:
-                self._let_time_pass()
+            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            if stamp == self._stamp and time.time_ns() - stat.st_mtime_ns > _FRESH_NS:
+                self._renew_if_time_dependent()
                 return
             text = self._path.read_bytes()
         except OSError as error:
-            self._seen = None
+            self._stamp = None
             self._enforce(_Rules(_digest_of_absence(str(error)), None, f"the flag file cannot be read: {error}"))
             return
-        self._seen = seen
+        self._stamp = stamp
         if hashlib.sha256(text).hexdigest() != self._rules.sha256:
             self._enforce(_read(text))
         else:
-            self._let_time_pass()
+            self._renew_if_time_dependent()
 
-    def _let_time_pass(self) -> None:
+    def _renew_if_time_dependent(self) -> None:
         if not self._rules.timeless:
             self._rules = replace(self._rules)  # another object: answers by the one before are not reused
 
@@ -193,8 +193,8 @@ def _read(text: bytes) -> _Rules:
         core.set_flags(document)
     except (OpenFeatureError, ValueError, TypeError, KeyError, AttributeError) as error:
         # flagd's reader names few of its errors; whatever it stumbles over, the file is not usable.
-        said = getattr(error, "error_message", None) or str(error)
-        return _Rules(sha256, None, f"the flag file is not a flagd file: {said}")
+        reason = getattr(error, "error_message", None) or str(error)
+        return _Rules(sha256, None, f"the flag file is not a flagd file: {reason}")
     return _Rules(sha256, core, timeless=_is_timeless(document))
 
 
@@ -217,18 +217,18 @@ def flags_document(text: bytes) -> dict[str, Any]:
     Raises:
         ValueError: It is not JSON, not an object, or ambiguous; the message says where.
     """
-    document = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+    document = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
     if not isinstance(document, dict) or not isinstance(document.get("flags"), dict):
         raise TypeError("there is no object `flags` at its top")
     return document
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    stated = dict(pairs)
-    if len(stated) != len(pairs):
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"said twice: {', '.join(sorted({name for name in names if names.count(name) > 1}))}")
-    return stated
+        raise ValueError(f"there twice: {', '.join(sorted({name for name in names if names.count(name) > 1}))}")
+    return members
 
 
 def _no_number(constant: str) -> float:

@@ -1,4 +1,4 @@
-"""Every tool of a FastMCP server behind the router: a middleware. Needs the extra `mcp`."""
+"""FastMCP middleware that puts every tool of a server behind the router. Needs the extra `mcp`."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from producers.importers.catalog import Catalog
     from producers.wire.receipt import Receipt
 
-_WAITING = 10_000
+_PENDING_SIZE = 10_000
 """Calls that wait for a person and are remembered, so that asking again resumes them."""
 
 
 def risk_of(annotations: ToolAnnotations | None) -> tuple[RiskClass, Reversibility]:
-    """What a server's own hints say of a tool; where they are silent, the worst that the protocol lets them mean."""
+    """Risk by a tool's annotations; where they are silent, the worst that the protocol lets them mean."""
     if annotations is None:
         return RiskClass.IRREVERSIBLE, Reversibility.NONE
     if annotations.read_only_hint:
@@ -49,7 +49,7 @@ def risk_of(annotations: ToolAnnotations | None) -> tuple[RiskClass, Reversibili
 
 @dataclass(frozen=True)
 class ToolNotes:
-    """What the boundary should know of one tool beyond the catalog.
+    """Settings of one tool, beside what the catalog says of it.
 
     Attributes:
         variants: The server's tool that runs in its place, by constraint (`draft`, `search_only`); it is called with
@@ -102,7 +102,7 @@ class BoundaryMiddleware(Middleware):
         self._who = who or _authenticated
         self._wait_s = wait_s
         self._actions: dict[tuple[object, ...], Action] = {}
-        self._waiting: OrderedDict[tuple[object, ...], Receipt] = OrderedDict()
+        self._pending: OrderedDict[tuple[object, ...], Receipt] = OrderedDict()
 
     async def on_call_tool(
         self,
@@ -110,20 +110,20 @@ class BoundaryMiddleware(Middleware):
         call_next: CallNext[CallToolRequestParams, ToolResult],
     ) -> ToolResult:
         """Put one call behind the router."""
-        asked = context.message
+        call = context.message
         if context.fastmcp_context is None:
             raise ToolError("this call has no server context, and cannot be decided")
-        if asked.task is not None:
+        if call.task is not None:
             raise ToolError("a call that runs in the background would end after its record; call it in the foreground")
         server = context.fastmcp_context.fastmcp
         # A tool that is not listed (there is none, or it is addressed in another way) is decided like any other.
-        action = self._action(asked.name, await server.get_tool(asked.name))
-        arguments = dict(asked.arguments or {})
+        action = self._action(call.name, await server.get_tool(call.name))
+        arguments = dict(call.arguments or {})
 
         async def perform(permit: Permit) -> ToolResult:
             if permit.constrained_to is None:
                 return await call_next(context)
-            variant = self._notes[asked.name].variants[permit.constrained_to]
+            variant = self._notes[call.name].variants[permit.constrained_to]
             return await server.call_tool(variant, arguments, run_middleware=False)
 
         with acting(**self._who(context)):
@@ -136,26 +136,26 @@ class BoundaryMiddleware(Middleware):
 
     async def _decided(self, action: Action, arguments: dict[str, Any], perform: Callable[[Permit], Any]) -> ToolResult:
         key = (action.workflow, action.tool, digest(arguments), circumstances())
-        receipt = self._waiting.get(key)
+        receipt = self._pending.get(key)
         if receipt is not None:
             try:
                 result = await _run(self._router.attempt_approved(receipt, action, **arguments), perform)
             except ReviewPendingError as pending:
                 return _refused(f"{pending} [decision {receipt.decision_id}]", receipt.decision_id, "queue_for_review")
             except ReviewRejectedError as rejection:
-                self._waiting.pop(key, None)
+                self._pending.pop(key, None)
                 return _refused(f"{rejection} [decision {receipt.decision_id}]", receipt.decision_id, "rejected")
             except (ReviewError, RefusedError):
-                self._waiting.pop(key, None)  # it does not hold any more: the call is decided anew
+                self._pending.pop(key, None)  # it does not hold any more: the call is decided anew
             else:
-                self._waiting.pop(key, None)
+                self._pending.pop(key, None)
                 return result
         try:
             return await _run(self._router.attempt(action, **arguments), perform)
         except ReviewRequiredError as queued:
-            self._waiting[key] = queued.receipt
-            if len(self._waiting) > _WAITING:
-                self._waiting.popitem(last=False)
+            self._pending[key] = queued.receipt
+            if len(self._pending) > _PENDING_SIZE:
+                self._pending.popitem(last=False)
             if self._wait_s <= 0:
                 raise
             return await self._after_review(key, queued, action, arguments, perform)
@@ -172,7 +172,7 @@ class BoundaryMiddleware(Middleware):
             await self._router.await_review_async(queued.receipt, self._wait_s)
         except ReviewPendingError:
             raise queued from None
-        self._waiting.pop(key, None)
+        self._pending.pop(key, None)
         return await _run(self._router.attempt_approved(queued.receipt, action, **arguments), perform)
 
     def _action(self, name: str, tool: Tool | None) -> Action:
@@ -182,22 +182,22 @@ class BoundaryMiddleware(Middleware):
         action = self._actions.get((name, version, hints))
         if action is not None:
             return action
-        known = self._catalog.tools.get(name) if self._catalog is not None else None
+        entry = self._catalog.tools.get(name) if self._catalog is not None else None
         notes = self._notes.get(name, ToolNotes())
-        risk_class, reversibility = (known.risk_class, known.reversibility) if known else risk_of(annotations)
-        workflow = known.workflow if known else None
+        risk_class, reversibility = (entry.risk_class, entry.reversibility) if entry else risk_of(annotations)
+        workflow = entry.workflow if entry else None
         if workflow is None:
-            workflow = self._catalog.workflow if known and self._catalog else self._workflow
+            workflow = self._catalog.workflow if entry and self._catalog else self._workflow
         action = Action(
             tool=name,
             workflow=workflow,
-            system=known.system if known else self._system,
+            system=entry.system if entry else self._system,
             environment=self._environment,
             risk_class=risk_class,
             reversibility=reversibility,
             run=_only_by_the_server,
             variants=dict.fromkeys(notes.variants, _only_by_the_server),
-            tool_version=(known.tool_version if known else None) or version,
+            tool_version=(entry.tool_version if entry else None) or version,
             redact=notes.redact,
             consequence=notes.consequence
             or (tool.description[:4000] if tool is not None and tool.description else None),
