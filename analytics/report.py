@@ -1,24 +1,26 @@
-"""The one document that commands and the page show: signals, verdicts and rejects, ready for JSON."""
+"""What commands and the page show of a lake: signals, verdicts and rejects."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
+from pydantic import BaseModel, ConfigDict
 
 from analytics.evidence import histogram
 from analytics.lake.table_schemas import REJECTS, SIGNALS
 from analytics.signals.cells import CELL, MATURE, Folded, Histogram, known_count
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS, MICRO_PER_MS, MICRO_PER_USD, rates_of
 from analytics.signals.state import MINUTE_US, PLACE, Columns, may_pass, may_settle, microseconds
-from analytics.text import iso
+from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.ledger import latest_verdicts
 from producers.wire.contract import RiskClass
+from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     from analytics.lake.tables import Lake
     from analytics.signals.state import Flags, Increment, Places
@@ -27,12 +29,90 @@ LATEST_REJECTS: Final = 20
 DEFAULT_OUTCOME_DEADLINE_S: Final = 120.0
 
 
-class Report(TypedDict):
-    """The document; the shape of its parts is described in docs/gates.md."""
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    signals: list[dict[str, Any]]
-    verdicts: list[dict[str, Any]]
-    rejects: dict[str, Any]
+
+class LatencySummary(_Model):
+    """Latency of a cell, milliseconds."""
+
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    known: int
+    """Executions that reported one."""
+
+
+class CostSummary(_Model):
+    """Cost of a cell, US dollars."""
+
+    mean: float
+    p95: float | None
+    total: float
+    known: int
+    """Executions that reported one."""
+
+
+class CellSignals(_Model):
+    """What was counted about one cell, over all of its epochs."""
+
+    environment: str
+    workflow: str
+    tool: str
+    stage: str
+    cohort: str
+    risk_class: str | None
+    """Highest risk class seen; null where unknown."""
+    epochs: int
+    counts: dict[str, int]
+    """Every counter."""
+    rates: dict[str, float | None]
+    """Every rate; null without trials."""
+    latency_ms: LatencySummary | None
+    cost_usd: CostSummary | None
+    first_decided_at: datetime
+    last_decided_at: datetime
+    last_event_at: datetime
+
+    @property
+    def cell(self) -> Cell:
+        """The cell."""
+        return Cell(self.environment, self.workflow, self.tool, self.stage, self.cohort)
+
+
+class RejectedRecord(_Model):
+    """One record that was refused."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    detail: str
+    size: int
+    first_bytes: str
+    """The beginning of the value; what is not text is shown as its escape."""
+    rejected_at: datetime
+
+
+class RejectSummary(_Model):
+    """Everything that was refused."""
+
+    total: int = 0
+    by_reason: dict[str, int] = {}
+    """The most frequent first."""
+    latest: tuple[RejectedRecord, ...] = ()
+
+
+class Report(_Model):
+    """What the commands show of a lake; docs/gates.md describes its parts."""
+
+    signals: tuple[CellSignals, ...] = ()
+    verdicts: tuple[VerdictDocument, ...] = ()
+    rejects: RejectSummary = RejectSummary()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report of JSON types alone."""
+        return self.model_dump(mode="json")
 
 
 def build_report(lake: Lake | None, *, outcome_deadline_s: float = DEFAULT_OUTCOME_DEADLINE_S) -> Report:
@@ -41,46 +121,31 @@ def build_report(lake: Lake | None, *, outcome_deadline_s: float = DEFAULT_OUTCO
     Args:
         lake: The lake; None where there is none yet, which gives the same document with nothing in it.
         outcome_deadline_s: Seconds after which an execution that did not come counts as missing.
-
-    Returns:
-        `signals`, `verdicts` and `rejects`, of JSON types alone.
     """
     if lake is None:
-        return {"signals": [], "verdicts": [], "rejects": {"total": 0, "by_reason": {}, "latest": []}}
+        return Report()
     counted = Counted(outcome_deadline_s)
     for _ in counted.read(lake, lake.version(SIGNALS)):
         pass
-    return {
-        "signals": counted.rows(np.arange(len(counted.columns.cells))),
-        "verdicts": [document.to_dict() for document in latest_verdicts(lake)],
-        "rejects": rejected(lake),
-    }
+    signals = counted.rows(np.arange(len(counted.columns.cells)))
+    return Report(signals=tuple(signals), verdicts=tuple(latest_verdicts(lake)), rejects=read_rejects(lake))
 
 
-def rejected(lake: Lake) -> dict[str, Any]:
-    """How many records were rejected, for what, and the latest of them, of JSON types alone."""
+def read_rejects(lake: Lake) -> RejectSummary:
+    """How many records were rejected, for what, and the latest of them."""
     rejects = lake.scan(REJECTS)
     by_reason = rejects.group_by("reason").agg(pl.len().alias("n")).sort("n", "reason", descending=[True, False])
-    counted = dict(by_reason.collect().iter_rows())
+    counts = dict(by_reason.collect().iter_rows())
     latest = rejects.sort("rejected_at", "topic", "partition", "offset", descending=True).head(LATEST_REJECTS)
-    return {
-        "total": sum(counted.values()),
-        "by_reason": counted,
-        "latest": [
-            {
-                "topic": row["topic"],
-                "partition": row["partition"],
-                "offset": row["offset"],
-                "reason": row["reason"],
-                "detail": row["detail"],
-                "size": row["size"],
-                # Bytes that were refused can be anything; what is not text is shown as its escape.
-                "first_bytes": row["first_bytes"].decode("utf-8", "backslashreplace"),
-                "rejected_at": iso(row["rejected_at"]),
-            }
-            for row in latest.collect().iter_rows(named=True)
-        ],
-    }
+    names = list(RejectedRecord.model_fields)
+    return RejectSummary(
+        total=sum(counts.values()),
+        by_reason=counts,
+        latest=tuple(
+            RejectedRecord(**{**row, "first_bytes": row["first_bytes"].decode("utf-8", "backslashreplace")})
+            for row in latest.select(names).collect().iter_rows(named=True)
+        ),
+    )
 
 
 class Counted:
@@ -125,8 +190,8 @@ class Counted:
         self._changed[:] = False
         return places
 
-    def rows(self, cells: Places) -> list[dict[str, Any]]:
-        """One JSON-ready object for each of some cells, in the order of the cells' names."""
+    def rows(self, cells: Places) -> list[CellSignals]:
+        """What was counted about some cells, in the order of the cells' names."""
         if self._watermark is None or not cells.size:
             return []
         wanted = np.zeros(len(self.columns.cells), dtype=np.bool_)
@@ -171,8 +236,8 @@ LATENCY_QUANTILES: Final = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 COST_QUANTILES: Final = {"p95": 0.95}
 
 
-def signal_rows(folded: Folded, *, watermark: datetime, outcome_deadline_s: float) -> list[dict[str, Any]]:
-    """One JSON-ready object for each cell, over all of its epochs, in the order of the cells' names.
+def signal_rows(folded: Folded, *, watermark: datetime, outcome_deadline_s: float) -> list[CellSignals]:
+    """What was counted about each cell, over all of its epochs, in the order of the cells' names.
 
     Args:
         folded: What was counted.
@@ -195,20 +260,20 @@ def signal_rows(folded: Folded, *, watermark: datetime, outcome_deadline_s: floa
 
 def _signal_row(
     row: dict[str, Any], latency: dict[tuple[str, ...], Histogram], cost: dict[tuple[str, ...], Histogram]
-) -> dict[str, Any]:
+) -> CellSignals:
     cell = tuple(row[name] for name in CELL)
-    return {
+    return CellSignals(
         **{name: row[name] for name in CELL},
-        "risk_class": risk_name(row["risk_rank"]),
-        "epochs": row["epochs"],
-        "counts": {name: row[name] for name in COUNTERS},
-        "rates": rates_of(row),
-        "latency_ms": _latency(latency.get(cell)),
-        "cost_usd": _cost(cost.get(cell), row["cost_microusd"]),
-        "first_decided_at": iso(row["first_bucket"]),
-        "last_decided_at": iso(row["last_bucket"]),
-        "last_event_at": iso(row["last_event_at"]),
-    }
+        risk_class=risk_name(row["risk_rank"]),
+        epochs=row["epochs"],
+        counts={name: row[name] for name in COUNTERS},
+        rates=rates_of(row),
+        latency_ms=_latency(latency.get(cell)),
+        cost_usd=_cost(cost.get(cell), row["cost_microusd"]),
+        first_decided_at=row["first_bucket"],
+        last_decided_at=row["last_bucket"],
+        last_event_at=row["last_event_at"],
+    )
 
 
 def risk_name(rank: int | None) -> str | None:
@@ -216,21 +281,21 @@ def risk_name(rank: int | None) -> str | None:
     return None if rank is None else list(RiskClass)[rank].value
 
 
-def _latency(known: Histogram | None) -> dict[str, Any] | None:
+def _latency(known: Histogram | None) -> LatencySummary | None:
     if known is None:
         return None
     quantiles = {name: _quantile(known, q, MICRO_PER_MS) for name, q in LATENCY_QUANTILES.items()}
-    return {**quantiles, "known": known_count(known)}
+    return LatencySummary(**quantiles, known=known_count(known))
 
 
-def _cost(known: Histogram | None, total_microusd: int) -> dict[str, Any] | None:
+def _cost(known: Histogram | None, total_microusd: int) -> CostSummary | None:
     if known is None:
         return None
     total_usd = total_microusd / MICRO_PER_USD
     quantiles = {name: _quantile(known, q, MICRO_PER_USD) for name, q in COST_QUANTILES.items()}
-    return {"mean": total_usd / known_count(known), **quantiles, "total": total_usd, "known": known_count(known)}
+    return CostSummary(mean=total_usd / known_count(known), **quantiles, total=total_usd, known=known_count(known))
 
 
-def _quantile(known: Histogram | None, q: float, micro_per_unit: int) -> float | None:
-    micro = None if known is None else histogram.quantile(*known, q)
+def _quantile(known: Histogram, q: float, micro_per_unit: int) -> float | None:
+    micro = histogram.quantile(*known, q)
     return None if micro is None else micro / micro_per_unit

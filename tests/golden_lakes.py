@@ -205,7 +205,7 @@ def form(name: str, golden: Golden) -> Document:
         )
         parts["verdicts"][called], parts["sentences"][called] = numbers, sentences
         parts["identities"][called] = identities
-    signals = {_cell(row): normal(row, {}) for row in build_report(golden.lake)["signals"]}
+    signals = {_cell(row): normal(row, {}) for row in build_report(golden.lake).to_dict()["signals"]}
     if name == "fleet":
         return {**_fleet_form(signals, parts), "replays": _replays(golden, told, names)}
     news = [sorted(names[told_id] for told_id in look) for look in golden.news]

@@ -15,10 +15,9 @@ from analytics.lake.errors import READ_FAILURES, ForgottenError, UnreadableLakeE
 from analytics.lake.storage import is_remote, unreadable
 from analytics.lake.table_schemas import JUDGE_HEARTBEATS, QUALITY, REJECTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
-from analytics.report import Counted, rejected
+from analytics.report import CellSignals, Counted, RejectSummary, read_rejects
 from analytics.verdicts import heartbeats, ledger
 from dashboard.data.cell_history import CellHistory, cell_history
-from dashboard.data.models import CellSignals, Rejects
 from dashboard.data.trends import Trend, Trends
 from producers.errors import StagekeeperError
 
@@ -55,7 +54,7 @@ class LakeSnapshot:
     signals: Mapping[Cell, CellSignals]
     verdicts: Mapping[Cell, VerdictDocument]
     heartbeat: JudgeHeartbeat | None
-    rejects: Rejects
+    rejects: RejectSummary
     trends: Mapping[Cell, Trend]
     quality: QualityRun | None
     versions: Mapping[str, int]
@@ -187,7 +186,7 @@ class LakeFollower:
         self._shown_trends: dict[Cell, Trend] = {}
         self._verdicts: dict[Cell, VerdictDocument] = {}
         self._heartbeat: JudgeHeartbeat | None = None
-        self._rejects = Rejects()
+        self._rejects = RejectSummary()
         self._quality: QualityRun | None = None
         self._versions: Mapping[str, int] = {}
 
@@ -211,7 +210,7 @@ class LakeFollower:
         if VERDICTS in moved:
             self._read_verdicts(lake, versions[VERDICTS])
         if REJECTS in moved:
-            self._rejects = Rejects.model_validate(rejected(lake))
+            self._rejects = read_rejects(lake)
         if QUALITY in moved:
             self._quality = latest_quality(lake)
         self._versions = versions
@@ -228,8 +227,7 @@ class LakeFollower:
     def _read_signals(self, lake: Lake, version: int) -> None:
         for increment in self._counted.read(lake, version):
             self._trends.add(increment)
-        for row in self._counted.rows(self._counted.take_changed()):
-            signals = CellSignals.model_validate(row)
+        for signals in self._counted.rows(self._counted.take_changed()):
             self._signals[signals.cell] = signals
         self._shown_trends = self._trends.of_cells()
 

@@ -15,8 +15,8 @@ from producers.wire.stage import LADDER
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from analytics.report import CellSignals
     from analytics.verdicts.document import SignalEvidence, VerdictDocument
-    from dashboard.data.models import CellSignals
     from dashboard.urls import PageLocation
     from producers.wire.receipt import Cell
 

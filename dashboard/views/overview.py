@@ -15,8 +15,8 @@ from producers.wire.stage import LADDER
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from analytics.report import CellSignals
     from analytics.verdicts.document import VerdictDocument
-    from dashboard.data.models import CellSignals
     from dashboard.data.reader import LakeSnapshot
     from dashboard.data.trends import Trend
     from dashboard.urls import PageLocation

@@ -11,7 +11,7 @@ from dashboard.components.layout import panel, table
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from dashboard.data.models import Rejects
+    from analytics.report import RejectSummary
     from dashboard.urls import PageLocation
 
 REASONS: dict[str, str] = {
@@ -34,7 +34,7 @@ REASONS: dict[str, str] = {
 """What each reason code means."""
 
 
-def rejects_panel(rejects: Rejects, location: PageLocation, now: datetime) -> Markup:
+def rejects_panel(rejects: RejectSummary, location: PageLocation, now: datetime) -> Markup:
     """What was refused: by reason, then the latest records."""
     if not rejects.total:
         return panel("Rejected events", location, tag("p", "Every event so far could be used.", class_="sk-quiet"))
@@ -54,7 +54,7 @@ def rejects_panel(rejects: Rejects, location: PageLocation, now: datetime) -> Ma
                 reject.detail,
                 tag("span", f"{reject.topic} / {reject.partition} / {reject.offset}", class_="sk-mono"),
                 tag("span", f"{labels.count(reject.size)} B", class_="sk-num"),
-                tag("code", (reject.first_bytes or "")[:96], class_="sk-bytes"),
+                tag("code", reject.first_bytes[:96], class_="sk-bytes"),
                 tag("span", labels.age(reject.rejected_at, now), title=labels.moment(reject.rejected_at)),
             )
             for reject in rejects.latest

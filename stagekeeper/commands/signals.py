@@ -34,12 +34,12 @@ def command(root: str | None, *, as_json: bool) -> None:
     lake = existing_lake(root)
     report = build_report(lake)
     if as_json:
-        print_json(report)
+        print_json(report.to_dict())
         return
-    if report["signals"]:
-        click.echo(tables.show(tables.signals_table(report["signals"])))
+    if report.signals:
+        click.echo(tables.show(tables.signals_table(report.signals)))
     elif lake is None:
         click.echo(no_lake_message(lake_root(root)))
     else:
         click.echo(no_events_message(lake))
-    click.echo(tables.rejects_line(report["rejects"]))
+    click.echo(tables.rejects_line(report.rejects))

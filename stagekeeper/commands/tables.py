@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -15,11 +15,14 @@ from rich.text import Text
 from analytics.text import amount, percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from rich.console import RenderableType
 
-    from analytics.text import Unit
+    from analytics.report import CellSignals, RejectSummary
+    from analytics.verdicts.document import VerdictDocument
+    from producers.wire.receipt import Cell
+
 
 NOTHING: Final = "-"
 _NARROWEST: Final = 80
@@ -32,63 +35,65 @@ _COLOURS: Final = {"PROMOTE": "green", "HOLD": "yellow", "ROLL_BACK": "bold red"
 _URGENCY: Final = ("ROLL_BACK", "INVALID", "PROMOTE", "HOLD")
 _REASONS_SHOWN: Final = 3
 
-_FIGURES: Final[dict[str, tuple[bool, Callable[[Mapping[str, Any]], str]]]] = {
-    "decided": (True, lambda cell: f"{cell['counts']['decisions']:,}"),
-    "denied": (True, lambda cell: _rate(cell["rates"]["denial"])),
-    "executed": (True, lambda cell: f"{cell['counts']['executed']:,}"),
-    "failed": (True, lambda cell: _rate(cell["rates"]["execution_error"])),
-    "undone": (True, lambda cell: _rate(cell["rates"]["undo"])),
-    "missing": (False, lambda cell: _rate(cell["rates"]["missing_outcome"])),
-    "incidents": (False, lambda cell: _rate(cell["rates"]["incident"])),
-    "p50": (False, lambda cell: _amount(cell["latency_ms"], "p50", "ms")),
-    "p95": (True, lambda cell: _amount(cell["latency_ms"], "p95", "ms")),
-    "cost": (False, lambda cell: _amount(cell["cost_usd"], "mean", "usd")),
+_FIGURES: Final[dict[str, tuple[bool, Callable[[CellSignals], str]]]] = {
+    "decided": (True, lambda cell: f"{cell.counts['decisions']:,}"),
+    "denied": (True, lambda cell: _rate(cell.rates["denial"])),
+    "executed": (True, lambda cell: f"{cell.counts['executed']:,}"),
+    "failed": (True, lambda cell: _rate(cell.rates["execution_error"])),
+    "undone": (True, lambda cell: _rate(cell.rates["undo"])),
+    "missing": (False, lambda cell: _rate(cell.rates["missing_outcome"])),
+    "incidents": (False, lambda cell: _rate(cell.rates["incident"])),
+    "p50": (False, lambda cell: NOTHING if cell.latency_ms is None else amount(cell.latency_ms.p50, "ms")),
+    "p95": (True, lambda cell: NOTHING if cell.latency_ms is None else amount(cell.latency_ms.p95, "ms")),
+    "cost": (False, lambda cell: NOTHING if cell.cost_usd is None else amount(cell.cost_usd.mean, "usd")),
 }
 """The figures of a cell, each with whether a narrow terminal shows it too."""
 
 
-def signals_table(signals: Sequence[Mapping[str, Any]]) -> Table:
+def signals_table(signals: Sequence[CellSignals]) -> Table:
     """One line a cell: how much was seen, and the rates that matter first; a narrow terminal shows fewer of them."""
     wide = _width() >= _WIDE
-    table = _table(signals)
+    cells = [row.cell for row in signals]
+    table = _table(cells)
     table.add_column("action", overflow="fold", min_width=22)
     if wide:
         table.add_column("stage", no_wrap=True)
     figures = {name: figure for name, (on_narrow, figure) in _FIGURES.items() if wide or on_narrow}
     for name in figures:
         table.add_column(name, justify="right", no_wrap=True)
-    for cell in signals:
-        action = _action(cell, signals)
-        labels = [action, cell["stage"]] if wide else [Text.assemble(action, f"\n {cell['stage']}")]
-        table.add_row(*labels, *(figure(cell) for figure in figures.values()))
+    for row in signals:
+        action = _action(row.cell, cells)
+        labels = [action, row.stage] if wide else [Text.assemble(action, f"\n {row.stage}")]
+        table.add_row(*labels, *(figure(row) for figure in figures.values()))
     return table
 
 
-def verdicts_table(verdicts: Sequence[Mapping[str, Any]]) -> Table:
+def verdicts_table(verdicts: Sequence[VerdictDocument]) -> Table:
     """One block a cell, most urgent first: the verdict, where it sends the action, and the reasons in numbers."""
-    table = _table(verdicts)
+    cells = [verdict.cell for verdict in verdicts]
+    table = _table(cells)
     table.add_column("verdict", no_wrap=True)
     table.add_column("action", overflow="fold", min_width=22)
     table.add_column("why", overflow="fold", ratio=1)
-    for verdict in sorted(verdicts, key=lambda one: _URGENCY.index(one["verdict"])):
-        shown = [reason["message"] for reason in verdict["reasons"][:_REASONS_SHOWN]]
-        if left := len(verdict["reasons"]) - len(shown):
+    for verdict in sorted(verdicts, key=lambda one: _URGENCY.index(one.verdict)):
+        shown = [reason.message for reason in verdict.reasons[:_REASONS_SHOWN]]
+        if left := len(verdict.reasons) - len(shown):
             shown.append(f"and {left} more")
-        target = "" if verdict["to_stage"] is None else f"\n → {verdict['to_stage']}"
+        target = "" if verdict.to_stage is None else f"\n → {verdict.to_stage}"
         table.add_row(
-            Text(verdict["verdict"], style=_COLOURS[verdict["verdict"]]),
-            Text.assemble(_action(verdict, verdicts), f"\n {verdict['stage']}{target}"),
+            Text(verdict.verdict, style=_COLOURS[verdict.verdict]),
+            Text.assemble(_action(verdict.cell, cells), f"\n {verdict.stage}{target}"),
             Text("\n".join(shown)),
         )
     return table
 
 
-def rejects_line(rejects: Mapping[str, Any]) -> str:
+def rejects_line(rejects: RejectSummary) -> str:
     """How many records were refused, and why."""
-    if not rejects["total"]:
+    if not rejects.total:
         return "No record was rejected."
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejects["by_reason"].items())
-    return f"{_records(rejects['total'])} rejected: {reasons}."
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejects.by_reason.items())
+    return f"{_records(rejects.total)} rejected: {reasons}."
 
 
 def show(*parts: RenderableType) -> str:
@@ -107,32 +112,28 @@ def _width() -> int:
     return max(shutil.get_terminal_size().columns, _NARROWEST)
 
 
-def _table(cells: Sequence[Mapping[str, Any]]) -> Table:
+def _table(cells: Sequence[Cell]) -> Table:
     """An empty table; where all cells share one environment it is named once, above."""
     shared = _shared_environment(cells)
     title = None if shared is None else Text(f"environment {shared}", style="dim")
     return Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", title=title, title_justify="left")
 
 
-def _shared_environment(cells: Sequence[Mapping[str, Any]]) -> str | None:
-    environments = {cell["environment"] for cell in cells}
+def _shared_environment(cells: Sequence[Cell]) -> str | None:
+    environments = {cell.environment for cell in cells}
     return environments.pop() if len(environments) == 1 else None
 
 
-def _action(cell: Mapping[str, Any], among: Sequence[Mapping[str, Any]]) -> Text:
-    names = [cell["workflow"], cell["tool"]]
+def _action(cell: Cell, among: Sequence[Cell]) -> Text:
+    names = [cell.workflow, cell.tool]
     if _shared_environment(among) is None:
-        names.insert(0, cell["environment"])
+        names.insert(0, cell.environment)
     # As plain text: a name may hold brackets, which would be read as markup.
-    return Text("/".join(names) + ("" if cell["cohort"] == "all" else f" ({cell['cohort']})"), overflow="fold")
+    return Text("/".join(names) + ("" if cell.cohort == "all" else f" ({cell.cohort})"), overflow="fold")
 
 
 def _rate(ratio: float | None) -> str:
     return NOTHING if ratio is None else percent(ratio)
-
-
-def _amount(values: Mapping[str, Any] | None, name: str, unit: Unit) -> str:
-    return NOTHING if values is None else amount(values[name], unit)
 
 
 def _records(count: int) -> str:

@@ -71,8 +71,8 @@ def command(
     result = run(options, ProgressPrinter(sys.stderr if as_json else sys.stdout))
     if result.report is not None:
         if as_json:
-            print_json(result.report)
+            print_json(result.report.to_dict())
         else:
-            shown = (tables.signals_table(result.report["signals"]), tables.verdicts_table(result.report["verdicts"]))
-            click.echo(f"{tables.show(*shown)}\n{tables.rejects_line(result.report['rejects'])}")
+            shown = (tables.signals_table(result.report.signals), tables.verdicts_table(result.report.verdicts))
+            click.echo(f"{tables.show(*shown)}\n{tables.rejects_line(result.report.rejects)}")
     sys.exit(result.exit_code)

@@ -39,20 +39,20 @@ def command(context: click.Context, root: str | None, *, as_json: bool) -> None:
     lake = existing_lake(root)
     report = build_report(lake)
     if as_json:
-        print_json(report)
+        print_json(report.to_dict())
         return
-    if report["verdicts"]:
-        click.echo(tables.show(tables.verdicts_table(report["verdicts"])))
+    if report.verdicts:
+        click.echo(tables.show(tables.verdicts_table(report.verdicts)))
     elif lake is None:
         click.echo(no_lake_message(lake_root(root)))
-    elif report["signals"]:
+    elif report.signals:
         click.echo(
             "Nothing was judged yet, although there are signals. Check that the worker runs, "
             "and that STAGEKEEPER_GATE_FILE names a gate file that it can read."
         )
     else:
         click.echo(no_events_message(lake))
-    click.echo(tables.rejects_line(report["rejects"]))
+    click.echo(tables.rejects_line(report.rejects))
 
 
 @command.command("replay")

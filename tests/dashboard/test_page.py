@@ -20,7 +20,7 @@ import dashboard
 from analytics.judging.judge import Judge
 from analytics.lake.table_schemas import COLUMNS, QUALITY
 from analytics.lake.tables import Lake
-from analytics.report import build_report
+from analytics.verdicts.ledger import latest_verdicts
 from dashboard.data.reader import LakeReader
 from dashboard.urls import PageLocation
 from dashboard.views.overview import MOST_ACTIONS
@@ -118,7 +118,7 @@ def test_an_empty_lake_is_called_empty(show: Show, tmp_path: Path) -> None:
 def test_the_overview_shows_every_cell_with_its_verdict(show: Show, tmp_path: Path) -> None:
     lake = populated(tmp_path)
     shown = show(tmp_path)
-    verdicts = {(row["tool"], row["stage"], row["cohort"]): row["verdict"] for row in build_report(lake)["verdicts"]}
+    verdicts = {(row.tool, row.stage, row.cohort): row.verdict for row in latest_verdicts(lake)}
     assert len(verdicts) == len(FLEET)
     cells = shown.outline.of_class("sk-cell")
     assert len(cells) == len(FLEET)
@@ -163,11 +163,7 @@ def test_an_environment_hides_the_others(show: Show, tmp_path: Path) -> None:
 def test_a_cell_shows_its_evidence(show: Show, tmp_path: Path, behaviour: Behaviour) -> None:
     lake = populated(tmp_path)
     shown = show(tmp_path, PageLocation(cell=behaviour.cell))
-    (verdict,) = [
-        row
-        for row in build_report(lake)["verdicts"]
-        if tuple(row[name] for name in behaviour.cell._fields) == behaviour.cell
-    ]
+    (verdict,) = [document.to_dict() for document in latest_verdicts(lake) if document.cell == behaviour.cell]
     rows = [attributes for attributes in shown.outline.of_class("sk-sig") if attributes]
     assert len(rows) == len(verdict["signals"])
     assert len(shown.app.get("vega_lite_chart")) == 4

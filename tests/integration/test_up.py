@@ -131,10 +131,7 @@ def test_a_worker_killed_amid_traffic_loses_and_repeats_nothing(tmp_path: Path) 
         assert process.wait(LONGEST_STOP_S) == 0
     lake = Lake.existing(str(tmp_path / "demo" / "lake"))
     truth = json.loads((tmp_path / "demo" / "truth.json").read_text())
-    counted = {
-        tuple(cell[name] for name in CELL): {name: cell["counts"][name] for name in COUNTERS}
-        for cell in build_report(lake)["signals"]
-    }
+    counted = {tuple(row.cell): {name: row.counts[name] for name in COUNTERS} for row in build_report(lake).signals}
     assert counted == {tuple(cell[name] for name in CELL): cell["counts"] for cell in truth["cells"]}
 
 

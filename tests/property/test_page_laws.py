@@ -57,7 +57,7 @@ def test_a_page_that_is_kept_open_shows_what_one_opened_now_does(seed: int) -> N
                 if newest is None
                 else signal_rows(folded, watermark=newest, outcome_deadline_s=DEFAULT_OUTCOME_DEADLINE_S)
             )
-            assert build_report(lake)["signals"] == whole
+            assert list(build_report(lake).signals) == whole
 
 
 def test_a_page_that_slept_longer_than_the_log_is_kept_reads_all_anew(

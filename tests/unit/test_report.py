@@ -43,8 +43,8 @@ def a_reject(offset: int, reason: str, first_bytes: bytes = b"{") -> dict[str, o
 
 def test_no_lake_and_an_empty_lake_give_the_same_empty_document(lake: Lake) -> None:
     empty = {"signals": [], "verdicts": [], "rejects": {"total": 0, "by_reason": {}, "latest": []}}
-    assert build_report(None) == empty
-    assert build_report(lake) == empty
+    assert build_report(None).to_dict() == empty
+    assert build_report(lake).to_dict() == empty
 
 
 def test_a_cell_is_reported_over_all_its_epochs(lake: Lake) -> None:
@@ -57,7 +57,7 @@ def test_a_cell_is_reported_over_all_its_epochs(lake: Lake) -> None:
             {**priced, "cost_microusd": 50_000},
         ),
     )
-    (cell,) = build_report(lake)["signals"]
+    (cell,) = build_report(lake).to_dict()["signals"]
     assert {name: cell[name] for name in CELL._fields} == CELL._asdict()
     assert (cell["epochs"], cell["risk_class"]) == (2, "external_effect")
     assert set(cell["counts"]) == set(COUNTERS)
@@ -77,7 +77,7 @@ def test_a_cell_is_reported_over_all_its_epochs(lake: Lake) -> None:
 
 def test_unknown_latency_and_cost_are_null(lake: Lake) -> None:
     lake.append("signals", increments(a_row(**executions(3))))
-    (cell,) = build_report(lake)["signals"]
+    (cell,) = build_report(lake).to_dict()["signals"]
     assert (cell["latency_ms"], cell["cost_usd"]) == (None, None)
 
 
@@ -89,14 +89,14 @@ def test_missing_outcomes_are_those_of_mature_minutes(lake: Lake) -> None:
             a_row(minute=9, decisions=10, allowed=10, expected=10),
         ),
     )
-    (cell,) = build_report(lake)["signals"]
+    (cell,) = build_report(lake).to_dict()["signals"]
     assert cell["rates"]["missing_outcome"] == pytest.approx(0.1)
 
 
 def test_the_document_holds_the_verdicts_and_is_json(lake: Lake) -> None:
     lake.append("signals", increments(a_row(**executions(377))))
     Judge(lake, gate_file("signal: execution_error, role: guardrail, limit: 0.1")).tick(NOON + timedelta(minutes=2))
-    document = json.loads(json.dumps(build_report(lake), allow_nan=False))
+    document = json.loads(build_report(lake).model_dump_json())
     assert [verdict["verdict"] for verdict in document["verdicts"]] == ["PROMOTE"]
     assert set(document["verdicts"][0]) >= {"summary", "reasons", "signals", "exposure", "gate", "watermark"}
 
@@ -104,14 +104,14 @@ def test_the_document_holds_the_verdicts_and_is_json(lake: Lake) -> None:
 def test_rejects_are_counted_by_reason_and_the_latest_are_shown(lake: Lake) -> None:
     rows = [a_reject(offset, "not_json" if offset % 3 else "too_large", b"\xff\x00ab") for offset in range(30)]
     lake.append("rejects", pl.DataFrame(rows, schema=COLUMNS["rejects"], orient="row"))
-    rejects = build_report(lake)["rejects"]
+    rejects = build_report(lake).to_dict()["rejects"]
     assert rejects["total"] == 30
     assert list(rejects["by_reason"].items()) == [("not_json", 20), ("too_large", 10)]
     assert len(rejects["latest"]) == LATEST_REJECTS
     assert rejects["latest"][0]["offset"] == 29
     assert rejects["latest"][0]["first_bytes"] == "\\xff\x00ab"
     json.dumps(rejects, allow_nan=False)
-    assert tables.rejects_line(rejects) == "30 records were rejected: not_json 20, too_large 10."
+    assert tables.rejects_line(build_report(lake).rejects) == "30 records were rejected: not_json 20, too_large 10."
 
 
 def test_tables_name_a_shared_environment_once_and_show_every_cell(lake: Lake) -> None:
@@ -119,7 +119,7 @@ def test_tables_name_a_shared_environment_once_and_show_every_cell(lake: Lake) -
     lake.append("signals", increments(a_row(**executions(377)), a_row(bracketed, **executions(53, 30))))
     Judge(lake, gate_file("signal: execution_error, role: guardrail, limit: 0.1")).tick(NOON + timedelta(minutes=2))
     report = build_report(lake)
-    shown = tables.show(tables.signals_table(report["signals"]), tables.verdicts_table(report["verdicts"]))
+    shown = tables.show(tables.signals_table(report.signals), tables.verdicts_table(report.verdicts))
     assert shown.count("environment production") == 2
     assert "refunds/[red]x[/red] (eu)" in shown
     assert "→ search_only" in shown
@@ -133,7 +133,7 @@ def test_a_narrow_terminal_still_shows_every_action(lake: Lake, monkeypatch: pyt
     report = build_report(lake)
     monkeypatch.setattr(tables.sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
-    shown = tables.show(tables.signals_table(report["signals"]), tables.verdicts_table(report["verdicts"]))
+    shown = tables.show(tables.signals_table(report.signals), tables.verdicts_table(report.verdicts))
     lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
     assert max(map(len, lines)) <= 80
     for whole in ("refunds/issue_refund", "draft_write", "12,377", "0.339 %", "PROMOTE"):
