@@ -1,20 +1,21 @@
-"""The published events as the hot path reads them: only the fields that decide, count or are stored beside the bytes.
+"""The published events as msgspec structs: the fields that are counted or stored in columns, and each event's kind.
 
 Each struct accepts a subset of what its pydantic model in `producers.wire` accepts, field by field: it is never more
 lenient, and a test holds both equal on everything that our own writers produce. It is stricter where the model is
 lenient by convenience: numbers in quotes, moments that are not RFC 3339, and amounts beyond the limits below. Names
-are checked for control characters by the caller, who can rule them out for a whole record at once.
+are checked for control characters by the decoder, which can rule them out for many records at once.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, NamedTuple, TypeAlias, get_args
 
+import msgspec
 from msgspec import Meta, Struct
-from msgspec.json import Decoder
 
 from analytics.signals.event_kinds import EventKind
+from producers.errors import StagekeeperError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,6 +45,11 @@ RiskName: TypeAlias = Literal[
     "irreversible",
 ]
 
+
+class UnreadableEventError(StagekeeperError):
+    """The bytes of a stored event are no event to this version."""
+
+
 Names: TypeAlias = tuple[tuple[str, str], ...]
 """Path and value of every field that must not hold a control character."""
 
@@ -70,11 +76,6 @@ class ReceiptRow(Struct, array_like=True, forbid_unknown_fields=True, frozen=Tru
     stage: StageName
     cohort: Name
     epoch: Name
-
-    @property
-    def cell_epoch(self) -> CellEpoch:
-        """What everything about the decision is counted under."""
-        return CellEpoch(self.environment, self.workflow, self.tool, self.stage, self.cohort, self.epoch)
 
     def names(self) -> Names:
         """The fields that must not hold a control character."""
@@ -178,6 +179,7 @@ class ReviewData(Struct, frozen=True, gc=False):
 class PolicyData(Struct, frozen=True, gc=False):
     """See `producers.wire.events.PolicyChangedData`."""
 
+    receipt: ClassVar[None] = None
     flag_key: Name
     changed_by: Name
     reason: Text
@@ -186,6 +188,7 @@ class PolicyData(Struct, frozen=True, gc=False):
 class RecommendedData(Struct, frozen=True, gc=False):
     """See `producers.wire.events.StageRecommendedData`."""
 
+    receipt: ClassVar[None] = None
     verdict_id: Name
     environment: Name
     workflow: Name
@@ -212,7 +215,7 @@ class Envelope(Struct, tag_field="type", kw_only=True, frozen=True, gc=False):
         return (("id", self.id), ("subject", self.subject))
 
 
-OUTCOMES: dict[tuple[str, bool], EventKind] = {
+_DECISION_KINDS: Final[dict[tuple[str, bool], EventKind]] = {
     ("allow", True): EventKind.ALLOWED,
     ("allow", False): EventKind.ALLOWED_UNENFORCED,
     ("constrain", True): EventKind.CONSTRAINED,
@@ -224,8 +227,20 @@ OUTCOMES: dict[tuple[str, bool], EventKind] = {
     ("fallback", True): EventKind.FELL_BACK,
     ("fallback", False): EventKind.FELL_BACK,
 }
-STATUSES = {"succeeded": EventKind.SUCCEEDED, "failed": EventKind.FAILED, "timed_out": EventKind.TIMED_OUT}
-_UNDOS = {"undone": EventKind.UNDONE, "failed": EventKind.UNDO_FAILED, "not_undoable": EventKind.NOT_UNDOABLE}
+_EXECUTION_KINDS: Final[dict[str, EventKind]] = {
+    "succeeded": EventKind.SUCCEEDED,
+    "failed": EventKind.FAILED,
+    "timed_out": EventKind.TIMED_OUT,
+}
+_UNDO_KINDS: Final[dict[str, EventKind]] = {
+    "undone": EventKind.UNDONE,
+    "failed": EventKind.UNDO_FAILED,
+    "not_undoable": EventKind.NOT_UNDOABLE,
+}
+_REVIEW_KINDS: Final[dict[str, EventKind]] = {
+    "approved": EventKind.REVIEW_APPROVED,
+    "rejected": EventKind.REVIEW_REJECTED,
+}
 
 
 class Decided(Envelope, tag="stagekeeper.action.decided.v1", frozen=True, gc=False):
@@ -238,7 +253,7 @@ class Decided(Envelope, tag="stagekeeper.action.decided.v1", frozen=True, gc=Fal
     def kind(self) -> EventKind:
         """What it counts as."""
         decision = self.data.decision
-        return OUTCOMES[decision.result.outcome, decision.enforced and decision.result.runs]
+        return _DECISION_KINDS[decision.result.outcome, decision.enforced and decision.result.runs]
 
     def names(self) -> Names:
         """As in `Envelope`, and those of its data."""
@@ -252,16 +267,6 @@ class Decided(Envelope, tag="stagekeeper.action.decided.v1", frozen=True, gc=Fal
         )
 
 
-class DecidedAlone(Envelope, tag=False, kw_only=True, frozen=True, gc=False):
-    """`Decided`, read without a look for the type first; what is no decision fails."""
-
-    type_name = Decided.type_name
-    type: Literal["stagekeeper.action.decided.v1"]
-    data: DecidedData
-
-    names = Decided.names
-
-
 class Executed(Envelope, tag="stagekeeper.action.executed.v1", frozen=True, gc=False):
     """An action ran."""
 
@@ -271,7 +276,7 @@ class Executed(Envelope, tag="stagekeeper.action.executed.v1", frozen=True, gc=F
     @property
     def kind(self) -> EventKind:
         """What it counts as."""
-        return STATUSES[self.data.status]
+        return _EXECUTION_KINDS[self.data.status]
 
 
 class Undone(Envelope, tag="stagekeeper.action.undone.v1", frozen=True, gc=False):
@@ -283,7 +288,7 @@ class Undone(Envelope, tag="stagekeeper.action.undone.v1", frozen=True, gc=False
     @property
     def kind(self) -> EventKind:
         """What it counts as."""
-        return _UNDOS[self.data.result]
+        return _UNDO_KINDS[self.data.result]
 
 
 class Impacted(Envelope, tag="stagekeeper.action.impact.v1", frozen=True, gc=False):
@@ -312,7 +317,7 @@ class Reviewed(Envelope, tag="stagekeeper.review.resolved.v1", frozen=True, gc=F
     @property
     def kind(self) -> EventKind:
         """What it counts as."""
-        return EventKind.REVIEW_APPROVED if self.data.resolution == "approved" else EventKind.REVIEW_REJECTED
+        return _REVIEW_KINDS[self.data.resolution]
 
     def names(self) -> Names:
         """As in `Envelope`, and those of its data."""
@@ -323,6 +328,7 @@ class PolicyChanged(Envelope, tag="stagekeeper.policy.changed.v1", frozen=True, 
     """Somebody changed a flag."""
 
     type_name = "stagekeeper.policy.changed.v1"
+    kind: ClassVar[EventKind] = EventKind.UNCOUNTED
     data: PolicyData
 
     def names(self) -> Names:
@@ -338,6 +344,7 @@ class Recommended(Envelope, tag="stagekeeper.stage.recommended.v1", frozen=True,
     """A verdict was published."""
 
     type_name = "stagekeeper.stage.recommended.v1"
+    kind: ClassVar[EventKind] = EventKind.UNCOUNTED
     data: RecommendedData
 
     def names(self) -> Names:
@@ -350,13 +357,10 @@ class Recommended(Envelope, tag="stagekeeper.stage.recommended.v1", frozen=True,
 Counted: TypeAlias = Decided | Executed | Undone | Impacted | Reviewed
 """Events about an action: they carry a receipt and are counted."""
 
-Outcome: TypeAlias = Executed | Undone | Impacted | Reviewed
-"""What may come of an action that was decided."""
-
 WireEvent: TypeAlias = Counted | PolicyChanged | Recommended
 
-COUNTED_TYPES: frozenset[str] = frozenset(event.type_name for event in (Decided, Executed, Undone, Impacted, Reviewed))
-TYPES: frozenset[str] = COUNTED_TYPES | {PolicyChanged.type_name, Recommended.type_name}
+COUNTED_TYPES: Final[frozenset[str]] = frozenset(event.type_name for event in get_args(Counted))
+TYPES: Final[frozenset[str]] = frozenset(event.type_name for event in get_args(WireEvent))
 
 
 def meanings(values: Iterable[bytes]) -> list[tuple[EventKind, str | None]]:
@@ -364,12 +368,19 @@ def meanings(values: Iterable[bytes]) -> list[tuple[EventKind, str | None]]:
 
     Args:
         values: The column `value` of the table `events`.
+
+    Raises:
+        UnreadableEventError: One of them is no event to this version.
     """
-    read = Decoder(WireEvent).decode
-    return [_meaning(read(value)) for value in values]
+    parse = msgspec.json.Decoder(WireEvent).decode
+    try:
+        return [_meaning(parse(value)) for value in values]
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise UnreadableEventError(
+            f"the table events holds an event that this version cannot read: {error}. Read the topics again into a new "
+            "STAGEKEEPER_LAKE_ROOT, or use the version of Stagekeeper that stored it."
+        ) from error
 
 
 def _meaning(event: WireEvent) -> tuple[EventKind, str | None]:
-    if isinstance(event, PolicyChanged | Recommended):
-        return EventKind.UNCOUNTED, None
     return event.kind, event.data.contract.actor.user if isinstance(event, Decided) else None

@@ -7,7 +7,6 @@ in the order of the fields of `Receipt`, the signature the base64url of HMAC-SHA
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import hmac
@@ -47,7 +46,9 @@ class ReceiptError(StagekeeperError):
         self.fault: ReceiptFault = fault
 
 
+_VERSION = VERSION.encode()
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")  # what base64url does not have becomes what base64 does not have
 
 
 class Cell(NamedTuple):
@@ -124,21 +125,22 @@ def open_token(token: str, key: bytes | None) -> bytes:
     Raises:
         ReceiptError: As in `Receipt.of_token`.
     """
-    parts = token.split(".")
-    if parts[0] != VERSION or len(parts) not in {2, 3}:
+    raw = token.encode("ascii", "replace")
+    version, *parts = raw.split(b".")
+    if version != _VERSION or len(parts) not in {1, 2} or not all(parts):
         raise ReceiptError(
             "malformed_receipt", f"a receipt reads {VERSION}.<payload> or {VERSION}.<payload>.<signature>"
         )
     try:
-        if key is not None:
-            if len(parts) == 2:
-                raise ReceiptError("unsigned_receipt", "a signing key is configured, and the receipt is not signed")
-            unsigned = token.rpartition(".")[0]
-            if not hmac.compare_digest(_of_base64(parts[2]), _signature(unsigned, key)):
-                raise ReceiptError("forged_receipt", "the receipt's signature does not match the configured key")
-        return _of_base64(parts[1])
-    except (binascii.Error, UnicodeEncodeError) as error:
+        payload, signature = _of_base64(parts[0]), _of_base64(parts[1]) if len(parts) == 2 else None
+    except binascii.Error as error:
         raise ReceiptError("malformed_receipt", f"the receipt is not base64url: {error}") from error
+    if key is not None:
+        if signature is None:
+            raise ReceiptError("unsigned_receipt", "a signing key is configured, and the receipt is not signed")
+        if not hmac.compare_digest(signature, hmac.digest(key, raw[: -len(parts[1]) - 1], "sha256")):
+            raise ReceiptError("forged_receipt", "the receipt's signature does not match the configured key")
+    return payload
 
 
 SWITCHES = frozenset({"agent-action-governance-enabled", "agent-action-denylist"})
@@ -210,5 +212,6 @@ def _to_base64(raw: bytes) -> str:
     return binascii.b2a_base64(raw, newline=False).translate(_URL_SAFE, b"=").decode("ascii")
 
 
-def _of_base64(text: str) -> bytes:
-    return base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+def _of_base64(letters: bytes) -> bytes:
+    """The bytes behind letters of base64url without padding; any other letter is an error."""
+    return binascii.a2b_base64(letters.translate(_STANDARD) + b"=" * (-len(letters) % 4), strict_mode=True)

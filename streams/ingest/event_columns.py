@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from analytics.signals.event_structs import CellEpoch
-    from streams.ingest.decode import Decoded
 
 Longs = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.int8]
 Flags = npt.NDArray[np.bool_]
 
+UNKNOWN: Final = -1
+"""Stands for a risk, latency or cost that an event does not have."""
 NO_CELL: Final = -1
 UNDATED: Final = -(2**63)
 """Stands for a `decided_at` that an event does not have."""
@@ -51,7 +53,7 @@ class EventColumns:
     users: list[str | None]
     time_us: Longs
     decided_at_us: Longs
-    kinds: Longs
+    kinds: Bytes
     risk_ranks: Longs
     latency_us: Longs
     cost_microusd: Longs
@@ -60,43 +62,6 @@ class EventColumns:
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    @classmethod
-    def of(cls, events: Sequence[Decoded]) -> EventColumns:
-        """The columns of events that were decoded one by one."""
-        cells: dict[CellEpoch, int] = {}
-        cell_of = [NO_CELL if each.cell is None else cells.setdefault(each.cell, len(cells)) for each in events]
-        return cls(
-            ids=[each.id for each in events],
-            types=[each.type for each in events],
-            sources=[each.source for each in events],
-            subjects=[each.subject for each in events],
-            users=[each.user for each in events],
-            time_us=longs(each.time_us for each in events),
-            decided_at_us=longs(UNDATED if each.decided_at_us is None else each.decided_at_us for each in events),
-            kinds=longs(each.kind for each in events),
-            risk_ranks=longs(each.risk_rank for each in events),
-            latency_us=longs(each.latency_us for each in events),
-            cost_microusd=longs(each.cost_microusd for each in events),
-            cell_of=longs(cell_of),
-            cells=list(cells),
-        )
-
-    def put(self, place: int, event: Decoded, cell_number: int) -> None:
-        """Put an event into its place. Only for columns that nobody else has seen.
-
-        Args:
-            place: The position.
-            event: What stands there from now on.
-            cell_number: Position of its cell in `cells`, or `NO_CELL`.
-        """
-        self.ids[place], self.types[place] = event.id, event.type
-        self.sources[place], self.subjects[place] = event.source, event.subject
-        self.users[place], self.time_us[place] = event.user, event.time_us
-        self.decided_at_us[place] = UNDATED if event.decided_at_us is None else event.decided_at_us
-        self.kinds[place], self.risk_ranks[place] = event.kind, event.risk_rank
-        self.latency_us[place], self.cost_microusd[place] = event.latency_us, event.cost_microusd
-        self.cell_of[place] = cell_number
 
     def kept(self, keep: Flags) -> EventColumns:
         """The events at which `keep` holds, in their order."""
@@ -141,7 +106,7 @@ def joined(parts: Sequence[EventColumns]) -> EventColumns:
         users=[each for part in parts for each in part.users],
         time_us=chained(part.time_us for part in parts),
         decided_at_us=chained(part.decided_at_us for part in parts),
-        kinds=chained(part.kinds for part in parts),
+        kinds=np.concatenate([part.kinds for part in parts]) if parts else np.empty(0, dtype=np.int8),
         risk_ranks=chained(part.risk_ranks for part in parts),
         latency_us=chained(part.latency_us for part in parts),
         cost_microusd=chained(part.cost_microusd for part in parts),
@@ -155,23 +120,18 @@ def longs(values: Iterable[int]) -> Longs:
     return np.fromiter(values, dtype=np.int64)
 
 
-def binary(values: Sequence[bytes], together: bytes) -> pa.Array:
+def binary(values: Sequence[bytes], joined: bytes, ends: Longs) -> pa.Array:
     """Byte strings as an Arrow array, or a chunked one where they need more than 2 GiB.
 
     Args:
         values: The byte strings.
-        together: The same, one after the other.
+        joined: The same, one after the other.
+        ends: Where each begins and the last ends in these.
     """
-    ends = np.zeros(len(values) + 1, dtype=np.int64)
-    np.cumsum(longs(map(len, values)), out=ends[1:])
     if ends[-1] >= 2**31:
-        half = len(values) // 2
-        parts = [binary(part, b"".join(part)) for part in (values[:half], values[half:])]
-        return pa.chunked_array(
-            [chunk for part in parts for chunk in (part.chunks if isinstance(part, pa.ChunkedArray) else [part])]
-        )
+        return pa.chunked_array([pa.array([value], pa.binary()) for value in values])
     return pa.Array.from_buffers(
-        pa.binary(), len(values), [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(together)]
+        pa.binary(), len(values), [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(joined)]
     )
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from streams.broker import EMBEDDED_PREFIX
-from streams.ingest.decode import latest_possible
-from streams.ingest.decode_columns import BulkDecoder
+from streams.ingest.decode import EventDecoder, latest_possible
 from streams.ingest.errors import LogMismatchError
 from streams.ingest.event_columns import chained, joined, longs
 from streams.ingest.rejects import Reject, reject
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
     import polars as pl
 
     from analytics.lake.tables import SourcePartition
-    from streams.ingest.decode import Fault
     from streams.ingest.dedupe import SeenIds
     from streams.ingest.event_columns import EventColumns, Flags, Longs
+    from streams.ingest.faults import Fault
     from streams.ingest.records import Batch, PartitionRecords
 
 Column = TypeVar("Column")
@@ -157,8 +156,8 @@ class Folder:
 
     def __init__(self, states: dict[SourcePartition, PartitionState], key: bytes | None) -> None:
         self._states = states
-        self._fresh = BulkDecoder(key)
-        self._settled = BulkDecoder(None)
+        self._fresh = EventDecoder(key)
+        self._settled = EventDecoder(None)
 
     def fold(self, batch: Batch, now: datetime) -> Folded:
         """Fold a batch.
@@ -228,9 +227,9 @@ class Folder:
         state.reached = next_offset - 1
         return known, range(cut, len(offsets))
 
-    def _decode(self, decoder: BulkDecoder, piece: _Piece, latest_us: int | None, outcome: _Outcome) -> None:
+    def _decode(self, decoder: EventDecoder, piece: _Piece, latest_us: int | None, outcome: _Outcome) -> None:
         """Decode records."""
-        read = decoder.decode(piece.partition.topic, piece.of(piece.records.values), latest_us)
+        read = decoder.decode(piece.of(piece.records.values), latest_us)
         self._reject(piece, read.faults, outcome)
         timestamps = [NO_TIMESTAMP if at_ms is None else at_ms for at_ms in piece.of(piece.records.broker_at_ms)]
         outcome.events.append(read.events)

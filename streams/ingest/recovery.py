@@ -10,12 +10,12 @@ import polars as pl
 
 from analytics.lake.table_schemas import COLUMNS, EVENTS, REJECTS, SIGNALS
 from analytics.lake.tables import Advance, SourcePartition
-from streams.ingest.decode import EARLIEST_US, Decoded, EventDecoder
+from streams.ingest.decode import EARLIEST_US, EventDecoder
 from streams.ingest.dedupe import HORIZON, SeenIds
 from streams.ingest.errors import LakeOrderError, LogMismatchError
 from streams.ingest.fold import PartitionState
 from streams.ingest.rejects import of_rows
-from streams.ingest.rows import roll_up
+from streams.ingest.rows import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,14 +145,13 @@ def _catch_up(lake: Lake, partition: SourcePartition, stored: int | None, reache
     while done < reached:
         last = min(done + _CATCH_UP_OFFSETS, reached)
         values = own.filter(pl.col("offset").is_between(done + 1, last)).sort("offset").collect()["value"]
-        decoded = [decoder.decode(value, None) for value in values]
-        usable = [event for event in decoded if isinstance(event, Decoded)]
-        if len(usable) != len(decoded):
+        decoded = decoder.decode(values.to_list(), None)
+        if decoded.faults:
             raise LakeOrderError(
                 f"the table events holds events of {partition.app_id} that this version cannot read. "
                 "Use the version of Stagekeeper that stored them."
             )
-        lake.append(SIGNALS, roll_up(usable), advances={partition: Advance(previous, last)})
+        lake.append(SIGNALS, count(decoded.events), advances={partition: Advance(previous, last)})
         previous = done = last
 
 

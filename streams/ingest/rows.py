@@ -14,14 +14,12 @@ from analytics.lake.tables import SourcePartition
 from analytics.signals.definitions import COUNTERS
 from analytics.signals.event_kinds import INCREMENTS
 from analytics.signals.event_structs import CellEpoch
-from streams.ingest.decode import UNKNOWN, micros_of
-from streams.ingest.event_columns import NO_CELL, UNDATED, EventColumns, Longs
+from streams.ingest.decode import micros_of
+from streams.ingest.event_columns import NO_CELL, UNDATED, UNKNOWN, EventColumns, Longs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
-
-    from streams.ingest.decode import Decoded
 
 NO_TIMESTAMP: Final = -1
 """Stands for a record without a timestamp of its broker, in a column of milliseconds."""
@@ -74,7 +72,7 @@ def event_rows(accepted: Accepted, *, ingested_at: datetime) -> pa.Table:
         "type": _gathered(events.types),
         "source": _gathered(events.sources),
         "subject": pa.array(events.subjects, pa.string()),
-        "kind": pa.array(events.kinds, pa.int8()),
+        "kind": pa.array(events.kinds),
         "user": pa.array(events.users, pa.string()),
         "value": accepted.values,
         "time": _moments(events.time_us),
@@ -102,11 +100,6 @@ def _moments(us: Longs, unknown: int | None = None) -> pa.Array:
 
 _MINUTE_US: Final = 60_000_000
 _COST: Final = COUNTERS.index("cost_microusd")
-
-
-def roll_up(events: Sequence[Decoded]) -> pl.DataFrame:
-    """`count` for events that were decoded one by one."""
-    return count(EventColumns.of(events))
 
 
 def count(events: EventColumns) -> pl.DataFrame:

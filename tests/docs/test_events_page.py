@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from decoding import DecodedEvent, decode_one
 from documents import ROOT, blocks
 
 from producers.wire.decision import FlagEvaluation, FlagReason
@@ -19,7 +20,7 @@ from producers.wire.examples import EXAMPLES, RECEIPT, SIGNING_KEY
 from producers.wire.receipt import SWITCHES, Receipt, epoch_of
 from producers.wire.stage import Stage
 from producers.wire.topics import MAX_EVENT_BYTES, TOPICS
-from streams.ingest import decode
+from streams.ingest import decode, faults
 
 PAGE = ROOT / "docs" / "events.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -105,10 +106,9 @@ def test_a_router_written_from_the_page_is_understood(key: bytes | None) -> None
         "type": "stagekeeper.action.executed.v1",
         "data": {"receipt": token, "status": "succeeded"},
     }
-    decoder = decode.EventDecoder(key)
     for event in (decided, executed):
-        read = decoder.decode(json.dumps(event).encode(), decode.latest_possible(NOW))
-        assert isinstance(read, decode.Decoded), read
+        read = decode_one(json.dumps(event).encode(), key, decode.latest_possible(NOW))
+        assert isinstance(read, DecodedEvent), read
         assert read.cell is not None
         assert read.cell[:5] == ("prod", "größe", "tool", "narrow_autonomy", "all")
         assert read.decided_at_us == decode.micros_of(datetime(2026, 3, 2, 12, 0, tzinfo=UTC))
@@ -129,6 +129,7 @@ def test_the_topics_are_those_that_are_created() -> None:
 def test_headers_and_limits_are_as_stated() -> None:
     assert f"`content-type: {dict(HEADERS)['content-type'].decode()}`" in TEXT
     assert f"{MAX_EVENT_BYTES:,} bytes" in TEXT
+    assert f"nested deeper than {faults.MAX_DEPTH} levels" in TEXT
     assert timedelta(minutes=5) == decode.AHEAD_LIMIT
     assert "five minutes ahead" in TEXT
 
@@ -138,4 +139,4 @@ def test_every_reason_code_is_explained() -> None:
     explained = {
         code for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for code in re.findall(r"`(\w+)`", row)
     }
-    assert explained == set(re.findall(r"`([a-z]+_[a-z_]+)`", decode.__doc__ or ""))
+    assert explained == set(re.findall(r"`([a-z]+_[a-z_]+)`", faults.__doc__ or ""))

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+from decoding import DecodedEvent, columns_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,8 +15,8 @@ from analytics.lake.table_schemas import COLUMNS, SIGNALS
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
 from analytics.signals.event_kinds import COUNTERS_OF_KIND, EventKind
 from analytics.signals.event_structs import CellEpoch
-from streams.ingest.decode import UNKNOWN, Decoded
-from streams.ingest.rows import roll_up
+from streams.ingest.event_columns import UNKNOWN
+from streams.ingest.rows import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,12 +31,12 @@ CELLS = [
 
 
 @st.composite
-def decoded(draw: st.DrawFn) -> Decoded:
+def decoded(draw: st.DrawFn) -> DecodedEvent:
     kind = draw(st.sampled_from(EventKind))
     cell = None if kind is EventKind.UNCOUNTED else draw(st.sampled_from(CELLS))
     executed = kind in {EventKind.SUCCEEDED, EventKind.FAILED, EventKind.TIMED_OUT}
     amounts = st.just(UNKNOWN) | st.integers(0, 10**13)
-    return Decoded(
+    return DecodedEvent(
         id="id",
         type="type",
         source="/s",
@@ -73,7 +74,7 @@ def totals(frames: Iterable[pl.DataFrame]) -> dict[tuple[Any, ...], dict[str, An
     return dict(summed)
 
 
-def counted_one_by_one(events: Sequence[Decoded]) -> dict[tuple[Any, ...], dict[str, Any]]:
+def counted_one_by_one(events: Sequence[DecodedEvent]) -> dict[tuple[Any, ...], dict[str, Any]]:
     """The same without a matrix or a sort."""
     summed: dict[tuple[Any, ...], dict[str, Any]] = {}
     for event in events:
@@ -96,8 +97,8 @@ def counted_one_by_one(events: Sequence[Decoded]) -> dict[tuple[Any, ...], dict[
 
 @settings(deadline=None)
 @given(st.lists(decoded(), max_size=40))
-def test_the_increments_are_what_counting_one_by_one_gives(events: list[Decoded]) -> None:
-    rolled = roll_up(events)
+def test_the_increments_are_what_counting_one_by_one_gives(events: list[DecodedEvent]) -> None:
+    rolled = count(columns_of(events))
     assert rolled.schema == COLUMNS[SIGNALS]
     plain = rolled.with_columns(pl.col("bucket").cast(pl.Int64) // MINUTE_US, pl.col("last_event_at").cast(pl.Int64))
     assert not plain.select(*CellEpoch._fields, "bucket").is_duplicated().any()
@@ -106,8 +107,8 @@ def test_the_increments_are_what_counting_one_by_one_gives(events: list[Decoded]
 
 @settings(deadline=None)
 @given(st.lists(decoded(), max_size=40), st.randoms(use_true_random=False), st.integers(1, 5))
-def test_shuffled_and_split_input_gives_the_same_totals(events: list[Decoded], random: Any, parts: int) -> None:
-    whole = totals([roll_up(events)])
+def test_shuffled_and_split_input_gives_the_same_totals(events: list[DecodedEvent], random: Any, parts: int) -> None:
+    whole = totals([count(columns_of(events))])
     shuffled = random.sample(events, len(events))
     split = [shuffled[start::parts] for start in range(parts)]
-    assert totals(roll_up(part) for part in split) == whole
+    assert totals(count(columns_of(part)) for part in split) == whole

@@ -7,11 +7,11 @@ import json
 from typing import Any
 
 import pytest
+from decoding import DecodedEvent, decode_one
 from published import GOLDEN, Fields, fields_now
 
 from producers.wire.events import EVENT_CLASSES, type_of
 from producers.wire.examples import EXAMPLES
-from streams.ingest.decode import Decoded, EventDecoder
 
 PUBLISHED: dict[str, Fields] = json.loads(GOLDEN.read_text(encoding="utf-8"))
 
@@ -80,4 +80,4 @@ def _with_unknown_fields(node: object) -> object:
 @pytest.mark.parametrize("event_class", EVENT_CLASSES, ids=type_of)
 def test_readers_ignore_fields_that_they_do_not_know(event_class: type[Any]) -> None:
     document = _with_unknown_fields(json.loads(EXAMPLES[event_class].model_dump_json(exclude_none=True)))
-    assert isinstance(EventDecoder(None).decode(json.dumps(document).encode(), None), Decoded)
+    assert isinstance(decode_one(json.dumps(document).encode()), DecodedEvent)

@@ -8,11 +8,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from decoding import DecodedEvent, decode_one
 from fakes import KEY, NOON, a_decided, a_receipt, an_executed, an_undone
 
 from producers.wire.events import Resolution, ReviewResolved, ReviewResolvedData, to_bytes
 from producers.wire.topics import MAX_EVENT_BYTES
-from streams.ingest.decode import Decoded, EventDecoder, Fault, latest_possible
+from streams.ingest.decode import latest_possible
+from streams.ingest.faults import MAX_DEPTH, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +74,7 @@ def token_of(payload: bytes) -> str:
 
 
 def faulty(value: bytes | None, key: bytes | None = KEY) -> Fault:
-    read = EventDecoder(key).decode(value, LATEST)
+    read = decode_one(value, key, LATEST)
     assert isinstance(read, Fault), read
     return read
 
@@ -113,6 +115,7 @@ CASES: list[tuple[str, bytes | None, str, str]] = [
     ("no data", without(decided, "data"), "missing_field", "data"),
     ("data as text", put(decided, "data", "{}"), "wrong_type", "data"),
     ("no contract", without(decided, "data.contract"), "missing_field", "data.contract: missing"),
+    ("no actor", without(decided, "data.contract.actor"), "missing_field", "data.contract.actor: missing"),
     ("no target", without(decided, "data.contract.target"), "missing_field", "data.contract.target: missing"),
     ("an unknown risk class", put(decided, "data.contract.risk_class", "mild"), "wrong_type", "risk_class"),
     ("an unknown outcome", put(decided, "data.decision.result.outcome", "shrug"), "wrong_type", "outcome"),
@@ -180,25 +183,58 @@ def test_a_receipt_with_the_wrong_inside_is_malformed(payload: bytes) -> None:
 
 def test_without_a_key_a_signature_is_not_looked_at() -> None:
     for token in (a_receipt().token(), a_receipt().token(b"whatever")):
-        assert isinstance(EventDecoder(None).decode(put(executed, "data.receipt", token), LATEST), Decoded)
+        assert isinstance(decode_one(put(executed, "data.receipt", token), None, LATEST), DecodedEvent)
 
 
 def test_five_minutes_ahead_is_possible_and_without_a_clock_everything_is() -> None:
     value = put(decided, "time", (NOON + timedelta(minutes=5)).isoformat())
-    assert isinstance(EventDecoder(KEY).decode(value, LATEST), Decoded)
+    assert isinstance(decode_one(value, KEY, LATEST), DecodedEvent)
     value = put(decided, "time", (NOON + timedelta(days=5)).isoformat())
-    assert isinstance(EventDecoder(KEY).decode(value, None), Decoded)
+    assert isinstance(decode_one(value, KEY, None), DecodedEvent)
 
 
 def test_what_nobody_publishes_is_ignored() -> None:
     value = put(executed, "data.mood", "good")
-    assert isinstance(EventDecoder(KEY).decode(value, LATEST), Decoded)
+    assert isinstance(decode_one(value, KEY, LATEST), DecodedEvent)
+
+
+@pytest.mark.parametrize("odd", ["1e999", "1" * 5_000, "[{},{}]", '"[{[{[{"', '"\\\\\\"[["'])
+def test_what_nobody_publishes_may_be_any_json(odd: str) -> None:
+    value = put(executed, "data.mood", "@odd").replace(b'"@odd"', odd.encode())
+    assert isinstance(decode_one(value, KEY, LATEST), DecodedEvent)
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"), [("[", "]"), ('{"a":', "}"), ('["[{",', "]"), (r'["\\",', "]"), (r'["\\\"[[",', "]")]
+)
+def test_nesting_has_a_limit_that_no_callers_stack_moves(opening: str, closing: str) -> None:
+    def nested(depth: int) -> bytes:
+        deep = opening * (depth - 2) + "1" + closing * (depth - 2)  # two levels lie around it
+        return put(executed, "data.mood", "@odd").replace(b'"@odd"', deep.encode())
+
+    def decode_below(frames: int, value: bytes) -> DecodedEvent | Fault:
+        return decode_below(frames - 1, value) if frames else decode_one(value, KEY, LATEST)
+
+    for frames in (0, 500):
+        assert isinstance(decode_below(frames, nested(MAX_DEPTH)), DecodedEvent)
+        fault = decode_below(frames, nested(MAX_DEPTH + 1))
+        assert fault == ("not_json", "nested too deeply: the limit is 100 levels")
+
+
+def test_many_brackets_side_by_side_are_not_deep() -> None:
+    value = put(executed, "data.mood", "@odd").replace(b'"@odd"', b"[" + b"{}," * 5_000 + b"[]]")
+    assert isinstance(decode_one(value, KEY, LATEST), DecodedEvent)
+
+
+@pytest.mark.parametrize("user", ["", 5, "a\n", "x" * 201])
+def test_a_user_is_a_name(user: object) -> None:
+    assert faulty(put(decided, "data.contract.actor.user", user)).reason == "wrong_type"
 
 
 def test_an_event_of_the_largest_size_is_read() -> None:
     padding = MAX_EVENT_BYTES - len(to_bytes(an_undone(key=KEY)))
     value = to_bytes(an_undone(key=KEY)) + b" " * padding
-    assert isinstance(EventDecoder(KEY).decode(value, latest_possible(NOON + timedelta(hours=1))), Decoded)
+    assert isinstance(decode_one(value, KEY, latest_possible(NOON + timedelta(hours=1))), DecodedEvent)
     assert faulty(value + b" ").reason == "too_large"
 
 

@@ -50,7 +50,7 @@ def test_microseconds_and_letters_of_any_script_survive() -> None:
         (UNSIGNED, "unsigned_receipt"),
         (a_receipt().token(b"a forger's key"), "forged_receipt"),
         (a_receipt(stage=Stage.SEARCH_ONLY).token() + "." + a_receipt().token(KEY).split(".")[2], "forged_receipt"),
-        (f"{UNSIGNED}.", "forged_receipt"),
+        (f"{UNSIGNED}.", "malformed_receipt"),
         (f"{UNSIGNED}.a", "malformed_receipt"),
         ("", "malformed_receipt"),
         ("sk1", "malformed_receipt"),

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from decoding import DecodedEvent, decode_all, decode_one
 from fakes import KEY, NOON, a_decided, a_receipt, an_executed, an_undone
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from one_by_one import hold_to_one_by_one
 from pydantic import ValidationError
 
 from analytics.signals.event_kinds import COUNTERS_OF_KIND, EventKind
@@ -20,7 +20,9 @@ from producers.wire import events as e
 from producers.wire.events import to_bytes
 from producers.wire.receipt import Receipt
 from producers.wire.stage import Stage
-from streams.ingest.decode import UNKNOWN, Decoded, EventDecoder, Fault, latest_possible, micros_of
+from streams.ingest.decode import EventDecoder, latest_possible, micros_of
+from streams.ingest.event_columns import UNKNOWN
+from streams.ingest.faults import Fault
 
 NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=200).filter(
     lambda text: not any(ord(char) < 32 or ord(char) == 127 for char in text)
@@ -145,14 +147,15 @@ def expected_of_impact(impact: e.Incident | e.Support | e.Quality) -> set[str]:
 @given(counted_events(), st.sampled_from([KEY, None]))
 def test_what_the_models_write_is_read_as_they_mean_it(made: tuple[e.Event, Receipt], key: bytes | None) -> None:
     event, receipt = made
-    read = EventDecoder(key).decode(to_bytes(event), None)
-    assert isinstance(read, Decoded), read
+    read = decode_one(to_bytes(event), key)
+    assert isinstance(read, DecodedEvent), read
     assert (read.id, read.type, read.source, read.subject) == (event.id, event.type, event.source, event.subject)
     assert read.time_us == micros_of(event.time)
     assert read.decided_at_us == micros_of(receipt.decided_at)
     assert read.cell == (*receipt.cell, receipt.epoch)
     assert set(COUNTERS_OF_KIND[read.kind]) == expected_counters(event)
     decided = isinstance(event, e.ActionDecided)
+    assert read.user == (event.data.contract.actor.user if decided else None)
     assert read.risk_rank == (event.data.contract.risk_class.rank if decided else UNKNOWN)
     executed = isinstance(event, e.ActionExecuted)
     latency, cost = (event.data.latency_ms, event.data.cost_usd) if executed else (None, None)
@@ -191,8 +194,8 @@ def test_events_without_a_receipt_are_kept_and_count_nothing(name: str, text: st
         ),
     )
     for event in (changed, recommended):
-        read = EventDecoder(KEY).decode(to_bytes(event), None)
-        assert isinstance(read, Decoded), read
+        read = decode_one(to_bytes(event), KEY)
+        assert isinstance(read, DecodedEvent), read
         assert (read.kind, read.cell, read.decided_at_us) == (EventKind.UNCOUNTED, None, None)
         assert (read.id, read.time_us) == (name, micros_of(moment))
 
@@ -212,6 +215,7 @@ READ = [
         for rest in (
             ("receipt",),
             ("contract",),
+            ("contract", "actor", "user"),
             ("contract", "tool"),
             ("contract", "workflow"),
             ("contract", "risk_class"),
@@ -269,7 +273,7 @@ def hold_to_the_models(document: dict[str, Any], path: tuple[str, ...], value: o
     try:
         e.EVENT.validate_json(changed)
     except (ValidationError, OverflowError):
-        read = EventDecoder(KEY).decode(changed, None)
+        read = decode_one(changed, KEY)
         assert isinstance(read, Fault), f"{path} = {value!r} is no event, but was read as {read}"
         assert read.reason not in {"not_json", "not_object", "too_large", "null_value", "impossible_time"}
 
@@ -329,7 +333,7 @@ def test_the_hot_path_is_never_more_lenient(made: tuple[e.Event, Receipt], value
 @settings(deadline=None)
 @given(st.binary(max_size=300) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_have_an_answer(value: bytes) -> None:
-    assert isinstance(EventDecoder(KEY).decode(value, None), Fault)
+    assert isinstance(decode_one(value, KEY), Fault)
 
 
 @settings(deadline=None)
@@ -338,9 +342,8 @@ def test_ahead_of_the_clock(made: tuple[e.Event, Receipt], ahead_us: int) -> Non
     event, receipt = made
     latest = max(event.time, receipt.decided_at)
     now = latest - timedelta(minutes=5)
-    decoder = EventDecoder(KEY)
-    assert isinstance(decoder.decode(to_bytes(event), latest_possible(now)), Decoded)
-    late = decoder.decode(to_bytes(event), latest_possible(now - timedelta(microseconds=ahead_us)))
+    assert isinstance(decode_one(to_bytes(event), KEY, latest_possible(now)), DecodedEvent)
+    late = decode_one(to_bytes(event), KEY, latest_possible(now - timedelta(microseconds=ahead_us)))
     assert isinstance(late, Fault)
     assert late.reason == "impossible_time"
 
@@ -383,7 +386,12 @@ def records(draw: st.DrawFn) -> bytes | None:
 
 @settings(deadline=None)
 @given(st.lists(records(), max_size=5), st.sampled_from([KEY, None, b"another"]), MOMENTS | st.none())
-def test_many_at_once_are_read_as_one_by_one(
+def test_a_record_is_read_the_same_alone_and_in_company(
     values: list[bytes | None], key: bytes | None, now: datetime | None
 ) -> None:
-    hold_to_one_by_one(values, key, None if now is None else latest_possible(now - timedelta(minutes=5)))
+    latest_us = None if now is None else latest_possible(now - timedelta(minutes=5))
+    alone = [decode_one(value, key, latest_us) for value in values]
+    decoder = EventDecoder(key)
+    for _ in range(2):  # the second time its receipts are known
+        decoder.begin_batch()
+        assert decode_all(values, key, latest_us, decoder) == alone

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from fakes import NOON, a_decided, a_receipt, an_executed, an_undone
 
@@ -8,25 +9,28 @@ from analytics.evidence.histogram import bin_of
 from analytics.signals.definitions import COUNTERS
 from producers.wire.decision import Deny
 from producers.wire.events import ExecutionStatus, to_bytes
-from streams.ingest.decode import Decoded, EventDecoder
-from streams.ingest.rows import roll_up
+from streams.ingest.decode import EventDecoder
+from streams.ingest.rows import count
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from producers.wire.events import Event
 
 
-def decoded(*events: object) -> list[Decoded]:
-    decoder = EventDecoder(None)
-    read = [decoder.decode(to_bytes(event), None) for event in events]  # type: ignore[arg-type]
-    usable = [event for event in read if isinstance(event, Decoded)]
-    assert len(usable) == len(read)
-    return usable
+def counted(*events: Event) -> pl.DataFrame:
+    decoded = EventDecoder(None).decode([to_bytes(event) for event in events], None)
+    assert not decoded.faults
+    return count(decoded.events)
 
 
 def test_nothing_in_nothing_out() -> None:
-    assert roll_up([]).is_empty()
+    assert counted().is_empty()
 
 
 def test_an_action_is_counted_in_the_minute_of_its_decision() -> None:
     receipt = a_receipt(decided_at=NOON + timedelta(seconds=59))
-    rows = roll_up(decoded(a_decided(receipt), an_executed(receipt, cost_usd=0.25), an_undone(receipt)))
+    rows = counted(a_decided(receipt), an_executed(receipt, cost_usd=0.25), an_undone(receipt))
     (row,) = rows.iter_rows(named=True)
     assert row["bucket"] == NOON
     assert row["last_event_at"] == NOON + timedelta(hours=1, seconds=59)
@@ -44,7 +48,7 @@ def test_an_action_is_counted_in_the_minute_of_its_decision() -> None:
 
 
 def test_unknown_stays_unknown() -> None:
-    (row,) = roll_up(decoded(an_executed(latency_ms=None))).iter_rows(named=True)
+    (row,) = counted(an_executed(latency_ms=None)).iter_rows(named=True)
     assert (row["latency_bins"], row["cost_bins"], row["cost_microusd"]) == ([], [], 0)
     assert row["risk_rank"] is None
 
@@ -57,7 +61,7 @@ def test_cells_epochs_and_minutes_are_kept_apart() -> None:
         a_decided(a_receipt(decision_id="4", decided_at=NOON + timedelta(minutes=1)), event_id="4"),
         a_decided(a_receipt(decision_id="5"), Deny(reason="no"), event_id="5"),
     ]
-    rows = roll_up(decoded(*events))
+    rows = counted(*events)
     assert rows["decisions"].to_list() == [2, 1, 1, 1]
     assert rows["denied"].to_list() == [1, 0, 0, 0]
     assert rows["expected"].to_list() == [1, 1, 1, 1]
@@ -66,5 +70,5 @@ def test_cells_epochs_and_minutes_are_kept_apart() -> None:
 def test_failures_and_time_outs_are_executions_too() -> None:
     receipt = a_receipt()
     events = [an_executed(receipt, status, event_id=status) for status in ExecutionStatus]
-    (row,) = roll_up(decoded(*events)).iter_rows(named=True)
+    (row,) = counted(*events).iter_rows(named=True)
     assert (row["executed"], row["failed"], row["timed_out"]) == (3, 1, 1)

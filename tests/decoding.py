@@ -1,0 +1,95 @@
+"""Single events out of the decoder's columns, and columns of single events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analytics.signals.event_kinds import EventKind
+from streams.ingest.decode import EventDecoder
+from streams.ingest.event_columns import NO_CELL, UNDATED, UNKNOWN, EventColumns, longs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from analytics.signals.event_structs import CellEpoch
+    from streams.ingest.faults import Fault
+
+
+@dataclass(frozen=True)
+class DecodedEvent:
+    """One position of `EventColumns`."""
+
+    id: str
+    type: str
+    source: str
+    subject: str
+    time_us: int
+    kind: EventKind
+    cell: CellEpoch | None = None
+    decided_at_us: int | None = None
+    user: str | None = None
+    risk_rank: int = UNKNOWN
+    latency_us: int = UNKNOWN
+    cost_microusd: int = UNKNOWN
+
+
+def decode_all(
+    values: Sequence[bytes | None], key: bytes | None, latest_us: int | None, decoder: EventDecoder | None = None
+) -> list[DecodedEvent | Fault]:
+    """What the decoder makes of each record."""
+    decoded = (decoder or EventDecoder(key)).decode(values, latest_us)
+    assert decoded.values.to_pylist() == [value or b"" for value in values]
+    assert decoded.usable.tolist() == [place not in decoded.faults for place in range(len(values))]
+    return [
+        decoded.faults[place] if place in decoded.faults else event_at(decoded.events, place)
+        for place in range(len(values))
+    ]
+
+
+def decode_one(value: bytes | None, key: bytes | None = None, latest_us: int | None = None) -> DecodedEvent | Fault:
+    """What the decoder makes of one record."""
+    (decoded,) = decode_all([value], key, latest_us)
+    return decoded
+
+
+def event_at(events: EventColumns, place: int) -> DecodedEvent:
+    """The event at a position."""
+    cell, decided_at_us = int(events.cell_of[place]), int(events.decided_at_us[place])
+    return DecodedEvent(
+        id=events.ids[place],
+        type=events.types[place],
+        source=events.sources[place],
+        subject=events.subjects[place],
+        time_us=int(events.time_us[place]),
+        kind=EventKind(events.kinds[place]),
+        cell=None if cell == NO_CELL else events.cells[cell],
+        decided_at_us=None if decided_at_us == UNDATED else decided_at_us,
+        user=events.users[place],
+        risk_rank=int(events.risk_ranks[place]),
+        latency_us=int(events.latency_us[place]),
+        cost_microusd=int(events.cost_microusd[place]),
+    )
+
+
+def columns_of(events: Sequence[DecodedEvent]) -> EventColumns:
+    """The events as columns."""
+    cells: dict[CellEpoch, int] = {}
+    cell_of = [NO_CELL if event.cell is None else cells.setdefault(event.cell, len(cells)) for event in events]
+    return EventColumns(
+        ids=[event.id for event in events],
+        types=[event.type for event in events],
+        sources=[event.source for event in events],
+        subjects=[event.subject for event in events],
+        users=[event.user for event in events],
+        time_us=longs(event.time_us for event in events),
+        decided_at_us=longs(UNDATED if event.decided_at_us is None else event.decided_at_us for event in events),
+        kinds=np.array([event.kind for event in events], dtype=np.int8),
+        risk_ranks=longs(event.risk_rank for event in events),
+        latency_us=longs(event.latency_us for event in events),
+        cost_microusd=longs(event.cost_microusd for event in events),
+        cell_of=longs(cell_of),
+        cells=list(cells),
+    )
