@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from analytics.lake.tables import Lake
     from producers.wire.events import Event
-    from streams.ingest.fold import Folded
+    from streams.ingest.fold import FoldedBatch
 
 LOG_ID: Final = "in-process"
 
@@ -40,7 +40,7 @@ class InProcessFold:
         self._states: dict[SourcePartition, PartitionState] = {}
         self._batches = 0
 
-    def fold(self, events: Sequence[Event]) -> Folded:
+    def fold(self, events: Sequence[Event]) -> FoldedBatch:
         """Fold events in the order given.
 
         Raises:

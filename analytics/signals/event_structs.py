@@ -83,53 +83,53 @@ class ReceiptRow(Struct, array_like=True, forbid_unknown_fields=True, frozen=Tru
         return tuple((f"data.receipt {field}", getattr(self, field)) for field in fields)
 
 
-class Target(Struct, frozen=True, gc=False):
+class WireTarget(Struct, frozen=True, gc=False):
     """See `producers.wire.contract.Target`."""
 
     environment: Name
 
 
-class Actor(Struct, frozen=True, gc=False):
+class WireActor(Struct, frozen=True, gc=False):
     """See `producers.wire.contract.Actor`."""
 
     user: Name | None = None
 
 
-class Contract(Struct, frozen=True, gc=False):
+class WireContract(Struct, frozen=True, gc=False):
     """See `producers.wire.contract.ActionContract`."""
 
-    actor: Actor
-    target: Target
+    actor: WireActor
+    target: WireTarget
     tool: Name
     workflow: Name
     risk_class: RiskName
 
 
-class Result(Struct, frozen=True, gc=False):
+class WireResult(Struct, frozen=True, gc=False):
     """See `producers.wire.decision.Outcome`."""
 
     outcome: Literal["allow", "constrain", "queue_for_review", "deny", "fallback"]
     runs: bool = True
 
 
-class Decision(Struct, frozen=True, gc=False):
+class WireDecision(Struct, frozen=True, gc=False):
     """See `producers.wire.decision.Decision`."""
 
-    result: Result
+    result: WireResult
     enforced: bool = True
 
 
-class Incident(Struct, tag_field="kind", tag="incident", frozen=True, gc=False):
+class WireIncident(Struct, tag_field="kind", tag="incident", frozen=True, gc=False):
     """See `producers.wire.events.Incident`."""
 
     severity: Annotated[int, Meta(ge=1, le=5)]
 
 
-class Support(Struct, tag_field="kind", tag="support", frozen=True, gc=False):
+class WireSupport(Struct, tag_field="kind", tag="support", frozen=True, gc=False):
     """See `producers.wire.events.Support`."""
 
 
-class Quality(Struct, tag_field="kind", tag="quality", frozen=True, gc=False):
+class WireQuality(Struct, tag_field="kind", tag="quality", frozen=True, gc=False):
     """See `producers.wire.events.Quality`."""
 
     passed: bool
@@ -139,8 +139,8 @@ class DecidedData(Struct, frozen=True, gc=False):
     """See `producers.wire.events.ActionDecidedData`."""
 
     receipt: Token
-    contract: Contract
-    decision: Decision
+    contract: WireContract
+    decision: WireDecision
 
 
 class ExecutedData(Struct, frozen=True, gc=False):
@@ -163,7 +163,7 @@ class ImpactData(Struct, frozen=True, gc=False):
     """See `producers.wire.events.ActionImpactData`."""
 
     receipt: Token
-    impact: Incident | Support | Quality
+    impact: WireIncident | WireSupport | WireQuality
 
 
 class ReviewData(Struct, frozen=True, gc=False):
@@ -199,7 +199,7 @@ class RecommendedData(Struct, frozen=True, gc=False):
     verdict: Literal["PROMOTE", "HOLD", "ROLL_BACK", "INVALID"]
 
 
-class Envelope(Struct, tag_field="type", kw_only=True, frozen=True, gc=False):
+class WireEnvelope(Struct, tag_field="type", kw_only=True, frozen=True, gc=False):
     """What all events share; see `producers.wire.events.CloudEvent`."""
 
     type_name: ClassVar[str]
@@ -243,7 +243,7 @@ _REVIEW_KINDS: Final[dict[str, EventKind]] = {
 }
 
 
-class Decided(Envelope, tag="stagekeeper.action.decided.v1", frozen=True, gc=False):
+class WireDecided(WireEnvelope, tag="stagekeeper.action.decided.v1", frozen=True, gc=False):
     """An action was decided."""
 
     type_name = "stagekeeper.action.decided.v1"
@@ -256,10 +256,10 @@ class Decided(Envelope, tag="stagekeeper.action.decided.v1", frozen=True, gc=Fal
         return _DECISION_KINDS[decision.result.outcome, decision.enforced and decision.result.runs]
 
     def names(self) -> Names:
-        """As in `Envelope`, and those of its data."""
+        """As in `WireEnvelope`, and those of its data."""
         contract = self.data.contract
         return (
-            *Envelope.names(self),
+            *WireEnvelope.names(self),
             ("data.contract.tool", contract.tool),
             ("data.contract.workflow", contract.workflow),
             ("data.contract.target.environment", contract.target.environment),
@@ -267,7 +267,7 @@ class Decided(Envelope, tag="stagekeeper.action.decided.v1", frozen=True, gc=Fal
         )
 
 
-class Executed(Envelope, tag="stagekeeper.action.executed.v1", frozen=True, gc=False):
+class WireExecuted(WireEnvelope, tag="stagekeeper.action.executed.v1", frozen=True, gc=False):
     """An action ran."""
 
     type_name = "stagekeeper.action.executed.v1"
@@ -279,7 +279,7 @@ class Executed(Envelope, tag="stagekeeper.action.executed.v1", frozen=True, gc=F
         return _EXECUTION_KINDS[self.data.status]
 
 
-class Undone(Envelope, tag="stagekeeper.action.undone.v1", frozen=True, gc=False):
+class WireUndone(WireEnvelope, tag="stagekeeper.action.undone.v1", frozen=True, gc=False):
     """An execution was taken back, or could not be."""
 
     type_name = "stagekeeper.action.undone.v1"
@@ -291,7 +291,7 @@ class Undone(Envelope, tag="stagekeeper.action.undone.v1", frozen=True, gc=False
         return _UNDO_KINDS[self.data.result]
 
 
-class Impacted(Envelope, tag="stagekeeper.action.impact.v1", frozen=True, gc=False):
+class WireImpacted(WireEnvelope, tag="stagekeeper.action.impact.v1", frozen=True, gc=False):
     """An action had a downstream impact."""
 
     type_name = "stagekeeper.action.impact.v1"
@@ -301,14 +301,14 @@ class Impacted(Envelope, tag="stagekeeper.action.impact.v1", frozen=True, gc=Fal
     def kind(self) -> EventKind:
         """What it counts as."""
         impact = self.data.impact
-        if isinstance(impact, Incident):
+        if isinstance(impact, WireIncident):
             return EventKind.SEVERE_INCIDENT if impact.severity == 1 else EventKind.INCIDENT
-        if isinstance(impact, Quality):
+        if isinstance(impact, WireQuality):
             return EventKind.QUALITY_PASSED if impact.passed else EventKind.QUALITY_FAILED
         return EventKind.SUPPORT
 
 
-class Reviewed(Envelope, tag="stagekeeper.review.resolved.v1", frozen=True, gc=False):
+class WireReviewed(WireEnvelope, tag="stagekeeper.review.resolved.v1", frozen=True, gc=False):
     """A person resolved a queued action."""
 
     type_name = "stagekeeper.review.resolved.v1"
@@ -320,11 +320,11 @@ class Reviewed(Envelope, tag="stagekeeper.review.resolved.v1", frozen=True, gc=F
         return _REVIEW_KINDS[self.data.resolution]
 
     def names(self) -> Names:
-        """As in `Envelope`, and those of its data."""
-        return (*Envelope.names(self), ("data.reviewer", self.data.reviewer))
+        """As in `WireEnvelope`, and those of its data."""
+        return (*WireEnvelope.names(self), ("data.reviewer", self.data.reviewer))
 
 
-class PolicyChanged(Envelope, tag="stagekeeper.policy.changed.v1", frozen=True, gc=False):
+class WirePolicyChanged(WireEnvelope, tag="stagekeeper.policy.changed.v1", frozen=True, gc=False):
     """Somebody changed a flag."""
 
     type_name = "stagekeeper.policy.changed.v1"
@@ -332,15 +332,15 @@ class PolicyChanged(Envelope, tag="stagekeeper.policy.changed.v1", frozen=True, 
     data: PolicyData
 
     def names(self) -> Names:
-        """As in `Envelope`, and those of its data."""
+        """As in `WireEnvelope`, and those of its data."""
         return (
-            *Envelope.names(self),
+            *WireEnvelope.names(self),
             ("data.flag_key", self.data.flag_key),
             ("data.changed_by", self.data.changed_by),
         )
 
 
-class Recommended(Envelope, tag="stagekeeper.stage.recommended.v1", frozen=True, gc=False):
+class WireRecommended(WireEnvelope, tag="stagekeeper.stage.recommended.v1", frozen=True, gc=False):
     """A verdict was published."""
 
     type_name = "stagekeeper.stage.recommended.v1"
@@ -348,16 +348,16 @@ class Recommended(Envelope, tag="stagekeeper.stage.recommended.v1", frozen=True,
     data: RecommendedData
 
     def names(self) -> Names:
-        """As in `Envelope`, and those of its data."""
+        """As in `WireEnvelope`, and those of its data."""
         data = self.data
         fields = ("verdict_id", "environment", "workflow", "tool", "stage", "cohort", "epoch")
-        return (*Envelope.names(self), *((f"data.{field}", getattr(data, field)) for field in fields))
+        return (*WireEnvelope.names(self), *((f"data.{field}", getattr(data, field)) for field in fields))
 
 
-Counted: TypeAlias = Decided | Executed | Undone | Impacted | Reviewed
+Counted: TypeAlias = WireDecided | WireExecuted | WireUndone | WireImpacted | WireReviewed
 """Events about an action: they carry a receipt and are counted."""
 
-WireEvent: TypeAlias = Counted | PolicyChanged | Recommended
+WireEvent: TypeAlias = Counted | WirePolicyChanged | WireRecommended
 
 COUNTED_TYPES: Final[frozenset[str]] = frozenset(event.type_name for event in get_args(Counted))
 TYPES: Final[frozenset[str]] = frozenset(event.type_name for event in get_args(WireEvent))
@@ -383,4 +383,4 @@ def meanings(values: Iterable[bytes]) -> list[tuple[EventKind, str | None]]:
 
 
 def _meaning(event: WireEvent) -> tuple[EventKind, str | None]:
-    return event.kind, event.data.contract.actor.user if isinstance(event, Decided) else None
+    return event.kind, event.data.contract.actor.user if isinstance(event, WireDecided) else None

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from analytics.signals.event_structs import (
-    Decided,
-    Executed,
-    PolicyChanged,
     PolicyData,
+    WireDecided,
     WireEvent,
+    WireExecuted,
+    WirePolicyChanged,
 )
 from producers.wire.contract import RiskClass
 from producers.wire.topics import MAX_EVENT_BYTES
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from analytics.signals.event_structs import Contract
+    from analytics.signals.event_structs import WireContract
     from streams.ingest.receipt_cache import Opened
 
     Places = npt.NDArray[np.intp]
@@ -45,7 +45,7 @@ EARLIEST_US: Final = -62_135_596_800_000_000  # the first moment of year 1
 LATEST_US: Final = 253_402_300_799_999_999  # the last moment of year 9999
 
 _RANKS: Final = {risk.value: risk.rank for risk in RiskClass}
-_BLANK: Final = PolicyChanged(id="-", source="-", time=EPOCH, subject="-", data=PolicyData("-", "-", "-"))
+_BLANK: Final = WirePolicyChanged(id="-", source="-", time=EPOCH, subject="-", data=PolicyData("-", "-", "-"))
 """Stands in the place of what is no event, so that columns have one length."""
 
 _ACTION_FIELDS: Final = (
@@ -54,7 +54,7 @@ _ACTION_FIELDS: Final = (
     ("environment", "data.contract.target.environment"),
 )
 
-Event = TypeVar("Event", Decided, Executed)
+Event = TypeVar("Event", WireDecided, WireExecuted)
 
 
 class Decoded(NamedTuple):
@@ -129,8 +129,8 @@ class EventDecoder:
     def _columns(self, events: list[WireEvent], receipts: list[Opened], faults: dict[int, Fault]) -> EventColumns:
         """The columns of events; those whose receipt is about something else become faults."""
         classes: list[type[WireEvent]] = list(map(type, events))
-        is_decided, decisions = _of_class(events, classes, Decided)
-        is_executed, executions = _of_class(events, classes, Executed)
+        is_decided, decisions = _of_class(events, classes, WireDecided)
+        is_executed, executions = _of_class(events, classes, WireExecuted)
         contracts = [event.data.contract for event in decisions]
         executed = [event.data for event in executions]
         columns = EventColumns(
@@ -158,7 +158,7 @@ class EventDecoder:
         return columns
 
     def _check_actions(
-        self, contracts: list[Contract], cell_of: Longs, places: Places, faults: dict[int, Fault]
+        self, contracts: list[WireContract], cell_of: Longs, places: Places, faults: dict[int, Fault]
     ) -> None:
         """Refuse decisions whose receipt names another action than the contract."""
         actions = self._receipts.actions
@@ -209,7 +209,7 @@ def _of_class(
     return np.array(flags, dtype=np.bool_), cast("list[Event]", chosen)
 
 
-def _users(contracts: list[Contract], is_decided: Flags) -> list[str | None]:
+def _users(contracts: list[WireContract], is_decided: Flags) -> list[str | None]:
     named = [contract.actor.user for contract in contracts]
     if len(named) == len(is_decided):
         return named

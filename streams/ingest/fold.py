@@ -71,7 +71,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Folded:
+class FoldedBatch:
     """A batch, ready to be committed.
 
     Attributes:
@@ -159,7 +159,7 @@ class Folder:
         self._fresh = EventDecoder(key)
         self._settled = EventDecoder(None)
 
-    def fold(self, batch: Batch, now: datetime) -> Folded:
+    def fold(self, batch: Batch, now: datetime) -> FoldedBatch:
         """Fold a batch.
 
         Args:
@@ -187,7 +187,7 @@ class Folder:
         tally = outcome.tally
         tally.accepted, tally.rejected = len(accepted.events), len(outcome.rejects)
         tally.known_rejects = len(outcome.known_rejects)
-        return Folded(
+        return FoldedBatch(
             number=batch.number,
             events=event_rows(accepted, ingested_at=now),
             signals=count(accepted.events),

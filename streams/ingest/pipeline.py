@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.lake.tables import Lake, SourcePartition
-    from streams.ingest.fold import Folded
+    from streams.ingest.fold import FoldedBatch
     from streams.ingest.records import Batch
     from streams.ingest.recovery import Resumed
     from streams.ingest.rejects import DeadLetters
@@ -105,7 +105,7 @@ class Pipeline:
             SIGNALS: dict(events),
         }
 
-    def fold(self, batch: Batch) -> Folded:
+    def fold(self, batch: Batch) -> FoldedBatch:
         """Fold the next batch; nothing is written.
 
         Raises:
@@ -115,7 +115,7 @@ class Pipeline:
         self._take(batch.number)
         return self._folder.fold(batch, self._now())
 
-    def commit(self, folded: Folded) -> float:
+    def commit(self, folded: FoldedBatch) -> float:
         """Publish the batch's rejects and commit its rows with its offsets.
 
         Returns:
@@ -167,7 +167,7 @@ class DataPlane:
         pipeline: Pipeline,
         progress: Progress,
         fail: Callable[[BaseException], None],
-        committed: Callable[[Folded], None] = lambda _: None,
+        committed: Callable[[FoldedBatch], None] = lambda _: None,
     ) -> None:
         self._pipeline = pipeline
         self._progress = progress
@@ -202,7 +202,7 @@ class DataPlane:
             await self._settle()
             self._committing = asyncio.create_task(self._commit(folded))
 
-    async def _commit(self, folded: Folded) -> None:
+    async def _commit(self, folded: FoldedBatch) -> None:
         loop = asyncio.get_running_loop()
         try:
             seconds = await loop.run_in_executor(self._writing, self._pipeline.commit, folded)

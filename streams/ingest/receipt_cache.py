@@ -38,7 +38,7 @@ NO_RECEIPT: Final[Opened] = ("", UNDATED, NO_CELL)
 _BLANK: Final = ReceiptRow("-", EPOCH, "-", "-", "-", "observe_only", "-", "-")
 
 
-class Action(NamedTuple):
+class ReceiptAction(NamedTuple):
     """What a decision's contract must agree with."""
 
     tool: str
@@ -60,7 +60,7 @@ class ReceiptCache:
         self._older: dict[str | None, Opened] = {}
         self._number: dict[tuple[str, ...], int] = {}
         self.cells: list[CellEpoch] = []
-        self.actions: list[Action] = []
+        self.actions: list[ReceiptAction] = []
 
     def begin_batch(self) -> None:
         """Forget what is not worth its memory; positions in `cells` hold until the next call."""
@@ -120,5 +120,5 @@ class ReceiptCache:
         if number is None:
             number = self._number[cell] = len(self.cells)
             self.cells.append(CellEpoch(*cell))
-            self.actions.append(Action(cell[2], cell[1], cell[0]))
+            self.actions.append(ReceiptAction(cell[2], cell[1], cell[0]))
         return number
