@@ -44,7 +44,7 @@ def canonical(value: object) -> bytes:
         ArgumentError: It holds something that has no canonical form; the message names its type.
     """
     try:
-        if type(value) is dict and all(type(name) is str and name.isascii() for name in value):
+        if type(value) is dict and _has_ascii_names(value):
             return _ascii_object(value)
         return rfc8785.dumps(_json(value))
     except (TypeError, ValueError) as error:
@@ -80,6 +80,13 @@ def _fields(value: object) -> dict[str, object]:
     if isinstance(value, BaseModel):
         return {**{name: getattr(value, name) for name in type(value).model_fields}, **(value.model_extra or {})}
     return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}  # type: ignore[arg-type]
+
+
+def _has_ascii_names(members: dict[str, object]) -> bool:
+    try:
+        return "".join(members).isascii()
+    except TypeError:  # a name that is no string
+        return False
 
 
 def _ascii_object(members: dict[str, object]) -> bytes:

@@ -26,8 +26,8 @@ _ERROR_CODES = frozenset(ErrorCode) - {ErrorCode.GENERAL}
 
 def get_traceparent(span: Span | None = None) -> str | None:
     """W3C trace context of a span, by default the current one; None without a trace."""
-    at = (span or trace.get_current_span()).get_span_context()
-    if not at.is_valid:
+    span = span or trace.get_current_span()
+    if span is trace.INVALID_SPAN or not (at := span.get_span_context()).is_valid:
         return None
     return f"00-{at.trace_id:032x}-{at.span_id:016x}-{int(at.trace_flags):02x}"
 
