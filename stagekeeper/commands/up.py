@@ -47,8 +47,8 @@ def command(
     With STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS set, that Kafka cluster is used and no broker is started. A port that is
     taken is replaced by a free one. Ctrl-C stops everything.
 
-    With --for it ends by itself: it waits until the lake has everything that was emitted and every cell is judged,
-    prints signals and verdicts, and exits 0.
+    With --for it ends by itself: it waits until the lake has everything that was emitted, every cell is judged and the
+    events were validated once, prints signals and verdicts, and exits 0.
 
     \b
     Examples:

@@ -72,6 +72,10 @@ class PipelineStatus:
             return f"the verdicts know of outcomes up to {behind_s:,.0f} s before the newest event"
         return None
 
+    def has_events(self) -> bool:
+        """Whether any event is stored."""
+        return row_count(self._lake, EVENTS) > 0
+
     def report(self) -> Report:
         """The document of signals, verdicts and rejects."""
         return build_report(self._lake)

@@ -87,16 +87,21 @@ class Supervisor:
             await asyncio.sleep(delay_s)
             self.start(program)
 
-    async def repeat(self, program: Program, every_s: float, *, unremarkable: frozenset[int]) -> None:
+    async def repeat(
+        self, program: Program, every_s: float, *, unremarkable: frozenset[int], ran: asyncio.Event | None = None
+    ) -> None:
         """Run a program to its end, again and again with `every_s` seconds in between, until this is cancelled.
 
-        Any other exit code than the unremarkable ones is printed; the next run is tried all the same.
+        Any other exit code than the unremarkable ones is printed; the next run is tried all the same. `ran` is set when
+        a run has ended.
         """
         while True:
             child = self.start(program)
             await ended(child)
             if child.process.returncode not in unremarkable:
                 self._say(f"{child.reason()}; next try in {every_s:.0f} s")
+            if ran is not None:
+                ran.set()
             await asyncio.sleep(every_s)
 
     def stop_all(self, grace_s: float) -> list[str]:

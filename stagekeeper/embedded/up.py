@@ -124,6 +124,7 @@ class EmbeddedStack:
         self._supervisor = Supervisor(functools.partial(progress.step, "restart"))
         self._traffic_error: str | None = None
         self._traffic_should_run = True
+        self._quality_checked = asyncio.Event()
 
     async def run(self) -> UpResult:
         """Run from the start of the broker to the report; whatever was started is stopped on every way out.
@@ -237,8 +238,20 @@ class EmbeddedStack:
         while not await asyncio.to_thread(row_count, lake, after):  # noqa: ASYNC110 - a table has nothing to wait on
             await asyncio.sleep(_STATUS_EVERY_S)
         await self._supervisor.repeat(
-            programs.quality(settings), programs.QUALITY_EVERY_S, unremarkable=frozenset({0, 1})
+            programs.quality(settings),
+            programs.QUALITY_EVERY_S,
+            unremarkable=frozenset({0, 1}),
+            ran=self._quality_checked,
         )
+
+    async def _await_quality(self, status: PipelineStatus) -> None:
+        """Let the first validation end, where there is anything to validate."""
+        if not await asyncio.to_thread(status.has_events):
+            return
+        try:
+            await asyncio.wait_for(self._quality_checked.wait(), _READY_S)
+        except TimeoutError:
+            self.progress.step("quality", f"the first validation did not end in {_READY_S:.0f} s")
 
     async def _show_status(self, status: PipelineStatus) -> None:
         """Print the status until the time is over; without a given time, until cancelled."""
@@ -267,7 +280,7 @@ class EmbeddedStack:
                 self._traffic_error = traffic.reason()
 
     async def _settle(self, status: PipelineStatus) -> str | None:
-        """Wait until everything emitted is in the lake and judged; what is missing when nothing moves any more."""
+        """Wait until all that was emitted is stored, judged and validated; what is missing where nothing moves."""
         moved_s, before = time.monotonic(), ""
         while (outstanding := await asyncio.to_thread(status.outstanding)) is not None:
             self.progress.live(outstanding)
@@ -276,6 +289,7 @@ class EmbeddedStack:
             elif time.monotonic() - moved_s > _STUCK_S:
                 return f"{outstanding}, and nothing has moved for {_STUCK_S:.0f} s"
             await asyncio.sleep(_SETTLE_POLL_S)  # the tables offer nothing to wait on
+        await self._await_quality(status)
         self.progress.step("settled", await asyncio.to_thread(status.line))
         return None
 

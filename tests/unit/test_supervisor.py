@@ -157,7 +157,8 @@ async def test_a_repeated_program_runs_again_and_says_only_what_is_remarkable(tm
         "path.open('a').write('x'); sys.exit(1 if len(path.read_text()) < 3 else 7)"
     )
     once = Program("checker", (sys.executable, "-c", script, str(count)), tmp_path / "checker.log", {})
-    task = asyncio.create_task(made.repeat(once, 0.01, unremarkable=frozenset({0, 1})))
+    ran = asyncio.Event()
+    task = asyncio.create_task(made.repeat(once, 0.01, unremarkable=frozenset({0, 1}), ran=ran))
     try:
         async with asyncio.timeout(30):
             while not said:  # noqa: ASYNC110 - what a callback gathers has nothing to wait on
@@ -165,6 +166,7 @@ async def test_a_repeated_program_runs_again_and_says_only_what_is_remarkable(tm
     finally:
         task.cancel()
         made.stop_all(5)
+    assert ran.is_set()
     assert len(count.read_text()) >= 3
     assert "checker" in said[0]
     assert "7" in said[0]
