@@ -24,7 +24,7 @@ from analytics.gates.gate_file import GateFile
 from analytics.judging.judge import Judge
 from analytics.lake import migrations
 from analytics.lake.commits import Advance, Fence, SourcePartition
-from analytics.lake.errors import FencedError, LakeInUseError, OutdatedLakeError, SchemaMismatchError
+from analytics.lake.errors import FencedError, LakeError, LakeInUseError, OutdatedLakeError, SchemaMismatchError
 from analytics.lake.leases import JUDGE, MAINTENANCE, Lease, holders
 from analytics.lake.migrations import migrate
 from analytics.lake.rewrite import Rewriter
@@ -317,6 +317,8 @@ def test_verdicts_of_before_can_be_reached_again(old: str, told: Told) -> None:
     expected = told.lake.scan(EVENTS, version=2).collect()
     assert 0 < then.height < lake.scan(EVENTS).collect().height
     assert_frame_equal(then.select(expected.columns), expected, check_row_order=False)
+    with pytest.raises(LakeError, match="kind"):  # never rows without their kinds
+        lake.increments(EVENTS, after=0, through=2)
     (verdict,) = latest_verdicts(told.lake)
     assert verdict.exposure is not None
     assert verdict.exposure.events_version is not None, "users were not counted: the test proves nothing"
