@@ -155,7 +155,7 @@ def because(summary: str) -> str:
     """
     lead, _, rest = summary.partition(": ")
     spoken = rest if rest and lead.startswith(("Promote to", "Roll back to", "Hold", "No verdict")) else summary
-    named = _IDENTIFIER.sub(lambda found: _NAMES[found[0]].lower(), spoken)
+    named = _IDENTIFIER.sub(lambda match: _NAMES[match[0]].lower(), spoken)
     together = _UNIT.sub("\u202f", named)
     return together[:1].upper() + together[1:]
 

@@ -51,7 +51,7 @@ class Match(Part):
     @classmethod
     def _risk_class_is_known(cls, stated: str) -> str:
         if not _GLOB & set(stated):
-            known_word(stated, "risk class", [known.value for known in RiskClass])
+            known_word(stated, "risk class", [risk_class.value for risk_class in RiskClass])
         return stated
 
     def covers(self, environment: str, workflow: str, tool: str, risk_class: str | None) -> bool:
@@ -117,7 +117,7 @@ class Split(Part):
             raise refusal(f"the shares must add up to 1, and add up to {total:.9g}")
         if self.by == "stage":
             for name in self.shares:
-                known_word(name, "stage", [known.value for known in LADDER])
+                known_word(name, "stage", [stage.value for stage in LADDER])
         return self
 
     @field_validator("since")
@@ -200,8 +200,8 @@ class Gate(Part):
 
     @model_validator(mode="after")
     def _nothing_is_said_twice(self) -> Self:
-        said = Counter((part.signal, part.role, stage) for part in self.signals for stage in dict.fromkeys(part.stages))
-        for (signal, role, stage), times in said.items():
+        uses = Counter((part.signal, part.role, stage) for part in self.signals for stage in dict.fromkeys(part.stages))
+        for (signal, role, stage), times in uses.items():
             if times > 1:
                 raise refusal(f"`{signal}` is {role} more than once at {stage}; keep one, or part them by `stages`")
         return self

@@ -42,9 +42,9 @@ def refusal(message: str) -> PydanticCustomError:
 
 
 def _seconds(stated: object) -> object:
-    if not isinstance(stated, str) or (found := _DURATION.fullmatch(stated.strip())) is None:
+    if not isinstance(stated, str) or (match := _DURATION.fullmatch(stated.strip())) is None:
         raise refusal("a duration reads like 500ms, 2s, 15m, 1h or 7d")
-    return float(found[1]) * _UNITS_S[found[2]]
+    return float(match[1]) * _UNITS_S[match[2]]
 
 
 _WRITTEN: Final = {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(ms|s|m|h|d)\s*$", "examples": ["2s", "15m", "7d"]}
@@ -55,10 +55,10 @@ Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0), WithJsonSchem
 Level = Annotated[float, Field(gt=0, le=0.5, allow_inf_nan=False)]
 
 
-def known_word(stated: object, kind: str, known: list[str]) -> object:
+def known_word(stated: object, kind: str, words: list[str]) -> object:
     """Let a known word pass, and refuse another one with a suggestion."""
-    if stated not in known:
-        raise refusal(f"unknown {kind} `{stated}`: {suggest(str(stated), known)}")
+    if stated not in words:
+        raise refusal(f"unknown {kind} `{stated}`: {suggest(str(stated), words)}")
     return stated
 
 

@@ -61,10 +61,10 @@ def kept(lake: Lake, sha256: str) -> GateFile:
             "from a backup."
         )
     text: bytes = texts[0]
-    found = hashlib.sha256(text).hexdigest()
-    if found != sha256:
+    digest = hashlib.sha256(text).hexdigest()
+    if digest != sha256:
         raise AlteredGateFileError(
-            f"the gate file kept under sha256 {sha256} has sha256 {found}: its bytes were changed since. "
+            f"the gate file kept under sha256 {sha256} has sha256 {digest}: its bytes were changed since. "
             "Restore the table `gates` from a backup."
         )
     return GateFile.parse(text)

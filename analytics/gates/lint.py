@@ -86,18 +86,18 @@ def lint(path: Path) -> list[LintIssue]:
     try:
         gates = GateFile.parse(text, path=path)
     except ConfigurationFileError as error:
-        said = str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")
-        return [LintIssue("error", "invalid", "file", each) for each in said.split("; ")]
+        faults = str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")
+        return [LintIssue("error", "invalid", "file", fault) for fault in faults.split("; ")]
     return lint_gates(gates)
 
 
 def lint_gates(gates: GateFile) -> list[LintIssue]:
     """Look over a gate file that could be read."""
-    found = list(_of_file(gates))
+    issues = list(_of_file(gates))
     for gate in gates.gates:
-        found += _of_gate(gate)
+        issues += _of_gate(gate)
     order: tuple[Level, ...] = ("error", "warning", "note")
-    return sorted(found, key=lambda finding: order.index(finding.level))
+    return sorted(issues, key=lambda issue: order.index(issue.level))
 
 
 def clean_minimum(part: GateSignal, beta: float) -> int | None:
@@ -178,21 +178,23 @@ def _stages(gate: Gate, live: list[GateSignal]) -> Iterator[LintIssue]:
     for stage in gate.ladder[:-1]:
         place = f"{gate.name}/{stage}"
         here = [part for part in live if stage in part.stages]
-        asked = [part for part in here if part.role in {"guardrail", "promote"}]
+        deciding = [part for part in here if part.role in {"guardrail", "promote"}]
         above = gate.above(stage)
-        if not asked:
+        if not deciding:
             yield LintIssue(
                 "warning", "never_promotes", place, f"no guardrail or promote signal applies, so nobody reaches {above}"
             )
-        elif not any(part.needs_data for part in asked):
+        elif not any(part.needs_data for part in deciding):
             message = "no signal must have data here, so a promotion may rest on any single one"
             yield LintIssue("warning", "promote_anything", place, message)
-        if loose := [part for part in asked if part.signal in RATES and (part.limit or 0.0) >= _LOOSE]:
-            level: Level = "error" if len(loose) == len(asked) else "warning"
+        if loose := [part for part in deciding if part.signal in RATES and (part.limit or 0.0) >= _LOOSE]:
+            level: Level = "error" if len(loose) == len(deciding) else "warning"
             limits = ", ".join(f"{part.signal} {percent(part.limit or 0.0)}" for part in loose)
             yield LintIssue(level, "promote_anything", place, f"an action may fail half of the time and more: {limits}")
         if stage is Stage.OBSERVE_ONLY:
-            waiting = [part.signal for part in asked if part.needs_data and SIGNALS[part.signal].trial in _EXECUTIONS]
+            waiting = [
+                part.signal for part in deciding if part.needs_data and SIGNALS[part.signal].trial in _EXECUTIONS
+            ]
             if waiting:
                 message = f"nothing runs here, so {', '.join(waiting)} will never have data and nobody reaches {above}"
                 yield LintIssue("note", "nothing_runs", place, message)
@@ -274,14 +276,14 @@ def _limit(part: GateSignal) -> float | None:
 
 def _concrete(pattern: str, filler: str) -> str:
     """A word that a shell-style pattern matches, in all likelihood; whether it does is checked."""
-    word, at = "", 0
+    example, at = "", 0
     while at < len(pattern):
         end = pattern.find("]", at + 2) if pattern[at] == "[" else -1
         if end > 0:
             inside = pattern[at + 1 : end]
-            word += "_" if inside.startswith("!") else inside[0]
+            example += "_" if inside.startswith("!") else inside[0]
             at = end
         else:
-            word += {"*": filler, "?": "x"}.get(pattern[at], pattern[at])
+            example += {"*": filler, "?": "x"}.get(pattern[at], pattern[at])
         at += 1
-    return word
+    return example

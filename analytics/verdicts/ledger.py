@@ -102,20 +102,20 @@ def unconfirmed_verdicts(lake: Lake, *, action: tuple[str, str, str] | None = No
 def last_words(lake: Lake) -> dict[Cell, Seen]:
     """What the ledger last said about each cell, for telling news from repetition."""
     last = _last(lake, None, "epoch", "gate_sha256", "judged_at").with_columns(
-        pl.col("payload").str.json_decode(_OUTLINED).alias("told")
+        pl.col("payload").str.json_decode(_OUTLINED).alias("document")
     )
-    found = {}
+    entries = {}
     for row in last.drop("payload").iter_rows(named=True):
-        told = row["told"]
-        codes = tuple(sorted(f"{reason['code']}:{reason['signal'] or ''}" for reason in told["reasons"]))
-        found[Cell(*(row[name] for name in CELL))] = Seen(
+        document = row["document"]
+        codes = tuple(sorted(f"{reason['code']}:{reason['signal'] or ''}" for reason in document["reasons"]))
+        entries[Cell(*(row[name] for name in CELL))] = Seen(
             row["verdict_id"],
-            (told["verdict"], told["to_stage"], codes),
+            (document["verdict"], document["to_stage"], codes),
             row["epoch"],
             row["gate_sha256"],
             microseconds(row["judged_at"]),
         )
-    return found
+    return entries
 
 
 def following(lake: Lake, *, after: int, through: int) -> list[VerdictDocument]:
@@ -176,11 +176,11 @@ def unpublished(lake: Lake) -> list[VerdictDocument]:
 
 
 def newest_watermark(lake: Lake) -> datetime | None:
-    """Where the watermark of the newest verdict, or look, stood; None while there are none."""
+    """Where the watermark of the newest verdict, or heartbeat, stood; None while there are none."""
     newest = lake.scan(VERDICTS).select(pl.col("watermark").max()).collect().item()
-    stood = [newest.astimezone(UTC)] if isinstance(newest, datetime) else []
-    look = heartbeats.newest(lake)
-    return max([*stood, *([] if look is None else [look.watermark])], default=None)
+    watermarks = [newest.astimezone(UTC)] if isinstance(newest, datetime) else []
+    heartbeat = heartbeats.newest(lake)
+    return max([*watermarks, *([] if heartbeat is None else [heartbeat.watermark])], default=None)
 
 
 def latches(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[LatchKey, dict[VerdictName, Latch]]:
@@ -204,22 +204,22 @@ def latches(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[Latc
         .unique(subset=key, keep="first", maintain_order=True)
         .collect()
     )
-    found: dict[LatchKey, dict[VerdictName, Latch]] = {}
+    latches_of: dict[LatchKey, dict[VerdictName, Latch]] = {}
     for row in first.iter_rows(named=True):
         cell = Cell(*(row[name] for name in CELL))
         verdict = VerdictName(row["verdict"])
-        found.setdefault((cell, row["epoch"], row["gate_sha256"]), {})[verdict] = Latch(
+        latches_of.setdefault((cell, row["epoch"], row["gate_sha256"]), {})[verdict] = Latch(
             verdict, row["to_stage"], row["verdict_id"]
         )
-    return found
+    return latches_of
 
 
 def newest_users(lake: Lake) -> tuple[int, datetime] | None:
     """The version of the events, and the end of the windows, up to which users were last counted; None if never."""
-    look = heartbeats.newest(lake)
-    if look is None or look.events_version is None or look.users_as_of is None:
+    heartbeat = heartbeats.newest(lake)
+    if heartbeat is None or heartbeat.events_version is None or heartbeat.users_as_of is None:
         return None
-    return look.events_version, look.users_as_of
+    return heartbeat.events_version, heartbeat.users_as_of
 
 
 def reassessments(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[Cell, list[Reassessment]]:
@@ -234,12 +234,12 @@ def reassessments(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dic
         rows = rows.filter(*(pl.col(name) == before[name] for name in CELL)).filter(
             (pl.col("judged_at") <= before["judged_at"]) & (pl.col("lake_version") <= before["lake_version"])
         )
-    found: dict[Cell, list[Reassessment]] = {}
-    told = rows.select(*CELL, "epoch", "judged_at", "payload").sort("judged_at", "epoch").collect()
-    for row in told.iter_rows(named=True):
+    reassessments_of: dict[Cell, list[Reassessment]] = {}
+    ordered = rows.select(*CELL, "epoch", "judged_at", "payload").sort("judged_at", "epoch").collect()
+    for row in ordered.iter_rows(named=True):
         cell = Cell(*(row[name] for name in CELL))
-        found.setdefault(cell, []).append(VerdictDocument.from_json(row["payload"]).reassessment)
-    return found
+        reassessments_of.setdefault(cell, []).append(VerdictDocument.from_json(row["payload"]).reassessment)
+    return reassessments_of
 
 
 def graded(lake: Lake, *, verdict: VerdictName | None = None) -> frozenset[EpochKey]:
@@ -251,11 +251,11 @@ def graded(lake: Lake, *, verdict: VerdictName | None = None) -> frozenset[Epoch
 
 
 def newest_lake_version(lake: Lake) -> int | None:
-    """The version of the signals that the newest verdict, or look, rests on; None while there are none."""
+    """The version of the signals that the newest verdict, or heartbeat, rests on; None while there are none."""
     newest = lake.scan(VERDICTS).select(pl.col("lake_version").max()).collect().item()
-    look = heartbeats.newest(lake)
-    known = ([] if newest is None else [int(newest)]) + ([] if look is None else [look.lake_version])
-    return max(known, default=None)
+    heartbeat = heartbeats.newest(lake)
+    versions = ([] if newest is None else [int(newest)]) + ([] if heartbeat is None else [heartbeat.lake_version])
+    return max(versions, default=None)
 
 
 def _row(document: VerdictDocument, *, changed: bool) -> dict[str, Any]:

@@ -73,10 +73,10 @@ def sparkline(values: Sequence[float | None], *, limit: float | None, label: str
         label: What a screen reader says instead.
     """
     width, height, inset = 56.0, 16.0, 2.0
-    known = [value for value in values if value is not None]
-    if not known:
+    measured = [value for value in values if value is not None]
+    if not measured:
         return tag("svg", class_="sk-spark", viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=label)
-    top = max([*known, (limit or 0.0) * 1.25]) or 1.0
+    top = max([*measured, (limit or 0.0) * 1.25]) or 1.0
     step = (width - 2 * inset) / max(len(values) - 1, 1)
 
     def y(value: float) -> float:
@@ -92,7 +92,7 @@ def sparkline(values: Sequence[float | None], *, limit: float | None, label: str
     lines = [tag("polyline", points=_points(run)) for run in runs if len(run) > 1]
     dots = [tag("circle", cx=run[0][0], cy=run[0][1], r=1.1, class_="sk-spark-lone") for run in runs if len(run) == 1]
     end_x, end_y = runs[-1][-1]
-    over = limit is not None and known[-1] > limit
+    over = limit is not None and measured[-1] > limit
     parts = [
         None if limit is None else tag("line", x1=0, x2=width, y1=y(limit), y2=y(limit), class_="sk-spark-limit"),
         *lines,
@@ -155,14 +155,14 @@ def evidence_bar(log_e: float | None, threshold: float | None, *, kind: str, lab
 
 def ladder(rungs: Sequence[tuple[str, str]]) -> Markup:
     """The stages as a staircase: (name, `here`, `to` or an empty string) each."""
-    words = {"here": "now", "to": "recommended", "": None}
+    marks = {"here": "now", "to": "recommended", "": None}
     return tag(
         "ol",
         [
             tag(
                 "li",
                 tag("span", name, class_="sk-rung-name"),
-                None if not mark else tag("span", words[mark], class_="sk-rung-mark"),
+                None if not mark else tag("span", marks[mark], class_="sk-rung-mark"),
                 class_=f"sk-rung sk-rung-{mark}" if mark else "sk-rung",
                 aria_current="step" if mark == "here" else None,
             )

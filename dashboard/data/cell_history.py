@@ -95,7 +95,7 @@ def _ratio(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
 
 def _latency(binned: pl.DataFrame) -> pl.DataFrame:
     """Quantiles of latency, in milliseconds, of each bin that has any."""
-    known = (
+    histograms = (
         binned.select("bucket", bin="latency_bins", count="latency_counts")
         .explode("bin", "count")
         .drop_nulls()
@@ -104,7 +104,7 @@ def _latency(binned: pl.DataFrame) -> pl.DataFrame:
         .sort("bucket", "bin")
     )
     quantiles: Mapping[str, list[object]] = {"bucket": [], "latency_p50": [], "latency_p95": []}
-    for (bucket,), rows in known.group_by("bucket", maintain_order=True):
+    for (bucket,), rows in histograms.group_by("bucket", maintain_order=True):
         bins, counts = rows["bin"].to_numpy(), rows["count"].to_numpy().astype(np.int64)
         quantiles["bucket"].append(bucket)
         for name, q in (("latency_p50", 0.5), ("latency_p95", 0.95)):

@@ -90,13 +90,13 @@ class LakeReader:
 
         def read(lake: Lake) -> CellHistory:
             version = lake.version(SIGNALS)
-            known = self._histories.get((cell, epoch))
-            if known is None or known[0] != version:
-                known = (version, cell_history(lake.scan(SIGNALS, version=version), cell, epoch))
+            stored = self._histories.get((cell, epoch))
+            if stored is None or stored[0] != version:
+                stored = (version, cell_history(lake.scan(SIGNALS, version=version), cell, epoch))
                 # Pages look at few cells at a time; the oldest of many need not stay.
                 recent = list(self._histories.items())[1 - _MOST_HISTORIES :]
-                self._histories = {**dict(recent), (cell, epoch): known}
-            return known[1]
+                self._histories = {**dict(recent), (cell, epoch): stored}
+            return stored[1]
 
         return self._read(read)
 

@@ -75,8 +75,8 @@ class Trends:
         width_us = _width_min((bucket.max() - bucket.min()) / MINUTE_US + 1, most) * MINUTE_US
         bins = bucket // width_us
         bins = bins - bins.min()
-        known, row_of = np.unique(cell, return_inverse=True)
-        shape = (known.size, int(bins.max()) + 1)
+        present, row_of = np.unique(cell, return_inverse=True)
+        shape = (present.size, int(bins.max()) + 1)
 
         def summed(*names: str) -> Integers:
             table = np.zeros(shape, dtype=np.int64)
@@ -86,8 +86,8 @@ class Trends:
 
         denial = _ratios(summed("denied"), summed("decisions"))
         undo = _ratios(summed("undone", "undo_failed", "not_undoable"), summed("executed"))
-        cells = [self._columns.cells[place] for place in known]
-        return {each: Trend(denied, undone) for each, denied, undone in zip(cells, denial, undo, strict=True)}
+        cells = [self._columns.cells[place] for place in present]
+        return {name: Trend(denied, undone) for name, denied, undone in zip(cells, denial, undo, strict=True)}
 
     def _sum_up(self) -> None:
         """Add up the rows of each minute, and let go of those that lie too far back."""
