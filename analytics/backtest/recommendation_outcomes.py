@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -74,7 +74,7 @@ class Recommendation:
         )
 
 
-class _Word(NamedTuple):
+class _Answer(NamedTuple):
     """What people did: the moment, and whether it accepts or dismisses."""
 
     at: datetime
@@ -87,7 +87,7 @@ def recommendations(lake: Lake) -> list[tuple[Recommendation, Life]]:
     Raises:
         LakeError: The lake cannot be read.
     """
-    made = list(_recommendations(_turns(lake)))
+    made = _recommendations(_turns(lake))
     return list(zip(made, _lives(lake, made), strict=True))
 
 
@@ -104,7 +104,7 @@ def of_history(lake: Lake) -> dict[str, Any]:
         LakeError: The lake cannot be read.
     """
     turns = _turns(lake)
-    made = list(_recommendations(turns))
+    made = _recommendations(turns)
     promotions = [one for one in made if one.verdict == VerdictName.PROMOTE.value]
     rollbacks = [row for row in turns if row["verdict"] == VerdictName.ROLL_BACK.value]
     lives = _lives(lake, made)
@@ -133,28 +133,27 @@ def _turns(lake: Lake) -> list[dict[str, Any]]:
     )
 
 
-def _recommendations(turns: Sequence[dict[str, Any]]) -> Iterator[Recommendation]:
+def _recommendations(turns: Sequence[dict[str, Any]]) -> list[Recommendation]:
     """Each call of each epoch once, with the moment at which another one took its place."""
+    made: list[Recommendation] = []
+    standing: dict[tuple[str, ...], list[int]] = defaultdict(list)
     seen: set[tuple[object, ...]] = set()
-    for at, row in enumerate(turns):
-        cell = tuple(str(row[name]) for name in CELL)
-        key = (cell, row["epoch"], row["verdict"], row["to_stage"])
-        if row["verdict"] not in _CALLS or row["verdict_id"].startswith(REASSESSED) or key in seen:
+    for row in turns:
+        if row["verdict_id"].startswith(REASSESSED):
             continue
-        seen.add(key)
-        until = next(
-            (
-                later["judged_at"]
-                for later in turns[at + 1 :]
-                if tuple(later[name] for name in CELL) == cell
-                and not later["verdict_id"].startswith(REASSESSED)
-                and (later["epoch"] != row["epoch"] or (later["verdict"] in _CALLS and _call(later) != _call(row)))
-            ),
-            None,
-        )
-        yield Recommendation(
-            cell, row["epoch"], row["verdict"], row["to_stage"], row["judged_at"], row["verdict_id"], until
-        )
+        cell = tuple(str(row[name]) for name in CELL)
+        is_call, at = row["verdict"] in _CALLS, row["judged_at"]
+        for place in list(standing[cell]):
+            other = made[place]
+            if row["epoch"] != other.epoch or (is_call and _call(row) != (other.verdict, other.to_stage)):
+                made[place] = replace(other, until=at)
+                standing[cell].remove(place)
+        key = (cell, row["epoch"], *_call(row))
+        if is_call and key not in seen:
+            seen.add(key)
+            standing[cell].append(len(made))
+            made.append(Recommendation(cell, row["epoch"], *_call(row), at, row["verdict_id"], until=None))
+    return made
 
 
 def _call(row: dict[str, Any]) -> tuple[str, str]:
@@ -171,36 +170,34 @@ def _agreement(made: Sequence[Recommendation], lives: Sequence[Life], word: str)
 
 
 def _lives(lake: Lake, made: Sequence[Recommendation]) -> list[Life]:
-    """What became of each recommendation: the first word that answers it."""
+    """What became of each recommendation: the first answer to it."""
     changes, signoffs = _changes(lake), _signoffs(lake)
 
-    def words(one: Recommendation) -> Iterator[_Word]:
+    def answers(one: Recommendation) -> Iterator[_Answer]:
         _, workflow, tool = one.cell[:3]
-        for at, where, mode in changes:
+        for at, mode in changes[workflow, tool]:
             stage = STAGE_OF_MODE[mode]
             if one.verdict == _CALLS[0]:
                 moved = stage == one.to_stage and mode is not Mode.FALLBACK
             else:
                 moved = stage.rank <= Stage(one.to_stage).rank
-            if where == (workflow, tool) and moved:
-                yield _Word(at, "accepted")
-        for at, kind, about in signoffs:
-            if (one.cell, one.epoch, one.verdict) not in about:
-                continue
+            if moved:
+                yield _Answer(at, "accepted")
+        for at, kind in signoffs[one.cell, one.epoch, one.verdict]:
             if _ACCEPTS.get(kind) == one.verdict:
-                yield _Word(at, "accepted")
+                yield _Answer(at, "accepted")
             elif _DISMISSES.get(kind) == one.verdict:
-                yield _Word(at, "dismissed")
+                yield _Answer(at, "dismissed")
 
-    found: list[Life] = []
+    lives: list[Life] = []
     for one in made:
-        said = sorted(word for word in words(one) if one.follows(word.at))
-        found.append(said[0].life if said else "open" if one.until is None else "superseded")
-    return found
+        first = min((answer for answer in answers(one) if one.follows(answer.at)), default=None)
+        lives.append(first.life if first is not None else "open" if one.until is None else "superseded")
+    return lives
 
 
-def _changes(lake: Lake) -> list[tuple[datetime, tuple[str | None, str | None], Mode]]:
-    """Every change of an action's mode: when, of which workflow and tool, and to what."""
+def _changes(lake: Lake) -> dict[tuple[str | None, str | None], list[tuple[datetime, Mode]]]:
+    """Every change of the mode of a workflow and tool: when, and to what."""
     text = pl.col("value").cast(pl.String)
     rows = (
         lake.scan(EVENTS)
@@ -214,24 +211,34 @@ def _changes(lake: Lake) -> list[tuple[datetime, tuple[str | None, str | None], 
         .collect()
         .iter_rows()
     )
-    known = {mode.value: mode for mode in STAGE_OF_MODE}
-    return [(at, (workflow, tool), known[after]) for at, workflow, tool, after in rows if after in known]
+    modes = {mode.value: mode for mode in STAGE_OF_MODE}
+    changes: dict[tuple[str | None, str | None], list[tuple[datetime, Mode]]] = defaultdict(list)
+    for at, workflow, tool, after in rows:
+        if after in modes:
+            changes[workflow, tool].append((at, modes[after]))
+    return changes
 
 
-def _signoffs(lake: Lake) -> list[tuple[datetime, str, set[tuple[tuple[str, ...], str, str]]]]:
-    """Every sign-off: when, its kind, and the cells, epochs and words that it is about."""
-    signoffs = lake.scan(SIGNOFFS).select("given_at", "kind", "payload").sort("given_at").collect().rows()
-    told = [(at, kind, set(json.loads(payload)["about"].values())) for at, kind, payload in signoffs]
-    ids = pl.Series("id", sorted({each for _, _, about in told for each in about}), dtype=pl.String)
-    known = (
+def _signoffs(lake: Lake) -> dict[tuple[tuple[str, ...], str, str], list[tuple[datetime, str]]]:
+    """Every sign-off on a verdict, by the verdict's cell, epoch and word: when, and its kind."""
+    rows = lake.scan(SIGNOFFS).select("given_at", "kind", "payload").collect().rows()
+    about = [
+        (at, kind, verdict_id) for at, kind, payload in rows for verdict_id in json.loads(payload)["about"].values()
+    ]
+    ids = pl.Series("id", sorted({verdict_id for _, _, verdict_id in about}), dtype=pl.String)
+    verdicts = (
         lake.scan(VERDICTS)
         .filter(pl.col("verdict_id").is_in(ids.implode()))
         .select("verdict_id", *CELL, "epoch", "verdict")
         .unique()
         .collect()
     )
-    place = {row[0]: (row[1 : 1 + len(CELL)], row[-2], row[-1]) for row in known.iter_rows()}
-    return [(at, kind, {place[each] for each in about if each in place}) for at, kind, about in told]
+    targets = {row[0]: (row[1 : 1 + len(CELL)], row[-2], row[-1]) for row in verdicts.iter_rows()}
+    signoffs: dict[tuple[tuple[str, ...], str, str], list[tuple[datetime, str]]] = defaultdict(list)
+    for at, kind, verdict_id in about:
+        if verdict_id in targets:
+            signoffs[targets[verdict_id]].append((at, kind))
+    return signoffs
 
 
 def _incidents(lake: Lake) -> list[dict[str, Any]]:
