@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from analytics.signals.definitions import SIGNALS
 from producers.wire.stage import LADDER
 
 if TYPE_CHECKING:
@@ -15,31 +16,14 @@ UNKNOWN = "\u2013"
 STAGE_NAMES: dict[str, str] = {stage.value: stage.value.replace("_", " ").capitalize() for stage in LADDER}
 
 SIGNAL_NAMES: dict[str, str] = {
-    "denial": "Denial",
+    **{signal: signal.replace("_", " ").capitalize() for signal in SIGNALS},
     "constrain": "Constrained",
     "review": "Sent to review",
-    "review_rejection": "Review rejection",
-    "execution_error": "Execution error",
-    "timeout": "Timeout",
-    "undo": "Undo",
     "undo_failed": "Failed undo",
-    "missing_outcome": "Missing outcome",
-    "incident": "Incident",
     "support": "Support signal",
-    "quality_failure": "Quality failure",
-    "latency_p50": "Latency p50",
-    "latency_p95": "Latency p95",
-    "latency_p99": "Latency p99",
-    "cost_p95": "Cost p95",
-    "severe_incident": "Severe incident",
 }
 
-ROLE_NAMES: dict[str, str] = {
-    "guardrail": "guardrail",
-    "promote": "promotion only",
-    "watch": "watched only",
-    "trip": "trip wire",
-}
+ROLE_NAMES: dict[str, str] = {"promote": "promotion only", "watch": "watched only", "trip": "trip wire"}
 
 
 def stage_name(stage: str | None) -> str:
@@ -54,7 +38,7 @@ def signal_name(signal: str) -> str:
 
 def role_name(role: str) -> str:
     """What a signal may do to a verdict."""
-    return ROLE_NAMES.get(role, role.replace("_", " "))
+    return ROLE_NAMES.get(role, role)
 
 
 def percent(ratio: float | None) -> str:

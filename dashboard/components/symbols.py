@@ -22,14 +22,6 @@ STATE_WORDS: dict[str, str] = {
 }
 """The word beside each symbol; NONE is a cell with counts and no verdict yet."""
 
-SIGNAL_STATE_WORDS: dict[str, str] = {
-    "pass": "Pass",
-    "fail": "Fail",
-    "undecided": "Undecided",
-    "missing": "Missing",
-    "not_applicable": "Not applicable",
-}
-
 # Shapes differ as much as colours do: up, bars, down, crossed, ring.
 _SHAPES: dict[str, Markup] = {
     "PROMOTE": tag("path", d="M7 2 13 12H1Z"),
@@ -40,13 +32,10 @@ _SHAPES: dict[str, Markup] = {
     ),
     "NONE": tag("path", d="M7 1.5a5.5 5.5 0 1 0 0 11 5.5 5.5 0 0 0 0-11Zm0 2a3.5 3.5 0 1 1 0 7 3.5 3.5 0 0 1 0-7Z"),
     "pass": tag("path", d="M5.3 12 .9 7.6l1.7-1.7 2.7 2.7 6.1-6.1 1.7 1.7z"),
-    "fail": tag("path", d="M7 12 1 2h12Z"),
     "undecided": tag("path", d="M7 1.5a5.5 5.5 0 1 0 0 11 5.5 5.5 0 0 0 0-11Zm0 2v7a3.5 3.5 0 0 1 0-7Z"),
-    "missing": tag(
-        "path", d="M3.2 1.6 7 5.4l3.8-3.8 1.6 1.6L8.6 7l3.8 3.8-1.6 1.6L7 8.6l-3.8 3.8-1.6-1.6L5.4 7 1.6 3.2z"
-    ),
     "not_applicable": tag("path", d="M2 6h10v2H2z"),
 }
+_SHAPES |= {"fail": _SHAPES["ROLL_BACK"], "missing": _SHAPES["INVALID"]}
 
 
 def symbol(state: str) -> Markup:
@@ -61,7 +50,7 @@ def state_label(state: str) -> Markup:
 
 def signal_state_label(state: str) -> Markup:
     """Symbol and word of one signal's state."""
-    return tag("span", symbol(state), SIGNAL_STATE_WORDS[state], class_=f"sk-sig sk-sig-{state}")
+    return tag("span", symbol(state), state.replace("_", " ").capitalize(), class_=f"sk-sig sk-sig-{state}")
 
 
 def sparkline(values: Sequence[float | None], *, limit: float | None, label: str) -> Markup:

@@ -185,10 +185,7 @@ def evidence_table(verdict: VerdictDocument | None) -> Markup | None:
             "div",
             tag(
                 "table",
-                tag(
-                    "thead",
-                    tag("tr", [tag("th", head, scope="col") for head in heads]),
-                ),
+                tag("thead", tag("tr", [tag("th", head, scope="col") for head in heads])),
                 tag("tbody", [_row(evidence) for evidence in verdict.signals]),
                 class_="sk-table sk-evidence",
             ),
@@ -225,7 +222,12 @@ def _row(evidence: SignalEvidence) -> Markup:
         ),
         tag("td", signal_state_label(evidence.state)),
         tag("td", labels.quantity(evidence.value, unit), class_="sk-num sk-strong"),
-        tag("td", _counts(evidence), class_="sk-num"),
+        tag(
+            "td",
+            f"{labels.count(evidence.failures)} of {labels.count(evidence.trials)} ",
+            tag("span", trials_of(evidence.signal), class_="sk-role"),
+            class_="sk-num",
+        ),
         tag(
             "td",
             interval(evidence.value, evidence.lower, evidence.upper, evidence.limit),
@@ -239,17 +241,8 @@ def _row(evidence: SignalEvidence) -> Markup:
     )
 
 
-def _counts(evidence: SignalEvidence) -> Markup:
-    return tag(
-        "span",
-        f"{labels.count(evidence.failures)} of {labels.count(evidence.trials)} ",
-        tag("span", trials_of(evidence.signal), class_="sk-role"),
-    )
-
-
 def _needed(evidence: SignalEvidence) -> str:
     if evidence.state in {"pass", "not_applicable"} or evidence.role not in {"guardrail", "promote"}:
         return labels.UNKNOWN
-    return (
-        "not at this rate" if evidence.more_needed is None and evidence.trials else labels.count(evidence.more_needed)
-    )
+    never = evidence.more_needed is None and evidence.trials
+    return "not at this rate" if never else labels.count(evidence.more_needed)

@@ -66,12 +66,7 @@ def card(verdict: VerdictDocument, location: PageLocation, now: datetime) -> Mar
         tag(
             "span",
             state_label(verdict.verdict),
-            tag(
-                "span",
-                labels.age(verdict.judged_at, now),
-                class_="sk-when",
-                title=labels.moment(verdict.judged_at),
-            ),
+            tag("span", labels.age(verdict.judged_at, now), class_="sk-when", title=labels.moment(verdict.judged_at)),
             class_="sk-rec-head",
         ),
         tag("span", tag("b", verdict.tool), " ", tag("span", verdict.workflow, class_="sk-dim"), class_="sk-rec-what"),
