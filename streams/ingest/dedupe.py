@@ -1,4 +1,4 @@
-"""Repeated ids within a partition.
+"""Drop repeated events: the ids accepted in each partition.
 
 An event is a repeat if and only if an event with the same id was accepted earlier in the same partition, and that
 earlier one's event time is not below the partition's watermark minus the horizon. The watermark is the latest event
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from streams.ingest.id_store import NEVER, SIZES, Runs, Sizes, Times, numbers_of
+from streams.ingest.id_store import NEVER, SIZES, IdStore, Sizes, Times, words_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -35,36 +35,36 @@ class SeenIds:
 
     Args:
         horizon: How far back an id is remembered, in event time.
-        sizes: At which sizes what happens to the runs of ids.
+        sizes: Sizes of the store's runs.
     """
 
     def __init__(self, horizon: timedelta = HORIZON, *, sizes: Sizes = SIZES) -> None:
         self._horizon_us = horizon // timedelta(microseconds=1)
-        self._runs = Runs(sizes)
+        self._ids = IdStore(sizes)
         self._latest_us = NEVER
 
     def __len__(self) -> int:
-        """How many ids are held, at most; some may be held twice."""
-        return len(self._runs)
+        """Number of ids; one that is held twice counts twice."""
+        return len(self._ids)
 
     @property
     def runs(self) -> int:
-        """How many runs they are in."""
-        return self._runs.count
+        """Number of runs of the store."""
+        return self._ids.count
 
     @property
     def nbytes(self) -> int:
         """Bytes in memory."""
-        return self._runs.nbytes
+        return self._ids.nbytes
 
     def remember(self, ids: pa.Array, times_us: Times) -> None:
-        """Take what was accepted before; what lies beyond the horizon may be left out, but not the latest.
+        """Add ids that were accepted before; those beyond the horizon may be left out, but not the latest.
 
         Args:
             ids: Their ids, a string array without nulls, in any order.
             times_us: Their event times, microseconds since 1970 UTC.
         """
-        self._keep(numbers_of(ids), times_us)
+        self._keep(words_of(ids), times_us)
 
     def accept_all(self, ids: pa.Array, times_us: Times) -> Flags:
         """Accept events, in order, unless they are repeats.
@@ -76,27 +76,29 @@ class SeenIds:
         Returns:
             For each, False for a repeat.
         """
-        words = numbers_of(ids)
-        known_us = self._runs.times_of(words)
+        words = words_of(ids)
+        stored_us = self._ids.times_of(words)
         accepted = np.ones(len(words), dtype=np.bool_)
-        doubtful = (known_us != NEVER) | _twice(words[:, 0])
+        doubtful = (stored_us != NEVER) | _twice(words[:, 0])
         if doubtful.any():
-            self._decide(words, times_us, known_us, doubtful, accepted)
+            self._accept_doubtful(words, times_us, stored_us, doubtful, accepted)
             words, times_us = words[accepted], times_us[accepted]
         self._keep(words, times_us)
         return accepted
 
-    def _decide(self, words: Words, times_us: Times, known_us: Times, doubtful: Flags, accepted: Flags) -> None:
-        """Say of each doubtful event, in order, whether it is accepted; all others surely are."""
-        places = np.flatnonzero(doubtful)
-        # The watermark before each event, as far as those that are surely accepted have moved it.
-        surely = np.maximum.accumulate(np.append([self._latest_us], np.where(doubtful, NEVER, times_us)))[places]
-        columns = (words[places].tolist(), times_us[places].tolist(), known_us[places].tolist(), surely.tolist())
+    def _accept_doubtful(
+        self, words: Words, times_us: Times, stored_us: Times, doubtful: Flags, accepted: Flags
+    ) -> None:
+        """Clear `accepted` for the doubtful events that are repeats, in order; all others are accepted."""
+        positions = np.flatnonzero(doubtful)
+        # The watermark before each event, as far as the events without a doubt have moved it.
+        watermarks_us = np.maximum.accumulate(np.append([self._latest_us], np.where(doubtful, NEVER, times_us)))
+        columns = [column[positions].tolist() for column in (words, times_us, stored_us, watermarks_us)]
         latest_us, within = NEVER, dict[tuple[int, int], int]()
-        for place, (first, second), time_us, earlier_us, watermark_us in zip(places.tolist(), *columns, strict=True):
-            before_us = max(earlier_us, within.get((first, second), NEVER))
+        for position, (first, second), time_us, stored, watermark_us in zip(positions.tolist(), *columns, strict=True):
+            before_us = max(stored, within.get((first, second), NEVER))
             if before_us != NEVER and before_us >= max(watermark_us, latest_us) - self._horizon_us:
-                accepted[place] = False
+                accepted[position] = False
             else:
                 within[first, second] = max(before_us, time_us)
                 latest_us = max(latest_us, time_us)
@@ -105,15 +107,15 @@ class SeenIds:
         """Remember what was accepted; what can never be a repeat again may go, since the watermark only rises."""
         if len(words):
             self._latest_us = max(self._latest_us, int(times_us.max()))
-            self._runs.add(words, times_us, max(self._latest_us - self._horizon_us, NEVER + 1))
+            self._ids.add(words, times_us, max(self._latest_us - self._horizon_us, NEVER + 1))
 
 
 def _twice(first: Words) -> Flags:
-    """Which first words are there more than once."""
+    """Which words occur more than once."""
     order = np.argsort(first)
     equal = first[order[1:]] == first[order[:-1]]
-    found = np.zeros(len(first), dtype=np.bool_)
+    is_twice = np.zeros(len(first), dtype=np.bool_)
     if equal.any():
-        found[order[1:][equal]] = True
-        found[order[:-1][equal]] = True
-    return found
+        is_twice[order[1:][equal]] = True
+        is_twice[order[:-1][equal]] = True
+    return is_twice

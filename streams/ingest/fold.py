@@ -1,4 +1,4 @@
-"""One micro-batch into rows: decode, reject, drop repeats, count. No input or output; the clock is an argument."""
+"""Fold one micro-batch into rows: decode, reject, drop repeats, count. Pure: the clock is an argument."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 Column = TypeVar("Column")
 
-_AT_A_TIME: Final = 2_000
+_CHUNK: Final = 2_000
 """Records that are decoded together: few enough for what is made of them to stay in the processor's cache."""
 
 
 @dataclass
 class PartitionState:
-    """What the fold knows of a partition.
+    """State of the fold of one partition.
 
     Attributes:
         reached: The last offset that was folded; the one before the log's beginning when nothing was.
-        settled_through: Up to here the table `rejects` says what was rejected; nothing is decided anew.
-        rejected: What was rejected above `reached`, by offset.
+        settled_through: Up to this offset the table `rejects` holds what was rejected; nothing is decided anew.
+        rejected: Stored rejects above `reached`, by offset.
         seen: The ids that were accepted.
     """
 
@@ -53,13 +53,13 @@ class PartitionState:
 
 @dataclass
 class Tally:
-    """What became of a batch's records.
+    """Counts of a batch's records by what became of them.
 
     Attributes:
         accepted: Events stored.
         repeats: Events dropped because their id was accepted before.
         rejected: Records rejected for the first time.
-        known_rejects: Records met again that had been rejected before a restart.
+        known_rejects: Records read again that had been rejected before a restart.
         skipped: Offsets without a record on a log where that is normal (transactions, compaction).
     """
 
@@ -72,15 +72,15 @@ class Tally:
 
 @dataclass(frozen=True)
 class FoldedBatch:
-    """A batch, ready to be committed.
+    """The rows of a batch, ready to be committed.
 
     Attributes:
         number: The batch's number.
         events: Rows for the table `events`.
         signals: Rows for the table `signals`.
         rejects: What was rejected for the first time.
-        letters: All that was rejected, also what the table `rejects` holds already: a worker that died may not have
-            published it.
+        letters: All rejects of the batch, with those that the table `rejects` holds already: a worker that died may
+            not have published them.
         reached: The last offset of each partition in the batch.
         tally: What became of the records.
     """
@@ -96,38 +96,38 @@ class FoldedBatch:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Consecutive records of one partition that are decoded under the same rules.
+    """Records of one partition that are decoded together.
 
     Attributes:
         partition: Where they were read.
         records: All records of the partition in this batch.
-        places: Which of them these are.
+        positions: Which of them these are.
     """
 
     partition: SourcePartition
     records: PartitionRecords
-    places: Sequence[int]
+    positions: Sequence[int]
 
-    def of(self, column: list[Column]) -> list[Column]:
-        """This piece of one column of the records."""
-        if isinstance(self.places, range):
-            return column[self.places.start : self.places.stop]
-        return [column[place] for place in self.places]
+    def take(self, column: list[Column]) -> list[Column]:
+        """The values of these records in one column."""
+        if isinstance(self.positions, range):
+            return column[self.positions.start : self.positions.stop]
+        return [column[position] for position in self.positions]
 
 
 @dataclass
-class _Outcome:
-    """What comes of the records of one batch; the lists about records that were decoded are in the same order.
+class _BatchParts:
+    """The decoded parts of one batch; the lists about decoded records are in the same order.
 
     Attributes:
         now: The clock.
-        events: What they hold.
-        usable: Which of them are events.
-        ids: The events' ids.
-        values: The records' bytes.
-        offsets: Their offsets.
-        broker_at_ms: Their timestamps, or `NO_TIMESTAMP`.
-        partitions: The partitions in turn, and how many of the records come from each.
+        events: Their events.
+        usable: Which records are events.
+        ids: Event ids.
+        values: Record bytes.
+        offsets: Record offsets.
+        broker_at_ms: Record timestamps, or `NO_TIMESTAMP`.
+        partitions: The partitions in turn, with the number of decoded records of each.
         rejects: What was rejected for the first time.
         known_rejects: What had been rejected before a restart.
         tally: What became of all records.
@@ -156,8 +156,8 @@ class Folder:
 
     def __init__(self, states: dict[SourcePartition, PartitionState], key: bytes | None) -> None:
         self._states = states
-        self._fresh = EventDecoder(key)
-        self._settled = EventDecoder(None)
+        self._decoder = EventDecoder(key)
+        self._settled_decoder = EventDecoder(None)  # signatures were checked before the restart
 
     def fold(self, batch: Batch, now: datetime) -> FoldedBatch:
         """Fold a batch.
@@ -169,42 +169,41 @@ class Folder:
         Raises:
             LogMismatchError: The records do not continue where the last ones ended.
         """
-        outcome = _Outcome(now)
-        self._settled.begin_batch()
-        self._fresh.begin_batch()
+        parts = _BatchParts(now)
+        self._settled_decoder.begin_batch()
+        self._decoder.begin_batch()
         for partition, records in batch.partitions.items():
             if partition not in self._states:
                 raise LogMismatchError(f"a record of {partition.app_id} came, which is not assigned to this worker.")
-            known, unknown = self._account(partition, records, outcome)
-            for places in _cut(known):
-                self._decode(self._settled, _Piece(partition, records, places), None, outcome)
-            for places in _cut(unknown):
-                self._decode(self._fresh, _Piece(partition, records, places), latest_possible(now), outcome)
-            outcome.partitions.append((partition, len(known) + len(unknown)))
-        accepted = self._accept(outcome)
-        order = {partition: place for place, partition in enumerate(batch.partitions)}
-        outcome.rejects.sort(key=lambda each: (order[each.partition], each.offset))
-        tally = outcome.tally
-        tally.accepted, tally.rejected = len(accepted.events), len(outcome.rejects)
-        tally.known_rejects = len(outcome.known_rejects)
+            settled, fresh = self._account(partition, records, parts)
+            for positions in _chunks(settled):
+                self._decode(self._settled_decoder, _Piece(partition, records, positions), None, parts)
+            for positions in _chunks(fresh):
+                self._decode(self._decoder, _Piece(partition, records, positions), latest_possible(now), parts)
+            parts.partitions.append((partition, len(settled) + len(fresh)))
+        accepted = self._accept(parts)
+        order = {partition: position for position, partition in enumerate(batch.partitions)}
+        parts.rejects.sort(key=lambda reject: (order[reject.partition], reject.offset))
+        tally = parts.tally
+        tally.accepted, tally.rejected = len(accepted.events), len(parts.rejects)
+        tally.known_rejects = len(parts.known_rejects)
         return FoldedBatch(
             number=batch.number,
             events=event_rows(accepted, ingested_at=now),
             signals=count(accepted.events),
-            rejects=tuple(outcome.rejects),
-            letters=(*outcome.known_rejects, *outcome.rejects),
+            rejects=tuple(parts.rejects),
+            letters=(*parts.known_rejects, *parts.rejects),
             reached={partition: self._states[partition].reached for partition in batch.partitions},
             tally=tally,
         )
 
     def _account(
-        self, partition: SourcePartition, records: PartitionRecords, outcome: _Outcome
+        self, partition: SourcePartition, records: PartitionRecords, parts: _BatchParts
     ) -> tuple[Sequence[int], Sequence[int]]:
         """Account for every offset up to the end of the records.
 
         Returns:
-            The positions of the records to decode: first of those that no rule may reject any more but the bytes
-            themselves, then of all others.
+            The positions of the records to decode: those that only their bytes may still reject, and all others.
         """
         state = self._states[partition]
         offsets, next_offset = records.offsets, state.reached + 1
@@ -212,73 +211,74 @@ class Folder:
         if not unbroken:
             for offset in offsets:
                 if offset != next_offset:
-                    self._fold_gap(partition, next_offset, offset, outcome)
+                    self._fold_gap(partition, next_offset, offset, parts)
                 next_offset = offset + 1
         elif offsets:
             next_offset = offsets[-1] + 1
-        cut = bisect_right(offsets, state.settled_through)
-        known: Sequence[int] = range(cut)
-        if cut and state.rejected:
-            outcome.known_rejects += [state.rejected[offset] for offset in offsets[:cut] if offset in state.rejected]
-            known = [place for place in known if offsets[place] not in state.rejected]
+        first_fresh = bisect_right(offsets, state.settled_through)
+        settled: Sequence[int] = range(first_fresh)
+        if settled and state.rejected:
+            stored = [state.rejected.get(offset) for offset in offsets[:first_fresh]]
+            parts.known_rejects += [reject for reject in stored if reject is not None]
+            settled = [position for position in settled if stored[position] is None]
         if records.end is not None and records.end > next_offset:
-            self._fold_gap(partition, next_offset, records.end, outcome)
+            self._fold_gap(partition, next_offset, records.end, parts)
             next_offset = records.end
         state.reached = next_offset - 1
-        return known, range(cut, len(offsets))
+        return settled, range(first_fresh, len(offsets))
 
-    def _decode(self, decoder: EventDecoder, piece: _Piece, latest_us: int | None, outcome: _Outcome) -> None:
-        """Decode records."""
-        read = decoder.decode(piece.of(piece.records.values), latest_us)
-        self._reject(piece, read.faults, outcome)
-        timestamps = [NO_TIMESTAMP if at_ms is None else at_ms for at_ms in piece.of(piece.records.broker_at_ms)]
-        outcome.events.append(read.events)
-        outcome.usable.append(read.usable)
-        outcome.ids.append(pa.array(read.events.ids, pa.string()))  # now, since they are in the processor's cache
-        outcome.values.append(read.values)
-        outcome.offsets.append(longs(piece.of(piece.records.offsets)))
-        outcome.broker_at_ms.append(longs(timestamps))
+    def _decode(self, decoder: EventDecoder, piece: _Piece, latest_us: int | None, parts: _BatchParts) -> None:
+        decoded = decoder.decode(piece.take(piece.records.values), latest_us)
+        self._reject(piece, decoded.faults, parts)
+        timestamps = [NO_TIMESTAMP if at_ms is None else at_ms for at_ms in piece.take(piece.records.broker_at_ms)]
+        parts.events.append(decoded.events)
+        parts.usable.append(decoded.usable)
+        parts.ids.append(pa.array(decoded.events.ids, pa.string()))  # now, since they are in the processor's cache
+        parts.values.append(decoded.values)
+        parts.offsets.append(longs(piece.take(piece.records.offsets)))
+        parts.broker_at_ms.append(longs(timestamps))
 
-    def _accept(self, outcome: _Outcome) -> Accepted:
-        """Of all that were decoded, those that are neither unusable nor a repeat."""
-        events = joined(outcome.events)
-        ids = pa.concat_arrays(outcome.ids) if outcome.ids else pa.array([], pa.string())
-        values = pa.chunked_array(outcome.values, pa.binary())
-        offsets, broker_at_ms = chained(outcome.offsets), chained(outcome.broker_at_ms)
-        keep = np.concatenate([np.empty(0, dtype=np.bool_), *outcome.usable])
-        places, end = [], 0
-        for partition, decoded in outcome.partitions:
-            begin, end = end, end + decoded
-            kept, its_ids = keep[begin:end], ids.slice(begin, decoded)
-            usable = its_ids if kept.all() else its_ids.filter(pa.array(kept))
-            new = self._states[partition].seen.accept_all(usable, events.time_us[begin:end][kept])
-            kept[kept] = new  # of `keep`
-            outcome.tally.repeats += len(new) - int(new.sum())
-            places.append((partition, int(kept.sum())))
+    def _accept(self, parts: _BatchParts) -> Accepted:
+        """Drop what is unusable or a repeat."""
+        events = joined(parts.events)
+        ids = pa.concat_arrays(parts.ids) if parts.ids else pa.array([], pa.string())
+        values = pa.chunked_array(parts.values, pa.binary())
+        offsets, broker_at_ms = chained(parts.offsets), chained(parts.broker_at_ms)
+        keep = np.concatenate([np.empty(0, dtype=np.bool_), *parts.usable])
+        partitions, end = [], 0
+        for partition, height in parts.partitions:
+            begin, end = end, end + height
+            kept, partition_ids = keep[begin:end], ids.slice(begin, height)
+            usable_ids = partition_ids if kept.all() else partition_ids.filter(pa.array(kept))
+            is_new = self._states[partition].seen.accept_all(usable_ids, events.time_us[begin:end][kept])
+            kept[kept] = is_new  # a view of `keep`
+            parts.tally.repeats += len(is_new) - int(is_new.sum())
+            partitions.append((partition, int(kept.sum())))
         if not keep.all():
             mask = pa.array(keep)
             events, ids, values = events.kept(keep), ids.filter(mask), values.filter(mask)
             offsets, broker_at_ms = offsets[keep], broker_at_ms[keep]
-        return Accepted(events, ids, values, places, offsets, broker_at_ms)
+        return Accepted(events, ids, values, partitions, offsets, broker_at_ms)
 
     @staticmethod
-    def _reject(piece: _Piece, faults: Mapping[int, Fault], outcome: _Outcome) -> None:
+    def _reject(piece: _Piece, faults: Mapping[int, Fault], parts: _BatchParts) -> None:
+        records = piece.records
         for place, fault in faults.items():
-            index, records = piece.places[place], piece.records
-            outcome.rejects.append(
+            position = piece.positions[place]
+            parts.rejects.append(
                 reject(
                     piece.partition,
-                    records.offsets[index],
+                    records.offsets[position],
                     reason=fault.reason,
                     detail=fault.detail,
-                    now=outcome.now,
-                    key=records.keys[index],
-                    value=records.values[index],
-                    broker_at_ms=records.broker_at_ms[index],
+                    now=parts.now,
+                    key=records.keys[position],
+                    value=records.values[position],
+                    broker_at_ms=records.broker_at_ms[position],
                 )
             )
 
-    def _fold_gap(self, partition: SourcePartition, first: int, end: int, outcome: _Outcome) -> None:
+    def _fold_gap(self, partition: SourcePartition, first: int, end: int, parts: _BatchParts) -> None:
         """Account for the offsets from `first` to `end` (exclusive), at which no record was read."""
         if end < first:
             raise LogMismatchError(
@@ -286,19 +286,18 @@ class Folder:
                 "Start the worker again; it resumes from the lake."
             )
         if not partition.log_id.startswith(EMBEDDED_PREFIX):
-            outcome.tally.skipped += end - first
+            parts.tally.skipped += end - first
             return
         state = self._states[partition]
         # The embedded broker keeps null values but never hands them out.
         for offset in range(first, end):
             if offset in state.rejected:
-                outcome.known_rejects.append(state.rejected[offset])
+                parts.known_rejects.append(state.rejected[offset])
             else:
                 detail = "the record has no value"
-                outcome.rejects.append(reject(partition, offset, reason="null_value", detail=detail, now=outcome.now))
+                parts.rejects.append(reject(partition, offset, reason="null_value", detail=detail, now=parts.now))
 
 
-def _cut(places: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Positions in their order, some at a time."""
-    for start in range(0, len(places), _AT_A_TIME):
-        yield places[start : start + _AT_A_TIME]
+def _chunks(positions: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(positions), _CHUNK):
+        yield positions[start : start + _CHUNK]

@@ -1,4 +1,4 @@
-"""Micro-batches into the lake, exactly once.
+"""Commit micro-batches to the lake, exactly once.
 
 Three tables take the outcome of a batch, one commit each, always in this order: `rejects`, `events`, `signals`; the
 dead letters are acknowledged between the first two. Every commit carries, for each partition of the batch, the offset
@@ -14,8 +14,8 @@ and S be the offsets that the tables cover. Why nothing is lost or counted twice
    its signature, whatever the clock and the key are now, so no record is in both tables or in neither. Their dead
    letters are published again under the same keys, since the worker may have died before: at least once, and none
    for a record that was accepted after all.
-5. Above R nothing was committed, so nothing there can be contradicted; and of two workers that believe they own a
-   partition, the first to commit wins, and the other is refused, stops, and resumes.
+5. Above R nothing was committed, so nothing there can be contradicted. Of two workers that both read a partition, the
+   first to commit wins; the other is refused, stops, and resumes.
 
 A batch is folded while the one before it is committed; commits never overlap. The offsets that Kafka stores for the
 consumer group play no part.
@@ -49,11 +49,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Assignment:
-    """The partitions that this worker reads from now on; it takes the place of all earlier ones.
+    """The partitions that this worker reads from now on, in place of all earlier ones.
 
     Attributes:
         number: Position among everything the source hands over, counted from 1 without a gap.
-        partitions: The partitions and where they go on.
+        partitions: The partitions, with where to read on.
     """
 
     number: int
@@ -96,14 +96,11 @@ class Pipeline:
             raise DataPlaneError("partitions were assigned before the batches of the last ones were committed.")
         self._committed = assignment.number
         resumed = assignment.partitions
-        self._folder = Folder({partition: each.state for partition, each in resumed.items()}, self._key)
-        stored = {partition: each.stored for partition, each in resumed.items()}
-        events = {partition: each.events for partition, each in stored.items() if each.events is not None}
-        self._covered = {
-            REJECTS: {partition: each.rejects for partition, each in stored.items() if each.rejects is not None},
-            EVENTS: dict(events),
-            SIGNALS: dict(events),
-        }
+        self._folder = Folder({partition: start.state for partition, start in resumed.items()}, self._key)
+        stored = {partition: start.stored for partition, start in resumed.items()}
+        events = {partition: offsets.events for partition, offsets in stored.items() if offsets.events is not None}
+        rejects = {partition: offsets.rejects for partition, offsets in stored.items() if offsets.rejects is not None}
+        self._covered = {REJECTS: rejects, EVENTS: dict(events), SIGNALS: dict(events)}
 
     def fold(self, batch: Batch) -> FoldedBatch:
         """Fold the next batch; nothing is written.
@@ -153,12 +150,12 @@ class Pipeline:
 
 
 class DataPlane:
-    """Takes what the source hands over, in order.
+    """Runs the pipeline: folds a batch while the one before it is committed.
 
     Args:
         pipeline: Folds and commits.
-        progress: Told what was committed.
-        fail: Called with whatever goes wrong. From then on nothing more is committed.
+        progress: Counts what was committed.
+        fail: Called with every error. From then on nothing more is committed.
         committed: Called with every batch whose counts have become visible.
     """
 
@@ -179,10 +176,10 @@ class DataPlane:
         self.assignment: Assignment | None = None
 
     async def take(self, item: Assignment | Batch) -> None:
-        """Deal with the next item; returns once a batch is folded and the one before it is committed.
+        """Assign partitions, or fold a batch; returns once the batch before it is committed.
 
         Raises:
-            Exception: Whatever went wrong; `fail` has been called with it.
+            Exception: Any error; `fail` has been called with it.
         """
         try:
             await self._take(item)

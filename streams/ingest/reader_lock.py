@@ -1,8 +1,8 @@
-"""One reader at a time, where the broker cannot see to it.
+"""A lock of the operating system that lets one worker at a time read the embedded broker's log.
 
 The embedded broker's consumer groups lock up for minutes when a member leaves while another joins. It never leaves its
-machine, so there the workers take turns by a lock of the operating system instead, which ends with the process that
-holds it, however that ends: the next worker reads at once, and has not to wait until a session is over.
+machine, so workers there lock a file instead. The lock ends with the process that holds it, however that ends, and the
+next worker reads at once, without waiting for a session to time out.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator
 
-_LOOK_EVERY_S: Final = 0.1
+_RETRY_S: Final = 0.1
 
 
 @contextmanager
-def sole_reader(log_id: str, given_up: threading.Event) -> Iterator[bool]:
-    """Wait for the turn to read a log, and hold it.
+def reader_lock(log_id: str, stopping: threading.Event) -> Iterator[bool]:
+    """Wait for the lock of a log, and hold it.
 
     Args:
         log_id: The log.
-        given_up: Ends the waiting.
+        stopping: Ends the waiting.
 
     Yields:
-        Whether the turn has come.
+        Whether the lock is held.
     """
-    with _lock_file(log_id).open("w") as held:
-        while not given_up.is_set():
+    with _lock_file(log_id).open("w") as file:
+        while not stopping.is_set():
             try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                given_up.wait(_LOOK_EVERY_S)
+                stopping.wait(_RETRY_S)
             else:
                 yield True
                 return
@@ -44,10 +44,10 @@ def sole_reader(log_id: str, given_up: threading.Event) -> Iterator[bool]:
 
 
 def has_reader(log_id: str) -> bool:
-    """Whether a process of this machine holds the turn."""
+    """Whether a process of this machine holds the lock of a log."""
     try:
-        with _lock_file(log_id).open("r") as asked:
-            fcntl.flock(asked, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with _lock_file(log_id).open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except BlockingIOError:

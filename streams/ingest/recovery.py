@@ -1,4 +1,4 @@
-"""Where to go on: the stored offsets of the lake's tables, made to agree, and the state that belongs to them."""
+"""Recover after a restart: make the tables agree on offsets, and rebuild the fold's state there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streams.ingest.decode import EARLIEST_US, EventDecoder
 from streams.ingest.dedupe import HORIZON, SeenIds
 from streams.ingest.errors import LakeOrderError, LogMismatchError
 from streams.ingest.fold import PartitionState
-from streams.ingest.rejects import of_rows
+from streams.ingest.rejects import from_rows
 from streams.ingest.rows import count
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 _CATCH_UP_OFFSETS: Final = 100_000
 """How many offsets are folded into `signals` at a time when it is behind `events`."""
 
-_IDS_AT_A_TIME: Final = 200_000
-_PLACE: Final = SourcePartition._fields
-_PLACE_SCHEMA: Final = {name: COLUMNS[EVENTS][name] for name in _PLACE}
+_ID_CHUNK: Final = 200_000
+_PARTITION: Final = SourcePartition._fields
+_PARTITION_SCHEMA: Final = {name: COLUMNS[EVENTS][name] for name in _PARTITION}
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Up to where the lake's tables cover a partition; None where nothing is stored.
+class StoredOffsets:
+    """Offsets up to which the lake's tables cover a partition; None where nothing is stored.
 
     Attributes:
         rejects: Last offset covered by `rejects`.
@@ -54,7 +54,7 @@ class Resumed:
         state: The fold's state just before it.
     """
 
-    stored: Stored
+    stored: StoredOffsets
     start: int
     state: PartitionState
 
@@ -92,7 +92,7 @@ def resume(
     rejected = _rejects_from(lake, starts)
     return {
         partition: Resumed(
-            stored=Stored(rejects=rejects.get(partition), events=events.get(partition)),
+            stored=StoredOffsets(rejects=rejects.get(partition), events=events.get(partition)),
             start=start,
             state=PartitionState(
                 reached=start - 1,
@@ -140,11 +140,11 @@ def _start(partition: SourcePartition, events: int | None, rejects: int | None, 
 def _catch_up(lake: Lake, partition: SourcePartition, stored: int | None, reached: int) -> None:
     """Fold the stored events above `stored` into `signals`: the worker died between the two commits."""
     decoder = EventDecoder(None)  # what is stored was accepted; its receipts were checked then
-    own = _rows_of(lake, EVENTS, partition).select("offset", "value")
+    events = _rows_of(lake, EVENTS, partition).select("offset", "value")
     previous, done = stored, -1 if stored is None else stored
     while done < reached:
         last = min(done + _CATCH_UP_OFFSETS, reached)
-        values = own.filter(pl.col("offset").is_between(done + 1, last)).sort("offset").collect()["value"]
+        values = events.filter(pl.col("offset").is_between(done + 1, last)).sort("offset").collect()["value"]
         decoded = decoder.decode(values.to_list(), None)
         if decoded.faults:
             raise LakeOrderError(
@@ -158,41 +158,41 @@ def _catch_up(lake: Lake, partition: SourcePartition, stored: int | None, reache
 def _accepted_ids(
     lake: Lake, partitions: Sequence[SourcePartition], horizon: timedelta
 ) -> dict[SourcePartition, SeenIds]:
-    """What was accepted within the horizon, partition by partition.
+    """The ids accepted within the horizon, by partition.
 
-    The table is read in one pass, and a part at a time, so that neither time nor memory grows with the partitions.
+    The table is read in one pass, in chunks, so that neither time nor memory grows with the partitions.
     """
     seen = {partition: SeenIds(horizon) for partition in partitions}
     of_log = pl.col("log_id").is_in(sorted({partition.log_id for partition in partitions}))
     events = lake.scan(EVENTS).filter(of_log)
-    latest = events.group_by(_PLACE).agg(pl.col("time").max().alias("latest")).collect()
-    wanted = pl.DataFrame(list(partitions), schema=_PLACE_SCHEMA, orient="row").with_row_index("number")
+    latest = events.group_by(_PARTITION).agg(pl.col("time").max().alias("latest")).collect()
+    wanted = pl.DataFrame(list(partitions), schema=_PARTITION_SCHEMA, orient="row").with_row_index("number")
     # In whole microseconds, since the horizon may reach beyond the first moment of year 1.
     horizon_us = horizon // timedelta(microseconds=1)
     oldest = pl.max_horizontal(pl.col("latest").cast(pl.Int64) - horizon_us, pl.lit(EARLIEST_US)).cast(
         pl.Datetime("us", "UTC")
     )
-    latest = latest.join(wanted, on=_PLACE).select(*_PLACE, "number", oldest=oldest)
+    latest = latest.join(wanted, on=_PARTITION).select(*_PARTITION, "number", oldest=oldest)
     if latest.is_empty():
         return seen
     recent = (
         events.filter(pl.col("time") >= latest["oldest"].min())
-        .join(latest.lazy(), on=_PLACE)
+        .join(latest.lazy(), on=_PARTITION)
         .filter(pl.col("time") >= pl.col("oldest"))
         .select("number", "id", pl.col("time").cast(pl.Int64))
     )
-    for part in recent.collect_batches(chunk_size=_IDS_AT_A_TIME, maintain_order=False):
-        for (number,), own in part.partition_by("number", as_dict=True).items():
-            seen[partitions[number]].remember(own["id"].to_arrow(), own["time"].to_numpy())
+    for chunk in recent.collect_batches(chunk_size=_ID_CHUNK, maintain_order=False):
+        for (number,), rows in chunk.partition_by("number", as_dict=True).items():
+            seen[partitions[number]].remember(rows["id"].to_arrow(), rows["time"].to_numpy())
     return seen
 
 
 def _rejects_from(lake: Lake, starts: dict[SourcePartition, int]) -> dict[SourcePartition, dict[int, Reject]]:
-    """What was rejected from each start on, by offset."""
+    """Stored rejects from each start on, by offset."""
     return {
         partition: {
-            each.offset: each
-            for each in of_rows(_rows_of(lake, REJECTS, partition).filter(pl.col("offset") >= start).collect())
+            reject.offset: reject
+            for reject in from_rows(_rows_of(lake, REJECTS, partition).filter(pl.col("offset") >= start).collect())
         }
         for partition, start in starts.items()
     }

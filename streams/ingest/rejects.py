@@ -1,4 +1,4 @@
-"""Records that cannot be used: kept with their reason, and published as dead letters."""
+"""Rejected records: rows of the table `rejects`, and dead letters."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ FIRST_BYTES: Final = 256
 LONGEST_KEY: Final = 1_024
 """How much of a rejected record's key is kept, in bytes."""
 
+_SAME = ("offset", "reason", "detail", "key", "first_bytes", "size", "rejected_at")
+"""Columns of `rejects` that a reject holds under the same name."""
 _HEADERS = (("content-type", b"application/json"),)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -36,7 +38,7 @@ class Reject:
     Attributes:
         partition: Where it was read.
         offset: Its offset there.
-        reason: The reason code; see `streams.ingest.decode`.
+        reason: The reason code; see `streams.ingest.faults`.
         detail: What is wrong with which field.
         key: The record's key, at most `LONGEST_KEY` bytes.
         first_bytes: The first `FIRST_BYTES` of its value.
@@ -106,24 +108,16 @@ def to_rows(rejects: Sequence[Reject]) -> pl.DataFrame:
     """Rows for the table `rejects`."""
     rows = [
         {
-            "log_id": each.partition.log_id,
-            "topic": each.partition.topic,
-            "partition": each.partition.partition,
-            "offset": each.offset,
-            "reason": each.reason,
-            "detail": each.detail,
-            "key": each.key,
-            "first_bytes": each.first_bytes,
-            "size": each.size,
-            "broker_at": None if each.broker_at_ms is None else _EPOCH + timedelta(milliseconds=each.broker_at_ms),
-            "rejected_at": each.rejected_at,
+            **reject.partition._asdict(),
+            **{name: getattr(reject, name) for name in _SAME},
+            "broker_at": None if reject.broker_at_ms is None else _EPOCH + timedelta(milliseconds=reject.broker_at_ms),
         }
-        for each in rejects
+        for reject in rejects
     ]
     return pl.DataFrame(rows, schema=COLUMNS[REJECTS])
 
 
-def of_rows(rows: pl.DataFrame) -> list[Reject]:
+def from_rows(rows: pl.DataFrame) -> list[Reject]:
     """The rejects that rows of the table `rejects` describe."""
     return [
         Reject(
@@ -133,9 +127,6 @@ def of_rows(rows: pl.DataFrame) -> list[Reject]:
         )
         for row in rows.iter_rows(named=True)
     ]
-
-
-_SAME = ("offset", "reason", "detail", "key", "first_bytes", "size", "rejected_at")
 
 
 class DeadLetters(Protocol):
@@ -172,4 +163,4 @@ class KafkaDeadLetters:
         Raises:
             PublicationError: One was not acknowledged.
         """
-        self._publisher.publish([Record(each.place.encode(), each.dead_letter(), _HEADERS) for each in rejects])
+        self._publisher.publish([Record(reject.place.encode(), reject.dead_letter(), _HEADERS) for reject in rejects])

@@ -1,4 +1,4 @@
-"""Accepted events as rows for the table `events`."""
+"""Accepted events as rows: one each for the table `events`, and increments for the table `signals`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ NO_TIMESTAMP: Final = -1
 """Stands for a record without a timestamp of its broker, in a column of milliseconds."""
 
 _SCHEMA: Final = TABLES[EVENTS]
+_MINUTE_US: Final = 60_000_000
+_COST: Final = COUNTERS.index("cost_microusd")
 
 
 class Accepted(NamedTuple):
@@ -34,7 +36,7 @@ class Accepted(NamedTuple):
         events: The events.
         ids: The id of each.
         values: The bytes of each.
-        places: The partitions in turn, and how many of the events come from each.
+        partitions: The partitions in turn, with the number of events of each.
         offsets: Offset of each.
         broker_at_ms: Timestamp of each record, milliseconds since 1970 UTC, or `NO_TIMESTAMP`.
     """
@@ -42,7 +44,7 @@ class Accepted(NamedTuple):
     events: EventColumns
     ids: pa.Array
     values: pa.ChunkedArray
-    places: Sequence[tuple[SourcePartition, int]]
+    partitions: Sequence[tuple[SourcePartition, int]]
     offsets: Longs
     broker_at_ms: Longs
 
@@ -54,12 +56,12 @@ def event_rows(accepted: Accepted, *, ingested_at: datetime) -> pa.Table:
         accepted: The events.
         ingested_at: When they were folded.
     """
-    events, places, broker_at_ms = accepted.events, accepted.places, accepted.broker_at_ms
-    repeats = [count for _, count in places]
-    partition_of = pa.array(np.repeat(np.arange(len(places)), repeats))
+    events, partitions, broker_at_ms = accepted.events, accepted.partitions, accepted.broker_at_ms
+    heights = [height for _, height in partitions]
+    partition_of = pa.array(np.repeat(np.arange(len(partitions)), heights))
     # What repeats is made once for each different value and then gathered.
     columns: dict[str, Any] = {
-        name: pa.array([partition[index] for partition, _ in places], _SCHEMA.field(name).type).take(partition_of)
+        name: pa.array([partition[index] for partition, _ in partitions], _SCHEMA.field(name).type).take(partition_of)
         for index, name in enumerate(SourcePartition._fields)
     }
     cells = pa.array(events.cell_of, mask=events.cell_of == NO_CELL)
@@ -75,35 +77,33 @@ def event_rows(accepted: Accepted, *, ingested_at: datetime) -> pa.Table:
         "kind": pa.array(events.kinds),
         "user": pa.array(events.users, pa.string()),
         "value": accepted.values,
-        "time": _moments(events.time_us),
-        "decided_at": _moments(events.decided_at_us, unknown=UNDATED),
-        "broker_at": _moments(np.where(broker_at_ms == NO_TIMESTAMP, UNDATED, broker_at_ms * 1_000), unknown=UNDATED),
-        "ingested_at": _moments(np.full(len(events), now_us)),
+        "time": _timestamps(events.time_us),
+        "decided_at": _timestamps(events.decided_at_us, unknown=UNDATED),
+        "broker_at": _timestamps(
+            np.where(broker_at_ms == NO_TIMESTAMP, UNDATED, broker_at_ms * 1_000), unknown=UNDATED
+        ),
+        "ingested_at": _timestamps(np.full(len(events), now_us)),
     }
     return pa.table([columns[field.name] for field in _SCHEMA], schema=_SCHEMA)
 
 
 def _gathered(texts: list[str]) -> pa.Array:
     """A column of few different texts."""
-    different = list(dict.fromkeys(texts))
-    if len(different) == 1:
-        return pa.repeat(pa.scalar(different[0], pa.string()), len(texts))
-    number_of = {text: number for number, text in enumerate(different)}
-    places = np.fromiter(map(number_of.__getitem__, texts), dtype=np.int64, count=len(texts))
-    return pa.array(different, pa.string()).take(pa.array(places))
+    unique = list(dict.fromkeys(texts))
+    if len(unique) == 1:
+        return pa.repeat(pa.scalar(unique[0], pa.string()), len(texts))
+    index_of = {text: index for index, text in enumerate(unique)}
+    indexes = np.fromiter(map(index_of.__getitem__, texts), dtype=np.int64, count=len(texts))
+    return pa.array(unique, pa.string()).take(pa.array(indexes))
 
 
-def _moments(us: Longs, unknown: int | None = None) -> pa.Array:
-    moments = pa.array(us, pa.timestamp("us"), mask=None if unknown is None else us == unknown)
-    return moments.cast(pa.timestamp("us", tz="UTC"))
-
-
-_MINUTE_US: Final = 60_000_000
-_COST: Final = COUNTERS.index("cost_microusd")
+def _timestamps(us: Longs, unknown: int | None = None) -> pa.Array:
+    timestamps = pa.array(us, pa.timestamp("us"), mask=None if unknown is None else us == unknown)
+    return timestamps.cast(pa.timestamp("us", tz="UTC"))
 
 
 def count(events: EventColumns) -> pl.DataFrame:
-    """Fold accepted events into increments.
+    """Count accepted events into increments by cell, epoch and minute.
 
     Args:
         events: Accepted events; those without a receipt count nothing.
@@ -142,16 +142,16 @@ def count(events: EventColumns) -> pl.DataFrame:
 
 
 def _rows(cell_of: Longs, minutes: Longs) -> tuple[Longs, Longs]:
-    """The first event of each different pair, and for each event the position of its pair among these."""
+    """The first event of each pair of cell and minute, and for each event the row of its pair."""
     if not len(cell_of):
         return cell_of, cell_of
     # The minutes of all years together are fewer than 2^33, and a batch has fewer than 2^30 cells.
     pairs = cell_of * (1 << 33) + (minutes - minutes.min())
     _, first, pair_of = np.unique(pairs, return_index=True, return_inverse=True)
     order = np.argsort(first)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return first[order], place[pair_of]
+    row_of_pair = np.empty_like(order)
+    row_of_pair[order] = np.arange(len(order))
+    return first[order], row_of_pair[pair_of]
 
 
 def _highest(row_of: Longs, values: Longs, height: int, floor: int) -> Longs:
@@ -163,11 +163,10 @@ def _highest(row_of: Longs, values: Longs, height: int, floor: int) -> Longs:
 
 def _histogram(row_of: Longs, micro: Longs, height: int) -> tuple[pl.Series, pl.Series]:
     """The sparse histogram of each row: bins that hold something, rising, and the counts in them."""
-    known = micro != UNKNOWN
-    places, counts = np.unique(row_of[known] * BIN_COUNT + bin_of(micro[known]), return_counts=True)
-    ends = np.searchsorted(places, np.arange(height + 1) * BIN_COUNT)
-    bounds = pa.array(ends, type=pa.int32())
-    bins = pa.array(places % BIN_COUNT, type=pa.int16())
+    given = micro != UNKNOWN
+    row_bins, counts = np.unique(row_of[given] * BIN_COUNT + bin_of(micro[given]), return_counts=True)
+    bounds = pa.array(np.searchsorted(row_bins, np.arange(height + 1) * BIN_COUNT), type=pa.int32())
+    bins = pa.array(row_bins % BIN_COUNT, type=pa.int16())
     return (
         pl.Series(pa.ListArray.from_arrays(bounds, bins)),
         pl.Series(pa.ListArray.from_arrays(bounds, pa.array(counts, type=pa.int64()))),

@@ -1,7 +1,7 @@
-"""The source: a thread that reads micro-batches with librdkafka and resumes from the lake.
+"""Read micro-batches from Kafka in a thread, from the offsets that the lake stores.
 
-Kafka's group only says who reads which partition; on the embedded broker one worker reads all of them, and others wait
-for their turn. Where to read on is the lake's word, asked at every assignment; no offset is committed to Kafka.
+The consumer group only assigns partitions; on the embedded broker one worker reads all of them, and others wait for its
+lock. The offset to read on from comes from the lake at every assignment; none is committed to Kafka.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from producers.wire.topics import SOURCE_TOPICS
 from streams.broker import DATA_GROUP, EMBEDDED_PREFIX, admin
 from streams.ingest.errors import DataPlaneError, LogIdentityError
 from streams.ingest.pipeline import Assignment
-from streams.ingest.reader_lock import sole_reader
+from streams.ingest.reader_lock import reader_lock
 from streams.ingest.records import Batch, PartitionRecords, possible_ms
 from streams.ingest.recovery import resume
 from streams.publisher import CLIENT_LOG
@@ -38,18 +38,18 @@ LOG: Final = logging.getLogger(__name__)
 BATCH_S: Final = 0.25
 BATCH_RECORDS: Final = 30_000
 BATCH_BYTES: Final = 64 * 1_024 * 1_024
-"""A batch is handed over after this many seconds; where more is waiting, with about this many records or bytes."""
+"""A batch is handed over after this many seconds, or earlier with about this many records or bytes."""
 
-PART_RECORDS: Final = 5_000
-"""How many records are taken from the client at a time, so that large ones do not add up unseen."""
+FETCH_RECORDS: Final = 5_000
+"""Records that are taken from the client at a time, so that `BATCH_BYTES` is seen in time."""
 
 FETCHING: Final = {
     "queued.max.messages.kbytes": 32 * 1_024,
     "fetch.queue.backoff.ms": 20,  # one second by default, in which a queue that was full runs empty
 }
-"""How the client reads ahead."""
+"""librdkafka settings for reading ahead."""
 
-_Place: TypeAlias = tuple[str | None, int | None]
+_TopicAndPartition: TypeAlias = tuple[str | None, int | None]
 
 _PAUSE_S: Final = 1.0
 """The client is asked again after so long, also while the plane is busy: it has to hear of its group."""
@@ -159,7 +159,7 @@ class Source:
 
     @property
     def unsaved(self) -> int:
-        """So many batches and assignments were handed over and are not dealt with."""
+        """Number of batches and assignments that were handed over and are not committed."""
         return self._handed_over - self._progress.reached
 
     def _run(self) -> None:
@@ -188,11 +188,11 @@ class Source:
         """Read what the group assigns."""
         # The consumer itself must not be asked within its own callbacks: `list_topics` takes away what the client's
         # next callback of the same `consume` needs. A log line is one, and the process aborts in `CallState_get`.
-        witness = admin(self._bootstrap_servers, self._settings)
+        identity_client = admin(self._bootstrap_servers, self._settings)
 
-        def assigned(reading: Consumer, places: list[TopicPartition]) -> None:
-            self._check_identity(witness)
-            self._assigned(reading, places)
+        def assigned(reading: Consumer, partitions: list[TopicPartition]) -> None:
+            self._check_identity(identity_client)
+            self._assigned(reading, partitions)
 
         consumer.subscribe(
             [topic.name for topic in SOURCE_TOPICS],
@@ -203,22 +203,22 @@ class Source:
         self._read(consumer)
 
     def _read_alone(self, consumer: Consumer) -> None:
-        """Read everything, once it is this worker's turn."""
-        with sole_reader(self._log_id, self._stopping) as chosen:
-            if not chosen:
+        """Read all partitions, once this worker holds the reader lock."""
+        with reader_lock(self._log_id, self._stopping) as is_held:
+            if not is_held:
                 return
-            self._check_identity(consumer)  # the turn may have been long in coming
-            known = consumer.list_topics(timeout=_ANSWER_S).topics
-            places = [
+            self._check_identity(consumer)  # waiting for the lock may have taken long
+            topics = consumer.list_topics(timeout=_ANSWER_S).topics
+            partitions = [
                 TopicPartition(topic.name, partition)
                 for topic in SOURCE_TOPICS
-                for partition in known[topic.name].partitions
+                for partition in topics[topic.name].partitions
             ]
-            self._assigned(consumer, places)
+            self._assigned(consumer, partitions)
             try:
                 self._read(consumer)
             finally:
-                self._revoked(consumer, places)
+                self._revoked(consumer, partitions)
 
     def _read(self, consumer: Consumer) -> None:
         behind, fetched_s = False, 0.0
@@ -229,7 +229,7 @@ class Source:
             # A broker that came back empty under the same address is another log. Its identity only ever changes from
             # the old to the new, so records that were fetched before it is seen unchanged are the old log's.
             # What was fetched is kept meanwhile where the broker is away.
-            while not self._look_for_the_broker(consumer) and messages:
+            while not self._broker_answers(consumer) and messages:
                 if self._stopping.wait(0.1):
                     raise StoppedError("the worker is stopping")
             partitions = self._collect(messages)
@@ -245,37 +245,36 @@ class Source:
 
     @staticmethod
     def _fetch(consumer: Consumer, until_s: float) -> list[Message]:
-        """The messages of one batch: those that come until then, or as many as are good for it while more are waiting.
+        """Fetch the messages of one batch, up to its limits.
 
         Args:
             consumer: Where they come from.
-            until_s: A moment of the monotonic clock; where it is over, what is there is taken.
+            until_s: Moment of the monotonic clock to wait until; once it has passed, what is there is taken.
         """
         messages: list[Message] = []
         size = 0
         while len(messages) < BATCH_RECORDS and size < BATCH_BYTES:
-            part = consumer.consume(PART_RECORDS, max(0.0, until_s - time.monotonic()))
-            messages += part
-            size += sum(map(len, part))
-            if len(part) < PART_RECORDS:
+            fetched = consumer.consume(FETCH_RECORDS, max(0.0, until_s - time.monotonic()))
+            messages += fetched
+            size += sum(map(len, fetched))
+            if len(fetched) < FETCH_RECORDS:
                 break
         return messages
 
     def _collect(self, messages: list[Message]) -> dict[SourcePartition, PartitionRecords]:
         """Sort messages into columns by partition."""
         log_id = self._log_id
-        ends: dict[_Place, int] = {}
-        grouped: dict[_Place, list[Message]] = defaultdict(list)
-        places = zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)
-        for message, place, error in zip(messages, places, map(Message.error, messages), strict=True):
+        ends: dict[_TopicAndPartition, int] = {}
+        grouped: dict[_TopicAndPartition, list[Message]] = defaultdict(list)
+        origins = zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)
+        for message, origin, error in zip(messages, origins, map(Message.error, messages), strict=True):
             if error is None:
-                grouped[place].append(message)
+                grouped[origin].append(message)
             else:
-                self._note_error(error, place, message.offset(), ends)
-        by_place = {place: _columns(group) for place, group in grouped.items()}
+                self._note_error(error, origin, message.offset(), ends)
         collected = {
-            SourcePartition(log_id, str(topic), int(number or 0)): records
-            for (topic, number), records in by_place.items()
+            SourcePartition(log_id, str(topic), int(number or 0)): _columns(group)
+            for (topic, number), group in grouped.items()
         }
         for partition, records in collected.items():
             self._next[partition] = records.offsets[-1] + 1
@@ -292,35 +291,35 @@ class Source:
     @staticmethod
     def _note_error(
         error: KafkaError,
-        place: _Place,
+        origin: _TopicAndPartition,
         offset: int | None,
-        ends: dict[_Place, int],
+        ends: dict[_TopicAndPartition, int],
     ) -> None:
         if error.code() == KafkaError._PARTITION_EOF and offset is not None:  # noqa: SLF001
-            ends[place] = offset
+            ends[origin] = offset
         elif error.code() in _TRANSIENT:
             LOG.debug("the broker is away: %s", error.str())
         else:
-            raise DataPlaneError(f"Kafka refuses to be read at {place[0]}/{place[1]}: {error.str()}.")
+            raise DataPlaneError(f"Kafka refuses to be read at {origin[0]}/{origin[1]}: {error.str()}.")
 
     def _assigned(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         log_id = self._log_id
         bounds = {}
-        for each in assigned:
-            low, end = consumer.get_watermark_offsets(each, timeout=_ANSWER_S)
+        for partition in assigned:
+            low, end = consumer.get_watermark_offsets(partition, timeout=_ANSWER_S)
             if log_id.startswith(EMBEDDED_PREFIX):
                 # It answers with the start of its last batch, plus one. Its log can be neither cut nor exchanged
                 # without a new id, so there is nothing to compare the end with.
                 end = sys.maxsize
-            bounds[SourcePartition(log_id, each.topic, each.partition)] = (low, end)
+            bounds[SourcePartition(log_id, partition.topic, partition.partition)] = (low, end)
         resumed = resume(self._lake, bounds)
-        self._next = {partition: each.start for partition, each in resumed.items()}
+        self._next = {partition: recovered.start for partition, recovered in resumed.items()}
         self._hand_over(Assignment(self._handed_over + 1, resumed))
-        consumer.assign([TopicPartition(each.topic, each.partition, start) for each, start in self._next.items()])
+        consumer.assign([TopicPartition(source.topic, source.partition, at) for source, at in self._next.items()])
         LOG.info("reading %d partitions of log %s", len(resumed), log_id)
 
     def _revoked(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
-        """Let what is under way be committed before somebody else may read on."""
+        """Wait until what was handed over is committed, before another worker may read on."""
         patience_s = _LAST_DRAIN_S if self._stopping.is_set() else _DRAIN_S
         if self._handed_over and not self._progress.wait_for(self._handed_over, patience_s, self._abandoned.is_set):
             LOG.warning("%d partitions are given up before all of them is committed", len(revoked))
@@ -339,8 +338,8 @@ class Source:
                 "something else. Start the worker again to read the new log."
             )
 
-    def _look_for_the_broker(self, consumer: Consumer) -> bool:
-        """Check the identity, and say whether there is one: a broker that is away is waited for.
+    def _broker_answers(self, consumer: Consumer) -> bool:
+        """Check the log's identity; False while the broker is away, which is waited for.
 
         Raises:
             LogIdentityError: It is another log's.
@@ -361,8 +360,9 @@ class Source:
         """Records that are in the log but not yet fetched, as far as the client knows."""
         lag = 0
         for partition, following in self._next.items():
-            place = TopicPartition(partition.topic, partition.partition)
-            _low, end = consumer.get_watermark_offsets(place, cached=True)
+            _low, end = consumer.get_watermark_offsets(
+                TopicPartition(partition.topic, partition.partition), cached=True
+            )
             lag += max(0, end - following) if end != OFFSET_INVALID else 0
         return lag
 

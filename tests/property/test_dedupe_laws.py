@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.ingest.dedupe import SeenIds
-from streams.ingest.id_store import Sizes, numbers_of
+from streams.ingest.id_store import Sizes, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,8 +81,8 @@ def test_a_repeat_is_what_the_rule_says(batches: list[list[tuple[str, int]]], si
 @given(st.lists(LIKE_UUIDS, max_size=12))
 def test_numbers_are_equal_where_ids_are(names: list[str]) -> None:
     """Whoever else is in the array, and wherever it begins within another."""
-    together = [tuple(row) for row in numbers_of(pa.array(["x", *names, "y"], pa.string())[1:-1]).tolist()]
-    alone = [tuple(numbers_of(pa.array([name], pa.string()))[0].tolist()) for name in names]
+    together = [tuple(row) for row in words_of(pa.array(["x", *names, "y"], pa.string())[1:-1]).tolist()]
+    alone = [tuple(words_of(pa.array([name], pa.string()))[0].tolist()) for name in names]
     assert together == alone
     assert len(set(together)) == len(set(names))
 
@@ -90,6 +90,6 @@ def test_numbers_are_equal_where_ids_are(names: list[str]) -> None:
 @settings(deadline=None)
 @given(st.lists(UUIDS, min_size=1, max_size=12), LIKE_UUIDS)
 def test_uuids_have_the_same_numbers_beside_other_ids(uuids: list[str], other: str) -> None:
-    alone = numbers_of(pa.array(uuids, pa.string()))
-    beside = numbers_of(pa.array([*uuids, other], pa.string()))
+    alone = words_of(pa.array(uuids, pa.string()))
+    beside = words_of(pa.array([*uuids, other], pa.string()))
     assert beside[:-1].tolist() == alone.tolist()

@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from streams.ingest import id_store
 from streams.ingest.dedupe import SeenIds
 from streams.ingest.errors import DataPlaneError
-from streams.ingest.id_store import NEVER, Run, Runs, Sizes, masks_of, numbers_of
+from streams.ingest.id_store import NEVER, IdRun, IdStore, Sizes, masks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,13 +33,13 @@ TINY = Sizes(least=16, on_disk=64, most=1_024)
 
 
 def words_of(names: Sequence[str]) -> Words:
-    return numbers_of(pa.array(names, pa.string()))
+    return id_store.words_of(pa.array(names, pa.string()))
 
 
 @pytest.mark.parametrize("naming", NAMINGS)
 @pytest.mark.parametrize("sizes", [TINY, Sizes()])
 def test_runs_find_what_was_added_and_nothing_else(naming: str, sizes: Sizes) -> None:
-    runs = Runs(sizes)
+    runs = IdStore(sizes)
     words = words_of([NAMINGS[naming](number) for number in range(9_000)])
     times = np.arange(9_000, dtype=np.int64)
     for start in range(0, 6_000, 700):
@@ -52,13 +53,13 @@ def test_equal_first_words_are_told_apart() -> None:
     """Whatever the blocks of a run begin with: a thousand ids share one first word."""
     words = np.column_stack([np.repeat(np.array([7, 8, 9], dtype=np.uint64), 1_000), np.arange(3_000, dtype=np.uint64)])
     times = np.arange(3_000, dtype=np.int64)
-    runs = Runs(TINY)
+    runs = IdStore(TINY)
     runs.add(words[::2].copy(), times[::2].copy(), 0)
     assert runs.times_of(words).tolist() == [at if at % 2 == 0 else NEVER for at in range(3_000)]
 
 
 def test_the_latest_time_of_an_id_counts_and_old_ones_go() -> None:
-    runs = Runs(TINY)
+    runs = IdStore(TINY)
     runs.add(words_of(["a", "b"]), np.array([10, 3]), 0)
     runs.add(words_of(["a", "c"]), np.array([4, 8]), 0)
     assert runs.times_of(words_of(["a", "b", "c", "d"])).tolist() == [10, 3, 8, NEVER]
@@ -72,9 +73,9 @@ def test_the_latest_time_of_an_id_counts_and_old_ones_go() -> None:
 def test_a_filter_rarely_says_perhaps_of_what_is_not_there() -> None:
     numbers = np.random.default_rng(5).integers(0, 2**64, size=(120_000, 3), dtype=np.uint64)
     held, others = numbers[:60_000], numbers[60_000:, 0]
-    run = Run(held[np.argsort(held[:, 0])], on_disk=True)
-    assert 0 < len(run.perhaps(others, masks_of(others))) < 60_000 / 100
-    assert len(run.perhaps(held[:, 0], masks_of(held[:, 0]))) == 60_000
+    run = IdRun(held[np.argsort(held[:, 0])], on_disk=True)
+    assert 0 < len(run.candidates(others, masks_of(others))) < 60_000 / 100
+    assert len(run.candidates(held[:, 0], masks_of(held[:, 0]))) == 60_000
     assert run.nbytes < 2.1 * 60_000
 
 
@@ -97,4 +98,4 @@ def test_memory_and_runs_are_bounded_by_the_horizon(size: int) -> None:
 def test_a_folder_that_cannot_take_the_ids_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     with pytest.raises(DataPlaneError, match="TMPDIR"):
-        Runs(TINY).add(words_of([f"event-{number}" for number in range(100)]), np.zeros(100, dtype=np.int64), 0)
+        IdStore(TINY).add(words_of([f"event-{number}" for number in range(100)]), np.zeros(100, dtype=np.int64), 0)
