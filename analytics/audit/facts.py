@@ -1,6 +1,7 @@
-"""What is checked about an event: its fields laid flat, and what follows from several of them together.
+"""Facts about stored events that the quality suites check: fields by flat names, and what several of them imply.
 
-The lake's bytes are read again, independently of the stream that let them in, so that a fault in that stream shows.
+An audit reads the stored bytes again, independently of the decoder that accepted them, so that a fault of the decoder
+shows. Nothing counts by these facts: what an event counts as is its column `kind`.
 """
 
 from __future__ import annotations
@@ -75,19 +76,19 @@ _OWNERS: Final = ("user", "account", "service_identity")
 
 
 def facts_of(row: Mapping[str, Any]) -> Facts:
-    """Lay one row of the lake's `events` flat.
+    """The facts of one row of the table `events`.
 
     Args:
         row: At least the columns `id, type, subject, user, ingested_at, value` and those of the cell.
 
     Returns:
-        The facts by name. What the event does not say, or says in an unusable way, is None; `fault` then names why.
+        The facts by name; None for what is absent or unusable, and `fault` then names why.
     """
     document, fault, unpublished = _read(row["value"])
     facts: Facts = {name: _scalar(name, _at(document, path)) for name, path in _PLAIN.items()}
     facts["fault"] = fault
     facts["unpublished"] = unpublished
-    # An event that no longer says who it is must still be found: its row knows.
+    # From the row, so that an event whose bytes have no id can still be found.
     facts["event_id"] = str(row["id"])
     facts["event_type"] = _text(document.get("type"))
     at = _moment(document.get("time"))
@@ -114,12 +115,12 @@ def _receipt_facts(row: Mapping[str, Any], document: Mapping[str, Any], at: date
         receipt = Receipt.of_token(token)
     except ReceiptError as error:
         return facts | {"receipt_fault": str(error)}
-    said = (*receipt.cell, receipt.epoch, receipt.decided_at)
-    kept = tuple(row[name] for name in ("environment", "workflow", "tool", "stage", "cohort", "epoch", "decided_at"))
+    of_receipt = (*receipt.cell, receipt.epoch, receipt.decided_at)
+    of_row = tuple(row[name] for name in ("environment", "workflow", "tool", "stage", "cohort", "epoch", "decided_at"))
     if receipt.decision_id != document.get("subject"):
         facts["receipt_fault"] = f"the receipt is of decision {receipt.decision_id}"
-    elif said != kept:
-        facts["receipt_fault"] = f"the row says {kept}, the receipt {said}"
+    elif of_receipt != of_row:
+        facts["receipt_fault"] = f"the row says {of_row}, the receipt {of_receipt}"
     return facts | {
         "decided_at": receipt.decided_at.isoformat(),
         "decided_ahead_s": _seconds_between(at, receipt.decided_at),
@@ -129,32 +130,35 @@ def _receipt_facts(row: Mapping[str, Any], document: Mapping[str, Any], at: date
 
 
 def _read(value: bytes) -> tuple[Mapping[str, Any], str | None, str | None]:
-    """The document, what is wrong with it, and which of its fields are not published."""
+    """The document, why it is not the published event, and which of its fields are not published."""
     try:
         document = json.loads(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return {}, f"not JSON: {error}", None
     if not isinstance(document, dict):
         return {}, "not a JSON object", None
     try:
         EVENT.validate_json(value)
+    except OverflowError as error:
+        return document, str(error), None
     except ValidationError as error:
         faults = [
             (".".join(map(str, fault["loc"])), fault["type"], fault["msg"])
             for fault in error.errors(include_url=False, include_context=False, include_input=False)
         ]
-        unknown = ", ".join(where for where, kind, _ in faults if kind == "extra_forbidden")
+        unpublished = ", ".join(where for where, kind, _ in faults if kind == "extra_forbidden")
         unusable = "; ".join(f"{where}: {message}" for where, kind, message in faults if kind != "extra_forbidden")
-        return document, unusable or None, unknown or None
+        return document, unusable or None, unpublished or None
     return document, None, None
 
 
 def _row_difference(row: Mapping[str, Any], document: Mapping[str, Any]) -> str | None:
-    """The first column of the row that says something else than the bytes beside it."""
+    """The first column of the row that differs from the bytes beside it."""
     for name in ("id", "type", "subject", "source"):
         if row[name] != document.get(name):
             return name
-    if row["user"] != _text(_at(document, _USER)):
+    user = _at(document, _USER)
+    if row["user"] != (user if isinstance(user, str) else None):
         return "user"
     return None if row["time"] == _moment(document.get("time")) else "time"
 
@@ -175,7 +179,7 @@ def _scalar(name: str, value: object) -> Value:
 
 
 def _text(value: object) -> str | None:
-    """A text that says something: neither another type nor blank."""
+    """A text that is not blank; None for everything else."""
     return value if isinstance(value, str) and value.strip() else None
 
 

@@ -1,7 +1,7 @@
-"""Data quality: fresh events against the suite of their type, and the result kept in the lake.
+"""Data quality runs: validate fresh events with great-expectations, and store the result in the table `quality`.
 
-The one place of the analytics that speaks great-expectations and pandas. A run reads the exact bytes of the lake,
-needs no file, no network and no configuration of the library, and leaves nothing behind but its rows in `quality`.
+The only module of the analytics that uses great-expectations and pandas. A run reads the stored bytes, needs no file,
+no network and no configuration of the library, and writes nothing but its rows in `quality`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from analytics.lake.tables import Lake
 
 MOST_EVENTS: Final = 20_000
-"""The newest events of a type that a run looks at; more would make it slow without making it wiser."""
+"""A run checks at most so many events of a type, the newest."""
 FIRST_WINDOW: Final = timedelta(hours=1)
 """How far the first run looks back when no window is given."""
 OVERLAP: Final = timedelta(minutes=1)
@@ -42,7 +42,7 @@ _MOST_EXAMPLES: Final = 3
 
 
 class QualityError(StagekeeperError):
-    """A check could not be carried out, which says nothing about the events."""
+    """A check could not be carried out; the events themselves may be sound."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ class FailedExpectation:
 
 @dataclass(frozen=True)
 class TypeQuality:
-    """What was found about one type of event.
+    """Result of a run for one type of event.
 
     Attributes:
         event_type: CloudEvents type.
         events: Number of events in the window.
-        checked: Number of them that were looked at; at most `MOST_EVENTS`, the newest.
+        checked: Number of them that were checked; at most `MOST_EVENTS`, the newest.
         failed: Expectations that do not hold, in the order of the suite.
     """
 
@@ -107,8 +107,8 @@ class QualityRun:
     Attributes:
         run_id: Unique for each run.
         run_at: When it ran.
-        since: Events ingested after this moment were looked at.
-        types: One result for each type that had events; empty when there were none.
+        since: Events ingested after this moment were checked.
+        types: One result for each type that had events; empty without any.
     """
 
     run_id: str
@@ -215,7 +215,7 @@ def _frame(facts: list[Facts]) -> pd.DataFrame:
 
 
 def _failures(facts: list[Facts], suite: tuple[Check, ...]) -> tuple[FailedExpectation, ...]:
-    """Let great-expectations judge the facts.
+    """Validate facts with great-expectations.
 
     Raises:
         QualityError: It raised while carrying out a check.
@@ -242,14 +242,16 @@ def _failures(facts: list[Facts], suite: tuple[Check, ...]) -> tuple[FailedExpec
         gx.ExpectationSuite(name="fresh", expectations=expectations),
         result_format={"result_format": "SUMMARY", "partial_unexpected_count": _MOST_EXAMPLES},
     )
-    judged = {each.expectation_config.meta["position"]: each for each in result.results}
+    results = {each.expectation_config.meta["position"]: each for each in result.results}
     return tuple(
-        _failure(check, judged[position], frame) for position, check in enumerate(suite) if not judged[position].success
+        _failure(check, results[position], frame)
+        for position, check in enumerate(suite)
+        if not results[position].success
     )
 
 
 def _great_expectations() -> ModuleType:
-    """The library, imported when it is needed: two seconds that only a run should pay."""
+    """Import the library when a run needs it: it takes two seconds."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "module 'sre_(constants|parse)' is deprecated", DeprecationWarning)
         importlib.import_module("great_expectations.expectations.row_conditions")
@@ -272,7 +274,7 @@ def _failure(check: Check, judged: ExpectationValidationResult, frame: pd.DataFr
             f"{check.kind} of {check.fact} could not be carried out: {judged.exception_info}. "
             "Check the installed release of great-expectations."
         )
-    found = zip(result["partial_unexpected_list"], result["partial_unexpected_index_list"], strict=True)
+    examples = zip(result["partial_unexpected_list"], result["partial_unexpected_index_list"], strict=True)
     return FailedExpectation(
         expectation=str(judged.expectation_config.type),
         column=check.fact,
@@ -280,7 +282,7 @@ def _failure(check: Check, judged: ExpectationValidationResult, frame: pd.DataFr
         severity=check.severity,
         unexpected=int(result["unexpected_count"]),
         percent=round(float(result["unexpected_percent"]), 2),
-        examples=tuple(f"{_shown(value)} ({frame['event_id'].iloc[at]})" for value, at in found),
+        examples=tuple(f"{_shown(value)} ({frame['event_id'].iloc[at]})" for value, at in examples),
     )
 
 

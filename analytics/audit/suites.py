@@ -1,4 +1,4 @@
-"""The suites: what must hold of every event of a type, stated as data."""
+"""Quality suites as data: the expectations for every event of a type."""
 
 from __future__ import annotations
 

@@ -206,6 +206,23 @@ def test_bytes_that_are_not_the_row_beside_them_are_found(lake: Lake) -> None:
     assert found["fault", "critical"]["examples"][0].startswith("not JSON")
 
 
+@pytest.mark.parametrize(
+    ("odd", "failing"),
+    [("1e999", "unpublished"), ("[" * 90 + "]" * 90, "unpublished"), ("1" * 5_000, "fault"), ("[" * 5_000, "fault")],
+)
+def test_a_run_survives_any_bytes(lake: Lake, odd: str, failing: str) -> None:
+    stored = row(written(EXAMPLES[ActionExecuted]))
+    stored["value"] = stored["value"].replace(b'"status"', b'"mood": ' + odd.encode() + b', "status"')
+    fill(lake, stored)
+    (of_type,) = run_quality(lake, now=NOW, window=HOUR).types
+    assert failing in [failure.column for failure in of_type.failed]
+
+
+def test_a_user_that_differs_from_the_bytes_is_found(lake: Lake) -> None:
+    fill(lake, row(written(EXAMPLES[ActionDecided])) | {"user": "somebody else"})
+    assert failures(lake, ActionDecided)["row_differs", "critical"]["examples"][0].startswith("user")
+
+
 def test_warnings_alone_do_not_fail_a_run(lake: Lake) -> None:
     quiet = written(EXAMPLES[ActionExecuted])
     del quiet["data"]["latency_ms"]
