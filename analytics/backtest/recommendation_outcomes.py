@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+import msgspec
 import polars as pl
 
 from analytics.backtest.scorecard import Share
@@ -196,26 +197,30 @@ def _lives(lake: Lake, made: Sequence[Recommendation]) -> list[Life]:
     return lives
 
 
+class _ModeChange(msgspec.Struct):
+    workflow: str | None = None
+    tool: str | None = None
+    after: str | None = None
+
+
+class _PolicyChange(msgspec.Struct):
+    data: _ModeChange
+
+
 def _changes(lake: Lake) -> dict[tuple[str | None, str | None], list[tuple[datetime, Mode]]]:
     """Every change of the mode of a workflow and tool: when, and to what."""
-    text = pl.col("value").cast(pl.String)
-    rows = (
-        lake.scan(EVENTS)
-        .filter(pl.col("type") == "stagekeeper.policy.changed.v1")
-        .select(
-            "time",
-            text.str.json_path_match("$.data.workflow").alias("workflow"),
-            text.str.json_path_match("$.data.tool").alias("tool"),
-            text.str.json_path_match("$.data.after").alias("after"),
-        )
-        .collect()
-        .iter_rows()
-    )
+    changed = pl.col("type") == "stagekeeper.policy.changed.v1"
+    rows = lake.scan(EVENTS).filter(changed).select("time", "value").collect()
+    parse = msgspec.json.Decoder(_PolicyChange).decode
     modes = {mode.value: mode for mode in STAGE_OF_MODE}
     changes: dict[tuple[str | None, str | None], list[tuple[datetime, Mode]]] = defaultdict(list)
-    for at, workflow, tool, after in rows:
-        if after in modes:
-            changes[workflow, tool].append((at, modes[after]))
+    for at, value in rows.iter_rows():
+        try:
+            change = parse(value).data
+        except (msgspec.MsgspecError, RecursionError):
+            continue  # whatever it changed, it was no mode
+        if change.after in modes:
+            changes[change.workflow, change.tool].append((at, modes[change.after]))
     return changes
 
 
