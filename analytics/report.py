@@ -11,9 +11,19 @@ from pydantic import BaseModel, ConfigDict
 
 from analytics.evidence import histogram
 from analytics.lake.table_schemas import REJECTS, SIGNALS
-from analytics.signals.cells import CELL, MATURE, Folded, Histogram, known_count
+from analytics.signals.cells import MATURE, Histogram, known_count
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS, MICRO_PER_MS, MICRO_PER_USD, rates_of
-from analytics.signals.state import MINUTE_US, PLACE, Columns, may_pass, may_settle, microseconds
+from analytics.signals.state import (
+    MINUTE_US,
+    NEVER,
+    ROW,
+    UNKNOWN_RISK,
+    CellState,
+    may_pass,
+    may_settle,
+    microseconds,
+    moment_of,
+)
 from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.ledger import latest_verdicts
 from producers.wire.contract import RiskClass
@@ -23,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from analytics.lake.tables import Lake
-    from analytics.signals.state import Flags, Increment, Places
+    from analytics.signals.state import CellRows, Flags, Increment
 
 LATEST_REJECTS: Final = 20
 DEFAULT_OUTCOME_DEADLINE_S: Final = 120.0
@@ -127,7 +137,7 @@ def build_report(lake: Lake | None, *, outcome_deadline_s: float = DEFAULT_OUTCO
     counted = Counted(outcome_deadline_s)
     for _ in counted.read(lake, lake.version(SIGNALS)):
         pass
-    signals = counted.rows(np.arange(len(counted.columns.cells)))
+    signals = counted.rows(np.arange(len(counted.state.cells)))
     return Report(signals=tuple(signals), verdicts=tuple(latest_verdicts(lake)), rejects=read_rejects(lake))
 
 
@@ -155,12 +165,12 @@ class Counted:
         outcome_deadline_s: Seconds after which an execution that did not come counts as missing.
 
     Attributes:
-        columns: The counters.
+        state: The counters.
         version: Version of `signals` that they are at; -1 before the first.
     """
 
     def __init__(self, outcome_deadline_s: float = DEFAULT_OUTCOME_DEADLINE_S) -> None:
-        self.columns = Columns()
+        self.state = CellState()
         self.version = -1
         self._deadline_s = outcome_deadline_s
         self._watermark: datetime | None = None
@@ -184,27 +194,24 @@ class Counted:
                 yield self._add(rows)
         self.version = version
 
-    def take_changed(self) -> Places:
-        """The cells whose rows may differ from when this was last asked, by their place in `columns.cells`."""
-        (places,) = np.nonzero(self._changed)
+    def take_changed(self) -> CellRows:
+        """The cells whose rows may differ from when this was last asked, by their row in `state.cells`."""
+        (cells,) = np.nonzero(self._changed)
         self._changed[:] = False
-        return places
+        return cells
 
-    def rows(self, cells: Places) -> list[CellSignals]:
+    def rows(self, cells: CellRows) -> list[CellSignals]:
         """What was counted about some cells, in the order of the cells' names."""
         if self._watermark is None or not cells.size:
             return []
-        wanted = np.zeros(len(self.columns.cells), dtype=np.bool_)
-        wanted[cells] = True
-        folded = self.columns.folded(np.flatnonzero(wanted[self.columns.cell_of]))
-        return signal_rows(folded, watermark=self._watermark, outcome_deadline_s=self._deadline_s)
+        return signal_rows(self.state, cells, watermark=self._watermark, outcome_deadline_s=self._deadline_s)
 
     def _add(self, rows: pl.DataFrame) -> Increment:
-        columns, before = self.columns, self._watermark
-        increment = columns.add(rows)
-        self._changed = np.append(self._changed, np.ones(len(columns.cells) - self._changed.size, dtype=np.bool_))
-        self._changed[columns.cell_of[increment.places]] = True
-        self._watermark = columns.latest_event_at
+        state, before = self.state, self._watermark
+        increment = state.add(rows)
+        self._changed = np.append(self._changed, np.ones(len(state.cells) - self._changed.size, dtype=np.bool_))
+        self._changed[state.cell_of[increment.epochs]] = True
+        self._watermark = state.latest_event_at
         if before is not None and self._watermark is not None and self._watermark > before:
             self._mark_passing(before, self._watermark)
         self._settle()
@@ -214,12 +221,12 @@ class Counted:
         """Event time alone changes what counts as missing: mark the cells of which a deadline has passed."""
         deadline_us = round(self._deadline_s * 1_000_000)
         since, until = microseconds(before) - deadline_us, microseconds(now) - deadline_us
-        recent = self.columns.recent
+        recent = self.state.recent
         passed = (pl.col("expected_at") > since) & (pl.col("expected_at") <= until)
         if may_pass(since - MINUTE_US, until - MINUTE_US):
             passed |= (pl.col("bucket") > since - MINUTE_US) & (pl.col("bucket") <= until - MINUTE_US)
-        places = recent.filter(passed)[PLACE].unique().to_numpy().astype(np.intp)
-        self._changed[self.columns.cell_of[places]] = True
+        epochs = recent.filter(passed)[ROW].unique().to_numpy().astype(np.intp)
+        self._changed[self.state.cell_of[epochs]] = True
 
     def _settle(self) -> None:
         now = self._watermark
@@ -228,7 +235,7 @@ class Counted:
         # The parts of the first reading come in any order: all but the newest minutes can go at once.
         if self.version >= 0 and not may_settle(self._settled_at, now):
             return
-        self.columns.settle(now, self._deadline_s, whole=np.zeros(self.columns.epochs, dtype=np.bool_))
+        self.state.settle(now, self._deadline_s, whole=np.zeros(self.state.epochs, dtype=np.bool_))
         self._settled_at = now
 
 
@@ -236,49 +243,72 @@ LATENCY_QUANTILES: Final = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 COST_QUANTILES: Final = {"p95": 0.95}
 
 
-def signal_rows(folded: Folded, *, watermark: datetime, outcome_deadline_s: float) -> list[CellSignals]:
-    """What was counted about each cell, over all of its epochs, in the order of the cells' names.
+def signal_rows(
+    state: CellState, cells: CellRows, *, watermark: datetime, outcome_deadline_s: float
+) -> list[CellSignals]:
+    """What was counted about some cells, over all of their epochs, in the order of the cells' names.
 
     Args:
-        folded: What was counted.
+        state: What was counted.
+        cells: Which cells.
         watermark: Event time up to which everything has been read.
         outcome_deadline_s: Seconds after which an execution that did not come counts as missing.
     """
-    mature = folded.mature(watermark, outcome_deadline_s, by=CELL)
-    latency, cost = (folded.histogram(name, by=CELL) for name in HISTOGRAMS)
-    by_cell = folded.totals.group_by(CELL).agg(
-        pl.len().alias("epochs"),
-        *(pl.col(name).sum() for name in COUNTERS),
-        pl.col("risk_rank").max(),
-        pl.col("first_bucket").min(),
-        pl.col("last_bucket").max(),
-        pl.col("last_event_at").max(),
-    )
-    rows = by_cell.join(mature, on=CELL, how="left").with_columns(pl.col(MATURE).fill_null(0)).sort(CELL)
-    return [_signal_row(row, latency, cost) for row in rows.iter_rows(named=True)]
+    cells = np.array(sorted(cells.tolist(), key=lambda cell: state.cells[cell]), dtype=np.intp)
+    place_of = np.full(len(state.cells), -1, dtype=np.intp)
+    place_of[cells] = np.arange(cells.size)
+    epochs = np.flatnonzero(place_of[state.cell_of] >= 0)
+    places = place_of[state.cell_of[epochs]]
+    missing = state.missing_outcomes(microseconds(watermark), round(outcome_deadline_s * 1_000_000))
+    counters = {name: state.counter(name) for name in COUNTERS}
+    counters |= dict(zip(MATURE, (missing.expected, missing.missing, missing.pending), strict=True))
+    sums = {name: np.zeros(cells.size, dtype=np.int64) for name in counters}
+    for name, values in counters.items():
+        np.add.at(sums[name], places, values[epochs])
+    risk = np.full(cells.size, UNKNOWN_RISK, dtype=np.int8)
+    np.maximum.at(risk, places, state.risk[epochs])
+    first, last, newest = (np.full(cells.size, moment_us) for moment_us in (-NEVER, NEVER, NEVER))
+    np.minimum.at(first, places, state.first_us[epochs])
+    np.maximum.at(last, places, state.last_us[epochs])
+    np.maximum.at(newest, places, state.event_us[epochs])
+    latency, cost = (_by_place(state.histograms(name, epochs), state, place_of) for name in HISTOGRAMS)
+    epoch_counts = np.bincount(places, minlength=cells.size).tolist()
+    table = zip(*(values.tolist() for values in sums.values()), strict=True)
+    rows = []
+    for place, (cell, summed) in enumerate(zip(cells.tolist(), table, strict=True)):
+        counts = dict(zip(sums, summed, strict=True))
+        rows.append(
+            CellSignals(
+                **state.cells[cell]._asdict(),
+                risk_class=None if risk[place] == UNKNOWN_RISK else list(RiskClass)[risk[place]].value,
+                epochs=epoch_counts[place],
+                counts={name: counts[name] for name in COUNTERS},
+                rates=rates_of(counts),
+                latency_ms=_latency(latency.get(place)),
+                cost_usd=_cost(cost.get(place), counts["cost_microusd"]),
+                first_decided_at=moment_of(first[place]),
+                last_decided_at=moment_of(last[place]),
+                last_event_at=moment_of(newest[place]),
+            )
+        )
+    return rows
 
 
-def _signal_row(
-    row: dict[str, Any], latency: dict[tuple[str, ...], Histogram], cost: dict[tuple[str, ...], Histogram]
-) -> CellSignals:
-    cell = tuple(row[name] for name in CELL)
-    return CellSignals(
-        **{name: row[name] for name in CELL},
-        risk_class=risk_name(row["risk_rank"]),
-        epochs=row["epochs"],
-        counts={name: row[name] for name in COUNTERS},
-        rates=rates_of(row),
-        latency_ms=_latency(latency.get(cell)),
-        cost_usd=_cost(cost.get(cell), row["cost_microusd"]),
-        first_decided_at=row["first_bucket"],
-        last_decided_at=row["last_bucket"],
-        last_event_at=row["last_event_at"],
-    )
+def _by_place(histograms: dict[int, Histogram], state: CellState, place_of: CellRows) -> dict[int, Histogram]:
+    """The histograms of epochs, added up by the place of their cell."""
+    parts: dict[int, list[Histogram]] = {}
+    for epoch, found in histograms.items():
+        parts.setdefault(int(place_of[state.cell_of[epoch]]), []).append(found)
+    return {place: _added(several) for place, several in parts.items()}
 
 
-def risk_name(rank: int | None) -> str | None:
-    """The risk class of a rank; None where it is unknown."""
-    return None if rank is None else list(RiskClass)[rank].value
+def _added(several: list[Histogram]) -> Histogram:
+    if len(several) == 1:
+        return several[0]
+    bins, place = np.unique(np.concatenate([bins for bins, _ in several]), return_inverse=True)
+    counts = np.zeros(bins.size, dtype=np.int64)
+    np.add.at(counts, place, np.concatenate([counts for _, counts in several]))
+    return bins, counts
 
 
 def _latency(known: Histogram | None) -> LatencySummary | None:

@@ -1,11 +1,10 @@
-"""The data plane without a broker: events folded as the worker folds them, straight into a lake."""
+"""Folding events in this process, as the worker folds them: no broker, no lake."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from analytics.lake.table_schemas import EVENTS, SIGNALS
 from analytics.lake.tables import SourcePartition
 from producers.errors import StagekeeperError
 from producers.wire.events import to_bytes
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from analytics.lake.tables import Lake
     from producers.wire.events import Event
     from streams.ingest.fold import FoldedBatch
 
@@ -28,7 +26,7 @@ class RefusedEventsError(StagekeeperError):
     """Events that were made in this process were rejected by its own data plane."""
 
 
-class InProcessFold:
+class LocalIngest:
     """Folds events as the worker does, one partition a topic, without storing them.
 
     Args:
@@ -57,27 +55,3 @@ class InProcessFold:
         if folded.rejects:
             raise RefusedEventsError(f"{len(folded.rejects)} events were refused: {folded.rejects[0]}")
         return folded
-
-
-class InProcessPlane:
-    """Stores events in a lake.
-
-    Args:
-        lake: The lake.
-        now: The clock, for what lies impossibly far ahead.
-    """
-
-    def __init__(self, lake: Lake, *, now: Callable[[], datetime]) -> None:
-        self._lake = lake
-        self._fold = InProcessFold(now=now)
-
-    def store(self, events: Sequence[Event]) -> None:
-        """Fold events in the order given, and append them.
-
-        Raises:
-            RefusedEventsError: One of them is not acceptable.
-            LakeError: The lake cannot be written.
-        """
-        folded = self._fold.fold(events)
-        self._lake.append(EVENTS, folded.events)
-        self._lake.append(SIGNALS, folded.signals)

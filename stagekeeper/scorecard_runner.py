@@ -9,12 +9,11 @@ import polars as pl
 
 from analytics.backtest.history import History, run
 from analytics.backtest.scorecard import CellOutcome, score
-from analytics.judging.user_windows import read_events
 from producers.delivery.kafka_emitter import DeliveryStats
 from producers.simulation.simulator import Simulator, TrafficPlan
 from producers.wire.events import ActionDecided, VerdictName
 from producers.wire.receipt import Cell, Receipt
-from stagekeeper.local_ingest import InProcessFold
+from stagekeeper.local_ingest import LocalIngest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,15 +85,13 @@ def outcomes(scenario: Scenario, gates: GateFile, *, seed: int, events: int) -> 
 def history_of(events: Sequence[Event]) -> History:
     """What is known at the end of every minute of event time, folded as the worker folds it."""
     newest = max(event.time for event in events)
-    fold = InProcessFold(now=lambda: newest)
+    fold = LocalIngest(now=lambda: newest)
     minutes: dict[datetime, list[Event]] = {}
     for event in events:
         minutes.setdefault(event.time.replace(second=0, microsecond=0), []).append(event)
     folded = [fold.fold(minutes[minute]) for minute in sorted(minutes)]
-    signals = pl.concat([each.signals for each in folded]).sort("last_event_at")
-    return History(
-        signals, read_events(pl.concat([pl.DataFrame(each.events) for each in folded]).lazy()).collect().sort("time")
-    )
+    signals = pl.concat([each.signals for each in folded])
+    return History.from_rows(signals, pl.concat([pl.DataFrame(each.events) for each in folded]).lazy())
 
 
 def _wrong_at(scenario: Scenario, events: Sequence[Event], ground_truth: GroundTruth) -> dict[Cell, datetime]:

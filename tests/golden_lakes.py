@@ -24,9 +24,9 @@ from golden_product import (
     VERDICTS,
     GateFile,
     History,
-    InProcessFold,
     Judge,
     Lake,
+    LocalIngest,
     VerdictDocument,
     backtest,
     build_report,
@@ -76,7 +76,7 @@ class Golden:
         self.lake = Lake.open(str(self.folder / "lake"))
         self.gate_path = self.folder / "gates.yaml"
         self.moment = NOON
-        self._fold = InProcessFold(now=lambda: self.moment)
+        self._fold = LocalIngest(now=lambda: self.moment)
         self.begin()
         self.edit(self.gates)
 
@@ -294,7 +294,7 @@ def _replays(golden: Golden, told: list[tuple[str, Document, bool]], names: dict
 
 def _history(name: str, golden: Golden) -> Document:
     """The lake's history under its gate file; for the demonstration, also where another file parts from it."""
-    history, gates = History.of(golden.lake), GateFile.parse(golden.gates)
+    history, gates = History.from_lake(golden.lake), GateFile.parse(golden.gates)
     turns = [
         {"cell": _cell(VerdictDocument.from_verdict(turn.verdict).to_dict()), **_as_json(turn.document())}
         for turn in run(history, gates, every=timedelta(minutes=30))

@@ -23,7 +23,7 @@ from producers.wire.contract import ActionContract, Actor, Reversibility, RiskCl
 from producers.wire.decision import Allow, Decision
 from producers.wire.events import Event, ExecutionStatus, Incident, UndoResult
 from producers.wire.stage import LADDER, Stage
-from stagekeeper.local_ingest import InProcessFold
+from stagekeeper.local_ingest import LocalIngest
 
 __all__ = [
     "COLUMNS",
@@ -42,10 +42,10 @@ __all__ = [
     "ExecutionStatus",
     "GateFile",
     "History",
-    "InProcessFold",
     "Incident",
     "Judge",
     "Lake",
+    "LocalIngest",
     "Plan",
     "Recorder",
     "Reversibility",

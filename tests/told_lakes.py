@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from fakes import FakeClock, FakeEmitter, a_contract, a_decision, a_recorder
 
+from analytics.lake.table_schemas import EVENTS, SIGNALS
 from analytics.lake.tables import Lake
 from producers.wire.events import ExecutionStatus, Incident, UndoResult
 from producers.wire.stage import Stage
-from stagekeeper.local_ingest import InProcessPlane
+from stagekeeper.local_ingest import LocalIngest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,11 +28,11 @@ class Told:
 
     Attributes:
         lake: The lake.
-        plane: What stores events in it.
+        ingest: What folds events for it.
     """
 
     lake: Lake
-    plane: InProcessPlane
+    ingest: LocalIngest
     emitter: FakeEmitter = field(default_factory=FakeEmitter)
 
     def __post_init__(self) -> None:
@@ -40,7 +41,7 @@ class Told:
     @classmethod
     def at(cls, folder: Path) -> Told:
         lake = Lake.open(str(folder / "lake"))
-        return cls(lake, InProcessPlane(lake, now=lambda: NOON + timedelta(days=9)))
+        return cls(lake, LocalIngest(now=lambda: NOON + timedelta(days=9)))
 
     def act(
         self,
@@ -71,5 +72,7 @@ class Told:
 
     def store(self) -> None:
         """Everything that was told since the last time reaches the lake."""
-        self.plane.store(self.emitter.events)
+        folded = self.ingest.fold(self.emitter.events)
+        self.lake.append(EVENTS, folded.events)
+        self.lake.append(SIGNALS, folded.signals)
         self.emitter.events.clear()

@@ -12,10 +12,10 @@ from jsonschema import Draft202012Validator
 from analytics.evidence import histogram
 from analytics.gates.gate_file import GateFile
 from analytics.json_schemas import verdict_schema
-from analytics.judging.judge import judge
+from analytics.judging.engine import judge
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
-from analytics.signals.cells import Folded
 from analytics.signals.definitions import COUNTERS
+from analytics.signals.state import CellState
 from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.ledger import latest_verdicts
 from producers.wire.receipt import Cell
@@ -102,9 +102,9 @@ def verdicts_on(
     gates: GateFile, *rows: dict[str, Any], watermark: datetime | None = None, **more: Any
 ) -> list[Verdict]:
     """Judge increments without a lake."""
-    folded = Folded.of(increments(*rows))
-    mark = watermark or folded.latest_event_at or NOON
-    return judge(folded, gates, watermark=mark, lake_version=1, judged_at=mark, **more)
+    state = CellState.from_increments(increments(*rows))
+    mark = watermark or state.latest_event_at or NOON
+    return judge(state, gates, watermark=mark, lake_version=1, judged_at=mark, **more)
 
 
 def verdict_on(gates: GateFile, *rows: dict[str, Any], **more: Any) -> Verdict:

@@ -6,17 +6,20 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import polars as pl
 from pydantic import ValidationError
 
 from analytics.gates import gate_store
-from analytics.judging.judging import judge
-from analytics.judging.split_check import counted_by_user
-from analytics.judging.user_windows import fold_users
+from analytics.judging.engine import judge
+from analytics.judging.latches import Latches
+from analytics.judging.user_evidence import UserEvidence, split_actions
+from analytics.judging.user_windows import LakeEvents, UserWindowFold, kept_s
 from analytics.lake.errors import READ_FAILURES, LakeError
 from analytics.lake.storage import unreadable
 from analytics.lake.table_schemas import SIGNALS, VERDICTS
-from analytics.signals.cells import ACTION, CELL, Folded
+from analytics.signals.cells import ACTION, CELL
+from analytics.signals.state import CellState
 from analytics.verdicts import ledger
 from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.verdict import REASSESSED
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.gates.gate_file import GateFile
-    from analytics.judging.user_windows import Users
     from analytics.lake.tables import Lake
 
 RECORDED: Final[tuple[str, ...]] = ("judged_at",)
@@ -125,21 +127,20 @@ def _replay(lake: Lake, verdict_id: str) -> Replayed:
         _replay(lake, each)
     # The whole action, since a gate may compare one of its cells with another.
     here = pl.all_horizontal(pl.col(name) == row[name] for name in ACTION)
-    folded = Folded.of(lake.scan(SIGNALS, version=row["lake_version"]).filter(here).collect())
+    state = CellState.from_increments(lake.scan(SIGNALS, version=row["lake_version"]).filter(here).collect())
     gates, cell = gate_store.kept(lake, row["gate_sha256"]), Cell(*(row[name] for name in CELL))
     over = [(*cell, row["epoch"])] if verdict_id.startswith(REASSESSED) else []
     again = [
         VerdictDocument.from_verdict(verdict)
         for verdict in judge(
-            folded,
+            state,
             gates,
             watermark=row["watermark"],
             lake_version=row["lake_version"],
             judged_at=row["judged_at"],
             cells={cell},
-            latches=latches,
-            users=_users(lake, folded, gates, recorded),
-            regraded=ledger.reassessments(lake, before=row),
+            latches=Latches(latches, ledger.reassessments(lake, before=row)),
+            users=_users(lake, state, gates, recorded),
             over=over,
         )
     ]
@@ -153,23 +154,25 @@ def _is_beyond(lake: Lake, verdict_id: str) -> bool:
     return not lake.reaches(SIGNALS, int(told.collect().row(0)[0]))
 
 
-def _users(lake: Lake, folded: Folded, gates: GateFile, recorded: VerdictDocument) -> Users | None:
+def _users(lake: Lake, state: CellState, gates: GateFile, recorded: VerdictDocument) -> UserEvidence | None:
     """The user-windows as they were: at the version of the events that the verdict names."""
     exposure, cell = recorded.exposure, recorded.cell
     if exposure is None or exposure.users_as_of is None:
         return None
-    split = counted_by_user(folded, gates)
-    # Where users are split, those of the other arms count too.
-    names = CELL if split.is_empty() else ACTION
-    here = pl.all_horizontal(pl.col(name) == getattr(cell, name) for name in names)
-    return fold_users(
-        lake,
+    split = split_actions(state, gates)
+    epochs = state.names(np.arange(state.epochs))
+    if split.is_empty():
+        # Where users are split, those of the other arms count too.
+        epochs = epochs.filter(pl.all_horizontal(pl.col(name) == getattr(cell, name) for name in CELL))
+    windows = UserWindowFold(LakeEvents(lake)).fold(
         as_of=exposure.users_as_of,
         window_s=gates.user_window,
-        version=exposure.events_version,
-        epochs=folded.totals.filter(here),
+        kept_s=kept_s(gates),
+        epochs=epochs,
         split=split,
+        version=exposure.events_version,
     )
+    return UserEvidence(windows, state)
 
 
 def _payload(row: dict[str, Any]) -> VerdictDocument:

@@ -1,35 +1,29 @@
-"""History run through a gate file: minute by minute of event time, as if the judge had looked at every minute."""
+"""History run through a gate file by the judge itself, over a clock of event time."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-import polars as pl
-
-from analytics.judging.judging import judge, passing
-from analytics.judging.split_check import counted_by_user, followed
-from analytics.judging.user_windows import closed_through, fold_read, read_events
+from analytics.judging.judge_state import JudgeState, PastVerdicts
+from analytics.judging.user_windows import READ_OF_EVENTS
 from analytics.lake.table_schemas import EVENTS, SIGNALS
-from analytics.signals.cells import EPOCH, Folded
+from analytics.signals.cells import EPOCH
+from analytics.text import iso
 from analytics.verdicts.document import VerdictDocument
-from analytics.verdicts.verdict import Latch
 from producers.errors import UsageError
-from producers.wire.events import VerdictName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import polars as pl
+
     from analytics.gates.gate_file import GateFile
-    from analytics.judging.user_windows import Users
     from analytics.lake.tables import Lake
-    from analytics.verdicts.ledger import LatchKey
     from analytics.verdicts.verdict import Verdict
-    from producers.wire.receipt import Cell
 
 MINUTE: Final = timedelta(minutes=1)
-_SETTLE_EVERY: Final = 60
 
 
 class NoHistoryError(UsageError):
@@ -42,24 +36,29 @@ class History:
 
     Attributes:
         increments: Rows of the table `signals`, by `last_event_at`.
-        events: What users did, as `read_events` reads it, by `time`.
+        events: Rows of the table `events`, by `time`.
     """
 
     increments: pl.DataFrame
     events: pl.DataFrame
 
     @classmethod
-    def of(cls, lake: Lake) -> History:
+    def from_rows(cls, increments: pl.DataFrame, events: pl.LazyFrame) -> History:
+        """Sort rows of the tables `signals` and `events` by when they became known."""
+        return cls(increments.sort("last_event_at"), events.select(READ_OF_EVENTS).collect().sort("time"))
+
+    @classmethod
+    def from_lake(cls, lake: Lake) -> History:
         """Everything in a lake.
 
         Raises:
             NoHistoryError: There is nothing in it.
             LakeError: It cannot be read.
         """
-        increments = lake.scan(SIGNALS).collect().sort("last_event_at")
+        increments = lake.scan(SIGNALS).collect()
         if increments.is_empty():
             raise NoHistoryError(f"the lake at {lake.root} holds no signals yet, so there is no history to go through")
-        return cls(increments, read_events(lake.scan(EVENTS)).collect().sort("time"))
+        return cls.from_rows(increments, lake.scan(EVENTS))
 
     @property
     def first(self) -> datetime:
@@ -86,85 +85,33 @@ class Turn:
 
     def document(self) -> dict[str, Any]:
         """The turn as a JSON object."""
-        told = VerdictDocument.from_verdict(self.verdict).to_dict()
-        return {
-            "at": self.at.isoformat().replace("+00:00", "Z"),
-            **{name: told[name] for name in ("epoch", "verdict", "to_stage", "summary", "reasons")},
-        }
+        document = VerdictDocument.from_verdict(self.verdict).to_dict()
+        names = ("epoch", "verdict", "to_stage", "summary", "reasons")
+        return {"at": iso(self.at), **{name: document[name] for name in names}}
 
 
-@dataclass
-class _Run:
-    """One gate file on its way through history."""
+class _KnownEvents:
+    """The events of history up to a moment; a version is how many were known."""
 
-    history: History
-    gates: GateFile
-    folded: Folded = field(init=False)
-    users: Users | None = None
-    latches: dict[LatchKey, dict[VerdictName, Latch]] = field(default_factory=dict)
-    seen: dict[Cell, tuple[object, ...]] = field(default_factory=dict)
-    steps: int = 0
+    def __init__(self, events: pl.DataFrame) -> None:
+        self._events = events
+        self._known = 0
 
-    def __post_init__(self) -> None:
-        self.folded = Folded.of(self.history.increments.clear())
+    def follow(self, now: datetime) -> None:
+        """Know what had happened by a moment."""
+        self._known = int(self._events["time"].search_sorted(now, side="right"))
 
-    def step(self, before: datetime | None, now: datetime) -> list[Verdict]:
-        """Everything that became known after one moment and up to another, judged at the latter."""
-        known = pl.col("last_event_at") <= now
-        fresh = self.history.increments.filter(known if before is None else known & (pl.col("last_event_at") > before))
-        increments = Folded.of(fresh)
-        self.folded = self.folded.plus(increments)
-        due = (
-            self.folded.cells()
-            if before is None
-            else increments.cells() | passing(self.folded, self.gates, before, now)
-        )
-        if self._count_users(now):
-            due = self.folded.cells()
-        self.steps += 1
-        if self.steps % _SETTLE_EVERY == 0 and not any(gate.compares for gate in self.gates.gates):
-            self.folded = self.folded.settled(now, self.gates.horizon_s)
-        if not due:
-            return []
-        verdicts = judge(
-            self.folded,
-            self.gates,
-            watermark=now,
-            lake_version=0,
-            judged_at=now,
-            cells=due,
-            latches=self.latches,
-            users=self.users,
-        )
-        return [verdict for verdict in verdicts if self._is_news(verdict)]
+    def version(self) -> int:
+        """How many events are known."""
+        return self._known
 
-    def _count_users(self, now: datetime) -> bool:
-        """Fold the user-windows anew where another one has closed, or an epoch is new."""
-        if not self.gates.counts_users:
-            return False
-        split = counted_by_user(self.folded, self.gates)
-        as_of, epochs = (
-            closed_through(now, self.gates.user_window),
-            followed(self.folded, self.folded.current(now), split),
-        )
-        known = self.users
-        if known is not None and as_of <= known.as_of and known.covered.issuperset(epochs.iter_rows()):
-            return False
-        told = self.history.events.lazy().filter(pl.col("time") <= now).join(epochs.lazy(), on=EPOCH, how="semi")
-        window_s = self.gates.user_window
-        self.users = fold_read(told, version=0, as_of=as_of, window_s=window_s, epochs=epochs, split=split).users
-        return True
+    def scan(self, version: int) -> pl.LazyFrame:
+        """The events of a version."""
+        return self._events.head(version).lazy()
 
-    def _is_news(self, verdict: Verdict) -> bool:
-        finding, cell = verdict.result, verdict.inputs.cell
-        if finding.verdict in {VerdictName.PROMOTE, VerdictName.ROLL_BACK}:
-            key = (cell, verdict.inputs.epoch, verdict.gate_sha256)
-            latch = Latch(finding.verdict, finding.to_stage, verdict.verdict_id)
-            self.latches.setdefault(key, {}).setdefault(finding.verdict, latch)
-        if self.seen.get(cell) == verdict.change_key:
-            return False
-        self.seen[cell] = verdict.change_key
-        return True
+    def increments(self, after: int, through: int) -> pl.DataFrame:
+        """The events between two versions."""
+        return self._events[after:through].select(*EPOCH, "decided_at")
 
 
 def run(
@@ -187,18 +134,20 @@ def run(
     Yields:
         Every turn, in the order of event time.
     """
-    now, last = _end_of_minute(since or history.first), until or history.last
-    going, before = _Run(history, gates), None
+    now, last = (since or history.first).replace(second=0, microsecond=0) + MINUTE, until or history.last
+    events = _KnownEvents(history.events)
+    state = JudgeState(PastVerdicts(), events, writes_all=True)
+    known_at, done = history.increments["last_event_at"], 0
     while True:
-        for verdict in going.step(before, now):
+        known = int(known_at.search_sorted(now, side="right"))
+        events.follow(now)
+        increment = state.add(history.increments[done:known]) if known > done else None
+        state.advance(gates, increment, now)
+        for verdict in state.look(gates, now, 0, lambda *_: None).news:
             yield Turn(now, verdict)
         if now >= last:
             return
-        before, now = now, now + every
-
-
-def _end_of_minute(moment: datetime) -> datetime:
-    return moment.replace(second=0, microsecond=0) + MINUTE
+        now, done = now + every, known
 
 
 def _moment(value: object) -> datetime:

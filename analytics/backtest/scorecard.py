@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
+
+from scipy.stats import binomtest
 
 from producers.wire.events import VerdictName
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from producers.wire.receipt import Cell
 
 CONFIDENCE: Final = 0.95
-_HALVINGS: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +70,10 @@ def clopper_pearson(count: int, among: int, *, confidence: float = CONFIDENCE) -
         among: Trials; 0 gives the bounds 0 and 1.
         confidence: Two-sided.
     """
-    error = (1.0 - confidence) / 2.0
-
-    def bisect(hits: range, *, rises: bool) -> float:
-        low, high = 0.0, 1.0
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2.0
-            tail = math.fsum(
-                math.exp(_log_choose(among, k) + _log_power(middle, k) + _log_power(1.0 - middle, among - k))
-                for k in hits
-            )
-            if (tail < error) == rises:
-                low = middle
-            else:
-                high = middle
-        return (low + high) / 2.0
-
-    lower = bisect(range(count, among + 1), rises=True) if count else 0.0
-    upper = bisect(range(count + 1), rises=False) if count < among else 1.0
-    return lower, upper
+    if not among:
+        return 0.0, 1.0
+    interval = binomtest(count, among).proportion_ci(confidence_level=confidence, method="exact")
+    return float(interval.low), float(interval.high)
 
 
 def score(
@@ -144,11 +129,3 @@ def _summed(outcomes: Sequence[CellOutcome]) -> dict[str, Any]:
         "promoted": Share(sum(one.reached for one in safe), len(safe)).document(),
         "delay_to_rollback_s": {"median": median(delays), "longest": max(delays)} if delays else None,
     }
-
-
-def _log_choose(n: int, k: int) -> float:
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-
-
-def _log_power(base: float, times: int) -> float:
-    return 0.0 if times == 0 else times * math.log(base) if base > 0.0 else -math.inf

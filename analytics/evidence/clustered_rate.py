@@ -20,6 +20,7 @@ the last bit.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -114,6 +115,26 @@ class UserWindows:
             )
         ]
         return UserWindows.of(self.cells, cell=both[0], actions=both[1], failures=both[2], count=both[3])
+
+    def take(self, cells: npt.ArrayLike) -> UserWindows:
+        """The windows of some cells, in the order given."""
+        chosen = np.asarray(cells, dtype=np.int64)
+        first, last = np.searchsorted(self.cell, chosen, "left"), np.searchsorted(self.cell, chosen, "right")
+        sizes = last - first
+        rows = np.repeat(first - np.concatenate(([0], sizes.cumsum()[:-1])), sizes) + np.arange(sizes.sum())
+        return UserWindows(
+            chosen.size,
+            np.repeat(np.arange(chosen.size), sizes),
+            self.actions[rows],
+            self.failures[rows],
+            self.count[rows],
+        )
+
+    def rows_by_cell(self) -> list[tuple[list[int], list[int], list[int]]]:
+        """Of each cell: m, y and count of its rows."""
+        edges = np.searchsorted(self.cell, np.arange(self.cells + 1))
+        m, y, count = self.actions.tolist(), self.failures.tolist(), self.count.tolist()
+        return [(m[a:b], y[a:b], count[a:b]) for a, b in itertools.pairwise(edges)]
 
     @property
     def windows(self) -> IntArray:

@@ -4,39 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from analytics.gates import gate_store
 from analytics.gates.gate_file import GateFile
-from analytics.judging.glance import UNDECLARED
-from analytics.judging.judge_state import Memory
-from analytics.judging.judging import judge
-from analytics.judging.planning import Plan
-from analytics.judging.user_windows import closed_through, fold_users
-from analytics.judging.watermark import SETTLE_S
-from analytics.lake.errors import ForgottenError
+from analytics.judging.judge_state import JudgeState, PastVerdicts
+from analytics.judging.user_windows import LakeEvents
+from analytics.judging.watermark import SETTLE_S, Watermark
+from analytics.lake.errors import ForgottenError, LakeError
 from analytics.lake.table_schemas import SIGNALS
-from analytics.signals.state import microseconds
+from analytics.signals.cells import EPOCH
 from analytics.verdicts import heartbeats, ledger
 from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.heartbeats import JudgeHeartbeat
 from producers.strict_yaml import ConfigurationFileError
-from producers.wire.events import StageRecommended, StageRecommendedData, VerdictName, schema_id
+from producers.wire.events import StageRecommended, StageRecommendedData, schema_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
-    from analytics.judging.latches import Crossings
-    from analytics.judging.user_evidence import Crowd
-    from analytics.judging.user_windows import Users
+    import polars as pl
+
     from analytics.lake.tables import Fence, Lake
-    from analytics.signals.state import Columns, Places
+    from analytics.signals.state import Increment
     from analytics.verdicts.verdict import Verdict
 
 SOURCE: Final = "/stagekeeper/judge"
@@ -44,62 +37,8 @@ SOURCE: Final = "/stagekeeper/judge"
 
 LOOKS_EVERY: Final = timedelta(seconds=5)
 """How often it is recorded that the ledger still holds, by the clock."""
-_AT_ONCE: Final = 500
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """One look at the lake: everything that its verdicts are a function of, but what had crossed before."""
-
-    columns: Columns
-    crossings: Crossings
-    gates: GateFile
-    watermark: datetime
-    lake_version: int
-    judged_at: datetime
-    crowd: Crowd | None
-
-    def judge(self, cells: Places) -> list[Verdict]:
-        """The verdicts on the current epochs of cells."""
-        return judge(
-            self.columns.folded(self.columns.beside(cells)),
-            self.gates,
-            watermark=self.watermark,
-            lake_version=self.lake_version,
-            judged_at=self.judged_at,
-            cells={self.columns.cells[cell] for cell in cells},
-            latches=self.crossings.latches,
-            users=None if self.crowd is None else self.crowd.users,
-            regraded=self.crossings.regraded,
-        )
-
-    def judge_over(self, epochs: Places, users: Users | None) -> list[Verdict]:
-        """The verdicts on epochs that are over, with their own user-windows."""
-        return judge(
-            self.columns.folded(self.columns.beside(self.columns.cell_of[epochs])),
-            self.gates,
-            watermark=self.watermark,
-            lake_version=self.lake_version,
-            judged_at=self.judged_at,
-            latches=self.crossings.latches,
-            users=users,
-            over=[self.columns.key(epoch) for epoch in epochs],
-        )
-
-    def record(self, memory: Memory) -> JudgeHeartbeat:
-        """The row that says that every cell was looked at."""
-        users = None if self.crowd is None else self.crowd.users
-        return JudgeHeartbeat(
-            self.judged_at,
-            self.watermark,
-            self.lake_version,
-            self.gates.sha256,
-            len(memory.columns.cells),
-            None if users is None else users.events_version,
-            None if users is None else users.as_of,
-        )
 
 
 class Judge:
@@ -123,9 +62,11 @@ class Judge:
         self._gate_error: str | None = None
         self._kept: str | None = None
         self._settle_s = settle_s
-        self._memory: Memory | None = None
-        self._taken: int | None = None  # as of the memory; see `Lake.taken`
-        self._crowd: Crowd | None = None
+        self._state: JudgeState | None = None
+        self._watermark = Watermark(settle_s=settle_s)
+        self._version = -1
+        self._horizon_s = 0.0
+        self._taken: int | None = None  # as of the state; see `Lake.taken`
         self._looked_at: datetime | None = None
         self._news: list[StageRecommended] | None = None
 
@@ -142,13 +83,13 @@ class Judge:
     @property
     def has_more(self) -> bool:
         """Whether the last look left something to the next that should not wait for it."""
-        return self._memory is not None and bool(self._memory.due.any())
+        return self._state is not None and bool(self._state.due.any())
 
     def tick(self, now: datetime, *, caught_up: bool = True) -> list[StageRecommended]:
         """Judge the cells whose numbers, mature minutes, freshness or gate file changed, and append to the ledger.
 
-        The ledger gets a row for what is new, and now and then for what is not; see `pace` and `looks`. While the gate
-        file cannot be read, nothing is judged: the error is logged once and kept in `gate_error`.
+        The ledger gets a row for what is new, and now and then for what is not; see `ledger_writes` and `heartbeats`.
+        While the gate file cannot be read, nothing is judged: the error is logged once and kept in `gate_error`.
 
         Args:
             now: The present moment.
@@ -172,102 +113,117 @@ class Judge:
             self._kept = gates.sha256
         if self._news is None:
             self._news = [recommendation_of(document) for document in ledger.unpublished(self._lake)]
-        if self._remember(gates, now, caught_up=caught_up) and self._memory is not None:
-            self._look(self._memory, gates, now)
+        if self._read(gates, now, caught_up=caught_up) and self._state is not None:
+            self._news += [
+                recommendation_of(VerdictDocument.from_verdict(verdict))
+                for verdict in self._look(self._state, gates, now)
+            ]
         news, self._news = self._news, []
         return news
 
-    def _remember(self, gates: GateFile, now: datetime, *, caught_up: bool) -> bool:
+    def _read(self, gates: GateFile, now: datetime, *, caught_up: bool) -> bool:
         """Take in what is new; whether anything was ever counted."""
         version, taken = self._lake.version(SIGNALS), self._lake.taken(SIGNALS)
-        # What retention took out is counted in the memory still; it goes by reading anew what is left.
-        if self._memory is not None and self._memory.is_sound and taken == self._taken:
+        # What retention took out is counted in the state still; it goes by reading anew what is left.
+        if self._state is not None and taken == self._taken:
             try:
-                return self._memory.read(gates, version, now, caught_up=caught_up)
+                rows = self._lake.increments(SIGNALS, after=self._version, through=version)
             except ForgottenError as error:
                 logger.warning("the judge was away for longer than the lake keeps, and begins anew: %s", error)
-        self._memory, self._taken = Memory(self._lake, self._settle_s), taken
-        return self._memory.read(gates, version, now, caught_up=caught_up)
+            else:
+                return self._read_on(self._state, rows, gates, version, now, caught_up=caught_up)
+        return self._begin(gates, version, taken, now, caught_up=caught_up)
 
-    def _look(self, memory: Memory, gates: GateFile, now: datetime) -> None:
-        columns, watermark = memory.columns, memory.tracked.watermark
-        crowd = memory.crowds.follow(gates, watermark, now, memory.current)
-        if crowd is not self._crowd:
-            memory.look_at()
-        memory.settle(gates)
-        look = _Look(columns, memory.crossings, gates, watermark, memory.version, now, crowd)
-        self._regrade(memory, look)
-        standing = memory.crossings.of(columns, gates.sha256)
-        glimpse = memory.glance.look(
-            memory.current[memory.due],
-            memory.change_keys,
-            tracked=memory.tracked,
-            standing=standing,
-            crowd=crowd,
-        )
-        plan = Plan.of(memory, glimpse, gates.sha256, now)
-        documents: list[VerdictDocument] = []
-        for cells in plan.chunks(_AT_ONCE):
-            documents += self._write(memory, look.judge(cells), plan, now)
-        if self._news is not None:
-            self._news += [recommendation_of(document) for document in sorted(documents, key=lambda each: each.cell)]
-        if plan.is_complete and (self._looked_at is None or now >= self._looked_at + LOOKS_EVERY):
-            heartbeats.append(self._lake, look.record(memory), fence=self._fence)
-            self._looked_at = now
-        memory.due[:], memory.touched[:] = False, False
-        memory.due[plan.left] = True
-        self._crowd = crowd
+    def _begin(self, gates: GateFile, version: int, taken: int | None, now: datetime, *, caught_up: bool) -> bool:
+        """Read everything, and let go at once of what does not matter any more."""
+        self._state = None
+        state = JudgeState(PastVerdicts.from_ledger(self._lake), LakeEvents(self._lake))
+        self._watermark = Watermark(settle_s=self._settle_s, at=ledger.newest_watermark(self._lake))
+        late = self._since_last_judge(version)
+        for rows in self._lake.batches(SIGNALS, version=version):
+            state.add(rows)
+            self._settle(state, gates)
+        if late is not None:
+            state.touched[:] = False
+            known = state.counts.rows_of(late)
+            state.touched[known[known >= 0]] = True
+        is_anything = self._move_on(state, gates, None, now, caught_up=caught_up)
+        self._state, self._version, self._taken, self._horizon_s = state, version, taken, gates.horizon_s
+        return is_anything
 
-    def _regrade(self, memory: Memory, look: _Look) -> None:
-        """Judge epochs that are over and of which something came late, and record those that it has turned."""
-        gates, columns = look.gates, memory.columns
-        due = memory.regrading.due(memory.touched, memory.current, gates, look.watermark, look.judged_at)
-        if not due.size:
-            return
-        users = None
-        if gates.counts_users:
-            users = fold_users(
-                self._lake,
-                as_of=closed_through(look.watermark, gates.user_window),
-                window_s=gates.user_window,
-                epochs=columns.names(due),
+    def _read_on(
+        self, state: JudgeState, rows: pl.DataFrame, gates: GateFile, version: int, now: datetime, *, caught_up: bool
+    ) -> bool:
+        """Take in what was appended. What breaks off in between is not to be used: everything is read anew then."""
+        self._state = None
+        increment = state.add(rows) if rows.height else None
+        # A longer memory than before has to be filled again.
+        anew = gates.horizon_s > self._horizon_s
+        if anew:
+            state.counts.forget()
+            for batch in self._lake.batches(SIGNALS, version=version):
+                state.counts.remember(batch)
+                self._settle(state, gates)
+        is_anything = self._move_on(state, gates, increment, now, caught_up=caught_up, anew=anew)
+        self._state, self._version, self._horizon_s = state, version, gates.horizon_s
+        return is_anything
+
+    def _move_on(
+        self,
+        state: JudgeState,
+        gates: GateFile,
+        increment: Increment | None,
+        now: datetime,
+        *,
+        caught_up: bool,
+        anew: bool = False,
+    ) -> bool:
+        newest = state.counts.latest_event_at
+        if newest is None:
+            return False
+        settled = self._watermark.follow(newest, now, caught_up=caught_up)
+        watermark = state.counts.earliest_bucket if settled is None else settled
+        state.advance(gates, increment, watermark, anew=anew)
+        return True
+
+    def _settle(self, state: JudgeState, gates: GateFile) -> None:
+        if self._watermark.at is not None:
+            state.settle(gates, self._watermark.at)
+
+    def _since_last_judge(self, version: int) -> pl.DataFrame | None:
+        """The epochs that changed after the last look of the judge before this one; None where nobody knows."""
+        looked = ledger.newest_lake_version(self._lake)
+        if looked is None or looked > version:
+            return None
+        try:
+            rows = self._lake.increments(SIGNALS, after=looked, through=version)
+        except LakeError:
+            # The log of a lake that is kept clean does not reach back for ever.
+            logger.info("what changed since version %s of the signals is not known any more", looked)
+            return None
+        return rows.select(EPOCH).unique()
+
+    def _look(self, state: JudgeState, gates: GateFile, now: datetime) -> list[Verdict]:
+        outcome = state.look(gates, now, self._version, self._record)
+        due = self._looked_at is None or now >= self._looked_at + LOOKS_EVERY
+        if outcome.is_complete and due and state.watermark is not None:
+            users = None if outcome.users is None else outcome.users.windows
+            heartbeat = JudgeHeartbeat(
+                now,
+                state.watermark,
+                self._version,
+                gates.sha256,
+                len(state.counts.cells),
+                None if users is None else users.events_version,
+                None if users is None else users.as_of,
             )
-        found = [each for each in look.judge_over(due, users) if each.result.verdict is VerdictName.ROLL_BACK]
-        # A verdict on an epoch that is over is told by the one on the current epoch, which names it.
-        ledger.append(self._lake, [VerdictDocument.from_verdict(each) for each in found], changed=(), fence=self._fence)
-        memory.regrading.take(found)
-        memory.regrading.looked(due)
-        memory.crossings.take(found, columns)
-        memory.crossings.regrade(found)
-        places = [place for each in found if (place := columns.cell_place(each.inputs.cell)) is not None]
-        memory.look_at(np.array(places, dtype=np.intp))
+            heartbeats.append(self._lake, heartbeat, fence=self._fence)
+            self._looked_at = now
+        return outcome.news
 
-    def _write(self, memory: Memory, verdicts: Sequence[Verdict], plan: Plan, now: datetime) -> list[VerdictDocument]:
-        """Append to the ledger what it needs, and give back what is news."""
-        rows = []
-        for verdict in verdicts:
-            place = memory.columns.cell_place(verdict.inputs.cell)
-            if place is None:
-                continue
-            number = plan.seen.get(place, UNDECLARED)
-            if number != UNDECLARED and memory.change_keys.change_key(number) != verdict.change_key:
-                logger.error(
-                    "the judge finds %s for %s where the glance saw %s: a fault of Stagekeeper; the judge counts",
-                    verdict.change_key,
-                    verdict.inputs.cell.key,
-                    memory.change_keys.change_key(number),
-                )
-            epoch = int(memory.current[place])
-            wanted = place in plan.wanted or memory.pace.differs(verdict, place, epoch)
-            if wanted and memory.pace.is_new(verdict, place):
-                rows.append((verdict, place, epoch))
-        changed = {verdict.verdict_id for verdict, place, _ in rows if memory.pace.is_news(verdict, place)}
-        documents = [VerdictDocument.from_verdict(verdict) for verdict, *_ in rows]
+    def _record(self, verdicts: Sequence[Verdict], changed: Collection[str]) -> None:
+        documents = [VerdictDocument.from_verdict(verdict) for verdict in verdicts]
         ledger.append(self._lake, documents, changed=changed, fence=self._fence)
-        memory.pace.wrote(rows, microseconds(now))
-        memory.crossings.take([verdict for verdict, *_ in rows], memory.columns)
-        memory.regrading.take([verdict for verdict, *_ in rows])
-        return [document for document in documents if document.verdict_id in changed]
 
     def _read_gates(self) -> GateFile | None:
         if self._path is None:

@@ -1,215 +1,281 @@
-"""What the judge keeps between two looks: everything counted, what is due, and what the ledger says."""
+"""What a judge knows between two looks, and the look itself: from counts and a watermark to the verdicts to record.
+
+Whoever drives it brings the increments, the events by user and the clock: the worker's judge those of the lake, a
+backtest those of history minute by minute. So both keep latches, grade epochs anew and write alike.
+"""
 
 from __future__ import annotations
 
-import logging
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analytics.judging.crowds import Crowds
-from analytics.judging.glance import ChangeKeys, Glance
-from analytics.judging.latches import Crossings
-from analytics.judging.ledger_writes import Pace
-from analytics.judging.regrading import Regrading
-from analytics.judging.watermark import Watermark
-from analytics.judging.window_sums import Tracked
-from analytics.lake.errors import LakeError
-from analytics.lake.table_schemas import SIGNALS
-from analytics.signals.cells import EPOCH
-from analytics.signals.state import Columns, may_settle
+from analytics.judging.engine import ChangeKeys, Engine
+from analytics.judging.latches import Latches, Reassessments
+from analytics.judging.ledger_writes import WritePolicy
+from analytics.judging.user_evidence import UserTracker
+from analytics.judging.window_sums import WindowSums
+from analytics.signals.state import CellState, may_settle, microseconds
 from analytics.verdicts import ledger
+from producers.wire.events import VerdictName
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from datetime import datetime
+
     import polars as pl
 
     from analytics.gates.gate_file import GateFile
+    from analytics.judging.user_evidence import UserEvidence
+    from analytics.judging.user_windows import EventSource
     from analytics.lake.tables import Lake
-    from analytics.signals.state import Flags, Increment, Places
+    from analytics.signals.cells import EpochKey
+    from analytics.signals.state import CellRows, EpochRows, Flags, Increment
+    from analytics.verdicts.document import Reassessment
+    from analytics.verdicts.ledger import LatchKey, Seen
+    from analytics.verdicts.verdict import Latch, Verdict
+    from producers.wire.receipt import Cell
+
+    Record = Callable[[Sequence[Verdict], Collection[str]], None]
+    """Records verdicts, those with some ids being news."""
 
 # How often within the freshness limit every cell is looked at, whether or not anything is known to have changed it.
 _FULL_ROUNDS: Final = 3
+_AT_ONCE: Final = 500
 
-logger = logging.getLogger(__name__)
 
-
-class Memory:
-    """Everything that a judge knows, read from the lake when it begins and kept up from then on.
-
-    Args:
-        lake: The lake.
-        settle_s: Seconds that an event time must have been known before the watermark moves there.
+@dataclass(frozen=True)
+class PastVerdicts:
+    """What was recorded before a judge begins.
 
     Attributes:
-        columns: Everything counted.
-        change_keys: The change_keys that occurred.
-        pace: What the ledger says of each cell.
-        crossings: What crossed, and what was graded anew.
-        crowds: Closed user-windows.
-        regrading: Which epochs that are over are to be graded anew.
-        version: Version of `signals` that the columns are at; -1 before the first.
+        last: What was last said of each cell.
+        latches: What crossed.
+        reassessed: Verdicts on epochs that were over.
+        graded: Every epoch that there is a verdict on.
+        rolled_back: Those of them that were rolled back.
+        users: The version of the events, and the end of the windows, up to which users were last counted.
+    """
+
+    last: Mapping[Cell, Seen] = field(default_factory=dict)
+    latches: Mapping[LatchKey, Mapping[VerdictName, Latch]] = field(default_factory=dict)
+    reassessed: Mapping[Cell, Sequence[Reassessment]] = field(default_factory=dict)
+    graded: Collection[EpochKey] = ()
+    rolled_back: Collection[EpochKey] = ()
+    users: tuple[int, datetime] | None = None
+
+    @classmethod
+    def from_ledger(cls, lake: Lake) -> PastVerdicts:
+        """What the ledger says.
+
+        Raises:
+            LakeError: The lake cannot be read.
+        """
+        return cls(
+            ledger.last_words(lake),
+            ledger.latches(lake),
+            ledger.reassessments(lake),
+            ledger.graded(lake),
+            ledger.graded(lake, verdict=VerdictName.ROLL_BACK),
+            ledger.newest_users(lake),
+        )
+
+
+@dataclass(frozen=True)
+class LookOutcome:
+    """What came of one look.
+
+    Attributes:
+        news: Verdicts that say something else than the last ones on their cells, by cell.
+        is_complete: Whether everything that is recorded still holds.
+        users: The closed user-windows that it went by; None where nothing is counted by user.
+    """
+
+    news: list[Verdict]
+    is_complete: bool
+    users: UserEvidence | None
+
+
+class JudgeState:
+    """Everything that a judge knows.
+
+    Args:
+        past: What was recorded before.
+        events: The events, for what users did.
+        writes_all: Whether a look writes whatever is new and renews nothing, as a backtest does.
+
+    Attributes:
+        counts: Everything counted.
         due: The cells that have to be looked at.
         touched: The epochs of which anything came since the last look that was recorded.
         current: The current epoch of each cell.
-        is_sound: False while it is being changed: what broke off then is not to be used.
     """
 
-    def __init__(self, lake: Lake, settle_s: float) -> None:
-        self._lake = lake
-        self._follower = Watermark(settle_s=settle_s, at=ledger.newest_watermark(lake))
-        self._horizon_s = 0.0
+    def __init__(self, past: PastVerdicts, events: EventSource, *, writes_all: bool = False) -> None:
+        self.counts = CellState()
+        self._change_keys = ChangeKeys()
+        self._policy = WritePolicy(past.last, self.counts, self._change_keys, writes_all=writes_all)
+        self._latches = Latches(past.latches, past.reassessed)
+        self._users = UserTracker(events, self.counts, past.users)
+        self._reassessments = Reassessments(
+            self.counts, past.graded, past.rolled_back, None if past.users is None else past.users[1]
+        )
+        self._evidence: UserEvidence | None = None
         self._gate_sha256: str | None = None
         self._all_due_at: datetime | None = None
         self._settled_at: datetime | None = None
-        self._tracked: Tracked | None = None
-        self._glance: Glance | None = None
-        self.columns = Columns()
-        self.change_keys = ChangeKeys()
-        self.pace = Pace(ledger.last_words(lake), self.columns, self.change_keys)
-        self.crossings = Crossings(ledger.latches(lake), ledger.reassessments(lake))
-        self.crowds = Crowds(lake, self.columns, ledger.newest_users(lake))
-        self.regrading = Regrading(lake, self.columns)
-        self.version = -1
+        self._sums: WindowSums | None = None
+        self._engine: Engine | None = None
         self.due: Flags = np.empty(0, dtype=np.bool_)
         self.touched: Flags = np.empty(0, dtype=np.bool_)
-        self.current: Places = np.empty(0, dtype=np.intp)
-        self.is_sound = True
+        self.current: EpochRows = np.empty(0, dtype=np.intp)
 
     @property
-    def tracked(self) -> Tracked:
-        """The sums over minutes and bins that the gate file asks for."""
-        if self._tracked is None:
-            raise RuntimeError("nothing was read yet")
-        return self._tracked
+    def watermark(self) -> datetime | None:
+        """Event time up to which everything has been read; None before the first `advance`."""
+        return None if self._sums is None else self._sums.watermark
 
-    @property
-    def glance(self) -> Glance:
-        """The glance under the gate file."""
-        if self._glance is None:
-            raise RuntimeError("nothing was read yet")
-        return self._glance
+    def add(self, increments: pl.DataFrame) -> Increment:
+        """Take in rows of the table `signals`; their epochs are touched, and new cells are due."""
+        increment = self.counts.add(increments)
+        self.grow()
+        self.touched[increment.epochs] = True
+        return increment
 
-    def read(self, gates: GateFile, version: int, now: datetime, *, caught_up: bool) -> bool:
-        """Take in what was appended up to a version of `signals`, and see which cells have to be looked at.
+    def grow(self) -> None:
+        """Make room for cells and epochs that are new."""
+        cells, epochs = len(self.counts.cells), self.counts.epochs
+        self.due = np.append(self.due, np.ones(cells - self.due.size, dtype=np.bool_))
+        self.current = np.append(self.current, np.zeros(cells - self.current.size, dtype=np.intp))
+        self.touched = np.append(self.touched, np.zeros(epochs - self.touched.size, dtype=np.bool_))
+        self._policy.grow()
+        self._reassessments.grow()
 
-        Returns:
-            Whether anything was ever counted.
+    def settle(self, gates: GateFile, watermark: datetime) -> None:
+        """Let go of minutes that no later look depends on."""
+        self.counts.settle(watermark, gates.horizon_s, whole=self._compared(gates))
 
-        Raises:
-            LakeError: The lake cannot be read; nothing was changed.
+    def advance(self, gates: GateFile, increment: Increment | None, watermark: datetime, *, anew: bool = False) -> None:
+        """Move on to a watermark, and see which cells have to be looked at.
+
+        Args:
+            gates: The gate file in force.
+            increment: What was added since the last time; None where nothing was.
+            watermark: Event time up to which everything has been read.
+            anew: Whether minutes were taken once more, so that sums over them have to be made anew.
         """
-        if self.version < 0:
-            late = self._since_last_judge(version)
-            self.is_sound = False
-            self._begin(gates, version)
-            self._grow()
-            self.touched[slice(None) if late is None else self.columns.places_of(late)] = True
-            increment = None
-        else:
-            rows = self._lake.increments(SIGNALS, after=self.version, through=version)
-            self.is_sound = False
-            increment = self.columns.add(rows) if rows.height else None
-            self._grow()
-            if increment is not None:
-                self.touched[increment.places] = True
-        # A longer memory than before has to be filled again.
-        anew = self.version >= 0 and gates.horizon_s > self._horizon_s
-        if anew:
-            self._remember(gates, version)
-        self.version, self._horizon_s = version, gates.horizon_s
-        is_anything = self.columns.latest_event_at is not None
-        if is_anything:
-            self._move_on(gates, increment, now, caught_up=caught_up, anew=anew)
-        self.is_sound = True
-        return is_anything
-
-    def look_at(self, cells: Places | None = None) -> None:
-        """Let some cells be due; all of them where none are given."""
-        self.due[slice(None) if cells is None else cells] = True
-        self._find_current()
-
-    def settle(self, gates: GateFile) -> None:
-        """Let go of minutes that no later look depends on, now and then."""
-        watermark = self.tracked.watermark
-        if may_settle(self._settled_at, watermark):
-            self._let_go(gates)
-            self._settled_at = watermark
-
-    def _begin(self, gates: GateFile, version: int) -> None:
-        """Read everything, and let go at once of what does not matter any more."""
-        for rows in self._lake.batches(SIGNALS, version=version):
-            self.columns.add(rows)
-            self._let_go(gates)
-
-    def _remember(self, gates: GateFile, version: int) -> None:
-        self.columns.forget()
-        for rows in self._lake.batches(SIGNALS, version=version):
-            self.columns.remember(rows)
-            self._let_go(gates)
-
-    def _let_go(self, gates: GateFile) -> None:
-        if self._follower.at is not None:
-            self.columns.settle(self._follower.at, gates.horizon_s, whole=self._compared(gates))
-
-    def _move_on(
-        self, gates: GateFile, increment: Increment | None, now: datetime, *, caught_up: bool, anew: bool
-    ) -> None:
-        newest = self.columns.latest_event_at
-        settled = None if newest is None else self._follower.follow(newest, now, caught_up=caught_up)
-        watermark = self.columns.earliest_bucket if settled is None else settled
         if increment is not None:
-            self._mark(increment.places)
+            self._mark(increment.epochs)
         other_gates = gates.sha256 != self._gate_sha256
-        if other_gates or anew or self._tracked is None or watermark < self._tracked.watermark:
-            self._tracked = Tracked(self.columns, gates, watermark)
+        if other_gates or anew or self._sums is None or watermark < self._sums.watermark:
+            self._sums = WindowSums(self.counts, gates, watermark)
             self.due[:] = True
         else:
-            self._mark(np.flatnonzero(self._tracked.advance(increment, watermark)))
-        if other_gates or self._glance is None:
-            self._glance = Glance(self.columns, gates)
+            self._mark(np.flatnonzero(self._sums.advance(increment, watermark)))
+        if other_gates or self._engine is None:
+            self._engine = Engine(self.counts, gates, self._change_keys)
         elif increment is not None:
-            self._glance.match(increment.risen)
+            self._engine.match(increment.risen)
         self._gate_sha256 = gates.sha256
         every = timedelta(seconds=gates.freshness_s / _FULL_ROUNDS)
         if self._all_due_at is None or watermark >= self._all_due_at + every:
             self.due[:], self._all_due_at = True, watermark
         self._find_current()
 
-    def _grow(self) -> None:
-        cells, epochs = len(self.columns.cells), self.columns.epochs
-        self.due = np.append(self.due, np.ones(cells - self.due.size, dtype=np.bool_))
-        self.current = np.append(self.current, np.zeros(cells - self.current.size, dtype=np.intp))
-        self.touched = np.append(self.touched, np.zeros(epochs - self.touched.size, dtype=np.bool_))
-        self.pace.grow()
-        self.regrading.grow()
+    def look(self, gates: GateFile, now: datetime, lake_version: int, record: Record) -> LookOutcome:
+        """Judge the cells that are due, and record what the ledger needs.
 
-    def _since_last_judge(self, version: int) -> pl.DataFrame | None:
-        """The epochs that changed after the last look of the judge before this one; None where nobody knows."""
-        known = ledger.newest_lake_version(self._lake)
-        if known is None or known > version:
-            return None
-        try:
-            rows = self._lake.increments(SIGNALS, after=known, through=version)
-        except LakeError:
-            # The log of a lake that is kept clean does not reach back for ever.
-            logger.info("what changed since version %s of the signals is not known any more", known)
-            return None
-        return rows.select(EPOCH).unique()
+        Args:
+            gates: The gate file that `advance` was given.
+            now: The present moment.
+            lake_version: Version of the table `signals`; only recorded.
+            record: Records verdicts. What it raises breaks the look off; the cells stay due.
 
-    def _mark(self, epochs: Places) -> None:
-        cells = self.columns.cell_of[epochs]
+        Raises:
+            LakeError: The events cannot be read, or nothing can be recorded.
+        """
+        sums, engine = self._sums, self._engine
+        if sums is None or engine is None:
+            raise RuntimeError("nothing was read yet")
+        users = self._users.follow(gates, sums.watermark, now, self.current)
+        if users is not self._evidence:
+            self._let_due()
+        if may_settle(self._settled_at, sums.watermark):
+            self.settle(gates, sums.watermark)
+            self._settled_at = sums.watermark
+        self._reassess(engine, sums, gates, now, lake_version=lake_version, record=record)
+        renewals = self._policy.renewals(microseconds(now))
+        wanted = self.due.copy()
+        wanted[renewals] = True
+        evaluation = engine.evaluate(
+            self.current[wanted], sums=sums, current=self.current, latches=self._latches, users=users
+        )
+        plan = self._policy.plan(evaluation, renewals, gates.sha256)
+        news: list[Verdict] = []
+        for places in plan.portions(_AT_ONCE):
+            verdicts = evaluation.verdicts(places, lake_version=lake_version, judged_at=now)
+            columns = (evaluation.cells, evaluation.epochs, evaluation.change_keys)
+            rows = zip(verdicts, *(column[places].tolist() for column in columns), strict=True)
+            news += self._write([row for row in rows if self._policy.is_new(row[0], row[1])], now, record)
+        self.due[:], self.touched[:] = False, False
+        self.due[plan.left] = True
+        self._evidence = users
+        return LookOutcome(sorted(news, key=lambda verdict: verdict.inputs.cell), plan.is_complete, users)
+
+    def _reassess(
+        self, engine: Engine, sums: WindowSums, gates: GateFile, now: datetime, *, lake_version: int, record: Record
+    ) -> None:
+        """Judge epochs that are over and of which something came late, and record those that it has turned."""
+        due = self._reassessments.due(self.touched, self.current, gates, sums.watermark, now)
+        if not due.size:
+            return
+        users = self._users.once(gates, sums.watermark, due)
+        evaluation = engine.evaluate(
+            due, sums=sums, current=self.current, latches=self._latches, users=users, are_over=True
+        )
+        back = np.array(
+            [self._change_keys.key(number)[0] == VerdictName.ROLL_BACK for number in evaluation.change_keys]
+        )
+        turned = evaluation.verdicts(np.flatnonzero(back), lake_version=lake_version, judged_at=now)
+        # A verdict on an epoch that is over is told by the one on the current epoch, which names it.
+        record(turned, ())
+        self._reassessments.take(turned)
+        self._reassessments.looked(due)
+        self._latches.take(turned, self.counts)
+        self._latches.take_reassessed(turned)
+        self._let_due(self.counts.cell_of[due[back]])
+
+    def _write(self, rows: Sequence[tuple[Verdict, int, int, int]], now: datetime, record: Record) -> list[Verdict]:
+        """Record verdicts with the rows of their cells and epochs and their change keys; those that are news."""
+        verdicts = [verdict for verdict, *_ in rows]
+        news = [verdict for verdict, cell, _, change_key in rows if self._policy.is_news(cell, change_key)]
+        record(verdicts, {verdict.verdict_id for verdict in news})
+        self._policy.wrote(rows, microseconds(now))
+        self._latches.take(verdicts, self.counts)
+        self._reassessments.take(verdicts)
+        return news
+
+    def _let_due(self, cells: CellRows | None = None) -> None:
+        """Let some cells be due; all of them where none are given."""
+        self.due[slice(None) if cells is None else cells] = True
+        self._find_current()
+
+    def _mark(self, epochs: EpochRows) -> None:
+        cells = self.counts.cell_of[epochs]
         self.due[cells] = True
-        self.pace.move(cells)
+        self._policy.move(cells)
 
     def _find_current(self) -> None:
-        epochs = self.columns.current(self.due, self.tracked.watermark)
-        self.current[self.columns.cell_of[epochs]] = epochs
+        if self._sums is not None:
+            epochs = self.counts.current(self.due, self._sums.watermark)
+            self.current[self.counts.cell_of[epochs]] = epochs
 
     def _compared(self, gates: GateFile) -> Flags:
         """The epochs of actions that may be compared with a baseline or a declared split: all their minutes matter."""
         matches = [gate.match for gate in gates.gates if gate.compares]
         if not matches:
-            return np.zeros(self.columns.epochs, dtype=np.bool_)
-        compared = np.array([any(match.may_cover(*action) for match in matches) for action in self.columns.actions])
-        return np.asarray(compared[self.columns.action_of][self.columns.cell_of])
+            return np.zeros(self.counts.epochs, dtype=np.bool_)
+        compared = np.array([any(match.may_cover(*action) for match in matches) for action in self.counts.actions])
+        return np.asarray(compared[self.counts.action_of][self.counts.cell_of])

@@ -1,97 +1,217 @@
-"""What has crossed, and what was graded anew: what earlier looks decided and later ones must not forget."""
+"""What earlier looks decided and later ones must not forget: first crossings, and epochs that are graded anew."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import polars as pl
 
-from analytics.judging.groups import NOT_CROSSED, NOWHERE, Standing
-from analytics.signals.cells import EPOCH
+from analytics.judging.user_windows import closed_through
+from analytics.signals.cells import EPOCH, epoch_frame
+from analytics.signals.state import microseconds
 from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.verdict import Latch
 from producers.wire.events import VerdictName
-from producers.wire.stage import Stage
+from producers.wire.stage import LADDER, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from datetime import datetime
 
     import numpy.typing as npt
 
-    from analytics.signals.state import Columns
+    from analytics.gates.gate_file import GateFile
+    from analytics.signals.cells import EpochKey
+    from analytics.signals.state import CellState, EpochRows, Flags, Integers
     from analytics.verdicts.document import Reassessment
     from analytics.verdicts.ledger import LatchKey
     from analytics.verdicts.verdict import Verdict
     from producers.wire.receipt import Cell
 
-_CROSSING = (VerdictName.PROMOTE, VerdictName.ROLL_BACK)
+NOT_CROSSED: Final = -1
+NO_STAGE: Final = len(LADDER)
+"""In place of the rank of a stage: the action stays where it is."""
+
+_CROSSING: Final = (VerdictName.PROMOTE, VerdictName.ROLL_BACK)
+# By the clock. Just after a change of model the old epoch's outcomes come in one by one, and each look at its users
+# reads its events.
+_BETWEEN_LOOKS: Final = timedelta(seconds=5)
 
 
-class Crossings:
+@dataclass(frozen=True)
+class LatchRows:
+    """What earlier looks decided, by the rows of epochs and cells.
+
+    Attributes:
+        promoted: Where a promotion that stands leads, for each epoch: a stage's rank, `NO_STAGE` or `NOT_CROSSED`.
+        rolled_back: Where a rollback that stands leads, likewise.
+        reassessed: How many earlier epochs were graded anew, for each cell.
+    """
+
+    promoted: npt.NDArray[np.int8]
+    rolled_back: npt.NDArray[np.int8]
+    reassessed: Integers
+
+
+class Latches:
     """First crossings by epoch and gate file, and verdicts on epochs that were over by cell.
 
     Args:
         latches: What the ledger knows.
-        regraded: Likewise.
+        reassessed: Likewise.
     """
 
     def __init__(
-        self, latches: dict[LatchKey, dict[VerdictName, Latch]], regraded: dict[Cell, list[Reassessment]]
+        self,
+        latches: Mapping[LatchKey, Mapping[VerdictName, Latch]] | None = None,
+        reassessed: Mapping[Cell, Sequence[Reassessment]] | None = None,
     ) -> None:
-        self.latches = latches
-        self.regraded = regraded
+        self._latches = {key: dict(crossed) for key, crossed in (latches or {}).items()}
+        self._reassessed = {cell: list(made) for cell, made in (reassessed or {}).items()}
         self._gate_sha256: str | None = None
-        self._rungs: dict[VerdictName, npt.NDArray[np.int8]] = {}
+        self._ranks: dict[VerdictName, npt.NDArray[np.int8]] = {}
 
-    def of(self, columns: Columns, gate_sha256: str) -> Standing:
-        """What stands under a gate file, by the places of epochs and cells."""
+    def of(self, cell: Cell, epoch: str, gate_sha256: str) -> dict[VerdictName, Latch]:
+        """What crossed on an epoch under a gate file."""
+        return self._latches.get((cell, epoch, gate_sha256), {})
+
+    def reassessed(self, cell: Cell) -> tuple[Reassessment, ...]:
+        """The verdicts on earlier epochs of a cell that were graded anew."""
+        return tuple(self._reassessed.get(cell, ()))
+
+    def rows(self, state: CellState, gate_sha256: str) -> LatchRows:
+        """What stands under a gate file, by the rows of epochs and cells."""
         if gate_sha256 != self._gate_sha256:
             self._gate_sha256 = gate_sha256
-            self._rungs = {word: np.full(columns.epochs, NOT_CROSSED, dtype=np.int8) for word in _CROSSING}
-            self._place(
-                columns,
-                [
-                    ((*cell, epoch), latch)
-                    for (cell, epoch, sha256), latches in self.latches.items()
-                    if sha256 == gate_sha256
-                    for latch in latches.values()
-                ],
-            )
-        self._rungs = {
-            word: np.concatenate([rungs, np.full(columns.epochs - rungs.size, NOT_CROSSED, dtype=np.int8)])
-            for word, rungs in self._rungs.items()
+            self._ranks = {verdict: np.full(state.epochs, NOT_CROSSED, dtype=np.int8) for verdict in _CROSSING}
+            crossed = [
+                ((*cell, epoch), latch)
+                for (cell, epoch, sha256), latches in self._latches.items()
+                if sha256 == gate_sha256
+                for latch in latches.values()
+            ]
+            self._set(state, crossed)
+        self._ranks = {
+            verdict: np.append(ranks, np.full(state.epochs - ranks.size, NOT_CROSSED, dtype=np.int8))
+            for verdict, ranks in self._ranks.items()
         }
-        regraded = np.zeros(len(columns.cells), dtype=np.int64)
-        for cell, made in self.regraded.items():
-            place = columns.cell_place(cell)
-            if place is not None:
-                regraded[place] = len(made)
-        return Standing(self._rungs[VerdictName.PROMOTE], self._rungs[VerdictName.ROLL_BACK], regraded)
+        reassessed = np.zeros(len(state.cells), dtype=np.int64)
+        for cell, made in self._reassessed.items():
+            row = state.cell_row(cell)
+            if row is not None:
+                reassessed[row] = len(made)
+        return LatchRows(self._ranks[VerdictName.PROMOTE], self._ranks[VerdictName.ROLL_BACK], reassessed)
 
-    def take(self, verdicts: Iterable[Verdict], columns: Columns) -> None:
-        """Remember what has crossed for the first time, now that the ledger has it."""
+    def take(self, verdicts: Iterable[Verdict], state: CellState) -> None:
+        """Remember what has crossed for the first time, now that it is recorded."""
         new = []
         for verdict in verdicts:
-            finding = verdict.result
-            if finding.verdict not in _CROSSING:
+            result, inputs = verdict.result, verdict.inputs
+            if result.verdict not in _CROSSING:
                 continue
-            key = (verdict.inputs.cell, verdict.inputs.epoch, verdict.gate_sha256)
-            latch = Latch(finding.verdict, finding.to_stage, verdict.verdict_id)
-            if self.latches.setdefault(key, {}).setdefault(finding.verdict, latch) is latch:
-                new.append(((*verdict.inputs.cell, verdict.inputs.epoch), latch))
-        self._place(columns, new)
+            latch = Latch(result.verdict, result.to_stage, verdict.verdict_id)
+            crossed = self._latches.setdefault((inputs.cell, inputs.epoch, verdict.gate_sha256), {})
+            if crossed.setdefault(result.verdict, latch) is latch:
+                new.append(((*inputs.cell, inputs.epoch), latch))
+        self._set(state, new)
 
-    def regrade(self, turned: Sequence[Verdict]) -> None:
-        """Remember verdicts on epochs that are over, now that the ledger has them."""
+    def take_reassessed(self, turned: Iterable[Verdict]) -> None:
+        """Remember verdicts on epochs that are over, now that they are recorded."""
         for verdict in turned:
-            self.regraded.setdefault(verdict.inputs.cell, []).append(VerdictDocument.from_verdict(verdict).reassessment)
+            made = VerdictDocument.from_verdict(verdict).reassessment
+            self._reassessed.setdefault(verdict.inputs.cell, []).append(made)
 
-    def _place(self, columns: Columns, latches: Sequence[tuple[tuple[str, ...], Latch]]) -> None:
-        if not latches or not self._rungs:
+    def _set(self, state: CellState, crossed: Sequence[tuple[EpochKey, Latch]]) -> None:
+        if not crossed or not self._ranks:
             return
-        keys = pl.DataFrame([key for key, _ in latches], schema=dict.fromkeys(EPOCH, pl.String), orient="row")
-        for place, (_, latch) in zip(columns.places_of(keys), latches, strict=True):
-            if place >= 0:
-                rung = NOWHERE if latch.to_stage is None else Stage(latch.to_stage).rank
-                self._rungs[latch.verdict][place] = rung
+        rows = state.rows_of(epoch_frame([key for key, _ in crossed]))
+        for row, (_, latch) in zip(rows, crossed, strict=True):
+            if row >= 0:
+                self._ranks[latch.verdict][row] = NO_STAGE if latch.to_stage is None else Stage(latch.to_stage).rank
+
+
+class Reassessments:
+    """Epochs that are over: which are to be graded anew, and when.
+
+    Only what was graded once can be graded anew, and only to its harm.
+
+    Args:
+        state: Everything counted.
+        graded: The epochs that the ledger has a verdict on.
+        rolled_back: Those of them that it rolled back.
+        users_as_of: Up to where user-windows had closed when it was last asked what is due; None where they were not
+            counted.
+    """
+
+    def __init__(
+        self,
+        state: CellState,
+        graded: Collection[EpochKey] = (),
+        rolled_back: Collection[EpochKey] = (),
+        users_as_of: datetime | None = None,
+    ) -> None:
+        self._state = state
+        self._unplaced = [list(graded), list(rolled_back)]
+        self._graded: Flags = np.empty(0, dtype=np.bool_)
+        self._rolled_back: Flags = np.empty(0, dtype=np.bool_)
+        self._changed: Flags = np.empty(0, dtype=np.bool_)
+        self._looked_at: datetime | None = None
+        self._as_of = users_as_of
+
+    def grow(self) -> None:
+        """Make room for epochs that are new to the state."""
+        first, size = self._graded.size, self._state.epochs
+        if first == size:
+            return
+        more = np.zeros(size - first, dtype=np.bool_)
+        self._graded, self._rolled_back, self._changed = (
+            np.append(flags, more) for flags in (self._graded, self._rolled_back, self._changed)
+        )
+        # What the ledger knows of epochs that the state did not; few are ever left.
+        for place, flags in enumerate((self._graded, self._rolled_back)):
+            if self._unplaced[place]:
+                keys = epoch_frame(self._unplaced[place])
+                rows = self._state.rows_of(keys)
+                flags[rows[rows >= 0]] = True
+                self._unplaced[place] = list(keys.select(EPOCH).filter(rows < 0).iter_rows())
+
+    def take(self, verdicts: Iterable[Verdict]) -> None:
+        """Remember verdicts that are recorded."""
+        keys = [((*each.inputs.cell, each.inputs.epoch), each.result.verdict) for each in verdicts]
+        rows = self._state.rows_of(epoch_frame([key for key, _ in keys]))
+        back = np.array([verdict is VerdictName.ROLL_BACK for _, verdict in keys], dtype=np.bool_)
+        self._graded[rows[rows >= 0]] = True
+        self._rolled_back[rows[(rows >= 0) & back]] = True
+
+    def due(self, touched: Flags, current: EpochRows, gates: GateFile, watermark: datetime, now: datetime) -> EpochRows:
+        """The epochs to be graded anew now.
+
+        Where actions are counted, whatever changed, at once. Where users are, now and then, and as the last windows of
+        an epoch close: they were open when the next one took over.
+
+        Args:
+            touched: Epochs that changed since the last look that was recorded.
+            current: The current epochs.
+            gates: The gate file in force.
+            watermark: Event time up to which everything has been read.
+            now: The present moment.
+        """
+        late = self._graded & ~self._rolled_back
+        late[current] = False
+        self._changed = (self._changed | touched) & late
+        as_of = closed_through(watermark, gates.user_window) if gates.counts_users else None
+        if as_of is not None and self._as_of is not None and as_of > self._as_of:
+            self._changed |= late & (self._state.last_us >= microseconds(self._as_of))
+        self._as_of = as_of
+        if gates.counts_users and self._looked_at is not None and now < self._looked_at + _BETWEEN_LOOKS:
+            return np.empty(0, dtype=np.intp)
+        (waiting,) = np.nonzero(self._changed)
+        if waiting.size:
+            self._looked_at = now
+        return waiting
+
+    def looked(self, epochs: EpochRows) -> None:
+        """Remember that epochs were looked at, and what came of it recorded."""
+        self._changed[epochs] = False

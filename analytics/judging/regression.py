@@ -1,43 +1,137 @@
-"""After a promotion: the detector over the recent minutes, or user-windows, of every guardrail that is watched."""
+"""Regressions after a promotion: the change detector over recent minutes, or user-windows, of watched guardrails."""
 
 from __future__ import annotations
 
 import math
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
 
 from analytics.evidence.change_detector import NO_ALARM, Watch
 from analytics.evidence.clustered_rate import ASSUMPTIONS, UserWindows
+from analytics.evidence.mixture import bets
 from analytics.evidence.sequential import BETS
-from analytics.signals.cells import EPOCH, ONE_MINUTE
+from analytics.signals.cells import EPOCH
 from analytics.signals.definitions import RATES
+from analytics.signals.state import MINUTE_US, ROW, may_pass, moment_of
 from analytics.verdicts.document import Regression
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    import numpy.typing as npt
+    from analytics.gates.gate_file import AfterPromotion, GateFile
+    from analytics.judging.user_windows import ClosedWindows
+    from analytics.signals.state import CellState, EpochRows, Flags, Increment, Integers
 
-    from analytics.gates.gate_file import AfterPromotion
-    from analytics.gates.gate_signal import GateSignal
-    from analytics.judging.user_windows import Users
-    from analytics.signals.cells import EpochKey, Folded
+_LARGEST_BET: Final = max(BETS["above"])
+_MINUTE_S: Final = 60.0
+_UNIT: Final = 2.0**20
+# How far below the bar the detector is run already: more than its own slack and rounding amount to.
+_MARGIN: Final = 1e-6
 
-_Counts: TypeAlias = "npt.NDArray[np.int64]"
-_LARGEST_BET = max(BETS["above"])
-_MINUTE_S = ONE_MINUTE.total_seconds()
+
+class DetectorPrefilter:
+    """Which epochs can be near an alarm, by sums over the detector's window.
+
+    After minutes i the detector's level of a bet is a sum of at most as many products as there are minutes, each at
+    most exp(sum_i max(0, w_i)) with w_i = x_i log(omega) - n_i log1p((omega - 1) threshold). So the sum over minutes of
+    the largest w_i of any bet, in whole units of 2^-20 and rounded up, bounds the level wherever it peaked. It is kept
+    up as minutes enter and leave the window; only where it reaches the bar is the detector itself run.
+
+    Args:
+        state: Everything counted.
+        gates: The gate file.
+        watermark_us: Event time up to which everything has been read, microseconds since 1970.
+    """
+
+    def __init__(self, state: CellState, gates: GateFile, watermark_us: int) -> None:
+        self._state = state
+        self._window_us = round(gates.after_promotion.window * 1_000_000)
+        minutes = 2 + self._window_us / MINUTE_US
+        # The rolled hours of a window are rows beside its minutes.
+        self._enough = (
+            math.log(gates.after_promotion.run_length(_MINUTE_S)) - _MARGIN - math.log(minutes * (1 + 1 / 60))
+        )
+        watched = {
+            (part.signal, part.limit)
+            for gate in gates.gates
+            for part in gate.signals
+            if part.limit is not None and any(gate.watches(part, stage) for stage in part.stages)
+        }
+        self._sums: dict[tuple[str, float], Integers] = {key: np.zeros(0, dtype=np.int64) for key in watched}
+        self._grow()
+        self._add(self._recent(watermark_us - self._window_us, watermark_us - MINUTE_US), 1)
+
+    def advance(self, increment: Increment | None, before_us: int, now_us: int) -> None:
+        """Take in an increment that the state holds already, and the minutes that enter and leave the window."""
+        if not self._sums:
+            return
+        self._grow()
+        since_us, until_us = before_us - self._window_us, before_us - MINUTE_US
+        if increment is not None:
+            late = increment.minutes.filter(pl.col("bucket").is_between(since_us, until_us))
+            if late.height:
+                whole = self._recent(since_us, until_us).join(late, on=[ROW, "bucket"], how="semi")
+                both = whole.join(late, on=[ROW, "bucket"], how="left", suffix="_late")
+                names = self._counters
+                self._add(both.select(ROW, *(pl.col(name) - pl.col(f"{name}_late") for name in names)), -1)
+                self._add(whole, 1)
+        if may_pass(since_us - 1, now_us - self._window_us - 1):
+            self._add(self._recent(since_us, min(now_us - self._window_us - 1, until_us)), -1)
+        if may_pass(until_us, now_us - MINUTE_US):
+            self._add(self._recent(max(until_us + 1, now_us - self._window_us), now_us - MINUTE_US), 1)
+
+    def near(self, signal: str, limit: float, epochs: EpochRows) -> Flags:
+        """Which of some epochs the detector has to be run for."""
+        return np.asarray(self._sums[signal, limit][epochs] / _UNIT >= self._enough)
+
+    def _add(self, minutes: pl.DataFrame, sign: int) -> None:
+        """Add what minutes, one row each, can have won."""
+        if minutes.is_empty():
+            return
+        rows = minutes[ROW].to_numpy()
+        odds = np.log(bets("above"))
+        for (signal, limit), sums in self._sums.items():
+            failures, trials = counted(minutes, signal)
+            (failed,) = np.nonzero(failures > 0)
+            won = failures[failed] * odds - trials[failed] * np.log1p((bets("above") - 1.0) * limit)
+            np.add.at(sums, rows[failed], sign * np.ceil(np.maximum(won.max(axis=0), 0.0) * _UNIT).astype(np.int64))
+
+    def _recent(self, since_us: int, until_us: int) -> pl.DataFrame:
+        """The minutes of all epochs from one bucket to another, both included: `row`, `bucket` and what is needed."""
+        within = self._state.recent.filter(pl.col("bucket").is_between(since_us, until_us))
+        return within.group_by(ROW, "bucket").agg(pl.col(self._counters).sum())
+
+    def _grow(self) -> None:
+        size = self._state.epochs
+        for key, sums in self._sums.items():
+            self._sums[key] = np.append(sums, np.zeros(size - sums.size, dtype=np.int64))
+
+    @property
+    def _counters(self) -> list[str]:
+        signals = {signal for signal, _ in self._sums}
+        return sorted({name for signal in signals for name in (*RATES[signal].failures, *RATES[signal].trials)})
+
+
+def counted(minutes: pl.DataFrame, signal: str) -> tuple[Integers, Integers]:
+    """Failures and trials of a signal in every minute; an event that comes twice for one trial is one failure."""
+    rate = RATES[signal]
+    both = minutes.select(pl.sum_horizontal(rate.failures).alias("x"), pl.sum_horizontal(rate.trials).alias("n"))
+    trials = both["n"].to_numpy()
+    return np.minimum(both["x"].to_numpy(), trials), trials
+
+
+def detector_minutes(state: CellState, epochs: EpochRows, *, watermark_us: int, rules: AfterPromotion) -> pl.DataFrame:
+    """The closed minutes that the detector looks at, of some epochs, by epoch and minute."""
+    since_us = watermark_us - round(rules.window * 1_000_000)
+    return state.minutes(epochs, since_us=since_us, until_us=watermark_us - MINUTE_US)
 
 
 def watch_actions(
-    folded: Folded,
-    watched: Sequence[tuple[EpochKey, GateSignal]],
-    *,
-    watermark: datetime,
-    rules: AfterPromotion,
+    minutes: pl.DataFrame, signal: str, limit: float, epochs: EpochRows, rules: AfterPromotion
 ) -> list[Regression]:
     """Run the detector over the closed minutes of its window, action by action, anew at every look.
 
@@ -45,136 +139,108 @@ def watch_actions(
     minutes as they are known now, and is the same for everybody who knows the same. An alarm is latched by the ledger.
 
     Args:
-        folded: Every counter.
-        watched: Epochs, each with a guardrail.
-        watermark: Minutes that are not over by it are left out.
+        minutes: The minutes of the epochs; see `detector_minutes`.
+        signal: A guardrail rate.
+        limit: Its limit.
+        epochs: The epochs that are watched.
         rules: Run length and window.
 
     Returns:
-        One answer for each watched pair.
+        One answer for each epoch.
     """
-    if not watched:
-        return []
-    keys = sorted({key for key, _ in watched})
-    epochs = pl.DataFrame(keys, schema=dict.fromkeys(EPOCH, pl.String), orient="row").with_row_index("at")
-    since, until = watermark - timedelta(seconds=rules.window), watermark - ONE_MINUTE
-    minutes = (
-        folded.minutes(epochs)
-        .filter((pl.col("bucket") >= since) & (pl.col("bucket") <= until))
-        .join(epochs, on=EPOCH, how="left")
-        .sort("at", "bucket")
-    )
-    # One table for all: an epoch's minutes lie together, and a signal's counts are taken over all of them at once.
-    starts = np.searchsorted(minutes["at"].to_numpy(), np.arange(len(keys) + 1))
-    place = {key: at for at, key in enumerate(keys)}
-    counted = {name: _counted(minutes, name) for name in {part.signal for _, part in watched}}
-    ends = {name: tuple(_summed_until(each) for each in both) for name, both in counted.items()}
+    of = minutes[ROW].to_numpy()
+    starts, ends = np.searchsorted(of, epochs, side="left"), np.searchsorted(of, epochs, side="right")
+    failures, trials = counted(minutes, signal)
+    failed, tried = (np.concatenate(([0], counts.cumsum())) for counts in (failures, trials))
+    failed, tried = failed[ends] - failed[starts], tried[ends] - tried[starts]
     run_length = rules.run_length(_MINUTE_S)
     bar = math.log(run_length)
-    answers, spans = [], []
-    for key, part in watched:
-        first, last = int(starts[place[key]]), int(starts[place[key] + 1])
-        failures, trials = (int(until[last] - until[first]) for until in ends[part.signal])
-        value = failures / trials if trials else None
-        answers.append(
-            Regression(
-                threshold=bar,
-                failures=failures,
-                trials=trials,
-                window_s=rules.window,
-                value=value,
-                assumes=ASSUMPTIONS["action"],
-            )
+    answers = [
+        Regression(
+            threshold=bar,
+            failures=x,
+            trials=n,
+            window_s=rules.window,
+            value=x / n if n else None,
+            assumes=ASSUMPTIONS["action"],
         )
-        spans.append(slice(first, last))
-    # No bet wins more than its odds at every failure: where even that stays below the bar, nothing needs computing.
-    near = [
-        at
-        for at, (span, answer) in enumerate(zip(spans, answers, strict=True))
-        if answer.trials and answer.failures * math.log(_LARGEST_BET) + math.log(span.stop - span.start + 1) >= bar
+        for x, n in zip(failed.tolist(), tried.tolist(), strict=True)
     ]
-    if not near:
+    # No bet wins more than its odds at every failure: where even that stays below the bar, nothing needs computing.
+    steps = ends - starts
+    (near,) = np.nonzero((tried > 0) & (failed * math.log(_LARGEST_BET) + np.log(steps + 1.0) >= bar))
+    if not near.size:
         return answers
-    longest = max(spans[at].stop - spans[at].start for at in near)
-    x, n = (np.zeros((longest, len(near)), dtype=np.int64) for _ in range(2))
+    x, n = (np.zeros((int(steps[near].max()), near.size), dtype=np.int64) for _ in range(2))
     for column, at in enumerate(near):
-        span = spans[at]
-        failed, tried = counted[watched[at][1].signal]
-        x[: span.stop - span.start, column], n[: span.stop - span.start, column] = failed[span], tried[span]
-    limits = np.array([watched[at][1].limit for at in near], dtype=np.float64)
-    found = Watch.start(len(near), threshold=limits, run_length=run_length).after(x, n)
-    levels = found.log_level
+        span = slice(starts[at], ends[at])
+        x[: steps[at], column], n[: steps[at], column] = failures[span], trials[span]
+    watch = Watch.start(near.size, threshold=limit, run_length=run_length).after(x, n)
+    buckets = minutes["bucket"].to_numpy()
     for column, at in enumerate(near):
-        step, level = int(found.alarmed_at[column]), float(levels[column])
-        since_minute: datetime | None = None
+        step, level = int(watch.alarmed_at[column]), float(watch.log_level[column])
+        since: datetime | None = None
         if step != NO_ALARM:
             # Minutes without trials do not step.
             acted = np.flatnonzero(n[:, column] > 0)
-            since_minute = minutes["bucket"][spans[at].start + int(acted[step - 1])]
-        reached = {"log_level": level if math.isfinite(level) else None, "since": since_minute}
+            since = moment_of(buckets[starts[at] + acted[step - 1]])
+        reached = {"log_level": level if math.isfinite(level) else None, "since": since}
         answers[at] = answers[at].model_copy(update=reached)
     return answers
 
 
 def watch_users(
-    users: Users,
-    watched: Sequence[tuple[EpochKey, GateSignal]],
-    *,
-    rules: AfterPromotion,
+    users: ClosedWindows, signal: str, limit: float, epochs: pl.DataFrame, *, rules: AfterPromotion
 ) -> list[Regression]:
     """Run the detector over closed user-windows, those that closed together being one batch, anew at every look.
 
     Args:
         users: Closed user-windows.
-        watched: Epochs, each with a guardrail that is counted by user.
+        signal: A guardrail rate that is counted by user.
+        limit: Its limit.
+        epochs: The epochs that are watched, by the columns of `EPOCH`.
         rules: Run length and window.
 
     Returns:
-        One answer for each watched pair.
+        One answer for each epoch.
     """
     run_length, lookback_s = rules.run_length(users.window_s), rules.lookback_s(users.window_s)
     nothing = Regression(
         threshold=math.log(run_length), window_s=lookback_s, by="user", windows=0, assumes=ASSUMPTIONS["user"]
     )
-    since = users.as_of - timedelta(seconds=lookback_s)
-    told: dict[tuple[str, EpochKey], Regression] = {}
-    near: dict[tuple[str, EpochKey], pl.DataFrame] = {}
-    for signal in {part.signal for _, part in watched}:
-        rows = users.batches(signal, since=since)
-        for key, answer, ceiling, place in _summed_windows(rows, nothing):
-            told[signal, key] = answer
-            # No bet wins more than the largest: where even that stays below the bar, nothing needs computing.
-            if ceiling >= nothing.threshold:
-                near[signal, key] = rows[place]
-    answers = [told.get((part.signal, key), nothing) for key, part in watched]
-    stepped = [at for at, (key, part) in enumerate(watched) if (part.signal, key) in near]
-    if stepped:
-        tables = [near[watched[at][1].signal, watched[at][0]] for at in stepped]
-        limits = np.array([watched[at][1].limit for at in stepped], dtype=np.float64)
-        for at, (level, alarm) in zip(stepped, _step(tables, limits, run_length), strict=True):
+    rows = users.batches(signal, since=users.as_of - timedelta(seconds=lookback_s))
+    answers: dict[tuple[str, ...], Regression] = {}
+    near: dict[tuple[str, ...], pl.DataFrame] = {}
+    for key, answer, ceiling, span in _summed_windows(rows, nothing):
+        answers[key] = answer
+        # No bet wins more than the largest: where even that stays below the bar, nothing needs computing.
+        if ceiling >= nothing.threshold:
+            near[key] = rows[span]
+    if near:
+        for key, (level, alarm) in zip(near, _step(list(near.values()), limit, run_length), strict=True):
             began = None if alarm is None else alarm - timedelta(seconds=users.window_s)
-            answers[at] = answers[at].model_copy(update={"log_level": level, "since": began})
-    return answers
+            answers[key] = answers[key].model_copy(update={"log_level": level, "since": began})
+    return [answers.get(key, nothing) for key in epochs.iter_rows()]
 
 
-def _step(
-    tables: Sequence[pl.DataFrame], limits: npt.NDArray[np.float64], run_length: float
-) -> Iterator[tuple[float, datetime | None]]:
+def _step(tables: Sequence[pl.DataFrame], limit: float, run_length: float) -> Iterator[tuple[float, datetime | None]]:
     """Step through the user-windows of many epochs at once: the level of each, and when the alarming batch closed."""
     pairs = len(tables)
     batches = [table["closed_at"].rle_id().to_numpy().astype(np.int64) for table in tables]
-    longest = max(int(each[-1]) for each in batches) + 1
-    cell = np.concatenate([each * pairs + column for column, each in enumerate(batches)])
+    longest = max(int(numbers[-1]) for numbers in batches) + 1
+    cell = np.concatenate([numbers * pairs + column for column, numbers in enumerate(batches)])
     m, y, count = (np.concatenate([table[name].to_numpy() for table in tables]) for name in ("m", "y", "count"))
     windows = UserWindows.of(longest * pairs, cell=cell, actions=m, failures=y, count=count)
-    watch = Watch.start(pairs, threshold=limits, run_length=run_length).after_windows(windows)
+    watch = Watch.start(pairs, threshold=limit, run_length=run_length).after_windows(windows)
     for column, table in enumerate(tables):
         step = int(watch.alarmed_at[column])
         alarm = None if step == NO_ALARM else table["closed_at"][int(np.searchsorted(batches[column], step - 1))]
         yield float(watch.log_level[column]), alarm
 
 
-def _summed_windows(rows: pl.DataFrame, nothing: Regression) -> Iterator[tuple[EpochKey, Regression, float, slice]]:
+def _summed_windows(
+    rows: pl.DataFrame, nothing: Regression
+) -> Iterator[tuple[tuple[str, ...], Regression, float, slice]]:
     """Per epoch: its sums, how high the detector could stand at the most (a natural logarithm), and its rows."""
     if rows.is_empty():
         return
@@ -182,8 +248,8 @@ def _summed_windows(rows: pl.DataFrame, nothing: Regression) -> Iterator[tuple[E
     of = rows.select(pl.struct(EPOCH).rle_id().alias("of"))["of"].to_numpy().astype(np.intp)
     # Row by row in their order, so that the sums come out the same at every replay.
     failures, trials, windows, shares, won = (
-        np.bincount(of, weights=each)
-        for each in (y * count, m * count, count, (y / m) * count, np.log1p((_LARGEST_BET - 1) * (y / m)) * count)
+        np.bincount(of, weights=weights)
+        for weights in (y * count, m * count, count, (y / m) * count, np.log1p((_LARGEST_BET - 1) * (y / m)) * count)
     )
     starts = np.flatnonzero(np.diff(of, prepend=-1))
     keys = rows.select(EPOCH)[starts].iter_rows()
@@ -197,15 +263,3 @@ def _summed_windows(rows: pl.DataFrame, nothing: Regression) -> Iterator[tuple[E
         }
         answer = nothing.model_copy(update=summed)
         yield key, answer, float(won[at]) + math.log(end - start + 1), slice(start, end)
-
-
-def _summed_until(counts: _Counts) -> _Counts:
-    return np.concatenate(([0], counts.cumsum()))
-
-
-def _counted(minutes: pl.DataFrame, signal: str) -> tuple[_Counts, _Counts]:
-    """Failures and trials of a signal in every minute; an event that comes twice for one trial is one failure."""
-    rate = RATES[signal]
-    both = minutes.select(pl.sum_horizontal(rate.failures).alias("x"), pl.sum_horizontal(rate.trials).alias("n"))
-    trials = both["n"].to_numpy()
-    return np.minimum(both["x"].to_numpy(), trials), trials

@@ -1,4 +1,4 @@
-"""Whether traffic was split as a gate declares it, ever since the cell's epoch and all its other arms had begun.
+"""Whether traffic was split as a gate declares it, since the cell's epoch and all its other arms had begun.
 
 What is counted must be what was assigned. By action every decision is an assignment of its own. By user every user is
 one, in the arm of the first action since; so a user who comes back, or even changes arms, is not counted twice. A
@@ -12,100 +12,79 @@ year, before a tenth of its traffic was sent one stage up, was not split then.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from analytics.evidence.sample_ratio import ALPHA, log_mismatch
 from analytics.evidence.sequential import crosses
-from analytics.signals.cells import ACTION, EPOCH, ONE_MINUTE
+from analytics.signals.cells import ACTION, ONE_MINUTE
+from analytics.signals.state import MINUTE_US, microseconds, moment_of
 from analytics.verdicts.document import SplitArm, SplitEvidence
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
 
     import numpy.typing as npt
 
-    from analytics.gates.gate_file import Gate, GateFile, Split
+    from analytics.gates.gate_file import Gate, Split
     from analytics.gates.gate_signal import CountBy
-    from analytics.judging.user_windows import Users
-    from analytics.signals.cells import Folded
+    from analytics.judging.baseline import Arms
+    from analytics.judging.user_evidence import UserEvidence
+    from analytics.judging.user_windows import ClosedWindows
     from analytics.verdicts.document import SplitState
+    from producers.wire.receipt import Cell
 
 
-def counted_by_user(folded: Folded, gates: GateFile) -> pl.DataFrame:
-    """The actions, as a frame with the columns of `ACTION`, of which a gate declares a split of users."""
-    wanted = [gate.match for gate in gates.gates if gate.split_unit == "user"]
-    actions = folded.totals.select(ACTION).unique() if wanted else folded.totals.select(ACTION).clear()
-    rows = [action for action in actions.iter_rows() if any(match.may_cover(*action) for match in wanted)]
-    return pl.DataFrame(rows, schema=dict.fromkeys(ACTION, pl.String), orient="row")
-
-
-def followed(folded: Folded, current: pl.DataFrame, split: pl.DataFrame) -> pl.DataFrame:
-    """The epochs whose user-windows matter: the current ones, and all that ran beside them where users are split.
-
-    Args:
-        folded: Every counter.
-        current: The current epoch of every cell.
-        split: The actions of which users are split; see `counted_by_user`.
-    """
-    if split.is_empty():
-        return current.select(EPOCH)
-    began = current.join(split, on=ACTION, how="semi").group_by(ACTION).agg(pl.col("first_bucket").min().alias("began"))
-    beside = folded.totals.join(began, on=ACTION, how="inner").filter(pl.col("last_bucket") >= pl.col("began"))
-    return pl.concat([current.select(EPOCH), beside.select(EPOCH)]).unique()
-
-
-def check_split(
-    folded: Folded,
-    current: pl.DataFrame,
-    row: Mapping[str, Any],
-    gate: Gate,
-    *,
-    watermark: datetime,
-    users: Users | None,
-) -> SplitEvidence | None:
+def check_split(arms: Arms, epoch: int, gate: Gate, users: UserEvidence | None) -> SplitEvidence | None:
     """Hold the traffic of an action against the split that its gate declares.
 
     Args:
-        folded: Every counter; the minutes of the action must all be in it.
-        current: The current epoch of every cell of the action.
-        row: The current epoch of the cell that is judged.
+        arms: The cells of the action.
+        epoch: The current epoch of the cell that is judged.
         gate: Its gate.
-        watermark: Minutes that are not over by it are left out.
         users: Closed user-windows; None where they are not counted.
 
     Returns:
         None where the gate declares no split, or one between stages that the cell is at none of.
     """
-    split = gate.split
-    if split is None or (split.by == "stage" and row["stage"] not in split.shares):
+    split, counted = gate.split, arms.state
+    own = int(counted.cell_of[epoch])
+    cell = counted.cells[own]
+    if split is None or (split.by == "stage" and cell.stage not in split.shares):
         return None
-    arm_began = current.filter(_among(row, split)).group_by(split.by).agg(pl.col("first_bucket").min())
-    began = max([row["first_bucket"], *arm_began.filter(pl.col(split.by).is_in(list(split.shares)))["first_bucket"]])
+    beside = [
+        other for other in arms.cells_beside(own) if split.by == "cohort" or counted.cells[other].cohort == cell.cohort
+    ]
+    arm_began: dict[str, int] = {}
+    for other in beside:
+        arm = getattr(counted.cells[other], split.by)
+        first_us = int(counted.first_us[arms.current[other]])
+        arm_began[arm] = min(first_us, arm_began.get(arm, first_us))
+    own_us = int(counted.first_us[epoch])
+    began = moment_of(max([own_us, *(first_us for arm, first_us in arm_began.items() if arm in split.shares)]))
     # The minute, or window, in which the last of them began is not whole: the others were there before.
     since = max(began + ONE_MINUTE, split.since or began)
-    named = users is not None and tuple(row[name] for name in EPOCH) in users.named
-    if users is not None and named and gate.split_unit == "user":
+    watermark = moment_of(arms.watermark_us)
+    if users is not None and gate.split_unit == "user" and users.named(np.array([epoch]))[0]:
         unit: CountBy = "user"
-        assigned, crossed = _users(users, row, split, since)
-        until = users.as_of
+        assigned, crossed = _users(users.windows, cell, split, since)
+        until = users.windows.as_of
     else:
         unit = "action"
-        assigned, crossed, until = _actions(folded, row, split, since, watermark), None, watermark
+        assigned, crossed, until = _actions(arms, beside, split, since), None, watermark
     names = list(split.shares)
     shares = np.array(list(split.shares.values()), dtype=np.float64)
     # Shares are written in decimals; their sum is one within 1e-9 and is made so.
     shares = shares / shares.sum()
     moments, so_far = _cumulated(assigned, names)
     levels = log_mismatch(so_far, shares)
-    found = np.flatnonzero(crosses(levels, ALPHA))
+    crossings = np.flatnonzero(crosses(levels, ALPHA))
     totals = so_far.max(axis=0, initial=0)
     everybody = int(totals.sum())
-    arm = str(row[split.by])
-    state: SplitState = "undeclared" if arm not in names else "mismatch" if found.size else "as_declared"
+    arm = str(getattr(cell, split.by))
+    state: SplitState = "undeclared" if arm not in names else "mismatch" if crossings.size else "as_declared"
     return SplitEvidence(
         state=state,
         by=split.by,
@@ -123,7 +102,7 @@ def check_split(
         crossed=crossed,
         log_e=float(levels[-1]) if levels.size else 0.0,
         log_e_highest=float(levels.max(initial=0.0)),
-        mismatch_at=moments[int(found[0])] if found.size else None,
+        mismatch_at=moments[int(crossings[0])] if crossings.size else None,
     )
 
 
@@ -138,30 +117,33 @@ def _cumulated(assigned: pl.DataFrame, names: list[str]) -> tuple[pl.Series, npt
     return moments, counts.cumsum(axis=0)
 
 
-def _among(row: Mapping[str, Any], split: Split) -> pl.Expr:
-    """The traffic that is split: the action's, and that of the same cohort where stages are the arms."""
-    fixed = (*ACTION, "cohort") if split.by == "stage" else ACTION
-    return pl.all_horizontal(pl.col(name) == row[name] for name in fixed)
-
-
-def _actions(
-    folded: Folded, row: Mapping[str, Any], split: Split, since: datetime, watermark: datetime
-) -> pl.DataFrame:
+def _actions(arms: Arms, cells: list[int], split: Split, since: datetime) -> pl.DataFrame:
     """Decisions by the end of their minute (`at`) and by arm."""
-    over = (pl.col("bucket") >= since) & (pl.col("bucket") + ONE_MINUTE <= watermark)
+    by_minute = [
+        arms.minutes(arms.epochs_of(cell)).select(
+            (pl.col("bucket") + MINUTE_US).cast(pl.Datetime("us", "UTC")).alias("at"),
+            pl.lit(getattr(arms.state.cells[cell], split.by)).alias("arm"),
+            pl.col("decisions").alias("count"),
+            "bucket",
+        )
+        for cell in cells
+    ]
     return (
-        folded.recent.filter(_among(row, split) & over)
-        .group_by((pl.col("bucket") + ONE_MINUTE).alias("at"), pl.col(split.by).alias("arm"))
-        .agg(pl.col("decisions").sum().alias("count"))
+        pl.concat(by_minute)
+        .filter(pl.col("bucket") >= microseconds(since))
+        .group_by("at", "arm")
+        .agg(pl.col("count").sum())
         .filter(pl.col("count") > 0)
         .sort("at", "arm")
     )
 
 
-def _users(users: Users, row: Mapping[str, Any], split: Split, since: datetime) -> tuple[pl.DataFrame, int]:
+def _users(users: ClosedWindows, cell: Cell, split: Split, since: datetime) -> tuple[pl.DataFrame, int]:
     """Users by the end of the window (`at`) and the arm of their first action; and how many were in more than one."""
+    fixed = (*ACTION, "cohort") if split.by == "stage" else ACTION
+    among = pl.all_horizontal(pl.col(name) == getattr(cell, name) for name in fixed)
     whole = pl.col("closed_at") - timedelta(seconds=users.window_s) >= since
-    seen = users.assigned.filter(_among(row, split) & whole).select(
+    seen = users.assigned.filter(among & whole).select(
         "who", "first_at", pl.col("closed_at").alias("at"), pl.col(split.by).alias("arm")
     )
     # Two arms at the same microsecond are told apart by name, so that everybody who counts counts alike.

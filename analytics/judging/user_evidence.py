@@ -1,99 +1,232 @@
-"""Closed user-windows by the places of epochs: what a look at many cells at once needs of them."""
+"""Evidence from closed user-windows, by the rows of epochs, and when the windows are folded again."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 import polars as pl
 
 from analytics.evidence.clustered_rate import UserWindows
 from analytics.judging.regression import watch_users
-from analytics.signals.cells import EPOCH
+from analytics.judging.user_windows import UserWindowFold, closed_through, kept_s
+from analytics.signals.cells import ACTION, epoch_frame
+from analytics.signals.state import NEVER
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    import numpy.typing as npt
+
     from analytics.evidence.sequential import Direction, FloatArray
-    from analytics.gates.gate_file import AfterPromotion
-    from analytics.gates.gate_signal import GateSignal
-    from analytics.judging.user_windows import Users
+    from analytics.gates.gate_file import AfterPromotion, GateFile
+    from analytics.judging.user_windows import ClosedWindows, EventSource
     from analytics.signals.cells import EpochKey
-    from analytics.signals.state import Columns, Flags, Integers, Places
+    from analytics.signals.state import CellState, EpochRows, Flags, Integers
+    from analytics.verdicts.document import Regression
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+# By the clock: reading events costs more than reading increments.
+_BETWEEN_FOLDS: Final = timedelta(seconds=5)
 
 
-class Crowd:
-    """One fold of user-windows beside the columns.
+class UserEvidence:
+    """One fold of user-windows beside the state.
 
     The evidence of a signal changes only when windows are folded again, so it is computed once for each fold.
 
     Args:
-        users: The closed user-windows.
-        columns: Everything counted.
+        windows: The closed user-windows.
+        state: Everything counted.
     """
 
-    def __init__(self, users: Users, columns: Columns) -> None:
-        self.users = users
-        self._columns = columns
-        self._size = columns.epochs
+    def __init__(self, windows: ClosedWindows, state: CellState) -> None:
+        self.windows = windows
+        self._state = state
+        # Of epochs that are newer than the fold no window has closed.
+        self._size = state.epochs
         self._named = np.zeros(self._size, dtype=np.bool_)
-        self._people = np.zeros(self._size, dtype=np.int64)
-        self._evidence: dict[tuple[str, float, float, Direction], FloatArray] = {}
-        self._alarms: dict[tuple[str, float | None], Flags] = {}
-        named, people = list(users.named), list(users.people)
-        at = self._places(named)
-        self._named[at[at >= 0]] = True
-        at = self._places(people)
-        self._people[at[at >= 0]] = np.array(list(users.people.values()), dtype=np.int64)[at >= 0]
+        self._named[self._rows(list(windows.named))] = True
+        self._people, self._unnamed = self._counts(windows.people), self._counts(windows.unnamed)
+        self._tables: dict[tuple[str, float], UserWindows] = {}
+        self._log_e: dict[tuple[str, float, float, Direction], FloatArray] = {}
+        self._regressions: dict[tuple[str, float], dict[int, Regression]] = {}
 
-    def named(self, places: Places) -> Flags:
+    def named(self, epochs: EpochRows) -> Flags:
         """Which of some epochs have decisions that name a user."""
-        found = np.zeros(places.size, dtype=np.bool_)
-        found[self._old(places)] = self._named[places[self._old(places)]]
-        return found
+        return self._at(self._named, epochs)
 
-    def people(self, places: Places) -> Integers:
+    def people(self, epochs: EpochRows) -> Integers:
         """Different users in closed windows."""
-        found = np.zeros(places.size, dtype=np.int64)
-        found[self._old(places)] = self._people[places[self._old(places)]]
-        return found
+        return self._at(self._people, epochs)
+
+    def unnamed(self, epochs: EpochRows) -> Integers:
+        """Decisions in closed windows that name no user."""
+        return self._at(self._unnamed, epochs)
+
+    def table(self, signal: str, *, maturity_s: float, epochs: EpochRows) -> UserWindows:
+        """The windows of a signal in some epochs, those that have been closed for long enough."""
+        return self._table(signal, maturity_s).take(np.minimum(epochs, self._size))
 
     def log_e(
-        self, signal: str, threshold: float, *, maturity_s: float, direction: Direction, places: Places
+        self, signal: str, threshold: float, *, maturity_s: float, direction: Direction, epochs: EpochRows
     ) -> FloatArray:
-        """The evidence of a signal, as `weights.weigh_users` finds it; a natural logarithm."""
-        asked = (signal, maturity_s, threshold, direction)
-        if asked not in self._evidence:
-            table = self.users.tabled(signal, maturity_s=maturity_s)
-            at = self._columns.places_of(table)
-            known = (at >= 0) & (at < self._size)
-            windows = UserWindows.of(
-                self._size,
-                cell=at[known],
+        """The evidence of a signal in some epochs, a natural logarithm."""
+        key = (signal, maturity_s, threshold, direction)
+        if key not in self._log_e:
+            self._log_e[key] = self._table(signal, maturity_s).log_e_value(threshold, direction=direction)
+        return self._at(self._log_e[key], epochs)
+
+    def regressions(self, signal: str, limit: float, rules: AfterPromotion) -> dict[int, Regression]:
+        """What the detector of a guardrail says of every epoch that names users, by row."""
+        if (signal, limit) not in self._regressions:
+            rows = np.flatnonzero(self._named)
+            found = watch_users(self.windows, signal, limit, self._state.names(rows), rules=rules)
+            self._regressions[signal, limit] = dict(zip(rows.tolist(), found, strict=True))
+        return self._regressions[signal, limit]
+
+    def _table(self, signal: str, maturity_s: float) -> UserWindows:
+        key = (signal, maturity_s)
+        if key not in self._tables:
+            table = self.windows.tabled(signal, maturity_s=maturity_s)
+            rows = self._state.rows_of(table)
+            known = (rows >= 0) & (rows < self._size)
+            # One cell more, which is empty, for epochs that are newer than the fold.
+            self._tables[key] = UserWindows.of(
+                self._size + 1,
+                cell=rows[known],
                 actions=table["m"].to_numpy()[known],
                 failures=table["y"].to_numpy()[known],
                 count=table["count"].to_numpy()[known],
             )
-            self._evidence[asked] = windows.log_e_value(threshold, direction=direction)
-        found = np.zeros(places.size)
-        found[self._old(places)] = self._evidence[asked][places[self._old(places)]]
-        return found
+        return self._tables[key]
 
-    def raised(self, part: GateSignal, rules: AfterPromotion, *, places: Places) -> Flags:
-        """Whether the detector of a guardrail that is counted by user alarms, as `watching.watch_users`."""
-        asked = (part.signal, part.limit)
-        if asked not in self._alarms:
-            keys = list(self.users.named)
-            found = watch_users(self.users, [(key, part) for key in keys], rules=rules)
-            alarms = np.zeros(self._size, dtype=np.bool_)
-            alarms[self._places([key for key, each in zip(keys, found, strict=True) if each.since is not None])] = True
-            self._alarms[asked] = alarms
-        found_at = np.zeros(places.size, dtype=np.bool_)
-        found_at[self._old(places)] = self._alarms[asked][places[self._old(places)]]
-        return found_at
+    def _counts(self, by_epoch: Mapping[EpochKey, int]) -> Integers:
+        counts = np.zeros(self._size, dtype=np.int64)
+        rows = self._state.rows_of(epoch_frame(list(by_epoch)))
+        known = rows >= 0
+        counts[rows[known]] = np.array(list(by_epoch.values()), dtype=np.int64)[known]
+        return counts
 
-    def _old(self, places: Places) -> Flags:
-        """Which of some epochs were there when the windows were folded; of others no window has closed."""
-        return np.asarray(places < self._size)
+    def _rows(self, keys: list[EpochKey]) -> EpochRows:
+        rows = self._state.rows_of(epoch_frame(keys))
+        return rows[rows >= 0].astype(np.intp)
 
-    def _places(self, keys: list[EpochKey]) -> Places:
-        frame = pl.DataFrame(keys, schema=dict.fromkeys(EPOCH, pl.String), orient="row")
-        return self._columns.places_of(frame).astype(np.intp)
+    def _at(self, values: npt.NDArray[_Scalar], epochs: EpochRows) -> npt.NDArray[_Scalar]:
+        """The values of some epochs; zero for those that are newer than the fold."""
+        return np.append(values, np.zeros(1, dtype=values.dtype))[np.minimum(epochs, self._size)]
+
+
+class UserTracker:
+    """Keeps the fold of user-windows that looks go by.
+
+    It is folded again once another window has closed, or an epoch is new.
+
+    Args:
+        source: The events.
+        state: Everything counted.
+        left: Where the judge before this one stood: the version of the events, and the end of the newest closed window.
+    """
+
+    def __init__(self, source: EventSource, state: CellState, left: tuple[int, datetime] | None) -> None:
+        self._source = source
+        self._fold = UserWindowFold(source)
+        self._state = state
+        self._left = left
+        self._evidence: UserEvidence | None = None
+        self._covered = np.empty(0, dtype=np.bool_)
+        self._folded_at: datetime | None = None
+
+    def follow(self, gates: GateFile, watermark: datetime, now: datetime, current: EpochRows) -> UserEvidence | None:
+        """The closed user-windows at a watermark; None where no gate asks for them.
+
+        Args:
+            gates: The gate file.
+            watermark: Event time up to which everything has been read.
+            now: The present moment.
+            current: The current epoch of every cell.
+
+        Raises:
+            LakeError: The events cannot be read.
+        """
+        if not gates.counts_users:
+            self._evidence = None
+            return None
+        as_of, epochs = closed_through(watermark, gates.user_window), followed(self._state, gates, current)
+        if self._left is not None:
+            # Where the last judge stood: a restart alone makes no verdict a new one.
+            version, left_at = self._left
+            self._left = None
+            if as_of <= left_at:
+                return self._again(gates, left_at, epochs, version)
+        last = self._evidence
+        if last is not None and last.windows.window_s == gates.user_window and self._covers(epochs):
+            if as_of <= last.windows.as_of:
+                return last
+            if self._folded_at is not None and now < self._folded_at + _BETWEEN_FOLDS:
+                return last
+        self._folded_at = now
+        return self._again(gates, as_of, epochs, None)
+
+    def once(self, gates: GateFile, watermark: datetime, epochs: EpochRows) -> UserEvidence | None:
+        """The closed user-windows of some epochs alone, folded anew; None where no gate asks for them."""
+        if not gates.counts_users:
+            return None
+        as_of = closed_through(watermark, gates.user_window)
+        windows = UserWindowFold(self._source).fold(
+            as_of=as_of, window_s=gates.user_window, kept_s=kept_s(gates), epochs=self._state.names(epochs)
+        )
+        return UserEvidence(windows, self._state)
+
+    def _again(self, gates: GateFile, as_of: datetime, epochs: EpochRows, version: int | None) -> UserEvidence:
+        windows = self._fold.fold(
+            as_of=as_of,
+            window_s=gates.user_window,
+            kept_s=kept_s(gates),
+            epochs=self._state.names(epochs),
+            split=split_actions(self._state, gates),
+            version=version,
+        )
+        self._covered = np.zeros(self._state.epochs, dtype=np.bool_)
+        self._covered[epochs] = True
+        self._evidence = UserEvidence(windows, self._state)
+        return self._evidence
+
+    def _covers(self, epochs: EpochRows) -> bool:
+        known = epochs < self._covered.size
+        return bool(known.all() and self._covered[epochs].all())
+
+
+def split_actions(state: CellState, gates: GateFile) -> pl.DataFrame:
+    """The actions, as a frame with the columns of `ACTION`, of which a gate declares a split of users."""
+    rows = [state.actions[row] for row in np.flatnonzero(_split(state, gates))]
+    return pl.DataFrame(rows, schema=dict.fromkeys(ACTION, pl.String), orient="row")
+
+
+def followed(state: CellState, gates: GateFile, current: EpochRows) -> EpochRows:
+    """The epochs whose user-windows matter: the current ones, and all that ran beside them where users are split.
+
+    Args:
+        state: Everything counted.
+        gates: The gate file.
+        current: The current epochs.
+    """
+    split = _split(state, gates)
+    if not split.any():
+        return current
+    action_of = state.action_of[state.cell_of]
+    began = np.full(split.size, -NEVER, dtype=np.int64)
+    np.minimum.at(began, action_of[current], state.first_us[current])
+    beside = split[action_of] & (state.last_us >= began[action_of])
+    beside[current] = True
+    return np.flatnonzero(beside)
+
+
+def _split(state: CellState, gates: GateFile) -> Flags:
+    matches = [gate.match for gate in gates.gates if gate.split_unit == "user"]
+    if not matches:
+        return np.zeros(len(state.actions), dtype=np.bool_)
+    return np.array([any(match.may_cover(*action) for match in matches) for action in state.actions], dtype=np.bool_)

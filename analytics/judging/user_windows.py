@@ -1,68 +1,104 @@
-"""What single users did: closed user-windows, folded from the events of the lake.
+"""Closed user-windows: what single users did, folded from the events of the lake and kept up from fold to fold.
 
 The counters of a cell do not know whose actions they count, so the windows are taken from the events themselves: every
 outcome is given to the decision it is about, and by it to the user that the decision's contract names. A decision that
 names no user is an observation of its own, as if actions were independent; how many those are stands in every verdict.
+
+The first fold reads every event of the epochs. What was folded stays as it is, and a later fold reads
+
+* the windows that have closed since the fold before,
+* the windows for which any event was stored since then, whole: an outcome that comes late changes its user's window,
+* everything of epochs that are new, or of which something came for a window that is no longer held by itself.
+
+Windows that are older than everything that asks for single ones (the longest maturity, the detector's lookback) are
+held as one. So memory is bounded by how many kinds of windows there are, and by users, of whom sixteen bytes each are
+kept. Where events were taken out of the table, or the gate file asks for older windows, everything is folded anew.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import polars as pl
 
+from analytics.lake.errors import LakeError
 from analytics.lake.table_schemas import EVENTS
-from analytics.signals.cells import ACTION, EPOCH
+from analytics.signals.cells import ACTION, EPOCH, epoch_frame
 from analytics.signals.definitions import RATES
 from analytics.signals.event_kinds import EventKind, kinds_moving
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from analytics.gates.gate_file import GateFile
     from analytics.lake.tables import Lake
     from analytics.signals.cells import EpochKey
 
-_EPOCH_START: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
+LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""When all windows closed that are held as one; windows are counted from then on."""
 BY_USER: Final[tuple[str, ...]] = tuple(name for name in RATES if name != "missing_outcome")
 """Rates that can be counted by user."""
 COUNTED_BY_USER: Final = tuple(
     dict.fromkeys(name for rate in BY_USER for name in (*RATES[rate].trials, *RATES[rate].failures))
 )
 """Counters of a user-window."""
+READ_OF_EVENTS: Final = (*EPOCH, "subject", "decided_at", "time", "kind", "user")
+"""Columns of the table `events` that user-windows are folded from."""
+
+_WINDOW: Final = (*EPOCH, "closed_at")
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """User-windows of one signal in one epoch: how many had m trials and y failures. Sorted, of equal length.
+class EventSource(Protocol):
+    """Rows of the table `events`, at versions."""
 
-    Attributes:
-        trials: m, at least 1.
-        failures: y, at most m.
-        count: User-windows with that m and y.
+    def version(self) -> int:
+        """The newest version."""
+        ...
+
+    def scan(self, version: int) -> pl.LazyFrame:
+        """Everything at a version: at least the columns `READ_OF_EVENTS`."""
+        ...
+
+    def increments(self, after: int, through: int) -> pl.DataFrame | None:
+        """What was stored between two versions: `EPOCH` and `decided_at`; None where nobody knows any more."""
+        ...
+
+
+class LakeEvents:
+    """The table `events` of a lake.
+
+    Args:
+        lake: The lake.
     """
 
-    trials: tuple[int, ...]
-    failures: tuple[int, ...]
-    count: tuple[int, ...]
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
 
-    @property
-    def windows(self) -> int:
-        """User-windows in all."""
-        return sum(self.count)
+    def version(self) -> int:
+        """The newest version."""
+        return self._lake.version(EVENTS)
 
-    @property
-    def value(self) -> float | None:
-        """The failed share of the average user-window; None without any."""
-        shares = (n * (y / m) for m, y, n in zip(self.trials, self.failures, self.count, strict=True))
-        return sum(shares) / self.windows if self.count else None
+    def scan(self, version: int) -> pl.LazyFrame:
+        """Everything at a version.
+
+        Raises:
+            LakeError: There is no such version any more.
+        """
+        return self._lake.scan(EVENTS, version=version)
+
+    def increments(self, after: int, through: int) -> pl.DataFrame | None:
+        """What was stored between two versions; None where the log does not reach back."""
+        try:
+            return self._lake.increments(EVENTS, after=after, through=through, columns=[*EPOCH, "decided_at"])
+        except LakeError:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
-class Users:
-    """How far user-windows were folded, and what is in them.
+class ClosedWindows:
+    """Closed user-windows of some epochs.
 
     Attributes:
         events_version: Version of the table `events`.
@@ -72,7 +108,8 @@ class Users:
         people: Different users of each epoch in closed windows.
         unnamed: Decisions of each epoch in closed windows that name no user.
         named: Epochs of which any decision names a user, in a closed window or not.
-        rows: One row an epoch, closed window and user: `EPOCH`, `closed_at`, and the counters.
+        rows: One row an epoch, closed window and kind of user-window: `EPOCH`, `closed_at`, the counters, and how many
+            are alike (`count`).
         assigned: Of the actions whose users are split, one row an epoch, closed window and user: `EPOCH`, `closed_at`,
             `who`, and the moment `first_at` of the user's first decision there.
     """
@@ -87,20 +124,13 @@ class Users:
     rows: pl.DataFrame
     assigned: pl.DataFrame
 
-    def observed(self, signal: str, *, maturity_s: float = 0.0) -> dict[EpochKey, Observed]:
-        """The table (m, y) of a signal in every epoch.
+    def tabled(self, signal: str, *, maturity_s: float = 0.0) -> pl.DataFrame:
+        """How many windows of each epoch had m trials and y failures: `EPOCH`, `m`, `y` and `count`, by m and y.
 
         Args:
             signal: One of `BY_USER`.
             maturity_s: Count only windows that have been closed for this long.
         """
-        tabled = self.tabled(signal, maturity_s=maturity_s).group_by(EPOCH, maintain_order=True).agg("m", "y", "count")
-        return {
-            row[: len(EPOCH)]: Observed(tuple(row[-3]), tuple(row[-2]), tuple(row[-1])) for row in tabled.iter_rows()
-        }
-
-    def tabled(self, signal: str, *, maturity_s: float = 0.0) -> pl.DataFrame:
-        """The same as one table: `EPOCH`, `m`, `y` and `count`, by m and y."""
         return (
             self._windows(signal, pl.col("closed_at") + timedelta(seconds=maturity_s) <= self.as_of)
             .group_by(*EPOCH, "m", "y")
@@ -120,7 +150,7 @@ class Users:
             `EPOCH`, `closed_at`, `m` trials, `y` failures and how many windows (`count`) are alike, in that order.
         """
         closed = (pl.col("closed_at") > since) & (pl.col("closed_at") <= self.as_of)
-        key = [*EPOCH, "closed_at", "m", "y"]
+        key = [*_WINDOW, "m", "y"]
         return self._windows(signal, closed).group_by(key).agg(pl.col("count").sum()).sort(key).collect()
 
     def _windows(self, signal: str, closed: pl.Expr) -> pl.LazyFrame:
@@ -130,8 +160,7 @@ class Users:
             self.rows.lazy()
             .filter(closed)
             .select(
-                *EPOCH,
-                "closed_at",
+                *_WINDOW,
                 pl.sum_horizontal(rate.trials).alias("m"),
                 pl.sum_horizontal(rate.failures).alias("y"),
                 "count",
@@ -141,87 +170,222 @@ class Users:
         )
 
 
-class Read(NamedTuple):
+def closed_through(watermark: datetime, window_s: float) -> datetime:
+    """The end of the newest window that is closed."""
+    whole = (watermark - LONG_AGO) // timedelta(seconds=window_s)
+    return LONG_AGO + whole * timedelta(seconds=window_s)
+
+
+def kept_s(gates: GateFile) -> float:
+    """For how long a gate file asks for single windows, seconds: the longest maturity, or the detector's lookback."""
+    maturities = [part.maturity or 0.0 for gate in gates.gates for part in gate.signals]
+    return max(gates.after_promotion.lookback_s(gates.user_window), *maturities, 0.0)
+
+
+class _Fold(NamedTuple):
     """What was folded, with what it takes to fold further.
 
     Attributes:
-        users: The fold.
+        windows: The fold.
         people: One row an epoch and user of its closed windows: `EPOCH`, and two hashes of who it was.
         unnamed: `EPOCH`, `closed_at`, and the `decisions` that named no user.
     """
 
-    users: Users
+    windows: ClosedWindows
     people: pl.DataFrame
     unnamed: pl.DataFrame
 
 
-def closed_through(watermark: datetime, window_s: float) -> datetime:
-    """The end of the newest window that is closed."""
-    whole = (watermark - _EPOCH_START) // timedelta(seconds=window_s)
-    return _EPOCH_START + whole * timedelta(seconds=window_s)
-
-
-def fold_users(
-    lake: Lake,
-    *,
-    as_of: datetime,
-    window_s: float,
-    epochs: pl.DataFrame,
-    version: int | None = None,
-    split: pl.DataFrame | None = None,
-) -> Users:
-    """Fold the closed user-windows of a lake.
+class UserWindowFold:
+    """The closed user-windows of a source of events, kept up from fold to fold.
 
     Args:
-        lake: The lake.
-        as_of: End of the newest closed window; see `closed_through`.
-        window_s: Length of a window, seconds; windows are counted from 1970 on.
-        epochs: A frame with the columns of `EPOCH`; only these are folded.
-        version: Version of the table `events`; the newest unless given.
-        split: A frame with the columns of `ACTION`: the actions whose users are split.
-
-    Raises:
-        LakeError: The lake cannot be read, or has no such version.
+        source: The events.
     """
-    known = lake.version(EVENTS) if version is None else version
-    wanted = epochs.select(EPOCH).unique()
-    read = read_events(lake.scan(EVENTS, version=known).join(wanted.lazy(), on=EPOCH, how="semi"))
-    return fold_read(read, version=known, as_of=as_of, window_s=window_s, epochs=wanted, split=split).users
+
+    def __init__(self, source: EventSource) -> None:
+        self._source = source
+        self._windows: ClosedWindows | None = None
+        self._split = pl.DataFrame()
+        self._stored = 0
+        self._since = LONG_AGO
+        self._people = pl.DataFrame()
+        self._unnamed = pl.DataFrame()
+
+    def fold(
+        self,
+        *,
+        as_of: datetime,
+        window_s: float,
+        kept_s: float,
+        epochs: pl.DataFrame,
+        split: pl.DataFrame | None = None,
+        version: int | None = None,
+    ) -> ClosedWindows:
+        """Fold what is new; the first fold is the whole.
+
+        Args:
+            as_of: End of the newest closed window; see `closed_through`.
+            window_s: Length of a window, seconds.
+            kept_s: For how long windows are asked for one by one, seconds; see `kept_s`.
+            epochs: A frame with the columns of `EPOCH`; only these are folded.
+            split: A frame with the columns of `ACTION`: the actions whose users are split; none unless given.
+            version: Version of the events; the newest unless given.
+
+        Raises:
+            LakeError: The events cannot be read.
+        """
+        at = self._source.version() if version is None else version
+        split = epochs.select(ACTION).clear() if split is None else split
+        epochs = epochs.select(EPOCH).unique()
+        since = as_of - timedelta(seconds=kept_s)
+        stored = int(self._source.scan(at).select(pl.len()).collect().item())
+        last = self._windows
+        if (
+            last is None
+            or last.window_s != window_s
+            or last.events_version > at
+            or as_of < last.as_of
+            or self._since > max(since, LONG_AGO)
+            or not self._split.equals(split)
+        ):
+            windows = self._anew(at, as_of, window_s, epochs, split)
+        else:
+            windows = self._further(last, at, as_of, epochs, split, stored=stored)
+        self._stored, self._split = stored, split
+        self._windows = self._merged(windows, since)
+        return self._windows
+
+    def _anew(
+        self, at: int, as_of: datetime, window_s: float, epochs: pl.DataFrame, split: pl.DataFrame
+    ) -> ClosedWindows:
+        """Everything, read from the beginning."""
+        windows, self._people, self._unnamed = self._read(at, as_of, window_s, epochs, split, closed=None)
+        self._since = LONG_AGO
+        return windows
+
+    def _further(
+        self, last: ClosedWindows, at: int, as_of: datetime, epochs: pl.DataFrame, split: pl.DataFrame, *, stored: int
+    ) -> ClosedWindows:
+        """What is new since the fold before, on top of what was folded."""
+        window_s = last.window_s
+        fresh = self._source.increments(last.events_version, at)
+        if fresh is None or self._stored + fresh.height != stored:
+            # Events were taken out: what they added must not stay.
+            return self._anew(at, as_of, window_s, epochs, split)
+        touched = (
+            fresh.filter(pl.col("decided_at").is_not_null())
+            .select(*EPOCH, _closes_at(window_s).alias("closed_at"))
+            .unique()
+            .join(epochs, on=EPOCH, how="semi")
+        )
+        covered = epoch_frame(last.covered)
+        beyond = touched.filter(pl.col("closed_at") <= self._since).select(EPOCH)
+        anew = pl.concat([epochs.join(covered, on=EPOCH, how="anti"), beyond.join(covered, on=EPOCH, how="semi")])
+        anew = anew.unique()
+        going = epochs.join(anew, on=EPOCH, how="anti")
+        every = timedelta(seconds=window_s)
+        closed = {last.as_of + every * step for step in range(1, round((as_of - last.as_of) / every) + 1)}
+        late = touched.join(going, on=EPOCH, how="semi").filter(pl.col("closed_at") <= last.as_of)["closed_at"]
+        again_closed = sorted(closed | set(late))
+        again, people, unnamed = self._read(at, as_of, window_s, going, split, closed=again_closed)
+        whole, more_people, more_unnamed = self._read(at, as_of, window_s, anew, split, closed=None)
+
+        def kept(table: pl.DataFrame) -> pl.DataFrame:
+            """What stays of a table: epochs that go on, without the windows that were read again."""
+            left = table.join(going, on=EPOCH, how="semi")
+            return left.filter(~pl.col("closed_at").is_in(again_closed)) if "closed_at" in left.columns else left
+
+        self._people = pl.concat([kept(self._people), people, more_people]).unique()
+        self._unnamed = pl.concat([kept(self._unnamed), unnamed, more_unnamed])
+        return replace(
+            last,
+            events_version=at,
+            as_of=as_of,
+            covered=frozenset(epochs.iter_rows()),
+            named=frozenset((last.named & set(going.iter_rows())) | again.named | whole.named),
+            rows=pl.concat([kept(last.rows), again.rows, whole.rows]),
+            assigned=pl.concat([kept(last.assigned), again.assigned, whole.assigned]),
+        )
+
+    def _read(
+        self,
+        at: int,
+        as_of: datetime,
+        window_s: float,
+        epochs: pl.DataFrame,
+        split: pl.DataFrame,
+        *,
+        closed: list[datetime] | None,
+    ) -> _Fold:
+        """Fold some windows of some epochs, all where None are given."""
+        events = self._source.scan(at)
+        if epochs.is_empty():
+            events = events.head(0)
+        elif closed is not None:
+            # Windows that are still open tell which epochs name users at all.
+            spans = [pl.col("decided_at") >= as_of]
+            spans += [
+                (pl.col("decided_at") >= first) & (pl.col("decided_at") < last)
+                for first, last in _spans(closed, timedelta(seconds=window_s))
+            ]
+            events = events.filter(pl.any_horizontal(spans))
+        chosen = events.join(epochs.lazy(), on=EPOCH, how="semi")
+        every_user = _by_user(chosen, window_s)
+        by_user = every_user.filter(pl.col("closed_at") <= as_of)
+        hashed = (pl.col("who").hash(seed).alias(f"who_{seed}") for seed in (1, 2))
+        people = by_user.filter(~pl.col("unnamed")).select(*EPOCH, *hashed).unique()
+        unnamed = by_user.filter("unnamed").group_by(_WINDOW).agg(pl.col("decisions").sum())
+        assigned = by_user.filter(pl.col("first_at").is_not_null()).select(*_WINDOW, "who", "first_at")
+        # Who it was is of no further use for signals: only how many windows were alike is kept.
+        rows = by_user.group_by(*_WINDOW, *COUNTED_BY_USER).agg(pl.len().cast(pl.Int64).alias("count"))
+        windows = ClosedWindows(
+            at,
+            as_of,
+            window_s,
+            frozenset(epochs.iter_rows()),
+            {},
+            {},
+            frozenset(every_user.filter(~pl.col("unnamed")).select(EPOCH).unique().iter_rows()),
+            rows,
+            assigned.join(split, on=ACTION, how="semi"),
+        )
+        return _Fold(windows, people, unnamed)
+
+    def _merged(self, windows: ClosedWindows, since: datetime) -> ClosedWindows:
+        """With everything that closed up to a moment held as one window, and users counted."""
+        self._since = max(self._since, since)
+        old = pl.col("closed_at") <= self._since
+        label = pl.when(old).then(pl.lit(LONG_AGO)).otherwise("closed_at").alias("closed_at")
+        rows = windows.rows.with_columns(label).group_by(*_WINDOW, *COUNTED_BY_USER).agg(pl.col("count").sum())
+        self._unnamed = self._unnamed.with_columns(label).group_by(_WINDOW).agg(pl.col("decisions").sum())
+        return replace(
+            windows,
+            people=_by_epoch(self._people.group_by(EPOCH).agg(pl.len())),
+            unnamed=_by_epoch(self._unnamed.group_by(EPOCH).agg(pl.col("decisions").sum())),
+            rows=rows,
+        )
 
 
-def read_events(events: pl.LazyFrame) -> pl.LazyFrame:
-    """Counters of each countable row of the table `events`: a 1 in every counter that its kind moves."""
-    return events.filter(pl.col("decided_at").is_not_null() & (pl.col("kind") != EventKind.UNCOUNTED)).select(
+def _by_user(events: pl.LazyFrame, window_s: float) -> pl.DataFrame:
+    """One row an epoch, window (`closed_at`) and user (`who`): the counters, `unnamed`, and the first decision."""
+    counted = events.filter(pl.col("decided_at").is_not_null() & (pl.col("kind") != EventKind.UNCOUNTED)).select(
         *EPOCH,
+        _closes_at(window_s).alias("closed_at"),
         "subject",
         "decided_at",
-        "time",
         "user",
         *(pl.col("kind").is_in(kinds_moving(name)).cast(pl.Int64).alias(name) for name in COUNTED_BY_USER),
     )
-
-
-def fold_read(
-    read: pl.LazyFrame,
-    *,
-    version: int,
-    as_of: datetime,
-    window_s: float,
-    epochs: pl.DataFrame,
-    split: pl.DataFrame | None = None,
-) -> Read:
-    """Fold the closed user-windows of events that were read already; arguments as in `fold_users`."""
     # Window by window, so that some can be folded without the others. All events of a decision carry its moment.
-    by_decision = (
-        read.with_columns(closes_at(window_s).alias("closed_at"))
-        .group_by(*EPOCH, "closed_at", "subject")
-        .agg(pl.col("user").drop_nulls().first(), pl.col("decided_at").min(), pl.col(COUNTED_BY_USER).sum())
+    by_decision = counted.group_by(*_WINDOW, "subject").agg(
+        pl.col("user").drop_nulls().first(), pl.col("decided_at").min(), pl.col(COUNTED_BY_USER).sum()
     )
     # A decision without a user must not share a window with another: its own id stands for the user.
     who = pl.when(pl.col("user").is_null()).then(pl.concat_str(pl.lit("\0"), "subject")).otherwise("user")
-    every_user = (
+    return (
         by_decision.with_columns(who.alias("who"))
-        .group_by(*EPOCH, "closed_at", "who")
+        .group_by(*_WINDOW, "who")
         .agg(
             pl.col(COUNTED_BY_USER).sum(),
             pl.col("user").is_null().any().alias("unnamed"),
@@ -229,32 +393,23 @@ def fold_read(
         )
         .collect()
     )
-    by_user = every_user.filter(pl.col("closed_at") <= as_of)
-    hashed = (pl.col("who").hash(seed).alias(f"who_{seed}") for seed in (1, 2))
-    people = by_user.filter(~pl.col("unnamed")).select(*EPOCH, *hashed).unique()
-    unnamed = by_user.filter("unnamed").group_by(*EPOCH, "closed_at").agg(pl.col("decisions").sum())
-    kept = by_user.filter(pl.col("first_at").is_not_null()).select(*EPOCH, "closed_at", "who", "first_at")
-    assigned = kept.clear() if split is None else kept.join(split, on=ACTION, how="semi")
-    # Who it was is of no further use for signals: only how many windows were alike is kept.
-    rows = by_user.group_by(*EPOCH, "closed_at", *COUNTED_BY_USER).agg(pl.len().cast(pl.Int64).alias("count"))
-    users = Users(
-        version,
-        as_of,
-        window_s,
-        frozenset(epochs.select(EPOCH).iter_rows()),
-        _by_epoch(people.group_by(EPOCH).agg(pl.len())),
-        _by_epoch(unnamed.group_by(EPOCH).agg(pl.col("decisions").sum())),
-        frozenset(every_user.filter(~pl.col("unnamed")).select(EPOCH).unique().iter_rows()),
-        rows,
-        assigned,
-    )
-    return Read(users, people, unnamed)
 
 
-def closes_at(window_s: float) -> pl.Expr:
+def _closes_at(window_s: float) -> pl.Expr:
     """The end of the window that a decision lies in."""
     every_us = round(window_s * 1_000_000)
     return ((pl.col("decided_at").dt.epoch("us") // every_us + 1) * every_us).cast(pl.Datetime("us", "UTC"))
+
+
+def _spans(closed: list[datetime], every: timedelta) -> list[tuple[datetime, datetime]]:
+    """When the decisions of some windows were made: adjoining windows as one span."""
+    spans: list[tuple[datetime, datetime]] = []
+    for end in closed:
+        if spans and spans[-1][1] == end - every:
+            spans[-1] = (spans[-1][0], end)
+        else:
+            spans.append((end - every, end))
+    return spans
 
 
 def _by_epoch(counted: pl.DataFrame) -> dict[EpochKey, int]:

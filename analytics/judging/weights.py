@@ -1,179 +1,292 @@
-"""The three ways in which a signal is weighed: by action, by user, and against a baseline."""
+"""Weighing: every signal of a gate over the cells at one stage, as arrays."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from analytics.evidence import histogram
-from analytics.evidence.clustered_rate import ASSUMPTIONS, UserWindows
-from analytics.evidence.rate_ratio import RatioEvidence, ratio_bounds
-from analytics.evidence.sequential import bounds, crosses, log_e_value, trials_to_decision
-from analytics.signals.definitions import MICRO_PER, QUANTILES
+from analytics.evidence.rate_ratio import RatioEvidence
+from analytics.evidence.sequential import crosses, log_e_value
+from analytics.judging.baseline import Arms, compare
+from analytics.judging.regression import detector_minutes, watch_actions
+from analytics.signals.cells import MATURE
+from analytics.signals.definitions import COUNTS, QUANTILES, RATES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from analytics.evidence.sequential import BoolArray, Direction, FloatArray
-    from analytics.judging.user_windows import Observed
-    from analytics.judging.weighing import Question
+    from analytics.evidence.sequential import Direction, FloatArray
+    from analytics.gates.gate_file import Gate, GateFile
+    from analytics.gates.gate_signal import GateSignal
+    from analytics.judging.baseline import Compared
+    from analytics.judging.latches import LatchRows
+    from analytics.judging.user_evidence import UserEvidence
+    from analytics.judging.window_sums import WindowSums
+    from analytics.signals.state import CellState, EpochRows, Flags, Integers, MissingOutcomes
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """What was weighed, one place a question. Evidence is a natural logarithm.
+@dataclass
+class EvaluationInputs:
+    """Everything that the verdicts of one look follow from.
 
     Attributes:
-        harm: Evidence that the limit is broken, by everything that is known.
-        safe: Evidence that the limit is kept, by what is mature.
-        lower: Lower confidence bounds, in the questions' units.
-        upper: Upper confidence bounds; None where there is none.
-        more: More trials until safety is shown at the present rate; infinity where never.
-        more_harm: More trials until harm is shown at the present rate, likewise.
-        assumes: What all of it takes for granted.
+        state: Everything counted.
+        sums: The sums over minutes and bins, at the watermark of the look.
+        gates: The gate file.
+        current: The current epoch of every cell.
+        users: Closed user-windows; None where nothing is counted by user.
+        latches: What earlier looks decided.
+        compared: The epochs that are evaluated and whose gate holds arms against each other.
     """
 
-    harm: FloatArray
-    safe: FloatArray
-    lower: list[float | None]
-    upper: list[float | None]
-    more: FloatArray
-    more_harm: FloatArray
-    assumes: str
+    state: CellState
+    sums: WindowSums
+    gates: GateFile
+    current: EpochRows
+    users: UserEvidence | None
+    latches: LatchRows
+    compared: EpochRows
+
+    @cached_property
+    def missing(self) -> MissingOutcomes:
+        """Expected, missing and pending executions of every epoch."""
+        return self.sums.missing()
+
+    @cached_property
+    def arms(self) -> Arms:
+        """The cells of the actions that are compared."""
+        return Arms(self.state, self.current, self.compared, self.sums.watermark_us)
+
+    def counter(self, name: str) -> Integers:
+        """One counter of every epoch, those of `MATURE` among them."""
+        missing = self.missing
+        mature = dict(zip(MATURE, (missing.expected, missing.missing, missing.pending), strict=True))
+        return mature[name] if name in mature else self.state.counter(name)
 
 
-def weigh_actions(some: Sequence[Question]) -> Weights:
-    """Weigh questions in which every action is an observation."""
-    failures, trials = _counts([(question.failures, question.trials) for question in some])
-    old_failures, old_trials = _counts([(question.mature_failures, question.mature_trials) for question in some])
-    thresholds = np.array([question.part.threshold for question in some], dtype=np.float64)
-    harm_levels = np.array([question.harm_level for question in some], dtype=np.float64)
-    betas = np.array([question.beta for question in some], dtype=np.float64)
-    lower: list[float | None] = [float(each) for each in bounds(failures, trials, alpha=harm_levels)[0]]
-    upper: list[float | None] = [float(each) for each in bounds(old_failures, old_trials, alpha=betas)[1]]
-    for row, (low, high) in _quantile_bounds(some).items():
-        lower[row], upper[row] = low, high
-    return Weights(
-        log_e_value(failures, trials, thresholds, direction="above"),
-        log_e_value(old_failures, old_trials, thresholds, direction="below"),
-        lower,
-        upper,
-        trials_to_decision(old_failures, old_trials, thresholds, direction="below", alpha=betas),
-        trials_to_decision(failures, trials, thresholds, direction="above", alpha=harm_levels),
-        ASSUMPTIONS["action"],
-    )
+@dataclass
+class SignalWeights:
+    """One signal of a gate over cells at one stage. Evidence is a natural logarithm; arrays have one value a cell.
 
-
-def weigh_users(some: Sequence[Question]) -> Weights:
-    """Weigh questions in which every closed user-window is an observation; `more` counts such windows."""
-    every = _tabled([question.windows[0] for question in some if question.windows is not None])
-    mature = _tabled([question.windows[1] for question in some if question.windows is not None])
-    thresholds = np.array([question.part.threshold for question in some], dtype=np.float64)
-    harm_levels = np.array([question.harm_level for question in some], dtype=np.float64)
-    betas = np.array([question.beta for question in some], dtype=np.float64)
-    # The average share of a window takes the place of failures over trials; rounding must not push it over one.
-    old_failures = np.minimum(np.nan_to_num(mature.value) * mature.windows, mature.windows)
-    failures = np.minimum(np.nan_to_num(every.value) * every.windows, every.windows)
-    return Weights(
-        every.log_e_value(thresholds, direction="above"),
-        mature.log_e_value(thresholds, direction="below"),
-        [float(each) for each in every.bounds(alpha=harm_levels)[0]],
-        [float(each) for each in mature.bounds(alpha=betas)[1]],
-        trials_to_decision(old_failures, mature.windows, thresholds, direction="below", alpha=betas),
-        trials_to_decision(failures, every.windows, thresholds, direction="above", alpha=harm_levels),
-        ASSUMPTIONS["user"],
-    )
-
-
-def weigh_ratios(some: Sequence[Question]) -> Weights:
-    """Weigh questions that compare with a baseline, batch by batch."""
-    found, mores = [], []
-    for question in some:
-        if question.compared is None or question.part.ratio is None:
-            continue
-        about, ratio = question.compared, question.part.ratio
-        nothing = RatioEvidence.none(1, ratio=ratio, direction="above", comparison=about.comparison)
-        harm = nothing.after(about.batches)
-        safe = replace(nothing, direction="below").after(about.mature)
-        low = float(ratio_bounds(about.batches, alpha=question.harm_level)[0][0])
-        high = float(ratio_bounds(about.mature, alpha=question.beta)[1][0])
-        bound = high if np.isfinite(high) else None
-        found.append((float(harm.log_e[0]), float(safe.log_e[0]), low, bound, harm.label))
-        mores.append((_more(safe, question.beta), _more(harm, question.harm_level)))
-    return Weights(
-        np.array([each[0] for each in found]),
-        np.array([each[1] for each in found]),
-        [each[2] for each in found],
-        [each[3] for each in found],
-        np.array([safe for safe, _ in mores]),
-        np.array([harm for _, harm in mores]),
-        f"{ASSUMPTIONS['action']}; {found[0][4]}" if found else "",
-    )
-
-
-def _more(evidence: RatioEvidence, alpha: float) -> float:
-    """How many more trials of the new arm decide, if both arms go on as they did; infinity where never."""
-    growth = float(evidence.growth_to_decision(alpha=alpha)[0])
-    return float(np.ceil((growth - 1.0) * int(evidence.trials[0]))) if np.isfinite(growth) else math.inf
-
-
-def _counts(pairs: Sequence[tuple[int, int]]) -> tuple[FloatArray, FloatArray]:
-    """Failures and trials as arrays; an event that comes twice for one trial is one failure."""
-    trials = np.array([trials for _, trials in pairs], dtype=np.float64)
-    return np.minimum(np.array([failures for failures, _ in pairs], dtype=np.float64), trials), trials
-
-
-def _tabled(tables: Sequence[Observed]) -> UserWindows:
-    sizes = [len(table.count) for table in tables]
-
-    def joined(name: str) -> list[int]:
-        return [value for table in tables for value in getattr(table, name)]
-
-    return UserWindows.of(
-        len(tables),
-        cell=np.repeat(np.arange(len(tables)), sizes),
-        actions=np.array(joined("trials"), dtype=np.int64),
-        failures=np.array(joined("failures"), dtype=np.int64),
-        count=np.array(joined("count"), dtype=np.int64),
-    )
-
-
-def _quantile_bounds(some: Sequence[Question]) -> dict[int, tuple[float | None, float | None]]:
-    """Confidence bounds of the quantiles, in their units, by position.
-
-    The lower bound is the largest limit that the evidence would call broken, the upper bound the smallest that it
-    would call kept; so `lower >= limit` if and only if the limit is broken, `upper <= limit` if and only if it is kept.
-    Only limits beside an occupied bin need to be tried, since the count above changes nowhere else.
+    Attributes:
+        part: The signal as the gate states it.
+        applies: Whether the gate asks it at the stage.
+        is_weighed: Whether there is a threshold, or a baseline, to weigh it against.
+        failures: Failed trials as counted; for a quantile, observations above the limit.
+        trials: Trials; for a quantile, known observations.
+        mature_failures: Of those that a promotion may count.
+        mature_trials: Trials that a promotion may count.
+        by_user: Whether closed user-windows are the observations.
+        failing: Where harm is evident, or a trip is over its maximum.
+        passing: Where safety is evident, or a trip is not.
+        harm: Evidence that the limit is broken, by everything that is known; None where nothing is weighed.
+        safe: Evidence that the limit is kept, by what is mature; likewise.
+        share: A guardrail's share of alpha; None for other roles.
+        harm_level: The error level at which this signal alone shows harm.
+        alarmed: Where the change detector has raised an alarm; None where it does not watch.
+        compared: What was counted against a baseline, where the limit is a ratio.
     """
-    rows = [row for row, question in enumerate(some) if question.part.signal in QUANTILES and question.trials]
-    if not rows:
-        return {row: (None, None) for row, question in enumerate(some) if question.part.signal in QUANTILES}
-    sorted_bins = [np.argsort(some[row].known[0], kind="stable") for row in rows]
-    bins = [some[row].known[0][order].astype(np.intp) for row, order in zip(rows, sorted_bins, strict=True)]
-    counts = [some[row].known[1][order] for row, order in zip(rows, sorted_bins, strict=True)]
-    from_bin = [np.cumsum(count[::-1])[::-1] for count in counts]
-    sizes = [len(count) for count in counts]
-    above_bin = np.concatenate(from_bin) - np.concatenate(counts)
 
-    def crossed(failures: np.ndarray[tuple[int], np.dtype[np.int64]], direction: Direction) -> list[BoolArray]:
-        tails = np.repeat([QUANTILES[some[row].part.signal].tail for row in rows], sizes)
-        levels = [some[row].harm_level if direction == "above" else some[row].beta for row in rows]
-        trials = np.repeat([some[row].trials for row in rows], sizes)
-        evident = crosses(log_e_value(failures, trials, tails, direction=direction), np.repeat(levels, sizes))
-        return np.split(evident, np.cumsum(sizes)[:-1])
+    part: GateSignal
+    applies: bool
+    is_weighed: bool
+    failures: Integers
+    trials: Integers
+    mature_failures: Integers
+    mature_trials: Integers
+    by_user: Flags
+    failing: Flags
+    passing: Flags
+    harm: FloatArray | None = None
+    safe: FloatArray | None = None
+    share: float | None = None
+    harm_level: float = 1.0
+    alarmed: Flags | None = None
+    compared: list[Compared] | None = None
 
-    broken, kept = crossed(np.concatenate(from_bin), "above"), crossed(above_bin, "below")
-    found: dict[int, tuple[float | None, float | None]] = {
-        row: (None, None) for row, question in enumerate(some) if question.part.signal in QUANTILES
-    }
-    for place, row in enumerate(rows):
-        per_unit = MICRO_PER[QUANTILES[some[row].part.signal].unit]
-        at_least = bins[place][broken[place]]
-        at_most = bins[place][kept[place]]
-        low = histogram.BOUNDS[at_least[-1] - 1] / per_unit if at_least.size and at_least[-1] > 0 else 0.0
-        high = histogram.BOUNDS[at_most[0]] / per_unit if at_most.size and at_most[0] < histogram.OVERFLOW_BIN else None
-        found[row] = (float(low), None if high is None else float(high))
-    return found
+    @property
+    def decides(self) -> bool:
+        """Whether something can follow from it at this stage."""
+        return self.is_asked and self.part.role != "watch"
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether it has a state at this stage."""
+        return self.is_weighed or (self.applies and self.part.role == "trip")
+
+    @property
+    def missing(self) -> Flags:
+        """Where there are no trials."""
+        return np.asarray(self.trials == 0)
+
+
+def share_of(gate: Gate, part: GateSignal, stage: str) -> float:
+    """A guardrail's share of its gate's alpha at a stage."""
+    # The shares rest on the gate alone: weights that depended on the data would not bound the error. What is only a dry
+    # run takes nothing from what is not.
+    here = [other for other in gate.at(stage) if other.role == "guardrail"]
+    total = sum(other.weight or 1.0 for other in here if gate.dry_run or not other.dry_run)
+    weight = part.weight or 1.0
+    return weight / (total if gate.dry_run or not part.dry_run else total + weight)
+
+
+def combined(signals: Sequence[SignalWeights], *, dry: bool) -> FloatArray | None:
+    """The weighted sum of the guardrails' e-values, as a natural logarithm; None where there are no guardrails.
+
+    A weighted mean of e-values is an e-value whatever their dependence (Vovk & Wang, "E-values: calibration,
+    combination and applications", Annals of Statistics 49(3), 2021).
+
+    Args:
+        signals: The signals of a gate over cells at one stage.
+        dry: Whether dry runs count too, because the whole gate is one.
+    """
+    total: FloatArray | None = None
+    for signal in signals:
+        counts = signal.part.role == "guardrail" and (dry or not signal.part.dry_run)
+        if counts and signal.harm is not None and signal.share is not None:
+            term = signal.harm + math.log(signal.share)
+            total = term if total is None else np.logaddexp(total, term)
+    return total
+
+
+class Weigher:
+    """Weighs the signals of one gate over cells at one stage.
+
+    Args:
+        gate: The gate.
+        stage: The stage.
+        epochs: The epochs of the cells.
+        inputs: Everything that verdicts follow from.
+    """
+
+    def __init__(self, gate: Gate, stage: str, epochs: EpochRows, inputs: EvaluationInputs) -> None:
+        self._gate = gate
+        self._stage = stage
+        self._epochs = epochs
+        self._inputs = inputs
+        self._counts: dict[str, Integers] = {}
+        self._nobody = np.zeros(epochs.size, dtype=np.bool_)
+        users = inputs.users
+        self._named = self._nobody if users is None else users.named(epochs)
+
+    def weigh(self, part: GateSignal) -> SignalWeights:
+        """Weigh one signal over all cells."""
+        gate, nobody, applies = self._gate, self._nobody, self._stage in part.stages
+        failures, trials = self._counted(part)
+        counts = (failures, trials, *self._mature(part, failures, trials))
+        by_user = self._named if gate.unit_of(part) == "user" else nobody
+        is_weighed = applies and part.role != "trip" and (part.threshold is not None or part.ratio is not None)
+        weights = SignalWeights(part, applies, is_weighed, *counts, by_user, nobody, nobody)
+        if applies and part.role == "trip":
+            weights.failing = failures > float(part.max_count or 0)
+            weights.passing = ~weights.failing
+        if not is_weighed:
+            return weights
+        if part.role == "guardrail":
+            weights.share = share_of(gate, part, self._stage)
+        weights.harm_level = gate.alpha * (1.0 if weights.share is None else weights.share)
+        if part.ratio is not None:
+            self._weigh_ratio(weights, part.ratio)
+        elif part.threshold is not None:
+            self._weigh_rate(weights, part.threshold)
+        if weights.harm is not None and weights.safe is not None:
+            weights.failing = crosses(weights.harm, weights.harm_level) & (trials != 0)
+            weights.passing = crosses(weights.safe, gate.beta) & (trials != 0) & ~weights.failing
+        if part.limit is not None and gate.watches(part, self._stage):
+            weights.alarmed = self._alarmed(part.signal, part.limit, by_user)
+        return weights
+
+    def _weigh_rate(self, weights: SignalWeights, threshold: float) -> None:
+        part, users = weights.part, self._inputs.users
+        weights.harm = _log_e(weights.failures, weights.trials, threshold, "above")
+        weights.safe = _log_e(weights.mature_failures, weights.mature_trials, threshold, "below")
+        if users is not None and weights.by_user.any():
+
+            def by_window(direction: Direction, maturity_s: float) -> FloatArray:
+                return users.log_e(
+                    part.signal, threshold, maturity_s=maturity_s, direction=direction, epochs=self._epochs
+                )
+
+            weights.harm = np.where(weights.by_user, by_window("above", 0.0), weights.harm)
+            weights.safe = np.where(weights.by_user, by_window("below", part.maturity or 0.0), weights.safe)
+
+    def _weigh_ratio(self, weights: SignalWeights, ratio: float) -> None:
+        arms = self._inputs.arms
+        weights.compared = [compare(arms, epoch, self._gate, weights.part) for epoch in self._epochs.tolist()]
+        pairs = [ratio_evidence(compared, ratio) for compared in weights.compared]
+        weights.harm = np.array([float(harm.log_e[0]) for harm, _ in pairs])
+        weights.safe = np.array([float(safe.log_e[0]) for _, safe in pairs])
+
+    def _alarmed(self, signal: str, limit: float, by_user: Flags) -> Flags:
+        inputs, alarmed = self._inputs, np.zeros(self._epochs.size, dtype=np.bool_)
+        rules = inputs.gates.after_promotion
+        (near,) = np.nonzero(~by_user & inputs.sums.prefilter.near(signal, limit, self._epochs))
+        if near.size:
+            epochs = self._epochs[near]
+            minutes = detector_minutes(inputs.state, epochs, watermark_us=inputs.sums.watermark_us, rules=rules)
+            watched = watch_actions(minutes, signal, limit, epochs, rules)
+            alarmed[near] = [regression.since is not None for regression in watched]
+        if inputs.users is not None and by_user.any():
+            said = inputs.users.regressions(signal, limit, rules)
+            raised = {epoch for epoch, regression in said.items() if regression.since is not None}
+            alarmed |= by_user & np.isin(self._epochs, list(raised))
+        return alarmed
+
+    def _counted(self, part: GateSignal) -> tuple[Integers, Integers]:
+        """Failures and trials as counted."""
+        sums = self._inputs.sums
+        if part.signal in QUANTILES:
+            source = QUANTILES[part.signal].source
+            trials = sums.known(source)[self._epochs]
+            if part.limit_micro is None:
+                return np.zeros_like(trials), trials
+            return sums.above(source, histogram.snap(part.limit_micro))[self._epochs], trials
+        if part.signal in COUNTS:
+            count = COUNTS[part.signal]
+            return self._count(count.counted), self._count(count.trials)
+        rate = RATES[part.signal]
+        return self._sum(rate.failures), self._sum(rate.trials)
+
+    def _mature(self, part: GateSignal, failures: Integers, trials: Integers) -> tuple[Integers, Integers]:
+        """Of those, what a promotion may count."""
+        if part.signal == "missing_outcome":
+            # What is pending counts as missing here: it may hold a promotion up, and must not help it.
+            pending = self._inputs.missing.pending[self._epochs]
+            return failures + pending, trials + pending
+        if part.maturity is None or part.signal not in RATES:
+            return failures, trials
+        rate, sums, maturity_s = RATES[part.signal], self._inputs.sums, part.maturity
+
+        def young(names: tuple[str, ...]) -> Integers:
+            return np.asarray(np.sum([sums.young(maturity_s, name)[self._epochs] for name in names], axis=0))
+
+        return failures - young(rate.failures), trials - young(rate.trials)
+
+    def _sum(self, names: tuple[str, ...]) -> Integers:
+        return np.asarray(np.sum([self._count(name) for name in names], axis=0))
+
+    def _count(self, name: str) -> Integers:
+        if name not in self._counts:
+            self._counts[name] = self._inputs.counter(name)[self._epochs]
+        return self._counts[name]
+
+
+def ratio_evidence(compared: Compared, ratio: float) -> tuple[RatioEvidence, RatioEvidence]:
+    """Evidence that a cell fails more, and less, than a multiple of its baseline; the latter by what is mature."""
+    nothing = RatioEvidence.none(1, ratio=ratio, direction="above", comparison=compared.comparison)
+    return nothing.after(compared.batches), replace(nothing, direction="below").after(compared.mature)
+
+
+def among(failures: Integers, trials: Integers) -> tuple[FloatArray, FloatArray]:
+    """Failures and trials as they are weighed; an event that comes twice for one trial is one failure."""
+    n = trials.astype(np.float64)
+    return np.minimum(failures.astype(np.float64), n), n
+
+
+def _log_e(failures: Integers, trials: Integers, threshold: float, direction: Direction) -> FloatArray:
+    return log_e_value(*among(failures, trials), threshold, direction=direction)

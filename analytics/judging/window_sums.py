@@ -1,61 +1,44 @@
-"""What a gate file needs to know of minutes and bins, kept up with every increment instead of summed anew at each look.
+"""Sums over minutes and histogram bins that a gate file asks for, kept up with every increment.
 
-Three things depend on single minutes: what is not mature yet, what is missing, and what the detector sees. Each is held
-as a sum that an increment or the passing of a minute changes by what it brings, so that a look costs by what changed.
-Everything is in whole numbers, and equals what `Folded` gives for the same increments and watermark.
+What is not mature yet, what is missing and what a detector may have seen depend on single minutes. Each is held as a
+sum that an increment, or the passing of a minute, changes by what it brings; so a look costs by what changed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
 
 from analytics.evidence import histogram
-from analytics.judging.alarms import Alarms
+from analytics.judging.regression import DetectorPrefilter
 from analytics.signals.cells import ESTABLISHED_AFTER, ONE_MINUTE
 from analytics.signals.definitions import COUNTERS, QUANTILES
-from analytics.signals.state import MINUTE_US, PLACE, may_pass, microseconds, moment_of
+from analytics.signals.state import MINUTE_US, ROW, may_pass, microseconds, moment_of
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.gates.gate_file import GateFile
-    from analytics.signals.state import Columns, Flags, Increment, Integers, Places
+    from analytics.signals.state import CellState, EpochRows, Flags, Increment, Integers, MissingOutcomes
 
-_OPEN: Final = (PLACE, "bucket", "expected", "executed", "expected_at")
+_OPEN: Final = (ROW, "bucket", "expected", "executed", "expected_at")
 _ESTABLISHED_US: Final = ESTABLISHED_AFTER // ONE_MINUTE * MINUTE_US
 
 
-@dataclass(frozen=True)
-class Missing:
-    """Executions over the mature minutes, as `Folded.mature` counts them; one place an epoch.
-
-    Attributes:
-        expected: Expected ones, without those that are pending.
-        missing: Those that never came.
-        pending: Those that did not come yet although their minute is mature.
-    """
-
-    expected: Integers
-    missing: Integers
-    pending: Integers
-
-
-class Tracked:
+class WindowSums:
     """The sums over minutes and bins that one gate file asks for, at one watermark.
 
     Args:
-        columns: Everything counted. It must be at the same increments whenever this is asked.
+        state: Everything counted. It must be at the same increments whenever this is asked.
         gates: The gate file.
         watermark: Event time up to which everything has been read.
     """
 
-    def __init__(self, columns: Columns, gates: GateFile, watermark: datetime) -> None:
+    def __init__(self, state: CellState, gates: GateFile, watermark: datetime) -> None:
         parts = [part for gate in gates.gates for part in gate.signals]
-        self._columns = columns
+        self._state = state
         self._watermark_us = microseconds(watermark)
         self._deadline_us = _us(gates.outcome_deadline_s)
         self._windows = {part.maturity for part in parts if part.maturity is not None}
@@ -70,14 +53,14 @@ class Tracked:
         self._known: dict[str, Integers] = {name: np.zeros(0, dtype=np.int64) for name in sources}
         self._above: dict[tuple[str, int], Integers] = {limit: np.zeros(0, dtype=np.int64) for limit in self._limits}
         self._young = {window_s: np.zeros((len(COUNTERS), 0), dtype=np.int64) for window_s in self._windows}
-        self._open = pl.DataFrame(schema={name: columns.recent.schema[name] for name in _OPEN})
+        self._open = pl.DataFrame(schema={name: state.recent.schema[name] for name in _OPEN})
         self._grow()
         for name in sources:
-            self._count_bins(name, columns.bins(name))
+            self._count_bins(name, state.bins(name))
         for window_s in self._windows:
-            self._add_young(window_s, columns.recent, self._watermark_us)
-        self._open = self._still_open(columns.recent.select(_OPEN))
-        self.alarms = Alarms(columns, gates, self._watermark_us)
+            self._add_young(window_s, state.recent, self._watermark_us)
+        self._open = self._still_open(state.recent.select(_OPEN))
+        self.prefilter = DetectorPrefilter(state, gates, self._watermark_us)
 
     @property
     def watermark_us(self) -> int:
@@ -101,70 +84,59 @@ class Tracked:
         """Observations above a limit that lies on a bound, of every epoch."""
         return self._above[(source, limit_micro)]
 
-    def missing(self) -> Missing:
+    def missing(self) -> MissingOutcomes:
         """Expected, missing and pending executions of every epoch."""
-        size, now = self._columns.epochs, self._watermark_us
-        at, bucket, expected, executed = (self._open[name].to_numpy() for name in _OPEN[:4])
-        asked = self._open["expected_at"].fill_null(-(2**62)).to_numpy()
-        over = bucket + MINUTE_US + self._deadline_us <= now
-        waiting = asked + self._deadline_us > now
-        # Minutes of which nothing was expected have no part in it.
-        short = np.where(expected > 0, np.maximum(expected - executed, 0), 0)
-        young, missing, pending = (
-            _sums(at[where], values[where], size)
-            for where, values in ((~over, np.maximum(expected, 0)), (over & ~waiting, short), (over & waiting, short))
-        )
-        return Missing(self._columns.counter("expected") - young - pending, missing, pending)
+        return self._state.missing_outcomes(self._watermark_us, self._deadline_us, minutes=self._open)
 
     def advance(self, increment: Increment | None, watermark: datetime) -> Flags:
-        """Take in an increment that the columns hold already, and move on to a watermark.
+        """Take in an increment that the state holds already, and move on to a watermark.
 
         Returns:
-            The epochs for which the passing of time alone may change a verdict; as `judging.passing`.
+            The epochs for which the passing of time alone may change a verdict.
         """
         before, now = self._watermark_us, microseconds(watermark)
         self._grow()
-        columns = self._columns
+        state = self._state
         if increment is not None:
             for name in self._known:
                 self._count_bins(name, increment.bins[name])
             for window_s in self._windows:
                 self._add_young(window_s, increment.minutes, before)
         self._watermark_us = now
-        passing = np.zeros(columns.epochs, dtype=np.bool_)
+        passing = np.zeros(state.epochs, dtype=np.bool_)
         for window_s in self._windows:
-            left = _crossing(columns.recent, before, now, _us(window_s))
+            left = _crossing(state.recent, before, now, _us(window_s))
             _add(self._young[window_s], left, -1)
-            passing[_places(left)] = True
+            passing[_rows(left)] = True
         for window_us in (0, self._deadline_us):
-            passing[_places(_crossing(columns.recent, before, now, window_us))] = True
-        asked = pl.col("expected_at") + self._deadline_us
-        passing[_places(self._open.filter((asked > before) & (asked <= now)))] = True
+            passing[_rows(_crossing(state.recent, before, now, window_us))] = True
+        due_at = pl.col("expected_at") + self._deadline_us
+        passing[_rows(self._open.filter((due_at > before) & (due_at <= now)))] = True
         if increment is not None:
             self._open = pl.concat([self._open, increment.minutes.select(_OPEN)], rechunk=False)
         self._open = self._still_open(self._open)
         for moments in (
-            columns.event_us + self._freshness_us,
-            columns.first_us + _ESTABLISHED_US,
-            *(columns.first_us + expires_us for expires_us in self._expiries_us),
+            state.event_us + self._freshness_us,
+            state.first_us + _ESTABLISHED_US,
+            *(state.first_us + expires_us for expires_us in self._expiries_us),
         ):
             passing |= (moments >= before) & (moments <= now)
-        self.alarms.advance(increment, before, now)
+        self.prefilter.advance(increment, before, now)
         return passing
 
     def _grow(self) -> None:
-        size = self._columns.epochs
+        size = self._state.epochs
         self._known = {name: _wider(values, size) for name, values in self._known.items()}
         self._above = {limit: _wider(values, size) for limit, values in self._above.items()}
         self._young = {window_s: _wider(values, size) for window_s, values in self._young.items()}
 
     def _count_bins(self, name: str, bins: pl.DataFrame) -> None:
-        at, bin_, count = (bins[column].to_numpy() for column in (PLACE, "bin", "count"))
-        np.add.at(self._known[name], at, count)
+        rows, bin_, count = (bins[column].to_numpy() for column in (ROW, "bin", "count"))
+        np.add.at(self._known[name], rows, count)
         for (source, limit), values in self._above.items():
             if source == name:
                 above = bin_ > int(histogram.bin_of(limit))
-                np.add.at(values, at[above], count[above])
+                np.add.at(values, rows[above], count[above])
 
     def _add_young(self, window_s: float, minutes: pl.DataFrame, watermark_us: int) -> None:
         young = minutes.filter(pl.col("bucket") > watermark_us - _us(window_s) - MINUTE_US)
@@ -172,7 +144,7 @@ class Tracked:
 
     def _still_open(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The minutes of which an execution is due or missing, and those that are too young to say; one row each."""
-        summed = rows.group_by(PLACE, "bucket").agg(
+        summed = rows.group_by(ROW, "bucket").agg(
             pl.col("expected").sum(), pl.col("executed").sum(), pl.col("expected_at").max()
         )
         late = self._watermark_us - self._deadline_us
@@ -184,10 +156,10 @@ class Tracked:
 def _add(table: Integers, minutes: pl.DataFrame, sign: int) -> None:
     if minutes.is_empty():
         return
-    summed = minutes.group_by(PLACE).agg(pl.col(COUNTERS).sum())
-    places = summed[PLACE].to_numpy()
-    for row, name in enumerate(COUNTERS):
-        table[row, places] += sign * summed[name].to_numpy()
+    summed = minutes.group_by(ROW).agg(pl.col(COUNTERS).sum())
+    epochs = summed[ROW].to_numpy()
+    for counter, name in enumerate(COUNTERS):
+        table[counter, epochs] += sign * summed[name].to_numpy()
 
 
 def _crossing(minutes: pl.DataFrame, before_us: int, now_us: int, window_us: int) -> pl.DataFrame:
@@ -198,14 +170,8 @@ def _crossing(minutes: pl.DataFrame, before_us: int, now_us: int, window_us: int
     return minutes.filter((pl.col("bucket") > since) & (pl.col("bucket") <= until))
 
 
-def _places(rows: pl.DataFrame) -> Places:
-    return rows[PLACE].to_numpy().astype(np.intp)
-
-
-def _sums(at: Places, values: Integers, size: int) -> Integers:
-    summed = np.zeros(size, dtype=np.int64)
-    np.add.at(summed, at, values)
-    return summed
+def _rows(minutes: pl.DataFrame) -> EpochRows:
+    return minutes[ROW].to_numpy().astype(np.intp)
 
 
 def _us(seconds: float) -> int:

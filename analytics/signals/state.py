@@ -1,20 +1,19 @@
-"""The counters of very many cells, kept between looks: one number an epoch, columns of integers in place of names.
+"""The state of counts: everything counted about every epoch of every cell, as arrays.
 
-`Folded` is what a verdict is reached from, and what anyone can fold from the lake again. This holds the same numbers in
-a shape that costs by what was appended and not by what there is: an epoch has a place, counters are arrays by place,
-and the minutes that still matter lie in a table of integers. `folded` gives a `Folded` of some cells back.
+Epochs and cells have row numbers, counters are arrays by row, and the minutes that still matter lie in a table of
+integers. So taking in an increment costs by what was appended and not by what there is.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import numpy as np
 import polars as pl
 
-from analytics.signals.cells import ACTION, CELL, EPOCH, MINUTE, Folded, current_epochs
+from analytics.signals.cells import ACTION, CELL, EPOCH, current_epochs
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
 from producers.wire.receipt import Cell
 
@@ -23,15 +22,17 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from analytics.signals.cells import EpochKey
+    from analytics.signals.cells import Histogram
 
-Places: TypeAlias = "npt.NDArray[np.intp]"
-"""Places of epochs (or cells), counted from 0 in the order in which they were first seen."""
+EpochRows: TypeAlias = "npt.NDArray[np.intp]"
+"""Row numbers of epochs, counted from 0 in the order in which they were first seen."""
+CellRows: TypeAlias = "npt.NDArray[np.intp]"
+"""Row numbers of cells, likewise."""
 Integers: TypeAlias = "npt.NDArray[np.int64]"
 Flags: TypeAlias = "npt.NDArray[np.bool_]"
 
-PLACE: Final = "at"
-"""The column that holds an epoch's place."""
+ROW: Final = "row"
+"""The column that holds an epoch's row number."""
 MINUTE_US: Final = 60_000_000
 NEVER: Final = -(2**62)
 """A moment before all others, in microseconds."""
@@ -64,56 +65,83 @@ class Increment:
     """What one addition brought.
 
     Attributes:
-        minutes: One row an epoch and minute: `at`, `bucket` (microseconds), every counter, `expected_at`.
-        places: The epochs that it is about, ascending.
-        bins: By name of the histogram, one row an epoch and bin: `at`, `bin`, `count`.
+        minutes: One row an epoch and minute: `row`, `bucket` (microseconds), every counter, `expected_at`.
+        epochs: The epochs that it is about, ascending.
+        bins: By name of the histogram, one row an epoch and bin: `row`, `bin`, `count`.
         risen: The epochs whose risk class is another one than before, and those that are new.
     """
 
     minutes: pl.DataFrame
-    places: Places
+    epochs: EpochRows
     bins: Mapping[str, pl.DataFrame]
-    risen: Places
+    risen: EpochRows
+
+
+@dataclass(frozen=True)
+class MissingOutcomes:
+    """Executions over the mature minutes, of every epoch; see `CellState.missing_outcomes`.
+
+    Attributes:
+        expected: Expected ones, without those that are pending.
+        missing: Those that never came.
+        pending: Those that did not come yet although their minute is mature.
+    """
+
+    expected: Integers
+    missing: Integers
+    pending: Integers
 
 
 _SETTLE_EVERY: Final = timedelta(seconds=60)
 
 
 def may_settle(settled_at: datetime | None, watermark: datetime) -> bool:
-    """Whether it is time, by event time, to let go of the minutes that no longer matter; see `Columns.settle`."""
+    """Whether it is time, by event time, to let go of the minutes that no longer matter; see `CellState.settle`."""
     return settled_at is None or watermark >= settled_at + _SETTLE_EVERY
 
 
-class Columns:
+class CellState:
     """Everything counted so far. Add increments in any order and any grouping: the sums are the same.
 
     Attributes:
-        cells: Every cell, by its place.
-        actions: Every action (environment, workflow and tool), by its place.
+        cells: Every cell, by its row.
+        actions: Every action (environment, workflow and tool), by its row.
+        stages: Every stage that occurs, by its number in `stage_of`.
         cell_of: The cell of each epoch.
         counts: Every counter of each epoch. Shape (counters, epochs), in the order of `COUNTERS`.
         risk: The highest risk class of each epoch by rank; `UNKNOWN_RISK` where none is known.
         first_us: Each epoch's first minute, microseconds since 1970.
         last_us: Its last minute.
         event_us: Its newest event time.
-        recent: The minutes that may still matter, in any number of rows a minute: `at`, `bucket` (microseconds), every
-            counter, and `expected_at` as in `Folded.recent`.
+        recent: The minutes that may still matter, in any number of rows a minute: `row`, `bucket` (microseconds), every
+            counter, and `expected_at`, the newest event time of an increment in which an execution came to be expected
+            (null where none is). `settle` takes out what no longer matters.
     """
 
     def __init__(self) -> None:
         self.cells: list[Cell] = []
-        self.cell_of: Places = np.empty(0, dtype=np.intp)
+        self.cell_of: EpochRows = np.empty(0, dtype=np.intp)
         self.counts: Integers = np.zeros((len(COUNTERS), 0), dtype=np.int64)
         self.risk: npt.NDArray[np.int8] = np.empty(0, dtype=np.int8)
         self.first_us, self.last_us, self.event_us = (np.empty(0, dtype=np.int64) for _ in range(3))
         self.recent = pl.DataFrame(schema=_RECENT)
-        self._keys = pl.DataFrame(schema={**dict.fromkeys(EPOCH, pl.String), PLACE: pl.UInt32})
-        self._cell_places: dict[Cell, int] = {}
+        self._keys = pl.DataFrame(schema={**dict.fromkeys(EPOCH, pl.String), ROW: pl.UInt32})
+        self._cell_rows: dict[Cell, int] = {}
         self.actions: list[tuple[str, ...]] = []
-        self._action_places: dict[tuple[str, ...], int] = {}
+        self._action_rows: dict[tuple[str, ...], int] = {}
+        self.stages: list[str] = []
+        self._stage_rows: dict[str, int] = {}
         self._action_of: list[int] = []
+        self._stage_of: list[int] = []
         self._bins = {name: pl.DataFrame(schema=_BINS) for name in HISTOGRAMS}
         self._summed = dict.fromkeys(("recent", *HISTOGRAMS), 0)
+
+    @classmethod
+    def from_increments(cls, increments: pl.DataFrame) -> CellState:
+        """The state after some rows of the table `signals`."""
+        state = cls()
+        state.add(increments)
+        return state
 
     @property
     def epochs(self) -> int:
@@ -131,33 +159,34 @@ class Columns:
         return moment_of(self.first_us.min()) if self.epochs else datetime.min.replace(tzinfo=UTC)
 
     @property
-    def action_of(self) -> Places:
+    def action_of(self) -> EpochRows:
         """The action of each cell."""
         return np.array(self._action_of, dtype=np.intp)
+
+    @property
+    def stage_of(self) -> Integers:
+        """The stage of each cell, by its number in `stages`."""
+        return np.array(self._stage_of, dtype=np.int64)
 
     def counter(self, name: str) -> Integers:
         """One counter of every epoch."""
         return np.asarray(self.counts[_ROW[name]])
 
-    def key(self, place: int) -> EpochKey:
-        """The names of an epoch."""
-        return tuple(self._keys.select(EPOCH).row(int(place)))
-
-    def names(self, places: Places) -> pl.DataFrame:
+    def names(self, epochs: EpochRows) -> pl.DataFrame:
         """The names of some epochs, in the order given: the columns of `EPOCH`."""
-        return self._keys.select(EPOCH)[places]
+        return self._keys.select(EPOCH)[epochs]
 
-    def places_of(self, epochs: pl.DataFrame) -> Integers:
-        """The place of each of some epochs, given by the columns of `EPOCH`; -1 where one is unknown."""
-        found = epochs.select(EPOCH).join(self._keys, on=EPOCH, how="left", maintain_order="left")[PLACE]
+    def rows_of(self, epochs: pl.DataFrame) -> Integers:
+        """The row of each of some epochs, given by the columns of `EPOCH`; -1 where one is unknown."""
+        found = epochs.select(EPOCH).join(self._keys, on=EPOCH, how="left", maintain_order="left")[ROW]
         return found.cast(pl.Int64).fill_null(-1).to_numpy()
 
-    def cell_place(self, cell: Cell) -> int | None:
-        """The place of a cell; None where it is unknown."""
-        return self._cell_places.get(cell)
+    def cell_row(self, cell: Cell) -> int | None:
+        """The row of a cell; None where it is unknown."""
+        return self._cell_rows.get(cell)
 
-    def beside(self, cells: Places) -> Places:
-        """The epochs of some cells and of all others of the same actions."""
+    def epochs_of_actions(self, cells: CellRows) -> EpochRows:
+        """The epochs of all cells of the actions that some cells belong to."""
         wanted = np.zeros(len(self.actions), dtype=np.bool_)
         wanted[self.action_of[cells]] = True
         return np.flatnonzero(wanted[self.action_of][self.cell_of])
@@ -166,18 +195,18 @@ class Columns:
         """Add rows of the table `signals`."""
         rows = increments.join(self._keys, on=EPOCH, how="left", maintain_order="left")
         known = self.epochs
-        if rows[PLACE].null_count():
-            self._register(rows.filter(pl.col(PLACE).is_null()).select(EPOCH).unique(maintain_order=True))
-            rows = rows.drop(PLACE).join(self._keys, on=EPOCH, how="left", maintain_order="left")
+        if rows[ROW].null_count():
+            self._register(rows.filter(pl.col(ROW).is_null()).select(EPOCH).unique(maintain_order=True))
+            rows = rows.drop(ROW).join(self._keys, on=EPOCH, how="left", maintain_order="left")
         rows = rows.with_columns(*_in_microseconds())
-        minutes = rows.group_by(PLACE, "bucket").agg(
+        minutes = rows.group_by(ROW, "bucket").agg(
             pl.col(COUNTERS).sum(),
             pl.col("expected_at").max(),
             pl.col("last_event_at").max(),
             pl.col("risk_rank").max(),
         )
         totals = (
-            minutes.group_by(PLACE)
+            minutes.group_by(ROW)
             .agg(
                 pl.col(COUNTERS).sum(),
                 pl.col("bucket").min().alias("first"),
@@ -185,23 +214,23 @@ class Columns:
                 pl.col("last_event_at").max(),
                 pl.col("risk_rank").max().fill_null(UNKNOWN_RISK),
             )
-            .sort(PLACE)
+            .sort(ROW)
         )
-        places = totals[PLACE].to_numpy().astype(np.intp)
+        epochs = totals[ROW].to_numpy().astype(np.intp)
         for row, name in enumerate(COUNTERS):
-            self.counts[row, places] += totals[name].to_numpy()
-        self.first_us[places] = np.minimum(self.first_us[places], totals["first"].to_numpy())
-        self.last_us[places] = np.maximum(self.last_us[places], totals["last"].to_numpy())
-        self.event_us[places] = np.maximum(self.event_us[places], totals["last_event_at"].to_numpy())
-        risk = np.maximum(self.risk[places], totals["risk_rank"].to_numpy())
-        risen = places[(risk != self.risk[places]) | (places >= known)]
-        self.risk[places] = risk
+            self.counts[row, epochs] += totals[name].to_numpy()
+        self.first_us[epochs] = np.minimum(self.first_us[epochs], totals["first"].to_numpy())
+        self.last_us[epochs] = np.maximum(self.last_us[epochs], totals["last"].to_numpy())
+        self.event_us[epochs] = np.maximum(self.event_us[epochs], totals["last_event_at"].to_numpy())
+        risk = np.maximum(self.risk[epochs], totals["risk_rank"].to_numpy())
+        risen = epochs[(risk != self.risk[epochs]) | (epochs >= known)]
+        self.risk[epochs] = risk
         minutes = minutes.select(_RECENT.names())
         self.recent = self._summed_again("recent", pl.concat([self.recent, minutes], rechunk=False))
         bins = {name: _occupied(rows, name) for name in HISTOGRAMS}
         for name, found in bins.items():
             self._bins[name] = self._summed_again(name, pl.concat([self._bins[name], found], rechunk=False))
-        return Increment(minutes, places, bins, risen)
+        return Increment(minutes, epochs, bins, risen)
 
     def remember(self, increments: pl.DataFrame) -> None:
         """Take the minutes of increments that were added before once more; after `forget`."""
@@ -214,7 +243,7 @@ class Columns:
         self._summed["recent"] = 0
 
     def settle(self, watermark: datetime, horizon_s: float, *, whole: Flags) -> None:
-        """Take out the minutes that no later look depends on; as `Folded.settled`.
+        """Take out the minutes that no later look depends on; so memory is bounded by the horizon.
 
         Args:
             watermark: Event time up to which everything has been read.
@@ -227,25 +256,25 @@ class Columns:
         old = _sum_minutes(self.recent.filter(aged))
         keep = (pl.col("expected_at") > before).fill_null(value=False) | (pl.col("expected") != pl.col("executed"))
         if whole.any():
-            keep |= pl.Series(whole[old[PLACE].to_numpy()])
+            keep |= pl.Series(whole[old[ROW].to_numpy()])
         self.recent = pl.concat([self.recent.filter(~aged), old.filter(keep)])
 
-    def minutes(self, places: Places, *, since_us: int, until_us: int) -> pl.DataFrame:
+    def minutes(self, epochs: EpochRows, *, since_us: int, until_us: int) -> pl.DataFrame:
         """The recent minutes of some epochs from one bucket to another, both included; one row each, in their order."""
         within = self.recent.filter(pl.col("bucket").is_between(since_us, until_us))
-        wanted = pl.Series(self._flagged(places)[within[PLACE].to_numpy()])
-        return _sum_minutes(within.filter(wanted)).sort(PLACE, "bucket")
+        wanted = pl.Series(self._flagged(epochs)[within[ROW].to_numpy()])
+        return _sum_minutes(within.filter(wanted)).sort(ROW, "bucket")
 
-    def current(self, cells: Flags, watermark: datetime) -> Places:
-        """The place of the current epoch of each of some cells, in the order of the cells' places."""
-        (places,) = np.nonzero(cells[self.cell_of])
-        several = np.bincount(self.cell_of[places], minlength=len(self.cells))[self.cell_of[places]] > 1
-        alone, among = places[~several], places[several]
+    def current(self, cells: Flags, watermark: datetime) -> EpochRows:
+        """The row of the current epoch of each of some cells, in the order of the cells."""
+        (epochs,) = np.nonzero(cells[self.cell_of])
+        several = np.bincount(self.cell_of[epochs], minlength=len(self.cells))[self.cell_of[epochs]] > 1
+        alone, among = epochs[~several], epochs[several]
         chosen = alone
         if among.size:
             totals = pl.DataFrame(
                 {
-                    PLACE: among,
+                    ROW: among,
                     "cell": self.cell_of[among],
                     "epoch": self._keys["epoch"].gather(among),
                     "decisions": self.counter("decisions")[among],
@@ -259,60 +288,73 @@ class Columns:
                     },
                 }
             )
-            current = current_epochs(totals, watermark, cell=("cell",))[PLACE].to_numpy()
+            current = current_epochs(totals, watermark, cell=("cell",))[ROW].to_numpy()
             chosen = np.concatenate([alone, current.astype(np.intp)])
         return chosen[np.argsort(self.cell_of[chosen], kind="stable")]
 
-    def folded(self, places: Places) -> Folded:
-        """Everything that is held about some epochs, as `Folded` gives it."""
-        flagged = self._flagged(places)
-        (chosen,) = np.nonzero(flagged)
-        totals = self.names(chosen).with_columns(
-            *(pl.Series(name, self.counts[row, chosen]) for row, name in enumerate(COUNTERS)),
-            pl.Series("risk_rank", self.risk[chosen]).replace(UNKNOWN_RISK, None),
-            pl.Series("first_bucket", self.first_us[chosen]).cast(_MOMENT),
-            pl.Series("last_bucket", self.last_us[chosen]).cast(_MOMENT),
-            pl.Series("last_event_at", self.event_us[chosen]).cast(_MOMENT),
-        )
-        recent = self._named(self.recent, flagged).select(
-            *EPOCH, pl.col("bucket").cast(_MOMENT), *COUNTERS, pl.col("expected_at").cast(_MOMENT)
-        )
-        recent = recent.group_by(MINUTE).agg(pl.col(COUNTERS).sum(), pl.col("expected_at").max())
-        bins = {
-            name: self._named(table, flagged).group_by(*EPOCH, "bin").agg(pl.col("count").sum())
-            for name, table in self._bins.items()
+    def histograms(self, name: str, epochs: EpochRows) -> dict[int, Histogram]:
+        """The sparse histograms of some epochs by row, with ascending bins; none for an epoch without observations."""
+        table = self._bins[name]
+        wanted = table.filter(pl.Series(self._flagged(epochs)[table[ROW].to_numpy()]))
+        grouped = _sum_bins(wanted).sort(ROW, "bin").group_by(ROW, maintain_order=True).agg("bin", "count")
+        return {
+            row: (bins.to_numpy(), counts.to_numpy())
+            for row, bins, counts in zip(grouped[ROW], grouped["bin"], grouped["count"], strict=True)
         }
-        return Folded(totals, recent, bins, recent.height)
+
+    def missing_outcomes(
+        self, watermark_us: int, deadline_us: int, *, minutes: pl.DataFrame | None = None
+    ) -> MissingOutcomes:
+        """Executions over the mature minutes of every epoch.
+
+        A minute is mature once it is over for the outcome deadline. An execution that did not come is missing if
+        nothing new came to be expected of its minute for the deadline, and pending otherwise: an approval that arrives
+        late must not count as missing before its execution had its time, nor as fine. Missing is counted minute by
+        minute and never below zero, so that an execution nobody expected does not make up for one that never came.
+
+        Args:
+            watermark_us: Event time up to which everything has been read, microseconds since 1970.
+            deadline_us: Microseconds after which an execution that did not come counts as missing.
+            minutes: One row for each minute that may be young, or miss an execution; all recent ones unless given.
+        """
+        rows = _sum_minutes(self.recent) if minutes is None else minutes
+        at, bucket, expected, executed = (rows[name].to_numpy() for name in (ROW, "bucket", "expected", "executed"))
+        expected_at = rows["expected_at"].fill_null(NEVER).to_numpy()
+        over = bucket + MINUTE_US + deadline_us <= watermark_us
+        waiting = expected_at + deadline_us > watermark_us
+        # Minutes of which nothing was expected have no part in it.
+        short = np.where(expected > 0, np.maximum(expected - executed, 0), 0)
+        sums = [np.zeros(self.epochs, dtype=np.int64) for _ in range(3)]
+        for total, where, values in zip(
+            sums, (~over, over & ~waiting, over & waiting), (np.maximum(expected, 0), short, short), strict=True
+        ):
+            np.add.at(total, at[where], values[where])
+        young, missing, pending = sums
+        return MissingOutcomes(self.counter("expected") - young - pending, missing, pending)
 
     def bins(self, name: str) -> pl.DataFrame:
         """Every occupied bin of a histogram: `at`, `bin`, `count`, in any number of rows a bin."""
         return self._bins[name]
 
-    def _named(self, table: pl.DataFrame, flagged: Flags) -> pl.DataFrame:
-        wanted = table.filter(pl.Series(flagged[table[PLACE].to_numpy()]))
-        return wanted.join(self._keys, on=PLACE, how="left")
-
-    def _flagged(self, places: Places) -> Flags:
+    def _flagged(self, epochs: EpochRows) -> Flags:
         flagged = np.zeros(self.epochs, dtype=np.bool_)
-        flagged[places] = True
+        flagged[epochs] = True
         return flagged
 
     def _register(self, new: pl.DataFrame) -> None:
         first = self.epochs
         cells = np.empty(new.height, dtype=np.intp)
-        for row, names in enumerate(new.select(CELL).iter_rows()):
+        for at, names in enumerate(new.select(CELL).iter_rows()):
             cell = Cell(*names)
-            place = self._cell_places.get(cell)
-            if place is None:
-                place = self._cell_places[cell] = len(self.cells)
+            row = self._cell_rows.get(cell)
+            if row is None:
+                row = self._cell_rows[cell] = len(self.cells)
                 self.cells.append(cell)
-                action = self._action_places.setdefault(cell[:_ACTION], len(self.actions))
-                if action == len(self.actions):
-                    self.actions.append(cell[:_ACTION])
-                self._action_of.append(action)
-            cells[row] = place
-        placed = pl.Series(PLACE, np.arange(first, first + new.height), dtype=pl.UInt32)
-        self._keys = pl.concat([self._keys, new.with_columns(placed)], rechunk=True)
+                self._action_of.append(_number(cell[:_ACTION], self._action_rows, self.actions))
+                self._stage_of.append(_number(cell.stage, self._stage_rows, self.stages))
+            cells[at] = row
+        rows = pl.Series(ROW, np.arange(first, first + new.height), dtype=pl.UInt32)
+        self._keys = pl.concat([self._keys, new.with_columns(rows)], rechunk=True)
         self.cell_of = np.concatenate([self.cell_of, cells])
         self.counts = np.hstack([self.counts, np.zeros((len(COUNTERS), new.height), dtype=np.int64)])
         self.risk = np.concatenate([self.risk, np.full(new.height, UNKNOWN_RISK, dtype=np.int8)])
@@ -329,11 +371,20 @@ class Columns:
 
 
 _ACTION: Final = len(ACTION)
+_Name = TypeVar("_Name")
 _ROW: Final = {name: row for row, name in enumerate(COUNTERS)}
 _RECENT: Final = pl.Schema(
-    {PLACE: pl.UInt32, "bucket": pl.Int64, **dict.fromkeys(COUNTERS, pl.Int64), "expected_at": pl.Int64}
+    {ROW: pl.UInt32, "bucket": pl.Int64, **dict.fromkeys(COUNTERS, pl.Int64), "expected_at": pl.Int64}
 )
-_BINS: Final = pl.Schema({PLACE: pl.UInt32, "bin": pl.Int16, "count": pl.Int64})
+_BINS: Final = pl.Schema({ROW: pl.UInt32, "bin": pl.Int16, "count": pl.Int64})
+
+
+def _number(name: _Name, numbers: dict[_Name, int], names: list[_Name]) -> int:
+    """The number of a name, which is appended where it is new."""
+    number = numbers.setdefault(name, len(names))
+    if number == len(names):
+        names.append(name)
+    return number
 
 
 def _in_microseconds() -> list[pl.Expr]:
@@ -342,19 +393,17 @@ def _in_microseconds() -> list[pl.Expr]:
 
 
 def _sum_minutes(rows: pl.DataFrame) -> pl.DataFrame:
-    return (
-        rows.group_by(PLACE, "bucket").agg(pl.col(COUNTERS).sum(), pl.col("expected_at").max()).select(_RECENT.names())
-    )
+    return rows.group_by(ROW, "bucket").agg(pl.col(COUNTERS).sum(), pl.col("expected_at").max()).select(_RECENT.names())
 
 
 def _sum_bins(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.group_by(PLACE, "bin").agg(pl.col("count").sum()).select(_BINS.names())
+    return rows.group_by(ROW, "bin").agg(pl.col("count").sum()).select(_BINS.names())
 
 
 def _occupied(rows: pl.DataFrame, name: str) -> pl.DataFrame:
     bins, counts = f"{name}_bins", f"{name}_counts"
     return _sum_bins(
         rows.filter(pl.col(bins).list.len() > 0)
-        .select(PLACE, pl.col(bins).alias("bin"), pl.col(counts).alias("count"))
+        .select(ROW, pl.col(bins).alias("bin"), pl.col(counts).alias("count"))
         .explode("bin", "count")
     )

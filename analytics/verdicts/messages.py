@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from analytics.signals.definitions import QUANTILES, RATES, SIGNALS
 from analytics.text import amount, duration, iso, percent
 from producers.wire.events import VerdictName
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from analytics.gates.gate_file import Gate
-    from analytics.verdicts.document import Reassessment, Regression, SignalEvidence, SplitEvidence
+    from analytics.gates.gate_file import Gate, MinimumExposure
+    from analytics.verdicts.document import Reassessment, SignalEvidence, SplitEvidence
     from analytics.verdicts.signoffs import SignOff
-    from analytics.verdicts.verdict import Exposure
+    from analytics.verdicts.verdict import Exposure, Latch, VerdictInputs, VerdictResult
     from producers.wire.events import Reason
 
 _ROLL_BACK = "roll back"
@@ -88,8 +88,11 @@ def immature(evidence: SignalEvidence) -> str:
     return f"{_against_limit(evidence)}: no {SIGNALS[evidence.signal].trial} are old enough to count yet"
 
 
-def regression(evidence: SignalEvidence, found: Regression) -> str:
+def regression(evidence: SignalEvidence) -> str:
     """A guardrail that holds over the whole epoch, and broke since the promotion."""
+    found = evidence.regression
+    if found is None:
+        return f"{evidence.signal}: {_ROLL_BACK}"
     share = "unknown" if found.value is None else percent(found.value)
     since = "" if found.since is None else f" since {iso(found.since)}"
     counted = f"{found.failures:,} of {found.trials:,}"
@@ -176,10 +179,10 @@ def combined_harm(signals: Sequence[SignalEvidence], log_e: float, alpha: float)
     )
 
 
-def latched(verdict: VerdictName, verdict_id: str) -> str:
+def latched(latch: Latch) -> str:
     """A verdict that stands although the evidence alone would no longer reach it."""
     return (
-        f"verdict {verdict_id} decided {verdict.value} on this epoch under this gate file; "
+        f"verdict {latch.verdict_id} decided {latch.verdict.value} on this epoch under this gate file; "
         "it stands, because evidence is looked at all the time and the first crossing is what counts"
     )
 
@@ -258,6 +261,59 @@ def summary(verdict: VerdictName, to_stage: str | None, reasons: Sequence[Reason
     return f"{lead}: {first}{others}."
 
 
+def sentences(
+    code: str,
+    inputs: VerdictInputs,
+    *,
+    verdict: VerdictName,
+    evidence: SignalEvidence | None = None,
+    detail: str = "",
+    would: VerdictResult | None = None,
+) -> list[str]:
+    """A reason in sentences: one, but as many for earlier epochs as were graded anew.
+
+    Args:
+        code: The reason's code.
+        inputs: What the verdict follows from.
+        verdict: What follows.
+        evidence: What the signal says that the reason is about, where it is about one.
+        detail: Which exposure is too small, where that is the reason.
+        would: What would follow if dry runs counted.
+    """
+    if code == "earlier_epoch_regraded":
+        return [earlier_epoch(made) for made in inputs.regraded]
+    if evidence is not None:
+        return [_OF_SIGNALS[code](evidence)]
+    if inputs.fault is not None or inputs.gate is None:
+        return [inputs.fault or "no gate"]
+    if code in _OF_GATES:
+        return [_OF_GATES[code](inputs.gate, inputs.cell.stage)]
+    if code == "dry_run" and would is not None:
+        return [dry_run(inputs.gate.name, would.verdict, summary(would.verdict, would.to_stage, would.reasons))]
+    is_latched = code == "latched"
+    return [latched(inputs.latches[verdict]) if is_latched else _of_inputs(code, inputs, inputs.gate, detail)]
+
+
+def _of_inputs(code: str, inputs: VerdictInputs, gate: Gate, detail: str) -> str:
+    if code == "below_minimum_exposure":
+        return _too_little(inputs.exposure, gate.minimum_exposure, detail)
+    if code == "stale_evidence" and inputs.stale_s is not None:
+        return stale(inputs.stale_s)
+    if code == "hold_expired" and gate.hold_expires is not None:
+        return hold_expired(inputs.exposure.held_s, gate.hold_expires, gate.owner or "nobody")
+    if code == "combined_harm" and inputs.log_e_combined is not None:
+        return combined_harm(inputs.signals, inputs.log_e_combined, gate.alpha)
+    if inputs.split is not None and code in {"split_mismatch", "undeclared_arm"}:
+        return split_mismatch(inputs.split) if code == "split_mismatch" else undeclared_arm(inputs.split)
+    return regraded(inputs.latches[VerdictName.PROMOTE].verdict_id)
+
+
+def _too_little(seen: Exposure, least: MinimumExposure, what: str) -> str:
+    if what == "users":
+        return few_users(seen, least.users)
+    return few_days(seen.days, least.days) if what == "days" else exposure(seen.actions, least.actions)
+
+
 def _limit(evidence: SignalEvidence) -> str:
     return amount(evidence.limit, evidence.unit)
 
@@ -272,3 +328,22 @@ def _needed(evidence: SignalEvidence) -> str:
     rate = "at this rate" if evidence.failures else "without a failure"
     observed = "user-windows" if evidence.by == "user" else SIGNALS[evidence.signal].trial
     return f"{evidence.more_needed:,} more {observed} needed {rate}"
+
+
+_OF_SIGNALS: Final[Mapping[str, Callable[[SignalEvidence], str]]] = {
+    "harm": harm,
+    "regression": regression,
+    "trip": trip,
+    "missing_data": missing,
+    "over_limit": over_limit,
+    "immature": immature,
+    "more_evidence_needed": undecided,
+    "shown_safe": safe,
+}
+_OF_GATES: Final[Mapping[str, Callable[[Gate, str], str]]] = {
+    "no_signals": lambda gate, stage: no_signals(gate.name, stage),
+    "no_promotion_signals": lambda gate, _: no_promotion_signals(gate.name),
+    "not_on_ladder": lambda gate, stage: not_on_ladder(stage, gate),
+    "top_of_ladder": lambda _, stage: top_of_ladder(stage),
+    "approval_required": lambda gate, _: approval_required(gate),
+}

@@ -181,7 +181,7 @@ class LakeFollower:
 
     def __init__(self) -> None:
         self._counted = Counted()
-        self._trends = Trends(self._counted.columns)
+        self._trends = Trends(self._counted.state)
         self._signals: dict[Cell, CellSignals] = {}
         self._shown_trends: dict[Cell, Trend] = {}
         self._verdicts: dict[Cell, VerdictDocument] = {}

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from analytics.signals.state import MINUTE_US, PLACE
+from analytics.signals.state import MINUTE_US, ROW
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from analytics.signals.state import Columns, Increment, Integers
+    from analytics.signals.state import CellState, Increment, Integers
     from producers.wire.receipt import Cell
 
 _WIDTHS_MIN = (1, 2, 5, 10, 15, 30, 60, 120, 240, 480, 720, 1_440)
@@ -48,19 +48,19 @@ class Trends:
     """The minutes of the newest stretch, of every cell.
 
     Args:
-        columns: Everything counted; each of its increments is to be added here.
+        state: Everything counted; each of its increments is to be added here.
         hours: How far back a trend goes at most, from the newest bucket.
     """
 
-    def __init__(self, columns: Columns, *, hours: int = 24) -> None:
-        self._columns = columns
+    def __init__(self, state: CellState, *, hours: int = 24) -> None:
+        self._state = state
         self._hours = hours
         self._minutes = pl.DataFrame(schema={"cell": pl.UInt32, "bucket": pl.Int64, **dict.fromkeys(_SUMS, pl.Int64)})
         self._summed = 0
 
     def add(self, increment: Increment) -> None:
         """Take in what an increment brought."""
-        cells = self._columns.cell_of[increment.minutes[PLACE].to_numpy()].astype(np.uint32)
+        cells = self._state.cell_of[increment.minutes[ROW].to_numpy()].astype(np.uint32)
         fresh = increment.minutes.select(pl.Series("cell", cells), "bucket", *_SUMS)
         self._minutes = pl.concat([self._minutes, fresh], rechunk=False)
         if self._minutes.height > 2 * self._summed + _SUM_AGAIN_AT:
@@ -86,7 +86,7 @@ class Trends:
 
         denial = _ratios(summed("denied"), summed("decisions"))
         undo = _ratios(summed("undone", "undo_failed", "not_undoable"), summed("executed"))
-        cells = [self._columns.cells[place] for place in present]
+        cells = [self._state.cells[place] for place in present]
         return {name: Trend(denied, undone) for name, denied, undone in zip(cells, denial, undo, strict=True)}
 
     def _sum_up(self) -> None:

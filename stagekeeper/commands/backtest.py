@@ -9,7 +9,6 @@ import click
 
 from analytics.backtest.compare import Difference, backtest, in_force
 from analytics.backtest.history import History, Turn
-from analytics.backtest.timeline import timeline
 from analytics.gates.gate_file import GateFile
 from analytics.text import iso
 from analytics.verdicts.document import VerdictDocument
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 @click.option("--from", "since", type=Moment(), metavar="MOMENT", help="Begin to look here (event time).")
 @click.option("--to", "until", type=Moment(), metavar="MOMENT", help="End here (event time).")
 @lake_option
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw it, as SVG.")
 @json_option
 def command(
     *,
@@ -41,7 +39,6 @@ def command(
     since: datetime | None,
     until: datetime | None,
     root: str | None,
-    plot: Path | None,
     as_json: bool,
 ) -> None:
     """Run history through another gate file, minute by minute of event time: what would have differed, when and why.
@@ -51,26 +48,19 @@ def command(
     \b
     Examples:
       stagekeeper backtest --gates stricter.yaml
-      stagekeeper backtest --gates stricter.yaml --from 2026-03-14T00:00:00Z --plot backtest.svg
+      stagekeeper backtest --gates stricter.yaml --from 2026-03-14T00:00:00Z
       stagekeeper backtest --gates stricter.yaml --json | jq '.differences[] | {tool, stage, since}'
     """
     if since is not None and until is not None and since >= until:
         raise click.UsageError(f"--from {iso(since)} must lie before --to {iso(until)}")
-    if plot is not None and not plot.parent.is_dir():
-        raise click.UsageError(f"--plot {plot}: there is no folder {plot.parent}")
     lake, new = require_lake(root), GateFile.load(path)
     old = in_force(lake) if against is None else GateFile.load(against)
-    history = History.of(lake)
+    history = History.from_lake(lake)
     if since is not None and since > history.last:
         raise click.UsageError(f"--from {iso(since)}: the history ends at {iso(history.last)}")
     if until is not None and until < history.first:
         raise click.UsageError(f"--to {iso(until)}: the history begins at {iso(history.first)}")
     comparison = backtest(history, old, new, since=since, until=until)
-    if plot is not None:
-        try:
-            plot.write_text(timeline(comparison), encoding="utf-8")
-        except OSError as error:
-            raise click.UsageError(f"--plot {plot} cannot be written: {error.strerror or error}") from error
     if as_json:
         print_json(comparison.document())
         return
@@ -82,8 +72,6 @@ def command(
         f"{len(comparison.differences)} differences on {different} of {cells} cells, "
         f"from {iso(comparison.since)} to {iso(comparison.until)}."
     )
-    if plot is not None:
-        click.echo(f"Drawn in {plot}.")
 
 
 def _in_words(difference: Difference) -> str:

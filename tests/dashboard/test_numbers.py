@@ -17,7 +17,7 @@ from page_lakes import FLEET, Behaviour, minute_row, populated
 from analytics.evidence import histogram
 from analytics.evidence.sequential import crosses, log_e_value
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
-from analytics.signals.state import Columns
+from analytics.signals.state import CellState
 from analytics.verdicts.document import SignalEvidence
 from analytics.verdicts.ledger import latest_verdicts
 from dashboard import labels
@@ -108,7 +108,7 @@ def test_running_rates_are_over_the_epoch_of_the_verdict_alone() -> None:
 
 
 def trends_of(rows: pl.LazyFrame, most: int, parts: int = 1) -> dict[Cell, Trend]:
-    columns, frame = Columns(), rows.collect()
+    columns, frame = CellState(), rows.collect()
     kept = Trends(columns)
     for part in frame.with_row_index("part").with_columns(pl.col("part") % parts).partition_by("part"):
         kept.add(columns.add(part.drop("part")))
@@ -134,7 +134,7 @@ def test_trends_share_their_bins_and_leave_gaps_open() -> None:
 
 
 def test_trends_of_nothing_are_nothing() -> None:
-    assert Trends(Columns()).of_cells() == {}
+    assert Trends(CellState()).of_cells() == {}
 
 
 @settings(deadline=None)

@@ -5,17 +5,20 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import examples
-from verdict_cases import CELL, NOON, a_row, document_of, gate_file
+from verdict_cases import CELL, NOON, a_row, gate_file
 
-from analytics.judging.judging import judge
+from analytics.judging.engine import judge
 from analytics.lake.rollup import is_rolled, roll
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
-from analytics.signals.cells import EPOCH, MATURE, Folded
+from analytics.signals.cells import EPOCH
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
+from analytics.signals.state import CellState, microseconds
+from analytics.verdicts.document import VerdictDocument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,15 +81,22 @@ def by_hour(rows: pl.DataFrame) -> pl.DataFrame:
 
 def what_is_said(rows: pl.DataFrame) -> list[Any]:
     """Everything that verdicts rest on, long after."""
-    folded = Folded.of(rows)
-    missing = folded.mature(LATER, DEADLINE_S).sort(EPOCH).select(*EPOCH, *MATURE)
+    state = CellState.from_increments(rows)
+    epochs = np.arange(state.epochs)
+    names = state.names(epochs).rows()
+    missing = state.missing_outcomes(microseconds(LATER), round(DEADLINE_S * 1_000_000))
+    numbers = np.stack(
+        [missing.expected, missing.missing, missing.pending, state.first_us, state.last_us, state.event_us]
+    )
     histograms = [
-        {key: (bins.tolist(), counts.tolist()) for key, (bins, counts) in folded.histogram(name).items()}
+        {names[row]: (bins.tolist(), counts.tolist()) for row, (bins, counts) in state.histograms(name, epochs).items()}
         for name in HISTOGRAMS
     ]
-    verdicts = judge(folded, GATES, watermark=LATER, lake_version=7, judged_at=LATER)
-    current = folded.current(LATER).sort(EPOCH).select(*EPOCH, "first_bucket", "last_bucket", "last_event_at")
-    return [missing.to_dicts(), histograms, current.to_dicts(), [document_of(verdict) for verdict in verdicts]]
+    verdicts = judge(state, GATES, watermark=LATER, lake_version=7, judged_at=LATER)
+    current = state.current(np.ones(len(state.cells), dtype=np.bool_), LATER)
+    by_epoch = dict(zip(names, numbers.T.tolist(), strict=True))
+    documents = [VerdictDocument.from_verdict(verdict).to_dict() for verdict in verdicts]
+    return [by_epoch, histograms, sorted(names[row] for row in current), documents]
 
 
 @settings(max_examples=examples(30), deadline=None)

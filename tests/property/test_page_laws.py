@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from glance_cases import some_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import examples
+from random_fleets import some_rows
 from verdict_cases import NOON, increments
 
 from analytics.judging.judge import Judge
@@ -17,7 +17,7 @@ from analytics.lake.errors import ForgottenError
 from analytics.lake.table_schemas import SIGNALS
 from analytics.lake.tables import Lake
 from analytics.report import DEFAULT_OUTCOME_DEADLINE_S, build_report, signal_rows
-from analytics.signals.cells import Folded
+from analytics.signals.state import CellState
 from dashboard.data.reader import LakeReader
 
 if TYPE_CHECKING:
@@ -50,13 +50,10 @@ def test_a_page_that_is_kept_open_shows_what_one_opened_now_does(seed: int) -> N
             kept, fresh = open_page.snapshot(), LakeReader(root).snapshot()
             assert kept is not None
             assert kept == fresh
-            folded = Folded.of(lake.scan(SIGNALS).collect())
-            newest = folded.latest_event_at
-            whole = (
-                []
-                if newest is None
-                else signal_rows(folded, watermark=newest, outcome_deadline_s=DEFAULT_OUTCOME_DEADLINE_S)
-            )
+            state = CellState.from_increments(lake.scan(SIGNALS).collect())
+            newest, cells = state.latest_event_at, np.arange(len(state.cells))
+            deadline_s = DEFAULT_OUTCOME_DEADLINE_S
+            whole = [] if newest is None else signal_rows(state, cells, watermark=newest, outcome_deadline_s=deadline_s)
             assert list(build_report(lake).signals) == whole
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from verdict_cases import CELL, NOON, a_row, document_of, executions, increments, split_gates
 
 from analytics.evidence.sample_ratio import log_mismatch
-from analytics.judging.judging import judge
-from analytics.signals.cells import Folded
+from analytics.judging.engine import judge
+from analytics.signals.state import CellState
 
 if TYPE_CHECKING:
     from random import Random
@@ -28,9 +28,9 @@ def rows(made: list[tuple[str, int, int]]) -> list[dict[str, Any]]:
     return [a_row(CELL._replace(cohort=arm), minute=minute, **executions(count)) for arm, minute, count in made]
 
 
-def splits(folded: Folded) -> dict[str, dict[str, Any]]:
+def splits(state: CellState) -> dict[str, dict[str, Any]]:
     mark = NOON + timedelta(minutes=10)
-    found = judge(folded, GATES, watermark=mark, lake_version=1, judged_at=mark)
+    found = judge(state, GATES, watermark=mark, lake_version=1, judged_at=mark)
     return {verdict.inputs.cell.cohort: document_of(verdict)["split"] for verdict in found}
 
 
@@ -40,17 +40,18 @@ def test_shuffled_split_and_merged_increments_tell_the_same(
     made: list[tuple[str, int, int]], cut: int, random: Random
 ) -> None:
     told = rows(made)
-    whole = splits(Folded.of(increments(*told)))
+    whole = splits(CellState.from_increments(increments(*told)))
     random.shuffle(told)
-    parts = [Folded.of(increments(*part)) for part in (told[:cut], told[cut:]) if part]
-    merged = parts[0] if len(parts) == 1 else parts[0].plus(parts[1])
+    merged = CellState()
+    for part in (told[:cut], told[cut:]):
+        merged.add(increments(*part))
     assert splits(merged) == whole
 
 
 @settings(deadline=None)
 @given(counts)
 def test_it_is_the_highest_evidence_of_all_minutes(made: list[tuple[str, int, int]]) -> None:
-    for arm, found in splits(Folded.of(increments(*rows(made)))).items():
+    for arm, found in splits(CellState.from_increments(increments(*rows(made)))).items():
         began = [
             min(minute for each, minute, _ in made if each == one)
             for one in {arm, *(one for one, *_ in made)}

@@ -3,18 +3,18 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import examples
 from verdict_cases import CELL, NOON, a_row, document_of, executions, gate_file, increments, verdict_on
 
-from analytics.judging.judge import judge
-from analytics.signals.cells import Folded
+from analytics.judging.engine import judge
+from analytics.signals.definitions import COUNTERS
+from analytics.signals.state import CellState
 
 if TYPE_CHECKING:
     from random import Random
-
-    import polars as pl
 
 GATES = gate_file(
     "signal: execution_error, role: guardrail, limit: 0.1, weight: 2",
@@ -54,15 +54,16 @@ def rows(draw: st.DrawFn) -> dict[str, Any]:
     )
 
 
-def documents(folded: Folded) -> list[dict[str, Any]]:
+def documents(state: CellState) -> list[dict[str, Any]]:
     mark = NOON + timedelta(minutes=7)
-    found = judge(folded, GATES, watermark=mark, lake_version=1, judged_at=mark)
+    found = judge(state, GATES, watermark=mark, lake_version=1, judged_at=mark)
     return [document_of(verdict) for verdict in found]
 
 
-def frames(folded: Folded) -> list[pl.DataFrame]:
-    parts = [folded.totals, folded.minutes(), *folded.histograms.values()]
-    return [part.sort(part.columns) for part in parts]
+def totals(state: CellState) -> dict[tuple[Any, ...], list[int]]:
+    """Everything counted of each epoch, by its names."""
+    columns = [*(state.counter(name) for name in COUNTERS), state.risk, state.first_us, state.last_us, state.event_us]
+    return dict(zip(state.names(np.arange(state.epochs)).rows(), np.stack(columns, axis=1).tolist(), strict=True))
 
 
 @given(st.lists(rows(), min_size=1, max_size=12), st.data(), st.randoms(use_true_random=False))
@@ -70,19 +71,19 @@ def frames(folded: Folded) -> list[pl.DataFrame]:
 def test_increments_may_come_in_any_order_and_any_grouping(
     some: list[dict[str, Any]], data: st.DataObject, random: Random
 ) -> None:
-    at_once = Folded.of(increments(*some))
+    at_once = CellState.from_increments(increments(*some))
     shuffled = random.sample(some, len(some))
     cut = data.draw(st.integers(0, len(some)))
-    stepwise = Folded.of(increments(*shuffled[:cut])).plus(Folded.of(increments(*shuffled[cut:])))
-    for one, other in zip(frames(at_once), frames(stepwise), strict=True):
-        assert one.equals(other)
+    stepwise = CellState.from_increments(increments(*shuffled[:cut]))
+    stepwise.add(increments(*shuffled[cut:]))
+    assert totals(at_once) == totals(stepwise)
     assert documents(at_once) == documents(stepwise)
 
 
 @given(st.lists(rows(), min_size=1, max_size=6))
 @settings(max_examples=examples(60), deadline=None)
 def test_bounds_states_and_verdicts_agree(some: list[dict[str, Any]]) -> None:
-    for document in documents(Folded.of(increments(*some))):
+    for document in documents(CellState.from_increments(increments(*some))):
         shown = {part["signal"]: part for part in document["signals"]}
         for part in document["signals"]:
             if part["log_e_harm"] is None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree as ET
 
 import pytest
 from click.testing import CliRunner
@@ -12,7 +11,6 @@ from verdict_cases import CELL, NOON, a_row, document_of, executions, increments
 
 from analytics.backtest.compare import Backtest, NothingInForceError, backtest, in_force
 from analytics.backtest.history import History, NoHistoryError, run
-from analytics.backtest.timeline import timeline
 from analytics.gates.gate_file import GateFile
 from analytics.judging.judge import Judge
 from analytics.lake.tables import Lake
@@ -40,7 +38,7 @@ def lake(tmp_path: Path) -> Lake:
 
 
 def of(lake: Lake, **more: Any) -> Backtest:
-    return backtest(History.of(lake), gates(OLD), gates(NEW), **more)
+    return backtest(History.from_lake(lake), gates(OLD), gates(NEW), **more)
 
 
 @pytest.mark.slow
@@ -61,12 +59,12 @@ def test_where_two_gate_files_part_and_why(lake: Lake) -> None:
 
 @pytest.mark.slow
 def test_a_gate_file_never_differs_from_itself(lake: Lake) -> None:
-    assert backtest(History.of(lake), gates(OLD), gates(OLD)).differences == []
+    assert backtest(History.from_lake(lake), gates(OLD), gates(OLD)).differences == []
 
 
 @pytest.mark.slow
 def test_it_says_what_the_judge_would_have_said_at_every_minute(lake: Lake) -> None:
-    for turn in run(History.of(lake), gates(OLD)):
+    for turn in run(History.from_lake(lake), gates(OLD)):
         rows = [a_row(minute=minute, **executions(10, 1)) for minute in range(60)]
         known = [row for row in rows if row["last_event_at"] <= turn.at]
         signals = document_of(turn.verdict)["signals"]
@@ -84,7 +82,7 @@ def test_only_the_asked_stretch_is_looked_at(lake: Lake) -> None:
 def test_a_quiet_cell_goes_stale_in_its_own_minute(lake: Lake) -> None:
     other = a_row(CELL._replace(tool="other"), minute=120, **executions(1))
     lake.append("signals", increments(other))
-    turns = [turn for turn in run(History.of(lake), gates(OLD)) if turn.verdict.inputs.cell == CELL]
+    turns = [turn for turn in run(History.from_lake(lake), gates(OLD)) if turn.verdict.inputs.cell == CELL]
     assert turns[-1].verdict.result.verdict == "INVALID"
     assert turns[-1].at == NOON + timedelta(minutes=75)
 
@@ -96,7 +94,7 @@ def test_users_are_counted_as_they_were_known(tmp_path: Path) -> None:
     told.act(30, "later")
     told.store()
     by_user = OLD.replace("gates:", "user_window: 10m\ngates:")
-    history = History.of(told.lake)
+    history = History.from_lake(told.lake)
     windows = [turn.verdict.inputs.signals[0].windows for turn in run(history, gates(by_user))]
     assert windows[0] == 0
     assert windows[-1] == 45
@@ -112,18 +110,7 @@ def test_what_is_in_force_is_what_the_ledger_used_last(lake: Lake, tmp_path: Pat
 
 def test_an_empty_lake_has_no_history(tmp_path: Path) -> None:
     with pytest.raises(NoHistoryError):
-        History.of(Lake.open(str(tmp_path / "empty")))
-
-
-@pytest.mark.slow
-def test_the_picture_shows_both_files(lake: Lake) -> None:
-    drawn = ET.fromstring(timeline(of(lake)))  # noqa: S314 - drawn here
-    shown = [rect.get("fill") for rect in drawn.iter("{http://www.w3.org/2000/svg}rect")]
-    assert len(shown) == 4 + 2 + 2
-    titles = [title.text or "" for title in drawn.iter("{http://www.w3.org/2000/svg}title")]
-    assert any("ROLL_BACK" in title for title in titles)
-    same = backtest(History.of(lake), gates(OLD), gates(OLD))
-    assert "No verdict differs." in timeline(same)
+        History.from_lake(Lake.open(str(tmp_path / "empty")))
 
 
 @pytest.mark.slow
@@ -131,11 +118,10 @@ def test_the_command(lake: Lake, tmp_path: Path) -> None:
     for name, text in (("old.yaml", OLD), ("new.yaml", NEW)):
         (tmp_path / name).write_text(text)
     asked = ["backtest", "--gates", str(tmp_path / "new.yaml"), "--against", str(tmp_path / "old.yaml")]
-    told = CliRunner().invoke(cli, [*asked, "--lake", lake.root, "--plot", str(tmp_path / "plot.svg")])
+    told = CliRunner().invoke(cli, [*asked, "--lake", lake.root])
     assert told.exit_code == 0, told.output
     assert "  new: ROLL_BACK: Roll back to search_only" in told.output
     assert "2 differences on 1 of 1 cells" in told.output
-    assert (tmp_path / "plot.svg").read_text().startswith("<svg")
     as_json = CliRunner().invoke(cli, [*asked, "--lake", lake.root, "--json", "--to", "2026-03-14T12:30:00"])
     document = json.loads(as_json.stdout)
     assert document["until"] == "2026-03-14T12:30:00Z"
@@ -149,8 +135,6 @@ def test_the_command(lake: Lake, tmp_path: Path) -> None:
         (["--from", "2027-01-01"], "the history ends at 2026-03-14T12:59:59Z"),
         (["--to", "2026-01-01"], "the history begins at 2026-03-14T12:00:59Z"),
         (["--from", "2026-03-14T12:30:00Z", "--to", "2026-03-14T12:30:00Z"], "must lie before"),
-        (["--plot", "nowhere/plot.svg"], "there is no folder nowhere"),
-        (["--plot", "."], "is a directory"),
     ],
 )
 def test_what_cannot_be_asked_is_misuse(lake: Lake, tmp_path: Path, more: list[str], said: str) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import astuple
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from verdict_cases import NOON, a_row, executions, increments, latest_documents
 
@@ -10,7 +12,7 @@ from analytics.audit.replay import replay
 from analytics.judging.judge import Judge
 from analytics.lake.table_schemas import VERDICTS
 from analytics.lake.tables import Lake
-from analytics.signals.cells import MATURE, Folded
+from analytics.signals.state import CellState, microseconds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,8 +36,10 @@ def minute(at: float) -> datetime:
 
 
 def current(*rows: dict[str, Any], watermark_minute: float = 60) -> str:
-    (row,) = Folded.of(increments(*rows)).current(minute(watermark_minute)).iter_rows(named=True)
-    return str(row["epoch"])
+    state = CellState.from_increments(increments(*rows))
+    epochs = state.current(np.ones(len(state.cells), dtype=np.bool_), minute(watermark_minute))
+    (epoch,) = state.names(epochs)["epoch"]
+    return str(epoch)
 
 
 def busy(epoch: str, first: int, last: int, each: int = 5) -> list[dict[str, Any]]:
@@ -178,8 +182,8 @@ class TestBoundedMemory:
         for hour in range(6):
             lake.append("signals", increments(*busy("old", 60 * hour, 60 * hour + 60)))
             judge.tick(minute(60 * hour + 60))
-        assert judge._memory is not None  # noqa: SLF001 - what it keeps is the point
-        assert judge._memory.columns.recent.height <= 15  # noqa: SLF001
+        assert judge._state is not None  # noqa: SLF001 - what it keeps is the point
+        assert judge._state.counts.recent.height <= 15  # noqa: SLF001
 
     def test_a_bounded_memory_changes_no_number(self, lake: Lake, judge: Judge) -> None:
         for hour in range(4):
@@ -203,9 +207,12 @@ class TestBoundedMemory:
             a_row(minute=0, last_event_at=minute(59), expected=2, executed=0),
             a_row(minute=0, last_event_at=minute(59), expected=0, executed=1),
         ]
-        whole = Folded.of(increments(*rows, *late))
-        cut = Folded.of(increments(*rows)).settled(minute(20), 600.0).plus(Folded.of(increments(*late)))
+        whole = CellState.from_increments(increments(*rows, *late))
+        cut = CellState.from_increments(increments(*rows))
+        cut.settle(minute(20), 600.0, whole=np.zeros(cut.epochs, dtype=np.bool_))
+        cut.add(increments(*late))
         assert cut.recent.height < whole.recent.height + len(late)
         for at in (60, 61, 90):
-            sums = [each.mature(minute(at), 120.0).select(MATURE).row(0) for each in (whole, cut)]
-            assert sums[0] == sums[1]
+            sums = [state.missing_outcomes(microseconds(minute(at)), 120_000_000) for state in (whole, cut)]
+            for one, other in zip(*(astuple(counted) for counted in sums), strict=True):
+                assert one.tolist() == other.tolist()

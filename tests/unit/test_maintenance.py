@@ -15,7 +15,7 @@ from verdict_cases import CELL, a_row, executions, increments
 from analytics.audit.replay import replay
 from analytics.judging import judge as judging
 from analytics.judging.judge import Judge
-from analytics.judging.judge_state import Memory
+from analytics.judging.judge_state import JudgeState, PastVerdicts
 from analytics.lake.errors import FencedError, LakeError
 from analytics.lake.leases import MAINTENANCE, Lease
 from analytics.lake.rollup import RollUp, is_rolled
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from analytics.judging.user_windows import EventSource
     from analytics.maintenance import Step
 
 GATES_TEXT = """\
@@ -295,11 +296,11 @@ def test_who_keeps_the_counts_up_lets_go_of_what_was_taken_out_and_of_nothing_el
     for day, epoch in enumerate(("old", "older", "last")):
         at = month + timedelta(days=day)
         lake.append(SIGNALS, increments(*(a_minute(at + timedelta(minutes=n), epoch=epoch) for n in range(5))))
-    begun: list[Memory] = []
+    begun: list[JudgeState] = []
 
-    class Noted(Memory):
-        def __init__(self, lake: Lake, settle_s: float) -> None:
-            super().__init__(lake, settle_s)
+    class Noted(JudgeState):
+        def __init__(self, past: PastVerdicts, events: EventSource) -> None:
+            super().__init__(past, events)
             begun.append(self)
 
     kept: list[LakeFollower] = []
@@ -309,7 +310,7 @@ def test_who_keeps_the_counts_up_lets_go_of_what_was_taken_out_and_of_nothing_el
             super().__init__()
             kept.append(self)
 
-    monkeypatch.setattr(judging, "Memory", Noted)
+    monkeypatch.setattr(judging, "JudgeState", Noted)
     monkeypatch.setattr(reader, "LakeFollower", NotedPage)
     judge, page = Judge(Lake.open(lake.root), gates, settle_s=0), LakeReader(lake.root)
     judge.tick(NOW)
@@ -320,11 +321,11 @@ def test_who_keeps_the_counts_up_lets_go_of_what_was_taken_out_and_of_nothing_el
     judge.tick(NOW)
     page.snapshot()
     assert (len(begun), len(kept)) == had, "folding takes nothing out"
-    assert begun[-1].columns.epochs == 3
+    assert begun[-1].counts.epochs == 3
     policy = RetentionPolicy(roll_up_after=None, keep={SIGNALS: timedelta(days=10)})
     assert step_of(maintenance_of(lake, gates, policy).run(NOW), SIGNALS, "retain").rows == 10
     judge.tick(NOW)
-    assert begun[-1].columns.epochs == 1
+    assert begun[-1].counts.epochs == 1
     assert page.snapshot() == LakeReader(lake.root).snapshot()
     begun_by_now = len(begun)
     assert len(kept) == had[1] + 3  # the open page's, and two of the new one

@@ -8,7 +8,7 @@ import pytest
 from verdict_cases import CELL, NOON, a_row, executions, increments, latest_documents
 
 from analytics.gates.gate_file import GateFile
-from analytics.judging import planning
+from analytics.judging import ledger_writes
 from analytics.judging.judge import Judge
 from analytics.lake.table_schemas import JUDGE_HEARTBEATS, VERDICTS
 from analytics.lake.tables import Lake
@@ -122,7 +122,7 @@ def test_a_look_under_another_gate_file_confirms_nothing(lake: Lake, gate_path: 
 def test_nothing_is_confirmed_while_what_changed_is_not_written(
     lake: Lake, gate_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "MOST_ROWS", 1)
+    monkeypatch.setattr(ledger_writes, "MOST_ROWS", 1)
     judge = Judge(lake, gate_path, settle_s=0)
     cells = [CELL, BUSY, CELL._replace(tool="third")]
     lake.append("signals", increments(*(a_row(cell, **executions(2)) for cell in cells)))

@@ -27,11 +27,15 @@ from analytics.backtest.history import History
 from analytics.evidence.sample_ratio import log_mismatch
 from analytics.gates.gate_file import GateFile
 from analytics.judging.judge import Judge
+from analytics.judging.latches import Latches
+from analytics.verdicts.verdict import Latch
+from producers.wire.events import VerdictName
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from analytics.verdicts.verdict import SplitEvidence, Verdict
+    from analytics.verdicts.document import SplitEvidence
+    from analytics.verdicts.verdict import Verdict
 
 NEW = CELL._replace(cohort="new")
 HELD = CELL._replace(cohort="held-back")
@@ -108,14 +112,11 @@ class TestByAction:
         assert codes(on(found, "new")) == ["split_mismatch", "below_minimum_exposure"]
 
     def test_a_promotion_that_stood_stands_no_longer(self) -> None:
-        from analytics.verdicts.verdict import Latch  # noqa: PLC0415 - only here
-        from producers.wire.events import VerdictName  # noqa: PLC0415
-
         made = split_gates()
         latch = {VerdictName.PROMOTE: Latch(VerdictName.PROMOTE, "approval_gated", "first")}
         rows = [*minutes(NEW, [80] * 30), *minutes(HELD, [20] * 30)]
         mark = NOON + timedelta(minutes=60)
-        found = verdicts_on(made, *rows, watermark=mark, latches={(NEW, "e1", made.sha256): latch})
+        found = verdicts_on(made, *rows, watermark=mark, latches=Latches({(NEW, "e1", made.sha256): latch}))
         assert on(found, "new").result.verdict == "HOLD"
 
     def test_a_mismatch_that_was_there_once_stays(self) -> None:
@@ -342,7 +343,7 @@ def test_a_backtest_says_what_a_declared_split_would_have_changed(told: Told, tm
     without = GateFile.parse(
         USERS.replace("    split: {by: cohort, shares: {new: 0.5, held-back: 0.5}}\n", "").encode()
     )
-    found = backtest(History.of(told.lake), without, with_split)
+    found = backtest(History.from_lake(told.lake), without, with_split)
     said = {
         (one.cell.cohort, one.old.verdict.result.verdict.value, one.new.verdict.result.verdict.value)
         for one in found.differences

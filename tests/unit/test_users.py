@@ -11,8 +11,8 @@ from verdict_cases import latest_documents
 from analytics.audit.replay import replay
 from analytics.evidence.clustered_rate import UserWindows
 from analytics.judging.judge import Judge
-from analytics.judging.user_windows import Users, closed_through, fold_users
-from analytics.signals.cells import EPOCH, Folded
+from analytics.judging.user_windows import ClosedWindows, LakeEvents, UserWindowFold, closed_through
+from analytics.signals.state import CellState
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,15 +34,15 @@ def told(tmp_path: Path) -> Told:
     return Told.at(tmp_path)
 
 
-def folded(told: Told, minute: float) -> Users:
+def folded(told: Told, minute: float) -> ClosedWindows:
     told.store()
-    epochs = Folded.of(told.lake.scan("signals").collect()).totals
-    return fold_users(told.lake, as_of=NOON + timedelta(minutes=minute), window_s=600.0, epochs=epochs.select(EPOCH))
+    state = CellState.from_increments(told.lake.scan("signals").collect())
+    epochs, as_of = state.names(np.arange(state.epochs)), NOON + timedelta(minutes=minute)
+    return UserWindowFold(LakeEvents(told.lake)).fold(as_of=as_of, window_s=600.0, kept_s=86_400.0, epochs=epochs)
 
 
-def table(users: Users, signal: str = "execution_error", maturity_s: float = 0.0) -> list[tuple[int, int, int]]:
-    (found,) = users.observed(signal, maturity_s=maturity_s).values()
-    return list(zip(found.trials, found.failures, found.count, strict=True))
+def table(users: ClosedWindows, signal: str = "execution_error", maturity_s: float = 0.0) -> list[tuple[int, int, int]]:
+    return users.tabled(signal, maturity_s=maturity_s).select("m", "y", "count").rows()
 
 
 def judged(told: Told, minute: float, path: Path, text: str = GATES) -> dict[str, Any]:

@@ -9,9 +9,10 @@ import pytest
 from verdict_cases import CELL, NOON, a_row, document_of, executions, gate_file, increments, verdict_on, verdicts_on
 
 from analytics.gates.gate_file import GateFile
-from analytics.judging.deciding import rollback_stage
-from analytics.judging.judge import judge
-from analytics.signals.cells import Folded
+from analytics.judging.engine import judge
+from analytics.judging.latches import Latches
+from analytics.judging.verdict_rules import rollback_stage
+from analytics.signals.state import CellState
 from analytics.verdicts import gate_check
 from analytics.verdicts.verdict import REASON_CODES, Latch, Verdict
 from producers.wire.events import VerdictName
@@ -336,7 +337,7 @@ def test_unknown_latencies_are_neither_fast_nor_slow() -> None:
 
 def latched(verdict: VerdictName, to_stage: str) -> dict[str, object]:
     key = (CELL, "e1", ERRORS.sha256)
-    return {"latches": {key: {verdict: Latch(verdict, to_stage, "first")}}}
+    return {"latches": Latches({key: {verdict: Latch(verdict, to_stage, "first")}})}
 
 
 def test_a_rollback_stands_although_better_numbers_follow() -> None:
@@ -356,18 +357,19 @@ def test_a_promotion_stands_until_there_is_harm_or_silence() -> None:
 
 
 def test_a_latch_of_another_epoch_or_gate_file_holds_nothing() -> None:
-    other = {"latches": {(CELL, "e0", ERRORS.sha256): {VerdictName.ROLL_BACK: Latch(VerdictName.ROLL_BACK, "x", "v")}}}
-    assert verdict_on(ERRORS, a_row(**executions(377)), **other).result.verdict == "PROMOTE"
+    crossed = {VerdictName.ROLL_BACK: Latch(VerdictName.ROLL_BACK, "x", "v")}
+    other = Latches({(CELL, "e0", ERRORS.sha256): crossed})
+    assert verdict_on(ERRORS, a_row(**executions(377)), latches=other).result.verdict == "PROMOTE"
 
 
 def test_a_verdict_is_named_by_what_it_follows_from() -> None:
     row = a_row(**executions(377))
-    folded = Folded.of(increments(row))
+    state = CellState.from_increments(increments(row))
     mark = NOON + timedelta(minutes=1)
 
     def verdict_id(version: int = 1, gates: GateFile = ERRORS, watermark_s: int = 0, judged_s: int = 0) -> str:
         (found,) = judge(
-            folded,
+            state,
             gates,
             watermark=mark + timedelta(seconds=watermark_s),
             lake_version=version,

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from laws import examples
 from told_lakes import NOON, Told
 
-from analytics.judging.gathering import Gathering
-from analytics.judging.user_windows import Users, fold_users
-from analytics.signals.cells import ACTION, EPOCH, Folded
+from analytics.judging.user_windows import ClosedWindows, LakeEvents, UserWindowFold
+from analytics.signals.cells import ACTION, EPOCH
+from analytics.signals.state import CellState
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -37,7 +37,7 @@ def some_events(rng: Generator, told: Told, receipts: list[Any], minute: int) ->
     told.store()
 
 
-def said(users: Users, as_of: datetime) -> list[Any]:
+def said(users: ClosedWindows, as_of: datetime) -> list[Any]:
     """Everything that anybody asks of a fold."""
     tables = [
         users.tabled(signal, maturity_s=maturity_s).sort(*EPOCH, "m", "y").rows()
@@ -66,17 +66,19 @@ def test_windows_that_are_kept_up_equal_a_whole_fold(seed: int) -> None:
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         told = Told.at(Path(folder))
-        gathering, receipts = Gathering(told.lake), []
+        kept_up, receipts, newest = UserWindowFold(LakeEvents(told.lake)), [], NOON
         for minute in range(0, 150, 10):
             some_events(rng, told, receipts, minute)
             if rng.random() < 0.3:
                 continue
             as_of = NOON + timedelta(minutes=int(rng.integers(minute // 10, minute // 10 + 2)) * 10 - 10)
-            if gathering.as_of is not None:
-                as_of = max(as_of, gathering.as_of)
-            epochs = Folded.of(told.lake.scan("signals").collect()).totals.select(EPOCH).sort(EPOCH)
+            as_of = newest = max(as_of, newest)
+            state = CellState.from_increments(told.lake.scan("signals").collect())
+            epochs = state.names(np.arange(state.epochs)).sort(EPOCH)
             epochs = epochs.filter(pl.Series(rng.random(epochs.height) < 0.8, dtype=pl.Boolean))
             split = epochs.select(ACTION).unique() if seed % 2 else epochs.select(ACTION).clear()
-            found = gathering.fold(as_of=as_of, window_s=WINDOW_S, kept_s=KEPT_S, epochs=epochs, split=split)
-            whole = fold_users(told.lake, as_of=as_of, window_s=WINDOW_S, epochs=epochs, split=split)
+            found, whole = (
+                fold.fold(as_of=as_of, window_s=WINDOW_S, kept_s=KEPT_S, epochs=epochs, split=split)
+                for fold in (kept_up, UserWindowFold(LakeEvents(told.lake)))
+            )
             assert said(found, as_of) == said(whole, as_of)

@@ -1,24 +1,18 @@
-"""Random fleets and gate files, for holding the columns against the plain reading one cell at a time."""
+"""Random fleets, gate files and user-windows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-from verdict_cases import NOON, a_row, increments
+from verdict_cases import NOON, a_row
 
 from analytics.gates.gate_file import GateFile
-from analytics.judging.glance import UNDECLARED, ChangeKeys, Glance
-from analytics.judging.groups import NOT_CROSSED, Standing
-from analytics.judging.judging import judge
-from analytics.judging.user_evidence import Crowd
-from analytics.judging.user_windows import BY_USER, COUNTED_BY_USER, Users
-from analytics.judging.window_sums import Tracked
-from analytics.signals.cells import EPOCH, Folded
-from analytics.signals.state import Columns
+from analytics.judging.latches import Latches
+from analytics.judging.user_windows import BY_USER, COUNTED_BY_USER, ClosedWindows
+from analytics.signals.cells import EPOCH
 from analytics.verdicts.document import Reassessment
 from analytics.verdicts.verdict import Latch
 from producers.wire.events import VerdictName
@@ -26,14 +20,14 @@ from producers.wire.receipt import Cell
 from producers.wire.stage import LADDER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from datetime import datetime
 
     from numpy.random import Generator
 
-    from analytics.verdicts.ledger import ChangeKey, LatchKey
+    from analytics.signals.state import CellState
+    from analytics.verdicts.ledger import LatchKey
 
 STAGES = [stage.value for stage in LADDER]
-REASSESSMENT = Reassessment(epoch="e0", verdict_id="r1", verdict=VerdictName.ROLL_BACK, summary="harm")
 RATES = [*BY_USER, "missing_outcome"]
 
 
@@ -155,9 +149,9 @@ def some_rows(rng: Generator, count: int, first: int, last: int) -> list[dict[st
     return rows
 
 
-def some_users(rng: Generator, folded: Folded, watermark: datetime) -> Users:
+def some_users(rng: Generator, state: CellState, watermark: datetime) -> ClosedWindows:
     """User-windows of most epochs, out of thin air."""
-    epochs = [row for row in folded.totals.select(EPOCH).iter_rows() if rng.random() < 0.7]
+    epochs = [row for row in state.names(np.arange(state.epochs)).iter_rows() if rng.random() < 0.7]
     rows = []
     for key in epochs:
         for _ in range(int(rng.integers(0, 40))):
@@ -174,109 +168,19 @@ def some_users(rng: Generator, folded: Folded, watermark: datetime) -> Users:
     people = {key: int(rng.integers(0, 9)) for key in epochs}
     named = frozenset(key for key in epochs if rng.random() < 0.8)
     table = pl.DataFrame(rows, schema=schema, orient="row")
-    return Users(1, watermark, 300.0, frozenset(epochs), people, {}, named, table, table.clear())
+    return ClosedWindows(1, watermark, 300.0, frozenset(epochs), people, {}, named, table, table.clear())
 
 
-@dataclass
-class Fleet:
-    """One fleet, read both ways."""
-
-    gates: GateFile
-    columns: Columns
-    folded: Folded
-    watermark: datetime
-    tracked: Tracked
-    glance: Glance
-    change_keys: ChangeKeys
-    users: Users | None = None
-    latches: dict[LatchKey, dict[VerdictName, Latch]] | None = None
-    regraded: dict[Cell, list[Reassessment]] | None = None
-
-    @classmethod
-    def begin(cls, gates: GateFile, rows: list[dict[str, Any]], watermark: datetime) -> Fleet:
-        columns = Columns()
-        columns.add(increments(*rows))
-        return cls(
-            gates,
-            columns,
-            Folded.of(increments(*rows)),
-            watermark,
-            Tracked(columns, gates, watermark),
-            Glance(columns, gates),
-            ChangeKeys(),
-        )
-
-    def step(self, rows: list[dict[str, Any]], watermark: datetime) -> None:
-        """Take in more, and move on."""
-        fresh = increments(*rows)
-        increment = self.columns.add(fresh)
-        self.folded = self.folded.plus(Folded.of(fresh))
-        self.tracked.advance(increment, watermark)
-        self.glance.match(increment.risen)
-        self.watermark = watermark
-
-    def settle(self) -> None:
-        """Let go of what no longer matters, in the columns alone."""
-        whole = np.zeros(self.columns.epochs, dtype=np.bool_)
-        self.columns.settle(self.watermark, self.gates.horizon_s, whole=whole)
-
-    def cross(self, rng: Generator) -> None:
-        """Let some epochs have crossed, and some cells have earlier epochs that were graded anew."""
-        self.latches, self.regraded = {}, {}
-        for key in self.folded.totals.select(EPOCH).sort(EPOCH).iter_rows():
-            found = {}
-            if rng.random() < 0.2:
-                to = str(rng.choice(STAGES))
-                found[VerdictName.PROMOTE] = Latch(VerdictName.PROMOTE, to, "0123")
-            if rng.random() < 0.1:
-                found[VerdictName.ROLL_BACK] = Latch(VerdictName.ROLL_BACK, "search_only", "4567")
-            if found:
-                self.latches[Cell(*key[:-1]), key[-1], self.gates.sha256] = found
-        for cell in sorted(self.folded.cells()):
-            if rng.random() < 0.1:
-                self.regraded[cell] = [REASSESSMENT] * int(rng.integers(1, 3))
-
-    def standing(self) -> Standing:
-        """What had crossed, by places."""
-        size = self.columns.epochs
-        found = {name: np.full(size, NOT_CROSSED, dtype=np.int8) for name in VerdictName}
-        for (cell, epoch, _), latches in (self.latches or {}).items():
-            frame = pl.DataFrame([(*cell, epoch)], schema=dict.fromkeys(EPOCH, pl.String), orient="row")
-            for word, latch in latches.items():
-                found[word][self.columns.places_of(frame)[0]] = STAGES.index(str(latch.to_stage))
-        counts = np.array([len((self.regraded or {}).get(cell, [])) for cell in self.columns.cells], dtype=np.int64)
-        return Standing(found[VerdictName.PROMOTE], found[VerdictName.ROLL_BACK], counts)
-
-    def at_a_glance(self) -> dict[tuple[Cell, str], ChangeKey | None]:
-        """What every cell comes to, in columns; None where only the judge can say."""
-        found = self.glance.look(
-            self.columns.current(np.ones(len(self.columns.cells), dtype=np.bool_), self.watermark),
-            self.change_keys,
-            tracked=self.tracked,
-            standing=self.standing(),
-            crowd=None if self.users is None else Crowd(self.users, self.columns),
-        )
-        return {
-            (self.columns.cells[cell], self.columns.key(epoch)[-1]): None
-            if number == UNDECLARED
-            else self.change_keys.change_key(number)
-            for cell, epoch, number in zip(found.cells, found.epochs, found.change_keys, strict=True)
-        }
-
-    def one_by_one(self) -> dict[tuple[Cell, str], ChangeKey]:
-        """What every cell comes to, one at a time."""
-        return {(verdict.inputs.cell, verdict.inputs.epoch): verdict.change_key for verdict in self._verdicts()}
-
-    def _verdicts(self) -> Iterator[Any]:
-        for cell in sorted(self.folded.cells()):
-            yield from judge(
-                self.folded,
-                self.gates,
-                watermark=self.watermark,
-                lake_version=1,
-                judged_at=self.watermark,
-                cells={cell},
-                latches=self.latches or {},
-                users=self.users,
-                regraded=self.regraded or {},
-            )
+def some_latches(rng: Generator, state: CellState, gates: GateFile) -> Latches:
+    """Some epochs have crossed, and some cells have earlier epochs that were graded anew."""
+    latches: dict[LatchKey, dict[VerdictName, Latch]] = {}
+    for key in sorted(state.names(np.arange(state.epochs)).iter_rows()):
+        crossed = {}
+        if rng.random() < 0.2:
+            crossed[VerdictName.PROMOTE] = Latch(VerdictName.PROMOTE, str(rng.choice(STAGES)), "0123")
+        if rng.random() < 0.1:
+            crossed[VerdictName.ROLL_BACK] = Latch(VerdictName.ROLL_BACK, "search_only", "4567")
+        if crossed:
+            latches[Cell(*key[:-1]), key[-1], gates.sha256] = crossed
+    made = Reassessment(epoch="e0", verdict_id="r1", verdict=VerdictName.ROLL_BACK, summary="harm")
+    return Latches(latches, {cell: [made] * int(rng.integers(1, 3)) for cell in state.cells if rng.random() < 0.1})

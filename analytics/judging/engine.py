@@ -1,0 +1,266 @@
+"""The verdict engine: what follows for any number of cells, in columns, and in full for those that are written or read.
+
+Deciding happens once, over arrays of cells. Its outcome for every cell is a change key (verdict, destination and reason
+codes). Whole verdicts, with values, bounds and sentences, are made from the same arrays and the same reasons.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from analytics.gates.gate_file import GateTieError
+from analytics.judging.latches import NO_STAGE, Latches
+from analytics.judging.verdict_builder import Group, VerdictBuilder
+from analytics.judging.verdict_rules import VERDICTS, Decisions, GateDecision, Mark
+from analytics.judging.weights import EvaluationInputs
+from analytics.judging.window_sums import WindowSums
+from analytics.signals.cells import epoch_frame
+from analytics.signals.definitions import COUNTERS, impossible
+from analytics.signals.state import UNKNOWN_RISK
+from producers.wire.contract import RiskClass
+from producers.wire.events import VerdictName
+from producers.wire.stage import LADDER
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from datetime import datetime
+
+    import numpy.typing as npt
+
+    from analytics.gates.gate_file import Gate, GateFile
+    from analytics.judging.user_evidence import UserEvidence
+    from analytics.signals.cells import EpochKey
+    from analytics.signals.state import CellRows, CellState, EpochRows
+    from analytics.verdicts.ledger import ChangeKey
+    from analytics.verdicts.verdict import Verdict
+    from producers.wire.receipt import Cell
+
+    ChangeKeyNumbers = npt.NDArray[np.int32]
+
+_NO_GATE: Final = -1
+_AMBIGUOUS: Final = -2
+
+
+class ChangeKeys:
+    """Numbers for change keys, so that thousands of them are compared at once. Few different ones ever occur."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[ChangeKey, int] = {}
+        self._keys: list[ChangeKey] = []
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def number(self, key: ChangeKey) -> int:
+        """The number of a change key."""
+        number = self._numbers.setdefault(key, len(self._keys))
+        if number == len(self._keys):
+            self._keys.append(key)
+        return number
+
+    def key(self, number: int) -> ChangeKey:
+        """The change key of a number."""
+        return self._keys[number]
+
+    def numbers(self, decisions: Decisions) -> ChangeKeyNumbers:
+        """The number of what was decided, for each cell."""
+        columns = [decisions.verdicts.view(np.uint8), decisions.stages.view(np.uint8), decisions.matrix()]
+        rows = np.ascontiguousarray(np.column_stack(columns))
+        _, first, place = np.unique(
+            rows.view(np.dtype((np.void, rows.shape[1]))).ravel(), return_index=True, return_inverse=True
+        )
+        numbers = [self.number(_change_key(decisions, int(row))) for row in first]
+        return np.array(numbers, dtype=np.int32)[place]
+
+
+class Evaluation:
+    """What follows for some epochs, one place an epoch.
+
+    Attributes:
+        epochs: The epochs.
+        cells: The cell of each.
+        change_keys: The number of each one's change key.
+    """
+
+    def __init__(
+        self,
+        epochs: EpochRows,
+        change_keys: ChangeKeyNumbers,
+        groups: Sequence[Group],
+        builder: VerdictBuilder,
+        cells: CellRows,
+    ) -> None:
+        self.epochs = epochs
+        self.cells = cells
+        self.change_keys = change_keys
+        self._groups = groups
+        self._builder = builder
+
+    def verdicts(self, places: npt.ArrayLike, *, lake_version: int, judged_at: datetime) -> list[Verdict]:
+        """The whole verdicts at some places, in the order given.
+
+        Args:
+            places: Which of the epochs, each once.
+            lake_version: Version of the table `signals`; only recorded.
+            judged_at: When this is computed; only recorded.
+        """
+        wanted = np.asarray(places, dtype=np.intp)
+        at = np.full(self.epochs.size, -1, dtype=np.intp)
+        at[wanted] = np.arange(wanted.size)
+        built: dict[int, Verdict] = {}
+        for group in self._groups:
+            positions = np.flatnonzero(at[group.places] >= 0)
+            if positions.size:
+                verdicts = self._builder.build(group, positions, lake_version=lake_version, judged_at=judged_at)
+                built |= zip(at[group.places[positions]].tolist(), verdicts, strict=True)
+        return [built[place] for place in range(wanted.size)]
+
+
+class Engine:
+    """Evaluates epochs under one gate file.
+
+    Args:
+        state: Everything counted.
+        gates: The gate file.
+        change_keys: Where change keys get their numbers.
+    """
+
+    def __init__(self, state: CellState, gates: GateFile, change_keys: ChangeKeys) -> None:
+        self._state = state
+        self._gates = gates
+        self._change_keys = change_keys
+        self._gate_of = np.empty(0, dtype=np.int32)
+        self._matched: dict[tuple[str, str, str, int], int] = {}
+        self.match(np.arange(state.epochs))
+
+    def match(self, epochs: EpochRows) -> None:
+        """Find the gates of epochs that are new, or whose risk class is another one now."""
+        more = self._state.epochs - self._gate_of.size
+        self._gate_of = np.append(self._gate_of, np.full(more, _NO_GATE, dtype=np.int32))
+        for epoch in epochs:
+            cell = self._state.cells[self._state.cell_of[epoch]]
+            action = (cell.environment, cell.workflow, cell.tool, int(self._state.risk[epoch]))
+            if action not in self._matched:
+                self._matched[action] = self._match(*action)
+            self._gate_of[epoch] = self._matched[action]
+
+    def evaluate(
+        self,
+        epochs: EpochRows,
+        *,
+        sums: WindowSums,
+        current: EpochRows,
+        latches: Latches,
+        users: UserEvidence | None,
+        are_over: bool = False,
+    ) -> Evaluation:
+        """Say what follows for some epochs.
+
+        Args:
+            epochs: The epochs: current ones, or such as are over.
+            sums: The sums over minutes and bins, at the watermark of the look.
+            current: The current epoch of every cell.
+            latches: What earlier looks decided.
+            users: Closed user-windows; None where nothing is counted by user.
+            are_over: Whether the epochs are over, and are graded anew because outcomes of them came late.
+        """
+        state, gates = self._state, self._gate_of[epochs]
+        comparing = np.array([*(gate.compares for gate in self._gates.gates), False, False], dtype=np.bool_)
+        rows = latches.rows(state, self._gates.sha256)
+        inputs = EvaluationInputs(state, sums, self._gates, current, users, rows, epochs[comparing[gates]])
+        groups = []
+        for number, code in ((_NO_GATE, "no_gate"), (_AMBIGUOUS, "ambiguous_gate")):
+            groups.append(_invalid(np.flatnonzero(gates == number), epochs, code, None))
+        wrong = (gates >= 0) & impossible({name: state.counts[row, epochs] for row, name in enumerate(COUNTERS)})
+        stages = state.stage_of[state.cell_of[epochs]]
+        for number, stage in sorted(set(zip(gates.tolist(), stages.tolist(), strict=True))):
+            if number < 0:
+                continue
+            gate, here = self._gates.gates[number], (gates == number) & (stages == stage)
+            groups.append(_invalid(np.flatnonzero(here & wrong), epochs, "contradictory_counts", gate))
+            places = np.flatnonzero(here & ~wrong)
+            if places.size:
+                decision = GateDecision(gate, state.stages[stage], epochs[places], inputs, are_over=are_over)
+                groups.append(Group(places, epochs[places], decision.decisions, gate, decision))
+        change_keys = np.empty(epochs.size, dtype=np.int32)
+        for group in groups:
+            change_keys[group.places] = self._change_keys.numbers(group.decisions)
+        builder = VerdictBuilder(inputs, latches, are_over=are_over)
+        return Evaluation(epochs, change_keys, groups, builder, state.cell_of[epochs])
+
+    def _match(self, environment: str, workflow: str, tool: str, risk_rank: int) -> int:
+        risk_class = None if risk_rank == UNKNOWN_RISK else list(RiskClass)[risk_rank].value
+        try:
+            gate = self._gates.gate_for(environment, workflow, tool, risk_class)
+        except GateTieError:
+            return _AMBIGUOUS
+        return _NO_GATE if gate is None else self._gates.gates.index(gate)
+
+
+def judge(
+    state: CellState,
+    gates: GateFile,
+    *,
+    watermark: datetime,
+    lake_version: int,
+    judged_at: datetime,
+    cells: Collection[Cell] | None = None,
+    latches: Latches | None = None,
+    users: UserEvidence | None = None,
+    over: Collection[EpochKey] = (),
+) -> list[Verdict]:
+    """Reach verdicts on a state once: what a verdict is a function of, and nothing else.
+
+    Args:
+        state: Every counter at `lake_version`, with all minutes that matter.
+        gates: The gate file in force.
+        watermark: Event time up to which everything has been read: what is old or mature is so by it, not by a clock.
+        lake_version: Version of the table `signals`; only recorded.
+        judged_at: When this is computed; only recorded.
+        cells: The cells to judge, each on its current epoch; None is all.
+        latches: What earlier looks decided.
+        users: Closed user-windows; None where nothing is counted by user.
+        over: Epochs to judge in place of the current ones: epochs that are over, and of which outcomes came late.
+
+    Returns:
+        One verdict a cell (or epoch), in the order of their names.
+    """
+    current = state.current(np.ones(len(state.cells), dtype=np.bool_), watermark)
+    if over:
+        epochs = state.rows_of(epoch_frame(sorted(over)))
+        epochs = epochs[epochs >= 0].astype(np.intp)
+    else:
+        rows = (state.cell_row(cell) for cell in sorted(state.cells if cells is None else cells))
+        epochs = current[np.array([row for row in rows if row is not None], dtype=np.intp)]
+    evaluation = Engine(state, gates, ChangeKeys()).evaluate(
+        epochs,
+        sums=WindowSums(state, gates, watermark),
+        current=current,
+        latches=Latches() if latches is None else latches,
+        users=users,
+        are_over=bool(over),
+    )
+    return evaluation.verdicts(np.arange(epochs.size), lake_version=lake_version, judged_at=judged_at)
+
+
+def _invalid(places: npt.NDArray[np.intp], epochs: EpochRows, code: str, gate: Gate | None) -> Group:
+    """Epochs that cannot be judged, and why."""
+    decisions = Decisions.all_alike(places.size, VerdictName.INVALID)
+    decisions.add(Mark(code), np.ones(places.size, dtype=np.bool_))
+    return Group(places, epochs[places], decisions, gate)
+
+
+def _change_key(decisions: Decisions, row: int) -> ChangeKey:
+    rank = int(decisions.stages[row])
+    codes = (
+        f"{mark.code}:{mark.signal}"
+        for mark, counts in zip(decisions.marks, decisions.counts, strict=True)
+        for _ in range(counts[row])
+    )
+    return (
+        VERDICTS[decisions.verdicts[row]].value,
+        None if rank == NO_STAGE else LADDER[rank].value,
+        tuple(sorted(codes)),
+    )

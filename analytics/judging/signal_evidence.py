@@ -1,0 +1,256 @@
+"""The evidence of signals in full, for the verdicts that are written or read: values, bounds, and how many more."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from analytics.evidence import histogram
+from analytics.evidence.clustered_rate import ASSUMPTIONS
+from analytics.evidence.rate_ratio import RatioEvidence, ratio_bounds
+from analytics.evidence.sequential import bounds, crosses, log_e_value, trials_to_decision
+from analytics.judging.regression import detector_minutes, watch_actions
+from analytics.judging.weights import among, ratio_evidence
+from analytics.signals.cells import known_count
+from analytics.signals.definitions import COUNTS, MICRO_PER, QUANTILES
+from analytics.verdicts.document import SignalEvidence
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from analytics.evidence.clustered_rate import UserWindows
+    from analytics.evidence.sequential import BoolArray, Direction, FloatArray
+    from analytics.gates.gate_file import Gate
+    from analytics.judging.baseline import Compared
+    from analytics.judging.weights import EvaluationInputs, SignalWeights
+    from analytics.signals.cells import Histogram
+    from analytics.signals.state import EpochRows, Integers
+    from analytics.text import Unit
+    from analytics.verdicts.document import Regression, SignalState
+
+    Positions = npt.NDArray[np.intp]
+
+_NO_BINS: Final[Histogram] = (np.empty(0, dtype=np.int16), np.empty(0, dtype=np.int64))
+
+
+class EvidenceRows:
+    """What the signals of a gate say about some cells at one stage, with values, bounds and forecasts.
+
+    Args:
+        gate: The gate.
+        stage: The stage.
+        epochs: The epochs of the group.
+        positions: Which of them are wanted.
+        inputs: Everything that verdicts follow from.
+    """
+
+    def __init__(
+        self, gate: Gate, stage: str, epochs: EpochRows, positions: Positions, inputs: EvaluationInputs
+    ) -> None:
+        self._gate = gate
+        self._stage = stage
+        self._positions = positions
+        self._epochs = epochs[positions]
+        self._inputs = inputs
+        rules = inputs.gates.after_promotion
+        watched = any(gate.watches(part, stage) for part in gate.signals)
+        chosen = self._epochs if watched else self._epochs[:0]
+        self._minutes = detector_minutes(inputs.state, chosen, watermark_us=inputs.sums.watermark_us, rules=rules)
+
+    def of(self, weights: SignalWeights) -> list[SignalEvidence]:
+        """What a signal says about each of the rows."""
+        at = self._positions
+        basis = self._basis(weights)
+        if not weights.is_weighed or weights.harm is None or weights.safe is None:
+            states: list[SignalState] = _states(weights, at) if weights.is_asked else ["not_applicable"] * at.size
+            return [SignalEvidence(**row, state=state) for row, state in zip(basis, states, strict=True)]
+        lower, upper, more, more_to_harm, assumes = self._bounds(weights)
+        regressions = self._regressions(weights)
+        return [
+            SignalEvidence(
+                **row,
+                state=state,
+                lower=lower[place],
+                upper=upper[place],
+                log_e_harm=float(weights.harm[position]),
+                log_e_safe=float(weights.safe[position]),
+                harm_threshold=-math.log(weights.harm_level),
+                safe_threshold=-math.log(self._gate.beta),
+                more_needed=int(more[place]) if np.isfinite(more[place]) else None,
+                more_to_harm=int(more_to_harm[place]) if np.isfinite(more_to_harm[place]) else None,
+                weight=weights.share,
+                assumes=assumes[place],
+                regression=regressions[place],
+            )
+            for place, (position, row, state) in enumerate(zip(at, basis, _states(weights, at), strict=True))
+        ]
+
+    def _basis(self, weights: SignalWeights) -> list[dict[str, Any]]:
+        """What is said of a signal whether or not it is weighed."""
+        part, at = weights.part, self._positions
+        counts = (weights.failures, weights.trials, weights.mature_failures, weights.mature_trials)
+        table = [tuple(int(count) for count in row) for row in zip(*(counted[at] for counted in counts), strict=True)]
+        values: list[float | None]
+        unit: Unit
+        if part.signal in QUANTILES:
+            quantile = QUANTILES[part.signal]
+            bins = self._inputs.state.histograms(quantile.source, self._epochs)
+            values = [quantile.value(*bins.get(epoch, _NO_BINS)) for epoch in self._epochs.tolist()]
+            unit, snapped = quantile.unit, None if part.limit_micro is None else histogram.snap(part.limit_micro)
+            limit = None if snapped is None else snapped / MICRO_PER[quantile.unit]
+        elif part.signal in COUNTS or part.role == "trip":
+            values, unit = [float(failures) for failures, *_ in table], "count"
+            limit = float(part.max_count or 0) if part.role == "trip" else None
+        else:
+            values, unit, limit = [x / n if n else None for x, n, *_ in table], "ratio", part.limit
+        if weights.compared is not None:
+            values = [weights.compared[position].value for position in at]
+            limit, unit = part.ratio, "times"
+        by_user, windows = weights.by_user[at], np.zeros(at.size, dtype=np.int64)
+        if self._inputs.users is not None and by_user.any():
+            closed = self._inputs.users.table(part.signal, maturity_s=0.0, epochs=self._epochs)
+            windows = closed.windows
+            # What is shown must be what is weighed: a pooled rate may lie outside its own bounds.
+            shares = zip(values, by_user, closed.value.tolist(), strict=True)
+            values = [(None if math.isnan(share) else share) if user else value for value, user, share in shares]
+        return [
+            {
+                "signal": part.signal,
+                "role": part.role,
+                "value": value,
+                "failures": failures,
+                "trials": trials,
+                "limit": limit,
+                "unit": unit,
+                "mature_failures": mature_failures,
+                "mature_trials": mature_trials,
+                "by": "user" if user else "action",
+                "windows": int(count) if user else None,
+                "needs_data": weights.applies and part.needs_data,
+                "dry_run": part.dry_run,
+            }
+            for value, user, count, (failures, trials, mature_failures, mature_trials) in zip(
+                values, by_user, windows, table, strict=True
+            )
+        ]
+
+    def _bounds(
+        self, weights: SignalWeights
+    ) -> tuple[list[float | None], list[float | None], FloatArray, FloatArray, list[str]]:
+        """Lower and upper bounds, trials until safety and until harm are shown, and what is assumed."""
+        part, at, alpha, beta = weights.part, self._positions, weights.harm_level, self._gate.beta
+        if weights.compared is not None and part.ratio is not None:
+            return _ratio_bounds([weights.compared[position] for position in at], part.ratio, alpha, beta)
+        x, n = among(weights.failures[at], weights.trials[at])
+        old_x, old_n = among(weights.mature_failures[at], weights.mature_trials[at])
+        threshold = part.threshold or 0.0
+        more = trials_to_decision(old_x, old_n, threshold, direction="below", alpha=beta)
+        more_to_harm = trials_to_decision(x, n, threshold, direction="above", alpha=alpha)
+        lower: list[float | None] = bounds(x, n, alpha=alpha)[0].tolist()
+        upper: list[float | None] = bounds(old_x, old_n, alpha=beta)[1].tolist()
+        if part.signal in QUANTILES:
+            lower, upper = self._quantile_bounds(weights)
+        assumes = [ASSUMPTIONS["action"]] * at.size
+        users, by_user = self._inputs.users, np.flatnonzero(weights.by_user[at])
+        if users is not None and by_user.size:
+            tables = (
+                users.table(part.signal, maturity_s=maturity_s, epochs=self._epochs[by_user])
+                for maturity_s in (0.0, part.maturity or 0.0)
+            )
+            every, mature = tables
+            more[by_user] = trials_to_decision(*_shares(mature), threshold, direction="below", alpha=beta)
+            more_to_harm[by_user] = trials_to_decision(*_shares(every), threshold, direction="above", alpha=alpha)
+            lows, highs = every.bounds(alpha=alpha)[0].tolist(), mature.bounds(alpha=beta)[1].tolist()
+            for place, low, high in zip(by_user.tolist(), lows, highs, strict=True):
+                lower[place], upper[place], assumes[place] = low, high, ASSUMPTIONS["user"]
+        return lower, upper, more, more_to_harm, assumes
+
+    def _quantile_bounds(self, weights: SignalWeights) -> tuple[list[float | None], list[float | None]]:
+        """Confidence bounds of a quantile, in its unit.
+
+        The lower bound is the largest limit that the evidence would call broken, the upper bound the smallest that it
+        would call kept; so `lower >= limit` if and only if the limit is broken, `upper <= limit` if and only if it is
+        kept. Only limits beside an occupied bin need to be tried, since the count above changes nowhere else.
+        """
+        quantile = QUANTILES[weights.part.signal]
+        per_unit, known = MICRO_PER[quantile.unit], self._inputs.state.histograms(quantile.source, self._epochs)
+        lower: list[float | None] = [None] * self._epochs.size
+        upper: list[float | None] = [None] * self._epochs.size
+        places = [place for place, epoch in enumerate(self._epochs.tolist()) if known_count(known.get(epoch))]
+        if not places:
+            return lower, upper
+        bins, counts = zip(*(known[int(self._epochs[place])] for place in places), strict=True)
+        from_bin = [np.cumsum(count[::-1])[::-1] for count in counts]
+        sizes = [count.size for count in counts]
+        trials = np.repeat([int(count.sum()) for count in counts], sizes)
+
+        def crossed(failures: npt.NDArray[np.int64], direction: Direction, level: float) -> list[BoolArray]:
+            evident = crosses(log_e_value(failures, trials, quantile.tail, direction=direction), level)
+            return np.split(evident, np.cumsum(sizes)[:-1])
+
+        at_least = np.concatenate(from_bin)
+        broken = crossed(at_least, "above", weights.harm_level)
+        kept = crossed(at_least - np.concatenate(counts), "below", self._gate.beta)
+        for place, occupied, is_broken, is_kept in zip(places, bins, broken, kept, strict=True):
+            low, high = occupied[is_broken], occupied[is_kept]
+            lower[place] = float(histogram.BOUNDS[low[-1] - 1] / per_unit) if low.size and low[-1] > 0 else 0.0
+            if high.size and high[0] < histogram.OVERFLOW_BIN:
+                upper[place] = float(histogram.BOUNDS[high[0]] / per_unit)
+        return lower, upper
+
+    def _regressions(self, weights: SignalWeights) -> list[Regression | None]:
+        """What the detector says of each row, where it watches: by user wherever the signal itself is."""
+        part, users, rules = weights.part, self._inputs.users, self._inputs.gates.after_promotion
+        if weights.alarmed is None or part.limit is None:
+            return [None] * self._epochs.size
+        watched: list[Regression | None] = list(
+            watch_actions(self._minutes, part.signal, part.limit, self._epochs, rules)
+        )
+        if users is not None:
+            said = users.regressions(part.signal, part.limit, rules)
+            for place in np.flatnonzero(weights.by_user[self._positions]).tolist():
+                watched[place] = said[int(self._epochs[place])]
+        return watched
+
+
+def _ratio_bounds(
+    rows: Sequence[Compared], ratio: float, alpha: float, beta: float
+) -> tuple[list[float | None], list[float | None], FloatArray, FloatArray, list[str]]:
+    lower: list[float | None] = []
+    upper: list[float | None] = []
+    more, more_to_harm = np.empty(len(rows)), np.empty(len(rows))
+    assumes = []
+    for place, compared in enumerate(rows):
+        harm, safe = ratio_evidence(compared, ratio)
+        high = float(ratio_bounds(compared.mature, alpha=beta)[1][0])
+        lower.append(float(ratio_bounds(compared.batches, alpha=alpha)[0][0]))
+        upper.append(high if np.isfinite(high) else None)
+        more[place], more_to_harm[place] = _more_trials(safe, beta), _more_trials(harm, alpha)
+        assumes.append(f"{ASSUMPTIONS['action']}; {harm.label}")
+    return lower, upper, more, more_to_harm, assumes
+
+
+def _more_trials(evidence: RatioEvidence, alpha: float) -> float:
+    """How many more trials of the new arm decide, if both arms go on as they did; infinity where never."""
+    growth = float(evidence.growth_to_decision(alpha=alpha)[0])
+    return float(np.ceil((growth - 1.0) * int(evidence.trials[0]))) if np.isfinite(growth) else math.inf
+
+
+def _shares(windows: UserWindows) -> tuple[FloatArray, Integers]:
+    """Failures and trials whose rate is the average share of a window; rounding must not push it over one."""
+    count = windows.windows
+    return np.minimum(np.nan_to_num(windows.value) * count, count), count
+
+
+def _states(weights: SignalWeights, at: Positions) -> list[SignalState]:
+    marks = zip(weights.missing[at], weights.failing[at], weights.passing[at], strict=True)
+    if weights.part.role == "trip":
+        return ["fail" if failing else "pass" for _, failing, _ in marks]
+    return [
+        "missing" if missing else "fail" if failing else "pass" if passing else "undecided"
+        for missing, failing, passing in marks
+    ]

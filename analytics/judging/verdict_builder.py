@@ -1,0 +1,263 @@
+"""Whole verdicts, for the rows that are written or read: evidence in full, its digest, and reasons in sentences."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from analytics.gates.gate_file import GateTieError
+from analytics.judging.latches import NO_STAGE
+from analytics.judging.signal_evidence import EvidenceRows
+from analytics.judging.verdict_rules import VERDICTS
+from analytics.signals.cells import MATURE
+from analytics.signals.definitions import COUNTERS, HISTOGRAMS, contradictions
+from analytics.signals.state import UNKNOWN_RISK, moment_of
+from analytics.text import iso
+from analytics.verdicts import messages
+from analytics.verdicts.verdict import Exposure, Verdict, VerdictInputs, VerdictResult
+from producers.wire.contract import RiskClass
+from producers.wire.events import Reason, VerdictName
+from producers.wire.stage import LADDER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    import numpy.typing as npt
+
+    from analytics.gates.gate_file import Gate
+    from analytics.judging.latches import Latches
+    from analytics.judging.verdict_rules import Decisions, GateDecision, Mark
+    from analytics.judging.weights import EvaluationInputs
+    from analytics.signals.state import EpochRows
+    from analytics.verdicts.document import SignalEvidence
+
+    Positions = npt.NDArray[np.intp]
+
+_DAY_S: Final = 86_400.0
+_ORDER: Final = {
+    code: place
+    for place, code in enumerate(
+        (
+            *("harm", "combined_harm", "regression", "trip", "regraded"),
+            *("hold_expired", "split_mismatch", "undeclared_arm", "latched", "stale_evidence"),
+            *("no_signals", "no_promotion_signals", "not_on_ladder", "top_of_ladder"),
+            # What stands most in the way comes first: it is what a summary shows.
+            *("over_limit", "below_minimum_exposure", "missing_data", "immature", "more_evidence_needed"),
+            *("shown_safe", "approval_required", "earlier_epoch_regraded"),
+        )
+    )
+}
+_BLOCKS: Final = frozenset({"over_limit", "missing_data", "immature", "more_evidence_needed"})
+
+
+@dataclass(frozen=True)
+class Group:
+    """Epochs that were decided together.
+
+    Attributes:
+        places: Their places among all that were evaluated.
+        epochs: The epochs.
+        decisions: What follows for each.
+        gate: Their gate; None where none can be named.
+        decision: How it was decided; None where they cannot be judged.
+    """
+
+    places: npt.NDArray[np.intp]
+    epochs: EpochRows
+    decisions: Decisions
+    gate: Gate | None = None
+    decision: GateDecision | None = None
+
+
+class VerdictBuilder:
+    """Builds whole verdicts from what was decided.
+
+    Args:
+        inputs: Everything that the decisions followed from.
+        latches: What earlier looks decided.
+        are_over: Whether the epochs are over.
+    """
+
+    def __init__(self, inputs: EvaluationInputs, latches: Latches, *, are_over: bool) -> None:
+        self._inputs = inputs
+        self._latches = latches
+        self._are_over = are_over
+
+    def build(self, group: Group, positions: Positions, *, lake_version: int, judged_at: datetime) -> list[Verdict]:
+        """The verdicts at some positions of a group, in their order."""
+        watermark, gate_sha256 = self._inputs.sums.watermark, self._inputs.gates.sha256
+        verdicts = []
+        for inputs, position in zip(self._verdict_inputs(group, positions), positions.tolist(), strict=True):
+            would = None
+            if group.decision is not None and group.decision.would is not None:
+                would = _result(group.decision.would, position, inputs, None)
+            result = _result(group.decisions, position, inputs, would)
+            verdicts.append(Verdict(inputs, result, gate_sha256, lake_version, watermark, judged_at))
+        return verdicts
+
+    def _verdict_inputs(self, group: Group, positions: Positions) -> list[VerdictInputs]:
+        epochs, decision = group.epochs[positions], group.decision
+        state, freshness_s = self._inputs.state, self._inputs.gates.freshness_s
+        signals: list[tuple[SignalEvidence, ...]] = [()] * positions.size
+        if decision is not None and decision.signals:
+            rows = EvidenceRows(decision.gate, decision.stage, group.epochs, positions, self._inputs)
+            signals = list(zip(*(rows.of(weights) for weights in decision.signals), strict=True))
+        exposures, evidence = self._exposures(epochs), self._evidence(epochs)
+        names = state.names(epochs)["epoch"].to_list()
+        found = []
+        for place, (epoch, position) in enumerate(zip(epochs.tolist(), positions.tolist(), strict=True)):
+            cell = state.cells[state.cell_of[epoch]]
+            fault, fault_code = self._fault(group, epoch)
+            stale_s = (self._inputs.sums.watermark - moment_of(state.event_us[epoch])).total_seconds()
+            split = None if decision is None else decision.splits[position]
+            if split is not None:
+                evidence[place]["split"] = [
+                    *([arm.arm, arm.assigned] for arm in split.arms),
+                    split.outside,
+                    split.crossed,
+                ]
+            log_e = None if decision is None or decision.log_e is None else float(decision.log_e[position])
+            found.append(
+                VerdictInputs(
+                    cell=cell,
+                    epoch=names[place],
+                    risk_class=_risk_class(int(state.risk[epoch])),
+                    gate=group.gate,
+                    fault=fault,
+                    fault_code=fault_code,
+                    signals=signals[place],
+                    log_e_combined=log_e,
+                    exposure=exposures[place],
+                    stale_s=stale_s if stale_s > freshness_s else None,
+                    latches=self._latches.of(cell, names[place], self._inputs.gates.sha256),
+                    evidence=evidence[place],
+                    split=split,
+                    regraded=() if self._are_over else self._latches.reassessed(cell),
+                    is_reassessment=self._are_over,
+                )
+            )
+        return found
+
+    def _fault(self, group: Group, epoch: int) -> tuple[str | None, str]:
+        """Why an epoch cannot be judged, and the reason's code; None where it can."""
+        if group.decision is not None:
+            return None, ""
+        state, code = self._inputs.state, group.decisions.marks[0].code
+        cell = state.cells[state.cell_of[epoch]]
+        action = (cell.environment, cell.workflow, cell.tool)
+        if group.gate is not None:
+            counts = {name: int(count) for name, count in zip(COUNTERS, state.counts[:, epoch], strict=True)}
+            return "; ".join(contradictions(counts)), code
+        try:
+            self._inputs.gates.gate_for(*action, _risk_class(int(state.risk[epoch])))
+        except GateTieError as error:
+            return str(error), code
+        return messages.no_gate(*action), code
+
+    def _exposures(self, epochs: EpochRows) -> list[Exposure]:
+        state, users, watermark_us = self._inputs.state, self._inputs.users, self._inputs.sums.watermark_us
+        actions = state.counter("decisions")[epochs].tolist()
+        days = ((state.last_us[epochs] - state.first_us[epochs]) / 1e6 / _DAY_S).tolist()
+        held_s = np.maximum((watermark_us - state.first_us[epochs]) / 1e6, 0.0).tolist()
+        if users is None:
+            return [Exposure(*seen) for seen in zip(actions, days, held_s, strict=True)]
+        people, unnamed, named = users.people(epochs), users.unnamed(epochs), users.named(epochs)
+        as_of, version = users.windows.as_of, users.windows.events_version
+        columns = (actions, days, held_s, people.tolist(), unnamed.tolist(), named.tolist())
+        return [
+            Exposure(decisions, days, held_s, users_seen, without, by_user, as_of, version)
+            for decisions, days, held_s, users_seen, without, by_user in zip(*columns, strict=True)
+        ]
+
+    def _evidence(self, epochs: EpochRows) -> list[dict[str, object]]:
+        """Every number about each epoch, for its digest."""
+        inputs, state = self._inputs, self._inputs.state
+        names = (*COUNTERS, *MATURE)
+        columns = [inputs.counter(name)[epochs].tolist() for name in names]
+        histograms = {name: state.histograms(name, epochs) for name in HISTOGRAMS}
+        parts = [(gate, part) for gate in inputs.gates.gates for part in gate.signals]
+        windows_s = sorted({part.maturity for _, part in parts if part.maturity is not None})
+        young = {
+            window_s: np.stack([inputs.sums.young(window_s, name)[epochs] for name in COUNTERS], axis=1).tolist()
+            for window_s in windows_s
+        }
+        users = inputs.users
+        named = np.zeros(epochs.size, dtype=np.bool_) if users is None else users.named(epochs)
+        by_user = sorted(
+            {
+                (part.signal, maturity_s)
+                for gate, part in parts
+                if gate.unit_of(part) == "user"
+                for maturity_s in (0.0, part.maturity or 0.0)
+            }
+        )
+        tables = {}
+        if users is not None and named.any():
+            tables = {key: users.table(key[0], maturity_s=key[1], epochs=epochs).rows_by_cell() for key in by_user}
+        found = []
+        for place, (epoch, counts) in enumerate(zip(epochs.tolist(), zip(*columns, strict=True), strict=True)):
+            counted: dict[str, object] = dict(zip(names, counts, strict=True))
+            for name, of_epoch in histograms.items():
+                if epoch in of_epoch:
+                    counted[name] = [part.tolist() for part in of_epoch[epoch]]
+            rank = int(state.risk[epoch])
+            counted["risk_rank"] = None if rank == UNKNOWN_RISK else rank
+            counted["last_event_at"] = iso(moment_of(state.event_us[epoch]))
+            counted["immature"] = [[window_s, *rows[place]] for window_s, rows in young.items() if any(rows[place])]
+            if named[place]:
+                counted["windows"] = [[*key, *table[place]] for key, table in tables.items()]
+            found.append(counted)
+        return found
+
+
+def _result(decisions: Decisions, position: int, inputs: VerdictInputs, would: VerdictResult | None) -> VerdictResult:
+    """What follows for one cell, with its reasons in sentences, what matters most first."""
+    verdict = VERDICTS[decisions.verdicts[position]]
+    held = [
+        (mark, _evidence_of(mark, inputs.signals))
+        for mark, counts in zip(decisions.marks, decisions.counts, strict=True)
+        if counts[position]
+    ]
+    held.sort(key=lambda reason: _rank(*reason))
+    reasons = [
+        Reason(code=mark.code, message=sentence, signal=mark.signal or None)
+        for mark, evidence in held
+        for sentence in messages.sentences(
+            mark.code, inputs, verdict=verdict, evidence=evidence, detail=mark.detail, would=would
+        )
+    ]
+    rank = int(decisions.stages[position])
+    to_stage = None if rank == NO_STAGE else LADDER[rank].value
+    latch = inputs.latches.get(verdict)
+    is_latched = latch is not None and (verdict is VerdictName.ROLL_BACK or latch.to_stage == to_stage)
+    return VerdictResult(
+        verdict, to_stage, tuple(reasons), latch.verdict_id if latch is not None and is_latched else None, would
+    )
+
+
+def _evidence_of(mark: Mark, signals: Sequence[SignalEvidence]) -> SignalEvidence | None:
+    return signals[mark.part] if mark.part >= 0 else None
+
+
+def _rank(mark: Mark, evidence: SignalEvidence | None) -> tuple[int, float]:
+    """What to sort a reason by: its code, then how much more evidence it takes, or how little room is left."""
+    order = _ORDER.get(mark.code, 0)
+    if evidence is None:
+        return order, 0.0
+    if mark.code in _BLOCKS and (mark.code != "missing_data" or _waits_for_data(evidence)):
+        return order, -math.inf if evidence.more_needed is None else -evidence.more_needed
+    if mark.code == "shown_safe" and evidence.upper is not None and evidence.limit:
+        return order, 1.0 - evidence.upper / evidence.limit
+    return order, 1.0 if mark.code == "shown_safe" else 0.0
+
+
+def _waits_for_data(evidence: SignalEvidence) -> bool:
+    return evidence.needs_data and evidence.role in {"guardrail", "promote"}
+
+
+def _risk_class(rank: int) -> str | None:
+    return None if rank == UNKNOWN_RISK else list(RiskClass)[rank].value

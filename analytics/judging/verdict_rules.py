@@ -1,0 +1,272 @@
+"""Deciding: what follows from the evidence about cells at one stage under one gate, always asked in the same order.
+
+Reasons are data: a code, the signal that it is about, and the cells for which it holds. Sentences are made from them
+where a verdict is written or read (`analytics.verdicts.messages`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from analytics.evidence.sequential import crosses
+from analytics.judging.latches import NO_STAGE, NOT_CROSSED
+from analytics.judging.split_check import check_split
+from analytics.judging.weights import Weigher, combined
+from producers.wire.events import VerdictName
+from producers.wire.stage import ROLLBACK_STAGE, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from analytics.evidence.sequential import FloatArray
+    from analytics.gates.gate_file import Gate
+    from analytics.judging.weights import EvaluationInputs, SignalWeights
+    from analytics.signals.state import EpochRows, Flags, Integers
+    from analytics.verdicts.document import SplitEvidence
+
+VERDICTS: Final = tuple(VerdictName)
+
+_WEIGHED: Final = frozenset({"guardrail", "promote"})
+
+
+def rollback_stage(stage: str) -> Stage:
+    """Where a rollback sends an action from a stage."""
+    return ROLLBACK_STAGE if Stage(stage).rank > ROLLBACK_STAGE.rank else Stage.OBSERVE_ONLY
+
+
+class Mark(NamedTuple):
+    """A reason as data.
+
+    Attributes:
+        code: Its code, one of `REASON_CODES`.
+        signal: The signal's name; empty where it is about none.
+        part: The place of that signal among those of the gate; -1 where it is about none.
+        detail: What tells it from others of the same code: which exposure is too small.
+    """
+
+    code: str
+    signal: str = ""
+    part: int = -1
+    detail: str = ""
+
+
+@dataclass
+class Decisions:
+    """What follows for the cells of a group, one place a cell.
+
+    Attributes:
+        verdicts: Each one's verdict, by its place among `VERDICTS`.
+        stages: Where each one goes: the rank of a stage, or `NO_STAGE`.
+        marks: The reasons.
+        counts: How often each reason holds for each cell, one array a reason.
+    """
+
+    verdicts: npt.NDArray[np.int8]
+    stages: npt.NDArray[np.int8]
+    marks: list[Mark] = field(default_factory=list)
+    counts: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+
+    @classmethod
+    def all_alike(cls, size: int, verdict: VerdictName) -> Decisions:
+        """The same verdict for all cells, and no reason yet."""
+        return cls(np.full(size, VERDICTS.index(verdict), dtype=np.int8), np.full(size, NO_STAGE, dtype=np.int8))
+
+    def add(self, mark: Mark, where: Flags | Integers) -> None:
+        """Note for which cells a reason holds."""
+        if np.any(where):
+            self.marks.append(mark)
+            self.counts.append(np.asarray(where, dtype=np.uint8))
+
+    def matrix(self) -> npt.NDArray[np.uint8]:
+        """How often each reason holds for each cell. Shape (cells, marks)."""
+        return np.stack(self.counts, axis=1) if self.counts else np.zeros((self.verdicts.size, 0), dtype=np.uint8)
+
+
+class GateDecision:
+    """The verdicts on the cells at one stage under one gate.
+
+    The order never changes: is the evidence usable, is there harm (of a guardrail, of all together, since a promotion),
+    has something tripped, is the evidence fresh, was traffic split as declared, has enough been seen, is it mature, is
+    everything shown safe. Harm comes before staleness because it does not expire: an action that was rolled back goes
+    quiet, and must not look merely undecided for it. It comes before the split because an arm that loses its traffic
+    is often one that is broken. A person's approval comes last, when the gate is asked.
+
+    What is a dry run takes part in nothing; `would` is what would follow if it did.
+
+    Args:
+        gate: The gate.
+        stage: The stage.
+        epochs: The epochs of the cells.
+        inputs: Everything that verdicts follow from.
+        are_over: Whether the epochs are over: they are promoted no more, so their split is not checked.
+
+    Attributes:
+        signals: The signals of the gate, weighed.
+        log_e: The combined evidence of the weighted guardrails, a natural logarithm; None without any.
+        splits: What the assignments say of each cell's declared split; None where it declares none.
+        decisions: What follows.
+        would: What would follow if dry runs counted; None where there are none.
+    """
+
+    def __init__(self, gate: Gate, stage: str, epochs: EpochRows, inputs: EvaluationInputs, *, are_over: bool) -> None:
+        self.gate = gate
+        self.stage = stage
+        self.epochs = epochs
+        self._inputs = inputs
+        weigher = Weigher(gate, stage, epochs, inputs)
+        self.signals = [weigher.weigh(part) for part in gate.signals]
+        self.log_e: FloatArray | None = combined(self.signals, dry=gate.dry_run)
+        self.splits: list[SplitEvidence | None] = [None] * epochs.size
+        if gate.split is not None and not are_over:
+            self.splits = [check_split(inputs.arms, epoch, gate, inputs.users) for epoch in epochs.tolist()]
+        self.would: Decisions | None = None
+        live = [signal for signal in self.signals if not signal.part.dry_run]
+        if gate.dry_run or any(signal.part.dry_run and signal.is_asked for signal in self.signals):
+            self.would = self._decide(self.signals)
+        if self.would is not None and (gate.dry_run or not any(signal.decides for signal in live)):
+            self.decisions = Decisions.all_alike(epochs.size, VerdictName.HOLD)
+            self.decisions.add(Mark("dry_run"), np.ones(epochs.size, dtype=np.bool_))
+            return
+        self.decisions = self._decide(self.signals if self.would is None else live)
+        reassessed = np.zeros(epochs.size, dtype=np.int64)
+        if not are_over:
+            reassessed = inputs.latches.reassessed[inputs.state.cell_of[epochs]]
+        self.decisions.add(Mark("earlier_epoch_regraded"), reassessed)
+
+    def _decide(self, signals: Sequence[SignalWeights]) -> Decisions:
+        size, gate, epochs = self.epochs.size, self.gate, self.epochs
+        if not any(signal.decides for signal in signals):
+            invalid = Decisions.all_alike(size, VerdictName.INVALID)
+            invalid.add(Mark("no_signals"), np.ones(size, dtype=np.bool_))
+            return invalid
+        found = Decisions.all_alike(size, VerdictName.HOLD)
+        state, latches = self._inputs.state, self._inputs.latches
+        harmed = self._harm(signals, found)
+        found.add(Mark("regraded"), harmed & (latches.promoted[epochs] != NOT_CROSSED))
+        back = latches.rolled_back[epochs]
+        stands = ~harmed & (back != NOT_CROSSED)
+        now_us = self._inputs.sums.watermark_us
+        old = (now_us - state.event_us[epochs]) / 1e6 > self._inputs.gates.freshness_s
+        stale = ~harmed & ~stands & old
+        found.add(Mark("stale_evidence"), stale)
+        rest = ~(harmed | stands | stale)
+        split_wrong = self._split(found, harmed, rest)
+        latched, promoted, is_final = self._promotion(signals, found, rest, split_wrong)
+        found.add(Mark("latched"), stands | latched)
+        waits = stale | (rest & ~promoted & (not is_final))
+        if gate.hold_expires is not None:
+            held_s = np.maximum((now_us - state.first_us[epochs]) / 1e6, 0.0)
+            found.add(Mark("hold_expired"), waits & (held_s > gate.hold_expires))
+        above = gate.above(self.stage)
+        for where, verdict in (
+            (harmed | stands, VerdictName.ROLL_BACK),
+            (stale, VerdictName.INVALID),
+            (promoted, VerdictName.PROMOTE),
+        ):
+            found.verdicts[where] = VERDICTS.index(verdict)
+        if harmed.any():
+            found.stages[harmed] = rollback_stage(self.stage).rank
+        found.stages[stands] = back[stands]
+        found.stages[promoted] = NO_STAGE if above is None else above.rank
+        return found
+
+    def _harm(self, signals: Sequence[SignalWeights], found: Decisions) -> Flags:
+        harmed = np.zeros(self.epochs.size, dtype=np.bool_)
+
+        def note(code: str, signal: SignalWeights, where: Flags) -> None:
+            nonlocal harmed
+            found.add(self._mark(code, signal), where)
+            harmed = harmed | where
+
+        for signal in signals:
+            if signal.part.role == "guardrail":
+                note("harm", signal, signal.failing)
+        if self.log_e is not None:
+            together = ~harmed & crosses(self.log_e, self.gate.alpha)
+            found.add(Mark("combined_harm"), together)
+            harmed = harmed | together
+        for signal in signals:
+            if signal.alarmed is not None:
+                note("regression", signal, signal.alarmed)
+        for signal in signals:
+            if signal.part.role == "trip":
+                note("trip", signal, signal.failing)
+        return harmed
+
+    def _split(self, found: Decisions, harmed: Flags, rest: Flags) -> Flags:
+        """Which cells are in arms that cannot be compared."""
+        states = [None if split is None else split.state for split in self.splits]
+        wrong = np.zeros(self.epochs.size, dtype=np.bool_)
+        for state, code in (("mismatch", "split_mismatch"), ("undeclared", "undeclared_arm")):
+            where = np.array([known == state for known in states], dtype=np.bool_)
+            found.add(Mark(code), where & (harmed | rest))
+            wrong |= where
+        return wrong
+
+    def _promotion(
+        self, signals: Sequence[SignalWeights], found: Decisions, rest: Flags, split_wrong: Flags
+    ) -> tuple[Flags, Flags, bool]:
+        """Which cells promote because an earlier promotion stands, which promote at all, and whether none can here."""
+        nobody, gate = np.zeros(self.epochs.size, dtype=np.bool_), self.gate
+        above = gate.above(self.stage)
+        if self.stage not in gate.ladder or above is None:
+            found.add(Mark("not_on_ladder" if self.stage not in gate.ladder else "top_of_ladder"), rest)
+            return nobody, nobody, True
+        wanted = [signal for signal in signals if signal.decides and signal.part.role in _WEIGHED]
+        if not wanted:
+            found.add(Mark("no_promotion_signals"), rest)
+            return nobody, nobody, False
+        blocks = Decisions.all_alike(self.epochs.size, VerdictName.HOLD)
+        self._exposure(blocks)
+        for signal in signals:
+            self._block(signal, blocks)
+        blocked = blocks.matrix().any(axis=1)
+        # Every signal may do without data, and none has any: still nothing was shown.
+        unshown = ~blocked & ~np.any([signal.passing for signal in wanted], axis=0)
+        for signal in wanted:
+            blocks.add(self._mark("missing_data", signal), unshown)
+        blocked |= unshown
+        stands = rest & blocked & (self._inputs.latches.promoted[self.epochs] == above.rank)
+        held = rest & blocked & ~stands
+        for mark, counts in zip(blocks.marks, blocks.counts, strict=True):
+            found.add(mark, held * counts)
+        ready = rest & ~split_wrong & (stands | ~blocked)
+        for signal in wanted:
+            found.add(self._mark("shown_safe", signal), ready & ~blocked & signal.passing)
+        if gate.approval == "required":
+            found.add(Mark("approval_required"), ready)
+        return stands & ready, ready, False
+
+    def _exposure(self, blocks: Decisions) -> None:
+        state, least, epochs = self._inputs.state, self.gate.minimum_exposure, self.epochs
+
+        def note(detail: str, where: Flags) -> None:
+            blocks.add(Mark("below_minimum_exposure", detail=detail), where)
+
+        note("actions", state.counter("decisions")[epochs] < least.actions)
+        if least.users:
+            users = self._inputs.users
+            people = np.zeros(epochs.size, dtype=np.int64) if users is None else users.people(epochs)
+            note("users", people < least.users)
+        seconds = (state.last_us[epochs] - state.first_us[epochs]) / 1e6
+        note("days", seconds / 86_400.0 < least.days)
+
+    def _block(self, signal: SignalWeights, blocks: Decisions) -> None:
+        """Where a signal holds up a promotion, and why."""
+        part, missing = signal.part, signal.missing
+        if part.needs_data and signal.applies and (part.role not in _WEIGHED or signal.is_asked):
+            blocks.add(self._mark("missing_data", signal), missing)
+        if part.role not in _WEIGHED or not signal.is_asked:
+            return
+        undecided = ~missing & ~signal.failing & ~signal.passing
+        blocks.add(self._mark("over_limit", signal), ~missing & signal.failing)
+        blocks.add(self._mark("immature", signal), undecided & (signal.mature_trials == 0))
+        blocks.add(self._mark("more_evidence_needed", signal), undecided & (signal.mature_trials != 0))
+
+    def _mark(self, code: str, signal: SignalWeights) -> Mark:
+        return Mark(code, signal.part.signal, self.gate.signals.index(signal.part))
