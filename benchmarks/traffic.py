@@ -19,14 +19,13 @@ from producers.delivery.kafka_emitter import DeliveryStats
 from producers.delivery.recorder import Recorder
 from producers.wire.contract import ActionContract, Actor, Reversibility, RiskClass, Target
 from producers.wire.decision import Allow, Decision
-from producers.wire.events import ExecutionStatus, Quality, UndoResult, to_bytes
+from producers.wire.events import ExecutionStatus, Quality, UndoResult
 from producers.wire.stage import Stage
-from producers.wire.topics import DECISIONS, OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from producers.wire.events import Event
+    from producers.wire.events import EventRecord
 
 Life = Literal["full", "pair"]
 """What is told of an action: decided, executed, evaluated and undone, or the first two alone."""
@@ -48,10 +47,10 @@ class _Kept:
     """An emitter that keeps what it is given."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.records: list[EventRecord] = []
 
-    def emit(self, event: Event) -> None:
-        self.events.append(event)
+    def emit(self, record: EventRecord) -> None:
+        self.records.append(record)
 
     def flush(self, timeout_s: float) -> int:  # noqa: ARG002
         return 0
@@ -92,11 +91,9 @@ def _templates(tool: str) -> tuple[list[_Template], list[object]]:
     recorder.executed(receipt, ExecutionStatus.SUCCEEDED, latency_ms=12.5, cost_usd=0.004)
     recorder.impact(receipt, Quality(passed=True))
     recorder.undone(receipt, UndoResult.UNDONE)
-    token = kept.events[0].data.receipt  # type: ignore[union-attr]
-    topics = (DECISIONS, OUTCOMES, OUTCOMES, OUTCOMES)
-    texts = [to_bytes(event).decode().replace(token, _RECEIPT) for event in kept.events]
+    token = receipt.token()
     row = list(receipt.model_dump(mode="json").values())
-    return [_Template(*pair) for pair in zip(topics, texts, strict=True)], row
+    return [_Template(each.topic, each.value.decode().replace(token, _RECEIPT)) for each in kept.records], row
 
 
 def _uuid(number: int) -> str:

@@ -2,7 +2,7 @@
 
 from producers.boundary.action import (
     Action as Action,
-    Circumstances as Circumstances,
+    CallContext as CallContext,
     Permit as Permit,
     acting as acting,
 )
@@ -48,7 +48,7 @@ from producers.delivery.outbox import (
     OutboxError as OutboxError,
 )
 from producers.delivery.outbox_emitter import (
-    OnDisk as OnDisk,
+    OutboxOnlyEmitter as OutboxOnlyEmitter,
     OutboxEmitter as OutboxEmitter,
 )
 from producers.delivery.recorder import (

@@ -12,7 +12,7 @@ from producers.boundary.flags import FlagEvaluator
 from producers.boundary.review_store import ReviewStore
 from producers.boundary.router import Router
 from producers.delivery.outbox import Outbox
-from producers.delivery.outbox_emitter import OnDisk, OutboxEmitter
+from producers.delivery.outbox_emitter import OutboxEmitter, OutboxOnlyEmitter
 from producers.delivery.recorder import Recorder
 from stagekeeper.settings import Settings
 
@@ -24,12 +24,12 @@ _DELIVERY_S = 5.0
 """How long a command waits for the broker; what is left then stays on disk for the next one."""
 
 
-def open_emitter(settings: Settings, *, client_id: str = "stagekeeper") -> OnDisk | OutboxEmitter:
+def open_emitter(settings: Settings, *, client_id: str = "stagekeeper") -> OutboxOnlyEmitter | OutboxEmitter:
     """An emitter with the configured outbox; it delivers where a broker is configured, else another process does."""
     outbox = Outbox(settings.outbox)
     servers = settings.kafka_bootstrap_servers
     if servers is None:
-        return OnDisk(outbox)
+        return OutboxOnlyEmitter(outbox)
     return OutboxEmitter.to_kafka(servers, outbox, client_id=client_id, settings=settings.kafka_security)
 
 

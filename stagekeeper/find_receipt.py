@@ -8,7 +8,7 @@ from producers.boundary.approvals import UnknownReviewError
 from producers.boundary.review_store import ReviewStore
 from producers.delivery.outbox import Outbox
 from producers.errors import UsageError
-from producers.wire.events import ActionDecided, of_bytes
+from producers.wire.events import ActionDecided, event_from_bytes
 from producers.wire.receipt import Receipt
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def find_receipt(decision_id: str, settings: Settings) -> Receipt:
             f"{settings.outbox} or in the lake {settings.lake}. A decision of the last seconds may still "
             "be on its way; whoever has the receipt can report with --receipt."
         )
-    return Receipt.of_token(token, settings.signing_key)
+    return Receipt.from_token(token, settings.signing_key)
 
 
 def _queued(decision_id: str, settings: Settings) -> str | None:
@@ -76,7 +76,7 @@ def _in_lake(decision_id: str, settings: Settings) -> str | None:
 
 def _token_in(values: list[bytes], decision_id: str) -> str | None:
     for value in values:
-        event = of_bytes(value)
+        event = event_from_bytes(value)
         if isinstance(event, ActionDecided) and event.subject == decision_id:
             return event.data.receipt
     return None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from analytics.lake.tables import SourcePartition
 from producers.errors import StagekeeperError
-from producers.wire.events import to_bytes
+from producers.wire.events import event_to_bytes
 from streams.ingest.dedupe import SeenIds
 from streams.ingest.fold import Folder, PartitionState
 from streams.ingest.records import Batch, PartitionRecords
@@ -49,7 +49,7 @@ class LocalIngest:
             partition = SourcePartition(LOG_ID, event.topic, 0)
             state = self._states.setdefault(partition, PartitionState(-1, -1, {}, SeenIds()))
             into = records[partition]
-            into.add(state.reached + 1 + len(into.offsets), None, to_bytes(event), None)
+            into.add(state.reached + 1 + len(into.offsets), None, event_to_bytes(event), None)
         self._batches += 1
         folded = Folder(self._states, None).fold(Batch(self._batches, dict(records)), self._now())
         if folded.rejects:

@@ -11,7 +11,7 @@ from analytics.backtest.history import History, run
 from analytics.backtest.scorecard import CellOutcome, score
 from producers.delivery.kafka_emitter import DeliveryStats
 from producers.simulation.simulator import Simulator, TrafficPlan
-from producers.wire.events import ActionDecided, VerdictName
+from producers.wire.events import ActionDecided, VerdictName, event_from_bytes
 from producers.wire.receipt import Cell, Receipt
 from stagekeeper.local_ingest import LocalIngest
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from analytics.gates.gate_file import GateFile
     from producers.simulation.ground_truth import GroundTruth
     from producers.simulation.scenarios import Scenario
-    from producers.wire.events import Event
+    from producers.wire.events import Event, EventRecord
 
 BEGAN_AT: Final = datetime(2026, 3, 14, 12, 0, tzinfo=UTC)
 SPAN: Final = timedelta(hours=3)
@@ -35,8 +35,8 @@ class _Kept:
     def __init__(self) -> None:
         self.events: list[Event] = []
 
-    def emit(self, event: Event) -> None:
-        self.events.append(event)
+    def emit(self, record: EventRecord) -> None:
+        self.events.append(event_from_bytes(record.value))
 
     def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
         """Broken records have no part in this."""
@@ -103,5 +103,5 @@ def _wrong_at(scenario: Scenario, events: Sequence[Event], ground_truth: GroundT
         for phase in action.phases:
             if 0 < phase.after < len(own) and phase.expected is not None:
                 begins = own[phase.after]
-                found[Receipt.of_token(begins.data.receipt).cell] = begins.time
+                found[Receipt.from_token(begins.data.receipt).cell] = begins.time
     return found

@@ -135,7 +135,7 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: The variables do not fit together.
         """
-        return KafkaSecurity.of(
+        return KafkaSecurity.from_settings(
             protocol=self.kafka_security_protocol,
             mechanism=self.kafka_sasl_mechanism,
             username=self.kafka_sasl_username,

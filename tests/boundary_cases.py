@@ -14,13 +14,14 @@ from producers.delivery.kafka_emitter import DeliveryStats
 from producers.delivery.outbox import OutboxError
 from producers.wire.contract import ActionContract, Actor, Evidence, Target
 from producers.wire.decision import Authorization
+from producers.wire.events import event_from_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from producers.boundary.flags import Context, Flag, FlagValue
     from producers.wire.decision import FlagEvaluation
-    from producers.wire.events import Event
+    from producers.wire.events import Event, EventRecord
 
 KEYS = {
     "enabled": "agent-action-governance-enabled",
@@ -125,14 +126,14 @@ class Shelf:
         self.kept: list[Event] = []
         self.full = full
 
-    def emit(self, event: Event) -> None:
-        self.events.append(event)
+    def emit(self, record: EventRecord) -> None:
+        self.events.append(event_from_bytes(record.value))
 
-    def keep(self, event: Event) -> None:
+    def keep(self, record: EventRecord) -> None:
         if self.full:
             raise OutboxError("database or disk is full")
-        self.kept.append(event)
-        self.events.append(event)
+        self.emit(record)
+        self.kept.append(self.events[-1])
 
     def flush(self, timeout_s: float) -> int:
         return 0

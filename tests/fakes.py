@@ -11,13 +11,20 @@ from producers.delivery.kafka_emitter import DeliveryStats
 from producers.delivery.recorder import Recorder
 from producers.wire.contract import ActionContract, Actor, Reversibility, RiskClass, Target
 from producers.wire.decision import Allow, Decision, FlagEvaluation, FlagReason
-from producers.wire.events import ActionDecided, ActionExecuted, ActionUndone, ExecutionStatus, UndoResult
+from producers.wire.events import (
+    ActionDecided,
+    ActionExecuted,
+    ActionUndone,
+    ExecutionStatus,
+    UndoResult,
+    event_from_bytes,
+)
 from producers.wire.receipt import Receipt
 from producers.wire.stage import Stage
 
 if TYPE_CHECKING:
     from producers.wire.decision import Outcome
-    from producers.wire.events import Event
+    from producers.wire.events import Event, EventRecord
 
 NOON = datetime(2026, 3, 14, 12, 0, tzinfo=UTC)
 """The moment at which every fake clock starts."""
@@ -61,8 +68,8 @@ class FakeEmitter:
     events: list[Event] = field(default_factory=list)
     raw: list[tuple[str, bytes | None, bytes | None]] = field(default_factory=list)
 
-    def emit(self, event: Event) -> None:
-        self.events.append(event)
+    def emit(self, record: EventRecord) -> None:
+        self.events.append(event_from_bytes(record.value))
 
     def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
         self.raw.append((topic, key, value))

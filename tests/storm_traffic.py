@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Self
 from producers.delivery.kafka_emitter import KafkaEmitter
 from producers.simulation.scenarios import scenario
 from producers.simulation.simulator import Faults, Simulator, TrafficPlan
-from producers.wire.events import encoded
 
 if TYPE_CHECKING:
     from brokers import Broker
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from producers.delivery.kafka_emitter import DeliveryStats
     from producers.simulation.ground_truth import GroundTruth
     from producers.simulation.scenarios import Scenario
-    from producers.wire.events import Event
+    from producers.wire.events import EventRecord
 
 KEY = "a receipt key for storms"
 TOOL = "issue_refund"
@@ -65,12 +64,12 @@ class _Witness:
         self._ids: set[bytes] = set()
         self.fingerprint = Fingerprint()
 
-    def emit(self, event: Event) -> None:
-        name = hashlib.blake2b(event.id.encode(), digest_size=16).digest()
+    def emit(self, record: EventRecord) -> None:
+        name = hashlib.blake2b(record.value, digest_size=16).digest()
         if name not in self._ids:
             self._ids.add(name)
-            self.fingerprint.add(encoded(event).value)
-        self._emitter.emit(event)
+            self.fingerprint.add(record.value)
+        self._emitter.emit(record)
 
     def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
         self._emitter.send(topic, key, value)

@@ -18,7 +18,7 @@ from confluent_kafka import KafkaException, Producer
 from fakes import a_decided, a_receipt
 
 from analytics.lake.tables import Lake
-from producers.wire.events import to_bytes
+from producers.wire.events import event_to_bytes
 from producers.wire.topics import DECISIONS
 from streams.broker import BrokerError
 from streams.lag import Backlog
@@ -140,7 +140,7 @@ class Spoken:
         for number in range(self.count, self.count + count):
             receipt = a_receipt(decision_id=f"d-{number}", decided_at=datetime.now(UTC))
             event = a_decided(receipt, event_id=f"e-{number}")
-            self._producer.produce(DECISIONS, to_bytes(event), key=receipt.decision_id.encode())
+            self._producer.produce(DECISIONS, event_to_bytes(event), key=receipt.decision_id.encode())
         assert self._producer.flush(30) == 0
         self.count += count
 

@@ -112,7 +112,7 @@ def _receipt_facts(row: Mapping[str, Any], document: Mapping[str, Any], at: date
         return facts
     try:
         # The stream has checked the signature; here only the content is compared.
-        receipt = Receipt.of_token(token)
+        receipt = Receipt.from_token(token)
     except ReceiptError as error:
         return facts | {"receipt_fault": str(error)}
     of_receipt = (*receipt.cell, receipt.epoch, receipt.decided_at)

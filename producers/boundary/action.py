@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from producers.wire.decision import Decision
-    from producers.wire.receipt import Receipt
+    from producers.wire.receipt import IssuedReceipt, Receipt
 
 _NAMED = frozenset({inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY})
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class CallContext:
     """What is known about one call beyond its arguments. Unknown stays None.
 
     Attributes:
@@ -73,32 +73,32 @@ class Circumstances:
     cohort: str = "all"
 
 
-_NOTHING_KNOWN = Circumstances()
-_CIRCUMSTANCES: ContextVar[Circumstances] = ContextVar("stagekeeper-circumstances", default=_NOTHING_KNOWN)
-_KNOWN = frozenset(item.name for item in fields(Circumstances))
+_NO_CONTEXT = CallContext()
+_CALL_CONTEXT: ContextVar[CallContext] = ContextVar("stagekeeper-call-context", default=_NO_CONTEXT)
+_FIELDS = frozenset(item.name for item in fields(CallContext))
 
 
 @contextmanager
-def acting(**known: Any) -> Iterator[Circumstances]:  # noqa: ANN401 - the fields of Circumstances, checked below
+def acting(**known: Any) -> Iterator[CallContext]:  # noqa: ANN401 - the fields of CallContext, checked below
     """Say who acts and why, for every action within the block (also across `await`, and nested).
 
     Raises:
-        UsageError: A name is not one of `Circumstances`.
+        UsageError: A name is not one of `CallContext`.
     """
-    unknown = sorted(set(known) - _KNOWN)
+    unknown = sorted(set(known) - _FIELDS)
     if unknown:
-        raise UsageError(f"acting() does not know {', '.join(unknown)}; it knows {', '.join(sorted(_KNOWN))}")
-    now = replace(_CIRCUMSTANCES.get(), **known)
-    token = _CIRCUMSTANCES.set(now)
+        raise UsageError(f"acting() does not know {', '.join(unknown)}; it knows {', '.join(sorted(_FIELDS))}")
+    now = replace(_CALL_CONTEXT.get(), **known)
+    token = _CALL_CONTEXT.set(now)
     try:
         yield now
     finally:
-        _CIRCUMSTANCES.reset(token)
+        _CALL_CONTEXT.reset(token)
 
 
-def circumstances() -> Circumstances:
+def call_context() -> CallContext:
     """What the innermost `acting` block says."""
-    return _CIRCUMSTANCES.get()
+    return _CALL_CONTEXT.get()
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -188,102 +188,76 @@ class Action:
             raise UsageError(f"{self.tool}: {error}") from error
         raise UsageError(f"{self.tool}: these arguments cannot be bound")
 
-    def contract(self, arguments_sha256: str, known: Circumstances) -> ActionContract:
+    def contract(self, arguments_sha256: str | None, context: CallContext) -> ActionContract:
         """The contract of one call.
 
         Raises:
-            UsageError: What is known about the call does not fit a contract, for example a confidence above 1.
+            UsageError: The context does not fit a contract, for example a confidence above 1.
         """
         try:
-            return self._contract(arguments_sha256, known)
+            return ActionContract(
+                actor=Actor(
+                    agent=context.agent or "unknown",
+                    user=context.user,
+                    account=context.account,
+                    service_identity=context.service_identity,
+                    model=context.model,
+                    prompt_version=context.prompt_version,
+                ),
+                intent=context.intent or "",
+                target=Target(environment=self.environment, system=self.system, record=context.record),
+                tool=self.tool,
+                tool_version=self.tool_version,
+                workflow=self.workflow,
+                risk_class=self.risk_class,
+                reversibility=self.reversibility,
+                scope=Scope(
+                    account=context.account,
+                    region=context.region,
+                    environment=self.environment,
+                    workflow=self.workflow,
+                ),
+                evidence=Evidence(
+                    confidence=context.confidence,
+                    source_coverage=context.source_coverage,
+                    evaluator_result=context.evaluator_result,
+                    prior_review=context.prior_review,
+                ),
+                fallback=self.fallback,
+                arguments_sha256=arguments_sha256,
+                conversation=context.conversation,
+                tool_call=context.tool_call,
+            )
         except ValidationError as error:
             faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
             raise UsageError(f"{self.tool}: no contract can be made of what is known of the call: {faults}") from error
 
-    def _contract(self, arguments_sha256: str, known: Circumstances) -> ActionContract:
-        return ActionContract(
-            actor=Actor(
-                agent=known.agent or "unknown",
-                user=known.user,
-                account=known.account,
-                service_identity=known.service_identity,
-                model=known.model,
-                prompt_version=known.prompt_version,
-            ),
-            intent=known.intent or "",
-            target=Target(environment=self.environment, system=self.system, record=known.record),
-            tool=self.tool,
-            tool_version=self.tool_version,
-            workflow=self.workflow,
-            risk_class=self.risk_class,
-            reversibility=self.reversibility,
-            scope=Scope(
-                account=known.account, region=known.region, environment=self.environment, workflow=self.workflow
-            ),
-            evidence=Evidence(
-                confidence=known.confidence,
-                source_coverage=known.source_coverage,
-                evaluator_result=known.evaluator_result,
-                prior_review=known.prior_review,
-            ),
-            fallback=self.fallback,
-            arguments_sha256=arguments_sha256,
-            conversation=known.conversation,
-            tool_call=known.tool_call,
-        )
 
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Permission to run one action once, as decided.
 
-class Given(Protocol):
-    """A receipt in its two forms."""
+    Attributes:
+        issued: The decision's receipt; whoever reports what came of the action needs it.
+        decision: What was decided, and why.
+        constrained_to: The variant that runs in the action's place; None where it runs as asked.
+    """
+
+    issued: IssuedReceipt
+    decision: Decision
+    constrained_to: str | None = None
 
     @property
     def decision_id(self) -> str:
         """Id of the decision."""
-        ...
+        return self.issued.decision_id
 
     @property
     def token(self) -> str:
-        """As it travels."""
-        ...
+        """The receipt as it travels."""
+        return self.issued.token
 
     @property
     def receipt(self) -> Receipt:
-        """As it is read."""
-        ...
-
-
-class Redeemed(NamedTuple):
-    """The receipt of a queued action, come back with a person's approval."""
-
-    receipt: Receipt
-    token: str
-
-    @property
-    def decision_id(self) -> str:
-        """Id of the decision."""
-        return self.receipt.decision_id
-
-
-class Permit:
-    """Leave to run one action once, as decided.
-
-    Attributes:
-        decision: What was decided, and why.
-        constrained_to: The variant that runs in the action's place; None where it runs as asked.
-        decision_id: Id of the decision.
-        token: The receipt as it travels; whoever reports what came of the action needs it.
-    """
-
-    __slots__ = ("_given", "constrained_to", "decision", "decision_id", "token")
-
-    def __init__(self, given: Given, decision: Decision, constrained_to: str | None) -> None:
-        self._given = given
-        self.decision_id = given.decision_id
-        self.token = given.token
-        self.decision = decision
-        self.constrained_to = constrained_to
-
-    @property
-    def receipt(self) -> Receipt:
-        """Names the decision."""
-        return self._given.receipt
+        """The receipt as it is read."""
+        return self.issued.receipt

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from producers.boundary.action import Permit, Redeemed
+from producers.boundary.action import Permit
 from producers.boundary.canonical_json import canonical, digest, redacted
 from producers.boundary.decision_rules import decide
 from producers.boundary.errors import ActionDeniedError
@@ -20,6 +20,7 @@ from producers.errors import StagekeeperError, UsageError
 from producers.wire.contract import ActionContract
 from producers.wire.events import Resolution
 from producers.wire.model import Moment, Name, Sha256, Text, WireModel
+from producers.wire.receipt import IssuedReceipt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -229,7 +230,7 @@ class ReviewQueue:
             arguments_sha256=digest(arguments),
             ruleset_sha256=again.ruleset_sha256 or "",
         )
-        return Permit(Redeemed(receipt, queued.receipt), again, None)
+        return Permit(IssuedReceipt(receipt.decision_id, queued.receipt), again)
 
     def require_store(self) -> ReviewStore:
         """The review store.

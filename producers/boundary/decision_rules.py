@@ -38,7 +38,7 @@ REVIEWED_REVERSIBILITIES = frozenset({Reversibility.EXPENSIVE, Reversibility.NON
 
 
 @dataclass(frozen=True)
-class Decided:
+class StagedDecision:
     """A decision and the stage at which it counts."""
 
     decision: Decision
@@ -47,7 +47,7 @@ class Decided:
 
 def decide(
     contract: ActionContract, authorizer: Authorizer, flags: FlagEvaluator, *, variants: frozenset[str] = frozenset()
-) -> Decided:
+) -> StagedDecision:
     """Decide one action.
 
     The order is: hard authorization, the master switch, the denylist, the mode, approval. All flags are evaluated and
@@ -59,37 +59,37 @@ def decide(
         flags: The flags.
         variants: Names of the lesser variants that can run in the action's place (`draft`, `search_only`).
     """
-    authorization, sha256 = authorized(contract, authorizer)
-    return weigh(contract, authorization, sha256, flags.evaluate(flag_context(contract)), variants)
+    authorization, authorizer_sha256 = authorize(contract, authorizer)
+    return apply_rules(contract, authorization, authorizer_sha256, flags.evaluate(flag_context(contract)), variants)
 
 
-def weigh(
+def apply_rules(
     contract: ActionContract,
     authorization: Authorization,
     authorizer_sha256: str,
-    answers: FlagValues,
+    values: FlagValues,
     variants: frozenset[str],
-) -> Decided:
+) -> StagedDecision:
     """What follows from what authorization and flags have answered; pure, and blind to the arguments' digest."""
     result: Outcome
     if not authorization.permitted:
         result = Deny(reason="not_authorized")
-    elif not answers.enabled:
+    elif not values.enabled:
         result = Deny(reason="governance_disabled")
-    elif answers.denied:
+    elif values.denied:
         result = Deny(reason="on_denylist")
     else:
-        result = _by_mode(contract, answers.mode, variants)
-        if isinstance(result, Allow) and (rule := _review_rule(contract, answers)):
+        result = _by_mode(contract, values.mode, variants)
+        if isinstance(result, Allow) and (rule := _review_rule(contract, values)):
             result = QueueForReview(reason=rule)
     decision = Decision(
         result=result,
-        enforced=answers.mode is not Mode.OBSERVE,
+        enforced=values.mode is not Mode.OBSERVE,
         authorization=authorization,
-        flags=answers.evaluations,
-        ruleset_sha256=ruleset_of(authorizer_sha256, answers.ruleset_sha256),
+        flags=values.evaluations,
+        ruleset_sha256=ruleset_of(authorizer_sha256, values.ruleset_sha256),
     )
-    return Decided(decision, STAGE_OF_MODE[answers.mode])
+    return StagedDecision(decision, STAGE_OF_MODE[values.mode])
 
 
 def ruleset_of(authorizer_sha256: str, flags_sha256: str) -> str:
@@ -97,7 +97,7 @@ def ruleset_of(authorizer_sha256: str, flags_sha256: str) -> str:
     return hashlib.sha256(f"{authorizer_sha256}\x00{flags_sha256}".encode()).hexdigest()
 
 
-def authorized(contract: ActionContract, authorizer: Authorizer) -> tuple[Authorization, str]:
+def authorize(contract: ActionContract, authorizer: Authorizer) -> tuple[Authorization, str]:
     """What the authorizer says, and the digest of the policy it says it by; whatever it raises is a refusal."""
     try:
         sha256 = authorizer.sha256
@@ -125,16 +125,16 @@ def _by_mode(contract: ActionContract, mode: Mode, variants: frozenset[str]) -> 
     return Allow()
 
 
-def _review_rule(contract: ActionContract, answers: FlagValues) -> str | None:
-    if answers.mode is Mode.APPROVED_EXTERNAL and contract.risk_class not in READS | {RiskClass.REVERSIBLE_WRITE}:
+def _review_rule(contract: ActionContract, values: FlagValues) -> str | None:
+    if values.mode is Mode.APPROVED_EXTERNAL and contract.risk_class not in READS | {RiskClass.REVERSIBLE_WRITE}:
         return "mode_approved_external"
-    if not answers.approval_required:
+    if not values.approval_required:
         return None
     if contract.risk_class in REVIEWED_RISKS:
         return f"risk_class_{contract.risk_class.value}"
     if contract.reversibility in REVIEWED_REVERSIBILITIES:
         return f"reversibility_{contract.reversibility.value}"
     confidence = contract.evidence.confidence
-    if confidence is not None and confidence < answers.confidence_threshold:
+    if confidence is not None and confidence < values.confidence_threshold:
         return "confidence_below_threshold"
     return None

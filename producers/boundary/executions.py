@@ -128,9 +128,8 @@ class Executions:
             status = ExecutionStatus.FAILED
         error_type = type(error).__name__[:200] if error is not None else None
         record = functools.partial(
-            self.recorder.ran,
-            running.permit.decision_id,
-            running.permit.token,
+            self.recorder.executed,
+            running.permit.issued,
             status,
             latency_ms=latency_ms,
             error_type=error_type,

@@ -11,7 +11,7 @@ from fastmcp.server.dependencies import get_access_token
 from fastmcp.server.middleware import Middleware
 from fastmcp.tools.base import ToolResult
 
-from producers.boundary.action import Action, acting, circumstances
+from producers.boundary.action import Action, acting, call_context
 from producers.boundary.approvals import ReviewError, ReviewPendingError, ReviewRejectedError
 from producers.boundary.canonical_json import ArgumentError, digest
 from producers.boundary.errors import RefusedError, ReviewRequiredError
@@ -135,7 +135,7 @@ class BoundaryMiddleware(Middleware):
                 return _refused(str(error), None, "not_decided")
 
     async def _decided(self, action: Action, arguments: dict[str, Any], perform: Callable[[Permit], Any]) -> ToolResult:
-        key = (action.workflow, action.tool, digest(arguments), circumstances())
+        key = (action.workflow, action.tool, digest(arguments), call_context())
         receipt = self._pending.get(key)
         if receipt is not None:
             try:

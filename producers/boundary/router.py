@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from producers.boundary.action import Action, Permit, circumstances
+from producers.boundary.action import Action, Permit, call_context
 from producers.boundary.approvals import ReviewQueue
 from producers.boundary.canonical_json import digest
 from producers.boundary.decision_rules import READS
@@ -25,13 +25,12 @@ from producers.boundary.errors import (
     ReviewRequiredError,
 )
 from producers.boundary.executions import Executions
-from producers.boundary.prepared import Preparations
+from producers.boundary.shared_calls import SharedCalls
 from producers.boundary.telemetry import add_decision_events, get_traceparent
 from producers.delivery.outbox import OutboxError
 from producers.errors import UsageError
 from producers.wire.contract import Fallback, Reversibility, RiskClass
 from producers.wire.decision import Deny
-from producers.wire.forms import Asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -41,12 +40,10 @@ if TYPE_CHECKING:
     from producers.boundary.approvals import Review
     from producers.boundary.authorization import Authorizer
     from producers.boundary.flags import FlagEvaluator
-    from producers.boundary.prepared import Prepared
     from producers.boundary.review_store import ReviewStore
-    from producers.delivery.recorder import Issued, Recorder
+    from producers.delivery.recorder import Recorder
     from producers.wire.decision import Decision
     from producers.wire.events import Impact, UndoResult
-    from producers.wire.forms import DecisionForm
     from producers.wire.receipt import Receipt
 
 LOG = logging.getLogger(__name__)
@@ -93,7 +90,7 @@ class Router:
             reviews, holds=approval_holds, authorizer=authorizer, flags=flags, recorder=recorder
         )
         self._executions = Executions(recorder, clock, tracer_provider)
-        self._preparations = Preparations(steady=getattr(authorizer, "steady", False) is True)
+        self._shared_calls = SharedCalls(steady=getattr(authorizer, "steady", False) is True)
         self._actions: dict[tuple[str, str], Action] = {}
 
     def action(
@@ -257,42 +254,38 @@ class Router:
 
     def _permit(self, action: Action, arguments: Mapping[str, Any]) -> Permit:
         started = self._clock()
-        known = circumstances()
-        if known.agent is None:
-            known = replace(known, agent=self._agent)
-        prepared = self._preparations.of(action, known)
-        said = prepared.said(known)
+        context = call_context()
+        if context.agent is None:
+            context = replace(context, agent=self._agent)
+        call = self._shared_calls.get(action, context)
+        details = call.details(context)
         arguments_sha256 = digest(arguments)
-        authorization, authorizer_sha256 = prepared.authorized(self._authorizer, arguments_sha256, said)
-        form = prepared.form(authorization, authorizer_sha256, prepared.answers(self._flags))
+        shared = call.decide(self._authorizer, self._flags, arguments_sha256, details)
         traceparent = get_traceparent()
-        asked = Asked(arguments_sha256, (self._clock() - started) * 1000, said, traceparent)
-        issued = self._record_decision(prepared, form, asked)
-        decision = form.decision
-        if traceparent is not None:
-            targeting_key, _ = prepared.context
-            add_decision_events(issued.decision_id, decision, tool=action.tool, targeting_key=targeting_key)
+        particular = (details, arguments_sha256, (self._clock() - started) * 1000, traceparent)
+        try:
+            # On disk first, where what it permits changes anything.
+            durable = shared.may_run and action.risk_class not in READS
+            issued = self._recorder.decided_call(shared, *particular, durable=durable)
+        except OutboxError as error:
+            LOG.exception("%s is denied: its decision cannot be kept on disk", action.tool)
+            refused = call.refuse(shared, Deny(reason="record_not_durable"))
+            issued = self._recorder.decided_call(refused, *particular)
+            message = f"{action.tool} is denied: its decision cannot be kept on disk ({error})"
+            raise ActionDeniedError(message, issued.receipt, refused.decision) from error
+        decision = shared.decision
         result = decision.result
+        if traceparent is not None:
+            targeting_key, _ = call.flag_context
+            add_decision_events(issued.decision_id, decision, tool=action.tool, targeting_key=targeting_key)
         if decision.enforced and result.outcome == "allow":
-            return Permit(issued, decision, None)
+            return Permit(issued, decision)
         if decision.enforced and result.outcome == "constrain" and result.runs:
             return Permit(issued, decision, result.mode)
         if decision.enforced and result.outcome == "queue_for_review":
-            contract = prepared.contract(arguments_sha256, said)
+            contract = call.contract(arguments_sha256, details)
             self._reviews.submit(action, arguments, contract, issued.receipt, decision)
         raise _refusal(action, issued.receipt, decision)
-
-    def _record_decision(self, prepared: Prepared, form: DecisionForm, asked: Asked) -> Issued:
-        tool = prepared.action.tool
-        must_be_kept = form.may_run and prepared.action.risk_class not in READS
-        try:
-            return self._recorder.filled(form, asked, durable=must_be_kept)
-        except OutboxError as error:
-            LOG.exception("%s is denied: its decision cannot be kept on disk", tool)
-            refused = prepared.refused(form, Deny(reason="record_not_durable"))
-            issued = self._recorder.filled(refused, asked)
-            message = f"{tool} is denied: its decision cannot be kept on disk ({error})"
-            raise ActionDeniedError(message, issued.receipt, refused.decision) from error
 
     def _registered(self, receipt: Receipt) -> Action:
         self._reviews.require_store()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from openfeature.exception import ErrorCode
 from opentelemetry import context, trace
 
-from producers.boundary.action import circumstances
+from producers.boundary.action import call_context
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, TracerProvider
@@ -87,7 +87,7 @@ class ExecutionSpan:
 
 
 def _execution_attributes(action: Action, permit: Permit) -> dict[str, str]:
-    call = circumstances()
+    call = call_context()
     return _known(
         {
             "gen_ai.operation.name": _OPERATION,

@@ -31,7 +31,7 @@ class KafkaSecurity(Mapping[str, Value]):
         self._settings = dict(settings or {})
 
     @classmethod
-    def of(
+    def from_settings(
         cls,
         *,
         protocol: Protocol = "PLAINTEXT",

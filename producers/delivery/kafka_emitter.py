@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from producers.errors import StagekeeperError
-from producers.wire.events import HEADERS, Encoded, of_bytes, record_key, to_bytes
+from producers.wire.events import HEADERS, EventRecord
 from producers.wire.topics import MAX_RECORD_BYTES
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from confluent_kafka import Message
-
-    from producers.wire.events import Event
 
 LOG = logging.getLogger(__name__)
 _CLIENT_LOG = logging.getLogger(f"{__name__}.librdkafka")
@@ -102,9 +100,9 @@ class DeliveryStats:
 
 
 class Emitter(Protocol):
-    """Takes events and sees to their delivery. An outbox that survives a crash can stand in its place."""
+    """Delivers events."""
 
-    def emit(self, event: Event) -> None:
+    def emit(self, record: EventRecord) -> None:
         """Hand over an event. Never blocks, and never raises for what happens to the broker."""
         ...
 
@@ -122,30 +120,12 @@ class Emitter(Protocol):
 class DurableEmitter(Emitter, Protocol):
     """An emitter that can put an event on disk before it returns."""
 
-    def keep(self, event: Event) -> None:
+    def keep(self, record: EventRecord) -> None:
         """Put an event on disk, then see to its delivery.
 
         Raises:
             OutboxError: It is not on disk; what it records must not happen.
         """
-        ...
-
-
-@runtime_checkable
-class EncodedEmitter(Protocol):
-    """An emitter that also takes events that are written already."""
-
-    def emit_encoded(self, record: Encoded) -> None:
-        """As `emit`."""
-        ...
-
-
-@runtime_checkable
-class EncodedKeeper(Protocol):
-    """A durable emitter that also takes events that are written already."""
-
-    def keep_encoded(self, record: Encoded) -> None:
-        """As `keep`."""
         ...
 
 
@@ -170,7 +150,7 @@ class KafkaEmitter:
         client_id: str = "stagekeeper",
         message_timeout_s: float = 120.0,
         queue_limit: int = 100_000,
-        on_undeliverable: Callable[[Event, str], None] | None = None,
+        on_undeliverable: Callable[[EventRecord, str], None] | None = None,
         settings: Mapping[str, str | int | float | bool] | None = None,
     ) -> None:
         self._on_undeliverable = on_undeliverable
@@ -199,24 +179,20 @@ class KafkaEmitter:
         self._poller = threading.Thread(target=self._poll, name=f"{client_id}-delivery", daemon=True)
         self._poller.start()
 
-    def emit(self, event: Event) -> None:
+    def emit(self, record: EventRecord) -> None:
         """Hand over an event. Never blocks, never raises for what happens to the broker."""
-        self.send(event.topic, record_key(event), to_bytes(event), on_done=partial(self._tell_undeliverable, event))
-
-    def emit_encoded(self, record: Encoded) -> None:
-        """As `emit`, for an event that is written already."""
         self.emit_flat(record)
 
     def emit_flat(self, parts: Sequence[Any]) -> None:
-        """As `emit_encoded`, for many: topic, key and value of the first, topic, key and value of the next."""
+        """As `emit`, for many: topic, key and value of the first, topic, key and value of the next."""
         with self._lock:
             self._counts["emitted"] += len(parts) // 3
-        on_delivery = self._on_encoded_delivery  # one for all: what is kept for each is the garbage collector's to see
-        each = iter(parts)
-        for topic, key, value in zip(each, each, each, strict=True):
+        on_delivery = self._on_event_delivery  # one for all: what is kept for each is the garbage collector's to see
+        fields = iter(parts)
+        for topic, key, value in zip(fields, fields, fields, strict=True):
             refused = self._produce(topic, key, value, on_delivery)
             if refused is not None:
-                self._give_up("refused", refused, partial(self._tell_undeliverable_encoded, Encoded(topic, key, value)))
+                self._give_up("refused", refused, partial(self._tell_undeliverable, EventRecord(topic, key, value)))
 
     def send(
         self,
@@ -332,20 +308,15 @@ class KafkaEmitter:
             if self._flush(producer, _POLL_S) == 0:
                 return
 
-    def _tell_undeliverable(self, event: Event, reason: str | None) -> None:
+    def _tell_undeliverable(self, record: EventRecord, reason: str | None) -> None:
         if reason is not None and self._on_undeliverable is not None:
-            self._on_undeliverable(event, reason)
+            self._on_undeliverable(record, reason)
 
-    def _tell_undeliverable_encoded(self, record: Encoded, reason: str | None) -> None:
-        if reason is not None and self._on_undeliverable is not None:
-            self._on_undeliverable(of_bytes(record.value), reason)
-
-    def _on_encoded_delivery(self, error: KafkaError | None, message: Message) -> None:
-        """As `_on_delivery`, for what is handed over by the thousand: nothing is kept for each beside the record."""
+    def _on_event_delivery(self, error: KafkaError | None, message: Message) -> None:
         on_done = None
         if error is not None:
-            record = Encoded(str(message.topic()), _bytes(message.key()), _bytes(message.value()))
-            on_done = partial(self._tell_undeliverable_encoded, record)
+            record = EventRecord(str(message.topic()), _bytes(message.key()), _bytes(message.value()))
+            on_done = partial(self._tell_undeliverable, record)
         self._on_delivery(on_done, error, message)
 
     def _on_delivery(

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from producers.delivery.kafka_emitter import DeliveryStats, KafkaEmitter
 from producers.delivery.outbox import Outbox, OutboxError, Waiting
-from producers.wire.events import encoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from producers.wire.events import Encoded, Event
+    from producers.wire.events import EventRecord
 
 LOG = logging.getLogger(__name__)
 
@@ -54,33 +53,25 @@ _BUFFERED = 50_000
 """Records that may wait in memory for the forwarder."""
 
 
-class OnDisk:
-    """Puts every event into an outbox and delivers none: for programs that know no broker. Another one delivers."""
+class OutboxOnlyEmitter:
+    """Puts every event into an outbox, for another process to deliver: for programs that know no broker."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._emitted = 0
 
-    def keep(self, event: Event) -> None:
+    def keep(self, record: EventRecord) -> None:
         """Put an event on disk.
 
         Raises:
             OutboxError: It is not on disk.
         """
-        self.keep_encoded(encoded(event))
-
-    def keep_encoded(self, record: Encoded) -> None:
-        """As `keep`, for an event that is written already."""
         self._outbox.put(*record)
         self._emitted += 1
 
-    def emit(self, event: Event) -> None:
+    def emit(self, record: EventRecord) -> None:
         """As `keep`."""
-        self.keep(event)
-
-    def emit_encoded(self, record: Encoded) -> None:
-        """As `keep_encoded`."""
-        self.keep_encoded(record)
+        self.keep(record)
 
     def flush(self, timeout_s: float) -> int:  # noqa: ARG002 - there is nothing to wait for
         """How many records wait on disk."""
@@ -112,7 +103,7 @@ class OutboxEmitter:
         outbox: The disk.
     """
 
-    def __init__(self, kafka: Callable[[Callable[[Event, str], None]], KafkaEmitter], outbox: Outbox) -> None:
+    def __init__(self, kafka: Callable[[Callable[[EventRecord, str], None]], KafkaEmitter], outbox: Outbox) -> None:
         self._outbox = outbox
         self._lost = 0
         lock = threading.Lock()
@@ -151,34 +142,26 @@ class OutboxEmitter:
             outbox,
         )
 
-    def emit(self, event: Event) -> None:
-        """Hand over an event in memory: for reads and searches, whose record may die with this process."""
-        self._kafka.emit(event)
+    def emit(self, record: EventRecord) -> None:
+        """Hand over an event in memory: for reads and searches, whose record may die with this process.
 
-    def emit_encoded(self, record: Encoded) -> None:
-        """As `emit`, for an event that is written already.
-
-        The record goes into a bounded buffer, which the forwarder empties: the Kafka client's own hand-over costs its
-        caller ten times as much. What finds the buffer full goes to the client at once, which takes it or gives it to
-        the disk.
+        It goes into a bounded buffer, which the forwarder empties: the Kafka client's own hand-over costs its caller
+        ten times as much. What finds the buffer full goes to the client at once, which takes it or gives it to the
+        disk.
         """
         if len(self._buffer) >= 3 * _BUFFERED:
-            self._kafka.emit_encoded(record)
+            self._kafka.emit(record)
             return
         self._buffer.extend(record)  # in one step, whoever else extends it
         if self._closed:
             self._empty_buffer()  # nobody else will
 
-    def keep(self, event: Event) -> None:
+    def keep(self, record: EventRecord) -> None:
         """Put an event on disk, then deliver it: for everything that changes the world.
 
         Raises:
             OutboxError: It is not on disk; the action must not run.
         """
-        self.keep_encoded(encoded(event))
-
-    def keep_encoded(self, record: Encoded) -> None:
-        """As `keep`, for an event that is written already."""
         self._outbox.put(*record)
         self._kept = True
 
@@ -229,13 +212,15 @@ class OutboxEmitter:
     ) -> None:
         self.close()
 
-    def _on_undeliverable(self, event: Event, reason: str) -> None:
+    def _on_undeliverable(self, record: EventRecord, reason: str) -> None:
         try:
-            self._outbox.put(*encoded(event))
+            self._outbox.put(*record)
         except OutboxError:
             with self._state:
                 self._lost += 1
-            LOG.exception("event %s is lost: the broker refused it (%s) and so did the disk", event.id, reason)
+            LOG.exception(
+                "an event about %s is lost: the broker refused it (%s) and so did the disk", record.key.decode(), reason
+            )
         else:
             self._kept = True
 

@@ -1,28 +1,35 @@
-"""The thin SDK of a tool router: says what was decided and what came of it, as signed events."""
+"""Record decisions and what came of them as signed events: the SDK of a tool router."""
 
 from __future__ import annotations
 
-import json
+import os
+import time
 from datetime import UTC, datetime
+from random import Random
 from typing import TYPE_CHECKING
 
-from producers.delivery.kafka_emitter import DurableEmitter, Emitter, EncodedEmitter, EncodedKeeper
+from pydantic import TypeAdapter
+from pydantic_core import to_json
+
+from producers.delivery.kafka_emitter import DurableEmitter, Emitter
 from producers.errors import UsageError
 from producers.wire import events
-from producers.wire.events import of_bytes
-from producers.wire.forms import Call, Outcome, executed
-from producers.wire.ids import random_id
-from producers.wire.receipt import receipt_of
+from producers.wire.event_writer import CallDetails, EventWriter, SharedDecision
+from producers.wire.receipt import IssuedReceipt, Receipt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from producers.wire.contract import ActionContract
     from producers.wire.decision import Decision
-    from producers.wire.events import Encoded
-    from producers.wire.forms import Asked, DecisionForm
-    from producers.wire.receipt import Receipt
+    from producers.wire.events import EventRecord
+    from producers.wire.model import WireModel
     from producers.wire.stage import Stage
+
+_random = Random()  # noqa: S311 - ids must differ; nothing rests on their being secret
+os.register_at_fork(after_in_child=_random.seed)
+_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+_TRACEPARENT: TypeAdapter[str | None] = TypeAdapter(events.Traceparent | None)
 
 
 def system_clock() -> datetime:
@@ -30,29 +37,14 @@ def system_clock() -> datetime:
     return datetime.now(UTC)
 
 
-class Issued:
-    """What was given out with a decision.
+def random_id() -> str:
+    """A UUID of version 4 (RFC 9562) that no other thread, forked process or copy of a frozen machine draws.
 
-    Attributes:
-        decision_id: Id of the decision.
-        token: The receipt as it travels.
+    Unlike `uuid.uuid4` it makes no system call, during which another thread would take the interpreter in the middle of
+    a decision (benchmarks/decision.py). The clock is for the copies of a machine: their generators go on alike.
     """
-
-    __slots__ = ("_call", "_form", "_receipt", "decision_id", "token")
-
-    def __init__(self, form: DecisionForm, call: Call, token: str) -> None:
-        self.decision_id = call.decision_id
-        self.token = token
-        self._form = form
-        self._call = call
-        self._receipt: Receipt | None = None
-
-    @property
-    def receipt(self) -> Receipt:
-        """The receipt; built when somebody asks, for most callers only pass the token on."""
-        if self._receipt is None:
-            self._receipt = self._form.receipt(self._call)
-        return self._receipt
+    digits = f"{_random.getrandbits(128) ^ time.time_ns():032x}"
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
 
 
 class Recorder:
@@ -60,6 +52,10 @@ class Recorder:
 
     It holds no state about actions: the receipt that `decided` returns is all that later calls need, and it may travel
     (as `receipt.token(key)`) to whichever process sees the outcome.
+
+    Each method takes `at`, the event's time (by default the clock's), and `durable`: return only once the event is on
+    this machine's disk. A durable record raises `OutboxError` where it is not on disk, and `UsageError` where the
+    emitter has no outbox.
 
     Args:
         emitter: Takes the events.
@@ -79,14 +75,16 @@ class Recorder:
         new_id: Callable[[], str] = random_id,
     ) -> None:
         self._emitter = emitter
-        self.can_keep = isinstance(emitter, DurableEmitter)
-        self._raw = emitter if isinstance(emitter, EncodedEmitter) else None
-        self._raw_keeper = emitter if isinstance(emitter, EncodedKeeper) else None
-        self._source = source
-        self._quoted_source = json.dumps(source, ensure_ascii=False)
+        self._keeper = emitter if isinstance(emitter, DurableEmitter) else None
+        self._writers = {event_class: EventWriter(event_class, source) for event_class in events.EVENT_CLASSES}
         self._key = key
         self._now = now
         self._new_id = new_id
+
+    @property
+    def can_keep(self) -> bool:
+        """Whether the emitter can put an event on disk."""
+        return self._keeper is not None
 
     def token(self, receipt: Receipt) -> str:
         """The receipt as it travels: an opaque token, signed if this recorder signs."""
@@ -121,70 +119,39 @@ class Recorder:
         Returns:
             The receipt that every later event about this action needs.
         """
-        moment = decided_at if decided_at is not None else self._now()
-        receipt = receipt_of(
-            contract, decision, stage=stage, cohort=cohort, decision_id=self._new_id(), decided_at=moment
-        )
-        self._hand_over(
-            events.ActionDecided(
-                id=self._new_id(),
-                source=self._source,
-                time=moment,
-                subject=receipt.decision_id,
-                dataschema=events.schema_id(events.ActionDecided),
-                traceparent=traceparent,
-                data=events.ActionDecidedData(receipt=receipt.token(self._key), contract=contract, decision=decision),
-            ),
-            durable=durable,
+        shared = SharedDecision(contract, decision, stage=stage, cohort=cohort)
+        issued = shared.issue(self._new_id(), self._moment(decided_at), self._key)
+        receipt = issued.receipt
+        details = CallDetails(intent=contract.intent, conversation=contract.conversation, tool_call=contract.tool_call)
+        data = shared.data(issued.token, details, contract.arguments_sha256, decision.decide_ms)
+        self._record(
+            events.ActionDecided, receipt, data, at=receipt.decided_at, traceparent=traceparent, durable=durable
         )
         return receipt
 
-    def filled(self, form: DecisionForm, asked: Asked, *, durable: bool = False) -> Issued:
-        """As `decided`, from a form that was filled in ahead: for routers, where every microsecond is the caller's.
-
-        Raises:
-            OutboxError: It should be on disk and is not; the action must not run.
-            UsageError: It should be on disk, and the emitter has no outbox.
-        """
-        moment = self._now()
-        if moment.tzinfo is not UTC:
-            moment = moment.astimezone(UTC)
-        call = Call(self._new_id(), moment, asked)
-        record, token = form.encoded(call, source=self._quoted_source, key=self._key)
-        self._hand_over_encoded(record, durable=durable)
-        return Issued(form, call, token)
-
-    def ran(
+    def decided_call(
         self,
-        decision_id: str,
-        token: str,
-        status: events.ExecutionStatus,
+        shared: SharedDecision,
+        details: CallDetails,
+        arguments_sha256: str,
+        decide_ms: float,
+        traceparent: str | None,
         *,
-        latency_ms: float,
-        error_type: str | None = None,
-        traceparent: str | None = None,
         durable: bool = False,
-    ) -> None:
-        """As `executed`, for routers: by the receipt's token, and without a model.
-
-        Raises:
-            OutboxError: It should be on disk and is not.
-            UsageError: It should be on disk, and the emitter has no outbox.
-        """
-        record = executed(
-            Outcome(status, latency_ms, error_type),
-            event_id=self._new_id(),
-            source=self._quoted_source,
-            at=self._now().astimezone(UTC),
-            decision_id=decision_id,
-            token=token,
-            traceparent=traceparent,
-        )
-        self._hand_over_encoded(record, durable=durable)
+    ) -> IssuedReceipt:
+        """As `decided`, for one of the calls that share a contract and a decision."""
+        decision_id, decided_at = self._new_id(), self._moment(None)
+        issued = shared.issue(decision_id, decided_at, self._key)
+        data = shared.data(issued.token, details, arguments_sha256, decide_ms)
+        # There is one such event for each decision: they have one id.
+        writer = self._writers[events.ActionDecided]
+        record = writer.write(decision_id, decided_at, decision_id, data, traceparent=traceparent)
+        self._hand_over(record, durable=durable)
+        return issued
 
     def executed(
         self,
-        receipt: Receipt,
+        receipt: Receipt | IssuedReceipt,
         status: events.ExecutionStatus,
         *,
         latency_ms: float | None = None,
@@ -195,24 +162,14 @@ class Recorder:
         durable: bool = False,
     ) -> None:
         """Record how an execution ended. Leave out what is not known; never say zero for it."""
-        self._hand_over(
-            events.ActionExecuted(
-                id=self._new_id(),
-                source=self._source,
-                time=at if at is not None else self._now(),
-                subject=receipt.decision_id,
-                dataschema=events.schema_id(events.ActionExecuted),
-                traceparent=traceparent,
-                data=events.ActionExecutedData(
-                    receipt=receipt.token(self._key),
-                    status=status,
-                    latency_ms=latency_ms,
-                    cost_usd=cost_usd,
-                    error_type=error_type,
-                ),
-            ),
-            durable=durable,
+        data = events.ActionExecutedData(
+            receipt=self._token(receipt),
+            status=status,
+            latency_ms=latency_ms,
+            cost_usd=cost_usd,
+            error_type=error_type,
         )
+        self._record(events.ActionExecuted, receipt, data, at=at, traceparent=traceparent, durable=durable)
 
     def undone(
         self,
@@ -224,33 +181,15 @@ class Recorder:
         durable: bool = False,
     ) -> None:
         """Record that an execution was taken back, or could not be; once for each execution."""
-        self._hand_over(
-            events.ActionUndone(
-                id=self._new_id(),
-                source=self._source,
-                time=at if at is not None else self._now(),
-                subject=receipt.decision_id,
-                dataschema=events.schema_id(events.ActionUndone),
-                data=events.ActionUndoneData(receipt=receipt.token(self._key), result=result, reason=reason),
-            ),
-            durable=durable,
-        )
+        data = events.ActionUndoneData(receipt=self._token(receipt), result=result, reason=reason)
+        self._record(events.ActionUndone, receipt, data, at=at, durable=durable)
 
     def impact(
         self, receipt: Receipt, impact: events.Impact, *, at: datetime | None = None, durable: bool = False
     ) -> None:
         """Record an incident, a support signal or a quality evaluation that followed from an action."""
-        self._hand_over(
-            events.ActionImpact(
-                id=self._new_id(),
-                source=self._source,
-                time=at if at is not None else self._now(),
-                subject=receipt.decision_id,
-                dataschema=events.schema_id(events.ActionImpact),
-                data=events.ActionImpactData(receipt=receipt.token(self._key), impact=impact),
-            ),
-            durable=durable,
-        )
+        data = events.ActionImpactData(receipt=self._token(receipt), impact=impact)
+        self._record(events.ActionImpact, receipt, data, at=at, durable=durable)
 
     def review_resolved(
         self,
@@ -264,54 +203,54 @@ class Recorder:
         durable: bool = False,
     ) -> None:
         """Record a person's word on a queued action; `wait_ms` runs from queueing to that word."""
-        self._hand_over(
-            events.ReviewResolved(
-                id=self._new_id(),
-                source=self._source,
-                time=at if at is not None else self._now(),
-                subject=receipt.decision_id,
-                dataschema=events.schema_id(events.ReviewResolved),
-                data=events.ReviewResolvedData(
-                    receipt=receipt.token(self._key),
-                    resolution=resolution,
-                    reviewer=reviewer,
-                    rationale=rationale,
-                    wait_ms=wait_ms,
-                ),
-            ),
-            durable=durable,
+        data = events.ReviewResolvedData(
+            receipt=self._token(receipt), resolution=resolution, reviewer=reviewer, rationale=rationale, wait_ms=wait_ms
         )
-
-    def _hand_over_encoded(self, record: Encoded, *, durable: bool) -> None:
-        if durable and self._raw_keeper is not None:
-            self._raw_keeper.keep_encoded(record)
-        elif not durable and self._raw is not None:
-            self._raw.emit_encoded(record)
-        else:
-            self._hand_over(of_bytes(record.value), durable=durable)
-
-    def _hand_over(self, event: events.Event, *, durable: bool) -> None:
-        if not durable:
-            self._emitter.emit(event)
-        elif isinstance(self._emitter, DurableEmitter):
-            self._emitter.keep(event)
-        else:
-            raise UsageError(
-                f"{type(self._emitter).__name__} cannot keep a record on disk; give the recorder an OutboxEmitter"
-            )
+        self._record(events.ReviewResolved, receipt, data, at=at, durable=durable)
 
     def policy_changed(
         self, change: events.PolicyChangedData, *, at: datetime | None = None, durable: bool = False
     ) -> None:
         """Record who changed which flag, from what to what, and why."""
-        self._hand_over(
-            events.PolicyChanged(
-                id=self._new_id(),
-                source=self._source,
-                time=at if at is not None else self._now(),
-                subject=change.flag_key,
-                dataschema=events.schema_id(events.PolicyChanged),
-                data=change,
-            ),
-            durable=durable,
+        self._record(events.PolicyChanged, change.flag_key, change, at=at, durable=durable)
+
+    def _record(
+        self,
+        event_class: type[events.Event],
+        about: Receipt | IssuedReceipt | str,
+        data: WireModel | bytes,
+        *,
+        at: datetime | None,
+        traceparent: str | None = None,
+        durable: bool,
+    ) -> None:
+        record = self._writers[event_class].write(
+            self._new_id(),
+            self._moment(at),
+            about if isinstance(about, str) else about.decision_id,
+            data if isinstance(data, bytes) else to_json(data, exclude_none=True),
+            traceparent=_TRACEPARENT.validate_python(traceparent),
         )
+        self._hand_over(record, durable=durable)
+
+    def _moment(self, given: datetime | None) -> datetime:
+        """A given moment, else the present one, in UTC."""
+        moment = given if given is not None else self._now()
+        if moment.tzinfo is UTC:
+            return moment
+        if moment.utcoffset() is None:
+            raise UsageError(f"{moment} has no time zone; pass one in UTC")
+        return moment.astimezone(UTC)
+
+    def _token(self, receipt: Receipt | IssuedReceipt) -> str:
+        return receipt.token if isinstance(receipt, IssuedReceipt) else receipt.token(self._key)
+
+    def _hand_over(self, record: EventRecord, *, durable: bool) -> None:
+        if not durable:
+            self._emitter.emit(record)
+        elif self._keeper is not None:
+            self._keeper.keep(record)
+        else:
+            raise UsageError(
+                f"{type(self._emitter).__name__} cannot keep a record on disk; give the recorder an OutboxEmitter"
+            )

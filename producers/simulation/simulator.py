@@ -31,7 +31,13 @@ from producers.simulation.behaviour import (
 from producers.simulation.ground_truth import GroundTruth
 from producers.simulation.malformed import REASONS, UNSIGNED_FAULTS, malformed
 from producers.wire.contract import ActionContract, Actor, Evidence, Target
-from producers.wire.events import ActionExecuted, Event, ExecutionStatus, PolicyChangedData, Resolution
+from producers.wire.events import (
+    ActionExecuted,
+    ExecutionStatus,
+    PolicyChangedData,
+    Resolution,
+    event_from_bytes,
+)
 from producers.wire.topics import OUTCOMES
 
 if TYPE_CHECKING:
@@ -39,6 +45,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from producers.simulation.scenarios import Scenario
+    from producers.wire.events import Event, EventRecord
     from producers.wire.receipt import Receipt
 
 IN_FLIGHT_LIMIT = 50_000
@@ -98,6 +105,7 @@ class _Due(NamedTuple):
 
     at: datetime
     serial: int
+    record: EventRecord
     event: Event
     receipt: Receipt | None
     phase: Phase | None
@@ -108,10 +116,10 @@ class _Capture:
     """An emitter that hands its events back, so that an action's events can be built first and sent later."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.records: list[EventRecord] = []
 
-    def emit(self, event: Event) -> None:
-        self.events.append(event)
+    def emit(self, record: EventRecord) -> None:
+        self.records.append(record)
 
     def flush(self, timeout_s: float) -> int:  # noqa: ARG002 - the protocol asks for it
         return 0
@@ -120,8 +128,8 @@ class _Capture:
     def stats(self) -> DeliveryStats:
         return DeliveryStats()
 
-    def take(self) -> list[Event]:
-        taken, self.events = self.events, []
+    def take(self) -> list[EventRecord]:
+        taken, self.records = self.records, []
         return taken
 
 
@@ -284,37 +292,38 @@ class Simulator:
                     self._recorder.undone(receipt, follow_up.result, reason="the customer objected", at=at)
 
     def _queue_captured(self, receipt: Receipt | None, phase: Phase | None) -> None:
-        for event in self._capture.take():
+        for record in self._capture.take():
+            event = event_from_bytes(record.value)
             past = event.time <= self.began_at
             self._in_history += past
             if past or self._plan.rate > 0:
                 held_s = (
                     self._faults.shuffle.total_seconds() * self._fault_random.random() if self._faults.shuffle else 0.0
                 )
-                self._push(event.time + timedelta(seconds=held_s), event, receipt, phase)
+                at = event.time + timedelta(seconds=held_s)
+                self._push(_Due(at, self._serial, record, event, receipt, phase, repeated=False))
 
-    def _push(
-        self, at: datetime, event: Event, receipt: Receipt | None, phase: Phase | None, *, repeated: bool = False
-    ) -> None:
+    def _push(self, due: _Due) -> None:
         self._serial += 1
-        heapq.heappush(self._queue, _Due(at, self._serial, event, receipt, phase, repeated))
+        heapq.heappush(self._queue, due._replace(serial=self._serial))
 
     def _send(self, due: _Due) -> None:
-        self._emitter.emit(due.event)
+        self._emitter.emit(due.record)
         if due.repeated:
             self.ground_truth.repeats += 1
             return
         self.ground_truth.count(due.event, due.receipt, due.phase)
         if self._faults.repeats and self._fault_random.random() < self._faults.repeats:
             again = due.at + timedelta(seconds=self._fault_random.uniform(0.0, _REPEAT_WITHIN_S))
-            self._push(again, due.event, due.receipt, due.phase, repeated=True)
+            self._push(due._replace(at=again, repeated=True))
         if self._faults.malformed and due.receipt is not None and self._fault_random.random() < self._faults.malformed:
             self._send_malformed(due.receipt, due.event.time)
 
     def _send_malformed(self, receipt: Receipt, at: datetime) -> None:
         reason = self._reasons[self.ground_truth.malformed.total() % len(self._reasons)]
         self._recorder.executed(receipt, ExecutionStatus.SUCCEEDED, latency_ms=12.0, at=at)
-        (event,) = self._capture.take()
+        (record,) = self._capture.take()
+        event = event_from_bytes(record.value)
         if isinstance(event, ActionExecuted):
             self._emitter.send(OUTCOMES, receipt.decision_id.encode(), malformed(reason, event))
             self.ground_truth.malformed[reason] += 1

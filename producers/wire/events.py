@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 CONTENT_TYPE = "application/cloudevents+json; charset=UTF-8"
 """The Kafka header `content-type` of every event."""
 
+HEADERS: Sequence[tuple[str, bytes]] = (("content-type", CONTENT_TYPE.encode()),)
+"""The headers of every record that carries an event."""
+
 ReceiptToken = Annotated[
     str, Field(min_length=5, max_length=4_000, pattern=r"^sk1\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)?$")
 ]
@@ -26,6 +29,9 @@ ReceiptToken = Annotated[
 
 Subject = Annotated[str, Field(min_length=1, max_length=2_100, pattern=NAME_PATTERN)]
 """What an event is about: as long as a name, but for a cell's key, which holds five of them."""
+
+Traceparent = Annotated[str, Field(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
+"""W3C trace context."""
 
 Milliseconds = Annotated[float, Field(ge=0.0, le=1e12, allow_inf_nan=False)]
 Dollars = Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)]
@@ -201,7 +207,7 @@ class CloudEvent(WireModel):
     datacontenttype: Literal["application/json"] = "application/json"
     dataschema: Annotated[str, Field(max_length=500)] | None = None
     """Identifier of the published schema."""
-    traceparent: Annotated[str, Field(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")] | None = None
+    traceparent: Traceparent | None = None
     """W3C trace context of the call, where there is one."""
     tracestate: Annotated[str, Field(max_length=512)] | None = None
 
@@ -290,20 +296,16 @@ def schema_id(event_class: type[Event]) -> str:
     return f"urn:stagekeeper:schema:{type_of(event_class).removeprefix('stagekeeper.')}"
 
 
-HEADERS: Sequence[tuple[str, bytes]] = (("content-type", CONTENT_TYPE.encode()),)
-"""The headers of every record that carries an event."""
-
-
 class EventError(StagekeeperError):
     """Bytes that are not an event as published."""
 
 
-def to_bytes(event: Event) -> bytes:
+def event_to_bytes(event: Event) -> bytes:
     """Write an event as compact UTF-8 JSON; unknown values are left out."""
     return event.model_dump_json(exclude_none=True).encode()
 
 
-def of_bytes(value: bytes) -> Event:
+def event_from_bytes(value: bytes) -> Event:
     """Read an event, strictly as published.
 
     Raises:
@@ -316,19 +318,15 @@ def of_bytes(value: bytes) -> Event:
         raise EventError(f"not an event as published: {faults}") from error
 
 
-def record_key(event: Event) -> bytes:
-    """What the event's record is keyed by: its subject (decision id, flag key or cell)."""
-    return event.subject.encode()
-
-
-class Encoded(NamedTuple):
-    """An event as it travels."""
+class EventRecord(NamedTuple):
+    """A Kafka record that carries an event."""
 
     topic: str
     key: bytes
+    """The event's subject: decision id, flag key or cell."""
     value: bytes
 
-
-def encoded(event: Event) -> Encoded:
-    """Write an event for the wire."""
-    return Encoded(event.topic, record_key(event), to_bytes(event))
+    @classmethod
+    def from_event(cls, event: Event) -> EventRecord:
+        """The record of an event."""
+        return cls(event.topic, event.subject.encode(), event_to_bytes(event))

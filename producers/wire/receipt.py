@@ -1,4 +1,4 @@
-"""The receipt: the small reference to a decision that every later event about the same action carries.
+"""Receipts: signed references to a decision, carried by every later event about the same action.
 
 Because every event names its own cell and its own minute, no stream has to be joined with another. The token is
 `sk1.<payload>` or, with a key, `sk1.<payload>.<signature>`: the payload is the base64url (no padding) of a JSON array
@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from producers.errors import StagekeeperError
 from producers.wire.model import Moment, Name, WireModel
@@ -63,7 +64,7 @@ class Cell(NamedTuple):
     @property
     def key(self) -> str:
         """The cell as one string, for record keys and links."""
-        return json.dumps(self, ensure_ascii=False, separators=(",", ":"))
+        return to_json(self).decode()
 
 
 class Receipt(WireModel):
@@ -91,11 +92,10 @@ class Receipt(WireModel):
 
     def token(self, key: bytes | None = None) -> str:
         """Write the receipt as an opaque token, signed when a key is given."""
-        fields = self.model_dump(mode="json")
-        return sealed(json.dumps(list(fields.values()), ensure_ascii=False, separators=(",", ":")), key)
+        return write_token(to_json(list(self.__dict__.values())), key)
 
     @classmethod
-    def of_token(cls, token: str, key: bytes | None = None) -> Receipt:
+    def from_token(cls, token: str, key: bytes | None = None) -> Receipt:
         """Read a token back.
 
         Args:
@@ -106,16 +106,57 @@ class Receipt(WireModel):
         Raises:
             ReceiptError: The token is malformed, unsigned although a key is configured, or forged.
         """
-        values = open_token(token, key)
+        payload = open_token(token, key)
         try:
-            return cls.model_validate(dict(zip(cls.model_fields, json.loads(values), strict=True)))
+            return cls.model_validate(dict(zip(cls.model_fields, json.loads(payload), strict=True)))
         except (ValueError, ValidationError) as error:
             raise ReceiptError("malformed_receipt", f"the receipt's fields are unusable: {error}") from error
 
+    @classmethod
+    def from_decision(
+        cls,
+        contract: ActionContract,
+        decision: Decision,
+        *,
+        stage: Stage,
+        cohort: str,
+        decision_id: str,
+        decided_at: datetime,
+    ) -> Receipt:
+        """The receipt of one decision about one contract."""
+        return cls(
+            decision_id=decision_id,
+            decided_at=decided_at,
+            environment=contract.target.environment,
+            workflow=contract.workflow,
+            tool=contract.tool,
+            stage=stage,
+            cohort=cohort,
+            epoch=epoch_of(
+                stage,
+                model=contract.actor.model,
+                prompt_version=contract.actor.prompt_version,
+                tool_version=contract.tool_version,
+                flags=decision.flags,
+            ),
+        )
 
-def sealed(payload: str, key: bytes | None) -> str:
+
+class IssuedReceipt(NamedTuple):
+    """A receipt as its recorder gave it out."""
+
+    decision_id: str
+    token: str
+
+    @property
+    def receipt(self) -> Receipt:
+        """The receipt that the token holds."""
+        return Receipt.from_token(self.token)
+
+
+def write_token(payload: bytes, key: bytes | None) -> str:
     """Write the JSON array of a receipt's fields as a token, signed when a key is given."""
-    unsigned = f"{VERSION}.{_to_base64(payload.encode())}"
+    unsigned = f"{VERSION}.{_to_base64(payload)}"
     return unsigned if key is None else f"{unsigned}.{_to_base64(_signature(unsigned, key))}"
 
 
@@ -123,7 +164,7 @@ def open_token(token: str, key: bytes | None) -> bytes:
     """Check a token's form and signature and return the JSON array inside it.
 
     Raises:
-        ReceiptError: As in `Receipt.of_token`.
+        ReceiptError: As in `Receipt.from_token`.
     """
     raw = token.encode("ascii", "replace")
     version, *parts = raw.split(b".")
@@ -132,7 +173,7 @@ def open_token(token: str, key: bytes | None) -> bytes:
             "malformed_receipt", f"a receipt reads {VERSION}.<payload> or {VERSION}.<payload>.<signature>"
         )
     try:
-        payload, signature = _of_base64(parts[0]), _of_base64(parts[1]) if len(parts) == 2 else None
+        payload, signature = _from_base64(parts[0]), _from_base64(parts[1]) if len(parts) == 2 else None
     except binascii.Error as error:
         raise ReceiptError("malformed_receipt", f"the receipt is not base64url: {error}") from error
     if key is not None:
@@ -164,35 +205,7 @@ def epoch_of(
         Twelve hexadecimal digits of a SHA-256 over the arguments: equal arguments, equal epoch, on any machine.
     """
     variants = sorted([flag.key, flag.variant or flag.value or ""] for flag in flags if flag.key not in SWITCHES)
-    shape = [stage.value, model, prompt_version, tool_version, variants]
-    return hashlib.sha256(json.dumps(shape, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()[:12]
-
-
-def receipt_of(
-    contract: ActionContract, decision: Decision, *, stage: Stage, cohort: str, decision_id: str, decided_at: datetime
-) -> Receipt:
-    """The receipt of one decision about one contract."""
-    return Receipt(
-        decision_id=decision_id,
-        decided_at=decided_at,
-        environment=contract.target.environment,
-        workflow=contract.workflow,
-        tool=contract.tool,
-        stage=stage,
-        cohort=cohort,
-        epoch=epoch_of(
-            stage,
-            model=contract.actor.model,
-            prompt_version=contract.actor.prompt_version,
-            tool_version=contract.tool_version,
-            flags=decision.flags,
-        ),
-    )
-
-
-def minute_of(moment: datetime) -> datetime:
-    """The bucket that a decision belongs to: the minute of its `decided_at`."""
-    return moment.replace(second=0, microsecond=0)
+    return hashlib.sha256(to_json([stage, model, prompt_version, tool_version, variants])).hexdigest()[:12]
 
 
 def _signature(unsigned: str, key: bytes) -> bytes:
@@ -212,6 +225,6 @@ def _to_base64(raw: bytes) -> str:
     return binascii.b2a_base64(raw, newline=False).translate(_URL_SAFE, b"=").decode("ascii")
 
 
-def _of_base64(letters: bytes) -> bytes:
+def _from_base64(letters: bytes) -> bytes:
     """The bytes behind letters of base64url without padding; any other letter is an error."""
     return binascii.a2b_base64(letters.translate(_STANDARD) + b"=" * (-len(letters) % 4), strict_mode=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from producers.boundary.authorization import FileAuthorizer
-from producers.boundary.decision_rules import READS, weigh
+from producers.boundary.decision_rules import READS, apply_rules
 from producers.boundary.flag_store import DenylistEntry, FlagFileError, disable, read_flags
 from producers.boundary.flags import (
     APPROVAL_REQUIRED,
@@ -98,7 +98,7 @@ def _outcomes(flags: dict[str, Any]) -> Point:
         )
         for risk in RiskClass:
             contract = _contract(_STRANGER, risk, "production")
-            reached.add(weigh(contract, yes, "0" * 64, answers, frozenset()).decision.result.outcome)
+            reached.add(apply_rules(contract, yes, "0" * 64, answers, frozenset()).decision.result.outcome)
     missing = sorted(_OUTCOMES - reached)
     return pass_or_fail(
         4,

@@ -12,7 +12,7 @@ from analytics.lake.table_schemas import EVENTS
 from producers.boundary.decision_rules import READS, REVIEWED_REVERSIBILITIES, REVIEWED_RISKS
 from producers.strict_yaml import ConfigurationFileError
 from producers.wire.decision import Provenance
-from producers.wire.events import ActionDecided, of_bytes
+from producers.wire.events import ActionDecided, event_from_bytes
 from stagekeeper.checklist.point import Point, failed, pass_or_fail, unknown
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def recent_decisions(lake: Lake, *, since: datetime, workflow: str | None, tool:
             fresh = fresh.filter(pl.col(column) == value)
     newest = fresh.select(pl.col("time").max()).collect().item()
     rows = fresh.filter(pl.col("type") == _DECIDED).sort("time", descending=True).head(_MOST).select("value").collect()
-    events = [of_bytes(value) for value in rows["value"]]
+    events = [event_from_bytes(value) for value in rows["value"]]
     decisions = [
         event
         for event in events

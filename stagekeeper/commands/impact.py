@@ -58,7 +58,7 @@ def command(  # noqa: PLR0917 - click passes them by name
     impact = _impact(severity, support=support, quality=quality, reference=reference, score=score, evaluator=evaluator)
     settings = Settings.load()
     if token is not None:
-        receipt = Receipt.of_token(token, settings.signing_key)
+        receipt = Receipt.from_token(token, settings.signing_key)
     else:
         receipt = find_receipt(decision_id or "", settings)
     with recording(settings, "/stagekeeper/impact") as recorder:

@@ -106,7 +106,7 @@ def _record(recorder: Recorder, review: Review, key: bytes | None) -> None:
     if resolution is None:
         raise AssertionError("a resolved review has a resolution")
     recorder.review_resolved(
-        Receipt.of_token(review.queued.receipt, key),
+        Receipt.from_token(review.queued.receipt, key),
         resolution.resolution,
         reviewer=resolution.reviewer,
         rationale=resolution.rationale,

@@ -14,7 +14,7 @@ from analytics.lake.storage import reading
 from analytics.lake.table_schemas import COLUMNS, JUDGE_HEARTBEATS, VERDICTS
 from analytics.lake.tables import Lake
 from producers.errors import StagekeeperError
-from producers.wire.events import HEADERS, record_key, to_bytes
+from producers.wire.events import HEADERS, EventRecord
 from producers.wire.topics import RECOMMENDATIONS
 from streams.lag import Backlog
 from streams.publisher import Publisher, Record
@@ -98,9 +98,8 @@ class JudgeRunner:
                 self._fence = fence
             with reading(self._lake.root):
                 self._unpublished += self._judge.tick(self._now(), caught_up=self._backlog.caught_up(self._lake))
-            self._publisher.publish(
-                [Record(record_key(event), to_bytes(event), HEADERS) for event in self._unpublished]
-            )
+            records = map(EventRecord.from_event, self._unpublished)
+            self._publisher.publish([Record(record.key, record.value, HEADERS) for record in records])
         except FencedError:
             self._fence = None
             raise

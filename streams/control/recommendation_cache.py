@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from analytics.signals.cells import CELL
 from analytics.verdicts.ledger import latest_verdicts
-from producers.wire.events import EventError, StageRecommended, of_bytes
+from producers.wire.events import EventError, StageRecommended, event_from_bytes
 
 if TYPE_CHECKING:
     from analytics.lake.tables import Lake
@@ -35,7 +35,7 @@ class Recommendations:
     def take(self, value: bytes | None) -> None:
         """Take a record of the topic; one that is no recommendation is left to the data plane, which rejects it."""
         try:
-            event = of_bytes(value or b"")
+            event = event_from_bytes(value or b"")
         except EventError as error:
             LOG.debug("not a recommendation: %s", error)
             return

@@ -13,7 +13,7 @@ from documents import DOCUMENTS, ROOT, anchors, blocks, links, mentioned_command
 import stagekeeper
 from analytics.lake.storage import StorageSettings
 from producers.delivery.kafka_emitter import DeliveryStats
-from producers.wire.events import of_bytes, to_bytes
+from producers.wire.events import event_from_bytes
 from stagekeeper.commands import COMMANDS, cli
 from stagekeeper.settings import RENAMED_VARIABLES, Settings
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from producers.wire.events import Event
+    from producers.wire.events import EventRecord
 
 CLI_PAGE = ROOT / "docs" / "cli.md"
 VARIABLES = {f"STAGEKEEPER_{name.upper()}" for name in Settings.model_fields}
@@ -128,7 +128,7 @@ class Collector:
 
     def __init__(self, bootstrap_servers: str) -> None:
         self.bootstrap_servers = bootstrap_servers
-        self.events: list[Event] = []
+        self.records: list[EventRecord] = []
         self.stats = DeliveryStats()
 
     def __enter__(self) -> Self:
@@ -136,8 +136,8 @@ class Collector:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def emit(self, event: Event) -> None:
-        self.events.append(event)
+    def emit(self, record: EventRecord) -> None:
+        self.records.append(record)
 
     def flush(self, timeout_s: float) -> int:
         return 0
@@ -157,8 +157,9 @@ def test_the_router_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch, tmp_path
     exec(compile(program, "README.md", "exec"), {})  # noqa: S102 - the document is ours
     (emitter,) = made
     assert emitter.bootstrap_servers == "kafka:9092"
-    assert [type(of_bytes(to_bytes(event))).__name__ for event in emitter.events] == ["ActionDecided", "ActionExecuted"]
-    assert len({event.subject for event in emitter.events}) == 1
+    events = [event_from_bytes(record.value) for record in emitter.records]
+    assert [type(event).__name__ for event in events] == ["ActionDecided", "ActionExecuted"]
+    assert len({event.subject for event in events}) == 1
     assert len(program.splitlines()) <= 20, "the README promises to be short"
 
 

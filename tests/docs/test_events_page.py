@@ -15,7 +15,7 @@ from decoding import DecodedEvent, decode_one
 from documents import ROOT, blocks
 
 from producers.wire.decision import FlagEvaluation, FlagReason
-from producers.wire.events import EVENT_CLASSES, HEADERS, to_bytes, type_of
+from producers.wire.events import EVENT_CLASSES, HEADERS, event_to_bytes, type_of
 from producers.wire.examples import EXAMPLES, RECEIPT, SIGNING_KEY
 from producers.wire.receipt import SWITCHES, Receipt, epoch_of
 from producers.wire.stage import Stage
@@ -50,7 +50,7 @@ def test_each_example_is_the_one_that_is_published() -> None:
     shown = [json.loads(block) for block in blocks(PAGE, "json")]
     assert len(shown) == len(EVENT_CLASSES)
     for event_class, document in zip(EVENT_CLASSES, shown, strict=True):
-        whole = json.loads(to_bytes(EXAMPLES[event_class]).decode().replace(RECEIPT.token(), "sk1.…"))
+        whole = json.loads(event_to_bytes(EXAMPLES[event_class]).decode().replace(RECEIPT.token(), "sk1.…"))
         assert document in (whole, whole["data"]), event_class
         assert f"`{type_of(event_class)}`" in TEXT
 
@@ -62,7 +62,7 @@ def test_the_test_vector_is_what_the_recipe_and_the_library_make() -> None:
     mac = hmac.new(key.encode("ascii"), unsigned.encode("ascii"), hashlib.sha256).digest()
     assert signed == f"{unsigned}.{base64url(mac)}"
     assert (unsigned, key.encode(), signed) == (RECEIPT.token(), SIGNING_KEY, RECEIPT.token(SIGNING_KEY))
-    assert Receipt.of_token(signed, key.encode()) == RECEIPT
+    assert Receipt.from_token(signed, key.encode()) == RECEIPT
     assert hashlib.sha256(shape[0].encode()).hexdigest()[:12] == shape[1] == RECEIPT.epoch == json.loads(array)[-1]
 
 

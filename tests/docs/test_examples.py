@@ -12,7 +12,7 @@ from documents import ROOT
 from producers.boundary.authorization import FileAuthorizer
 from producers.boundary.flags import FLAGS, FlagEvaluator
 from producers.delivery.outbox import Outbox
-from producers.wire.events import ActionDecided, ActionExecuted, of_bytes
+from producers.wire.events import ActionDecided, ActionExecuted, event_from_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ def test_the_router_drafts_for_most_accounts_and_refunds_for_some(
     assert sum("| refunded 12 euros" in line for line in lines) == 2
     assert sum("| drafted 12 euros" in line for line in lines) == 3
     with Outbox(tmp_path / "outbox.db") as outbox:
-        events = [of_bytes(record.value) for record in outbox.after(0, 100)]
+        events = [event_from_bytes(record.value) for record in outbox.after(0, 100)]
     assert sum(isinstance(event, ActionDecided) for event in events) == 10
     assert sum(isinstance(event, ActionExecuted) for event in events) == 10
     assert len(program.read_text().splitlines()) <= 40, "it is to be read at a glance"

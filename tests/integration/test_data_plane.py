@@ -21,7 +21,7 @@ from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS
 from analytics.lake.tables import Lake, SourcePartition
 from analytics.signals.definitions import COUNTERS
 from producers.wire.decision import Deny
-from producers.wire.events import ExecutionStatus, PolicyChanged, PolicyChangedData, to_bytes
+from producers.wire.events import ExecutionStatus, PolicyChanged, PolicyChangedData, event_to_bytes
 from producers.wire.topics import DEAD_LETTER, DECISIONS, MAX_RECORD_BYTES, OUTCOMES, POLICY_CHANGES, REVIEWS
 from stagekeeper.embedded.ports import available_port
 from streams.broker import EmbeddedBroker, ensure_topics
@@ -99,7 +99,7 @@ def changed(event: bytes, path: str, value: object) -> bytes:
 
 def bad_input() -> dict[str, tuple[str, bytes | None]]:
     """One record for each reason: its name, the reason, the value."""
-    event = to_bytes(an_executed(a_fresh_receipt(1), key=KEY, event_id="bad"))
+    event = event_to_bytes(an_executed(a_fresh_receipt(1), key=KEY, event_id="bad"))
     ahead = (datetime.now(UTC) + timedelta(minutes=30)).isoformat()
     return {
         "no JSON": ("not_json", b"\xff\xfe nothing"),
@@ -110,8 +110,11 @@ def bad_input() -> dict[str, tuple[str, bytes | None]]:
         "an unknown version": ("unknown_version", changed(event, "type", "stagekeeper.action.executed.v9")),
         "no receipt": ("missing_receipt", changed(event, "data.receipt", None)),
         "half a receipt": ("malformed_receipt", changed(event, "data.receipt", "sk1.AAAA.AAAA")),
-        "an unsigned receipt": ("unsigned_receipt", to_bytes(an_executed(a_fresh_receipt(1), event_id="bad"))),
-        "a forged receipt": ("forged_receipt", to_bytes(an_executed(a_fresh_receipt(1), key=b"?", event_id="bad"))),
+        "an unsigned receipt": ("unsigned_receipt", event_to_bytes(an_executed(a_fresh_receipt(1), event_id="bad"))),
+        "a forged receipt": (
+            "forged_receipt",
+            event_to_bytes(an_executed(a_fresh_receipt(1), key=b"?", event_id="bad")),
+        ),
         "another's receipt": ("receipt_mismatch", changed(event, "subject", "d-2")),
         "from the future": ("impossible_time", changed(event, "time", ahead)),
         "a negative latency": ("negative_value", changed(event, "data.latency_ms", -1.0)),
@@ -140,14 +143,16 @@ def test_bad_input_is_rejected_once_by_name_and_nothing_else_suffers(
 
     def good(number: int) -> None:
         receipt = a_fresh_receipt(number)
-        writer.write(f"good-{number}", DECISIONS, to_bytes(a_decided(receipt, key=KEY, event_id=f"good-{number}")))
+        writer.write(
+            f"good-{number}", DECISIONS, event_to_bytes(a_decided(receipt, key=KEY, event_id=f"good-{number}"))
+        )
 
     with a_worker(tmp_path, either_broker, lake_root, KEY.decode()) as worker:
         for number, (name, (_, value)) in enumerate(bad.items()):
             good(number)
             writer.write(name, OUTCOMES, value)
         writer.write("last null", REVIEWS, None)  # nothing follows that would show the gap
-        writer.write("policy-1", POLICY_CHANGES, to_bytes(policy))
+        writer.write("policy-1", POLICY_CHANGES, event_to_bytes(policy))
         writer.flush()
         lake = await_drained(either_broker, lake_root)
         assert worker.stop() == 0
@@ -204,7 +209,7 @@ class Truth:
             f"decided-{number}",
             DECISIONS,
             receipt,
-            to_bytes(a_decided(receipt, Deny(reason="no") if denied else None, event_id=f"decided-{number}")),
+            event_to_bytes(a_decided(receipt, Deny(reason="no") if denied else None, event_id=f"decided-{number}")),
             ("decisions", "denied") if denied else ("decisions", "allowed", "expected"),
         )
         if not denied:
@@ -212,9 +217,11 @@ class Truth:
             status = ExecutionStatus.FAILED if failed else ExecutionStatus.SUCCEEDED
             event = an_executed(receipt, status, event_id=f"executed-{number}", latency_ms=float(number % 900))
             counters = ("executed", "failed") if failed else ("executed",)
-            self._event(f"executed-{number}", OUTCOMES, receipt, to_bytes(event), counters)
+            self._event(f"executed-{number}", OUTCOMES, receipt, event_to_bytes(event), counters)
         if number % 29 == 0 and not denied:
-            value = changed(to_bytes(an_undone(receipt, event_id=f"undone-{number}")), "time", str(datetime.now(UTC)))
+            value = changed(
+                event_to_bytes(an_undone(receipt, event_id=f"undone-{number}")), "time", str(datetime.now(UTC))
+            )
             self._event(f"undone-{number}", OUTCOMES, receipt, value, ("undone",))
         if self._random.random() < 0.06:
             topic, key, value = self._random.choice(self._said[-20_000:])
@@ -304,7 +311,7 @@ def write_some(broker: EmbeddedBroker, prefix: str, count: int) -> None:
     writer = Writer(broker)
     for number in range(count):
         receipt = a_fresh_receipt(number)
-        writer.write(f"{prefix}-{number}", DECISIONS, to_bytes(a_decided(receipt, event_id=f"{prefix}-{number}")))
+        writer.write(f"{prefix}-{number}", DECISIONS, event_to_bytes(a_decided(receipt, event_id=f"{prefix}-{number}")))
     writer.flush()
 
 

@@ -16,7 +16,7 @@ from recorded import EXAMPLES
 
 from producers.delivery.kafka_emitter import DeliveryStats, KafkaEmitter
 from producers.delivery.recorder import Recorder
-from producers.wire.events import CONTENT_TYPE, ActionDecided, ExecutionStatus, of_bytes
+from producers.wire.events import CONTENT_TYPE, ActionDecided, ExecutionStatus, event_from_bytes
 from producers.wire.stage import Stage
 from producers.wire.topics import DECISIONS, OUTCOMES
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-    from producers.wire.events import Event
+    from producers.wire.events import EventRecord
     from streams.broker import EmbeddedBroker
 
 pytestmark = pytest.mark.integration
@@ -69,7 +69,7 @@ def test_every_event_arrives_once_keyed_and_labelled(broker: EmbeddedBroker) -> 
 
     partition_of: dict[bytes | None, int | None] = {}
     for topic in (DECISIONS, OUTCOMES):
-        mine = [(record, of_bytes(record.value() or b"")) for record in _records(broker.address, topic)]
+        mine = [(record, event_from_bytes(record.value() or b"")) for record in _records(broker.address, topic)]
         mine = [(record, event) for record, event in mine if event.source == source]
         assert sorted(event.subject for _, event in mine) == sorted(receipt.decision_id for receipt in receipts)
         assert all(record.key() == event.subject.encode() for record, event in mine)
@@ -86,17 +86,17 @@ def test_events_of_one_decision_stay_in_order(broker: EmbeddedBroker) -> None:
         receipt = recorder.decided(a_contract(), a_decision(), stage=Stage.DRAFT_WRITE)
         for latency_ms in range(200):
             recorder.executed(receipt, ExecutionStatus.SUCCEEDED, latency_ms=float(latency_ms))
-    seen = [of_bytes(record.value() or b"") for record in _records(broker.address, OUTCOMES)]
+    seen = [event_from_bytes(record.value() or b"") for record in _records(broker.address, OUTCOMES)]
     told = [event.data.model_dump()["latency_ms"] for event in seen if event.source == source]
     assert told == [float(latency_ms) for latency_ms in range(200)]
 
 
 def test_a_broker_that_goes_away_is_reported_and_the_caller_goes_on(own_broker: EmbeddedBroker) -> None:
-    lost: list[tuple[Event, str]] = []
+    lost: list[tuple[EventRecord, str]] = []
     reported = threading.Event()
 
-    def undeliverable(event: Event, reason: str) -> None:
-        lost.append((event, reason))
+    def undeliverable(record: EventRecord, reason: str) -> None:
+        lost.append((record, reason))
         reported.set()
 
     emitter = KafkaEmitter(own_broker.address, message_timeout_s=5.0, on_undeliverable=undeliverable)
@@ -107,7 +107,8 @@ def test_a_broker_that_goes_away_is_reported_and_the_caller_goes_on(own_broker: 
     receipt = recorder.decided(a_contract(), a_decision(), stage=Stage.DRAFT_WRITE)
     assert reported.wait(30)
     emitter.close()
-    ((event, reason),) = lost
+    ((record, reason),) = lost
+    event = event_from_bytes(record.value)
     assert isinstance(event, ActionDecided)
     assert event.subject == receipt.decision_id
     assert reason == "_MSG_TIMED_OUT"

@@ -16,7 +16,7 @@ from fastmcp import Client
 from fastmcp.client.transports import StdioTransport
 
 from producers.delivery.outbox import Outbox
-from producers.wire.events import ActionDecided, ActionExecuted, of_bytes
+from producers.wire.events import ActionDecided, ActionExecuted, event_from_bytes
 from stagekeeper.commands import cli
 from stagekeeper.embedded.ports import available_port
 
@@ -95,7 +95,7 @@ async def test_every_tool_of_the_example_is_behind_the_boundary(
             assert "constrained to search_only" in constrained.content[0].text
             decision = denied.meta["stagekeeper/decision"]
     with Outbox(tmp_path / "outbox.db") as outbox:
-        events = [of_bytes(record.value) for record in outbox.after(0, 100)]
+        events = [event_from_bytes(record.value) for record in outbox.after(0, 100)]
     decided = [event for event in events if isinstance(event, ActionDecided)]
     ran = {event.subject for event in events if isinstance(event, ActionExecuted)}
     outcomes = [event.data.decision.result.outcome for event in decided]

@@ -17,7 +17,7 @@ from producers.delivery.outbox import Outbox
 from producers.delivery.outbox_emitter import OutboxEmitter
 from producers.delivery.recorder import Recorder
 from producers.wire.decision import Allow, Decision
-from producers.wire.events import of_bytes
+from producers.wire.events import event_from_bytes
 from producers.wire.stage import Stage
 from producers.wire.topics import DECISIONS
 
@@ -49,7 +49,7 @@ def _log(address: str, awaited: set[str]) -> set[str]:
     try:
         consumer.assign([TopicPartition(DECISIONS, number, 0) for number in range(4)])
         while not awaited <= found and (messages := consumer.consume(10_000, 5.0)):
-            found |= {of_bytes(message.value()).subject for message in messages}
+            found |= {event_from_bytes(message.value()).subject for message in messages}
     finally:
         consumer.close()
     return found

@@ -28,6 +28,7 @@ from producers.delivery.kafka_config import KafkaSecurity
 from producers.delivery.kafka_emitter import KafkaEmitter
 from producers.delivery.outbox import Outbox
 from producers.delivery.outbox_emitter import OutboxEmitter
+from producers.wire.events import EventRecord
 from producers.wire.topics import DECISIONS
 from stagekeeper.embedded.ports import available_port
 from streams.broker import ensure_topics
@@ -61,7 +62,7 @@ class Guarded:
     authorities: Path
 
     def of(self, principal: str, password: str | None = None) -> KafkaSecurity:
-        return KafkaSecurity.of(
+        return KafkaSecurity.from_settings(
             protocol="SASL_SSL",
             mechanism="PLAIN",
             username=principal,
@@ -155,7 +156,9 @@ def test_everybody_may_do_what_is_theirs_and_nothing_else(guarded: Guarded, tmp_
         worker.await_ready()
         with KafkaEmitter(guarded.address, settings=guarded.of("router")) as emitter:
             for number in range(50):
-                emitter.emit(a_decided(a_receipt(decision_id=f"d-{number}"), event_id=f"e-{number}"))
+                emitter.emit(
+                    EventRecord.from_event(a_decided(a_receipt(decision_id=f"d-{number}"), event_id=f"e-{number}"))
+                )
             assert emitter.flush(30) == 0
             emitter.stats.require_all()
         lake = Lake.open(lake_root)
@@ -194,7 +197,7 @@ def test_who_may_not_produce_is_told_so_and_what_it_emitted_stays_on_disk(
 ) -> None:
     ensure_topics(guarded.address, guarded.of("worker"))
     bare = KafkaEmitter(guarded.address, settings=guarded.of("viewer"))
-    bare.emit(a_decided(a_receipt(decision_id="d-0"), event_id="e-0"))
+    bare.emit(EventRecord.from_event(a_decided(a_receipt(decision_id="d-0"), event_id="e-0")))
     await_that(lambda: bare.stats.failed == 1, "the refusal")
     assert bare.flush(5.0) == 0, "nothing is under way any more, and nothing is raised"
     bare.close(5.0)
@@ -202,8 +205,8 @@ def test_who_may_not_produce_is_told_so_and_what_it_emitted_stays_on_disk(
 
     outbox = Outbox(tmp_path / "outbox.db")
     emitter = OutboxEmitter.to_kafka(guarded.address, outbox, settings=guarded.of("viewer"))
-    emitter.emit(a_decided(a_receipt(decision_id="d-1"), event_id="e-1"))
-    emitter.keep(a_decided(a_receipt(decision_id="d-2"), event_id="e-2"))
+    emitter.emit(EventRecord.from_event(a_decided(a_receipt(decision_id="d-1"), event_id="e-1")))
+    emitter.keep(EventRecord.from_event(a_decided(a_receipt(decision_id="d-2"), event_id="e-2")))
     await_that(lambda: emitter.waiting == 2, "what was in memory to be on disk")
     assert emitter.flush(1.0) >= 2
     assert emitter.close(1.0) >= 2

@@ -24,7 +24,7 @@ from producers.delivery.outbox import Outbox
 from producers.delivery.outbox_emitter import OutboxEmitter
 from producers.delivery.recorder import Recorder
 from producers.wire.contract import Reversibility, RiskClass
-from producers.wire.events import Encoded, encoded, of_bytes
+from producers.wire.events import EventRecord, event_from_bytes
 from producers.wire.topics import DECISIONS, OUTCOMES
 
 if TYPE_CHECKING:
@@ -50,17 +50,12 @@ class Order:
     stats = DeliveryStats()
 
     def __init__(self) -> None:
-        self.records: list[Encoded] = []
+        self.records: list[EventRecord] = []
 
-    def emit(self, event: Any) -> None:
-        self.records.append(encoded(event))
-
-    keep = emit
-
-    def emit_encoded(self, record: Encoded) -> None:
+    def emit(self, record: EventRecord) -> None:
         self.records.append(record)
 
-    keep_encoded = emit_encoded
+    keep = emit
 
     def flush(self, timeout_s: float) -> int:
         return 0
@@ -90,7 +85,7 @@ def action(run: Callable[..., Any], risk_class: RiskClass) -> Action:
     )
 
 
-def assert_each_decision_comes_before_its_execution(records: list[Encoded]) -> None:
+def assert_each_decision_comes_before_its_execution(records: list[EventRecord]) -> None:
     decided: set[bytes] = set()
     executed: Counter[bytes] = Counter()
     for topic, key, _ in records:
@@ -170,7 +165,7 @@ def log_of(address: str, topic: str, wanted: int) -> Log:
         consumer.assign([TopicPartition(topic, number, 0) for number in range(4)])
         while messages := consumer.consume(10_000, 2.0 if len(log.events) >= wanted else 10.0):
             for message in messages:
-                event = of_bytes(message.value())
+                event = event_from_bytes(message.value())
                 log.decisions[event.subject] += 1
                 log.events[event.id] += 1
     finally:

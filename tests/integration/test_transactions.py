@@ -11,7 +11,7 @@ from fakes import a_decided, a_receipt
 from workers import a_worker, await_drained, metrics
 
 from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS
-from producers.wire.events import to_bytes
+from producers.wire.events import event_to_bytes
 from producers.wire.topics import DECISIONS
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Transactional:
         self._producer.begin_transaction()
         for event_id in ids:
             event = a_decided(a_receipt(decision_id=event_id, decided_at=datetime.now(UTC)), event_id=event_id)
-            self._producer.produce(DECISIONS, to_bytes(event), key=event_id.encode(), partition=1)
+            self._producer.produce(DECISIONS, event_to_bytes(event), key=event_id.encode(), partition=1)
         if commit:
             self._producer.commit_transaction(30)
         else:

@@ -17,7 +17,7 @@ from analytics.signals.event_kinds import COUNTERS_OF_KIND, EventKind
 from producers.wire import contract as c
 from producers.wire import decision as d
 from producers.wire import events as e
-from producers.wire.events import to_bytes
+from producers.wire.events import event_to_bytes
 from producers.wire.receipt import Receipt
 from producers.wire.stage import Stage
 from streams.ingest.decode import EventDecoder, latest_possible, micros_of
@@ -147,7 +147,7 @@ def expected_of_impact(impact: e.Incident | e.Support | e.Quality) -> set[str]:
 @given(counted_events(), st.sampled_from([KEY, None]))
 def test_what_the_models_write_is_read_as_they_mean_it(made: tuple[e.Event, Receipt], key: bytes | None) -> None:
     event, receipt = made
-    read = decode_one(to_bytes(event), key)
+    read = decode_one(event_to_bytes(event), key)
     assert isinstance(read, DecodedEvent), read
     assert (read.id, read.type, read.source, read.subject) == (event.id, event.type, event.source, event.subject)
     assert read.time_us == micros_of(event.time)
@@ -194,7 +194,7 @@ def test_events_without_a_receipt_are_kept_and_count_nothing(name: str, text: st
         ),
     )
     for event in (changed, recommended):
-        read = decode_one(to_bytes(event), KEY)
+        read = decode_one(event_to_bytes(event), KEY)
         assert isinstance(read, DecodedEvent), read
         assert (read.kind, read.cell, read.decided_at_us) == (EventKind.UNCOUNTED, None, None)
         assert (read.id, read.time_us) == (name, micros_of(moment))
@@ -317,7 +317,7 @@ UNLIKELY = [
 def test_no_unlikely_value_is_read_that_the_models_refuse(event: e.Event) -> None:
     for path in READ:
         for value in UNLIKELY:
-            document = json.loads(to_bytes(event))
+            document = json.loads(event_to_bytes(event))
             if place_of(document, path) is not None:
                 hold_to_the_models(document, path, value)
 
@@ -325,7 +325,7 @@ def test_no_unlikely_value_is_read_that_the_models_refuse(event: e.Event) -> Non
 @settings(deadline=None)
 @given(counted_events(), JSON | st.just(ABSENT), st.data())
 def test_the_hot_path_is_never_more_lenient(made: tuple[e.Event, Receipt], value: object, data: st.DataObject) -> None:
-    document = json.loads(to_bytes(made[0]))
+    document = json.loads(event_to_bytes(made[0]))
     path = data.draw(st.sampled_from([path for path in READ if place_of(document, path) is not None]))
     hold_to_the_models(document, path, value)
 
@@ -342,8 +342,8 @@ def test_ahead_of_the_clock(made: tuple[e.Event, Receipt], ahead_us: int) -> Non
     event, receipt = made
     latest = max(event.time, receipt.decided_at)
     now = latest - timedelta(minutes=5)
-    assert isinstance(decode_one(to_bytes(event), KEY, latest_possible(now)), DecodedEvent)
-    late = decode_one(to_bytes(event), KEY, latest_possible(now - timedelta(microseconds=ahead_us)))
+    assert isinstance(decode_one(event_to_bytes(event), KEY, latest_possible(now)), DecodedEvent)
+    late = decode_one(event_to_bytes(event), KEY, latest_possible(now - timedelta(microseconds=ahead_us)))
     assert isinstance(late, Fault)
     assert late.reason == "impossible_time"
 
@@ -357,7 +357,7 @@ def test_every_kind_counts_only_what_exists(kind: EventKind) -> None:
 def records(draw: st.DrawFn) -> bytes | None:
     """An event as it is, or with one field changed, or bytes that something happened to."""
     event, _ = draw(counted_events())
-    value = to_bytes(event)
+    value = event_to_bytes(event)
     document = json.loads(value)
     path = draw(st.sampled_from([path for path in READ if place_of(document, path) is not None]))
     place = place_of(document, path)

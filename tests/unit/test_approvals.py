@@ -120,7 +120,7 @@ def test_an_approved_action_runs_in_another_process_exactly_once(setting: Settin
     receipt = setting.queue()
     setting.approve(receipt)
     token = receipt.token()
-    assert setting.router().resume(Receipt.of_token(token), 100, "DE00") == "sent"
+    assert setting.router().resume(Receipt.from_token(token), 100, "DE00") == "sent"
     assert setting.ran == [(100, "DE00")]
     executed = setting.shelf.events[-1]
     assert isinstance(executed, ActionExecuted)

@@ -19,7 +19,7 @@ from producers.boundary.errors import RefusedError
 from producers.boundary.flags import FlagEvaluator
 from producers.boundary.router import Router
 from producers.delivery.recorder import Recorder
-from producers.wire.events import ActionDecided, to_bytes
+from producers.wire.events import ActionDecided, event_to_bytes
 from producers.wire.receipt import Receipt
 from stagekeeper.commands import cli
 
@@ -80,7 +80,7 @@ def live(home: Path, *, intent: str = "the customer was charged twice", minutes_
         flags.close()
     events = [event for n, event in enumerate(shelf.events) if not (lose and n == 1)]
     rows = []
-    receipts = {e.subject: Receipt.of_token(e.data.receipt) for e in shelf.events if isinstance(e, ActionDecided)}
+    receipts = {e.subject: Receipt.from_token(e.data.receipt) for e in shelf.events if isinstance(e, ActionDecided)}
     for offset, event in enumerate(events):
         receipt = receipts[event.subject]
         rows.append(
@@ -99,7 +99,7 @@ def live(home: Path, *, intent: str = "the customer was charged twice", minutes_
                 "workflow": receipt.workflow,
                 "tool": receipt.tool,
                 "kind": 0,
-                "value": to_bytes(event),
+                "value": event_to_bytes(event),
             }
         )
     Lake.open(str(home / "lake")).append(EVENTS, pl.DataFrame(rows, schema=COLUMNS[EVENTS]))

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from producers.wire import events
 from producers.wire.contract import Evidence, Scope
 from producers.wire.decision import Allow, Constrain, Deny, FallBack, Outcome, QueueForReview
-from producers.wire.events import EventError, of_bytes, record_key, to_bytes
+from producers.wire.events import EventError, EventRecord, event_from_bytes, event_to_bytes
 from producers.wire.topics import DECISIONS, OUTCOMES, POLICY_CHANGES, RECOMMENDATIONS, REVIEWS
 
 TOPIC_OF = {
@@ -25,7 +25,7 @@ TOPIC_OF = {
 
 
 def _broken(**changes: object) -> bytes:
-    document = json.loads(to_bytes(an_executed()))
+    document = json.loads(event_to_bytes(an_executed()))
     for path, value in changes.items():
         *parents, last = path.split("__")
         place = document
@@ -48,12 +48,12 @@ def test_every_event_has_its_topic_its_type_and_its_schema() -> None:
 
 @pytest.mark.parametrize("event", [a_decided(), an_executed(), an_undone()])
 def test_bytes_and_back(event: events.Event) -> None:
-    assert of_bytes(to_bytes(event)) == event
-    assert record_key(event) == event.subject.encode()
+    assert event_from_bytes(event_to_bytes(event)) == event
+    assert EventRecord.from_event(event) == (event.topic, event.subject.encode(), event_to_bytes(event))
 
 
 def test_an_event_is_a_cloud_event_in_structured_mode() -> None:
-    document = json.loads(to_bytes(a_decided()))
+    document = json.loads(event_to_bytes(a_decided()))
     assert document["specversion"] == "1.0"
     assert document["datacontenttype"] == "application/json"
     assert document["time"] == "2026-03-14T12:00:00Z"
@@ -75,7 +75,7 @@ def test_an_event_is_a_cloud_event_in_structured_mode() -> None:
 def test_which_decisions_expect_an_execution(result: Outcome, *, enforced: bool, expected: bool) -> None:
     decision = a_decision(result, enforced=enforced)
     assert decision.expects_execution is expected
-    assert of_bytes(to_bytes(a_decided(result=result))) == a_decided(result=result)
+    assert event_from_bytes(event_to_bytes(a_decided(result=result))) == a_decided(result=result)
 
 
 def test_moments_need_a_time_zone_and_are_told_in_utc() -> None:
@@ -105,12 +105,12 @@ def test_moments_need_a_time_zone_and_are_told_in_utc() -> None:
 )
 def test_what_is_not_published_is_refused_with_the_field(broken: bytes, names: str) -> None:
     with pytest.raises(EventError, match=names):
-        of_bytes(broken)
+        event_from_bytes(broken)
 
 
 def test_not_a_number_is_no_number() -> None:
     with pytest.raises(EventError, match="latency_ms"):
-        of_bytes(_broken(data__latency_ms=float("nan")))
+        event_from_bytes(_broken(data__latency_ms=float("nan")))
 
 
 @pytest.mark.parametrize("ratio", [-0.01, 1.01, float("nan"), float("inf")])

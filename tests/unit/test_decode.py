@@ -11,7 +11,7 @@ import pytest
 from decoding import DecodedEvent, decode_one
 from fakes import KEY, NOON, a_decided, a_receipt, an_executed, an_undone
 
-from producers.wire.events import Resolution, ReviewResolved, ReviewResolvedData, to_bytes
+from producers.wire.events import Resolution, ReviewResolved, ReviewResolvedData, event_to_bytes
 from producers.wire.topics import MAX_EVENT_BYTES
 from streams.ingest.decode import latest_possible
 from streams.ingest.faults import MAX_DEPTH, Fault
@@ -24,12 +24,12 @@ LATEST = latest_possible(NOON)
 
 
 def decided() -> Document:
-    document: Document = json.loads(to_bytes(a_decided(key=KEY)))
+    document: Document = json.loads(event_to_bytes(a_decided(key=KEY)))
     return document
 
 
 def executed() -> Document:
-    document: Document = json.loads(to_bytes(an_executed(key=KEY, cost_usd=0.5)))
+    document: Document = json.loads(event_to_bytes(an_executed(key=KEY, cost_usd=0.5)))
     return document
 
 
@@ -44,7 +44,7 @@ def reviewed() -> Document:
             receipt=receipt.token(KEY), resolution=Resolution.APPROVED, reviewer="r", rationale="fine", wait_ms=5.0
         ),
     )
-    document: Document = json.loads(to_bytes(event))
+    document: Document = json.loads(event_to_bytes(event))
     return document
 
 
@@ -86,11 +86,11 @@ CASES: list[tuple[str, bytes | None, str, str]] = [
     ("an empty value", b"", "null_value", ""),
     ("2 MB", b'{"type": "' + b"x" * 2_000_000 + b'"}', "too_large", "2000012 bytes"),
     ("text", b"hello", "not_json", ""),
-    ("half an event", to_bytes(a_decided())[:-5], "not_json", ""),
+    ("half an event", event_to_bytes(a_decided())[:-5], "not_json", ""),
     ("not UTF-8", b'{"type": "\xff"}', "not_json", "utf-8"),
     ("not UTF-8 where nobody looks", put(decided, "dataschema", "@").replace(b"@", b"\xff"), "not_json", "utf-8"),
     ("nested beyond reason", b"[" * 100_000, "not_json", "nested"),
-    ("two events", to_bytes(a_decided()) * 2, "not_json", "trailing"),
+    ("two events", event_to_bytes(a_decided()) * 2, "not_json", "trailing"),
     ("a list", b"[1]", "not_object", "array"),
     ("a string", b'"decided"', "not_object", "string"),
     ("null as JSON", b"null", "not_object", "null"),
@@ -232,8 +232,8 @@ def test_a_user_is_a_name(user: object) -> None:
 
 
 def test_an_event_of_the_largest_size_is_read() -> None:
-    padding = MAX_EVENT_BYTES - len(to_bytes(an_undone(key=KEY)))
-    value = to_bytes(an_undone(key=KEY)) + b" " * padding
+    padding = MAX_EVENT_BYTES - len(event_to_bytes(an_undone(key=KEY)))
+    value = event_to_bytes(an_undone(key=KEY)) + b" " * padding
     assert isinstance(decode_one(value, KEY, latest_possible(NOON + timedelta(hours=1))), DecodedEvent)
     assert faulty(value + b" ").reason == "too_large"
 

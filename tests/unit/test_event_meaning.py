@@ -13,7 +13,7 @@ from verdict_cases import latest_documents
 from analytics.judging.judge import Judge
 from analytics.lake.table_schemas import EVENTS, SIGNALS
 from analytics.lake.tables import SourcePartition
-from producers.wire.events import to_bytes
+from producers.wire.events import event_to_bytes
 from streams.ingest.dedupe import SeenIds
 from streams.ingest.fold import Folder, PartitionState
 from streams.ingest.records import Batch, PartitionRecords
@@ -43,7 +43,7 @@ ODD_JSON = {
 
 def with_odd_json(event: Event, odd: str) -> bytes:
     """The event's bytes; in the data of an execution the odd JSON stands before and after everything else."""
-    document = json.loads(to_bytes(event))
+    document = json.loads(event_to_bytes(event))
     if "status" in document["data"]:
         document["data"] = {"w": "@odd", **document["data"], "x": "@odd"}
     return json.dumps(document).replace('"@odd"', odd).encode()

@@ -14,7 +14,7 @@ from producers.boundary.flag_store import DenylistEntry, FlagFileError, denylist
 from producers.boundary.flags import DENYLIST, MODE, FlagEvaluator, flag_context
 from producers.delivery.outbox import Outbox, OutboxError
 from producers.errors import UsageError
-from producers.wire.events import PolicyChanged, of_bytes
+from producers.wire.events import PolicyChanged, event_from_bytes
 from stagekeeper.commands import cli
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def denied(home: Path, **asked: Any) -> bool:
 
 def changes(home: Path) -> list[PolicyChanged]:
     with Outbox(home / "outbox.db") as outbox:
-        events = [of_bytes(record.value) for record in outbox.after(0, 100)]
+        events = [event_from_bytes(record.value) for record in outbox.after(0, 100)]
     assert all(isinstance(event, PolicyChanged) for event in events)
     return events  # type: ignore[return-value]
 

@@ -15,7 +15,7 @@ from producers.boundary.approvals import QueuedAction
 from producers.boundary.review_store import ReviewStore
 from producers.delivery.outbox import Outbox
 from producers.errors import UsageError
-from producers.wire.events import ActionImpact, encoded, of_bytes, to_bytes
+from producers.wire.events import ActionImpact, EventRecord, event_from_bytes, event_to_bytes
 from producers.wire.receipt import ReceiptError
 from stagekeeper.commands import cli
 from stagekeeper.find_receipt import UnknownDecisionError
@@ -42,7 +42,7 @@ def run(*words: str) -> Any:
 
 def reported(home: Path) -> list[ActionImpact]:
     with Outbox(home / "outbox.db") as outbox:
-        events = [of_bytes(record.value) for record in outbox.after(0, 100)]
+        events = [event_from_bytes(record.value) for record in outbox.after(0, 100)]
     return [event for event in events if isinstance(event, ActionImpact)]
 
 
@@ -66,7 +66,7 @@ def in_the_review_store(home: Path, receipt: Receipt) -> None:
 
 def in_the_outbox(home: Path, receipt: Receipt) -> None:
     with Outbox(home / "outbox.db") as outbox:
-        outbox.put(*encoded(a_decided(receipt)))
+        outbox.put(*EventRecord.from_event(a_decided(receipt)))
 
 
 def in_the_lake(home: Path, receipt: Receipt) -> None:
@@ -84,7 +84,7 @@ def in_the_lake(home: Path, receipt: Receipt) -> None:
         "subject": event.subject,
         "ingested_at": NOW,
         "kind": 0,
-        "value": to_bytes(event),
+        "value": event_to_bytes(event),
     }
     Lake.open(str(home / "lake")).append(EVENTS, pl.DataFrame([row], schema=COLUMNS[EVENTS]))
 

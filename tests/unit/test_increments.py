@@ -8,7 +8,7 @@ from fakes import NOON, a_decided, a_receipt, an_executed, an_undone
 from analytics.evidence.histogram import bin_of
 from analytics.signals.definitions import COUNTERS
 from producers.wire.decision import Deny
-from producers.wire.events import ExecutionStatus, to_bytes
+from producers.wire.events import ExecutionStatus, event_to_bytes
 from streams.ingest.decode import EventDecoder
 from streams.ingest.rows import count
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def counted(*events: Event) -> pl.DataFrame:
-    decoded = EventDecoder(None).decode([to_bytes(event) for event in events], None)
+    decoded = EventDecoder(None).decode([event_to_bytes(event) for event in events], None)
     assert not decoded.faults
     return count(decoded.events)
 

@@ -16,7 +16,7 @@ from analytics.lake.table_schemas import COLUMNS
 from analytics.lake.tables import Lake
 from analytics.lake.vacuum import vacuum
 from analytics.verdicts.ledger import latches, newest_watermark
-from producers.wire.events import VerdictName, to_bytes
+from producers.wire.events import VerdictName, event_to_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +59,7 @@ def came_back(lake: Lake, events: list[StageRecommended]) -> list[StageRecommend
             "subject": event.subject,
             "ingested_at": event.time,
             "kind": 0,
-            "value": to_bytes(event),
+            "value": event_to_bytes(event),
         }
         for offset, event in enumerate(events)
     ]

@@ -16,7 +16,7 @@ from analytics.lake.errors import FencedError
 from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS
 from analytics.lake.tables import Lake, SourcePartition
 from analytics.signals.definitions import COUNTERS
-from producers.wire.events import to_bytes
+from producers.wire.events import event_to_bytes
 from producers.wire.topics import DECISIONS, OUTCOMES
 from streams.ingest.errors import DataPlaneError, LakeOrderError, LogMismatchError
 from streams.ingest.pipeline import Assignment, Pipeline
@@ -111,7 +111,7 @@ def work(log: Log, lake: Lake, letters: Letters, clock: FakeClock, *, cuts: Rand
 def value_of(number: int, *, minutes: float = 0, event_id: str | None = None, key: bytes | None = KEY) -> bytes:
     receipt = a_receipt(decision_id=f"d-{number}", decided_at=NOON + timedelta(minutes=minutes))
     make = a_decided if number % 2 else an_executed
-    return to_bytes(make(receipt, event_id=event_id or f"e-{number}", key=key))
+    return event_to_bytes(make(receipt, event_id=event_id or f"e-{number}", key=key))
 
 
 def a_log(seed: int, length: int = 24) -> Log:

@@ -24,7 +24,7 @@ from producers.wire.events import (
     PolicyChanged,
     ReviewResolved,
     StageRecommended,
-    to_bytes,
+    event_to_bytes,
     type_of,
 )
 from producers.wire.examples import EXAMPLES, RECEIPT
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.slow
 
 
 def written(event: Event) -> Document:
-    document: Document = json.loads(to_bytes(event))
+    document: Document = json.loads(event_to_bytes(event))
     return document
 
 

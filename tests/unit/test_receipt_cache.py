@@ -7,7 +7,7 @@ from fakes import KEY, a_receipt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producers.wire.receipt import Receipt, ReceiptError, sealed
+from producers.wire.receipt import Receipt, ReceiptError, write_token
 from streams.ingest import receipt_cache
 from streams.ingest.receipt_cache import NO_RECEIPT, ReceiptCache
 
@@ -72,10 +72,10 @@ def test_the_wire_and_the_stream_open_the_same_tokens(token: str, key: bytes | N
     ReceiptCache(key).open_all([token], faults)
     if faults:
         with pytest.raises(ReceiptError) as refused:
-            Receipt.of_token(token, key)
+            Receipt.from_token(token, key)
         assert faults[0].reason == refused.value.fault
     else:
-        assert Receipt.of_token(token, key) == a_receipt()
+        assert Receipt.from_token(token, key) == a_receipt()
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_the_wire_and_the_stream_open_the_same_tokens(token: str, key: bytes | N
 )
 def test_names_that_are_none_do_not_open_behind_any_id(names: str) -> None:
     cache = ReceiptCache(None)
-    good, bad = ([sealed(f'["{n}","{AT}",{tail}', None) for n in "ab"] for tail in (NAMES, names))
+    good, bad = ([write_token(f'["{n}","{AT}",{tail}'.encode(), None) for n in "ab"] for tail in (NAMES, names))
     faults: dict[int, receipt_cache.Fault] = {}
     opened = cache.open_all([good[0], bad[0], good[1], bad[1]], faults)
     assert [each[0] for each in opened] == ["a", "", "b", ""]
@@ -107,7 +107,7 @@ def test_what_is_kept_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     cache = ReceiptCache(None)
     for number in range(20):
         cache.begin_batch()
-        token = sealed(f'["{number}","{AT}",{NAMES.replace("e1", f"e{number}")}', None)
+        token = write_token(f'["{number}","{AT}",{NAMES.replace("e1", f"e{number}")}'.encode(), None)
         (opened,) = cache.open_all([token], {})
         assert opened[0] == str(number)
         assert cache.cells[opened[2]].epoch == f"e{number}"

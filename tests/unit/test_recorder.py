@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import os
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from random import Random
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
 from fakes import KEY, NOON, FakeClock, FakeEmitter, a_contract, a_decision, a_recorder
 
 import stagekeeper
+from producers.delivery import recorder as recorder_module
+from producers.delivery.recorder import random_id
 from producers.wire import events
 from producers.wire.decision import FlagEvaluation, FlagReason
-from producers.wire.events import of_bytes, to_bytes
+from producers.wire.events import event_from_bytes, event_to_bytes
 from producers.wire.receipt import Receipt, ReceiptError
 from producers.wire.stage import Stage
 
@@ -40,8 +47,8 @@ def test_a_whole_life_is_told_in_order_and_every_event_carries_the_receipt() -> 
         assert event.subject == receipt.decision_id
         assert event.source == "/tests"
         assert event.dataschema == events.schema_id(type(event))
-        assert Receipt.of_token(event.data.receipt, KEY) == receipt
-        assert of_bytes(to_bytes(event)) == event
+        assert Receipt.from_token(event.data.receipt, KEY) == receipt
+        assert event_from_bytes(event_to_bytes(event)) == event
     assert emitter.events[0].time == NOON
     assert emitter.events[-1].time == NOON + timedelta(seconds=90)
     assert receipt.cell == ("production", "refunds", "issue_refund", "narrow_autonomy", "eu")
@@ -62,7 +69,7 @@ def test_what_is_not_known_is_not_said() -> None:
     recorder = a_recorder(emitter)
     receipt = recorder.decided(a_contract(), a_decision(), stage=Stage.DRAFT_WRITE)
     recorder.executed(receipt, events.ExecutionStatus.SUCCEEDED)
-    told = to_bytes(emitter.events[1])
+    told = event_to_bytes(emitter.events[1])
     assert b"latency_ms" not in told
     assert b"cost_usd" not in told
 
@@ -102,7 +109,7 @@ def test_a_router_without_the_key_cannot_sign() -> None:
     (event,) = emitter.events
     assert isinstance(event, events.ActionDecided)
     with pytest.raises(ReceiptError, match="does not match"):
-        Receipt.of_token(event.data.receipt, KEY)
+        Receipt.from_token(event.data.receipt, KEY)
 
 
 def test_the_front_door_offers_every_name_it_lists() -> None:
@@ -118,3 +125,42 @@ def test_the_front_door_offers_every_event_and_every_decision() -> None:
     spoken = {event_class.__name__ for event_class in events.EVENT_CLASSES}
     impacts = {kind.__name__ for kind in get_args(get_args(events.Impact)[0])}
     assert decisions | spoken | impacts <= set(stagekeeper.__all__)
+
+
+def test_ids_are_uuids_of_version_4_in_their_one_spelling() -> None:
+    drawn = [random_id() for _ in range(1_000)]
+    for each in drawn:
+        read = uuid.UUID(each)
+        assert (str(read), read.version, read.variant) == (each, 4, uuid.RFC_4122)
+    assert {each[19] for each in drawn} == set("89ab"), "all variants come up"
+    assert len(set(drawn)) == 1_000
+
+
+def test_many_threads_draw_no_id_twice() -> None:
+    with ThreadPoolExecutor(8) as threads:
+        drawn = threads.map(lambda _: [random_id() for _ in range(2_000)], range(8))
+        assert len({each for part in drawn for each in part}) == 16_000
+
+
+def test_a_forked_child_draws_ids_of_its_own() -> None:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, "".join(random_id() for _ in range(20)).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as said:
+        text = said.read()
+    os.waitpid(child, 0)
+    theirs = {text[start : start + 36] for start in range(0, len(text), 36)}
+    assert len(theirs) == 20
+    assert theirs.isdisjoint({random_id() for _ in range(300)})
+
+
+def test_two_copies_of_a_frozen_machine_draw_different_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    for moment in (7, 8):  # thawed twice, with the same numbers still to come
+        monkeypatch.setattr(recorder_module, "_random", Random(5))
+        monkeypatch.setattr(recorder_module, "time", SimpleNamespace(time_ns=lambda moment=moment: moment))
+        drawn.append({random_id() for _ in range(100)})
+    assert drawn[0].isdisjoint(drawn[1])

@@ -12,7 +12,7 @@ from producers.boundary.approvals import QueuedAction
 from producers.boundary.review_store import ReviewStore
 from producers.delivery.outbox import Outbox, OutboxError
 from producers.errors import StagekeeperError
-from producers.wire.events import ReviewResolved, of_bytes
+from producers.wire.events import ReviewResolved, event_from_bytes
 from producers.wire.receipt import Receipt
 from producers.wire.stage import Stage
 from stagekeeper.commands import cli
@@ -71,7 +71,7 @@ def test_an_approval_is_kept_as_an_event_until_a_broker_takes_it(home: Path) -> 
     assert "d-1 is approved by ada." in said.output
     with Outbox(home / "outbox.db") as outbox:
         (record,) = outbox.after(0, 10)
-    event = of_bytes(record.value)
+    event = event_from_bytes(record.value)
     assert isinstance(event, ReviewResolved)
     assert (event.subject, event.data.reviewer, event.data.rationale) == ("d-1", "ada", "agreed")
     assert "Nothing waits" in _review("list").output

@@ -248,4 +248,4 @@ def test_the_wrapped_function_is_not_within_reach() -> None:
 def _receipt(shelf: Shelf) -> Any:
     from producers.wire.receipt import Receipt  # noqa: PLC0415 - only here
 
-    return Receipt.of_token(shelf.events[0].data.receipt)  # type: ignore[union-attr]
+    return Receipt.from_token(shelf.events[0].data.receipt)  # type: ignore[union-attr]

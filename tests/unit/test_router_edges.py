@@ -62,7 +62,7 @@ def action(run: Callable[..., Any], **changed: Any) -> Action:
 def receipt_of(shelf: Shelf) -> Receipt:
     decided = shelf.events[0]
     assert isinstance(decided, ActionDecided)
-    return Receipt.of_token(decided.data.receipt)
+    return Receipt.from_token(decided.data.receipt)
 
 
 def generates() -> Any:
@@ -162,7 +162,7 @@ async def test_a_plain_undo_that_makes_a_coroutine_has_not_undone_anything() -> 
     assert held.undo(receipt_of(shelf)) is UndoResult.FAILED
     held.call(action(lambda: "done", undo=lambda _result: awaits()))
     last = [event for event in shelf.events if isinstance(event, ActionDecided)][-1]
-    assert await held.undo_async(Receipt.of_token(last.data.receipt)) is UndoResult.UNDONE
+    assert await held.undo_async(Receipt.from_token(last.data.receipt)) is UndoResult.UNDONE
 
 
 def test_a_draft_is_not_taken_back_by_the_undo_of_the_real_thing() -> None:

@@ -53,18 +53,18 @@ def test_child_processes_get_the_secrets(secured: Settings) -> None:
 
 
 def test_nothing_is_set_by_default() -> None:
-    assert dict(KafkaSecurity.of()) == {}
+    assert dict(KafkaSecurity.from_settings()) == {}
 
 
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(SettingsError, match=r"also needs STAGEKEEPER_KAFKA_SASL_USERNAME, .*SASL_PASSWORD"):
-        KafkaSecurity.of(protocol="SASL_PLAINTEXT", mechanism="PLAIN")
+        KafkaSecurity.from_settings(protocol="SASL_PLAINTEXT", mechanism="PLAIN")
 
 
 def test_what_would_be_ignored_is_named() -> None:
     with pytest.raises(SettingsError, match=r"STAGEKEEPER_KAFKA_SASL_PASSWORD would be ignored with .*=SSL"):
-        KafkaSecurity.of(protocol="SSL", password=SecretStr(SECRET))
+        KafkaSecurity.from_settings(protocol="SSL", password=SecretStr(SECRET))
     with pytest.raises(SettingsError, match="STAGEKEEPER_KAFKA_SSL_CA_LOCATION would be ignored"):
-        KafkaSecurity.of(
+        KafkaSecurity.from_settings(
             protocol="SASL_PLAINTEXT", mechanism="PLAIN", username="a", password=SecretStr("b"), ca=Path("ca.pem")
         )

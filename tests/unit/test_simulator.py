@@ -17,7 +17,7 @@ from producers.simulation.malformed import REASONS, malformed
 from producers.simulation.scenarios import SCENARIOS, UnknownScenarioError, scenario
 from producers.simulation.simulator import Faults, Simulator, TrafficPlan
 from producers.wire import events
-from producers.wire.events import EventError, of_bytes, to_bytes
+from producers.wire.events import EventError, event_from_bytes, event_to_bytes
 from producers.wire.receipt import Receipt, ReceiptError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from producers.simulation.ground_truth import GroundTruth
-    from producers.wire.events import Event
+    from producers.wire.events import Event, EventRecord
 
 
 @dataclass
@@ -36,8 +36,8 @@ class WatchedEmitter(FakeEmitter):
     clock: FakeClock = field(default_factory=FakeClock)
     left_at: list[datetime] = field(default_factory=list)
 
-    def emit(self, event: Event) -> None:
-        super().emit(event)
+    def emit(self, record: EventRecord) -> None:
+        super().emit(record)
         self.left_at.append(self.clock())
 
 
@@ -73,11 +73,11 @@ def _recount(emitted: list[Event]) -> dict[tuple[str, ...], Counter[str]]:
     """Count again, from the JSON that would be on the wire, by nothing but the published words."""
     cells: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
     for event in emitted:
-        document: dict[str, Any] = json.loads(to_bytes(event))
+        document: dict[str, Any] = json.loads(event_to_bytes(event))
         data, kind = document["data"], document["type"].split(".", 1)[1]
         if "receipt" not in data:
             continue
-        counts = cells[Receipt.of_token(data["receipt"]).cell]
+        counts = cells[Receipt.from_token(data["receipt"]).cell]
         match kind:
             case "action.decided.v1":
                 outcome, enforced = data["decision"]["result"]["outcome"], data["decision"]["enforced"]
@@ -136,7 +136,7 @@ def test_the_truth_is_what_was_emitted(name: str) -> None:
 
 def test_equal_seeds_give_equal_bytes_and_others_do_not() -> None:
     first, again, other = (_run(seed=seed)[1].events for seed in (7, 7, 8))
-    assert [to_bytes(event) for event in first] == [to_bytes(event) for event in again]
+    assert [event_to_bytes(event) for event in first] == [event_to_bytes(event) for event in again]
     assert [event.id for event in first] != [event.id for event in other]
 
 
@@ -166,7 +166,7 @@ def test_shuffling_changes_the_order_only() -> None:
     plan = TrafficPlan(history=timedelta(hours=2), history_events=1_000)
     _, calm = _run(plan=plan)
     truth, stormy = _run(plan=plan, faults=Faults(shuffle=timedelta(minutes=10)))
-    assert {to_bytes(event) for event in calm.events} == {to_bytes(event) for event in stormy.events}
+    assert {event_to_bytes(event) for event in calm.events} == {event_to_bytes(event) for event in stormy.events}
     times = [event.time for event in stormy.events]
     assert times != sorted(times)
     assert max(before - after for before, after in itertools.pairwise(times)) < timedelta(minutes=10)
@@ -189,7 +189,7 @@ def test_a_backfill_goes_on_live_and_late_undos_come_when_their_time_has_come() 
     past = [event for event in emitter.events if event.time <= NOON]
     assert 2_000 <= len(past) < 2_010
     late = [event for event in emitter.events if isinstance(event, events.ActionUndone) and event.time > NOON]
-    assert any(Receipt.of_token(event.data.receipt).decided_at < NOON for event in late)
+    assert any(Receipt.from_token(event.data.receipt).decided_at < NOON for event in late)
     assert all(left >= event.time for event, left in zip(emitter.events, emitter.left_at, strict=True))
     assert truth.emitted == 3_000
 
@@ -267,20 +267,20 @@ def test_a_broken_record_is_refused_by_the_strict_reader_or_by_its_receipt(reaso
     value = malformed(reason, an_executed(key=KEY))
     assert value is not None
     if reason in {"unsigned_receipt", "forged_receipt"}:
-        event = of_bytes(value)
+        event = event_from_bytes(value)
         assert isinstance(event, events.ActionExecuted)
         with pytest.raises(ReceiptError) as refused:
-            Receipt.of_token(event.data.receipt, KEY)
+            Receipt.from_token(event.data.receipt, KEY)
         assert refused.value.fault == reason
     elif reason == "receipt_mismatch":
-        event = of_bytes(value)
+        event = event_from_bytes(value)
         assert isinstance(event, events.ActionExecuted)
-        assert Receipt.of_token(event.data.receipt, KEY).decision_id != event.subject
+        assert Receipt.from_token(event.data.receipt, KEY).decision_id != event.subject
     elif reason == "impossible_time":
-        assert of_bytes(value).time > NOON + timedelta(days=300)
+        assert event_from_bytes(value).time > NOON + timedelta(days=300)
     else:
         with pytest.raises(EventError):
-            of_bytes(value)
+            event_from_bytes(value)
 
 
 def test_signed_traffic_breaks_signatures_too_and_unsigned_does_not() -> None:

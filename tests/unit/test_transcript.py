@@ -191,7 +191,7 @@ def test_the_example_becomes_events(bookshop: Catalog) -> None:
     assert all(event.data.latency_ms is None and event.data.cost_usd is None for event in executed)
     assert [event.data.error_type for event in executed].count("tool_error") == 1
     assert sum(event.data.impact.kind == "quality" and event.data.impact.passed for event in quality) == 5
-    cells = {Receipt.of_token(event.data.receipt).cell[1:4] for event in decided}
+    cells = {Receipt.from_token(event.data.receipt).cell[1:4] for event in decided}
     assert ("bookshop-goodwill", "issue_voucher", "approval_gated") in cells
     assert ("bookshop", "get_order", "search_only") in cells
     assert importer.counts.events == len(emitted)

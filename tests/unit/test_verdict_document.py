@@ -9,7 +9,7 @@ from verdict_cases import CELL, a_row, document_of, executions, gate_file, verdi
 
 from analytics.judging.judge import recommendation_of
 from analytics.verdicts.document import UnknownShapeError, VerdictDocument
-from producers.wire.events import of_bytes, to_bytes
+from producers.wire.events import event_from_bytes, event_to_bytes
 from producers.wire.receipt import Cell
 
 ERRORS = gate_file("signal: execution_error, role: guardrail, limit: 0.1")
@@ -22,7 +22,7 @@ def test_the_document_is_json_and_the_event_survives_the_wire() -> None:
     assert document["risk_class"] == "external_effect"
     assert document["watermark"] == "2026-03-14T12:00:59Z"
     event = recommendation_of(VerdictDocument.from_verdict(found))
-    assert of_bytes(to_bytes(event)) == event
+    assert event_from_bytes(event_to_bytes(event)) == event
     assert event.id == found.verdict_id
     assert event.subject == CELL.key
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import examples
 
-from producers.boundary.action import Action, Circumstances, acting
+from producers.boundary.action import Action, CallContext, acting
 from producers.boundary.canonical_json import digest
 from producers.boundary.decision_rules import decide
 from producers.boundary.errors import RefusedError
@@ -78,10 +78,10 @@ def test_reuse_never_shows(calls: Any, flags: Any) -> None:
         event = shelf.events[before]
         assert isinstance(event, ActionDecided)
         contract, decision = event.data.contract, event.data.decision
-        assert contract == action.contract(digest({}), Circumstances(agent="bot", **known))
+        assert contract == action.contract(digest({}), CallContext(agent="bot", **known))
         fresh = decide(contract, Permit(), held, variants=frozenset(action.variants))
         assert decision.model_copy(update={"decide_ms": None}) == fresh.decision
-        receipt = Receipt.of_token(event.data.receipt)
+        receipt = Receipt.from_token(event.data.receipt)
         assert (receipt.stage, receipt.cohort, receipt.tool) == (fresh.stage, known["cohort"], action.tool)
         assert receipt.epoch == epoch_of(
             fresh.stage, model=known["model"], prompt_version=known["prompt_version"], flags=decision.flags

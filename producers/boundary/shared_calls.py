@@ -1,0 +1,137 @@
+"""Work out once what calls of one action in one context share: contract, authorization and decision."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from operator import attrgetter
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from producers.boundary.action import CallContext
+from producers.boundary.decision_rules import apply_rules, authorize
+from producers.boundary.flags import flag_context
+from producers.wire.event_writer import CallDetails, SharedDecision
+
+if TYPE_CHECKING:
+    from producers.boundary.action import Action
+    from producers.boundary.authorization import Authorizer
+    from producers.boundary.flags import FlagEvaluator, FlagValues
+    from producers.wire.contract import ActionContract
+    from producers.wire.decision import Authorization, Outcome
+
+_LIMIT = 2_000
+"""Combinations of action and context that are kept; the oldest go first."""
+
+_shared_context = attrgetter(*(item.name for item in fields(CallContext) if item.name not in CallDetails.model_fields))
+
+
+class SharedCall:
+    """One action in one context.
+
+    Nothing outlives its cause: flags are looked up for every call, authorization is asked for every call (a steady one
+    for each of its policies), and a decision is reused only for the same flag values and the same authorization.
+
+    Attributes:
+        action: What is called.
+        flag_context: What the flags may target.
+    """
+
+    def __init__(self, action: Action, context: CallContext, *, steady: bool) -> None:
+        self.action = action
+        self._contract = action.contract(None, replace(context, intent=None, conversation=None, tool_call=None))
+        self.flag_context = flag_context(self._contract)
+        self._cohort = context.cohort
+        self._steady = steady
+        self._variants = frozenset(action.variants)
+        self._details: tuple[tuple[str | None, ...], CallDetails] = ((None, None, None), CallDetails())
+        self._authorization: tuple[Authorization, str] | None = None
+        self._flag_values: FlagValues | None = None
+        self._decision: tuple[Authorization, str, FlagValues, SharedDecision] | None = None
+
+    def details(self, context: CallContext) -> CallDetails:
+        """What is particular to one call, beside its arguments.
+
+        Raises:
+            UsageError: It does not fit a contract, for example because an id is too long.
+        """
+        given = (context.intent, context.conversation, context.tool_call)
+        last_given, details = self._details
+        if given == last_given:
+            return details
+        try:
+            details = CallDetails(
+                intent=context.intent or "", conversation=context.conversation, tool_call=context.tool_call
+            )
+        except ValidationError:
+            self.action.contract(None, context)  # says what is wrong
+            raise
+        self._details = (given, details)
+        return details
+
+    def contract(self, arguments_sha256: str, details: CallDetails) -> ActionContract:
+        """The contract of one call."""
+        particular = details.model_dump() | {"arguments_sha256": arguments_sha256}
+        return self._contract.model_copy(update=particular)
+
+    def decide(
+        self, authorizer: Authorizer, flags: FlagEvaluator, arguments_sha256: str, details: CallDetails
+    ) -> SharedDecision:
+        """Decide one call."""
+        authorization, authorizer_sha256 = self._authorize(authorizer, arguments_sha256, details)
+        values = self._flag_values
+        if values is None or values.rules is not flags.rules():
+            values = self._flag_values = flags.evaluate(self.flag_context)
+        last = self._decision
+        if (
+            last is not None
+            and last[2] is values
+            and last[1] == authorizer_sha256
+            and (last[0] is authorization or last[0] == authorization)
+        ):
+            return last[3]
+        staged = apply_rules(self._contract, authorization, authorizer_sha256, values, self._variants)
+        shared = SharedDecision(self._contract, staged.decision, stage=staged.stage, cohort=self._cohort)
+        self._decision = (authorization, authorizer_sha256, values, shared)
+        return shared
+
+    def refuse(self, shared: SharedDecision, result: Outcome) -> SharedDecision:
+        """A decision with a lesser result in its place."""
+        decision = shared.decision.model_copy(update={"result": result})
+        return SharedDecision(self._contract, decision, stage=shared.stage, cohort=self._cohort)
+
+    def _authorize(
+        self, authorizer: Authorizer, arguments_sha256: str, details: CallDetails
+    ) -> tuple[Authorization, str]:
+        if not self._steady:
+            return authorize(self.contract(arguments_sha256, details), authorizer)
+        last = self._authorization
+        if last is None or last[1] != authorizer.sha256:
+            last = self._authorization = authorize(self._contract, authorizer)
+        return last
+
+
+class SharedCalls:
+    """The `SharedCall`s of one router. Safe to use from many threads.
+
+    Args:
+        steady: Whether the router's authorizer is a `SteadyAuthorizer`.
+    """
+
+    def __init__(self, *, steady: bool) -> None:
+        self._steady = steady
+        self._lock = Lock()
+        self._calls: dict[tuple[object, ...], SharedCall] = {}
+
+    def get(self, action: Action, context: CallContext) -> SharedCall:
+        """What calls of an action in a context share."""
+        key = (id(action), _shared_context(context))  # the action is kept with the call, so its id is its own
+        shared = self._calls.get(key)
+        if shared is None:
+            shared = SharedCall(action, context, steady=self._steady)
+            with self._lock:
+                if len(self._calls) >= _LIMIT:
+                    del self._calls[next(iter(self._calls))]
+                self._calls[key] = shared
+        return shared

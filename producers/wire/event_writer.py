@@ -1,0 +1,148 @@
+"""Write events as JSON: what many of them share once, and for each the rest.
+
+The JSON is the models': every value is written by its model, and names and their order are those of the model's fields.
+benchmarks/decision.py measures what that saves a decision.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pydantic_core import to_json
+
+from producers.wire.events import CloudEvent, EventRecord, schema_id, type_of
+from producers.wire.model import Name, Text, WireModel
+from producers.wire.receipt import IssuedReceipt, Receipt, write_token
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from producers.wire.contract import ActionContract
+    from producers.wire.decision import Decision
+    from producers.wire.events import Event
+    from producers.wire.stage import Stage
+
+_ANY_MOMENT = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+class EventWriter:
+    """Writes the events of one class from one source.
+
+    Args:
+        event_class: The class.
+        source: Who emits them, as a URI reference.
+    """
+
+    __slots__ = ("_json", "_topic")
+
+    def __init__(self, event_class: type[Event], source: str) -> None:
+        self._topic = event_class.topic
+        envelope = CloudEvent(id="-", source=source, time=_ANY_MOMENT, subject="-", dataschema=schema_id(event_class))
+        slots = {name: b',"%b":%%b' % name.encode() for name in ("id", "time", "subject")}
+        opened = _open(envelope, {**slots, "traceparent": b"%b"})
+        self._json = b'%b,"type":%b,"data":%%b}' % (opened.removesuffix(b"}"), to_json(type_of(event_class)))
+
+    def write(
+        self, event_id: str, time: datetime, subject: str, data: bytes, *, traceparent: str | None = None
+    ) -> EventRecord:
+        """The record of one event.
+
+        Args:
+            event_id: Its id.
+            time: When it happened, in UTC.
+            subject: What it is about.
+            data: Its data, as JSON.
+            traceparent: W3C trace context, where there is one.
+        """
+        trace = b"" if traceparent is None else b',"traceparent":' + to_json(traceparent)
+        value = self._json % (to_json(event_id), to_json(time), to_json(subject), trace, data)
+        return EventRecord(self._topic, subject.encode(), value)
+
+
+class CallDetails(WireModel):
+    """Fields of a contract that an agent gives for one call alone; no decision rests on them."""
+
+    intent: Text = ""
+    conversation: Name | None = None
+    tool_call: Name | None = None
+
+    @cached_property
+    def members(self) -> tuple[bytes, ...]:
+        """Each field as a member of a JSON object."""
+        return tuple(b"" if value is None else _members({name: value}) for name, value in self)
+
+
+class SharedDecision:
+    """A contract and the decision on it, for all calls that differ only in the arguments of its methods.
+
+    Args:
+        contract: The contract of any of the calls.
+        decision: The decision on them.
+        stage: The stage at which it counts.
+        cohort: Segment of the roll-out.
+
+    Attributes:
+        decision: The decision on the calls.
+        stage: The stage at which it counts.
+        may_run: Whether an action may follow, at once or after a review.
+    """
+
+    __slots__ = ("_json", "_receipt_rest", "decision", "may_run", "stage")
+
+    def __init__(self, contract: ActionContract, decision: Decision, *, stage: Stage, cohort: str) -> None:
+        self.decision = decision
+        self.stage = stage
+        self.may_run = decision.expects_execution or decision.result.outcome == "queue_for_review"
+        receipt = Receipt.from_decision(
+            contract, decision, stage=stage, cohort=cohort, decision_id="-", decided_at=_ANY_MOMENT
+        )
+        self._receipt_rest = to_json(list(receipt.__dict__.values())[2:]).removeprefix(b"[")
+        particular = dict.fromkeys(("intent", "arguments_sha256", "conversation", "tool_call"), b"%b")
+        self._json = b'{"receipt":"%%b","contract":%b,"decision":%b}' % (
+            _open(contract, particular),
+            _open(decision, {"decide_ms": b"%b"}),
+        )
+
+    def issue(self, decision_id: str, decided_at: datetime, key: bytes | None) -> IssuedReceipt:
+        """The receipt of one call, decided at a moment in UTC; signed when a key is given."""
+        payload = b"[%b,%b,%b" % (to_json(decision_id), to_json(decided_at), self._receipt_rest)
+        return IssuedReceipt(decision_id, write_token(payload, key))
+
+    def data(self, token: str, details: CallDetails, arguments_sha256: str | None, decide_ms: float | None) -> bytes:
+        """The data of one call's event, as JSON.
+
+        Args:
+            token: The receipt as it travels.
+            details: What the agent says about the call.
+            arguments_sha256: Digest of the arguments.
+            decide_ms: How long deciding took, in milliseconds.
+        """
+        intent, conversation, tool_call = details.members
+        return self._json % (
+            token.encode(),
+            intent,
+            b"" if arguments_sha256 is None else b',"arguments_sha256":' + to_json(arguments_sha256),
+            conversation,
+            tool_call,
+            b"" if decide_ms is None else b',"decide_ms":' + to_json(decide_ms),
+        )
+
+
+def _open(record: WireModel, slots: Mapping[str, bytes]) -> bytes:
+    """A record as JSON for the operator `%`, with slots in place of some of its fields; the first is always there."""
+    json = b""
+    between: dict[str, object] = {}
+    for name, value in record.__dict__.items():  # in the order of the fields
+        if name in slots:
+            json += _members(between).replace(b"%", b"%%") + slots[name]
+            between = {}
+        elif value is not None:
+            between[name] = value
+    return b"{%b}" % (json + _members(between).replace(b"%", b"%%"))[1:]
+
+
+def _members(fields: Mapping[str, object]) -> bytes:
+    """Fields as they follow others in a JSON object."""
+    return b"," + to_json(fields, exclude_none=True)[1:-1] if fields else b""
