@@ -13,7 +13,7 @@ from analytics.gates.gate_file import GateFile
 from analytics.judging.latches import Latches
 from analytics.judging.user_windows import BY_USER, COUNTED_BY_USER, ClosedWindows
 from analytics.signals.cells import EPOCH
-from analytics.verdicts.document import Reassessment
+from analytics.verdicts.evidence_models import Reassessment
 from analytics.verdicts.verdict import Latch
 from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell

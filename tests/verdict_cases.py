@@ -11,9 +11,9 @@ from jsonschema import Draft202012Validator
 
 from analytics.evidence import histogram
 from analytics.gates.gate_file import GateFile
-from analytics.json_schemas import verdict_schema
 from analytics.judging.engine import judge
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
+from analytics.published_schemas import verdict_schema
 from analytics.signals.definitions import COUNTERS
 from analytics.signals.state import CellState
 from analytics.verdicts.document import VerdictDocument

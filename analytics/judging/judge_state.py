@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from analytics.lake.tables import Lake
     from analytics.signals.cells import EpochKey
     from analytics.signals.state import CellRows, EpochRows, Flags, Increment
-    from analytics.verdicts.document import Reassessment
+    from analytics.verdicts.evidence_models import Reassessment
     from analytics.verdicts.ledger import LatchKey, Seen
     from analytics.verdicts.verdict import Latch, Verdict
     from producers.wire.receipt import Cell

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from analytics.gates.gate_file import GateFile
     from analytics.signals.cells import EpochKey
     from analytics.signals.state import CellState, EpochRows, Flags, Integers
-    from analytics.verdicts.document import Reassessment
+    from analytics.verdicts.evidence_models import Reassessment
     from analytics.verdicts.ledger import LatchKey
     from analytics.verdicts.verdict import Verdict
     from producers.wire.receipt import Cell

@@ -16,7 +16,7 @@ from analytics.evidence.sequential import BETS
 from analytics.signals.cells import EPOCH
 from analytics.signals.definitions import RATES
 from analytics.signals.state import MINUTE_US, ROW, may_pass, moment_of
-from analytics.verdicts.document import Regression
+from analytics.verdicts.evidence_models import Regression
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -15,7 +15,7 @@ from analytics.judging.regression import detector_minutes, watch_actions
 from analytics.judging.weights import among, ratio_evidence
 from analytics.signals.cells import known_count
 from analytics.signals.definitions import COUNTS, MICRO_PER, QUANTILES
-from analytics.verdicts.document import SignalEvidence
+from analytics.verdicts.evidence_models import SignalEvidence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from analytics.signals.cells import Histogram
     from analytics.signals.state import EpochRows, Integers
     from analytics.text import Unit
-    from analytics.verdicts.document import Regression, SignalState
+    from analytics.verdicts.evidence_models import Regression, SignalState
 
     Positions = npt.NDArray[np.intp]
 

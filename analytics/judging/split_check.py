@@ -21,7 +21,7 @@ from analytics.evidence.sample_ratio import ALPHA, log_mismatch
 from analytics.evidence.sequential import crosses
 from analytics.signals.cells import ACTION, ONE_MINUTE
 from analytics.signals.state import MINUTE_US, microseconds, moment_of
-from analytics.verdicts.document import SplitArm, SplitEvidence
+from analytics.verdicts.evidence_models import SplitArm, SplitEvidence
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from analytics.judging.baseline import Arms
     from analytics.judging.user_evidence import UserEvidence
     from analytics.judging.user_windows import ClosedWindows
-    from analytics.verdicts.document import SplitState
+    from analytics.verdicts.evidence_models import SplitState
     from producers.wire.receipt import Cell
 
 

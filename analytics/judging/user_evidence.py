@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from analytics.judging.user_windows import ClosedWindows, EventSource
     from analytics.signals.cells import EpochKey
     from analytics.signals.state import CellState, EpochRows, Flags, Integers
-    from analytics.verdicts.document import Regression
+    from analytics.verdicts.evidence_models import Regression
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from analytics.judging.verdict_rules import Decisions, GateDecision, Mark
     from analytics.judging.weights import EvaluationInputs
     from analytics.signals.state import EpochRows
-    from analytics.verdicts.document import SignalEvidence
+    from analytics.verdicts.evidence_models import SignalEvidence
 
     Positions = npt.NDArray[np.intp]
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from analytics.gates.gate_file import Gate
     from analytics.judging.weights import EvaluationInputs, SignalWeights
     from analytics.signals.state import EpochRows, Flags, Integers
-    from analytics.verdicts.document import SplitEvidence
+    from analytics.verdicts.evidence_models import SplitEvidence
 
 VERDICTS: Final = tuple(VerdictName)
 

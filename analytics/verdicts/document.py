@@ -6,14 +6,12 @@ Evidence and thresholds are natural logarithms. What is unknown is null, and sta
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from analytics.evidence.sample_ratio import ALPHA
-from analytics.gates.gate_signal import CountBy, Role
-from analytics.text import Unit
 from analytics.verdicts import messages
+from analytics.verdicts.evidence_models import DocumentPart, Reassessment, SignalEvidence, SplitEvidence
 from producers.errors import StagekeeperError
 from producers.wire.events import Reason, VerdictName
 from producers.wire.model import Moment
@@ -24,174 +22,12 @@ if TYPE_CHECKING:
 
     from analytics.verdicts.verdict import Verdict
 
-SignalState = Literal["pass", "fail", "undecided", "missing", "not_applicable"]
-SplitState = Literal["as_declared", "mismatch", "undeclared"]
-
-SPLIT_THRESHOLD: Final = -math.log(ALPHA)
-"""Evidence (a natural logarithm) that a mismatch takes."""
-
 
 class UnknownShapeError(StagekeeperError):
     """A row of the ledger is no verdict that this release knows."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-        json_schema_serialization_defaults_required=True,
-    )
-
-
-class Regression(_Part):
-    """What the change detector says about one guardrail after a promotion."""
-
-    log_level: float | None = None
-    """The detector's level; null before the first minute."""
-    threshold: float
-    """The level at which it alarms."""
-    since: Moment | None = None
-    """The minute, or the beginning of the user-window, that raised the alarm; null where none did."""
-    failures: int = 0
-    """Failed trials within its window."""
-    trials: int = 0
-    """Trials within its window."""
-    window_s: float
-    """How far back it looks, seconds."""
-    by: CountBy = "action"
-    """What one observation is."""
-    windows: int | None = None
-    """Closed user-windows within its window; null where it is counted by action."""
-    value: float | None = None
-    """The rate within its window: failures over trials, or the failed share of the average user-window."""
-    assumes: str
-    """What the level takes for granted."""
-
-
-class SignalEvidence(_Part):
-    """What one signal of the gate says about a cell."""
-
-    signal: str
-    role: Role
-    state: SignalState
-    """`fail` where harm is evident, `pass` where safety is, `missing` without trials, `not_applicable` where nothing
-    is asked of it."""
-    value: int | float | None
-    """The rate, quantile or count as measured, in `unit`; by user, the failed share of the average user-window."""
-    failures: int
-    """Failed trials; for a quantile, observations above the limit."""
-    trials: int
-    """Trials; for a quantile, known observations."""
-    limit: int | float | None
-    """The limit in force, in `unit`; a quantile's is moved to the nearest bound of its histogram."""
-    unit: Unit
-    """Unit of `value`, `limit`, `lower` and `upper`."""
-    lower: float | None = None
-    """Lower confidence bound at the error level that `harm_threshold` stands for."""
-    upper: float | None = None
-    """Upper confidence bound at the error level that `safe_threshold` stands for."""
-    log_e_harm: float | None = None
-    """Evidence that the limit is broken."""
-    log_e_safe: float | None = None
-    """Evidence that the limit is kept."""
-    harm_threshold: float | None = None
-    """How much `log_e_harm` shows harm by this signal alone."""
-    safe_threshold: float | None = None
-    """How much `log_e_safe` shows safety."""
-    more_needed: int | None = None
-    """More trials until safety is shown at the present rate; 0 where it is shown, null where this rate never shows it
-    or nothing is asked."""
-    more_to_harm: int | None = None
-    """More trials until harm is shown by this signal alone at the present rate; 0 and null likewise."""
-    weight: float | None = None
-    """A guardrail's share of alpha; null for other roles."""
-    mature_failures: int = 0
-    """Of the failures, those that a promotion may count."""
-    mature_trials: int = 0
-    """Of the trials, those that a promotion may count."""
-    by: CountBy = "action"
-    """What one observation is: a single action, or a user's closed window."""
-    windows: int | None = None
-    """Closed user-windows; null where it is counted by action."""
-    assumes: str | None = None
-    """What the evidence takes for granted; null where nothing is weighed."""
-    needs_data: bool = False
-    """Whether a promotion has to wait while there are no trials."""
-    dry_run: bool = False
-    """Whether it is shown and does nothing."""
-    regression: Regression | None = None
-    """What the change detector says after a promotion; null where it does not watch."""
-    contribution: float | None = None
-    """Its share of the combined evidence of the guardrails; null where it has no part in it."""
-
-
-class SplitArm(_Part):
-    """One arm of a declared split of traffic."""
-
-    arm: str
-    """The cohort, or the stage."""
-    declared: float
-    """Its declared share, a ratio."""
-    assigned: int
-    """What was assigned to it."""
-    share: float | None
-    """Its share of all assignments; null without any."""
-
-
-class SplitEvidence(_Part):
-    """What the assignments say about the split that the gate declares (sample ratio mismatch)."""
-
-    state: SplitState
-    """`mismatch` once the evidence has ever reached its threshold; `undeclared` where the cell is in no arm."""
-    by: Literal["cohort", "stage"]
-    """What tells the arms apart."""
-    unit: CountBy
-    """What one assignment is."""
-    arm: str
-    """The arm of the cell that is judged."""
-    since: Moment
-    """From when on assignments are counted."""
-    until: Moment
-    """Up to when."""
-    arms: tuple[SplitArm, ...]
-    """The declared arms, in the order of the gate file."""
-    outside: int
-    """Assignments to no declared arm; they are left out."""
-    crossed: int | None
-    """Users who were seen in more than one arm; null where actions are counted."""
-    log_e: float
-    """Evidence against the declared shares now."""
-    log_e_highest: float
-    """The highest that it ever was: a crossing stands."""
-    threshold: float = SPLIT_THRESHOLD
-    """Evidence that a mismatch takes."""
-    mismatch_at: Moment | None
-    """The end of the minute, or user-window, by which it first sufficed; null where it never did."""
-
-    @property
-    def assigned(self) -> int:
-        """Assignments to the declared arms in all."""
-        return sum(arm.assigned for arm in self.arms)
-
-    @property
-    def broken(self) -> bool:
-        """Whether nothing that compares the arms can be believed."""
-        return self.state != "as_declared"
-
-
-class Reassessment(_Part):
-    """A verdict on an epoch that is over, reached because outcomes of it came late."""
-
-    epoch: str
-    verdict_id: str
-    """The new verdict on it."""
-    verdict: VerdictName
-    summary: str
-
-
-class ExposureShown(_Part):
+class ExposureShown(DocumentPart):
     """How much was seen of the epoch, and how much the gate asks for."""
 
     actions: int
@@ -213,7 +49,7 @@ class ExposureShown(_Part):
     """Seconds from the first decision to the watermark."""
 
 
-class DryRun(_Part):
+class DryRun(DocumentPart):
     """What the verdict would be if dry runs counted."""
 
     verdict: VerdictName
@@ -226,7 +62,7 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
-class VerdictDocument(_Part):
+class VerdictDocument(DocumentPart):
     """A verdict on one cell, with every number that was used to reach it."""
 
     environment: str

@@ -9,7 +9,15 @@ from analytics.gates.gate_file import GateTieError
 from analytics.text import duration
 from analytics.verdicts import messages
 from analytics.verdicts.ledger import latest_verdicts
-from analytics.verdicts.signoffs import NothingToSignOffError, SignOff, SignOffKind, binding, in_force, record
+from analytics.verdicts.signoffs import (
+    NothingToSignOffError,
+    SignOff,
+    SignOffKind,
+    binding,
+    in_force,
+    record,
+    signed_off,
+)
 from producers.errors import StagekeeperError
 from producers.wire.contract import RiskClass
 from producers.wire.events import Reason, VerdictName
@@ -266,7 +274,7 @@ def _set_aside(document: VerdictDocument, answer: GateAnswer, signoffs: Sequence
 
 
 def _decided_by(signoff: SignOff, answer: GateAnswer, verdict: VerdictName, code: str) -> GateAnswer:
-    reason = Reason(code=code, message=messages.signed_off(signoff))
+    reason = Reason(code=code, message=signed_off(signoff))
     return replace(answer, answer=verdict, reasons=(reason, *answer.reasons), signoffs=(signoff,))
 
 
@@ -286,7 +294,7 @@ def _approved(answer: GateAnswer, cells: _CellAnswers, signoffs: Sequence[SignOf
             return replace(answer, answer=VerdictName.HOLD, reasons=(held, *answer.reasons))
         used.append(approval)
     given = tuple(dict.fromkeys(used))
-    reasons = tuple(Reason(code="approved", message=messages.signed_off(signoff)) for signoff in given)
+    reasons = tuple(Reason(code="approved", message=signed_off(signoff)) for signoff in given)
     return replace(answer, reasons=(*reasons, *answer.reasons), signoffs=(*answer.signoffs, *given))
 
 

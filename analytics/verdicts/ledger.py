@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from analytics.lake.tables import Fence, Lake
     from analytics.signals.cells import EpochKey
-    from analytics.verdicts.document import Reassessment
+    from analytics.verdicts.evidence_models import Reassessment
 
 LatchKey: TypeAlias = tuple[Cell, str, str]
 """A cell, its epoch, and the SHA-256 of the gate file."""

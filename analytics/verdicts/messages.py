@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from analytics.gates.gate_file import Gate, MinimumExposure
-    from analytics.verdicts.document import Reassessment, SignalEvidence, SplitEvidence
-    from analytics.verdicts.signoffs import SignOff
+    from analytics.verdicts.evidence_models import Reassessment, SignalEvidence, SplitEvidence
     from analytics.verdicts.verdict import Exposure, Latch, VerdictInputs, VerdictResult
     from producers.wire.events import Reason
 
@@ -115,15 +114,6 @@ def earlier_epoch(made: Reassessment) -> str:
         f"outcomes of the earlier epoch {made.epoch} came late; it is graded {made.verdict.value} now "
         f"(verdict {made.verdict_id}): {made.summary}"
     )
-
-
-def signed_off(signoff: SignOff) -> str:
-    """What a person said about a move, until when, and why."""
-    verdicts = ", ".join(sorted(signoff.about.values()))
-    if signoff.kind == "revocation":
-        return f"{signoff.actor} has revoked the override of verdict {verdicts}: {signoff.reason}"
-    word = {"override": "set aside", "approval": "approved", "dismissal": "dismissed"}[signoff.kind]
-    return f"{signoff.actor} has {word} verdict {verdicts} until {iso(signoff.expires_at)}: {signoff.reason}"
 
 
 def dry_run(gate: str, verdict: VerdictName, summary: str) -> str:

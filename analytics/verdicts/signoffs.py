@@ -230,3 +230,12 @@ def in_force(
         for row, payload in zip(rows, payloads, strict=True)
         if row["kind"] != SignOffKind.REVOCATION and row["signoff_id"] not in ended
     ]
+
+
+def signed_off(signoff: SignOff) -> str:
+    """What a person said about a move, until when, and why."""
+    verdicts = ", ".join(sorted(signoff.about.values()))
+    if signoff.kind == "revocation":
+        return f"{signoff.actor} has revoked the override of verdict {verdicts}: {signoff.reason}"
+    word = {"override": "set aside", "approval": "approved", "dismissal": "dismissed"}[signoff.kind]
+    return f"{signoff.actor} has {word} verdict {verdicts} until {iso(signoff.expires_at)}: {signoff.reason}"

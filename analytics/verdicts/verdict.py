@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.gates.gate_file import Gate
-    from analytics.verdicts.document import Reassessment, SignalEvidence, SplitEvidence
+    from analytics.verdicts.evidence_models import Reassessment, SignalEvidence, SplitEvidence
     from producers.wire.events import Reason, VerdictName
     from producers.wire.receipt import Cell
 

@@ -13,7 +13,8 @@ from dashboard import labels
 from producers.wire.events import VerdictName
 
 if TYPE_CHECKING:
-    from analytics.verdicts.document import SignalEvidence, VerdictDocument
+    from analytics.verdicts.document import VerdictDocument
+    from analytics.verdicts.evidence_models import SignalEvidence
 
 _LOOK_AHEAD = 2_000
 """How many further failures in a row are tried before a rollback counts as far away."""

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.report import CellSignals
-    from analytics.verdicts.document import SignalEvidence, VerdictDocument
+    from analytics.verdicts.document import VerdictDocument
+    from analytics.verdicts.evidence_models import SignalEvidence
     from dashboard.urls import PageLocation
     from producers.wire.receipt import Cell
 

@@ -17,8 +17,7 @@ from analytics.lake.errors import READ_FAILURES
 from analytics.lake.storage import unreadable
 from analytics.text import duration
 from analytics.verdicts.gate_check import GateAnswer, gate_check, refusal, sign_off
-from analytics.verdicts.messages import signed_off
-from analytics.verdicts.signoffs import SignOff, SignOffKind, in_force, revoke
+from analytics.verdicts.signoffs import SignOff, SignOffKind, in_force, revoke, signed_off
 from producers.errors import StagekeeperError
 from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.options import (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from analytics.json_schemas import schema_texts
+from analytics.published_schemas import schema_texts
 from producers.errors import StagekeeperError
 from producers.wire.json_schemas import ASYNCAPI_FILE, asyncapi_text, schema_documents
 

@@ -18,7 +18,7 @@ from analytics.evidence import histogram
 from analytics.evidence.sequential import crosses, log_e_value
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
 from analytics.signals.state import CellState
-from analytics.verdicts.document import SignalEvidence
+from analytics.verdicts.evidence_models import SignalEvidence
 from analytics.verdicts.ledger import latest_verdicts
 from dashboard import labels
 from dashboard.components import charts

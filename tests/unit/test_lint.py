@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from analytics.gates.gate_file import GateFile
 from analytics.gates.lint import CODES, LintIssue, lint, lint_gates
-from analytics.json_schemas import gate_schema
+from analytics.published_schemas import gate_schema
 from stagekeeper.commands import cli
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from verdict_cases import COHORTS, split_gates
 
 from analytics.gates.gate_file import GateFile
 from analytics.gates.lint import lint_gates
-from analytics.json_schemas import gate_schema
+from analytics.published_schemas import gate_schema
 from producers.strict_yaml import ConfigurationFileError
 
 

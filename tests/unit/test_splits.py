@@ -34,7 +34,7 @@ from producers.wire.events import VerdictName
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from analytics.verdicts.document import SplitEvidence
+    from analytics.verdicts.evidence_models import SplitEvidence
     from analytics.verdicts.verdict import Verdict
 
 NEW = CELL._replace(cohort="new")
