@@ -12,9 +12,10 @@ from pydantic import ValidationError
 
 from analytics.gates import gate_store
 from analytics.judging.engine import judge
+from analytics.judging.event_source import LakeEvents
 from analytics.judging.latches import Latches
 from analytics.judging.user_evidence import UserEvidence, split_actions
-from analytics.judging.user_windows import LakeEvents, UserWindowFold, kept_s
+from analytics.judging.user_windows import UserWindowFold, kept_s
 from analytics.lake.errors import READ_FAILURES, LakeError
 from analytics.lake.storage import unreadable
 from analytics.lake.table_schemas import SIGNALS, VERDICTS

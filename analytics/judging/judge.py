@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from analytics.gates import gate_store
 from analytics.gates.gate_file import GateFile
+from analytics.judging.event_source import LakeEvents
 from analytics.judging.judge_state import JudgeState, PastVerdicts
-from analytics.judging.user_windows import LakeEvents
 from analytics.judging.watermark import SETTLE_S, Watermark
 from analytics.lake.errors import ForgottenError, LakeError
 from analytics.lake.table_schemas import SIGNALS

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import polars as pl
 
     from analytics.gates.gate_file import GateFile
+    from analytics.judging.event_source import EventSource
     from analytics.judging.user_evidence import UserEvidence
-    from analytics.judging.user_windows import EventSource
     from analytics.lake.tables import Lake
     from analytics.signals.cells import EpochKey
     from analytics.signals.state import CellRows, EpochRows, Flags, Increment

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from analytics.evidence.sequential import Direction, FloatArray
     from analytics.gates.gate_file import AfterPromotion, GateFile
-    from analytics.judging.user_windows import ClosedWindows, EventSource
+    from analytics.judging.event_source import EventSource
+    from analytics.judging.user_windows import ClosedWindows
     from analytics.signals.cells import EpochKey
     from analytics.signals.state import CellState, EpochRows, Flags, Integers
     from analytics.verdicts.evidence_models import Regression

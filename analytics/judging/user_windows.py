@@ -19,12 +19,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 
-from analytics.lake.errors import LakeError
-from analytics.lake.table_schemas import EVENTS
 from analytics.signals.cells import ACTION, EPOCH, epoch_frame
 from analytics.signals.definitions import RATES
 from analytics.signals.event_kinds import EventKind, kinds_moving
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from analytics.gates.gate_file import GateFile
-    from analytics.lake.tables import Lake
+    from analytics.judging.event_source import EventSource
     from analytics.signals.cells import EpochKey
 
 LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -48,52 +46,6 @@ READ_OF_EVENTS: Final = (*EPOCH, "subject", "decided_at", "time", "kind", "user"
 """Columns of the table `events` that user-windows are folded from."""
 
 _WINDOW: Final = (*EPOCH, "closed_at")
-
-
-class EventSource(Protocol):
-    """Rows of the table `events`, at versions."""
-
-    def version(self) -> int:
-        """The newest version."""
-        ...
-
-    def scan(self, version: int) -> pl.LazyFrame:
-        """Everything at a version: at least the columns `READ_OF_EVENTS`."""
-        ...
-
-    def increments(self, after: int, through: int) -> pl.DataFrame | None:
-        """What was stored between two versions: `EPOCH` and `decided_at`; None where nobody knows any more."""
-        ...
-
-
-class LakeEvents:
-    """The table `events` of a lake.
-
-    Args:
-        lake: The lake.
-    """
-
-    def __init__(self, lake: Lake) -> None:
-        self._lake = lake
-
-    def version(self) -> int:
-        """The newest version."""
-        return self._lake.version(EVENTS)
-
-    def scan(self, version: int) -> pl.LazyFrame:
-        """Everything at a version.
-
-        Raises:
-            LakeError: There is no such version any more.
-        """
-        return self._lake.scan(EVENTS, version=version)
-
-    def increments(self, after: int, through: int) -> pl.DataFrame | None:
-        """What was stored between two versions; None where the log does not reach back."""
-        try:
-            return self._lake.increments(EVENTS, after=after, through=through, columns=[*EPOCH, "decided_at"])
-        except LakeError:
-            return None
 
 
 @dataclass(frozen=True, slots=True)

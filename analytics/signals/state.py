@@ -46,7 +46,7 @@ _1970: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def microseconds(moment: datetime) -> int:
-    """A moment as whole microseconds since 1970."""
+    """Whole microseconds since 1970."""
     return (moment - _1970) // timedelta(microseconds=1)
 
 
@@ -62,41 +62,34 @@ def may_pass(since_us: int, until_us: int) -> bool:
 
 @dataclass(frozen=True)
 class Increment:
-    """What one addition brought.
-
-    Attributes:
-        minutes: One row an epoch and minute: `row`, `bucket` (microseconds), every counter, `expected_at`.
-        epochs: The epochs that it is about, ascending.
-        bins: By name of the histogram, one row an epoch and bin: `row`, `bin`, `count`.
-        risen: The epochs whose risk class is another one than before, and those that are new.
-    """
+    """What one addition brought."""
 
     minutes: pl.DataFrame
+    """One row an epoch and minute: `row`, `bucket` (microseconds), every counter, `expected_at`."""
     epochs: EpochRows
+    """The epochs that it is about, ascending."""
     bins: Mapping[str, pl.DataFrame]
+    """By name of the histogram, one row an epoch and bin: `row`, `bin`, `count`."""
     risen: EpochRows
+    """Epochs that are new, or whose risk class is another one than before."""
 
 
 @dataclass(frozen=True)
 class MissingOutcomes:
-    """Executions over the mature minutes, of every epoch; see `CellState.missing_outcomes`.
-
-    Attributes:
-        expected: Expected ones, without those that are pending.
-        missing: Those that never came.
-        pending: Those that did not come yet although their minute is mature.
-    """
+    """Executions over the mature minutes, of every epoch; see `CellState.missing_outcomes`."""
 
     expected: Integers
+    """Without those that are pending."""
     missing: Integers
     pending: Integers
+    """Not there yet although their minute is mature."""
 
 
 _SETTLE_EVERY: Final = timedelta(seconds=60)
 
 
 def may_settle(settled_at: datetime | None, watermark: datetime) -> bool:
-    """Whether it is time, by event time, to let go of the minutes that no longer matter; see `CellState.settle`."""
+    """Whether it is time, by event time, for `CellState.settle`."""
     return settled_at is None or watermark >= settled_at + _SETTLE_EVERY
 
 
@@ -111,11 +104,9 @@ class CellState:
         counts: Every counter of each epoch. Shape (counters, epochs), in the order of `COUNTERS`.
         risk: The highest risk class of each epoch by rank; `UNKNOWN_RISK` where none is known.
         first_us: Each epoch's first minute, microseconds since 1970.
-        last_us: Its last minute.
-        event_us: Its newest event time.
+        last_us, event_us: Its last minute, and its newest event time.
         recent: The minutes that may still matter, in any number of rows a minute: `row`, `bucket` (microseconds), every
-            counter, and `expected_at`, the newest event time of an increment in which an execution came to be expected
-            (null where none is). `settle` takes out what no longer matters.
+            counter, and `expected_at`, when an execution was last expected by event time (null where none is).
     """
 
     def __init__(self) -> None:
@@ -138,7 +129,7 @@ class CellState:
 
     @classmethod
     def from_increments(cls, increments: pl.DataFrame) -> CellState:
-        """The state after some rows of the table `signals`."""
+        """The state after rows of the table `signals`."""
         state = cls()
         state.add(increments)
         return state

@@ -13,7 +13,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from producers.boundary.action import Action, Permit, call_context
-from producers.boundary.approvals import ReviewQueue
 from producers.boundary.canonical_json import digest
 from producers.boundary.decision_rules import READS
 from producers.boundary.errors import (
@@ -25,6 +24,7 @@ from producers.boundary.errors import (
     ReviewRequiredError,
 )
 from producers.boundary.executions import Executions
+from producers.boundary.review_queue import ReviewQueue
 from producers.boundary.shared_calls import SharedCalls
 from producers.boundary.telemetry import add_decision_events, get_traceparent
 from producers.delivery.outbox import OutboxError

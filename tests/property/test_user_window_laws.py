@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from laws import examples
 from told_lakes import NOON, Told
 
-from analytics.judging.user_windows import ClosedWindows, LakeEvents, UserWindowFold
+from analytics.judging.event_source import LakeEvents
+from analytics.judging.user_windows import ClosedWindows, UserWindowFold
 from analytics.signals.cells import ACTION, EPOCH
 from analytics.signals.state import CellState
 

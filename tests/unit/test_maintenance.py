@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from analytics.judging.user_windows import EventSource
+    from analytics.judging.event_source import EventSource
     from analytics.maintenance import Step
 
 GATES_TEXT = """\

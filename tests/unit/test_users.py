@@ -10,8 +10,9 @@ from verdict_cases import latest_documents
 
 from analytics.audit.replay import replay
 from analytics.evidence.clustered_rate import UserWindows
+from analytics.judging.event_source import LakeEvents
 from analytics.judging.judge import Judge
-from analytics.judging.user_windows import ClosedWindows, LakeEvents, UserWindowFold, closed_through
+from analytics.judging.user_windows import ClosedWindows, UserWindowFold, closed_through
 from analytics.signals.state import CellState
 
 if TYPE_CHECKING:

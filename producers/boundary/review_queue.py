@@ -1,0 +1,141 @@
+"""The queue of reviews: queue an action for review, and redeem what a person approved."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from producers.boundary.action import Permit
+from producers.boundary.approvals import ApprovalMismatchError, QueuedAction, ReviewError
+from producers.boundary.canonical_json import canonical, digest, redacted
+from producers.boundary.decision_rules import decide
+from producers.boundary.errors import ActionDeniedError
+from producers.errors import UsageError
+from producers.wire.receipt import IssuedReceipt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+
+    from producers.boundary.action import Action
+    from producers.boundary.authorization import Authorizer
+    from producers.boundary.flags import FlagEvaluator
+    from producers.boundary.review_store import ReviewStore
+    from producers.delivery.recorder import Recorder
+    from producers.wire.contract import ActionContract
+    from producers.wire.decision import Decision
+    from producers.wire.receipt import Receipt
+
+
+class ReviewQueue:
+    """Queues one router's actions for review, and redeems their approvals.
+
+    Args:
+        store: Where actions wait; None where there is none.
+        holds: How long after queueing an approval may be given and used.
+        authorizer: Asked again before an approved action runs.
+        flags: As above.
+        recorder: Writes receipts as tokens.
+    """
+
+    def __init__(
+        self,
+        store: ReviewStore | None,
+        *,
+        holds: timedelta,
+        authorizer: Authorizer,
+        flags: FlagEvaluator,
+        recorder: Recorder,
+    ) -> None:
+        self._store = store
+        self._holds = holds
+        self._authorizer = authorizer
+        self._flags = flags
+        self._recorder = recorder
+
+    def submit(
+        self,
+        action: Action,
+        arguments: Mapping[str, Any],
+        contract: ActionContract,
+        receipt: Receipt,
+        decision: Decision,
+    ) -> None:
+        """Queue an action; without a review store it stays refused.
+
+        Raises:
+            ActionDeniedError: The store does not take it, so nobody could ever approve it.
+        """
+        if self._store is None or decision.ruleset_sha256 is None:
+            return
+        try:
+            self._store.submit(
+                QueuedAction(
+                    decision_id=receipt.decision_id,
+                    receipt=self._recorder.token(receipt),
+                    contract=contract,
+                    arguments=json.loads(canonical(redacted(arguments, action.redact))),
+                    consequence=action.consequence,
+                    rule=decision.result.reason,
+                    ruleset_sha256=decision.ruleset_sha256,
+                    queued_at=receipt.decided_at,
+                    expires_at=receipt.decided_at + self._holds,
+                )
+            )
+        except ReviewError as error:
+            message = f"{action.tool} is denied: it needs a review and cannot be queued ({error})"
+            raise ActionDeniedError(message, receipt, decision) from error
+
+    def redeem(self, receipt: Receipt, action: Action, arguments: Mapping[str, Any]) -> Permit:
+        """Use a person's approval: authorization and flags are asked again, then it is spent.
+
+        Raises:
+            UsageError: The router has no review store.
+            ReviewError: It is not approved, or the approval does not hold for this; which subclass says why.
+            ActionDeniedError: Authorization or a flag refuses it by now.
+        """
+        store = self.require_store()
+        queued = store.get(receipt.decision_id).queued
+        _require_same(queued, action, self._recorder.token(receipt))
+        # Asked again, so that what was switched off after the approval stays off.
+        again = decide(queued.contract, self._authorizer, self._flags, variants=frozenset(action.variants)).decision
+        if again.result.outcome not in {"queue_for_review", "allow"} or not again.enforced:
+            message = f"{action.tool} was approved, and is refused by now: {again.result.reason}"
+            raise ActionDeniedError(message, receipt, again)
+        store.redeem(
+            receipt.decision_id,
+            arguments_sha256=digest(arguments),
+            ruleset_sha256=again.ruleset_sha256 or "",
+        )
+        return Permit(IssuedReceipt(receipt.decision_id, queued.receipt), again)
+
+    def require_store(self) -> ReviewStore:
+        """The review store.
+
+        Raises:
+            UsageError: There is none.
+        """
+        if self._store is None:
+            raise UsageError("this router has no review store; pass `reviews=` when it is made")
+        return self._store
+
+
+def _require_same(queued: QueuedAction, action: Action, token: str) -> None:
+    """Make sure that what would run now is what was queued, by everything that describes it."""
+    contract = queued.contract
+    if contract.tool != action.tool:
+        raise ApprovalMismatchError(f"{queued.decision_id} is about {contract.tool}, not {action.tool}")
+    for name, approved, present in (
+        ("workflow", contract.workflow, action.workflow),
+        ("tool version", contract.tool_version, action.tool_version),
+        ("system", contract.target.system, action.system),
+        ("environment", contract.target.environment, action.environment),
+        ("risk class", contract.risk_class, action.risk_class),
+        ("reversibility", contract.reversibility, action.reversibility),
+    ):
+        if approved != present:
+            raise ApprovalMismatchError(
+                f"the {name} of {action.tool} was {approved} when {queued.decision_id} was queued, and is {present} now"
+            )
+    if token != queued.receipt:
+        raise ApprovalMismatchError(f"the receipt of {queued.decision_id} is not the one that was given out for it")
