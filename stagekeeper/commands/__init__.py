@@ -56,7 +56,7 @@ READ_LAKE = "stagekeeper.lake"
 _EXTRA_OF_PACKAGE = {
     "faust": "streams",
     "aiokafka": "streams",
-    "msgspec": "streams",
+    "msgspec": "analytics",
     "polars": "analytics",
     "deltalake": "analytics",
     "numpy": "analytics",
