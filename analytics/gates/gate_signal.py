@@ -134,6 +134,8 @@ class GateSignal(Part):
                 )
         if self.ratio is not None and (wanted != "limit" or self.limit is not None or self.role not in _WEIGHED):
             raise refusal(f"`ratio` of `{self.signal}` is for a guardrail or promote rate, in place of `limit`")
+        if self.ratio is not None and self.signal == "missing_outcome":
+            raise refusal("`missing_outcome` takes no `ratio`: it becomes known after its minute, for both arms alike")
         if self.role in _WEIGHED and self.ratio is None and (wanted is None or getattr(self, wanted) is None):
             raise refusal(f"`{self.signal}` as {self.role} needs `{wanted}`" if wanted else self._only_trips())
         if self.role == "trip" and self.signal in QUANTILES:

@@ -119,7 +119,7 @@ class GateDecision:
         self.epochs = epochs
         self._inputs = inputs
         weigher = Weigher(gate, stage, epochs, inputs)
-        self.signals = [weigher.weigh(part) for part in gate.signals]
+        self.signals = [weigher.weigh(part, place) for place, part in enumerate(gate.signals)]
         self.log_e: FloatArray | None = combined(self.signals, dry=gate.dry_run)
         self.splits: list[SplitEvidence | None] = [None] * epochs.size
         if gate.split is not None and not are_over:
@@ -180,7 +180,7 @@ class GateDecision:
 
         def note(code: str, signal: SignalWeights, where: Flags) -> None:
             nonlocal harmed
-            found.add(self._mark(code, signal), where)
+            found.add(_mark(code, signal), where)
             harmed = harmed | where
 
         for signal in signals:
@@ -200,8 +200,10 @@ class GateDecision:
 
     def _split(self, found: Decisions, harmed: Flags, rest: Flags) -> Flags:
         """Which cells are in arms that cannot be compared."""
-        states = [None if split is None else split.state for split in self.splits]
         wrong = np.zeros(self.epochs.size, dtype=np.bool_)
+        if self.gate.split is None:
+            return wrong
+        states = [None if split is None else split.state for split in self.splits]
         for state, code in (("mismatch", "split_mismatch"), ("undeclared", "undeclared_arm")):
             where = np.array([known == state for known in states], dtype=np.bool_)
             found.add(Mark(code), where & (harmed | rest))
@@ -229,7 +231,7 @@ class GateDecision:
         # Every signal may do without data, and none has any: still nothing was shown.
         unshown = ~blocked & ~np.any([signal.passing for signal in wanted], axis=0)
         for signal in wanted:
-            blocks.add(self._mark("missing_data", signal), unshown)
+            blocks.add(_mark("missing_data", signal), unshown)
         blocked |= unshown
         stands = rest & blocked & (self._inputs.latches.promoted[self.epochs] == above.rank)
         held = rest & blocked & ~stands
@@ -237,7 +239,7 @@ class GateDecision:
             found.add(mark, held * counts)
         ready = rest & ~split_wrong & (stands | ~blocked)
         for signal in wanted:
-            found.add(self._mark("shown_safe", signal), ready & ~blocked & signal.passing)
+            found.add(_mark("shown_safe", signal), ready & ~blocked & signal.passing)
         if gate.approval == "required":
             found.add(Mark("approval_required"), ready)
         return stands & ready, ready, False
@@ -260,13 +262,14 @@ class GateDecision:
         """Where a signal holds up a promotion, and why."""
         part, missing = signal.part, signal.missing
         if part.needs_data and signal.applies and (part.role not in _WEIGHED or signal.is_asked):
-            blocks.add(self._mark("missing_data", signal), missing)
+            blocks.add(_mark("missing_data", signal), missing)
         if part.role not in _WEIGHED or not signal.is_asked:
             return
         undecided = ~missing & ~signal.failing & ~signal.passing
-        blocks.add(self._mark("over_limit", signal), ~missing & signal.failing)
-        blocks.add(self._mark("immature", signal), undecided & (signal.mature_trials == 0))
-        blocks.add(self._mark("more_evidence_needed", signal), undecided & (signal.mature_trials != 0))
+        blocks.add(_mark("over_limit", signal), ~missing & signal.failing)
+        blocks.add(_mark("immature", signal), undecided & (signal.mature_trials == 0))
+        blocks.add(_mark("more_evidence_needed", signal), undecided & (signal.mature_trials != 0))
 
-    def _mark(self, code: str, signal: SignalWeights) -> Mark:
-        return Mark(code, signal.part.signal, self.gate.signals.index(signal.part))
+
+def _mark(code: str, signal: SignalWeights) -> Mark:
+    return Mark(code, signal.part.signal, signal.place)

@@ -75,6 +75,7 @@ class SignalWeights:
 
     Attributes:
         part: The signal as the gate states it.
+        place: Its place among the gate's signals.
         applies: Whether the gate asks it at the stage.
         is_weighed: Whether there is a threshold, or a baseline, to weigh it against.
         failures: Failed trials as counted; for a quantile, observations above the limit.
@@ -93,6 +94,7 @@ class SignalWeights:
     """
 
     part: GateSignal
+    place: int
     applies: bool
     is_weighed: bool
     failures: Integers
@@ -174,14 +176,14 @@ class Weigher:
         users = inputs.users
         self._named = self._nobody if users is None else users.named(epochs)
 
-    def weigh(self, part: GateSignal) -> SignalWeights:
+    def weigh(self, part: GateSignal, place: int) -> SignalWeights:
         """Weigh one signal over all cells."""
         gate, nobody, applies = self._gate, self._nobody, self._stage in part.stages
         failures, trials = self._counted(part)
         counts = (failures, trials, *self._mature(part, failures, trials))
         by_user = self._named if gate.unit_of(part) == "user" else nobody
         is_weighed = applies and part.role != "trip" and (part.threshold is not None or part.ratio is not None)
-        weights = SignalWeights(part, applies, is_weighed, *counts, by_user, nobody, nobody)
+        weights = SignalWeights(part, place, applies, is_weighed, *counts, by_user, nobody, nobody)
         if applies and part.role == "trip":
             weights.failing = failures > float(part.max_count or 0)
             weights.passing = ~weights.failing

@@ -142,3 +142,31 @@ def test_what_cannot_be_asked_is_misuse(lake: Lake, tmp_path: Path, more: list[s
     asked = ["backtest", "--gates", str(tmp_path / "new.yaml"), "--against", str(tmp_path / "new.yaml")]
     told = CliRunner().invoke(cli, [*asked, "--lake", lake.root, *more])
     assert (told.exit_code, said in told.output) == (2, True), told.output
+
+
+def late_incident() -> tuple[list[dict[str, Any]], ...]:
+    """An epoch that is promoted, the next one, and an incident of the first that comes when it is over."""
+    old = [a_row(epoch="old", minute=minute, **executions(5)) for minute in range(20)]
+    new = [a_row(epoch="new", minute=30, **executions(50))]
+    late = [a_row(epoch="old", minute=5, last_event_at=NOON + timedelta(minutes=49), incidents=1, severe_incidents=1)]
+    return old, new, late
+
+
+def test_late_outcomes_turn_an_epoch_that_is_over_as_in_production(tmp_path: Path) -> None:
+    path, lake = tmp_path / "gates.yaml", Lake.open(str(tmp_path / "lake"))
+    path.write_text(
+        OLD.replace("limit: 0.3}", "limit: 0.3}, {signal: severe_incident, role: trip}").replace(
+            "version: 1", "version: 1\nfreshness: 30d"
+        )
+    )
+    judge = Judge(lake, path, settle_s=0)
+    produced = []
+    for rows, minute in zip(late_incident(), (20, 31, 50), strict=True):
+        lake.append("signals", increments(*rows))
+        produced += judge.tick(NOON + timedelta(minutes=minute))
+    history = History.from_lake(lake)
+    turns = [turn.verdict.result for turn in run(history, GateFile.load(path))]
+    told = [(turn.verdict, [reason.code for reason in turn.reasons]) for turn in turns]
+    assert told[-1] == ("PROMOTE", ["shown_safe", "earlier_epoch_regraded"])
+    assert told[-1] == (produced[-1].data.verdict, [reason.code for reason in produced[-1].data.reasons])
+    assert "severe_incident 1 (among 100 executions)" in turns[-1].reasons[-1].message

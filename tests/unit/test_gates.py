@@ -114,6 +114,11 @@ def test_what_may_not_be_said_is_refused_by_its_place(gate: str, said: str) -> N
         ("{}", "not YAML"),
         ("version: 1\ninterval: 2", "a duration reads like"),
         ("version: 1\nfreshness: soon", "freshness: a duration reads like"),
+        (
+            "version: 1\ngates: [{name: g, baseline: {kind: concurrent}, signals: ["
+            "{signal: missing_outcome, role: guardrail, ratio: 2}]}]",
+            "`missing_outcome` takes no `ratio`",
+        ),
         ("version: 1\ninterval: 0s", "interval"),
         ("version: 1\nfreshnes: 2s", "unknown key `freshnes` at the top: did you mean `freshness`?"),
     ],
