@@ -190,6 +190,7 @@ def test_what_would_change_a_verdict_names_each_signal_in_its_way(tmp_path: Path
     assert seen == {"PROMOTE", "HOLD", "ROLL_BACK", "INVALID"}
 
 
+@pytest.mark.slow
 def test_a_latched_verdict_still_says_its_numbers(tmp_path: Path) -> None:
     verdicts = latest_verdicts(populated(tmp_path))
     judged = next(verdict for verdict in verdicts if verdict.verdict == "PROMOTE")

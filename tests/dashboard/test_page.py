@@ -115,6 +115,7 @@ def test_an_empty_lake_is_called_empty(show: Show, tmp_path: Path) -> None:
     assert "stagekeeper simulate" in shown.text
 
 
+@pytest.mark.slow
 def test_the_overview_shows_every_cell_with_its_verdict(show: Show, tmp_path: Path) -> None:
     lake = populated(tmp_path)
     shown = show(tmp_path)
@@ -132,6 +133,7 @@ def test_the_overview_shows_every_cell_with_its_verdict(show: Show, tmp_path: Pa
     assert {"PROMOTE", "HOLD", "ROLL_BACK", "INVALID"} == set(verdicts.values())
 
 
+@pytest.mark.slow
 def test_recommendations_stand_by_urgency_and_the_tallies_count_them(show: Show, tmp_path: Path) -> None:
     populated(tmp_path)
     shown = show(tmp_path)
@@ -143,6 +145,7 @@ def test_recommendations_stand_by_urgency_and_the_tallies_count_them(show: Show,
         assert f" {classes.count(name)} {word} " in shown.text
 
 
+@pytest.mark.slow
 def test_only_one_kind_of_recommendation_can_be_shown(show: Show, tmp_path: Path) -> None:
     populated(tmp_path)
     shown = show(tmp_path, PageLocation(verdict="PROMOTE"))
@@ -151,6 +154,7 @@ def test_only_one_kind_of_recommendation_can_be_shown(show: Show, tmp_path: Path
     assert len(shown.outline.of_class("sk-cell")) == len(FLEET)
 
 
+@pytest.mark.slow
 def test_an_environment_hides_the_others(show: Show, tmp_path: Path) -> None:
     populated(tmp_path)
     shown = show(tmp_path, PageLocation(environment="staging"))
@@ -159,6 +163,7 @@ def test_an_environment_hides_the_others(show: Show, tmp_path: Path) -> None:
     assert "issue_refund" not in shown.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behaviour", [FLEET[0], FLEET[4], FLEET[6], FLEET[-1]], ids=lambda each: each.tool)
 def test_a_cell_shows_its_evidence(show: Show, tmp_path: Path, behaviour: Behaviour) -> None:
     lake = populated(tmp_path)
@@ -171,6 +176,7 @@ def test_a_cell_shows_its_evidence(show: Show, tmp_path: Path, behaviour: Behavi
     assert "What would change this verdict" in shown.text
 
 
+@pytest.mark.slow
 def test_a_cell_that_is_not_there_is_said_to_be_unknown(show: Show, tmp_path: Path) -> None:
     populated(tmp_path)
     missing = FLEET[0].cell._replace(tool="no_such_tool")
@@ -201,6 +207,7 @@ def test_nothing_from_an_event_becomes_markup(show: Show, tmp_path: Path) -> Non
     assert HOSTILE in show(tmp_path, PageLocation(view="rejects")).text
 
 
+@pytest.mark.slow
 def test_rejects_are_shown_with_their_reasons(show: Show, tmp_path: Path) -> None:
     populated(tmp_path)
     assert "2 Rejected events" in show(tmp_path).text
@@ -209,6 +216,7 @@ def test_rejects_are_shown_with_their_reasons(show: Show, tmp_path: Path) -> Non
         assert expected in text
 
 
+@pytest.mark.slow
 def test_the_last_quality_run_is_shown(show: Show, tmp_path: Path) -> None:
     lake = populated(tmp_path)
     assert "No quality run" in show(tmp_path).text
@@ -274,6 +282,7 @@ def test_a_lake_that_is_removed_is_no_lake_again(show: Show, tmp_path: Path) -> 
     assert "There is no lake yet" in show(tmp_path).text
 
 
+@pytest.mark.slow
 def test_a_lake_that_took_the_place_of_another_is_read_anew(show: Show, tmp_path: Path) -> None:
     populated(tmp_path)
     show(tmp_path)
@@ -282,6 +291,7 @@ def test_a_lake_that_took_the_place_of_another_is_read_anew(show: Show, tmp_path
     assert len(show(tmp_path).outline.of_class("sk-cell")) == 3
 
 
+@pytest.mark.slow
 def test_a_broken_gate_file_is_said_above_the_verdicts(show: Show, tmp_path: Path) -> None:
     populated(tmp_path)
     gates = tmp_path / "gates.yaml"
@@ -297,11 +307,13 @@ def test_a_broken_gate_file_is_said_above_the_verdicts(show: Show, tmp_path: Pat
     assert "cannot be read" in show(tmp_path).text
 
 
+@pytest.mark.slow
 def test_a_verdict_under_the_gate_file_in_force_is_not_called_changed(show: Show, tmp_path: Path) -> None:
     populated(tmp_path)
     assert "changed since" not in show(tmp_path, PageLocation(cell=FLEET[0].cell)).text
 
 
+@pytest.mark.slow
 def test_a_look_reads_what_was_appended_since_the_one_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lake = populated(tmp_path)
     reads: list[str] = []
@@ -330,6 +342,7 @@ def test_a_look_reads_what_was_appended_since_the_one_before(monkeypatch: pytest
     assert reads == ["batches signals", f"increments signals after {before}"]
 
 
+@pytest.mark.slow
 def test_new_numbers_and_verdicts_show_at_the_next_look(show: Show, tmp_path: Path) -> None:
     now = datetime.now(UTC)
     lake = populated(tmp_path, now=now - timedelta(minutes=5), minutes=3)
@@ -342,6 +355,7 @@ def test_new_numbers_and_verdicts_show_at_the_next_look(show: Show, tmp_path: Pa
     assert all(old != new for old, new in zip(*labels, strict=True) if "delete_account" not in (old or ""))
 
 
+@pytest.mark.slow
 def test_actions_without_a_verdict_are_shown_as_not_judged(show: Show, tmp_path: Path) -> None:
     fill(Lake.open(str(tmp_path / "lake")), FLEET[:2], until=datetime.now(UTC), minutes=4)
     (tmp_path / "gates.yaml").write_text(GATES, encoding="utf-8")
@@ -357,6 +371,7 @@ def a_large_fleet(count: int) -> list[Behaviour]:
     return [*fleet[:-1], replace(fleet[-1], denial=0.6)]
 
 
+@pytest.mark.slow
 def test_of_very_many_actions_the_most_urgent_are_shown_and_the_others_can_be_reached(
     show: Show, tmp_path: Path
 ) -> None:

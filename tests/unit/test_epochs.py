@@ -96,6 +96,7 @@ def all_rows(lake: Lake) -> list[dict[str, Any]]:
 
 
 class TestRegrading:
+    @pytest.mark.slow
     def test_a_late_incident_grades_its_own_epoch_and_says_so(self, lake: Lake, judge: Judge) -> None:
         lake.append("signals", increments(*busy("old", 0, 20)))
         (promoted,) = judge.tick(minute(30))
@@ -185,6 +186,7 @@ class TestBoundedMemory:
         assert judge._state is not None  # noqa: SLF001 - what it keeps is the point
         assert judge._state.counts.recent.height <= 15  # noqa: SLF001
 
+    @pytest.mark.slow
     def test_a_bounded_memory_changes_no_number(self, lake: Lake, judge: Judge) -> None:
         for hour in range(4):
             rows = busy("old", 60 * hour, 60 * hour + 60)

@@ -68,6 +68,7 @@ def judged(told: Told, values: dict[str, list[bytes]], gates: Path) -> dict[str,
     return verdict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", ODD_JSON.values(), ids=ODD_JSON)
 def test_failures_beside_odd_json_are_failures_for_users_too(tmp_path: Path, odd: str) -> None:
     told = Told.at(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import pytest
 from verdict_cases import CELL, NOON, a_row, executions, increments, latest_documents
 
 from analytics.audit.replay import replay
@@ -25,6 +26,7 @@ gates:
 """
 
 
+@pytest.mark.slow
 def test_a_quiet_hold_past_its_expiry_is_published_to_its_owner_once(tmp_path: Path) -> None:
     (tmp_path / "gates.yaml").write_text(GATES)
     lake = Lake.open(str(tmp_path / "lake"))

@@ -89,6 +89,7 @@ def in_the_lake(home: Path, receipt: Receipt) -> None:
     Lake.open(str(home / "lake")).append(EVENTS, pl.DataFrame([row], schema=COLUMNS[EVENTS]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [in_the_review_store, in_the_outbox, in_the_lake])
 def test_a_decision_is_found_by_its_id_alone(home: Path, known: Any) -> None:
     receipt = a_receipt(decision_id="d-7")

@@ -107,6 +107,7 @@ def test_only_what_changed_is_judged_and_only_news_is_published(lake: Lake, gate
     assert said(judge.tick(at(14))) == [("other", "ROLL_BACK", "search_only")]
 
 
+@pytest.mark.slow
 def test_increments_give_what_the_whole_gives(lake: Lake, gate_path: Path) -> None:
     judge = Judge(lake, gate_path, settle_s=0)
     parts = [a_row(minute=minute, **executions(30, minute)) for minute in range(5)]
@@ -220,6 +221,7 @@ def test_time_alone_makes_an_execution_overdue(lake: Lake, gate_path: Path) -> N
     assert said(judge.tick(late + timedelta(seconds=5))) == [("issue_refund", "ROLL_BACK", "search_only")]
 
 
+@pytest.mark.slow
 def test_a_reader_that_lags_makes_nothing_overdue(lake: Lake, gate_path: Path) -> None:
     gate_path.write_text(MISSING)
     judge = Judge(lake, gate_path)

@@ -351,6 +351,7 @@ def test_of_the_ledger_only_repetitions_go(lake: Lake, gates: Path) -> None:
     assert [each.id for each in Judge(lake, gates, settle_s=0).tick(NOW)] == last_words
 
 
+@pytest.mark.slow
 def test_versions_of_events_that_verdicts_by_user_name_are_kept(tmp_path: Path, gates: Path) -> None:
     told = Told.at(tmp_path)
     gates.write_text(GATES_TEXT.replace("  - name: errors", "  - name: errors\n    unit: user"))

@@ -200,6 +200,7 @@ def test_a_life_without_accidents(tmp_path: Path) -> None:
     hold_all_promises(log, lake)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_kill_at_any_commit_leaves_exact_numbers(tmp_path: Path, seed: int, after: bool) -> None:
@@ -265,6 +266,7 @@ def test_repeats_are_known_after_a_restart(tmp_path: Path) -> None:
     assert rows(lake, EVENTS)["offset"].to_list() == [0, 1, 2, 5]
 
 
+@pytest.mark.slow
 def test_signals_are_rebuilt_from_the_events(tmp_path: Path) -> None:
     log, letters = a_log(11), Letters()
     work(log, Lake.open(str(tmp_path)), letters, FakeClock(), cuts=Random(2))

@@ -60,6 +60,7 @@ def asked(lake: Lake, gate_path: Path, minute: float, freshness_s: float = 900.0
     )
 
 
+@pytest.mark.slow
 def test_a_cell_whose_numbers_move_gets_a_row_now_and_then(lake: Lake, gate_path: Path) -> None:
     gate_path.write_text(GATES.replace("0.1", "0.001"))
     judge = Judge(lake, gate_path, settle_s=0)

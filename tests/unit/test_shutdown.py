@@ -25,6 +25,7 @@ Stuck()._cut_off()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("failure", "batches", "code", "said"),
     [

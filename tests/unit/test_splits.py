@@ -238,6 +238,7 @@ class TestByUser:
             told.act(0.1, f"early-{number}", cohort="new")
             told.act(0.2, f"early-{number}-too", cohort="held-back")
 
+    @pytest.mark.slow
     def test_a_user_counts_once_in_the_arm_of_the_first_action(self, told: Told, tmp_path: Path) -> None:
         self.start(told)
         for number in range(60):
@@ -253,6 +254,7 @@ class TestByUser:
         assert found["split"]["until"] == "2026-03-14T12:30:00Z"
         assert found["verdict"] == "PROMOTE"
 
+    @pytest.mark.slow
     def test_users_that_go_missing_hold_it_up_and_it_is_reached_again(self, told: Told, tmp_path: Path) -> None:
         self.start(told)
         for number in range(120):
@@ -281,6 +283,7 @@ class TestByUser:
         assert by_action["split"]["crossed"] is None
         assert by_action["verdict"] == "PROMOTE"
 
+    @pytest.mark.slow
     def test_an_arm_in_another_epoch_still_counts(self, told: Told, tmp_path: Path) -> None:
         self.start(told)
         for number in range(60):
@@ -298,6 +301,7 @@ class TestByUser:
         found = by_user(told, tmp_path, 10)["new"]
         assert (found["split"]["unit"], assigned(found)) == ("action", {"new": 20, "held-back": 20})
 
+    @pytest.mark.slow
     def test_a_restart_and_a_bounded_memory_change_no_number(self, told: Told, tmp_path: Path) -> None:
         (tmp_path / "gates.yaml").write_text(USERS.replace("0.5}}", "0.5}, unit: action}"))
         judge = Judge(told.lake, tmp_path / "gates.yaml", settle_s=0)
@@ -333,6 +337,7 @@ class TestByUser:
         assert "split" in caught.value.differing
 
 
+@pytest.mark.slow
 def test_a_backtest_says_what_a_declared_split_would_have_changed(told: Told, tmp_path: Path) -> None:
     TestByUser().start(told)
     for number in range(240):

@@ -85,6 +85,7 @@ def test_only_mature_windows_count_for_a_promotion(told: Told) -> None:
     assert table(users, "undo", maturity_s=1_200.0) == [(1, 0, 1)]
 
 
+@pytest.mark.slow
 def test_a_decision_without_a_user_stands_for_itself(told: Told) -> None:
     for _ in range(3):
         told.act(0, None)
@@ -99,6 +100,7 @@ def test_windows_begin_on_the_whole_hour_whatever_the_time() -> None:
     assert closed_through(NOON + timedelta(minutes=60), 3_600.0) == NOON + timedelta(hours=1)
 
 
+@pytest.mark.slow
 def test_a_few_clustered_users_do_not_roll_back_what_many_actions_would(told: Told, tmp_path: Path) -> None:
     for number in range(120):
         told.act(number / 30, f"unlucky-{number % 2}" if number < 40 else f"user-{number}", failed=number < 40)
@@ -126,6 +128,7 @@ def test_users_are_promoted_and_the_verdict_is_reached_again(told: Told, tmp_pat
     assert again.document.to_dict()["exposure"]["users"] == 60, "what came later has no part in it"
 
 
+@pytest.mark.slow
 def test_too_few_users_hold_up_a_promotion(told: Told, tmp_path: Path) -> None:
     for number in range(400):
         told.act(number / 50, f"user-{number % 19}")
@@ -166,6 +169,7 @@ def judged_again(told: Told, tmp_path: Path) -> str:
     return str(found["verdict_id"])
 
 
+@pytest.mark.slow
 def test_a_window_counts_once_it_has_closed(told: Told, tmp_path: Path) -> None:
     (tmp_path / "gates.yaml").write_text(GATES)
     for number in range(60):
@@ -226,6 +230,7 @@ def test_users_who_go_bad_after_a_promotion_raise_the_alarm(told: Told, tmp_path
     assert replay(told.lake, found["verdict_id"]).document.to_dict()["verdict"] == "ROLL_BACK"
 
 
+@pytest.mark.slow
 def test_where_nobody_is_named_the_detector_says_that_it_counts_actions(told: Told, tmp_path: Path) -> None:
     for number in range(60):
         told.act(number / 10, None)
@@ -255,6 +260,7 @@ def late_outcomes(told: Told, tmp_path: Path, text: str, users: int) -> list[dic
     return [replay(told.lake, each).document.to_dict() for each in rows if each.startswith("r")]
 
 
+@pytest.mark.slow
 def test_an_epoch_that_is_over_is_graded_anew_by_users(told: Told, tmp_path: Path) -> None:
     (regrade,) = late_outcomes(told, tmp_path, GATES, users=40)
     (errors, undo) = regrade["signals"]
@@ -263,6 +269,7 @@ def test_an_epoch_that_is_over_is_graded_anew_by_users(told: Told, tmp_path: Pat
     assert regrade["exposure"]["users"] == 141
 
 
+@pytest.mark.slow
 def test_a_few_users_do_not_turn_an_epoch_that_is_over_as_many_actions_would(told: Told, tmp_path: Path) -> None:
     assert late_outcomes(told, tmp_path, GATES, users=2) == []
 
@@ -272,6 +279,7 @@ def test_many_actions_of_a_few_users_turn_it_where_actions_are_counted(told: Tol
     assert regrade["signals"][1]["by"] == "action"
 
 
+@pytest.mark.slow
 def test_the_last_window_of_an_epoch_counts_once_it_closes(told: Told, tmp_path: Path) -> None:
     (tmp_path / "gates.yaml").write_text(GATES)
     for number in range(60):
