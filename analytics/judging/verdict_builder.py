@@ -185,6 +185,7 @@ class VerdictBuilder:
             window_s: np.stack([inputs.sums.young(window_s, name)[epochs] for name in COUNTERS], axis=1).tolist()
             for window_s in windows_s
         }
+        has_young = {window_s: inputs.sums.has_young(window_s)[epochs] for window_s in windows_s}
         users = inputs.users
         named = np.zeros(epochs.size, dtype=np.bool_) if users is None else users.named(epochs)
         by_user = sorted(
@@ -207,7 +208,9 @@ class VerdictBuilder:
             rank = int(state.risk[epoch])
             counted["risk_rank"] = None if rank == UNKNOWN_RISK else rank
             counted["last_event_at"] = iso(moment_of(state.event_us[epoch]))
-            counted["immature"] = [[window_s, *rows[place]] for window_s, rows in young.items() if any(rows[place])]
+            counted["immature"] = [
+                [window_s, *rows[place]] for window_s, rows in young.items() if has_young[window_s][place]
+            ]
             if named[place]:
                 counted["windows"] = [[*key, *table[place]] for key, table in tables.items()]
             found.append(counted)

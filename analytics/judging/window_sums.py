@@ -76,6 +76,13 @@ class WindowSums:
         """A counter of every epoch over the minutes that are not older than a maturity window."""
         return np.asarray(self._young[window_s][COUNTERS.index(name)])
 
+    def has_young(self, window_s: float) -> Flags:
+        """The epochs with a minute that is not older than a maturity window, whatever was counted in it."""
+        since_us = self._watermark_us - _us(window_s) - MINUTE_US
+        flags = np.zeros(self._state.epochs, dtype=np.bool_)
+        flags[_rows(self._state.recent.filter(pl.col("bucket") > since_us))] = True
+        return flags
+
     def known(self, source: str) -> Integers:
         """Observations in a histogram, of every epoch."""
         return self._known[source]
