@@ -74,7 +74,7 @@ class DetectorPrefilter:
         if increment is not None:
             late = increment.minutes.filter(pl.col("bucket").is_between(since_us, until_us))
             if late.height:
-                whole = self._recent(since_us, until_us).join(late, on=[ROW, "bucket"], how="semi")
+                whole = self._recent(late["bucket"].min(), late["bucket"].max(), of=late)
                 both = whole.join(late, on=[ROW, "bucket"], how="left", suffix="_late")
                 names = self._counters
                 self._add(both.select(ROW, *(pl.col(name) - pl.col(f"{name}_late") for name in names)), -1)
@@ -100,9 +100,10 @@ class DetectorPrefilter:
             won = failures[failed] * odds - trials[failed] * np.log1p((bets("above") - 1.0) * limit)
             np.add.at(sums, rows[failed], sign * np.ceil(np.maximum(won.max(axis=0), 0.0) * _UNIT).astype(np.int64))
 
-    def _recent(self, since_us: int, until_us: int) -> pl.DataFrame:
-        """The minutes of all epochs from one bucket to another, both included: `row`, `bucket` and what is needed."""
-        within = self._state.recent.filter(pl.col("bucket").is_between(since_us, until_us))
+    def _recent(self, since_us: object, until_us: object, *, of: pl.DataFrame | None = None) -> pl.DataFrame:
+        """The minutes from one bucket to another, both included, with what is needed; those `of` a frame alone."""
+        within = self._state.recent.filter(pl.col("bucket").is_between(pl.lit(since_us), pl.lit(until_us)))
+        within = within if of is None else within.join(of, on=[ROW, "bucket"], how="semi")
         return within.group_by(ROW, "bucket").agg(pl.col(self._counters).sum())
 
     def _grow(self) -> None:

@@ -100,6 +100,8 @@ class CellState:
         cells: Every cell, by its row.
         actions: Every action (environment, workflow and tool), by its row.
         stages: Every stage that occurs, by its number in `stage_of`.
+        stage_of: The stage of each cell, by its number in `stages`.
+        action_of: The action of each cell.
         cell_of: The cell of each epoch.
         counts: Every counter of each epoch. Shape (counters, epochs), in the order of `COUNTERS`.
         risk: The highest risk class of each epoch by rank; `UNKNOWN_RISK` where none is known.
@@ -122,8 +124,8 @@ class CellState:
         self._action_rows: dict[tuple[str, ...], int] = {}
         self.stages: list[str] = []
         self._stage_rows: dict[str, int] = {}
-        self._action_of: list[int] = []
-        self._stage_of: list[int] = []
+        self.action_of: CellRows = np.empty(0, dtype=np.intp)
+        self.stage_of: Integers = np.empty(0, dtype=np.int64)
         self._bins = {name: pl.DataFrame(schema=_BINS) for name in HISTOGRAMS}
         self._summed = dict.fromkeys(("recent", *HISTOGRAMS), 0)
 
@@ -148,16 +150,6 @@ class CellState:
     def earliest_bucket(self) -> datetime:
         """The oldest minute of all; the beginning of time where nothing was counted."""
         return moment_of(self.first_us.min()) if self.epochs else datetime.min.replace(tzinfo=UTC)
-
-    @property
-    def action_of(self) -> EpochRows:
-        """The action of each cell."""
-        return np.array(self._action_of, dtype=np.intp)
-
-    @property
-    def stage_of(self) -> Integers:
-        """The stage of each cell, by its number in `stages`."""
-        return np.array(self._stage_of, dtype=np.int64)
 
     def counter(self, name: str) -> Integers:
         """One counter of every epoch."""
@@ -335,15 +327,19 @@ class CellState:
     def _register(self, new: pl.DataFrame) -> None:
         first = self.epochs
         cells = np.empty(new.height, dtype=np.intp)
+        actions: list[int] = []
+        stages: list[int] = []
         for at, names in enumerate(new.select(CELL).iter_rows()):
             cell = Cell(*names)
             row = self._cell_rows.get(cell)
             if row is None:
                 row = self._cell_rows[cell] = len(self.cells)
                 self.cells.append(cell)
-                self._action_of.append(_number(cell[:_ACTION], self._action_rows, self.actions))
-                self._stage_of.append(_number(cell.stage, self._stage_rows, self.stages))
+                actions.append(_number(cell[:_ACTION], self._action_rows, self.actions))
+                stages.append(_number(cell.stage, self._stage_rows, self.stages))
             cells[at] = row
+        self.action_of = np.append(self.action_of, np.array(actions, dtype=np.intp))
+        self.stage_of = np.append(self.stage_of, np.array(stages, dtype=np.int64))
         rows = pl.Series(ROW, np.arange(first, first + new.height), dtype=pl.UInt32)
         self._keys = pl.concat([self._keys, new.with_columns(rows)], rechunk=True)
         self.cell_of = np.concatenate([self.cell_of, cells])
