@@ -1,4 +1,4 @@
-"""An action as a router knows it: the function, the fixed part of its contract, its lesser variants and its undo."""
+"""Actions that agents may ask for, the context of a call, and the permission to run one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decision: a fixed order of questions, each of which can only narrow what the one before it left open."""
+"""Decide an action by fixed rules in a fixed order, each of which can only narrow what the one before left open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ran: measured, recorded whatever came of it, and remembered for its undo."""
+"""Record executions of actions, and remember them for their undo."""
 
 from __future__ import annotations
 
@@ -30,22 +30,13 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-_REMEMBERED = 10_000
+_LIMIT = 10_000
 """Executions that are remembered, so that `undo` needs only the receipt."""
-
-_NO_UNDO = "the action has no undo"
 
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One action that ran here and can be taken back; of what cannot be, neither arguments nor result are kept.
-
-    Attributes:
-        action: What ran.
-        undo: Takes it back.
-        arguments: With what it ran.
-        result: What it returned.
-    """
+    """An execution that can be taken back; of what cannot be, neither arguments nor result are kept."""
 
     action: Action
     undo: Callable[..., Any]
@@ -67,7 +58,7 @@ class Executions:
         self.clock = clock
         self.tracer_provider = tracer_provider
         self._lock = Lock()
-        self._known: OrderedDict[str, Execution | str] = OrderedDict()
+        self._executions: OrderedDict[str, Execution | str] = OrderedDict()
 
     def running(self, action: Action, arguments: Mapping[str, Any], permit: Permit) -> Running:
         """The block in which an action runs."""
@@ -76,9 +67,9 @@ class Executions:
     def remember(self, decision_id: str, execution: Execution | str) -> None:
         """Keep an execution for its undo, or why there is none."""
         with self._lock:
-            self._known[decision_id] = execution
-            if len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
+            self._executions[decision_id] = execution
+            if len(self._executions) > _LIMIT:
+                self._executions.popitem(last=False)
 
     def undo(self, receipt: Receipt) -> UndoResult:
         """Take an execution back by a plain function.
@@ -86,67 +77,53 @@ class Executions:
         Raises:
             UsageError: This process does not remember such an execution, or its undo is async.
         """
-        execution = self._recall(receipt, awaited=False)
+        execution = self._take(receipt, allow_async=False)
         if isinstance(execution, str):
-            return self._undone(receipt, UndoResult.NOT_UNDOABLE, execution)
+            return self._record_undo(receipt, UndoResult.NOT_UNDOABLE, execution)
         try:
-            given = execution.undo(execution.result, **execution.arguments)
-        except Exception as error:  # a failed undo is an outcome of its own, and is recorded as such
-            LOG.warning("the undo of %s failed", execution.action.tool, exc_info=True)
-            return self._undone(receipt, UndoResult.FAILED, type(error).__name__)
-        if inspect.iscoroutine(given):
-            given.close()
-            return self._undone(receipt, UndoResult.FAILED, "the undo is async and was not awaited; use undo_async")
-        return self._undone(receipt, UndoResult.UNDONE, None)
+            result = execution.undo(execution.result, **execution.arguments)
+        except Exception as error:  # noqa: BLE001 - a failed undo is an outcome of its own, and is recorded as such
+            return self._record_failed_undo(receipt, execution, error)
+        if inspect.iscoroutine(result):
+            result.close()
+            why = "the undo is async and was not awaited; use undo_async"
+            return self._record_undo(receipt, UndoResult.FAILED, why)
+        return self._record_undo(receipt, UndoResult.UNDONE, None)
 
     async def undo_async(self, receipt: Receipt) -> UndoResult:
         """As `undo`; the undo may be async."""
-        execution = self._recall(receipt, awaited=True)
+        execution = self._take(receipt, allow_async=True)
         if isinstance(execution, str):
-            return self._undone(receipt, UndoResult.NOT_UNDOABLE, execution)
+            return self._record_undo(receipt, UndoResult.NOT_UNDOABLE, execution)
         try:
-            given = execution.undo(execution.result, **execution.arguments)
-            if inspect.isawaitable(given):
-                await given
-        except Exception as error:  # as above
-            LOG.warning("the undo of %s failed", execution.action.tool, exc_info=True)
-            return self._undone(receipt, UndoResult.FAILED, type(error).__name__)
-        return self._undone(receipt, UndoResult.UNDONE, None)
+            result = execution.undo(execution.result, **execution.arguments)
+            if inspect.isawaitable(result):
+                await result
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._record_failed_undo(receipt, execution, error)
+        return self._record_undo(receipt, UndoResult.UNDONE, None)
 
     def impact(self, receipt: Receipt, impact: Impact) -> None:
         """Record what followed from an action."""
-        _kept_if_possible(functools.partial(self.recorder.impact, receipt, impact), receipt.decision_id, self.recorder)
+        self.keep_if_possible(functools.partial(self.recorder.impact, receipt, impact), receipt.decision_id)
 
-    def ended(self, running: Running, error: BaseException | None) -> None:
-        """Record how an execution ended."""
-        latency_ms = (self.clock() - running.started) * 1000
-        if error is None:
-            status = ExecutionStatus.SUCCEEDED
-        elif isinstance(error, TimeoutError):
-            status = ExecutionStatus.TIMED_OUT
-        else:
-            status = ExecutionStatus.FAILED
-        error_type = type(error).__name__[:200] if error is not None else None
-        record = functools.partial(
-            self.recorder.executed,
-            running.permit.issued,
-            status,
-            latency_ms=latency_ms,
-            error_type=error_type,
-            traceparent=running.span.traceparent,
-        )
-        running.span.end(error_type)
-        if running.action.risk_class in READS:
-            record()
-        else:
-            _kept_if_possible(record, running.permit.decision_id, self.recorder)
+    def keep_if_possible(self, record: Callable[..., None], decision_id: str) -> None:
+        """Record an outcome on disk, or in memory where the disk does not take it: what happened has happened."""
+        if self.recorder.can_keep:
+            try:
+                record(durable=True)
+            except OutboxError:
+                LOG.exception("an outcome of decision %s cannot be kept on disk", decision_id)
+            else:
+                return
+        record()
 
-    def _recall(self, receipt: Receipt, *, awaited: bool) -> Execution | str:
+    def _take(self, receipt: Receipt, *, allow_async: bool) -> Execution | str:
         with self._lock:
-            execution = self._known.get(receipt.decision_id)
-            if isinstance(execution, Execution) and not awaited and is_async(execution.undo):
+            execution = self._executions.get(receipt.decision_id)
+            if isinstance(execution, Execution) and not allow_async and is_async(execution.undo):
                 raise UsageError(f"the undo of {execution.action.tool} is async; use undo_async")
-            self._known.pop(receipt.decision_id, None)
+            self._executions.pop(receipt.decision_id, None)
         if execution is None:
             raise UsageError(
                 f"no execution of decision {receipt.decision_id} is remembered here; take it back where it ran, "
@@ -154,10 +131,13 @@ class Executions:
             )
         return execution
 
-    def _undone(self, receipt: Receipt, result: UndoResult, reason: str | None) -> UndoResult:
-        _kept_if_possible(
-            functools.partial(self.recorder.undone, receipt, result, reason=reason), receipt.decision_id, self.recorder
-        )
+    def _record_failed_undo(self, receipt: Receipt, execution: Execution, error: Exception) -> UndoResult:
+        LOG.warning("the undo of %s failed", execution.action.tool, exc_info=error)
+        return self._record_undo(receipt, UndoResult.FAILED, type(error).__name__)
+
+    def _record_undo(self, receipt: Receipt, result: UndoResult, reason: str | None) -> UndoResult:
+        record = functools.partial(self.recorder.undone, receipt, result, reason=reason)
+        self.keep_if_possible(record, receipt.decision_id)
         return result
 
 
@@ -182,7 +162,25 @@ class Running:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._executions.ended(self, error)
+        executions = self._executions
+        latency_ms = (executions.clock() - self.started) * 1000
+        status, error_type = ExecutionStatus.SUCCEEDED, None
+        if error is not None:
+            status = ExecutionStatus.TIMED_OUT if isinstance(error, TimeoutError) else ExecutionStatus.FAILED
+            error_type = type(error).__name__[:200]
+        record = functools.partial(
+            executions.recorder.executed,
+            self.permit.issued,
+            status,
+            latency_ms=latency_ms,
+            error_type=error_type,
+            traceparent=self.span.traceparent,
+        )
+        self.span.end(error_type)
+        if self.action.risk_class in READS:
+            record()
+        else:
+            executions.keep_if_possible(record, self.permit.decision_id)
 
     def function(self) -> Callable[..., Any]:
         """What may run: the action, or its lesser variant."""
@@ -192,25 +190,11 @@ class Running:
     def remember(self, result: Any) -> Any:  # noqa: ANN401 - whatever the action returns
         """Keep the result for the undo, and pass it on."""
         constrained_to = self.permit.constrained_to
-        kept: Execution | str
+        execution: Execution | str = "the action has no undo"
         if constrained_to is not None:
             # The undo of the action itself would take back what never happened.
-            kept = f"the lesser variant {constrained_to} ran, and it has no undo"
-        elif self.action.undo is None:
-            kept = _NO_UNDO
-        else:
-            kept = Execution(self.action, self.action.undo, self.arguments, result)
-        self._executions.remember(self.permit.decision_id, kept)
+            execution = f"the lesser variant {constrained_to} ran, and it has no undo"
+        elif self.action.undo is not None:
+            execution = Execution(self.action, self.action.undo, self.arguments, result)
+        self._executions.remember(self.permit.decision_id, execution)
         return result
-
-
-def _kept_if_possible(record: Callable[..., None], decision_id: str, recorder: Recorder) -> None:
-    """Record an outcome on disk, or in memory where the disk does not take it: what happened has happened."""
-    if not recorder.can_keep:
-        record()
-        return
-    try:
-        record(durable=True)
-    except OutboxError:
-        LOG.exception("an outcome of decision %s cannot be kept on disk", decision_id)
-        record()

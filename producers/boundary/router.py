@@ -1,4 +1,4 @@
-"""The router: the only path to an action. It decides before the side effect, enforces, measures and records."""
+"""Route actions: decide before the side effect, enforce the decision, measure and record what ran."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Router:
         variants = {"draft": draft, "search_only": search_only}
 
         def behind(run: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-            known = self.register(
+            action = self.register(
                 Action(
                     tool=tool or run.__name__,
                     workflow=workflow,
@@ -137,13 +137,13 @@ class Router:
 
             @functools.wraps(run)
             def routed(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-                return cast("Result", self.call(known, *args, **kwargs))
+                return cast("Result", self.call(action, *args, **kwargs))
 
             @functools.wraps(run)
             async def routed_async(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Any:  # noqa: ANN401
-                return await self.call_async(known, *args, **kwargs)
+                return await self.call_async(action, *args, **kwargs)
 
-            chosen = routed_async if known.is_async else routed
+            chosen = routed_async if action.is_async else routed
             del chosen.__wrapped__  # no way around the router
             return cast("Callable[Parameters, Result]", chosen)
 
@@ -188,7 +188,7 @@ class Router:
             ReviewError: It is not approved, or the approval does not hold for this; which subclass says why.
             ActionDeniedError: Authorization or a flag refuses it by now.
         """
-        with self._executions.running(action, arguments, self._redeem(receipt, action, arguments)) as running:
+        with self._executions.running(action, arguments, self._reviews.redeem(receipt, action, arguments)) as running:
             yield running.permit
             running.remember(None)
 
@@ -212,14 +212,14 @@ class Router:
         """
         action = self._registered(receipt)
         arguments = _bound(action, args, kwargs)
-        with self._executions.running(action, arguments, self._redeem(receipt, action, arguments)) as running:
+        with self._executions.running(action, arguments, self._reviews.redeem(receipt, action, arguments)) as running:
             return running.remember(_finished(action, action.run(**arguments)))
 
     async def resume_async(self, receipt: Receipt, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """As `resume`, for an async function; a plain one is fine, too."""
         action = self._registered(receipt)
         arguments = action.bind(args, kwargs)
-        with self._executions.running(action, arguments, self._redeem(receipt, action, arguments)) as running:
+        with self._executions.running(action, arguments, self._reviews.redeem(receipt, action, arguments)) as running:
             result = action.run(**arguments)
             return running.remember(await result if inspect.isawaitable(result) else result)
 
@@ -293,9 +293,6 @@ class Router:
         if action is None:
             raise UsageError(f"no action {receipt.tool} of workflow {receipt.workflow} is registered at this router")
         return action
-
-    def _redeem(self, receipt: Receipt, action: Action, arguments: Mapping[str, Any]) -> Permit:
-        return self._reviews.redeem(receipt, action, arguments)
 
 
 def _refusal(action: Action, receipt: Receipt, decision: Decision) -> RefusedError:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _random = Random()  # noqa: S311 - ids must differ; nothing rests on their being secret
 os.register_at_fork(after_in_child=_random.seed)
 _VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
-_TRACEPARENT: TypeAdapter[str | None] = TypeAdapter(events.Traceparent | None)
+_TRACEPARENT: TypeAdapter[str] = TypeAdapter(events.Traceparent)
 
 
 def system_clock() -> datetime:
@@ -229,7 +229,7 @@ class Recorder:
             self._moment(at),
             about if isinstance(about, str) else about.decision_id,
             data if isinstance(data, bytes) else to_json(data, exclude_none=True),
-            traceparent=_TRACEPARENT.validate_python(traceparent),
+            traceparent=None if traceparent is None else _TRACEPARENT.validate_python(traceparent),
         )
         self._hand_over(record, durable=durable)
 
