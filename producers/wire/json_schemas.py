@@ -1,4 +1,4 @@
-"""The published documents: JSON Schemas of the events and of the receipt, generated from the models.
+"""Generate the published documents from the models: JSON Schemas of events and receipt, and an AsyncAPI document.
 
 What is published is what a writer may send, so it is a little stricter than the models are to Python callers: fields
 that tell types apart must be there, a number is never a string, and a moment is an RFC 3339 string with its offset.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import yaml
 from pydantic.json_schema import GenerateJsonSchema
 
-from producers.wire.events import CONTENT_TYPE, EVENT_CLASSES, Event, schema_id, type_of
+from producers.wire.events import CONTENT_TYPE, EVENT_CLASSES, Event, event_to_bytes, schema_id, type_of
 from producers.wire.examples import EXAMPLES, RECEIPT
 from producers.wire.receipt import Receipt
 from producers.wire.topics import DEAD_LETTER, MAX_EVENT_BYTES, RECOMMENDATIONS, TOPICS, Topic
@@ -35,6 +35,29 @@ MOMENT_PATTERN: Final = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{
 _ALWAYS_SENT: Final = frozenset({"specversion", "type", "outcome", "kind"})
 """Fields with one possible value that readers tell events and unions apart by."""
 
+ASYNCAPI_FILE: Final = "asyncapi.yaml"
+ASYNCAPI_VERSION: Final = "3.0.0"
+DOCUMENT_VERSION: Final = "1.0.0"
+"""Version of the published interface: the minor number rises with every added optional field."""
+
+DEAD_LETTER_CONTENT_TYPE: Final = "application/json"
+
+DEAD_LETTER_FIELDS: Final[Mapping[str, Json]] = {
+    "log_id": {"type": "string", "description": "Identity of the cluster that holds the rejected record."},
+    "topic": {"type": "string"},
+    "partition": {"type": "integer", "minimum": 0},
+    "offset": {"type": "integer", "minimum": 0},
+    "reason": {"type": "string", "description": "Reason code, for example `malformed_receipt`."},
+    "detail": {"type": "string", "description": "What is wrong with which field, as a sentence."},
+    "size": {"type": "integer", "minimum": 0, "description": "Bytes of the value; 0 where there is none."},
+    "key_base64": {"type": ["string", "null"], "description": "The record's key; null where there is none."},
+    "first_bytes_base64": {"type": "string", "description": "The beginning of the value, at most 256 bytes."},
+    "rejected_at": {"type": "string", "format": "date-time"},
+}
+"""Fields of a record on the dead-letter topic. All are always there; more may come."""
+
+_DEAD_LETTER_MESSAGE: Final = "RejectedRecord"
+
 
 class PublishedSchema(GenerateJsonSchema):
     """Generates schemas without the titles that only repeat a field's name."""
@@ -56,7 +79,7 @@ def event_schema(event_class: type[Event]) -> Json:
         "$schema": DIALECT,
         "$id": schema_id(event_class),
         **schema,
-        "examples": [json.loads(EXAMPLES[event_class].model_dump_json(exclude_none=True))],
+        "examples": [_example(event_class)],
     }
 
 
@@ -91,6 +114,11 @@ def schema_documents() -> dict[str, str]:
     return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in schemas.items()}
 
 
+def _example(event_class: type[Event]) -> Json:
+    example: Json = json.loads(event_to_bytes(EXAMPLES[event_class]))
+    return example
+
+
 def schema_of(model: type[BaseModel], *, mode: Literal["validation", "serialization"] = "validation") -> Json:
     """The JSON Schema of a model: what may be sent, or in the mode `serialization` what is written."""
     schema = model.model_json_schema(schema_generator=PublishedSchema, mode=mode)
@@ -120,32 +148,8 @@ def _tidy(node: object) -> None:
             _tidy(list(value.values()) if key in {"properties", "$defs"} else value)
 
 
-ASYNCAPI_FILE: Final = "asyncapi.yaml"
-ASYNCAPI_VERSION: Final = "3.0.0"
-DOCUMENT_VERSION: Final = "1.0.0"
-"""Version of the published interface: the minor number rises with every added optional field."""
-
-DEAD_LETTER_CONTENT_TYPE: Final = "application/json"
-
-DEAD_LETTER_FIELDS: Final[Mapping[str, Json]] = {
-    "log_id": {"type": "string", "description": "Identity of the cluster that holds the rejected record."},
-    "topic": {"type": "string"},
-    "partition": {"type": "integer", "minimum": 0},
-    "offset": {"type": "integer", "minimum": 0},
-    "reason": {"type": "string", "description": "Reason code, for example `malformed_receipt`."},
-    "detail": {"type": "string", "description": "What is wrong with which field, as a sentence."},
-    "size": {"type": "integer", "minimum": 0, "description": "Bytes of the value; 0 where there is none."},
-    "key_base64": {"type": ["string", "null"], "description": "The record's key; null where there is none."},
-    "first_bytes_base64": {"type": "string", "description": "The beginning of the value, at most 256 bytes."},
-    "rejected_at": {"type": "string", "format": "date-time"},
-}
-"""Fields of a record on the dead-letter topic. All are always there; more may come."""
-
-_DEAD_LETTER_MESSAGE: Final = "RejectedRecord"
-
-
 def asyncapi_document() -> Json:
-    """The whole document, ready to be written as YAML or JSON."""
+    """The AsyncAPI document of all topics."""
     return {
         "asyncapi": ASYNCAPI_VERSION,
         "id": "urn:stagekeeper:events",
@@ -168,7 +172,7 @@ def asyncapi_document() -> Json:
 
 
 def asyncapi_text() -> str:
-    """The document as YAML."""
+    """The AsyncAPI document as YAML."""
     return yaml.safe_dump(asyncapi_document(), sort_keys=False, allow_unicode=True, width=110)
 
 
@@ -269,7 +273,7 @@ def _message(event_class: type[Event], keys: Mapping[str, str]) -> Json:
             {
                 "name": event_class.__name__,
                 "headers": {"content-type": CONTENT_TYPE},
-                "payload": json.loads(EXAMPLES[event_class].model_dump_json(exclude_none=True)),
+                "payload": _example(event_class),
             }
         ],
         "bindings": {
