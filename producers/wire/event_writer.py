@@ -57,7 +57,9 @@ class EventWriter:
             traceparent: W3C trace context, where there is one.
         """
         trace = b"" if traceparent is None else b',"traceparent":' + to_json(traceparent)
-        value = self._json % (to_json(event_id), to_json(time), to_json(subject), trace, data)
+        event_id_json = to_json(event_id)
+        subject_json = event_id_json if subject is event_id else to_json(subject)  # one id for decision and event
+        value = self._json % (event_id_json, to_json(time), subject_json, trace, data)
         return EventRecord(self._topic, subject.encode(), value)
 
 
@@ -98,7 +100,7 @@ class SharedDecision:
         receipt = Receipt.from_decision(
             contract, decision, stage=stage, cohort=cohort, decision_id="-", decided_at=_ANY_MOMENT
         )
-        self._receipt_rest = to_json(list(receipt.__dict__.values())[2:]).removeprefix(b"[")
+        self._receipt_rest = b"," + to_json(list(receipt.__dict__.values())[2:]).removeprefix(b"[")
         particular = dict.fromkeys(("intent", "arguments_sha256", "conversation", "tool_call"), b"%b")
         self._json = b'{"receipt":"%%b","contract":%b,"decision":%b}' % (
             _open(contract, particular),
@@ -107,7 +109,7 @@ class SharedDecision:
 
     def issue(self, decision_id: str, decided_at: datetime, key: bytes | None) -> IssuedReceipt:
         """The receipt of one call, decided at a moment in UTC; signed when a key is given."""
-        payload = b"[%b,%b,%b" % (to_json(decision_id), to_json(decided_at), self._receipt_rest)
+        payload = to_json([decision_id, decided_at]).removesuffix(b"]") + self._receipt_rest
         return IssuedReceipt(decision_id, write_token(payload, key))
 
     def data(self, token: str, details: CallDetails, arguments_sha256: str | None, decide_ms: float | None) -> bytes:
