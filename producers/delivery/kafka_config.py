@@ -1,4 +1,4 @@
-"""How every Kafka client proves who it is and keeps others from listening: TLS and SASL, from the settings."""
+"""TLS and SASL settings of every Kafka client."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class KafkaSecurity(Mapping[str, Value]):
         }
         _check(protocol, sasl, needed="SASL" in protocol, usable="SASL" in protocol)
         _check(protocol, tls, needed=False, usable="SSL" in protocol.split("_"))
-        stated: dict[str, object] = {
+        settings: dict[str, object] = {
             "security.protocol": None if protocol == "PLAINTEXT" else protocol,
             "sasl.mechanism": mechanism,
             "sasl.username": username,
@@ -67,7 +67,7 @@ class KafkaSecurity(Mapping[str, Value]):
             "ssl.key.location": key and str(key),
             "ssl.key.password": key_password and key_password.get_secret_value(),
         }
-        return cls({name: value for name, value in stated.items() if isinstance(value, str)})
+        return cls({name: value for name, value in settings.items() if isinstance(value, str)})
 
     def __getitem__(self, name: str) -> Value:
         return self._settings[name]

@@ -1,4 +1,4 @@
-"""How an event reaches Kafka: acknowledged by all replicas, in order, and without ever holding up its caller."""
+"""Emit events to Kafka: acknowledged by all replicas, in order, and without ever holding up the caller."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _DISOWNED = frozenset(
 _PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001 - the client's own names
 """What becomes of the records of a client that died; why it died says more."""
 
-_SOON_S = 0.05
+_FIRST_PAUSE_S = 0.05
 """First pause before a client that died is replaced once more, doubled each time."""
 
 _LONGEST_PAUSE_S = 30.0
 """Longest such pause."""
 
-_ATTEMPTS = 5
+_PURGE_ATTEMPTS = 5
 """How often a dead client is asked to give up what it holds: each time it may raise instead."""
 
 _HEADERS: list[tuple[str, str | bytes | None]] = list(HEADERS)
@@ -192,7 +192,7 @@ class KafkaEmitter:
         for topic, key, value in zip(fields, fields, fields, strict=True):
             refused = self._produce(topic, key, value, on_delivery)
             if refused is not None:
-                self._give_up("refused", refused, partial(self._tell_undeliverable, EventRecord(topic, key, value)))
+                self._give_up("refused", refused, partial(self._report_undeliverable, EventRecord(topic, key, value)))
 
     def send(
         self,
@@ -243,7 +243,7 @@ class KafkaEmitter:
             left = self._flush(producer, max(0.0, deadline - time.monotonic()))
             if time.monotonic() >= deadline or (producer is self._producer and not self._fatal.is_set()):
                 return left
-            self._closing.wait(_SOON_S)  # the poll thread begins anew, where what was held meets its fate
+            self._closing.wait(_FIRST_PAUSE_S)  # the poll thread begins anew, where what was held meets its fate
             if left == 0 and self._fatal.is_set():
                 return 0
 
@@ -304,11 +304,11 @@ class KafkaEmitter:
     def _purge(self, producer: Producer) -> None:
         """Have everything that a client still holds fail, which tells `on_undeliverable`."""
         producer.purge()
-        for _ in range(_ATTEMPTS):
+        for _ in range(_PURGE_ATTEMPTS):
             if self._flush(producer, _POLL_S) == 0:
                 return
 
-    def _tell_undeliverable(self, record: EventRecord, reason: str | None) -> None:
+    def _report_undeliverable(self, record: EventRecord, reason: str | None) -> None:
         if reason is not None and self._on_undeliverable is not None:
             self._on_undeliverable(record, reason)
 
@@ -316,7 +316,7 @@ class KafkaEmitter:
         on_done = None
         if error is not None:
             record = EventRecord(str(message.topic()), _bytes(message.key()), _bytes(message.value()))
-            on_done = partial(self._tell_undeliverable, record)
+            on_done = partial(self._report_undeliverable, record)
         self._on_delivery(on_done, error, message)
 
     def _on_delivery(
@@ -345,14 +345,14 @@ class KafkaEmitter:
             on_done(reason)
 
     def _poll(self) -> None:
-        pause_s, begin_anew_at = _SOON_S, 0.0
+        pause_s, begin_anew_at = _FIRST_PAUSE_S, 0.0
         while not self._closing.is_set():
             try:
                 self._producer.poll(_POLL_S)
             except KafkaException as error:  # so the client says that it is dead
                 self._on_error(error.args[0])
             if self._died_of is None:
-                pause_s = _SOON_S
+                pause_s = _FIRST_PAUSE_S
             if self._fatal.is_set() and time.monotonic() >= begin_anew_at:
                 self._reconnect()
                 begin_anew_at = time.monotonic() + pause_s

@@ -1,4 +1,4 @@
-"""The durable outbox: records on this machine's disk until the broker has acknowledged them (SQLite, in WAL mode)."""
+"""A durable outbox: records on this machine's disk until the broker has acknowledged them (SQLite, in WAL mode)."""
 
 from __future__ import annotations
 
@@ -122,34 +122,34 @@ class Outbox:
 
     def remove(self, seqs: Iterable[int]) -> None:
         """Forget records that the broker has acknowledged."""
-        gone = [(seq,) for seq in seqs]
+        rows = [(seq,) for seq in seqs]
         with self._tail_lock, self._lock:
             try:
                 try:
-                    self._delete(gone)
+                    self._delete(rows)
                 except sqlite3.OperationalError as error:
                     if error.sqlite_errorcode & 0xFF not in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
                         raise
-                    self._delete_from_a_full_disk(gone)
+                    self._delete_from_a_full_disk(rows)
             except (sqlite3.Error, OSError) as error:
                 raise self._named(error) from error
 
-    def _delete(self, gone: list[tuple[int]]) -> None:
+    def _delete(self, rows: list[tuple[int]]) -> None:
         try:
             self._tail.execute("BEGIN IMMEDIATE")
-            self._tail.executemany("DELETE FROM records WHERE seq = ?", gone)
+            self._tail.executemany("DELETE FROM records WHERE seq = ?", rows)
             self._tail.execute("COMMIT")
         except sqlite3.Error:
             if self._tail.in_transaction:
                 self._tail.execute("ROLLBACK")
             raise
 
-    def _delete_from_a_full_disk(self, gone: list[tuple[int]]) -> None:
+    def _delete_from_a_full_disk(self, rows: list[tuple[int]]) -> None:
         """Removing writes to the log before it frees anything: the spare room is for that."""
         self._spare.give()
         try:
             self._tail.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            self._delete(gone)
+            self._delete(rows)
             self._tail.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         finally:
             self._spare.take()

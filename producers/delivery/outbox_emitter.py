@@ -1,4 +1,4 @@
-"""Delivery that cannot lose a record: what must not be lost is on disk first; what the broker refuses goes there."""
+"""Emit events through an outbox: what must not be lost is on disk first, and what the broker refuses goes there."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _REMOVAL_S = 0.2
 _RETRY_S = 0.5
 """How long a record waits that the client gave up: the broker is away."""
 
-_SOON_S = 0.005
+_FLUSH_LOOK_S = 0.005
 """How often it looks while somebody waits for it to be done."""
 
 _TURN = 500
@@ -107,7 +107,7 @@ class OutboxEmitter:
         self._outbox = outbox
         self._lost = 0
         lock = threading.Lock()
-        self._told = threading.Condition(lock)  # wakes the forwarder
+        self._wake = threading.Condition(lock)  # wakes the forwarder
         self._state = threading.Condition(lock)  # wakes who waits for the end of everything
         self._flushing = 0
         self._handed = 0  # the highest number handed to the client
@@ -185,7 +185,7 @@ class OutboxEmitter:
         """Wait until broker and disk have nothing left to do, at most `timeout_s` seconds; return how many are left."""
         with self._state:
             self._flushing += 1
-            self._told.notify()
+            self._wake.notify()
             self._state.wait_for(lambda: not self._under_way and not self._buffer and not len(self._outbox), timeout_s)
             self._flushing -= 1
         return self._kafka.flush(timeout_s) + len(self._outbox)
@@ -195,7 +195,7 @@ class OutboxEmitter:
         left = self.flush(timeout_s)
         with self._state:
             self._closing = True
-            self._told.notify()
+            self._wake.notify()
         self._forwarder.join()
         self._closed = True
         self._empty_buffer()
@@ -226,9 +226,9 @@ class OutboxEmitter:
 
     def _forward(self) -> None:
         while True:
-            with self._told:
+            with self._wake:
                 if not self._closing:
-                    self._told.wait(_SOON_S if self._flushing else _LOOK_S)
+                    self._wake.wait(_FLUSH_LOOK_S if self._flushing else _LOOK_S)
                 if self._closing:
                     return
             if self._empty_buffer():
@@ -244,14 +244,14 @@ class OutboxEmitter:
 
     def _empty_buffer(self) -> bool:
         """Hand everything that is buffered to the client; whether there was anything."""
-        found = False
+        emptied = False
         with self._emptying:
             while waiting := min(len(self._buffer) // 3, _TURN):
                 self._kafka.emit_flat([self._buffer.popleft() for _ in range(3 * waiting)])
-                found = True
+                emptied = True
                 if waiting == _TURN:
                     time.sleep(_TURN_S)
-        return found
+        return emptied
 
     def _next_kept(self) -> list[Waiting]:
         """Records on disk that were not handed over yet, as many as may be under way."""
