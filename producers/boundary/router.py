@@ -262,15 +262,17 @@ class Router:
         arguments_sha256 = digest(arguments)
         shared = call.decide(self._authorizer, self._flags, arguments_sha256, details)
         traceparent = get_traceparent()
-        particular = (details, arguments_sha256, (self._clock() - started) * 1000, traceparent)
+        decide_ms = (self._clock() - started) * 1000
         try:
             # On disk first, where what it permits changes anything.
             durable = shared.may_run and action.risk_class not in READS
-            issued = self._recorder.decided_call(shared, *particular, durable=durable)
+            issued = self._recorder.decided_call(
+                shared, details, arguments_sha256, decide_ms, traceparent, durable=durable
+            )
         except OutboxError as error:
             LOG.exception("%s is denied: its decision cannot be kept on disk", action.tool)
             refused = call.refuse(shared, Deny(reason="record_not_durable"))
-            issued = self._recorder.decided_call(refused, *particular)
+            issued = self._recorder.decided_call(refused, details, arguments_sha256, decide_ms, traceparent)
             message = f"{action.tool} is denied: its decision cannot be kept on disk ({error})"
             raise ActionDeniedError(message, issued.receipt, refused.decision) from error
         decision = shared.decision

@@ -77,6 +77,7 @@ class Recorder:
         self._emitter = emitter
         self._keeper = emitter if isinstance(emitter, DurableEmitter) else None
         self._writers = {event_class: EventWriter(event_class, source) for event_class in events.EVENT_CLASSES}
+        self._decided_writer = self._writers[events.ActionDecided]
         self._key = key
         self._now = now
         self._new_id = new_id
@@ -144,8 +145,7 @@ class Recorder:
         issued = shared.issue(decision_id, decided_at, self._key)
         data = shared.data(issued.token, details, arguments_sha256, decide_ms)
         # There is one such event for each decision: they have one id.
-        writer = self._writers[events.ActionDecided]
-        record = writer.write(decision_id, decided_at, decision_id, data, traceparent=traceparent)
+        record = self._decided_writer.write(decision_id, decided_at, decision_id, data, traceparent=traceparent)
         self._hand_over(record, durable=durable)
         return issued
 
