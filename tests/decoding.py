@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from analytics.signals.event_kinds import EventKind
 from streams.ingest.decode import EventDecoder
@@ -59,15 +60,15 @@ def event_at(events: EventColumns, place: int) -> DecodedEvent:
     """The event at a position."""
     cell, decided_at_us = int(events.cell_of[place]), int(events.decided_at_us[place])
     return DecodedEvent(
-        id=events.ids[place],
-        type=events.types[place],
-        source=events.sources[place],
-        subject=events.subjects[place],
+        id=events.ids[place].as_py(),
+        type=events.types[place].as_py(),
+        source=events.sources[place].as_py(),
+        subject=events.subjects[place].as_py(),
         time_us=int(events.time_us[place]),
         kind=EventKind(events.kinds[place]),
         cell=None if cell == NO_CELL else events.cells[cell],
         decided_at_us=None if decided_at_us == UNDATED else decided_at_us,
-        user=events.users[place],
+        user=events.users[place].as_py(),
         risk_rank=int(events.risk_ranks[place]),
         latency_us=int(events.latency_us[place]),
         cost_microusd=int(events.cost_microusd[place]),
@@ -79,11 +80,11 @@ def columns_of(events: Sequence[DecodedEvent]) -> EventColumns:
     cells: dict[CellEpoch, int] = {}
     cell_of = [NO_CELL if event.cell is None else cells.setdefault(event.cell, len(cells)) for event in events]
     return EventColumns(
-        ids=[event.id for event in events],
-        types=[event.type for event in events],
-        sources=[event.source for event in events],
-        subjects=[event.subject for event in events],
-        users=[event.user for event in events],
+        ids=pa.array([event.id for event in events], pa.string()),
+        types=pa.array([event.type for event in events], pa.string()),
+        sources=pa.array([event.source for event in events], pa.string()),
+        subjects=pa.array([event.subject for event in events], pa.string()),
+        users=pa.array([event.user for event in events], pa.string()),
         time_us=longs(event.time_us for event in events),
         decided_at_us=longs(UNDATED if event.decided_at_us is None else event.decided_at_us for event in events),
         kinds=np.array([event.kind for event in events], dtype=np.int8),

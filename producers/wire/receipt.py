@@ -47,7 +47,7 @@ class ReceiptError(StagekeeperError):
         self.fault: ReceiptFault = fault
 
 
-_VERSION = VERSION.encode()
+_PREFIX = f"{VERSION}.".encode()
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")  # what base64url does not have becomes what base64 does not have
 
@@ -167,19 +167,19 @@ def open_token(token: str, key: bytes | None) -> bytes:
         ReceiptError: As in `Receipt.from_token`.
     """
     raw = token.encode("ascii", "replace")
-    version, *parts = raw.split(b".")
-    if version != _VERSION or len(parts) not in {1, 2} or not all(parts):
+    letters, dot, signature = raw[len(_PREFIX) :].partition(b".")
+    if not raw.startswith(_PREFIX) or not letters or (dot and not signature):
         raise ReceiptError(
             "malformed_receipt", f"a receipt reads {VERSION}.<payload> or {VERSION}.<payload>.<signature>"
         )
     try:
-        payload, signature = _from_base64(parts[0]), _from_base64(parts[1]) if len(parts) == 2 else None
+        payload, digest = _from_base64(letters), _from_base64(signature) if signature else b""
     except binascii.Error as error:
         raise ReceiptError("malformed_receipt", f"the receipt is not base64url: {error}") from error
     if key is not None:
-        if signature is None:
+        if not signature:
             raise ReceiptError("unsigned_receipt", "a signing key is configured, and the receipt is not signed")
-        if not hmac.compare_digest(signature, hmac.digest(key, raw[: -len(parts[1]) - 1], "sha256")):
+        if not hmac.compare_digest(digest, hmac.digest(key, raw[: -len(signature) - 1], "sha256")):
             raise ReceiptError("forged_receipt", "the receipt's signature does not match the configured key")
     return payload
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from itertools import compress
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, cast, get_args
 
 import msgspec
 import numpy as np
@@ -23,7 +23,7 @@ from analytics.signals.event_structs import (
 )
 from producers.wire.contract import RiskClass
 from producers.wire.topics import MAX_EVENT_BYTES
-from streams.ingest.event_columns import NO_CELL, UNDATED, UNKNOWN, EventColumns, Flags, Longs, binary, longs
+from streams.ingest.event_columns import NO_CELL, UNDATED, UNKNOWN, Bytes, EventColumns, Flags, Longs, binary, longs
 from streams.ingest.faults import MAX_DEPTH, Fault, control_characters, is_too_deep, make_fault, parse_all, parse_fault
 from streams.ingest.receipt_cache import EPOCH, ReceiptCache
 
@@ -48,6 +48,9 @@ _RANKS: Final = {risk.value: risk.rank for risk in RiskClass}
 _BLANK: Final = WirePolicyChanged(id="-", source="-", time=EPOCH, subject="-", data=PolicyData("-", "-", "-"))
 """Stands in the place of what is no event, so that columns have one length."""
 
+_CLASSES: Final[tuple[type[WireEvent], ...]] = get_args(WireEvent)
+_CODES: Final[dict[type[WireEvent], int]] = {event_class: code for code, event_class in enumerate(_CLASSES)}
+_TYPE_NAMES: Final = pa.array([event_class.type_name for event_class in _CLASSES], pa.string())
 _ACTION_FIELDS: Final = (
     ("tool", "data.contract.tool"),
     ("workflow", "data.contract.workflow"),
@@ -128,16 +131,24 @@ class EventDecoder:
 
     def _columns(self, events: list[WireEvent], receipts: list[Opened], faults: dict[int, Fault]) -> EventColumns:
         """The columns of events; those whose receipt is about something else become faults."""
-        classes: list[type[WireEvent]] = list(map(type, events))
-        is_decided, decisions = _of_class(events, classes, WireDecided)
-        is_executed, executions = _of_class(events, classes, WireExecuted)
+        codes = np.frombuffer(bytes(map(_CODES.__getitem__, map(type, events))), dtype=np.int8)
+        is_decided, decisions = _of_class(events, codes, WireDecided)
+        is_executed, executions = _of_class(events, codes, WireExecuted)
         contracts = [event.data.contract for event in decisions]
         executed = [event.data for event in executions]
-        columns = EventColumns(
-            ids=[event.id for event in events],
-            types=[each.type_name for each in classes],
-            sources=[event.source for event in events],
-            subjects=[event.subject for event in events],
+        subjects = [event.subject for event in events]
+        cell_of = longs([cell for _, _, cell in receipts])
+        decision_ids = [decision_id for decision_id, _, _ in receipts]
+        for place in _differing(decision_ids, subjects):
+            if cell_of[place] != NO_CELL:  # or there is no receipt
+                mismatch = _mismatch("decision_id", decision_ids[place], "subject", subjects[place])
+                faults.setdefault(place, mismatch)
+        self._check_actions(contracts, cell_of, np.flatnonzero(is_decided), faults)
+        return EventColumns(
+            ids=pa.array([event.id for event in events], pa.string()),
+            types=_TYPE_NAMES.take(pa.array(codes)),
+            sources=pa.array([event.source for event in events], pa.string()),
+            subjects=pa.array(subjects, pa.string()),
             users=_users(contracts, is_decided),
             time_us=_micros([event.time - EPOCH for event in events]),
             decided_at_us=longs([decided_at_us for _, decided_at_us, _ in receipts]),
@@ -145,17 +156,9 @@ class EventDecoder:
             risk_ranks=_placed(longs([_RANKS[contract.risk_class] for contract in contracts]), is_decided),
             latency_us=_placed(_amounts([data.latency_ms for data in executed], 1e3), is_executed),
             cost_microusd=_placed(_amounts([data.cost_usd for data in executed], 1e6), is_executed),
-            cell_of=longs([cell for _, _, cell in receipts]),
+            cell_of=cell_of,
             cells=self._receipts.cells,
         )
-        decision_ids = [decision_id for decision_id, _, _ in receipts]
-        for place in _differing(decision_ids, columns.subjects):
-            if columns.cell_of[place] != NO_CELL:  # or there is no receipt
-                faults.setdefault(
-                    place, _mismatch("decision_id", decision_ids[place], "subject", columns.subjects[place])
-                )
-        self._check_actions(contracts, columns.cell_of, np.flatnonzero(is_decided), faults)
-        return columns
 
     def _check_actions(
         self, contracts: list[WireContract], cell_of: Longs, places: Places, faults: dict[int, Fault]
@@ -200,23 +203,20 @@ def _blank_out(events: list[WireEvent], faults: dict[int, Fault]) -> None:
         events[place] = _BLANK
 
 
-def _of_class(
-    events: list[WireEvent], classes: list[type[WireEvent]], wanted: type[Event]
-) -> tuple[Flags, list[Event]]:
+def _of_class(events: list[WireEvent], codes: Bytes, wanted: type[Event]) -> tuple[Flags, list[Event]]:
     """Which events are of a class, and these."""
-    flags = [each is wanted for each in classes]
-    chosen = events if all(flags) else list(compress(events, flags))
-    return np.array(flags, dtype=np.bool_), cast("list[Event]", chosen)
+    flags = codes == _CODES[wanted]
+    return flags, cast("list[Event]", events if flags.all() else list(compress(events, flags.tolist())))
 
 
-def _users(contracts: list[WireContract], is_decided: Flags) -> list[str | None]:
-    named = [contract.actor.user for contract in contracts]
-    if len(named) == len(is_decided):
-        return named
-    users: list[str | None] = [None] * len(is_decided)
-    for place, user in zip(np.flatnonzero(is_decided).tolist(), named, strict=True):
-        users[place] = user
-    return users
+def _users(contracts: list[WireContract], is_decided: Flags) -> pa.StringArray:
+    users = [contract.actor.user for contract in contracts]
+    if len(users) == len(is_decided):
+        return pa.array(users, pa.string())
+    if not users:
+        return pa.nulls(len(is_decided), pa.string())
+    indexes = np.cumsum(is_decided) - 1
+    return pa.array(users, pa.string()).take(pa.array(indexes, mask=~is_decided))
 
 
 def _placed(values: Longs, places: Flags) -> Longs:

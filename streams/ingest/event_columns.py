@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import compress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -37,7 +36,7 @@ class EventColumns:
         subjects: Decision ids, flag keys or cells.
         time_us: Event times, microseconds since 1970 UTC.
         decided_at_us: When the actions were decided, microseconds since 1970 UTC, or `UNDATED`.
-        users: The users that decisions name; None where none is named, and for every other event.
+        users: The users that decisions name; null where none is named, and for every other event.
         kinds: What they count as (`analytics.signals.event_kinds.EventKind`).
         risk_ranks: Ranks of the contracts' risk classes, or `UNKNOWN`.
         latency_us: Latencies in whole microseconds, or `UNKNOWN`.
@@ -46,11 +45,11 @@ class EventColumns:
         cells: Cells and epochs; more than the events name, perhaps.
     """
 
-    ids: list[str]
-    types: list[str]
-    sources: list[str]
-    subjects: list[str]
-    users: list[str | None]
+    ids: pa.StringArray
+    types: pa.StringArray
+    sources: pa.StringArray
+    subjects: pa.StringArray
+    users: pa.StringArray
     time_us: Longs
     decided_at_us: Longs
     kinds: Bytes
@@ -67,52 +66,31 @@ class EventColumns:
         """The events at which `keep` holds, in their order."""
         if keep.all():
             return self
-        flags = keep.tolist()
-        return EventColumns(
-            ids=list(compress(self.ids, flags)),
-            types=list(compress(self.types, flags)),
-            sources=list(compress(self.sources, flags)),
-            subjects=list(compress(self.subjects, flags)),
-            users=list(compress(self.users, flags)),
-            time_us=self.time_us[keep],
-            decided_at_us=self.decided_at_us[keep],
-            kinds=self.kinds[keep],
-            risk_ranks=self.risk_ranks[keep],
-            latency_us=self.latency_us[keep],
-            cost_microusd=self.cost_microusd[keep],
-            cell_of=self.cell_of[keep],
-            cells=self.cells,
-        )
+        mask = pa.array(keep)
+        texts = {name: getattr(self, name).filter(mask) for name in _TEXTS}
+        return replace(self, **texts, **{name: getattr(self, name)[keep] for name in _NUMBERS})
+
+
+_TEXTS: Final = ("ids", "types", "sources", "subjects", "users")
+_NUMBERS: Final = ("time_us", "decided_at_us", "kinds", "risk_ranks", "latency_us", "cost_microusd", "cell_of")
 
 
 def joined(parts: Sequence[EventColumns]) -> EventColumns:
-    """The events of several columns, one after the other."""
+    """The events of several columns, one after the other; there must be one at least."""
     if len(parts) == 1:
         return parts[0]
     cells: dict[CellEpoch, int] = {}
     cell_of: list[Longs] = []
-    places_in: dict[int, Longs] = {}  # most parts share their list of cells
+    positions_of: dict[int, Longs] = {}  # by the list of cells, which most parts share
     for part in parts:
-        places = places_in.get(id(part.cells))
-        if places is None:
+        positions = positions_of.get(id(part.cells))
+        if positions is None:
             own = [cells.setdefault(cell, len(cells)) for cell in part.cells]
-            places = places_in[id(part.cells)] = longs([*own, NO_CELL])  # `NO_CELL` is the last position
-        cell_of.append(places[part.cell_of])
-    return EventColumns(
-        ids=[each for part in parts for each in part.ids],
-        types=[each for part in parts for each in part.types],
-        sources=[each for part in parts for each in part.sources],
-        subjects=[each for part in parts for each in part.subjects],
-        users=[each for part in parts for each in part.users],
-        time_us=chained(part.time_us for part in parts),
-        decided_at_us=chained(part.decided_at_us for part in parts),
-        kinds=np.concatenate([part.kinds for part in parts]) if parts else np.empty(0, dtype=np.int8),
-        risk_ranks=chained(part.risk_ranks for part in parts),
-        latency_us=chained(part.latency_us for part in parts),
-        cost_microusd=chained(part.cost_microusd for part in parts),
-        cell_of=chained(cell_of),
-        cells=list(cells),
-    )
+            positions = positions_of[id(part.cells)] = longs([*own, NO_CELL])  # `NO_CELL` is the last position
+        cell_of.append(positions[part.cell_of])
+    texts = {name: pa.concat_arrays([getattr(part, name) for part in parts]) for name in _TEXTS}
+    numbers = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _NUMBERS}
+    return EventColumns(**texts, **numbers | {"cell_of": np.concatenate(cell_of)}, cells=list(cells))
 
 
 def longs(values: Iterable[int]) -> Longs:

@@ -123,7 +123,6 @@ class _BatchParts:
         now: The clock.
         events: Their events.
         usable: Which records are events.
-        ids: Event ids.
         values: Record bytes.
         offsets: Record offsets.
         broker_at_ms: Record timestamps, or `NO_TIMESTAMP`.
@@ -136,7 +135,6 @@ class _BatchParts:
     now: datetime
     events: list[EventColumns] = field(default_factory=list)
     usable: list[Flags] = field(default_factory=list)
-    ids: list[pa.Array] = field(default_factory=list)
     values: list[pa.Array] = field(default_factory=list)
     offsets: list[Longs] = field(default_factory=list)
     broker_at_ms: list[Longs] = field(default_factory=list)
@@ -233,32 +231,29 @@ class Folder:
         timestamps = [NO_TIMESTAMP if at_ms is None else at_ms for at_ms in piece.take(piece.records.broker_at_ms)]
         parts.events.append(decoded.events)
         parts.usable.append(decoded.usable)
-        parts.ids.append(pa.array(decoded.events.ids, pa.string()))  # now, since they are in the processor's cache
         parts.values.append(decoded.values)
         parts.offsets.append(longs(piece.take(piece.records.offsets)))
         parts.broker_at_ms.append(longs(timestamps))
 
     def _accept(self, parts: _BatchParts) -> Accepted:
         """Drop what is unusable or a repeat."""
-        events = joined(parts.events)
-        ids = pa.concat_arrays(parts.ids) if parts.ids else pa.array([], pa.string())
+        events = joined(parts.events or [self._decoder.decode([], None).events])
         values = pa.chunked_array(parts.values, pa.binary())
         offsets, broker_at_ms = chained(parts.offsets), chained(parts.broker_at_ms)
         keep = np.concatenate([np.empty(0, dtype=np.bool_), *parts.usable])
         partitions, end = [], 0
         for partition, height in parts.partitions:
             begin, end = end, end + height
-            kept, partition_ids = keep[begin:end], ids.slice(begin, height)
-            usable_ids = partition_ids if kept.all() else partition_ids.filter(pa.array(kept))
+            kept, ids = keep[begin:end], events.ids.slice(begin, height)
+            usable_ids = ids if kept.all() else ids.filter(pa.array(kept))
             is_new = self._states[partition].seen.accept_all(usable_ids, events.time_us[begin:end][kept])
             kept[kept] = is_new  # a view of `keep`
             parts.tally.repeats += len(is_new) - int(is_new.sum())
             partitions.append((partition, int(kept.sum())))
         if not keep.all():
-            mask = pa.array(keep)
-            events, ids, values = events.kept(keep), ids.filter(mask), values.filter(mask)
+            events, values = events.kept(keep), values.filter(pa.array(keep))
             offsets, broker_at_ms = offsets[keep], broker_at_ms[keep]
-        return Accepted(events, ids, values, partitions, offsets, broker_at_ms)
+        return Accepted(events, values, partitions, offsets, broker_at_ms)
 
     @staticmethod
     def _reject(piece: _Piece, faults: Mapping[int, Fault], parts: _BatchParts) -> None:

@@ -34,7 +34,6 @@ class Accepted(NamedTuple):
 
     Attributes:
         events: The events.
-        ids: The id of each.
         values: The bytes of each.
         partitions: The partitions in turn, with the number of events of each.
         offsets: Offset of each.
@@ -42,7 +41,6 @@ class Accepted(NamedTuple):
     """
 
     events: EventColumns
-    ids: pa.Array
     values: pa.ChunkedArray
     partitions: Sequence[tuple[SourcePartition, int]]
     offsets: Longs
@@ -70,12 +68,12 @@ def event_rows(accepted: Accepted, *, ingested_at: datetime) -> pa.Table:
     now_us = micros_of(ingested_at)
     columns |= {
         "offset": pa.array(accepted.offsets),
-        "id": accepted.ids,
-        "type": _gathered(events.types),
-        "source": _gathered(events.sources),
-        "subject": pa.array(events.subjects, pa.string()),
+        "id": events.ids,
+        "type": events.types,
+        "source": events.sources,
+        "subject": events.subjects,
         "kind": pa.array(events.kinds),
-        "user": pa.array(events.users, pa.string()),
+        "user": events.users,
         "value": accepted.values,
         "time": _timestamps(events.time_us),
         "decided_at": _timestamps(events.decided_at_us, unknown=UNDATED),
@@ -85,16 +83,6 @@ def event_rows(accepted: Accepted, *, ingested_at: datetime) -> pa.Table:
         "ingested_at": _timestamps(np.full(len(events), now_us)),
     }
     return pa.table([columns[field.name] for field in _SCHEMA], schema=_SCHEMA)
-
-
-def _gathered(texts: list[str]) -> pa.Array:
-    """A column of few different texts."""
-    unique = list(dict.fromkeys(texts))
-    if len(unique) == 1:
-        return pa.repeat(pa.scalar(unique[0], pa.string()), len(texts))
-    index_of = {text: index for index, text in enumerate(unique)}
-    indexes = np.fromiter(map(index_of.__getitem__, texts), dtype=np.int64, count=len(texts))
-    return pa.array(unique, pa.string()).take(pa.array(indexes))
 
 
 def _timestamps(us: Longs, unknown: int | None = None) -> pa.Array:
