@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 REPLAY: Final = timedelta(days=90)
 """How long a verdict can be reached again, at most: the tables' logs reach no further back."""
 
-COMPACT_FILES: Final = 32
-"""Small files of one size that are worth compacting."""
+COMPACT_FILES: Final = 32  # small files of one size that are worth compacting
 
 _HEARTBEATS_KEPT: Final = timedelta(days=7)
 """Only the newest heartbeat counts; earlier ones tell how the judge was at work."""
@@ -55,18 +54,12 @@ _AGES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class RetentionPolicy:
-    """What is kept for how long.
+    """What is kept for how long."""
 
-    Attributes:
-        roll_up_after: Age from which minutes of `signals` are rolled up to hours; None never does.
-        keep: How long rows of a table are kept; a table that is not named is kept for ever. Of `signals` only epochs
-            that are over go, and of `verdicts` only repetitions.
-        replay: How long a verdict can be reached again, at most `REPLAY`.
-        grace: How long files stay that only an earlier version consists of, for whoever reads it still.
-        margin: What clocks may be apart.
-    """
-
+    # Age from which minutes of `signals` are rolled up to hours; None never does
     roll_up_after: timedelta | None = timedelta(days=2)
+    # How long rows of a table are kept; a table that is not named is kept for ever. Of `signals` only epochs that are
+    # over go, and of `verdicts` only repetitions.
     keep: Mapping[str, timedelta] = field(
         default_factory=lambda: {
             EVENTS: timedelta(days=400),
@@ -74,32 +67,23 @@ class RetentionPolicy:
             QUALITY: timedelta(days=400),
         }
     )
-    replay: timedelta = REPLAY
+    replay: timedelta = REPLAY  # how long a verdict can be reached again, at most `REPLAY`
+    # How long files stay that only an earlier version consists of, for whoever reads it still
     grace: timedelta = timedelta(days=1)
-    margin: timedelta = MARGIN
+    margin: timedelta = MARGIN  # what clocks may be apart
 
 
 @dataclass(frozen=True)
 class Step:
-    """What was done to one table, or would be done.
+    """What was done to one table, or would be done."""
 
-    Attributes:
-        table: Table name.
-        what: `compact`, `roll_up`, `retain` or `vacuum`.
-        rows: Rows that there are fewer.
-        files: Files that went, or were rewritten.
-        size: Bytes that were deleted.
-        note: What else is to be said; for a step that could not be done, why.
-        failed: Whether it could not be done.
-    """
-
-    table: str
-    what: str
-    rows: int = 0
-    files: int = 0
-    size: int = 0
-    note: str = ""
-    failed: bool = False
+    table: str  # table name
+    what: str  # `compact`, `roll_up`, `retain` or `vacuum`
+    rows: int = 0  # rows that there are fewer
+    files: int = 0  # files that went, or were rewritten
+    size: int = 0  # bytes that were deleted
+    note: str = ""  # what else is to be said; for a step that could not be done, why
+    failed: bool = False  # whether it could not be done
 
     def to_dict(self) -> dict[str, Any]:
         """The step as a JSON object."""

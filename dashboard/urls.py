@@ -16,21 +16,13 @@ View: TypeAlias = Literal["overview", "rejects", "quality"]
 
 @dataclass(frozen=True)
 class PageLocation:
-    """What the page shows.
+    """What the page shows."""
 
-    Attributes:
-        view: The view, unless a cell is open.
-        cell: The cell that is open; None for none.
-        environment: Only this environment; None for all.
-        workflow: Only this workflow; None for all.
-        verdict: Only recommendations with this verdict; None for all.
-    """
-
-    view: View = "overview"
-    cell: Cell | None = None
-    environment: str | None = None
-    workflow: str | None = None
-    verdict: str | None = None
+    view: View = "overview"  # the view, unless a cell is open
+    cell: Cell | None = None  # the cell that is open; None for none
+    environment: str | None = None  # only this environment; None for all
+    workflow: str | None = None  # only this workflow; None for all
+    verdict: str | None = None  # only recommendations with this verdict; None for all
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> Self:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 
 class StagekeeperError(Exception):
-    """A named failure whose message says what is wrong, where, and how to mend it.
+    """A named failure whose message says what is wrong, where, and how to mend it."""
 
-    Attributes:
-        exit_code: What a command exits with when this error reaches it (2 is misuse, 1 a failure of the run).
-    """
-
-    exit_code: int = 1
+    exit_code: int = 1  # what a command exits with when this error reaches it (2 is misuse, 1 a failure of the run)
 
 
 class UsageError(StagekeeperError):

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_DELIVERY_S = 5.0
-"""How long a command waits for the broker; what is left then stays on disk for the next one."""
+_DELIVERY_S = 5.0  # how long a command waits for the broker; what is left then stays on disk for the next one
 
 
 def open_emitter(settings: Settings, *, client_id: str = "stagekeeper") -> OutboxOnlyEmitter | OutboxEmitter:

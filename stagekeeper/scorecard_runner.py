@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 BEGAN_AT: Final = datetime(2026, 3, 14, 12, 0, tzinfo=UTC)
 SPAN: Final = timedelta(hours=3)
-EVERY: Final = timedelta(minutes=5)
-"""Event time between two looks at a scenario."""
+EVERY: Final = timedelta(minutes=5)  # event time between two looks at a scenario
 
 
 class _Kept:

@@ -47,17 +47,11 @@ class TopicError(BrokerError):
 
 @dataclass(frozen=True)
 class EmbeddedBroker:
-    """A Kafka-protocol broker in a child process: in memory, on the loopback interface, gone when it stops.
+    """A Kafka-protocol broker in a child process: in memory, on the loopback interface, gone when it stops."""
 
-    Attributes:
-        address: `host:port` for clients.
-        cluster_id: `embedded-<uuid>`, new for every start, because offsets begin again at 0.
-        child: The process.
-    """
-
-    address: str
-    cluster_id: str
-    child: Child
+    address: str  # `host:port` for clients
+    cluster_id: str  # `embedded-<uuid>`, new for every start, because offsets begin again at 0
+    child: Child  # the process
 
     @classmethod
     def start(cls, home: Path, *, port: int = 9092) -> Self:
@@ -120,17 +114,11 @@ class EmbeddedBroker:
 
 @dataclass(frozen=True)
 class Inspected:
-    """State of our topics on a broker.
+    """State of our topics on a broker."""
 
-    Attributes:
-        cluster_id: The identity of the log, without which a stored offset means nothing.
-        missing: Our topics that do not exist.
-        faults: What makes those that exist unusable, one sentence each.
-    """
-
-    cluster_id: str
-    missing: tuple[Topic, ...]
-    faults: tuple[str, ...]
+    cluster_id: str  # the identity of the log, without which a stored offset means nothing
+    missing: tuple[Topic, ...]  # our topics that do not exist
+    faults: tuple[str, ...]  # what makes those that exist unusable, one sentence each
 
 
 def inspect_topics(bootstrap_servers: str, settings: Mapping[str, str | int | float | bool] | None = None) -> Inspected:

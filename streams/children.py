@@ -24,19 +24,12 @@ class ChildError(StagekeeperError):
 
 @dataclass(frozen=True)
 class Child:
-    """A running child process.
+    """A running child process."""
 
-    Attributes:
-        name: What people call it.
-        process: The process; its id is also the id of its process group.
-        log: File that takes its stdout and stderr.
-        stop_signal: The signal that asks it to end.
-    """
-
-    name: str
-    process: subprocess.Popen[bytes]
-    log: Path
-    stop_signal: signal.Signals
+    name: str  # what people call it
+    process: subprocess.Popen[bytes]  # the process; its id is also the id of its process group
+    log: Path  # file that takes its stdout and stderr
+    stop_signal: signal.Signals  # the signal that asks it to end
 
     @classmethod
     def start(

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4"
 
-WINDOW: Final = timedelta(minutes=5)
-"""How far back the quantiles of freshness look."""
+WINDOW: Final = timedelta(minutes=5)  # how far back the quantiles of freshness look
 
 _SAMPLES_A_BATCH: Final = 200
 _RECOMMENDED: Final = "stagekeeper.stage.recommended.v1"
@@ -31,25 +30,15 @@ _RECOMMENDED: Final = "stagekeeper.stage.recommended.v1"
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums since the worker started.
+    """Sums since the worker started."""
 
-    Attributes:
-        read: Records read, repeats and rejects included.
-        stored: Events committed to the lake.
-        repeats: Repeats dropped.
-        rejects: Records rejected.
-        batches: Batches committed.
-        commit_s: Time spent on commits, in seconds.
-        lag: Records in the log that are not yet read; None until the first look.
-    """
-
-    read: int = 0
-    stored: int = 0
-    repeats: int = 0
-    rejects: int = 0
-    batches: int = 0
-    commit_s: float = 0.0
-    lag: int | None = None
+    read: int = 0  # records read, repeats and rejects included
+    stored: int = 0  # events committed to the lake
+    repeats: int = 0  # repeats dropped
+    rejects: int = 0  # records rejected
+    batches: int = 0  # batches committed
+    commit_s: float = 0.0  # time spent on commits, in seconds
+    lag: int | None = None  # records in the log that are not yet read; None until the first look
 
 
 @dataclass
@@ -120,17 +109,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Freshness:
-    """How long events took lately from the broker's timestamp until their counts could be read.
+    """How long events took lately from the broker's timestamp until their counts could be read."""
 
-    Attributes:
-        p50_s: Median, in seconds; None where no event came.
-        p99_s: 99th percentile, in seconds.
-        last_event_at: The latest event time that was stored, other than of recommendations.
-    """
-
-    p50_s: float | None = None
-    p99_s: float | None = None
-    last_event_at: datetime | None = None
+    p50_s: float | None = None  # Median, in seconds; None where no event came
+    p99_s: float | None = None  # 99th percentile, in seconds
+    last_event_at: datetime | None = None  # the latest event time that was stored, other than of recommendations
 
 
 class FreshnessGauge:

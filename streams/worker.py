@@ -66,37 +66,24 @@ _STOP_S: Final = 4.0
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What a worker needs to know.
+    """What a worker needs to know."""
 
-    Attributes:
-        bootstrap_servers: Brokers as `host:port,...`.
-        lake_root: Root of the lake.
-        gate_file: The gate file, whether or not it exists.
-        receipt_key: The key that signs receipts, where one is configured.
-        now: The clock.
-        say: Takes one line at a time for whoever watches.
-        as_json: Whether status lines are JSON.
-        web_port: Port of the web server on the loopback interface; 0 takes a free one.
-        data_only: Whether to leave the judging to other workers.
-        maintenance_every_s: Seconds between two rounds of roll-up, retention and vacuum; 0 leaves them to others.
-        policy: What is kept for how long.
-        ready_file: Written once the worker reads: a JSON object with its process id, the log's identity and the
-            address of its web server.
-        kafka: Further librdkafka settings, such as those for TLS and SASL.
-    """
-
-    bootstrap_servers: str
-    lake_root: str
-    gate_file: Path
-    receipt_key: bytes | None
-    now: Callable[[], datetime]
-    say: Callable[[str], None]
-    as_json: bool = False
-    web_port: int = 0
-    data_only: bool = False
+    bootstrap_servers: str  # brokers as `host:port,...`
+    lake_root: str  # root of the lake
+    gate_file: Path  # the gate file, whether or not it exists
+    receipt_key: bytes | None  # the key that signs receipts, where one is configured
+    now: Callable[[], datetime]  # the clock
+    say: Callable[[str], None]  # takes one line at a time for whoever watches
+    as_json: bool = False  # whether status lines are JSON
+    web_port: int = 0  # port of the web server on the loopback interface; 0 takes a free one
+    data_only: bool = False  # whether to leave the judging to other workers
+    # Seconds between two rounds of roll-up, retention and vacuum; 0 leaves them to others
     maintenance_every_s: float = 3_600.0
-    policy: RetentionPolicy = field(default_factory=RetentionPolicy)
+    policy: RetentionPolicy = field(default_factory=RetentionPolicy)  # what is kept for how long
+    # Written once the worker reads: a JSON object with its process id, the log's identity and the address of its web
+    # server
     ready_file: Path | None = None
+    # Further librdkafka settings, such as those for TLS and SASL
     kafka: Mapping[str, str | int | float | bool] = field(default_factory=KafkaSecurity)
 
 

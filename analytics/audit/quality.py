@@ -32,10 +32,8 @@ if TYPE_CHECKING:
 
     from analytics.lake.tables import Lake
 
-MOST_EVENTS: Final = 20_000
-"""A run checks at most so many events of a type, the newest."""
-FIRST_WINDOW: Final = timedelta(hours=1)
-"""How far the first run looks back when no window is given."""
+MOST_EVENTS: Final = 20_000  # a run checks at most so many events of a type, the newest
+FIRST_WINDOW: Final = timedelta(hours=1)  # how far the first run looks back when no window is given
 OVERLAP: Final = timedelta(minutes=1)
 """How far a run reaches into the one before it: an event may be committed a moment after it was ingested."""
 _MOST_EXAMPLES: Final = 3
@@ -47,42 +45,25 @@ class QualityError(StagekeeperError):
 
 @dataclass(frozen=True)
 class FailedExpectation:
-    """An expectation that the events do not meet.
+    """An expectation that the events do not meet."""
 
-    Attributes:
-        expectation: Name in great-expectations, for example `expect_column_values_to_not_be_null`.
-        column: The fact that was looked at.
-        meaning: What the failure means to a person.
-        severity: A `critical` one fails the run, a `warning` is only shown.
-        unexpected: Number of events that do not meet it.
-        percent: Their share of the events that it applies to, in percent.
-        examples: A few of them, each as `value (event id)`.
-    """
-
-    expectation: str
-    column: str
-    meaning: str
-    severity: Severity
-    unexpected: int
-    percent: float
-    examples: tuple[str, ...]
+    expectation: str  # name in great-expectations, for example `expect_column_values_to_not_be_null`
+    column: str  # the fact that was looked at
+    meaning: str  # what the failure means to a person
+    severity: Severity  # a `critical` one fails the run, a `warning` is only shown
+    unexpected: int  # number of events that do not meet it
+    percent: float  # their share of the events that it applies to, in percent
+    examples: tuple[str, ...]  # a few of them, each as `value (event id)`
 
 
 @dataclass(frozen=True)
 class TypeQuality:
-    """Result of a run for one type of event.
+    """Result of a run for one type of event."""
 
-    Attributes:
-        event_type: CloudEvents type.
-        events: Number of events in the window.
-        checked: Number of them that were checked; at most `MOST_EVENTS`, the newest.
-        failed: Expectations that do not hold, in the order of the suite.
-    """
-
-    event_type: str
-    events: int
-    checked: int
-    failed: tuple[FailedExpectation, ...]
+    event_type: str  # CloudEvents type
+    events: int  # number of events in the window
+    checked: int  # number of them that were checked; at most `MOST_EVENTS`, the newest
+    failed: tuple[FailedExpectation, ...]  # expectations that do not hold, in the order of the suite
 
     @property
     def success(self) -> bool:
@@ -102,19 +83,12 @@ class TypeQuality:
 
 @dataclass(frozen=True)
 class QualityRun:
-    """One validation run.
+    """One validation run."""
 
-    Attributes:
-        run_id: Unique for each run.
-        run_at: When it ran.
-        since: Events ingested after this moment were checked.
-        types: One result for each type that had events; empty without any.
-    """
-
-    run_id: str
-    run_at: datetime
-    since: datetime
-    types: tuple[TypeQuality, ...]
+    run_id: str  # unique for each run
+    run_at: datetime  # when it ran
+    since: datetime  # events ingested after this moment were checked
+    types: tuple[TypeQuality, ...]  # one result for each type that had events; empty without any
 
     @property
     def success(self) -> bool:

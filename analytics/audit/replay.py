@@ -73,20 +73,13 @@ class ReplayMismatchError(StagekeeperError):
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """A verdict that was reached again, bit for bit.
+    """A verdict that was reached again, bit for bit."""
 
-    Attributes:
-        verdict_id: The verdict.
-        document: What was reached.
-        recorded_at: When the ledger says that it was judged, which is only recorded.
-        earlier: Verdicts that had crossed before on the same epoch; they were reached again too.
-        believed: Those of which the lake no longer holds the evidence; they are taken as the ledger has them.
-    """
-
-    verdict_id: str
-    document: VerdictDocument
-    recorded_at: datetime
-    earlier: tuple[str, ...]
+    verdict_id: str  # the verdict
+    document: VerdictDocument  # what was reached
+    recorded_at: datetime  # when the ledger says that it was judged, which is only recorded
+    earlier: tuple[str, ...]  # verdicts that had crossed before on the same epoch; they were reached again too
+    # Those of which the lake no longer holds the evidence; they are taken as the ledger has them
     believed: tuple[str, ...] = ()
 
 

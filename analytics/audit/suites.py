@@ -33,8 +33,7 @@ Severity = Literal["critical", "warning"]
 CRITICAL: Final = "critical"
 WARNING: Final = "warning"
 
-CLOCK_TOLERANCE_S: Final = 300.0
-"""How far the clocks of two machines may be apart."""
+CLOCK_TOLERANCE_S: Final = 300.0  # how far the clocks of two machines may be apart
 LONGEST_LATENCY_MS: Final = 3_600_000.0
 LEAST_KNOWN_RATIO: Final = 0.9
 """Below this share of executions with a known latency or cost, quantiles stand on thin ground."""
@@ -42,23 +41,15 @@ LEAST_KNOWN_RATIO: Final = 0.9
 
 @dataclass(frozen=True)
 class Check:
-    """One expectation about one fact.
+    """One expectation about one fact."""
 
-    Attributes:
-        fact: Name of the fact, as in `analytics.audit.facts`.
-        kind: Name of the great-expectations class.
-        meaning: What a failure means to a person.
-        arguments: Further arguments of that class.
-        when: Rows it applies to: a fact and the values that it may have; all rows when None.
-        severity: A failed `critical` check fails the run; a `warning` is only shown.
-    """
-
-    fact: str
-    kind: str
-    meaning: str
-    arguments: Mapping[str, object] = field(default_factory=dict)
+    fact: str  # name of the fact, as in `analytics.audit.facts`
+    kind: str  # name of the great-expectations class
+    meaning: str  # what a failure means to a person
+    arguments: Mapping[str, object] = field(default_factory=dict)  # further arguments of that class
+    # Rows it applies to: a fact and the values that it may have; all rows when None
     when: tuple[str, tuple[str, ...]] | None = None
-    severity: Severity = CRITICAL
+    severity: Severity = CRITICAL  # a failed `critical` check fails the run; a `warning` is only shown
 
 
 _When = tuple[str, tuple[str, ...]] | None

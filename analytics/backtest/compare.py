@@ -26,21 +26,13 @@ class NothingInForceError(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A stretch of time in which the two gate files say different things about one cell.
+    """A stretch of time in which the two gate files say different things about one cell."""
 
-    Attributes:
-        cell: The cell.
-        since: The minute in which they part.
-        until: The minute in which they agree again; None where they do not.
-        old: What the gate file in force says; None before its first verdict.
-        new: What the other one says; likewise.
-    """
-
-    cell: Cell
-    since: datetime
-    until: datetime | None
-    old: Turn | None
-    new: Turn | None
+    cell: Cell  # the cell
+    since: datetime  # the minute in which they part
+    until: datetime | None  # the minute in which they agree again; None where they do not
+    old: Turn | None  # what the gate file in force says; None before its first verdict
+    new: Turn | None  # what the other one says; likewise
 
     def document(self) -> dict[str, Any]:
         """The difference as a JSON object."""
@@ -55,25 +47,15 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Backtest:
-    """What came of a backtest.
+    """What came of a backtest."""
 
-    Attributes:
-        old_sha256: The gate file that was compared with.
-        new_sha256: The gate file that was tried.
-        since: Event time of the first look.
-        until: Event time of the last look.
-        old: The turns of every cell under the old file.
-        new: The turns of every cell under the new file.
-        differences: Where they part, by time and cell.
-    """
-
-    old_sha256: str
-    new_sha256: str
-    since: datetime
-    until: datetime
-    old: dict[Cell, list[Turn]]
-    new: dict[Cell, list[Turn]]
-    differences: list[Difference]
+    old_sha256: str  # the gate file that was compared with
+    new_sha256: str  # the gate file that was tried
+    since: datetime  # event time of the first look
+    until: datetime  # event time of the last look
+    old: dict[Cell, list[Turn]]  # the turns of every cell under the old file
+    new: dict[Cell, list[Turn]]  # the turns of every cell under the new file
+    differences: list[Difference]  # where they part, by time and cell
 
     def document(self) -> dict[str, Any]:
         """The backtest as a JSON object."""

@@ -32,15 +32,10 @@ class NoHistoryError(UsageError):
 
 @dataclass(frozen=True)
 class History:
-    """What became known, and when, by event time.
+    """What became known, and when, by event time."""
 
-    Attributes:
-        increments: Rows of the table `signals`, by `last_event_at`.
-        events: Rows of the table `events`, by `time`.
-    """
-
-    increments: pl.DataFrame
-    events: pl.DataFrame
+    increments: pl.DataFrame  # rows of the table `signals`, by `last_event_at`
+    events: pl.DataFrame  # rows of the table `events`, by `time`
 
     @classmethod
     def from_rows(cls, increments: pl.DataFrame, events: pl.LazyFrame) -> History:
@@ -73,15 +68,10 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A verdict that said something else, or said it for other reasons, than the one before it on the same cell.
+    """A verdict that said something else, or said it for other reasons, than the one before it on the same cell."""
 
-    Attributes:
-        at: The minute by whose end it was reached.
-        verdict: The verdict.
-    """
-
-    at: datetime
-    verdict: Verdict
+    at: datetime  # the minute by whose end it was reached
+    verdict: Verdict  # the verdict
 
     def document(self) -> dict[str, Any]:
         """The turn as a JSON object."""

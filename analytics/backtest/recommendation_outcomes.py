@@ -38,24 +38,15 @@ _DISMISSES: Final = {SignOffKind.DISMISSAL.value: _CALLS[0], SignOffKind.OVERRID
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """One promotion or rollback that was recommended.
+    """One promotion or rollback that was recommended."""
 
-    Attributes:
-        cell: The cell.
-        epoch: Its epoch.
-        verdict: PROMOTE or ROLL_BACK.
-        to_stage: Where it was to go.
-        at: When it was first said.
-        verdict_id: The verdict that said it first.
-        until: When the judge itself called for something else, or another epoch began; None where neither happened.
-    """
-
-    cell: tuple[str, ...]
-    epoch: str
-    verdict: str
-    to_stage: str
-    at: datetime
-    verdict_id: str
+    cell: tuple[str, ...]  # the cell
+    epoch: str  # its epoch
+    verdict: str  # PROMOTE or ROLL_BACK
+    to_stage: str  # where it was to go
+    at: datetime  # when it was first said
+    verdict_id: str  # the verdict that said it first
+    # When the judge itself called for something else, or another epoch began; None where neither happened
     until: datetime | None
 
     def to_dict(self) -> dict[str, Any]:

@@ -22,38 +22,23 @@ CONFIDENCE: Final = 0.95
 
 @dataclass(frozen=True, slots=True)
 class CellOutcome:
-    """What became of one cell with a known truth.
+    """What became of one cell with a known truth."""
 
-    Attributes:
-        scenario: The scenario it is from.
-        cell: The cell.
-        deserved: The verdict that the scenario's author expects.
-        false_promote: Whether it was promoted although it deserves something else.
-        false_rollback: Whether it was rolled back although it deserves something else.
-        reached: Whether the deserved verdict was reached.
-        delay_s: From when it went wrong to its rollback, seconds of event time; None where there was none.
-    """
-
-    scenario: str
-    cell: Cell
-    deserved: VerdictName
-    false_promote: bool
-    false_rollback: bool
-    reached: bool
-    delay_s: float | None
+    scenario: str  # the scenario it is from
+    cell: Cell  # the cell
+    deserved: VerdictName  # the verdict that the scenario's author expects
+    false_promote: bool  # whether it was promoted although it deserves something else
+    false_rollback: bool  # whether it was rolled back although it deserves something else
+    reached: bool  # whether the deserved verdict was reached
+    delay_s: float | None  # from when it went wrong to its rollback, seconds of event time; None where there was none
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """So many of so many, with exact bounds.
+    """So many of so many, with exact bounds."""
 
-    Attributes:
-        count: How many.
-        among: Of how many.
-    """
-
-    count: int
-    among: int
+    count: int  # how many
+    among: int  # of how many
 
     def document(self) -> dict[str, Any]:
         """The share as a JSON object; null where there is nothing to share."""

@@ -45,20 +45,13 @@ NO_ALARM: Final = 0
 
 @dataclass(frozen=True, eq=False)
 class Watch:
-    """What the detector remembers about cells (or guardrails of cells), each on its own.
+    """What the detector remembers about cells (or guardrails of cells), each on its own."""
 
-    Attributes:
-        threshold: The limit on the failure rate, a ratio in (0, 1). Shape (cells,).
-        run_length: A, the least mean number of batches to a false alarm. Shape (cells,).
-        log_wealth: Natural logarithm of each M_k; minus infinity before the first batch. Shape (8, cells).
-        batches: Batches that stepped. Shape (cells,).
-        alarmed_at: The batch that first raised the alarm, counted from 1; `NO_ALARM` where none did. Shape (cells,).
-    """
-
-    threshold: FloatArray
-    run_length: FloatArray
-    log_wealth: FloatArray
-    batches: IntArray
+    threshold: FloatArray  # The limit on the failure rate, a ratio in (0, 1). Shape (cells,).
+    run_length: FloatArray  # A, the least mean number of batches to a false alarm. Shape (cells,).
+    log_wealth: FloatArray  # Natural logarithm of each M_k; minus infinity before the first batch. Shape (8, cells).
+    batches: IntArray  # Batches that stepped. Shape (cells,).
+    # The batch that first raised the alarm, counted from 1; `NO_ALARM` where none did. Shape (cells,).
     alarmed_at: IntArray
 
     @classmethod

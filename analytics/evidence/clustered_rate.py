@@ -50,21 +50,13 @@ _HALVINGS: Final = 40
 
 @dataclass(frozen=True, eq=False)
 class UserWindows:
-    """How many closed user-windows had m actions and y failures, for a number of cells.
+    """How many closed user-windows had m actions and y failures, for a number of cells."""
 
-    Attributes:
-        cells: Number of cells.
-        cell: The cell of each row of the table, counted from 0. Shape (rows,); rows are sorted and distinct.
-        actions: m, at least 1. Shape (rows,).
-        failures: y. Shape (rows,).
-        count: User-windows with that m and y, at least 1. Shape (rows,).
-    """
-
-    cells: int
-    cell: IntArray
-    actions: IntArray
-    failures: IntArray
-    count: IntArray
+    cells: int  # number of cells
+    cell: IntArray  # The cell of each row of the table, counted from 0. Shape (rows,); rows are sorted and distinct.
+    actions: IntArray  # m, at least 1. Shape (rows,).
+    failures: IntArray  # y. Shape (rows,).
+    count: IntArray  # User-windows with that m and y, at least 1. Shape (rows,).
 
     @classmethod
     def of(

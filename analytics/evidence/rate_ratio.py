@@ -53,19 +53,12 @@ _HALVINGS: Final = 52
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """Counts of both arms, one row a batch and one column a cell. Shape (batches, cells).
+    """Counts of both arms, one row a batch and one column a cell. Shape (batches, cells)."""
 
-    Attributes:
-        failures: Failed actions of the new arm, x1.
-        trials: Actions of the new arm, n1.
-        base_failures: Failed actions of the baseline, x0.
-        base_trials: Actions of the baseline, n0.
-    """
-
-    failures: IntArray
-    trials: IntArray
-    base_failures: IntArray
-    base_trials: IntArray
+    failures: IntArray  # failed actions of the new arm, x1
+    trials: IntArray  # actions of the new arm, n1
+    base_failures: IntArray  # failed actions of the baseline, x0
+    base_trials: IntArray  # actions of the baseline, n0
 
     @classmethod
     def of(
@@ -87,27 +80,16 @@ class Batches:
 
 @dataclass(frozen=True, eq=False)
 class RatioEvidence:
-    """Evidence that the new arm fails more, or less, than `ratio` times as often as the baseline, cell by cell.
+    """Evidence that the new arm fails more, or less, than `ratio` times as often as the baseline, cell by cell."""
 
-    Attributes:
-        direction: "above" is the claim of harm, "below" that of non-inferiority.
-        comparison: What the baseline is; see `LABELS`.
-        ratio: The multiple r of the base rate that is compared with. Shape (cells,).
-        failures: Failed actions of the new arm. Shape (cells,).
-        trials: Actions of the new arm. Shape (cells,).
-        base_failures: Failed actions of the baseline. Shape (cells,).
-        base_trials: Actions of the baseline. Shape (cells,).
-        costs: What each bet has cost, in units of 2^-32 of log evidence. Shape (8, cells).
-    """
-
-    direction: Direction
-    comparison: Comparison
-    ratio: FloatArray
-    failures: IntArray
-    trials: IntArray
-    base_failures: IntArray
-    base_trials: IntArray
-    costs: IntArray
+    direction: Direction  # "above" is the claim of harm, "below" that of non-inferiority
+    comparison: Comparison  # what the baseline is; see `LABELS`
+    ratio: FloatArray  # The multiple r of the base rate that is compared with. Shape (cells,).
+    failures: IntArray  # Failed actions of the new arm. Shape (cells,).
+    trials: IntArray  # Actions of the new arm. Shape (cells,).
+    base_failures: IntArray  # Failed actions of the baseline. Shape (cells,).
+    base_trials: IntArray  # Actions of the baseline. Shape (cells,).
+    costs: IntArray  # What each bet has cost, in units of 2^-32 of log evidence. Shape (8, cells).
 
     @classmethod
     def none(

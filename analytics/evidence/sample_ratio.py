@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 ALPHA: Final = 0.001
 """Error level of the check: it runs in every cell at every look, and a false one holds up a sound stage."""
 
-CONCENTRATION: Final = 100.0
-"""How many assignments the prior is worth."""
+CONCENTRATION: Final = 100.0  # how many assignments the prior is worth
 
 # NumPy has no log-gamma; the arms of a fleet are few enough for the standard library's.
 _lgamma: Final = np.frompyfunc(math.lgamma, 1, 1)

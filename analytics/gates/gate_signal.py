@@ -25,8 +25,7 @@ from producers.wire.stage import LADDER, Stage
 ROLES: Final[tuple[str, ...]] = ("guardrail", "promote", "trip", "watch")
 Role = Literal["guardrail", "promote", "trip", "watch"]
 
-CountBy = Literal["user", "action"]
-"""What one observation is: a user's closed window, or a single action."""
+CountBy = Literal["user", "action"]  # what one observation is: a user's closed window, or a single action
 
 NOT_BY_USER: Final = frozenset({"missing_outcome", *QUANTILES, *COUNTS})
 """Signals that are counted action by action whatever the gate says: a report that never came is no matter of the user,

@@ -43,8 +43,7 @@ CODES: Final[dict[str, str]] = {
 }
 """Every finding and what it means."""
 
-IMPOSSIBLE: Final = 10_000
-"""Clean trials from which on a limit counts as out of reach."""
+IMPOSSIBLE: Final = 10_000  # clean trials from which on a limit counts as out of reach
 
 _LOOSE: Final = 0.5
 _TRIED: Final = 20_000
@@ -53,20 +52,14 @@ _EXECUTIONS: Final = frozenset({"executions", "undos", "expected executions", "k
 
 @dataclass(frozen=True, slots=True)
 class LintIssue:
-    """One thing that lint found.
+    """One thing that lint found."""
 
-    Attributes:
-        level: An `error` makes the gate file, or a part of it, useless; a `warning` is probably not meant; a `note` is
-            worth knowing.
-        code: One of `CODES`.
-        place: Where: a gate, a signal, a stage.
-        message: What, with its numbers.
-    """
-
+    # An `error` makes the gate file, or a part of it, useless; a `warning` is probably not meant; a `note` is worth
+    # knowing
     level: Level
-    code: str
-    place: str
-    message: str
+    code: str  # one of `CODES`
+    place: str  # Where: a gate, a signal, a stage
+    message: str  # What, with its numbers
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as a JSON object."""

@@ -66,19 +66,12 @@ class Arms:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """The counts of a cell and of its baseline in one signal.
+    """The counts of a cell and of its baseline in one signal."""
 
-    Attributes:
-        comparison: What the baseline is.
-        batches: Every closed batch.
-        mature: Those that a promotion may count.
-        value: The cell's rate as a multiple of the baseline's; None where the baseline has no failure.
-    """
-
-    comparison: Comparison
-    batches: Batches
-    mature: Batches
-    value: float | None
+    comparison: Comparison  # what the baseline is
+    batches: Batches  # every closed batch
+    mature: Batches  # those that a promotion may count
+    value: float | None  # the cell's rate as a multiple of the baseline's; None where the baseline has no failure
 
 
 def compare(arms: Arms, epoch: int, gate: Gate, part: GateSignal) -> Compared:

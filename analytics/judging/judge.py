@@ -32,11 +32,9 @@ if TYPE_CHECKING:
     from analytics.signals.state import Increment
     from analytics.verdicts.verdict import Verdict
 
-SOURCE: Final = "/stagekeeper/judge"
-"""The `source` of every recommendation."""
+SOURCE: Final = "/stagekeeper/judge"  # the `source` of every recommendation
 
-LOOKS_EVERY: Final = timedelta(seconds=5)
-"""How often it is recorded that the ledger still holds, by the clock."""
+LOOKS_EVERY: Final = timedelta(seconds=5)  # how often it is recorded that the ledger still holds, by the clock
 
 logger = logging.getLogger(__name__)
 

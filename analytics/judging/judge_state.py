@@ -48,22 +48,14 @@ _AT_ONCE: Final = 500
 
 @dataclass(frozen=True)
 class PastVerdicts:
-    """What was recorded before a judge begins.
+    """What was recorded before a judge begins."""
 
-    Attributes:
-        last: What was last said of each cell.
-        latches: What crossed.
-        reassessed: Verdicts on epochs that were over.
-        graded: Every epoch that there is a verdict on.
-        rolled_back: Those of them that were rolled back.
-        users: The version of the events, and the end of the windows, up to which users were last counted.
-    """
-
-    last: Mapping[Cell, Seen] = field(default_factory=dict)
-    latches: Mapping[LatchKey, Mapping[VerdictName, Latch]] = field(default_factory=dict)
-    reassessed: Mapping[Cell, Sequence[Reassessment]] = field(default_factory=dict)
-    graded: Collection[EpochKey] = ()
-    rolled_back: Collection[EpochKey] = ()
+    last: Mapping[Cell, Seen] = field(default_factory=dict)  # what was last said of each cell
+    latches: Mapping[LatchKey, Mapping[VerdictName, Latch]] = field(default_factory=dict)  # what crossed
+    reassessed: Mapping[Cell, Sequence[Reassessment]] = field(default_factory=dict)  # verdicts on epochs that were over
+    graded: Collection[EpochKey] = ()  # every epoch that there is a verdict on
+    rolled_back: Collection[EpochKey] = ()  # those of them that were rolled back
+    # The version of the events, and the end of the windows, up to which users were last counted
     users: tuple[int, datetime] | None = None
 
     @classmethod
@@ -85,17 +77,11 @@ class PastVerdicts:
 
 @dataclass(frozen=True)
 class LookOutcome:
-    """What came of one look.
+    """What came of one look."""
 
-    Attributes:
-        news: Verdicts that say something else than the last ones on their cells, by cell.
-        is_complete: Whether everything that is recorded still holds.
-        users: The closed user-windows that it went by; None where nothing is counted by user.
-    """
-
-    news: list[Verdict]
-    is_complete: bool
-    users: UserEvidence | None
+    news: list[Verdict]  # verdicts that say something else than the last ones on their cells, by cell
+    is_complete: bool  # whether everything that is recorded still holds
+    users: UserEvidence | None  # the closed user-windows that it went by; None where nothing is counted by user
 
 
 class JudgeState:

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from producers.wire.receipt import Cell
 
 NOT_CROSSED: Final = -1
-NO_STAGE: Final = len(LADDER)
-"""In place of the rank of a stage: the action stays where it is."""
+NO_STAGE: Final = len(LADDER)  # in place of the rank of a stage: the action stays where it is
 
 _CROSSING: Final = (VerdictName.PROMOTE, VerdictName.ROLL_BACK)
 # By the clock. Just after a change of model the old epoch's outcomes come in one by one, and each look at its users
@@ -42,17 +41,12 @@ _BETWEEN_LOOKS: Final = timedelta(seconds=5)
 
 @dataclass(frozen=True)
 class LatchRows:
-    """What earlier looks decided, by the rows of epochs and cells.
+    """What earlier looks decided, by the rows of epochs and cells."""
 
-    Attributes:
-        promoted: Where a promotion that stands leads, for each epoch: a stage's rank, `NO_STAGE` or `NOT_CROSSED`.
-        rolled_back: Where a rollback that stands leads, likewise.
-        reassessed: How many earlier epochs were graded anew, for each cell.
-    """
-
+    # Where a promotion that stands leads, for each epoch: a stage's rank, `NO_STAGE` or `NOT_CROSSED`
     promoted: npt.NDArray[np.int8]
-    rolled_back: npt.NDArray[np.int8]
-    reassessed: Integers
+    rolled_back: npt.NDArray[np.int8]  # where a rollback that stands leads, likewise
+    reassessed: Integers  # how many earlier epochs were graded anew, for each cell
 
 
 class Latches:

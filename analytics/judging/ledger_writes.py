@@ -35,25 +35,18 @@ RENEWED_EVERY_US: Final = 10_000_000
 """How long a row stays, microseconds, although the numbers of its cell have moved; at the least."""
 RENEWED_BY_US: Final = 86_400_000_000
 """How long it stays although nothing has moved: what it names must not leave the lake before it."""
-BETWEEN_RENEWALS_US: Final = 1_000_000
-"""Between two renewals of any cells, on average."""
+BETWEEN_RENEWALS_US: Final = 1_000_000  # between two renewals of any cells, on average
 
 _NOTHING: Final = -1
 
 
 @dataclass(frozen=True)
 class WritePlan:
-    """The rows that one look writes, and those that it leaves to the next.
+    """The rows that one look writes, and those that it leaves to the next."""
 
-    Attributes:
-        places: Places of the evaluation to write, what matters most first.
-        left: Cells whose row is due and has to wait.
-        is_complete: Whether everything that the ledger says still holds once this is written.
-    """
-
-    places: npt.NDArray[np.intp]
-    left: CellRows
-    is_complete: bool
+    places: npt.NDArray[np.intp]  # places of the evaluation to write, what matters most first
+    left: CellRows  # cells whose row is due and has to wait
+    is_complete: bool  # whether everything that the ledger says still holds once this is written
 
     def portions(self, size: int) -> Iterator[npt.NDArray[np.intp]]:
         """The places to write, so many at a time."""

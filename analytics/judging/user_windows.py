@@ -50,30 +50,20 @@ _WINDOW: Final = (*EPOCH, "closed_at")
 
 @dataclass(frozen=True, slots=True)
 class ClosedWindows:
-    """Closed user-windows of some epochs.
+    """Closed user-windows of some epochs."""
 
-    Attributes:
-        events_version: Version of the table `events`.
-        as_of: End of the newest closed window.
-        window_s: Length of a window, seconds.
-        covered: The epochs that were looked at.
-        people: Different users of each epoch in closed windows.
-        unnamed: Decisions of each epoch in closed windows that name no user.
-        named: Epochs of which any decision names a user, in a closed window or not.
-        rows: One row an epoch, closed window and kind of user-window: `EPOCH`, `closed_at`, the counters, and how many
-            are alike (`count`).
-        assigned: Of the actions whose users are split, one row an epoch, closed window and user: `EPOCH`, `closed_at`,
-            `who`, and the moment `first_at` of the user's first decision there.
-    """
-
-    events_version: int
-    as_of: datetime
-    window_s: float
-    covered: frozenset[EpochKey]
-    people: Mapping[EpochKey, int]
-    unnamed: Mapping[EpochKey, int]
-    named: frozenset[EpochKey]
+    events_version: int  # version of the table `events`
+    as_of: datetime  # end of the newest closed window
+    window_s: float  # length of a window, seconds
+    covered: frozenset[EpochKey]  # the epochs that were looked at
+    people: Mapping[EpochKey, int]  # different users of each epoch in closed windows
+    unnamed: Mapping[EpochKey, int]  # decisions of each epoch in closed windows that name no user
+    named: frozenset[EpochKey]  # epochs of which any decision names a user, in a closed window or not
+    # One row an epoch, closed window and kind of user-window: `EPOCH`, `closed_at`, the counters, and how many are
+    # alike (`count`)
     rows: pl.DataFrame
+    # Of the actions whose users are split, one row an epoch, closed window and user: `EPOCH`, `closed_at`, `who`, and
+    # the moment `first_at` of the user's first decision there
     assigned: pl.DataFrame
 
     def tabled(self, signal: str, *, maturity_s: float = 0.0) -> pl.DataFrame:
@@ -135,17 +125,11 @@ def kept_s(gates: GateFile) -> float:
 
 
 class _Fold(NamedTuple):
-    """What was folded, with what it takes to fold further.
+    """What was folded, with what it takes to fold further."""
 
-    Attributes:
-        windows: The fold.
-        people: One row an epoch and user of its closed windows: `EPOCH`, and two hashes of who it was.
-        unnamed: `EPOCH`, `closed_at`, and the `decisions` that named no user.
-    """
-
-    windows: ClosedWindows
-    people: pl.DataFrame
-    unnamed: pl.DataFrame
+    windows: ClosedWindows  # the fold
+    people: pl.DataFrame  # one row an epoch and user of its closed windows: `EPOCH`, and two hashes of who it was
+    unnamed: pl.DataFrame  # `EPOCH`, `closed_at`, and the `decisions` that named no user
 
 
 class UserWindowFold:

@@ -56,21 +56,13 @@ _BLOCKS: Final = frozenset({"over_limit", "missing_data", "immature", "more_evid
 
 @dataclass(frozen=True)
 class Group:
-    """Epochs that were decided together.
+    """Epochs that were decided together."""
 
-    Attributes:
-        places: Their places among all that were evaluated.
-        epochs: The epochs.
-        decisions: What follows for each.
-        gate: Their gate; None where none can be named.
-        decision: How it was decided; None where they cannot be judged.
-    """
-
-    places: npt.NDArray[np.intp]
-    epochs: EpochRows
-    decisions: Decisions
-    gate: Gate | None = None
-    decision: GateDecision | None = None
+    places: npt.NDArray[np.intp]  # their places among all that were evaluated
+    epochs: EpochRows  # the epochs
+    decisions: Decisions  # what follows for each
+    gate: Gate | None = None  # their gate; None where none can be named
+    decision: GateDecision | None = None  # how it was decided; None where they cannot be judged
 
 
 class VerdictBuilder:

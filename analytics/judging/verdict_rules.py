@@ -40,35 +40,22 @@ def rollback_stage(stage: str) -> Stage:
 
 
 class Mark(NamedTuple):
-    """A reason as data.
+    """A reason as data."""
 
-    Attributes:
-        code: Its code, one of `REASON_CODES`.
-        signal: The signal's name; empty where it is about none.
-        part: The place of that signal among those of the gate; -1 where it is about none.
-        detail: What tells it from others of the same code: which exposure is too small.
-    """
-
-    code: str
-    signal: str = ""
-    part: int = -1
-    detail: str = ""
+    code: str  # its code, one of `REASON_CODES`
+    signal: str = ""  # the signal's name; empty where it is about none
+    part: int = -1  # the place of that signal among those of the gate; -1 where it is about none
+    detail: str = ""  # what tells it from others of the same code: which exposure is too small
 
 
 @dataclass
 class Decisions:
-    """What follows for the cells of a group, one place a cell.
+    """What follows for the cells of a group, one place a cell."""
 
-    Attributes:
-        verdicts: Each one's verdict, by its place among `VERDICTS`.
-        stages: Where each one goes: the rank of a stage, or `NO_STAGE`.
-        marks: The reasons.
-        counts: How often each reason holds for each cell, one array a reason.
-    """
-
-    verdicts: npt.NDArray[np.int8]
-    stages: npt.NDArray[np.int8]
-    marks: list[Mark] = field(default_factory=list)
+    verdicts: npt.NDArray[np.int8]  # each one's verdict, by its place among `VERDICTS`
+    stages: npt.NDArray[np.int8]  # where each one goes: the rank of a stage, or `NO_STAGE`
+    marks: list[Mark] = field(default_factory=list)  # the reasons
+    # How often each reason holds for each cell, one array a reason
     counts: list[npt.NDArray[np.uint8]] = field(default_factory=list)
 
     @classmethod

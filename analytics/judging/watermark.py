@@ -6,8 +6,7 @@ from collections import deque
 from datetime import datetime, timedelta
 from typing import Final
 
-SETTLE_S: Final = 5.0
-"""Seconds that a newest event time must have been known before the watermark moves there."""
+SETTLE_S: Final = 5.0  # seconds that a newest event time must have been known before the watermark moves there
 
 
 class Watermark:

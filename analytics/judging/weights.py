@@ -32,25 +32,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class EvaluationInputs:
-    """Everything that the verdicts of one look follow from.
+    """Everything that the verdicts of one look follow from."""
 
-    Attributes:
-        state: Everything counted.
-        sums: The sums over minutes and bins, at the watermark of the look.
-        gates: The gate file.
-        current: The current epoch of every cell.
-        users: Closed user-windows; None where nothing is counted by user.
-        latches: What earlier looks decided.
-        compared: The epochs that are evaluated and whose gate holds arms against each other.
-    """
-
-    state: CellState
-    sums: WindowSums
-    gates: GateFile
-    current: EpochRows
-    users: UserEvidence | None
-    latches: LatchRows
-    compared: EpochRows
+    state: CellState  # everything counted
+    sums: WindowSums  # the sums over minutes and bins, at the watermark of the look
+    gates: GateFile  # the gate file
+    current: EpochRows  # the current epoch of every cell
+    users: UserEvidence | None  # closed user-windows; None where nothing is counted by user
+    latches: LatchRows  # what earlier looks decided
+    compared: EpochRows  # the epochs that are evaluated and whose gate holds arms against each other
 
     @cached_property
     def missing(self) -> MissingOutcomes:
@@ -71,45 +61,26 @@ class EvaluationInputs:
 
 @dataclass
 class SignalWeights:
-    """One signal of a gate over cells at one stage. Evidence is a natural logarithm; arrays have one value a cell.
+    """One signal of a gate over cells at one stage. Evidence is a natural logarithm; arrays have one value a cell."""
 
-    Attributes:
-        part: The signal as the gate states it.
-        place: Its place among the gate's signals.
-        applies: Whether the gate asks it at the stage.
-        is_weighed: Whether there is a threshold, or a baseline, to weigh it against.
-        failures: Failed trials as counted; for a quantile, observations above the limit.
-        trials: Trials; for a quantile, known observations.
-        mature_failures: Of those that a promotion may count.
-        mature_trials: Trials that a promotion may count.
-        by_user: Whether closed user-windows are the observations.
-        failing: Where harm is evident, or a trip is over its maximum.
-        passing: Where safety is evident, or a trip is not.
-        harm: Evidence that the limit is broken, by everything that is known; None where nothing is weighed.
-        safe: Evidence that the limit is kept, by what is mature; likewise.
-        share: A guardrail's share of alpha; None for other roles.
-        harm_level: The error level at which this signal alone shows harm.
-        alarmed: Where the change detector has raised an alarm; None where it does not watch.
-        compared: What was counted against a baseline, where the limit is a ratio.
-    """
-
-    part: GateSignal
-    place: int
-    applies: bool
-    is_weighed: bool
-    failures: Integers
-    trials: Integers
-    mature_failures: Integers
-    mature_trials: Integers
-    by_user: Flags
-    failing: Flags
-    passing: Flags
+    part: GateSignal  # the signal as the gate states it
+    place: int  # its place among the gate's signals
+    applies: bool  # whether the gate asks it at the stage
+    is_weighed: bool  # whether there is a threshold, or a baseline, to weigh it against
+    failures: Integers  # failed trials as counted; for a quantile, observations above the limit
+    trials: Integers  # Trials; for a quantile, known observations
+    mature_failures: Integers  # of those that a promotion may count
+    mature_trials: Integers  # trials that a promotion may count
+    by_user: Flags  # whether closed user-windows are the observations
+    failing: Flags  # where harm is evident, or a trip is over its maximum
+    passing: Flags  # where safety is evident, or a trip is not
+    # Evidence that the limit is broken, by everything that is known; None where nothing is weighed
     harm: FloatArray | None = None
-    safe: FloatArray | None = None
-    share: float | None = None
-    harm_level: float = 1.0
-    alarmed: Flags | None = None
-    compared: list[Compared] | None = None
+    safe: FloatArray | None = None  # evidence that the limit is kept, by what is mature; likewise
+    share: float | None = None  # a guardrail's share of alpha; None for other roles
+    harm_level: float = 1.0  # the error level at which this signal alone shows harm
+    alarmed: Flags | None = None  # where the change detector has raised an alarm; None where it does not watch
+    compared: list[Compared] | None = None  # what was counted against a baseline, where the limit is a ratio
 
     @property
     def decides(self) -> bool:

@@ -26,8 +26,7 @@ TAKEN: Final = "taken"
 UNIQUE: Final[dict[str, tuple[str, ...]]] = {EVENTS: ("offset", "id", "subject", "value")}
 """Columns of which hardly two rows hold the same: looking for what repeats in them takes time and saves no room."""
 
-ROWS_AT_A_TIME: Final = {EVENTS: 16_384}
-"""Rows that are held at a time while files are rewritten, where they are long."""
+ROWS_AT_A_TIME: Final = {EVENTS: 16_384}  # rows that are held at a time while files are rewritten, where they are long
 
 WRITER_PROPERTIES: Final = {
     name: WriterProperties(
@@ -63,17 +62,11 @@ StoredNumberT = TypeVar("StoredNumberT", bound=StoredNumber)
 
 
 class SourcePartition(NamedTuple):
-    """One partition of one log.
+    """One partition of one log."""
 
-    Attributes:
-        log_id: Identity of the log (the Kafka cluster id): offsets of another log are unrelated.
-        topic: Topic name.
-        partition: Partition number.
-    """
-
-    log_id: str
-    topic: str
-    partition: int
+    log_id: str  # identity of the log (the Kafka cluster id): offsets of another log are unrelated
+    topic: str  # topic name
+    partition: int  # partition number
 
     @property
     def app_id(self) -> str:
@@ -82,29 +75,20 @@ class SourcePartition(NamedTuple):
 
 
 class Advance(NamedTuple):
-    """How far one commit moves a partition.
+    """How far one commit moves a partition."""
 
-    Attributes:
-        previous: The offset stored before, as the writer knows it; None when nothing was stored yet.
-        reached: The last offset that the commit covers.
-    """
-
-    previous: int | None
-    reached: int
+    previous: int | None  # the offset stored before, as the writer knows it; None when nothing was stored yet
+    reached: int  # the last offset that the commit covers
 
 
 class Fence(NamedTuple):
     """Proof of a lease (`analytics.lake.leases`), for the commits that need it.
 
     A table refuses a commit under a fence once it has seen a higher epoch of the same name.
-
-    Attributes:
-        name: What the lease is for.
-        epoch: Which tenure it is: every holder's is higher than all before.
     """
 
-    name: str
-    epoch: int
+    name: str  # what the lease is for
+    epoch: int  # which tenure it is: every holder's is higher than all before
 
     @property
     def app_id(self) -> str:

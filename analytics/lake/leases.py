@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 
 LOG: Final = logging.getLogger(__name__)
 
-LEASE_S: Final = 15.0
-"""Seconds without a heartbeat after which a lease may be taken from its holder."""
+LEASE_S: Final = 15.0  # seconds without a heartbeat after which a lease may be taken from its holder
 
 JUDGE: Final = "judge"
 MAINTENANCE: Final = "maintenance"
@@ -179,19 +178,12 @@ class Lease:
 
 
 class Holder(NamedTuple):
-    """Who last took a lease, or gave it up.
+    """Who last took a lease, or gave it up."""
 
-    Attributes:
-        holder: Host and process id; None where it was given up.
-        epoch: The heartbeat then.
-        taken_at: When, by the holder's clock.
-        process: Its process (`this_process`); empty where it is not known.
-    """
-
-    holder: str | None
-    epoch: int
-    taken_at: datetime
-    process: str = ""
+    holder: str | None  # host and process id; None where it was given up
+    epoch: int  # the heartbeat then
+    taken_at: datetime  # When, by the holder's clock
+    process: str = ""  # its process (`this_process`); empty where it is not known
 
 
 def holders(lake: Lake) -> dict[str, Holder]:
@@ -212,8 +204,7 @@ def holder_row(name: str, epoch: int, holder: str | None, lease_s: float = LEASE
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _NAMESPACE: Final = Path("/proc/self/ns/pid")
 _DEAD: Final = "ZX"
-_STATE, _BEGAN = 0, 19
-"""Indices in `/proc/<pid>/stat` after the name, see proc(5)."""
+_STATE, _BEGAN = 0, 19  # indices in `/proc/<pid>/stat` after the name, see proc(5)
 
 
 def this_process() -> str:

@@ -46,8 +46,7 @@ _OLD_LEASES: Final = "claims"
 _OLD_MAINTENANCE: Final = "upkeep"
 _PAUSE_S: Final = 0.5
 _HEARTBEAT_S: Final = 2.0
-_FILL_BYTES: Final = 64 * 1024 * 1024
-"""Size of the files (bytes) that are rewritten in one commit, about."""
+_FILL_BYTES: Final = 64 * 1024 * 1024  # size of the files (bytes) that are rewritten in one commit, about
 
 
 def migrate(root: str, *, patience_s: float = 2 * LEASE_S) -> bool:

@@ -19,24 +19,17 @@ if TYPE_CHECKING:
 LEAST: Final = timedelta(days=2)
 """Nothing is taken out that is younger: repeats are told by it, and a restart begins with it."""
 
-_SLACK: Final = timedelta(days=1)
-"""How much longer an old row may stay because its file holds younger ones too."""
+_SLACK: Final = timedelta(days=1)  # how much longer an old row may stay because its file holds younger ones too
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What of a table may go.
+    """What of a table may go."""
 
-    Attributes:
-        table: Table name.
-        by: The column that a row's age is told by.
-        before: Rows from then on stay.
-        but: Rows that stay whatever their age, as an expression over the table's columns; None spares none.
-    """
-
-    table: str
-    by: str
-    before: datetime
+    table: str  # table name
+    by: str  # the column that a row's age is told by
+    before: datetime  # rows from then on stay
+    # Rows that stay whatever their age, as an expression over the table's columns; None spares none
     but: pl.Expr | None = None
 
     @property
@@ -53,17 +46,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class Taken:
-    """What a rule took out, or would take out.
+    """What a rule took out, or would take out."""
 
-    Attributes:
-        rows: Rows.
-        files: Files that went as a whole.
-        rewritten: Files of which younger rows stayed.
-    """
-
-    rows: int = 0
-    files: int = 0
-    rewritten: int = 0
+    rows: int = 0  # rows
+    files: int = 0  # files that went as a whole
+    rewritten: int = 0  # files of which younger rows stayed
 
 
 def retain(lake: Lake, rule: Rule, *, fence: Fence | None = None, dry_run: bool = False) -> Taken:

@@ -51,21 +51,13 @@ _FAILURES: Final = (DeltaError, OSError, pa.ArrowException)
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file that a table consists of.
+    """A file that a table consists of."""
 
-    Attributes:
-        path: Its path within the table.
-        size: Bytes.
-        rows: Rows.
-        least: Smallest value of each column, where it is known.
-        most: Largest value, likewise.
-    """
-
-    path: str
-    size: int
-    rows: int
-    least: Mapping[str, Any]
-    most: Mapping[str, Any]
+    path: str  # its path within the table
+    size: int  # bytes
+    rows: int  # rows
+    least: Mapping[str, Any]  # smallest value of each column, where it is known
+    most: Mapping[str, Any]  # largest value, likewise
 
     @classmethod
     def from_action(cls, action: Mapping[str, Any]) -> StoredFile:

@@ -39,10 +39,8 @@ _MINUTE_US: Final = 60_000_000
 _EPOCH: Final = ("environment", "workflow", "tool", "stage", "cohort", "epoch")
 _ACTION: Final = _EPOCH[:3]
 _MINUTE_BY_MINUTE: Final = ("expected", "executed")
-_WORTH: Final = 0.25
-"""Share of a file's rows that must go before it is rewritten."""
-_ROWS_AT_ONCE: Final = 1_500_000
-"""Rows that are in memory at once, about."""
+_WORTH: Final = 0.25  # share of a file's rows that must go before it is rewritten
+_ROWS_AT_ONCE: Final = 1_500_000  # rows that are in memory at once, about
 _LIGHT: Final = (*_EPOCH, "bucket", "last_event_at", *_MINUTE_BY_MINUTE)
 
 

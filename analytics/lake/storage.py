@@ -28,8 +28,7 @@ LAYOUT_MARK: Final = "stagekeeper/layout"
 """The application transaction in the log of `events` whose number is the lake's layout."""
 
 _PREFIX: Final = "STAGEKEEPER_LAKE_"
-_NAMED: Final = 3
-"""So many damaged files are named; the others are counted."""
+_NAMED: Final = 3  # so many damaged files are named; the others are counted
 _CONFIGURATION: Final = {
     "delta.enableChangeDataFeed": "true",  # what was appended between two versions, whatever was compacted since
     "delta.checkpointInterval": "100",  # commits; opening a table reads at most this many small log files

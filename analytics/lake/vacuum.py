@@ -31,17 +31,11 @@ _LOG: Final = "_delta_log"
 
 @dataclass(frozen=True)
 class Vacuumed:
-    """What was deleted, or would be.
+    """What was deleted, or would be."""
 
-    Attributes:
-        files: How many.
-        size: Bytes.
-        oldest_version: The oldest version that can be read afterwards.
-    """
-
-    files: int
-    size: int
-    oldest_version: int
+    files: int  # how many
+    size: int  # bytes
+    oldest_version: int  # the oldest version that can be read afterwards
 
 
 def vacuum(

@@ -24,19 +24,16 @@ MATURE: Final[tuple[str, ...]] = ("mature_expected", "mature_missing", "pending"
 """What is counted beside the counters: executions expected in mature minutes, those of them that never came, and those
 that did not come yet although their minute is mature, because an approval came late."""
 
-ESTABLISHED_DECISIONS: Final = 10
-"""Decisions that make an epoch one of its own, and not a slip."""
+ESTABLISHED_DECISIONS: Final = 10  # decisions that make an epoch one of its own, and not a slip
 ESTABLISHED_AFTER: Final = timedelta(minutes=10)
 """How long (event time) an epoch of fewer decisions must have been the only one that decides."""
 STILL_ALIVE: Final = timedelta(minutes=5)
 """An established epoch that has been silent for longer than this, while another decided, is over."""
 
 ONE_MINUTE: Final = timedelta(minutes=1)
-EpochKey = tuple[str, ...]
-"""Values of the columns `EPOCH`, in their order."""
+EpochKey = tuple[str, ...]  # values of the columns `EPOCH`, in their order
 
-Histogram = tuple["npt.NDArray[np.int16]", "npt.NDArray[np.int64]"]
-"""Bins and the observations in each, equally long."""
+Histogram = tuple["npt.NDArray[np.int16]", "npt.NDArray[np.int64]"]  # bins and the observations in each, equally long
 
 
 def epoch_frame(keys: Collection[EpochKey]) -> pl.DataFrame:

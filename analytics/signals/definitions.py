@@ -25,21 +25,14 @@ MICRO_PER: Final[dict[QuantileUnit, int]] = {"ms": MICRO_PER_MS, "usd": MICRO_PE
 
 @dataclass(frozen=True)
 class RateSignal:
-    """A share of trials that failed.
+    """A share of trials that failed."""
 
-    Attributes:
-        name: The name in gate files and documents.
-        failures: Columns whose sum is the number of failures.
-        trials: Columns whose sum is the number of trials.
-        trial: What one trial is called, in the plural.
-        repeatable: Whether one trial can fail more than once (two incidents after one execution). As evidence there are
-            then never more failures than trials.
-    """
-
-    name: str
-    failures: tuple[str, ...]
-    trials: tuple[str, ...]
-    trial: str
+    name: str  # the name in gate files and documents
+    failures: tuple[str, ...]  # columns whose sum is the number of failures
+    trials: tuple[str, ...]  # columns whose sum is the number of trials
+    trial: str  # what one trial is called, in the plural
+    # Whether one trial can fail more than once (two incidents after one execution). As evidence there are then never
+    # more failures than trials.
     repeatable: bool = False
 
     def counts(self, row: Mapping[str, int]) -> tuple[int, int]:
@@ -54,23 +47,14 @@ class RateSignal:
 
 @dataclass(frozen=True)
 class QuantileSignal:
-    """A quantile of latency or cost: within its limit if and only if at most a share 1 - q lies above the limit.
+    """A quantile of latency or cost: within its limit if and only if at most a share 1 - q lies above the limit."""
 
-    Attributes:
-        name: The name in gate files and documents.
-        source: The histogram it is read from, `latency` or `cost`.
-        q: The quantile's ratio.
-        tail: The share that may lie above the limit, 1 - q, written out: the subtraction would not be exact.
-        unit: Unit of its limit.
-        trial: What one trial is called, in the plural.
-    """
-
-    name: str
-    source: Literal["latency", "cost"]
-    q: float
-    tail: float
-    unit: QuantileUnit
-    trial: str
+    name: str  # the name in gate files and documents
+    source: Literal["latency", "cost"]  # the histogram it is read from, `latency` or `cost`
+    q: float  # the quantile's ratio
+    tail: float  # the share that may lie above the limit, 1 - q, written out: the subtraction would not be exact
+    unit: QuantileUnit  # unit of its limit
+    trial: str  # what one trial is called, in the plural
 
     def value(self, bins: npt.NDArray[np.int16], counts: npt.NDArray[np.int64]) -> float | None:
         """The quantile in the signal's unit, within 1 %; None where nothing is known."""
@@ -80,19 +64,12 @@ class QuantileSignal:
 
 @dataclass(frozen=True)
 class CountSignal:
-    """A plain count that can only trip or be watched.
+    """A plain count that can only trip or be watched."""
 
-    Attributes:
-        name: The name in gate files and documents.
-        counted: The counter.
-        trials: The counter it is shown beside.
-        trial: What one of `trials` is called, in the plural.
-    """
-
-    name: str
-    counted: str
-    trials: str
-    trial: str
+    name: str  # the name in gate files and documents
+    counted: str  # the counter
+    trials: str  # the counter it is shown beside
+    trial: str  # what one of `trials` is called, in the plural
 
 
 Signal = RateSignal | QuantileSignal | CountSignal
@@ -134,8 +111,7 @@ COUNTS: Final[dict[str, CountSignal]] = {
 }
 """Counts that can only trip."""
 
-SIGNALS: Final[dict[str, Signal]] = {**RATES, **QUANTILES, **COUNTS}
-"""Every signal by name."""
+SIGNALS: Final[dict[str, Signal]] = {**RATES, **QUANTILES, **COUNTS}  # every signal by name
 
 _PARTS: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
     (("allowed", "constrained", "queued", "denied", "fell_back"), ("decisions",)),

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 LARGEST_LATENCY_MS = 1e12
-LARGEST_COST_USD = 1e6
-"""Above these an amount is a mistake, and sums of it would leave 64 bits."""
+LARGEST_COST_USD = 1e6  # above these an amount is a mistake, and sums of it would leave 64 bits
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Subject = Annotated[str, Meta(min_length=1, max_length=2_100)]
@@ -50,8 +49,7 @@ class UnreadableEventError(StagekeeperError):
     """The bytes of a stored event are no event to this version."""
 
 
-Names: TypeAlias = tuple[tuple[str, str], ...]
-"""Path and value of every field that must not hold a control character."""
+Names: TypeAlias = tuple[tuple[str, str], ...]  # path and value of every field that must not hold a control character
 
 
 class CellEpoch(NamedTuple):

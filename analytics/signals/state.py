@@ -26,16 +26,13 @@ if TYPE_CHECKING:
 
 EpochRows: TypeAlias = "npt.NDArray[np.intp]"
 """Row numbers of epochs, counted from 0 in the order in which they were first seen."""
-CellRows: TypeAlias = "npt.NDArray[np.intp]"
-"""Row numbers of cells, likewise."""
+CellRows: TypeAlias = "npt.NDArray[np.intp]"  # row numbers of cells, likewise
 Integers: TypeAlias = "npt.NDArray[np.int64]"
 Flags: TypeAlias = "npt.NDArray[np.bool_]"
 
-ROW: Final = "row"
-"""The column that holds an epoch's row number."""
+ROW: Final = "row"  # the column that holds an epoch's row number
 MINUTE_US: Final = 60_000_000
-NEVER: Final = -(2**62)
-"""A moment before all others, in microseconds."""
+NEVER: Final = -(2**62)  # a moment before all others, in microseconds
 UNKNOWN_RISK: Final = -1
 
 _MOMENT: Final = pl.Datetime("us", "UTC")

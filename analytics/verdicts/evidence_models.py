@@ -19,8 +19,7 @@ from producers.wire.model import Moment
 SignalState = Literal["pass", "fail", "undecided", "missing", "not_applicable"]
 SplitState = Literal["as_declared", "mismatch", "undeclared"]
 
-SPLIT_THRESHOLD: Final = -math.log(ALPHA)
-"""Evidence (a natural logarithm) that a mismatch takes."""
+SPLIT_THRESHOLD: Final = -math.log(ALPHA)  # evidence (a natural logarithm) that a mismatch takes
 
 
 class DocumentPart(BaseModel):

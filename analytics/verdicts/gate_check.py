@@ -57,29 +57,17 @@ REASON_CODES: Final[dict[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class GateAnswer:
-    """What the gate says.
+    """What the gate says."""
 
-    Attributes:
-        answer: PROMOTE opens it; nothing else does.
-        verdict_id: The verdict that decided; None where there is none.
-        reasons: Why.
-        gate_sha256: Digest of the configured gate file; None where it cannot be read.
-        lake_version: Version of the table `signals` behind the verdict.
-        age_s: Seconds since the evidence behind the verdict was complete.
-        from_stage: The stage whose evidence decided.
-        to_stage: The stage that was asked for.
-        signoffs: The sign-offs that counted.
-    """
-
-    answer: VerdictName
-    reasons: tuple[Reason, ...]
-    to_stage: str
-    verdict_id: str | None = None
-    gate_sha256: str | None = None
-    lake_version: int | None = None
-    age_s: float | None = None
-    from_stage: str | None = None
-    signoffs: tuple[SignOff, ...] = ()
+    answer: VerdictName  # PROMOTE opens it; nothing else does
+    reasons: tuple[Reason, ...]  # why
+    to_stage: str  # the stage that was asked for
+    verdict_id: str | None = None  # the verdict that decided; None where there is none
+    gate_sha256: str | None = None  # digest of the configured gate file; None where it cannot be read
+    lake_version: int | None = None  # version of the table `signals` behind the verdict
+    age_s: float | None = None  # seconds since the evidence behind the verdict was complete
+    from_stage: str | None = None  # the stage whose evidence decided
+    signoffs: tuple[SignOff, ...] = ()  # the sign-offs that counted
 
     @property
     def exit_code(self) -> int:

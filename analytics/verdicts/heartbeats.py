@@ -23,25 +23,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class JudgeHeartbeat:
-    """That every cell was judged.
+    """That every cell was judged."""
 
-    Attributes:
-        judged_at: When.
-        watermark: Event time up to which everything had been read.
-        lake_version: Version of the table `signals`.
-        gate_sha256: Digest of the gate file.
-        cells: How many cells there were.
-        events_version: Version of the table `events` that users were counted at; None where they were not.
-        users_as_of: End of the newest closed user-window; None likewise.
-    """
-
-    judged_at: datetime
-    watermark: datetime
-    lake_version: int
-    gate_sha256: str
-    cells: int
+    judged_at: datetime  # when
+    watermark: datetime  # event time up to which everything had been read
+    lake_version: int  # version of the table `signals`
+    gate_sha256: str  # digest of the gate file
+    cells: int  # how many cells there were
+    # Version of the table `events` that users were counted at; None where they were not
     events_version: int | None = None
-    users_as_of: datetime | None = None
+    users_as_of: datetime | None = None  # end of the newest closed user-window; None likewise
 
 
 def append(lake: Lake, heartbeat: JudgeHeartbeat, *, fence: Fence | None = None) -> None:

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from analytics.signals.cells import EpochKey
     from analytics.verdicts.evidence_models import Reassessment
 
-LatchKey: TypeAlias = tuple[Cell, str, str]
-"""A cell, its epoch, and the SHA-256 of the gate file."""
+LatchKey: TypeAlias = tuple[Cell, str, str]  # a cell, its epoch, and the SHA-256 of the gate file
 
 ChangeKey: TypeAlias = tuple[str, str | None, tuple[str, ...]]
 """Verdict, destination and reason codes: the part whose change is news."""
@@ -33,25 +32,16 @@ ChangeKey: TypeAlias = tuple[str, str | None, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the ledger last said about a cell.
+    """What the ledger last said about a cell."""
 
-    Attributes:
-        verdict_id: The verdict.
-        change_key: Its part whose change is news.
-        epoch: The epoch that it is on.
-        gate_sha256: The gate file that it was reached under.
-        at_us: When it was reached, microseconds since 1970.
-    """
-
-    verdict_id: str
-    change_key: ChangeKey
-    epoch: str
-    gate_sha256: str
-    at_us: int
+    verdict_id: str  # the verdict
+    change_key: ChangeKey  # its part whose change is news
+    epoch: str  # the epoch that it is on
+    gate_sha256: str  # the gate file that it was reached under
+    at_us: int  # when it was reached, microseconds since 1970
 
 
-ORDER: Final = ["judged_at", "lake_version", "verdict_id"]
-"""What tells the later of two verdicts on a cell."""
+ORDER: Final = ["judged_at", "lake_version", "verdict_id"]  # what tells the later of two verdicts on a cell
 
 _OUTLINED: Final = pl.Struct(
     {

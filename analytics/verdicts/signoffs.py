@@ -50,31 +50,18 @@ class UnusableSignOffError(UsageError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SignOff:
-    """One person's decision about one move of one action.
+    """One person's decision about one move of one action."""
 
-    Attributes:
-        signoff_id: Sixteen hexadecimal digits.
-        kind: Approval, override, dismissal or revocation.
-        given_at: When it was given.
-        expires_at: From when on it counts for nothing.
-        action: Environment, workflow and tool.
-        cohort: One segment of the roll-out; None is all of them.
-        to_stage: Where the action may move.
-        actor: Who gave it.
-        reason: Why.
-        about: The bindings of the verdicts that it is about, each with the verdict's id at the time.
-    """
-
-    signoff_id: str
-    kind: SignOffKind
-    given_at: datetime
-    expires_at: datetime
-    action: tuple[str, str, str]
-    cohort: str | None
-    to_stage: str
-    actor: str
-    reason: str
-    about: Mapping[str, str]
+    signoff_id: str  # sixteen hexadecimal digits
+    kind: SignOffKind  # Approval, override, dismissal or revocation
+    given_at: datetime  # when it was given
+    expires_at: datetime  # from when on it counts for nothing
+    action: tuple[str, str, str]  # Environment, workflow and tool
+    cohort: str | None  # one segment of the roll-out; None is all of them
+    to_stage: str  # where the action may move
+    actor: str  # who gave it
+    reason: str  # why
+    about: Mapping[str, str]  # the bindings of the verdicts that it is about, each with the verdict's id at the time
 
     def to_dict(self) -> dict[str, Any]:
         """The sign-off as a JSON object."""

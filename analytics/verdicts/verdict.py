@@ -52,81 +52,50 @@ REASON_CODES: Final[dict[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """How much was seen of an epoch.
+    """How much was seen of an epoch."""
 
-    Attributes:
-        actions: Decisions.
-        days: Days from its first decision to its newest.
-        users: Different users in closed user-windows; None where they were not counted.
-        unnamed: Decisions in closed user-windows that name no user; None likewise.
-        held_s: Seconds from its first decision to the watermark.
-        by_user: Whether any decision names a user, so that users can be counted.
-        as_of: End of the newest closed user-window; None likewise.
-        events_version: Version of the table `events` that the users were counted at; None likewise.
-    """
-
-    actions: int
-    days: float
-    held_s: float
-    users: int | None = None
-    unnamed: int | None = None
-    by_user: bool = False
-    as_of: datetime | None = None
-    events_version: int | None = None
+    actions: int  # decisions
+    days: float  # days from its first decision to its newest
+    held_s: float  # seconds from its first decision to the watermark
+    users: int | None = None  # different users in closed user-windows; None where they were not counted
+    unnamed: int | None = None  # decisions in closed user-windows that name no user; None likewise
+    by_user: bool = False  # whether any decision names a user, so that users can be counted
+    as_of: datetime | None = None  # end of the newest closed user-window; None likewise
+    events_version: int | None = None  # version of the table `events` that the users were counted at; None likewise
 
 
 @dataclass(frozen=True, slots=True)
 class Latch:
-    """A verdict that an earlier look reached and that stands.
+    """A verdict that an earlier look reached and that stands."""
 
-    Attributes:
-        verdict: PROMOTE or ROLL_BACK.
-        to_stage: Where it sends the action.
-        verdict_id: The verdict that crossed first.
-    """
-
-    verdict: VerdictName
-    to_stage: str | None
-    verdict_id: str
+    verdict: VerdictName  # PROMOTE or ROLL_BACK
+    to_stage: str | None  # where it sends the action
+    verdict_id: str  # the verdict that crossed first
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictInputs:
-    """Everything that a verdict on one cell follows from.
+    """Everything that a verdict on one cell follows from."""
 
-    Attributes:
-        cell: The cell.
-        epoch: Its current epoch.
-        risk_class: Highest risk class seen; None where unknown.
-        gate: The gate that matches; None where none does, or two do.
-        fault: Why no gate can be named, or which counters contradict each other; None where all is well.
-        fault_code: The reason code of `fault`.
-        signals: What each signal of the gate says.
-        log_e_combined: The combined evidence of the weighted guardrails, a natural logarithm; None without any.
-        exposure: How much was seen of the epoch.
-        stale_s: Seconds between the cell's newest event and the watermark where that is too long; None otherwise.
-        latches: Verdicts that earlier looks at this epoch under this gate file reached.
-        evidence: Every number that was counted, by name: what `signals` were read from, and what was not used.
-        split: What the assignments say about the split that the gate declares; None where it declares none.
-        regraded: What came of earlier epochs of the cell, of which outcomes came late.
-        is_reassessment: Whether this is an epoch that is over.
-    """
-
-    cell: Cell
-    epoch: str
-    risk_class: str | None
-    gate: Gate | None
-    fault: str | None
-    fault_code: str
-    signals: tuple[SignalEvidence, ...]
+    cell: Cell  # the cell
+    epoch: str  # its current epoch
+    risk_class: str | None  # highest risk class seen; None where unknown
+    gate: Gate | None  # the gate that matches; None where none does, or two do
+    fault: str | None  # why no gate can be named, or which counters contradict each other; None where all is well
+    fault_code: str  # the reason code of `fault`
+    signals: tuple[SignalEvidence, ...]  # what each signal of the gate says
+    # The combined evidence of the weighted guardrails, a natural logarithm; None without any
     log_e_combined: float | None
-    exposure: Exposure
+    exposure: Exposure  # how much was seen of the epoch
+    # Seconds between the cell's newest event and the watermark where that is too long; None otherwise
     stale_s: float | None
-    latches: Mapping[VerdictName, Latch]
+    latches: Mapping[VerdictName, Latch]  # verdicts that earlier looks at this epoch under this gate file reached
+    # Every number that was counted, by name: what `signals` were read from, and what was not used
     evidence: Mapping[str, object]
+    # What the assignments say about the split that the gate declares; None where it declares none
     split: SplitEvidence | None = None
-    regraded: tuple[Reassessment, ...] = ()
-    is_reassessment: bool = False
+    regraded: tuple[Reassessment, ...] = ()  # what came of earlier epochs of the cell, of which outcomes came late
+    is_reassessment: bool = False  # whether this is an epoch that is over
 
     @property
     def evidence_sha256(self) -> str:
@@ -136,42 +105,25 @@ class VerdictInputs:
 
 @dataclass(frozen=True, slots=True)
 class VerdictResult:
-    """What follows from the inputs of a verdict.
+    """What follows from the inputs of a verdict."""
 
-    Attributes:
-        verdict: The verdict.
-        to_stage: Where the action goes; None where it stays.
-        reasons: Why, what matters most first.
-        latched_by: The verdict that crossed first, where one did.
-        would: What would follow if dry runs counted; None where there are none.
-    """
-
-    verdict: VerdictName
-    to_stage: str | None
-    reasons: tuple[Reason, ...]
-    latched_by: str | None = None
-    would: VerdictResult | None = None
+    verdict: VerdictName  # the verdict
+    to_stage: str | None  # where the action goes; None where it stays
+    reasons: tuple[Reason, ...]  # Why, what matters most first
+    latched_by: str | None = None  # the verdict that crossed first, where one did
+    would: VerdictResult | None = None  # what would follow if dry runs counted; None where there are none
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A verdict on one cell, with everything that is needed to reach it again.
+    """A verdict on one cell, with everything that is needed to reach it again."""
 
-    Attributes:
-        inputs: What it follows from.
-        result: What follows.
-        gate_sha256: Digest of the gate file.
-        lake_version: Version of the table `signals`.
-        watermark: Newest event time that was known.
-        judged_at: When it was computed; has no part in the verdict.
-    """
-
-    inputs: VerdictInputs
-    result: VerdictResult
-    gate_sha256: str
-    lake_version: int
-    watermark: datetime
-    judged_at: datetime
+    inputs: VerdictInputs  # what it follows from
+    result: VerdictResult  # what follows
+    gate_sha256: str  # digest of the gate file
+    lake_version: int  # version of the table `signals`
+    watermark: datetime  # newest event time that was known
+    judged_at: datetime  # when it was computed; has no part in the verdict
 
     @property
     def verdict_id(self) -> str:

@@ -26,23 +26,14 @@ _ROWS = "rows"
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart.
+    """One chart."""
 
-    Attributes:
-        title: What it shows.
-        strong: Column of the history that is drawn strongly, and its name; the limit is for this one.
-        faint: Column that is drawn faintly behind it, and its name.
-        trials: Column with the counts that each bin rests on.
-        signal: The signal whose limit is drawn.
-        unit: `ratio` or `ms`.
-    """
-
-    title: str
-    strong: tuple[str, str]
-    faint: tuple[str, str]
-    trials: str
-    signal: str
-    unit: str
+    title: str  # what it shows
+    strong: tuple[str, str]  # column of the history that is drawn strongly, and its name; the limit is for this one
+    faint: tuple[str, str]  # column that is drawn faintly behind it, and its name
+    trials: str  # column with the counts that each bin rests on
+    signal: str  # the signal whose limit is drawn
+    unit: str  # `ratio` or `ms`
 
 
 def _rate(title: str, signal: str, trials: str) -> Chart:

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from dashboard.data.reader import LakeSnapshot
     from dashboard.urls import PageLocation
 
-STALE_S = 900.0
-"""Seconds without a new event after which the head says that evidence is old."""
+STALE_S = 900.0  # seconds without a new event after which the head says that evidence is old
 
 _LOGO = tag(
     "svg",

@@ -34,16 +34,12 @@ _RATES = {
 
 @dataclass(frozen=True)
 class CellHistory:
-    """A cell's signals over time.
+    """A cell's signals over time."""
 
-    Attributes:
-        width_min: Width of a bin in minutes.
-        rows: One row a bin that has counts: bucket (UTC), decisions, executed, denial, undo, execution_error (ratios or
-            null), the same with `_so_far` (over the epoch up to the end of the bin), and latency_p50, latency_p95
-            (milliseconds or null).
-    """
-
-    width_min: int
+    width_min: int  # width of a bin in minutes
+    # One row a bin that has counts: bucket (UTC), decisions, executed, denial, undo, execution_error (ratios or null),
+    # the same with `_so_far` (over the epoch up to the end of the bin), and latency_p50, latency_p95 (milliseconds or
+    # null)
     rows: pl.DataFrame
 
 

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from analytics.verdicts.document import VerdictDocument
     from analytics.verdicts.evidence_models import SignalEvidence
 
-_LOOK_AHEAD = 2_000
-"""How many further failures in a row are tried before a rollback counts as far away."""
+_LOOK_AHEAD = 2_000  # how many further failures in a row are tried before a rollback counts as far away
 
 _TO_MEND: dict[str, str] = {
     "no_gate": "A gate that matches this action. Add one to the gate file; the judge reads it again by itself.",
@@ -30,15 +29,10 @@ _TO_MEND: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Forecast:
-    """One thing that would change a verdict.
+    """One thing that would change a verdict."""
 
-    Attributes:
-        towards: The verdict that would follow; HOLD stands for a fresh start, INVALID for any verdict at all.
-        text: What it takes, with its numbers.
-    """
-
-    towards: VerdictName
-    text: str
+    towards: VerdictName  # the verdict that would follow; HOLD stands for a fresh start, INVALID for any verdict at all
+    text: str  # what it takes, with its numbers
 
 
 def forecasts(verdict: VerdictDocument) -> list[Forecast]:

@@ -39,25 +39,15 @@ _MOST_HISTORIES: Final = 32
 
 @dataclass(frozen=True)
 class LakeSnapshot:
-    """Everything the overview needs, as of one set of table versions.
+    """Everything the overview needs, as of one set of table versions."""
 
-    Attributes:
-        signals: What was counted, by cell.
-        verdicts: The latest verdict on each cell, as the ledger has it.
-        heartbeat: The newest heartbeat of the judge; None while there was none.
-        rejects: What was refused.
-        trends: Recent behaviour of each cell in shared bins.
-        quality: The last quality run; None when there was none.
-        versions: The newest version of each table that the page watches.
-    """
-
-    signals: Mapping[Cell, CellSignals]
-    verdicts: Mapping[Cell, VerdictDocument]
-    heartbeat: JudgeHeartbeat | None
-    rejects: RejectSummary
-    trends: Mapping[Cell, Trend]
-    quality: QualityRun | None
-    versions: Mapping[str, int]
+    signals: Mapping[Cell, CellSignals]  # what was counted, by cell
+    verdicts: Mapping[Cell, VerdictDocument]  # the latest verdict on each cell, as the ledger has it
+    heartbeat: JudgeHeartbeat | None  # the newest heartbeat of the judge; None while there was none
+    rejects: RejectSummary  # what was refused
+    trends: Mapping[Cell, Trend]  # recent behaviour of each cell in shared bins
+    quality: QualityRun | None  # the last quality run; None when there was none
+    versions: Mapping[str, int]  # the newest version of each table that the page watches
 
 
 class LakeReader:
@@ -245,15 +235,10 @@ class LakeFollower:
 
 @dataclass(frozen=True)
 class GateFileState:
-    """What is known about the gate file.
+    """What is known about the gate file."""
 
-    Attributes:
-        sha256: Digest of the file; None while it cannot be read.
-        fault: What is wrong with it; None where nothing is.
-    """
-
-    sha256: str | None
-    fault: str | None
+    sha256: str | None  # digest of the file; None while it cannot be read
+    fault: str | None  # what is wrong with it; None where nothing is
 
 
 def read_gate_file(path: Path) -> GateFileState:

@@ -24,15 +24,10 @@ _SUM_AGAIN_AT: Final = 50_000
 
 @dataclass(frozen=True)
 class Trend:
-    """What a cell did, bin by bin, oldest first. All trends of one board share their bins.
+    """What a cell did, bin by bin, oldest first. All trends of one board share their bins."""
 
-    Attributes:
-        denial: Denied of decided, a ratio; None where nothing was decided.
-        undo: Undone or not undoable of executed, a ratio; None where nothing was executed.
-    """
-
-    denial: tuple[float | None, ...]
-    undo: tuple[float | None, ...]
+    denial: tuple[float | None, ...]  # denied of decided, a ratio; None where nothing was decided
+    undo: tuple[float | None, ...]  # undone or not undoable of executed, a ratio; None where nothing was executed
 
 
 def bin_minutes(first: datetime, last: datetime, *, most: int) -> int:

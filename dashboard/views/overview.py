@@ -31,8 +31,7 @@ class ActionRow(NamedTuple):
     tool: str
 
 
-MOST_ACTIONS: Final = 150
-"""More make a page that a browser can neither hold nor a person read."""
+MOST_ACTIONS: Final = 150  # more make a page that a browser can neither hold nor a person read
 
 
 def matrix(snapshot: LakeSnapshot, location: PageLocation) -> Markup:

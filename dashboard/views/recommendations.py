@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from producers.wire.receipt import Cell
 
 
-MOST_CARDS: Final = 100
-"""How many verdicts are listed at the most."""
+MOST_CARDS: Final = 100  # how many verdicts are listed at the most
 
 _UNJUDGED = "No verdicts yet. A worker with a gate file judges a cell as soon as its numbers change."
 

@@ -34,43 +34,24 @@ _NAMED = frozenset({inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.K
 
 @dataclass(frozen=True)
 class CallContext:
-    """What is known about one call beyond its arguments. Unknown stays None.
+    """What is known about one call beyond its arguments. Unknown stays None."""
 
-    Attributes:
-        agent: Name of the agent that asks.
-        intent: Why it asks.
-        user: On whose behalf.
-        account: Which account is touched.
-        service_identity: The workload identity of the router.
-        model: The model behind the agent.
-        prompt_version: Version of its instructions.
-        record: The record that is touched.
-        region: Where.
-        confidence: The agent's own, between 0 and 1.
-        source_coverage: Share of its claims that a source covers.
-        evaluator_result: What an automatic evaluator said.
-        prior_review: Reference to an earlier review.
-        conversation: Id of the conversation.
-        tool_call: The model's id of the call.
-        cohort: Segment of the roll-out; few by rule.
-    """
-
-    agent: str | None = None
-    intent: str | None = None
-    user: str | None = None
-    account: str | None = None
-    service_identity: str | None = None
-    model: str | None = None
-    prompt_version: str | None = None
-    record: str | None = None
-    region: str | None = None
-    confidence: float | None = None
-    source_coverage: float | None = None
-    evaluator_result: str | None = None
-    prior_review: str | None = None
-    conversation: str | None = None
-    tool_call: str | None = None
-    cohort: str = "all"
+    agent: str | None = None  # name of the agent that asks
+    intent: str | None = None  # why it asks
+    user: str | None = None  # on whose behalf
+    account: str | None = None  # which account is touched
+    service_identity: str | None = None  # the workload identity of the router
+    model: str | None = None  # the model behind the agent
+    prompt_version: str | None = None  # version of its instructions
+    record: str | None = None  # the record that is touched
+    region: str | None = None  # where
+    confidence: float | None = None  # the agent's own, between 0 and 1
+    source_coverage: float | None = None  # share of its claims that a source covers
+    evaluator_result: str | None = None  # what an automatic evaluator said
+    prior_review: str | None = None  # reference to an earlier review
+    conversation: str | None = None  # id of the conversation
+    tool_call: str | None = None  # the model's id of the call
+    cohort: str = "all"  # segment of the roll-out; few by rule
 
 
 _NO_CONTEXT = CallContext()
@@ -108,37 +89,23 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 @dataclass(frozen=True)
 class Action:
-    """One action that agents may ask for.
+    """One action that agents may ask for."""
 
-    Attributes:
-        tool: Name of the tool.
-        workflow: The workflow that it belongs to.
-        system: The system that it touches.
-        environment: Deployment environment.
-        risk_class: How much harm it can do.
-        reversibility: What it takes to take it back.
-        run: The function itself; reachable only through the router.
-        variants: Lesser functions with the same parameters, by constraint (`draft`, `search_only`).
-        undo: Takes an execution back; called with the execution's result and its arguments by name.
-        tool_version: Version of the tool.
-        redact: Names of arguments whose values are never stored, at any depth.
-        fallback: What to do when the action may not run.
-        consequence: What happens when it runs, in a sentence for a reviewer.
-    """
-
-    tool: str
-    workflow: str
-    system: str
-    environment: str
-    risk_class: RiskClass
-    reversibility: Reversibility
-    run: Callable[..., Any]
+    tool: str  # name of the tool
+    workflow: str  # the workflow that it belongs to
+    system: str  # the system that it touches
+    environment: str  # deployment environment
+    risk_class: RiskClass  # how much harm it can do
+    reversibility: Reversibility  # what it takes to take it back
+    run: Callable[..., Any]  # the function itself; reachable only through the router
+    # Lesser functions with the same parameters, by constraint (`draft`, `search_only`)
     variants: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    # Takes an execution back; called with the execution's result and its arguments by name
     undo: Callable[..., Any] | None = None
-    tool_version: str | None = None
-    redact: frozenset[str] = frozenset()
-    fallback: Fallback = field(default_factory=Fallback)
-    consequence: str | None = None
+    tool_version: str | None = None  # version of the tool
+    redact: frozenset[str] = frozenset()  # names of arguments whose values are never stored, at any depth
+    fallback: Fallback = field(default_factory=Fallback)  # what to do when the action may not run
+    consequence: str | None = None  # what happens when it runs, in a sentence for a reviewer
 
     def __post_init__(self) -> None:
         """Refuse functions whose effects or arguments the router could not see."""
@@ -235,17 +202,11 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Permission to run one action once, as decided.
+    """Permission to run one action once, as decided."""
 
-    Attributes:
-        issued: The decision's receipt; whoever reports what came of the action needs it.
-        decision: What was decided, and why.
-        constrained_to: The variant that runs in the action's place; None where it runs as asked.
-    """
-
-    issued: IssuedReceipt
-    decision: Decision
-    constrained_to: str | None = None
+    issued: IssuedReceipt  # the decision's receipt; whoever reports what came of the action needs it
+    decision: Decision  # what was decided, and why
+    constrained_to: str | None = None  # the variant that runs in the action's place; None where it runs as asked
 
     @property
     def decision_id(self) -> str:

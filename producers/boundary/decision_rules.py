@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from producers.boundary.flags import FlagEvaluator, FlagValues
     from producers.wire.contract import ActionContract
 
-READS = frozenset({RiskClass.SEARCH, RiskClass.SCOPED_READ})
-"""What the search-only stage lets through unchanged."""
+READS = frozenset({RiskClass.SEARCH, RiskClass.SCOPED_READ})  # what the search-only stage lets through unchanged
 
 REVIEWED_RISKS = frozenset(
     {RiskClass.SENSITIVE_READ, RiskClass.EXTERNAL_EFFECT, RiskClass.ADMIN_ACTION, RiskClass.IRREVERSIBLE}

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-_LIMIT = 10_000
-"""Executions that are remembered, so that `undo` needs only the receipt."""
+_LIMIT = 10_000  # executions that are remembered, so that `undo` needs only the receipt
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,17 +30,11 @@ class FlagFileError(UsageError):
 
 
 class DenylistEntry(NamedTuple):
-    """What is switched off: every action that has all of the values given.
+    """What is switched off: every action that has all of the values given."""
 
-    Attributes:
-        tool: The tool; None for any.
-        workflow: The workflow; None for any.
-        account: The account; None for any.
-    """
-
-    tool: str | None = None
-    workflow: str | None = None
-    account: str | None = None
+    tool: str | None = None  # the tool; None for any
+    workflow: str | None = None  # the workflow; None for any
+    account: str | None = None  # the account; None for any
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self._asdict().items() if value is not None)

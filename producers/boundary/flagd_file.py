@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-_POLL_S = 0.1
-"""How often the file is looked at; a change is in force well within a second."""
+_POLL_S = 0.1  # how often the file is looked at; a change is in force well within a second
 
 _FRESH_NS = 2_000_000_000
 """A file this young is read again even when its date and size stand still: a date has coarse steps."""
@@ -40,13 +39,9 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, eq=False)
 class Ruleset:
-    """The rules in force, told apart by identity: equal bytes that come back are new rules.
+    """The rules in force, told apart by identity: equal bytes that come back are new rules."""
 
-    Attributes:
-        sha256: Digest of what decides; None where the provider does not show it.
-    """
-
-    sha256: str | None
+    sha256: str | None  # digest of what decides; None where the provider does not show it
 
 
 @dataclass(frozen=True, eq=False)

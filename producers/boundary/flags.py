@@ -40,27 +40,20 @@ Evaluated = tuple[FlagValue, FlagEvaluation]
 Context = tuple[str, tuple[tuple[str, str | float], ...]]
 """What flags are targeted by: the targeting key, then scalar attributes sorted by name. Hashable, to be cached."""
 
-_CACHE_SIZE = 20_000
-"""Contexts whose values are kept for one ruleset; the oldest go first."""
+_CACHE_SIZE = 20_000  # contexts whose values are kept for one ruleset; the oldest go first
 
-_ATTEMPTS = 5
-"""How often a context is evaluated anew because the rules changed meanwhile, before the safe values apply."""
+_ATTEMPTS = 5  # how often a context is evaluated anew because the rules changed meanwhile, before the safe values apply
 
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag.
+    """One flag."""
 
-    Attributes:
-        key: The flag's key in any provider.
-        safe: The value that releases least: used when the flag is missing, of the wrong type, or the provider fails.
-        purpose: One sentence for people.
-        accepts: Whether a value of the right type is one that can decide; another one counts as an error.
-    """
-
-    key: str
+    key: str  # the flag's key in any provider
+    # The value that releases least: used when the flag is missing, of the wrong type, or the provider fails
     safe: FlagValue
-    purpose: str
+    purpose: str  # one sentence for people
+    # Whether a value of the right type is one that can decide; another one counts as an error
     accepts: Callable[[FlagValue], bool] = lambda _value: True
 
 
@@ -91,26 +84,16 @@ FLAGS: Final = (GOVERNANCE_ENABLED, DENYLIST, MODE, APPROVAL_REQUIRED, CONFIDENC
 
 @dataclass(frozen=True, eq=False)
 class FlagValues:
-    """Every flag's value for one context under one ruleset. Equal values of one ruleset are one object.
+    """Every flag's value for one context under one ruleset. Equal values of one ruleset are one object."""
 
-    Attributes:
-        ruleset_sha256: The rules that all of the values come from.
-        enabled: Whether actions are decided at all.
-        denied: Whether the action is switched off.
-        mode: The authority that it has.
-        approval_required: Whether consequential actions wait for a person.
-        confidence_threshold: The confidence below which an action waits for a person.
-        evaluations: How each value came about, in the order of `FLAGS`.
-        rules: The rules that they are good for, while these are in force; None where they are good for one call only.
-    """
-
-    ruleset_sha256: str
-    enabled: bool
-    denied: bool
-    mode: Mode
-    approval_required: bool
-    confidence_threshold: float
-    evaluations: tuple[FlagEvaluation, ...]
+    ruleset_sha256: str  # the rules that all of the values come from
+    enabled: bool  # whether actions are decided at all
+    denied: bool  # whether the action is switched off
+    mode: Mode  # the authority that it has
+    approval_required: bool  # whether consequential actions wait for a person
+    confidence_threshold: float  # the confidence below which an action waits for a person
+    evaluations: tuple[FlagEvaluation, ...]  # how each value came about, in the order of `FLAGS`
+    # The rules that they are good for, while these are in force; None where they are good for one call only
     rules: Ruleset | None = None
 
 

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from producers.importers.catalog import Catalog
     from producers.wire.receipt import Receipt
 
-_PENDING_SIZE = 10_000
-"""Calls that wait for a person and are remembered, so that asking again resumes them."""
+_PENDING_SIZE = 10_000  # calls that wait for a person and are remembered, so that asking again resumes them
 
 
 def risk_of(annotations: ToolAnnotations | None) -> tuple[RiskClass, Reversibility]:
@@ -49,18 +48,13 @@ def risk_of(annotations: ToolAnnotations | None) -> tuple[RiskClass, Reversibili
 
 @dataclass(frozen=True)
 class ToolNotes:
-    """Settings of one tool, beside what the catalog says of it.
+    """Settings of one tool, beside what the catalog says of it."""
 
-    Attributes:
-        variants: The server's tool that runs in its place, by constraint (`draft`, `search_only`); it is called with
-            the same arguments.
-        redact: Names of arguments that are never stored.
-        consequence: What happens when it runs, for a reviewer.
-    """
-
+    # The server's tool that runs in its place, by constraint (`draft`, `search_only`); it is called with the same
+    # arguments
     variants: Mapping[str, str] = field(default_factory=dict)
-    redact: frozenset[str] = frozenset()
-    consequence: str | None = None
+    redact: frozenset[str] = frozenset()  # names of arguments that are never stored
+    consequence: str | None = None  # what happens when it runs, for a reviewer
 
 
 class BoundaryMiddleware(Middleware):

@@ -38,8 +38,7 @@ CREATE TABLE IF NOT EXISTS reviews (
 )
 """
 
-_POLL_S = 0.2
-"""How often the file is read for a resolution that somebody waits for."""
+_POLL_S = 0.2  # how often the file is read for a resolution that somebody waits for
 
 
 class ReviewStore:

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from producers.wire.contract import ActionContract
     from producers.wire.decision import Authorization, Outcome
 
-_LIMIT = 2_000
-"""Combinations of action and context that are kept; the oldest go first."""
+_LIMIT = 2_000  # combinations of action and context that are kept; the oldest go first
 
 _shared_context = attrgetter(*(item.name for item in fields(CallContext) if item.name not in CallDetails.model_fields))
 

@@ -16,8 +16,7 @@ Value: TypeAlias = str | int | float | bool
 Protocol: TypeAlias = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism: TypeAlias = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
-SECRETS: Final = frozenset({"sasl.password", "ssl.key.password"})
-"""Settings whose values are shown to nobody."""
+SECRETS: Final = frozenset({"sasl.password", "ssl.key.password"})  # settings whose values are shown to nobody
 
 
 class KafkaSecurity(Mapping[str, Value]):

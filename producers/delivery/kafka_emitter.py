@@ -27,8 +27,7 @@ _CLIENT_LOG = logging.getLogger(f"{__name__}.librdkafka")
 # librdkafka writes a FAIL line for every attempt to connect; the same news comes, counted, through `error_cb`.
 _CLIENT_LOG.addFilter(lambda line: not line.getMessage().startswith("FAIL "))
 
-_POLL_S = 0.25
-"""How long the poll thread waits for the next report; closing takes at most this long before it flushes."""
+_POLL_S = 0.25  # how long the poll thread waits for the next report; closing takes at most this long before it flushes
 
 _DISOWNED = frozenset(
     {
@@ -43,21 +42,16 @@ _DISOWNED = frozenset(
 _PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001 - the client's own names
 """What becomes of the records of a client that died; why it died says more."""
 
-_FIRST_PAUSE_S = 0.05
-"""First pause before a client that died is replaced once more, doubled each time."""
+_FIRST_PAUSE_S = 0.05  # first pause before a client that died is replaced once more, doubled each time
 
-_LONGEST_PAUSE_S = 30.0
-"""Longest such pause."""
+_LONGEST_PAUSE_S = 30.0  # longest such pause
 
-_PURGE_ATTEMPTS = 5
-"""How often a dead client is asked to give up what it holds: each time it may raise instead."""
+_PURGE_ATTEMPTS = 5  # how often a dead client is asked to give up what it holds: each time it may raise instead
 
 _HEADERS: list[tuple[str, str | bytes | None]] = list(HEADERS)
 
-CLOSED = "emitter_closed"
-"""Reason for an event that was handed to an emitter after its end."""
-QUEUE_FULL = "queue_full"
-"""Reason for an event that found the local queue full: the broker is away or too slow."""
+CLOSED = "emitter_closed"  # reason for an event that was handed to an emitter after its end
+QUEUE_FULL = "queue_full"  # reason for an event that found the local queue full: the broker is away or too slow
 
 
 class UndeliveredError(StagekeeperError):
@@ -66,20 +60,13 @@ class UndeliveredError(StagekeeperError):
 
 @dataclass(frozen=True)
 class DeliveryStats:
-    """What became of everything that was handed to an emitter.
+    """What became of everything that was handed to an emitter."""
 
-    Attributes:
-        emitted: Records handed over.
-        delivered: Records that the broker acknowledged.
-        failed: Records that were taken and then given up.
-        refused: Records that were not even taken: the queue was full, the record too large, the emitter closed.
-        by_error: Failed and refused records by reason (librdkafka's error name, or `queue_full`, `emitter_closed`).
-    """
-
-    emitted: int = 0
-    delivered: int = 0
-    failed: int = 0
-    refused: int = 0
+    emitted: int = 0  # records handed over
+    delivered: int = 0  # records that the broker acknowledged
+    failed: int = 0  # records that were taken and then given up
+    refused: int = 0  # records that were not even taken: the queue was full, the record too large, the emitter closed
+    # Failed and refused records by reason (librdkafka's error name, or `queue_full`, `emitter_closed`)
     by_error: Mapping[str, int] = field(default_factory=dict)
 
     @property

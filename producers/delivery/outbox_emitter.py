@@ -21,36 +21,28 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-_BATCH = 2_000
-"""Records read from disk, and handed to the client, at once."""
+_BATCH = 2_000  # records read from disk, and handed to the client, at once
 
-_WINDOW = 5_000
-"""Records from disk that may wait for their acknowledgement at the same time."""
+_WINDOW = 5_000  # records from disk that may wait for their acknowledgement at the same time
 
 _LOOK_S = 0.05
 """How often the forwarder looks for new records. Nobody who brings one wakes it: that would cost them more than the
 record, and have the forwarder ask for the interpreter in the middle of their decision."""
 
-_ELSEWHERE_S = 0.5
-"""How often it looks at the disk for records that another process left there."""
+_ELSEWHERE_S = 0.5  # how often it looks at the disk for records that another process left there
 
-_REMOVAL_S = 0.2
-"""How long acknowledged records may stay on disk: each removal keeps those who put a record waiting."""
+_REMOVAL_S = 0.2  # how long acknowledged records may stay on disk: each removal keeps those who put a record waiting
 
-_RETRY_S = 0.5
-"""How long a record waits that the client gave up: the broker is away."""
+_RETRY_S = 0.5  # how long a record waits that the client gave up: the broker is away
 
-_FLUSH_LOOK_S = 0.005
-"""How often it looks while somebody waits for it to be done."""
+_FLUSH_LOOK_S = 0.005  # how often it looks while somebody waits for it to be done
 
-_TURN = 500
-"""Buffered records that are handed to the client before others get their turn at the interpreter."""
+_TURN = 500  # buffered records that are handed to the client before others get their turn at the interpreter
 
 _TURN_S = 0.000_1
 """How long that turn is; it must be a true pause, for a thread that only yields is back before others are awake."""
 
-_BUFFERED = 50_000
-"""Records that may wait in memory for the forwarder."""
+_BUFFERED = 50_000  # records that may wait in memory for the forwarder
 
 
 class OutboxOnlyEmitter:

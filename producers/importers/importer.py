@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from producers.importers.catalog import Catalog
     from producers.importers.transcript import Conversation, ToolCall, Transcript
 
-TOOL_ERROR = "tool_error"
-"""`error.type` of a call whose result reports an error."""
+TOOL_ERROR = "tool_error"  # `error.type` of a call whose result reports an error.
 
 _IN_FLIGHT_LIMIT = 50_000
 _RECORDED = Decision(result=Allow(reason="recorded"), provenance=Provenance.IMPORTED)
@@ -43,21 +42,13 @@ class ToolCount:
 
 @dataclass
 class ImportCounts:
-    """What an import did.
+    """What an import did."""
 
-    Attributes:
-        tools: Counts by tool.
-        skipped: Calls of tools that the catalog lacks, by tool.
-        stray_results: Tool results that answer no call.
-        quality_checks: Executions with a reward.
-        events: Events emitted.
-    """
-
-    tools: dict[str, ToolCount] = field(default_factory=dict)
-    skipped: Counter[str] = field(default_factory=Counter)
-    stray_results: int = 0
-    quality_checks: int = 0
-    events: int = 0
+    tools: dict[str, ToolCount] = field(default_factory=dict)  # counts by tool
+    skipped: Counter[str] = field(default_factory=Counter)  # calls of tools that the catalog lacks, by tool
+    stray_results: int = 0  # tool results that answer no call
+    quality_checks: int = 0  # executions with a reward
+    events: int = 0  # events emitted
 
 
 def require_usable(transcript: Transcript, catalog: Catalog, *, reward_field: str | None, skip_unknown: bool) -> None:

@@ -21,11 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-MESSAGES_KEYS = ("messages", "traj")
-"""Names under which a conversation object may keep its messages."""
+MESSAGES_KEYS = ("messages", "traj")  # names under which a conversation object may keep its messages
 
-ERROR_PREFIX = "Error"
-"""A tool result that starts like this reports a failure."""
+ERROR_PREFIX = "Error"  # a tool result that starts like this reports a failure
 
 
 class TranscriptError(UsageError):
@@ -34,21 +32,13 @@ class TranscriptError(UsageError):
 
 @dataclass(frozen=True)
 class ToolCall:
-    """One tool call.
+    """One tool call."""
 
-    Attributes:
-        index: Its position among the conversation's calls, from 0.
-        tool: Name of the tool.
-        tool_call: The model's own id of the call; it may repeat elsewhere.
-        arguments_sha256: Digest of the canonical JSON of its arguments.
-        result: What the tool answered; None where the file holds no answer.
-    """
-
-    index: int
-    tool: str
-    tool_call: str | None
-    arguments_sha256: str
-    result: str | None
+    index: int  # its position among the conversation's calls, from 0
+    tool: str  # name of the tool
+    tool_call: str | None  # the model's own id of the call; it may repeat elsewhere
+    arguments_sha256: str  # digest of the canonical JSON of its arguments
+    result: str | None  # what the tool answered; None where the file holds no answer
 
     @property
     def failed(self) -> bool:
@@ -58,19 +48,12 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Conversation:
-    """One conversation.
+    """One conversation."""
 
-    Attributes:
-        index: Its position in the file, from 0.
-        calls: Its tool calls, in order.
-        stray_results: Tool results that answer none of its calls.
-        about: Whatever was recorded beside the messages.
-    """
-
-    index: int
-    calls: tuple[ToolCall, ...]
-    stray_results: int
-    about: Mapping[str, object]
+    index: int  # its position in the file, from 0
+    calls: tuple[ToolCall, ...]  # its tool calls, in order
+    stray_results: int  # tool results that answer none of its calls
+    about: Mapping[str, object]  # whatever was recorded beside the messages
 
     def reward(self, field: str) -> float | None:
         """The number at a dotted path in what was recorded about the conversation; None where it is absent or null.
@@ -90,15 +73,10 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Transcript:
-    """A whole file.
+    """A whole file."""
 
-    Attributes:
-        sha256: Digest of its bytes.
-        conversations: Its conversations, in order.
-    """
-
-    sha256: str
-    conversations: tuple[Conversation, ...]
+    sha256: str  # digest of its bytes
+    conversations: tuple[Conversation, ...]  # its conversations, in order
 
     @property
     def tools(self) -> set[str]:

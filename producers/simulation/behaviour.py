@@ -40,57 +40,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Probabilities and typical sizes. Shares are of decisions, of reviews or of executions, as noted.
+    """Probabilities and typical sizes. Shares are of decisions, of reviews or of executions, as noted."""
 
-    Attributes:
-        denied: Share of decisions that are denied.
-        constrained: Share of decisions that are constrained.
-        queued: Share of decisions that wait for a person.
-        fell_back: Share of decisions answered with the fallback.
-        rejected: Share of reviews that end in a rejection.
-        review_wait_s: Median wait for a review, seconds.
-        failed: Share of executions that fail.
-        timed_out: Share of executions that time out.
-        missing: Share of due executions that are never reported.
-        latency_ms: Median latency, milliseconds; log-normal.
-        latency_sigma: Standard deviation of the latency's logarithm.
-        latency_unknown: Share of executions without a latency.
-        cost_usd: Median cost, dollars; None where no cost is known.
-        cost_unknown: Share of executions without a cost.
-        undone: Share of executions that are taken back later.
-        undo_failed: Share of executions whose undo fails.
-        not_undoable: Share of executions that cannot be taken back although somebody asks.
-        undo_after_s: Median time from execution to undo, seconds.
-        incident: Share of executions in an incident of severity 3.
-        severe_incident: Share of executions in an incident of severity 1.
-        support: Share of executions that lead to a support signal.
-        quality_checked: Share of executions that are evaluated.
-        quality_failed: Share of evaluations that fail.
-    """
-
-    denied: float = 0.01
-    constrained: float = 0.01
-    queued: float = 0.0
-    fell_back: float = 0.0
-    rejected: float = 0.03
-    review_wait_s: float = 90.0
-    failed: float = 0.004
-    timed_out: float = 0.001
-    missing: float = 0.002
-    latency_ms: float = 240.0
-    latency_sigma: float = 0.5
-    latency_unknown: float = 0.01
-    cost_usd: float | None = 0.004
-    cost_unknown: float = 0.2
-    undone: float = 0.003
-    undo_failed: float = 0.0
-    not_undoable: float = 0.0
-    undo_after_s: float = 20 * 60.0
-    incident: float = 0.0
-    severe_incident: float = 0.0
-    support: float = 0.002
-    quality_checked: float = 0.3
-    quality_failed: float = 0.02
+    denied: float = 0.01  # share of decisions that are denied
+    constrained: float = 0.01  # share of decisions that are constrained
+    queued: float = 0.0  # share of decisions that wait for a person
+    fell_back: float = 0.0  # share of decisions answered with the fallback
+    rejected: float = 0.03  # share of reviews that end in a rejection
+    review_wait_s: float = 90.0  # median wait for a review, seconds
+    failed: float = 0.004  # share of executions that fail
+    timed_out: float = 0.001  # share of executions that time out
+    missing: float = 0.002  # share of due executions that are never reported
+    latency_ms: float = 240.0  # median latency, milliseconds; log-normal
+    latency_sigma: float = 0.5  # standard deviation of the latency's logarithm
+    latency_unknown: float = 0.01  # share of executions without a latency
+    cost_usd: float | None = 0.004  # median cost, dollars; None where no cost is known
+    cost_unknown: float = 0.2  # share of executions without a cost
+    undone: float = 0.003  # share of executions that are taken back later
+    undo_failed: float = 0.0  # share of executions whose undo fails
+    not_undoable: float = 0.0  # share of executions that cannot be taken back although somebody asks
+    undo_after_s: float = 20 * 60.0  # median time from execution to undo, seconds
+    incident: float = 0.0  # share of executions in an incident of severity 3
+    severe_incident: float = 0.0  # share of executions in an incident of severity 1
+    support: float = 0.002  # share of executions that lead to a support signal
+    quality_checked: float = 0.3  # share of executions that are evaluated
+    quality_failed: float = 0.02  # share of evaluations that fail
 
     def having(self, **changes: float | None) -> Behaviour:
         """A copy with other values for some fields."""
@@ -99,47 +73,28 @@ class Behaviour:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of an action's career, from its `after`-th decision on.
+    """A stretch of an action's career, from its `after`-th decision on."""
 
-    Attributes:
-        after: Number of the decision (from 0) at which the phase begins.
-        stage: The stage that the action is in.
-        behaviour: How it behaves there.
-        expected: The verdict that this cell deserves; None where it depends on how much has been seen.
-        why: What is right or wrong with it, in one phrase.
-    """
-
-    after: int
-    stage: Stage
-    behaviour: Behaviour
-    expected: VerdictName | None
-    why: str
+    after: int  # number of the decision (from 0) at which the phase begins
+    stage: Stage  # the stage that the action is in
+    behaviour: Behaviour  # how it behaves there
+    expected: VerdictName | None  # the verdict that this cell deserves; None where it depends on how much has been seen
+    why: str  # what is right or wrong with it, in one phrase
 
 
 @dataclass(frozen=True)
 class SimulatedAction:
-    """One tool of one workflow, and its career.
+    """One tool of one workflow, and its career."""
 
-    Attributes:
-        workflow: The workflow it belongs to.
-        tool: The tool.
-        system: The system that it touches.
-        risk_class: How much harm it can do.
-        reversibility: What it takes to take it back.
-        intent: Why an agent asks for it.
-        phases: Its career, first phase first.
-        weight: Its share of the traffic, relative to the others'.
-        cohorts: Segments of the roll-out; each call falls into one of them with equal probability.
-    """
-
-    workflow: str
-    tool: str
-    system: str
-    risk_class: RiskClass
-    reversibility: Reversibility
-    intent: str
-    phases: tuple[Phase, ...]
-    weight: float = 1.0
+    workflow: str  # the workflow it belongs to
+    tool: str  # the tool
+    system: str  # the system that it touches
+    risk_class: RiskClass  # how much harm it can do
+    reversibility: Reversibility  # what it takes to take it back
+    intent: str  # why an agent asks for it
+    phases: tuple[Phase, ...]  # its career, first phase first
+    weight: float = 1.0  # its share of the traffic, relative to the others'
+    # Segments of the roll-out; each call falls into one of them with equal probability
     cohorts: tuple[str, ...] = ("all",)
 
     def phase_at(self, decision: int) -> Phase:

@@ -61,38 +61,24 @@ _UNDONE_AS = {
 
 @dataclass
 class CellGroundTruth:
-    """What was emitted about one cell.
+    """What was emitted about one cell."""
 
-    Attributes:
-        counts: Counters by name.
-        latency_known: Executions with a latency.
-        cost_known: Executions with a cost.
-        epochs: Names of the epochs, in order of appearance.
-        expected: The verdict that the scenario's author expects, or None where it depends on the amount seen.
-        why: What is right or wrong with the cell.
-    """
-
-    counts: Counter[str] = field(default_factory=Counter)
-    latency_known: int = 0
-    cost_known: int = 0
-    epochs: dict[str, None] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)  # counters by name
+    latency_known: int = 0  # executions with a latency
+    cost_known: int = 0  # executions with a cost
+    epochs: dict[str, None] = field(default_factory=dict)  # names of the epochs, in order of appearance
+    # The verdict that the scenario's author expects, or None where it depends on the amount seen
     expected: str | None = None
-    why: str = ""
+    why: str = ""  # what is right or wrong with the cell
 
 
 @dataclass
 class GroundTruth:
-    """The running count of one simulation.
+    """The running count of one simulation."""
 
-    Attributes:
-        scenario: Name of the scenario.
-        seed: Seed of everything that was drawn.
-        began_at: When the simulation began.
-    """
-
-    scenario: str
-    seed: int
-    began_at: datetime
+    scenario: str  # name of the scenario
+    seed: int  # seed of everything that was drawn
+    began_at: datetime  # when the simulation began
     cells: dict[Cell, CellGroundTruth] = field(default_factory=dict)
     by_type: Counter[str] = field(default_factory=Counter)
     malformed: Counter[str] = field(default_factory=Counter)

@@ -13,11 +13,9 @@ if TYPE_CHECKING:
 
     from producers.wire.events import ActionExecuted
 
-Document = dict[str, Any]
-"""An event as JSON, on its way to being broken."""
+Document = dict[str, Any]  # an event as JSON, on its way to being broken
 
-UNSIGNED_FAULTS = ("unsigned_receipt", "forged_receipt")
-"""Reasons that exist only where receipts are signed."""
+UNSIGNED_FAULTS = ("unsigned_receipt", "forged_receipt")  # reasons that exist only where receipts are signed
 
 
 def malformed(reason: str, event: ActionExecuted) -> bytes | None:
@@ -101,5 +99,4 @@ _BROKEN: dict[str, Callable[[Document, ActionExecuted], None]] = {
     "impossible_time": _impossible_time,
     "negative_value": _negative_value,
 }
-REASONS: tuple[str, ...] = (*_WHOLE_VALUES, *_BROKEN)
-"""Every reason that a record can be broken for."""
+REASONS: tuple[str, ...] = (*_WHOLE_VALUES, *_BROKEN)  # every reason that a record can be broken for

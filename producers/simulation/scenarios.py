@@ -18,8 +18,7 @@ from producers.wire.stage import Stage
 
 PROMOTE, HOLD, ROLL_BACK = VerdictName.PROMOTE, VerdictName.HOLD, VerdictName.ROLL_BACK
 
-HEALTHY = Behaviour()
-"""Clearly inside every limit."""
+HEALTHY = Behaviour()  # clearly inside every limit
 
 
 class UnknownScenarioError(UsageError):
@@ -28,17 +27,11 @@ class UnknownScenarioError(UsageError):
 
 @dataclass(frozen=True)
 class Scenario:
-    """A mix of actions.
+    """A mix of actions."""
 
-    Attributes:
-        name: What it is asked for by.
-        wrong: What is wrong in it, in one sentence.
-        actions: The actions, with the verdict that each deserves.
-    """
-
-    name: str
-    wrong: str
-    actions: tuple[SimulatedAction, ...]
+    name: str  # what it is asked for by
+    wrong: str  # what is wrong in it, in one sentence
+    actions: tuple[SimulatedAction, ...]  # the actions, with the verdict that each deserves
 
 
 def scenario(name: str) -> Scenario:

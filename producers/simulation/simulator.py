@@ -51,11 +51,9 @@ if TYPE_CHECKING:
 IN_FLIGHT_LIMIT = 50_000
 """Unacknowledged records at which the simulation waits for the broker: it must not lose what it counts."""
 
-_CHECK_EVERY = 200
-"""Records between two checks of the emitter and calls of the observer."""
+_CHECK_EVERY = 200  # records between two checks of the emitter and calls of the observer
 
-_REPEAT_WITHIN_S = 60.0
-"""A repeat follows its first record by at most this long."""
+_REPEAT_WITHIN_S = 60.0  # a repeat follows its first record by at most this long
 
 
 class RawEmitter(Emitter, Protocol):
@@ -68,36 +66,22 @@ class RawEmitter(Emitter, Protocol):
 
 @dataclass(frozen=True)
 class TrafficPlan:
-    """How much, how fast, and from when on.
+    """How much, how fast, and from when on."""
 
-    Attributes:
-        rate: Events a second once the present is reached; 0 emits the past only.
-        events: Total number of distinct events; None goes on until stopped, or until the past is told.
-        history: How far back the first event lies.
-        history_events: Events within that past; the rest of the plan is live.
-        pace: How many events of the past leave in a second; 0 sets no limit.
-    """
-
-    rate: float = 0.0
-    events: int | None = None
-    history: timedelta = timedelta(0)
-    history_events: int = 0
-    pace: float = 0.0
+    rate: float = 0.0  # events a second once the present is reached; 0 emits the past only
+    events: int | None = None  # total number of distinct events; None goes on until stopped, or until the past is told
+    history: timedelta = timedelta(0)  # how far back the first event lies
+    history_events: int = 0  # events within that past; the rest of the plan is live
+    pace: float = 0.0  # how many events of the past leave in a second; 0 sets no limit
 
 
 @dataclass(frozen=True)
 class Faults:
-    """Repeats, broken records and disorder on the way.
+    """Repeats, broken records and disorder on the way."""
 
-    Attributes:
-        repeats: Share of events that are sent a second time.
-        malformed: Broken records, as a share of events.
-        shuffle: How long an event may be held back, at random; later ones overtake it.
-    """
-
-    repeats: float = 0.0
-    malformed: float = 0.0
-    shuffle: timedelta = timedelta(0)
+    repeats: float = 0.0  # share of events that are sent a second time
+    malformed: float = 0.0  # broken records, as a share of events
+    shuffle: timedelta = timedelta(0)  # how long an event may be held back, at random; later ones overtake it
 
 
 class _Due(NamedTuple):

@@ -16,8 +16,7 @@ from producers.wire.topics import DECISIONS, OUTCOMES, POLICY_CHANGES, RECOMMEND
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CONTENT_TYPE = "application/cloudevents+json; charset=UTF-8"
-"""The Kafka header `content-type` of every event."""
+CONTENT_TYPE = "application/cloudevents+json; charset=UTF-8"  # the Kafka header `content-type` of every event
 
 HEADERS: Sequence[tuple[str, bytes]] = (("content-type", CONTENT_TYPE.encode()),)
 """The headers of every record that carries an event."""
@@ -30,8 +29,7 @@ ReceiptToken = Annotated[
 Subject = Annotated[str, Field(min_length=1, max_length=2_100, pattern=NAME_PATTERN)]
 """What an event is about: as long as a name, but for a cell's key, which holds five of them."""
 
-Traceparent = Annotated[str, Field(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
-"""W3C trace context."""
+Traceparent = Annotated[str, Field(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]  # W3C trace context
 
 Milliseconds = Annotated[float, Field(ge=0.0, le=1e12, allow_inf_nan=False)]
 Dollars = Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)]
@@ -281,8 +279,7 @@ EVENT_CLASSES: tuple[type[Event], ...] = (
 )
 """Every type of event, in the order of an action's life."""
 
-EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
-"""Reads any event by its `type`."""
+EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])  # reads any event by its `type`
 
 
 def type_of(event_class: type[Event]) -> str:

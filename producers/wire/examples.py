@@ -69,8 +69,7 @@ RECEIPT: Final = Receipt(
 )
 """The receipt that the examples carry."""
 
-SIGNING_KEY: Final = b"an example key, not a secret"
-"""The key of the published test vector."""
+SIGNING_KEY: Final = b"an example key, not a secret"  # the key of the published test vector
 
 _TOKEN = RECEIPT.token()
 

@@ -12,22 +12,18 @@ NAME_PATTERN = r"^[^\x00-\x1f\x7f]+$"
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=NAME_PATTERN)]
 """A short identifier a person may read: no control characters, at most 200 characters."""
 
-Text = Annotated[str, Field(max_length=4_000)]
-"""Free text written by a person or an agent, at most 4,000 characters."""
+Text = Annotated[str, Field(max_length=4_000)]  # free text written by a person or an agent, at most 4,000 characters
 
-Ratio = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-"""A share between 0 and 1, both included."""
+Ratio = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]  # a share between 0 and 1, both included
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-"""A SHA-256 digest in lower-case hexadecimal."""
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # a SHA-256 digest in lower-case hexadecimal
 
 
 def _in_utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
-"""A moment with a time zone; written as RFC 3339 in UTC."""
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]  # a moment with a time zone; written as RFC 3339 in UTC
 
 
 class WireModel(BaseModel):

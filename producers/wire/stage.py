@@ -21,11 +21,9 @@ class Stage(StrEnum):
         return LADDER.index(self)
 
 
-LADDER: tuple[Stage, ...] = tuple(Stage)
-"""All stages, lowest first."""
+LADDER: tuple[Stage, ...] = tuple(Stage)  # all stages, lowest first
 
-ROLLBACK_STAGE = Stage.SEARCH_ONLY
-"""Where a rollback sends an action."""
+ROLLBACK_STAGE = Stage.SEARCH_ONLY  # where a rollback sends an action
 
 
 class Mode(StrEnum):

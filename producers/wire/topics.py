@@ -11,8 +11,7 @@ POLICY_CHANGES = "agent.policy-changes"
 RECOMMENDATIONS = "agent.recommendations"
 DEAD_LETTER = "agent.dead-letter"
 
-MAX_EVENT_BYTES = 1_000_000
-"""The largest event that is accepted; a larger one is rejected as `too_large`."""
+MAX_EVENT_BYTES = 1_000_000  # the largest event that is accepted; a larger one is rejected as `too_large`
 
 MAX_RECORD_BYTES = 4_000_000
 """The largest record a topic takes: above the event limit, so that an oversized event is seen and rejected by name."""
@@ -22,21 +21,13 @@ _DAY_MS = 24 * 3600 * 1000
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic and the settings under which it is created.
+    """One topic and the settings under which it is created."""
 
-    Attributes:
-        name: Topic name.
-        partitions: Number of partitions.
-        key: What its records are keyed by.
-        purpose: One sentence for the published documents.
-        settings: Broker-side topic settings.
-    """
-
-    name: str
-    partitions: int
-    key: str
-    purpose: str
-    settings: dict[str, str] = field(default_factory=dict)
+    name: str  # topic name
+    partitions: int  # number of partitions
+    key: str  # what its records are keyed by
+    purpose: str  # one sentence for the published documents
+    settings: dict[str, str] = field(default_factory=dict)  # Broker-side topic settings
 
 
 _EVENT_SETTINGS = {

@@ -21,19 +21,12 @@ TITLES = (
 
 
 class Point(NamedTuple):
-    """One point.
+    """One point."""
 
-    Attributes:
-        number: 1 to 10.
-        title: What must hold.
-        state: Whether it does; pass, fail or unknown.
-        evidence: What that rests on, with numbers.
-    """
-
-    number: int
-    title: str
-    state: CheckState
-    evidence: str
+    number: int  # 1 to 10
+    title: str  # what must hold
+    state: CheckState  # whether it does; pass, fail or unknown
+    evidence: str  # what that rests on, with numbers
 
 
 def failed(number: int, evidence: str) -> Point:

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     from analytics.lake.tables import Lake
 
-_MOST = 20_000
-"""Decisions that are looked at, the newest."""
+_MOST = 20_000  # decisions that are looked at, the newest
 
 _DECIDED = "stagekeeper.action.decided.v1"
 _EXECUTED = "stagekeeper.action.executed.v1"

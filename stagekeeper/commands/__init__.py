@@ -50,8 +50,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
 COMMANDS: Final = {name: summary for commands in GROUPS.values() for name, summary in commands.items()}
 """Every command and its one-line help; the command is in the module of the same name (`import` in `imports`)."""
 
-READ_LAKE = "stagekeeper.lake"
-"""Where the context of a command says which lake it reads."""
+READ_LAKE = "stagekeeper.lake"  # where the context of a command says which lake it reads
 
 _EXTRA_OF_PACKAGE = {
     "faust": "streams",

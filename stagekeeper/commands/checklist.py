@@ -17,8 +17,7 @@ from stagekeeper.settings import Settings
 if TYPE_CHECKING:
     from stagekeeper.checklist.point import Point
 
-_SETTLED = timedelta(minutes=5)
-"""A permitted action has its result by then."""
+_SETTLED = timedelta(minutes=5)  # a permitted action has its result by then
 
 
 @click.command()

@@ -16,8 +16,7 @@ from producers.simulation.scenarios import SCENARIOS, scenario
 from stagekeeper.commands.options import existing_lake, json_option, lake_option, print_json
 from stagekeeper.scorecard_runner import outcomes
 
-_LEFT_OUT = "demo"
-"""A mix of the others."""
+_LEFT_OUT = "demo"  # a mix of the others
 
 
 @click.command("scorecard")

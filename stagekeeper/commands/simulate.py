@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from producers.simulation.ground_truth import GroundTruth
     from producers.simulation.scenarios import Scenario
 
-LIVE_RATE = 50.0
-"""Events a second when neither a rate nor a number of events is asked for."""
-WINDOW = timedelta(hours=2)
-"""How far back a finite run reaches by default: long enough for late undos."""
+LIVE_RATE = 50.0  # events a second when neither a rate nor a number of events is asked for
+WINDOW = timedelta(hours=2)  # how far back a finite run reaches by default: long enough for late undos
 _WRITE_EVERY_S = 2.0
 _FLUSH_S = 15.0
 

@@ -26,10 +26,8 @@ if TYPE_CHECKING:
 
 NOTHING: Final = "-"
 _NARROWEST: Final = 80
-_UNTERMINALED: Final = 160
-"""Columns of a table that goes to a file or a pipe."""
-_WIDE: Final = 150
-"""Columns from which on every figure has room."""
+_UNTERMINALED: Final = 160  # columns of a table that goes to a file or a pipe
+_WIDE: Final = 150  # columns from which on every figure has room
 
 _COLOURS: Final = {"PROMOTE": "green", "HOLD": "yellow", "ROLL_BACK": "bold red", "INVALID": "magenta"}
 _URGENCY: Final = ("ROLL_BACK", "INVALID", "PROMOTE", "HOLD")

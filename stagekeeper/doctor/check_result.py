@@ -21,19 +21,12 @@ class CheckState(StrEnum):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of one of the doctor's checks.
+    """The result of one of the doctor's checks."""
 
-    Attributes:
-        check: What was checked.
-        state: How it came out.
-        evidence: What that rests on, with numbers.
-        fix: What to do about it; empty where there is nothing to do.
-    """
-
-    check: str
-    state: CheckState
-    evidence: str
-    fix: str = ""
+    check: str  # what was checked
+    state: CheckState  # how it came out
+    evidence: str  # what that rests on, with numbers
+    fix: str = ""  # what to do about it; empty where there is nothing to do
 
     def to_dict(self) -> dict[str, str]:
         """The result as a JSON object."""

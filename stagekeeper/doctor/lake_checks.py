@@ -23,12 +23,10 @@ _RECENT: Final = timedelta(minutes=10)
 _DAY: Final = timedelta(hours=24)
 _MAX_SKEW_S: Final = 2.0
 _TIME_TO_JUDGE: Final = timedelta(minutes=1)
-_BROKEN_SHARE: Final = 0.2
-"""Share of rejects among recent records from which on something is broken."""
+_BROKEN_SHARE: Final = 0.2  # share of rejects among recent records from which on something is broken
 _NOTABLE_SHARE: Final = 0.01
 _NOTABLE_COUNT: Final = 10
-_NOT_OURS: Final = pl.col("type") != "stagekeeper.stage.recommended.v1"
-"""Leaves out what the judge itself publishes."""
+_NOT_OURS: Final = pl.col("type") != "stagekeeper.stage.recommended.v1"  # leaves out what the judge itself publishes
 
 _FIXES: Final = {
     "forged_receipt": "Give routers and workers the same STAGEKEEPER_RECEIPT_KEY.",

@@ -30,59 +30,37 @@ _PREFIX: Final = "stagekeeper_"
 
 @dataclass(frozen=True)
 class WorkerReport:
-    """What one worker's web server answered.
+    """What one worker's web server answered."""
 
-    Attributes:
-        address: Of its web server.
-        metrics: The samples of `/metrics`, by name (without the prefix) and labels.
-        judge: What `/health` says about the judge: `ok`, or what is wrong.
-        clock: Its clock, to the second.
-        error: Why it did not answer; None where it did.
-    """
-
-    address: str
+    address: str  # of its web server
+    # The samples of `/metrics`, by name (without the prefix) and labels
     metrics: Mapping[str, float] = field(default_factory=dict)
-    judge: str | None = None
-    clock: datetime | None = None
-    error: str | None = None
+    judge: str | None = None  # what `/health` says about the judge: `ok`, or what is wrong
+    clock: datetime | None = None  # its clock, to the second
+    error: str | None = None  # why it did not answer; None where it did
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of broker, lake and workers at one moment.
+    """The state of broker, lake and workers at one moment."""
 
-    Attributes:
-        at_s: When, by a clock that only runs.
-        lag: Records on the broker that the lake does not cover; None where that is unknown.
-        lost: Records that the broker deleted before they were read.
-        covered: Whether all that the broker held at the snapshot before is covered by now; None where that is unknown.
-        versions: Newest version of the tables that the data plane writes.
-        workers: What the workers' web servers answered.
-        error: Why the lag is unknown.
-    """
-
-    at_s: float
-    lag: int | None
-    lost: int
+    at_s: float  # When, by a clock that only runs
+    lag: int | None  # records on the broker that the lake does not cover; None where that is unknown
+    lost: int  # records that the broker deleted before they were read
+    # Whether all that the broker held at the snapshot before is covered by now; None where that is unknown
     covered: bool | None
-    versions: tuple[int, ...]
-    workers: tuple[WorkerReport, ...]
-    error: str | None = None
+    versions: tuple[int, ...]  # newest version of the tables that the data plane writes
+    workers: tuple[WorkerReport, ...]  # what the workers' web servers answered
+    error: str | None = None  # why the lag is unknown
 
 
 @dataclass(frozen=True)
 class SnapshotPair:
-    """Two snapshots, one after the other.
+    """Two snapshots, one after the other."""
 
-    Attributes:
-        before: The first.
-        after: The second.
-        readers: Workers that read the log; None where that is unknown.
-    """
-
-    before: Snapshot
-    after: Snapshot
-    readers: int | None
+    before: Snapshot  # the first
+    after: Snapshot  # the second
+    readers: int | None  # workers that read the log; None where that is unknown
 
     @property
     def seconds(self) -> float:

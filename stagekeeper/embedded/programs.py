@@ -20,12 +20,10 @@ if TYPE_CHECKING:
 DEMO_GATE_FILE: Final = Path(__file__).with_name("demo_gates.yaml")
 DEMO_HISTORY: Final = "2h"
 DEMO_HISTORY_EVENTS: Final = 24_000
-DEMO_RATE: Final = 40
-"""Live events a second of the demonstration."""
+DEMO_RATE: Final = 40  # live events a second of the demonstration
 DEMO_MALFORMED: Final = 0.0005
 """Broken records as a share of the demonstration's events, so that the rejects can be seen."""
-QUALITY_EVERY_S: Final = 300.0
-"""Seconds between two validations of fresh events."""
+QUALITY_EVERY_S: Final = 300.0  # seconds between two validations of fresh events
 
 _DEMO_MARK: Final = ".stagekeeper-demo"
 _HEALTH_TIMEOUT_S = 1.0

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LONGEST_DELAY_S: Final = 30.0
-STEADY_S: Final = 60.0
-"""A child that lived this long (seconds) had started well: its next restart is quick again."""
+STEADY_S: Final = 60.0  # a child that lived this long (seconds) had started well: its next restart is quick again
 _PROBE_EVERY_S = 0.1
 
 
@@ -26,19 +25,12 @@ def restart_delay_s(ends_in_a_row: int) -> float:
 
 @dataclass(frozen=True)
 class Program:
-    """How a child is started, each time.
+    """How a child is started, each time."""
 
-    Attributes:
-        name: What people call it.
-        command: Program and arguments; no secrets, they are visible to all.
-        log: File that takes its output.
-        environment: Variables on top of this process's own; secrets go here.
-    """
-
-    name: str
-    command: tuple[str, ...]
-    log: Path
-    environment: Mapping[str, str] = field(repr=False)
+    name: str  # what people call it
+    command: tuple[str, ...]  # program and arguments; no secrets, they are visible to all
+    log: Path  # file that takes its output
+    environment: Mapping[str, str] = field(repr=False)  # variables on top of this process's own; secrets go here
 
     def start(self) -> Child:
         """Start it.

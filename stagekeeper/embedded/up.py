@@ -36,45 +36,29 @@ _READY_S: Final = 60.0
 _STATUS_EVERY_S: Final = 2.0
 _TRAFFIC_END_S: Final = 25.0
 _SETTLE_POLL_S: Final = 0.25
-_STUCK_S: Final = 30.0
-"""Seconds without any progress after which what is outstanding is given up."""
+_STUCK_S: Final = 30.0  # seconds without any progress after which what is outstanding is given up
 _STOP_GRACE_S: Final = 6.0
 
 
 @dataclass(frozen=True)
 class UpOptions:
-    """What `stagekeeper up` was asked to run.
+    """What `stagekeeper up` was asked to run."""
 
-    Attributes:
-        settings: Where things are, from the environment; `home` is the home folder in force.
-        demo: Simulated traffic into a fresh lake of its own.
-        gate_file: The gate file, where one was named.
-        page: Whether to serve the page.
-        lasting: How long to run once everything is up; None is until stopped.
-        kafka_port: Preferred port of the embedded broker; 0 is any.
-        page_port: Preferred port of the page; 0 is any.
-    """
-
-    settings: Settings
-    demo: bool
-    gate_file: Path | None
-    page: bool
-    lasting: timedelta | None
-    kafka_port: int
-    page_port: int
+    settings: Settings  # where things are, from the environment; `home` is the home folder in force
+    demo: bool  # simulated traffic into a fresh lake of its own
+    gate_file: Path | None  # the gate file, where one was named
+    page: bool  # whether to serve the page
+    lasting: timedelta | None  # how long to run once everything is up; None is until stopped
+    kafka_port: int  # preferred port of the embedded broker; 0 is any
+    page_port: int  # preferred port of the page; 0 is any
 
 
 @dataclass(frozen=True)
 class UpResult:
-    """How a run ended.
+    """How a run ended."""
 
-    Attributes:
-        report: The document of `analytics.report` where the run reached its end; None where it was stopped.
-        exit_code: 0; 1 where something is missing from the report; 128 + the signal where a run of a given length was
-            cut short.
-    """
-
-    report: Report | None
+    report: Report | None  # the document of `analytics.report` where the run reached its end; None where it was stopped
+    # 0; 1 where something is missing from the report; 128 + the signal where a run of a given length was cut short
     exit_code: int
 
 

@@ -27,21 +27,15 @@ if TYPE_CHECKING:
     from analytics.lake.tables import Fence
     from producers.wire.events import StageRecommended
 
-DEFAULT_INTERVAL_S: Final = 1.0
-"""Seconds between two looks while no gate file can be read."""
+DEFAULT_INTERVAL_S: Final = 1.0  # seconds between two looks while no gate file can be read
 
 
 @dataclass(frozen=True)
 class JudgeRun:
-    """What came of one run of the judge.
+    """What came of one run of the judge."""
 
-    Attributes:
-        fault: Why nothing could be judged or published; None where all went well.
-        next_in_s: When to look again, in seconds.
-    """
-
-    fault: str | None
-    next_in_s: float
+    fault: str | None  # why nothing could be judged or published; None where all went well
+    next_in_s: float  # when to look again, in seconds
 
 
 class JudgeRunner:

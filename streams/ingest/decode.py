@@ -38,8 +38,7 @@ if TYPE_CHECKING:
 
     Places = npt.NDArray[np.intp]
 
-AHEAD_LIMIT: Final = timedelta(minutes=5)
-"""How far an event may lie ahead of the clock."""
+AHEAD_LIMIT: Final = timedelta(minutes=5)  # how far an event may lie ahead of the clock
 
 EARLIEST_US: Final = -62_135_596_800_000_000  # the first moment of year 1
 LATEST_US: Final = 253_402_300_799_999_999  # the last moment of year 9999
@@ -61,19 +60,12 @@ Event = TypeVar("Event", WireDecided, WireExecuted)
 
 
 class Decoded(NamedTuple):
-    """What records hold.
+    """What records hold."""
 
-    Attributes:
-        events: A position for each record; only those at which `usable` holds mean anything.
-        values: The records' bytes.
-        usable: Which records are events.
-        faults: Why each of the others cannot be used, by position.
-    """
-
-    events: EventColumns
-    values: pa.Array
-    usable: Flags
-    faults: dict[int, Fault]
+    events: EventColumns  # a position for each record; only those at which `usable` holds mean anything
+    values: pa.Array  # the records' bytes
+    usable: Flags  # which records are events
+    faults: dict[int, Fault]  # why each of the others cannot be used, by position
 
 
 def micros_of(moment: datetime) -> int:

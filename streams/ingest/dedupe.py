@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
     Flags = npt.NDArray[np.bool_]
 
-HORIZON: Final = timedelta(hours=1)
-"""How far back an id is remembered, in event time."""
+HORIZON: Final = timedelta(hours=1)  # how far back an id is remembered, in event time
 
 
 class SeenIds:

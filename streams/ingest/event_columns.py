@@ -18,46 +18,28 @@ Longs = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.int8]
 Flags = npt.NDArray[np.bool_]
 
-UNKNOWN: Final = -1
-"""Stands for a risk, latency or cost that an event does not have."""
+UNKNOWN: Final = -1  # stands for a risk, latency or cost that an event does not have
 NO_CELL: Final = -1
-UNDATED: Final = -(2**63)
-"""Stands for a `decided_at` that an event does not have."""
+UNDATED: Final = -(2**63)  # stands for a `decided_at` that an event does not have
 
 
 @dataclass(frozen=True)
 class EventColumns:
-    """Events, one a position, in columns of equal length.
+    """Events, one a position, in columns of equal length."""
 
-    Attributes:
-        ids: Event ids.
-        types: CloudEvents types.
-        sources: Who emitted them.
-        subjects: Decision ids, flag keys or cells.
-        time_us: Event times, microseconds since 1970 UTC.
-        decided_at_us: When the actions were decided, microseconds since 1970 UTC, or `UNDATED`.
-        users: The users that decisions name; null where none is named, and for every other event.
-        kinds: What they count as (`analytics.signals.event_kinds.EventKind`).
-        risk_ranks: Ranks of the contracts' risk classes, or `UNKNOWN`.
-        latency_us: Latencies in whole microseconds, or `UNKNOWN`.
-        cost_microusd: Costs in whole millionths of a dollar, or `UNKNOWN`.
-        cell_of: Position of each event's cell in `cells`, or `NO_CELL`.
-        cells: Cells and epochs; more than the events name, perhaps.
-    """
-
-    ids: pa.StringArray
-    types: pa.StringArray
-    sources: pa.StringArray
-    subjects: pa.StringArray
-    users: pa.StringArray
-    time_us: Longs
-    decided_at_us: Longs
-    kinds: Bytes
-    risk_ranks: Longs
-    latency_us: Longs
-    cost_microusd: Longs
-    cell_of: Longs
-    cells: Sequence[CellEpoch]
+    ids: pa.StringArray  # event ids
+    types: pa.StringArray  # CloudEvents types
+    sources: pa.StringArray  # who emitted them
+    subjects: pa.StringArray  # decision ids, flag keys or cells
+    users: pa.StringArray  # the users that decisions name; null where none is named, and for every other event
+    time_us: Longs  # event times, microseconds since 1970 UTC
+    decided_at_us: Longs  # when the actions were decided, microseconds since 1970 UTC, or `UNDATED`
+    kinds: Bytes  # what they count as (`analytics.signals.event_kinds.EventKind`)
+    risk_ranks: Longs  # ranks of the contracts' risk classes, or `UNKNOWN`
+    latency_us: Longs  # latencies in whole microseconds, or `UNKNOWN`
+    cost_microusd: Longs  # costs in whole millionths of a dollar, or `UNKNOWN`
+    cell_of: Longs  # position of each event's cell in `cells`, or `NO_CELL`
+    cells: Sequence[CellEpoch]  # cells and epochs; more than the events name, perhaps
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -52,15 +52,10 @@ Parsed = TypeVar("Parsed", bound="WireEvent | ReceiptRow")
 
 
 class Fault(NamedTuple):
-    """Why a record cannot be used.
+    """Why a record cannot be used."""
 
-    Attributes:
-        reason: The reason code; see the module's list.
-        detail: What is wrong with which field, at most `LONGEST_DETAIL` characters.
-    """
-
-    reason: str
-    detail: str
+    reason: str  # the reason code; see the module's list
+    detail: str  # what is wrong with which field, at most `LONGEST_DETAIL` characters
 
 
 def make_fault(reason: str, detail: str) -> Fault:

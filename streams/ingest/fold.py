@@ -36,77 +36,47 @@ _CHUNK: Final = 2_000
 
 @dataclass
 class PartitionState:
-    """State of the fold of one partition.
+    """State of the fold of one partition."""
 
-    Attributes:
-        reached: The last offset that was folded; the one before the log's beginning when nothing was.
-        settled_through: Up to this offset the table `rejects` holds what was rejected; nothing is decided anew.
-        rejected: Stored rejects above `reached`, by offset.
-        seen: The ids that were accepted.
-    """
-
-    reached: int
-    settled_through: int
-    rejected: Mapping[int, Reject]
-    seen: SeenIds
+    reached: int  # the last offset that was folded; the one before the log's beginning when nothing was
+    settled_through: int  # up to this offset the table `rejects` holds what was rejected; nothing is decided anew
+    rejected: Mapping[int, Reject]  # stored rejects above `reached`, by offset
+    seen: SeenIds  # the ids that were accepted
 
 
 @dataclass
 class Tally:
-    """Counts of a batch's records by what became of them.
+    """Counts of a batch's records by what became of them."""
 
-    Attributes:
-        accepted: Events stored.
-        repeats: Events dropped because their id was accepted before.
-        rejected: Records rejected for the first time.
-        known_rejects: Records read again that had been rejected before a restart.
-        skipped: Offsets without a record on a log where that is normal (transactions, compaction).
-    """
-
-    accepted: int = 0
-    repeats: int = 0
-    rejected: int = 0
-    known_rejects: int = 0
-    skipped: int = 0
+    accepted: int = 0  # events stored
+    repeats: int = 0  # events dropped because their id was accepted before
+    rejected: int = 0  # records rejected for the first time
+    known_rejects: int = 0  # records read again that had been rejected before a restart
+    skipped: int = 0  # offsets without a record on a log where that is normal (transactions, compaction)
 
 
 @dataclass(frozen=True)
 class FoldedBatch:
-    """The rows of a batch, ready to be committed.
+    """The rows of a batch, ready to be committed."""
 
-    Attributes:
-        number: The batch's number.
-        events: Rows for the table `events`.
-        signals: Rows for the table `signals`.
-        rejects: What was rejected for the first time.
-        letters: All rejects of the batch, with those that the table `rejects` holds already: a worker that died may
-            not have published them.
-        reached: The last offset of each partition in the batch.
-        tally: What became of the records.
-    """
-
-    number: int
-    events: pa.Table
-    signals: pl.DataFrame
-    rejects: tuple[Reject, ...]
+    number: int  # the batch's number
+    events: pa.Table  # rows for the table `events`
+    signals: pl.DataFrame  # rows for the table `signals`
+    rejects: tuple[Reject, ...]  # what was rejected for the first time
+    # All rejects of the batch, with those that the table `rejects` holds already: a worker that died may not have
+    # published them
     letters: tuple[Reject, ...]
-    reached: Mapping[SourcePartition, int]
-    tally: Tally
+    reached: Mapping[SourcePartition, int]  # the last offset of each partition in the batch
+    tally: Tally  # what became of the records
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Records of one partition that are decoded together.
+    """Records of one partition that are decoded together."""
 
-    Attributes:
-        partition: Where they were read.
-        records: All records of the partition in this batch.
-        positions: Which of them these are.
-    """
-
-    partition: SourcePartition
-    records: PartitionRecords
-    positions: Sequence[int]
+    partition: SourcePartition  # where they were read
+    records: PartitionRecords  # all records of the partition in this batch
+    positions: Sequence[int]  # which of them these are
 
     def take(self, column: list[Column]) -> list[Column]:
         """The values of these records in one column."""
@@ -117,31 +87,19 @@ class _Piece:
 
 @dataclass
 class _BatchParts:
-    """The decoded parts of one batch; the lists about decoded records are in the same order.
+    """The decoded parts of one batch; the lists about decoded records are in the same order."""
 
-    Attributes:
-        now: The clock.
-        events: Their events.
-        usable: Which records are events.
-        values: Record bytes.
-        offsets: Record offsets.
-        broker_at_ms: Record timestamps, or `NO_TIMESTAMP`.
-        partitions: The partitions in turn, with the number of decoded records of each.
-        rejects: What was rejected for the first time.
-        known_rejects: What had been rejected before a restart.
-        tally: What became of all records.
-    """
-
-    now: datetime
-    events: list[EventColumns] = field(default_factory=list)
-    usable: list[Flags] = field(default_factory=list)
-    values: list[pa.Array] = field(default_factory=list)
-    offsets: list[Longs] = field(default_factory=list)
-    broker_at_ms: list[Longs] = field(default_factory=list)
+    now: datetime  # the clock
+    events: list[EventColumns] = field(default_factory=list)  # their events
+    usable: list[Flags] = field(default_factory=list)  # which records are events
+    values: list[pa.Array] = field(default_factory=list)  # record bytes
+    offsets: list[Longs] = field(default_factory=list)  # record offsets
+    broker_at_ms: list[Longs] = field(default_factory=list)  # record timestamps, or `NO_TIMESTAMP`
+    # The partitions in turn, with the number of decoded records of each
     partitions: list[tuple[SourcePartition, int]] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
-    known_rejects: list[Reject] = field(default_factory=list)
-    tally: Tally = field(default_factory=Tally)
+    rejects: list[Reject] = field(default_factory=list)  # what was rejected for the first time
+    known_rejects: list[Reject] = field(default_factory=list)  # what had been rejected before a restart
+    tally: Tally = field(default_factory=Tally)  # what became of all records
 
 
 class Folder:

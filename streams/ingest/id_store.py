@@ -29,14 +29,11 @@ from streams.ingest.errors import DataPlaneError
 Words: TypeAlias = npt.NDArray[np.uint64]
 Times: TypeAlias = npt.NDArray[np.int64]
 
-NEVER: Final = -(2**63)
-"""Stands for the time of an id that is not held."""
+NEVER: Final = -(2**63)  # stands for the time of an id that is not held
 
 RECORD_BYTES: Final = 24
-_BLOCK: Final = 128
-"""Records between two entries of a run's index in memory."""
-_BITS: Final = 16
-"""Bits of a filter for each id."""
+_BLOCK: Final = 128  # records between two entries of a run's index in memory
+_BITS: Final = 16  # bits of a filter for each id
 _FEW: Final = 4
 _U: Final = np.uint64
 
@@ -53,16 +50,11 @@ _ODD: Final = np.frombuffer(os.urandom(8), dtype=np.uint64)[0] | np.uint64(1)
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of runs, in ids.
+    """Sizes of runs, in ids."""
 
-    Attributes:
-        least: Smaller runs count as of one size.
-        on_disk: Runs of at least this size lie on disk.
-        most: Runs of a quarter of this size are not merged any more, so that about this is the largest size.
-    """
-
-    least: int = 1_024
-    on_disk: int = 16_384
+    least: int = 1_024  # smaller runs count as of one size
+    on_disk: int = 16_384  # runs of at least this size lie on disk
+    # Runs of a quarter of this size are not merged any more, so that about this is the largest size
     most: int = 1 << 20
 
 

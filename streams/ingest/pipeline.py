@@ -49,15 +49,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Assignment:
-    """The partitions that this worker reads from now on, in place of all earlier ones.
+    """The partitions that this worker reads from now on, in place of all earlier ones."""
 
-    Attributes:
-        number: Position among everything the source hands over, counted from 1 without a gap.
-        partitions: The partitions, with where to read on.
-    """
-
-    number: int
-    partitions: Mapping[SourcePartition, Resumed]
+    number: int  # position among everything the source hands over, counted from 1 without a gap
+    partitions: Mapping[SourcePartition, Resumed]  # the partitions, with where to read on
 
 
 class Pipeline:

@@ -21,8 +21,7 @@ from streams.ingest.faults import Fault, control_characters, make_fault, parse_a
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-KEPT: Final = 20_000
-"""Between this and twice as many opened tokens are kept, beside those of the batch at hand."""
+KEPT: Final = 20_000  # between this and twice as many opened tokens are kept, beside those of the batch at hand
 
 CELLS_KEPT: Final = 20_000
 """With more cells than this, all that was kept is dropped: a writer may name a new one in every event."""

@@ -13,21 +13,16 @@ LATEST_MS: Final = 253_402_300_799_999  # the end of year 9999
 
 @dataclass
 class PartitionRecords:
-    """Consecutive records of one partition, as columns of equal length, in the order of their offsets.
+    """Consecutive records of one partition, as columns of equal length, in the order of their offsets."""
 
-    Attributes:
-        offsets: Offset of each record, rising; a gap is an offset at which the log holds no readable record.
-        keys: Record keys.
-        values: Record values.
-        broker_at_ms: Timestamps of the records, milliseconds since 1970 UTC; None where there is none.
-        end: The offset up to which (exclusive) the log was read, where the source knows it; it tells of a gap after
-            the last record.
-    """
-
+    # Offset of each record, rising; a gap is an offset at which the log holds no readable record
     offsets: list[int] = field(default_factory=list)
-    keys: list[bytes | None] = field(default_factory=list)
-    values: list[bytes | None] = field(default_factory=list)
+    keys: list[bytes | None] = field(default_factory=list)  # record keys
+    values: list[bytes | None] = field(default_factory=list)  # record values
+    # Timestamps of the records, milliseconds since 1970 UTC; None where there is none
     broker_at_ms: list[int | None] = field(default_factory=list)
+    # The offset up to which (exclusive) the log was read, where the source knows it; it tells of a gap after the last
+    # record
     end: int | None = None
 
     def add(self, offset: int, key: bytes | None, value: bytes | None, broker_at_ms: int | None) -> None:
@@ -45,12 +40,7 @@ def possible_ms(at_ms: int | None) -> int | None:
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch: whatever was fetched together.
+    """One micro-batch: whatever was fetched together."""
 
-    Attributes:
-        number: Position among everything the source hands over, counted from 1 without a gap.
-        partitions: The records of each partition.
-    """
-
-    number: int
-    partitions: dict[SourcePartition, PartitionRecords]
+    number: int  # position among everything the source hands over, counted from 1 without a gap
+    partitions: dict[SourcePartition, PartitionRecords]  # the records of each partition

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from analytics.lake.tables import Lake
     from streams.ingest.rejects import Reject
 
-_CATCH_UP_OFFSETS: Final = 100_000
-"""How many offsets are folded into `signals` at a time when it is behind `events`."""
+_CATCH_UP_OFFSETS: Final = 100_000  # how many offsets are folded into `signals` at a time when it is behind `events`
 
 _ID_CHUNK: Final = 200_000
 _PARTITION: Final = SourcePartition._fields
@@ -33,30 +32,19 @@ _PARTITION_SCHEMA: Final = {name: COLUMNS[EVENTS][name] for name in _PARTITION}
 
 @dataclass(frozen=True)
 class StoredOffsets:
-    """Offsets up to which the lake's tables cover a partition; None where nothing is stored.
+    """Offsets up to which the lake's tables cover a partition; None where nothing is stored."""
 
-    Attributes:
-        rejects: Last offset covered by `rejects`.
-        events: Last offset covered by `events` and, once resumed, by `signals`.
-    """
-
-    rejects: int | None
-    events: int | None
+    rejects: int | None  # last offset covered by `rejects`
+    events: int | None  # last offset covered by `events` and, once resumed, by `signals`
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """A partition, ready to be read on.
+    """A partition, ready to be read on."""
 
-    Attributes:
-        stored: The stored offsets.
-        start: The first offset to read.
-        state: The fold's state just before it.
-    """
-
-    stored: StoredOffsets
-    start: int
-    state: PartitionState
+    stored: StoredOffsets  # the stored offsets
+    start: int  # the first offset to read
+    state: PartitionState  # the fold's state just before it
 
 
 def resume(

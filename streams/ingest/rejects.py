@@ -19,11 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-FIRST_BYTES: Final = 256
-"""How much of a rejected value is kept."""
+FIRST_BYTES: Final = 256  # how much of a rejected value is kept
 
-LONGEST_KEY: Final = 1_024
-"""How much of a rejected record's key is kept, in bytes."""
+LONGEST_KEY: Final = 1_024  # how much of a rejected record's key is kept, in bytes
 
 _SAME = ("offset", "reason", "detail", "key", "first_bytes", "size", "rejected_at")
 """Columns of `rejects` that a reject holds under the same name."""
@@ -33,29 +31,17 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Reject:
-    """One record that cannot be used.
+    """One record that cannot be used."""
 
-    Attributes:
-        partition: Where it was read.
-        offset: Its offset there.
-        reason: The reason code; see `streams.ingest.faults`.
-        detail: What is wrong with which field.
-        key: The record's key, at most `LONGEST_KEY` bytes.
-        first_bytes: The first `FIRST_BYTES` of its value.
-        size: Size of its value in bytes; 0 where there is none.
-        broker_at_ms: The record's timestamp, milliseconds since 1970 UTC.
-        rejected_at: When it was rejected.
-    """
-
-    partition: SourcePartition
-    offset: int
-    reason: str
-    detail: str
-    key: bytes | None
-    first_bytes: bytes
-    size: int
-    broker_at_ms: int | None
-    rejected_at: datetime
+    partition: SourcePartition  # where it was read
+    offset: int  # its offset there
+    reason: str  # the reason code; see `streams.ingest.faults`
+    detail: str  # what is wrong with which field
+    key: bytes | None  # the record's key, at most `LONGEST_KEY` bytes
+    first_bytes: bytes  # the first `FIRST_BYTES` of its value
+    size: int  # size of its value in bytes; 0 where there is none
+    broker_at_ms: int | None  # the record's timestamp, milliseconds since 1970 UTC
+    rejected_at: datetime  # when it was rejected
 
     @property
     def place(self) -> str:

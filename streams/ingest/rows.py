@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-NO_TIMESTAMP: Final = -1
-"""Stands for a record without a timestamp of its broker, in a column of milliseconds."""
+NO_TIMESTAMP: Final = -1  # stands for a record without a timestamp of its broker, in a column of milliseconds
 
 _SCHEMA: Final = TABLES[EVENTS]
 _MINUTE_US: Final = 60_000_000
@@ -30,21 +29,13 @@ _COST: Final = COUNTERS.index("cost_microusd")
 
 
 class Accepted(NamedTuple):
-    """Accepted events, with what else their rows hold; a position for each of them throughout.
+    """Accepted events, with what else their rows hold; a position for each of them throughout."""
 
-    Attributes:
-        events: The events.
-        values: The bytes of each.
-        partitions: The partitions in turn, with the number of events of each.
-        offsets: Offset of each.
-        broker_at_ms: Timestamp of each record, milliseconds since 1970 UTC, or `NO_TIMESTAMP`.
-    """
-
-    events: EventColumns
-    values: pa.ChunkedArray
-    partitions: Sequence[tuple[SourcePartition, int]]
-    offsets: Longs
-    broker_at_ms: Longs
+    events: EventColumns  # the events
+    values: pa.ChunkedArray  # the bytes of each
+    partitions: Sequence[tuple[SourcePartition, int]]  # the partitions in turn, with the number of events of each
+    offsets: Longs  # offset of each
+    broker_at_ms: Longs  # timestamp of each record, milliseconds since 1970 UTC, or `NO_TIMESTAMP`
 
 
 def event_rows(accepted: Accepted, *, ingested_at: datetime) -> pa.Table:

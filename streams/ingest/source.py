@@ -40,8 +40,7 @@ BATCH_RECORDS: Final = 30_000
 BATCH_BYTES: Final = 64 * 1_024 * 1_024
 """A batch is handed over after this many seconds, or earlier with about this many records or bytes."""
 
-FETCH_RECORDS: Final = 5_000
-"""Records that are taken from the client at a time, so that `BATCH_BYTES` is seen in time."""
+FETCH_RECORDS: Final = 5_000  # records that are taken from the client at a time, so that `BATCH_BYTES` is seen in time
 
 FETCHING: Final = {
     "queued.max.messages.kbytes": 32 * 1_024,
