@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import golden_fleet
-from golden_forms import checked, differences, normal, parted, read, write
+from golden_documents import checked, differences, normal, parted, read, write
 from golden_product import (
     EVENTS,
     SIGNALS,
@@ -34,12 +34,12 @@ from golden_product import (
     run,
 )
 from golden_traffic import BESIDE_A_HOLD_BACK, NOON, WITH_LATE_OUTCOMES, people, recorded, simulated
-from recorded import EXAMPLES, FILE, ROOT
+from shared_recordings import EXAMPLES, FILE, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from golden_forms import Document
+    from golden_documents import Document
     from golden_product import Event
 
 FOLDER: Final = Path(__file__).parent / "golden"
@@ -197,9 +197,9 @@ def form(name: str, golden: Golden) -> Document:
     names = {document["verdict_id"]: _name(document, moments[document["judged_at"]]) for document, _ in rows}
     if not len(set(names.values())) == len(names) == len(rows):
         raise ValueError(f"the ledger of {name} has two verdicts of one name")
-    told = sorted((names[document["verdict_id"]], document, changed) for document, changed in rows)
+    recorded_rows = sorted((names[document["verdict_id"]], document, changed) for document, changed in rows)
     parts: dict[str, Document] = {"verdicts": {}, "sentences": {}, "identities": {}}
-    for called, document, changed in told:
+    for called, document, changed in recorded_rows:
         numbers, sentences, identities = parted(
             {**normal(document, names), "verdict_id": document["verdict_id"], "changed": changed}
         )
@@ -207,9 +207,9 @@ def form(name: str, golden: Golden) -> Document:
         parts["identities"][called] = identities
     signals = {_cell(row): normal(row, {}) for row in build_report(golden.lake).to_dict()["signals"]}
     if name == "fleet":
-        return {**_fleet_form(signals, parts), "replays": _replays(golden, told, names)}
+        return {**_fleet_form(signals, parts), "replays": _replays(golden, recorded_rows, names)}
     news = [sorted(names[told_id] for told_id in look) for look in golden.news]
-    result = {"signals": signals, **parts, "replays": _replays(golden, told, names), "history": None}
+    result = {"signals": signals, **parts, "replays": _replays(golden, recorded_rows, names), "history": None}
     result["verdicts"] = {"ledger": parts["verdicts"], "news": news}
     if name in {"demo", "drift", "late"}:
         result["history"] = _history(name, golden)
@@ -273,10 +273,10 @@ def outline(document: Document) -> str:
     return f"{document['verdict']} {document['to_stage'] or '-'} {codes}"
 
 
-def _replays(golden: Golden, told: list[tuple[str, Document, bool]], names: dict[str, str]) -> Document:
+def _replays(golden: Golden, recorded_rows: list[tuple[str, Document, bool]], names: dict[str, str]) -> Document:
     """Some verdicts reached again: the first of each kind of reasons."""
     first: dict[str, tuple[str, str]] = {}
-    for called, document, _ in told:
+    for called, document, _ in recorded_rows:
         kind = f"{document['verdict']} {document['reasons'][0]['code']} {document['is_regrade']}"
         first.setdefault(kind, (called, document["verdict_id"]))
     result = {}
@@ -299,14 +299,14 @@ def _history(name: str, golden: Golden) -> Document:
         {"cell": _cell(VerdictDocument.from_verdict(turn.verdict).to_dict()), **_as_json(turn.document())}
         for turn in run(history, gates, every=timedelta(minutes=30))
     ]
-    told: Document = {"turns": _without_sentences(normal(sorted(turns, key=_turn), {}))}
+    history: Document = {"turns": _without_sentences(normal(sorted(turns, key=_turn), {}))}
     if name == "demo":
         since = history.last - timedelta(minutes=15)
         tried = backtest(history, gates, GateFile.parse(_changed(golden.gates)), since=since)
-        told["backtest"] = _without_sentences(
+        history["backtest"] = _without_sentences(
             normal({key: value for key, value in _as_json(tried.document()).items() if not key.endswith("_sha256")}, {})
         )
-    return told
+    return history
 
 
 def _as_json(document: Document) -> Document:

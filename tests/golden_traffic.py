@@ -29,7 +29,7 @@ from golden_product import (
     read_transcript,
     scenario,
 )
-from recorded import EXAMPLES, FILE
+from shared_recordings import EXAMPLES, FILE
 
 if TYPE_CHECKING:
     from golden_product import Event

@@ -84,7 +84,7 @@ def gate_file(*signals: str, **gate: str) -> GateFile:
 
 def split_gates(split: str = COHORTS, **more: str) -> GateFile:
     """A gate file with one gate that declares how traffic is split."""
-    told = "".join(f"\n    {key}: {value}" for key, value in more.items())
+    keys = "".join(f"\n    {key}: {value}" for key, value in more.items())
     return GateFile.parse(
         f"""\
 version: 1
@@ -92,7 +92,7 @@ freshness: 30d
 gates:
   - name: g
     ladder: [draft_write, approval_gated, narrow_autonomy]
-    split: {split}{told}
+    split: {split}{keys}
     signals: [{{signal: execution_error, role: guardrail, limit: 0.1, unit: action}}]
 """.encode()
     )

@@ -117,8 +117,8 @@ def oracle(failures: IntArray, rate: float) -> Decisions:
     """Wald's ratio against the true rate; where the truth favours neither side, against 4 % and 0.5 %."""
     trials = np.arange(1, failures.shape[1] + 1)
 
-    def ratio(told: float) -> FloatArray:
-        failed, fine = np.log(told / THRESHOLD), np.log((1 - told) / (1 - THRESHOLD))
+    def ratio(truth: float) -> FloatArray:
+        failed, fine = np.log(truth / THRESHOLD), np.log((1 - truth) / (1 - THRESHOLD))
         return np.asarray(failures * failed + (trials - failures) * fine)
 
     bad, good = (rate if rate > THRESHOLD else 0.04), (rate if rate < THRESHOLD else 0.005)

@@ -50,12 +50,14 @@ def test_our_shares_on_the_streams_are_the_exact_ones() -> None:
 
 @pytest.mark.slow
 def test_our_delays_stay_within_1_6_of_the_rule_that_is_told_the_truth() -> None:
-    ours, told = row(OURS), row(ORACLE)
+    ours, informed = row(OURS), row(ORACLE)
     for rate in RATES:
         if rate > THRESHOLD:
-            assert told.median_rollback(rate) <= ours.median_rollback(rate) < 1.6 * told.median_rollback(rate)
+            assert informed.median_rollback(rate) <= ours.median_rollback(rate) < 1.6 * informed.median_rollback(rate)
         if rate < THRESHOLD:
-            assert told.median_promotion(rate) <= ours.median_promotion(rate) < 1.6 * told.median_promotion(rate)
+            assert (
+                informed.median_promotion(rate) <= ours.median_promotion(rate) < 1.6 * informed.median_promotion(rate)
+            )
     assert ours.median_rollback(0.04) < NEVER
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from analytics.evidence.sequential import Direction
 
+pytestmark = pytest.mark.slow
+
 THRESHOLD = 0.02
 ALPHA = 0.05
 LOOKS = 20_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from golden_forms import checked, differences, read
+from golden_documents import checked, differences, read
 from golden_lakes import LAKES, SECTIONS, missing, path_of, today
 from golden_product import REASON_CODES
 

@@ -172,8 +172,8 @@ def test_topics_on_apache_kafka_are_made_with_their_settings(emptied_kafka: Brok
     client = AdminClient({"bootstrap.servers": emptied_kafka.address})
     for topic in TOPICS:
         (answer,) = client.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic.name)]).values()
-        told = {name: entry.value for name, entry in answer.result().items()}
-        assert {name: told[name] for name in topic.settings} == topic.settings
+        configured = {name: entry.value for name, entry in answer.result().items()}
+        assert {name: configured[name] for name in topic.settings} == topic.settings
         assert len(client.list_topics(topic.name, timeout=10).topics[topic.name].partitions) == topic.partitions
 
 

@@ -7,7 +7,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from whole import clean_environment, command
+from up_process import clean_environment, command
 
 from analytics.audit.quality import latest_quality
 from analytics.lake.tables import Lake
@@ -64,6 +64,6 @@ def test_everything_that_was_emitted_is_counted(demonstration: dict[str, Any]) -
 
 @pytest.mark.timeout(300)
 def test_each_step_is_told(demonstration: dict[str, Any]) -> None:
-    told = demonstration["progress"]
+    progress = demonstration["progress"]
     for step in ("broker", "topics", "lake", "traffic", "worker", "running", "settled"):
-        assert f"] {step:<8} " in told
+        assert f"] {step:<8} " in progress

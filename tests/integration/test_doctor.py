@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 GATES = Path(__file__).parents[2] / "examples" / "gates.yaml"
 
 
-def told(settings: Settings, *workers: str, wait: Callable[[float], None] = time.sleep) -> dict[str, CheckResult]:
+def checks(settings: Settings, *workers: str, wait: Callable[[float], None] = time.sleep) -> dict[str, CheckResult]:
     found = run_checks(settings, workers=workers, watch_s=1.5, now=lambda: datetime.now(UTC), wait=wait)
     return {result.check: result for result in found}
 
@@ -58,7 +58,7 @@ def test_a_healthy_whole_passes_and_each_thing_that_breaks_is_named(
         lake = await_drained(either_broker, lake_root)
         # Rows, not a version: a judge's tenure begins with an empty commit.
         await_that(lambda: row_count(lake, VERDICTS) > 0, "the first verdicts")
-        found = told(settings, web)
+        found = checks(settings, web)
         assert faults(found) == {}, found
         assert "the lake covers all" in found["lag"].evidence
         assert "1 read the log" in found["worker"].evidence
@@ -71,7 +71,7 @@ def test_a_healthy_whole_passes_and_each_thing_that_breaks_is_named(
         spoken.say(100)
         # Past the newest commit by more than the doctor calls a stall.
         await_that(lambda: (datetime.now(UTC) - lake.committed_at("signals")).total_seconds() > 10, "ten seconds")
-        found = told(settings, web, wait=speak)
+        found = checks(settings, web, wait=speak)
         assert found["lag"].state is CheckState.FAIL
         assert "it grows by" in found["lag"].evidence
         if isinstance(either_broker, EmbeddedBroker):  # elsewhere its session is over: nobody reads at all
@@ -82,7 +82,7 @@ def test_a_healthy_whole_passes_and_each_thing_that_breaks_is_named(
             assert found["worker"].state is CheckState.FAIL
 
         worker.kill()
-        found = told(settings)
+        found = checks(settings)
         assert found["worker"].state is CheckState.FAIL, found
         assert "0 read the log" in found["worker"].evidence
         assert found["lag"].state is CheckState.WARN
@@ -144,13 +144,13 @@ def test_unusable_topics_are_named(bare_broker: EmbeddedBroker) -> None:
 
 def test_a_broker_that_is_away_is_named_and_the_rest_is_still_looked_at(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, kafka_bootstrap_servers="127.0.0.1:1", gate_file=GATES)
-    found = told(settings, wait=lambda _: None)
+    found = checks(settings, wait=lambda _: None)
     assert found["broker"].state is CheckState.FAIL
     assert "no Kafka broker answers at 127.0.0.1:1" in found["broker"].evidence
     assert "STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS" in found["broker"].fix
     assert "topics" not in found
     assert found["lag"].state is CheckState.UNKNOWN
     assert found["gate file"].state is CheckState.PASS
-    assert told(settings.model_copy(update={"kafka_bootstrap_servers": None}), wait=lambda _: None)[
+    assert checks(settings.model_copy(update={"kafka_bootstrap_servers": None}), wait=lambda _: None)[
         "broker"
     ].evidence.startswith("no Kafka broker is known")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from fakes import KEY, a_contract, a_decision
-from recorded import EXAMPLES
+from shared_recordings import EXAMPLES
 
 from producers.delivery.kafka_emitter import DeliveryStats, KafkaEmitter
 from producers.delivery.recorder import Recorder
@@ -87,8 +87,8 @@ def test_events_of_one_decision_stay_in_order(broker: EmbeddedBroker) -> None:
         for latency_ms in range(200):
             recorder.executed(receipt, ExecutionStatus.SUCCEEDED, latency_ms=float(latency_ms))
     seen = [event_from_bytes(record.value() or b"") for record in _records(broker.address, OUTCOMES)]
-    told = [event.data.model_dump()["latency_ms"] for event in seen if event.source == source]
-    assert told == [float(latency_ms) for latency_ms in range(200)]
+    latencies = [event.data.model_dump()["latency_ms"] for event in seen if event.source == source]
+    assert latencies == [float(latency_ms) for latency_ms in range(200)]
 
 
 def test_a_broker_that_goes_away_is_reported_and_the_caller_goes_on(own_broker: EmbeddedBroker) -> None:

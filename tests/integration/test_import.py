@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from pipeline import Pipeline, running_pipeline
-from recorded import CALLS, EXAMPLES, FILE, needs_recorded_calls
+from shared_recordings import CALLS, EXAMPLES, FILE, needs_recorded_calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,10 +30,10 @@ def test_the_example_reaches_the_lake_and_a_second_import_changes_nothing(pipeli
     assert (first["calls"], first["executed"], first["failed"], first["unanswered"]) == (10, 9, 1, 1)
     assert first["delivered"] == first["events"] == 27
     pipeline.await_that("the lake has the import", lambda: pipeline.stored() == 27)
-    told = pipeline.run("signals", "--json")
+    report = pipeline.run("signals", "--json")
 
     counts = {
-        (signals["workflow"], signals["tool"], signals["stage"]): signals["counts"] for signals in told["signals"]
+        (signals["workflow"], signals["tool"], signals["stage"]): signals["counts"] for signals in report["signals"]
     }
     assert {
         cell: (
@@ -50,7 +50,7 @@ def test_the_example_reaches_the_lake_and_a_second_import_changes_nothing(pipeli
         ("bookshop", "change_address", "draft_write"): (2, 2, 1, 1, 1),
         ("bookshop-goodwill", "issue_voucher", "approval_gated"): (2, 1, 0, 1, 0),
     }
-    assert all(signals["latency_ms"] is None and signals["cost_usd"] is None for signals in told["signals"])
+    assert all(signals["latency_ms"] is None and signals["cost_usd"] is None for signals in report["signals"])
 
     second = pipeline.run(*example, "--reward-field", "reward", "--json")
     assert second["delivered"] == 27
@@ -70,12 +70,12 @@ def test_the_recorded_airline_agent_is_judged_by_what_it_did(pipeline: Pipeline)
     )
     assert (summary["calls"], summary["executed"], summary["failed"], summary["unanswered"]) == (1_164, 1_164, 73, 0)
     pipeline.await_that("the lake has the import", lambda: pipeline.stored() == summary["delivered"])
-    told = {signals["tool"]: signals for signals in pipeline.run("signals", "--json")["signals"]}
+    by_tool = {signals["tool"]: signals for signals in pipeline.run("signals", "--json")["signals"]}
     assert {
-        tool: (signals["counts"]["executed"], signals["counts"]["failed"]) for tool, signals in told.items()
+        tool: (signals["counts"]["executed"], signals["counts"]["failed"]) for tool, signals in by_tool.items()
     } == CALLS
-    assert sum(signals["counts"]["executed"] for signals in told.values()) == 1_164
-    assert all(signals["latency_ms"] is None and signals["cost_usd"] is None for signals in told.values())
+    assert sum(signals["counts"]["executed"] for signals in by_tool.values()) == 1_164
+    assert all(signals["latency_ms"] is None and signals["cost_usd"] is None for signals in by_tool.values())
 
     def judged() -> bool:
         latest = pipeline.verdicts()

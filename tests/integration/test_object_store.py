@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pyarrow.fs as pafs
 import pytest
 from click.testing import CliRunner
+from lakes_of_events import EventLake
 from object_store import KEY, READER, SECRET
 from old_lakes import downgrade
 from polars.testing import assert_frame_equal
-from told_lakes import Told
 from verdict_cases import NOON, a_row, executions, increments
 
 from analytics.audit.replay import replay
@@ -126,20 +126,20 @@ def test_verdicts_are_reached_again_after_roll_up_and_vacuum(bucket_root: str, t
 
 
 def test_a_lake_of_an_earlier_layout_is_migrated(bucket_root: str, tmp_path: Path) -> None:
-    told = Told.at(tmp_path)
+    history = EventLake.at(tmp_path)
     for number in range(20):
-        told.act(number, f"user {number % 3}", failed=number % 4 == 0)
-    told.store()
-    with Lease(told.lake.root, JUDGE) as lease:
+        history.act(number, f"user {number % 3}", failed=number % 4 == 0)
+    history.store()
+    with Lease(history.lake.root, JUDGE) as lease:
         assert lease.held()
-    downgrade(told.lake.root, bucket_root)
+    downgrade(history.lake.root, bucket_root)
     with pytest.raises(OutdatedLakeError):
         Lake.existing(bucket_root)
     migrate(bucket_root)
     lake = Lake.existing(bucket_root)
     assert lake is not None
     for table in (EVENTS, SIGNALS):
-        expected = told.lake.scan(table).collect()
+        expected = history.lake.scan(table).collect()
         assert_frame_equal(lake.scan(table).collect().select(expected.columns), expected, check_row_order=False)
     with Lease(bucket_root, JUDGE) as lease:
         assert lease.held()
@@ -160,14 +160,14 @@ def test_the_page_and_the_commands_read_a_bucket(bucket_root: str, tmp_path: Pat
     assert len(snapshot.signals) == len(snapshot.verdicts) == 1
     # What the scorecard simulates has nothing to do with the bucket: only the history is asked for.
     for asked in ("signals --json", "verdicts --json", "scorecard --runs 0 --json", "quality run"):
-        told = CliRunner().invoke(cli, [*asked.split(), "--lake", bucket_root])
-        assert told.exit_code == 0, (asked, told.output)
-        assert SECRET not in told.output
-        assert asked.split()[0] != "scorecard" or json.loads(told.output)["history"]["promotions"], told.output
+        history = CliRunner().invoke(cli, [*asked.split(), "--lake", bucket_root])
+        assert history.exit_code == 0, (asked, history.output)
+        assert SECRET not in history.output
+        assert asked.split()[0] != "scorecard" or json.loads(history.output)["history"]["promotions"], history.output
     question = ["gate", "check", "--environment", "production", "--workflow", "refunds", "--tool", "issue_refund"]
     question += ["--to", "approval_gated", "--lake", bucket_root, "--gates", str(gates), "--json"]
-    told = CliRunner().invoke(cli, question)
-    assert json.loads(told.output)["verdict_id"], told.output
+    history = CliRunner().invoke(cli, question)
+    assert json.loads(history.output)["verdict_id"], history.output
 
 
 def test_keys_are_never_shown(bucket_root: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from pipeline import program, running_pipeline
-from recorded import ROOT
+from shared_recordings import ROOT
 
 from producers.wire.receipt import Cell
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from whole import clean_environment, command
+from up_process import clean_environment, command
 
 from analytics.lake.tables import Lake
 from analytics.report import build_report
@@ -109,8 +109,8 @@ def test_a_killed_parent_takes_everything_along_and_the_next_start_says_so(tmp_p
 def test_a_dead_worker_is_restarted_with_its_reason(tmp_path: Path) -> None:
     with running(command(tmp_path, "--headless")) as process:
         lines = read_until(process, "] running")
-        told = next(line for line in lines if "] worker" in line)
-        worker = int(told.split("process ")[1].split(",")[0])
+        line = next(line for line in lines if "] worker" in line)
+        worker = int(line.split("process ")[1].split(",")[0])
         os.kill(worker, signal.SIGKILL)
         (said,) = read_until(process, "] restart")[-1:]
         assert "worker ended with signal SIGKILL" in said
@@ -123,9 +123,9 @@ def test_a_dead_worker_is_restarted_with_its_reason(tmp_path: Path) -> None:
 def test_a_worker_killed_amid_traffic_loses_and_repeats_nothing(tmp_path: Path) -> None:
     with running(command(tmp_path, "--demo", "--headless", "--for", "15s")) as process:
         lines = read_until(process, "] running")
-        told = next(line for line in lines if "] worker" in line)
+        line = next(line for line in lines if "] worker" in line)
         read_until(process, "] status")
-        os.kill(int(told.split("process ")[1].split(",")[0]), signal.SIGKILL)
+        os.kill(int(line.split("process ")[1].split(",")[0]), signal.SIGKILL)
         read_until(process, "] restart")
         read_until(process, "] settled")
         assert process.wait(LONGEST_STOP_S) == 0
@@ -138,8 +138,8 @@ def test_a_worker_killed_amid_traffic_loses_and_repeats_nothing(tmp_path: Path) 
 def test_a_dead_broker_ends_the_run_with_the_reason(tmp_path: Path) -> None:
     with running(command(tmp_path, "--headless")) as process:
         lines = read_until(process, "] running")
-        told = next(line for line in lines if "] broker" in line)
-        os.kill(int(told.split("process ")[1].split(",")[0]), signal.SIGKILL)
+        line = next(line for line in lines if "] broker" in line)
+        os.kill(int(line.split("process ")[1].split(",")[0]), signal.SIGKILL)
         (said,) = read_until(process, "Error:")[-1:]
         assert "the embedded broker ended with signal SIGKILL" in said
         assert process.wait(LONGEST_STOP_S) == 1

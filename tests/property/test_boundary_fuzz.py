@@ -88,7 +88,7 @@ class Moody(AbstractProvider):
     resolve_object_details = _resolve
 
 
-class Told:
+class EventLake:
     """An authorizer that says what it is told to, and remembers of which contract."""
 
     sha256 = "4" * 64
@@ -116,7 +116,7 @@ def ticking() -> Iterator[float]:
 @given(calls=st.lists(CALLS, min_size=1, max_size=6))
 @settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_nothing_runs_that_authorization_refuses_and_nothing_runs_off_the_record(calls: list[dict[str, Any]]) -> None:
-    provider, authorizer, shelf = Moody(), Told(), Shelf()
+    provider, authorizer, shelf = Moody(), EventLake(), Shelf()
     clock = ticking()
     router = Router(
         authorizer=authorizer,

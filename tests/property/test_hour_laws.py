@@ -158,9 +158,9 @@ def test_a_minute_with_an_execution_missing_keeps_those_two_counts() -> None:
         ]
     )
     rolled = roll(rows)
-    told = {row["bucket"] - NOON: row for row in rolled.iter_rows(named=True)}
+    hours = {row["bucket"] - NOON: row for row in rolled.iter_rows(named=True)}
     shown = {
-        at: (row["decisions"], row["expected"], row["executed"], row["latency_counts"]) for at, row in told.items()
+        at: (row["decisions"], row["expected"], row["executed"], row["latency_counts"]) for at, row in hours.items()
     }
     assert shown == {
         timedelta(minutes=1): (0, 5, 4, []),

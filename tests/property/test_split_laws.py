@@ -39,11 +39,11 @@ def splits(state: CellState) -> dict[str, dict[str, Any]]:
 def test_shuffled_split_and_merged_increments_tell_the_same(
     made: list[tuple[str, int, int]], cut: int, random: Random
 ) -> None:
-    told = rows(made)
-    whole = splits(CellState.from_increments(increments(*told)))
-    random.shuffle(told)
+    all_rows = rows(made)
+    whole = splits(CellState.from_increments(increments(*all_rows)))
+    random.shuffle(all_rows)
     merged = CellState()
-    for part in (told[:cut], told[cut:]):
+    for part in (all_rows[:cut], all_rows[cut:]):
         merged.add(increments(*part))
     assert splits(merged) == whole
 

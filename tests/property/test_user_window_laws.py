@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lakes_of_events import NOON, EventLake
 from laws import examples
-from told_lakes import NOON, Told
 
 from analytics.judging.event_source import LakeEvents
 from analytics.judging.user_windows import ClosedWindows, UserWindowFold
@@ -26,16 +26,16 @@ WINDOW_S = 600.0
 KEPT_S = 3_000.0
 
 
-def some_events(rng: Generator, told: Told, receipts: list[Any], minute: int) -> None:
+def some_events(rng: Generator, history: EventLake, receipts: list[Any], minute: int) -> None:
     """What happens in ten minutes: actions of a few users and models, and undos of anything that was done before."""
     for _ in range(int(rng.integers(0, 8))):
         user = None if rng.random() < 0.2 else f"user-{rng.integers(0, 5)}"
         at, model = minute + float(rng.random() * 10), str(rng.choice(["m-1", "m-1", "m-2"]))
-        receipts.append(told.act(at, user, failed=bool(rng.random() < 0.3), model=model))
+        receipts.append(history.act(at, user, failed=bool(rng.random() < 0.3), model=model))
     for _ in range(int(rng.integers(0, 3))):
         if receipts:
-            told.undo(receipts.pop(int(rng.integers(0, len(receipts)))), minute + 9)
-    told.store()
+            history.undo(receipts.pop(int(rng.integers(0, len(receipts)))), minute + 9)
+    history.store()
 
 
 def said(users: ClosedWindows, as_of: datetime) -> list[Any]:
@@ -66,20 +66,20 @@ def said(users: ClosedWindows, as_of: datetime) -> list[Any]:
 def test_windows_that_are_kept_up_equal_a_whole_fold(seed: int) -> None:
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
-        told = Told.at(Path(folder))
-        kept_up, receipts, newest = UserWindowFold(LakeEvents(told.lake)), [], NOON
+        history = EventLake.at(Path(folder))
+        kept_up, receipts, newest = UserWindowFold(LakeEvents(history.lake)), [], NOON
         for minute in range(0, 150, 10):
-            some_events(rng, told, receipts, minute)
+            some_events(rng, history, receipts, minute)
             if rng.random() < 0.3:
                 continue
             as_of = NOON + timedelta(minutes=int(rng.integers(minute // 10, minute // 10 + 2)) * 10 - 10)
             as_of = newest = max(as_of, newest)
-            state = CellState.from_increments(told.lake.scan("signals").collect())
+            state = CellState.from_increments(history.lake.scan("signals").collect())
             epochs = state.names(np.arange(state.epochs)).sort(EPOCH)
             epochs = epochs.filter(pl.Series(rng.random(epochs.height) < 0.8, dtype=pl.Boolean))
             split = epochs.select(ACTION).unique() if seed % 2 else epochs.select(ACTION).clear()
             found, whole = (
                 fold.fold(as_of=as_of, window_s=WINDOW_S, kept_s=KEPT_S, epochs=epochs, split=split)
-                for fold in (kept_up, UserWindowFold(LakeEvents(told.lake)))
+                for fold in (kept_up, UserWindowFold(LakeEvents(history.lake)))
             )
             assert said(found, as_of) == said(whole, as_of)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
-from told_lakes import Told
+from lakes_of_events import EventLake
 from verdict_cases import CELL, NOON, a_row, document_of, executions, increments
 
 from analytics.backtest.compare import Backtest, NothingInForceError, backtest, in_force
@@ -88,13 +88,13 @@ def test_a_quiet_cell_goes_stale_in_its_own_minute(lake: Lake) -> None:
 
 
 def test_users_are_counted_as_they_were_known(tmp_path: Path) -> None:
-    told = Told.at(tmp_path)
+    event_lake = EventLake.at(tmp_path)
     for number in range(90):
-        told.act(number / 10, f"user-{number % 45}", failed=number < 45 and number % 9 == 0)
-    told.act(30, "later")
-    told.store()
+        event_lake.act(number / 10, f"user-{number % 45}", failed=number < 45 and number % 9 == 0)
+    event_lake.act(30, "later")
+    event_lake.store()
     by_user = OLD.replace("gates:", "user_window: 10m\ngates:")
-    history = History.from_lake(told.lake)
+    history = History.from_lake(event_lake.lake)
     windows = [turn.verdict.inputs.signals[0].windows for turn in run(history, gates(by_user))]
     assert windows[0] == 0
     assert windows[-1] == 45
@@ -118,10 +118,10 @@ def test_the_command(lake: Lake, tmp_path: Path) -> None:
     for name, text in (("old.yaml", OLD), ("new.yaml", NEW)):
         (tmp_path / name).write_text(text)
     asked = ["backtest", "--gates", str(tmp_path / "new.yaml"), "--against", str(tmp_path / "old.yaml")]
-    told = CliRunner().invoke(cli, [*asked, "--lake", lake.root])
-    assert told.exit_code == 0, told.output
-    assert "  new: ROLL_BACK: Roll back to search_only" in told.output
-    assert "2 differences on 1 of 1 cells" in told.output
+    event_lake = CliRunner().invoke(cli, [*asked, "--lake", lake.root])
+    assert event_lake.exit_code == 0, event_lake.output
+    assert "  new: ROLL_BACK: Roll back to search_only" in event_lake.output
+    assert "2 differences on 1 of 1 cells" in event_lake.output
     as_json = CliRunner().invoke(cli, [*asked, "--lake", lake.root, "--json", "--to", "2026-03-14T12:30:00"])
     document = json.loads(as_json.stdout)
     assert document["until"] == "2026-03-14T12:30:00Z"
@@ -140,8 +140,8 @@ def test_the_command(lake: Lake, tmp_path: Path) -> None:
 def test_what_cannot_be_asked_is_misuse(lake: Lake, tmp_path: Path, more: list[str], said: str) -> None:
     (tmp_path / "new.yaml").write_text(NEW)
     asked = ["backtest", "--gates", str(tmp_path / "new.yaml"), "--against", str(tmp_path / "new.yaml")]
-    told = CliRunner().invoke(cli, [*asked, "--lake", lake.root, *more])
-    assert (told.exit_code, said in told.output) == (2, True), told.output
+    event_lake = CliRunner().invoke(cli, [*asked, "--lake", lake.root, *more])
+    assert (event_lake.exit_code, said in event_lake.output) == (2, True), event_lake.output
 
 
 def late_incident() -> tuple[list[dict[str, Any]], ...]:
@@ -166,7 +166,7 @@ def test_late_outcomes_turn_an_epoch_that_is_over_as_in_production(tmp_path: Pat
         produced += judge.tick(NOON + timedelta(minutes=minute))
     history = History.from_lake(lake)
     turns = [turn.verdict.result for turn in run(history, GateFile.load(path))]
-    told = [(turn.verdict, [reason.code for reason in turn.reasons]) for turn in turns]
-    assert told[-1] == ("PROMOTE", ["shown_safe", "earlier_epoch_regraded"])
-    assert told[-1] == (produced[-1].data.verdict, [reason.code for reason in produced[-1].data.reasons])
+    event_lake = [(turn.verdict, [reason.code for reason in turn.reasons]) for turn in turns]
+    assert event_lake[-1] == ("PROMOTE", ["shown_safe", "earlier_epoch_regraded"])
+    assert event_lake[-1] == (produced[-1].data.verdict, [reason.code for reason in produced[-1].data.reasons])
     assert "severe_incident 1 (among 100 executions)" in turns[-1].reasons[-1].message

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from recorded import CALLS, EXAMPLES
+from shared_recordings import CALLS, EXAMPLES
 
 from producers.importers.catalog import Catalog, UnknownToolsError
 from producers.strict_yaml import ConfigurationFileError

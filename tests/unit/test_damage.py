@@ -24,6 +24,8 @@ from stagekeeper.doctor.config_checks import check_lake
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.slow
+
 GATES_TEXT = """\
 version: 1
 gates:
@@ -128,19 +130,19 @@ def test_a_judge_says_nothing_about_half_a_lake(lake: Lake, harm: Callable[[Lake
 def test_commands_name_the_file(lake: Lake, table: str, harm: Callable[[Lake, str], Path]) -> None:
     file = harm(lake, table)
     for command in ("signals", "verdicts"):
-        told = CliRunner().invoke(cli, [command, "--lake", lake.root])
-        assert isinstance(told.exception, UnreadableLakeError), told.exception
-        assert f"{table}/{file.name}" in str(told.exception)
+        result = CliRunner().invoke(cli, [command, "--lake", lake.root])
+        assert isinstance(result.exception, UnreadableLakeError), result.exception
+        assert f"{table}/{file.name}" in str(result.exception)
 
 
 def test_the_gate_stays_shut_and_names_the_file(lake: Lake, tmp_path: Path) -> None:
     file = cut_short(lake, VERDICTS)
-    told = CliRunner().invoke(
+    result = CliRunner().invoke(
         cli, [*ASKED, "--to", "approval_gated", "--lake", lake.root, "--gates", str(tmp_path / "gates.yaml")]
     )
-    assert told.exit_code == 30
-    assert f"verdicts/{file.name}" in told.output
-    assert "backup" in told.output
+    assert result.exit_code == 30
+    assert f"verdicts/{file.name}" in result.output
+    assert "backup" in result.output
 
 
 def test_the_doctor_finds_it(lake: Lake) -> None:

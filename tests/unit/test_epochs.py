@@ -105,12 +105,12 @@ class TestRegrading:
         judge.tick(minute(40))
         late = a_row(epoch="old", minute=5, last_event_at=minute(49), incidents=1, severe_incidents=1)
         lake.append("signals", increments(late))
-        (told,) = judge.tick(minute(50))
-        assert (told.data.epoch, told.data.verdict.value) == ("new", "PROMOTE"), "its own evidence is untouched"
-        assert told.data.reasons[-1].code == "earlier_epoch_regraded"
+        (event,) = judge.tick(minute(50))
+        assert (event.data.epoch, event.data.verdict.value) == ("new", "PROMOTE"), "its own evidence is untouched"
+        assert event.data.reasons[-1].code == "earlier_epoch_regraded"
         (regrade,) = [row for row in all_rows(lake) if row["verdict_id"].startswith("r")]
         assert (regrade["epoch"], regrade["verdict"]) == ("old", "ROLL_BACK")
-        assert regrade["verdict_id"] in told.data.reasons[-1].message
+        assert regrade["verdict_id"] in event.data.reasons[-1].message
         (latest,) = latest_documents(lake)
         assert latest["epoch"] == "new"
         (told_of,) = latest["regraded"]
@@ -119,7 +119,7 @@ class TestRegrading:
             regrade["verdict_id"],
             "ROLL_BACK",
         )
-        assert "severe_incident 1 (among 100 executions), at most 0 allowed" in told.data.reasons[-1].message
+        assert "severe_incident 1 (among 100 executions), at most 0 allowed" in event.data.reasons[-1].message
         for row in all_rows(lake):
             assert replay(lake, row["verdict_id"]).document.to_dict()["verdict"] == row["verdict"]
 
@@ -131,15 +131,15 @@ class TestRegrading:
         judge.tick(minute(40))
         late = a_row(epoch="old", minute=3, last_event_at=minute(49), incidents=1, severe_incidents=1)
         lake.append("signals", increments(late))
-        (told,) = judge.tick(minute(50))
-        assert (told.data.epoch, told.data.reasons[-1].code) == ("new", "earlier_epoch_regraded")
+        (event,) = judge.tick(minute(50))
+        assert (event.data.epoch, event.data.reasons[-1].code) == ("new", "earlier_epoch_regraded")
 
     def test_what_was_never_graded_is_not_graded_anew(self, lake: Lake, judge: Judge) -> None:
         harmful = a_row(epoch="old", minute=3, **executions(100, 90))
         lake.append("signals", increments(harmful, *busy("new", 30, 31, each=50)))
-        (told,) = judge.tick(minute(40))
-        assert told.data.epoch == "new"
-        assert "earlier_epoch_regraded" not in [reason.code for reason in told.data.reasons]
+        (event,) = judge.tick(minute(40))
+        assert event.data.epoch == "new"
+        assert "earlier_epoch_regraded" not in [reason.code for reason in event.data.reasons]
         assert len(all_rows(lake)) == 1
 
     def test_what_comes_while_no_judge_runs_is_found_at_the_start(
@@ -151,8 +151,8 @@ class TestRegrading:
         judge.tick(minute(40))
         late = a_row(epoch="old", minute=5, last_event_at=minute(49), incidents=1, severe_incidents=1)
         lake.append("signals", increments(late))
-        *_, told = Judge(lake, tmp_path / "gates.yaml", settle_s=0).tick(minute(50))
-        assert told.data.reasons[-1].code == "earlier_epoch_regraded"
+        *_, event = Judge(lake, tmp_path / "gates.yaml", settle_s=0).tick(minute(50))
+        assert event.data.reasons[-1].code == "earlier_epoch_regraded"
 
     def test_it_is_graded_once(self, lake: Lake, judge: Judge, tmp_path: Path) -> None:
         lake.append("signals", increments(*busy("old", 0, 20)))
@@ -174,8 +174,8 @@ class TestRegrading:
         judge.tick(minute(30))
         late = a_row(epoch="old", minute=5, last_event_at=minute(49), incidents=1, severe_incidents=1)
         lake.append("signals", increments(late))
-        (told,) = judge.tick(minute(50))
-        assert [reason.code for reason in told.data.reasons] == ["trip", "regraded"]
+        (event,) = judge.tick(minute(50))
+        assert [reason.code for reason in event.data.reasons] == ["trip", "regraded"]
 
 
 class TestBoundedMemory:

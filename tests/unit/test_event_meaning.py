@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from told_lakes import NOON, Told
+from lakes_of_events import NOON, EventLake
 from verdict_cases import latest_documents
 
 from analytics.judging.judge import Judge
@@ -49,7 +49,7 @@ def with_odd_json(event: Event, odd: str) -> bytes:
     return json.dumps(document).replace('"@odd"', odd).encode()
 
 
-def judged(told: Told, values: dict[str, list[bytes]], gates: Path) -> dict[str, Any]:
+def judged(history: EventLake, values: dict[str, list[bytes]], gates: Path) -> dict[str, Any]:
     """Fold raw records as the worker does, store them, and judge the one cell they are about."""
     partitions, states = {}, {}
     for topic, raw in values.items():
@@ -60,25 +60,25 @@ def judged(told: Told, values: dict[str, list[bytes]], gates: Path) -> dict[str,
             partitions[partition].add(offset, None, value, None)
     folded = Folder(states, None).fold(Batch(1, partitions), NOON + timedelta(days=9))
     assert not folded.rejects, folded.rejects[0]
-    told.lake.append(EVENTS, folded.events)
-    told.lake.append(SIGNALS, folded.signals)
+    history.lake.append(EVENTS, folded.events)
+    history.lake.append(SIGNALS, folded.signals)
     gates.write_text(GATES)
-    Judge(told.lake, gates, settle_s=0).tick(NOON + timedelta(minutes=22))
-    (verdict,) = latest_documents(told.lake)
+    Judge(history.lake, gates, settle_s=0).tick(NOON + timedelta(minutes=22))
+    (verdict,) = latest_documents(history.lake)
     return verdict
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("odd", ODD_JSON.values(), ids=ODD_JSON)
 def test_failures_beside_odd_json_are_failures_for_users_too(tmp_path: Path, odd: str) -> None:
-    told = Told.at(tmp_path)
+    history = EventLake.at(tmp_path)
     for number in range(300):
-        told.act(number / 60, f"user-{number}", failed=True)
-    told.act(21, "the next")  # its window is still open
+        history.act(number / 60, f"user-{number}", failed=True)
+    history.act(21, "the next")  # its window is still open
     values: dict[str, list[bytes]] = {}
-    for event in told.emitter.events:
+    for event in history.emitter.events:
         values.setdefault(event.topic, []).append(with_odd_json(event, odd))
-    verdict = judged(told, values, tmp_path / "gates.yaml")
+    verdict = judged(history, values, tmp_path / "gates.yaml")
     (signal,) = verdict["signals"]
     assert verdict["verdict"] == "ROLL_BACK", verdict["summary"]
     assert (signal["by"], signal["windows"], signal["value"]) == ("user", 300, 1.0)

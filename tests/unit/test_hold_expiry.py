@@ -34,12 +34,16 @@ def test_a_quiet_hold_past_its_expiry_is_published_to_its_owner_once(tmp_path: P
     busy = CELL._replace(tool="busy")
     lake.append("signals", increments(a_row(**executions(3))))
     judge.tick(NOON + timedelta(minutes=1))
-    told = []
+    recommendations = []
     for minute in range(5, 200, 5):
         # Only another action acts from now on.
         lake.append("signals", increments(a_row(busy, minute=minute, **executions(1))))
-        told += judge.tick(NOON + timedelta(minutes=minute + 1))
-    called = [event for event in told if event.data.tool == CELL.tool and event.data.reasons[0].code == "hold_expired"]
+        recommendations += judge.tick(NOON + timedelta(minutes=minute + 1))
+    called = [
+        event
+        for event in recommendations
+        if event.data.tool == CELL.tool and event.data.reasons[0].code == "hold_expired"
+    ]
     (event,) = called
     assert event.data.verdict.value == "HOLD"
     assert "payments-risk must decide" in event.data.reasons[0].message

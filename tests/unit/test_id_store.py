@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from streams.ingest.id_store import Words
 
+pytestmark = pytest.mark.slow
+
 RANDOM = Random(3)
 NAMINGS: dict[str, Callable[[int], str]] = {
     "random hexadecimal": lambda number: f"{number ^ RANDOM.getrandbits(128):032x}",

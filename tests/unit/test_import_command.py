@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
-from recorded import EXAMPLES
+from shared_recordings import EXAMPLES
 
 from producers.errors import SettingsError
 from producers.importers.catalog import UnknownToolsError

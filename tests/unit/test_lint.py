@@ -150,20 +150,20 @@ def test_every_finding_is_explained_where_people_look() -> None:
 def test_the_command_says_what_and_where(tmp_path: Path) -> None:
     file = tmp_path / "gates.yaml"
     file.write_text("version: 1\ngates: [{name: g, alfa: 1, signals: [{signal: undoo, role: watch}]}]")
-    told = CliRunner().invoke(cli, ["gate", "lint", str(file)])
-    assert told.exit_code == 1
-    assert "unknown key `alfa` at gates[0]: did you mean `alpha`?" in told.output
-    assert "unknown signal `undoo`: did you mean `undo`?" in told.output
-    assert "2 errors, 0 warnings, 0 notes." in told.output
+    result = CliRunner().invoke(cli, ["gate", "lint", str(file)])
+    assert result.exit_code == 1
+    assert "unknown key `alfa` at gates[0]: did you mean `alpha`?" in result.output
+    assert "unknown signal `undoo`: did you mean `undo`?" in result.output
+    assert "2 errors, 0 warnings, 0 notes." in result.output
     as_json = CliRunner().invoke(cli, ["gate", "lint", str(ROOT / "examples/gates.yaml"), "--json"])
     assert as_json.exit_code == 0
     assert json.loads(as_json.stdout)["counts"]["error"] == 0
 
 
 def test_a_missing_file_is_misuse(tmp_path: Path) -> None:
-    told = CliRunner().invoke(cli, ["gate", "lint", str(tmp_path / "nowhere.yaml")])
-    assert type(told.exception).__name__ == "ConfigurationFileError"
-    assert getattr(told.exception, "exit_code", None) == 2
+    result = CliRunner().invoke(cli, ["gate", "lint", str(tmp_path / "nowhere.yaml")])
+    assert type(result.exception).__name__ == "ConfigurationFileError"
+    assert getattr(result.exception, "exit_code", None) == 2
 
 
 @pytest.mark.parametrize("file", FILES)

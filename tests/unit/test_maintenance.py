@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 from click.testing import CliRunner
-from told_lakes import NOON, Told
+from lakes_of_events import NOON, EventLake
 from verdict_cases import CELL, a_row, executions, increments
 
 from analytics.audit.replay import replay
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from analytics.judging.event_source import EventSource
     from analytics.maintenance import Step
+
+pytestmark = pytest.mark.slow
 
 GATES_TEXT = """\
 version: 1
@@ -103,14 +105,14 @@ def step_of(steps: Sequence[Step], table: str, what: str) -> Step:
 
 def test_minutes_of_old_hours_become_one_row_an_hour(lake: Lake, gates: Path) -> None:
     days_of(lake, 4)
-    before, told = sums(lake), lake.scan(SIGNALS).collect()
+    before, history = sums(lake), lake.scan(SIGNALS).collect()
     steps = maintenance_of(lake, gates).run(NOW)
     after = lake.scan(SIGNALS).collect()
-    assert step_of(steps, SIGNALS, "roll_up").rows == told.height - after.height > 400
+    assert step_of(steps, SIGNALS, "roll_up").rows == history.height - after.height > 400
     assert sums(lake).equals(before)
     edge = (NOW - timedelta(days=2)).replace(minute=0)
     young = pl.col("bucket") >= edge
-    assert after.filter(young).sort(*EPOCH, "bucket").equals(told.filter(young).sort(*EPOCH, "bucket"))
+    assert after.filter(young).sort(*EPOCH, "bucket").equals(history.filter(young).sort(*EPOCH, "bucket"))
     assert after.filter(is_rolled())["bucket"].max() < edge
     assert not [step for step in maintenance_of(lake, gates).run(NOW) if step.rows], (
         "the second round finds nothing to do"
@@ -353,21 +355,21 @@ def test_of_the_ledger_only_repetitions_go(lake: Lake, gates: Path) -> None:
 
 @pytest.mark.slow
 def test_versions_of_events_that_verdicts_by_user_name_are_kept(tmp_path: Path, gates: Path) -> None:
-    told = Told.at(tmp_path)
+    history = EventLake.at(tmp_path)
     gates.write_text(GATES_TEXT.replace("  - name: errors", "  - name: errors\n    unit: user"))
-    judge = Judge(told.lake, gates, settle_s=0)
+    judge = Judge(history.lake, gates, settle_s=0)
     for hour in range(4):
         for minute in range(0, 60, 10):
-            told.act(60 * hour + minute, f"user-{minute}")
-        told.store()
-        told.lake.compact(EVENTS)
+            history.act(60 * hour + minute, f"user-{minute}")
+        history.store()
+        history.lake.compact(EVENTS)
         judge.tick(NOON + timedelta(hours=hour + 1))
-    ids = told.lake.scan(VERDICTS).sort("judged_at").collect()["verdict_id"].to_list()
+    ids = history.lake.scan(VERDICTS).sort("judged_at").collect()["verdict_id"].to_list()
     policy = RetentionPolicy(grace=NOTHING, margin=NOTHING, keep={})
-    steps = maintenance_of(told.lake, gates, policy).run(NOON + timedelta(days=9))
+    steps = maintenance_of(history.lake, gates, policy).run(NOON + timedelta(days=9))
     assert not [step for step in steps if step.failed]
     for verdict_id in ids:
-        assert replay(Lake.open(told.lake.root), verdict_id).verdict_id == verdict_id
+        assert replay(Lake.open(history.lake.root), verdict_id).verdict_id == verdict_id
 
 
 def test_the_command_keeps_a_lake_and_says_so(
@@ -377,27 +379,27 @@ def test_the_command_keeps_a_lake_and_says_so(
     days_of(lake, 4)
     lake.append(QUALITY, quality_of(20))
     arguments = ["maintenance", "--lake", lake.root, "--gates", str(gates)]
-    told = CliRunner().invoke(cli, [*arguments, "--dry-run", "--json"])
-    assert told.exit_code == 0, told.output
-    would = json.loads(told.output)
+    history = CliRunner().invoke(cli, [*arguments, "--dry-run", "--json"])
+    assert history.exit_code == 0, history.output
+    would = json.loads(history.output)
     assert would["dry_run"]
-    told = CliRunner().invoke(cli, [*arguments, "--json"])
-    assert told.exit_code == 0, told.output
-    done = json.loads(told.output)
+    history = CliRunner().invoke(cli, [*arguments, "--json"])
+    assert history.exit_code == 0, history.output
+    done = json.loads(history.output)
     rows = {(step["table"], step["step"]): step["rows"] for step in done["steps"]}
     assert rows[QUALITY, "retain"] == 1
     assert rows[SIGNALS, "roll_up"] > 400
     assert [step for step in would["steps"] if step["rows"]] == [step for step in done["steps"] if step["rows"]]
-    told = CliRunner().invoke(cli, arguments)
-    assert "signals: roll up: 0 rows fewer" in told.output
+    history = CliRunner().invoke(cli, arguments)
+    assert "signals: roll up: 0 rows fewer" in history.output
 
 
 def test_the_command_refuses_while_another_process_keeps_the_lake(lake: Lake, gates: Path) -> None:
     with Lease(lake.root, MAINTENANCE, holder="host-7:42") as claim:
         assert claim.held()
-        told = CliRunner().invoke(cli, ["maintenance", "--lake", lake.root, "--gates", str(gates)])
-        assert told.exit_code != 0
-        assert "host-7:42 keeps the lake" in str(told.exception or told.output)
+        history = CliRunner().invoke(cli, ["maintenance", "--lake", lake.root, "--gates", str(gates)])
+        assert history.exit_code != 0
+        assert "host-7:42 keeps the lake" in str(history.exception or history.output)
         dry = CliRunner().invoke(cli, ["maintenance", "--lake", lake.root, "--gates", str(gates), "--dry-run"])
         assert dry.exit_code == 0, dry.output
     assert CliRunner().invoke(cli, ["maintenance", "--lake", lake.root, "--gates", str(gates)]).exit_code == 0
@@ -405,6 +407,6 @@ def test_the_command_refuses_while_another_process_keeps_the_lake(lake: Lake, ga
 
 def test_a_step_that_cannot_be_done_is_named_and_the_command_says_so(lake: Lake, tmp_path: Path) -> None:
     days_of(lake, 3)
-    told = CliRunner().invoke(cli, ["maintenance", "--lake", lake.root, "--gates", str(tmp_path / "none.yaml")])
-    assert told.exit_code == 1
-    assert "signals: roll-up FAILED" in told.output
+    history = CliRunner().invoke(cli, ["maintenance", "--lake", lake.root, "--gates", str(tmp_path / "none.yaml")])
+    assert history.exit_code == 1
+    assert "signals: roll-up FAILED" in history.output

@@ -53,18 +53,18 @@ def test_the_judges_own_words_keep_no_evidence_young() -> None:
 
 
 def test_what_is_unknown_is_left_out_and_what_is_known_is_exact() -> None:
-    def told(totals: Totals, freshness: Freshness) -> dict[str, str]:
+    def rendered(totals: Totals, freshness: Freshness) -> dict[str, str]:
         text = exposition(totals, freshness, up_s=7.0, judging=True, judge_fault=False, now=NOON)
         assert text.endswith("\n")
         lines = text.splitlines()
         assert len({line for line in lines if line.startswith("# TYPE")}) == sum(line[0] == "#" for line in lines) / 2
         return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
 
-    fresh = told(Totals(), Freshness())
+    fresh = rendered(Totals(), Freshness())
     assert "stagekeeper_lag_records" not in fresh
     assert "stagekeeper_evidence_age_seconds" not in fresh
     assert fresh["stagekeeper_commit_seconds_count"] == "0"
-    busy = told(
+    busy = rendered(
         Totals(read=123_456_789, stored=123_000_000, lag=5, commit_s=1.25, batches=4),
         Freshness(0.25, 1.5, NOON - timedelta(seconds=30)),
     )

@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
+from lakes_of_events import NOON, EventLake
 from old_lakes import OLD_NAMES, downgrade
 from polars.testing import assert_frame_equal
-from told_lakes import NOON, Told
 
 from analytics.audit.replay import replay
 from analytics.gates.gate_file import GateFile
@@ -38,6 +38,8 @@ from producers.wire.topics import TOPICS
 from stagekeeper.commands import cli
 from stagekeeper.local_ingest import LOG_ID
 
+pytestmark = pytest.mark.slow
+
 GATES = """\
 version: 1
 user_window: 10m
@@ -55,27 +57,27 @@ SOURCES: Final = [SourcePartition(LOG_ID, topic.name, 0) for topic in TOPICS]
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+def history(tmp_path_factory: pytest.TempPathFactory) -> EventLake:
     """A lake of today with a ROLL_BACK that a person set aside, judged under a lease."""
     folder = tmp_path_factory.mktemp("today")
-    told = Told.at(folder)
+    history = EventLake.at(folder)
     for minute in range(40):
-        told.act(minute, f"user {minute % 7}", failed=minute % 2 == 0)
+        history.act(minute, f"user {minute % 7}", failed=minute % 2 == 0)
         if minute % 10 == 9:
-            told.store()
+            history.store()
     for table in (EVENTS, SIGNALS):
-        nothing = told.lake.scan(table).collect().clear()
-        told.lake.append(table, nothing, advances={source: Advance(None, 7) for source in SOURCES})
+        nothing = history.lake.scan(table).collect().clear()
+        history.lake.append(table, nothing, advances={source: Advance(None, 7) for source in SOURCES})
     gates = folder / "gates.yaml"
     gates.write_text(GATES)
-    lease = Lease(told.lake.root, JUDGE)
+    lease = Lease(history.lake.root, JUDGE)
     for _ in range(3):
         assert lease.held()
         lease.release()
     assert lease.held()  # and never gives it up: it died elsewhere
-    Judge(told.lake, gates, settle_s=0, fence=lease.fence).tick(JUDGED_AT)
+    Judge(history.lake, gates, settle_s=0, fence=lease.fence).tick(JUDGED_AT)
     sign_off(
-        told.lake,
+        history.lake,
         GateFile.load(gates),
         SignOffKind.OVERRIDE,
         **MOVE,
@@ -84,14 +86,14 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
         now=JUDGED_AT,
         expires_at=JUDGED_AT + timedelta(hours=1),
     )
-    return told
+    return history
 
 
 @pytest.fixture(scope="module")
-def pristine(told: Told, tmp_path_factory: pytest.TempPathFactory) -> str:
+def pristine(history: EventLake, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The same as a lake of layout 1."""
     return downgrade(
-        told.lake.root, str(tmp_path_factory.mktemp("old") / "lake"), [source.app_id for source in SOURCES]
+        history.lake.root, str(tmp_path_factory.mktemp("old") / "lake"), [source.app_id for source in SOURCES]
     )
 
 
@@ -119,18 +121,18 @@ def give_up_judge(root: str) -> None:
         assert lease.held()
 
 
-def assert_survived(root: str, told: Told, gates: Path) -> None:
+def assert_survived(root: str, history: EventLake, gates: Path) -> None:
     """Everything of the old lake is in the migrated one, and means the same."""
     assert stored_layout(root) == LAYOUT
     lake = Lake.existing(root)
     assert lake is not None
     for name in TABLES:
         if name != LEASES:
-            expected = told.lake.scan(name).collect()
+            expected = history.lake.scan(name).collect()
             assert_frame_equal(lake.scan(name).collect().select(expected.columns), expected, check_row_order=False)
-    assert lake.stored_offsets(EVENTS, SOURCES) == told.lake.stored_offsets(EVENTS, SOURCES) != {}
-    assert lake.stored_offsets(SIGNALS, SOURCES) == told.lake.stored_offsets(SIGNALS, SOURCES)
-    assert latches(lake) == latches(told.lake) != {}
+    assert lake.stored_offsets(EVENTS, SOURCES) == history.lake.stored_offsets(EVENTS, SOURCES) != {}
+    assert lake.stored_offsets(SIGNALS, SOURCES) == history.lake.stored_offsets(SIGNALS, SOURCES)
+    assert latches(lake) == latches(history.lake) != {}
     gates.write_text(GATES)
     answer = gate_check(lake, GateFile.load(gates), **MOVE, now=JUDGED_AT, freshness_s=1e9)
     assert answer.reasons[0].code == "overridden"
@@ -146,9 +148,9 @@ def assert_survived(root: str, told: Told, gates: Path) -> None:
     assert {verdict.verdict for verdict in latest_verdicts(lake)} == {"ROLL_BACK"}
 
 
-def test_nothing_is_lost(old: str, told: Told, tmp_path: Path) -> None:
+def test_nothing_is_lost(old: str, history: EventLake, tmp_path: Path) -> None:
     assert migrate(old)
-    assert_survived(old, told, tmp_path / "gates.yaml")
+    assert_survived(old, history, tmp_path / "gates.yaml")
     assert not migrate(old), "there is nothing to do"
     assert all(DeltaTable(f"{old}/{name}").version() > 0 for name in OLD_NAMES.values()), "the old tables stay"
 
@@ -206,7 +208,7 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_stopped_at_any_commit_the_next_attempt_finishes(
-    pristine: str, told: Told, tmp_path: Path, commits: dict[str, Any]
+    pristine: str, history: EventLake, tmp_path: Path, commits: dict[str, Any]
 ) -> None:
     shutil.copytree(pristine, tmp_path / "whole")
     migrate(str(tmp_path / "whole"))
@@ -224,7 +226,7 @@ def test_stopped_at_any_commit_the_next_attempt_finishes(
                     Lake.existing(root)
             commits["at"] = None
             migrate(root)
-            assert_survived(root, told, tmp_path / "gates.yaml")
+            assert_survived(root, history, tmp_path / "gates.yaml")
             shutil.rmtree(root)
 
 
@@ -245,7 +247,7 @@ migrations.migrate(sys.argv[1])
 
 @pytest.mark.slow
 def test_a_killed_migration_is_taken_over_at_once(
-    old: str, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    old: str, history: EventLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give_up_judge(old)
     for at in ("3", "5"):
@@ -253,7 +255,7 @@ def test_a_killed_migration_is_taken_over_at_once(
         assert killed.returncode == -9
     monkeypatch.undo()  # from here on leases are as they are
     migrate(old, patience_s=5.0)
-    assert_survived(old, told, tmp_path / "gates.yaml")
+    assert_survived(old, history, tmp_path / "gates.yaml")
 
 
 def test_while_the_earlier_version_is_at_work_nothing_is_migrated(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +270,7 @@ def test_while_the_earlier_version_is_at_work_nothing_is_migrated(old: str, monk
 
 
 def test_workers_that_start_together_migrate_it_once(
-    old: str, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    old: str, history: EventLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give_up_judge(old)
     monkeypatch.undo()
@@ -286,10 +288,10 @@ def test_workers_that_start_together_migrate_it_once(
     for thread in threads:
         thread.join()
     assert not failures
-    assert_survived(old, told, tmp_path / "gates.yaml")
+    assert_survived(old, history, tmp_path / "gates.yaml")
 
 
-def test_a_migration_that_lost_its_lease_changes_nothing_more(old: str, told: Told, tmp_path: Path) -> None:
+def test_a_migration_that_lost_its_lease_changes_nothing_more(old: str, history: EventLake, tmp_path: Path) -> None:
     zombie = Fence(JUDGE, 1)
     migrate(old)
     versions = {name: DeltaTable(f"{old}/{name}").version() for name in TABLES}
@@ -299,7 +301,7 @@ def test_a_migration_that_lost_its_lease_changes_nothing_more(old: str, told: To
     with pytest.raises(FencedError):
         migrations.commit(DeltaTable(f"{old}/{EVENTS}"), zombie, marks={LAYOUT_MARK: 2})
     assert versions == {name: DeltaTable(f"{old}/{name}").version() for name in TABLES}
-    assert_survived(old, told, tmp_path / "gates.yaml")
+    assert_survived(old, history, tmp_path / "gates.yaml")
 
 
 def test_a_worker_of_the_earlier_version_cannot_append_events_any_more(old: str) -> None:
@@ -310,16 +312,16 @@ def test_a_worker_of_the_earlier_version_cannot_append_events_any_more(old: str)
         write_deltalake(handle, row.to_arrow(), mode="append")
 
 
-def test_verdicts_of_before_can_be_reached_again(old: str, told: Told) -> None:
+def test_verdicts_of_before_can_be_reached_again(old: str, history: EventLake) -> None:
     migrate(old)
     lake = Lake.open(old)
     then = lake.scan(EVENTS, version=2).collect()
-    expected = told.lake.scan(EVENTS, version=2).collect()
+    expected = history.lake.scan(EVENTS, version=2).collect()
     assert 0 < then.height < lake.scan(EVENTS).collect().height
     assert_frame_equal(then.select(expected.columns), expected, check_row_order=False)
     with pytest.raises(LakeError, match="kind"):  # never rows without their kinds
         lake.increments(EVENTS, after=0, through=2)
-    (verdict,) = latest_verdicts(told.lake)
+    (verdict,) = latest_verdicts(history.lake)
     assert verdict.exposure is not None
     assert verdict.exposure.events_version is not None, "users were not counted: the test proves nothing"
     assert replay(lake, verdict.verdict_id)

@@ -17,6 +17,8 @@ from stagekeeper.settings import Settings
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 
 def a_package(folder: Path, name: str) -> None:
     """A user's package that must never be run for ours."""

@@ -322,9 +322,9 @@ def test_the_command_tells_pass_fail_and_nothing_apart(lake: Lake) -> None:
     shown = _command(lake, "show", "--json")
     assert shown.exit_code == 1
     assert json.loads(shown.output) == json.loads(failed.output)
-    told = _command(lake, "show").output
-    assert "a latency is negative or above an hour: 1 event (50 %)" in told
-    assert "4000000.0 (slow)" in told
+    output = _command(lake, "show").output
+    assert "a latency is negative or above an hour: 1 event (50 %)" in output
+    assert "4000000.0 (slow)" in output
 
 
 def test_the_command_refuses_a_place_without_a_lake(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from analytics.verdicts.gate_check import GateAnswer
 
+pytestmark = pytest.mark.slow
+
 GATES = "version: 1\ngates: [{name: g, signals: [{signal: execution_error, role: guardrail, limit: 0.1}]}]"
 BUSY = CELL._replace(tool="busy")
 

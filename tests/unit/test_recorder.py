@@ -69,9 +69,9 @@ def test_what_is_not_known_is_not_said() -> None:
     recorder = a_recorder(emitter)
     receipt = recorder.decided(a_contract(), a_decision(), stage=Stage.DRAFT_WRITE)
     recorder.executed(receipt, events.ExecutionStatus.SUCCEEDED)
-    told = event_to_bytes(emitter.events[1])
-    assert b"latency_ms" not in told
-    assert b"cost_usd" not in told
+    value = event_to_bytes(emitter.events[1])
+    assert b"latency_ms" not in value
+    assert b"cost_usd" not in value
 
 
 def test_a_stage_a_model_and_a_flag_that_shapes_start_a_new_epoch_and_a_switch_does_not() -> None:
@@ -83,8 +83,8 @@ def test_a_stage_a_model_and_a_flag_that_shapes_start_a_new_epoch_and_a_switch_d
     switch = FlagEvaluation(key="agent-action-denylist", variant="listed", reason=FlagReason.STATIC)
 
     def epoch(contract_: stagekeeper.ActionContract, stage: Stage, *more: FlagEvaluation) -> str:
-        told = decision.model_copy(update={"flags": (*decision.flags, *more)})
-        return recorder.decided(contract_, told, stage=stage).epoch
+        changed = decision.model_copy(update={"flags": (*decision.flags, *more)})
+        return recorder.decided(contract_, changed, stage=stage).epoch
 
     assert epoch(contract, Stage.DRAFT_WRITE) == base
     assert epoch(contract, Stage.DRAFT_WRITE, switch) == base

@@ -23,6 +23,8 @@ from stagekeeper.commands import cli, main
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.slow
+
 GATES_TEXT = """\
 version: 1
 gates:
@@ -188,10 +190,10 @@ def test_an_unknown_verdict_is_misuse(lake: Lake) -> None:
 
 def test_the_command_says_what_was_reached(lake: Lake, judge: Judge) -> None:
     found = judged(lake, judge, a_row(**executions(104, 42)))
-    told = CliRunner().invoke(cli, ["verdicts", "replay", "--id", found, "--lake", lake.root])
-    assert told.exit_code == 0, told.output
-    assert "ROLL_BACK: Roll back to search_only" in told.output
-    assert "identical to what was recorded at 2026-03-14T12:30:00Z" in told.output
+    result = CliRunner().invoke(cli, ["verdicts", "replay", "--id", found, "--lake", lake.root])
+    assert result.exit_code == 0, result.output
+    assert "ROLL_BACK: Roll back to search_only" in result.output
+    assert "identical to what was recorded at 2026-03-14T12:30:00Z" in result.output
     as_json = CliRunner().invoke(cli, ["verdicts", "--lake", lake.root, "replay", "--id", found, "--json"])
     document = json.loads(as_json.stdout)
     assert document["matches"]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
+from lakes_of_events import NOON, EventLake
 from scipy.stats import beta
-from told_lakes import NOON, Told
 from verdict_cases import CELL, a_row, executions, gate_file, verdict_on
 
 from analytics.backtest.history import Turn
@@ -103,31 +103,31 @@ def test_the_same_seed_gives_the_same_outcomes() -> None:
 
 
 def test_a_simulated_history_is_known_minute_by_minute(tmp_path: Path) -> None:
-    told = Told.at(tmp_path)
-    receipt = told.act(0, "ann")
-    told.undo(receipt, 31)
-    history = history_of(told.emitter.events)
+    event_lake = EventLake.at(tmp_path)
+    receipt = event_lake.act(0, "ann")
+    event_lake.undo(receipt, 31)
+    history = history_of(event_lake.emitter.events)
     assert history.increments["undone"].to_list() == [0, 1]
     assert history.increments["last_event_at"][1] == at(31)
     assert history.events.height == 3
 
 
 class TestOwnHistory:
-    def lake(self, tmp_path: Path) -> Told:
-        told = Told.at(tmp_path)
+    def lake(self, tmp_path: Path) -> EventLake:
+        event_lake = EventLake.at(tmp_path)
         (tmp_path / "gates.yaml").write_text(
             "version: 1\ngates: [{name: g, unit: action, ladder: [draft_write, approval_gated], "
             "signals: [{signal: execution_error, role: guardrail, limit: 0.1}]}]"
         )
-        self.judge = Judge(told.lake, tmp_path / "gates.yaml", settle_s=0)
+        self.judge = Judge(event_lake.lake, tmp_path / "gates.yaml", settle_s=0)
         for number in range(60):
-            told.act(number / 10, f"u{number}")
-        told.store()
+            event_lake.act(number / 10, f"u{number}")
+        event_lake.store()
         self.judge.tick(at(10))
-        return told
+        return event_lake
 
     def test_a_promotion_that_held(self, tmp_path: Path) -> None:
-        told = self.lake(tmp_path)
+        event_lake = self.lake(tmp_path)
         change = PolicyChangedData(
             flag_key="agent-action-mode",
             changed_by="maria",
@@ -136,23 +136,23 @@ class TestOwnHistory:
             workflow="refunds",
             tool="issue_refund",
         )
-        told.recorder.policy_changed(change, at=at(20))
-        told.act(30, "ann", stage=Stage.APPROVAL_GATED)
-        told.store()
+        event_lake.recorder.policy_changed(change, at=at(20))
+        event_lake.act(30, "ann", stage=Stage.APPROVAL_GATED)
+        event_lake.store()
         self.judge.tick(at(40))
-        found = of_history(told.lake)
+        found = of_history(event_lake.lake)
         assert found["promotions"] == 1
         assert found["accepted"]["count"] == 1
         assert (found["later_rolled_back"]["count"], found["followed_by_incident"]["count"]) == (0, 0)
 
     def test_a_promotion_that_did_not(self, tmp_path: Path) -> None:
-        told = self.lake(tmp_path)
+        event_lake = self.lake(tmp_path)
         for number in range(60):
-            receipt = told.act(30 + number / 10, f"u{number}", stage=Stage.APPROVAL_GATED, failed=number % 2 == 0)
-        told.severe_incident(receipt, 50)
-        told.store()
+            receipt = event_lake.act(30 + number / 10, f"u{number}", stage=Stage.APPROVAL_GATED, failed=number % 2 == 0)
+        event_lake.severe_incident(receipt, 50)
+        event_lake.store()
         self.judge.tick(at(60))
-        found = of_history(told.lake)
+        found = of_history(event_lake.lake)
         assert (found["promotions"], found["rollbacks"]) == (1, 1)
         assert (found["later_rolled_back"]["count"], found["followed_by_incident"]["count"]) == (1, 1)
         assert found["accepted"]["count"] == 0
@@ -160,9 +160,9 @@ class TestOwnHistory:
 
 def test_the_command_scores_history_alone(tmp_path: Path) -> None:
     TestOwnHistory().lake(tmp_path)
-    told = CliRunner().invoke(cli, ["scorecard", "--runs", "0", "--lake", str(tmp_path / "lake"), "--json"])
-    assert told.exit_code == 0, told.output
-    document: dict[str, Any] = json.loads(told.stdout)
+    event_lake = CliRunner().invoke(cli, ["scorecard", "--runs", "0", "--lake", str(tmp_path / "lake"), "--json"])
+    assert event_lake.exit_code == 0, event_lake.output
+    document: dict[str, Any] = json.loads(event_lake.stdout)
     assert document["simulated"] is None
     assert document["history"]["promotions"] == 1
 
@@ -170,8 +170,8 @@ def test_the_command_scores_history_alone(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_command_scores_simulations_alone(tmp_path: Path) -> None:
     asked = ["scorecard", "--runs", "1", "--scenario", "incident", "--events", "300", "--lake", str(tmp_path / "none")]
-    told = CliRunner().invoke(cli, asked)
-    assert told.exit_code == 0, told.output
-    assert "1 simulated cells with a known truth" in told.output
-    assert "1 of 1 (100 %" in told.output
-    assert "There is no lake yet" in told.output
+    event_lake = CliRunner().invoke(cli, asked)
+    assert event_lake.exit_code == 0, event_lake.output
+    assert "1 simulated cells with a known truth" in event_lake.output
+    assert "1 of 1 (100 %" in event_lake.output
+    assert "There is no lake yet" in event_lake.output

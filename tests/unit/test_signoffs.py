@@ -19,6 +19,8 @@ from stagekeeper.commands import cli
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 GATES = """\
 version: 1
 gates:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from producers.simulation.ground_truth import GroundTruth
     from producers.wire.events import Event, EventRecord
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class WatchedEmitter(FakeEmitter):
@@ -111,8 +113,8 @@ def test_the_truth_is_what_was_emitted(name: str) -> None:
     again = _recount(emitter.events)
     assert truth.emitted == len(emitter.events) == 900
     assert truth.cells.keys() == again.keys()
-    for cell, told in truth.cells.items():
-        counts, found = told.counts, again[cell]
+    for cell, cell_truth in truth.cells.items():
+        counts, found = cell_truth.counts, again[cell]
         assert counts["decisions"] == found["decisions"]
         assert counts["expected"] == found["expected"]
         assert [counts[name] for name in ("allowed", "constrained", "queued", "denied", "fell_back")] == [
@@ -121,7 +123,7 @@ def test_the_truth_is_what_was_emitted(name: str) -> None:
         assert [counts[name] for name in ("executed", "failed", "timed_out")] == [
             found[name] for name in ("executed", "failed", "timed_out")
         ]
-        assert (told.latency_known, told.cost_known) == (found["latency_known"], found["cost_known"])
+        assert (cell_truth.latency_known, cell_truth.cost_known) == (found["latency_known"], found["cost_known"])
         assert [counts[name] for name in ("undone", "undo_failed", "not_undoable")] == [
             found[f"undo {name}"] for name in ("undone", "failed", "not_undoable")
         ]
@@ -157,8 +159,8 @@ def test_repeats_and_broken_records_come_on_top_and_change_no_count() -> None:
     assert len(emitter.events) == 1_500 + truth.repeats
     assert len({event.id for event in emitter.events}) == 1_500
     assert truth.malformed.total() == len(emitter.raw) > 20
-    assert {cell: told.counts for cell, told in truth.cells.items()} == {
-        cell: told.counts for cell, told in calm.cells.items()
+    assert {cell: cell_truth.counts for cell, cell_truth in truth.cells.items()} == {
+        cell: cell_truth.counts for cell, cell_truth in calm.cells.items()
     }
 
 
@@ -237,7 +239,7 @@ def test_a_promotion_is_told_and_starts_a_new_epoch() -> None:
 
 def test_observed_actions_run_nowhere() -> None:
     truth, _ = _run("demo", _past(4_000))
-    (observed,) = [told for cell, told in truth.cells.items() if cell.stage == "observe_only"]
+    (observed,) = [cell_truth for cell, cell_truth in truth.cells.items() if cell.stage == "observe_only"]
     assert observed.counts["decisions"] > 50
     assert observed.counts["expected"] == observed.counts["executed"] == 0
 
@@ -247,14 +249,14 @@ def test_the_demo_has_every_stage_every_verdict_and_enough_actions() -> None:
     assert len({cell.tool for cell in truth.cells}) >= 8
     assert len({cell.workflow for cell in truth.cells}) >= 3
     assert len({cell.stage for cell in truth.cells}) == 6
-    assert {"PROMOTE", "HOLD", "ROLL_BACK"} <= {told.expected for told in truth.cells.values()}
+    assert {"PROMOTE", "HOLD", "ROLL_BACK"} <= {cell_truth.expected for cell_truth in truth.cells.values()}
 
 
 def test_some_latencies_and_costs_stay_unknown() -> None:
     truth, _ = _run("healthy", _past(3_000))
-    executed = sum(told.counts["executed"] for told in truth.cells.values())
-    assert 0 < sum(told.latency_known for told in truth.cells.values()) < executed
-    assert 0 < sum(told.cost_known for told in truth.cells.values()) < executed
+    executed = sum(cell_truth.counts["executed"] for cell_truth in truth.cells.values())
+    assert 0 < sum(cell_truth.latency_known for cell_truth in truth.cells.values()) < executed
+    assert 0 < sum(cell_truth.cost_known for cell_truth in truth.cells.values()) < executed
 
 
 def test_an_unknown_scenario_is_refused_with_a_suggestion() -> None:
@@ -295,10 +297,10 @@ def test_the_truth_file_is_whole_at_every_moment(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "truth.json"
     for finished in (False, True):
         write_ground_truth(path, truth.to_dict(emitter.stats, at=NOON, finished=finished))
-    told = json.loads(path.read_text())
-    assert (told["emitted"], told["delivered"], told["finished"]) == (300, 300, True)
-    assert sum(told["by_type"].values()) == 300
-    (cell,) = told["cells"]
+    summary = json.loads(path.read_text())
+    assert (summary["emitted"], summary["delivered"], summary["finished"]) == (300, 300, True)
+    assert sum(summary["by_type"].values()) == 300
+    (cell,) = summary["cells"]
     assert cell["tool"] == "crm_lookup"
     assert list(cell["counts"]) == list(COUNTED)
     assert [entry.name for entry in path.parent.iterdir()] == ["truth.json"]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import FakeClock, FakeEmitter
-from recorded import CALLS, EXAMPLES, FILE, needs_recorded_calls
+from shared_recordings import CALLS, EXAMPLES, FILE, needs_recorded_calls
 
 from producers.importers.catalog import Catalog, UnknownToolsError
 from producers.importers.importer import TranscriptImporter
@@ -176,8 +176,8 @@ def test_a_reward_that_is_no_number_is_refused(write: Write) -> None:
 
 def test_the_example_becomes_events(bookshop: Catalog) -> None:
     importer, emitted = _import(read_transcript(EXAMPLES / "transcript.jsonl"), bookshop, reward_field="reward")
-    told = {tool: (count.calls, count.failed, count.unanswered) for tool, count in importer.counts.tools.items()}
-    assert told == {
+    calls = {tool: (count.calls, count.failed, count.unanswered) for tool, count in importer.counts.tools.items()}
+    assert calls == {
         "find_book": (2, 0, 0),
         "get_order": (4, 0, 0),
         "change_address": (2, 1, 0),
@@ -220,10 +220,10 @@ def test_another_cell_is_another_event(bookshop: Catalog) -> None:
 
 def test_no_words_of_the_conversation_leave_it(bookshop: Catalog) -> None:
     _, emitted = _import(read_transcript(EXAMPLES / "transcript.jsonl"), bookshop, reward_field="reward")
-    told = "".join(event.model_dump_json() for event in emitted)
-    assert "5 Mill Lane" not in told
-    assert "B-204" not in told
-    assert "parcel has left" not in told
+    texts = "".join(event.model_dump_json() for event in emitted)
+    assert "5 Mill Lane" not in texts
+    assert "B-204" not in texts
+    assert "parcel has left" not in texts
 
 
 def test_tools_that_the_catalog_lacks_are_refused_with_a_stanza_or_left_out(write: Write, bookshop: Catalog) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from told_lakes import NOON, Told
+from lakes_of_events import NOON, EventLake
 from verdict_cases import (
     CELL,
     COHORTS,
@@ -216,15 +216,15 @@ gates:
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Told:
-    return Told.at(tmp_path)
+def event_lake(tmp_path: Path) -> EventLake:
+    return EventLake.at(tmp_path)
 
 
-def by_user(told: Told, tmp_path: Path, minute: float, text: str = USERS) -> dict[str, dict[str, Any]]:
+def by_user(event_lake: EventLake, tmp_path: Path, minute: float, text: str = USERS) -> dict[str, dict[str, Any]]:
     (tmp_path / "gates.yaml").write_text(text)
-    told.store()
-    Judge(told.lake, tmp_path / "gates.yaml", settle_s=0).tick(NOON + timedelta(minutes=minute))
-    return {found["cohort"]: found for found in latest_documents(told.lake)}
+    event_lake.store()
+    Judge(event_lake.lake, tmp_path / "gates.yaml", settle_s=0).tick(NOON + timedelta(minutes=minute))
+    return {found["cohort"]: found for found in latest_documents(event_lake.lake)}
 
 
 def assigned(found: dict[str, Any]) -> dict[str, int]:
@@ -232,123 +232,127 @@ def assigned(found: dict[str, Any]) -> dict[str, int]:
 
 
 class TestByUser:
-    def start(self, told: Told) -> None:
+    def start(self, event_lake: EventLake) -> None:
         """The epochs of both arms begin in a window of their own, which is not whole."""
         for number in range(10):
-            told.act(0.1, f"early-{number}", cohort="new")
-            told.act(0.2, f"early-{number}-too", cohort="held-back")
+            event_lake.act(0.1, f"early-{number}", cohort="new")
+            event_lake.act(0.2, f"early-{number}-too", cohort="held-back")
 
     @pytest.mark.slow
-    def test_a_user_counts_once_in_the_arm_of_the_first_action(self, told: Told, tmp_path: Path) -> None:
-        self.start(told)
+    def test_a_user_counts_once_in_the_arm_of_the_first_action(self, event_lake: EventLake, tmp_path: Path) -> None:
+        self.start(event_lake)
         for number in range(60):
-            told.act(11 + number / 10, f"user-{number}", cohort=("new", "held-back")[number % 2])
-            told.act(21 + number / 10, f"user-{number}", cohort=("new", "held-back")[number % 2])
+            event_lake.act(11 + number / 10, f"user-{number}", cohort=("new", "held-back")[number % 2])
+            event_lake.act(21 + number / 10, f"user-{number}", cohort=("new", "held-back")[number % 2])
         for _ in range(200):
-            told.act(18, "user-0", cohort="new")
-        told.act(28, "user-0", cohort="held-back")
-        told.act(31, "the next", cohort="new")
-        found = by_user(told, tmp_path, 31)["new"]
+            event_lake.act(18, "user-0", cohort="new")
+        event_lake.act(28, "user-0", cohort="held-back")
+        event_lake.act(31, "the next", cohort="new")
+        found = by_user(event_lake, tmp_path, 31)["new"]
         assert assigned(found) == {"new": 30, "held-back": 30}
         assert (found["split"]["unit"], found["split"]["crossed"]) == ("user", 1)
         assert found["split"]["until"] == "2026-03-14T12:30:00Z"
         assert found["verdict"] == "PROMOTE"
 
     @pytest.mark.slow
-    def test_users_that_go_missing_hold_it_up_and_it_is_reached_again(self, told: Told, tmp_path: Path) -> None:
-        self.start(told)
+    def test_users_that_go_missing_hold_it_up_and_it_is_reached_again(
+        self, event_lake: EventLake, tmp_path: Path
+    ) -> None:
+        self.start(event_lake)
         for number in range(120):
-            told.act(11 + number / 20, f"user-{number}", cohort="new" if number % 4 else "held-back")
-        told.act(21, "the next", cohort="new")
-        found = by_user(told, tmp_path, 21)
+            event_lake.act(11 + number / 20, f"user-{number}", cohort="new" if number % 4 else "held-back")
+        event_lake.act(21, "the next", cohort="new")
+        found = by_user(event_lake, tmp_path, 21)
         assert assigned(found["new"]) == {"new": 90, "held-back": 30}
         for one in found.values():
             assert (one["verdict"], one["reasons"][0]["code"]) == ("HOLD", "split_mismatch")
             assert "new 75 % (90 of 120 users), declared 50 %" in one["summary"]
-        told.act(19, "late", cohort="held-back")
-        told.store()
-        for row in told.lake.scan("verdicts").collect()["verdict_id"]:
-            replay(told.lake, row)
+        event_lake.act(19, "late", cohort="held-back")
+        event_lake.store()
+        for row in event_lake.lake.scan("verdicts").collect()["verdict_id"]:
+            replay(event_lake.lake, row)
 
-    def test_the_same_actions_counted_one_by_one_would_have_been_as_declared(self, told: Told, tmp_path: Path) -> None:
-        self.start(told)
+    def test_the_same_actions_counted_one_by_one_would_have_been_as_declared(
+        self, event_lake: EventLake, tmp_path: Path
+    ) -> None:
+        self.start(event_lake)
         for number in range(120):
             cohort = "new" if number % 4 else "held-back"
             for again in range(1 if number % 4 else 3):
-                told.act(11 + number / 20 + again / 100, f"user-{number}", cohort=cohort)
-        told.act(21, "the next", cohort="new")
-        assert by_user(told, tmp_path, 21)["new"]["verdict"] == "HOLD"
-        by_action = by_user(told, tmp_path, 21, USERS.replace("0.5}}", "0.5}, unit: action}"))["new"]
+                event_lake.act(11 + number / 20 + again / 100, f"user-{number}", cohort=cohort)
+        event_lake.act(21, "the next", cohort="new")
+        assert by_user(event_lake, tmp_path, 21)["new"]["verdict"] == "HOLD"
+        by_action = by_user(event_lake, tmp_path, 21, USERS.replace("0.5}}", "0.5}, unit: action}"))["new"]
         assert by_action["split"]["unit"] == "action"
         assert by_action["split"]["crossed"] is None
         assert by_action["verdict"] == "PROMOTE"
 
     @pytest.mark.slow
-    def test_an_arm_in_another_epoch_still_counts(self, told: Told, tmp_path: Path) -> None:
-        self.start(told)
+    def test_an_arm_in_another_epoch_still_counts(self, event_lake: EventLake, tmp_path: Path) -> None:
+        self.start(event_lake)
         for number in range(60):
-            told.act(11 + number / 10, f"user-{number}", cohort=("new", "held-back")[number % 2])
+            event_lake.act(11 + number / 10, f"user-{number}", cohort=("new", "held-back")[number % 2])
         for number in range(3):
-            told.act(15, f"odd-{number}", cohort="held-back", model="m-2")
-        told.act(21, "the next", cohort="new")
-        found = by_user(told, tmp_path, 21)["new"]
+            event_lake.act(15, f"odd-{number}", cohort="held-back", model="m-2")
+        event_lake.act(21, "the next", cohort="new")
+        found = by_user(event_lake, tmp_path, 21)["new"]
         assert assigned(found) == {"new": 30, "held-back": 33}
-        assert replay(told.lake, found["verdict_id"]).document.to_dict()["split"] == found["split"]
+        assert replay(event_lake.lake, found["verdict_id"]).document.to_dict()["split"] == found["split"]
 
-    def test_where_nobody_is_named_actions_are_counted(self, told: Told, tmp_path: Path) -> None:
+    def test_where_nobody_is_named_actions_are_counted(self, event_lake: EventLake, tmp_path: Path) -> None:
         for number in range(60):
-            told.act(number / 10, None, cohort=("new", "held-back")[number % 2])
-        found = by_user(told, tmp_path, 10)["new"]
+            event_lake.act(number / 10, None, cohort=("new", "held-back")[number % 2])
+        found = by_user(event_lake, tmp_path, 10)["new"]
         assert (found["split"]["unit"], assigned(found)) == ("action", {"new": 20, "held-back": 20})
 
     @pytest.mark.slow
-    def test_a_restart_and_a_bounded_memory_change_no_number(self, told: Told, tmp_path: Path) -> None:
+    def test_a_restart_and_a_bounded_memory_change_no_number(self, event_lake: EventLake, tmp_path: Path) -> None:
         (tmp_path / "gates.yaml").write_text(USERS.replace("0.5}}", "0.5}, unit: action}"))
-        judge = Judge(told.lake, tmp_path / "gates.yaml", settle_s=0)
+        judge = Judge(event_lake.lake, tmp_path / "gates.yaml", settle_s=0)
         for hour in range(9):
             for number in range(20):
-                told.act(60 * hour + number, f"user-{number}", cohort=("new", "held-back")[number % 2])
-            told.store()
+                event_lake.act(60 * hour + number, f"user-{number}", cohort=("new", "held-back")[number % 2])
+            event_lake.store()
             judge.tick(NOON + timedelta(minutes=60 * hour + 30))
-        rows = told.lake.scan("verdicts").collect()["verdict_id"].to_list()
+        rows = event_lake.lake.scan("verdicts").collect()["verdict_id"].to_list()
         assert len(rows) >= 9
         for row in rows:
-            replay(told.lake, row)
-        assert assigned(latest_documents(told.lake)[0]) == {"new": 89, "held-back": 88}
+            replay(event_lake.lake, row)
+        assert assigned(latest_documents(event_lake.lake)[0]) == {"new": 89, "held-back": 88}
 
-    def test_a_changed_assignment_is_found_out(self, told: Told, tmp_path: Path) -> None:
-        self.start(told)
+    def test_a_changed_assignment_is_found_out(self, event_lake: EventLake, tmp_path: Path) -> None:
+        self.start(event_lake)
         for number in range(60):
-            told.act(11 + number / 10, f"user-{number}", cohort=("new", "held-back")[number % 2])
-        told.act(21, "the next", cohort="new")
-        found = by_user(told, tmp_path, 21)["new"]
-        table = told.lake.scan("verdicts").collect()
+            event_lake.act(11 + number / 10, f"user-{number}", cohort=("new", "held-back")[number % 2])
+        event_lake.act(21, "the next", cohort="new")
+        found = by_user(event_lake, tmp_path, 21)["new"]
+        table = event_lake.lake.scan("verdicts").collect()
         (row,) = table.filter(table["verdict_id"] == found["verdict_id"]).to_dicts()
         document = json.loads(row["payload"])
         document["split"]["arms"][0]["assigned"] += 1
         forged = {**row, "verdict_id": "0123456789abcdef"}
         document["verdict_id"] = forged["verdict_id"]
-        told.lake.append(
+        event_lake.lake.append(
             "verdicts",
             table.clear().vstack(type(table)([{**forged, "payload": json.dumps(document)}], schema=table.schema)),
         )
         with pytest.raises(ReplayMismatchError) as caught:
-            replay(told.lake, "0123456789abcdef")
+            replay(event_lake.lake, "0123456789abcdef")
         assert "split" in caught.value.differing
 
 
 @pytest.mark.slow
-def test_a_backtest_says_what_a_declared_split_would_have_changed(told: Told, tmp_path: Path) -> None:
-    TestByUser().start(told)
+def test_a_backtest_says_what_a_declared_split_would_have_changed(event_lake: EventLake, tmp_path: Path) -> None:
+    TestByUser().start(event_lake)
     for number in range(240):
-        told.act(11 + number / 40, f"user-{number}", cohort="new" if number % 4 else "held-back")
-    told.act(41, "the next", cohort="new")
-    told.store()
+        event_lake.act(11 + number / 40, f"user-{number}", cohort="new" if number % 4 else "held-back")
+    event_lake.act(41, "the next", cohort="new")
+    event_lake.store()
     with_split = GateFile.parse(USERS.encode())
     without = GateFile.parse(
         USERS.replace("    split: {by: cohort, shares: {new: 0.5, held-back: 0.5}}\n", "").encode()
     )
-    found = backtest(History.from_lake(told.lake), without, with_split)
+    found = backtest(History.from_lake(event_lake.lake), without, with_split)
     said = {
         (one.cell.cohort, one.old.verdict.result.verdict.value, one.new.verdict.result.verdict.value)
         for one in found.differences

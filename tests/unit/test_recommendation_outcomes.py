@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from told_lakes import NOON, Told
+from lakes_of_events import NOON, EventLake
 
 from analytics.backtest.recommendation_outcomes import of_history
 from analytics.judging.judge import Judge
@@ -16,6 +16,8 @@ from producers.wire.events import PolicyChangedData
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.slow
 
 GATES = (
     "version: 1\nfreshness: 30d\ngates: [{name: g, unit: action, ladder: [draft_write, approval_gated], "
@@ -32,15 +34,15 @@ class Place:
     """A lake in which an action was promoted at ten past twelve."""
 
     def __init__(self, folder: Path, *, failed: bool = False) -> None:
-        self.told = Told.at(folder)
+        self.history = EventLake.at(folder)
         (folder / "gates.yaml").write_text(GATES)
-        self.judge = Judge(self.told.lake, folder / "gates.yaml", settle_s=0)
+        self.judge = Judge(self.history.lake, folder / "gates.yaml", settle_s=0)
         for number in range(60):
-            self.told.act(number / 10, f"u{number}", failed=failed)
+            self.history.act(number / 10, f"u{number}", failed=failed)
         self.looked(10)
 
     def looked(self, minute: float) -> None:
-        self.told.store()
+        self.history.store()
         self.judge.tick(at(minute))
 
     def moved(self, minute: float, after: str, *, tool: str = "issue_refund") -> None:
@@ -52,17 +54,17 @@ class Place:
             workflow="refunds",
             tool=tool,
         )
-        self.told.recorder.policy_changed(change, at=at(minute))
+        self.history.recorder.policy_changed(change, at=at(minute))
         self.looked(minute)
 
     def signed_off(self, kind: SignOffKind, minute: float) -> None:
         says = {"actor": "maria", "reason": "because"}
         gates = self.judge.gates
         assert gates is not None
-        sign_off(self.told.lake, gates, kind, **MOVE, **says, now=at(minute), expires_at=at(minute + 60))
+        sign_off(self.history.lake, gates, kind, **MOVE, **says, now=at(minute), expires_at=at(minute + 60))
 
     def agreement(self, word: str) -> dict[str, Any]:
-        found: dict[str, Any] = of_history(self.told.lake)["agreement"][word]
+        found: dict[str, Any] = of_history(self.history.lake)["agreement"][word]
         share = found.pop("share")
         assert (share["count"], share["among"]) == (found["accepted"], found["accepted"] + found["dismissed"])
         return {life: count for life, count in found.items() if count}
@@ -127,7 +129,7 @@ def test_an_override_dismisses_a_rollback(tmp_path: Path) -> None:
 def test_what_the_judge_took_back_itself_is_nobodys_word(tmp_path: Path) -> None:
     place = Place(tmp_path)
     for number in range(60):
-        place.told.act(11 + number / 10, f"v{number}", failed=True)
+        place.history.act(11 + number / 10, f"v{number}", failed=True)
     place.looked(20)
     place.moved(30, "approved_external")
     assert place.agreement("PROMOTE") == {"superseded": 1}

@@ -1,4 +1,4 @@
-"""Lakes that are told what agents did, decision by decision: events through the real fold, users and all."""
+"""Lakes filled decision by decision: events through the real fold, users included."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOON = datetime(2026, 3, 14, 12, 0, tzinfo=UTC)
 
 
 @dataclass
-class Told:
+class EventLake:
     """A lake, and what happened so far.
 
     Attributes:
@@ -39,7 +39,7 @@ class Told:
         self.recorder = a_recorder(self.emitter, clock=FakeClock(NOON))
 
     @classmethod
-    def at(cls, folder: Path) -> Told:
+    def at(cls, folder: Path) -> EventLake:
         lake = Lake.open(str(folder / "lake"))
         return cls(lake, LocalIngest(now=lambda: NOON + timedelta(days=9)))
 
