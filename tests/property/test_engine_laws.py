@@ -123,7 +123,7 @@ def test_missing_outcomes_are_counted_minute_by_minute(seed: int) -> None:
     rng = np.random.default_rng(seed)
     gates = GateFile.parse(b"version: 1\noutcome_deadline: 3m\nafter_promotion: {window: 20m}\ngates: []\n")
     for fleet in history(rng, gates):
-        expected: dict[tuple[str, ...], list[int]] = {}
+        by_epoch: dict[tuple[str, ...], list[int]] = {}
         now_us, deadline_us = microseconds(fleet.watermark), 180_000_000
         minutes: dict[tuple[tuple[str, ...], int], list[int]] = {}
         for row in fleet.rows:
@@ -134,7 +134,7 @@ def test_missing_outcomes_are_counted_minute_by_minute(seed: int) -> None:
             if row["expected"]:
                 minute[2] = max(minute[2], microseconds(row["last_event_at"]))
         for (key, bucket), (expected, executed, expected_at) in minutes.items():
-            sums = expected.setdefault(key, [0, 0, 0])
+            sums = by_epoch.setdefault(key, [0, 0, 0])
             short = max(expected - executed, 0) if expected else 0
             if bucket + 60_000_000 + deadline_us > now_us:
                 continue
@@ -144,7 +144,7 @@ def test_missing_outcomes_are_counted_minute_by_minute(seed: int) -> None:
         found = fleet.sums.missing()
         names = fleet.state.names(np.arange(fleet.state.epochs)).rows()
         counted = zip(found.expected.tolist(), found.missing.tolist(), found.pending.tolist(), strict=True)
-        assert dict(zip(names, map(list, counted), strict=True)) == expected
+        assert dict(zip(names, map(list, counted), strict=True)) == by_epoch
 
 
 def minute_rows(rng: Generator, minute: int, share: float) -> list[dict[str, Any]]:
