@@ -261,7 +261,7 @@ def signal_rows(
     places = place_of[state.cell_of[epochs]]
     missing = state.missing_outcomes(microseconds(watermark), round(outcome_deadline_s * 1_000_000))
     counters = {name: state.counter(name) for name in COUNTERS}
-    counters |= dict(zip(MATURE, (missing.expected, missing.missing, missing.pending), strict=True))
+    counters |= dict(zip(MATURE, missing.columns, strict=True))
     sums = {name: np.zeros(cells.size, dtype=np.int64) for name in counters}
     for name, values in counters.items():
         np.add.at(sums[name], places, values[epochs])

@@ -71,7 +71,7 @@ gates:
     dry_run: true
     signals:
       - {signal: execution_error, role: guardrail, limit: 0.06}
-      - {signal: incident, role: guardrail, limit: 0.04}
+      - {signal: incident, role: guardrail, limit: 0.04, maturity: 10m}
   - name: partly dry
     match: {workflow: partly-dry}
     unit: action
@@ -136,8 +136,8 @@ gates:
     signals:
       - {signal: execution_error, role: guardrail, limit: 0.08}
       - {signal: timeout, role: guardrail, limit: 0.08}
-      - {signal: undo, role: guardrail, limit: 0.08}
-      - {signal: incident, role: guardrail, limit: 0.08}
+      - {signal: undo, role: guardrail, limit: 0.08, maturity: 10m}
+      - {signal: incident, role: guardrail, limit: 0.08, maturity: 10m}
 """
 
 WORKFLOWS: Final = (

@@ -37,10 +37,10 @@ gates:
     minimum_exposure: {actions: 200}
     signals:
       - {signal: denial, role: guardrail, limit: 0.08}
-      - {signal: undo, role: guardrail, limit: 0.02, weight: 2}
+      - {signal: undo, role: guardrail, limit: 0.02, maturity: 5m, weight: 2}
       - {signal: execution_error, role: guardrail, limit: 0.05}
       - {signal: missing_outcome, role: guardrail, limit: 0.02}
-      - {signal: incident, role: guardrail, limit: 0.01}
+      - {signal: incident, role: guardrail, limit: 0.01, maturity: 5m}
       - {signal: latency_p95, role: promote, limit_ms: 1500}
       - {signal: severe_incident, role: trip}
       - {signal: support, role: watch}

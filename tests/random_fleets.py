@@ -11,7 +11,7 @@ from verdict_cases import NOON, a_row
 
 from analytics.gates.gate_file import GateFile
 from analytics.judging.latches import Latches
-from analytics.judging.user_windows import BY_USER, COUNTED_BY_USER, ClosedWindows
+from analytics.judging.user_windows import BY_USER, IN_WINDOWS, ClosedWindows
 from analytics.signals.cells import EPOCH
 from analytics.verdicts.evidence_models import Reassessment
 from analytics.verdicts.verdict import Latch
@@ -156,14 +156,14 @@ def some_users(rng: Generator, state: CellState, watermark: datetime) -> ClosedW
     for key in epochs:
         for _ in range(int(rng.integers(0, 40))):
             trials = int(rng.integers(0, 6))
-            counts = dict.fromkeys(COUNTED_BY_USER, 0) | {"decisions": trials, "executed": trials}
+            counts = dict.fromkeys(IN_WINDOWS, 0) | {"decisions": trials, "executed": trials}
             counts |= {"failed": int(rng.binomial(trials, 0.2)), "undone": int(rng.binomial(trials, 0.05))}
             closed = watermark - timedelta(minutes=5 * int(rng.integers(0, 4)))
             rows.append({**dict(zip(EPOCH, key, strict=True)), "closed_at": closed, **counts, "count": 1})
     schema = {
         **dict.fromkeys(EPOCH, pl.String),
         "closed_at": pl.Datetime("us", "UTC"),
-        **dict.fromkeys((*COUNTED_BY_USER, "count"), pl.Int64),
+        **dict.fromkeys((*IN_WINDOWS, "count"), pl.Int64),
     }
     people = {key: int(rng.integers(0, 9)) for key in epochs}
     named = frozenset(key for key in epochs if rng.random() < 0.8)

@@ -31,6 +31,8 @@ from analytics.evidence.mixture import average, bets, failures_among, whole
 from analytics.evidence.sequential import crosses
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from analytics.evidence.mixture import IntArray
@@ -121,6 +123,17 @@ class UserWindows:
             self.failures[rows],
             self.count[rows],
         )
+
+    @classmethod
+    def chosen(cls, tables: Sequence[UserWindows], best: IntArray) -> UserWindows:
+        """Of tables about the same cells, for each cell the windows of the one chosen. Shape of `best`: (cells,)."""
+        taken = [table.take(np.flatnonzero(best == place)) for place, table in enumerate(tables)]
+        cells = [np.flatnonzero(best == place) for place in range(len(tables))]
+        cell = np.concatenate([where[table.cell] for where, table in zip(cells, taken, strict=True)])
+        actions, failures, count = (
+            np.concatenate([getattr(table, name) for table in taken]) for name in ("actions", "failures", "count")
+        )
+        return cls.of(best.size, cell=cell, actions=actions, failures=failures, count=count)
 
     def rows_by_cell(self) -> list[tuple[list[int], list[int], list[int]]]:
         """Of each cell: m, y and count of its rows."""

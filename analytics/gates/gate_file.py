@@ -339,6 +339,10 @@ class GateFile(Part):
         """Seconds after which evidence promotes nothing any more."""
         return self.freshness
 
+    def ages_s(self, part: GateSignal) -> set[float]:
+        """Every age, in seconds, from which trials of a signal count for something."""
+        return {part.harm_age_s, *part.promotion_ages_s(self.outcome_deadline)}
+
     @property
     def horizon_s(self) -> float:
         """Seconds of event time for which single minutes matter: the longest maturity, deadline or window."""

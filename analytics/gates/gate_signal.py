@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from analytics.evidence import histogram
 from analytics.evidence.errors import EvidenceError
-from analytics.signals.definitions import COUNTS, MICRO_PER, QUANTILES, RATES, SIGNALS
+from analytics.signals.definitions import COUNTS, MICRO_PER, QUANTILES, RATES, SIGNALS, Awaited
 from producers.strict_yaml import suggest
 from producers.wire.stage import LADDER, Stage
 
@@ -179,6 +179,37 @@ class GateSignal(Part):
     def needs_data(self) -> bool:
         """Whether a promotion has to wait while it has no trials."""
         return self.role in _WEIGHED if self.must_have_data is None else self.must_have_data
+
+    @property
+    def awaits(self) -> Awaited:
+        """What decides a trial after it was opened."""
+        rate = RATES.get(self.signal)
+        return rate.awaits if rate is not None else "execution" if self.signal in QUANTILES else "nothing"
+
+    @property
+    def harm_age_s(self) -> float:
+        """Seconds since their decision from which trials count for a rollback."""
+        return (self.maturity or 0.0) if self.awaits == "evaluation" else 0.0
+
+    def promotion_ages_s(self, deadline_s: float) -> tuple[float, ...]:
+        """Seconds since their decision from which trials may count for a promotion: any one of these ages is valid.
+
+        What is older and unreported counts as failed, so at every age the failures are at least those of a prefix of
+        the decisions, and the evidence is at most a value that the same test martingale takes there.
+
+        Args:
+            deadline_s: The outcome deadline: after it an unreported execution is overdue.
+
+        Returns:
+            Nothing where only a stated maturity could tell.
+        """
+        if self.signal in QUANTILES:
+            return (0.0,)  # a histogram does not know when its values were decided
+        if self.awaits == "execution":
+            return (0.0, deadline_s) if self.maturity is None else (max(self.maturity, deadline_s),)
+        if self.maturity is not None:
+            return (self.maturity,)
+        return () if self.awaits in {"consequence", "evaluation"} else (0.0,)
 
     @property
     def threshold(self) -> float | None:

@@ -37,6 +37,7 @@ CODES: Final[dict[str, str]] = {
     "promote_anything": "Hardly any action could fail to be promoted.",
     "never_rolls_back": "No guardrail and no trip applies at a stage where actions run.",
     "impossible_minimum": "A limit so low that it takes more clean trials than most actions ever have.",
+    "no_maturity": "Nothing says how late a failure may still come, so the signal holds every promotion.",
     "nothing_runs": "A signal of executions that a promotion waits for, at a stage where nothing runs.",
     "idle_minimum": "The minimum exposure is below what a limit needs anyway.",
     "minimum": "How many clean trials a limit needs at least.",
@@ -153,6 +154,7 @@ def _of_gate(gate: Gate) -> Iterator[LintIssue]:
                 f"{gate.name}/{part.signal}",
                 f"it applies at {stages}, and the ladder is {' → '.join(gate.ladder)}",
             )
+    yield from _maturities(gate)
     yield from _contradictions(gate, live)
     yield from _splits(gate)
     if gate.dry_run:
@@ -193,6 +195,20 @@ def _stages(gate: Gate, live: list[GateSignal]) -> Iterator[LintIssue]:
                 yield LintIssue("note", "nothing_runs", place, message)
         elif not any(part.role in {"guardrail", "trip"} for part in here):
             yield LintIssue("warning", "never_rolls_back", place, "no guardrail and no trip applies here")
+
+
+def _maturities(gate: Gate) -> Iterator[LintIssue]:
+    for part in gate.signals:
+        promotes = any(gate.above(stage) is not None for stage in part.stages)
+        late = part.maturity is None and part.awaits in {"consequence", "evaluation"}
+        if late and promotes and part.role in {"guardrail", "promote"}:
+            yield LintIssue(
+                "error",
+                "no_maturity",
+                f"{gate.name}/{part.signal}",
+                f"`{part.signal}` becomes known long after its {SIGNALS[part.signal].trial}, and without `maturity` it "
+                "holds every promotion; state how late it may come, such as `maturity: 24h`",
+            )
 
 
 def _contradictions(gate: Gate, live: list[GateSignal]) -> Iterator[LintIssue]:

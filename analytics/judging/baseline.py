@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from analytics.evidence.rate_ratio import Batches, Comparison, match_history
-from analytics.signals.definitions import RATES
 from analytics.signals.state import MINUTE_US, NEVER, ROW
+from analytics.signals.trials import counted, counters_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from analytics.gates.gate_signal import GateSignal
     from analytics.signals.state import CellState, EpochRows
 
+_NOTHING: Final = Batches.of(*(np.zeros((0, 1), dtype=np.int64) for _ in range(4)))
 _COMPARISONS: Final[Mapping[str, Comparison]] = {"concurrent": "hold_back", "historic": "history"}
 
 
@@ -31,12 +32,16 @@ class Arms:
         current: The current epoch of every cell.
         epochs: Epochs whose actions are compared.
         watermark_us: Minutes that are not over by it are left out, microseconds since 1970.
+        deadline_s: The outcome deadline.
     """
 
-    def __init__(self, state: CellState, current: EpochRows, epochs: EpochRows, watermark_us: int) -> None:
+    def __init__(
+        self, state: CellState, current: EpochRows, epochs: EpochRows, watermark_us: int, deadline_s: float
+    ) -> None:
         self.state = state
         self.current = current
         self.watermark_us = watermark_us
+        self.deadline_s = deadline_s
         beside = state.epochs_of_actions(state.cell_of[epochs])
         self._minutes = state.minutes(beside, since_us=NEVER, until_us=watermark_us - MINUTE_US)
         self._of = self._minutes[ROW].to_numpy()
@@ -98,31 +103,36 @@ def compare(arms: Arms, epoch: int, gate: Gate, part: GateSignal) -> Compared:
         )
     ]
     others = arms.current[np.array(beside, dtype=np.intp)].tolist()
-    mine, theirs = _counted(arms.minutes([epoch]), part), _counted(arms.minutes(others), part)
+    mine, theirs = _summed(arms.minutes([epoch]), part), _summed(arms.minutes(others), part)
     # The cell's minutes from where on each is known by itself. Actions with a baseline are not rolled up; where the
     # baseline came into the gate file later, failures that came late would lie apart from their rolled hour.
     rolled = mine.filter(pl.col("bucket") % MINUTE_US != 0)["bucket"].max()
     if rolled is not None:
         mine = mine.filter(pl.col("bucket") > rolled)
     comparison = _COMPARISONS[gate.baseline.kind]
-    old = pl.col("bucket") <= arms.watermark_us - round((part.maturity or 0.0) * 1_000_000) - MINUTE_US
-    batches = _matched(mine, theirs, comparison)
-    return Compared(comparison, batches, _matched(mine.filter(old), theirs.filter(old), comparison), _value(batches))
+    ages_s = part.promotion_ages_s(arms.deadline_s)
 
-
-def _counted(minutes: pl.DataFrame, part: GateSignal) -> pl.DataFrame:
-    """Failures `x` and trials `n` by `bucket`."""
-    rate = RATES[part.signal]
-    return (
-        minutes.group_by("bucket")
-        .agg(pl.col(sorted({*rate.failures, *rate.trials})).sum())
-        .sort("bucket")
-        .select(
-            "bucket",
-            pl.min_horizontal(pl.sum_horizontal(rate.failures), pl.sum_horizontal(rate.trials)).alias("x"),
-            pl.sum_horizontal(rate.trials).alias("n"),
+    def matched(age_s: float, *, mine_failed: bool, theirs_failed: bool) -> Batches:
+        """The minutes of an age, and whether what is overdue counts as failed on either side."""
+        old = pl.col("bucket") <= arms.watermark_us - round(age_s * 1_000_000) - MINUTE_US
+        arm, base = (
+            minutes.filter(old).select("bucket", *counted(part.signal, unreported_failed=failed))
+            for minutes, failed in ((mine, mine_failed), (theirs, theirs_failed))
         )
+        return _matched(arm, base, comparison)
+
+    # The arms may report at different speeds: only where an execution is overdue does neither seem better for it.
+    age_s = max(ages_s) if part.awaits in {"execution", "evaluation"} and ages_s else 0.0
+    return Compared(
+        comparison,
+        matched(age_s, mine_failed=False, theirs_failed=True),
+        matched(max(ages_s), mine_failed=True, theirs_failed=False) if ages_s else _NOTHING,
+        _value(matched(age_s, mine_failed=False, theirs_failed=False)),
     )
+
+
+def _summed(minutes: pl.DataFrame, part: GateSignal) -> pl.DataFrame:
+    return minutes.group_by("bucket").agg(pl.col(counters_of(part.signal)).sum()).sort("bucket")
 
 
 def _matched(new: pl.DataFrame, base: pl.DataFrame, comparison: Comparison) -> Batches:

@@ -14,8 +14,8 @@ from analytics.evidence.clustered_rate import ASSUMPTIONS, UserWindows
 from analytics.evidence.mixture import bets
 from analytics.evidence.sequential import BETS
 from analytics.signals.cells import EPOCH
-from analytics.signals.definitions import RATES
 from analytics.signals.state import MINUTE_US, ROW, may_pass, moment_of
+from analytics.signals.trials import counted, counters_of
 from analytics.verdicts.evidence_models import Regression
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class DetectorPrefilter:
         rows = minutes[ROW].to_numpy()
         odds = np.log(bets("above"))
         for (signal, limit), sums in self._sums.items():
-            failures, trials = counted(minutes, signal)
+            failures, trials = _counts(minutes, signal)
             (failed,) = np.nonzero(failures > 0)
             won = failures[failed] * odds - trials[failed] * np.log1p((bets("above") - 1.0) * limit)
             np.add.at(sums, rows[failed], sign * np.ceil(np.maximum(won.max(axis=0), 0.0) * _UNIT).astype(np.int64))
@@ -114,15 +114,12 @@ class DetectorPrefilter:
     @property
     def _counters(self) -> list[str]:
         signals = {signal for signal, _ in self._sums}
-        return sorted({name for signal in signals for name in (*RATES[signal].failures, *RATES[signal].trials)})
+        return sorted({name for signal in signals for name in counters_of(signal)})
 
 
-def counted(minutes: pl.DataFrame, signal: str) -> tuple[Integers, Integers]:
-    """Failures and trials of a signal in every minute; an event that comes twice for one trial is one failure."""
-    rate = RATES[signal]
-    both = minutes.select(pl.sum_horizontal(rate.failures).alias("x"), pl.sum_horizontal(rate.trials).alias("n"))
-    trials = both["n"].to_numpy()
-    return np.minimum(both["x"].to_numpy(), trials), trials
+def _counts(minutes: pl.DataFrame, signal: str) -> tuple[Integers, Integers]:
+    both = minutes.select(counted(signal))
+    return both["x"].to_numpy(), both["n"].to_numpy()
 
 
 def detector_minutes(state: CellState, epochs: EpochRows, *, watermark_us: int, rules: AfterPromotion) -> pl.DataFrame:
@@ -151,7 +148,7 @@ def watch_actions(
     """
     of = minutes[ROW].to_numpy()
     starts, ends = np.searchsorted(of, epochs, side="left"), np.searchsorted(of, epochs, side="right")
-    failures, trials = counted(minutes, signal)
+    failures, trials = _counts(minutes, signal)
     failed, tried = (np.concatenate(([0], counts.cumsum())) for counts in (failures, trials))
     failed, tried = failed[ends] - failed[starts], tried[ends] - tried[starts]
     run_length = rules.run_length(_MINUTE_S)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from analytics.evidence import histogram
-from analytics.evidence.clustered_rate import ASSUMPTIONS
+from analytics.evidence.clustered_rate import ASSUMPTIONS, UserWindows
 from analytics.evidence.rate_ratio import RatioEvidence, ratio_bounds
 from analytics.evidence.sequential import bounds, crosses, log_e_value, trials_to_decision
 from analytics.judging.regression import detector_minutes, watch_actions
-from analytics.judging.weights import among, ratio_evidence
+from analytics.judging.user_windows import WindowCount, promotion_windows
+from analytics.judging.weights import among, most_evident, ratio_evidence
 from analytics.signals.cells import known_count
 from analytics.signals.definitions import COUNTS, MICRO_PER, QUANTILES
 from analytics.verdicts.evidence_models import SignalEvidence
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from analytics.evidence.clustered_rate import UserWindows
     from analytics.evidence.sequential import BoolArray, Direction, FloatArray
     from analytics.gates.gate_file import Gate
+    from analytics.gates.gate_signal import GateSignal
     from analytics.judging.baseline import Compared
+    from analytics.judging.user_evidence import UserEvidence
     from analytics.judging.weights import EvaluationInputs, SignalWeights
     from analytics.signals.cells import Histogram
     from analytics.signals.state import EpochRows, Integers
@@ -92,7 +94,10 @@ class EvidenceRows:
     def _basis(self, weights: SignalWeights) -> list[dict[str, Any]]:
         """What is said of a signal whether or not it is weighed."""
         part, at = weights.part, self._positions
-        counts = (weights.failures, weights.trials, weights.mature_failures, weights.mature_trials)
+        counts = (
+            *(weights.failures, weights.trials, weights.unreported),
+            *(weights.mature_failures, weights.mature_trials),
+        )
         table = [tuple(int(count) for count in row) for row in zip(*(counted[at] for counted in counts), strict=True)]
         values: list[float | None]
         unit: Unit
@@ -112,7 +117,7 @@ class EvidenceRows:
             limit, unit = part.ratio, "times"
         by_user, windows = weights.by_user[at], np.zeros(at.size, dtype=np.int64)
         if self._inputs.users is not None and by_user.any():
-            closed = self._inputs.users.table(part.signal, maturity_s=0.0, epochs=self._epochs)
+            closed = self._inputs.users.table(part.signal, WindowCount(part.harm_age_s), self._epochs)
             windows = closed.windows
             # What is shown must be what is weighed: a pooled rate may lie outside its own bounds.
             shares = zip(values, by_user, closed.value.tolist(), strict=True)
@@ -124,6 +129,7 @@ class EvidenceRows:
                 "value": value,
                 "failures": failures,
                 "trials": trials,
+                "unreported": unreported,
                 "limit": limit,
                 "unit": unit,
                 "mature_failures": mature_failures,
@@ -133,7 +139,7 @@ class EvidenceRows:
                 "needs_data": weights.applies and part.needs_data,
                 "dry_run": part.dry_run,
             }
-            for value, user, count, (failures, trials, mature_failures, mature_trials) in zip(
+            for value, user, count, (failures, trials, unreported, mature_failures, mature_trials) in zip(
                 values, by_user, windows, table, strict=True
             )
         ]
@@ -145,10 +151,14 @@ class EvidenceRows:
         part, at, alpha, beta = weights.part, self._positions, weights.harm_level, self._gate.beta
         if weights.compared is not None and part.ratio is not None:
             return _ratio_bounds([weights.compared[position] for position in at], part.ratio, alpha, beta)
-        x, n = among(weights.failures[at], weights.trials[at])
+        x, n = among(weights.failures[at], weights.trials[at] + weights.unreported[at])
+        if part.harm_age_s:
+            x, n = among(weights.mature_failures[at], weights.mature_trials[at])
         old_x, old_n = among(weights.mature_failures[at], weights.mature_trials[at])
         threshold = part.threshold or 0.0
         more = trials_to_decision(old_x, old_n, threshold, direction="below", alpha=beta)
+        if not part.promotion_ages_s(self._inputs.gates.outcome_deadline_s):
+            more = np.full(at.size, np.inf)
         more_to_harm = trials_to_decision(x, n, threshold, direction="above", alpha=alpha)
         lower: list[float | None] = bounds(x, n, alpha=alpha)[0].tolist()
         upper: list[float | None] = bounds(old_x, old_n, alpha=beta)[1].tolist()
@@ -157,17 +167,26 @@ class EvidenceRows:
         assumes = [ASSUMPTIONS["action"]] * at.size
         users, by_user = self._inputs.users, np.flatnonzero(weights.by_user[at])
         if users is not None and by_user.size:
-            tables = (
-                users.table(part.signal, maturity_s=maturity_s, epochs=self._epochs[by_user])
-                for maturity_s in (0.0, part.maturity or 0.0)
-            )
-            every, mature = tables
-            more[by_user] = trials_to_decision(*_shares(mature), threshold, direction="below", alpha=beta)
+            every = users.table(part.signal, WindowCount(part.harm_age_s), self._epochs[by_user])
+            mature = self._best_windows(users, part, by_user)
+            if part.promotion_ages_s(self._inputs.gates.outcome_deadline_s):
+                more[by_user] = trials_to_decision(*_shares(mature), threshold, direction="below", alpha=beta)
             more_to_harm[by_user] = trials_to_decision(*_shares(every), threshold, direction="above", alpha=alpha)
             lows, highs = every.bounds(alpha=alpha)[0].tolist(), mature.bounds(alpha=beta)[1].tolist()
             for place, low, high in zip(by_user.tolist(), lows, highs, strict=True):
                 lower[place], upper[place], assumes[place] = low, high, ASSUMPTIONS["user"]
         return lower, upper, more, more_to_harm, assumes
+
+    def _best_windows(self, users: UserEvidence, part: GateSignal, places: Positions) -> UserWindows:
+        """Of the counts that a promotion may rest on, the one that says most for each row."""
+        epochs, threshold = self._epochs[places], part.threshold or 0.0
+        countings = promotion_windows(part, self._inputs.gates.outcome_deadline_s)
+        if not countings:
+            return UserWindows.of(places.size, cell=[], actions=[], failures=[], count=[])
+        log_e = [users.log_e(part.signal, threshold, counting, "below", epochs) for counting in countings]
+        best, _ = most_evident(log_e)
+        tables = [users.table(part.signal, counting, epochs) for counting in countings]
+        return UserWindows.chosen(tables, best)
 
     def _quantile_bounds(self, weights: SignalWeights) -> tuple[list[float | None], list[float | None]]:
         """Confidence bounds of a quantile, in its unit.
@@ -186,7 +205,8 @@ class EvidenceRows:
         bins, counts = zip(*(known[int(self._epochs[place])] for place in places), strict=True)
         from_bin = [np.cumsum(count[::-1])[::-1] for count in counts]
         sizes = [count.size for count in counts]
-        trials = np.repeat([int(count.sum()) for count in counts], sizes)
+        unreported = np.repeat(weights.unreported[self._positions[places]], sizes)
+        trials = np.repeat([int(count.sum()) for count in counts], sizes) + unreported
 
         def crossed(failures: npt.NDArray[np.int64], direction: Direction, level: float) -> list[BoolArray]:
             evident = crosses(log_e_value(failures, trials, quantile.tail, direction=direction), level)
@@ -194,7 +214,7 @@ class EvidenceRows:
 
         at_least = np.concatenate(from_bin)
         broken = crossed(at_least, "above", weights.harm_level)
-        kept = crossed(at_least - np.concatenate(counts), "below", self._gate.beta)
+        kept = crossed(at_least - np.concatenate(counts) + unreported, "below", self._gate.beta)
         for place, occupied, is_broken, is_kept in zip(places, bins, broken, kept, strict=True):
             low, high = occupied[is_broken], occupied[is_kept]
             lower[place] = float(histogram.BOUNDS[low[-1] - 1] / per_unit) if low.size and low[-1] > 0 else 0.0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from analytics.evidence.sequential import Direction, FloatArray
     from analytics.gates.gate_file import AfterPromotion, GateFile
     from analytics.judging.event_source import EventSource
-    from analytics.judging.user_windows import ClosedWindows
+    from analytics.judging.user_windows import ClosedWindows, WindowCount
     from analytics.signals.cells import EpochKey
     from analytics.signals.state import CellState, EpochRows, Flags, Integers
     from analytics.verdicts.evidence_models import Regression
@@ -52,8 +52,8 @@ class UserEvidence:
         self._named = np.zeros(self._size, dtype=np.bool_)
         self._named[self._rows(list(windows.named))] = True
         self._people, self._unnamed = self._counts(windows.people), self._counts(windows.unnamed)
-        self._tables: dict[tuple[str, float], UserWindows] = {}
-        self._log_e: dict[tuple[str, float, float, Direction], FloatArray] = {}
+        self._tables: dict[tuple[str, WindowCount], UserWindows] = {}
+        self._log_e: dict[tuple[str, WindowCount, float, Direction], FloatArray] = {}
         self._regressions: dict[tuple[str, float], dict[int, Regression]] = {}
 
     def named(self, epochs: EpochRows) -> Flags:
@@ -68,17 +68,17 @@ class UserEvidence:
         """Decisions in closed windows that name no user."""
         return self._at(self._unnamed, epochs)
 
-    def table(self, signal: str, *, maturity_s: float, epochs: EpochRows) -> UserWindows:
-        """The windows of a signal in some epochs, those that have been closed for long enough."""
-        return self._table(signal, maturity_s).take(np.minimum(epochs, self._size))
+    def table(self, signal: str, counting: WindowCount, epochs: EpochRows) -> UserWindows:
+        """The windows of a signal in some epochs."""
+        return self._table(signal, counting).take(np.minimum(epochs, self._size))
 
     def log_e(
-        self, signal: str, threshold: float, *, maturity_s: float, direction: Direction, epochs: EpochRows
+        self, signal: str, threshold: float, counting: WindowCount, direction: Direction, epochs: EpochRows
     ) -> FloatArray:
         """The evidence of a signal in some epochs, a natural logarithm."""
-        key = (signal, maturity_s, threshold, direction)
+        key = (signal, counting, threshold, direction)
         if key not in self._log_e:
-            self._log_e[key] = self._table(signal, maturity_s).log_e_value(threshold, direction=direction)
+            self._log_e[key] = self._table(signal, counting).log_e_value(threshold, direction=direction)
         return self._at(self._log_e[key], epochs)
 
     def regressions(self, signal: str, limit: float, rules: AfterPromotion) -> dict[int, Regression]:
@@ -89,10 +89,10 @@ class UserEvidence:
             self._regressions[signal, limit] = dict(zip(rows.tolist(), found, strict=True))
         return self._regressions[signal, limit]
 
-    def _table(self, signal: str, maturity_s: float) -> UserWindows:
-        key = (signal, maturity_s)
+    def _table(self, signal: str, counting: WindowCount) -> UserWindows:
+        key = (signal, counting)
         if key not in self._tables:
-            table = self.windows.tabled(signal, maturity_s=maturity_s)
+            table = self.windows.tabled(signal, counting)
             rows = self._state.rows_of(table)
             known = (rows >= 0) & (rows < self._size)
             # One cell more, which is empty, for epochs that are newer than the fold.

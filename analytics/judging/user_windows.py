@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import polars as pl
 
 from analytics.signals.cells import ACTION, EPOCH, epoch_frame
-from analytics.signals.definitions import RATES
+from analytics.signals.definitions import RATES, UNREPORTED
 from analytics.signals.event_kinds import EventKind, kinds_moving
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from analytics.gates.gate_file import GateFile
+    from analytics.gates.gate_signal import GateSignal
     from analytics.judging.event_source import EventSource
     from analytics.signals.cells import EpochKey
 
@@ -42,10 +43,26 @@ COUNTED_BY_USER: Final = tuple(
     dict.fromkeys(name for rate in BY_USER for name in (*RATES[rate].trials, *RATES[rate].failures))
 )
 """Counters of a user-window."""
+_UNREPORTED: Final = tuple(f"unreported_{awaited}" for awaited in UNREPORTED)
+_DUE_OR_REPORTED: Final = tuple(dict.fromkeys(name for pair in UNREPORTED.values() for part in pair for name in part))
+IN_WINDOWS: Final = (*COUNTED_BY_USER, *_UNREPORTED)
+"""What is held of a user-window: its counters, and how many of its trials are undecided, by what they await."""
 READ_OF_EVENTS: Final = (*EPOCH, "subject", "decided_at", "time", "kind", "user")
 """Columns of the table `events` that user-windows are folded from."""
 
 _WINDOW: Final = (*EPOCH, "closed_at")
+
+
+class WindowCount(NamedTuple):
+    """Which user-windows count, and what their unreported trials count as."""
+
+    age_s: float = 0.0  # seconds for which a window must have been closed
+    unreported_failed: bool = False  # whether they count as failed; as fine otherwise
+
+
+def promotion_windows(part: GateSignal, deadline_s: float) -> list[WindowCount]:
+    """The counts of a signal's user-windows that a promotion may rest on; any one of them is valid."""
+    return [WindowCount(age_s, unreported_failed=True) for age_s in part.promotion_ages_s(deadline_s)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +83,16 @@ class ClosedWindows:
     # the moment `first_at` of the user's first decision there
     assigned: pl.DataFrame
 
-    def tabled(self, signal: str, *, maturity_s: float = 0.0) -> pl.DataFrame:
+    def tabled(self, signal: str, counting: WindowCount) -> pl.DataFrame:
         """How many windows of each epoch had m trials and y failures: `EPOCH`, `m`, `y` and `count`, by m and y.
 
         Args:
             signal: One of `BY_USER`.
-            maturity_s: Count only windows that have been closed for this long.
+            counting: Which windows, and what is unreported.
         """
+        closed = pl.col("closed_at") + timedelta(seconds=counting.age_s) <= self.as_of
         return (
-            self._windows(signal, pl.col("closed_at") + timedelta(seconds=maturity_s) <= self.as_of)
+            self._windows(signal, closed, unreported_failed=counting.unreported_failed)
             .group_by(*EPOCH, "m", "y")
             .agg(pl.col("count").sum())
             .sort("m", "y")
@@ -82,7 +100,7 @@ class ClosedWindows:
         )
 
     def batches(self, signal: str, *, since: datetime) -> pl.DataFrame:
-        """The windows of a signal, batch by batch: those that closed together are one.
+        """The windows of a signal, batch by batch: those that closed together are one. What is unreported is fine.
 
         Args:
             signal: One of `BY_USER`.
@@ -93,18 +111,21 @@ class ClosedWindows:
         """
         closed = (pl.col("closed_at") > since) & (pl.col("closed_at") <= self.as_of)
         key = [*_WINDOW, "m", "y"]
-        return self._windows(signal, closed).group_by(key).agg(pl.col("count").sum()).sort(key).collect()
+        windows = self._windows(signal, closed, unreported_failed=False)
+        return windows.group_by(key).agg(pl.col("count").sum()).sort(key).collect()
 
-    def _windows(self, signal: str, closed: pl.Expr) -> pl.LazyFrame:
+    def _windows(self, signal: str, closed: pl.Expr, *, unreported_failed: bool) -> pl.LazyFrame:
         """The chosen windows that have trials of a signal: `EPOCH`, `closed_at`, m, y and how many are alike."""
         rate = RATES[signal]
+        unreported = pl.col(f"unreported_{rate.awaits}") if rate.awaits in UNREPORTED else pl.lit(0, dtype=pl.Int64)
+        failed = unreported if unreported_failed else pl.lit(0, dtype=pl.Int64)
         return (
             self.rows.lazy()
             .filter(closed)
             .select(
                 *_WINDOW,
-                pl.sum_horizontal(rate.trials).alias("m"),
-                pl.sum_horizontal(rate.failures).alias("y"),
+                (pl.sum_horizontal(rate.trials) + unreported).alias("m"),
+                (pl.sum_horizontal(rate.failures) + failed).alias("y"),
                 "count",
             )
             .filter(pl.col("m") > 0)
@@ -120,8 +141,8 @@ def closed_through(watermark: datetime, window_s: float) -> datetime:
 
 def kept_s(gates: GateFile) -> float:
     """For how long a gate file asks for single windows, seconds: the longest maturity, or the detector's lookback."""
-    maturities = [part.maturity or 0.0 for gate in gates.gates for part in gate.signals]
-    return max(gates.after_promotion.lookback_s(gates.user_window), *maturities, 0.0)
+    ages_s = [age_s for gate in gates.gates for part in gate.signals for age_s in gates.ages_s(part)]
+    return max(gates.after_promotion.lookback_s(gates.user_window), *ages_s, 0.0)
 
 
 class _Fold(NamedTuple):
@@ -274,7 +295,7 @@ class UserWindowFold:
         unnamed = by_user.filter("unnamed").group_by(_WINDOW).agg(pl.col("decisions").sum())
         assigned = by_user.filter(pl.col("first_at").is_not_null()).select(*_WINDOW, "who", "first_at")
         # Who it was is of no further use for signals: only how many windows were alike is kept.
-        rows = by_user.group_by(*_WINDOW, *COUNTED_BY_USER).agg(pl.len().cast(pl.Int64).alias("count"))
+        rows = by_user.group_by(*_WINDOW, *IN_WINDOWS).agg(pl.len().cast(pl.Int64).alias("count"))
         windows = ClosedWindows(
             at,
             as_of,
@@ -293,7 +314,7 @@ class UserWindowFold:
         self._since = max(self._since, since)
         old = pl.col("closed_at") <= self._since
         label = pl.when(old).then(pl.lit(LONG_AGO)).otherwise("closed_at").alias("closed_at")
-        rows = windows.rows.with_columns(label).group_by(*_WINDOW, *COUNTED_BY_USER).agg(pl.col("count").sum())
+        rows = windows.rows.with_columns(label).group_by(*_WINDOW, *IN_WINDOWS).agg(pl.col("count").sum())
         self._unnamed = self._unnamed.with_columns(label).group_by(_WINDOW).agg(pl.col("decisions").sum())
         return replace(
             windows,
@@ -304,26 +325,31 @@ class UserWindowFold:
 
 
 def _by_user(events: pl.LazyFrame, window_s: float) -> pl.DataFrame:
-    """One row an epoch, window (`closed_at`) and user (`who`): the counters, `unnamed`, and the first decision."""
+    """One row an epoch, window (`closed_at`) and user (`who`): `IN_WINDOWS`, `unnamed`, and the first decision."""
+    counters = tuple(dict.fromkeys((*COUNTED_BY_USER, *_DUE_OR_REPORTED)))
     counted = events.filter(pl.col("decided_at").is_not_null() & (pl.col("kind") != EventKind.UNCOUNTED)).select(
         *EPOCH,
         _closes_at(window_s).alias("closed_at"),
         "subject",
         "decided_at",
         "user",
-        *(pl.col("kind").is_in(kinds_moving(name)).cast(pl.Int64).alias(name) for name in COUNTED_BY_USER),
+        *(pl.col("kind").is_in(kinds_moving(name)).cast(pl.Int64).alias(name) for name in counters),
     )
     # Window by window, so that some can be folded without the others. All events of a decision carry its moment.
     by_decision = counted.group_by(*_WINDOW, "subject").agg(
-        pl.col("user").drop_nulls().first(), pl.col("decided_at").min(), pl.col(COUNTED_BY_USER).sum()
+        pl.col("user").drop_nulls().first(), pl.col("decided_at").min(), pl.col(counters).sum()
+    )
+    unreported = (
+        pl.max_horizontal(pl.sum_horizontal(due) - pl.sum_horizontal(reported), 0).alias(f"unreported_{awaited}")
+        for awaited, (due, reported) in UNREPORTED.items()
     )
     # A decision without a user must not share a window with another: its own id stands for the user.
     who = pl.when(pl.col("user").is_null()).then(pl.concat_str(pl.lit("\0"), "subject")).otherwise("user")
     return (
-        by_decision.with_columns(who.alias("who"))
+        by_decision.with_columns(who.alias("who"), *unreported)
         .group_by(*_WINDOW, "who")
         .agg(
-            pl.col(COUNTED_BY_USER).sum(),
+            pl.col(IN_WINDOWS).sum(),
             pl.col("user").is_null().any().alias("unnamed"),
             pl.col("decided_at").filter(pl.col("decisions") > 0).min().alias("first_at"),
         )

@@ -11,6 +11,7 @@ import numpy as np
 from analytics.gates.gate_file import GateTieError
 from analytics.judging.latches import NO_STAGE
 from analytics.judging.signal_evidence import EvidenceRows
+from analytics.judging.user_windows import WindowCount, promotion_windows
 from analytics.judging.verdict_rules import VERDICTS
 from analytics.signals.cells import MATURE
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS, contradictions
@@ -46,7 +47,8 @@ _ORDER: Final = {
             *("hold_expired", "split_mismatch", "undeclared_arm", "latched", "stale_evidence"),
             *("no_signals", "no_promotion_signals", "not_on_ladder", "top_of_ladder"),
             # What stands most in the way comes first: it is what a summary shows.
-            *("over_limit", "below_minimum_exposure", "missing_data", "immature", "more_evidence_needed"),
+            *("over_limit", "no_maturity", "below_minimum_exposure", "missing_data"),
+            *("immature", "more_evidence_needed"),
             *("shown_safe", "approval_required", "earlier_epoch_regraded"),
         )
     )
@@ -172,7 +174,7 @@ class VerdictBuilder:
         columns = [inputs.counter(name)[epochs].tolist() for name in names]
         histograms = {name: state.histograms(name, epochs) for name in HISTOGRAMS}
         parts = [(gate, part) for gate in inputs.gates.gates for part in gate.signals]
-        windows_s = sorted({part.maturity for _, part in parts if part.maturity is not None})
+        windows_s = sorted({age_s for _, part in parts for age_s in inputs.gates.ages_s(part)} - {0.0})
         young = {
             window_s: np.stack([inputs.sums.young(window_s, name)[epochs] for name in COUNTERS], axis=1).tolist()
             for window_s in windows_s
@@ -182,15 +184,21 @@ class VerdictBuilder:
         named = np.zeros(epochs.size, dtype=np.bool_) if users is None else users.named(epochs)
         by_user = sorted(
             {
-                (part.signal, maturity_s)
+                (part.signal, counting)
                 for gate, part in parts
                 if gate.unit_of(part) == "user"
-                for maturity_s in (0.0, part.maturity or 0.0)
+                for counting in (
+                    WindowCount(part.harm_age_s),
+                    *promotion_windows(part, inputs.gates.outcome_deadline_s),
+                )
             }
         )
         tables = {}
         if users is not None and named.any():
-            tables = {key: users.table(key[0], maturity_s=key[1], epochs=epochs).rows_by_cell() for key in by_user}
+            tables = {
+                (signal, *counting): users.table(signal, counting, epochs).rows_by_cell()
+                for signal, counting in by_user
+            }
         found = []
         for place, (epoch, counts) in enumerate(zip(epochs.tolist(), zip(*columns, strict=True), strict=True)):
             counted: dict[str, object] = dict(zip(names, counts, strict=True))

@@ -254,6 +254,9 @@ class GateDecision:
             return
         undecided = ~missing & ~signal.failing & ~signal.passing
         blocks.add(_mark("over_limit", signal), ~missing & signal.failing)
+        if not part.promotion_ages_s(self._inputs.gates.outcome_deadline_s):
+            blocks.add(_mark("no_maturity", signal), np.ones(self.epochs.size, dtype=np.bool_))
+            return
         blocks.add(_mark("immature", signal), undecided & (signal.mature_trials == 0))
         blocks.add(_mark("more_evidence_needed", signal), undecided & (signal.mature_trials != 0))
 

@@ -14,8 +14,9 @@ from analytics.evidence.rate_ratio import RatioEvidence
 from analytics.evidence.sequential import crosses, log_e_value
 from analytics.judging.baseline import Arms, compare
 from analytics.judging.regression import detector_minutes, watch_actions
+from analytics.judging.user_windows import WindowCount, promotion_windows
 from analytics.signals.cells import MATURE
-from analytics.signals.definitions import COUNTS, QUANTILES, RATES
+from analytics.signals.definitions import COUNTS, QUANTILES, RATES, UNREPORTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,12 +51,13 @@ class EvaluationInputs:
     @cached_property
     def arms(self) -> Arms:
         """The cells of the actions that are compared."""
-        return Arms(self.state, self.current, self.compared, self.sums.watermark_us)
+        deadline_s = self.gates.outcome_deadline_s
+        return Arms(self.state, self.current, self.compared, self.sums.watermark_us, deadline_s)
 
     def counter(self, name: str) -> Integers:
         """One counter of every epoch, those of `MATURE` among them."""
         missing = self.missing
-        mature = dict(zip(MATURE, (missing.expected, missing.missing, missing.pending), strict=True))
+        mature = dict(zip(MATURE, missing.columns, strict=True))
         return mature[name] if name in mature else self.state.counter(name)
 
 
@@ -68,7 +70,8 @@ class SignalWeights:
     applies: bool  # whether the gate asks it at the stage
     is_weighed: bool  # whether there is a threshold, or a baseline, to weigh it against
     failures: Integers  # failed trials as counted; for a quantile, observations above the limit
-    trials: Integers  # Trials; for a quantile, known observations
+    trials: Integers  # trials whose outcome is known; for a quantile, known observations
+    unreported: Integers  # trials that are due and whose outcome is not known
     mature_failures: Integers  # of those that a promotion may count
     mature_trials: Integers  # trials that a promotion may count
     by_user: Flags  # whether closed user-windows are the observations
@@ -151,7 +154,8 @@ class Weigher:
         """Weigh one signal over all cells."""
         gate, nobody, applies = self._gate, self._nobody, self._stage in part.stages
         failures, trials = self._counted(part)
-        counts = (failures, trials, *self._mature(part, failures, trials))
+        unreported = self._unreported(part, trials)
+        counts = (failures, trials, unreported, *self._promotable(part, failures, trials, unreported)[0])
         by_user = self._named if gate.unit_of(part) == "user" else nobody
         is_weighed = applies and part.role != "trip" and (part.threshold is not None or part.ratio is not None)
         weights = SignalWeights(part, place, applies, is_weighed, *counts, by_user, nobody, nobody)
@@ -176,17 +180,22 @@ class Weigher:
 
     def _weigh_rate(self, weights: SignalWeights, threshold: float) -> None:
         part, users = weights.part, self._inputs.users
-        weights.harm = _log_e(weights.failures, weights.trials, threshold, "above")
-        weights.safe = _log_e(weights.mature_failures, weights.mature_trials, threshold, "below")
+        # What is not known yet never adds to harm, and always adds to what stands against a promotion.
+        failures, trials = weights.failures, weights.trials + weights.unreported
+        if part.harm_age_s:
+            failures, trials = weights.mature_failures, weights.mature_trials
+        weights.harm = _log_e(failures, trials, threshold, "above")
+        counts = self._promotable(part, weights.failures, weights.trials, weights.unreported)
+        at, weights.safe = most_evident([_log_e(x, n, threshold, "below") for x, n in counts])
+        weights.mature_failures = np.choose(at, [x for x, _ in counts])
+        weights.mature_trials = np.choose(at, [n for _, n in counts])
         if users is not None and weights.by_user.any():
-
-            def by_window(direction: Direction, maturity_s: float) -> FloatArray:
-                return users.log_e(
-                    part.signal, threshold, maturity_s=maturity_s, direction=direction, epochs=self._epochs
-                )
-
-            weights.harm = np.where(weights.by_user, by_window("above", 0.0), weights.harm)
-            weights.safe = np.where(weights.by_user, by_window("below", part.maturity or 0.0), weights.safe)
+            harm = users.log_e(part.signal, threshold, WindowCount(part.harm_age_s), "above", self._epochs)
+            countings = promotion_windows(part, self._inputs.gates.outcome_deadline_s)
+            shown = [users.log_e(part.signal, threshold, counting, "below", self._epochs) for counting in countings]
+            safe = most_evident(shown)[1] if shown else np.zeros(self._epochs.size)
+            weights.harm = np.where(weights.by_user, harm, weights.harm)
+            weights.safe = np.where(weights.by_user, safe, weights.safe)
 
     def _weigh_ratio(self, weights: SignalWeights, ratio: float) -> None:
         arms = self._inputs.arms
@@ -225,20 +234,51 @@ class Weigher:
         rate = RATES[part.signal]
         return self._sum(rate.failures), self._sum(rate.trials)
 
-    def _mature(self, part: GateSignal, failures: Integers, trials: Integers) -> tuple[Integers, Integers]:
-        """Of those, what a promotion may count."""
+    def _unreported(self, part: GateSignal, trials: Integers) -> Integers:
+        """Trials that are due and whose outcome is not known: not reported yet, or reported without a value."""
+        if part.awaits == "execution":
+            due = self._inputs.missing.unreported[self._epochs]
+            if part.signal not in QUANTILES:
+                return due
+            unvalued = np.maximum(self._count("executed") - trials, 0)
+            return np.asarray(np.where(trials > 0, due + unvalued, 0))
+        if part.awaits == "review":
+            return self._open_reviews(np.zeros_like(trials), self._sum(UNREPORTED["review"][1]))
+        return np.zeros_like(trials)
+
+    def _promotable(
+        self, part: GateSignal, failures: Integers, trials: Integers, unreported: Integers
+    ) -> list[tuple[Integers, Integers]]:
+        """Failures and trials that a promotion may count, at each age that is valid."""
         if part.signal == "missing_outcome":
             # What is pending counts as missing here: it may hold a promotion up, and must not help it.
             pending = self._inputs.missing.pending[self._epochs]
-            return failures + pending, trials + pending
-        if part.maturity is None or part.signal not in RATES:
-            return failures, trials
-        rate, sums, maturity_s = RATES[part.signal], self._inputs.sums, part.maturity
+            return [(failures + pending, trials + pending)]
+        ages_s = part.promotion_ages_s(self._inputs.gates.outcome_deadline_s)
+        return [self._at_age(part, age_s, failures, trials, unreported) for age_s in ages_s] or [
+            (np.zeros_like(failures), np.zeros_like(trials))
+        ]
 
-        def young(names: tuple[str, ...]) -> Integers:
-            return np.asarray(np.sum([sums.young(maturity_s, name)[self._epochs] for name in names], axis=0))
+    def _at_age(
+        self, part: GateSignal, age_s: float, failures: Integers, trials: Integers, unreported: Integers
+    ) -> tuple[Integers, Integers]:
+        if not age_s:
+            return failures + unreported, trials + unreported
+        rate = RATES[part.signal]
+        failed, tried = failures - self._young(age_s, rate.failures), trials - self._young(age_s, rate.trials)
+        undecided = np.zeros_like(tried)
+        if part.awaits == "execution":
+            undecided = self._inputs.missing.overdue[self._epochs]
+        elif part.awaits == "review":
+            undecided = self._open_reviews(self._young(age_s, ("queued",)), tried)
+        return failed + undecided, tried + undecided
 
-        return failures - young(rate.failures), trials - young(rate.trials)
+    def _open_reviews(self, young: Integers, resolved: Integers) -> Integers:
+        return np.asarray(np.maximum(self._count("queued") - young - resolved, 0))
+
+    def _young(self, age_s: float, names: tuple[str, ...]) -> Integers:
+        sums = self._inputs.sums
+        return np.asarray(np.sum([sums.young(age_s, name)[self._epochs] for name in names], axis=0))
 
     def _sum(self, names: tuple[str, ...]) -> Integers:
         return np.asarray(np.sum([self._count(name) for name in names], axis=0))
@@ -247,6 +287,18 @@ class Weigher:
         if name not in self._counts:
             self._counts[name] = self._inputs.counter(name)[self._epochs]
         return self._counts[name]
+
+
+def most_evident(log_e: Sequence[FloatArray]) -> tuple[Integers, FloatArray]:
+    """Of evidence of several ages, each of which is valid, the one that says most for each cell, and what it says.
+
+    Where none says anything the first stands, which rests on most trials.
+    """
+    at, best = np.zeros(log_e[0].size, dtype=np.int64), log_e[0]
+    for place, other in enumerate(log_e[1:], start=1):
+        better = other > np.maximum(best, 0.0)
+        at, best = np.where(better, place, at), np.where(better, other, best)
+    return at, best
 
 
 def ratio_evidence(compared: Compared, ratio: float) -> tuple[RatioEvidence, RatioEvidence]:

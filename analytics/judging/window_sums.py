@@ -41,7 +41,7 @@ class WindowSums:
         self._state = state
         self._watermark_us = microseconds(watermark)
         self._deadline_us = _us(gates.outcome_deadline_s)
-        self._windows = {part.maturity for part in parts if part.maturity is not None}
+        self._windows = {age_s for part in parts for age_s in gates.ages_s(part)} - {0.0}
         self._freshness_us = _us(gates.freshness_s)
         self._expiries_us = {_us(gate.hold_expires) for gate in gates.gates if gate.hold_expires is not None}
         self._limits = {

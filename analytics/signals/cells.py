@@ -20,9 +20,10 @@ CELL: Final[tuple[str, ...]] = Cell._fields
 EPOCH: Final[tuple[str, ...]] = (*CELL, "epoch")
 ACTION: Final[tuple[str, ...]] = CELL[:3]
 
-MATURE: Final[tuple[str, ...]] = ("mature_expected", "mature_missing", "pending")
+MATURE: Final[tuple[str, ...]] = ("mature_expected", "mature_missing", "pending", "in_flight")
 """What is counted beside the counters: executions expected in mature minutes, those of them that never came, and those
-that did not come yet although their minute is mature, because an approval came late."""
+that did not come yet although their minute is mature, because an approval came late, and those that did not come yet in
+other minutes."""
 
 ESTABLISHED_DECISIONS: Final = 10  # decisions that make an epoch one of its own, and not a slip
 ESTABLISHED_AFTER: Final = timedelta(minutes=10)

@@ -23,6 +23,21 @@ MICRO_PER: Final[dict[QuantileUnit, int]] = {"ms": MICRO_PER_MS, "usd": MICRO_PE
 """Micro-units of a histogram in one unit of a limit."""
 
 
+Awaited = Literal["nothing", "execution", "review", "consequence", "evaluation"]
+"""What decides a trial after it was opened.
+
+`execution`: a due action is a trial, and undecided until its execution is reported. `review`: so is a queued action
+until it is resolved. `consequence`: a trial may fail long after it was counted, so only its age tells that it did not.
+`evaluation`: the same, and which actions are trials becomes known as late.
+"""
+
+UNREPORTED: Final[Mapping[Awaited, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "execution": (("expected",), ("executed",)),
+    "review": (("queued",), ("reviews_approved", "reviews_rejected")),
+}
+"""The counters of what is due, and of what was reported of it; the difference is not known yet."""
+
+
 @dataclass(frozen=True)
 class RateSignal:
     """A share of trials that failed."""
@@ -34,6 +49,7 @@ class RateSignal:
     # Whether one trial can fail more than once (two incidents after one execution). As evidence there are then never
     # more failures than trials.
     repeatable: bool = False
+    awaits: Awaited = "nothing"  # what decides a trial after it was opened
 
     def counts(self, row: Mapping[str, int]) -> tuple[int, int]:
         """Failures and trials, as counted."""
@@ -82,15 +98,23 @@ RATES: Final[dict[str, RateSignal]] = {
         RateSignal("denial", ("denied",), ("decisions",), "decisions"),
         RateSignal("constrain", ("constrained",), ("decisions",), "decisions"),
         RateSignal("review", ("queued",), ("decisions",), "decisions"),
-        RateSignal("review_rejection", ("reviews_rejected",), ("reviews_approved", "reviews_rejected"), "reviews"),
-        RateSignal("execution_error", ("failed",), ("executed",), "executions"),
-        RateSignal("timeout", ("timed_out",), ("executed",), "executions"),
-        RateSignal("undo", _TAKEN_BACK, ("executed",), "executions"),
+        RateSignal(
+            "review_rejection",
+            ("reviews_rejected",),
+            ("reviews_approved", "reviews_rejected"),
+            "reviews",
+            awaits="review",
+        ),
+        RateSignal("execution_error", ("failed",), ("executed",), "executions", awaits="execution"),
+        RateSignal("timeout", ("timed_out",), ("executed",), "executions", awaits="execution"),
+        RateSignal("undo", _TAKEN_BACK, ("executed",), "executions", awaits="consequence"),
         RateSignal("undo_failed", ("undo_failed", "not_undoable"), _TAKEN_BACK, "undos"),
         RateSignal("missing_outcome", ("mature_missing",), ("mature_expected",), "expected executions"),
-        RateSignal("incident", ("incidents",), ("executed",), "executions", repeatable=True),
-        RateSignal("support", ("support",), ("executed",), "executions", repeatable=True),
-        RateSignal("quality_failure", ("quality_failures",), ("quality_checks",), "quality checks"),
+        RateSignal("incident", ("incidents",), ("executed",), "executions", repeatable=True, awaits="consequence"),
+        RateSignal("support", ("support",), ("executed",), "executions", repeatable=True, awaits="consequence"),
+        RateSignal(
+            "quality_failure", ("quality_failures",), ("quality_checks",), "quality checks", awaits="evaluation"
+        ),
     )
 }
 """Every rate, in the order in which tables show them."""

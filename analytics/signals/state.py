@@ -75,11 +75,25 @@ class Increment:
 class MissingOutcomes:
     """Executions over the mature minutes, of every epoch; see `CellState.missing_outcomes`."""
 
-    expected: Integers
-    """Without those that are pending."""
+    expected: Integers  # without those that are pending
     missing: Integers
-    pending: Integers
-    """Not there yet although their minute is mature."""
+    pending: Integers  # not there yet although their minute is mature
+    in_flight: Integers  # not there yet, and their minute is not mature
+
+    @property
+    def columns(self) -> tuple[Integers, ...]:
+        """The counts in the order of `MATURE`."""
+        return self.expected, self.missing, self.pending, self.in_flight
+
+    @property
+    def unreported(self) -> Integers:
+        """Executions that are due and not there, whatever the age of their minute."""
+        return self.in_flight + self.overdue
+
+    @property
+    def overdue(self) -> Integers:
+        """Those of them whose minute is mature."""
+        return self.missing + self.pending
 
 
 _SETTLE_EVERY: Final = timedelta(seconds=60)
@@ -304,13 +318,16 @@ class CellState:
         waiting = expected_at + deadline_us > watermark_us
         # Minutes of which nothing was expected have no part in it.
         short = np.where(expected > 0, np.maximum(expected - executed, 0), 0)
-        sums = [np.zeros(self.epochs, dtype=np.int64) for _ in range(3)]
+        sums = [np.zeros(self.epochs, dtype=np.int64) for _ in range(4)]
         for total, where, values in zip(
-            sums, (~over, over & ~waiting, over & waiting), (np.maximum(expected, 0), short, short), strict=True
+            sums,
+            (~over, over & ~waiting, over & waiting, ~over),
+            (np.maximum(expected, 0), short, short, short),
+            strict=True,
         ):
             np.add.at(total, at[where], values[where])
-        young, missing, pending = sums
-        return MissingOutcomes(self.counter("expected") - young - pending, missing, pending)
+        young, missing, pending, in_flight = sums
+        return MissingOutcomes(self.counter("expected") - young - pending, missing, pending, in_flight)
 
     def bins(self, name: str) -> pl.DataFrame:
         """Every occupied bin of a histogram: `at`, `bin`, `count`, in any number of rows a bin."""

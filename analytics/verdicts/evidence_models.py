@@ -72,7 +72,9 @@ class SignalEvidence(DocumentPart):
     failures: int
     """Failed trials; for a quantile, observations above the limit."""
     trials: int
-    """Trials; for a quantile, known observations."""
+    """Trials whose outcome is known; for a quantile, known observations."""
+    unreported: int = 0
+    """Trials that are due and whose outcome is not known: no harm for a rollback, no safety for a promotion."""
     limit: int | float | None
     """The limit in force, in `unit`; a quantile's is moved to the nearest bound of its histogram."""
     unit: Unit
@@ -97,9 +99,9 @@ class SignalEvidence(DocumentPart):
     weight: float | None = None
     """A guardrail's share of alpha; null for other roles."""
     mature_failures: int = 0
-    """Of the failures, those that a promotion may count."""
+    """Failed ones among `mature_trials`."""
     mature_trials: int = 0
-    """Of the trials, those that a promotion may count."""
+    """Trials that a promotion may count; unreported ones among them count as failed."""
     by: CountBy = "action"
     """What one observation is: a single action, or a user's closed window."""
     windows: int | None = None

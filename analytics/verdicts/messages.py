@@ -37,13 +37,14 @@ def windows_of(count: int) -> str:
 def measured(evidence: SignalEvidence) -> str:
     """The value and the counts behind it: `undo 4.1 % (12 of 291)`."""
     if evidence.signal in QUANTILES and evidence.limit is not None:
-        over = f"{evidence.failures:,} of {evidence.trials:,} above the limit"
+        over = f"{evidence.failures:,} of {evidence.trials:,} above the limit{_unreported(evidence)}"
         return f"{evidence.signal} {amount(evidence.value, evidence.unit)} ({over})"
     if evidence.signal in RATES and evidence.role != "trip":
         share = f"{evidence.failures:,} of {evidence.trials:,}"
         if evidence.by == "user":
             share = f"average of {windows_of(evidence.windows or 0)}; {share} {SIGNALS[evidence.signal].trial}"
-        if evidence.mature_trials < evidence.trials:
+        share += _unreported(evidence)
+        if 0 < evidence.mature_trials < evidence.trials:
             share += f"; {evidence.mature_trials:,} mature"
         return f"{evidence.signal} {amount(evidence.value, evidence.unit)} ({share})"
     return f"{evidence.signal} {evidence.failures:,} (among {trials_of(evidence.signal, evidence.trials)})"
@@ -85,6 +86,14 @@ def trip(evidence: SignalEvidence) -> str:
 def immature(evidence: SignalEvidence) -> str:
     """A signal of which no outcome is old enough."""
     return f"{_against_limit(evidence)}: no {SIGNALS[evidence.signal].trial} are old enough to count yet"
+
+
+def no_maturity(evidence: SignalEvidence) -> str:
+    """A signal of which nothing says how late a failure may come."""
+    return (
+        f"{_against_limit(evidence)}: the gate states no `maturity` for it, so none of its "
+        f"{SIGNALS[evidence.signal].trial} can be told to be over; state how late it may come, such as `maturity: 24h`"
+    )
 
 
 def regression(evidence: SignalEvidence) -> str:
@@ -304,6 +313,10 @@ def _too_little(seen: Exposure, least: MinimumExposure, what: str) -> str:
     return few_days(seen.days, least.days) if what == "days" else exposure(seen.actions, least.actions)
 
 
+def _unreported(evidence: SignalEvidence) -> str:
+    return f"; {evidence.unreported:,} unreported" if evidence.unreported else ""
+
+
 def _limit(evidence: SignalEvidence) -> str:
     return amount(evidence.limit, evidence.unit)
 
@@ -326,6 +339,7 @@ _OF_SIGNALS: Final[Mapping[str, Callable[[SignalEvidence], str]]] = {
     "trip": trip,
     "missing_data": missing,
     "over_limit": over_limit,
+    "no_maturity": no_maturity,
     "immature": immature,
     "more_evidence_needed": undecided,
     "shown_safe": safe,

@@ -37,6 +37,7 @@ REASON_CODES: Final[dict[str, str]] = {
     "below_minimum_exposure": "Fewer actions, users or days were seen than the gate asks for.",
     "missing_data": "A signal that must be shown safe has no trials.",
     "over_limit": "A promotion signal is evidently above its limit.",
+    "no_maturity": "Of a signal nothing says how late a failure may still come, so nothing shows it safe.",
     "immature": "No outcome of a signal is old enough to count for a promotion.",
     "more_evidence_needed": "A signal is not yet shown to be within its limit.",
     "no_promotion_signals": "The gate has only tripping signals at this stage, so nothing can show the action safe.",

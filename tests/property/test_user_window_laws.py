@@ -13,7 +13,7 @@ from lakes_of_events import NOON, EventLake
 from laws import examples
 
 from analytics.judging.event_source import LakeEvents
-from analytics.judging.user_windows import ClosedWindows, UserWindowFold
+from analytics.judging.user_windows import ClosedWindows, UserWindowFold, WindowCount
 from analytics.signals.cells import ACTION, EPOCH
 from analytics.signals.state import CellState
 
@@ -41,7 +41,7 @@ def some_events(rng: Generator, history: EventLake, receipts: list[Any], minute:
 def said(users: ClosedWindows, as_of: datetime) -> list[Any]:
     """Everything that anybody asks of a fold."""
     tables = [
-        users.tabled(signal, maturity_s=maturity_s).sort(*EPOCH, "m", "y").rows()
+        users.tabled(signal, WindowCount(maturity_s)).sort(*EPOCH, "m", "y").rows()
         for signal in ("execution_error", "undo", "denial")
         for maturity_s in (0.0, 600.0, KEPT_S)
     ]

@@ -124,7 +124,7 @@ class TestDryRun:
 
 class TestExpiry:
     def gates(self) -> GateFile:
-        return gate_file("signal: undo, role: guardrail, limit: 0.1", owner="risk-team", hold_expires="2h")
+        return gate_file("signal: timeout, role: guardrail, limit: 0.1", owner="risk-team", hold_expires="2h")
 
     def at(self, minutes: int, **counts: int) -> Verdict:
         rows = [a_row(minute=0, **executions(2)), a_row(minute=minutes - 1, **executions(2, **counts))]

@@ -12,7 +12,7 @@ from analytics.audit.replay import replay
 from analytics.evidence.clustered_rate import UserWindows
 from analytics.judging.event_source import LakeEvents
 from analytics.judging.judge import Judge
-from analytics.judging.user_windows import ClosedWindows, UserWindowFold, closed_through
+from analytics.judging.user_windows import ClosedWindows, UserWindowFold, WindowCount, closed_through
 from analytics.signals.state import CellState
 
 if TYPE_CHECKING:
@@ -26,8 +26,9 @@ gates:
   - name: g
     ladder: [draft_write, approval_gated]
     minimum_exposure: {users: 20}
-    signals: [{signal: execution_error, role: guardrail, limit: 0.1}, {signal: undo, role: guardrail, limit: 0.1}]
+    signals: [{signal: execution_error, role: guardrail, limit: 0.1}, {signal: timeout, role: guardrail, limit: 0.1}]
 """
+LATE_UNDOS = GATES.replace("signal: timeout", "maturity: 10m, signal: undo")
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def folded(history: EventLake, minute: float) -> ClosedWindows:
 
 
 def table(users: ClosedWindows, signal: str = "execution_error", maturity_s: float = 0.0) -> list[tuple[int, int, int]]:
-    return users.tabled(signal, maturity_s=maturity_s).select("m", "y", "count").rows()
+    return users.tabled(signal, WindowCount(maturity_s)).select("m", "y", "count").rows()
 
 
 def judged(history: EventLake, minute: float, path: Path, text: str = GATES) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def test_a_few_clustered_users_do_not_roll_back_what_many_actions_would(history:
     assert part["log_e_harm"] == float(alone.log_e_value(np.array([0.1]), direction="above")[0])
     assert "counted by user" in by_user["unit"]
     assert by_user["exposure"]["users"] == 82
-    by_action = judged(history, 11, tmp_path / "gates.yaml", GATES.replace("limit: 0.1}", "limit: 0.1, unit: action}"))
+    by_action = judged(history, 11, tmp_path / "gates.yaml", GATES.replace("limit: 0.1", "unit: action, limit: 0.1"))
     assert by_action["verdict"] == "ROLL_BACK"
 
 
@@ -262,7 +263,7 @@ def late_outcomes(history: EventLake, tmp_path: Path, text: str, users: int) -> 
 
 @pytest.mark.slow
 def test_an_epoch_that_is_over_is_graded_anew_by_users(history: EventLake, tmp_path: Path) -> None:
-    (regrade,) = late_outcomes(history, tmp_path, GATES, users=40)
+    (regrade,) = late_outcomes(history, tmp_path, LATE_UNDOS, users=40)
     (errors, undo) = regrade["signals"]
     assert (errors["by"], undo["by"], undo["windows"], undo["state"]) == ("user", "user", 141, "fail")
     assert "counted by user" in regrade["unit"]
@@ -273,11 +274,11 @@ def test_an_epoch_that_is_over_is_graded_anew_by_users(history: EventLake, tmp_p
 def test_a_few_users_do_not_turn_an_epoch_that_is_over_as_many_actions_would(
     history: EventLake, tmp_path: Path
 ) -> None:
-    assert late_outcomes(history, tmp_path, GATES, users=2) == []
+    assert late_outcomes(history, tmp_path, LATE_UNDOS, users=2) == []
 
 
 def test_many_actions_of_a_few_users_turn_it_where_actions_are_counted(history: EventLake, tmp_path: Path) -> None:
-    (regrade,) = late_outcomes(history, tmp_path, GATES.replace("limit: 0.1}", "limit: 0.1, unit: action}"), users=2)
+    (regrade,) = late_outcomes(history, tmp_path, LATE_UNDOS.replace("limit: 0.1", "unit: action, limit: 0.1"), users=2)
     assert regrade["signals"][1]["by"] == "action"
 
 

@@ -95,7 +95,7 @@ def test_no_gate_is_no_verdict() -> None:
 def test_two_gates_that_fit_equally_are_no_verdict_on_that_cell_only() -> None:
     gates = GateFile.parse(
         b"version: 1\ngates: [{name: a, match: {tool: issue_refund}}, {name: b, match: {workflow: refunds}},"
-        b"{name: c, match: {tool: x}, signals: [{signal: undo, role: guardrail, limit: 0.1}]}]"
+        b"{name: c, match: {tool: x}, signals: [{signal: timeout, role: guardrail, limit: 0.1}]}]"
     )
     tied, fine = verdicts_on(
         gates, a_row(**executions(400)), a_row(CELL._replace(tool="x", workflow="w"), **executions(400))
