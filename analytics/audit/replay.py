@@ -158,7 +158,8 @@ def _users(lake: Lake, state: CellState, gates: GateFile, recorded: VerdictDocum
     if split.is_empty():
         # Where users are split, those of the other arms count too.
         epochs = epochs.filter(pl.all_horizontal(pl.col(name) == getattr(cell, name) for name in CELL))
-    windows = UserWindowFold(LakeEvents(lake)).fold(
+    fold = UserWindowFold(LakeEvents(lake))
+    windows = fold.fold(
         as_of=exposure.users_as_of,
         window_s=gates.user_window,
         kept_s=kept_s(gates),
@@ -166,7 +167,14 @@ def _users(lake: Lake, state: CellState, gates: GateFile, recorded: VerdictDocum
         split=split,
         version=exposure.events_version,
     )
-    return UserEvidence(windows, state)
+    users = UserEvidence(windows, state)
+    if exposure.open_version is not None:
+        users.take_open(
+            fold.open_first_actions(
+                as_of=windows.as_of, window_s=windows.window_s, epochs=epochs, version=exposure.open_version
+            )
+        )
+    return users
 
 
 def _payload(row: dict[str, Any]) -> VerdictDocument:

@@ -10,7 +10,8 @@ It is a bet on a bounded mean (Waudby-Smith & Ramdas, JRSS-B 86, 2024) and asks 
 given the windows before it, is on the other side of the threshold; inside a window the actions may depend on each
 other in any way. With one action a window it is `sequential.log_e_value` itself.
 
-Two things to know. The rate is that of the *average user-window*, whether it made one action or a thousand. And the
+Two things to know. The rate is that of the *average user-window*, whether it made one action or a thousand; so a
+promotion asks `pooled_log_e_value` as well, which is about the traffic as a whole. And the
 windows must be independent: a few users who come back day after day are again the same few users, so a window should
 be as long as the stage allows, and a gate should ask for a minimum of distinct users.
 
@@ -28,7 +29,7 @@ import numpy as np
 
 from analytics.evidence.errors import EvidenceError
 from analytics.evidence.mixture import average, bets, failures_among, whole
-from analytics.evidence.sequential import crosses
+from analytics.evidence.sequential import crosses, log_e_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,6 +170,30 @@ class UserWindows:
         if not np.all((theta > 0) & (theta < 1)):
             raise EvidenceError("a threshold must lie strictly between 0 and 1")
         return self._log_e(_against(theta, direction), self.log_won(direction), direction)
+
+    def design_effect(self, correlation: float) -> FloatArray:
+        """How many actions say as much as one independent action: 1 + rho (sum of m^2 / sum of m - 1). Shape (cells,).
+
+        Kish, "Survey Sampling" (1965), section 8.2, for clusters of unequal size.
+
+        Args:
+            correlation: Intra-user correlation rho, how alike actions of one user are taken to be, in [0, 1].
+        """
+        pooled, squares = self._sum(self.count * self.actions), self._sum(self.count * self.actions**2)
+        return np.asarray(1.0 + correlation * (squares / np.maximum(pooled, 1) - 1.0).clip(min=0.0))
+
+    def pooled_log_e_value(self, threshold: float, *, direction: Direction, correlation: float) -> FloatArray:
+        """Weigh all actions together, each user's as fewer by the design effect. Shape (cells,).
+
+        About the traffic seen it is valid whatever the design effect d >= 1 is: a bet's factor to the power of 1/d is
+        on average at most its average to the power of 1/d. About users to come it rests on the stated correlation.
+        """
+        effect, (failures, trials) = self.design_effect(correlation), self.pooled()
+        return log_e_value(failures / effect, trials / effect, threshold, direction=direction)
+
+    def pooled(self) -> tuple[IntArray, IntArray]:
+        """Failures and actions of all windows together. Shape (cells,) each."""
+        return self._sum(self.count * self.failures), self._sum(self.count * self.actions)
 
     def bounds(self, *, alpha: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Bound the rate from below and from above, each one-sided at alpha and valid after every closed window.

@@ -166,6 +166,9 @@ class Gate(Part):
     minimum_exposure: MinimumExposure = MinimumExposure()
     unit: CountBy = "user"
     """What one observation is: `user`, a user's closed window (actions of one user are alike), or `action`."""
+    correlation: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.1
+    """How alike the actions of one user are taken to be (intra-user correlation) where a promotion asks whether the
+    traffic of all users together is within a limit, beside the average user's."""
     baseline: Baseline = Baseline()
     split: Split | None = None
     """How traffic is split between cohorts, or between stages; checked before anything is promoted."""

@@ -188,6 +188,8 @@ class JudgeState:
         users = self._users.follow(gates, sums.watermark, now, self.current)
         if users is not self._evidence:
             self._let_due()
+        if users is not None and (changed := self._users.follow_open(users, now)).size:
+            self._let_due(self.counts.cell_of[changed])
         if may_settle(self._settled_at, sums.watermark):
             self.settle(gates, sums.watermark)
             self._settled_at = sums.watermark

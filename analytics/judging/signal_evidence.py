@@ -13,10 +13,10 @@ from analytics.evidence.rate_ratio import RatioEvidence, ratio_bounds
 from analytics.evidence.sequential import bounds, crosses, log_e_value, trials_to_decision
 from analytics.judging.regression import detector_minutes, watch_actions
 from analytics.judging.user_windows import WindowCount, promotion_windows
-from analytics.judging.weights import among, most_evident, ratio_evidence
+from analytics.judging.weights import FIRST_SHARE, among, most_evident, ratio_evidence
 from analytics.signals.cells import known_count
 from analytics.signals.definitions import COUNTS, MICRO_PER, QUANTILES
-from analytics.verdicts.evidence_models import SignalEvidence
+from analytics.verdicts.evidence_models import FirstActionRate, PooledRate, SignalEvidence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +71,8 @@ class EvidenceRows:
             states: list[SignalState] = _states(weights, at) if weights.is_asked else ["not_applicable"] * at.size
             return [SignalEvidence(**row, state=state) for row, state in zip(basis, states, strict=True)]
         lower, upper, more, more_to_harm, assumes = self._bounds(weights)
-        regressions = self._regressions(weights)
+        regressions, pooled, first = self._regressions(weights), self._pooled(weights), self._first_actions(weights)
+        levels = weights.window_levels[at].tolist()
         return [
             SignalEvidence(
                 **row,
@@ -80,13 +81,15 @@ class EvidenceRows:
                 upper=upper[place],
                 log_e_harm=float(weights.harm[position]),
                 log_e_safe=float(weights.safe[position]),
-                harm_threshold=-math.log(weights.harm_level),
+                harm_threshold=-math.log(levels[place]),
                 safe_threshold=-math.log(self._gate.beta),
                 more_needed=int(more[place]) if np.isfinite(more[place]) else None,
                 more_to_harm=int(more_to_harm[place]) if np.isfinite(more_to_harm[place]) else None,
                 weight=weights.share,
                 assumes=assumes[place],
                 regression=regressions[place],
+                pooled=pooled[place],
+                first_actions=first[place],
             )
             for place, (position, row, state) in enumerate(zip(at, basis, _states(weights, at), strict=True))
         ]
@@ -148,9 +151,11 @@ class EvidenceRows:
         self, weights: SignalWeights
     ) -> tuple[list[float | None], list[float | None], FloatArray, FloatArray, list[str]]:
         """Lower and upper bounds, trials until safety and until harm are shown, and what is assumed."""
-        part, at, alpha, beta = weights.part, self._positions, weights.harm_level, self._gate.beta
+        part, at, beta = weights.part, self._positions, self._gate.beta
+        alpha = weights.window_levels[at]
         if weights.compared is not None and part.ratio is not None:
-            return _ratio_bounds([weights.compared[position] for position in at], part.ratio, alpha, beta)
+            rows = [weights.compared[position] for position in at]
+            return _ratio_bounds(rows, part.ratio, weights.harm_level, beta)
         x, n = among(weights.failures[at], weights.trials[at] + weights.unreported[at])
         if part.harm_age_s:
             x, n = among(weights.mature_failures[at], weights.mature_trials[at])
@@ -171,8 +176,9 @@ class EvidenceRows:
             mature = self._best_windows(users, part, by_user)
             if part.promotion_ages_s(self._inputs.gates.outcome_deadline_s):
                 more[by_user] = trials_to_decision(*_shares(mature), threshold, direction="below", alpha=beta)
-            more_to_harm[by_user] = trials_to_decision(*_shares(every), threshold, direction="above", alpha=alpha)
-            lows, highs = every.bounds(alpha=alpha)[0].tolist(), mature.bounds(alpha=beta)[1].tolist()
+            level = alpha[by_user]
+            more_to_harm[by_user] = trials_to_decision(*_shares(every), threshold, direction="above", alpha=level)
+            lows, highs = every.bounds(alpha=level)[0].tolist(), mature.bounds(alpha=beta)[1].tolist()
             for place, low, high in zip(by_user.tolist(), lows, highs, strict=True):
                 lower[place], upper[place], assumes[place] = low, high, ASSUMPTIONS["user"]
         return lower, upper, more, more_to_harm, assumes
@@ -187,6 +193,41 @@ class EvidenceRows:
         best, _ = most_evident(log_e)
         tables = [users.table(part.signal, counting, epochs) for counting in countings]
         return UserWindows.chosen(tables, best)
+
+    def _first_actions(self, weights: SignalWeights) -> list[FirstActionRate | None]:
+        rates: list[FirstActionRate | None] = [None] * self._epochs.size
+        if weights.first is None or weights.first_harm is None:
+            return rates
+        failures, trials = weights.first
+        for place, position in enumerate(self._positions.tolist()):
+            if weights.by_user[position]:
+                rates[place] = FirstActionRate(
+                    failures=int(failures[position]),
+                    trials=int(trials[position]),
+                    log_e_harm=float(weights.first_harm[position]),
+                    harm_threshold=-math.log(weights.harm_level * FIRST_SHARE),
+                )
+        return rates
+
+    def _pooled(self, weights: SignalWeights) -> list[PooledRate | None]:
+        rates: list[PooledRate | None] = [None] * self._epochs.size
+        users, by_user = self._inputs.users, np.flatnonzero(weights.by_user[self._positions])
+        if users is None or weights.pooled is None or not by_user.size:
+            return rates
+        windows = self._best_windows(users, weights.part, by_user)
+        effects, (failures, trials) = windows.design_effect(self._gate.correlation), windows.pooled()
+        for row, place in enumerate(by_user.tolist()):
+            x, n = int(failures[row]), int(trials[row])
+            heaviest = windows.actions[windows.cell == row]
+            rates[place] = PooledRate(
+                failures=x,
+                trials=n,
+                value=x / n if n else None,
+                design_effect=float(effects[row]),
+                heaviest=int(heaviest.max()) / n if n else None,
+                log_e_safe=float(weights.pooled[self._positions[place]]),
+            )
+        return rates
 
     def _quantile_bounds(self, weights: SignalWeights) -> tuple[list[float | None], list[float | None]]:
         """Confidence bounds of a quantile, in its unit.

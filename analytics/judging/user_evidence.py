@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -10,7 +11,7 @@ import polars as pl
 
 from analytics.evidence.clustered_rate import UserWindows
 from analytics.judging.regression import watch_users
-from analytics.judging.user_windows import UserWindowFold, closed_through, kept_s
+from analytics.judging.user_windows import FIRST_ACTIONS, FIRST_FAILED, UserWindowFold, closed_through, kept_s
 from analytics.signals.cells import ACTION, epoch_frame
 from analytics.signals.state import NEVER
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from analytics.evidence.sequential import Direction, FloatArray
     from analytics.gates.gate_file import AfterPromotion, GateFile
     from analytics.judging.event_source import EventSource
-    from analytics.judging.user_windows import ClosedWindows, WindowCount
+    from analytics.judging.user_windows import ClosedWindows, FirstActions, WindowCount
     from analytics.signals.cells import EpochKey
     from analytics.signals.state import CellState, EpochRows, Flags, Integers
     from analytics.verdicts.evidence_models import Regression
@@ -32,6 +33,7 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 # By the clock: reading events costs more than reading increments.
 _BETWEEN_FOLDS: Final = timedelta(seconds=5)
+_SHARE_OF_TIME: Final = 0.05  # of a judge's time for reading the events of open windows
 
 
 class UserEvidence:
@@ -51,9 +53,13 @@ class UserEvidence:
         self._size = state.epochs
         self._named = np.zeros(self._size, dtype=np.bool_)
         self._named[self._rows(list(windows.named))] = True
+        self._closed_first = self._first(windows.first_actions())
+        self._open_first = np.zeros_like(self._closed_first)
+        self.open_version: int | None = None
         self._people, self._unnamed = self._counts(windows.people), self._counts(windows.unnamed)
         self._tables: dict[tuple[str, WindowCount], UserWindows] = {}
         self._log_e: dict[tuple[str, WindowCount, float, Direction], FloatArray] = {}
+        self._pooled: dict[tuple[str, WindowCount, float, float], FloatArray] = {}
         self._regressions: dict[tuple[str, float], dict[int, Regression]] = {}
 
     def named(self, epochs: EpochRows) -> Flags:
@@ -68,6 +74,22 @@ class UserEvidence:
         """Decisions in closed windows that name no user."""
         return self._at(self._unnamed, epochs)
 
+    def take_open(self, first: FirstActions) -> EpochRows:
+        """Take in the first actions of open windows, in place of those before; the epochs whose counts changed."""
+        counts = self._first(first.counts)
+        changed = np.flatnonzero((counts != self._open_first).any(axis=0))
+        self._open_first, self.open_version = counts, first.events_version
+        return changed
+
+    def first_actions(self, signal: str, epochs: EpochRows) -> tuple[Integers, Integers]:
+        """Users' first due actions, one a window, open windows among them: those known to have failed, and all."""
+        counts = self.first_counts(epochs)
+        return counts[FIRST_ACTIONS.index(FIRST_FAILED[signal])], counts[FIRST_ACTIONS.index("first_due")]
+
+    def first_counts(self, epochs: EpochRows) -> Integers:
+        """The counts of `FIRST_ACTIONS`. Shape (counts, epochs)."""
+        return self._at(self._closed_first + self._open_first, epochs)
+
     def table(self, signal: str, counting: WindowCount, epochs: EpochRows) -> UserWindows:
         """The windows of a signal in some epochs."""
         return self._table(signal, counting).take(np.minimum(epochs, self._size))
@@ -80,6 +102,17 @@ class UserEvidence:
         if key not in self._log_e:
             self._log_e[key] = self._table(signal, counting).log_e_value(threshold, direction=direction)
         return self._at(self._log_e[key], epochs)
+
+    def pooled_log_e(
+        self, signal: str, threshold: float, counting: WindowCount, correlation: float, epochs: EpochRows
+    ) -> FloatArray:
+        """The evidence that the actions of all users together keep a limit, a natural logarithm."""
+        key = (signal, counting, threshold, correlation)
+        if key not in self._pooled:
+            self._pooled[key] = self._table(signal, counting).pooled_log_e_value(
+                threshold, direction="below", correlation=correlation
+            )
+        return self._at(self._pooled[key], epochs)
 
     def regressions(self, signal: str, limit: float, rules: AfterPromotion) -> dict[int, Regression]:
         """What the detector of a guardrail says of every epoch that names users, by row."""
@@ -105,6 +138,13 @@ class UserEvidence:
             )
         return self._tables[key]
 
+    def _first(self, counts: pl.DataFrame) -> Integers:
+        table = np.zeros((len(FIRST_ACTIONS), self._size), dtype=np.int64)
+        rows = self._state.rows_of(counts)
+        known = (rows >= 0) & (rows < self._size)
+        table[:, rows[known]] = counts.select(FIRST_ACTIONS).to_numpy().T[:, known]
+        return table
+
     def _counts(self, by_epoch: Mapping[EpochKey, int]) -> Integers:
         counts = np.zeros(self._size, dtype=np.int64)
         rows = self._state.rows_of(epoch_frame(list(by_epoch)))
@@ -117,8 +157,9 @@ class UserEvidence:
         return rows[rows >= 0].astype(np.intp)
 
     def _at(self, values: npt.NDArray[_Scalar], epochs: EpochRows) -> npt.NDArray[_Scalar]:
-        """The values of some epochs; zero for those that are newer than the fold."""
-        return np.append(values, np.zeros(1, dtype=values.dtype))[np.minimum(epochs, self._size)]
+        """The values of some epochs, along the last axis; zero for those that are newer than the fold."""
+        nothing = np.zeros((*values.shape[:-1], 1), dtype=values.dtype)
+        return np.concatenate([values, nothing], axis=-1)[..., np.minimum(epochs, self._size)]
 
 
 class UserTracker:
@@ -140,6 +181,22 @@ class UserTracker:
         self._evidence: UserEvidence | None = None
         self._covered = np.empty(0, dtype=np.bool_)
         self._folded_at: datetime | None = None
+        self._open_due_at: datetime | None = None
+
+    def follow_open(self, users: UserEvidence, now: datetime) -> EpochRows:
+        """Read what open windows show already, now and then; the epochs whose counts are others for it.
+
+        Raises:
+            LakeError: The events cannot be read.
+        """
+        if users.open_version is not None and self._open_due_at is not None and now < self._open_due_at:
+            return np.empty(0, dtype=np.intp)
+        began = time.monotonic()
+        windows, epochs = users.windows, self._state.names(np.flatnonzero(self._covered))
+        first = self._fold.open_first_actions(as_of=windows.as_of, window_s=windows.window_s, epochs=epochs)
+        took = timedelta(seconds=(time.monotonic() - began) / _SHARE_OF_TIME)
+        self._open_due_at = now + max(_BETWEEN_FOLDS, took)
+        return users.take_open(first)
 
     def follow(self, gates: GateFile, watermark: datetime, now: datetime, current: EpochRows) -> UserEvidence | None:
         """The closed user-windows at a watermark; None where no gate asks for them.

@@ -28,7 +28,7 @@ from analytics.signals.definitions import RATES, UNREPORTED
 from analytics.signals.event_kinds import EventKind, kinds_moving
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from analytics.gates.gate_file import GateFile
     from analytics.gates.gate_signal import GateSignal
@@ -45,12 +45,22 @@ COUNTED_BY_USER: Final = tuple(
 """Counters of a user-window."""
 _UNREPORTED: Final = tuple(f"unreported_{awaited}" for awaited in UNREPORTED)
 _DUE_OR_REPORTED: Final = tuple(dict.fromkeys(name for pair in UNREPORTED.values() for part in pair for name in part))
-IN_WINDOWS: Final = (*COUNTED_BY_USER, *_UNREPORTED)
+FIRST_FAILED: Final = {"execution_error": "first_failed", "timeout": "first_timed_out"}
+"""Of rates that are known as soon as an action ran: whether the first due action of a user's window failed."""
+FIRST_ACTIONS: Final = ("first_due", *FIRST_FAILED.values())
+IN_WINDOWS: Final = (*COUNTED_BY_USER, *_UNREPORTED, *FIRST_ACTIONS)
 """What is held of a user-window: its counters, and how many of its trials are undecided, by what they await."""
 READ_OF_EVENTS: Final = (*EPOCH, "subject", "decided_at", "time", "kind", "user")
 """Columns of the table `events` that user-windows are folded from."""
 
 _WINDOW: Final = (*EPOCH, "closed_at")
+
+
+class FirstActions(NamedTuple):
+    """What the first due action of every user's window came to, of some epochs."""
+
+    events_version: int  # version of the table `events`
+    counts: pl.DataFrame  # `EPOCH`, and how many windows `FIRST_ACTIONS` hold of
 
 
 class WindowCount(NamedTuple):
@@ -113,6 +123,10 @@ class ClosedWindows:
         key = [*_WINDOW, "m", "y"]
         windows = self._windows(signal, closed, unreported_failed=False)
         return windows.group_by(key).agg(pl.col("count").sum()).sort(key).collect()
+
+    def first_actions(self) -> pl.DataFrame:
+        """How many closed windows `FIRST_ACTIONS` hold of, by `EPOCH`."""
+        return self.rows.group_by(EPOCH).agg((pl.col(FIRST_ACTIONS) * pl.col("count")).sum())
 
     def _windows(self, signal: str, closed: pl.Expr, *, unreported_failed: bool) -> pl.LazyFrame:
         """The chosen windows that have trials of a signal: `EPOCH`, `closed_at`, m, y and how many are alike."""
@@ -212,6 +226,25 @@ class UserWindowFold:
         self._stored, self._split = stored, split
         self._windows = self._merged(windows, since)
         return self._windows
+
+    def open_first_actions(
+        self, *, as_of: datetime, window_s: float, epochs: pl.DataFrame, version: int | None = None
+    ) -> FirstActions:
+        """The first actions of the windows that are still open, which need not close for them to count.
+
+        Args:
+            as_of: End of the newest closed window.
+            window_s: Length of a window, seconds.
+            epochs: As in `fold`.
+            version: Version of the events; the newest unless given.
+
+        Raises:
+            LakeError: The events cannot be read.
+        """
+        at = self._source.version() if version is None else version
+        events = self._source.scan(at).filter(pl.col("decided_at") >= as_of)
+        by_user = _by_user(events.join(epochs.select(EPOCH).unique().lazy(), on=EPOCH, how="semi"), window_s)
+        return FirstActions(at, by_user.group_by(EPOCH).agg(pl.col(FIRST_ACTIONS).sum()))
 
     def _anew(
         self, at: int, as_of: datetime, window_s: float, epochs: pl.DataFrame, split: pl.DataFrame
@@ -347,14 +380,25 @@ def _by_user(events: pl.LazyFrame, window_s: float) -> pl.DataFrame:
     who = pl.when(pl.col("user").is_null()).then(pl.concat_str(pl.lit("\0"), "subject")).otherwise("user")
     return (
         by_decision.with_columns(who.alias("who"), *unreported)
+        .sort("decided_at", "subject")
         .group_by(*_WINDOW, "who")
         .agg(
-            pl.col(IN_WINDOWS).sum(),
+            pl.col(*COUNTED_BY_USER, *_UNREPORTED).sum(),
+            *_first_actions(),
             pl.col("user").is_null().any().alias("unnamed"),
             pl.col("decided_at").filter(pl.col("decisions") > 0).min().alias("first_at"),
         )
         .collect()
     )
+
+
+def _first_actions() -> Iterator[pl.Expr]:
+    """Of the decisions of a user's window, in their order: whether any was due, and how the first of them ended."""
+    due = pl.max_horizontal("expected", "executed") > 0
+    yield due.any().cast(pl.Int64).alias("first_due")
+    for signal, name in FIRST_FAILED.items():
+        failed = pl.sum_horizontal(RATES[signal].failures) > 0
+        yield failed.filter(due).first().fill_null(value=False).cast(pl.Int64).alias(name)
 
 
 def _closes_at(window_s: float) -> pl.Expr:

@@ -11,7 +11,7 @@ import numpy as np
 from analytics.gates.gate_file import GateTieError
 from analytics.judging.latches import NO_STAGE
 from analytics.judging.signal_evidence import EvidenceRows
-from analytics.judging.user_windows import WindowCount, promotion_windows
+from analytics.judging.user_windows import FIRST_ACTIONS, WindowCount, promotion_windows
 from analytics.judging.verdict_rules import VERDICTS
 from analytics.signals.cells import MATURE
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS, contradictions
@@ -48,7 +48,7 @@ _ORDER: Final = {
             *("no_signals", "no_promotion_signals", "not_on_ladder", "top_of_ladder"),
             # What stands most in the way comes first: it is what a summary shows.
             *("over_limit", "no_maturity", "below_minimum_exposure", "missing_data"),
-            *("immature", "more_evidence_needed"),
+            *("rates_disagree", "immature", "more_evidence_needed"),
             *("shown_safe", "approval_required", "earlier_epoch_regraded"),
         )
     )
@@ -163,7 +163,7 @@ class VerdictBuilder:
         as_of, version = users.windows.as_of, users.windows.events_version
         columns = (actions, days, held_s, people.tolist(), unnamed.tolist(), named.tolist())
         return [
-            Exposure(decisions, days, held_s, users_seen, without, by_user, as_of, version)
+            Exposure(decisions, days, held_s, users_seen, without, by_user, as_of, version, users.open_version)
             for decisions, days, held_s, users_seen, without, by_user in zip(*columns, strict=True)
         ]
 
@@ -193,12 +193,13 @@ class VerdictBuilder:
                 )
             }
         )
-        tables = {}
+        tables, first = {}, np.zeros((len(FIRST_ACTIONS), epochs.size), dtype=np.int64)
         if users is not None and named.any():
             tables = {
                 (signal, *counting): users.table(signal, counting, epochs).rows_by_cell()
                 for signal, counting in by_user
             }
+            first = users.first_counts(epochs)
         found = []
         for place, (epoch, counts) in enumerate(zip(epochs.tolist(), zip(*columns, strict=True), strict=True)):
             counted: dict[str, object] = dict(zip(names, counts, strict=True))
@@ -213,6 +214,7 @@ class VerdictBuilder:
             ]
             if named[place]:
                 counted["windows"] = [[*key, *table[place]] for key, table in tables.items()]
+                counted["first_actions"] = first[:, place].tolist()
             found.append(counted)
         return found
 

@@ -14,7 +14,7 @@ import numpy as np
 from analytics.evidence.sequential import crosses
 from analytics.judging.latches import NO_STAGE, NOT_CROSSED
 from analytics.judging.split_check import check_split
-from analytics.judging.weights import Weigher, combined
+from analytics.judging.weights import FIRST_SHARE, Weigher, combined
 from producers.wire.events import VerdictName
 from producers.wire.stage import ROLLBACK_STAGE, Stage
 
@@ -108,6 +108,9 @@ class GateDecision:
         weigher = Weigher(gate, stage, epochs, inputs)
         self.signals = [weigher.weigh(part, place) for place, part in enumerate(gate.signals)]
         self.log_e: FloatArray | None = combined(self.signals, dry=gate.dry_run)
+        self._first_log_e: FloatArray | None = None
+        if any(signal.first_harm is not None for signal in self.signals):
+            self._first_log_e = combined(self.signals, dry=gate.dry_run, by_first_actions=True)
         self.splits: list[SplitEvidence | None] = [None] * epochs.size
         if gate.split is not None and not are_over:
             self.splits = [check_split(inputs.arms, epoch, gate, inputs.users) for epoch in epochs.tolist()]
@@ -174,7 +177,11 @@ class GateDecision:
             if signal.part.role == "guardrail":
                 note("harm", signal, signal.failing)
         if self.log_e is not None:
-            together = ~harmed & crosses(self.log_e, self.gate.alpha)
+            level = self.gate.alpha
+            together = ~harmed & crosses(self.log_e, level)
+            if self._first_log_e is not None:
+                level *= FIRST_SHARE
+                together = ~harmed & (crosses(self.log_e, self.gate.alpha - level) | crosses(self._first_log_e, level))
             found.add(Mark("combined_harm"), together)
             harmed = harmed | together
         for signal in signals:
@@ -253,6 +260,9 @@ class GateDecision:
         if part.role not in _WEIGHED or not signal.is_asked:
             return
         undecided = ~missing & ~signal.failing & ~signal.passing
+        if signal.disagree is not None:
+            blocks.add(_mark("rates_disagree", signal), signal.disagree)
+            undecided &= ~signal.disagree
         blocks.add(_mark("over_limit", signal), ~missing & signal.failing)
         if not part.promotion_ages_s(self._inputs.gates.outcome_deadline_s):
             blocks.add(_mark("no_maturity", signal), np.ones(self.epochs.size, dtype=np.bool_))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from analytics.evidence.rate_ratio import RatioEvidence
 from analytics.evidence.sequential import crosses, log_e_value
 from analytics.judging.baseline import Arms, compare
 from analytics.judging.regression import detector_minutes, watch_actions
-from analytics.judging.user_windows import WindowCount, promotion_windows
+from analytics.judging.user_windows import FIRST_FAILED, WindowCount, promotion_windows
 from analytics.signals.cells import MATURE
 from analytics.signals.definitions import COUNTS, QUANTILES, RATES, UNREPORTED
 
@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     from analytics.judging.user_evidence import UserEvidence
     from analytics.judging.window_sums import WindowSums
     from analytics.signals.state import CellState, EpochRows, Flags, Integers, MissingOutcomes
+
+
+FIRST_SHARE: Final = 0.25
+"""The part of a guardrail's error level that users' first actions have; their closed windows have the rest.
+
+The two are not averaged, since they are filtrations of their own: a union of two tests at levels that add up.
+"""
 
 
 @dataclass
@@ -80,10 +87,22 @@ class SignalWeights:
     # Evidence that the limit is broken, by everything that is known; None where nothing is weighed
     harm: FloatArray | None = None
     safe: FloatArray | None = None  # evidence that the limit is kept, by what is mature; likewise
+    # Evidence that the actions of all users together keep the limit, where they are counted by user; None likewise
+    pooled: FloatArray | None = None
+    # Users' first actions, in open windows too, and their evidence that the limit is broken; None where there are none
+    first: tuple[Integers, Integers] | None = None
+    first_harm: FloatArray | None = None
     share: float | None = None  # a guardrail's share of alpha; None for other roles
     harm_level: float = 1.0  # the error level at which this signal alone shows harm
+    disagree: Flags | None = None  # where the average user is shown safe, and the actions of all together are not
     alarmed: Flags | None = None  # where the change detector has raised an alarm; None where it does not watch
     compared: list[Compared] | None = None  # what was counted against a baseline, where the limit is a ratio
+
+    @property
+    def window_levels(self) -> FloatArray:
+        """The error level at which the evidence itself shows harm, where users' first actions may show it too."""
+        split = self.by_user & (self.first_harm is not None)
+        return np.asarray(self.harm_level * np.where(split, 1.0 - FIRST_SHARE, 1.0))
 
     @property
     def decides(self) -> bool:
@@ -111,7 +130,7 @@ def share_of(gate: Gate, part: GateSignal, stage: str) -> float:
     return weight / (total if gate.dry_run or not part.dry_run else total + weight)
 
 
-def combined(signals: Sequence[SignalWeights], *, dry: bool) -> FloatArray | None:
+def combined(signals: Sequence[SignalWeights], *, dry: bool, by_first_actions: bool = False) -> FloatArray | None:
     """The weighted sum of the guardrails' e-values, as a natural logarithm; None where there are no guardrails.
 
     A weighted mean of e-values is an e-value whatever their dependence (Vovk & Wang, "E-values: calibration,
@@ -120,12 +139,16 @@ def combined(signals: Sequence[SignalWeights], *, dry: bool) -> FloatArray | Non
     Args:
         signals: The signals of a gate over cells at one stage.
         dry: Whether dry runs count too, because the whole gate is one.
+        by_first_actions: Whether users' first actions stand for their windows, where there are any.
     """
     total: FloatArray | None = None
     for signal in signals:
         counts = signal.part.role == "guardrail" and (dry or not signal.part.dry_run)
         if counts and signal.harm is not None and signal.share is not None:
-            term = signal.harm + math.log(signal.share)
+            harm = signal.harm
+            if by_first_actions and signal.first_harm is not None:
+                harm = np.where(signal.by_user, signal.first_harm, harm)
+            term = harm + math.log(signal.share)
             total = term if total is None else np.logaddexp(total, term)
     return total
 
@@ -172,8 +195,13 @@ class Weigher:
         elif part.threshold is not None:
             self._weigh_rate(weights, part.threshold)
         if weights.harm is not None and weights.safe is not None:
-            weights.failing = crosses(weights.harm, weights.harm_level) & (trials != 0)
+            weights.failing = crosses(weights.harm, weights.window_levels) & (trials != 0)
+            if weights.first_harm is not None:
+                weights.failing |= weights.by_user & crosses(weights.first_harm, weights.harm_level * FIRST_SHARE)
             weights.passing = crosses(weights.safe, gate.beta) & (trials != 0) & ~weights.failing
+        if weights.pooled is not None:
+            weights.disagree = weights.by_user & weights.passing & ~crosses(weights.pooled, gate.beta)
+            weights.passing &= ~weights.disagree
         if part.limit is not None and gate.watches(part, self._stage):
             weights.alarmed = self._alarmed(part.signal, part.limit, by_user)
         return weights
@@ -194,7 +222,13 @@ class Weigher:
             countings = promotion_windows(part, self._inputs.gates.outcome_deadline_s)
             shown = [users.log_e(part.signal, threshold, counting, "below", self._epochs) for counting in countings]
             safe = most_evident(shown)[1] if shown else np.zeros(self._epochs.size)
+            alike = self._gate.correlation
+            pooled = [users.pooled_log_e(part.signal, threshold, count, alike, self._epochs) for count in countings]
+            weights.pooled = most_evident(pooled)[1] if pooled else np.zeros(self._epochs.size)
             weights.harm = np.where(weights.by_user, harm, weights.harm)
+            if part.signal in FIRST_FAILED:
+                weights.first = users.first_actions(part.signal, self._epochs)
+                weights.first_harm = _log_e(*weights.first, threshold, "above")
             weights.safe = np.where(weights.by_user, safe, weights.safe)
 
     def _weigh_ratio(self, weights: SignalWeights, ratio: float) -> None:

@@ -45,6 +45,8 @@ class ExposureShown(DocumentPart):
     """End of the newest closed user-window; null likewise."""
     events_version: int | None = None
     """Version of the table `events` that the users were counted at; null likewise."""
+    open_version: int | None = None
+    """Version of the table `events` that the first actions of open windows were read at; null where they were not."""
     held_s: float = 0.0
     """Seconds from the first decision to the watermark."""
 
@@ -153,6 +155,7 @@ class VerdictDocument(DocumentPart):
                 unnamed=inputs.exposure.unnamed,
                 users_as_of=inputs.exposure.as_of,
                 events_version=inputs.exposure.events_version,
+                open_version=inputs.exposure.open_version,
                 held_s=inputs.exposure.held_s,
             ),
             unit=messages.unit(inputs.exposure),

@@ -59,6 +59,36 @@ class Regression(DocumentPart):
     """What the level takes for granted."""
 
 
+class FirstActionRate(DocumentPart):
+    """Users' first due actions, one for each of a user's windows, those of open windows among them."""
+
+    failures: int
+    """Those known to have failed."""
+    trials: int
+    """All that were due to run."""
+    log_e_harm: float
+    """Evidence that the limit is broken."""
+    harm_threshold: float
+    """How much of it shows harm by first actions alone."""
+
+
+class PooledRate(DocumentPart):
+    """The actions of all users together, beside the average user."""
+
+    failures: int
+    """Failed ones, unreported ones among them."""
+    trials: int
+    """Actions in closed user-windows that a promotion may count."""
+    value: float | None
+    """Failures over trials."""
+    design_effect: float
+    """How many actions say as much as one independent action."""
+    heaviest: float | None
+    """The share of these actions that the heaviest single user-window made."""
+    log_e_safe: float
+    """Evidence that the limit is kept; `safe_threshold` shows safety."""
+
+
 class SignalEvidence(DocumentPart):
     """What one signal of the gate says about a cell."""
 
@@ -106,6 +136,10 @@ class SignalEvidence(DocumentPart):
     """What one observation is: a single action, or a user's closed window."""
     windows: int | None = None
     """Closed user-windows; null where it is counted by action."""
+    first_actions: FirstActionRate | None = None
+    """What users' first actions say, before their windows close; null where it is counted by action, or fails late."""
+    pooled: PooledRate | None = None
+    """Of users' windows, what all their actions together say; null where it is counted by action."""
     assumes: str | None = None
     """What the evidence takes for granted; null where nothing is weighed."""
     needs_data: bool = False

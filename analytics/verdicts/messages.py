@@ -52,6 +52,17 @@ def measured(evidence: SignalEvidence) -> str:
 
 def harm(evidence: SignalEvidence) -> str:
     """Why a guardrail rolls back."""
+    first = evidence.first_actions
+    if (
+        first is not None
+        and first.log_e_harm >= first.harm_threshold
+        and (evidence.lower or 0.0) < (evidence.limit or 0)
+    ):
+        return (
+            f"{evidence.signal}: {first.failures:,} of {first.trials:,} users' first actions failed "
+            f"({percent(first.failures / first.trials)}; windows that are still open among them), "
+            f"limit {_limit(evidence)}: {_ROLL_BACK}"
+        )
     return f"{_against_limit(evidence)}, lower bound {amount(evidence.lower, evidence.unit)}: {_ROLL_BACK}"
 
 
@@ -86,6 +97,18 @@ def trip(evidence: SignalEvidence) -> str:
 def immature(evidence: SignalEvidence) -> str:
     """A signal of which no outcome is old enough."""
     return f"{_against_limit(evidence)}: no {SIGNALS[evidence.signal].trial} are old enough to count yet"
+
+
+def rates_disagree(evidence: SignalEvidence) -> str:
+    """An average user within the limit, and traffic that is not shown to be."""
+    found = evidence.pooled
+    if found is None or found.value is None:
+        return f"{_against_limit(evidence)}: {_NO_PROMOTION}"
+    heaviest = "" if found.heaviest is None else f"; the heaviest user-window made {percent(found.heaviest)} of them"
+    return (
+        f"{_against_limit(evidence)}: the average user is within the limit, and the traffic is not shown to be, with "
+        f"{percent(found.value)} of all actions failed or unreported ({found.failures:,} of {found.trials:,}{heaviest})"
+    )
 
 
 def no_maturity(evidence: SignalEvidence) -> str:
@@ -340,6 +363,7 @@ _OF_SIGNALS: Final[Mapping[str, Callable[[SignalEvidence], str]]] = {
     "missing_data": missing,
     "over_limit": over_limit,
     "no_maturity": no_maturity,
+    "rates_disagree": rates_disagree,
     "immature": immature,
     "more_evidence_needed": undecided,
     "shown_safe": safe,

@@ -40,6 +40,7 @@ REASON_CODES: Final[dict[str, str]] = {
     "no_maturity": "Of a signal nothing says how late a failure may still come, so nothing shows it safe.",
     "immature": "No outcome of a signal is old enough to count for a promotion.",
     "more_evidence_needed": "A signal is not yet shown to be within its limit.",
+    "rates_disagree": "The average user is within a limit, and the traffic of all users together is not shown to be.",
     "no_promotion_signals": "The gate has only tripping signals at this stage, so nothing can show the action safe.",
     "not_on_ladder": "The stage is not on the gate's ladder.",
     "top_of_ladder": "There is no higher stage.",
@@ -63,6 +64,7 @@ class Exposure:
     by_user: bool = False  # whether any decision names a user, so that users can be counted
     as_of: datetime | None = None  # end of the newest closed user-window; None likewise
     events_version: int | None = None  # version of the table `events` that the users were counted at; None likewise
+    open_version: int | None = None  # version that open windows were read at; None where they were not
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,8 @@ class Verdict:
         basis = [*self.inputs.cell, self.inputs.epoch, self.lake_version, self.gate_sha256, self.watermark.isoformat()]
         if self.inputs.exposure.as_of is not None:
             basis += [self.inputs.exposure.events_version, self.inputs.exposure.as_of.isoformat()]
+        if self.inputs.exposure.open_version is not None:
+            basis.append(self.inputs.exposure.open_version)
         digits = hashlib.sha256(json.dumps(basis, ensure_ascii=False).encode()).hexdigest()[:16]
         return f"{REASSESSED}{digits[1:]}" if self.inputs.is_reassessment else digits
 

@@ -14,14 +14,15 @@ from verdict_cases import NOON
 from analytics.backtest.history import History, run
 from analytics.judging.user_windows import READ_OF_EVENTS
 from analytics.lake.table_schemas import COLUMNS, EVENTS, SIGNALS
-from analytics.signals.cells import CELL
+from analytics.signals.cells import EPOCH
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
+from analytics.signals.event_kinds import EventKind
 from producers.wire.events import VerdictName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from simulated import FloatArray, IntArray
+    from simulated import BoolArray, FloatArray, IntArray
 
     from analytics.gates.gate_file import GateFile
 
@@ -60,24 +61,86 @@ class Streams:
     failure: str = "failed"  # the counter that a failure moves
     stage: str = "draft_write"
 
-    def history(self, rng: np.random.Generator) -> History:
-        """What becomes known of them, and when."""
+    def actions(self, rng: np.random.Generator) -> Actions:
+        """Draw them; nobody is named, so every action is its own user."""
         size = self.streams * self.minutes * self.per_minute
         stream = np.repeat(np.arange(self.streams), self.minutes * self.per_minute)
         minute = np.tile(np.repeat(np.arange(self.minutes), self.per_minute), self.streams)
         failed = rng.random(size) < self.rate
         delay = np.where(failed, self.failed_after(rng, size), self.succeeded_after(rng, size))
-        known = np.isfinite(delay) & (minute + delay < self.minutes)
-        at = minute[known] + np.floor(delay[known]).astype(np.int64)
-        outcomes = {"executed": np.ones(at.size, dtype=np.int64), self.failure: failed[known].astype(np.int64)}
-        decided = dict.fromkeys(("decisions", "allowed", "expected"), np.ones(size, dtype=np.int64))
-        rows = pl.concat(
-            [
-                minute_rows(stream, minute, minute, decided, stage=self.stage),
-                minute_rows(stream[known], minute[known], at, outcomes, stage=self.stage),
-            ]
+        return Actions(stream, minute.astype(np.float64), failed, delay, minutes=self.minutes)
+
+    def history(self, rng: np.random.Generator) -> History:
+        """What becomes known of them, and when."""
+        return self.actions(rng).history(failure=self.failure, stage=self.stage)
+
+
+@dataclass(frozen=True)
+class Actions:
+    """Executed actions of many streams, one value an action."""
+
+    stream: IntArray
+    minute: FloatArray  # of the decision, from the beginning
+    failed: BoolArray
+    delay: FloatArray  # minutes from the decision to the report of the execution; infinity where there is none
+    minutes: float  # how long the streams are
+    user: IntArray | None = None  # who asked for it; None where nobody is named
+
+    def history(self, *, failure: str = "failed", stage: str = "draft_write") -> History:
+        """What becomes known of them, and when."""
+        decided_in = np.floor(self.minute).astype(np.int64)
+        known = np.isfinite(self.delay) & (self.minute + self.delay < self.minutes)
+        known_in = np.floor(self.minute[known] + self.delay[known]).astype(np.int64)
+        ones = np.ones(self.stream.size, dtype=np.int64)
+        outcomes = {"executed": ones[known], failure: self.failed[known].astype(np.int64)}
+        decided = dict.fromkeys(("decisions", "allowed", "expected"), ones)
+        rows = [
+            minute_rows(self.stream, decided_in, decided_in, decided, stage=stage),
+            minute_rows(self.stream[known], decided_in[known], known_in, outcomes, stage=stage),
+        ]
+        return History.from_rows(pl.concat(rows), self._events(known, stage, failure).lazy())
+
+    def _events(self, known: BoolArray, stage: str, failure: str) -> pl.DataFrame:
+        schema = {name: COLUMNS[EVENTS][name] for name in READ_OF_EVENTS}
+        if self.user is None:
+            return pl.DataFrame(schema=schema)
+        bad = EventKind.TIMED_OUT if failure == "timed_out" else EventKind.FAILED
+        actions = pl.DataFrame(
+            {
+                "stream": self.stream,
+                "subject": np.arange(self.stream.size),
+                "minute": self.minute,
+                "delay": self.delay,
+                "user": self.user,
+                "outcome": np.where(self.failed, int(bad), int(EventKind.SUCCEEDED)),
+            }
+        ).with_columns(decided_at=pl.lit(NOON) + pl.duration(microseconds=(pl.col("minute") * 60e6).cast(pl.Int64)))
+        reported = actions.filter(pl.Series(known)).with_columns(
+            time=pl.col("decided_at") + pl.duration(microseconds=(pl.col("delay") * 60e6).cast(pl.Int64)),
+            kind=pl.col("outcome"),
         )
-        return History.from_rows(rows, pl.LazyFrame(schema={name: COLUMNS[EVENTS][name] for name in READ_OF_EVENTS}))
+        events = [actions.with_columns(time=pl.col("decided_at"), kind=pl.lit(int(EventKind.ALLOWED))), reported]
+        return (
+            pl.concat(events, how="diagonal_relaxed")
+            .select(
+                *_epoch(stage),
+                pl.col("subject").cast(pl.String),
+                "decided_at",
+                "time",
+                "kind",
+                pl.col("user").cast(pl.String),
+            )
+            .cast(schema)
+        )  # type: ignore[arg-type]
+
+
+def _epoch(stage: str) -> list[pl.Expr]:
+    """The names of a stream's epoch."""
+    names = ("production", "w", None, stage, "all", "e")
+    return [
+        (pl.lit(name) if name is not None else pl.format("s{}", "stream")).alias(column)
+        for column, name in zip(EPOCH, names, strict=True)
+    ]
 
 
 def minute_rows(
@@ -89,13 +152,8 @@ def minute_rows(
         .group_by("stream", "minute", "known_in")
         .agg(pl.col(list(counts)).sum())
     )
-    names = ("production", "w", None, stage, "all")
     return summed.select(
-        *(
-            (pl.lit(name) if name is not None else pl.format("s{}", "stream")).alias(column)
-            for column, name in zip(CELL, names, strict=True)
-        ),
-        pl.lit("e").alias("epoch"),
+        *_epoch(stage),
         (pl.lit(NOON) + pl.col("minute") * _MINUTE).alias("bucket"),
         pl.lit(_RISK_RANK).alias("risk_rank"),
         (pl.lit(NOON) + pl.col("known_in") * _MINUTE + timedelta(seconds=59)).alias("last_event_at"),
