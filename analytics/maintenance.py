@@ -1,7 +1,7 @@
 """Table maintenance: compact small files, roll old minutes up, take out old rows, delete files that nobody needs.
 
-One process at a time does it, under the lease `maintenance`. Every step is a number of commits that are each right by
-themselves: whoever dies in the middle leaves a lake that says the same as before.
+One process at a time does it, under the lease `maintenance`. Each commit is right by itself: whoever dies in the middle
+leaves a lake that says the same as before.
 """
 
 from __future__ import annotations
@@ -31,16 +31,11 @@ if TYPE_CHECKING:
 
     from analytics.lake.tables import Fence, Lake
 
-REPLAY: Final = timedelta(days=90)
-"""How long a verdict can be reached again, at most: the tables' logs reach no further back."""
-
+REPLAY: Final = timedelta(days=90)  # a verdict can be reached again for so long at most: the tables' logs end there
 COMPACT_FILES: Final = 32  # small files of one size that are worth compacting
+_HEARTBEATS_KEPT: Final = timedelta(days=7)  # only the newest counts; earlier ones tell how the judge was at work
 
-_HEARTBEATS_KEPT: Final = timedelta(days=7)
-"""Only the newest heartbeat counts; earlier ones tell how the judge was at work."""
-
-_UNREADABLE: Final[tuple[type[BaseException], ...]] = (StagekeeperError, *READ_FAILURES)
-
+# By which column the age of a row is told.
 _AGES: Final[Mapping[str, str]] = {
     EVENTS: "ingested_at",
     SIGNALS: "last_event_at",
@@ -49,7 +44,6 @@ _AGES: Final[Mapping[str, str]] = {
     VERDICTS: "judged_at",
     JUDGE_HEARTBEATS: "judged_at",
 }
-"""By which column the age of a row is told."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +55,7 @@ class RetentionPolicy:
     # How long rows of a table are kept; a table that is not named is kept for ever. Of `signals` only epochs that are
     # over go, and of `verdicts` only repetitions.
     keep: Mapping[str, timedelta] = field(
-        default_factory=lambda: {
-            EVENTS: timedelta(days=400),
-            REJECTS: timedelta(days=90),
-            QUALITY: timedelta(days=400),
-        }
+        default_factory=lambda: {EVENTS: timedelta(days=400), REJECTS: timedelta(days=90), QUALITY: timedelta(days=400)}
     )
     replay: timedelta = REPLAY  # how long a verdict can be reached again, at most `REPLAY`
     # How long files stay that only an earlier version consists of, for whoever reads it still
@@ -77,7 +67,7 @@ class RetentionPolicy:
 class Step:
     """What was done to one table, or would be done."""
 
-    table: str  # table name
+    table: str
     what: str  # `compact`, `roll_up`, `retain` or `vacuum`
     rows: int = 0  # rows that there are fewer
     files: int = 0  # files that went, or were rewritten
@@ -107,7 +97,6 @@ class Maintenance:
 
     Args:
         lake: The lake; nobody else may use this handle meanwhile.
-        policy: What is kept for how long.
         gate_file: The gate file in force: what it needs minutes of is not rolled up.
         fence: Proof of the lease, where more than one process might do this.
         dry_run: Change nothing; say what would be done.
@@ -116,19 +105,11 @@ class Maintenance:
     def __init__(
         self, lake: Lake, policy: RetentionPolicy, gate_file: Path, *, fence: Fence | None = None, dry_run: bool = False
     ) -> None:
-        self._lake = lake
-        self._policy = policy
-        self._gate_file = gate_file
-        self._fence = fence
-        self._dry_run = dry_run
+        self._lake, self._policy, self._gate_file = lake, policy, gate_file
+        self._fence, self._dry_run = fence, dry_run
 
     def run(self, now: datetime) -> list[Step]:
-        """Do everything that is due.
-
-        A step that fails is reported, and the others are done.
-
-        Args:
-            now: The present moment.
+        """Do everything that is due; a step that fails is reported, and the others are done.
 
         Raises:
             FencedError: Somebody else holds the lease now. What was done before is right.
@@ -142,7 +123,7 @@ class Maintenance:
             yield self._try(table, "retain", partial(self._retain, table, now, age))
         try:
             needed = self._needed(now)
-        except _UNREADABLE as error:
+        except (StagekeeperError, *READ_FAILURES) as error:
             # Without the ledger nobody knows what is needed.
             yield Step(VERDICTS, "vacuum", note=f"nothing is deleted: the ledger cannot be read: {error}", failed=True)
             return
@@ -205,10 +186,8 @@ class Maintenance:
 
     def _lasting(self) -> set[str]:
         """Verdicts that later ones rest on: the last of each epoch, what had crossed, and what people signed off."""
-        last = (
-            self._lake.scan(VERDICTS).sort("judged_at", "lake_version").group_by(EPOCH).agg(pl.col("verdict_id").last())
-        )
-        lasting = set(last.collect()["verdict_id"])
+        verdicts = self._lake.scan(VERDICTS).sort("judged_at", "lake_version")
+        lasting = set(verdicts.group_by(EPOCH).agg(pl.col("verdict_id").last()).collect()["verdict_id"])
         crossed: Iterable[Mapping[Any, Any]] = ledger.latches(self._lake).values()
         lasting |= {latch.verdict_id for kinds in crossed for latch in kinds.values()}
         about = self._lake.scan(SIGNOFFS).select(pl.col("payload").str.extract_all(r'"[^"]+"').explode()).collect()
@@ -218,15 +197,9 @@ class Maintenance:
         """The oldest version of each table that a verdict within its promise names."""
         since = now - min(self._policy.replay, REPLAY)
         promised = self._lake.scan(VERDICTS).filter(pl.col("judged_at") >= since)
-        oldest, first, last = (
-            promised.select(
-                pl.col("lake_version").min(),
-                pl.col("judged_at").min().alias("first"),
-                pl.col("judged_at").max().alias("last"),
-            )
-            .collect()
-            .row(0)
-        )
+        judged_at = pl.col("judged_at")
+        span = promised.select(pl.col("lake_version").min(), judged_at.min().alias("first"), judged_at.max())
+        oldest, first, last = span.collect().row(0)
         if oldest is None:
             return {}
         needed = {SIGNALS: oldest}
@@ -234,7 +207,7 @@ class Maintenance:
         version = pl.col("payload").str.json_path_match("$.exposure.events_version").cast(pl.Int64)
         day = first
         while day <= last:
-            of_day = promised.filter(pl.col("judged_at").is_between(day, day + timedelta(days=1)))
+            of_day = promised.filter(judged_at.is_between(day, day + timedelta(days=1)))
             if (counted := of_day.select(version.min()).collect().item()) is not None:
                 return needed | {EVENTS: counted}
             day += timedelta(days=1)
@@ -250,6 +223,5 @@ class Maintenance:
             margin=self._policy.margin,
             dry_run=self._dry_run,
         )
-        return Step(
-            table, "vacuum", files=gone.files, size=gone.size, note=f"readable from version {gone.oldest_version}"
-        )
+        note = f"readable from version {gone.oldest_version}"
+        return Step(table, "vacuum", files=gone.files, size=gone.size, note=note)

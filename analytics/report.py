@@ -126,11 +126,9 @@ class Report(_Model):
 
 
 def build_report(lake: Lake | None, *, outcome_deadline_s: float = DEFAULT_OUTCOME_DEADLINE_S) -> Report:
-    """Put everything that is known about every cell into one document.
+    """Put everything that is known about every cell into one document; without a lake (None) there is nothing in it.
 
-    Args:
-        lake: The lake; None where there is none yet, which gives the same document with nothing in it.
-        outcome_deadline_s: Seconds after which an execution that did not come counts as missing.
+    An execution that did not come within `outcome_deadline_s` counts as missing.
     """
     if lake is None:
         return Report()
@@ -161,9 +159,6 @@ def read_rejects(lake: Lake) -> RejectSummary:
 class Counted:
     """Everything counted about every cell.
 
-    Args:
-        outcome_deadline_s: Seconds after which an execution that did not come counts as missing.
-
     Attributes:
         state: The counters.
         version: Version of `signals` that they are at; -1 before the first.
@@ -178,9 +173,7 @@ class Counted:
         self._changed: Flags = np.empty(0, dtype=np.bool_)
 
     def read(self, lake: Lake, version: int) -> Iterator[Increment]:
-        """Take in what was appended up to a version of `signals`; each part is yielded once it is counted.
-
-        Take all parts: what breaks off in between is not to be used any more.
+        """Take in what was appended up to a version of `signals`; a part is yielded once it is counted, and all must be taken.
 
         Raises:
             LakeError: The lake cannot be read, or its log no longer reaches back to what is counted: begin anew.

@@ -21,21 +21,9 @@ if TYPE_CHECKING:
 Value: TypeAlias = str | float | None
 Facts: TypeAlias = dict[str, Value]
 
-NUMBERS: Final = frozenset(
-    {
-        "ahead_of_arrival_s",
-        "decided_ahead_s",
-        "watermark_ahead_s",
-        "flag_count",
-        "reason_count",
-        "decide_ms",
-        "latency_ms",
-        "cost_usd",
-        "wait_ms",
-        "severity",
-    }
-)
-"""Facts that are numbers; seconds, milliseconds and US dollars as their names say."""
+_COUNTS: Final = ("flag_count", "reason_count", "severity")
+_DISTANCES: Final = ("ahead_of_arrival_s", "decided_ahead_s", "watermark_ahead_s")
+NUMBERS: Final = frozenset({*_COUNTS, *_DISTANCES, "decide_ms", "latency_ms", "cost_usd", "wait_ms"})
 
 _PLAIN: Final[Mapping[str, tuple[str, ...]]] = {
     "id": ("id",),
@@ -76,32 +64,24 @@ _OWNERS: Final = ("user", "account", "service_identity")
 
 
 def facts_of(row: Mapping[str, Any]) -> Facts:
-    """The facts of one row of the table `events`.
-
-    Args:
-        row: At least the columns `id, type, subject, user, ingested_at, value` and those of the cell.
-
-    Returns:
-        The facts by name; None for what is absent or unusable, and `fault` then names why.
-    """
+    """The facts of one row of the table `events`: None for what is absent or unusable, and `fault` then names why."""
     document, fault, unpublished = _read(row["value"])
-    facts: Facts = {name: _scalar(name, _at(document, path)) for name, path in _PLAIN.items()}
-    facts["fault"] = fault
-    facts["unpublished"] = unpublished
-    # From the row, so that an event whose bytes have no id can still be found.
-    facts["event_id"] = str(row["id"])
-    facts["event_type"] = _text(document.get("type"))
     at = _moment(document.get("time"))
-    facts["ahead_of_arrival_s"] = _seconds_between(row["ingested_at"], at)
-    facts["row_differs"] = _row_difference(row, document)
-    facts["flag_count"] = _length(_at(document, ("data", "decision", "flags")))
-    facts["reason_count"] = _length(_at(document, ("data", "reasons")))
-    facts["owner"] = next(
-        (owner for name in _OWNERS if (owner := _text(_at(document, ("data", "contract", "actor", name))))), None
-    )
-    before, after = _at(document, ("data", "before")), _at(document, ("data", "after"))
-    facts["changed"] = _scalar("changed", before != after)
-    facts["watermark_ahead_s"] = _seconds_between(at, _moment(_at(document, ("data", "watermark"))))
+    owners = (_text(_at(document, ("data", "contract", "actor", name))) for name in _OWNERS)
+    facts: Facts = {name: _scalar(name, _at(document, path)) for name, path in _PLAIN.items()}
+    facts |= {
+        "fault": fault,
+        "unpublished": unpublished,
+        "event_id": str(row["id"]),  # from the row, so that an event whose bytes have no id can still be found
+        "event_type": _text(document.get("type")),
+        "ahead_of_arrival_s": _seconds_between(row["ingested_at"], at),
+        "row_differs": _row_difference(row, document),
+        "flag_count": _length(_at(document, ("data", "decision", "flags"))),
+        "reason_count": _length(_at(document, ("data", "reasons"))),
+        "owner": next(filter(None, owners), None),
+        "changed": _scalar("changed", _at(document, ("data", "before")) != _at(document, ("data", "after"))),
+        "watermark_ahead_s": _seconds_between(at, _moment(_at(document, ("data", "watermark")))),
+    }
     return facts | _receipt_facts(row, document, at)
 
 

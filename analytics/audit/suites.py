@@ -35,8 +35,7 @@ WARNING: Final = "warning"
 
 CLOCK_TOLERANCE_S: Final = 300.0  # how far the clocks of two machines may be apart
 LONGEST_LATENCY_MS: Final = 3_600_000.0
-LEAST_KNOWN_RATIO: Final = 0.9
-"""Below this share of executions with a known latency or cost, quantiles stand on thin ground."""
+LEAST_KNOWN_RATIO: Final = 0.9  # below this share of known latencies or costs, quantiles stand on thin ground
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,16 @@ def _one_of(
     return Check(fact, "ExpectColumnValuesToBeInSet", meaning, {"value_set": [*values]}, when, severity)
 
 
-def _between(fact: str, low: float | None, high: float | None, meaning: str, *, severity: Severity = CRITICAL) -> Check:
-    return Check(
-        fact, "ExpectColumnValuesToBeBetween", meaning, {"min_value": low, "max_value": high}, severity=severity
-    )
+def _between(
+    fact: str,
+    low: float | None,
+    high: float | None,
+    meaning: str,
+    *,
+    when: _When = None,
+    severity: Severity = CRITICAL,
+) -> Check:
+    return Check(fact, "ExpectColumnValuesToBeBetween", meaning, {"min_value": low, "max_value": high}, when, severity)
 
 
 _LIVE: Final = ("provenance", (Provenance.LIVE.value,))
@@ -124,13 +129,7 @@ _DECIDED: Final = [
         severity=WARNING,
     ),
     _one_of("provenance", [origin.value for origin in Provenance], "it is unknown how the decision came to be known"),
-    Check(
-        "flag_count",
-        "ExpectColumnValuesToBeBetween",
-        "a live decision shows no flag that it rests on",
-        {"min_value": 1, "max_value": None},
-        when=_LIVE,
-    ),
+    _between("flag_count", 1, None, "a live decision shows no flag that it rests on", when=_LIVE),
     _present("flag_count", "a live decision shows no flag that it rests on", when=_LIVE),
     _present("permitted", "a live decision does not record hard authorization", when=_LIVE, severity=WARNING),
     _present("ruleset_sha256", "a live decision does not name its policy", when=_LIVE, severity=WARNING),

@@ -39,7 +39,4 @@ class ForgottenError(LakeError):
 
 
 class FencedError(LakeError):
-    """Another writer has moved an offset: these rows are stored already, or belong to somebody else now.
-
-    The only right answer is to drop the rows, read the stored offsets, and go on from there.
-    """
+    """Another writer has moved an offset or took the lease: drop the rows, read the stored offsets, go on from them."""

@@ -1,14 +1,11 @@
 """Migrate a lake that an earlier version wrote to the layout that this version reads and writes.
 
 A lake carries the number of its layout (`table_schemas.LAYOUT`) in the log of `events`. Everybody but the worker
-refuses a lake with a lower number by name; the worker calls `migrate` before it opens the lake. Each step of `STEPS`
-takes the lake from one number to the next:
+refuses a lower number; the worker migrates first. Each step of `STEPS` goes from one number to the next:
 
-- It runs under both leases, those of the earlier version where these lay elsewhere, so that no worker of that version
-  is at work meanwhile.
-- Its commits carry the fence of the lease: a migration that slept and lost it can change nothing any more.
-- It can be repeated. Whoever is killed in the middle leaves the number as it was, and the next one begins the step
-  anew; the number changes in the last commit.
+- It holds both leases, where the earlier version had them, so that no worker of that version is at work.
+- Its commits carry the fence: a migration that lost its lease can change nothing any more.
+- It can be repeated after a kill; the number changes in the last commit.
 - It deletes nothing.
 
 A new layout is one more number, one more step here, and one more old lake in `tests/unit/test_migrations.py`.
@@ -44,20 +41,13 @@ LOG: Final = logging.getLogger(__name__)
 
 _OLD_LEASES: Final = "claims"
 _OLD_MAINTENANCE: Final = "upkeep"
-_PAUSE_S: Final = 0.5
-_HEARTBEAT_S: Final = 2.0
 _FILL_BYTES: Final = 64 * 1024 * 1024  # size of the files (bytes) that are rewritten in one commit, about
 
 
 def migrate(root: str, *, patience_s: float = 2 * LEASE_S) -> bool:
-    """Bring the lake to this version's layout; return at once where it has it, or where there is no lake yet.
+    """Bring the lake to this version's layout, and tell whether it was done here; a lake that is missing is left alone.
 
-    Args:
-        root: Root of the lake.
-        patience_s: How long to wait for workers of the earlier version to end, and for another migration.
-
-    Returns:
-        Whether it was migrated here.
+    Waits `patience_s` for workers of the earlier version to end, and for another migration.
 
     Raises:
         LakeInUseError: Another process holds a lease of the lake for longer than that.
@@ -139,7 +129,7 @@ def _exclusive(root: str, layout: int, patience_s: float) -> Iterator[Fence | No
                     "work on it. Stop all processes of the earlier version, or wait until another worker has migrated "
                     "it, and start this one again."
                 )
-            time.sleep(_PAUSE_S)
+            time.sleep(0.5)
         stack.enter_context(_kept(leases))
         yield leases[0].fence
 
@@ -150,7 +140,7 @@ def _kept(leases: list[Lease]) -> Iterator[None]:
     done = threading.Event()
 
     def keep() -> None:
-        while not done.wait(_HEARTBEAT_S):
+        while not done.wait(2.0):
             try:
                 if not all(lease.held() for lease in leases):
                     return
@@ -191,9 +181,8 @@ def commit(
 
 
 def _properties(fence: Fence, marks: Mapping[str, int] = MappingProxyType({})) -> CommitProperties:
-    return CommitProperties(
-        app_transactions=[Transaction(name, number) for name, number in {fence.app_id: fence.epoch, **marks}.items()]
-    )
+    numbers = {fence.app_id: fence.epoch, **marks}
+    return CommitProperties(app_transactions=[Transaction(*number) for number in numbers.items()])
 
 
 def _open(root: str, folder: str) -> DeltaTable:

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from analytics.lake.rewrite import Rewriter, StoredFile
     from analytics.lake.tables import Fence, Lake
 
-LEAST: Final = timedelta(days=2)
-"""Nothing is taken out that is younger: repeats are told by it, and a restart begins with it."""
-
+LEAST: Final = timedelta(days=2)  # nothing younger is taken out: repeats are told by it, and a restart begins with it
 _SLACK: Final = timedelta(days=1)  # how much longer an old row may stay because its file holds younger ones too
 
 
@@ -26,11 +24,10 @@ _SLACK: Final = timedelta(days=1)  # how much longer an old row may stay because
 class Rule:
     """What of a table may go."""
 
-    table: str  # table name
+    table: str
     by: str  # the column that a row's age is told by
     before: datetime  # rows from then on stay
-    # Rows that stay whatever their age, as an expression over the table's columns; None spares none
-    but: pl.Expr | None = None
+    but: pl.Expr | None = None  # rows that stay whatever their age; None spares none
 
     @property
     def doomed(self) -> pl.Expr:
@@ -48,19 +45,13 @@ class Rule:
 class Taken:
     """What a rule took out, or would take out."""
 
-    rows: int = 0  # rows
+    rows: int = 0
     files: int = 0  # files that went as a whole
     rewritten: int = 0  # files of which younger rows stayed
 
 
 def retain(lake: Lake, rule: Rule, *, fence: Fence | None = None, dry_run: bool = False) -> Taken:
-    """Take out what a rule lets go.
-
-    Args:
-        lake: The lake.
-        rule: What may go.
-        fence: Proof of the lease `maintenance`.
-        dry_run: Change nothing; count what would go.
+    """Take out what a rule lets go, under the lease `maintenance`; a dry run only counts it.
 
     Raises:
         FencedError: Somebody else holds the lease now. What was committed before is right.

@@ -1,12 +1,9 @@
 """Rewrite files of a table, in one commit that can neither lose nor double an append, and compact small files by it.
 
-A rewrite names the files that it replaces. What is appended meanwhile is in other files, and stays. Two rewrites could
-replace the same files (Delta takes both commits, seen with deltalake 1.6.6, and rows would be doubled), so each carries
-the application transaction `rewrite`: of two that began at the same version, Delta refuses the second. This holds on a
-folder as on object storage. A process that dies before the commit leaves files that no version names; `vacuum` takes
-them.
-
-The change feed does not show a rewrite: it tells what came, and a rewrite only says it again.
+A rewrite names the files that it replaces; what is appended meanwhile is in other files, and stays. Delta would take
+two rewrites of the same files, and double rows (seen with deltalake 1.6.6), so each carries the application transaction
+`rewrite`: of two that began at the same version, Delta refuses the second. A process that dies before the commit leaves
+files that no version names; `vacuum` takes them. The change feed does not show a rewrite.
 """
 
 from __future__ import annotations
@@ -37,15 +34,12 @@ if TYPE_CHECKING:
 
     from analytics.lake.commits import Fence
 
+# File sizes that are worked towards, one after the other. A row is rewritten a few times on its way up, and a table has
+# at most `at_least` files below each size, besides those of the largest.
 SIZES_BYTES: Final = (4 * 1024 * 1024, 64 * 1024 * 1024, 512 * 1024 * 1024)
-"""File sizes (bytes) that are worked towards, one after the other. A row is rewritten a few times on its way up, and a
-table has at most `at_least` files below each size, besides those of the largest."""
-
 _REWRITE: Final = "rewrite"
 _BATCH_ROWS: Final = 65_536
-_READ_BYTES: Final = 1 << 20
-_LONGEST_BOUND: Final = 64
-"""Characters of a smallest or largest value that are worth a place in the log: a payload helps no reader to skip."""
+_LONGEST_BOUND: Final = 64  # characters of a bound that are worth a place in the log: a payload helps no reader to skip
 _FAILURES: Final = (DeltaError, OSError, pa.ArrowException)
 
 
@@ -53,9 +47,9 @@ _FAILURES: Final = (DeltaError, OSError, pa.ArrowException)
 class StoredFile:
     """A file that a table consists of."""
 
-    path: str  # its path within the table
+    path: str  # within the table
     size: int  # bytes
-    rows: int  # rows
+    rows: int
     least: Mapping[str, Any]  # smallest value of each column, where it is known
     most: Mapping[str, Any]  # largest value, likewise
 
@@ -73,10 +67,7 @@ class Rewriter:
     """Replaces files of one table, as of one version. Use one, commit once, and take another.
 
     Args:
-        root: Root of the lake.
-        table: Table name.
         handle: The table, at the version that is rewritten; nobody else may use it.
-        options: Storage options of the lake.
         fence: Proof of the lease that a commit needs, where one is needed.
     """
 
@@ -106,11 +97,7 @@ class Rewriter:
         return type(self)(self.root, self.table, self._handle, self.options, self._fence)
 
     def files(self) -> list[StoredFile]:
-        """The files at this version, oldest first.
-
-        Raises:
-            LakeError: The table cannot be read.
-        """
+        """The files at this version, oldest first; raises `LakeError` where the table cannot be read."""
         try:
             actions = pl.DataFrame(self._handle.get_add_actions(flatten=True))
         except _FAILURES as error:
@@ -127,14 +114,9 @@ class Rewriter:
     def rewrite(
         self, files: Sequence[StoredFile], change: Callable[[pl.DataFrame], pl.DataFrame] | None = None
     ) -> bool:
-        """Replace files by one with the same rows in the same order, batch by batch.
+        """Replace files by one with the same rows in the same order, or what `change` makes of each batch of them.
 
-        Args:
-            files: Which.
-            change: Takes a batch of rows, and gives back what stands in the new file; all of it unless given.
-
-        Returns:
-            False when somebody else rewrote files meanwhile: nothing was changed.
+        Gives False, and changes nothing, when somebody else rewrote files meanwhile.
 
         Raises:
             FencedError: Somebody else holds the lease now; nothing was changed.
@@ -157,7 +139,7 @@ class Rewriter:
         for file in files:
             with self._store.open_input_file(file.path) as opened:
                 # Read as it is needed: without being told so, Arrow loads the whole file first.
-                stored = pq.ParquetFile(opened, pre_buffer=False, buffer_size=_READ_BYTES)
+                stored = pq.ParquetFile(opened, pre_buffer=False, buffer_size=1 << 20)
                 for batch in stored.iter_batches(ROWS_AT_A_TIME.get(self.table, _BATCH_ROWS)):
                     rows = pl.DataFrame(pa.Table.from_batches([batch]))
                     yield rows if change is None else change(rows)
@@ -237,10 +219,8 @@ class Rewriter:
             return
 
     def _failed(self, error: Exception) -> LakeError:
-        return LakeError(
-            f"{self.table}: rewriting files failed: {error}. The table is as it was; check the free space at "
-            f"{self.root}."
-        )
+        fix = f"The table is as it was; check the free space at {self.root}."
+        return LakeError(f"{self.table}: rewriting files failed: {error}. {fix}")
 
 
 class _Stats:
@@ -266,19 +246,11 @@ class _Stats:
                 self._most[name] = max(self._most.get(name, most[name]), most[name])
 
     def to_json(self) -> str:
-        bounded = [
-            name
-            for name, least in self._least.items()
-            if len(str(least)) <= _LONGEST_BOUND and len(str(self._most[name])) <= _LONGEST_BOUND
-        ]
-        return json.dumps(
-            {
-                "numRecords": self.rows,
-                "minValues": {name: _plain(self._least[name]) for name in bounded},
-                "maxValues": {name: _plain(self._most[name]) for name in bounded},
-                "nullCount": self._nulls,
-            }
-        )
+        longest = {name: max(len(str(self._least[name])), len(str(self._most[name]))) for name in self._least}
+        bounded = [name for name, length in longest.items() if length <= _LONGEST_BOUND]
+        least, most = ({name: _plain(bounds[name]) for name in bounded} for bounds in (self._least, self._most))
+        stats = {"numRecords": self.rows, "minValues": least, "maxValues": most, "nullCount": self._nulls}
+        return json.dumps(stats)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell of any column
@@ -288,14 +260,9 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell of any column
 
 
 def compact_files(rewriter: Rewriter, *, at_least: int) -> bool:
-    """Rewrite small files into few; one commit for each new file.
+    """Rewrite small files into few, one commit for each new file, and tell whether anything was rewritten.
 
-    Args:
-        rewriter: The table, at its newest version.
-        at_least: For each size, do nothing while fewer files than this are below it.
-
-    Returns:
-        Whether anything was rewritten.
+    Of each size, nothing is done while fewer files than `at_least` are below it.
 
     Raises:
         FencedError: Somebody else holds the lease now.

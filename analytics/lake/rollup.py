@@ -1,18 +1,17 @@
 """Roll old minutes of `signals` up to hours: fewer rows, the same sums.
 
 A rolled row stands for the minutes of one hour of an epoch. Its bucket is the last of them plus one microsecond, by
-which it can be told from a minute (`is_rolled`), and sorts where it belongs. What must come out the same afterwards:
+which it can be told from a minute (`is_rolled`), and sorts where it belongs. What comes out the same afterwards:
 
 - Every sum over an epoch and an hour of buckets, of every counter and histogram bin, and the newest event in it.
 - The first and the last minute of an epoch: these two are never rolled.
-- Missing executions, which are counted minute by minute and never below zero. A minute in which as many executions came
-  as were expected adds nothing to them, now or later; only such minutes give their `expected` and `executed` to the
-  hour. Of the others these two counters stay in a row of the minute, and everything else is rolled.
+- Missing executions, counted minute by minute and never below zero: a minute that adds nothing to them (as many
+  executions came as were expected) gives its `expected` and `executed` to the hour; of any other minute, these two
+  counters stay in a row of their own.
 - What was known when, to the hour: rows whose newest event lies in different hours are not added up.
 
-Each law is linear in the rows that are rolled together, so any choice of rows may be rolled, in any number of rounds,
-while others of the same minute lie elsewhere or are still to come. What needs single minutes for another reason (a
-maturity that is under way, the detector's window, a baseline in the same minutes) is kept out by whoever chooses.
+Each law is linear in the rows, so any of them may be rolled, in any number of rounds. What needs single minutes for
+another reason (a maturity, the detector's window, a baseline in the same minutes) is kept out by whoever chooses.
 """
 
 from __future__ import annotations
@@ -50,14 +49,7 @@ def is_rolled(bucket: str = "bucket") -> pl.Expr:
 
 
 def roll(minutes: pl.DataFrame) -> pl.DataFrame:
-    """Sum rows of minutes to rows of hours.
-
-    Args:
-        minutes: Rows of `signals`, none of them rolled.
-
-    Returns:
-        The rows that take their place.
-    """
+    """Sum rows of minutes, none of them rolled yet, to the rows of hours that take their place."""
     uneven = (pl.col("expected").sum() != pl.col("executed").sum()).over(*_EPOCH, "bucket")
     hour = (*_EPOCH, pl.col("bucket").dt.truncate("1h"))
     marked = minutes.with_columns(uneven.alias("uneven"), (pl.col("bucket").max().over(hour) + _ROLLED).alias("hour"))
@@ -103,7 +95,6 @@ class RollUp:
     """Rolls minutes of `signals` that nobody needs any more.
 
     Args:
-        lake: The lake.
         before: Minutes of hours that were over by then, and whose newest event was known by then, may be rolled.
         spared: Actions (environment, workflow, tool) of which every minute stays.
     """
@@ -114,17 +105,10 @@ class RollUp:
         self._spared = [dict(zip(_ACTION, action, strict=True)) for action in spared]
 
     def run(self, *, fence: Fence | None = None, dry_run: bool = False) -> tuple[int, int]:
-        """Roll what may be rolled, where it is worth it; each commit takes some files, and rolls all that is in them.
-
-        Args:
-            fence: Proof of the lease `maintenance`.
-            dry_run: Change nothing; count what would go.
-
-        Returns:
-            Rows before and rows after, in the files that were rewritten.
+        """Roll where it is worth it, commit by commit; gives rows before and after, in the files that were rewritten.
 
         Raises:
-            FencedError: Somebody else holds the lease now. What was committed before is right.
+            FencedError: Somebody else holds the lease `maintenance` now. What was committed before is right.
             LakeError: The lake cannot be read or written. What was committed before is right.
         """
         rewriter = self._lake.rewriter(SIGNALS, fence=fence)
@@ -150,7 +134,8 @@ class RollUp:
     def _worth(self, rewriter: Rewriter, ends: pl.DataFrame) -> set[str]:
         """The files of which enough rows would go."""
         worth = set()
-        for chunk in _chunks(file for file in rewriter.files() if _may_hold(file, self._before)):
+        buckets = ((file, file.least.get("bucket")) for file in rewriter.files())
+        for chunk in _chunks(file for file, oldest in buckets if oldest is None or oldest < self._before):
             rows = self.read(rewriter, chunk, _LIGHT, path=True)
             uneven = (pl.col("expected").sum() != pl.col("executed").sum()).over("path", *_EPOCH, "bucket")
             left = (
@@ -177,11 +162,7 @@ class RollUp:
     def read(
         self, rewriter: Rewriter, files: Sequence[StoredFile], columns: Sequence[str], *, path: bool = False
     ) -> pl.DataFrame:
-        """Columns of some files, and where a row lies if asked for.
-
-        Raises:
-            LakeError: A file cannot be read.
-        """
+        """Columns of some files, and where a row lies if asked for; raises `LakeError` where a file cannot be read."""
         try:
             return (
                 pl.scan_parquet(
@@ -203,11 +184,6 @@ class RollUp:
             old &= ~pl.struct(_ACTION).is_in(self._spared)
         inner = at_end.select((pl.col("bucket") > pl.col("first")) & (pl.col("bucket") < pl.col("last"))).to_series()
         return rows.select(old).to_series() & inner.fill_null(value=False)
-
-
-def _may_hold(file: StoredFile, before: datetime) -> bool:
-    oldest = file.least.get("bucket")
-    return oldest is None or oldest < before
 
 
 def _chunks(files: Iterable[StoredFile]) -> Iterator[list[StoredFile]]:

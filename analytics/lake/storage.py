@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 import pyarrow as pa
 import pyarrow.fs as pafs
-from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 from deltalake.schema import PrimitiveType
@@ -24,9 +24,7 @@ from producers.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-LAYOUT_MARK: Final = "stagekeeper/layout"
-"""The application transaction in the log of `events` whose number is the lake's layout."""
-
+LAYOUT_MARK: Final = "stagekeeper/layout"  # the application transaction in the log of `events`: the lake's layout
 _PREFIX: Final = "STAGEKEEPER_LAKE_"
 _NAMED: Final = 3  # so many damaged files are named; the others are counted
 _CONFIGURATION: Final = {
@@ -130,7 +128,7 @@ def files_of(root: str, table: str, options: Mapping[str, str] | None) -> pafs.F
 
 
 def stored_layout(root: str) -> int | None:
-    """The number of the layout (`analytics.lake.table_schemas.LAYOUT`) of a lake; None where there is no lake.
+    """The number of a lake's layout; None where there is no lake.
 
     Raises:
         UnreadableLakeError: The table `events` is damaged, or cannot be reached.
@@ -196,16 +194,13 @@ def open_table(root: str, name: str) -> DeltaTable | None:
 
 def _columns(schema: Schema) -> dict[str, str]:
     """Type and nullability of each column, in words."""
-    return {field.name: _described(field) for field in schema.fields}
-
-
-def _described(field: Field) -> str:
-    kind = field.type.type if isinstance(field.type, PrimitiveType) else str(field.type)
-    return f"{kind}{' nullable' if field.nullable else ''}"
+    kinds = [field.type.type if isinstance(field.type, PrimitiveType) else str(field.type) for field in schema.fields]
+    described = zip(schema.fields, kinds, strict=True)
+    return {field.name: f"{kind}{' nullable' if field.nullable else ''}" for field, kind in described}
 
 
 def create_table(root: str, name: str) -> DeltaTable:
-    """Create an empty table; where another process was faster, open that one's.
+    """Create an empty table, or open the one that another process created in the same moment.
 
     Raises:
         UnreadableLakeError: It cannot be created.
@@ -227,19 +222,15 @@ def create_table(root: str, name: str) -> DeltaTable:
             ),
         )
     except (DeltaError, OSError) as error:
-        table = open_table(root, name)  # another process may have created it in the same moment
-        if table is None:
-            raise UnreadableLakeError(
-                f"the table {name} cannot be created at {uri}: {_first_line(error)}. Check that the folder is writable."
-            ) from error
-        return table
+        if (table := open_table(root, name)) is not None:
+            return table
+        raise UnreadableLakeError(
+            f"the table {name} cannot be created at {uri}: {_first_line(error)}. Check that the folder is writable."
+        ) from error
 
 
 def check_store(root: str) -> None:
-    """Check that the store refuses the second of two commits of one version. Nothing stays of the attempt.
-
-    Args:
-        root: Root of a lake on object storage, whether or not it exists.
+    """Check that the object store refuses the second of two commits of one version. Nothing stays of the attempt.
 
     Raises:
         UnreadableLakeError: The store takes both, or cannot be written: a lake there would lose events.
@@ -332,10 +323,7 @@ def damaged_files(root: str) -> list[str]:
 
 
 def damaged(newest: DeltaTable, root: str, table: str, options: Mapping[str, str] | None) -> Iterator[str]:
-    """The same for one table, as of what its handle knows, and for the end of its log.
-
-    An open handle notices neither that files are gone nor that its log is.
-    """
+    """The same for one table, as its handle has it, and for the end of its log: an open handle notices no loss."""
     store = files_of(root, table, options)
     (end,) = store.get_file_info([f"_delta_log/{newest.version():020}.json"])
     if not end.is_file:

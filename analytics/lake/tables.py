@@ -1,7 +1,7 @@
 """Append to and read the tables of the lake; every other package goes through `Lake`.
 
-Each table is a Delta table under one root (a folder, or object storage). An append and the source offsets that it
-covers are one atomic commit, so that a worker that dies at any moment resumes with nothing lost and nothing twice.
+Each table is a Delta table. An append and the source offsets that it covers are one atomic commit, so that a worker
+that dies at any moment resumes with nothing lost and nothing twice.
 """
 
 from __future__ import annotations
@@ -53,10 +53,7 @@ _NO_ADVANCES: Final[Mapping[Any, Advance]] = MappingProxyType({})
 
 
 class Lake:
-    """The tables under one root. One thread at a time may use a table; processes need no coordination.
-
-    Open one with `Lake.open` (writers) or `Lake.existing` (readers).
-    """
+    """The tables under one root. One thread at a time may use a table; processes need no coordination."""
 
     def __init__(
         self, root: str, tables: dict[str, DeltaTable], folders: Mapping[str, str] = MappingProxyType({})
@@ -109,8 +106,7 @@ class Lake:
 
     def version(self, table: str) -> int:
         """The newest version of a table (0 right after its creation)."""
-        handle = self._handle(table)
-        return int(handle.version())
+        return int(self._handle(table).version())
 
     def committed_at(self, table: str) -> datetime:
         """When the newest version of a table was made, by its writer's clock."""
@@ -118,9 +114,7 @@ class Lake:
         return datetime.fromtimestamp(int(newest["timestamp"]) / 1_000, UTC)
 
     def scan(self, table: str, *, version: int | None = None) -> pl.LazyFrame:
-        """Read a table lazily, as it was at a version; None is the newest.
-
-        The version is fixed here: what is appended before the frame is collected does not show.
+        """Read a table lazily, as it is now or was at a version; what is appended before it is collected does not show.
 
         Raises:
             LakeError: There is no such version, or it is older than the log's retention.
@@ -140,9 +134,7 @@ class Lake:
             raise unreadable_table(self.root, table, error) from error
 
     def batches(self, table: str, *, version: int) -> Iterator[pl.DataFrame]:
-        """Read a table as it was at a version, part by part, so that it need not fit into memory.
-
-        Whoever takes the parts must not use them before the last one came.
+        """Read a table as it was at a version, part by part; the parts must not be used before the last one came.
 
         Raises:
             LakeError: There is no such version, it is older than the log's retention, or not every row of it came.
@@ -158,15 +150,9 @@ class Lake:
             raise unreadable(self.root, EOFError(f"{read:,} of the {height:,} rows of {table} came"))
 
     def increments(self, table: str, *, after: int, through: int, columns: list[str] | None = None) -> pl.DataFrame:
-        """The rows that were appended in versions `after` (exclusive) to `through` (inclusive), in that order.
+        """The rows that were appended in versions `after` (exclusive; -1 is all) to `through` (inclusive), in order.
 
-        Compaction neither hides nor repeats a row. Use `after=-1` to begin at the creation.
-
-        Args:
-            table: Table name.
-            after: The last version that is known already.
-            through: The last version that is wanted.
-            columns: Which columns; all unless given.
+        Compaction neither hides nor repeats a row.
 
         Raises:
             ForgottenError: The lake no longer keeps what was appended back then; read the table whole.
@@ -187,21 +173,14 @@ class Lake:
         advances: Mapping[StoredNumberT, Advance] = _NO_ADVANCES,
         fence: Fence | None = None,
     ) -> int:
-        """Append rows and move the source offsets that they cover, in one commit.
+        """Append rows, and move the source offsets that they cover, in one commit; gives the version that it made.
 
-        Args:
-            table: Table name.
-            rows: Exactly the table's columns, in any order; may be empty while offsets move. An Arrow table in the
-                stored order and types is written as it is.
-            advances: For each partition that the rows cover, from which stored offset to which.
-            fence: Proof of the lease that the writer needs for this, where it needs one.
-
-        Returns:
-            The version that the commit made.
+        The rows have the table's columns in any order, and may be empty while offsets move; an Arrow table in the
+        stored order and types is written as it is.
 
         Raises:
-            FencedError: A stored offset is not `previous`, another writer moved it meanwhile, or took the lease
-                over. Nothing was written.
+            FencedError: A stored offset is not `previous`, another writer moved it meanwhile, or took the lease over.
+                Nothing was written.
             SchemaMismatchError: The rows do not have the table's columns.
             LakeError: The commit failed for another reason.
         """
@@ -240,17 +219,10 @@ class Lake:
         return {partition: offset for partition in wanted if (offset := stored[partition.app_id]) is not None}
 
     def compact(self, table: str, *, at_least: int = 2, fence: Fence | None = None) -> bool:
-        """Fold the small files of a table into few; readers and writers, also those with older handles, go on.
+        """Fold small files of a table into few, unless there are fewer than `at_least`; readers and writers go on.
 
-        Worth doing often: a commit takes about 0.1 ms longer for each file that the table consists of.
-
-        Args:
-            table: Table name.
-            at_least: Do nothing while there are fewer small files than this.
-            fence: Proof of the lease `maintenance`, where more than one process might do this.
-
-        Returns:
-            Whether files were folded. False also when another process rewrote files of this table meanwhile.
+        Worth doing often: a commit takes about 0.1 ms longer for each file. Gives False where nothing was folded,
+        also because another process rewrote files of this table meanwhile.
 
         Raises:
             FencedError: Somebody else holds the lease now; the table is as it was.
@@ -259,7 +231,7 @@ class Lake:
         return compact_files(self.rewriter(table, fence=fence), at_least=max(at_least, 2))
 
     def rewriter(self, table: str, *, fence: Fence | None = None) -> Rewriter:
-        """What puts files of a table in the place of others, as of its newest version; arguments as in `compact`."""
+        """What puts files of a table in the place of others, as of its newest version."""
         self._handle(table)  # names a table that is unknown
         try:
             own = DeltaTable(self._uri(table), storage_options=self.options)
@@ -280,12 +252,9 @@ class Lake:
         return all(info.is_file for info in store.get_file_info(paths))
 
     def damaged(self, table: str) -> list[str]:
-        """The files of a table that are gone or not as long as its log says, in words; one listing tells.
+        """The files of a table that are gone or not as long as its log says, in words; raises `UnreadableLakeError`.
 
-        As of the version that was last asked for: asking for it again costs more than the listing.
-
-        Raises:
-            UnreadableLakeError: They cannot be listed.
+        As of the version that was last asked for: asking for it again costs more than the listing that tells.
         """
         try:
             return list(damaged(self._tables[table], self.root, table, self.options))

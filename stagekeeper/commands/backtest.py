@@ -33,13 +33,7 @@ if TYPE_CHECKING:
 @lake_option
 @json_option
 def command(
-    *,
-    path: Path,
-    against: Path | None,
-    since: datetime | None,
-    until: datetime | None,
-    root: str | None,
-    as_json: bool,
+    *, path: Path, against: Path | None, since: datetime | None, until: datetime | None, root: str | None, as_json: bool
 ) -> None:
     """Run history through another gate file, minute by minute of event time: what would have differed, when and why.
 

@@ -52,9 +52,7 @@ signoff_options = options(
 
 
 @click.group(
-    "gate",
-    cls=CommandGroup,
-    renamed={"approve": "recommendations accept", "dismiss": "recommendations dismiss"},
+    "gate", cls=CommandGroup, renamed={"approve": "recommendations accept", "dismiss": "recommendations dismiss"}
 )
 def command() -> None:
     """Ask whether an action may move to a stage, override a verdict, and check gate files.

@@ -30,14 +30,7 @@ _LEFT_OUT = "demo"  # a mix of the others
 @lake_option
 @json_option
 def command(
-    *,
-    runs: int,
-    names: tuple[str, ...],
-    events: int,
-    seed: int,
-    path: Path | None,
-    root: str | None,
-    as_json: bool,
+    *, runs: int, names: tuple[str, ...], events: int, seed: int, path: Path | None, root: str | None, as_json: bool
 ) -> None:
     """Measure how often the recommender is wrong, with exact bounds, and how long it takes.
 
