@@ -173,7 +173,7 @@ class Counted:
         self._changed: Flags = np.empty(0, dtype=np.bool_)
 
     def read(self, lake: Lake, version: int) -> Iterator[Increment]:
-        """Take in what was appended up to a version of `signals`; a part is yielded once it is counted, and all must be taken.
+        """Take in what was appended up to a version of `signals`; a part is yielded once it is counted. Take all parts.
 
         Raises:
             LakeError: The lake cannot be read, or its log no longer reaches back to what is counted: begin anew.

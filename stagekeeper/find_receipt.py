@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from producers.boundary.approvals import UnknownReviewError
@@ -20,10 +21,7 @@ class UnknownDecisionError(UsageError):
 
 
 def find_receipt(decision_id: str, settings: Settings) -> Receipt:
-    """Look up the receipt of a decision.
-
-    It is looked for at the review store and in the outbox of this machine, then in the lake, where the data plane has
-    checked its signature.
+    """Look up the receipt of a decision: at this machine's review store and outbox, then in the lake.
 
     Raises:
         UnknownDecisionError: It is nowhere there.
@@ -42,13 +40,9 @@ def find_receipt(decision_id: str, settings: Settings) -> Receipt:
 def _queued(decision_id: str, settings: Settings) -> str | None:
     if not settings.review_store.is_file():
         return None
-    store = ReviewStore(settings.review_store)
-    try:
+    with ReviewStore(settings.review_store) as store, suppress(UnknownReviewError):
         return store.get(decision_id).queued.receipt
-    except UnknownReviewError:
-        return None
-    finally:
-        store.close()
+    return None
 
 
 def _waiting(decision_id: str, settings: Settings) -> str | None:

@@ -27,11 +27,7 @@ class RefusedEventsError(StagekeeperError):
 
 
 class LocalIngest:
-    """Folds events as the worker does, one partition a topic, without storing them.
-
-    Args:
-        now: The clock, for what lies impossibly far ahead.
-    """
+    """Folds events as the worker does, one partition a topic, without storing them; the clock tells what lies ahead."""
 
     def __init__(self, *, now: Callable[[], datetime]) -> None:
         self._now = now
@@ -39,11 +35,7 @@ class LocalIngest:
         self._batches = 0
 
     def fold(self, events: Sequence[Event]) -> FoldedBatch:
-        """Fold events in the order given.
-
-        Raises:
-            RefusedEventsError: One of them is not acceptable.
-        """
+        """Fold events in the order given; raises `RefusedEventsError` where one of them is not acceptable."""
         records: dict[SourcePartition, PartitionRecords] = defaultdict(PartitionRecords)
         for event in events:
             partition = SourcePartition(LOG_ID, event.topic, 0)

@@ -3,8 +3,12 @@
 import importlib.util
 from pathlib import Path
 
-OWN_PACKAGES = ("producers", "analytics", "streams", "dashboard")
-"""The import packages of the distribution `stagekeeper`, beside the one of that name."""
+OWN_PACKAGES = (
+    "producers",
+    "analytics",
+    "streams",
+    "dashboard",
+)  # besides the one that is called like the distribution
 
 
 class ShadowedPackageError(ImportError):

@@ -14,7 +14,6 @@ from producers.delivery.kafka_config import KafkaSecurity, Mechanism, Protocol
 from producers.errors import SettingsError
 
 RUNNING_FILE = "running.json"
-
 RENAMED_VARIABLES = {"STAGEKEEPER_UPKEEP_EVERY_S": "STAGEKEEPER_MAINTENANCE_EVERY_S"}
 
 
@@ -130,11 +129,7 @@ class Settings(BaseSettings):
 
     @property
     def kafka_security(self) -> KafkaSecurity:
-        """TLS and SASL for every Kafka client.
-
-        Raises:
-            SettingsError: The variables do not fit together.
-        """
+        """TLS and SASL for every Kafka client; raises `SettingsError` where the variables do not fit together."""
         return KafkaSecurity.from_settings(
             protocol=self.kafka_security_protocol,
             mechanism=self.kafka_sasl_mechanism,
@@ -183,11 +178,7 @@ class Settings(BaseSettings):
         return secret.encode() or None
 
     def require_kafka(self) -> str:
-        """The bootstrap servers.
-
-        Raises:
-            SettingsError: Neither the variable nor a running embedded broker names any.
-        """
+        """The bootstrap servers; raises `SettingsError` where neither the variable nor an embedded broker names any."""
         if self.kafka_bootstrap_servers is None:
             raise SettingsError(
                 "no Kafka broker is known. Start the embedded one with `stagekeeper up`, "

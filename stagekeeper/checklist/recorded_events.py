@@ -13,7 +13,7 @@ from producers.boundary.decision_rules import READS, REVIEWED_REVERSIBILITIES, R
 from producers.strict_yaml import ConfigurationFileError
 from producers.wire.decision import Provenance
 from producers.wire.events import ActionDecided, event_from_bytes
-from stagekeeper.checklist.point import Point, failed, pass_or_fail, unknown
+from stagekeeper.checklist.point import Point, failed, pass_unless, passed, unknown
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -25,7 +25,6 @@ _MOST = 20_000  # decisions that are looked at, the newest
 
 _DECIDED = "stagekeeper.action.decided.v1"
 _EXECUTED = "stagekeeper.action.executed.v1"
-_FROM_EVENTS = (1, 3, 6, 7)
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,8 @@ def recent_decisions(lake: Lake, *, since: datetime, workflow: str | None, tool:
             fresh = fresh.filter(pl.col(column) == value)
     newest = fresh.select(pl.col("time").max()).collect().item()
     rows = fresh.filter(pl.col("type") == _DECIDED).sort("time", descending=True).head(_MOST).select("value").collect()
-    events = [event_from_bytes(value) for value in rows["value"]]
-    decisions = [
-        event
-        for event in events
-        if isinstance(event, ActionDecided) and event.data.decision.provenance is Provenance.LIVE
-    ]
+    decided = (event for event in map(event_from_bytes, rows["value"]) if isinstance(event, ActionDecided))
+    decisions = [event for event in decided if event.data.decision.provenance is Provenance.LIVE]
     executed = fresh.filter(pl.col("type") == _EXECUTED).select("subject").collect()
     return RecentDecisions(decisions, frozenset(executed["subject"]), newest)
 
@@ -64,7 +59,7 @@ def event_points(recent: RecentDecisions | None, *, now: datetime, settled_after
     """Points 1, 3, 6 and 7."""
     if recent is None or not recent.decisions:
         why = "there is no lake" if recent is None else "no live decision in the period looked at"
-        return [unknown(number, why) for number in _FROM_EVENTS]
+        return [unknown(number, why) for number in (1, 3, 6, 7)]
     return [
         _complete(recent.decisions),
         _server_side(recent.decisions),
@@ -88,14 +83,13 @@ def flow_point(recent: RecentDecisions | None, *, now: datetime, freshness: time
         )
     contracts = {
         (contract.target.environment, contract.workflow, contract.tool, contract.risk_class.value)
-        for event in recent.decisions
-        for contract in [event.data.contract]
+        for contract in (event.data.contract for event in recent.decisions)
     }
     ungated = sorted({f"{action[1]} · {action[2]}" for action in contracts if gate_file.gate_for(*action) is None})
     if ungated:
         return failed(9, f"no gate in {gates} is for {', '.join(ungated[:5])}")
     evidence = f"the newest event is {age.total_seconds():.0f} s old; {len(contracts)} actions, each with a gate"
-    return pass_or_fail(9, holds=True, evidence=evidence)
+    return passed(9, evidence)
 
 
 def _complete(decisions: list[ActionDecided]) -> Point:
@@ -112,8 +106,8 @@ def _complete(decisions: list[ActionDecided]) -> Point:
             ("the arguments' digest", contract.arguments_sha256 is None),
         ):
             lacking[name] = lacking.get(name, 0) + missing
-    faults = "; ".join(f"{count} of {len(decisions)} lack {name}" for name, count in lacking.items() if count)
-    return pass_or_fail(1, holds=not faults, evidence=faults or f"all of {len(decisions)} contracts")
+    faults = [f"{count} of {len(decisions)} lack {name}" for name, count in lacking.items() if count]
+    return pass_unless(1, faults, f"all of {len(decisions)} contracts")
 
 
 def _server_side(decisions: list[ActionDecided]) -> Point:
@@ -125,7 +119,7 @@ def _server_side(decisions: list[ActionDecided]) -> Point:
         for event in decisions
     )
     evidence = f"{len(decisions) - bare} of {len(decisions)} decisions carry authorization, flags and ruleset"
-    return pass_or_fail(3, holds=not bare, evidence=evidence)
+    return (failed if bare else passed)(3, evidence)
 
 
 def _reviews(decisions: list[ActionDecided]) -> Point:
@@ -148,7 +142,7 @@ def _reviews(decisions: list[ActionDecided]) -> Point:
         f"{len(queued)} queued: {reads} of them reads, {without_intent} without an intent; "
         f"{unreviewed} consequential actions ran without a review, as released by a flag"
     )
-    return pass_or_fail(6, holds=not reads and not without_intent, evidence=evidence)
+    return (failed if reads or without_intent else passed)(6, evidence)
 
 
 def _results(recent: RecentDecisions, before: datetime) -> Point:
@@ -157,4 +151,4 @@ def _results(recent: RecentDecisions, before: datetime) -> Point:
         return unknown(7, f"{len(recent.decisions)} decisions, none of which is old enough to have a result")
     missing = sum(event.subject not in recent.executed for event in due)
     evidence = f"{len(due) - missing} of {len(due)} permitted actions have a result"
-    return pass_or_fail(7, holds=missing == 0, evidence=evidence)
+    return (failed if missing else passed)(7, evidence)

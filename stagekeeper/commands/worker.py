@@ -14,8 +14,8 @@ from producers.errors import StagekeeperError
 from stagekeeper.commands.maintenance import retention_policy
 from stagekeeper.settings import Settings
 
+# Loggers that repeat every attempt to connect; the worker says once that the broker is away.
 _CHATTY = ("faust", "mode", "aiokafka", "streams.librdkafka", "streams.lag", "streams.broker")
-"""Loggers that repeat every attempt to connect; the worker says once that the broker is away."""
 
 
 @click.command("worker")

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
     from stagekeeper.doctor.probes import SnapshotPair, WorkerReport
 
-MAX_FRESHNESS_S: Final = 2.0
-"""Longest time from a record's timestamp to its counts, as the 99th percentile, that is as it should be."""
-
+MAX_FRESHNESS_S: Final = 2.0  # from a record's timestamp to its counts, as the 99th percentile
 _STALLED_S: Final = 10.0
 _SLOW_COMMIT_S: Final = 2.0
 
@@ -103,12 +101,7 @@ def check_lag(pair: SnapshotPair) -> CheckResult:
 
 
 def check_commits(pair: SnapshotPair, age: timedelta | None) -> CheckResult:
-    """Whether what is read is also committed.
-
-    Args:
-        pair: Two snapshots.
-        age: Of the newest commit to `signals`; None where there is no lake.
-    """
+    """Whether what is read is also committed; `age` is that of the newest commit, None where there is no lake."""
     if age is None:
         return unknown("commits", "there is no lake", "Start a worker.")
     evidence = f"the newest commit is {duration(max(0.0, age.total_seconds()))} old"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from stagekeeper.doctor.config_checks import check_gate_file, check_lake
 from stagekeeper.doctor.flow_checks import check_broker, check_commits, check_freshness, check_lag, check_worker
 from stagekeeper.doctor.lake_checks import check_clocks, check_evidence, check_rejects, check_verdicts, commit_age
-from stagekeeper.doctor.probes import Prober, SnapshotPair, announced_worker
+from stagekeeper.doctor.probes import SnapshotPair, announced_worker, take_snapshot
 from streams.lag import Backlog, reader_count
 
 if TYPE_CHECKING:
@@ -29,16 +29,9 @@ def run_checks(
     now: Callable[[], datetime],
     wait: Callable[[float], None],
 ) -> list[CheckResult]:
-    """Check everything, twice where only two snapshots tell.
+    """Check everything, twice (`watch_s` seconds apart) where only two snapshots tell; nothing is changed.
 
-    Nothing is changed: no topic is created, no offset committed, and no table written.
-
-    Args:
-        settings: Where broker, lake and gate file are.
-        workers: Addresses of workers' web servers; none takes the one that `stagekeeper up` announced.
-        watch_s: Seconds between the two snapshots.
-        now: The clock.
-        wait: Lets so many seconds pass.
+    Without addresses of `workers`, the one that `stagekeeper up` announced is asked.
 
     Raises:
         UsageError: What was named as a worker's address is none.
@@ -55,10 +48,9 @@ def run_checks(
             readers = reader_count(servers, inspected.cluster_id, settings.kafka_security)
             if not inspected.missing:
                 backlog = open_clients.enter_context(Backlog(servers, inspected.cluster_id, settings.kafka_security))
-        prober = Prober(lake, backlog, addresses)
-        before = prober.take_snapshot()
+        before = take_snapshot(lake, backlog, addresses)
         wait(watch_s)
-        pair = SnapshotPair(before, prober.take_snapshot(), readers)
+        pair = SnapshotPair(before, take_snapshot(lake, backlog, addresses), readers)
     moment, reports = now(), pair.after.workers
     return [
         *broker_results,

@@ -21,15 +21,11 @@ class AlreadyRunningError(StagekeeperError):
 
 
 class HomeLock:
-    """The right to run in a home folder, as `lock_home` gives it.
-
-    Attributes:
-        stale_pid: Process id in a file that an earlier run left behind, now removed; None where there was none.
-    """
+    """The right to run in a home folder, as `lock_home` gives it."""
 
     def __init__(self, running_file: Path, *, stale_pid: int | None) -> None:
         self._running_file = running_file
-        self.stale_pid = stale_pid
+        self.stale_pid = stale_pid  # in a file that an earlier run left behind, now removed
 
     def announce(self, endpoints: Mapping[str, str]) -> None:
         """Tell other commands where broker, lake and gate file are; replaces what was announced before."""
@@ -42,8 +38,8 @@ class HomeLock:
 def lock_home(home: Path) -> Iterator[HomeLock]:
     """Hold the home folder, and remove the running file at the end.
 
-    A lock of the operating system decides whether somebody runs: it ends with its holder, however that ends, so that a
-    file which was left behind is known to be stale even when its process id is in use again.
+    A lock of the operating system decides whether somebody runs: it ends with its holder, so that a file which was
+    left behind is known to be stale even when its process id is in use again.
 
     Raises:
         AlreadyRunningError: Another one runs here; the message names its process.

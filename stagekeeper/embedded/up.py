@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _READY_S: Final = 60.0
 _STATUS_EVERY_S: Final = 2.0
 _TRAFFIC_END_S: Final = 25.0
-_SETTLE_POLL_S: Final = 0.25
 _STUCK_S: Final = 30.0  # seconds without any progress after which what is outstanding is given up
 _STOP_GRACE_S: Final = 6.0
 
@@ -57,15 +56,12 @@ class UpOptions:
 class UpResult:
     """How a run ended."""
 
-    report: Report | None  # the document of `analytics.report` where the run reached its end; None where it was stopped
-    # 0; 1 where something is missing from the report; 128 + the signal where a run of a given length was cut short
-    exit_code: int
+    report: Report | None  # None where the run was stopped before its end
+    exit_code: int  # 0; 1 where something is missing; 128 + the signal where a run of a given length was cut short
 
 
 def run(options: UpOptions, progress: ProgressPrinter) -> UpResult:
-    """Start everything, keep it going, and stop all of it.
-
-    Returns when `options.lasting` is over, or on SIGINT, SIGTERM or SIGHUP. No child process is left in any case.
+    """Start everything, keep it going, and stop all of it: when `options.lasting` is over, or on a signal.
 
     Raises:
         StagekeeperError: Something could not start, or the broker died.
@@ -272,7 +268,7 @@ class EmbeddedStack:
                 moved_s, before = time.monotonic(), outstanding
             elif time.monotonic() - moved_s > _STUCK_S:
                 return f"{outstanding}, and nothing has moved for {_STUCK_S:.0f} s"
-            await asyncio.sleep(_SETTLE_POLL_S)  # the tables offer nothing to wait on
+            await asyncio.sleep(0.25)  # the tables offer nothing to wait on
         await self._await_quality(status)
         self.progress.step("settled", await asyncio.to_thread(status.line))
         return None
