@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Final
 
 from analytics.lake.tables import SourcePartition
 from producers.errors import StagekeeperError
-from producers.wire.events import event_to_bytes
+from producers.wire.events import Event, event_to_bytes
 from streams.ingest.dedupe import SeenIds
-from streams.ingest.fold import Folder, PartitionState
+from streams.ingest.fold import FoldedBatch, Folder, PartitionState
 from streams.ingest.records import Batch, PartitionRecords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from producers.wire.events import Event
-    from streams.ingest.fold import FoldedBatch
 
 LOG_ID: Final = "in-process"
 

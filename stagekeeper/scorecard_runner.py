@@ -11,7 +11,7 @@ from analytics.backtest.history import History, run
 from analytics.backtest.scorecard import CellOutcome, score
 from producers.delivery.kafka_emitter import DeliveryStats
 from producers.simulation.simulator import Simulator, TrafficPlan
-from producers.wire.events import ActionDecided, VerdictName, event_from_bytes
+from producers.wire.events import ActionDecided, Event, EventRecord, VerdictName, event_from_bytes
 from producers.wire.receipt import Cell, Receipt
 from stagekeeper.local_ingest import LocalIngest
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from analytics.gates.gate_file import GateFile
     from producers.simulation.ground_truth import GroundTruth
     from producers.simulation.scenarios import Scenario
-    from producers.wire.events import Event, EventRecord
 
 BEGAN_AT: Final = datetime(2026, 3, 14, 12, 0, tzinfo=UTC)
 SPAN: Final = timedelta(hours=3)

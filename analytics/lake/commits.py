@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 import polars as pl
 import pyarrow as pa
-from deltalake import ColumnProperties, WriterProperties
+from deltalake import ColumnProperties, DeltaTable, WriterProperties
 from deltalake.exceptions import DeltaError
 
 from analytics.lake.errors import FencedError, ForgottenError, LakeError, SchemaMismatchError, UnreadableLakeError
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import pyarrow.fs as pafs
-    from deltalake import DeltaTable
 
 # The application transaction of a commit that takes rows out; its number is the version that they were in.
 TAKEN: Final = "taken"

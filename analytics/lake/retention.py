@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -11,8 +11,6 @@ import polars as pl
 from analytics.lake.errors import LakeError
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from analytics.lake.rewrite import Rewriter, StoredFile
     from analytics.lake.tables import Fence, Lake
 

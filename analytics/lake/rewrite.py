@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, Transaction
+from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from analytics.lake.commits import ROWS_AT_A_TIME, TAKEN, UNIQUE
+from analytics.lake.commits import ROWS_AT_A_TIME, TAKEN, UNIQUE, Fence
 from analytics.lake.errors import LakeError
 from analytics.lake.storage import files_of
 from analytics.lake.table_schemas import TABLES
@@ -30,9 +30,6 @@ from analytics.lake.table_schemas import TABLES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from deltalake import DeltaTable
-
-    from analytics.lake.commits import Fence
 
 # File sizes that are worked towards, one after the other. A row is rewritten a few times on its way up, and a table has
 # at most `at_least` files below each size, besides those of the largest.

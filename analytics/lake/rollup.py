@@ -16,21 +16,19 @@ another reason (a maturity, the detector's window, a baseline in the same minute
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from analytics.lake.errors import LakeError
-from analytics.lake.rewrite import chunks
+from analytics.lake.rewrite import Rewriter, StoredFile, chunks
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
-    from datetime import datetime
 
-    from analytics.lake.rewrite import Rewriter, StoredFile
     from analytics.lake.tables import Fence, Lake
 
 _ROLLED: Final = timedelta(microseconds=1)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
 
 import click
 
@@ -14,9 +13,6 @@ from stagekeeper.commands.options import Duration, json_option, lake_option, pri
 from stagekeeper.doctor.check_result import CheckState, exit_code
 from stagekeeper.doctor.run import run_checks
 from stagekeeper.settings import Settings
-
-if TYPE_CHECKING:
-    from datetime import timedelta
 
 
 @click.command()

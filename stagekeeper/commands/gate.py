@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -34,9 +34,6 @@ from stagekeeper.commands.options import (
     require_lake,
 )
 from stagekeeper.settings import Settings
-
-if TYPE_CHECKING:
-    from datetime import timedelta
 
 logger = logging.getLogger(__name__)
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from producers.errors import UsageError
-from producers.wire.events import Incident, Quality, Support
+from producers.wire.events import Impact, Incident, Quality, Support
 from producers.wire.receipt import Receipt
 from stagekeeper.commands.options import RecordedText
 from stagekeeper.factory import recording
 from stagekeeper.find_receipt import find_receipt
 from stagekeeper.settings import Settings
-
-if TYPE_CHECKING:
-    from producers.wire.events import Impact
-
 
 _NAME = RecordedText("name", 200)
 

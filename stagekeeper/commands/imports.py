@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from producers.delivery.kafka_emitter import KafkaEmitter
+from producers.delivery.kafka_emitter import DeliveryStats, KafkaEmitter
 from producers.delivery.recorder import system_clock
 from producers.importers.catalog import Catalog
 from producers.importers.importer import ImportCounts, ToolCount, TranscriptImporter, require_usable
@@ -17,9 +16,6 @@ from producers.importers.transcript import Transcript, read_transcript
 from stagekeeper.commands.options import json_option, print_json
 from stagekeeper.settings import Settings
 from streams.broker import ensure_topics
-
-if TYPE_CHECKING:
-    from producers.delivery.kafka_emitter import DeliveryStats
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
 
 import click
 
-from analytics.audit.quality import latest_quality, run_quality
+from analytics.audit.quality import QualityRun, latest_quality, run_quality
 from stagekeeper.commands.options import Duration, json_option, lake_option, print_json, require_lake
-
-if TYPE_CHECKING:
-    from datetime import timedelta
-
-    from analytics.audit.quality import QualityRun
 
 
 @click.group("quality")

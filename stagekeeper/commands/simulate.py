@@ -7,23 +7,18 @@ import threading
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from producers.delivery.kafka_emitter import KafkaEmitter
 from producers.delivery.recorder import system_clock
 from producers.errors import UsageError
-from producers.simulation.ground_truth import write_ground_truth
-from producers.simulation.scenarios import SCENARIOS, scenario
+from producers.simulation.ground_truth import GroundTruth, write_ground_truth
+from producers.simulation.scenarios import SCENARIOS, Scenario, scenario
 from producers.simulation.simulator import Faults, Simulator, TrafficPlan
 from stagekeeper.commands.options import Duration, json_option, print_json
 from stagekeeper.settings import Settings
 from streams.broker import ensure_topics
-
-if TYPE_CHECKING:
-    from producers.simulation.ground_truth import GroundTruth
-    from producers.simulation.scenarios import Scenario
 
 LIVE_RATE = 50.0  # events a second when neither a rate nor a number of events is asked for
 WINDOW = timedelta(hours=2)  # how far back a finite run reaches by default: long enough for late undos

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -16,8 +16,6 @@ from analytics.text import amount, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from rich.console import RenderableType
 
     from analytics.report import CellSignals, RejectSummary
     from analytics.verdicts.document import VerdictDocument

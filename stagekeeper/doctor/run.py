@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from stagekeeper.doctor.config_checks import check_gate_file, check_lake
@@ -14,7 +14,6 @@ from streams.lag import Backlog, reader_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
     from analytics.gates.gate_file import GateFile
     from stagekeeper.doctor.check_result import CheckResult
