@@ -35,6 +35,8 @@ REPLAY: Final = timedelta(days=90)  # a verdict can be reached again for so long
 COMPACT_FILES: Final = 32  # small files of one size that are worth compacting
 _HEARTBEATS_KEPT: Final = timedelta(days=7)  # only the newest counts; earlier ones tell how the judge was at work
 
+_UNREADABLE: Final[tuple[type[BaseException], ...]] = (StagekeeperError, *READ_FAILURES)
+
 # By which column the age of a row is told.
 _AGES: Final[Mapping[str, str]] = {
     EVENTS: "ingested_at",
@@ -50,16 +52,14 @@ _AGES: Final[Mapping[str, str]] = {
 class RetentionPolicy:
     """What is kept for how long."""
 
-    # Age from which minutes of `signals` are rolled up to hours; None never does
-    roll_up_after: timedelta | None = timedelta(days=2)
+    roll_up_after: timedelta | None = timedelta(days=2)  # age from which minutes are rolled up; None never does
     # How long rows of a table are kept; a table that is not named is kept for ever. Of `signals` only epochs that are
     # over go, and of `verdicts` only repetitions.
     keep: Mapping[str, timedelta] = field(
         default_factory=lambda: {EVENTS: timedelta(days=400), REJECTS: timedelta(days=90), QUALITY: timedelta(days=400)}
     )
     replay: timedelta = REPLAY  # how long a verdict can be reached again, at most `REPLAY`
-    # How long files stay that only an earlier version consists of, for whoever reads it still
-    grace: timedelta = timedelta(days=1)
+    grace: timedelta = timedelta(days=1)  # how long files stay that only an earlier version consists of
     margin: timedelta = MARGIN  # what clocks may be apart
 
 
@@ -92,21 +92,15 @@ def compact(lake: Lake, *, fence: Fence | None = None) -> None:
         lake.compact(table, at_least=COMPACT_FILES, fence=fence)
 
 
+@dataclass(frozen=True)
 class Maintenance:
-    """Roll-up, retention and vacuum of a lake: the slow part, now and then.
+    """Roll-up, retention and vacuum of a lake: the slow part, now and then."""
 
-    Args:
-        lake: The lake; nobody else may use this handle meanwhile.
-        gate_file: The gate file in force: what it needs minutes of is not rolled up.
-        fence: Proof of the lease, where more than one process might do this.
-        dry_run: Change nothing; say what would be done.
-    """
-
-    def __init__(
-        self, lake: Lake, policy: RetentionPolicy, gate_file: Path, *, fence: Fence | None = None, dry_run: bool = False
-    ) -> None:
-        self._lake, self._policy, self._gate_file = lake, policy, gate_file
-        self._fence, self._dry_run = fence, dry_run
+    lake: Lake  # nobody else may use this handle meanwhile
+    policy: RetentionPolicy
+    gate_file: Path  # the gate file in force: what it needs minutes of is not rolled up
+    fence: Fence | None = None  # proof of the lease, where more than one process might do this
+    dry_run: bool = False  # change nothing; say what would be done
 
     def run(self, now: datetime) -> list[Step]:
         """Do everything that is due; a step that fails is reported, and the others are done.
@@ -117,13 +111,13 @@ class Maintenance:
         return list(self._steps(now))
 
     def _steps(self, now: datetime) -> Iterator[Step]:
-        if self._policy.roll_up_after is not None:
-            yield self._try(SIGNALS, "roll_up", partial(self._roll_up, now, self._policy.roll_up_after))
-        for table, age in {JUDGE_HEARTBEATS: _HEARTBEATS_KEPT, **self._policy.keep}.items():
+        if self.policy.roll_up_after is not None:
+            yield self._try(SIGNALS, "roll_up", partial(self._roll_up, now, self.policy.roll_up_after))
+        for table, age in {JUDGE_HEARTBEATS: _HEARTBEATS_KEPT, **self.policy.keep}.items():
             yield self._try(table, "retain", partial(self._retain, table, now, age))
         try:
             needed = self._needed(now)
-        except (StagekeeperError, *READ_FAILURES) as error:
+        except _UNREADABLE as error:
             # Without the ledger nobody knows what is needed.
             yield Step(VERDICTS, "vacuum", note=f"nothing is deleted: the ledger cannot be read: {error}", failed=True)
             return
@@ -138,21 +132,21 @@ class Maintenance:
         except StagekeeperError as error:
             return Step(table, what, note=str(error), failed=True)
         except READ_FAILURES as error:
-            return Step(table, what, note=str(unreadable(self._lake.root, error)), failed=True)
+            return Step(table, what, note=str(unreadable(self.lake.root, error)), failed=True)
 
     def _roll_up(self, now: datetime, after: timedelta) -> Step:
-        gates = GateFile.load(self._gate_file)
-        newest = self._lake.scan(SIGNALS).select(pl.col("last_event_at").max()).collect().item()
+        gates = GateFile.load(self.gate_file)
+        newest = self.lake.scan(SIGNALS).select(pl.col("last_event_at").max()).collect().item()
         if newest is None:
             return Step(SIGNALS, "roll_up")
         # By the judge's clock, where there is a judge: what is overdue by it is, and nothing else.
-        watermark = min(ledger.newest_watermark(self._lake) or newest, now)
+        watermark = min(ledger.newest_watermark(self.lake) or newest, now)
         before = watermark - max(after, timedelta(seconds=gates.horizon_s))
         compared = [gate.match for gate in gates.gates if gate.compares]
-        actions = self._lake.scan(SIGNALS).select(ACTION).unique().collect().iter_rows() if compared else iter(())
+        actions = self.lake.scan(SIGNALS).select(ACTION).unique().collect().iter_rows() if compared else iter(())
         spared = {action for action in actions if any(match.may_cover(*action) for match in compared)}
-        roll = RollUp(self._lake, before=before, spared=spared)
-        had, left = roll.run(fence=self._fence, dry_run=self._dry_run)
+        roll = RollUp(self.lake, before=before, spared=spared)
+        had, left = roll.run(fence=self.fence, dry_run=self.dry_run)
         note = f"minutes before {before:%Y-%m-%d %H}:00"
         if spared:
             note += f"; {len(spared)} action{'s' * (len(spared) > 1)} whose minutes are compared stay as they are"
@@ -164,17 +158,17 @@ class Maintenance:
         if table == SIGNALS:
             but = ~self._gone(before)
         elif table == VERDICTS:
-            before = min(before, now - self._policy.replay)
+            before = min(before, now - self.policy.replay)
             but = pl.col("changed") | pl.col("verdict_id").is_in(sorted(self._lasting()))
             but |= pl.col("verdict_id").str.starts_with(REASSESSED)
         rule = Rule(table, _AGES[table], before, but)
-        taken = retain(self._lake, rule, fence=self._fence, dry_run=self._dry_run)
+        taken = retain(self.lake, rule, fence=self.fence, dry_run=self.dry_run)
         return Step(table, "retain", taken.rows, taken.files + taken.rewritten, note=f"older than {before:%Y-%m-%d}")
 
     def _gone(self, before: datetime) -> pl.Expr:
         """The epochs that are over, and of which nothing was heard since."""
         epochs = (
-            self._lake.scan(SIGNALS)
+            self.lake.scan(SIGNALS)
             .group_by(EPOCH)
             .agg(pl.col("last_event_at").max(), pl.col("bucket").max().alias("last_bucket"))
             .with_columns((pl.col("last_bucket") == pl.col("last_bucket").max().over(CELL)).alias("newest"))
@@ -186,17 +180,17 @@ class Maintenance:
 
     def _lasting(self) -> set[str]:
         """Verdicts that later ones rest on: the last of each epoch, what had crossed, and what people signed off."""
-        verdicts = self._lake.scan(VERDICTS).sort("judged_at", "lake_version")
+        verdicts = self.lake.scan(VERDICTS).sort("judged_at", "lake_version")
         lasting = set(verdicts.group_by(EPOCH).agg(pl.col("verdict_id").last()).collect()["verdict_id"])
-        crossed: Iterable[Mapping[Any, Any]] = ledger.latches(self._lake).values()
+        crossed: Iterable[Mapping[Any, Any]] = ledger.latches(self.lake).values()
         lasting |= {latch.verdict_id for kinds in crossed for latch in kinds.values()}
-        about = self._lake.scan(SIGNOFFS).select(pl.col("payload").str.extract_all(r'"[^"]+"').explode()).collect()
+        about = self.lake.scan(SIGNOFFS).select(pl.col("payload").str.extract_all(r'"[^"]+"').explode()).collect()
         return lasting | {quoted.strip('"') for quoted in about["payload"].drop_nulls()}
 
     def _needed(self, now: datetime) -> dict[str, int]:
         """The oldest version of each table that a verdict within its promise names."""
-        since = now - min(self._policy.replay, REPLAY)
-        promised = self._lake.scan(VERDICTS).filter(pl.col("judged_at") >= since)
+        since = now - min(self.policy.replay, REPLAY)
+        promised = self.lake.scan(VERDICTS).filter(pl.col("judged_at") >= since)
         judged_at = pl.col("judged_at")
         span = promised.select(pl.col("lake_version").min(), judged_at.min().alias("first"), judged_at.max())
         oldest, first, last = span.collect().row(0)
@@ -214,14 +208,8 @@ class Maintenance:
         return needed
 
     def _vacuum(self, table: str, now: datetime, needed: Mapping[str, int]) -> Step:
-        unused_since = now.astimezone(UTC) - max(self._policy.grace, self._policy.margin)
-        gone = vacuum(
-            self._lake,
-            table,
-            unused_since=unused_since,
-            needed=needed.get(table),
-            margin=self._policy.margin,
-            dry_run=self._dry_run,
-        )
+        unused_since = now.astimezone(UTC) - max(self.policy.grace, self.policy.margin)
+        margin, oldest = self.policy.margin, needed.get(table)
+        gone = vacuum(self.lake, table, unused_since=unused_since, needed=oldest, margin=margin, dry_run=self.dry_run)
         note = f"readable from version {gone.oldest_version}"
         return Step(table, "vacuum", files=gone.files, size=gone.size, note=note)

@@ -232,20 +232,13 @@ class Counted:
         self._settled_at = now
 
 
-LATENCY_QUANTILES: Final = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
-COST_QUANTILES: Final = {"p95": 0.95}
-
-
 def signal_rows(
     state: CellState, cells: CellRows, *, watermark: datetime, outcome_deadline_s: float
 ) -> list[CellSignals]:
     """What was counted about some cells, over all of their epochs, in the order of the cells' names.
 
-    Args:
-        state: What was counted.
-        cells: Which cells.
-        watermark: Event time up to which everything has been read.
-        outcome_deadline_s: Seconds after which an execution that did not come counts as missing.
+    The watermark is the event time up to which everything has been read; an execution that did not come within
+    `outcome_deadline_s` counts as missing.
     """
     cells = np.array(sorted(cells.tolist(), key=lambda cell: state.cells[cell]), dtype=np.intp)
     place_of = np.full(len(state.cells), -1, dtype=np.intp)
@@ -290,8 +283,8 @@ def signal_rows(
 def _by_place(histograms: dict[int, Histogram], state: CellState, place_of: CellRows) -> dict[int, Histogram]:
     """The histograms of epochs, added up by the place of their cell."""
     parts: dict[int, list[Histogram]] = {}
-    for epoch, found in histograms.items():
-        parts.setdefault(int(place_of[state.cell_of[epoch]]), []).append(found)
+    for epoch, histogram_of_epoch in histograms.items():
+        parts.setdefault(int(place_of[state.cell_of[epoch]]), []).append(histogram_of_epoch)
     return {place: _added(several) for place, several in parts.items()}
 
 
@@ -307,16 +300,15 @@ def _added(several: list[Histogram]) -> Histogram:
 def _latency(known: Histogram | None) -> LatencySummary | None:
     if known is None:
         return None
-    quantiles = {name: _quantile(known, q, MICRO_PER_MS) for name, q in LATENCY_QUANTILES.items()}
-    return LatencySummary(**quantiles, known=known_count(known))
+    p50, p95, p99 = (_quantile(known, q, MICRO_PER_MS) for q in (0.50, 0.95, 0.99))
+    return LatencySummary(p50=p50, p95=p95, p99=p99, known=known_count(known))
 
 
 def _cost(known: Histogram | None, total_microusd: int) -> CostSummary | None:
     if known is None:
         return None
-    total_usd = total_microusd / MICRO_PER_USD
-    quantiles = {name: _quantile(known, q, MICRO_PER_USD) for name, q in COST_QUANTILES.items()}
-    return CostSummary(mean=total_usd / known_count(known), **quantiles, total=total_usd, known=known_count(known))
+    total_usd, count, p95 = total_microusd / MICRO_PER_USD, known_count(known), _quantile(known, 0.95, MICRO_PER_USD)
+    return CostSummary(mean=total_usd / count, p95=p95, total=total_usd, known=count)
 
 
 def _quantile(known: Histogram, q: float, micro_per_unit: int) -> float | None:

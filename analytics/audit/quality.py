@@ -114,7 +114,9 @@ def run_quality(
     Raises:
         QualityError: The library could not carry out a check.
     """
-    since = now - window if window is not None else _resume_from(lake, now)
+    last = lake.scan(QUALITY).select(pl.col("run_at").max()).collect().item() if window is None else None
+    first = now - (FIRST_WINDOW if window is None else window)
+    since = first if last is None else last.astimezone(UTC) - OVERLAP
     types = []
     for event_type, suite in SUITES.items():
         fresh = lake.scan(EVENTS).filter(pl.col("type") == event_type, pl.col("ingested_at") > since)
@@ -144,11 +146,6 @@ def latest_quality(lake: Lake | None) -> QualityRun | None:
 
 
 _TYPES: Final = TypeAdapter(tuple[TypeQuality, ...])
-
-
-def _resume_from(lake: Lake, now: datetime) -> datetime:
-    last = lake.scan(QUALITY).select(pl.col("run_at").max()).collect().item()
-    return now - FIRST_WINDOW if last is None else last.astimezone(UTC) - OVERLAP
 
 
 def _rows(run: QualityRun) -> pl.DataFrame:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import polars as pl
@@ -71,11 +73,8 @@ class Rewriter:
     def __init__(
         self, root: str, table: str, handle: DeltaTable, options: Mapping[str, str] | None, fence: Fence | None
     ) -> None:
-        self.table = table
-        self.root = root
-        self.options = options
-        self._handle = handle
-        self._fence = fence
+        self.root, self.table, self.options = root, table, options
+        self._handle, self._fence = handle, fence
         self._store = files_of(root, table, options)
         self._schema: pa.Schema = TABLES[table]
         self._check()
@@ -99,9 +98,7 @@ class Rewriter:
             actions = pl.DataFrame(self._handle.get_add_actions(flatten=True))
         except _FAILURES as error:
             raise self._failed(error) from error
-        if not actions.width:
-            return []
-        actions = actions.sort("modification_time", "path")
+        actions = actions.sort("modification_time", "path") if actions.width else actions
         return [StoredFile.from_action(action) for action in actions.iter_rows(named=True)]
 
     def uri(self, file: StoredFile) -> str:
@@ -149,9 +146,8 @@ class Rewriter:
             self._drop(path)
             raise self._failed(error) from error
         now_ms = time.time_ns() // 1_000_000
-        actions: list[AddAction | RemoveAction] = [
-            RemoveAction(path=file.path, data_change=False, deletion_timestamp=now_ms, size=file.size) for file in files
-        ]
+        removal = partial(RemoveAction, data_change=False, deletion_timestamp=now_ms)
+        actions: list[AddAction | RemoveAction] = [removal(path=file.path, size=file.size) for file in files]
         if stats.rows:
             size = self._store.get_file_info(path).size
             actions.append(AddAction(path, size, {}, now_ms, data_change=False, stats=stats.to_json()))
@@ -162,23 +158,19 @@ class Rewriter:
         return False
 
     def _write(self, path: str, batches: Iterator[pl.DataFrame]) -> _Stats:
-        stats, writer, opened = _Stats(), None, None
-        try:
+        stats, writer = _Stats(), None
+        with ExitStack() as at_end:
+            at_end.callback(pa.default_memory_pool().release_unused)
             for rows in batches:
                 if rows.is_empty():
                     continue
                 if writer is None:
-                    opened = self._store.open_output_stream(path)
+                    opened = at_end.enter_context(self._store.open_output_stream(path))
                     repeated = [name for name in self._schema.names if name not in UNIQUE.get(self.table, ())]
                     writer = pq.ParquetWriter(opened, self._schema, compression="zstd", use_dictionary=repeated)
+                    at_end.callback(writer.close)
                 writer.write_table(rows.select(self._schema.names).to_arrow().cast(self._schema))
                 stats.add(rows)
-        finally:
-            if writer is not None:
-                writer.close()
-            if opened is not None:
-                opened.close()
-            pa.default_memory_pool().release_unused()
         return stats
 
     def _commit(self, actions: list[AddAction | RemoveAction], *, takes: bool) -> bool:
@@ -187,8 +179,9 @@ class Rewriter:
         if self._fence is not None:
             marks.append(Transaction(self._fence.app_id, self._fence.epoch))
         try:
+            properties = CommitProperties(app_transactions=marks)
             self._handle.create_write_transaction(
-                actions, "append", self._handle.schema(), commit_properties=CommitProperties(app_transactions=marks)
+                actions, "append", self._handle.schema(), commit_properties=properties
             )
         except CommitFailedError:
             return False

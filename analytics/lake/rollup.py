@@ -58,18 +58,15 @@ def roll(minutes: pl.DataFrame) -> pl.DataFrame:
     )
     lists = [f"{name}_{part}" for name in HISTOGRAMS for part in ("bins", "counts")]
     nothing = (pl.lit([], dtype=COLUMNS[SIGNALS][name]).alias(name) for name in lists)
-    stay = marked.filter("uneven", pl.any_horizontal(pl.col(_MINUTE_BY_MINUTE) != 0)).with_columns(
-        *(pl.lit(0, dtype=pl.Int64).alias(name) for name in rest), *nothing
-    )
+    zeros = (pl.lit(0, dtype=pl.Int64).alias(name) for name in rest)
+    stay = marked.filter("uneven", pl.any_horizontal(pl.col(_MINUTE_BY_MINUTE) != 0)).with_columns(*zeros, *nothing)
     return _summed(pl.concat([to_hours, stay]).drop("uneven", "hour"))
 
 
 def _summed(rows: pl.DataFrame) -> pl.DataFrame:
     key = [*_EPOCH, "bucket", "known"]
     rows = rows.with_columns(pl.col("last_event_at").dt.truncate("1h").alias("known"))
-    summed = rows.group_by(key).agg(
-        pl.col("risk_rank").max(), pl.col("last_event_at").max(), *(pl.col(name).sum() for name in COUNTERS)
-    )
+    summed = rows.group_by(key).agg(pl.col("risk_rank", "last_event_at").max(), pl.col(*COUNTERS).sum())
     for name in HISTOGRAMS:
         bins, counts = f"{name}_bins", f"{name}_counts"
         merged = (
@@ -83,10 +80,8 @@ def _summed(rows: pl.DataFrame) -> pl.DataFrame:
             .agg(bins, counts)
         )
         summed = summed.join(merged, on=key, how="left").with_columns(pl.col(bins, counts).fill_null([]))
-    columns = COLUMNS[SIGNALS]
-    return summed.select(pl.col(name).cast(kind) for name, kind in columns.items()).sort(
-        *_EPOCH, "bucket", "last_event_at"
-    )
+    columns = (pl.col(name).cast(kind) for name, kind in COLUMNS[SIGNALS].items())
+    return summed.select(columns).sort(*_EPOCH, "bucket", "last_event_at")
 
 
 class RollUp:
@@ -150,9 +145,9 @@ class RollUp:
                     pl.struct(*_EPOCH, "bucket", "known").filter("uneven").n_unique().alias("minutes"),
                 )
             )
-            sizes = {rewriter.uri(file): file for file in chunk}
+            by_uri = {rewriter.uri(file): file for file in chunk}
             for row in left.iter_rows(named=True):
-                file = sizes[row["path"]]
+                file = by_uri[row["path"]]
                 if row["candidates"] - row["hours"] - row["minutes"] >= _WORTH * file.rows:
                     worth.add(file.path)
         return worth

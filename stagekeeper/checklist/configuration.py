@@ -81,7 +81,8 @@ def _defaults(flags: dict[str, Any]) -> Point:
 
 def _outcomes(flags: dict[str, Any]) -> Point:
     """Which outcomes the variants in the file can lead to, by trying all of them."""
-    values = {flag.key: [v for v in _variants(flags, flag) if flag.accepts(v)] or [flag.safe] for flag in FLAGS}
+    variants = {flag.key: flags.get(flag.key, {}).get("variants", {}).values() for flag in FLAGS}
+    values = {flag.key: list(filter(flag.accepts, variants[flag.key])) or [flag.safe] for flag in FLAGS}
     reached: set[str] = set()
     yes = Authorization(permitted=True, rule="any")
     for enabled, denied, mode, approval, threshold in itertools.product(
@@ -145,10 +146,6 @@ def _owned(flags: dict[str, Any], today: date) -> Point:
         if due < today:
             faults.append(f"{key} was due for review on {due.isoformat()}")
     return pass_unless(10, faults, f"{len(flags)} flags, all owned; the temporary ones dated and with an end")
-
-
-def _variants(flags: dict[str, Any], flag: Flag) -> list[Any]:
-    return list(flags.get(flag.key, {}).get("variants", {}).values())
 
 
 def _default(flags: dict[str, Any], flag: Flag) -> Any:  # noqa: ANN401 - a flag's value

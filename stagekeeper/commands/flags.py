@@ -105,6 +105,9 @@ def enable(flag_path: Path | None, actor: str, reason: str, **values: str | None
 def _record(settings: Settings, entry: DenylistEntry, sha256: str, actor: str, reason: str, *, denied: bool) -> None:
     variants = ("clear", f"denied for {entry}")
     before, after = variants if denied else variants[::-1]
+    # The ruleset that decisions carry from now on, where the authorization file is known here.
+    if settings.authorization.is_file():
+        sha256 = ruleset_of(FileAuthorizer.load(settings.authorization).sha256, sha256)
     change = PolicyChangedData(
         flag_key=DENYLIST.key,
         changed_by=actor,
@@ -113,17 +116,10 @@ def _record(settings: Settings, entry: DenylistEntry, sha256: str, actor: str, r
         after=after,
         workflow=entry.workflow,
         tool=entry.tool,
-        ruleset_sha256=_ruleset(settings, sha256),
+        ruleset_sha256=sha256,
     )
     with recording(settings, "/stagekeeper/flags") as recorder:
         recorder.policy_changed(change, durable=True)
-
-
-def _ruleset(settings: Settings, sha256: str) -> str:
-    """The ruleset hash that decisions carry from now on, where the authorization file is known here."""
-    if not settings.authorization.is_file():
-        return sha256
-    return ruleset_of(FileAuthorizer.load(settings.authorization).sha256, sha256)
 
 
 def _facts(flag: dict[str, Any]) -> dict[str, Any]:

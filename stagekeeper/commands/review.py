@@ -51,10 +51,10 @@ def list_waiting(*, as_json: bool) -> None:
         click.echo("Nothing waits for a person.")
     for review in waiting:
         queued = review.queued
-        click.echo(
-            f"{queued.decision_id}  {queued.contract.workflow} · {queued.contract.tool}  {queued.rule}  "
-            f"waits {_span(datetime.now(UTC), queued.queued_at)}"
-        )
+        action = f"{queued.contract.workflow} · {queued.contract.tool}"
+        minutes = int((datetime.now(UTC) - queued.queued_at).total_seconds() // 60)
+        waits = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+        click.echo(f"{queued.decision_id}  {action}  {queued.rule}  waits {waits}")
 
 
 @command.command()
@@ -141,8 +141,3 @@ def _facts(review: Review) -> list[tuple[str, str]]:
         ("answer", None if answer is None else f"{answer.resolution.value} by {answer.reviewer}: {answer.rationale}"),
     ]
     return [(name, value) for name, value in facts if value]
-
-
-def _span(now: datetime, since: datetime) -> str:
-    minutes = int((now - since).total_seconds() // 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

@@ -89,7 +89,7 @@ def rejects_line(rejects: RejectSummary) -> str:
     if not rejects.total:
         return "No record was rejected."
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejects.by_reason.items())
-    return f"{_records(rejects.total)} rejected: {reasons}."
+    return f"{rejects.total:,} {'record was' if rejects.total == 1 else 'records were'} rejected: {reasons}."
 
 
 def show(*parts: RenderableType) -> str:
@@ -130,7 +130,3 @@ def _action(cell: Cell, among: Sequence[Cell]) -> Text:
 
 def _rate(ratio: float | None) -> str:
     return NOTHING if ratio is None else percent(ratio)
-
-
-def _records(count: int) -> str:
-    return f"{count:,} record was" if count == 1 else f"{count:,} records were"

@@ -6,9 +6,10 @@ from contextlib import ExitStack
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from analytics.lake.table_schemas import SIGNALS
 from stagekeeper.doctor.config_checks import check_gate_file, check_lake
 from stagekeeper.doctor.flow_checks import check_broker, check_commits, check_freshness, check_lag, check_worker
-from stagekeeper.doctor.lake_checks import check_clocks, check_evidence, check_rejects, check_verdicts, commit_age
+from stagekeeper.doctor.lake_checks import check_clocks, check_evidence, check_rejects, check_verdicts
 from stagekeeper.doctor.probes import SnapshotPair, announced_worker, take_snapshot
 from streams.lag import Backlog, reader_count
 
@@ -56,7 +57,7 @@ def run_checks(
         check_worker(pair),
         check_lag(pair),
         lake_result,
-        check_commits(pair, commit_age(lake, moment)),
+        check_commits(pair, None if lake is None else moment - lake.committed_at(SIGNALS)),
         check_freshness(pair),
         check_clocks(lake, reports, moment),
         gate_file_result,

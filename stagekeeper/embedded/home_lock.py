@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from producers.errors import StagekeeperError
@@ -20,18 +21,18 @@ class AlreadyRunningError(StagekeeperError):
     """Another `stagekeeper up` runs in the same home folder."""
 
 
+@dataclass(frozen=True)
 class HomeLock:
     """The right to run in a home folder, as `lock_home` gives it."""
 
-    def __init__(self, running_file: Path, *, stale_pid: int | None) -> None:
-        self._running_file = running_file
-        self.stale_pid = stale_pid  # in a file that an earlier run left behind, now removed
+    running_file: Path
+    stale_pid: int | None  # in a file that an earlier run left behind, now removed
 
     def announce(self, endpoints: Mapping[str, str]) -> None:
         """Tell other commands where broker, lake and gate file are; replaces what was announced before."""
-        draft = self._running_file.with_suffix(".draft")
+        draft = self.running_file.with_suffix(".draft")
         draft.write_text(json.dumps({"pid": os.getpid(), **endpoints}, indent=1))
-        draft.replace(self._running_file)
+        draft.replace(self.running_file)
 
 
 @contextmanager
@@ -62,7 +63,7 @@ def lock_home(home: Path) -> Iterator[HomeLock]:
         stale_pid = _announced_pid(running_file)
         running_file.unlink(missing_ok=True)
         try:
-            yield HomeLock(running_file, stale_pid=stale_pid)
+            yield HomeLock(running_file, stale_pid)
         finally:
             running_file.unlink(missing_ok=True)
 

@@ -26,14 +26,10 @@ def restart_delay_s(ends_in_a_row: int) -> float:
 class Program:
     """How a child is started, each time."""
 
-    name: str  # what people call it
+    name: str
     command: tuple[str, ...]  # program and arguments; no secrets, they are visible to all
     log: Path  # file that takes its output
     environment: Mapping[str, str] = field(repr=False)  # variables on top of this process's own; secrets go here
-
-    def start(self) -> Child:
-        """Start it; raises `ChildError` where the operating system refused."""
-        return Child.start(self.name, self.command, log=self.log, environment=self.environment)
 
 
 class Supervisor:
@@ -50,7 +46,7 @@ class Supervisor:
         """
         if program.name not in self._children:
             program.log.unlink(missing_ok=True)
-        child = program.start()
+        child = Child.start(program.name, program.command, log=program.log, environment=program.environment)
         self._children[program.name] = child
         return child
 
