@@ -82,12 +82,7 @@ class Step:
 
 
 def compact(lake: Lake, *, fence: Fence | None = None) -> None:
-    """Compact the small files of all tables; worth doing often.
-
-    Raises:
-        FencedError: Somebody else holds the lease now.
-        LakeError: A rewrite failed; the table is as it was.
-    """
+    """Compact the small files of all tables; worth doing often. Raises as `Lake.compact`."""
     for table in TABLES:
         lake.compact(table, at_least=COMPACT_FILES, fence=fence)
 
@@ -105,8 +100,7 @@ class Maintenance:
     def run(self, now: datetime) -> list[Step]:
         """Do everything that is due; a step that fails is reported, and the others are done.
 
-        Raises:
-            FencedError: Somebody else holds the lease now. What was done before is right.
+        Raises `FencedError` where somebody else holds the lease; what was done before is right.
         """
         return list(self._steps(now))
 

@@ -157,16 +157,11 @@ def read_rejects(lake: Lake) -> RejectSummary:
 
 
 class Counted:
-    """Everything counted about every cell.
-
-    Attributes:
-        state: The counters.
-        version: Version of `signals` that they are at; -1 before the first.
-    """
+    """Everything counted about every cell."""
 
     def __init__(self, outcome_deadline_s: float = DEFAULT_OUTCOME_DEADLINE_S) -> None:
         self.state = CellState()
-        self.version = -1
+        self.version = -1  # of `signals`; before the first
         self._deadline_s = outcome_deadline_s
         self._watermark: datetime | None = None
         self._settled_at: datetime | None = None
@@ -175,8 +170,7 @@ class Counted:
     def read(self, lake: Lake, version: int) -> Iterator[Increment]:
         """Take in what was appended up to a version of `signals`; a part is yielded once it is counted. Take all parts.
 
-        Raises:
-            LakeError: The lake cannot be read, or its log no longer reaches back to what is counted: begin anew.
+        Raises `LakeError`, also where the log no longer reaches back to what is counted: begin anew.
         """
         if self.version < 0:
             parts = lake.batches(SIGNALS, version=version)

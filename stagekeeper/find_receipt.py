@@ -23,9 +23,7 @@ class UnknownDecisionError(UsageError):
 def find_receipt(decision_id: str, settings: Settings) -> Receipt:
     """Look up the receipt of a decision: at this machine's review store and outbox, then in the lake.
 
-    Raises:
-        UnknownDecisionError: It is nowhere there.
-        ReceiptError: It is, and its signature does not match the configured key.
+    Raises `UnknownDecisionError`, and `ReceiptError` where its signature does not match the configured key.
     """
     token = _queued(decision_id, settings) or _waiting(decision_id, settings) or _in_lake(decision_id, settings)
     if token is None:

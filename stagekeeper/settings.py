@@ -75,11 +75,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment, then fill what is unset from the embedded stack that runs under `home`.
-
-        Raises:
-            SettingsError: A variable has an unusable value; the message names it.
-        """
+        """Read the environment, then fill what is unset from the embedded stack in `home`; raises `SettingsError`."""
         settings = cls.from_environment()
         running = settings.running()
         unset = {name: value for name, value in running.items() if name not in settings.model_fields_set}
@@ -87,11 +83,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read the environment alone, for the process that is about to run under `home`.
-
-        Raises:
-            SettingsError: A variable has an unusable value or an old name; the message names it.
-        """
+        """Read the environment alone, for the process that is about to run under `home`; raises `SettingsError`."""
         for old_name in RENAMED_VARIABLES.keys() & {name.upper() for name in os.environ}:
             raise SettingsError(f"{old_name} is called {RENAMED_VARIABLES[old_name]} now. Rename the variable.")
         try:

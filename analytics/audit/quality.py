@@ -107,12 +107,9 @@ class QualityRun:
 def run_quality(
     lake: Lake, *, now: datetime, window: timedelta | None = None, new_id: Callable[[], str] = lambda: uuid.uuid4().hex
 ) -> QualityRun:
-    """Validate the events ingested since `now - window`, or since the last run, and keep the result in the lake.
+    """Validate the events since `now - window`, or since the last run, and keep the result. Raises `QualityError`.
 
     A run without events is not kept: it would hide the last one that has something to say.
-
-    Raises:
-        QualityError: The library could not carry out a check.
     """
     last = lake.scan(QUALITY).select(pl.col("run_at").max()).collect().item() if window is None else None
     first = now - (FIRST_WINDOW if window is None else window)
@@ -204,7 +201,7 @@ def _failures(facts: list[Facts], suite: tuple[Check, ...]) -> tuple[FailedExpec
 
 
 def _great_expectations() -> ModuleType:
-    """Import the library when a run needs it: it takes two seconds."""
+    """Import the library, which takes two seconds."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "module 'sre_(constants|parse)' is deprecated", DeprecationWarning)
         importlib.import_module("great_expectations.expectations.row_conditions")

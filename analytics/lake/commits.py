@@ -98,12 +98,7 @@ class Fence(NamedTuple):
 
 
 def check_advances(table: str, advances: Mapping[StoredNumberT, Advance], stored: Mapping[str, int | None]) -> None:
-    """Refuse a commit whose writer does not know the offsets that are stored.
-
-    Raises:
-        FencedError: One is not what the writer knows.
-        LakeError: An offset would go back.
-    """
+    """Raise `FencedError` where the writer does not know the stored offsets, `LakeError` where one would go back."""
     for partition, (previous, reached) in advances.items():
         if previous is not None and reached < previous:
             raise LakeError(f"{table}: offsets of {partition.app_id} cannot go back from {previous} to {reached}.")
@@ -120,12 +115,7 @@ def _offset(value: int | None) -> str:
 
 
 def fitting(table: str, rows: pl.DataFrame | pa.Table) -> pa.Table:
-    """The rows as an Arrow table with exactly the stored columns.
-
-    Raises:
-        SchemaMismatchError: They do not have them; the message says which.
-        LakeError: There is no such table.
-    """
+    """The rows as an Arrow table with exactly the stored columns; raises `SchemaMismatchError` if they do not fit."""
     if table not in TABLES:
         raise LakeError(f"there is no table {table!r}; the tables are {', '.join(TABLES)}.")
     schema, columns = TABLES[table], COLUMNS[table]

@@ -90,8 +90,7 @@ class Lease:
     def held(self) -> bool:
         """Whether this process holds the lease; keeps it, or tries to get it. Ask at least four times a `lease_s`.
 
-        Raises:
-            LakeError: The lake cannot be read or written, and the lease is not held.
+        Raises `LakeError` where the lake cannot be read or written, and the lease is not held.
         """
         with self._lock:
             now = self._clock()

@@ -166,9 +166,7 @@ def commit(
 ) -> None:
     """Commit numbers to a table's log under a fence, and replace its rows where some are given.
 
-    Raises:
-        FencedError: Another process took the lease over.
-        LakeError: The commit was refused or failed.
+    Raises `FencedError` where another process took the lease over, else `LakeError`.
     """
     mode: Literal["append", "overwrite"] = "append" if rows is None else "overwrite"
     nothing = pa.schema(table.schema().to_arrow()).empty_table()

@@ -51,9 +51,7 @@ class Taken:
 def retain(lake: Lake, rule: Rule, *, fence: Fence | None = None, dry_run: bool = False) -> Taken:
     """Take out what a rule lets go, under the lease `maintenance`; a dry run only counts it.
 
-    Raises:
-        FencedError: Somebody else holds the lease now. What was committed before is right.
-        LakeError: The lake cannot be read or written. What was committed before is right.
+    Raises `FencedError` where somebody else holds the lease, else `LakeError`; what was committed before is right.
     """
     rewriter = lake.rewriter(rule.table, fence=fence)
     whole, parts, rows = [], [], 0

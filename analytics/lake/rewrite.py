@@ -65,9 +65,7 @@ class StoredFile:
 class Rewriter:
     """Replaces files of one table, as of one version. Use one, commit once, and take another.
 
-    Args:
-        handle: The table, at the version that is rewritten; nobody else may use it.
-        fence: Proof of the lease that a commit needs, where one is needed.
+    Nobody else may use the handle, which is at that version; the fence proves the lease, where one is needed.
     """
 
     def __init__(
@@ -80,12 +78,7 @@ class Rewriter:
         self._check()
 
     def refreshed(self) -> Self:
-        """The same at the newest version.
-
-        Raises:
-            FencedError: Somebody else holds the lease now.
-            LakeError: The table cannot be read.
-        """
+        """The same at the newest version; raises `FencedError` if somebody else holds the lease, else `LakeError`."""
         try:
             self._handle.update_incremental()
         except _FAILURES as error:
@@ -110,11 +103,8 @@ class Rewriter:
     ) -> bool:
         """Replace files by one with the same rows in the same order, or what `change` makes of each batch of them.
 
-        Gives False, and changes nothing, when somebody else rewrote files meanwhile.
-
-        Raises:
-            FencedError: Somebody else holds the lease now; nothing was changed.
-            LakeError: The rewrite failed; the table is as it was.
+        Gives False when somebody else rewrote files meanwhile, and raises `FencedError` when somebody else holds the
+        lease, else `LakeError`; the table is as it was in each case.
         """
         return self._replace(files, self._batches(files, change), takes=change is not None)
 
@@ -252,11 +242,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell of any column
 def compact_files(rewriter: Rewriter, *, at_least: int) -> bool:
     """Rewrite small files into few, one commit for each new file, and tell whether anything was rewritten.
 
-    Of each size, nothing is done while fewer files than `at_least` are below it.
-
-    Raises:
-        FencedError: Somebody else holds the lease now.
-        LakeError: A rewrite failed; the table is as it was.
+    Of each size, nothing is done while fewer files than `at_least` are below it. Raises as `Rewriter.rewrite`.
     """
     rewritten = False
     for size in SIZES_BYTES:

@@ -85,11 +85,9 @@ def _summed(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 class RollUp:
-    """Rolls minutes of `signals` that nobody needs any more.
+    """Rolls minutes of `signals` that nobody needs any more: of hours that were over, and known, `before` a moment.
 
-    Args:
-        before: Minutes of hours that were over by then, and whose newest event was known by then, may be rolled.
-        spared: Actions (environment, workflow, tool) of which every minute stays.
+    Of the actions (environment, workflow, tool) that are `spared`, every minute stays.
     """
 
     def __init__(self, lake: Lake, *, before: datetime, spared: Collection[tuple[str, ...]] = ()) -> None:
@@ -100,9 +98,8 @@ class RollUp:
     def run(self, *, fence: Fence | None = None, dry_run: bool = False) -> tuple[int, int]:
         """Roll where it is worth it, commit by commit; gives rows before and after, in the files that were rewritten.
 
-        Raises:
-            FencedError: Somebody else holds the lease `maintenance` now. What was committed before is right.
-            LakeError: The lake cannot be read or written. What was committed before is right.
+        Raises `FencedError` where somebody else holds the lease, else `LakeError`; what was committed before is
+        right.
         """
         rewriter = self._lake.rewriter(SIGNALS, fence=fence)
         ends = self._ends()

@@ -59,11 +59,7 @@ class StorageSettings(BaseSettings):
 
     @classmethod
     def load(cls) -> StorageSettings:
-        """Read the environment.
-
-        Raises:
-            SettingsError: The variables cannot be used; the message names them.
-        """
+        """Read the environment; raises `SettingsError`, which names the variables that cannot be used."""
         try:
             settings = cls()
         except ValidationError as error:
@@ -106,11 +102,7 @@ def is_remote(root: str) -> bool:
 
 
 def options_of(root: str) -> dict[str, str] | None:
-    """Storage options for a lake; None for a folder.
-
-    Raises:
-        SettingsError: The settings cannot be used, or the root names a store of another kind.
-    """
+    """Storage options for a lake; None for a folder. Raises `SettingsError`, also for a store of another kind."""
     if not is_remote(root):
         return None
     if not root.startswith(("s3://", "s3a://")):
@@ -128,11 +120,7 @@ def files_of(root: str, table: str, options: Mapping[str, str] | None) -> pafs.F
 
 
 def stored_layout(root: str) -> int | None:
-    """The number of a lake's layout; None where there is no lake.
-
-    Raises:
-        UnreadableLakeError: The table `events` is damaged, or cannot be reached.
-    """
+    """The number of a lake's layout; None where there is no lake. Raises `UnreadableLakeError`."""
     try:
         return _layout(DeltaTable(f"{root}/{EVENTS}", storage_options=options_of(root)))
     except TableNotFoundError:
@@ -200,11 +188,7 @@ def _columns(schema: Schema) -> dict[str, str]:
 
 
 def create_table(root: str, name: str) -> DeltaTable:
-    """Create an empty table, or open the one that another process created in the same moment.
-
-    Raises:
-        UnreadableLakeError: It cannot be created.
-    """
+    """Create an empty table, or open the one that another process created just now; raises `UnreadableLakeError`."""
     uri = f"{root}/{name}"
     try:
         return DeltaTable.create(
@@ -232,9 +216,7 @@ def create_table(root: str, name: str) -> DeltaTable:
 def check_store(root: str) -> None:
     """Check that the object store refuses the second of two commits of one version. Nothing stays of the attempt.
 
-    Raises:
-        UnreadableLakeError: The store takes both, or cannot be written: a lake there would lose events.
-        SettingsError: The settings of the store cannot be used.
+    Raises `UnreadableLakeError` where it takes both, or cannot be written: a lake there would lose events.
     """
     name, options = f"probe-{uuid.uuid4()}", options_of(root)
     schema = pa.schema([pa.field("n", pa.int64())])
@@ -305,12 +287,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def damaged_files(root: str) -> list[str]:
-    """The files of a lake that are gone, or not as long as its log says, in words; found by a listing of each table.
-
-    Raises:
-        DeltaError: A table cannot be opened.
-        OSError: The files cannot be listed.
-    """
+    """The files of a lake that are gone or not as long as its log says, in words. Raises `DeltaError` and `OSError`."""
     options = options_of(root)
     faults: list[str] = []
     for table in TABLES:

@@ -116,8 +116,7 @@ class Lake:
     def scan(self, table: str, *, version: int | None = None) -> pl.LazyFrame:
         """Read a table lazily, as it is now or was at a version; what is appended before it is collected does not show.
 
-        Raises:
-            LakeError: There is no such version, or it is older than the log's retention.
+        Raises `LakeError` where there is no such version, or it is older than the log's retention.
         """
         newest = self.version(table)
         wanted = newest if version is None else version
@@ -136,8 +135,7 @@ class Lake:
     def batches(self, table: str, *, version: int) -> Iterator[pl.DataFrame]:
         """Read a table as it was at a version, part by part; the parts must not be used before the last one came.
 
-        Raises:
-            LakeError: There is no such version, it is older than the log's retention, or not every row of it came.
+        Raises `LakeError` where there is no such version any more, or not every row of it came.
         """
         frame, read = self.scan(table, version=version), 0
         with reading(self.root):
@@ -152,11 +150,9 @@ class Lake:
     def increments(self, table: str, *, after: int, through: int, columns: list[str] | None = None) -> pl.DataFrame:
         """The rows that were appended in versions `after` (exclusive; -1 is all) to `through` (inclusive), in order.
 
-        Compaction neither hides nor repeats a row.
-
-        Raises:
-            ForgottenError: The lake no longer keeps what was appended back then; read the table whole.
-            LakeError: There is no such version, or the lake cannot be read.
+        Compaction neither hides nor repeats a row. Raises `ForgottenError` where the lake no longer keeps what was
+        appended back then (read the table whole), and `LakeError` where there is no such version or it cannot be
+        read.
         """
         handle = self._handle(table)
         columns = columns or COLUMNS[table].names()
@@ -179,8 +175,7 @@ class Lake:
         stored order and types is written as it is.
 
         Raises:
-            FencedError: A stored offset is not `previous`, another writer moved it meanwhile, or took the lease over.
-                Nothing was written.
+            FencedError: A stored offset is not `previous`, or another writer took over; nothing was written.
             SchemaMismatchError: The rows do not have the table's columns.
             LakeError: The commit failed for another reason.
         """
@@ -222,11 +217,8 @@ class Lake:
         """Fold small files of a table into few, unless there are fewer than `at_least`; readers and writers go on.
 
         Worth doing often: a commit takes about 0.1 ms longer for each file. Gives False where nothing was folded,
-        also because another process rewrote files of this table meanwhile.
-
-        Raises:
-            FencedError: Somebody else holds the lease now; the table is as it was.
-            LakeError: The rewrite failed; the table is as it was.
+        also because another process was at it; raises `FencedError` where somebody else holds the lease, else
+        `LakeError`.
         """
         return compact_files(self.rewriter(table, fence=fence), at_least=max(at_least, 2))
 
@@ -262,11 +254,7 @@ class Lake:
             raise unreadable_table(self.root, table, error) from error
 
     def taken(self, table: str) -> int | None:
-        """A number that is another one once retention took rows out, as of the version that was last asked for.
-
-        Raises:
-            UnreadableLakeError: The log cannot be read.
-        """
+        """A number that is another one once retention took rows out, as of the version that was last asked for."""
         try:
             return self._removals[table].mark(self._tables[table])
         except (DeltaError, OSError) as error:

@@ -48,10 +48,8 @@ def vacuum(
     """Delete the files of a table that nobody needs; a dry run only counts them.
 
     Versions that were replaced by `unused_since` are used by no reader any more; `needed` is the oldest version that
-    must stay readable, where there is one. Files that are not older than that by `margin` stay.
-
-    Raises:
-        LakeError: The table cannot be read, or a file cannot be deleted. What was deleted before was needed by nobody.
+    must stay readable, where there is one. Files that are not older than that by `margin` stay. Raises `LakeError`;
+    what was deleted before was needed by nobody.
     """
     uri, newest = f"{lake.root}/{table}", lake.version(table)
     store = files_of(lake.root, table, lake.options)

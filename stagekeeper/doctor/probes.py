@@ -82,11 +82,7 @@ class SnapshotPair:
 
 
 def take_snapshot(lake: Lake | None, backlog: Backlog | None, addresses: Sequence[str]) -> Snapshot:
-    """The state of lake, broker (None where it cannot be asked) and workers at this moment.
-
-    Raises:
-        UsageError: What was named as a worker's address is none.
-    """
+    """The state of lake, broker (None where it cannot be asked) and workers; raises `UsageError` for a bad address."""
     lag, lost, covered, error = None, 0, None, None
     if lake is not None and backlog is not None:
         try:
@@ -102,11 +98,7 @@ def take_snapshot(lake: Lake | None, backlog: Backlog | None, addresses: Sequenc
 
 
 def probe_worker(address: str) -> WorkerReport:
-    """Ask a worker's web server for its metrics, its health and its clock.
-
-    Raises:
-        UsageError: That is no address of a web server.
-    """
+    """Ask a worker's web server for its metrics, health and clock; raises `UsageError` for what is no address."""
     if not address.startswith(("http://", "https://")):
         raise UsageError(f"{address} is no address of a worker; it is like http://127.0.0.1:9101.")
     root = address.rstrip("/")

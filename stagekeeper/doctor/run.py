@@ -31,10 +31,7 @@ def run_checks(
 ) -> list[CheckResult]:
     """Check everything, twice (`watch_s` seconds apart) where only two snapshots tell; nothing is changed.
 
-    Without addresses of `workers`, the one that `stagekeeper up` announced is asked.
-
-    Raises:
-        UsageError: What was named as a worker's address is none.
+    Without `workers`, the one that `stagekeeper up` announced is asked. Raises `UsageError` for a bad address.
     """
     announced = announced_worker(settings.home)
     addresses = list(workers) or ([] if announced is None else [announced])

@@ -40,11 +40,8 @@ def lock_home(home: Path) -> Iterator[HomeLock]:
     """Hold the home folder, and remove the running file at the end.
 
     A lock of the operating system decides whether somebody runs: it ends with its holder, so that a file which was
-    left behind is known to be stale even when its process id is in use again.
-
-    Raises:
-        AlreadyRunningError: Another one runs here; the message names its process.
-        StagekeeperError: The folder cannot be written.
+    left behind is known to be stale even when its process id is in use again. Raises `AlreadyRunningError`, which
+    names the process, and `StagekeeperError` where the folder cannot be written.
     """
     try:
         home.mkdir(parents=True, exist_ok=True)

@@ -41,11 +41,7 @@ def demo_traffic(settings: Settings, truth_file: Path) -> Program:
 
 
 def fresh_demo_folder(folder: Path) -> bool:
-    """Make the demonstration's folder anew, empty, and tell whether an earlier demonstration was wiped.
-
-    Raises:
-        UsageError: The folder has content and does not bear the demonstration's mark.
-    """
+    """Empty the demonstration's folder, and tell whether there was one; raises `UsageError` if it bears no mark."""
     marked = (folder / _DEMO_MARK).exists()
     if not marked and folder.exists() and any(folder.iterdir()):
         raise UsageError(

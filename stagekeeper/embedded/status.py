@@ -25,10 +25,7 @@ _WATERMARK_BEHIND_S: Final = 90.0  # how far (event time) a quiet cell's verdict
 class PipelineStatus:
     """Reads lake and broker, with handles of its own; one thread at a time may use it.
 
-    Args:
-        log_id: The broker's cluster id.
-        judged: Whether verdicts are to be expected (there is a gate file).
-        settings: Further librdkafka settings, such as those for TLS and SASL.
+    `log_id` is the broker's cluster id, `settings` is for librdkafka; verdicts are expected where it is `judged`.
     """
 
     def __init__(

@@ -95,8 +95,8 @@ async def ended(child: Child) -> None:
 async def await_ready(child: Child, ready: Callable[[], bool], *, timeout_s: float) -> None:
     """Return once a child says that it is ready: neither a file that appears nor a port that answers can be waited for.
 
-    Raises:
-        ChildError: It ended first, or took longer than `timeout_s`; the message says which, and where its log is.
+    Raises `ChildError`, with the reason and the place of the log, where it ended first or took longer than
+    `timeout_s`.
     """
     deadline_s = time.monotonic() + timeout_s
     while not await asyncio.to_thread(ready):

@@ -63,8 +63,7 @@ class UpResult:
 def run(options: UpOptions, progress: ProgressPrinter) -> UpResult:
     """Start everything, keep it going, and stop all of it: when `options.lasting` is over, or on a signal.
 
-    Raises:
-        StagekeeperError: Something could not start, or the broker died.
+    Raises `StagekeeperError` where something could not start, or the broker died.
     """
     home = options.settings.home
     with lock_home(home) as lock:
@@ -107,11 +106,7 @@ class EmbeddedStack:
         self._quality_checked = asyncio.Event()
 
     async def run(self) -> UpResult:
-        """Run from the start of the broker to the report; whatever was started is stopped on every way out.
-
-        Raises:
-            StagekeeperError: Something could not start, or the broker died.
-        """
+        """Run from the start of the broker to the report; whatever was started is stopped on every way out."""
         settings = self._absolute_settings()
         with ExitStack() as at_end:
             settings, broker = self._start_broker(settings, at_end)
@@ -156,7 +151,6 @@ class EmbeddedStack:
         return settings.model_copy(update={"kafka_bootstrap_servers": broker.address}), broker.child
 
     async def _run_pipeline(self, settings: Settings, watchers: _Watchers) -> UpResult:
-        """From the topics to the end of the run."""
         bootstrap_servers = settings.require_kafka()
         log_id = await asyncio.to_thread(ensure_topics, bootstrap_servers, settings.kafka_security)
         self.progress.step("topics", f"{len(TOPICS)} ready on {log_id}")
@@ -245,7 +239,6 @@ class EmbeddedStack:
             await asyncio.sleep(max(0.0, min(_STATUS_EVERY_S, left_s)))
 
     async def _end_traffic(self, traffic: Child) -> None:
-        """Let the traffic end in order, so that everything it emitted is on the broker."""
         if not traffic.running:
             return
         self.progress.step("traffic", "ends")
