@@ -15,6 +15,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
+from analytics.lake import storage
 from analytics.lake.commits import (
     WRITER_PROPERTIES,
     Advance,
@@ -28,18 +29,6 @@ from analytics.lake.commits import (
 )
 from analytics.lake.errors import LakeError, UnreadableLakeError
 from analytics.lake.rewrite import Rewriter, compact_files
-from analytics.lake.storage import (
-    check_store,
-    create_table,
-    damaged,
-    files_of,
-    is_remote,
-    open_table,
-    options_of,
-    reading,
-    unreadable,
-    unreadable_table,
-)
 from analytics.lake.table_schemas import COLUMNS, EVENTS, TABLES
 from analytics.signals.event_structs import meanings
 
@@ -60,7 +49,7 @@ class Lake:
     ) -> None:
         self.root = root
         self._folders = folders  # by table, where it is called differently
-        self.options = options_of(root)
+        self.options = storage.options_of(root)
         self._tables = tables
         self._removals = {name: Removals() for name in tables}
         # Numbers as of a version, per table: reading them back from the log costs more than the commit itself.
@@ -75,15 +64,15 @@ class Lake:
             UnreadableLakeError: A table is damaged, or the root cannot be written.
             SettingsError: The root or the settings of its store cannot be used.
         """
-        tables = {name: open_table(root, name) for name in TABLES}
-        if is_remote(root) and None in tables.values():
-            check_store(root)
-        return cls(root, {name: table or create_table(root, name) for name, table in tables.items()})
+        tables = {name: storage.open_table(root, name) for name in TABLES}
+        if storage.is_remote(root) and None in tables.values():
+            storage.check_store(root)
+        return cls(root, {name: table or storage.create_table(root, name) for name, table in tables.items()})
 
     @classmethod
     def open_only(cls, root: str, *names: str) -> Lake:
         """Open some of the tables, and create those of them that are missing; raises as `open` does."""
-        return cls(root, {name: open_table(root, name) or create_table(root, name) for name in names})
+        return cls(root, {name: storage.open_table(root, name) or storage.create_table(root, name) for name in names})
 
     @classmethod
     def existing(cls, root: str) -> Lake | None:
@@ -93,7 +82,7 @@ class Lake:
             SchemaMismatchError: The lake has another layout, or a table other columns, than this version reads.
             UnreadableLakeError: A table is damaged, or missing although others hold data.
         """
-        tables = {name: table for name in TABLES if (table := open_table(root, name)) is not None}
+        tables = {name: table for name in TABLES if (table := storage.open_table(root, name)) is not None}
         missing = [name for name in TABLES if name not in tables]
         if not missing:
             return cls(root, tables)
@@ -130,7 +119,7 @@ class Lake:
                 with_meanings, schema=COLUMNS[EVENTS], projection_pushdown=False, predicate_pushdown=False
             )
         except DeltaError as error:
-            raise unreadable_table(self.root, table, error) from error
+            raise storage.unreadable_table(self.root, table, error) from error
 
     def batches(self, table: str, *, version: int) -> Iterator[pl.DataFrame]:
         """Read a table as it was at a version, part by part; the parts must not be used before the last one came.
@@ -138,14 +127,14 @@ class Lake:
         Raises `LakeError` where there is no such version any more, or not every row of it came.
         """
         frame, read = self.scan(table, version=version), 0
-        with reading(self.root):
+        with storage.reading(self.root):
             for rows in frame.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=False):
                 read += rows.height
                 yield rows
             # Where a file is damaged polars ends the parts early, without a word.
             height = frame.select(pl.len()).collect().item()
         if read != height:
-            raise unreadable(self.root, EOFError(f"{read:,} of the {height:,} rows of {table} came"))
+            raise storage.unreadable(self.root, EOFError(f"{read:,} of the {height:,} rows of {table} came"))
 
     def increments(self, table: str, *, after: int, through: int, columns: list[str] | None = None) -> pl.DataFrame:
         """The rows that were appended in versions `after` (exclusive; -1 is all) to `through` (inclusive), in order.
@@ -228,7 +217,7 @@ class Lake:
         try:
             own = DeltaTable(self._uri(table), storage_options=self.options)
         except (DeltaError, OSError) as error:
-            raise unreadable_table(self.root, table, error) from error
+            raise storage.unreadable_table(self.root, table, error) from error
         return Rewriter(self.root, table, own, self.options, fence)
 
     def reaches(self, table: str, version: int) -> bool:
@@ -239,7 +228,7 @@ class Lake:
             then = DeltaTable(self._uri(table), version=version, storage_options=self.options)
         except (DeltaError, OSError):
             return False
-        store = files_of(self.root, table, self.options)
+        store = storage.files_of(self.root, table, self.options)
         paths = pa.table(then.get_add_actions())["path"].to_pylist()
         return all(info.is_file for info in store.get_file_info(paths))
 
@@ -249,16 +238,16 @@ class Lake:
         As of the version that was last asked for: asking for it again costs more than the listing that tells.
         """
         try:
-            return list(damaged(self._tables[table], self.root, table, self.options))
+            return list(storage.damaged(self._tables[table], self.root, table, self.options))
         except (DeltaError, OSError) as error:
-            raise unreadable_table(self.root, table, error) from error
+            raise storage.unreadable_table(self.root, table, error) from error
 
     def taken(self, table: str) -> int | None:
         """A number that is another one once retention took rows out, as of the version that was last asked for."""
         try:
             return self._removals[table].mark(self._tables[table])
         except (DeltaError, OSError) as error:
-            raise unreadable_table(self.root, table, error) from error
+            raise storage.unreadable_table(self.root, table, error) from error
 
     def _uri(self, table: str) -> str:
         return f"{self.root}/{self._folders.get(table, table)}"
@@ -272,7 +261,7 @@ class Lake:
         try:
             handle.update_incremental()
         except (DeltaError, OSError) as error:
-            raise unreadable_table(self.root, table, error) from error
+            raise storage.unreadable_table(self.root, table, error) from error
         return handle
 
     def _stored(self, table: str, handle: DeltaTable, app_ids: list[str]) -> dict[str, int | None]:
@@ -283,7 +272,7 @@ class Lake:
         try:
             numbers |= {app_id: handle.transaction_version(app_id) for app_id in app_ids if app_id not in numbers}
         except (DeltaError, OSError) as error:
-            raise unreadable_table(self.root, table, error) from error
+            raise storage.unreadable_table(self.root, table, error) from error
         self._numbers[table] = (version, numbers)
         return numbers
 

@@ -13,14 +13,14 @@ from producers.boundary.decision_rules import ruleset_of
 from producers.boundary.flag_store import DenylistEntry
 from producers.boundary.flags import DENYLIST, FLAGS
 from producers.wire.events import PolicyChangedData
-from stagekeeper.commands.options import actor_options, flags_option, json_option, options, print_json
+from stagekeeper.commands.options import actor_options, flags_option, json_option, print_json, together
 from stagekeeper.factory import recording
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_entry_options = options(
+_entry_options = together(
     click.option("--tool", help="The tool; left out, every tool of the workflow or account."),
     click.option("--workflow", help="Only in this workflow."),
     click.option("--account", help="Only for this account."),

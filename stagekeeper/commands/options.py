@@ -84,7 +84,7 @@ class RecordedText(click.ParamType):
         return text
 
 
-def options(*decorators: Decorator) -> Decorator:
+def together(*decorators: Decorator) -> Decorator:
     """Several options as one decorator, shown by `--help` in the order given."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -102,7 +102,7 @@ lake_option: Final = click.option(
 FILE: Final = click.Path(path_type=Path, dir_okay=False)
 gates_option: Final = click.option("--gates", "gate_path", type=FILE, help="Gate file; the configured one by default.")
 flags_option: Final = click.option("--flags", "flag_path", type=FILE, help="Flag file; the configured one by default.")
-actor_options: Final = options(
+actor_options: Final = together(
     click.option("--as", "actor", type=RecordedText("who", 200), required=True, help="Who, e.g. an e-mail address."),
     click.option(
         "--because",
@@ -112,7 +112,7 @@ actor_options: Final = options(
         help="Why; it stays on record.",
     ),
 )
-move_options: Final = options(
+move_options: Final = together(
     click.option("--environment", required=True, help="Environment of the action's target."),
     click.option("--workflow", required=True, help="Workflow of the action."),
     click.option("--tool", required=True, help="Tool of the action."),
