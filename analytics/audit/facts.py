@@ -25,38 +25,26 @@ _COUNTS: Final = ("flag_count", "reason_count", "severity")
 _DISTANCES: Final = ("ahead_of_arrival_s", "decided_ahead_s", "watermark_ahead_s")
 NUMBERS: Final = frozenset({*_COUNTS, *_DISTANCES, "decide_ms", "latency_ms", "cost_usd", "wait_ms"})
 
+_EXECUTION: Final = ("status", "latency_ms", "cost_usd", "error_type")
+_REVIEW: Final = ("resolution", "reviewer", "rationale", "wait_ms")
+
+# Facts that are called as their field, by where that is; then those that are not.
+_FIELDS: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
+    (): ("id", "source", "dataschema"),
+    ("data", "decision", "result"): ("outcome", "reason", "mode"),
+    ("data", "decision"): ("provenance", "ruleset_sha256", "decide_ms"),
+    ("data", "decision", "authorization"): ("permitted",),
+    ("data", "contract"): ("risk_class", "reversibility"),
+    ("data", "contract", "actor"): ("agent",),
+    ("data", "impact"): ("kind", "severity"),
+    ("data",): (*_EXECUTION, *_REVIEW, "flag_key", "changed_by", "verdict", "to_stage"),
+}
 _PLAIN: Final[Mapping[str, tuple[str, ...]]] = {
-    "id": ("id",),
-    "source": ("source",),
-    "dataschema": ("dataschema",),
-    "outcome": ("data", "decision", "result", "outcome"),
-    "reason": ("data", "decision", "result", "reason"),
-    "mode": ("data", "decision", "result", "mode"),
-    "provenance": ("data", "decision", "provenance"),
-    "ruleset_sha256": ("data", "decision", "ruleset_sha256"),
-    "decide_ms": ("data", "decision", "decide_ms"),
-    "permitted": ("data", "decision", "authorization", "permitted"),
-    "risk_class": ("data", "contract", "risk_class"),
-    "reversibility": ("data", "contract", "reversibility"),
-    "agent": ("data", "contract", "actor", "agent"),
-    "status": ("data", "status"),
-    "latency_ms": ("data", "latency_ms"),
-    "cost_usd": ("data", "cost_usd"),
-    "error_type": ("data", "error_type"),
+    **{name: (*place, name) for place, names in _FIELDS.items() for name in names},
     "undo_result": ("data", "result"),
     "undo_reason": ("data", "reason"),
-    "kind": ("data", "impact", "kind"),
-    "severity": ("data", "impact", "severity"),
     "quality_passed": ("data", "impact", "passed"),
-    "resolution": ("data", "resolution"),
-    "reviewer": ("data", "reviewer"),
-    "rationale": ("data", "rationale"),
-    "wait_ms": ("data", "wait_ms"),
-    "flag_key": ("data", "flag_key"),
-    "changed_by": ("data", "changed_by"),
     "change_reason": ("data", "reason"),
-    "verdict": ("data", "verdict"),
-    "to_stage": ("data", "to_stage"),
 }
 
 _USER: Final = ("data", "contract", "actor", "user")

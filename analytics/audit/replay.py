@@ -64,8 +64,7 @@ class Replayed:
     document: VerdictDocument  # what was reached
     recorded_at: datetime  # when the ledger says that it was judged, which is only recorded
     earlier: tuple[str, ...]  # verdicts that had crossed before on the same epoch; they were reached again too
-    # Those of which the lake no longer holds the evidence; they are taken as the ledger has them
-    believed: tuple[str, ...] = ()
+    believed: tuple[str, ...] = ()  # those of which the lake no longer holds the evidence: taken as the ledger has them
 
 
 def replay(lake: Lake, verdict_id: str) -> Replayed:

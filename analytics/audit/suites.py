@@ -30,8 +30,7 @@ class Check:
     kind: str  # name of the great-expectations class
     meaning: str  # what a failure means to a person
     arguments: Mapping[str, object] = field(default_factory=dict)  # further arguments of that class
-    # Rows it applies to: a fact and the values that it may have; all rows when None
-    when: tuple[str, tuple[str, ...]] | None = None
+    when: tuple[str, tuple[str, ...]] | None = None  # rows with one of these values of a fact; None is all rows
     severity: Severity = CRITICAL  # a failed `critical` check fails the run; a `warning` is only shown
 
 
@@ -53,13 +52,7 @@ def _one_of(
 
 
 def _between(
-    fact: str,
-    low: float | None,
-    high: float | None,
-    meaning: str,
-    *,
-    when: _When = None,
-    severity: Severity = CRITICAL,
+    fact: str, low: float | None, high: float | None, meaning: str, *, when: _When = None, severity: Severity = CRITICAL
 ) -> Check:
     return Check(fact, "ExpectColumnValuesToBeBetween", meaning, {"min_value": low, "max_value": high}, when, severity)
 

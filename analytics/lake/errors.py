@@ -9,9 +9,8 @@ from polars.exceptions import PanicException, PolarsError
 
 from producers.errors import StagekeeperError
 
+# What collecting a scan can raise when files vanish; a scan is lazy, and fails in the hands of whoever collects it.
 READ_FAILURES: Final[tuple[type[BaseException], ...]] = (DeltaError, OSError, PolarsError, PanicException)
-"""What collecting a scan can raise when files or the log vanish under it; the lake cannot name these, since a scan is
-lazy and fails in the hands of whoever collects it."""
 
 
 class LakeError(StagekeeperError):

@@ -86,18 +86,11 @@ def _count(lake: Lake, rewriter: Rewriter, file: StoredFile, rule: Rule) -> tupl
     newest = file.most.get(rule.by)
     if rule.but is None and newest is not None and newest < rule.before:
         return file.rows, 0, file.least.get(rule.by)
+    first_doomed = pl.col(rule.by).filter(rule.doomed).min().alias("first")
     try:
-        doomed, height, first = (
-            pl.scan_parquet(rewriter.uri(file), storage_options=lake.options)
-            .select(*rule.columns)
-            .select(
-                rule.doomed.sum().alias("doomed"),
-                pl.len().alias("height"),
-                pl.col(rule.by).filter(rule.doomed).min().alias("first"),
-            )
-            .collect()
-            .row(0)
-        )
+        rows = pl.scan_parquet(rewriter.uri(file), storage_options=lake.options).select(*rule.columns)
+        counts = rows.select(rule.doomed.sum().alias("doomed"), pl.len().alias("height"), first_doomed)
+        doomed, height, first = counts.collect().row(0)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise LakeError(f"{rule.table}: {file.path} cannot be read: {error}. The table is as it was.") from error
     return doomed, height - doomed, first

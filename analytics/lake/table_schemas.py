@@ -19,11 +19,9 @@ SIGNOFFS: Final = "signoffs"
 LEASES: Final = "leases"
 JUDGE_HEARTBEATS: Final = "judge_heartbeats"
 
+# Number of the layout below; `analytics.lake.migrations` brings a lake of an earlier one here, a step a number.
+# 1: the tables `looks`, `rulings` and `claims`. 2: they are called as below. 3: `events` has `kind` and `user`.
 LAYOUT: Final = 3
-"""Number of the layout below; `analytics.lake.migrations` brings a lake of an earlier one here, a step a number.
-
-1: the tables `looks`, `rulings` and `claims`. 2: they are called as below. 3: `events` has `kind` and `user`.
-"""
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 
