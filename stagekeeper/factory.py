@@ -43,11 +43,7 @@ def open_router(
     """A router from files, ready to use within the block; files and settings that are left out are the configured ones.
 
     `source` says who records, as a URI reference such as `/routers/crm-eu-1`; `environment` and `agent` are for
-    actions that name none.
-
-    Raises:
-        SettingsError: A file does not exist.
-        ConfigurationFileError: The authorization file cannot be used.
+    actions that name none. Raises `SettingsError` where a file does not exist, and `ConfigurationFileError`.
     """
     settings = settings or Settings.load()
     authorizer = FileAuthorizer.load(authorization or settings.authorization)

@@ -151,9 +151,8 @@ def appended(
 ) -> pl.DataFrame:
     """The rows of the commits `after` (exclusive) to `through` (inclusive; the handle is there or later), in order.
 
-    Raises:
-        ForgottenError: The log, or a file that one of these commits added, was deleted by age.
-        UnreadableLakeError: They cannot be read for another reason.
+    Raises `ForgottenError` where the log, or a file that one of these commits added, was deleted by age, and
+    `UnreadableLakeError` where they cannot be read for another reason.
     """
     try:
         quoted = [f'"{name}"' for name in (*columns, _VERSION)]  # some, such as `offset`, are words of SQL

@@ -53,11 +53,8 @@ class Heartbeat(NamedTuple):
 class Lease:
     """A lease (`JUDGE` or `MAINTENANCE`) over a lake that exists, and this process's attempts to hold it; thread-safe.
 
-    Args:
-        lease_s: Seconds without a heartbeat after which it may be taken; the same for everybody.
-        clock: Seconds that only rise.
-        holder: Who asks, for people to read.
-        lake: A handle of its own on the table; opened unless given.
+    It may be taken after `lease_s` (the same for everybody) without a heartbeat, by a clock whose seconds only rise;
+    the holder is for people to read. The lake is a handle of its own, opened unless given.
     """
 
     def __init__(

@@ -47,12 +47,8 @@ _FILL_BYTES: Final = 64 * 1024 * 1024  # size of the files (bytes) that are rewr
 def migrate(root: str, *, patience_s: float = 2 * LEASE_S) -> bool:
     """Bring the lake to this version's layout, and tell whether it was done here; a lake that is missing is left alone.
 
-    Waits `patience_s` for workers of the earlier version to end, and for another migration.
-
-    Raises:
-        LakeInUseError: Another process holds a lease of the lake for longer than that.
-        FencedError: Another process took a lease over in the middle. The next attempt goes on.
-        LakeError: The lake cannot be read or written. The next attempt goes on.
+    Raises `LakeInUseError` where another process holds a lease for longer than `patience_s`; after a `FencedError` or
+    another `LakeError` the next attempt goes on.
     """
     migrated = False
     while (layout := stored_layout(root)) is not None and layout < LAYOUT:

@@ -24,6 +24,7 @@ import polars as pl
 from analytics.lake.errors import LakeError
 from analytics.lake.rewrite import Rewriter, StoredFile, chunks
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
+from analytics.signals.cells import ACTION, EPOCH
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
 
 if TYPE_CHECKING:
@@ -33,12 +34,10 @@ if TYPE_CHECKING:
 
 _ROLLED: Final = timedelta(microseconds=1)
 _MINUTE_US: Final = 60_000_000
-_EPOCH: Final = ("environment", "workflow", "tool", "stage", "cohort", "epoch")
-_ACTION: Final = _EPOCH[:3]
 _MINUTE_BY_MINUTE: Final = ("expected", "executed")
 _WORTH: Final = 0.25  # share of a file's rows that must go before it is rewritten
 _ROWS_AT_ONCE: Final = 1_500_000  # rows that are in memory at once, about
-_LIGHT: Final = (*_EPOCH, "bucket", "last_event_at", *_MINUTE_BY_MINUTE)
+_LIGHT: Final = (*EPOCH, "bucket", "last_event_at", *_MINUTE_BY_MINUTE)
 
 
 def is_rolled(bucket: str = "bucket") -> pl.Expr:
@@ -48,9 +47,9 @@ def is_rolled(bucket: str = "bucket") -> pl.Expr:
 
 def roll(minutes: pl.DataFrame) -> pl.DataFrame:
     """Sum rows of minutes, none of them rolled yet, to the rows of hours that take their place."""
-    uneven = (pl.col("expected").sum() != pl.col("executed").sum()).over(*_EPOCH, "bucket")
-    hour = (*_EPOCH, pl.col("bucket").dt.truncate("1h"))
-    marked = minutes.with_columns(uneven.alias("uneven"), (pl.col("bucket").max().over(hour) + _ROLLED).alias("hour"))
+    uneven = (pl.col("expected").sum() != pl.col("executed").sum()).over(*EPOCH, "bucket")
+    last = pl.col("bucket").max().over(*EPOCH, pl.col("bucket").dt.truncate("1h"))
+    marked = minutes.with_columns(uneven.alias("uneven"), (last + _ROLLED).alias("hour"))
     rest = [name for name in COUNTERS if name not in _MINUTE_BY_MINUTE]
     to_hours = marked.with_columns(
         pl.col("hour").alias("bucket"),
@@ -64,7 +63,7 @@ def roll(minutes: pl.DataFrame) -> pl.DataFrame:
 
 
 def _summed(rows: pl.DataFrame) -> pl.DataFrame:
-    key = [*_EPOCH, "bucket", "known"]
+    key = [*EPOCH, "bucket", "known"]
     rows = rows.with_columns(pl.col("last_event_at").dt.truncate("1h").alias("known"))
     summed = rows.group_by(key).agg(pl.col("risk_rank", "last_event_at").max(), pl.col(*COUNTERS).sum())
     for name in HISTOGRAMS:
@@ -81,7 +80,7 @@ def _summed(rows: pl.DataFrame) -> pl.DataFrame:
         )
         summed = summed.join(merged, on=key, how="left").with_columns(pl.col(bins, counts).fill_null([]))
     columns = (pl.col(name).cast(kind) for name, kind in COLUMNS[SIGNALS].items())
-    return summed.select(columns).sort(*_EPOCH, "bucket", "last_event_at")
+    return summed.select(columns).sort(*EPOCH, "bucket", "last_event_at")
 
 
 class RollUp:
@@ -93,7 +92,7 @@ class RollUp:
     def __init__(self, lake: Lake, *, before: datetime, spared: Collection[tuple[str, ...]] = ()) -> None:
         self._lake = lake
         self._before = before.replace(minute=0, second=0, microsecond=0)
-        self._spared = [dict(zip(_ACTION, action, strict=True)) for action in spared]
+        self._spared = [dict(zip(ACTION, action, strict=True)) for action in spared]
 
     def run(self, *, fence: Fence | None = None, dry_run: bool = False) -> tuple[int, int]:
         """Roll where it is worth it, commit by commit; gives rows before and after, in the files that were rewritten.
@@ -118,7 +117,7 @@ class RollUp:
 
     def _ends(self) -> pl.DataFrame:
         """The first and the last minute of every epoch."""
-        epochs = self._lake.scan(SIGNALS).group_by(_EPOCH)
+        epochs = self._lake.scan(SIGNALS).group_by(EPOCH)
         return epochs.agg(pl.col("bucket").min().alias("first"), pl.col("bucket").max().alias("last")).collect()
 
     def _worth(self, rewriter: Rewriter, ends: pl.DataFrame) -> set[str]:
@@ -127,7 +126,7 @@ class RollUp:
         buckets = ((file, file.least.get("bucket")) for file in rewriter.files())
         for chunk in _chunks(file for file, oldest in buckets if oldest is None or oldest < self._before):
             rows = self.read(rewriter, chunk, _LIGHT, path=True)
-            uneven = (pl.col("expected").sum() != pl.col("executed").sum()).over("path", *_EPOCH, "bucket")
+            uneven = (pl.col("expected").sum() != pl.col("executed").sum()).over("path", *EPOCH, "bucket")
             left = (
                 rows.filter(self._eligible(rows, ends))
                 .with_columns(
@@ -138,8 +137,8 @@ class RollUp:
                 .group_by("path")
                 .agg(
                     pl.len().alias("candidates"),
-                    pl.struct(*_EPOCH, "hour", "known").n_unique().alias("hours"),
-                    pl.struct(*_EPOCH, "bucket", "known").filter("uneven").n_unique().alias("minutes"),
+                    pl.struct(*EPOCH, "hour", "known").n_unique().alias("hours"),
+                    pl.struct(*EPOCH, "bucket", "known").filter("uneven").n_unique().alias("minutes"),
                 )
             )
             by_uri = {rewriter.uri(file): file for file in chunk}
@@ -168,10 +167,10 @@ class RollUp:
             raise LakeError(f"signals: old minutes cannot be read: {error}. The table is as it was.") from error
 
     def _eligible(self, rows: pl.DataFrame, ends: pl.DataFrame) -> pl.Series:
-        at_end = rows.select(*_EPOCH, "bucket").join(ends, on=_EPOCH, how="left", maintain_order="left")
+        at_end = rows.select(*EPOCH, "bucket").join(ends, on=EPOCH, how="left", maintain_order="left")
         old = (pl.col("bucket") < self._before) & (pl.col("last_event_at") < self._before) & ~is_rolled()
         if self._spared:
-            old &= ~pl.struct(_ACTION).is_in(self._spared)
+            old &= ~pl.struct(ACTION).is_in(self._spared)
         inner = at_end.select((pl.col("bucket") > pl.col("first")) & (pl.col("bucket") < pl.col("last"))).to_series()
         return rows.select(old).to_series() & inner.fill_null(value=False)
 

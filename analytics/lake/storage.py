@@ -137,10 +137,8 @@ def _layout(events: DeltaTable) -> int:
 def open_table(root: str, name: str) -> DeltaTable | None:
     """Open a table and check its columns; None when there is none.
 
-    Raises:
-        OutdatedLakeError: The lake has an earlier layout.
-        SchemaMismatchError: The table has other columns than this version knows, or the lake a later layout.
-        UnreadableLakeError: It is damaged, or cannot be reached.
+    Raises `OutdatedLakeError` for an earlier layout, `SchemaMismatchError` for a later one or other columns, and
+    `UnreadableLakeError`.
     """
     uri = f"{root}/{name}"
     try:

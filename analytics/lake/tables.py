@@ -59,10 +59,8 @@ class Lake:
     def open(cls, root: str) -> Lake:
         """Open the lake at `root` and create what is missing.
 
-        Raises:
-            SchemaMismatchError: The lake has another layout, or a table other columns, than this version writes.
-            UnreadableLakeError: A table is damaged, or the root cannot be written.
-            SettingsError: The root or the settings of its store cannot be used.
+        Raises `SchemaMismatchError` where layout or columns are others than this version writes,
+        `UnreadableLakeError` where a table is damaged or the root cannot be written, and `SettingsError`.
         """
         tables = {name: storage.open_table(root, name) for name in TABLES}
         if storage.is_remote(root) and None in tables.values():
@@ -78,9 +76,8 @@ class Lake:
     def existing(cls, root: str) -> Lake | None:
         """Open the lake at `root` without creating anything; None when there is none yet.
 
-        Raises:
-            SchemaMismatchError: The lake has another layout, or a table other columns, than this version reads.
-            UnreadableLakeError: A table is damaged, or missing although others hold data.
+        Raises `SchemaMismatchError` where layout or columns are others than this version reads, and
+        `UnreadableLakeError` where a table is damaged, or missing although others hold data.
         """
         tables = {name: table for name in TABLES if (table := storage.open_table(root, name)) is not None}
         missing = [name for name in TABLES if name not in tables]
@@ -140,8 +137,7 @@ class Lake:
         """The rows that were appended in versions `after` (exclusive; -1 is all) to `through` (inclusive), in order.
 
         Compaction neither hides nor repeats a row. Raises `ForgottenError` where the lake no longer keeps what was
-        appended back then (read the table whole), and `LakeError` where there is no such version or it cannot be
-        read.
+        appended back then (read the table whole), and `LakeError`.
         """
         handle = self._handle(table)
         columns = columns or COLUMNS[table].names()
@@ -161,12 +157,9 @@ class Lake:
         """Append rows, and move the source offsets that they cover, in one commit; gives the version that it made.
 
         The rows have the table's columns in any order, and may be empty while offsets move; an Arrow table in the
-        stored order and types is written as it is.
-
-        Raises:
-            FencedError: A stored offset is not `previous`, or another writer took over; nothing was written.
-            SchemaMismatchError: The rows do not have the table's columns.
-            LakeError: The commit failed for another reason.
+        stored order and types is written as it is. Raises `FencedError` where a stored offset is not `previous`, or
+        another writer took over (nothing was written), `SchemaMismatchError` where the rows do not fit, and
+        `LakeError` for another reason.
         """
         data = fitting(table, rows)
         handle = self._handle(table)

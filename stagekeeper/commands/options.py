@@ -99,9 +99,9 @@ json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print
 lake_option: Final = click.option(
     "--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default."
 )
-FILE: Final = click.Path(path_type=Path, dir_okay=False)
-gates_option: Final = click.option("--gates", "gate_path", type=FILE, help="Gate file; the configured one by default.")
-flags_option: Final = click.option("--flags", "flag_path", type=FILE, help="Flag file; the configured one by default.")
+_FILE: Final = click.Path(path_type=Path, dir_okay=False)
+gates_option: Final = click.option("--gates", "gate_path", type=_FILE, help="Gate file; the configured one by default.")
+flags_option: Final = click.option("--flags", "flag_path", type=_FILE, help="Flag file; the configured one by default.")
 actor_options: Final = together(
     click.option("--as", "actor", type=RecordedText("who", 200), required=True, help="Who, e.g. an e-mail address."),
     click.option(
@@ -145,12 +145,7 @@ def existing_lake(root: str | None) -> Lake | None:
 
 
 def require_lake(root: str | None) -> Lake:
-    """Open the lake that was named, or the configured one.
-
-    Raises:
-        NoLakeError: There is none yet.
-        LakeError: It cannot be read.
-    """
+    """Open the lake that was named, or the configured one; raises `NoLakeError` where there is none yet."""
     lake = existing_lake(root)
     if lake is None:
         raise NoLakeError(no_events(None, root))
