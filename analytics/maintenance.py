@@ -53,8 +53,7 @@ class RetentionPolicy:
     """What is kept for how long."""
 
     roll_up_after: timedelta | None = timedelta(days=2)  # age from which minutes are rolled up; None never does
-    # How long rows of a table are kept; a table that is not named is kept for ever. Of `signals` only epochs that are
-    # over go, and of `verdicts` only repetitions.
+    # For ever where not named. Of `signals` only epochs that are over go, and of `verdicts` only repetitions.
     keep: Mapping[str, timedelta] = field(
         default_factory=lambda: {EVENTS: timedelta(days=400), REJECTS: timedelta(days=90), QUALITY: timedelta(days=400)}
     )

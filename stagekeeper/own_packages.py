@@ -3,12 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-OWN_PACKAGES = (
-    "producers",
-    "analytics",
-    "streams",
-    "dashboard",
-)  # besides the one that is called like the distribution
+OWN_PACKAGES = ("producers", "analytics", "streams", "dashboard")  # besides the one of the distribution's name
 
 
 class ShadowedPackageError(ImportError):

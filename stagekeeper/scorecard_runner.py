@@ -50,14 +50,8 @@ class _Kept:
 def outcomes(scenario: Scenario, gates: GateFile, *, seed: int, events: int) -> list[CellOutcome]:
     """Simulate a scenario, `events` within three hours, and score what the recommender says about each of its cells."""
     kept = _Kept()
-    truth = Simulator(
-        scenario,
-        kept,
-        plan=TrafficPlan(events=events, history=SPAN, history_events=events),
-        seed=seed,
-        now=lambda: BEGAN_AT,
-        wait=lambda _: False,
-    ).run()
+    plan = TrafficPlan(events=events, history=SPAN, history_events=events)
+    truth = Simulator(scenario, kept, plan=plan, seed=seed, now=lambda: BEGAN_AT, wait=lambda _: False).run()
     turns = list(run(history_of(kept.events), gates, every=EVERY))
     wrong_at = _wrong_at(scenario, kept.events, truth)
     return [

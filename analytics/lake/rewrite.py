@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 # File sizes that are worked towards, one after the other. A row is rewritten a few times on its way up, and a table has
 # at most `at_least` files below each size, besides those of the largest.
 SIZES_BYTES: Final = (4 * 1024 * 1024, 64 * 1024 * 1024, 512 * 1024 * 1024)
-_REWRITE: Final = "rewrite"
 _BATCH_ROWS: Final = 65_536
 _LONGEST_BOUND: Final = 64  # characters of a bound that are worth a place in the log: a payload helps no reader to skip
 _FAILURES: Final = (DeltaError, OSError, pa.ArrowException)
@@ -164,7 +163,7 @@ class Rewriter:
         return stats
 
     def _commit(self, actions: list[AddAction | RemoveAction], *, takes: bool) -> bool:
-        names = (_REWRITE, TAKEN) if takes else (_REWRITE,)
+        names = ("rewrite", TAKEN) if takes else ("rewrite",)
         marks = [Transaction(name, int(self._handle.version())) for name in names]
         if self._fence is not None:
             marks.append(Transaction(self._fence.app_id, self._fence.epoch))

@@ -123,17 +123,14 @@ class RollUp:
     def _worth(self, rewriter: Rewriter, ends: pl.DataFrame) -> set[str]:
         """The files of which enough rows would go."""
         worth = set()
+        hour, known = (pl.col(name).dt.truncate("1h") for name in ("bucket", "last_event_at"))
         buckets = ((file, file.least.get("bucket")) for file in rewriter.files())
         for chunk in _chunks(file for file, oldest in buckets if oldest is None or oldest < self._before):
             rows = self.read(rewriter, chunk, _LIGHT, path=True)
             uneven = (pl.col("expected").sum() != pl.col("executed").sum()).over("path", *EPOCH, "bucket")
             left = (
                 rows.filter(self._eligible(rows, ends))
-                .with_columns(
-                    pl.col("bucket").dt.truncate("1h").alias("hour"),
-                    pl.col("last_event_at").dt.truncate("1h").alias("known"),
-                    uneven.alias("uneven"),
-                )
+                .with_columns(hour=hour, known=known, uneven=uneven)
                 .group_by("path")
                 .agg(
                     pl.len().alias("candidates"),
@@ -152,17 +149,11 @@ class RollUp:
         self, rewriter: Rewriter, files: Sequence[StoredFile], columns: Sequence[str], *, path: bool = False
     ) -> pl.DataFrame:
         """Columns of some files, and where a row lies if asked for; raises `LakeError` where a file cannot be read."""
+        uris, options = [rewriter.uri(file) for file in files], self._lake.options
+        name = "path" if path else None
         try:
-            return (
-                pl.scan_parquet(
-                    [rewriter.uri(file) for file in files],
-                    include_file_paths="path" if path else None,
-                    storage_options=self._lake.options,
-                    hive_partitioning=False,
-                )
-                .select(*columns, *(["path"] if path else []))
-                .collect()
-            )
+            rows = pl.scan_parquet(uris, include_file_paths=name, storage_options=options, hive_partitioning=False)
+            return rows.select(*columns, *filter(None, [name])).collect()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise LakeError(f"signals: old minutes cannot be read: {error}. The table is as it was.") from error
 

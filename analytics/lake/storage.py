@@ -78,22 +78,19 @@ class StorageSettings(BaseSettings):
     @property
     def options(self) -> dict[str, str]:
         """The same as storage options of delta-rs and polars, secrets in the clear."""
-        options = {
+        options: dict[str, str | SecretStr | None] = {
             "aws_endpoint": self.endpoint,
             "aws_region": self.region or ("us-east-1" if self.endpoint is not None else None),
             "aws_access_key_id": self.access_key_id,
-            "aws_secret_access_key": _clear(self.secret_access_key),
-            "aws_session_token": _clear(self.session_token),
+            "aws_secret_access_key": self.secret_access_key,
+            "aws_session_token": self.session_token,
             # A commit is a file that must not be there yet: the store has to refuse the second one.
             "aws_conditional_put": "etag",
         }
         if self.endpoint is not None and self.endpoint.startswith("http://"):
             options["aws_allow_http"] = "true"
-        return {name: value for name, value in options.items() if value is not None}
-
-
-def _clear(secret: SecretStr | None) -> str | None:
-    return None if secret is None else secret.get_secret_value()
+        known = ((name, value) for name, value in options.items() if value is not None)
+        return {name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in known}
 
 
 def is_remote(root: str) -> bool:

@@ -167,15 +167,10 @@ class Lake:
         if fence is not None:
             moved[fence.app_id] = fence.epoch
         stored = self._check_commit(table, handle, advances, fence)
-        marks = [Transaction(app_id, reached) for app_id, reached in moved.items()]
+        marks = CommitProperties(app_transactions=[Transaction(*mark) for mark in moved.items()])
+        properties = WRITER_PROPERTIES[table]
         try:
-            write_deltalake(
-                handle,
-                data,
-                mode="append",
-                commit_properties=CommitProperties(app_transactions=marks),
-                writer_properties=WRITER_PROPERTIES[table],
-            )
+            write_deltalake(handle, data, mode="append", commit_properties=marks, writer_properties=properties)
         except CommitFailedError as error:
             self._numbers.pop(table, None)
             self._check_commit(table, self._handle(table), advances, fence)

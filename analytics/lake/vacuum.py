@@ -80,11 +80,8 @@ def vacuum(
 def _commits(store: pafs.FileSystem) -> dict[int, datetime]:
     """The versions whose commits are in the log, and when they were written, by the store's clock."""
     infos = store.get_file_info(pafs.FileSelector(_LOG, recursive=False))
-    return {
-        int(info.base_name.removesuffix(".json")): info.mtime
-        for info in infos
-        if info.is_file and info.base_name.endswith(".json") and info.base_name.removesuffix(".json").isdigit()
-    }
+    commits = {info.base_name.removesuffix(".json"): info for info in infos if info.base_name.endswith(".json")}
+    return {int(name): info.mtime for name, info in commits.items() if info.is_file and name.isdigit()}
 
 
 def _stamp(store: pafs.FileSystem, version: int) -> datetime:

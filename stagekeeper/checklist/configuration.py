@@ -56,11 +56,8 @@ def authorization_point(path: Path, environments: Iterable[str]) -> Point:
     except ConfigurationFileError as error:
         return failed(5, str(error))
     tried = sorted({"production", *environments})
-    permitted = [
-        f"{authorization.rule} in {environment}"
-        for environment in tried
-        if (authorization := authorizer.authorize(_contract(_STRANGER, RiskClass.IRREVERSIBLE, environment))).permitted
-    ]
+    answers = {where: authorizer.authorize(_contract(_STRANGER, RiskClass.IRREVERSIBLE, where)) for where in tried}
+    permitted = [f"{answer.rule} in {environment}" for environment, answer in answers.items() if answer.permitted]
     if permitted:
         return failed(5, f"an unheard-of, irreversible tool is permitted by {', '.join(permitted)}")
     return passed(5, f"an unheard-of, irreversible tool is refused in {', '.join(tried)}")

@@ -60,12 +60,8 @@ def event_points(recent: RecentDecisions | None, *, now: datetime, settled_after
     if recent is None or not recent.decisions:
         why = "there is no lake" if recent is None else "no live decision in the period looked at"
         return [unknown(number, why) for number in (1, 3, 6, 7)]
-    return [
-        _complete(recent.decisions),
-        _server_side(recent.decisions),
-        _reviews(recent.decisions),
-        _results(recent, now - settled_after),
-    ]
+    decisions = recent.decisions
+    return [_complete(decisions), _server_side(decisions), _reviews(decisions), _results(recent, now - settled_after)]
 
 
 def flow_point(recent: RecentDecisions | None, *, now: datetime, freshness: timedelta, gates: Path) -> Point:
@@ -93,31 +89,23 @@ def flow_point(recent: RecentDecisions | None, *, now: datetime, freshness: time
 
 
 def _complete(decisions: list[ActionDecided]) -> Point:
-    lacking: dict[str, int] = {}
-    for event in decisions:
-        contract = event.data.contract
-        for name, missing in (
-            ("an agent's name", contract.actor.agent == "unknown"),
-            ("an intent", not contract.intent.strip()),
-            (
-                "an owner (user, account or service identity)",
-                not any((contract.actor.user, contract.actor.account, contract.actor.service_identity)),
-            ),
-            ("the arguments' digest", contract.arguments_sha256 is None),
-        ):
-            lacking[name] = lacking.get(name, 0) + missing
+    contracts = [event.data.contract for event in decisions]
+    actors = [contract.actor for contract in contracts]
+    unowned = [one for one in actors if not (one.user or one.account or one.service_identity)]
+    lacking = {
+        "an agent's name": sum(actor.agent == "unknown" for actor in actors),
+        "an intent": sum(not contract.intent.strip() for contract in contracts),
+        "an owner (user, account or service identity)": len(unowned),
+        "the arguments' digest": sum(contract.arguments_sha256 is None for contract in contracts),
+    }
     faults = [f"{count} of {len(decisions)} lack {name}" for name, count in lacking.items() if count]
     return pass_unless(1, faults, f"all of {len(decisions)} contracts")
 
 
 def _server_side(decisions: list[ActionDecided]) -> Point:
     """A router's own decision carries what decided: authorization, flags and the ruleset."""
-    bare = sum(
-        event.data.decision.authorization is None
-        or event.data.decision.ruleset_sha256 is None
-        or not event.data.decision.flags
-        for event in decisions
-    )
+    made = [event.data.decision for event in decisions]
+    bare = sum(one.authorization is None or one.ruleset_sha256 is None or not one.flags for one in made)
     evidence = f"{len(decisions) - bare} of {len(decisions)} decisions carry authorization, flags and ruleset"
     return (failed if bare else passed)(3, evidence)
 
@@ -127,15 +115,9 @@ def _reviews(decisions: list[ActionDecided]) -> Point:
     contracts = [event.data.contract for event in queued]
     reads = sum(contract.risk_class in READS for contract in contracts)
     without_intent = sum(not contract.intent.strip() for contract in contracts)
-    unreviewed = sum(
-        event.data.decision.result.outcome == "allow"
-        and event.data.decision.enforced
-        and (
-            event.data.contract.risk_class in REVIEWED_RISKS
-            or event.data.contract.reversibility in REVIEWED_REVERSIBILITIES
-        )
-        for event in decisions
-    )
+    enforced = [event for event in decisions if event.data.decision.enforced]
+    ran = [event.data.contract for event in enforced if event.data.decision.result.outcome == "allow"]
+    unreviewed = sum(one.risk_class in REVIEWED_RISKS or one.reversibility in REVIEWED_REVERSIBILITIES for one in ran)
     if not queued:
         return unknown(6, f"nothing was queued for review; {unreviewed} consequential actions ran without one")
     evidence = (

@@ -18,16 +18,12 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
+_FILE = click.Path(path_type=Path)
+
+
 @click.command("backtest")
-@click.option(
-    "--gates", "path", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The gate file to try."
-)
-@click.option(
-    "--against",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Compare with this one; by default the last used.",
-)
+@click.option("--gates", "path", type=_FILE, required=True, metavar="FILE", help="The gate file to try.")
+@click.option("--against", type=_FILE, metavar="FILE", help="Compare with this one; by default the last used.")
 @click.option("--from", "since", type=Moment(), metavar="MOMENT", help="Begin to look here (event time).")
 @click.option("--to", "until", type=Moment(), metavar="MOMENT", help="End here (event time).")
 @lake_option

@@ -44,11 +44,8 @@ def command(workers: tuple[str, ...], watch: timedelta, root: str | None, *, as_
     )
     counts = Counter(result.state for result in results)
     if as_json:
-        document = {
-            "counts": {state.value: counts[state] for state in CheckState},
-            "checks": [result.to_dict() for result in results],
-        }
-        print_json(document)
+        by_state = {state.value: counts[state] for state in CheckState}
+        print_json({"counts": by_state, "checks": [result.to_dict() for result in results]})
     else:
         for result in results:
             click.echo(f"{result.state.value:<8}{result.check:<10} {result.evidence}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -90,14 +89,9 @@ def check(
         settings = Settings.load()
         gates = GateFile.load(gate_path if gate_path is not None else settings.gates)
         freshness_s = settings.freshness_s if "freshness_s" in settings.model_fields_set else gates.freshness_s
-        answer = gate_check(
-            options.existing_lake(root),
-            gates,
-            to_stage=to_stage,
-            now=datetime.now(UTC),
-            freshness_s=freshness_s if max_age is None else max_age.total_seconds(),
-            **action,
-        )
+        freshness_s = freshness_s if max_age is None else max_age.total_seconds()
+        lake, now = options.existing_lake(root), datetime.now(UTC)
+        answer = gate_check(lake, gates, to_stage=to_stage, now=now, freshness_s=freshness_s, **action)
     except StagekeeperError as error:
         answer = refusal("error", str(error), to_stage)
     except (KeyboardInterrupt, SystemExit):
@@ -225,18 +219,13 @@ def lint(file: Path, *, as_json: bool) -> None:
       stagekeeper gate lint gates.yaml --json | jq '.findings[] | select(.level == "error")'
     """
     issues = lint_file(file)
-    counts = Counter(issue.level for issue in issues)
+    counts = {level: sum(issue.level == level for issue in issues) for level in ("error", "warning", "note")}
     if as_json:
-        document = {
-            "file": str(file),
-            "counts": {level: counts[level] for level in ("error", "warning", "note")},
-            "findings": [issue.to_dict() for issue in issues],
-        }
-        options.print_json(document)
+        options.print_json({"file": str(file), "counts": counts, "findings": [issue.to_dict() for issue in issues]})
     else:
         for issue in issues:
             click.echo(f"{issue.level:<7} {issue.code:<18} {issue.place}: {issue.message}")
-        click.echo(f"{file}: {', '.join(f'{counts[level]} {level}s' for level in ('error', 'warning', 'note'))}.")
+        click.echo(f"{file}: {', '.join(f'{count} {level}s' for level, count in counts.items())}.")
     sys.exit(1 if counts["error"] or counts["warning"] else 0)
 
 

@@ -102,15 +102,10 @@ lake_option: Final = click.option(
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 gates_option: Final = click.option("--gates", "gate_path", type=_FILE, help="Gate file; the configured one by default.")
 flags_option: Final = click.option("--flags", "flag_path", type=_FILE, help="Flag file; the configured one by default.")
+_REASON: Final = RecordedText("why", 4_000, one_line=False)
 actor_options: Final = together(
     click.option("--as", "actor", type=RecordedText("who", 200), required=True, help="Who, e.g. an e-mail address."),
-    click.option(
-        "--because",
-        "reason",
-        type=RecordedText("why", 4_000, one_line=False),
-        required=True,
-        help="Why; it stays on record.",
-    ),
+    click.option("--because", "reason", type=_REASON, required=True, help="Why; it stays on record."),
 )
 move_options: Final = together(
     click.option("--environment", required=True, help="Environment of the action's target."),

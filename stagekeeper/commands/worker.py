@@ -44,11 +44,8 @@ def command(ready_file: Path | None, web_port: int, *, data_only: bool, as_json:
       STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 stagekeeper worker --json
     """
     settings = Settings.load()
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if not verbose:
         for chatty in _CHATTY:
             logging.getLogger(chatty).setLevel(logging.CRITICAL)

@@ -114,13 +114,10 @@ def check_commits(pair: SnapshotPair, age: timedelta | None) -> CheckResult:
     if records_wait and not pair.committed:
         evidence += ", and no worker is there to commit"
         return unknown("commits", evidence, "Start a worker.")
-    commit_times = [
-        (metrics["commit_seconds_sum"], metrics["commit_seconds_count"])
-        for metrics in pair.worker_metrics
-        if metrics.get("commit_seconds_count")
-    ]
-    if commit_times:
-        mean_s = sum(total for total, _ in commit_times) / sum(count for _, count in commit_times)
+    committing = [metrics for metrics in pair.worker_metrics if metrics.get("commit_seconds_count")]
+    if committing:
+        commits = sum(metrics["commit_seconds_count"] for metrics in committing)
+        mean_s = sum(metrics["commit_seconds_sum"] for metrics in committing) / commits
         evidence += f"; a batch takes {mean_s * 1_000:,.0f} ms to commit"
         if mean_s > _SLOW_COMMIT_S:
             fix = "The lake's storage is slow, or its tables consist of many small files: docs/operations.md."

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STEADY_S: Final = 60.0  # a child that lived this long (seconds) had started well: its next restart is quick again
-_PROBE_EVERY_S = 0.1
 
 
 def restart_delay_s(ends_in_a_row: int) -> float:
@@ -104,4 +103,4 @@ async def await_ready(child: Child, ready: Callable[[], bool], *, timeout_s: flo
             raise ChildError(child.reason())
         if time.monotonic() > deadline_s:
             raise ChildError(f"{child.name} was not ready in {timeout_s:.0f} s (log: {child.log})")
-        await asyncio.sleep(_PROBE_EVERY_S)
+        await asyncio.sleep(0.1)
