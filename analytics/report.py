@@ -291,20 +291,21 @@ def _added(several: list[Histogram]) -> Histogram:
     return bins, counts
 
 
-def _latency(known: Histogram | None) -> LatencySummary | None:
-    if known is None:
+def _latency(measured: Histogram | None) -> LatencySummary | None:
+    if measured is None:
         return None
-    p50, p95, p99 = (_quantile(known, q, MICRO_PER_MS) for q in (0.50, 0.95, 0.99))
-    return LatencySummary(p50=p50, p95=p95, p99=p99, known=known_count(known))
+    p50, p95, p99 = (_quantile(measured, q, MICRO_PER_MS) for q in (0.50, 0.95, 0.99))
+    return LatencySummary(p50=p50, p95=p95, p99=p99, known=known_count(measured))
 
 
-def _cost(known: Histogram | None, total_microusd: int) -> CostSummary | None:
-    if known is None:
+def _cost(measured: Histogram | None, total_microusd: int) -> CostSummary | None:
+    if measured is None:
         return None
-    total_usd, count, p95 = total_microusd / MICRO_PER_USD, known_count(known), _quantile(known, 0.95, MICRO_PER_USD)
+    count, p95 = known_count(measured), _quantile(measured, 0.95, MICRO_PER_USD)
+    total_usd = total_microusd / MICRO_PER_USD
     return CostSummary(mean=total_usd / count, p95=p95, total=total_usd, known=count)
 
 
-def _quantile(known: Histogram, q: float, micro_per_unit: int) -> float | None:
-    micro = histogram.quantile(*known, q)
+def _quantile(measured: Histogram, q: float, micro_per_unit: int) -> float | None:
+    micro = histogram.quantile(*measured, q)
     return None if micro is None else micro / micro_per_unit

@@ -27,7 +27,7 @@ SPAN: Final = timedelta(hours=3)
 EVERY: Final = timedelta(minutes=5)  # event time between two looks at a scenario
 
 
-class _Kept:
+class _MemoryEmitter:
     """An emitter that keeps the events."""
 
     def __init__(self) -> None:
@@ -49,11 +49,11 @@ class _Kept:
 
 def outcomes(scenario: Scenario, gates: GateFile, *, seed: int, events: int) -> list[CellOutcome]:
     """Simulate a scenario, `events` within three hours, and score what the recommender says about each of its cells."""
-    kept = _Kept()
+    emitter = _MemoryEmitter()
     plan = TrafficPlan(events=events, history=SPAN, history_events=events)
-    truth = Simulator(scenario, kept, plan=plan, seed=seed, now=lambda: BEGAN_AT, wait=lambda _: False).run()
-    turns = list(run(history_of(kept.events), gates, every=EVERY))
-    wrong_at = _wrong_at(scenario, kept.events, truth)
+    truth = Simulator(scenario, emitter, plan=plan, seed=seed, now=lambda: BEGAN_AT, wait=lambda _: False).run()
+    turns = list(run(history_of(emitter.events), gates, every=EVERY))
+    wrong_at = _wrong_at(scenario, emitter.events, truth)
     return [
         score(
             scenario.name,

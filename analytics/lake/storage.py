@@ -89,8 +89,8 @@ class StorageSettings(BaseSettings):
         }
         if self.endpoint is not None and self.endpoint.startswith("http://"):
             options["aws_allow_http"] = "true"
-        known = ((name, value) for name, value in options.items() if value is not None)
-        return {name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in known}
+        given = ((name, value) for name, value in options.items() if value is not None)
+        return {name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in given}
 
 
 def is_remote(root: str) -> bool:

@@ -81,7 +81,7 @@ def retention_policy(settings: Settings) -> RetentionPolicy:
     }
     return RetentionPolicy(
         roll_up_after=timedelta(days=settings.rollup_after_days) if settings.rollup_after_days else None,
-        keep={table: timedelta(days=kept) for table, kept in days.items() if kept},
+        keep={table: timedelta(days=age) for table, age in days.items() if age},
         replay=timedelta(days=settings.replay_days),
         grace=timedelta(hours=settings.vacuum_grace_hours),
     )
