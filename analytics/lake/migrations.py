@@ -41,6 +41,8 @@ LOG: Final = logging.getLogger(__name__)
 
 _OLD_LEASES: Final = "claims"
 _OLD_MAINTENANCE: Final = "upkeep"
+_PAUSE_S: Final = 0.5
+_HEARTBEAT_S: Final = 2.0
 _FILL_BYTES: Final = 64 * 1024 * 1024  # size of the files (bytes) that are rewritten in one commit, about
 
 
@@ -125,7 +127,7 @@ def _exclusive(root: str, layout: int, patience_s: float) -> Iterator[Fence | No
                     "work on it. Stop all processes of the earlier version, or wait until another worker has migrated "
                     "it, and start this one again."
                 )
-            time.sleep(0.5)
+            time.sleep(_PAUSE_S)
         stack.enter_context(_kept(leases))
         yield leases[0].fence
 
@@ -136,7 +138,7 @@ def _kept(leases: list[Lease]) -> Iterator[None]:
     done = threading.Event()
 
     def keep() -> None:
-        while not done.wait(2.0):
+        while not done.wait(_HEARTBEAT_S):
             try:
                 if not all(lease.held() for lease in leases):
                     return
