@@ -91,15 +91,7 @@ def backtest(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Backtest:
-    """Run the same history through two gate files, each looking at every minute, and compare.
-
-    Args:
-        history: What became known, and when.
-        old: The gate file to compare with.
-        new: The gate file to try.
-        since: Where to begin; the beginning of history unless given.
-        until: Where to end; its end unless given.
-    """
+    """Run the same history through two gate files, each looking at every minute, and compare."""
     turned = [_by_cell(list(run(history, gates, since=since, until=until))) for gates in (old, new)]
     found = [
         difference

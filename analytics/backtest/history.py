@@ -112,17 +112,9 @@ def run(
     until: datetime | None = None,
     every: timedelta = MINUTE,
 ) -> Iterator[Turn]:
-    """Run history through a gate file.
+    """Run history through a gate file: every turn, in the order of event time.
 
-    Args:
-        history: What became known, and when.
-        gates: The gate file.
-        since: Where to begin to look; what was known by then is known at the first look.
-        until: Where to end; the last minute of history unless given.
-        every: Event time between two looks.
-
-    Yields:
-        Every turn, in the order of event time.
+    What was known before `since` is known at the first look; both ends are those of history unless given.
     """
     now, last = (since or history.first).replace(second=0, microsecond=0) + MINUTE, until or history.last
     events = _KnownEvents(history.events)

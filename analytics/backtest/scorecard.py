@@ -50,10 +50,7 @@ class Share:
 def clopper_pearson(count: int, among: int, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Exact bounds of a binomial share (Clopper & Pearson, Biometrika 26, 1934): each side holds half of the error.
 
-    Args:
-        count: Hits.
-        among: Trials; 0 gives the bounds 0 and 1.
-        confidence: Two-sided.
+    No trials give the bounds 0 and 1.
     """
     if not among:
         return 0.0, 1.0
@@ -64,15 +61,7 @@ def clopper_pearson(count: int, among: int, *, confidence: float = CONFIDENCE) -
 def score(
     scenario: str, cell: Cell, deserved: VerdictName, turns: Sequence[Turn], *, wrong_at: datetime
 ) -> CellOutcome:
-    """Score the turns of one cell.
-
-    Args:
-        scenario: The scenario it is from.
-        cell: The cell.
-        deserved: The verdict that it deserves.
-        turns: What was said about it, in order.
-        wrong_at: From when on it deserves that; what was said before is no mistake.
-    """
+    """Score the turns of one cell, in their order; what was said before it deserved the verdict is no mistake."""
     said = [turn for turn in turns if turn.at > wrong_at]
     words = [turn.verdict.result.verdict for turn in said]
     rolled_back = next((turn.at for turn in said if turn.verdict.result.verdict is VerdictName.ROLL_BACK), None)

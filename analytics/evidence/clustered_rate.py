@@ -1,21 +1,21 @@
-"""Actions of one user are alike: count users, not actions.
+"""Evidence by user: actions of one user are alike, so users are counted and not actions.
 
 One user's actions in one closed window are a single observation Z = y / m, the share of the m actions that failed. A
-bet multiplies the evidence by 1 + lambda (Z - threshold), with the same lambda as in `sequential`; that equals
-(1 + (omega - 1) Z) / (1 + (omega - 1) threshold), so only the number of windows meets the threshold:
+bet multiplies the evidence by 1 + lambda (Z - threshold), with the same lambda as in `sequential`; that equals (1 +
+(omega - 1) Z) / (1 + (omega - 1) threshold), so only the number of windows meets the threshold:
 
     S_k = sum over (m, y) of count log1p((omega_k - 1) y / m) - windows log1p((omega_k - 1) threshold).
 
 It is a bet on a bounded mean (Waudby-Smith & Ramdas, JRSS-B 86, 2024) and asks only that a window's expected share,
-given the windows before it, is on the other side of the threshold; inside a window the actions may depend on each
-other in any way. With one action a window it is `sequential.log_e_value` itself.
+given the windows before it, is on the other side of the threshold; inside a window the actions may depend on each other
+in any way. With one action a window it is `sequential.log_e_value` itself.
 
-Two things to know. The rate is that of the *average user-window*, whether it made one action or a thousand. And the
-windows must be independent: a few users who come back day after day are again the same few users, so a window should
-be as long as the stage allows, and a gate should ask for a minimum of distinct users.
+The rate is that of the *average user-window*, whether it made one action or a thousand. And the windows must be
+independent: a few users who come back daily are the same few users, so a window should be as long as the stage allows,
+and a gate should ask for a minimum of distinct users.
 
-The state is an integer table (m, y) -> count, kept sorted, so merged and shuffled input gives the same evidence to
-the last bit.
+The state is a sorted integer table (m, y) -> count, so merged and shuffled input gives the same evidence to the last
+bit.
 """
 
 from __future__ import annotations
@@ -140,14 +140,9 @@ class UserWindows:
         return np.asarray(np.divide(shares, self.windows, out=np.full(self.cells, np.nan), where=self.windows > 0))
 
     def log_e_value(self, threshold: npt.ArrayLike, *, direction: Direction) -> FloatArray:
-        """Weigh the windows as evidence that the rate is above, or below, the threshold.
+        """Weigh the windows as evidence that the rate is above, or below, a threshold in (0, 1); see `sequential`.
 
-        Args:
-            threshold: The rate to compare with, in (0, 1). Broadcasts against the cells.
-            direction: As in `sequential.log_e_value`.
-
-        Returns:
-            Natural logarithm of the e-value; 0 where there are no windows. Shape (cells,).
+        Gives the natural logarithm of the e-value, 0 where there are no windows. Shape (cells,).
 
         Raises:
             EvidenceError: A threshold is not in (0, 1), or the direction is unknown.
@@ -160,13 +155,8 @@ class UserWindows:
     def bounds(self, *, alpha: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Bound the rate from below and from above, each one-sided at alpha and valid after every closed window.
 
-        As in `sequential.bounds`, a bound excludes a threshold if and only if the evidence crosses there.
-
-        Args:
-            alpha: One-sided error level in (0, 1). Broadcasts against the cells.
-
-        Returns:
-            The lower and the upper bound, ratios in [0, 1]. Shape (cells,).
+        As in `sequential.bounds`, a bound excludes a threshold if and only if the evidence crosses there. Shape
+        (cells,).
 
         Raises:
             EvidenceError: An alpha is not in (0, 1).

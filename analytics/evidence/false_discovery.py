@@ -22,12 +22,7 @@ if TYPE_CHECKING:
 def discoveries(log_e: npt.ArrayLike, *, alpha: float) -> BoolArray:
     """Mark the rows to believe: the k largest, for the most k with every one of them at least m / (alpha k).
 
-    Args:
-        log_e: Natural logarithm of each row's e-value; one that is not a number is never marked. Shape (m,).
-        alpha: Tolerable share of wrong ones among the marked, in (0, 1).
-
-    Returns:
-        Whether each row is marked. Shape (m,).
+    `log_e` holds natural logarithms of e-values; one that is not a number is never marked. Shape (m,).
 
     Raises:
         EvidenceError: Alpha is not in (0, 1).

@@ -35,14 +35,7 @@ def bets(direction: Direction) -> FloatArray:
 
 
 def average(log_wealth: FloatArray) -> FloatArray:
-    """The logarithm of the average wealth of the bets.
-
-    Args:
-        log_wealth: Natural logarithm of each bet's wealth; minus infinity is none. Shape (8, cells).
-
-    Returns:
-        Natural logarithm of the average. Shape (cells,).
-    """
+    """The log of the average wealth of the bets, whose shape is (8, cells); minus infinity stands for none."""
     peak = reduce(np.maximum, log_wealth)
     # Where nobody holds anything, the shift must not make a NaN of it.
     shift = np.where(np.isneginf(peak), 0.0, peak)
@@ -51,11 +44,7 @@ def average(log_wealth: FloatArray) -> FloatArray:
 
 
 def whole(counts: npt.ArrayLike, name: str) -> IntArray:
-    """Check that counts are whole numbers of at least 0, and give them as integers.
-
-    Raises:
-        EvidenceError: They are not.
-    """
+    """Give counts as integers. Raises `EvidenceError` unless they are whole numbers of at least 0."""
     given = np.asarray(counts)
     if given.size == 0:
         return np.zeros(given.shape, dtype=np.int64)
@@ -65,11 +54,7 @@ def whole(counts: npt.ArrayLike, name: str) -> IntArray:
 
 
 def failures_among(failures: npt.ArrayLike, trials: npt.ArrayLike, name: str = "failures") -> tuple[IntArray, IntArray]:
-    """Check that there are never more failures than trials.
-
-    Raises:
-        EvidenceError: There are, or a count is not a whole number of at least 0.
-    """
+    """Give counts as integers. Raises `EvidenceError` unless they are whole and failures never exceed trials."""
     x, n = whole(failures, name), whole(trials, "trials")
     if np.any(x > n):
         seen, of = np.broadcast_arrays(x, n)

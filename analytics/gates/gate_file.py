@@ -138,11 +138,7 @@ class AfterPromotion(Part):
     guardrail's own evidence."""
 
     def run_length(self, batch_s: float) -> float:
-        """Mean number of batches to a false alarm of each watched guardrail.
-
-        Args:
-            batch_s: How long a batch lasts, in seconds of event time: a minute of actions, or a user-window.
-        """
+        """Mean number of batches of so many seconds (a minute, or a user-window) to a guardrail's false alarm."""
         return run_length(self.fleet, batches_between_alarms=max(self.false_alarm_every / batch_s, 1.0))
 
     def lookback_s(self, batch_s: float) -> float:
@@ -299,11 +295,7 @@ class GateFile(Part):
 
     @classmethod
     def parse(cls, text: bytes, *, path: Path | None = None) -> GateFile:
-        """Read the bytes of a gate file.
-
-        Raises:
-            ConfigurationFileError: As in `load`.
-        """
+        """Read the bytes of a gate file. Raises `ConfigurationFileError` as `load` does."""
         gates = parse_yaml(text, cls, origin=str(path or "the gate file"))
         gates._sha256 = hashlib.sha256(text).hexdigest()  # noqa: SLF001 - of the bytes, which the model never sees
         gates._text, gates._path = text, path  # noqa: SLF001
@@ -357,13 +349,7 @@ class GateFile(Part):
         )
 
     def gate_for(self, environment: str, workflow: str, tool: str, risk_class: str | None) -> Gate | None:
-        """The most specific gate that matches an action; None where none does.
-
-        Args:
-            environment: Of the action's target.
-            workflow: Of the action.
-            tool: Of the action.
-            risk_class: The action's risk class; None where it is unknown.
+        """The most specific gate that matches an action, whose risk class may be unknown (None); None where none does.
 
         Raises:
             GateTieError: Two gates match equally well.

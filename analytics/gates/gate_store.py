@@ -26,19 +26,7 @@ class AlteredGateFileError(StagekeeperError):
 
 
 def keep(lake: Lake, gates: GateFile, *, now: datetime) -> bool:
-    """Store a gate file unless it is there already; before the first verdict under it.
-
-    Args:
-        lake: The lake.
-        gates: The gate file.
-        now: The present moment.
-
-    Returns:
-        Whether it was new.
-
-    Raises:
-        LakeError: It cannot be stored.
-    """
+    """Store a gate file unless it is there already, before the first verdict under it. Raises `LakeError`."""
     if not _texts(lake, gates.sha256).is_empty():
         return False
     row = {"sha256": gates.sha256, "kept_at": now, "text": gates.text}

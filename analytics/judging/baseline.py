@@ -26,11 +26,7 @@ _COMPARISONS: Final[Mapping[str, Comparison]] = {"concurrent": "hold_back", "his
 class Arms:
     """The cells of some actions, their current epochs and their closed minutes.
 
-    Args:
-        state: Everything counted; the minutes of the actions must all be in it.
-        current: The current epoch of every cell.
-        epochs: Epochs whose actions are compared.
-        watermark_us: Minutes that are not over by it are left out, microseconds since 1970.
+    Minutes that are not over by the watermark are left out; the state must hold all minutes of the actions of `epochs`.
     """
 
     def __init__(self, state: CellState, current: EpochRows, epochs: EpochRows, watermark_us: int) -> None:
@@ -75,14 +71,7 @@ class Compared:
 
 
 def compare(arms: Arms, epoch: int, gate: Gate, part: GateSignal) -> Compared:
-    """Match a cell's minutes with those of its baseline, for a signal of its gate that states a ratio.
-
-    Args:
-        arms: The cells of the action.
-        epoch: The epoch that is judged.
-        gate: Its gate.
-        part: The signal.
-    """
+    """Match a cell's minutes with those of its baseline, for a signal of its gate that states a ratio."""
     state = arms.state
     own = int(state.cell_of[epoch])
     cell, cohort = state.cells[own], gate.baseline.cohort

@@ -1,7 +1,7 @@
 """The verdict engine: what follows for any number of cells, in columns, and in full for those that are written or read.
 
-Deciding happens once, over arrays of cells. Its outcome for every cell is a change key (verdict, destination and reason
-codes). Whole verdicts, with values, bounds and sentences, are made from the same arrays and the same reasons.
+Deciding happens once, over arrays of cells, and gives every cell a change key (verdict, destination and reason codes).
+Whole verdicts, with values, bounds and sentences, are made from the same arrays and the same reasons.
 """
 
 from __future__ import annotations
@@ -76,13 +76,7 @@ class ChangeKeys:
 
 
 class Evaluation:
-    """What follows for some epochs, one place an epoch.
-
-    Attributes:
-        epochs: The epochs.
-        cells: The cell of each.
-        change_keys: The number of each one's change key.
-    """
+    """What follows for some epochs: the cell and the number of the change key of each, and their verdicts on demand."""
 
     def __init__(
         self,
@@ -99,13 +93,7 @@ class Evaluation:
         self._builder = builder
 
     def verdicts(self, places: npt.ArrayLike, *, lake_version: int, judged_at: datetime) -> list[Verdict]:
-        """The whole verdicts at some places, in the order given.
-
-        Args:
-            places: Which of the epochs, each once.
-            lake_version: Version of the table `signals`; only recorded.
-            judged_at: When this is computed; only recorded.
-        """
+        """The whole verdicts at some places, each named once, in the order given."""
         wanted = np.asarray(places, dtype=np.intp)
         at = np.full(self.epochs.size, -1, dtype=np.intp)
         at[wanted] = np.arange(wanted.size)
@@ -119,13 +107,7 @@ class Evaluation:
 
 
 class Engine:
-    """Evaluates epochs under one gate file.
-
-    Args:
-        state: Everything counted.
-        gates: The gate file.
-        change_keys: Where change keys get their numbers.
-    """
+    """Evaluates epochs under one gate file."""
 
     def __init__(self, state: CellState, gates: GateFile, change_keys: ChangeKeys) -> None:
         self._state = state
@@ -158,13 +140,8 @@ class Engine:
     ) -> Evaluation:
         """Say what follows for some epochs.
 
-        Args:
-            epochs: The epochs: current ones, or such as are over.
-            sums: The sums over minutes and bins, at the watermark of the look.
-            current: The current epoch of every cell.
-            latches: What earlier looks decided.
-            users: Closed user-windows; None where nothing is counted by user.
-            are_over: Whether the epochs are over, and are graded anew because outcomes of them came late.
+        `are_over` stands for epochs that are over, and are graded anew because outcomes of them came late; otherwise
+        they are current. `users` is None where nothing is counted by user.
         """
         state, gates = self._state, self._gate_of[epochs]
         comparing = np.array([*(gate.compares for gate in self._gates.gates), False, False], dtype=np.bool_)
@@ -213,19 +190,9 @@ def judge(
 ) -> list[Verdict]:
     """Reach verdicts on a state once: what a verdict is a function of, and nothing else.
 
-    Args:
-        state: Every counter at `lake_version`, with all minutes that matter.
-        gates: The gate file in force.
-        watermark: Event time up to which everything has been read: what is old or mature is so by it, not by a clock.
-        lake_version: Version of the table `signals`; only recorded.
-        judged_at: When this is computed; only recorded.
-        cells: The cells to judge, each on its current epoch; None is all.
-        latches: What earlier looks decided.
-        users: Closed user-windows; None where nothing is counted by user.
-        over: Epochs to judge in place of the current ones: epochs that are over, and of which outcomes came late.
-
-    Returns:
-        One verdict a cell (or epoch), in the order of their names.
+    Judges the current epochs of some cells (None is all), or in their place epochs that are `over`; the state must hold
+    all minutes that matter. What is old or mature is so by the watermark, not by a clock. The lake's version and
+    `judged_at` are only recorded. Gives one verdict a cell (or epoch), in the order of their names.
     """
     current = state.current(np.ones(len(state.cells), dtype=np.bool_), watermark)
     if over:

@@ -42,12 +42,9 @@ logger = logging.getLogger(__name__)
 class Judge:
     """Judges whatever changed since it last looked, and keeps the ledger.
 
-    Args:
-        lake: The lake, for the tables `signals` and `verdicts`; nobody else may use this handle meanwhile.
-        gates: The gate file, or its path. Where there is a path the file is read again whenever its bytes change.
-        settle_s: Seconds that an event time must have been known before executions are overdue by it.
-        fence: The right to judge, where more than one process might. Raise it in `verdicts` and
-            `looks` before the first tick.
+    Nobody else may use the handle of the lake meanwhile. A gate file that has a path is read again whenever its bytes
+    change. `fence` is the right to judge, where more than one process might; raise it in `verdicts` and `looks` before
+    the first tick.
     """
 
     def __init__(
@@ -87,16 +84,12 @@ class Judge:
         """Judge the cells whose numbers, mature minutes, freshness or gate file changed, and append to the ledger.
 
         The ledger gets a row for what is new, and now and then for what is not; see `ledger_writes` and `heartbeats`.
-        While the gate file cannot be read, nothing is judged: the error is logged once and kept in `gate_error`.
+        While the gate file cannot be read, nothing is judged: the error is logged once and kept in `gate_error`. While
+        the data plane has not read everything that the broker holds (`caught_up`), no further execution becomes
+        overdue.
 
-        Args:
-            now: The present moment.
-            caught_up: Whether the data plane has read everything that the broker holds. While it has not, no further
-                execution becomes overdue; everything else is judged as ever.
-
-        Returns:
-            A recommendation for each verdict whose name, destination or reasons differ from the ledger's last word; at
-            the first tick also those that an earlier judge wrote down and did not get published.
+        Gives a recommendation for each verdict whose name, destination or reasons differ from the ledger's last word;
+        at the first tick also those that an earlier judge wrote down and did not get published.
 
         Raises:
             FencedError: Somebody else judges now. Nothing was decided, and nothing may be by this judge.

@@ -1,7 +1,7 @@
 """What a judge knows between two looks, and the look itself: from counts and a watermark to the verdicts to record.
 
 Whoever drives it brings the increments, the events by user and the clock: the worker's judge those of the lake, a
-backtest those of history minute by minute. So both keep latches, grade epochs anew and write alike.
+backtest those of history. So both keep latches, grade epochs anew and write alike.
 """
 
 from __future__ import annotations
@@ -60,11 +60,7 @@ class PastVerdicts:
 
     @classmethod
     def from_ledger(cls, lake: Lake) -> PastVerdicts:
-        """What the ledger says.
-
-        Raises:
-            LakeError: The lake cannot be read.
-        """
+        """What the ledger says. Raises `LakeError` where it cannot be read."""
         return cls(
             ledger.last_words(lake),
             ledger.latches(lake),
@@ -85,19 +81,7 @@ class LookOutcome:
 
 
 class JudgeState:
-    """Everything that a judge knows.
-
-    Args:
-        past: What was recorded before.
-        events: The events, for what users did.
-        writes_all: Whether a look writes whatever is new and renews nothing, as a backtest does.
-
-    Attributes:
-        counts: Everything counted.
-        due: The cells that have to be looked at.
-        touched: The epochs of which anything came since the last look that was recorded.
-        current: The current epoch of each cell.
-    """
+    """Everything that a judge knows. With `writes_all` a look writes whatever is new, and renews nothing."""
 
     def __init__(self, past: PastVerdicts, events: EventSource, *, writes_all: bool = False) -> None:
         self.counts = CellState()
@@ -171,13 +155,9 @@ class JudgeState:
         self._find_current()
 
     def look(self, gates: GateFile, now: datetime, lake_version: int, record: Record) -> LookOutcome:
-        """Judge the cells that are due, and record what the ledger needs.
+        """Judge the cells that are due under the gate file of `advance`, and record what the ledger needs.
 
-        Args:
-            gates: The gate file that `advance` was given.
-            now: The present moment.
-            lake_version: Version of the table `signals`; only recorded.
-            record: Records verdicts. What it raises breaks the look off; the cells stay due.
+        What `record` raises breaks the look off; the cells stay due.
 
         Raises:
             LakeError: The events cannot be read, or nothing can be recorded.

@@ -50,12 +50,7 @@ class LatchRows:
 
 
 class Latches:
-    """First crossings by epoch and gate file, and verdicts on epochs that were over by cell.
-
-    Args:
-        latches: What the ledger knows.
-        reassessed: Likewise.
-    """
+    """First crossings by epoch and gate file, and verdicts on epochs that were over by cell, as the ledger has them."""
 
     def __init__(
         self,
@@ -129,14 +124,8 @@ class Latches:
 class Reassessments:
     """Epochs that are over: which are to be graded anew, and when.
 
-    Only what was graded once can be graded anew, and only to its harm.
-
-    Args:
-        state: Everything counted.
-        graded: The epochs that the ledger has a verdict on.
-        rolled_back: Those of them that it rolled back.
-        users_as_of: Up to where user-windows had closed when it was last asked what is due; None where they were not
-            counted.
+    Only what was graded once can be graded anew, and only to its harm. `users_as_of` says up to where user-windows had
+    closed when it was last asked what is due; None where they were not counted.
     """
 
     def __init__(
@@ -180,17 +169,10 @@ class Reassessments:
         self._rolled_back[rows[(rows >= 0) & back]] = True
 
     def due(self, touched: Flags, current: EpochRows, gates: GateFile, watermark: datetime, now: datetime) -> EpochRows:
-        """The epochs to be graded anew now.
+        """The epochs to be graded anew now, of those that were touched since the last look that was recorded.
 
         Where actions are counted, whatever changed, at once. Where users are, now and then, and as the last windows of
         an epoch close: they were open when the next one took over.
-
-        Args:
-            touched: Epochs that changed since the last look that was recorded.
-            current: The current epochs.
-            gates: The gate file in force.
-            watermark: Event time up to which everything has been read.
-            now: The present moment.
         """
         late = self._graded & ~self._rolled_back
         late[current] = False

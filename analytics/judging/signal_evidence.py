@@ -38,15 +38,7 @@ _NO_BINS: Final[Histogram] = (np.empty(0, dtype=np.int16), np.empty(0, dtype=np.
 
 
 class EvidenceRows:
-    """What the signals of a gate say about some cells at one stage, with values, bounds and forecasts.
-
-    Args:
-        gate: The gate.
-        stage: The stage.
-        epochs: The epochs of the group.
-        positions: Which of them are wanted.
-        inputs: Everything that verdicts follow from.
-    """
+    """What the signals of a gate say about cells at one stage, in full."""
 
     def __init__(
         self, gate: Gate, stage: str, epochs: EpochRows, positions: Positions, inputs: EvaluationInputs
@@ -173,8 +165,7 @@ class EvidenceRows:
         """Confidence bounds of a quantile, in its unit.
 
         The lower bound is the largest limit that the evidence would call broken, the upper bound the smallest that it
-        would call kept; so `lower >= limit` if and only if the limit is broken, `upper <= limit` if and only if it is
-        kept. Only limits beside an occupied bin need to be tried, since the count above changes nowhere else.
+        would call kept. Only limits beside an occupied bin are tried, since the count above changes nowhere else.
         """
         quantile = QUANTILES[weights.part.signal]
         per_unit, known = MICRO_PER[quantile.unit], self._inputs.state.histograms(quantile.source, self._epochs)

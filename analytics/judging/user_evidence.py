@@ -35,14 +35,7 @@ _BETWEEN_FOLDS: Final = timedelta(seconds=5)
 
 
 class UserEvidence:
-    """One fold of user-windows beside the state.
-
-    The evidence of a signal changes only when windows are folded again, so it is computed once for each fold.
-
-    Args:
-        windows: The closed user-windows.
-        state: Everything counted.
-    """
+    """One fold of user-windows beside the state; the evidence of a signal is computed once for each fold."""
 
     def __init__(self, windows: ClosedWindows, state: CellState) -> None:
         self.windows = windows
@@ -122,14 +115,9 @@ class UserEvidence:
 
 
 class UserTracker:
-    """Keeps the fold of user-windows that looks go by.
+    """Keeps the fold of user-windows that looks go by; it is folded again once a window has closed, or an epoch is new.
 
-    It is folded again once another window has closed, or an epoch is new.
-
-    Args:
-        source: The events.
-        state: Everything counted.
-        left: Where the judge before this one stood: the version of the events, and the end of the newest closed window.
+    `left` is where the judge before this one stood: the version of the events, and the end of the newest closed window.
     """
 
     def __init__(self, source: EventSource, state: CellState, left: tuple[int, datetime] | None) -> None:
@@ -143,12 +131,6 @@ class UserTracker:
 
     def follow(self, gates: GateFile, watermark: datetime, now: datetime, current: EpochRows) -> UserEvidence | None:
         """The closed user-windows at a watermark; None where no gate asks for them.
-
-        Args:
-            gates: The gate file.
-            watermark: Event time up to which everything has been read.
-            now: The present moment.
-            current: The current epoch of every cell.
 
         Raises:
             LakeError: The events cannot be read.
@@ -208,13 +190,7 @@ def split_actions(state: CellState, gates: GateFile) -> pl.DataFrame:
 
 
 def followed(state: CellState, gates: GateFile, current: EpochRows) -> EpochRows:
-    """The epochs whose user-windows matter: the current ones, and all that ran beside them where users are split.
-
-    Args:
-        state: Everything counted.
-        gates: The gate file.
-        current: The current epochs.
-    """
+    """The epochs whose user-windows matter: the current ones, and all that ran beside them where users are split."""
     split = _split(state, gates)
     if not split.any():
         return current

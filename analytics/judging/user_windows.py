@@ -2,17 +2,17 @@
 
 The counters of a cell do not know whose actions they count, so the windows are taken from the events themselves: every
 outcome is given to the decision it is about, and by it to the user that the decision's contract names. A decision that
-names no user is an observation of its own, as if actions were independent; how many those are stands in every verdict.
+names no user is an observation of its own, as if actions were independent.
 
-The first fold reads every event of the epochs. What was folded stays as it is, and a later fold reads
+The first fold reads every event of the epochs. A later fold reads
 
 * the windows that have closed since the fold before,
 * the windows for which any event was stored since then, whole: an outcome that comes late changes its user's window,
 * everything of epochs that are new, or of which something came for a window that is no longer held by itself.
 
 Windows that are older than everything that asks for single ones (the longest maturity, the detector's lookback) are
-held as one. So memory is bounded by how many kinds of windows there are, and by users, of whom sixteen bytes each are
-kept. Where events were taken out of the table, or the gate file asks for older windows, everything is folded anew.
+held as one. So memory is bounded by how many kinds of windows there are, and by users, at sixteen bytes each. Where
+events were taken out of the table, or the gate file asks for older windows, everything is folded anew.
 """
 
 from __future__ import annotations
@@ -69,9 +69,7 @@ class ClosedWindows:
     def tabled(self, signal: str, *, maturity_s: float = 0.0) -> pl.DataFrame:
         """How many windows of each epoch had m trials and y failures: `EPOCH`, `m`, `y` and `count`, by m and y.
 
-        Args:
-            signal: One of `BY_USER`.
-            maturity_s: Count only windows that have been closed for this long.
+        Only windows that have been closed for the maturity count.
         """
         return (
             self._windows(signal, pl.col("closed_at") + timedelta(seconds=maturity_s) <= self.as_of)
@@ -82,14 +80,9 @@ class ClosedWindows:
         )
 
     def batches(self, signal: str, *, since: datetime) -> pl.DataFrame:
-        """The windows of a signal, batch by batch: those that closed together are one.
+        """The windows of a signal that closed after a moment; those that closed together are one batch.
 
-        Args:
-            signal: One of `BY_USER`.
-            since: Leave out windows that had closed by then.
-
-        Returns:
-            `EPOCH`, `closed_at`, `m` trials, `y` failures and how many windows (`count`) are alike, in that order.
+        Gives `EPOCH`, `closed_at`, `m` trials, `y` failures and how many windows (`count`) are alike, in that order.
         """
         closed = (pl.col("closed_at") > since) & (pl.col("closed_at") <= self.as_of)
         key = [*_WINDOW, "m", "y"]
@@ -133,11 +126,7 @@ class _Fold(NamedTuple):
 
 
 class UserWindowFold:
-    """The closed user-windows of a source of events, kept up from fold to fold.
-
-    Args:
-        source: The events.
-    """
+    """The closed user-windows of a source of events, kept up from fold to fold."""
 
     def __init__(self, source: EventSource) -> None:
         self._source = source
@@ -158,15 +147,10 @@ class UserWindowFold:
         split: pl.DataFrame | None = None,
         version: int | None = None,
     ) -> ClosedWindows:
-        """Fold what is new; the first fold is the whole.
+        """Fold what is new of some epochs, up to a version of the events; the first fold is the whole.
 
-        Args:
-            as_of: End of the newest closed window; see `closed_through`.
-            window_s: Length of a window, seconds.
-            kept_s: For how long windows are asked for one by one, seconds; see `kept_s`.
-            epochs: A frame with the columns of `EPOCH`; only these are folded.
-            split: A frame with the columns of `ACTION`: the actions whose users are split; none unless given.
-            version: Version of the events; the newest unless given.
+        `as_of` is the end of the newest closed window (`closed_through`), `kept_s` for how long windows are asked for
+        one by one, and `split` names the actions whose users are split, by the columns of `ACTION`.
 
         Raises:
             LakeError: The events cannot be read.

@@ -66,13 +66,7 @@ class Group:
 
 
 class VerdictBuilder:
-    """Builds whole verdicts from what was decided.
-
-    Args:
-        inputs: Everything that the decisions followed from.
-        latches: What earlier looks decided.
-        are_over: Whether the epochs are over.
-    """
+    """Builds whole verdicts from what was decided."""
 
     def __init__(self, inputs: EvaluationInputs, latches: Latches, *, are_over: bool) -> None:
         self._inputs = inputs

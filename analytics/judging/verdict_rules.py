@@ -1,7 +1,7 @@
 """Deciding: what follows from the evidence about cells at one stage under one gate, always asked in the same order.
 
-Reasons are data: a code, the signal that it is about, and the cells for which it holds. Sentences are made from them
-where a verdict is written or read (`analytics.verdicts.messages`).
+Reasons are data: a code, the signal that it is about, and the cells for which it holds. Their sentences are made where
+a verdict is written or read (`analytics.verdicts.messages`).
 """
 
 from __future__ import annotations
@@ -80,24 +80,11 @@ class GateDecision:
     The order never changes: is the evidence usable, is there harm (of a guardrail, of all together, since a promotion),
     has something tripped, is the evidence fresh, was traffic split as declared, has enough been seen, is it mature, is
     everything shown safe. Harm comes before staleness because it does not expire: an action that was rolled back goes
-    quiet, and must not look merely undecided for it. It comes before the split because an arm that loses its traffic
-    is often one that is broken. A person's approval comes last, when the gate is asked.
+    quiet, and must not look merely undecided for it. It comes before the split because an arm that loses its traffic is
+    often one that is broken. A person's approval comes last, when the gate is asked.
 
-    What is a dry run takes part in nothing; `would` is what would follow if it did.
-
-    Args:
-        gate: The gate.
-        stage: The stage.
-        epochs: The epochs of the cells.
-        inputs: Everything that verdicts follow from.
-        are_over: Whether the epochs are over: they are promoted no more, so their split is not checked.
-
-    Attributes:
-        signals: The signals of the gate, weighed.
-        log_e: The combined evidence of the weighted guardrails, a natural logarithm; None without any.
-        splits: What the assignments say of each cell's declared split; None where it declares none.
-        decisions: What follows.
-        would: What would follow if dry runs counted; None where there are none.
+    What is a dry run takes part in nothing; `would` is what would follow if it did. Epochs that are over are promoted
+    no more, so their split is not checked.
     """
 
     def __init__(self, gate: Gate, stage: str, epochs: EpochRows, inputs: EvaluationInputs, *, are_over: bool) -> None:

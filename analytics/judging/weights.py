@@ -112,11 +112,7 @@ def combined(signals: Sequence[SignalWeights], *, dry: bool) -> FloatArray | Non
     """The weighted sum of the guardrails' e-values, as a natural logarithm; None where there are no guardrails.
 
     A weighted mean of e-values is an e-value whatever their dependence (Vovk & Wang, "E-values: calibration,
-    combination and applications", Annals of Statistics 49(3), 2021).
-
-    Args:
-        signals: The signals of a gate over cells at one stage.
-        dry: Whether dry runs count too, because the whole gate is one.
+    combination and applications", Annals of Statistics 49(3), 2021). With `dry`, dry runs count too.
     """
     total: FloatArray | None = None
     for signal in signals:
@@ -128,14 +124,7 @@ def combined(signals: Sequence[SignalWeights], *, dry: bool) -> FloatArray | Non
 
 
 class Weigher:
-    """Weighs the signals of one gate over cells at one stage.
-
-    Args:
-        gate: The gate.
-        stage: The stage.
-        epochs: The epochs of the cells.
-        inputs: Everything that verdicts follow from.
-    """
+    """Weighs the signals of one gate over cells at one stage."""
 
     def __init__(self, gate: Gate, stage: str, epochs: EpochRows, inputs: EvaluationInputs) -> None:
         self._gate = gate

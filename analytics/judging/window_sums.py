@@ -28,13 +28,7 @@ _ESTABLISHED_US: Final = ESTABLISHED_AFTER // ONE_MINUTE * MINUTE_US
 
 
 class WindowSums:
-    """The sums over minutes and bins that one gate file asks for, at one watermark.
-
-    Args:
-        state: Everything counted. It must be at the same increments whenever this is asked.
-        gates: The gate file.
-        watermark: Event time up to which everything has been read.
-    """
+    """The sums over minutes and bins that one gate file asks for, at one watermark and the state's increments."""
 
     def __init__(self, state: CellState, gates: GateFile, watermark: datetime) -> None:
         parts = [part for gate in gates.gates for part in gate.signals]
@@ -98,8 +92,7 @@ class WindowSums:
     def advance(self, increment: Increment | None, watermark: datetime) -> Flags:
         """Take in an increment that the state holds already, and move on to a watermark.
 
-        Returns:
-            The epochs for which the passing of time alone may change a verdict.
+        Gives the epochs for which the passing of time alone may change a verdict.
         """
         before, now = self._watermark_us, microseconds(watermark)
         self._grow()

@@ -125,11 +125,7 @@ from events that travel in order."""
 
 
 def contradictions(row: Mapping[str, int]) -> list[str]:
-    """Say which counters contradict each other; nothing where they are possible.
-
-    Args:
-        row: Every counter by name.
-    """
+    """Say which counters, all given by name, contradict each other; nothing where they are possible."""
     found = [f"{name} is {count}" for name, count in row.items() if count < 0]
     for parts, whole in _PARTS:
         part, total = sum(row[name] for name in parts), sum(row[name] for name in whole)
@@ -139,11 +135,7 @@ def contradictions(row: Mapping[str, int]) -> list[str]:
 
 
 def impossible(counts: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
-    """Which of many rows have counters that contradict each other; as `contradictions`.
-
-    Args:
-        counts: Every counter by name. All of the same shape.
-    """
+    """Which rows have counters that contradict each other: `contradictions` over arrays of one shape."""
     wrong = [np.asarray(values < 0) for values in counts.values()]
     wrong += [
         np.asarray(sum(counts[name] for name in parts) > sum(counts[name] for name in whole)) for parts, whole in _PARTS

@@ -1,9 +1,9 @@
 """The published events as msgspec structs: the fields that are counted or stored in columns, and each event's kind.
 
-Each struct accepts a subset of what its pydantic model in `producers.wire` accepts, field by field: it is never more
-lenient, and a test holds both equal on everything that our own writers produce. It is stricter where the model is
-lenient by convenience: numbers in quotes, moments that are not RFC 3339, and amounts beyond the limits below. Names
-are checked for control characters by the decoder, which can rule them out for many records at once.
+Each struct accepts a subset of what its pydantic model in `producers.wire` accepts, field by field; a test holds both
+equal on everything that our own writers produce. It is stricter where the model is lenient by convenience: numbers in
+quotes, moments that are not RFC 3339, and amounts beyond the limits below. Names are checked for control characters by
+the decoder, which can rule them out for many records at once.
 """
 
 from __future__ import annotations
@@ -362,10 +362,7 @@ TYPES: Final[frozenset[str]] = frozenset(event.type_name for event in get_args(W
 
 
 def meanings(values: Iterable[bytes]) -> list[tuple[EventKind, str | None]]:
-    """Kind and user of accepted events, from their bytes: for rows that were stored without these two columns.
-
-    Args:
-        values: The column `value` of the table `events`.
+    """Kind and user of accepted events from their bytes, for rows that were stored without these columns.
 
     Raises:
         UnreadableEventError: One of them is no event to this version.

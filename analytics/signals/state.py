@@ -225,10 +225,7 @@ class CellState:
     def settle(self, watermark: datetime, horizon_s: float, *, whole: Flags) -> None:
         """Take out the minutes that no later look depends on; so memory is bounded by the horizon.
 
-        Args:
-            watermark: Event time up to which everything has been read.
-            horizon_s: Seconds for which single minutes matter; at least the outcome deadline.
-            whole: Epochs whose minutes all matter.
+        The horizon is at least the outcome deadline; `whole` flags epochs whose minutes all matter.
         """
         before = microseconds(watermark - timedelta(seconds=horizon_s))
         aged = pl.col("bucket") + MINUTE_US <= before
@@ -292,10 +289,8 @@ class CellState:
         late must not count as missing before its execution had its time, nor as fine. Missing is counted minute by
         minute and never below zero, so that an execution nobody expected does not make up for one that never came.
 
-        Args:
-            watermark_us: Event time up to which everything has been read, microseconds since 1970.
-            deadline_us: Microseconds after which an execution that did not come counts as missing.
-            minutes: One row for each minute that may be young, or miss an execution; all recent ones unless given.
+        `minutes` may leave out minutes that are neither young nor miss an execution; it is everything recent unless
+        given.
         """
         rows = _sum_minutes(self.recent) if minutes is None else minutes
         at, bucket, expected, executed = (rows[name].to_numpy() for name in (ROW, "bucket", "expected", "executed"))

@@ -114,16 +114,8 @@ def gate_check(
     override that is in force sets the verdicts aside that it is about, and a dismissal shuts the gate on the promotion
     that it is about, unless it was approved later; where the gate asks for it, approval comes last.
 
-    Args:
-        lake: The lake; None where there is none.
-        gates: The gate file as configured now.
-        environment: Of the action's target.
-        workflow: Of the action.
-        tool: Of the action.
-        to_stage: Where it should go.
-        now: The present moment.
-        freshness_s: Seconds after which evidence opens nothing any more.
-        cohort: One segment of the roll-out; None asks all of them.
+    Evidence that is older than `freshness_s` opens nothing. No cohort asks all of them; no lake is an answer of its
+    own.
 
     Raises:
         LakeError: The ledger cannot be read.

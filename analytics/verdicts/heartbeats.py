@@ -1,8 +1,8 @@
 """Heartbeats of the judge: up to when what the ledger says of every cell was found to hold still.
 
-The ledger has a row where something is new. An unchanged verdict could not be told from one that nobody stands by any
-more, so every few seconds one row names the version of the lake and the watermark up to which all cells were judged,
-and the gate file.
+The ledger has a row where something is new. So that an unchanged verdict is told from one that nobody stands by any
+more, every few seconds one row names the gate file, and the version of the lake and the watermark up to which all cells
+were judged.
 """
 
 from __future__ import annotations
@@ -37,11 +37,6 @@ class JudgeHeartbeat:
 
 def append(lake: Lake, heartbeat: JudgeHeartbeat, *, fence: Fence | None = None) -> None:
     """Record a heartbeat, after every verdict that was new at it.
-
-    Args:
-        lake: The lake.
-        heartbeat: The heartbeat.
-        fence: The right to judge, where more than one process might.
 
     Raises:
         FencedError: Somebody else judges now.

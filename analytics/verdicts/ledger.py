@@ -56,13 +56,7 @@ _OUTLINED: Final = pl.Struct(
 def append(
     lake: Lake, documents: Sequence[VerdictDocument], *, changed: Collection[str], fence: Fence | None = None
 ) -> None:
-    """Append verdicts in one commit; none makes no commit.
-
-    Args:
-        lake: The lake.
-        documents: What was reached.
-        changed: The ids of those that are news.
-        fence: The right to judge, where more than one process might.
+    """Append verdicts in one commit; none makes no commit. `changed` holds the ids of those that are news.
 
     Raises:
         FencedError: Somebody else judges now; nothing was written.
@@ -74,18 +68,13 @@ def append(
 
 
 def latest_verdicts(lake: Lake, *, action: tuple[str, str, str] | None = None) -> list[VerdictDocument]:
-    """The last verdict on every cell, in the order of the cells' names, and up to when it was found again.
-
-    Args:
-        lake: The lake.
-        action: Environment, workflow and tool; None is all.
-    """
+    """The last verdict on every cell (of one action), by the cells' names, and up to when it was found again."""
     heartbeat = heartbeats.newest(lake)
     return [heartbeats.confirmed(document, heartbeat) for document in unconfirmed_verdicts(lake, action=action)]
 
 
 def unconfirmed_verdicts(lake: Lake, *, action: tuple[str, str, str] | None = None) -> list[VerdictDocument]:
-    """The last verdict on every cell, in the order of the cells' names, as the ledger has it."""
+    """The last verdict on every cell (of one action), by the cells' names, as the ledger has it."""
     return [VerdictDocument.from_json(payload) for payload in _last(lake, action)["payload"]]
 
 
@@ -109,12 +98,7 @@ def last_words(lake: Lake) -> dict[Cell, Seen]:
 
 
 def following(lake: Lake, *, after: int, through: int) -> list[VerdictDocument]:
-    """What some versions of the ledger added about cells, oldest first.
-
-    Args:
-        lake: The lake.
-        after: The last version that is known already.
-        through: The last version that is wanted.
+    """What the ledger added about cells after one version and through another, oldest first.
 
     Raises:
         LakeError: The log no longer reaches back to it.
@@ -176,9 +160,7 @@ def newest_watermark(lake: Lake) -> datetime | None:
 def latches(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[LatchKey, dict[VerdictName, Latch]]:
     """The first promotion and the first rollback of every epoch of every cell, under each gate file.
 
-    Args:
-        lake: The lake.
-        before: A row of the ledger; only what was reached before it on its own epoch under its own gate file counts.
+    With a row of the ledger, only what was reached before it on its own epoch under its own gate file counts.
     """
     key = [*CELL, "epoch", "gate_sha256", "verdict"]
     rows = lake.scan(VERDICTS)
@@ -213,12 +195,7 @@ def newest_users(lake: Lake) -> tuple[int, datetime] | None:
 
 
 def reassessments(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[Cell, list[Reassessment]]:
-    """The verdicts on epochs that were over, in their order.
-
-    Args:
-        lake: The lake.
-        before: A row of the ledger; only what was reached no later than it on its own cell counts.
-    """
+    """The verdicts on epochs that were over, in their order; those no later than a row, on its own cell, if given."""
     rows = lake.scan(VERDICTS).filter(pl.col("verdict_id").str.starts_with(REASSESSED))
     if before is not None:
         rows = rows.filter(*(pl.col(name) == before[name] for name in CELL)).filter(

@@ -262,13 +262,7 @@ def sentences(
 ) -> list[str]:
     """A reason in sentences: one, but as many for earlier epochs as were graded anew.
 
-    Args:
-        code: The reason's code.
-        inputs: What the verdict follows from.
-        verdict: What follows.
-        evidence: What the signal says that the reason is about, where it is about one.
-        detail: Which exposure is too small, where that is the reason.
-        would: What would follow if dry runs counted.
+    `evidence` is of the signal that the reason is about; `detail` says which exposure is too small.
     """
     if code == "earlier_epoch_regraded":
         return [earlier_epoch(made) for made in inputs.regraded]

@@ -103,18 +103,7 @@ def record(
     now: datetime,
     expires_at: datetime,
 ) -> SignOff:
-    """Record a sign-off about verdicts on one action.
-
-    Args:
-        lake: The lake.
-        kind: Approval, override or dismissal.
-        verdicts: What it is about; at least one.
-        to_stage: Where the action may move.
-        cohort: One segment of the roll-out; None is all of them.
-        actor: Who gives it.
-        reason: Why.
-        now: The present moment.
-        expires_at: From when on it counts for nothing.
+    """Record a sign-off about verdicts, at least one, on one action; no cohort stands for all of them.
 
     Raises:
         UnusableSignOffError: It has no actor, no reason, or has expired already.
@@ -134,13 +123,6 @@ def record(
 
 def revoke(lake: Lake, override_id: str, *, actor: str, reason: str, now: datetime) -> SignOff:
     """Record that an override counts no more. Whoever revokes it only shuts the gate further.
-
-    Args:
-        lake: The lake.
-        override_id: The override, by its id.
-        actor: Who gives it.
-        reason: Why.
-        now: The present moment.
 
     Raises:
         NothingToSignOffError: No such override is in force.
@@ -178,13 +160,7 @@ def _append(lake: Lake, signoff: SignOff, more: Mapping[str, Any]) -> None:
 def in_force(
     lake: Lake, *, now: datetime, action: tuple[str, str, str] | None = None, to_stage: str | None = None
 ) -> list[SignOff]:
-    """The sign-offs that have neither expired nor been revoked, oldest first.
-
-    Args:
-        lake: The lake.
-        now: The present moment.
-        action: Environment, workflow and tool; None is all of them.
-        to_stage: Where the action may move; None is anywhere.
+    """The sign-offs (about one action, about one stage) that neither expired nor were revoked, oldest first.
 
     Raises:
         LakeError: The lake cannot be read.
