@@ -102,7 +102,7 @@ def _replay(lake: Lake, verdict_id: str) -> Replayed:
     # The whole action, since a gate may compare one of its cells with another.
     here = pl.all_horizontal(pl.col(name) == row[name] for name in ACTION)
     state = CellState.from_increments(lake.scan(SIGNALS, version=row["lake_version"]).filter(here).collect())
-    gates, cell = gate_store.kept(lake, row["gate_sha256"]), Cell(*(row[name] for name in CELL))
+    gates, cell = gate_store.load(lake, row["gate_sha256"]), Cell(*(row[name] for name in CELL))
     over = [(*cell, row["epoch"])] if verdict_id.startswith(REASSESSED) else []
     verdicts = judge(
         state,

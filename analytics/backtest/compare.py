@@ -34,14 +34,14 @@ class Difference:
     old: Turn | None  # what the gate file in force says; None before its first verdict
     new: Turn | None  # what the other one says; likewise
 
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The difference as a JSON object."""
         return {
             **self.cell._asdict(),
             "since": iso(self.since),
             "until": None if self.until is None else iso(self.until),
-            "old": None if self.old is None else self.old.document(),
-            "new": None if self.new is None else self.new.document(),
+            "old": None if self.old is None else self.old.to_dict(),
+            "new": None if self.new is None else self.new.to_dict(),
         }
 
 
@@ -57,7 +57,7 @@ class Backtest:
     new: dict[Cell, list[Turn]]  # the turns of every cell under the new file
     differences: list[Difference]  # where they part, by time and cell
 
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The backtest as a JSON object."""
         return {
             "old_sha256": self.old_sha256,
@@ -65,7 +65,7 @@ class Backtest:
             "since": iso(self.since),
             "until": iso(self.until),
             "cells": len(self.old.keys() | self.new.keys()),
-            "differences": [difference.document() for difference in self.differences],
+            "differences": [difference.to_dict() for difference in self.differences],
         }
 
 
@@ -80,16 +80,11 @@ def in_force(lake: Lake) -> GateFile:
     newest = lake.scan(VERDICTS).sort("judged_at").tail(1).select("gate_sha256").collect()["gate_sha256"]
     if newest.is_empty():
         raise NothingInForceError("the ledger holds no verdict yet; name the gate file to compare with: --against FILE")
-    return gate_store.kept(lake, newest[0])
+    return gate_store.load(lake, newest[0])
 
 
 def backtest(
-    history: History,
-    old: GateFile,
-    new: GateFile,
-    *,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    history: History, old: GateFile, new: GateFile, *, since: datetime | None = None, until: datetime | None = None
 ) -> Backtest:
     """Run the same history through two gate files, each looking at every minute, and compare."""
     turned = [_by_cell(list(run(history, gates, since=since, until=until))) for gates in (old, new)]

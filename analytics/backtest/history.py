@@ -73,7 +73,7 @@ class Turn:
     at: datetime  # the minute by whose end it was reached
     verdict: Verdict  # the verdict
 
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The turn as a JSON object."""
         document = VerdictDocument.from_verdict(self.verdict).to_dict()
         names = ("epoch", "verdict", "to_stage", "summary", "reasons")

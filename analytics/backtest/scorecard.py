@@ -40,7 +40,7 @@ class Share:
     count: int  # how many
     among: int  # of how many
 
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The share as a JSON object; null where there is nothing to share."""
         lower, upper = clopper_pearson(self.count, self.among)
         value = self.count / self.among if self.among else None
@@ -97,9 +97,9 @@ def _summed(outcomes: Sequence[CellOutcome]) -> dict[str, Any]:
     delays = [one.delay_s for one in outcomes if one.delay_s is not None]
     return {
         "cells": len(outcomes),
-        "false_promotes": Share(sum(one.false_promote for one in not_promotable), len(not_promotable)).document(),
-        "false_rollbacks": Share(sum(one.false_rollback for one in harmless), len(harmless)).document(),
-        "rolled_back": Share(sum(one.reached for one in harmful), len(harmful)).document(),
-        "promoted": Share(sum(one.reached for one in safe), len(safe)).document(),
+        "false_promotes": Share(sum(one.false_promote for one in not_promotable), len(not_promotable)).to_dict(),
+        "false_rollbacks": Share(sum(one.false_rollback for one in harmless), len(harmless)).to_dict(),
+        "rolled_back": Share(sum(one.reached for one in harmful), len(harmful)).to_dict(),
+        "promoted": Share(sum(one.reached for one in safe), len(safe)).to_dict(),
         "delay_to_rollback_s": {"median": median(delays), "longest": max(delays)} if delays else None,
     }

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analytics.evidence.errors import EvidenceError
-from analytics.evidence.mixture import BET_COUNT, average, bets, failures_among
-from analytics.evidence.sequential import CROSSING_SLACK
+from analytics.evidence.mixture import average, bets, failures_among
+from analytics.evidence.sequential import BET_COUNT, CROSSING_SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

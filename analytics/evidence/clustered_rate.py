@@ -22,30 +22,24 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from analytics.evidence.errors import EvidenceError
 from analytics.evidence.mixture import average, bets, failures_among, whole
-from analytics.evidence.sequential import crosses
+from analytics.evidence.sequential import GRID, crosses, grid_units
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from analytics.evidence.mixture import IntArray
-    from analytics.evidence.sequential import BoolArray, Direction, FloatArray
+    from analytics.evidence.sequential import Direction, FloatArray
 
-Unit: TypeAlias = Literal["user", "action"]
-
-ASSUMPTIONS: Final[dict[Unit, str]] = {
-    "user": "assumes independent users",
-    "action": "assumes independent actions",
-}
+ASSUMPTIONS: Final = {"user": "assumes independent users", "action": "assumes independent actions"}
 """What evidence by this unit takes for granted; it stands beside every result."""
 
-_GRID: Final = 2**40
-_HALVINGS: Final = 40
+_HALVINGS: Final = 40  # of the grid of 2^40 thresholds
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,25 +83,6 @@ class UserWindows:
         keys, times = keys[:, times > 0], times[times > 0]
         return cls(cells, keys[0], keys[1], keys[2], times)
 
-    def plus(self, other: UserWindows) -> UserWindows:
-        """Add the windows of another table about the same cells.
-
-        Raises:
-            EvidenceError: It is about another number of cells.
-        """
-        if self.cells != other.cells:
-            raise EvidenceError(f"one table is about {self.cells} cells, the other about {other.cells}")
-        both = [
-            np.concatenate(pair)
-            for pair in (
-                (self.cell, other.cell),
-                (self.actions, other.actions),
-                (self.failures, other.failures),
-                (self.count, other.count),
-            )
-        ]
-        return UserWindows.of(self.cells, cell=both[0], actions=both[1], failures=both[2], count=both[3])
-
     def take(self, cells: npt.ArrayLike) -> UserWindows:
         """The windows of some cells, in the order given."""
         chosen = np.asarray(cells, dtype=np.int64)
@@ -131,7 +106,9 @@ class UserWindows:
     @property
     def windows(self) -> IntArray:
         """User-windows in each cell. Shape (cells,)."""
-        return self._sum(self.count)
+        totals = np.zeros(self.cells, dtype=np.int64)
+        np.add.at(totals, self.cell, self.count)
+        return totals
 
     @property
     def value(self) -> FloatArray:
@@ -150,7 +127,7 @@ class UserWindows:
         theta = np.asarray(threshold, dtype=np.float64)
         if not np.all((theta > 0) & (theta < 1)):
             raise EvidenceError("a threshold must lie strictly between 0 and 1")
-        return self._log_e(_against(theta, direction), self.log_won(direction), direction)
+        return self._log_e(grid_units(theta, direction) / GRID, self.log_won(direction), direction)
 
     def bounds(self, *, alpha: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Bound the rate from below and from above, each one-sided at alpha and valid after every closed window.
@@ -162,22 +139,18 @@ class UserWindows:
             EvidenceError: An alpha is not in (0, 1).
         """
         last = self._last_excluded("above", np.zeros(self.cells), alpha)
-        first = self._last_excluded("below", np.full(self.cells, float(_GRID)), alpha)
+        first = self._last_excluded("below", np.full(self.cells, GRID), alpha)
         # One float past the last excluded threshold, so that the threshold itself is strictly outside.
-        lower = np.where(last > 0, np.nextafter(last / _GRID, 1.0), 0.0)
-        return lower, np.where(first < _GRID, np.nextafter(first / _GRID, 0.0), 1.0)
+        lower = np.where(last > 0, np.nextafter(last / GRID, 1.0), 0.0)
+        return lower, np.where(first < GRID, np.nextafter(first / GRID, 0.0), 1.0)
 
     def _last_excluded(self, direction: Direction, end: FloatArray, alpha: npt.ArrayLike) -> FloatArray:
         """The excluded threshold nearest to the data, in grid units; the end itself where none is."""
         won = self.log_won(direction)
-
-        def excluded(units: FloatArray) -> BoolArray:
-            return crosses(self._log_e(units / _GRID, won, direction), alpha)
-
-        inside, outside = end, _GRID - end
+        inside, outside = end, GRID - end
         for _ in range(_HALVINGS):
             middle = np.floor((inside + outside) / 2)
-            hit = excluded(middle)
+            hit = crosses(self._log_e(middle / GRID, won, direction), alpha)
             inside, outside = np.where(hit, middle, inside), np.where(hit, outside, middle)
         return inside
 
@@ -190,15 +163,3 @@ class UserWindows:
 
     def _log_e(self, theta: FloatArray, won: FloatArray, direction: Direction) -> FloatArray:
         return average(won - self.windows * np.log1p((bets(direction) - 1.0) * theta))
-
-    def _sum(self, numbers: IntArray) -> IntArray:
-        totals = np.zeros(self.cells, dtype=np.int64)
-        np.add.at(totals, self.cell, numbers)
-        return totals
-
-
-def _against(theta: FloatArray, direction: Direction) -> FloatArray:
-    """Read thresholds on the grid of `sequential`, rounded to the side that makes the claim harder."""
-    bets(direction)
-    scaled = theta * float(_GRID)
-    return np.asarray((np.ceil(scaled) if direction == "above" else np.floor(scaled)) / _GRID)

@@ -7,20 +7,18 @@ that a cell's evidence does not depend on which other cells are computed with it
 from __future__ import annotations
 
 from functools import reduce
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from analytics.evidence.errors import EvidenceError
-from analytics.evidence.sequential import BETS
+from analytics.evidence.sequential import BET_COUNT, BETS
 
 if TYPE_CHECKING:
     from analytics.evidence.sequential import Direction, FloatArray
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
-
-BET_COUNT: Final = 8
 
 
 def bets(direction: Direction) -> FloatArray:
@@ -48,8 +46,9 @@ def whole(counts: npt.ArrayLike, name: str) -> IntArray:
     given = np.asarray(counts)
     if given.size == 0:
         return np.zeros(given.shape, dtype=np.int64)
-    if not (np.issubdtype(given.dtype, np.integer) and given.min() >= 0):
-        raise EvidenceError(f"{name} must be whole numbers of at least 0, but {_odd(given)} was given")
+    if not np.issubdtype(given.dtype, np.integer) or given.min() < 0:
+        wrong = given.min() if np.issubdtype(given.dtype, np.integer) else f"an array of {given.dtype}"
+        raise EvidenceError(f"{name} must be whole numbers of at least 0, but {wrong} was given")
     return given.astype(np.int64)
 
 
@@ -62,9 +61,3 @@ def failures_among(failures: npt.ArrayLike, trials: npt.ArrayLike, name: str = "
             f"{name} must not exceed trials, but {seen[x > n].flat[0]} of {of[x > n].flat[0]} were given"
         )
     return x, n
-
-
-def _odd(given: npt.NDArray[np.generic]) -> str:
-    if np.issubdtype(given.dtype, np.integer):
-        return str(given.min())
-    return f"an array of {given.dtype}"

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 import numpy as np
 
 from analytics.evidence.errors import EvidenceError
-from analytics.evidence.mixture import BET_COUNT, average, bets, failures_among
-from analytics.evidence.sequential import crosses
+from analytics.evidence.mixture import average, bets, failures_among
+from analytics.evidence.sequential import BET_COUNT, crosses
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -60,11 +60,7 @@ class Batches:
 
     @classmethod
     def of(
-        cls,
-        failures: npt.ArrayLike,
-        trials: npt.ArrayLike,
-        base_failures: npt.ArrayLike,
-        base_trials: npt.ArrayLike,
+        cls, failures: npt.ArrayLike, trials: npt.ArrayLike, base_failures: npt.ArrayLike, base_trials: npt.ArrayLike
     ) -> Batches:
         """Check counts; a single row of cells is one batch. Raises `EvidenceError` where they are impossible."""
         x1, n1 = failures_among(failures, trials)
@@ -119,26 +115,6 @@ class RatioEvidence:
             self.base_failures + batches.base_failures.sum(axis=0),
             self.base_trials + batches.base_trials.sum(axis=0),
             self.costs + _costs(batches, self.ratio, self.direction).sum(axis=1),
-        )
-
-    def plus(self, other: RatioEvidence) -> RatioEvidence:
-        """Merge with the evidence from other batches about the same cells.
-
-        Raises:
-            EvidenceError: They ask different questions.
-        """
-        same = (self.direction, self.comparison) == (other.direction, other.comparison)
-        if not (same and np.array_equal(self.ratio, other.ratio)):
-            raise EvidenceError("only evidence about the same direction, comparison and ratios can be merged")
-        return RatioEvidence(
-            self.direction,
-            self.comparison,
-            self.ratio,
-            self.failures + other.failures,
-            self.trials + other.trials,
-            self.base_failures + other.base_failures,
-            self.base_trials + other.base_trials,
-            self.costs + other.costs,
         )
 
     @property
@@ -245,8 +221,8 @@ def _costs(batches: Batches, ratio: FloatArray, direction: Direction) -> IntArra
     weighted = ratio * batches.trials
     total = weighted + batches.base_trials
     q = np.divide(weighted, total, out=np.zeros_like(total), where=total > 0)
-    each = np.log1p((bets(direction)[:, np.newaxis] - 1.0) * q)
-    return np.asarray(np.ceil((batches.failures + batches.base_failures) * each * _UNIT)).astype(np.int64)
+    per_failure = np.log1p((bets(direction)[:, np.newaxis] - 1.0) * q)
+    return np.asarray(np.ceil((batches.failures + batches.base_failures) * per_failure * _UNIT)).astype(np.int64)
 
 
 def _positive(ratio: npt.ArrayLike) -> FloatArray:

@@ -49,8 +49,8 @@ BETS: Final[dict[Direction, tuple[float, ...]]] = {
 }
 CROSSING_SLACK: Final = 1e-9
 
-_BET_COUNT: Final = 8
-_GRID: Final = 2.0**40
+BET_COUNT: Final = 8
+GRID: Final = 2.0**40
 # Newton converges quadratically from a start at most log(8) of evidence away; what is left, bisection finishes.
 _NEWTON_STEPS: Final = 6
 # Beyond 2^53 a float no longer counts one by one, and no experiment gets there.
@@ -71,7 +71,7 @@ def log_e_value(
             direction is unknown.
     """
     x, n = _counts(failures, trials)
-    theta = _against(_open_ratio(threshold, "threshold"), direction) / _GRID
+    theta = grid_units(_open_ratio(threshold, "threshold"), direction) / GRID
     return np.asarray(_log_e(x, n, theta, direction))
 
 
@@ -130,8 +130,8 @@ def trials_to_decision(
         EvidenceError: As in `log_e_value`, or an alpha is not in (0, 1).
     """
     x, n = _counts(failures, trials)
-    units = _against(_open_ratio(threshold, "threshold"), direction)
-    x, n, theta, bar = np.broadcast_arrays(x, n, units / _GRID, _bar(alpha))
+    units = grid_units(_open_ratio(threshold, "threshold"), direction)
+    x, n, theta, bar = np.broadcast_arrays(x, n, units / GRID, _bar(alpha))
     shape = x.shape
     x, n, theta, bar = x.ravel(), n.ravel(), theta.ravel(), bar.ravel()
     rate = np.divide(x, n, out=np.zeros_like(x), where=n > 0)
@@ -139,7 +139,7 @@ def trials_to_decision(
     gains = [rate * np.log(bet) - np.log1p((bet - 1.0) * theta) for bet in BETS[direction]]
     enough = np.full_like(x, np.inf)
     for gain in gains:
-        alone = np.divide(bar + np.log(_BET_COUNT), gain, out=np.full_like(x, np.inf), where=gain > 0)
+        alone = np.divide(bar + np.log(BET_COUNT), gain, out=np.full_like(x, np.inf), where=gain > 0)
         enough = np.minimum(enough, alone)
 
     more = np.where(_log_e(x, n, theta, direction) >= bar, 0.0, np.inf)
@@ -161,7 +161,7 @@ def _log_e(x: FloatArray, n: FloatArray, theta: FloatArray, direction: Direction
     """Evaluate the equation of `log_e_value` on checked input whose threshold is already on the grid."""
     terms = [x * np.log(bet) - n * np.log1p((bet - 1.0) * theta) for bet in BETS[direction]]
     peak = reduce(np.maximum, terms)
-    return np.asarray(peak + np.log(reduce(np.add, [np.exp(term - peak) for term in terms]) / _BET_COUNT))
+    return np.asarray(peak + np.log(reduce(np.add, [np.exp(term - peak) for term in terms]) / BET_COUNT))
 
 
 def _lower(x: FloatArray, n: FloatArray, bar: FloatArray) -> FloatArray:
@@ -173,11 +173,11 @@ def _lower(x: FloatArray, n: FloatArray, bar: FloatArray) -> FloatArray:
     root = _newton_threshold(start, x, n, bar, "above")
 
     def undecided(among: CellArray, units: FloatArray) -> BoolArray:
-        return np.asarray(_log_e(x[among], n[among], units / _GRID, "above") < bar[among])
+        return np.asarray(_log_e(x[among], n[among], units / GRID, "above") < bar[among])
 
-    last = _first(undecided, np.floor(root * _GRID) + 1.0, np.zeros_like(x), np.full_like(x, _GRID)) - 1.0
+    last = _first(undecided, np.floor(root * GRID) + 1.0, np.zeros_like(x), np.full_like(x, GRID)) - 1.0
     # The next float up, so that a threshold exactly on the last crossing grid point is still strictly below it.
-    lower[cells] = np.where(last > 0, np.nextafter(last / _GRID, 1.0), 0.0)
+    lower[cells] = np.where(last > 0, np.nextafter(last / GRID, 1.0), 0.0)
     return lower
 
 
@@ -190,17 +190,17 @@ def _upper(x: FloatArray, n: FloatArray, bar: FloatArray) -> FloatArray:
     root = _newton_threshold(start, x, n, bar, "below")
 
     def decided(among: CellArray, units: FloatArray) -> BoolArray:
-        return np.asarray(_log_e(x[among], n[among], units / _GRID, "below") >= bar[among])
+        return np.asarray(_log_e(x[among], n[among], units / GRID, "below") >= bar[among])
 
-    first = _first(decided, np.ceil(root * _GRID), np.zeros_like(x), np.full_like(x, _GRID))
-    upper[cells] = np.nextafter(first / _GRID, 0.0)
+    first = _first(decided, np.ceil(root * GRID), np.zeros_like(x), np.full_like(x, GRID))
+    upper[cells] = np.nextafter(first / GRID, 0.0)
     return upper
 
 
 def _single_bet_roots(x: FloatArray, n: FloatArray, bar: FloatArray, direction: Direction) -> list[FloatArray]:
     """Solve, for each bet alone, weight * E_k(threshold) = exp(bar); n must be positive."""
     return [
-        np.asarray(np.expm1((x * np.log(bet) - bar - np.log(_BET_COUNT)) / n) / (bet - 1.0)) for bet in BETS[direction]
+        np.asarray(np.expm1((x * np.log(bet) - bar - np.log(BET_COUNT)) / n) / (bet - 1.0)) for bet in BETS[direction]
     ]
 
 
@@ -230,7 +230,7 @@ def _mixture(terms: list[FloatArray], slopes: list[FloatArray]) -> tuple[FloatAr
     shares = [np.exp(term - peak) for term in terms]
     mass = reduce(np.add, shares)
     slope = reduce(np.add, [share * slope for share, slope in zip(shares, slopes, strict=True)]) / mass
-    return np.asarray(peak + np.log(mass / _BET_COUNT)), np.asarray(slope)
+    return np.asarray(peak + np.log(mass / BET_COUNT)), np.asarray(slope)
 
 
 def _first(
@@ -260,12 +260,12 @@ def _bar(alpha: npt.ArrayLike) -> FloatArray:
     return np.asarray(-np.log(_open_ratio(alpha, "alpha")) - CROSSING_SLACK)
 
 
-def _against(theta: FloatArray, direction: Direction) -> FloatArray:
+def grid_units(theta: FloatArray, direction: Direction) -> FloatArray:
     """Read thresholds as whole grid units, rounded to the side that makes the claim harder."""
     if direction not in BETS:
         raise EvidenceError(f"direction is {direction!r}; it must be 'above' or 'below'")
     # Scaling by a power of two is exact, so only the rounding itself loses anything.
-    return np.asarray(np.ceil(theta * _GRID) if direction == "above" else np.floor(theta * _GRID))
+    return np.asarray(np.ceil(theta * GRID) if direction == "above" else np.floor(theta * GRID))
 
 
 def _counts(failures: npt.ArrayLike, trials: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:

@@ -56,10 +56,8 @@ class Match(Part):
 
     def covers(self, environment: str, workflow: str, tool: str, risk_class: str | None) -> bool:
         """Whether an action matches; an unknown risk class matches only `*`."""
-        named = ((environment, self.environment), (workflow, self.workflow), (tool, self.tool))
-        return all(fnmatchcase(value, pattern) for value, pattern in named) and (
-            self.risk_class == "*" if risk_class is None else fnmatchcase(risk_class, self.risk_class)
-        )
+        named = self.risk_class == "*" if risk_class is None else fnmatchcase(risk_class, self.risk_class)
+        return named and self.may_cover(environment, workflow, tool)
 
     def may_cover(self, environment: str, workflow: str, tool: str) -> bool:
         """Whether an action matches in some risk class."""

@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, get_args
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    WithJsonSchema,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from analytics.evidence import histogram
@@ -22,7 +14,6 @@ from analytics.signals.definitions import COUNTS, MICRO_PER, QUANTILES, RATES, S
 from producers.strict_yaml import suggest
 from producers.wire.stage import LADDER, Stage
 
-ROLES: Final[tuple[str, ...]] = ("guardrail", "promote", "trip", "watch")
 Role = Literal["guardrail", "promote", "trip", "watch"]
 
 CountBy = Literal["user", "action"]  # what one observation is: a user's closed window, or a single action
@@ -115,13 +106,13 @@ class GateSignal(Part):
 
     @field_validator("signal", mode="before")
     @classmethod
-    def _signal_isknown_word(cls, stated: object) -> object:
+    def _signal_is_known(cls, stated: object) -> object:
         return known_word(stated, "signal", list(SIGNALS))
 
     @field_validator("role", mode="before")
     @classmethod
-    def _role_isknown_word(cls, stated: object) -> object:
-        return known_word(stated, "role", list(ROLES))
+    def _role_is_known(cls, stated: object) -> object:
+        return known_word(stated, "role", list(get_args(Role)))
 
     @model_validator(mode="after")
     def _limit_fits(self) -> Self:

@@ -6,6 +6,7 @@ Whole verdicts, with values, bounds and sentences, are made from the same arrays
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -18,7 +19,7 @@ from analytics.judging.weights import EvaluationInputs
 from analytics.judging.window_sums import WindowSums
 from analytics.signals.cells import epoch_frame
 from analytics.signals.definitions import COUNTERS, impossible
-from analytics.signals.state import UNKNOWN_RISK
+from analytics.signals.state import UNKNOWN_RISK, number_of
 from producers.wire.contract import RiskClass
 from producers.wire.events import VerdictName
 from producers.wire.stage import LADDER
@@ -55,10 +56,7 @@ class ChangeKeys:
 
     def number(self, key: ChangeKey) -> int:
         """The number of a change key."""
-        number = self._numbers.setdefault(key, len(self._keys))
-        if number == len(self._keys):
-            self._keys.append(key)
-        return number
+        return number_of(key, self._numbers, self._keys)
 
     def key(self, number: int) -> ChangeKey:
         """The change key of a number."""
@@ -75,22 +73,15 @@ class ChangeKeys:
         return np.array(numbers, dtype=np.int32)[place]
 
 
+@dataclass(frozen=True)
 class Evaluation:
-    """What follows for some epochs: the cell and the number of the change key of each, and their verdicts on demand."""
+    """What follows for some epochs: their change keys, and their verdicts on demand."""
 
-    def __init__(
-        self,
-        epochs: EpochRows,
-        change_keys: ChangeKeyNumbers,
-        groups: Sequence[Group],
-        builder: VerdictBuilder,
-        cells: CellRows,
-    ) -> None:
-        self.epochs = epochs
-        self.cells = cells
-        self.change_keys = change_keys
-        self._groups = groups
-        self._builder = builder
+    epochs: EpochRows
+    cells: CellRows  # the cell of each
+    change_keys: ChangeKeyNumbers  # the number of each one's change key, see `ChangeKeys`
+    groups: Sequence[Group]
+    builder: VerdictBuilder
 
     def verdicts(self, places: npt.ArrayLike, *, lake_version: int, judged_at: datetime) -> list[Verdict]:
         """The whole verdicts at some places, each named once, in the order given."""
@@ -98,10 +89,10 @@ class Evaluation:
         at = np.full(self.epochs.size, -1, dtype=np.intp)
         at[wanted] = np.arange(wanted.size)
         built: dict[int, Verdict] = {}
-        for group in self._groups:
+        for group in self.groups:
             positions = np.flatnonzero(at[group.places] >= 0)
             if positions.size:
-                verdicts = self._builder.build(group, positions, lake_version=lake_version, judged_at=judged_at)
+                verdicts = self.builder.build(group, positions, lake_version=lake_version, judged_at=judged_at)
                 built |= zip(at[group.places[positions]].tolist(), verdicts, strict=True)
         return [built[place] for place in range(wanted.size)]
 
@@ -165,7 +156,7 @@ class Engine:
         for group in groups:
             change_keys[group.places] = self._change_keys.numbers(group.decisions)
         builder = VerdictBuilder(inputs, latches, are_over=are_over)
-        return Evaluation(epochs, change_keys, groups, builder, state.cell_of[epochs])
+        return Evaluation(epochs, state.cell_of[epochs], change_keys, groups, builder)
 
     def _match(self, environment: str, workflow: str, tool: str, risk_rank: int) -> int:
         risk_class = None if risk_rank == UNKNOWN_RISK else list(RiskClass)[risk_rank].value

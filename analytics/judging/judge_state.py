@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from analytics.signals.cells import EpochKey
     from analytics.signals.state import CellRows, EpochRows, Flags, Increment
     from analytics.verdicts.evidence_models import Reassessment
-    from analytics.verdicts.ledger import LatchKey, Seen
+    from analytics.verdicts.ledger import LatchKey, VerdictOutline
     from analytics.verdicts.verdict import Latch, Verdict
     from producers.wire.receipt import Cell
 
@@ -50,10 +50,10 @@ _AT_ONCE: Final = 500
 class PastVerdicts:
     """What was recorded before a judge begins."""
 
-    last: Mapping[Cell, Seen] = field(default_factory=dict)  # what was last said of each cell
+    last: Mapping[Cell, VerdictOutline] = field(default_factory=dict)  # the last verdict on each cell
     latches: Mapping[LatchKey, Mapping[VerdictName, Latch]] = field(default_factory=dict)  # what crossed
     reassessed: Mapping[Cell, Sequence[Reassessment]] = field(default_factory=dict)  # verdicts on epochs that were over
-    graded: Collection[EpochKey] = ()  # every epoch that there is a verdict on
+    judged: Collection[EpochKey] = ()  # every epoch that there is a verdict on
     rolled_back: Collection[EpochKey] = ()  # those of them that were rolled back
     # The version of the events, and the end of the windows, up to which users were last counted
     users: tuple[int, datetime] | None = None
@@ -62,11 +62,11 @@ class PastVerdicts:
     def from_ledger(cls, lake: Lake) -> PastVerdicts:
         """What the ledger says. Raises `LakeError` where it cannot be read."""
         return cls(
-            ledger.last_words(lake),
+            ledger.latest_outlines(lake),
             ledger.latches(lake),
             ledger.reassessments(lake),
-            ledger.graded(lake),
-            ledger.graded(lake, verdict=VerdictName.ROLL_BACK),
+            ledger.judged_epochs(lake),
+            ledger.judged_epochs(lake, verdict=VerdictName.ROLL_BACK),
             ledger.newest_users(lake),
         )
 
@@ -90,7 +90,7 @@ class JudgeState:
         self._latches = Latches(past.latches, past.reassessed)
         self._users = UserTracker(events, self.counts, past.users)
         self._reassessments = Reassessments(
-            self.counts, past.graded, past.rolled_back, None if past.users is None else past.users[1]
+            self.counts, past.judged, past.rolled_back, None if past.users is None else past.users[1]
         )
         self._evidence: UserEvidence | None = None
         self._gate_sha256: str | None = None
@@ -98,9 +98,9 @@ class JudgeState:
         self._settled_at: datetime | None = None
         self._sums: WindowSums | None = None
         self._engine: Engine | None = None
-        self.due: Flags = np.empty(0, dtype=np.bool_)
-        self.touched: Flags = np.empty(0, dtype=np.bool_)
-        self.current: EpochRows = np.empty(0, dtype=np.intp)
+        self.due: Flags = np.empty(0, dtype=np.bool_)  # the cells that have to be looked at
+        self.touched: Flags = np.empty(0, dtype=np.bool_)  # epochs of which anything came since the last recorded look
+        self.current: EpochRows = np.empty(0, dtype=np.intp)  # the current epoch of each cell
 
     @property
     def watermark(self) -> datetime | None:

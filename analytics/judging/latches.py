@@ -131,13 +131,13 @@ class Reassessments:
     def __init__(
         self,
         state: CellState,
-        graded: Collection[EpochKey] = (),
+        judged: Collection[EpochKey] = (),
         rolled_back: Collection[EpochKey] = (),
         users_as_of: datetime | None = None,
     ) -> None:
         self._state = state
-        self._unplaced = [list(graded), list(rolled_back)]
-        self._graded: Flags = np.empty(0, dtype=np.bool_)
+        self._unplaced = [list(judged), list(rolled_back)]
+        self._judged: Flags = np.empty(0, dtype=np.bool_)
         self._rolled_back: Flags = np.empty(0, dtype=np.bool_)
         self._changed: Flags = np.empty(0, dtype=np.bool_)
         self._looked_at: datetime | None = None
@@ -145,15 +145,15 @@ class Reassessments:
 
     def grow(self) -> None:
         """Make room for epochs that are new to the state."""
-        first, size = self._graded.size, self._state.epochs
+        first, size = self._judged.size, self._state.epochs
         if first == size:
             return
         more = np.zeros(size - first, dtype=np.bool_)
-        self._graded, self._rolled_back, self._changed = (
-            np.append(flags, more) for flags in (self._graded, self._rolled_back, self._changed)
+        self._judged, self._rolled_back, self._changed = (
+            np.append(flags, more) for flags in (self._judged, self._rolled_back, self._changed)
         )
         # What the ledger knows of epochs that the state did not; few are ever left.
-        for place, flags in enumerate((self._graded, self._rolled_back)):
+        for place, flags in enumerate((self._judged, self._rolled_back)):
             if self._unplaced[place]:
                 keys = epoch_frame(self._unplaced[place])
                 rows = self._state.rows_of(keys)
@@ -162,10 +162,10 @@ class Reassessments:
 
     def take(self, verdicts: Iterable[Verdict]) -> None:
         """Remember verdicts that are recorded."""
-        keys = [((*each.inputs.cell, each.inputs.epoch), each.result.verdict) for each in verdicts]
-        rows = self._state.rows_of(epoch_frame([key for key, _ in keys]))
-        back = np.array([verdict is VerdictName.ROLL_BACK for _, verdict in keys], dtype=np.bool_)
-        self._graded[rows[rows >= 0]] = True
+        verdicts = list(verdicts)
+        rows = self._state.rows_of(epoch_frame([(*one.inputs.cell, one.inputs.epoch) for one in verdicts]))
+        back = np.array([one.result.verdict is VerdictName.ROLL_BACK for one in verdicts], dtype=np.bool_)
+        self._judged[rows[rows >= 0]] = True
         self._rolled_back[rows[(rows >= 0) & back]] = True
 
     def due(self, touched: Flags, current: EpochRows, gates: GateFile, watermark: datetime, now: datetime) -> EpochRows:
@@ -174,7 +174,7 @@ class Reassessments:
         Where actions are counted, whatever changed, at once. Where users are, now and then, and as the last windows of
         an epoch close: they were open when the next one took over.
         """
-        late = self._graded & ~self._rolled_back
+        late = self._judged & ~self._rolled_back
         late[current] = False
         self._changed = (self._changed | touched) & late
         as_of = closed_through(watermark, gates.user_window) if gates.counts_users else None

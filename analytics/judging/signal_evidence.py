@@ -202,9 +202,9 @@ class EvidenceRows:
             watch_actions(self._minutes, part.signal, part.limit, self._epochs, rules)
         )
         if users is not None:
-            said = users.regressions(part.signal, part.limit, rules)
+            by_user = users.regressions(part.signal, part.limit, rules)
             for place in np.flatnonzero(weights.by_user[self._positions]).tolist():
-                watched[place] = said[int(self._epochs[place])]
+                watched[place] = by_user[int(self._epochs[place])]
         return watched
 
 

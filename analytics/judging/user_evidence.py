@@ -43,7 +43,8 @@ class UserEvidence:
         # Of epochs that are newer than the fold no window has closed.
         self._size = state.epochs
         self._named = np.zeros(self._size, dtype=np.bool_)
-        self._named[self._rows(list(windows.named))] = True
+        named = state.rows_of(epoch_frame(windows.named))
+        self._named[named[named >= 0]] = True
         self._people, self._unnamed = self._counts(windows.people), self._counts(windows.unnamed)
         self._tables: dict[tuple[str, float], UserWindows] = {}
         self._log_e: dict[tuple[str, float, float, Direction], FloatArray] = {}
@@ -78,8 +79,8 @@ class UserEvidence:
         """What the detector of a guardrail says of every epoch that names users, by row."""
         if (signal, limit) not in self._regressions:
             rows = np.flatnonzero(self._named)
-            found = watch_users(self.windows, signal, limit, self._state.names(rows), rules=rules)
-            self._regressions[signal, limit] = dict(zip(rows.tolist(), found, strict=True))
+            regressions = watch_users(self.windows, signal, limit, self._state.names(rows), rules=rules)
+            self._regressions[signal, limit] = dict(zip(rows.tolist(), regressions, strict=True))
         return self._regressions[signal, limit]
 
     def _table(self, signal: str, maturity_s: float) -> UserWindows:
@@ -87,27 +88,17 @@ class UserEvidence:
         if key not in self._tables:
             table = self.windows.tabled(signal, maturity_s=maturity_s)
             rows = self._state.rows_of(table)
-            known = (rows >= 0) & (rows < self._size)
+            folded = (rows >= 0) & (rows < self._size)
+            m, y, count = (table[name].to_numpy()[folded] for name in ("m", "y", "count"))
             # One cell more, which is empty, for epochs that are newer than the fold.
-            self._tables[key] = UserWindows.of(
-                self._size + 1,
-                cell=rows[known],
-                actions=table["m"].to_numpy()[known],
-                failures=table["y"].to_numpy()[known],
-                count=table["count"].to_numpy()[known],
-            )
+            self._tables[key] = UserWindows.of(self._size + 1, cell=rows[folded], actions=m, failures=y, count=count)
         return self._tables[key]
 
     def _counts(self, by_epoch: Mapping[EpochKey, int]) -> Integers:
         counts = np.zeros(self._size, dtype=np.int64)
-        rows = self._state.rows_of(epoch_frame(list(by_epoch)))
-        known = rows >= 0
-        counts[rows[known]] = np.array(list(by_epoch.values()), dtype=np.int64)[known]
+        rows = self._state.rows_of(epoch_frame(by_epoch.keys()))
+        counts[rows[rows >= 0]] = np.array(list(by_epoch.values()), dtype=np.int64)[rows >= 0]
         return counts
-
-    def _rows(self, keys: list[EpochKey]) -> EpochRows:
-        rows = self._state.rows_of(epoch_frame(keys))
-        return rows[rows >= 0].astype(np.intp)
 
     def _at(self, values: npt.NDArray[_Scalar], epochs: EpochRows) -> npt.NDArray[_Scalar]:
         """The values of some epochs; zero for those that are newer than the fold."""
@@ -179,8 +170,7 @@ class UserTracker:
         return self._evidence
 
     def _covers(self, epochs: EpochRows) -> bool:
-        known = epochs < self._covered.size
-        return bool(known.all() and self._covered[epochs].all())
+        return bool((epochs < self._covered.size).all() and self._covered[epochs].all())
 
 
 def split_actions(state: CellState, gates: GateFile) -> pl.DataFrame:

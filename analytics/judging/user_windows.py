@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
@@ -117,14 +117,6 @@ def kept_s(gates: GateFile) -> float:
     return max(gates.after_promotion.lookback_s(gates.user_window), *maturities, 0.0)
 
 
-class _Fold(NamedTuple):
-    """What was folded, with what it takes to fold further."""
-
-    windows: ClosedWindows  # the fold
-    people: pl.DataFrame  # one row an epoch and user of its closed windows: `EPOCH`, and two hashes of who it was
-    unnamed: pl.DataFrame  # `EPOCH`, `closed_at`, and the `decisions` that named no user
-
-
 class UserWindowFold:
     """The closed user-windows of a source of events, kept up from fold to fold."""
 
@@ -134,8 +126,9 @@ class UserWindowFold:
         self._split = pl.DataFrame()
         self._stored = 0
         self._since = LONG_AGO
+        # One row an epoch and user of its closed windows: `EPOCH`, and two hashes of who it was.
         self._people = pl.DataFrame()
-        self._unnamed = pl.DataFrame()
+        self._unnamed = pl.DataFrame()  # `EPOCH`, `closed_at`, and the `decisions` that named no user
 
     def fold(
         self,
@@ -211,21 +204,21 @@ class UserWindowFold:
         again, people, unnamed = self._read(at, as_of, window_s, going, split, closed=again_closed)
         whole, more_people, more_unnamed = self._read(at, as_of, window_s, anew, split, closed=None)
 
-        def kept(table: pl.DataFrame) -> pl.DataFrame:
-            """What stays of a table: epochs that go on, without the windows that were read again."""
+        def unchanged(table: pl.DataFrame) -> pl.DataFrame:
+            """The rows of epochs that go on, without the windows that were read again."""
             left = table.join(going, on=EPOCH, how="semi")
             return left.filter(~pl.col("closed_at").is_in(again_closed)) if "closed_at" in left.columns else left
 
-        self._people = pl.concat([kept(self._people), people, more_people]).unique()
-        self._unnamed = pl.concat([kept(self._unnamed), unnamed, more_unnamed])
+        self._people = pl.concat([unchanged(self._people), people, more_people]).unique()
+        self._unnamed = pl.concat([unchanged(self._unnamed), unnamed, more_unnamed])
         return replace(
             last,
             events_version=at,
             as_of=as_of,
             covered=frozenset(epochs.iter_rows()),
             named=frozenset((last.named & set(going.iter_rows())) | again.named | whole.named),
-            rows=pl.concat([kept(last.rows), again.rows, whole.rows]),
-            assigned=pl.concat([kept(last.assigned), again.assigned, whole.assigned]),
+            rows=pl.concat([unchanged(last.rows), again.rows, whole.rows]),
+            assigned=pl.concat([unchanged(last.assigned), again.assigned, whole.assigned]),
         )
 
     def _read(
@@ -237,8 +230,8 @@ class UserWindowFold:
         split: pl.DataFrame,
         *,
         closed: list[datetime] | None,
-    ) -> _Fold:
-        """Fold some windows of some epochs, all where None are given."""
+    ) -> tuple[ClosedWindows, pl.DataFrame, pl.DataFrame]:
+        """Fold some windows of some epochs, all where None are given; with the people and the unnamed decisions."""
         events = self._source.scan(at)
         if epochs.is_empty():
             events = events.head(0)
@@ -270,7 +263,7 @@ class UserWindowFold:
             rows,
             assigned.join(split, on=ACTION, how="semi"),
         )
-        return _Fold(windows, people, unnamed)
+        return windows, people, unnamed
 
     def _merged(self, windows: ClosedWindows, since: datetime) -> ClosedWindows:
         """With everything that closed up to a moment held as one window, and users counted."""

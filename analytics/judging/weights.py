@@ -194,8 +194,8 @@ class Weigher:
             watched = watch_actions(minutes, signal, limit, epochs, rules)
             alarmed[near] = [regression.since is not None for regression in watched]
         if inputs.users is not None and by_user.any():
-            said = inputs.users.regressions(signal, limit, rules)
-            raised = {epoch for epoch, regression in said.items() if regression.since is not None}
+            regressions = inputs.users.regressions(signal, limit, rules)
+            raised = {epoch for epoch, regression in regressions.items() if regression.since is not None}
             alarmed |= by_user & np.isin(self._epochs, list(raised))
         return alarmed
 
@@ -204,10 +204,10 @@ class Weigher:
         sums = self._inputs.sums
         if part.signal in QUANTILES:
             source = QUANTILES[part.signal].source
-            trials = sums.known(source)[self._epochs]
+            trials = sums.known[source][self._epochs]
             if part.limit_micro is None:
                 return np.zeros_like(trials), trials
-            return sums.above(source, histogram.snap(part.limit_micro))[self._epochs], trials
+            return sums.above[source, histogram.snap(part.limit_micro)][self._epochs], trials
         if part.signal in COUNTS:
             count = COUNTS[part.signal]
             return self._count(count.counted), self._count(count.trials)

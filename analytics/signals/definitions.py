@@ -27,13 +27,10 @@ MICRO_PER: Final[dict[QuantileUnit, int]] = {"ms": MICRO_PER_MS, "usd": MICRO_PE
 class RateSignal:
     """A share of trials that failed."""
 
-    name: str  # the name in gate files and documents
+    name: str
     failures: tuple[str, ...]  # columns whose sum is the number of failures
     trials: tuple[str, ...]  # columns whose sum is the number of trials
     trial: str  # what one trial is called, in the plural
-    # Whether one trial can fail more than once (two incidents after one execution). As evidence there are then never
-    # more failures than trials.
-    repeatable: bool = False
 
     def counts(self, row: Mapping[str, int]) -> tuple[int, int]:
         """Failures and trials, as counted."""
@@ -49,7 +46,7 @@ class RateSignal:
 class QuantileSignal:
     """A quantile of latency or cost: within its limit if and only if at most a share 1 - q lies above the limit."""
 
-    name: str  # the name in gate files and documents
+    name: str
     source: Literal["latency", "cost"]  # the histogram it is read from, `latency` or `cost`
     q: float  # the quantile's ratio
     tail: float  # the share that may lie above the limit, 1 - q, written out: the subtraction would not be exact
@@ -66,7 +63,7 @@ class QuantileSignal:
 class CountSignal:
     """A plain count that can only trip or be watched."""
 
-    name: str  # the name in gate files and documents
+    name: str
     counted: str  # the counter
     trials: str  # the counter it is shown beside
     trial: str  # what one of `trials` is called, in the plural
@@ -88,8 +85,8 @@ RATES: Final[dict[str, RateSignal]] = {
         RateSignal("undo", _TAKEN_BACK, ("executed",), "executions"),
         RateSignal("undo_failed", ("undo_failed", "not_undoable"), _TAKEN_BACK, "undos"),
         RateSignal("missing_outcome", ("mature_missing",), ("mature_expected",), "expected executions"),
-        RateSignal("incident", ("incidents",), ("executed",), "executions", repeatable=True),
-        RateSignal("support", ("support",), ("executed",), "executions", repeatable=True),
+        RateSignal("incident", ("incidents",), ("executed",), "executions"),
+        RateSignal("support", ("support",), ("executed",), "executions"),
         RateSignal("quality_failure", ("quality_failures",), ("quality_checks",), "quality checks"),
     )
 }
@@ -126,12 +123,12 @@ from events that travel in order."""
 
 def contradictions(row: Mapping[str, int]) -> list[str]:
     """Say which counters, all given by name, contradict each other; nothing where they are possible."""
-    found = [f"{name} is {count}" for name, count in row.items() if count < 0]
+    faults = [f"{name} is {count}" for name, count in row.items() if count < 0]
     for parts, whole in _PARTS:
         part, total = sum(row[name] for name in parts), sum(row[name] for name in whole)
         if part > total:
-            found.append(f"{' + '.join(parts)} is {part:,}, more than the {total:,} {' + '.join(whole)}")
-    return found
+            faults.append(f"{' + '.join(parts)} is {part:,}, more than the {total:,} {' + '.join(whole)}")
+    return faults
 
 
 def impossible(counts: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:

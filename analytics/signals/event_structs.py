@@ -35,13 +35,7 @@ StageName: TypeAlias = Literal[
     "observe_only", "search_only", "draft_write", "approval_gated", "narrow_autonomy", "progressive_expansion"
 ]
 RiskName: TypeAlias = Literal[
-    "search",
-    "scoped_read",
-    "sensitive_read",
-    "reversible_write",
-    "external_effect",
-    "admin_action",
-    "irreversible",
+    "search", "scoped_read", "sensitive_read", "reversible_write", "external_effect", "admin_action", "irreversible"
 ]
 
 
@@ -200,7 +194,6 @@ class RecommendedData(Struct, frozen=True, gc=False):
 class WireEnvelope(Struct, tag_field="type", kw_only=True, frozen=True, gc=False):
     """What all events share; see `producers.wire.events.CloudEvent`."""
 
-    type_name: ClassVar[str]
     id: Name
     source: Source
     time: Moment
@@ -244,7 +237,6 @@ _REVIEW_KINDS: Final[dict[str, EventKind]] = {
 class WireDecided(WireEnvelope, tag="stagekeeper.action.decided.v1", frozen=True, gc=False):
     """An action was decided."""
 
-    type_name = "stagekeeper.action.decided.v1"
     data: DecidedData
 
     @property
@@ -268,7 +260,6 @@ class WireDecided(WireEnvelope, tag="stagekeeper.action.decided.v1", frozen=True
 class WireExecuted(WireEnvelope, tag="stagekeeper.action.executed.v1", frozen=True, gc=False):
     """An action ran."""
 
-    type_name = "stagekeeper.action.executed.v1"
     data: ExecutedData
 
     @property
@@ -280,7 +271,6 @@ class WireExecuted(WireEnvelope, tag="stagekeeper.action.executed.v1", frozen=Tr
 class WireUndone(WireEnvelope, tag="stagekeeper.action.undone.v1", frozen=True, gc=False):
     """An execution was taken back, or could not be."""
 
-    type_name = "stagekeeper.action.undone.v1"
     data: UndoneData
 
     @property
@@ -292,7 +282,6 @@ class WireUndone(WireEnvelope, tag="stagekeeper.action.undone.v1", frozen=True, 
 class WireImpacted(WireEnvelope, tag="stagekeeper.action.impact.v1", frozen=True, gc=False):
     """An action had a downstream impact."""
 
-    type_name = "stagekeeper.action.impact.v1"
     data: ImpactData
 
     @property
@@ -309,7 +298,6 @@ class WireImpacted(WireEnvelope, tag="stagekeeper.action.impact.v1", frozen=True
 class WireReviewed(WireEnvelope, tag="stagekeeper.review.resolved.v1", frozen=True, gc=False):
     """A person resolved a queued action."""
 
-    type_name = "stagekeeper.review.resolved.v1"
     data: ReviewData
 
     @property
@@ -325,7 +313,6 @@ class WireReviewed(WireEnvelope, tag="stagekeeper.review.resolved.v1", frozen=Tr
 class WirePolicyChanged(WireEnvelope, tag="stagekeeper.policy.changed.v1", frozen=True, gc=False):
     """Somebody changed a flag."""
 
-    type_name = "stagekeeper.policy.changed.v1"
     kind: ClassVar[EventKind] = EventKind.UNCOUNTED
     data: PolicyData
 
@@ -341,7 +328,6 @@ class WirePolicyChanged(WireEnvelope, tag="stagekeeper.policy.changed.v1", froze
 class WireRecommended(WireEnvelope, tag="stagekeeper.stage.recommended.v1", frozen=True, gc=False):
     """A verdict was published."""
 
-    type_name = "stagekeeper.stage.recommended.v1"
     kind: ClassVar[EventKind] = EventKind.UNCOUNTED
     data: RecommendedData
 
@@ -357,8 +343,8 @@ Counted: TypeAlias = WireDecided | WireExecuted | WireUndone | WireImpacted | Wi
 
 WireEvent: TypeAlias = Counted | WirePolicyChanged | WireRecommended
 
-COUNTED_TYPES: Final[frozenset[str]] = frozenset(event.type_name for event in get_args(Counted))
-TYPES: Final[frozenset[str]] = frozenset(event.type_name for event in get_args(WireEvent))
+COUNTED_TYPES: Final[frozenset[str]] = frozenset(event.__struct_config__.tag for event in get_args(Counted))
+TYPES: Final[frozenset[str]] = frozenset(event.__struct_config__.tag for event in get_args(WireEvent))
 
 
 def meanings(values: Iterable[bytes]) -> list[tuple[EventKind, str | None]]:

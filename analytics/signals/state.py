@@ -61,25 +61,19 @@ def may_pass(since_us: int, until_us: int) -> bool:
 class Increment:
     """What one addition brought."""
 
-    minutes: pl.DataFrame
-    """One row an epoch and minute: `row`, `bucket` (microseconds), every counter, `expected_at`."""
-    epochs: EpochRows
-    """The epochs that it is about, ascending."""
-    bins: Mapping[str, pl.DataFrame]
-    """By name of the histogram, one row an epoch and bin: `row`, `bin`, `count`."""
-    risen: EpochRows
-    """Epochs that are new, or whose risk class is another one than before."""
+    minutes: pl.DataFrame  # one row an epoch and minute: `row`, `bucket` (microseconds), every counter, `expected_at`
+    epochs: EpochRows  # the epochs that it is about, ascending
+    bins: Mapping[str, pl.DataFrame]  # by name of the histogram, one row an epoch and bin: `row`, `bin`, `count`
+    risen: EpochRows  # epochs that are new, or whose risk class is another one than before
 
 
 @dataclass(frozen=True)
 class MissingOutcomes:
     """Executions over the mature minutes, of every epoch; see `CellState.missing_outcomes`."""
 
-    expected: Integers
-    """Without those that are pending."""
+    expected: Integers  # without those that are pending
     missing: Integers
-    pending: Integers
-    """Not there yet although their minute is mature."""
+    pending: Integers  # not there yet although their minute is mature
 
 
 _SETTLE_EVERY: Final = timedelta(seconds=60)
@@ -158,8 +152,8 @@ class CellState:
 
     def rows_of(self, epochs: pl.DataFrame) -> Integers:
         """The row of each of some epochs, given by the columns of `EPOCH`; -1 where one is unknown."""
-        found = epochs.select(EPOCH).join(self._keys, on=EPOCH, how="left", maintain_order="left")[ROW]
-        return found.cast(pl.Int64).fill_null(-1).to_numpy()
+        rows = epochs.select(EPOCH).join(self._keys, on=EPOCH, how="left", maintain_order="left")[ROW]
+        return rows.cast(pl.Int64).fill_null(-1).to_numpy()
 
     def cell_row(self, cell: Cell) -> int | None:
         """The row of a cell; None where it is unknown."""
@@ -208,8 +202,8 @@ class CellState:
         minutes = minutes.select(_RECENT.names())
         self.recent = self._summed_again("recent", pl.concat([self.recent, minutes], rechunk=False))
         bins = {name: _occupied(rows, name) for name in HISTOGRAMS}
-        for name, found in bins.items():
-            self._bins[name] = self._summed_again(name, pl.concat([self._bins[name], found], rechunk=False))
+        for name, occupied in bins.items():
+            self._bins[name] = self._summed_again(name, pl.concat([self._bins[name], occupied], rechunk=False))
         return Increment(minutes, epochs, bins, risen)
 
     def remember(self, increments: pl.DataFrame) -> None:
@@ -327,8 +321,8 @@ class CellState:
             if row is None:
                 row = self._cell_rows[cell] = len(self.cells)
                 self.cells.append(cell)
-                actions.append(_number(cell[:_ACTION], self._action_rows, self.actions))
-                stages.append(_number(cell.stage, self._stage_rows, self.stages))
+                actions.append(number_of(cell[:_ACTION], self._action_rows, self.actions))
+                stages.append(number_of(cell.stage, self._stage_rows, self.stages))
             cells[at] = row
         self.action_of = np.append(self.action_of, np.array(actions, dtype=np.intp))
         self.stage_of = np.append(self.stage_of, np.array(stages, dtype=np.int64))
@@ -358,7 +352,7 @@ _RECENT: Final = pl.Schema(
 _BINS: Final = pl.Schema({ROW: pl.UInt32, "bin": pl.Int16, "count": pl.Int64})
 
 
-def _number(name: _Name, numbers: dict[_Name, int], names: list[_Name]) -> int:
+def number_of(name: _Name, numbers: dict[_Name, int], names: list[_Name]) -> int:
     """The number of a name, which is appended where it is new."""
     number = numbers.setdefault(name, len(names))
     if number == len(names):

@@ -31,13 +31,13 @@ ChangeKey: TypeAlias = tuple[str, str | None, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What the ledger last said about a cell."""
+class VerdictOutline:
+    """What tells whether a verdict on a cell is news after another."""
 
-    verdict_id: str  # the verdict
-    change_key: ChangeKey  # its part whose change is news
-    epoch: str  # the epoch that it is on
-    gate_sha256: str  # the gate file that it was reached under
+    verdict_id: str
+    change_key: ChangeKey
+    epoch: str
+    gate_sha256: str
     at_us: int  # when it was reached, microseconds since 1970
 
 
@@ -50,7 +50,7 @@ _OUTLINED: Final = pl.Struct(
         "reasons": pl.List(pl.Struct({"code": pl.String, "signal": pl.String})),
     }
 )
-"""What `last_words` reads of a payload."""
+"""What `latest_outlines` reads of a payload."""
 
 
 def append(
@@ -78,8 +78,8 @@ def unconfirmed_verdicts(lake: Lake, *, action: tuple[str, str, str] | None = No
     return [VerdictDocument.from_json(payload) for payload in _last(lake, action)["payload"]]
 
 
-def last_words(lake: Lake) -> dict[Cell, Seen]:
-    """What the ledger last said about each cell, for telling news from repetition."""
+def latest_outlines(lake: Lake) -> dict[Cell, VerdictOutline]:
+    """The outline of the last verdict on each cell."""
     last = _last(lake, None, "epoch", "gate_sha256", "judged_at").with_columns(
         pl.col("payload").str.json_decode(_OUTLINED).alias("document")
     )
@@ -87,7 +87,7 @@ def last_words(lake: Lake) -> dict[Cell, Seen]:
     for row in last.drop("payload").iter_rows(named=True):
         document = row["document"]
         codes = tuple(sorted(f"{reason['code']}:{reason['signal'] or ''}" for reason in document["reasons"]))
-        entries[Cell(*(row[name] for name in CELL))] = Seen(
+        entries[Cell(*(row[name] for name in CELL))] = VerdictOutline(
             row["verdict_id"],
             (document["verdict"], document["to_stage"], codes),
             row["epoch"],
@@ -97,7 +97,7 @@ def last_words(lake: Lake) -> dict[Cell, Seen]:
     return entries
 
 
-def following(lake: Lake, *, after: int, through: int) -> list[VerdictDocument]:
+def verdicts_between(lake: Lake, *, after: int, through: int) -> list[VerdictDocument]:
     """What the ledger added about cells after one version and through another, oldest first.
 
     Raises:
@@ -135,8 +135,8 @@ def unpublished(lake: Lake) -> list[VerdictDocument]:
     news = (
         lake.scan(VERDICTS)
         .filter(pl.col("changed"))
-        .select(*CELL, "judged_at", "lake_version", "verdict_id")
-        .sort("judged_at", "lake_version", "verdict_id")
+        .select(*CELL, *ORDER)
+        .sort(ORDER)
         .unique(subset=CELL, keep="last", maintain_order=True)
         .collect()
     )
@@ -209,7 +209,7 @@ def reassessments(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dic
     return reassessments_of
 
 
-def graded(lake: Lake, *, verdict: VerdictName | None = None) -> frozenset[EpochKey]:
+def judged_epochs(lake: Lake, *, verdict: VerdictName | None = None) -> frozenset[EpochKey]:
     """The epochs that the ledger has a verdict on; only those of one kind, where it is named."""
     rows = lake.scan(VERDICTS)
     if verdict is not None:

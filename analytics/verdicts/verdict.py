@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from datetime import datetime
 
     from analytics.gates.gate_file import Gate
@@ -133,13 +133,3 @@ class Verdict:
             basis += [self.inputs.exposure.events_version, self.inputs.exposure.as_of.isoformat()]
         digits = hashlib.sha256(json.dumps(basis, ensure_ascii=False).encode()).hexdigest()[:16]
         return f"{REASSESSED}{digits[1:]}" if self.inputs.is_reassessment else digits
-
-    @property
-    def change_key(self) -> tuple[str, str | None, tuple[str, ...]]:
-        """The part whose change is news: verdict, destination and reason codes."""
-        return self.result.verdict.value, self.result.to_stage, reason_codes(self.result.reasons)
-
-
-def reason_codes(reasons: Sequence[Reason]) -> tuple[str, ...]:
-    """The reason codes with their signals, in a fixed order."""
-    return tuple(sorted(f"{reason.code}:{reason.signal or ''}" for reason in reasons))

@@ -226,7 +226,7 @@ class LakeFollower:
         if before is None:
             documents = ledger.unconfirmed_verdicts(lake)
         else:
-            documents = ledger.following(lake, after=before, through=version)
+            documents = ledger.verdicts_between(lake, after=before, through=version)
         for document in documents:
             last = self._verdicts.get(document.cell)
             if last is None or last.order <= document.order:

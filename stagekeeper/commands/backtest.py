@@ -52,7 +52,7 @@ def command(
         raise click.UsageError(f"--to {iso(until)}: the history begins at {iso(history.first)}")
     comparison = backtest(history, old, new, since=since, until=until)
     if as_json:
-        print_json(comparison.document())
+        print_json(comparison.to_dict())
         return
     for difference in comparison.differences:
         click.echo(_in_words(difference))

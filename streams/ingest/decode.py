@@ -49,7 +49,7 @@ _BLANK: Final = WirePolicyChanged(id="-", source="-", time=EPOCH, subject="-", d
 
 _CLASSES: Final[tuple[type[WireEvent], ...]] = get_args(WireEvent)
 _CODES: Final[dict[type[WireEvent], int]] = {event_class: code for code, event_class in enumerate(_CLASSES)}
-_TYPE_NAMES: Final = pa.array([event_class.type_name for event_class in _CLASSES], pa.string())
+_TYPE_NAMES: Final = pa.array([event_class.__struct_config__.tag for event_class in _CLASSES], pa.string())
 _ACTION_FIELDS: Final = (
     ("tool", "data.contract.tool"),
     ("workflow", "data.contract.workflow"),
