@@ -44,12 +44,7 @@ class History:
 
     @classmethod
     def from_lake(cls, lake: Lake) -> History:
-        """Everything in a lake.
-
-        Raises:
-            NoHistoryError: There is nothing in it.
-            LakeError: It cannot be read.
-        """
+        """Everything in a lake. Raises `NoHistoryError` where there is nothing, `LakeError` where it cannot be read."""
         increments = lake.scan(SIGNALS).collect()
         if increments.is_empty():
             raise NoHistoryError(f"the lake at {lake.root} holds no signals yet, so there is no history to go through")
@@ -88,19 +83,15 @@ class _KnownEvents:
         self._known = 0
 
     def follow(self, now: datetime) -> None:
-        """Know what had happened by a moment."""
         self._known = int(self._events["time"].search_sorted(now, side="right"))
 
     def version(self) -> int:
-        """How many events are known."""
         return self._known
 
     def scan(self, version: int) -> pl.LazyFrame:
-        """The events of a version."""
         return self._events.head(version).lazy()
 
     def increments(self, after: int, through: int) -> pl.DataFrame:
-        """The events between two versions."""
         return self._events[after:through].select(*EPOCH, "decided_at")
 
 

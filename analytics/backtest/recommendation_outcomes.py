@@ -67,26 +67,19 @@ class Recommendation:
 
 
 def recommendations(lake: Lake) -> list[tuple[Recommendation, Life]]:
-    """Every promotion and rollback that was recommended, oldest first, and what became of it.
-
-    Raises:
-        LakeError: The lake cannot be read.
-    """
+    """Every promotion and rollback that was recommended, oldest first, and its fate. Raises `LakeError`."""
     made = _recommendations(_turns(lake))
     return list(zip(made, _lives(lake, made), strict=True))
 
 
 def of_history(lake: Lake) -> dict[str, Any]:
-    """What became of the recommendations that the ledger holds, as a JSON object.
+    """What became of the recommendations that the ledger holds, as a JSON object. Raises `LakeError`.
 
     People accept a recommendation when they move the action as it says, or approve it; they dismiss a promotion with
-    `stagekeeper recommendations dismiss`, and a rollback with `stagekeeper gate override`. The first word within a
-    week counts, unless the judge itself said something else before. A promotion counts as later rolled back when its
-    own epoch, or the action at the stage that it led to, was rolled back afterwards; with an incident when one was
-    reported about a decision made there within a week.
-
-    Raises:
-        LakeError: The lake cannot be read.
+    `stagekeeper recommendations dismiss`, and a rollback with `stagekeeper gate override`. The first word within a week
+    counts, unless the judge itself said something else before. A promotion counts as later rolled back when its own
+    epoch, or the action at the stage that it led to, was rolled back afterwards; with an incident when one was reported
+    about a decision made there within a week.
     """
     turns = _turns(lake)
     made = _recommendations(turns)

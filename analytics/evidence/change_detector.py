@@ -53,11 +53,7 @@ class Watch:
 
     @classmethod
     def start(cls, cells: int, *, threshold: npt.ArrayLike, run_length: npt.ArrayLike) -> Watch:
-        """Begin to watch: at a promotion, and again at every new epoch.
-
-        Raises:
-            EvidenceError: A threshold is not in (0, 1), or a run length is under one batch.
-        """
+        """Begin to watch, at a promotion or a new epoch. Raises `EvidenceError` where a limit is no limit."""
         limit, length = np.asarray(threshold, dtype=np.float64), np.asarray(run_length, dtype=np.float64)
         if not np.all((limit > 0) & (limit < 1)):
             raise EvidenceError("a threshold must lie strictly between 0 and 1")
@@ -75,8 +71,7 @@ class Watch:
     def after(self, failures: npt.ArrayLike, trials: npt.ArrayLike) -> Watch:
         """Step through batches in their order of event time; counts have the shape (batches, cells), or (cells,).
 
-        Raises:
-            EvidenceError: Counts are impossible, or about another number of cells.
+        Raises `EvidenceError` where counts are impossible, or about another number of cells.
         """
         x, n = np.broadcast_arrays(*np.atleast_2d(*failures_among(failures, trials)))
         if x.shape[1] != self.threshold.size:
@@ -88,9 +83,7 @@ class Watch:
         """Step through batches of closed user-windows in their order of event time.
 
         The windows of a cell in a batch, both counted from 0, are those of cell `batch * cells + cell` of the table.
-
-        Raises:
-            EvidenceError: The table is not about whole batches of as many cells.
+        Raises `EvidenceError` where that is not about whole batches of as many cells.
         """
         cells = self.threshold.size
         if windows.cells % cells:
@@ -130,10 +123,8 @@ def run_length(watched: int, *, batches_between_alarms: float) -> float:
 
     A cell that starts anew after each alarm raises false ones at a rate of at most 1 / A a batch, so all of them
     together at most watched / A, however they depend on each other. `batches_between_alarms` is the least mean number
-    of batches between two false alarms anywhere: with one batch a minute, one in four weeks is 40 320.
-
-    Raises:
-        EvidenceError: Nothing is watched, or the number of batches is under one.
+    of batches between two false alarms anywhere: with one batch a minute, one in four weeks is 40 320. Raises
+    `EvidenceError` where nothing is watched, or the number of batches is under one.
     """
     if watched < 1 or not (np.isfinite(batches_between_alarms) and batches_between_alarms >= 1):
         raise EvidenceError("a run length needs at least one watched cell and at least one batch between false alarms")

@@ -62,11 +62,7 @@ class UserWindows:
         failures: npt.ArrayLike,
         count: npt.ArrayLike = 1,
     ) -> UserWindows:
-        """Tabulate user-windows, in any order, one at a time or counted already.
-
-        Raises:
-            EvidenceError: A count is impossible, a window has no action, or a cell is not among the cells.
-        """
+        """Tabulate user-windows, in any order, counted or not. Raises `EvidenceError` where a count is impossible."""
         y, m = failures_among(failures, actions)
         rows = np.broadcast_arrays(*np.atleast_1d(whole(cell, "cells"), m, y, whole(count, "counts")))
         where, m, y, times = (row.astype(np.int64) for row in rows)
@@ -119,10 +115,8 @@ class UserWindows:
     def log_e_value(self, threshold: npt.ArrayLike, *, direction: Direction) -> FloatArray:
         """Weigh the windows as evidence that the rate is above, or below, a threshold in (0, 1); see `sequential`.
 
-        Gives the natural logarithm of the e-value, 0 where there are no windows. Shape (cells,).
-
-        Raises:
-            EvidenceError: A threshold is not in (0, 1), or the direction is unknown.
+        Gives the natural logarithm of the e-value, 0 where there are no windows. Shape (cells,). Raises `EvidenceError`
+        where a threshold is not in (0, 1), or the direction is unknown.
         """
         theta = np.asarray(threshold, dtype=np.float64)
         if not np.all((theta > 0) & (theta < 1)):
@@ -133,10 +127,7 @@ class UserWindows:
         """Bound the rate from below and from above, each one-sided at alpha and valid after every closed window.
 
         As in `sequential.bounds`, a bound excludes a threshold if and only if the evidence crosses there. Shape
-        (cells,).
-
-        Raises:
-            EvidenceError: An alpha is not in (0, 1).
+        (cells,). Raises `EvidenceError` where an alpha is not in (0, 1).
         """
         last = self._last_excluded("above", np.zeros(self.cells), alpha)
         first = self._last_excluded("below", np.full(self.cells, GRID), alpha)

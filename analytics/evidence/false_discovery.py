@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 def discoveries(log_e: npt.ArrayLike, *, alpha: float) -> BoolArray:
     """Mark the rows to believe: the k largest, for the most k with every one of them at least m / (alpha k).
 
-    `log_e` holds natural logarithms of e-values; one that is not a number is never marked. Shape (m,).
-
-    Raises:
-        EvidenceError: Alpha is not in (0, 1).
+    `log_e` holds natural logarithms of e-values; one that is not a number is never marked. Shape (m,). Raises
+    `EvidenceError` where alpha is not in (0, 1).
     """
     evidence = np.nan_to_num(np.asarray(log_e, dtype=np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
     descending = -np.sort(-evidence)

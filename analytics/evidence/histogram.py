@@ -57,8 +57,7 @@ _VALUES: Final[FloatArray] = _place_values(BOUNDS)
 def bin_of(micro: IntArray | int) -> BinArray:
     """Sort observations, in whole micro-units and of any shape, into bins from 0 to `OVERFLOW_BIN`.
 
-    Raises:
-        EvidenceError: An observation is negative, or not a whole number of micro-units.
+    Raises `EvidenceError` where an observation is negative, or not a whole number of micro-units.
     """
     observed = np.asarray(micro)
     if observed.size and not np.issubdtype(observed.dtype, np.integer):
@@ -73,10 +72,7 @@ def value_of(bins: npt.ArrayLike) -> FloatArray:
     """The value that stands for each bin, in micro-units: within 1 % of every observation in it.
 
     Two say less: the first bin reads 100 ("at most"), and the overflow bin one above the largest bound ("at least"), so
-    that it never reads as within a limit that it exceeds.
-
-    Raises:
-        EvidenceError: A bin does not exist.
+    that it never reads as within a limit that it exceeds. Raises `EvidenceError` where a bin does not exist.
     """
     return np.asarray(_VALUES[_existing(bins)])
 
@@ -86,10 +82,8 @@ def quantile(bins: npt.ArrayLike, counts: npt.ArrayLike, q: float) -> float | No
 
     It is the value of the smallest bin whose cumulative count reaches ceil(q * n), and never less than the first
     observation; None where there are none. q is taken as the decimal it is written as: the 0.07 quantile of 100 is the
-    7th observation, although the product is above 7 in floating point. Bins may come in any order, and repeat.
-
-    Raises:
-        EvidenceError: q is not in [0, 1], a bin does not exist, a count is negative, or the shapes differ.
+    7th observation, although the product is above 7 in floating point. Bins may come in any order, and repeat. Raises
+    `EvidenceError` where q is not in [0, 1], a bin does not exist, a count is negative, or the shapes differ.
     """
     if not 0.0 <= q <= 1.0:
         raise EvidenceError(f"a quantile's ratio must lie between 0 and 1, but {q:g} was given")
@@ -108,10 +102,8 @@ def snap(limit_micro: int) -> int:
 
     A limit that is a bound stays; of two bounds equally near, the lower, stricter one is taken. The result is the limit
     in force: show it instead of what was asked for. The move is at most 1.01 % from 10 ms (or 1 cent) on, and at most
-    1.4 % near the smallest bound, where whole numbers are coarse.
-
-    Raises:
-        EvidenceError: The limit lies outside the bounds, where moving it would change what was asked for.
+    1.4 % near the smallest bound, where whole numbers are coarse. Raises `EvidenceError` where the limit lies outside
+    the bounds, where moving it would change what was asked for.
     """
     if not SMALLEST_BOUND <= limit_micro <= LARGEST_BOUND:
         raise EvidenceError(
@@ -128,10 +120,8 @@ def exceeding(bins: npt.ArrayLike, counts: npt.ArrayLike, limit_micro: int) -> i
     """Count the observations strictly above a limit in micro-units; exact for the limit as `snap` moves it.
 
     A quantile q is within a limit if and only if the rate of exceedance is at most 1 - q (Howard & Ramdas, Bernoulli
-    28(3), 2022), so this count and the total are all that a latency or cost gate needs.
-
-    Raises:
-        EvidenceError: As in `snap`, or a bin does not exist, a count is negative, or the shapes differ.
+    28(3), 2022), so this count and the total are all that a latency or cost gate needs. Raises `EvidenceError` as
+    `snap` does, or where a bin does not exist, a count is negative, or the shapes differ.
     """
     entries, observed = _sparse(bins, counts)
     limit_bin = int(bin_of(snap(limit_micro)))
@@ -139,7 +129,6 @@ def exceeding(bins: npt.ArrayLike, counts: npt.ArrayLike, limit_micro: int) -> i
 
 
 def _sparse(bins: npt.ArrayLike, counts: npt.ArrayLike) -> tuple[npt.NDArray[np.intp], IntArray]:
-    """Check a sparse histogram: as many counts as bins, none negative."""
     entries, observed = _existing(bins), np.asarray(counts, dtype=np.int64)
     if entries.ndim != 1 or entries.shape != observed.shape:
         raise EvidenceError(
@@ -151,7 +140,6 @@ def _sparse(bins: npt.ArrayLike, counts: npt.ArrayLike) -> tuple[npt.NDArray[np.
 
 
 def _existing(bins: npt.ArrayLike) -> npt.NDArray[np.intp]:
-    """Check that bins exist."""
     entries = np.asarray(bins, dtype=np.intp)
     if entries.size and (entries.min() < 0 or entries.max() > OVERFLOW_BIN):
         wrong = entries.min() if entries.min() < 0 else entries.max()

@@ -22,11 +22,7 @@ IntArray: TypeAlias = npt.NDArray[np.int64]
 
 
 def bets(direction: Direction) -> FloatArray:
-    """The bets of a direction as a column, to broadcast against cells. Shape (8, 1).
-
-    Raises:
-        EvidenceError: The direction is unknown.
-    """
+    """The bets of a direction as a column of shape (8, 1). Raises `EvidenceError` where the direction is unknown."""
     if direction not in BETS:
         raise EvidenceError(f"direction is {direction!r}; it must be 'above' or 'below'")
     return np.array(BETS[direction])[:, np.newaxis]

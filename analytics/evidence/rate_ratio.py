@@ -85,11 +85,7 @@ class RatioEvidence:
     def none(
         cls, cells: int, *, ratio: npt.ArrayLike, direction: Direction, comparison: Comparison = "hold_back"
     ) -> RatioEvidence:
-        """No evidence yet, about a number of cells.
-
-        Raises:
-            EvidenceError: A ratio is not a positive number, or the direction is unknown.
-        """
+        """No evidence yet, about a number of cells. Raises `EvidenceError` where a ratio is not a positive number."""
         bets(direction)
         counts = np.zeros(cells, dtype=np.int64)
         multiple = np.broadcast_to(_positive(ratio), (cells,))
@@ -97,11 +93,7 @@ class RatioEvidence:
         return cls(direction, comparison, multiple, counts, counts, counts, counts, costs)
 
     def after(self, batches: Batches) -> RatioEvidence:
-        """Add batches, in any order.
-
-        Raises:
-            EvidenceError: The batches are about another number of cells.
-        """
+        """Add batches, in any order. Raises `EvidenceError` where they are about another number of cells."""
         if batches.trials.shape[1] != self.ratio.size:
             raise EvidenceError(
                 f"the batches are about {batches.trials.shape[1]} cells, the evidence about {self.ratio.size}"
@@ -131,10 +123,7 @@ class RatioEvidence:
 
         1 where the evidence suffices already, infinity where these rates never decide. Each bet's wealth grows by the
         same factor in its logarithm; so the average is convex in it, 0 at none, and crosses once at the most. Shape
-        (cells,).
-
-        Raises:
-            EvidenceError: An alpha is not in (0, 1).
+        (cells,). Raises `EvidenceError` where an alpha is not in (0, 1).
         """
         wealth, done = self._log_wealth, crosses(self.log_e, alpha)
         best = wealth.max(axis=0)
@@ -158,10 +147,8 @@ def ratio_bounds(batches: Batches, *, alpha: npt.ArrayLike) -> tuple[FloatArray,
 
     A ratio below the lower bound is one that the evidence "above" excludes, and likewise above the upper one: the
     evidence is monotone in the ratio, and 52 halvings of its logarithm find where it crosses. 0 and infinity where
-    nothing within a factor of a million is excluded. Shape (cells,).
-
-    Raises:
-        EvidenceError: An alpha is not in (0, 1).
+    nothing within a factor of a million is excluded. Shape (cells,). Raises `EvidenceError` where an alpha is not in
+    (0, 1).
     """
 
     def excluded(ratio: FloatArray, direction: Direction) -> BoolArray:
@@ -195,10 +182,8 @@ def match_history(
     Blocks are made of whole minutes; counts have one value a minute, in time order. History is taken in order, each
     minute once, just enough to have `share` historic actions for every new one so far; which minutes meet follows from
     the numbers of actions alone, never from failures, and `share` is fixed before the new arm starts. The last block
-    may still grow, so it is left out; so is what comes when the history is used up.
-
-    Raises:
-        EvidenceError: Counts are impossible, or the share is not a positive number.
+    may still grow, so it is left out; so is what comes when the history is used up. Raises `EvidenceError` where counts
+    are impossible, or the share is not a positive number.
     """
     x1, n1 = failures_among(failures, trials)
     x0, n0 = failures_among(base_failures, base_trials, "base failures")

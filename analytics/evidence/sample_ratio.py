@@ -37,10 +37,8 @@ def log_mismatch(assigned: npt.ArrayLike, shares: npt.ArrayLike) -> FloatArray:
     """Weigh the evidence that assignments do not follow the declared shares; compare with `crosses(..., ALPHA)`.
 
     Assignments have the shape (..., arms), shares (arms,) and the sum 1. Gives natural logarithms, 0 without
-    assignments.
-
-    Raises:
-        EvidenceError: A count is negative or not whole, or the shares are not shares of everything.
+    assignments. Raises `EvidenceError` where a count is negative or not whole, or the shares are not shares of
+    everything.
     """
     counts = whole(assigned, "assignments")
     rho = np.asarray(shares, dtype=np.float64)

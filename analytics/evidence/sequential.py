@@ -79,10 +79,8 @@ def crosses(log_e: npt.ArrayLike, alpha: npt.ArrayLike) -> BoolArray:
     """Compare evidence with a one-sided error level: log E >= log(1 / alpha), forgiving `CROSSING_SLACK`.
 
     Every decision in the product goes through this line, so that two computations of the same sum in different orders
-    never disagree about a boundary case. False where the evidence is not a number.
-
-    Raises:
-        EvidenceError: An alpha is not in (0, 1).
+    never disagree about a boundary case. False where the evidence is not a number. Raises `EvidenceError` where an
+    alpha is not in (0, 1).
     """
     return np.asarray(np.asarray(log_e, dtype=np.float64) >= _bar(alpha))
 

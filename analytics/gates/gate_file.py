@@ -279,12 +279,7 @@ class GateFile(Part):
 
     @classmethod
     def load(cls, path: Path) -> GateFile:
-        """Read a gate file.
-
-        Raises:
-            ConfigurationFileError: It cannot be read, is not YAML, or says something it may not say; the message
-                names every place.
-        """
+        """Read a gate file. Raises `ConfigurationFileError`, which names every place that says what it may not say."""
         try:
             text = path.read_bytes()
         except OSError as error:
@@ -349,8 +344,7 @@ class GateFile(Part):
     def gate_for(self, environment: str, workflow: str, tool: str, risk_class: str | None) -> Gate | None:
         """The most specific gate that matches an action, whose risk class may be unknown (None); None where none does.
 
-        Raises:
-            GateTieError: Two gates match equally well.
+        Raises `GateTieError` where two gates match equally well.
         """
         matching = [gate for gate in self.gates if gate.match.covers(environment, workflow, tool, risk_class)]
         matching.sort(key=lambda gate: gate.match.specificity, reverse=True)

@@ -67,11 +67,7 @@ class LintIssue:
 
 
 def lint(path: Path) -> list[LintIssue]:
-    """Look a gate file over; errors come first.
-
-    Raises:
-        ConfigurationFileError: There is no such file, or it cannot be read.
-    """
+    """Look a gate file over; errors come first. Raises `ConfigurationFileError` where it cannot be read."""
     try:
         text = path.read_bytes()
     except OSError as error:

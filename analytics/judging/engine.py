@@ -204,7 +204,6 @@ def judge(
 
 
 def _invalid(places: npt.NDArray[np.intp], epochs: EpochRows, code: str, gate: Gate | None) -> Group:
-    """Epochs that cannot be judged, and why."""
     decisions = Decisions.all_alike(places.size, VerdictName.INVALID)
     decisions.add(Mark(code), np.ones(places.size, dtype=np.bool_))
     return Group(places, epochs[places], decisions, gate)

@@ -128,13 +128,9 @@ class JudgeState:
         self.counts.settle(watermark, gates.horizon_s, whole=self._compared(gates))
 
     def advance(self, gates: GateFile, increment: Increment | None, watermark: datetime, *, anew: bool = False) -> None:
-        """Move on to a watermark, and see which cells have to be looked at.
+        """Move on to a watermark with what was added since the last time, and see which cells have to be looked at.
 
-        Args:
-            gates: The gate file in force.
-            increment: What was added since the last time; None where nothing was.
-            watermark: Event time up to which everything has been read.
-            anew: Whether minutes were taken once more, so that sums over them have to be made anew.
+        With `anew` minutes were taken once more, so that sums over them have to be made anew.
         """
         if increment is not None:
             self._mark(increment.epochs)
@@ -157,10 +153,7 @@ class JudgeState:
     def look(self, gates: GateFile, now: datetime, lake_version: int, record: Record) -> LookOutcome:
         """Judge the cells that are due under the gate file of `advance`, and record what the ledger needs.
 
-        What `record` raises breaks the look off; the cells stay due.
-
-        Raises:
-            LakeError: The events cannot be read, or nothing can be recorded.
+        Raises `LakeError` where the events cannot be read, and what `record` raises; the cells stay due then.
         """
         sums, engine = self._sums, self._engine
         if sums is None or engine is None:
@@ -224,7 +217,6 @@ class JudgeState:
         return news
 
     def _let_due(self, cells: CellRows | None = None) -> None:
-        """Let some cells be due; all of them where none are given."""
         self.due[slice(None) if cells is None else cells] = True
         self._find_current()
 

@@ -121,11 +121,7 @@ class UserTracker:
         self._folded_at: datetime | None = None
 
     def follow(self, gates: GateFile, watermark: datetime, now: datetime, current: EpochRows) -> UserEvidence | None:
-        """The closed user-windows at a watermark; None where no gate asks for them.
-
-        Raises:
-            LakeError: The events cannot be read.
-        """
+        """The closed user-windows at a watermark; None where no gate asks for them. Raises `LakeError`."""
         if not gates.counts_users:
             self._evidence = None
             return None

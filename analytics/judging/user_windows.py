@@ -67,10 +67,7 @@ class ClosedWindows:
     assigned: pl.DataFrame
 
     def tabled(self, signal: str, *, maturity_s: float = 0.0) -> pl.DataFrame:
-        """How many windows of each epoch had m trials and y failures: `EPOCH`, `m`, `y` and `count`, by m and y.
-
-        Only windows that have been closed for the maturity count.
-        """
+        """How many windows, closed for the maturity, had m trials and y failures; `EPOCH`, `m`, `y`, `count`."""
         return (
             self._windows(signal, pl.col("closed_at") + timedelta(seconds=maturity_s) <= self.as_of)
             .group_by(*EPOCH, "m", "y")
@@ -172,7 +169,6 @@ class UserWindowFold:
     def _anew(
         self, at: int, as_of: datetime, window_s: float, epochs: pl.DataFrame, split: pl.DataFrame
     ) -> ClosedWindows:
-        """Everything, read from the beginning."""
         windows, self._people, self._unnamed = self._read(at, as_of, window_s, epochs, split, closed=None)
         self._since = LONG_AGO
         return windows
@@ -205,7 +201,6 @@ class UserWindowFold:
         whole, more_people, more_unnamed = self._read(at, as_of, window_s, anew, split, closed=None)
 
         def unchanged(table: pl.DataFrame) -> pl.DataFrame:
-            """The rows of epochs that go on, without the windows that were read again."""
             left = table.join(going, on=EPOCH, how="semi")
             return left.filter(~pl.col("closed_at").is_in(again_closed)) if "closed_at" in left.columns else left
 
@@ -309,7 +304,6 @@ def _by_user(events: pl.LazyFrame, window_s: float) -> pl.DataFrame:
 
 
 def _closes_at(window_s: float) -> pl.Expr:
-    """The end of the window that a decision lies in."""
     every_us = round(window_s * 1_000_000)
     return ((pl.col("decided_at").dt.epoch("us") // every_us + 1) * every_us).cast(pl.Datetime("us", "UTC"))
 

@@ -200,7 +200,6 @@ class Weigher:
         return alarmed
 
     def _counted(self, part: GateSignal) -> tuple[Integers, Integers]:
-        """Failures and trials as counted."""
         sums = self._inputs.sums
         if part.signal in QUANTILES:
             source = QUANTILES[part.signal].source

@@ -350,8 +350,7 @@ TYPES: Final[frozenset[str]] = frozenset(event.__struct_config__.tag for event i
 def meanings(values: Iterable[bytes]) -> list[tuple[EventKind, str | None]]:
     """Kind and user of accepted events from their bytes, for rows that were stored without these columns.
 
-    Raises:
-        UnreadableEventError: One of them is no event to this version.
+    Raises `UnreadableEventError` where one of them is no event to this version.
     """
     parse = msgspec.json.Decoder(WireEvent).decode
     try:

@@ -107,18 +107,13 @@ def gate_check(
     freshness_s: float,
     cohort: str | None = None,
 ) -> GateAnswer:
-    """Ask the ledger whether an action may move to a stage.
+    """Ask the ledger whether an action may move to a stage. Raises `LakeError` where it cannot be read.
 
     The cells at the stage directly below must all promote to exactly this stage; a cell already at this stage shuts the
     gate when it rolled back or cannot be judged. The worst cell answers: ROLL_BACK, then INVALID, then HOLD. An
     override that is in force sets the verdicts aside that it is about, and a dismissal shuts the gate on the promotion
-    that it is about, unless it was approved later; where the gate asks for it, approval comes last.
-
-    Evidence that is older than `freshness_s` opens nothing. No cohort asks all of them; no lake is an answer of its
-    own.
-
-    Raises:
-        LakeError: The ledger cannot be read.
+    that it is about, unless it was approved later; where the gate asks for it, approval comes last. Evidence that is
+    older than `freshness_s` opens nothing. No cohort asks all of them.
     """
     move = _Move((environment, workflow, tool), to_stage, cohort, gates.sha256, now, freshness_s)
     try:
@@ -338,7 +333,6 @@ def _worst(answers: Sequence[GateAnswer]) -> GateAnswer:
 
 
 def _risk_class(verdicts: Sequence[VerdictDocument]) -> str | None:
-    """The highest risk class that any cell of the action has shown."""
     shown = [RiskClass(document.risk_class) for document in verdicts if document.risk_class is not None]
     return max(shown, key=lambda risk_class: risk_class.rank).value if shown else None
 

@@ -36,23 +36,15 @@ class JudgeHeartbeat:
 
 
 def append(lake: Lake, heartbeat: JudgeHeartbeat, *, fence: Fence | None = None) -> None:
-    """Record a heartbeat, after every verdict that was new at it.
-
-    Raises:
-        FencedError: Somebody else judges now.
-        LakeError: It cannot be recorded.
-    """
+    """Record a heartbeat, after every verdict that was new at it. Raises `FencedError` or `LakeError`."""
     rows = pl.DataFrame([asdict(heartbeat)], schema=COLUMNS[JUDGE_HEARTBEATS], orient="row")
     lake.append(JUDGE_HEARTBEATS, rows, fence=fence)
 
 
 def newest(lake: Lake, *, version: int | None = None) -> JudgeHeartbeat | None:
-    """The newest heartbeat, or the newest at a version of the table; None while there was none.
+    """The newest heartbeat, or the newest at a version of the table; None while there was none. Raises `LakeError`.
 
     Read it before the verdicts that it is to confirm: one that is replaced meanwhile is then not taken for confirmed.
-
-    Raises:
-        LakeError: The lake cannot be read.
     """
     rows = lake.scan(JUDGE_HEARTBEATS, version=version)
     last = rows.filter(pl.col("judged_at") == pl.col("judged_at").max()).tail(1).collect()

@@ -98,18 +98,13 @@ def latest_outlines(lake: Lake) -> dict[Cell, VerdictOutline]:
 
 
 def verdicts_between(lake: Lake, *, after: int, through: int) -> list[VerdictDocument]:
-    """What the ledger added about cells after one version and through another, oldest first.
-
-    Raises:
-        LakeError: The log no longer reaches back to it.
-    """
+    """What the ledger added after one version and through another, oldest first. Raises `LakeError`."""
     rows = lake.increments(VERDICTS, after=after, through=through, columns=[*ORDER, "payload"])
     rows = rows.filter(~pl.col("verdict_id").str.starts_with(REASSESSED)).sort(ORDER)
     return [VerdictDocument.from_json(payload) for payload in rows["payload"]]
 
 
 def _last(lake: Lake, action: tuple[str, str, str] | None, *more: str) -> pl.DataFrame:
-    """The last row of every cell."""
     # Two reads at one version: payloads are large, and only the last of each cell is wanted.
     ledger = lake.scan(VERDICTS).filter(~pl.col("verdict_id").str.starts_with(REASSESSED))
     if action is not None:

@@ -122,12 +122,7 @@ def record(
 
 
 def revoke(lake: Lake, override_id: str, *, actor: str, reason: str, now: datetime) -> SignOff:
-    """Record that an override counts no more. Whoever revokes it only shuts the gate further.
-
-    Raises:
-        NothingToSignOffError: No such override is in force.
-        LakeError: It cannot be recorded.
-    """
+    """Record that an override counts no more. Raises `NothingToSignOffError` where none is in force."""
     overrides = {
         signoff.signoff_id: signoff for signoff in in_force(lake, now=now) if signoff.kind is SignOffKind.OVERRIDE
     }
@@ -160,11 +155,7 @@ def _append(lake: Lake, signoff: SignOff, more: Mapping[str, Any]) -> None:
 def in_force(
     lake: Lake, *, now: datetime, action: tuple[str, str, str] | None = None, to_stage: str | None = None
 ) -> list[SignOff]:
-    """The sign-offs (about one action, about one stage) that neither expired nor were revoked, oldest first.
-
-    Raises:
-        LakeError: The lake cannot be read.
-    """
+    """The sign-offs (about one action, or stage) neither expired nor revoked, oldest first. Raises `LakeError`."""
     wanted = [] if action is None else list(zip(ACTION, action, strict=True))
     wanted += [] if to_stage is None else [("to_stage", to_stage)]
     rows = (
