@@ -28,7 +28,7 @@ class NothingInForceError(UsageError):
 class Difference:
     """A stretch of time in which the two gate files say different things about one cell."""
 
-    cell: Cell  # the cell
+    cell: Cell
     since: datetime  # the minute in which they part
     until: datetime | None  # the minute in which they agree again; None where they do not
     old: Turn | None  # what the gate file in force says; None before its first verdict
@@ -88,26 +88,26 @@ def backtest(
 ) -> Backtest:
     """Run the same history through two gate files, each looking at every minute, and compare."""
     turned = [_by_cell(list(run(history, gates, since=since, until=until))) for gates in (old, new)]
-    found = [
+    differences = [
         difference
         for cell in turned[0].keys() | turned[1].keys()
         for difference in _differences(cell, turned[0].get(cell, []), turned[1].get(cell, []))
     ]
-    found.sort(key=lambda difference: (difference.since, difference.cell))
+    differences.sort(key=lambda difference: (difference.since, difference.cell))
     first, last = since or history.first, until or history.last
-    return Backtest(old.sha256, new.sha256, first, last, turned[0], turned[1], found)
+    return Backtest(old.sha256, new.sha256, first, last, turned[0], turned[1], differences)
 
 
 def _by_cell(turns: list[Turn]) -> dict[Cell, list[Turn]]:
-    found: dict[Cell, list[Turn]] = defaultdict(list)
+    by_cell: dict[Cell, list[Turn]] = defaultdict(list)
     for turn in turns:
-        found[turn.verdict.inputs.cell].append(turn)
-    return dict(found)
+        by_cell[turn.verdict.inputs.cell].append(turn)
+    return dict(by_cell)
 
 
 def _differences(cell: Cell, old: list[Turn], new: list[Turn]) -> list[Difference]:
     """The stretches in which two timelines differ in word or destination, with their reasons at its beginning."""
-    found: list[Difference] = []
+    differences: list[Difference] = []
     one: Turn | None = None
     two: Turn | None = None
     moments = sorted({turn.at for turn in (*old, *new)})
@@ -117,12 +117,12 @@ def _differences(cell: Cell, old: list[Turn], new: list[Turn]) -> list[Differenc
         one, two = by_moment[0].get(at, one), by_moment[1].get(at, two)
         if (_word(one), _word(two)) == before:
             continue
-        if found and found[-1].until is None:
-            last = found[-1]
-            found[-1] = Difference(cell, last.since, at, last.old, last.new)
+        if differences and differences[-1].until is None:
+            last = differences[-1]
+            differences[-1] = Difference(cell, last.since, at, last.old, last.new)
         if _word(one) != _word(two):
-            found.append(Difference(cell, at, None, one, two))
-    return found
+            differences.append(Difference(cell, at, None, one, two))
+    return differences
 
 
 def _word(turn: Turn | None) -> tuple[object, ...] | None:

@@ -40,14 +40,13 @@ _DISMISSES: Final = {SignOffKind.DISMISSAL.value: _CALLS[0], SignOffKind.OVERRID
 class Recommendation:
     """One promotion or rollback that was recommended."""
 
-    cell: tuple[str, ...]  # the cell
-    epoch: str  # its epoch
+    cell: tuple[str, ...]
+    epoch: str
     verdict: str  # PROMOTE or ROLL_BACK
     to_stage: str  # where it was to go
     at: datetime  # when it was first said
     verdict_id: str  # the verdict that said it first
-    # When the judge itself called for something else, or another epoch began; None where neither happened
-    until: datetime | None
+    until: datetime | None  # when the judge itself called for something else, or another epoch began; None if neither
 
     def to_dict(self) -> dict[str, Any]:
         """The recommendation as a JSON object."""

@@ -62,21 +62,19 @@ def score(
     scenario: str, cell: Cell, deserved: VerdictName, turns: Sequence[Turn], *, wrong_at: datetime
 ) -> CellOutcome:
     """Score the turns of one cell, in their order; what was said before it deserved the verdict is no mistake."""
-    said = [turn for turn in turns if turn.at > wrong_at]
-    words = [turn.verdict.result.verdict for turn in said]
-    rolled_back = next((turn.at for turn in said if turn.verdict.result.verdict is VerdictName.ROLL_BACK), None)
-    standing = next((turn for turn in reversed(turns) if turn.at <= wrong_at), None)
-    still = [] if standing is None else [standing.verdict.result.verdict]
+    standing = [turn.verdict.result.verdict for turn in turns if turn.at <= wrong_at][-1:]
+    later = [(turn.at, turn.verdict.result.verdict) for turn in turns if turn.at > wrong_at]
+    verdicts = [verdict for _, verdict in later]
+    rolled_back_at = next((at for at, verdict in later if verdict is VerdictName.ROLL_BACK), None)
+    is_harmful = deserved is VerdictName.ROLL_BACK
     return CellOutcome(
         scenario,
         cell,
         deserved,
-        false_promote=deserved is not VerdictName.PROMOTE and VerdictName.PROMOTE in words,
-        false_rollback=deserved is not VerdictName.ROLL_BACK and VerdictName.ROLL_BACK in words,
-        reached=deserved in [*still, *words],
-        delay_s=None
-        if rolled_back is None or deserved is not VerdictName.ROLL_BACK
-        else (rolled_back - wrong_at).total_seconds(),
+        false_promote=deserved is not VerdictName.PROMOTE and VerdictName.PROMOTE in verdicts,
+        false_rollback=not is_harmful and VerdictName.ROLL_BACK in verdicts,
+        reached=deserved in [*standing, *verdicts],
+        delay_s=(rolled_back_at - wrong_at).total_seconds() if rolled_back_at is not None and is_harmful else None,
     )
 
 

@@ -48,8 +48,7 @@ class Watch:
     run_length: FloatArray  # A, the least mean number of batches to a false alarm. Shape (cells,).
     log_wealth: FloatArray  # Natural logarithm of each M_k; minus infinity before the first batch. Shape (8, cells).
     batches: IntArray  # Batches that stepped. Shape (cells,).
-    # The batch that first raised the alarm, counted from 1; `NO_ALARM` where none did. Shape (cells,).
-    alarmed_at: IntArray
+    alarmed_at: IntArray  # The batch that first raised the alarm, counted from 1, or `NO_ALARM`. Shape (cells,).
 
     @classmethod
     def start(cls, cells: int, *, threshold: npt.ArrayLike, run_length: npt.ArrayLike) -> Watch:

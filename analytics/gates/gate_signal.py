@@ -126,8 +126,9 @@ class GateSignal(Part):
             raise refusal(f"`ratio` of `{self.signal}` is for a guardrail or promote rate, in place of `limit`")
         if self.ratio is not None and self.signal == "missing_outcome":
             raise refusal("`missing_outcome` takes no `ratio`: it becomes known after its minute, for both arms alike")
+        only_trips = f"`{self.signal}` is a count: its role is `trip` or `watch`, not `{self.role}`"
         if self.role in _WEIGHED and self.ratio is None and (wanted is None or getattr(self, wanted) is None):
-            raise refusal(f"`{self.signal}` as {self.role} needs `{wanted}`" if wanted else self._only_trips())
+            raise refusal(f"`{self.signal}` as {self.role} needs `{wanted}`" if wanted else only_trips)
         if self.role == "trip" and self.signal in QUANTILES:
             raise refusal(f"`{self.signal}` is a quantile and counts nothing, so it cannot trip")
         if self.weight is not None and self.role != "guardrail":
@@ -147,9 +148,6 @@ class GateSignal(Part):
         if self.unit == "user" and (self.signal in NOT_BY_USER or self.role == "trip" or self.ratio is not None):
             raise refusal(f"`{self.signal}` as {self.role} is counted by action, so it takes no `unit: user`")
         return self
-
-    def _only_trips(self) -> str:
-        return f"`{self.signal}` is a count: its role is `trip` or `watch`, not `{self.role}`"
 
     def _limit_key(self) -> str | None:
         if self.role == "trip":

@@ -54,12 +54,10 @@ _EXECUTIONS: Final = frozenset({"executions", "undos", "expected executions", "k
 class LintIssue:
     """One thing that lint found."""
 
-    # An `error` makes the gate file, or a part of it, useless; a `warning` is probably not meant; a `note` is worth
-    # knowing
-    level: Level
+    level: Level  # an `error` makes the file, or a part of it, useless; a `warning` is probably not meant
     code: str  # one of `CODES`
-    place: str  # Where: a gate, a signal, a stage
-    message: str  # What, with its numbers
+    place: str  # where: a gate, a signal, a stage
+    message: str  # what, with its numbers
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as a JSON object."""

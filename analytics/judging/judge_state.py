@@ -55,8 +55,7 @@ class PastVerdicts:
     reassessed: Mapping[Cell, Sequence[Reassessment]] = field(default_factory=dict)  # verdicts on epochs that were over
     judged: Collection[EpochKey] = ()  # every epoch that there is a verdict on
     rolled_back: Collection[EpochKey] = ()  # those of them that were rolled back
-    # The version of the events, and the end of the windows, up to which users were last counted
-    users: tuple[int, datetime] | None = None
+    users: tuple[int, datetime] | None = None  # version of the events, and end of the windows, last counted by user
 
     @classmethod
     def from_ledger(cls, lake: Lake) -> PastVerdicts:

@@ -43,9 +43,8 @@ _BETWEEN_LOOKS: Final = timedelta(seconds=5)
 class LatchRows:
     """What earlier looks decided, by the rows of epochs and cells."""
 
-    # Where a promotion that stands leads, for each epoch: a stage's rank, `NO_STAGE` or `NOT_CROSSED`
-    promoted: npt.NDArray[np.int8]
-    rolled_back: npt.NDArray[np.int8]  # where a rollback that stands leads, likewise
+    promoted: npt.NDArray[np.int8]  # where a standing promotion leads, by epoch: a rank, `NO_STAGE` or `NOT_CROSSED`
+    rolled_back: npt.NDArray[np.int8]  # where a standing rollback leads, likewise
     reassessed: Integers  # how many earlier epochs were graded anew, for each cell
 
 

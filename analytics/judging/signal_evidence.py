@@ -149,11 +149,10 @@ class EvidenceRows:
         assumes = [ASSUMPTIONS["action"]] * at.size
         users, by_user = self._inputs.users, np.flatnonzero(weights.by_user[at])
         if users is not None and by_user.size:
-            tables = (
+            every, mature = (
                 users.table(part.signal, maturity_s=maturity_s, epochs=self._epochs[by_user])
                 for maturity_s in (0.0, part.maturity or 0.0)
             )
-            every, mature = tables
             more[by_user] = trials_to_decision(*_shares(mature), threshold, direction="below", alpha=beta)
             more_to_harm[by_user] = trials_to_decision(*_shares(every), threshold, direction="above", alpha=alpha)
             lows, highs = every.bounds(alpha=alpha)[0].tolist(), mature.bounds(alpha=beta)[1].tolist()

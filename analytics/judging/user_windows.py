@@ -59,9 +59,7 @@ class ClosedWindows:
     people: Mapping[EpochKey, int]  # different users of each epoch in closed windows
     unnamed: Mapping[EpochKey, int]  # decisions of each epoch in closed windows that name no user
     named: frozenset[EpochKey]  # epochs of which any decision names a user, in a closed window or not
-    # One row an epoch, closed window and kind of user-window: `EPOCH`, `closed_at`, the counters, and how many are
-    # alike (`count`)
-    rows: pl.DataFrame
+    rows: pl.DataFrame  # `EPOCH`, `closed_at`, the counters, and how many user-windows are alike (`count`)
     # Of the actions whose users are split, one row an epoch, closed window and user: `EPOCH`, `closed_at`, `who`, and
     # the moment `first_at` of the user's first decision there
     assigned: pl.DataFrame

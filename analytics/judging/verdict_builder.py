@@ -94,7 +94,7 @@ class VerdictBuilder:
             signals = list(zip(*(rows.of(weights) for weights in decision.signals), strict=True))
         exposures, evidence = self._exposures(epochs), self._evidence(epochs)
         names = state.names(epochs)["epoch"].to_list()
-        found = []
+        verdict_inputs = []
         for place, (epoch, position) in enumerate(zip(epochs.tolist(), positions.tolist(), strict=True)):
             cell = state.cells[state.cell_of[epoch]]
             fault, fault_code = self._fault(group, epoch)
@@ -107,7 +107,7 @@ class VerdictBuilder:
                     split.crossed,
                 ]
             log_e = None if decision is None or decision.log_e is None else float(decision.log_e[position])
-            found.append(
+            verdict_inputs.append(
                 VerdictInputs(
                     cell=cell,
                     epoch=names[place],
@@ -126,7 +126,7 @@ class VerdictBuilder:
                     is_reassessment=self._are_over,
                 )
             )
-        return found
+        return verdict_inputs
 
     def _fault(self, group: Group, epoch: int) -> tuple[str | None, str]:
         """Why an epoch cannot be judged, and the reason's code; None where it can."""
@@ -154,10 +154,7 @@ class VerdictBuilder:
         people, unnamed, named = users.people(epochs), users.unnamed(epochs), users.named(epochs)
         as_of, version = users.windows.as_of, users.windows.events_version
         columns = (actions, days, held_s, people.tolist(), unnamed.tolist(), named.tolist())
-        return [
-            Exposure(decisions, days, held_s, users_seen, without, by_user, as_of, version)
-            for decisions, days, held_s, users_seen, without, by_user in zip(*columns, strict=True)
-        ]
+        return [Exposure(*seen, as_of, version) for seen in zip(*columns, strict=True)]
 
     def _evidence(self, epochs: EpochRows) -> list[dict[str, object]]:
         """Every number about each epoch, for its digest."""
@@ -185,7 +182,7 @@ class VerdictBuilder:
         tables = {}
         if users is not None and named.any():
             tables = {key: users.table(key[0], maturity_s=key[1], epochs=epochs).rows_by_cell() for key in by_user}
-        found = []
+        by_epoch = []
         for place, (epoch, counts) in enumerate(zip(epochs.tolist(), zip(*columns, strict=True), strict=True)):
             counted: dict[str, object] = dict(zip(names, counts, strict=True))
             for name, of_epoch in histograms.items():
@@ -199,8 +196,8 @@ class VerdictBuilder:
             ]
             if named[place]:
                 counted["windows"] = [[*key, *table[place]] for key, table in tables.items()]
-            found.append(counted)
-        return found
+            by_epoch.append(counted)
+        return by_epoch
 
 
 def _result(decisions: Decisions, position: int, inputs: VerdictInputs, would: VerdictResult | None) -> VerdictResult:

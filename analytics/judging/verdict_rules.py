@@ -55,8 +55,7 @@ class Decisions:
     verdicts: npt.NDArray[np.int8]  # each one's verdict, by its place among `VERDICTS`
     stages: npt.NDArray[np.int8]  # where each one goes: the rank of a stage, or `NO_STAGE`
     marks: list[Mark] = field(default_factory=list)  # the reasons
-    # How often each reason holds for each cell, one array a reason
-    counts: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+    counts: list[npt.NDArray[np.uint8]] = field(default_factory=list)  # how often each of them holds for each cell
 
     @classmethod
     def all_alike(cls, size: int, verdict: VerdictName) -> Decisions:
@@ -118,43 +117,43 @@ class GateDecision:
             invalid = Decisions.all_alike(size, VerdictName.INVALID)
             invalid.add(Mark("no_signals"), np.ones(size, dtype=np.bool_))
             return invalid
-        found = Decisions.all_alike(size, VerdictName.HOLD)
+        decisions = Decisions.all_alike(size, VerdictName.HOLD)
         state, latches = self._inputs.state, self._inputs.latches
-        harmed = self._harm(signals, found)
-        found.add(Mark("regraded"), harmed & (latches.promoted[epochs] != NOT_CROSSED))
+        harmed = self._harm(signals, decisions)
+        decisions.add(Mark("regraded"), harmed & (latches.promoted[epochs] != NOT_CROSSED))
         back = latches.rolled_back[epochs]
         stands = ~harmed & (back != NOT_CROSSED)
         now_us = self._inputs.sums.watermark_us
         old = (now_us - state.event_us[epochs]) / 1e6 > self._inputs.gates.freshness_s
         stale = ~harmed & ~stands & old
-        found.add(Mark("stale_evidence"), stale)
+        decisions.add(Mark("stale_evidence"), stale)
         rest = ~(harmed | stands | stale)
-        split_wrong = self._split(found, harmed, rest)
-        latched, promoted, is_final = self._promotion(signals, found, rest, split_wrong)
-        found.add(Mark("latched"), stands | latched)
+        split_wrong = self._split(decisions, harmed, rest)
+        latched, promoted, is_final = self._promotion(signals, decisions, rest, split_wrong)
+        decisions.add(Mark("latched"), stands | latched)
         waits = stale | (rest & ~promoted & (not is_final))
         if gate.hold_expires is not None:
             held_s = np.maximum((now_us - state.first_us[epochs]) / 1e6, 0.0)
-            found.add(Mark("hold_expired"), waits & (held_s > gate.hold_expires))
+            decisions.add(Mark("hold_expired"), waits & (held_s > gate.hold_expires))
         above = gate.above(self.stage)
         for where, verdict in (
             (harmed | stands, VerdictName.ROLL_BACK),
             (stale, VerdictName.INVALID),
             (promoted, VerdictName.PROMOTE),
         ):
-            found.verdicts[where] = VERDICTS.index(verdict)
+            decisions.verdicts[where] = VERDICTS.index(verdict)
         if harmed.any():
-            found.stages[harmed] = rollback_stage(self.stage).rank
-        found.stages[stands] = back[stands]
-        found.stages[promoted] = NO_STAGE if above is None else above.rank
-        return found
+            decisions.stages[harmed] = rollback_stage(self.stage).rank
+        decisions.stages[stands] = back[stands]
+        decisions.stages[promoted] = NO_STAGE if above is None else above.rank
+        return decisions
 
-    def _harm(self, signals: Sequence[SignalWeights], found: Decisions) -> Flags:
+    def _harm(self, signals: Sequence[SignalWeights], decisions: Decisions) -> Flags:
         harmed = np.zeros(self.epochs.size, dtype=np.bool_)
 
         def note(code: str, signal: SignalWeights, where: Flags) -> None:
             nonlocal harmed
-            found.add(_mark(code, signal), where)
+            decisions.add(_mark(code, signal), where)
             harmed = harmed | where
 
         for signal in signals:
@@ -162,7 +161,7 @@ class GateDecision:
                 note("harm", signal, signal.failing)
         if self.log_e is not None:
             together = ~harmed & crosses(self.log_e, self.gate.alpha)
-            found.add(Mark("combined_harm"), together)
+            decisions.add(Mark("combined_harm"), together)
             harmed = harmed | together
         for signal in signals:
             if signal.alarmed is not None:
@@ -172,7 +171,7 @@ class GateDecision:
                 note("trip", signal, signal.failing)
         return harmed
 
-    def _split(self, found: Decisions, harmed: Flags, rest: Flags) -> Flags:
+    def _split(self, decisions: Decisions, harmed: Flags, rest: Flags) -> Flags:
         """Which cells are in arms that cannot be compared."""
         wrong = np.zeros(self.epochs.size, dtype=np.bool_)
         if self.gate.split is None:
@@ -180,22 +179,22 @@ class GateDecision:
         states = [None if split is None else split.state for split in self.splits]
         for state, code in (("mismatch", "split_mismatch"), ("undeclared", "undeclared_arm")):
             where = np.array([known == state for known in states], dtype=np.bool_)
-            found.add(Mark(code), where & (harmed | rest))
+            decisions.add(Mark(code), where & (harmed | rest))
             wrong |= where
         return wrong
 
     def _promotion(
-        self, signals: Sequence[SignalWeights], found: Decisions, rest: Flags, split_wrong: Flags
+        self, signals: Sequence[SignalWeights], decisions: Decisions, rest: Flags, split_wrong: Flags
     ) -> tuple[Flags, Flags, bool]:
         """Which cells promote because an earlier promotion stands, which promote at all, and whether none can here."""
         nobody, gate = np.zeros(self.epochs.size, dtype=np.bool_), self.gate
         above = gate.above(self.stage)
         if self.stage not in gate.ladder or above is None:
-            found.add(Mark("not_on_ladder" if self.stage not in gate.ladder else "top_of_ladder"), rest)
+            decisions.add(Mark("not_on_ladder" if self.stage not in gate.ladder else "top_of_ladder"), rest)
             return nobody, nobody, True
         wanted = [signal for signal in signals if signal.decides and signal.part.role in _WEIGHED]
         if not wanted:
-            found.add(Mark("no_promotion_signals"), rest)
+            decisions.add(Mark("no_promotion_signals"), rest)
             return nobody, nobody, False
         blocks = Decisions.all_alike(self.epochs.size, VerdictName.HOLD)
         self._exposure(blocks)
@@ -210,12 +209,12 @@ class GateDecision:
         stands = rest & blocked & (self._inputs.latches.promoted[self.epochs] == above.rank)
         held = rest & blocked & ~stands
         for mark, counts in zip(blocks.marks, blocks.counts, strict=True):
-            found.add(mark, held * counts)
+            decisions.add(mark, held * counts)
         ready = rest & ~split_wrong & (stands | ~blocked)
         for signal in wanted:
-            found.add(_mark("shown_safe", signal), ready & ~blocked & signal.passing)
+            decisions.add(_mark("shown_safe", signal), ready & ~blocked & signal.passing)
         if gate.approval == "required":
-            found.add(Mark("approval_required"), ready)
+            decisions.add(Mark("approval_required"), ready)
         return stands & ready, ready, False
 
     def _exposure(self, blocks: Decisions) -> None:

@@ -74,8 +74,9 @@ class SignalWeights:
     by_user: Flags  # whether closed user-windows are the observations
     failing: Flags  # where harm is evident, or a trip is over its maximum
     passing: Flags  # where safety is evident, or a trip is not
-    # Evidence that the limit is broken, by everything that is known; None where nothing is weighed
-    harm: FloatArray | None = None
+    harm: FloatArray | None = (
+        None  # evidence that the limit is broken, by all that is known; None if nothing is weighed
+    )
     safe: FloatArray | None = None  # evidence that the limit is kept, by what is mature; likewise
     share: float | None = None  # a guardrail's share of alpha; None for other roles
     harm_level: float = 1.0  # the error level at which this signal alone shows harm

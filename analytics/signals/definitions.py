@@ -32,14 +32,10 @@ class RateSignal:
     trials: tuple[str, ...]  # columns whose sum is the number of trials
     trial: str  # what one trial is called, in the plural
 
-    def counts(self, row: Mapping[str, int]) -> tuple[int, int]:
-        """Failures and trials, as counted."""
-        return sum(row[name] for name in self.failures), sum(row[name] for name in self.trials)
-
     def value(self, row: Mapping[str, int]) -> float | None:
         """Failures over trials; None where there were no trials."""
-        failures, trials = self.counts(row)
-        return failures / trials if trials else None
+        trials = sum(row[name] for name in self.trials)
+        return sum(row[name] for name in self.failures) / trials if trials else None
 
 
 @dataclass(frozen=True)

@@ -206,17 +206,13 @@ class WireEnvelope(Struct, tag_field="type", kw_only=True, frozen=True, gc=False
         return (("id", self.id), ("subject", self.subject))
 
 
-_DECISION_KINDS: Final[dict[tuple[str, bool], EventKind]] = {
-    ("allow", True): EventKind.ALLOWED,
-    ("allow", False): EventKind.ALLOWED_UNENFORCED,
-    ("constrain", True): EventKind.CONSTRAINED,
-    ("constrain", False): EventKind.CONSTRAINED_UNENFORCED,
-    ("queue_for_review", True): EventKind.QUEUED,
-    ("queue_for_review", False): EventKind.QUEUED,
-    ("deny", True): EventKind.DENIED,
-    ("deny", False): EventKind.DENIED,
-    ("fallback", True): EventKind.FELL_BACK,
-    ("fallback", False): EventKind.FELL_BACK,
+# Where nothing runs, and where something does.
+_DECISION_KINDS: Final[dict[str, tuple[EventKind, EventKind]]] = {
+    "allow": (EventKind.ALLOWED_UNENFORCED, EventKind.ALLOWED),
+    "constrain": (EventKind.CONSTRAINED_UNENFORCED, EventKind.CONSTRAINED),
+    "queue_for_review": (EventKind.QUEUED, EventKind.QUEUED),
+    "deny": (EventKind.DENIED, EventKind.DENIED),
+    "fallback": (EventKind.FELL_BACK, EventKind.FELL_BACK),
 }
 _EXECUTION_KINDS: Final[dict[str, EventKind]] = {
     "succeeded": EventKind.SUCCEEDED,
@@ -243,7 +239,7 @@ class WireDecided(WireEnvelope, tag="stagekeeper.action.decided.v1", frozen=True
     def kind(self) -> EventKind:
         """What it counts as."""
         decision = self.data.decision
-        return _DECISION_KINDS[decision.result.outcome, decision.enforced and decision.result.runs]
+        return _DECISION_KINDS[decision.result.outcome][decision.enforced and decision.result.runs]
 
     def names(self) -> Names:
         """As in `WireEnvelope`, and those of its data."""
@@ -354,13 +350,12 @@ def meanings(values: Iterable[bytes]) -> list[tuple[EventKind, str | None]]:
     """
     parse = msgspec.json.Decoder(WireEvent).decode
     try:
-        return [_meaning(parse(value)) for value in values]
+        return [
+            (event.kind, event.data.contract.actor.user if isinstance(event, WireDecided) else None)
+            for event in map(parse, values)
+        ]
     except (msgspec.MsgspecError, RecursionError) as error:
         raise UnreadableEventError(
             f"the table events holds an event that this version cannot read: {error}. Read the topics again into a new "
             "STAGEKEEPER_LAKE_ROOT, or use the version of Stagekeeper that stored it."
         ) from error
-
-
-def _meaning(event: WireEvent) -> tuple[EventKind, str | None]:
-    return event.kind, event.data.contract.actor.user if isinstance(event, WireDecided) else None

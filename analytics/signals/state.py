@@ -85,38 +85,29 @@ def may_settle(settled_at: datetime | None, watermark: datetime) -> bool:
 
 
 class CellState:
-    """Everything counted so far. Add increments in any order and any grouping: the sums are the same.
-
-    Attributes:
-        cells: Every cell, by its row.
-        actions: Every action (environment, workflow and tool), by its row.
-        stages: Every stage that occurs, by its number in `stage_of`.
-        stage_of: The stage of each cell, by its number in `stages`.
-        action_of: The action of each cell.
-        cell_of: The cell of each epoch.
-        counts: Every counter of each epoch. Shape (counters, epochs), in the order of `COUNTERS`.
-        risk: The highest risk class of each epoch by rank; `UNKNOWN_RISK` where none is known.
-        first_us: Each epoch's first minute, microseconds since 1970.
-        last_us, event_us: Its last minute, and its newest event time.
-        recent: The minutes that may still matter, in any number of rows a minute: `row`, `bucket` (microseconds), every
-            counter, and `expected_at`, when an execution was last expected by event time (null where none is).
-    """
+    """Everything counted so far. Add increments in any order and any grouping: the sums are the same."""
 
     def __init__(self) -> None:
-        self.cells: list[Cell] = []
-        self.cell_of: EpochRows = np.empty(0, dtype=np.intp)
+        self.cells: list[Cell] = []  # every cell, by its row
+        self.actions: list[tuple[str, ...]] = []  # every action (environment, workflow and tool), by its row
+        self.stages: list[str] = []  # every stage that occurs, by its number in `stage_of`
+        self.action_of: CellRows = np.empty(0, dtype=np.intp)  # the action of each cell
+        self.stage_of: Integers = np.empty(0, dtype=np.int64)  # the stage of each cell
+        self.cell_of: EpochRows = np.empty(0, dtype=np.intp)  # the cell of each epoch
+        # Every counter of each epoch. Shape (counters, epochs), in the order of `COUNTERS`.
         self.counts: Integers = np.zeros((len(COUNTERS), 0), dtype=np.int64)
-        self.risk: npt.NDArray[np.int8] = np.empty(0, dtype=np.int8)
+        self.risk: npt.NDArray[np.int8] = np.empty(
+            0, dtype=np.int8
+        )  # rank of each epoch's highest risk class, or `UNKNOWN_RISK`
+        # Each epoch's first and last minute, and its newest event time, microseconds since 1970.
         self.first_us, self.last_us, self.event_us = (np.empty(0, dtype=np.int64) for _ in range(3))
+        # The minutes that may still matter, in any number of rows a minute: `row`, `bucket` (microseconds), every
+        # counter, and `expected_at`, when an execution was last expected by event time (null where none is).
         self.recent = pl.DataFrame(schema=_RECENT)
         self._keys = pl.DataFrame(schema={**dict.fromkeys(EPOCH, pl.String), ROW: pl.UInt32})
         self._cell_rows: dict[Cell, int] = {}
-        self.actions: list[tuple[str, ...]] = []
         self._action_rows: dict[tuple[str, ...], int] = {}
-        self.stages: list[str] = []
         self._stage_rows: dict[str, int] = {}
-        self.action_of: CellRows = np.empty(0, dtype=np.intp)
-        self.stage_of: Integers = np.empty(0, dtype=np.int64)
         self._bins = {name: pl.DataFrame(schema=_BINS) for name in HISTOGRAMS}
         self._summed = dict.fromkeys(("recent", *HISTOGRAMS), 0)
 

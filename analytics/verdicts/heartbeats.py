@@ -30,8 +30,7 @@ class JudgeHeartbeat:
     lake_version: int  # version of the table `signals`
     gate_sha256: str  # digest of the gate file
     cells: int  # how many cells there were
-    # Version of the table `events` that users were counted at; None where they were not
-    events_version: int | None = None
+    events_version: int | None = None  # version of the table `events` that users were counted at; None if not counted
     users_as_of: datetime | None = None  # end of the newest closed user-window; None likewise
 
 

@@ -23,12 +23,6 @@ _WITHIN = "within its limit"
 _CONCLUSIONS = (_ROLL_BACK, _NO_PROMOTION, _WITHIN)
 
 
-def trials_of(signal: str, count: int) -> str:
-    """A number of trials of a signal, in words."""
-    trial = SIGNALS[signal].trial
-    return f"{count:,} {trial.removesuffix('s') if count == 1 else trial}"
-
-
 def windows_of(count: int) -> str:
     """A number of closed user-windows, in words."""
     return f"{count:,} closed user-window{'' if count == 1 else 's'}"
@@ -46,7 +40,9 @@ def measured(evidence: SignalEvidence) -> str:
         if evidence.mature_trials < evidence.trials:
             share += f"; {evidence.mature_trials:,} mature"
         return f"{evidence.signal} {amount(evidence.value, evidence.unit)} ({share})"
-    return f"{evidence.signal} {evidence.failures:,} (among {trials_of(evidence.signal, evidence.trials)})"
+    trial = SIGNALS[evidence.signal].trial
+    among = f"{evidence.trials:,} {trial.removesuffix('s') if evidence.trials == 1 else trial}"
+    return f"{evidence.signal} {evidence.failures:,} (among {among})"
 
 
 def undecided(evidence: SignalEvidence) -> str:

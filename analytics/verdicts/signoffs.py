@@ -122,7 +122,7 @@ def record(
 
 
 def revoke(lake: Lake, override_id: str, *, actor: str, reason: str, now: datetime) -> SignOff:
-    """Record that an override counts no more. Raises `NothingToSignOffError` where none is in force."""
+    """Record that an override counts no more. Raises `NothingToSignOffError` or `LakeError`."""
     overrides = {
         signoff.signoff_id: signoff for signoff in in_force(lake, now=now) if signoff.kind is SignOffKind.OVERRIDE
     }

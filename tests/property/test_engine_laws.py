@@ -116,7 +116,8 @@ def test_a_verdict_does_not_depend_on_what_is_judged_with_it(seed: int) -> None:
         for verdict, number in zip(alone, evaluation.change_keys.tolist(), strict=True):
             result = verdict.result
             codes = tuple(sorted(f"{reason.code}:{reason.signal or ''}" for reason in result.reasons))
-            assert fleet.change_keys.key(number) == (result.verdict, result.to_stage, codes), "its sentences' reasons"
+            change_key = (result.verdict, result.to_stage, codes)
+            assert fleet.change_keys.key(number) == change_key, "its sentences are of those reasons"
 
 
 @given(SEEDS)
