@@ -152,9 +152,9 @@ class VerdictBuilder:
         if users is None:
             return [Exposure(*seen) for seen in zip(actions, days, held_s, strict=True)]
         people, unnamed, named = users.people(epochs), users.unnamed(epochs), users.named(epochs)
-        as_of, version = users.windows.as_of, users.windows.events_version
-        columns = (actions, days, held_s, people.tolist(), unnamed.tolist(), named.tolist())
-        return [Exposure(*seen, as_of, version) for seen in zip(*columns, strict=True)]
+        fold = [[value] * epochs.size for value in (users.windows.as_of, users.windows.events_version)]
+        columns = (actions, days, held_s, people.tolist(), unnamed.tolist(), named.tolist(), *fold)
+        return [Exposure(*seen) for seen in zip(*columns, strict=True)]
 
     def _evidence(self, epochs: EpochRows) -> list[dict[str, object]]:
         """Every number about each epoch, for its digest."""
