@@ -112,15 +112,15 @@ def run(
     state = JudgeState(PastVerdicts(), events, writes_all=True)
     known_at, done = history.increments["last_event_at"], 0
     while True:
-        known = int(known_at.search_sorted(now, side="right"))
+        through = int(known_at.search_sorted(now, side="right"))
         events.follow(now)
-        increment = state.add(history.increments[done:known]) if known > done else None
+        increment = state.add(history.increments[done:through]) if through > done else None
         state.advance(gates, increment, now)
         for verdict in state.look(gates, now, 0, lambda *_: None).news:
             yield Turn(now, verdict)
         if now >= last:
             return
-        now, done = now + every, known
+        now, done = now + every, through
 
 
 def _moment(value: object) -> datetime:

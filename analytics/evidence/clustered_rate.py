@@ -1,8 +1,8 @@
 """Evidence by user: actions of one user are alike, so users are counted and not actions.
 
 One user's actions in one closed window are a single observation Z = y / m, the share of the m actions that failed. A
-bet multiplies the evidence by 1 + lambda (Z - threshold), with the same lambda as in `sequential`; that equals (1 +
-(omega - 1) Z) / (1 + (omega - 1) threshold), so only the number of windows meets the threshold:
+bet multiplies the evidence by 1 + lambda (Z - threshold), with the same lambda as in `sequential`; that equals
+(1 + (omega - 1) Z) / (1 + (omega - 1) threshold), so only the number of windows meets the threshold:
 
     S_k = sum over (m, y) of count log1p((omega_k - 1) y / m) - windows log1p((omega_k - 1) threshold).
 

@@ -55,7 +55,7 @@ def known_word(stated: object, kind: str, words: list[str]) -> object:
 def _known_stages(stated: object) -> object:
     if isinstance(stated, (list, tuple)):
         for stage in stated:
-            known_word(stage, "stage", [known.value for known in LADDER])
+            known_word(stage, "stage", [rung.value for rung in LADDER])
     return stated
 
 

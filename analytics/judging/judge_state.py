@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from analytics.signals.cells import EpochKey
     from analytics.signals.state import CellRows, EpochRows, Flags, Increment
     from analytics.verdicts.evidence_models import Reassessment
-    from analytics.verdicts.ledger import LatchKey, VerdictOutline
+    from analytics.verdicts.ledger import LatchKey, Outline
     from analytics.verdicts.verdict import Latch, Verdict
     from producers.wire.receipt import Cell
 
@@ -50,7 +50,7 @@ _AT_ONCE: Final = 500
 class PastVerdicts:
     """What was recorded before a judge begins."""
 
-    last: Mapping[Cell, VerdictOutline] = field(default_factory=dict)  # the last verdict on each cell
+    last: Mapping[Cell, Outline] = field(default_factory=dict)  # the last verdict on each cell
     latches: Mapping[LatchKey, Mapping[VerdictName, Latch]] = field(default_factory=dict)  # what crossed
     reassessed: Mapping[Cell, Sequence[Reassessment]] = field(default_factory=dict)  # verdicts on epochs that were over
     judged: Collection[EpochKey] = ()  # every epoch that there is a verdict on

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from analytics.judging.engine import ChangeKeys, Evaluation
     from analytics.signals.state import CellRows, CellState, Integers
-    from analytics.verdicts.ledger import VerdictOutline
+    from analytics.verdicts.ledger import Outline
     from analytics.verdicts.verdict import Verdict
     from producers.wire.receipt import Cell
 
@@ -60,12 +60,7 @@ class WritePolicy:
     """
 
     def __init__(
-        self,
-        last: Mapping[Cell, VerdictOutline],
-        state: CellState,
-        change_keys: ChangeKeys,
-        *,
-        writes_all: bool = False,
+        self, last: Mapping[Cell, Outline], state: CellState, change_keys: ChangeKeys, *, writes_all: bool = False
     ) -> None:
         self._last = last
         self._state = state

@@ -167,13 +167,13 @@ class EvidenceRows:
         would call kept. Only limits beside an occupied bin are tried, since the count above changes nowhere else.
         """
         quantile = QUANTILES[weights.part.signal]
-        per_unit, known = MICRO_PER[quantile.unit], self._inputs.state.histograms(quantile.source, self._epochs)
+        per_unit, occupied_bins = MICRO_PER[quantile.unit], self._inputs.state.histograms(quantile.source, self._epochs)
         lower: list[float | None] = [None] * self._epochs.size
         upper: list[float | None] = [None] * self._epochs.size
-        places = [place for place, epoch in enumerate(self._epochs.tolist()) if known_count(known.get(epoch))]
+        places = [place for place, epoch in enumerate(self._epochs.tolist()) if known_count(occupied_bins.get(epoch))]
         if not places:
             return lower, upper
-        bins, counts = zip(*(known[int(self._epochs[place])] for place in places), strict=True)
+        bins, counts = zip(*(occupied_bins[int(self._epochs[place])] for place in places), strict=True)
         from_bin = [np.cumsum(count[::-1])[::-1] for count in counts]
         sizes = [count.size for count in counts]
         trials = np.repeat([int(count.sum()) for count in counts], sizes)
@@ -184,9 +184,9 @@ class EvidenceRows:
 
         at_least = np.concatenate(from_bin)
         broken = crossed(at_least, "above", weights.harm_level)
-        kept = crossed(at_least - np.concatenate(counts), "below", self._gate.beta)
-        for place, occupied, is_broken, is_kept in zip(places, bins, broken, kept, strict=True):
-            low, high = occupied[is_broken], occupied[is_kept]
+        safe = crossed(at_least - np.concatenate(counts), "below", self._gate.beta)
+        for place, occupied, is_broken, is_safe in zip(places, bins, broken, safe, strict=True):
+            low, high = occupied[is_broken], occupied[is_safe]
             lower[place] = float(histogram.BOUNDS[low[-1] - 1] / per_unit) if low.size and low[-1] > 0 else 0.0
             if high.size and high[0] < histogram.OVERFLOW_BIN:
                 upper[place] = float(histogram.BOUNDS[high[0]] / per_unit)

@@ -178,7 +178,7 @@ class GateDecision:
             return wrong
         states = [None if split is None else split.state for split in self.splits]
         for state, code in (("mismatch", "split_mismatch"), ("undeclared", "undeclared_arm")):
-            where = np.array([known == state for known in states], dtype=np.bool_)
+            where = np.array([stated == state for stated in states], dtype=np.bool_)
             decisions.add(Mark(code), where & (harmed | rest))
             wrong |= where
         return wrong

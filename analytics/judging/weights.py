@@ -74,9 +74,7 @@ class SignalWeights:
     by_user: Flags  # whether closed user-windows are the observations
     failing: Flags  # where harm is evident, or a trip is over its maximum
     passing: Flags  # where safety is evident, or a trip is not
-    harm: FloatArray | None = (
-        None  # evidence that the limit is broken, by all that is known; None if nothing is weighed
-    )
+    harm: FloatArray | None = None  # evidence that the limit is broken, by all that is known; None if not weighed
     safe: FloatArray | None = None  # evidence that the limit is kept, by what is mature; likewise
     share: float | None = None  # a guardrail's share of alpha; None for other roles
     harm_level: float = 1.0  # the error level at which this signal alone shows harm
@@ -204,7 +202,7 @@ class Weigher:
         sums = self._inputs.sums
         if part.signal in QUANTILES:
             source = QUANTILES[part.signal].source
-            trials = sums.known[source][self._epochs]
+            trials = sums.observed[source][self._epochs]
             if part.limit_micro is None:
                 return np.zeros_like(trials), trials
             return sums.above[source, histogram.snap(part.limit_micro)][self._epochs], trials

@@ -45,7 +45,7 @@ class WindowSums:
         }
         sources = {QUANTILES[part.signal].source for part in parts if part.signal in QUANTILES}
         # Of every epoch, the observations in a histogram, and those above a limit that lies on a bound.
-        self.known: dict[str, Integers] = {name: np.zeros(0, dtype=np.int64) for name in sources}
+        self.observed: dict[str, Integers] = {name: np.zeros(0, dtype=np.int64) for name in sources}
         self.above: dict[tuple[str, int], Integers] = {limit: np.zeros(0, dtype=np.int64) for limit in self._limits}
         self._young = {window_s: np.zeros((len(COUNTERS), 0), dtype=np.int64) for window_s in self._windows}
         self._open = pl.DataFrame(schema={name: state.recent.schema[name] for name in _OPEN})
@@ -86,7 +86,7 @@ class WindowSums:
         self._grow()
         state = self._state
         if increment is not None:
-            for name in self.known:
+            for name in self.observed:
                 self._count_bins(name, increment.bins[name])
             for window_s in self._windows:
                 self._add_young(window_s, increment.minutes, before)
@@ -114,13 +114,13 @@ class WindowSums:
 
     def _grow(self) -> None:
         size = self._state.epochs
-        self.known = {name: _wider(values, size) for name, values in self.known.items()}
+        self.observed = {name: _wider(values, size) for name, values in self.observed.items()}
         self.above = {limit: _wider(values, size) for limit, values in self.above.items()}
         self._young = {window_s: _wider(values, size) for window_s, values in self._young.items()}
 
     def _count_bins(self, name: str, bins: pl.DataFrame) -> None:
         rows, bin_, count = (bins[column].to_numpy() for column in (ROW, "bin", "count"))
-        np.add.at(self.known[name], rows, count)
+        np.add.at(self.observed[name], rows, count)
         for (source, limit), values in self.above.items():
             if source == name:
                 above = bin_ > int(histogram.bin_of(limit))

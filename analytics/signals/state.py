@@ -96,9 +96,7 @@ class CellState:
         self.cell_of: EpochRows = np.empty(0, dtype=np.intp)  # the cell of each epoch
         # Every counter of each epoch. Shape (counters, epochs), in the order of `COUNTERS`.
         self.counts: Integers = np.zeros((len(COUNTERS), 0), dtype=np.int64)
-        self.risk: npt.NDArray[np.int8] = np.empty(
-            0, dtype=np.int8
-        )  # rank of each epoch's highest risk class, or `UNKNOWN_RISK`
+        self.risk: npt.NDArray[np.int8] = np.empty(0, dtype=np.int8)  # each epoch's highest risk class by its rank
         # Each epoch's first and last minute, and its newest event time, microseconds since 1970.
         self.first_us, self.last_us, self.event_us = (np.empty(0, dtype=np.int64) for _ in range(3))
         # The minutes that may still matter, in any number of rows a minute: `row`, `bucket` (microseconds), every
@@ -159,7 +157,7 @@ class CellState:
     def add(self, increments: pl.DataFrame) -> Increment:
         """Add rows of the table `signals`."""
         rows = increments.join(self._keys, on=EPOCH, how="left", maintain_order="left")
-        known = self.epochs
+        epochs_before = self.epochs
         if rows[ROW].null_count():
             self._register(rows.filter(pl.col(ROW).is_null()).select(EPOCH).unique(maintain_order=True))
             rows = rows.drop(ROW).join(self._keys, on=EPOCH, how="left", maintain_order="left")
@@ -188,7 +186,7 @@ class CellState:
         self.last_us[epochs] = np.maximum(self.last_us[epochs], totals["last"].to_numpy())
         self.event_us[epochs] = np.maximum(self.event_us[epochs], totals["last_event_at"].to_numpy())
         risk = np.maximum(self.risk[epochs], totals["risk_rank"].to_numpy())
-        risen = epochs[(risk != self.risk[epochs]) | (epochs >= known)]
+        risen = epochs[(risk != self.risk[epochs]) | (epochs >= epochs_before)]
         self.risk[epochs] = risk
         minutes = minutes.select(_RECENT.names())
         self.recent = self._summed_again("recent", pl.concat([self.recent, minutes], rechunk=False))

@@ -31,8 +31,8 @@ ChangeKey: TypeAlias = tuple[str, str | None, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class VerdictOutline:
-    """What tells whether a verdict on a cell is news after another."""
+class Outline:
+    """Outline of a verdict: what tells whether another one on its cell is news."""
 
     verdict_id: str
     change_key: ChangeKey
@@ -78,7 +78,7 @@ def unconfirmed_verdicts(lake: Lake, *, action: tuple[str, str, str] | None = No
     return [VerdictDocument.from_json(payload) for payload in _last(lake, action)["payload"]]
 
 
-def latest_outlines(lake: Lake) -> dict[Cell, VerdictOutline]:
+def latest_outlines(lake: Lake) -> dict[Cell, Outline]:
     """The outline of the last verdict on each cell."""
     last = _last(lake, None, "epoch", "gate_sha256", "judged_at").with_columns(
         pl.col("payload").str.json_decode(_OUTLINED).alias("document")
@@ -87,7 +87,7 @@ def latest_outlines(lake: Lake) -> dict[Cell, VerdictOutline]:
     for row in last.drop("payload").iter_rows(named=True):
         document = row["document"]
         codes = tuple(sorted(f"{reason['code']}:{reason['signal'] or ''}" for reason in document["reasons"]))
-        entries[Cell(*(row[name] for name in CELL))] = VerdictOutline(
+        entries[Cell(*(row[name] for name in CELL))] = Outline(
             row["verdict_id"],
             (document["verdict"], document["to_stage"], codes),
             row["epoch"],
