@@ -39,8 +39,7 @@ class _UniqueKeys(yaml.SafeLoader):
 def read_yaml(path: Path, model: type[Model]) -> Model:
     """Read a YAML file into a model that forbids unknown keys.
 
-    Raises:
-        ConfigurationFileError: With the place of every fault, and a suggestion where a key looks misspelt.
+    Raises `ConfigurationFileError` with the place of every fault, and a suggestion where a key looks misspelt.
     """
     try:
         return parse_yaml(path.read_bytes(), model, origin=str(path))

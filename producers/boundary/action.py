@@ -12,16 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from producers.errors import UsageError
-from producers.wire.contract import (
-    ActionContract,
-    Actor,
-    Evidence,
-    Fallback,
-    Reversibility,
-    RiskClass,
-    Scope,
-    Target,
-)
+from producers.wire.contract import ActionContract, Actor, Evidence, Fallback, Reversibility, RiskClass, Scope, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -61,11 +52,7 @@ _FIELDS = frozenset(item.name for item in fields(CallContext))
 
 @contextmanager
 def acting(**known: Any) -> Iterator[CallContext]:  # noqa: ANN401 - the fields of CallContext, checked below
-    """Say who acts and why, for every action within the block (also across `await`, and nested).
-
-    Raises:
-        UsageError: A name is not one of `CallContext`.
-    """
+    """Say who acts and why, for every action in the block, also across `await`; `UsageError` for an unknown field."""
     unknown = sorted(set(known) - _FIELDS)
     if unknown:
         raise UsageError(f"acting() does not know {', '.join(unknown)}; it knows {', '.join(sorted(_FIELDS))}")
@@ -135,11 +122,7 @@ class Action:
         return signature, positional, frozenset(signature.parameters), defaults
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The call's arguments by name, defaults filled in.
-
-        Raises:
-            UsageError: The function does not take these arguments, or takes some that have no name.
-        """
+        """The call's arguments by name, defaults filled in; `UsageError` where the function does not take them."""
         signature, positional, names, defaults = self._signature
         arguments = dict(zip(positional, args, strict=False))
         given = len(arguments) + len(kwargs)
@@ -156,11 +139,7 @@ class Action:
         raise UsageError(f"{self.tool}: these arguments cannot be bound")
 
     def contract(self, arguments_sha256: str | None, context: CallContext) -> ActionContract:
-        """The contract of one call.
-
-        Raises:
-            UsageError: The context does not fit a contract, for example a confidence above 1.
-        """
+        """The contract of one call; `UsageError` where the context does not fit one, as a confidence above 1."""
         try:
             return ActionContract(
                 actor=Actor(
@@ -179,10 +158,7 @@ class Action:
                 risk_class=self.risk_class,
                 reversibility=self.reversibility,
                 scope=Scope(
-                    account=context.account,
-                    region=context.region,
-                    environment=self.environment,
-                    workflow=self.workflow,
+                    account=context.account, region=context.region, environment=self.environment, workflow=self.workflow
                 ),
                 evidence=Evidence(
                     confidence=context.confidence,

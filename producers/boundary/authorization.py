@@ -54,11 +54,10 @@ class Authorizer(Protocol):
 
 
 class SteadyAuthorizer(Authorizer, Protocol):
-    """An authorizer whose answer follows from its policy and from what calls have in common.
+    """An authorizer that is blind to the time and to what is particular to one call.
 
-    That is the contract without what is particular to one call: the arguments' digest, the intent, the conversation
-    and the model's id of the call; and it is blind to the time. A router reuses its answers for calls that differ only
-    in these, for as long as `sha256` stays the same.
+    That is the arguments' digest, the intent, the conversation and the model's id of the call. A router reuses its
+    answers for calls that differ only in these, for as long as `sha256` stays the same.
     """
 
     steady: Literal[True]
@@ -136,11 +135,7 @@ class FileAuthorizer:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read the policy file.
-
-        Raises:
-            ConfigurationFileError: The file is missing or says something that it may not say.
-        """
+        """Read the policy file; `ConfigurationFileError` where it is missing or says something that it may not."""
         try:
             text = path.read_bytes()
         except OSError as error:

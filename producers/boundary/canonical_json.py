@@ -38,11 +38,7 @@ class ArgumentError(UsageError):
 
 
 def canonical(value: object) -> bytes:
-    """Write a value as canonical JSON.
-
-    Raises:
-        ArgumentError: It holds something that has no canonical form; the message names its type.
-    """
+    """Write a value as canonical JSON; `ArgumentError`, with the type's name, where a part of it has no such form."""
     try:
         if type(value) is dict and _has_ascii_names(value):
             return _ascii_object(value)
@@ -108,7 +104,6 @@ def _ascii_object(members: dict[str, object]) -> bytes:
 
 
 def _json(value: object) -> Json:  # noqa: C901, PLR0911, PLR0912 - one line for each kind
-    """A value by the types that JSON has."""
     match value:
         case Enum():
             return _json(value.value)

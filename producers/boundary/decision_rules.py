@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING
 
 from producers.boundary.flags import flag_context
 from producers.wire.contract import Reversibility, RiskClass
-from producers.wire.decision import (
-    Allow,
-    Authorization,
-    Constrain,
-    Decision,
-    Deny,
-    FallBack,
-    Outcome,
-    QueueForReview,
-)
+from producers.wire.decision import Allow, Authorization, Constrain, Decision, Deny, FallBack, Outcome, QueueForReview
 from producers.wire.stage import STAGE_OF_MODE, Mode, Stage
 
 if TYPE_CHECKING:
@@ -47,16 +38,10 @@ class StagedDecision:
 def decide(
     contract: ActionContract, authorizer: Authorizer, flags: FlagEvaluator, *, variants: frozenset[str] = frozenset()
 ) -> StagedDecision:
-    """Decide one action.
+    """Decide one action by authorization, the master switch, the denylist, the mode and approval, in this order.
 
-    The order is: hard authorization, the master switch, the denylist, the mode, approval. All flags are evaluated and
-    recorded whatever the outcome, so that the record shows the whole policy and decisions of one policy share an epoch.
-
-    Args:
-        contract: What is asked.
-        authorizer: Who holds the last word; an exception from it is a refusal.
-        flags: The flags.
-        variants: Names of the lesser variants that can run in the action's place (`draft`, `search_only`).
+    All flags are evaluated and recorded whatever the outcome, so that the record shows the whole policy and decisions
+    of one policy share an epoch. `variants` are those that can run in the action's place (`draft`, `search_only`).
     """
     authorization, authorizer_sha256 = authorize(contract, authorizer)
     return apply_rules(contract, authorization, authorizer_sha256, flags.evaluate(flag_context(contract)), variants)

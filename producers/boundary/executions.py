@@ -44,13 +44,7 @@ class Execution:
 
 
 class Executions:
-    """Runs and undoes on behalf of one router. Safe to use from many threads.
-
-    Args:
-        recorder: Takes the record.
-        clock: Measures latency, in seconds.
-        tracer_provider: Makes spans; None for the process-wide one.
-    """
+    """Runs and undoes on behalf of one router; safe to use from many threads. Its clock counts seconds."""
 
     def __init__(self, recorder: Recorder, clock: Callable[[], float], tracer_provider: TracerProvider | None) -> None:
         self.recorder = recorder
@@ -71,11 +65,7 @@ class Executions:
                 self._executions.popitem(last=False)
 
     def undo(self, receipt: Receipt) -> UndoResult:
-        """Take an execution back by a plain function.
-
-        Raises:
-            UsageError: This process does not remember such an execution, or its undo is async.
-        """
+        """Take an execution back; `UsageError` where this process does not remember it, or its undo is async."""
         execution = self._take(receipt, allow_async=False)
         if isinstance(execution, str):
             return self._record_undo(receipt, UndoResult.NOT_UNDOABLE, execution)

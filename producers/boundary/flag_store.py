@@ -41,11 +41,7 @@ class DenylistEntry(NamedTuple):
 
 
 def read_flags(path: Path) -> dict[str, Json]:
-    """The document.
-
-    Raises:
-        FlagFileError: There is none, or it cannot be used.
-    """
+    """The document of a flag file; `FlagFileError` where there is none, or it cannot be used."""
     return _document(path, _bytes(path))
 
 
@@ -56,27 +52,17 @@ def denylist_entries(document: dict[str, Json]) -> list[DenylistEntry]:
 
 
 def disable(path: Path, entry: DenylistEntry) -> str | None:
-    """Add an entry; returns the file's new SHA-256, None where the entry was there already.
-
-    Raises:
-        FlagFileError: The file cannot be read, understood or written.
-    """
+    """Add an entry; the new SHA-256, None where it was there already, `FlagFileError` where it cannot be added."""
     return _rewrite(path, entry, enabled=False, before_write=lambda _sha256: None)
 
 
 def enable(
     path: Path, entry: DenylistEntry, *, before_write: Callable[[str], None] = lambda _sha256: None
 ) -> str | None:
-    """Take an entry away; returns the file's new SHA-256, None where there was no such entry.
+    """Take exactly this entry away; the file's new SHA-256, None where there was no such entry.
 
-    Args:
-        path: The file.
-        entry: Exactly what was switched off.
-        before_write: Called with the new SHA-256 before the file has it: nothing is released off the record. What it
-            raises leaves the file as it is.
-
-    Raises:
-        FlagFileError: The file cannot be read, understood or written.
+    `before_write` gets the new SHA-256 before the file has it: nothing is released off the record. What it raises
+    leaves the file as it is; `FlagFileError` says that the file cannot be read, understood or written.
     """
     return _rewrite(path, entry, enabled=True, before_write=before_write)
 
@@ -147,7 +133,6 @@ def _condition(entry: DenylistEntry) -> Json:
 
 
 def _conditions(flag: dict[str, Json]) -> tuple[list[Json], Json]:
-    """Our entries as targeting has them, and the targeting that follows them."""
     targeting = flag.get("targeting")
     match targeting:
         case {"if": [{"or": [*conditions]}, str(), rest]} if all(map(_is_ours, conditions)):

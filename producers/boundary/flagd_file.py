@@ -53,12 +53,7 @@ class _Rules(Ruleset):
 
 
 class FlagFile(AbstractProvider):
-    """Flags from a flagd JSON file. An unreadable file makes every evaluation fail, so that safe values apply.
-
-    Args:
-        path: The file.
-        poll_s: How often it is looked at, in seconds.
-    """
+    """Flags from a flagd JSON file. An unreadable file makes every evaluation fail, so that safe values apply."""
 
     def __init__(self, path: Path, *, poll_s: float = _POLL_S) -> None:
         super().__init__()
@@ -75,11 +70,7 @@ class FlagFile(AbstractProvider):
         return self._rules
 
     def initialize(self, evaluation_context: EvaluationContext) -> None:  # noqa: ARG002 - the interface has it
-        """Read the file and begin to watch it.
-
-        Raises:
-            ParseError: The file cannot be used; it is watched all the same, and used once it can be.
-        """
+        """Read the file and watch it, also where it cannot be used yet, which is a `ParseError`."""
         self._poll()
         self._watcher.start()
         if self._rules.error is not None:
@@ -142,7 +133,6 @@ class FlagFile(AbstractProvider):
             self._poll()
 
     def _poll(self) -> None:
-        """Read the file if it may have changed, and put what it says in force."""
         try:
             stat = self._path.stat()
             stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
@@ -207,11 +197,7 @@ def _is_timeless(rules: object) -> bool:
 
 
 def flags_document(text: bytes) -> dict[str, Any]:
-    """Read a flagd document strictly: no key twice, no number that is none.
-
-    Raises:
-        ValueError: It is not JSON, not an object, or ambiguous; the message says where.
-    """
+    """Read a flagd document strictly, with a `ValueError` or `TypeError` where it is ambiguous or not a flagd file."""
     document = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
     if not isinstance(document, dict) or not isinstance(document.get("flags"), dict):
         raise TypeError("there is no object `flags` at its top")

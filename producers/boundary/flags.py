@@ -122,8 +122,6 @@ def flag_context(contract: ActionContract) -> Context:
 
 @dataclass
 class _Cache:
-    """The values of one ruleset, by context, and by what was evaluated, so that equal ones are shared."""
-
     rules: Ruleset | None
     values: dict[Context | tuple[Evaluated, ...], FlagValues] = field(default_factory=dict)
 
@@ -148,15 +146,12 @@ class FlagEvaluator:
         max_age_s: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Put a provider in force for this evaluator alone.
+        """Put a provider in force for this evaluator's own domain, never for the whole process.
 
-        Args:
-            provider: Any OpenFeature provider. Only its own domain is touched, never the process-wide default.
-            ruleset: Returns the rules in force, the same object for as long as they are; quick, for it is called for
-                every decision. Without it a ruleset lasts until the provider announces a change, and the digest in a
-                decision covers the values themselves, since many providers show neither rules nor a version.
-            max_age_s: How long values are reused without `ruleset`, in seconds: not every provider announces changes.
-            clock: Seconds that never go back.
+        `ruleset` returns the rules in force, the same object for as long as they are, and is called for every decision.
+        Without it a ruleset lasts until the provider announces a change, at most `max_age_s`, since not every provider
+        does; and the digest in a decision covers the values themselves, since many providers show neither rules nor a
+        version.
         """
         domain = f"stagekeeper-{uuid.uuid4().hex}"
         self._provider = provider
@@ -183,11 +178,7 @@ class FlagEvaluator:
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
-        """Flags from a flagd JSON file, evaluated in this process; a changed file is in force within a second.
-
-        Raises:
-            SettingsError: The file does not exist.
-        """
+        """Flags from a flagd file, where a change is in force within a second; `SettingsError` if there is none."""
         if not path.is_file():
             raise SettingsError(f"the flag file {path} does not exist; `examples/flags.json` is one to start from")
         provider = FlagFile(path)

@@ -61,18 +61,8 @@ class BoundaryMiddleware(Middleware):
     """Decides every tool call of a server before the tool runs, enforces the decision, and records both.
 
     A refusal comes back as a tool error with the decision's id, in its text and in its `meta`. A call that waits for a
-    person is resumed by being made again, unchanged, once that person has approved it.
-
-    Args:
-        router: Decides and records.
-        catalog: What the tools are; where it is silent, their annotations speak, else the most cautious reading holds.
-        workflow: The workflow of tools that the catalog does not know.
-        system: The system of tools that the catalog does not know.
-        environment: Deployment environment.
-        notes: More about single tools.
-        who: Says who acts, in the words of `acting`, for one call; by default the authenticated client is the user.
-            Only what the server itself has verified belongs here.
-        wait_s: How long a call that needs a person is held open before it comes back as an error.
+    person is resumed by being made again, unchanged, once that person has approved it. What a tool is, the catalog
+    says; where it is silent, the tool's annotations, else the most cautious reading holds.
     """
 
     def __init__(
@@ -99,9 +89,7 @@ class BoundaryMiddleware(Middleware):
         self._pending: OrderedDict[tuple[object, ...], Receipt] = OrderedDict()
 
     async def on_call_tool(
-        self,
-        context: MiddlewareContext[CallToolRequestParams],
-        call_next: CallNext[CallToolRequestParams, ToolResult],
+        self, context: MiddlewareContext[CallToolRequestParams], call_next: CallNext[CallToolRequestParams, ToolResult]
     ) -> ToolResult:
         """Put one call behind the router."""
         call = context.message
@@ -201,11 +189,7 @@ class BoundaryMiddleware(Middleware):
 
 
 class ToolReturnedError(StagekeeperError):
-    """The tool ran and returned an error: the class under which the failure is recorded.
-
-    Attributes:
-        result: What it returned.
-    """
+    """The tool ran and returned an error: the class under which the failure is recorded."""
 
     def __init__(self, result: ToolResult) -> None:
         super().__init__("the tool returned an error")
@@ -239,9 +223,7 @@ def _require_success(result: ToolResult) -> None:
 
 def _refused(text: str, decision_id: str | None, outcome: str) -> ToolResult:
     return ToolResult(
-        content=text,
-        meta={"stagekeeper/decision": decision_id, "stagekeeper/outcome": outcome},
-        is_error=True,
+        content=text, meta={"stagekeeper/decision": decision_id, "stagekeeper/outcome": outcome}, is_error=True
     )
 
 

@@ -28,15 +28,7 @@ if TYPE_CHECKING:
 
 
 class ReviewQueue:
-    """Queues one router's actions for review, and redeems their approvals.
-
-    Args:
-        store: Where actions wait; None where there is none.
-        holds: How long after queueing an approval may be given and used.
-        authorizer: Asked again before an approved action runs.
-        flags: As above.
-        recorder: Writes receipts as tokens.
-    """
+    """Queues one router's actions for review, and redeems their approvals, which hold for a time after queueing."""
 
     def __init__(
         self,
@@ -61,11 +53,7 @@ class ReviewQueue:
         receipt: Receipt,
         decision: Decision,
     ) -> None:
-        """Queue an action; without a review store it stays refused.
-
-        Raises:
-            ActionDeniedError: The store does not take it, so nobody could ever approve it.
-        """
+        """Queue an action; `ActionDeniedError` where the store does not take it. Without a store it stays refused."""
         if self._store is None or decision.ruleset_sha256 is None:
             return
         try:
@@ -89,10 +77,8 @@ class ReviewQueue:
     def redeem(self, receipt: Receipt, action: Action, arguments: Mapping[str, Any]) -> Permit:
         """Use a person's approval: authorization and flags are asked again, then it is spent.
 
-        Raises:
-            UsageError: The router has no review store.
-            ReviewError: It is not approved, or the approval does not hold for this; which subclass says why.
-            ActionDeniedError: Authorization or a flag refuses it by now.
+        Raises a `ReviewError` where it is not approved or the approval does not hold for this, `ActionDeniedError`
+        where authorization or a flag refuses it by now, `UsageError` where the router has no review store.
         """
         store = self.require_store()
         queued = store.get(receipt.decision_id).queued
@@ -102,26 +88,17 @@ class ReviewQueue:
         if again.result.outcome not in {"queue_for_review", "allow"} or not again.enforced:
             message = f"{action.tool} was approved, and is refused by now: {again.result.reason}"
             raise ActionDeniedError(message, receipt, again)
-        store.redeem(
-            receipt.decision_id,
-            arguments_sha256=digest(arguments),
-            ruleset_sha256=again.ruleset_sha256 or "",
-        )
+        store.redeem(receipt.decision_id, arguments_sha256=digest(arguments), ruleset_sha256=again.ruleset_sha256 or "")
         return Permit(IssuedReceipt(receipt.decision_id, queued.receipt), again)
 
     def require_store(self) -> ReviewStore:
-        """The review store.
-
-        Raises:
-            UsageError: There is none.
-        """
+        """The review store; `UsageError` where there is none."""
         if self._store is None:
             raise UsageError("this router has no review store; pass `reviews=` when it is made")
         return self._store
 
 
 def _require_same(queued: QueuedAction, action: Action, token: str) -> None:
-    """Make sure that what would run now is what was queued, by everything that describes it."""
     contract = queued.contract
     if contract.tool != action.tool:
         raise ApprovalMismatchError(f"{queued.decision_id} is about {contract.tool}, not {action.tool}")

@@ -55,16 +55,7 @@ Result = TypeVar("Result")
 class Router:
     """Puts actions behind one boundary. Safe to use from many threads and tasks.
 
-    Args:
-        authorizer: Holds the last word on what may ever run.
-        flags: The flags.
-        recorder: Takes the record; for anything but reads its emitter must be able to keep records on disk.
-        environment: Deployment environment of the actions that do not name one.
-        agent: Name of the agent where `acting` names none.
-        reviews: Where actions wait for a person; without one, what needs a review stays refused.
-        approval_holds: How long after queueing an approval may be given and used.
-        clock: Measures latency, in seconds; never goes back.
-        tracer_provider: Makes spans; by default the one that the process has configured, if it has.
+    For anything but reads the recorder's emitter must be able to keep records on disk.
     """
 
     def __init__(
@@ -152,9 +143,8 @@ class Router:
     def call(self, action: Action, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Decide, and run the action or its lesser variant.
 
-        Raises:
-            RefusedError: It did not run as asked; which subclass says why.
-            UsageError: The arguments do not fit, or the action is async.
+        Raises the `RefusedError` that says why it did not run as asked; `UsageError` where the arguments do not fit, or
+        the action is async.
         """
         arguments = _bound(action, args, kwargs)
         with self._executions.running(action, arguments, self._permit(action, arguments)) as running:
@@ -169,12 +159,10 @@ class Router:
 
     @contextmanager
     def attempt(self, action: Action, /, **arguments: Any) -> Iterator[Permit]:  # noqa: ANN401
-        """Decide, and let the block perform the side effect; the block's end or exception is the execution's.
+        """Decide, and let the block perform the side effect; its end or exception is the execution's.
 
-        The block must honour `permit.constrained_to`. The action's own function is not called.
-
-        Raises:
-            RefusedError: The block may not run.
+        The block must honour `permit.constrained_to`, since the action's own function is not called. Raises a
+        `RefusedError` where it may not run.
         """
         with self._executions.running(action, arguments, self._permit(action, arguments)) as running:
             yield running.permit
@@ -182,12 +170,7 @@ class Router:
 
     @contextmanager
     def attempt_approved(self, receipt: Receipt, action: Action, /, **arguments: Any) -> Iterator[Permit]:  # noqa: ANN401
-        """As `attempt`, for a queued action that a person has approved.
-
-        Raises:
-            ReviewError: It is not approved, or the approval does not hold for this; which subclass says why.
-            ActionDeniedError: Authorization or a flag refuses it by now.
-        """
+        """As `attempt`, for a queued action that a person has approved; raises as `resume` does."""
         with self._executions.running(action, arguments, self._reviews.redeem(receipt, action, arguments)) as running:
             yield running.permit
             running.remember(None)
@@ -198,17 +181,11 @@ class Router:
         return action
 
     def resume(self, receipt: Receipt, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """Run a queued action that a person has approved, in this or any other process that shares the review store.
+        """Run an approved action, in any process that shares the review store, with the arguments that were asked for.
 
-        Args:
-            receipt: Names the decision.
-            *args: The arguments that were asked for; the store holds only their digest.
-            **kwargs: As above.
-
-        Raises:
-            UsageError: No such action is registered here, or it is async.
-            ReviewError: It is not approved, or the approval does not hold for this; which subclass says why.
-            ActionDeniedError: Authorization or a flag refuses it by now.
+        The store holds only the arguments' digest. Raises a `ReviewError` where it is not approved or the approval does
+        not hold for this, `ActionDeniedError` where authorization or a flag refuses it by now, and `UsageError` where
+        no such action is registered here, or it is async.
         """
         action = self._registered(receipt)
         arguments = _bound(action, args, kwargs)
@@ -224,12 +201,7 @@ class Router:
             return running.remember(await result if inspect.isawaitable(result) else result)
 
     def await_review(self, receipt: Receipt, timeout_s: float) -> Review:
-        """Wait until a person has spoken about a queued action, at most so many seconds; then `resume` runs it.
-
-        Raises:
-            ReviewPendingError: Nobody has.
-            UnknownReviewError: No such action waits.
-        """
+        """Wait until a person has spoken about a queued action, so that `resume` runs it; else `ReviewPendingError`."""
         return self._reviews.require_store().wait_for_resolution(receipt.decision_id, timeout_s)
 
     async def await_review_async(self, receipt: Receipt, timeout_s: float) -> Review:
@@ -237,11 +209,7 @@ class Router:
         return await asyncio.to_thread(self.await_review, receipt, timeout_s)
 
     def undo(self, receipt: Receipt) -> UndoResult:
-        """Take an execution back by the action's registered undo, and record what came of it.
-
-        Raises:
-            UsageError: This process does not remember such an execution, or its undo is async.
-        """
+        """Take an execution back, on record; `UsageError` if it is not remembered here, or its undo is async."""
         return self._executions.undo(receipt)
 
     async def undo_async(self, receipt: Receipt) -> UndoResult:
@@ -298,7 +266,6 @@ class Router:
 
 
 def _refusal(action: Action, receipt: Receipt, decision: Decision) -> RefusedError:
-    """Why nothing runs, as the caller is told."""
     if not decision.enforced:
         return ActionObservedError(f"{action.tool} is only observed: nothing ran", receipt, decision)
     result = decision.result

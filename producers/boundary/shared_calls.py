@@ -31,10 +31,6 @@ class SharedCall:
 
     Nothing outlives its cause: flags are looked up for every call, authorization is asked for every call (a steady one
     for each of its policies), and a decision is reused only for the same flag values and the same authorization.
-
-    Attributes:
-        action: What is called.
-        flag_context: What the flags may target.
     """
 
     def __init__(self, action: Action, context: CallContext, *, steady: bool) -> None:
@@ -50,11 +46,7 @@ class SharedCall:
         self._decision: tuple[Authorization, str, FlagValues, SharedDecision] | None = None
 
     def details(self, context: CallContext) -> CallDetails:
-        """What is particular to one call, beside its arguments.
-
-        Raises:
-            UsageError: It does not fit a contract, for example because an id is too long.
-        """
+        """What is particular to one call, beside its arguments; `UsageError` where it fits no contract."""
         given = (context.intent, context.conversation, context.tool_call)
         last_given, details = self._details
         if given == last_given:
@@ -112,11 +104,7 @@ class SharedCall:
 
 
 class SharedCalls:
-    """The `SharedCall`s of one router. Safe to use from many threads.
-
-    Args:
-        steady: Whether the router's authorizer is a `SteadyAuthorizer`.
-    """
+    """The `SharedCall`s of one router, whose authorizer is `steady` or not. Safe to use from many threads."""
 
     def __init__(self, *, steady: bool) -> None:
         self._steady = steady

@@ -52,16 +52,7 @@ def add_decision_events(decision_id: str, decision: Decision, *, tool: str, targ
 
 
 class ExecutionSpan:
-    """The span of one execution, current from its start to its end; the caller's where the process makes none.
-
-    Args:
-        provider: The tracer provider; None for the process-wide one.
-        action: What runs.
-        permit: By which decision.
-
-    Attributes:
-        traceparent: Its W3C trace context; None without a trace.
-    """
+    """The span of one execution, current from its start to its end; the caller's where the process makes none."""
 
     __slots__ = ("_span", "_token", "traceparent")
 

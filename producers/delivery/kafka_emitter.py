@@ -75,11 +75,7 @@ class DeliveryStats:
         return self.emitted - self.delivered - self.failed - self.refused
 
     def require_all(self) -> None:
-        """Make sure that everything was delivered; for programs whose whole work is to emit.
-
-        Raises:
-            UndeliveredError: With the number of lost records and the reasons.
-        """
+        """Make sure that all was delivered, for programs that only emit; else `UndeliveredError` says how many not."""
         if lost := self.emitted - self.delivered:
             reasons = [f"{count} {reason}" for reason, count in sorted(self.by_error.items())]
             reasons += [f"{self.in_flight} unanswered"] if self.in_flight else []
@@ -110,8 +106,7 @@ class DurableEmitter(Emitter, Protocol):
     def keep(self, record: EventRecord) -> None:
         """Put an event on disk, then see to its delivery.
 
-        Raises:
-            OutboxError: It is not on disk; what it records must not happen.
+        Raises `OutboxError` where it is not on disk; what it records must not happen.
         """
         ...
 
@@ -119,15 +114,10 @@ class DurableEmitter(Emitter, Protocol):
 class KafkaEmitter:
     """Hands events to a librdkafka producer: idempotent, acks=all, compressed, keyed by the event's subject.
 
-    Args:
-        bootstrap_servers: Brokers as `host:port,...`.
-        client_id: Name under which the brokers know this client.
-        message_timeout_s: How long a record may wait for its acknowledgement before it counts as failed.
-        queue_limit: How many records may wait; one more is refused.
-        on_undeliverable: Called with each event that was refused or given up, and with the reason: the place for an
-            outbox. It runs in the caller's thread for a refusal and in the poll thread for a failure, so it must be
-            quick and must not raise.
-        settings: Further librdkafka settings, such as those for TLS and SASL. They are never logged.
+    A record counts as failed after `message_timeout_s`, and is refused where `queue_limit` others wait already.
+    `on_undeliverable` is called with each event that was refused or given up, and with the reason. It runs in the
+    caller's thread for a refusal, in the poll thread for a failure: it must be quick and must not raise. `settings` are
+    further ones of librdkafka, as for TLS and SASL, and are never logged.
     """
 
     def __init__(
@@ -182,21 +172,12 @@ class KafkaEmitter:
                 self._give_up("refused", refused, partial(self._report_undeliverable, EventRecord(topic, key, value)))
 
     def send(
-        self,
-        topic: str,
-        key: bytes | None,
-        value: bytes | None,
-        *,
-        on_done: Callable[[str | None], None] | None = None,
+        self, topic: str, key: bytes | None, value: bytes | None, *, on_done: Callable[[str | None], None] | None = None
     ) -> None:
         """Hand over raw bytes, under the same rules; for an outbox, and for traffic that is wrong on purpose.
 
-        Args:
-            topic: Topic name.
-            key: Record key.
-            value: Record value.
-            on_done: Called once the record has met its fate, with None for an acknowledgement, else with the reason.
-                It runs in the caller's thread for a refusal, else in the poll thread: quick, and never raising.
+        `on_done` is called once the record has met its fate, with None for an acknowledgement, else with the reason. It
+        runs in the caller's thread for a refusal, else in the poll thread: quick, and never raising.
         """
         with self._lock:
             self._counts["emitted"] += 1
@@ -211,7 +192,6 @@ class KafkaEmitter:
         value: bytes | None,
         on_delivery: Callable[[KafkaError | None, Message], None],
     ) -> str | None:
-        """Hand a record to the client; the reason where it does not take it."""
         if self._closing.is_set():
             return CLOSED
         try:
@@ -289,7 +269,6 @@ class KafkaEmitter:
             return len(producer)
 
     def _purge(self, producer: Producer) -> None:
-        """Have everything that a client still holds fail, which tells `on_undeliverable`."""
         producer.purge()
         for _ in range(_PURGE_ATTEMPTS):
             if self._flush(producer, _POLL_S) == 0:
@@ -358,7 +337,6 @@ class KafkaEmitter:
 
 
 def _bytes(part: bytes | str | None) -> bytes:
-    """A part of a record as the client hands it back, where it was handed bytes."""
     return part if isinstance(part, bytes) else b""
 
 

@@ -49,24 +49,19 @@ class _Spare:
         self.take()
 
     def take(self) -> None:
-        """Hold the room, unless the disk has none."""
         with self._path.open("ab") as file, contextlib.suppress(OSError):
             os.posix_fallocate(file.fileno(), 0, self._size)
 
     def give(self) -> None:
-        """Give it back."""
         os.truncate(self._path, 0)
 
 
 class Outbox:
     """A queue of records in one SQLite file. Safe to use from many threads; one process at a time delivers from it.
 
-    Args:
-        path: The file; its folder is created.
-        sync: Whether each record is forced to the medium before `put` returns. Without it a record survives the death
-            of this process but perhaps not that of the machine.
-        spare_bytes: Room that is held back beside the file, to take away what was delivered from a disk that is full;
-            it must hold SQLite's log, about 4 MB.
+    With `sync` each record is forced to the medium before `put` returns; without, it survives the death of this process
+    but perhaps not that of the machine. `spare_bytes` of the disk are held back, to take away what was delivered when
+    the disk is full; they must hold SQLite's log, about 4 MB.
     """
 
     def __init__(self, path: Path, *, sync: bool = True, spare_bytes: int = _SPARE_BYTES) -> None:
@@ -84,11 +79,7 @@ class Outbox:
             raise self._named(error) from error
 
     def put(self, topic: str, key: bytes, value: bytes) -> int:
-        """Put a record on disk and return its number.
-
-        Raises:
-            OutboxError: It is not on disk.
-        """
+        """Put a record on disk and return its number; `OutboxError` where it is not on disk."""
         with self._lock:
             try:
                 cursor = self._file.execute(

@@ -53,11 +53,7 @@ class OutboxOnlyEmitter:
         self._emitted = 0
 
     def keep(self, record: EventRecord) -> None:
-        """Put an event on disk.
-
-        Raises:
-            OutboxError: It is not on disk.
-        """
+        """Put an event on disk; `OutboxError` where it is not."""
         self._outbox.put(*record)
         self._emitted += 1
 
@@ -84,15 +80,12 @@ class OutboxOnlyEmitter:
 
 
 class OutboxEmitter:
-    """An emitter with an outbox.
+    """Emits events through the Kafka client, or through a disk.
 
     `keep` puts an event on disk before it returns; `emit` hands it to the Kafka client in memory, and to the disk only
     when the client refuses it or gives it up. A thread delivers what is on disk, at start also what an earlier process
-    left there. Repeats are possible after a crash and harmless: an event keeps its id.
-
-    Args:
-        kafka: Builds the Kafka emitter, given the hook for what it cannot deliver.
-        outbox: The disk.
+    left there. Repeats are possible after a crash and harmless: an event keeps its id. `kafka` builds the client, given
+    the hook for what it cannot deliver.
     """
 
     def __init__(self, kafka: Callable[[Callable[[EventRecord, str], None]], KafkaEmitter], outbox: Outbox) -> None:
@@ -137,9 +130,8 @@ class OutboxEmitter:
     def emit(self, record: EventRecord) -> None:
         """Hand over an event in memory: for reads and searches, whose record may die with this process.
 
-        It goes into a bounded buffer, which the forwarder empties: the Kafka client's own hand-over costs its caller
-        ten times as much. What finds the buffer full goes to the client at once, which takes it or gives it to the
-        disk.
+        The forwarder empties the bounded buffer, since the Kafka client's own hand-over costs its caller ten times as
+        much. What finds the buffer full goes to the client at once, which takes it or gives it to the disk.
         """
         if len(self._buffer) >= 3 * _BUFFERED:
             self._kafka.emit(record)
@@ -151,8 +143,7 @@ class OutboxEmitter:
     def keep(self, record: EventRecord) -> None:
         """Put an event on disk, then deliver it: for everything that changes the world.
 
-        Raises:
-            OutboxError: It is not on disk; the action must not run.
+        Raises `OutboxError` where it is not on disk; the action must not run.
         """
         self._outbox.put(*record)
         self._kept = True
@@ -246,7 +237,6 @@ class OutboxEmitter:
         return emptied
 
     def _next_kept(self) -> list[Waiting]:
-        """Records on disk that were not handed over yet, as many as may be under way."""
         if self._kept:  # only then: who sets it between a look and a reset would be overlooked
             self._kept = False
         elif time.monotonic() < self._look_at:
@@ -259,7 +249,6 @@ class OutboxEmitter:
         return kept
 
     def _due_again(self) -> list[Waiting]:
-        """What the client gave up, once it is time to try again."""
         with self._state:
             if time.monotonic() < self._retry_at:
                 return []

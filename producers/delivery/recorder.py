@@ -56,13 +56,6 @@ class Recorder:
     Each method takes `at`, the event's time (by default the clock's), and `durable`: return only once the event is on
     this machine's disk. A durable record raises `OutboxError` where it is not on disk, and `UsageError` where the
     emitter has no outbox.
-
-    Args:
-        emitter: Takes the events.
-        source: Who records, as a URI reference, for example `/routers/crm-eu-1`.
-        key: Signs receipts; None leaves them unsigned.
-        now: The clock.
-        new_id: Makes decision and event ids; each must be unique for ever.
     """
 
     def __init__(
@@ -102,23 +95,9 @@ class Recorder:
         traceparent: str | None = None,
         durable: bool = False,
     ) -> Receipt:
-        """Record a decision, before anything is executed.
+        """Record a decision before anything is executed, and return the receipt that all later events about it need.
 
-        Args:
-            contract: What was asked.
-            decision: What was decided, and why.
-            stage: The stage that the action is in.
-            cohort: The segment of the roll-out; keep their number small.
-            decided_at: Event time; the clock's moment when left out.
-            traceparent: W3C trace context of the call.
-            durable: Return only once the event is on this machine's disk.
-
-        Raises:
-            OutboxError: It should be on disk and is not; the action must not run.
-            UsageError: It should be on disk, and the emitter has no outbox.
-
-        Returns:
-            The receipt that every later event about this action needs.
+        Raises as the class says where `durable`: then the action must not run.
         """
         shared = SharedDecision(contract, decision, stage=stage, cohort=cohort)
         issued = shared.issue(self._new_id(), self._moment(decided_at), self._key)
@@ -163,11 +142,7 @@ class Recorder:
     ) -> None:
         """Record how an execution ended. Leave out what is not known; never say zero for it."""
         data = events.ActionExecutedData(
-            receipt=self._token(receipt),
-            status=status,
-            latency_ms=latency_ms,
-            cost_usd=cost_usd,
-            error_type=error_type,
+            receipt=self._token(receipt), status=status, latency_ms=latency_ms, cost_usd=cost_usd, error_type=error_type
         )
         self._record(events.ActionExecuted, receipt, data, at=at, traceparent=traceparent, durable=durable)
 
@@ -234,7 +209,6 @@ class Recorder:
         self._hand_over(record, durable=durable)
 
     def _moment(self, given: datetime | None) -> datetime:
-        """A given moment, else the present one, in UTC."""
         moment = given if given is not None else self._now()
         if moment.tzinfo is UTC:
             return moment

@@ -62,11 +62,7 @@ class Catalog(WireModel):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a catalog.
-
-        Raises:
-            ConfigurationFileError: It is not there, not YAML, or not a catalog; the message says where, and suggests.
-        """
+        """Read a catalog; `ConfigurationFileError` says where it is not one, and suggests."""
         return read_yaml(path, cls)
 
     def stage_of(self, tool: str) -> Stage:
@@ -98,11 +94,7 @@ class Catalog(WireModel):
         )
 
     def require(self, tools: Iterable[str]) -> None:
-        """Make sure that every tool is described.
-
-        Raises:
-            UnknownToolsError: With a stanza for each missing tool, ready to be pasted and judged.
-        """
+        """Make sure that every tool is described; else `UnknownToolsError` with a stanza for each, to be judged."""
         missing = sorted(set(tools) - set(self.tools))
         if missing:
             stanzas = "\n".join(

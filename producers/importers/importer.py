@@ -54,9 +54,8 @@ class ImportCounts:
 def require_usable(transcript: Transcript, catalog: Catalog, *, reward_field: str | None, skip_unknown: bool) -> None:
     """Make sure, before anything is emitted, that a transcript can be imported with a catalog.
 
-    Raises:
-        UnknownToolsError: The catalog lacks tools, and they may not be left out.
-        TranscriptError: No conversation has the reward.
+    Raises `UnknownToolsError` where the catalog lacks tools that may not be left out, `TranscriptError` where no
+    conversation has the reward.
     """
     if not skip_unknown:
         catalog.require(transcript.tools)
@@ -65,21 +64,10 @@ def require_usable(transcript: Transcript, catalog: Catalog, *, reward_field: st
 
 
 class TranscriptImporter:
-    """Imports one transcript, conversation by conversation.
+    """Imports one transcript, conversation by conversation; raises as `require_usable` does.
 
-    Args:
-        transcript: What was recorded.
-        catalog: What its tools are.
-        emitter: Takes the events.
-        reward_field: Dotted path of the reward in each conversation; a reward below 1 fails the quality check of
-            every executed call. None emits no quality.
-        skip_unknown: Leave out tools that the catalog lacks, instead of refusing the file.
-        key: Signs receipts.
-        now: The clock.
-
-    Raises:
-        UnknownToolsError: As in `require_usable`.
-        TranscriptError: As in `require_usable`.
+    `reward_field` is the dotted path of the reward in each conversation: a reward below 1 fails the quality check of
+    every executed call, and None emits no quality. With `skip_unknown`, tools that the catalog lacks are left out.
     """
 
     def __init__(
@@ -150,7 +138,6 @@ class _CallIds:
         self._serial = 0
 
     def begin(self, *place: str | int) -> None:
-        """Go on with the call at this place."""
         self._base = hashlib.sha256("\n".join(map(str, place)).encode())
         self._serial = 0
 

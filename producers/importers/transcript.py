@@ -56,11 +56,7 @@ class Conversation:
     about: Mapping[str, object]  # whatever was recorded beside the messages
 
     def reward(self, field: str) -> float | None:
-        """The number at a dotted path in what was recorded about the conversation; None where it is absent or null.
-
-        Raises:
-            TranscriptError: There is something else than a number.
-        """
+        """The number at a dotted path beside the messages, None where absent or null; else `TranscriptError`."""
         value: object = self.about
         for part in field.split("."):
             value = value.get(part) if isinstance(value, dict) else None
@@ -84,11 +80,7 @@ class Transcript:
         return {call.tool for conversation in self.conversations for call in conversation.calls}
 
     def require_reward(self, field: str) -> None:
-        """Make sure that at least one conversation has a reward.
-
-        Raises:
-            TranscriptError: None has; the message offers the nearest field.
-        """
+        """Make sure that a conversation has a reward; else `TranscriptError` offers the nearest field."""
         if all(conversation.reward(field) is None for conversation in self.conversations):
             fields = sorted({key for conversation in self.conversations for key in conversation.about})
             hint = suggest(field, fields) if fields else "the conversations have no fields beside their messages"
@@ -125,7 +117,6 @@ class _Message(_Lenient):
 
     @property
     def text(self) -> str:
-        """The content as text."""
         if isinstance(self.content, list):
             return "".join(part.text for part in self.content)
         return self.content or ""
@@ -134,9 +125,8 @@ class _Message(_Lenient):
 def read_transcript(path: Path) -> Transcript:
     """Read a transcript.
 
-    Raises:
-        TranscriptError: The file cannot be read, is not JSON, or holds something else than conversations; the message
-            names the line, or the conversation and the message.
+    Raises `TranscriptError` with the line, or the conversation and the message, where the file cannot be read, is not
+    JSON, or holds something else than conversations.
     """
     try:
         raw = path.read_bytes()

@@ -19,15 +19,7 @@ from producers.wire.decision import (
     FlagReason,
     QueueForReview,
 )
-from producers.wire.events import (
-    ExecutionStatus,
-    Impact,
-    Incident,
-    Quality,
-    Resolution,
-    Support,
-    UndoResult,
-)
+from producers.wire.events import ExecutionStatus, Impact, Incident, Quality, Resolution, Support, UndoResult
 from producers.wire.stage import Mode, Stage
 
 if TYPE_CHECKING:
@@ -202,10 +194,7 @@ def _execution(behaviour: Behaviour, started_s: float, random: Random) -> list[F
         status, error_type = ExecutionStatus.SUCCEEDED, None
     ended_s = started_s + latency_ms / 1000
     known_ms = None if random.random() < behaviour.latency_unknown else latency_ms
-    return [
-        DrawnExecution(ended_s, status, known_ms, cost_usd, error_type),
-        *_aftermath(behaviour, ended_s, random),
-    ]
+    return [DrawnExecution(ended_s, status, known_ms, cost_usd, error_type), *_aftermath(behaviour, ended_s, random)]
 
 
 def _aftermath(behaviour: Behaviour, ended_s: float, random: Random) -> list[FollowUp]:

@@ -52,11 +52,7 @@ _DECIDED_AS = {
     "deny": "denied",
     "fallback": "fell_back",
 }
-_UNDONE_AS = {
-    UndoResult.UNDONE: "undone",
-    UndoResult.FAILED: "undo_failed",
-    UndoResult.NOT_UNDOABLE: "not_undoable",
-}
+_UNDONE_AS = {UndoResult.UNDONE: "undone", UndoResult.FAILED: "undo_failed", UndoResult.NOT_UNDOABLE: "not_undoable"}
 
 
 @dataclass

@@ -19,14 +19,9 @@ UNSIGNED_FAULTS = ("unsigned_receipt", "forged_receipt")  # reasons that exist o
 
 
 def malformed(reason: str, event: ActionExecuted) -> bytes | None:
-    """Break a well-formed event so that it must be rejected for `reason`, and for no other.
+    """Break a well-formed event so that it must be rejected for one of `REASONS` alone; None is a null value.
 
-    Args:
-        reason: One of `REASONS`.
-        event: An event that nobody else has emitted; its receipt must be signed for the faults of signatures.
-
-    Returns:
-        The record's value; None for a null value.
+    Nobody else may have emitted the event, and for the faults of signatures its receipt must be signed.
     """
     if reason in _WHOLE_VALUES:
         return _WHOLE_VALUES[reason]

@@ -35,11 +35,7 @@ class Scenario:
 
 
 def scenario(name: str) -> Scenario:
-    """The scenario of that name.
-
-    Raises:
-        UnknownScenarioError: There is none; the message offers the nearest name.
-    """
+    """The scenario of that name; `UnknownScenarioError` offers the nearest one."""
     if name not in SCENARIOS:
         raise UnknownScenarioError(f"there is no scenario `{name}`: {suggest(name, list(SCENARIOS))}")
     return SCENARIOS[name]
@@ -96,12 +92,7 @@ _DRAFT_REPLY = SimulatedAction(
     reversibility=Reversibility.AUTOMATIC,
     intent="prepare an answer for the agent on duty",
     phases=(
-        _at(
-            Stage.DRAFT_WRITE,
-            HEALTHY.having(latency_ms=420, cost_usd=0.012, constrained=0.03),
-            PROMOTE,
-            "healthy",
-        ),
+        _at(Stage.DRAFT_WRITE, HEALTHY.having(latency_ms=420, cost_usd=0.012, constrained=0.03), PROMOTE, "healthy"),
     ),
     weight=1.4,
 )
@@ -165,12 +156,7 @@ _CLOSE_ACCOUNT = SimulatedAction(
     reversibility=Reversibility.NONE,
     intent="the customer asks to leave",
     phases=(
-        _at(
-            Stage.OBSERVE_ONLY,
-            HEALTHY.having(denied=0.3),
-            HOLD,
-            "observed only: nothing ran, so nothing is proven",
-        ),
+        _at(Stage.OBSERVE_ONLY, HEALTHY.having(denied=0.3), HOLD, "observed only: nothing ran, so nothing is proven"),
     ),
     weight=0.6,
 )

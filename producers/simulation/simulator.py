@@ -31,13 +31,7 @@ from producers.simulation.behaviour import (
 from producers.simulation.ground_truth import GroundTruth
 from producers.simulation.malformed import REASONS, UNSIGNED_FAULTS, malformed
 from producers.wire.contract import ActionContract, Actor, Evidence, Target
-from producers.wire.events import (
-    ActionExecuted,
-    ExecutionStatus,
-    PolicyChangedData,
-    Resolution,
-    event_from_bytes,
-)
+from producers.wire.events import ActionExecuted, ExecutionStatus, PolicyChangedData, Resolution, event_from_bytes
 from producers.wire.topics import OUTCOMES
 
 if TYPE_CHECKING:
@@ -97,8 +91,6 @@ class _Due(NamedTuple):
 
 
 class _Capture:
-    """An emitter that hands its events back, so that an action's events can be built first and sent later."""
-
     def __init__(self) -> None:
         self.records: list[EventRecord] = []
 
@@ -118,18 +110,10 @@ class _Capture:
 
 
 class Simulator:
-    """Emits one scenario.
+    """Emits one scenario; equal seed, plan and clock give equal records.
 
-    Args:
-        scenario: What is simulated.
-        emitter: Where records go.
-        plan: How much and how fast.
-        seed: Decides everything that is drawn; equal seed, plan and clock give equal records.
-        key: Signs receipts.
-        faults: Repeats, broken records and disorder.
-        now: The clock.
-        wait: Waits so many seconds and says whether the simulation should stop, like `threading.Event.wait`.
-        observe: Called every so often with the simulator, for progress and for the file of the ground truth.
+    `wait` waits so many seconds and says whether to stop, like `threading.Event.wait`; `observe` is called every so
+    often, for progress and for the file of the ground truth.
     """
 
     def __init__(

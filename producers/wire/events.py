@@ -303,11 +303,7 @@ def event_to_bytes(event: Event) -> bytes:
 
 
 def event_from_bytes(value: bytes) -> Event:
-    """Read an event, strictly as published.
-
-    Raises:
-        EventError: The bytes are not JSON, or not one of the published events; the message names the field.
-    """
+    """Read an event, strictly as published; else `EventError` names the field."""
     try:
         return EVENT.validate_json(value)
     except ValidationError as error:

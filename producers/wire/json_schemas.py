@@ -75,12 +75,7 @@ def schema_file(event_class: type[Event]) -> str:
 def event_schema(event_class: type[Event]) -> Json:
     """The JSON Schema (2020-12) of an event's whole envelope, with an example."""
     schema = schema_of(event_class)
-    return {
-        "$schema": DIALECT,
-        "$id": schema_id(event_class),
-        **schema,
-        "examples": [_example(event_class)],
-    }
+    return {"$schema": DIALECT, "$id": schema_id(event_class), **schema, "examples": [_example(event_class)]}
 
 
 def receipt_schema() -> Json:
@@ -232,7 +227,6 @@ def _operation_name(topic: Topic) -> str:
 
 
 def _is_sent(topic: Topic) -> bool:
-    """Whether Stagekeeper itself writes the topic; the others are written by routers and their neighbours."""
     return topic.name in {RECOMMENDATIONS, DEAD_LETTER}
 
 
@@ -270,11 +264,7 @@ def _message(event_class: type[Event], keys: Mapping[str, str]) -> Json:
         "headers": _headers(CONTENT_TYPE),
         "payload": {"$ref": f"./{schema_file(event_class)}"},
         "examples": [
-            {
-                "name": event_class.__name__,
-                "headers": {"content-type": CONTENT_TYPE},
-                "payload": _example(event_class),
-            }
+            {"name": event_class.__name__, "headers": {"content-type": CONTENT_TYPE}, "payload": _example(event_class)}
         ],
         "bindings": {
             "kafka": {"key": _key(f"{keys[event_class.topic]}; it equals `subject`"), "bindingVersion": "0.5.0"}
