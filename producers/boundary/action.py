@@ -117,8 +117,8 @@ class Action:
                     f"{self.tool}: the parameter {parameter.name} cannot be passed by name; "
                     "spell the parameters out, so that their digest says what was asked"
                 )
-        positional = tuple(each.name for each in parameters if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        defaults = tuple((each.name, each.default) for each in parameters if each.default is not each.empty)
+        positional = tuple(item.name for item in parameters if item.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        defaults = tuple((item.name, item.default) for item in parameters if item.default is not item.empty)
         return signature, positional, frozenset(signature.parameters), defaults
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

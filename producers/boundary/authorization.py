@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from producers.wire.contract import ActionContract
 
 DEFAULT_DENY = Authorization(permitted=False, rule="default-deny", reason="no authorization rule permits this action")
-"""The answer where no rule permits the action."""
 
 _FIELDS = (
     "tools",
@@ -46,11 +45,9 @@ class Authorizer(Protocol):
     @property
     def sha256(self) -> str:
         """Digest of the policy in force; part of the ruleset hash of every decision."""
-        ...
 
     def authorize(self, contract: ActionContract) -> Authorization:
         """Say whether the action may ever run. An exception counts as a refusal."""
-        ...
 
 
 class SteadyAuthorizer(Authorizer, Protocol):

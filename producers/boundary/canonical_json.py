@@ -26,11 +26,9 @@ if TYPE_CHECKING:
 
 REDACTED: Final = "[redacted]"
 
-_EXACT: Final = 2**53 - 1
-"""Largest magnitude of an integer that every JSON reader holds exactly; RFC 8785 knows no larger ones."""
-
+_EXACT: Final = 2**53 - 1  # the largest integer that every JSON reader holds exactly; RFC 8785 knows no larger ones
+# Begins the string in place of a larger integer; a string that begins so itself gets it once more in front
 _TAG: Final = "integer:"
-"""Begins the string in place of a larger integer; a string that begins so itself gets it once more in front."""
 
 
 class ArgumentError(UsageError):

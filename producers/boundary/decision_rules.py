@@ -18,13 +18,11 @@ if TYPE_CHECKING:
 
 READS = frozenset({RiskClass.SEARCH, RiskClass.SCOPED_READ})  # what the search-only stage lets through unchanged
 
+# What a person approves while `agent-action-approval-required` is on
 REVIEWED_RISKS = frozenset(
     {RiskClass.SENSITIVE_READ, RiskClass.EXTERNAL_EFFECT, RiskClass.ADMIN_ACTION, RiskClass.IRREVERSIBLE}
 )
-"""Risk classes that a person approves while `agent-action-approval-required` is on."""
-
 REVIEWED_REVERSIBILITIES = frozenset({Reversibility.EXPENSIVE, Reversibility.NONE})
-"""Reversibilities that a person approves while `agent-action-approval-required` is on."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +83,10 @@ def authorize(contract: ActionContract, authorizer: Authorizer) -> tuple[Authori
     """What the authorizer says, and the digest of the policy it says it by; whatever it raises is a refusal."""
     try:
         sha256 = authorizer.sha256
-        said: object = authorizer.authorize(contract)
-        if isinstance(said, Authorization):
-            return said, sha256
-        why = f"answered with a {type(said).__name__}"
+        answer: object = authorizer.authorize(contract)
+        if isinstance(answer, Authorization):
+            return answer, sha256
+        why = f"answered with a {type(answer).__name__}"
     except Exception as error:  # noqa: BLE001 - whatever an external authorizer raises, the answer must be no
         why = type(error).__name__
     return Authorization(permitted=False, rule="authorizer-failed", reason=why), "unknown"

@@ -16,7 +16,7 @@ class RefusedError(StagekeeperError):
 
     def __init__(self, message: str, receipt: Receipt, decision: Decision) -> None:
         super().__init__(f"{message} [decision {receipt.decision_id}]")
-        self.receipt = receipt
+        self.receipt = receipt  # names the decision
         self.decision = decision
 
 

@@ -19,7 +19,6 @@ from producers.wire.events import ExecutionStatus, UndoResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import TracebackType
 
     from opentelemetry.trace import TracerProvider
 
@@ -52,10 +51,6 @@ class Executions:
         self.tracer_provider = tracer_provider
         self._lock = Lock()
         self._executions: OrderedDict[str, Execution | str] = OrderedDict()
-
-    def running(self, action: Action, arguments: Mapping[str, Any], permit: Permit) -> Running:
-        """The block in which an action runs."""
-        return Running(self, action, arguments, permit)
 
     def remember(self, decision_id: str, execution: Execution | str) -> None:
         """Keep an execution for its undo, or why there is none."""
@@ -148,9 +143,7 @@ class Running:
         self.started = self._executions.clock()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         executions = self._executions
         latency_ms = (executions.clock() - self.started) * 1000
         status, error_type = ExecutionStatus.SUCCEEDED, None

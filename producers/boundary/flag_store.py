@@ -32,9 +32,9 @@ class FlagFileError(UsageError):
 class DenylistEntry(NamedTuple):
     """What is switched off: every action that has all of the values given."""
 
-    tool: str | None = None  # the tool; None for any
-    workflow: str | None = None  # the workflow; None for any
-    account: str | None = None  # the account; None for any
+    tool: str | None = None
+    workflow: str | None = None
+    account: str | None = None
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self._asdict().items() if value is not None)
@@ -48,7 +48,7 @@ def read_flags(path: Path) -> dict[str, Json]:
 def denylist_entries(document: dict[str, Json]) -> list[DenylistEntry]:
     """What is switched off in a document by entries of ours."""
     conditions, _ = _conditions(_denylist(document))
-    return [_entry(condition) for condition in conditions]
+    return [DenylistEntry(**{part["=="][0]["var"]: part["=="][1] for part in item["and"]}) for item in conditions]
 
 
 def disable(path: Path, entry: DenylistEntry) -> str | None:
@@ -95,9 +95,13 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise FlagFileError(
-            f"the flag file {path} cannot be read: {error.strerror}. Name it with --flags or STAGEKEEPER_FLAG_FILE."
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> FlagFileError:
+    return FlagFileError(
+        f"the flag file {path} cannot be read: {error.strerror}. Name it with --flags or STAGEKEEPER_FLAG_FILE."
+    )
 
 
 def _document(path: Path, text: bytes) -> dict[str, Json]:
@@ -133,11 +137,10 @@ def _condition(entry: DenylistEntry) -> Json:
 
 
 def _conditions(flag: dict[str, Json]) -> tuple[list[Json], Json]:
-    targeting = flag.get("targeting")
-    match targeting:
+    match flag.get("targeting"):
         case {"if": [{"or": [*conditions]}, str(), rest]} if all(map(_is_ours, conditions)):
             return list(conditions), rest
-        case _:
+        case targeting:
             return [], targeting or None
 
 
@@ -157,10 +160,6 @@ def _is_part(part: Json) -> bool:
             return False
 
 
-def _entry(condition: Json) -> DenylistEntry:
-    return DenylistEntry(**{part["=="][0]["var"]: part["=="][1] for part in condition["and"]})
-
-
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the file against other operators; it is replaced while held, so the lock is checked against its name."""
@@ -168,9 +167,7 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             held = path.open("rb")
         except OSError as error:
-            raise FlagFileError(
-                f"the flag file {path} cannot be read: {error.strerror}. Name it with --flags or STAGEKEEPER_FLAG_FILE."
-            ) from error
+            raise _unreadable(path, error) from error
         with held:
             fcntl.flock(held, fcntl.LOCK_EX)
             if os.fstat(held.fileno()).st_ino == path.stat().st_ino:

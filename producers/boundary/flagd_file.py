@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 _POLL_S = 0.1  # how often the file is looked at; a change is in force well within a second
-
-_FRESH_NS = 2_000_000_000
-"""A file this young is read again even when its date and size stand still: a date has coarse steps."""
+_FRESH_NS = 2_000_000_000  # a younger file is read again even when its date stands still: a date has coarse steps
 
 Value = TypeVar("Value")
 
@@ -48,8 +46,7 @@ class Ruleset:
 class _Rules(Ruleset):
     core: FlagdCore | None
     error: str | None = None
-    timeless: bool = True
-    """False where targeting looks at the clock: then each look at the file puts the same rules in force anew."""
+    timeless: bool = True  # False where targeting sees the clock: each look at the file puts the rules in force anew
 
 
 class FlagFile(AbstractProvider):

@@ -41,7 +41,6 @@ Context = tuple[str, tuple[tuple[str, str | float], ...]]
 """What flags are targeted by: the targeting key, then scalar attributes sorted by name. Hashable, to be cached."""
 
 _CACHE_SIZE = 20_000  # contexts whose values are kept for one ruleset; the oldest go first
-
 _ATTEMPTS = 5  # how often a context is evaluated anew because the rules changed meanwhile, before the safe values apply
 
 
@@ -271,7 +270,7 @@ class FlagEvaluator:
         (enabled, denied, mode, approval_required, threshold), evaluations = zip(*evaluated, strict=True)
         return FlagValues(
             ruleset_sha256=rules.sha256
-            or digest([self._name, [[each.key, each.variant or each.value] for each in evaluations]]),
+            or digest([self._name, [[flag.key, flag.variant or flag.value] for flag in evaluations]]),
             enabled=enabled is True,
             denied=denied is not False,
             mode=Mode(mode),
@@ -284,8 +283,6 @@ class FlagEvaluator:
 
 @functools.lru_cache(maxsize=1_000)  # few differ, and a new account evaluates every flag anew
 def _evaluation(key: str, variant: str | None, value: str | None, reason: str, provider: str) -> FlagEvaluation:
-    known = reason.lower() if reason.lower() in _REASONS else FlagReason.UNKNOWN
-    return FlagEvaluation(key=key, variant=variant, value=value, reason=FlagReason(known), provider=provider)
-
-
-_REASONS = frozenset(FlagReason)
+    name = reason.lower()
+    flag_reason = FlagReason(name) if name in set(FlagReason) else FlagReason.UNKNOWN
+    return FlagEvaluation(key=key, variant=variant, value=value, reason=flag_reason, provider=provider)

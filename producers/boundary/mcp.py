@@ -69,13 +69,14 @@ class BoundaryMiddleware(Middleware):
         self,
         router: Router,
         *,
-        workflow: str,
-        system: str,
+        workflow: str,  # of tools that the catalog does not know
+        system: str,  # of these, too
         environment: str,
         catalog: Catalog | None = None,
         notes: Mapping[str, ToolNotes] | None = None,
+        # Says who acts, in the words of `acting`, by what the server has verified; by default the authenticated client
         who: Callable[[MiddlewareContext[CallToolRequestParams]], Mapping[str, Any]] | None = None,
-        wait_s: float = 0.0,
+        wait_s: float = 0.0,  # how long a call that needs a person is held open before it comes back as an error
     ) -> None:
         self._router = router
         self._catalog = catalog

@@ -33,7 +33,6 @@ class ReviewQueue:
     def __init__(
         self,
         store: ReviewStore | None,
-        *,
         holds: timedelta,
         authorizer: Authorizer,
         flags: FlagEvaluator,

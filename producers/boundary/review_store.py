@@ -26,7 +26,6 @@ from producers.wire.events import Resolution
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from types import TracebackType
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS reviews (
@@ -154,9 +153,7 @@ class ReviewStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _read(self, query: str, values: tuple[object, ...]) -> list[tuple[str, str, str | None]]:

@@ -23,7 +23,7 @@ from producers.boundary.errors import (
     RefusedError,
     ReviewRequiredError,
 )
-from producers.boundary.executions import Executions
+from producers.boundary.executions import Executions, Running
 from producers.boundary.review_queue import ReviewQueue
 from producers.boundary.shared_calls import SharedCalls
 from producers.boundary.telemetry import add_decision_events, get_traceparent
@@ -64,12 +64,12 @@ class Router:
         authorizer: Authorizer,
         flags: FlagEvaluator,
         recorder: Recorder,
-        environment: str,
-        agent: str = "unknown",
-        reviews: ReviewStore | None = None,
-        approval_holds: timedelta = timedelta(hours=24),
-        clock: Callable[[], float] = time.perf_counter,
-        tracer_provider: TracerProvider | None = None,
+        environment: str,  # of the actions that do not name one
+        agent: str = "unknown",  # where `acting` names none
+        reviews: ReviewStore | None = None,  # None: what needs a review stays refused
+        approval_holds: timedelta = timedelta(hours=24),  # how long after queueing an approval may be given and used
+        clock: Callable[[], float] = time.perf_counter,  # seconds that never go back
+        tracer_provider: TracerProvider | None = None,  # None: the one that the process has configured, if it has
     ) -> None:
         self._authorizer = authorizer
         self._flags = flags
@@ -77,9 +77,7 @@ class Router:
         self._environment = environment
         self._agent = agent
         self._clock = clock
-        self._reviews = ReviewQueue(
-            reviews, holds=approval_holds, authorizer=authorizer, flags=flags, recorder=recorder
-        )
+        self._reviews = ReviewQueue(reviews, approval_holds, authorizer, flags, recorder)
         self._executions = Executions(recorder, clock, tracer_provider)
         self._shared_calls = SharedCalls(steady=getattr(authorizer, "steady", False) is True)
         self._actions: dict[tuple[str, str], Action] = {}
@@ -147,13 +145,13 @@ class Router:
         the action is async.
         """
         arguments = _bound(action, args, kwargs)
-        with self._executions.running(action, arguments, self._permit(action, arguments)) as running:
+        with Running(self._executions, action, arguments, self._permit(action, arguments)) as running:
             return running.remember(_finished(action, running.function()(**arguments)))
 
     async def call_async(self, action: Action, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """As `call`, for an async function; a plain one is fine, too."""
         arguments = action.bind(args, kwargs)
-        with self._executions.running(action, arguments, self._permit(action, arguments)) as running:
+        with Running(self._executions, action, arguments, self._permit(action, arguments)) as running:
             result = running.function()(**arguments)
             return running.remember(await result if inspect.isawaitable(result) else result)
 
@@ -164,14 +162,14 @@ class Router:
         The block must honour `permit.constrained_to`, since the action's own function is not called. Raises a
         `RefusedError` where it may not run.
         """
-        with self._executions.running(action, arguments, self._permit(action, arguments)) as running:
+        with Running(self._executions, action, arguments, self._permit(action, arguments)) as running:
             yield running.permit
             running.remember(None)
 
     @contextmanager
     def attempt_approved(self, receipt: Receipt, action: Action, /, **arguments: Any) -> Iterator[Permit]:  # noqa: ANN401
         """As `attempt`, for a queued action that a person has approved; raises as `resume` does."""
-        with self._executions.running(action, arguments, self._reviews.redeem(receipt, action, arguments)) as running:
+        with Running(self._executions, action, arguments, self._reviews.redeem(receipt, action, arguments)) as running:
             yield running.permit
             running.remember(None)
 
@@ -189,14 +187,14 @@ class Router:
         """
         action = self._registered(receipt)
         arguments = _bound(action, args, kwargs)
-        with self._executions.running(action, arguments, self._reviews.redeem(receipt, action, arguments)) as running:
+        with Running(self._executions, action, arguments, self._reviews.redeem(receipt, action, arguments)) as running:
             return running.remember(_finished(action, action.run(**arguments)))
 
     async def resume_async(self, receipt: Receipt, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """As `resume`, for an async function; a plain one is fine, too."""
         action = self._registered(receipt)
         arguments = action.bind(args, kwargs)
-        with self._executions.running(action, arguments, self._reviews.redeem(receipt, action, arguments)) as running:
+        with Running(self._executions, action, arguments, self._reviews.redeem(receipt, action, arguments)) as running:
             result = action.run(**arguments)
             return running.remember(await result if inspect.isawaitable(result) else result)
 
@@ -294,6 +292,3 @@ def _finished(action: Action, result: Any) -> Any:  # noqa: ANN401
         result.close()
         raise UsageError(f"{action.tool} returned a coroutine, which did not run; make it an async function")
     return result
-
-
-__all__ = ["Permit", "RefusedError", "Router"]

@@ -18,7 +18,6 @@ from producers.wire.topics import MAX_RECORD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
 
     from confluent_kafka import Message
 
@@ -29,6 +28,7 @@ _CLIENT_LOG.addFilter(lambda line: not line.getMessage().startswith("FAIL "))
 
 _POLL_S = 0.25  # how long the poll thread waits for the next report; closing takes at most this long before it flushes
 
+# A broker no longer knows this idempotent producer; some brokers never take it back
 _DISOWNED = frozenset(
     {
         KafkaError.INVALID_PRODUCER_EPOCH,
@@ -37,15 +37,11 @@ _DISOWNED = frozenset(
         KafkaError.UNKNOWN_PRODUCER_ID,
     }
 )
-"""Errors by which a broker says that it no longer knows this idempotent producer; some brokers never take it back."""
-
+# What becomes of the records of a client that died; why it died says more
 _PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001 - the client's own names
-"""What becomes of the records of a client that died; why it died says more."""
 
-_FIRST_PAUSE_S = 0.05  # first pause before a client that died is replaced once more, doubled each time
-
-_LONGEST_PAUSE_S = 30.0  # longest such pause
-
+_FIRST_PAUSE_S = 0.05  # before a client that died is replaced once more, doubled each time
+_LONGEST_PAUSE_S = 30.0
 _PURGE_ATTEMPTS = 5  # how often a dead client is asked to give up what it holds: each time it may raise instead
 
 _HEADERS: list[tuple[str, str | bytes | None]] = list(HEADERS)
@@ -87,16 +83,13 @@ class Emitter(Protocol):
 
     def emit(self, record: EventRecord) -> None:
         """Hand over an event. Never blocks, and never raises for what happens to the broker."""
-        ...
 
     def flush(self, timeout_s: float) -> int:
         """Wait until everything handed over has met its fate, at most `timeout_s` seconds; return how many are left."""
-        ...
 
     @property
     def stats(self) -> DeliveryStats:
         """What became of everything so far."""
-        ...
 
 
 @runtime_checkable
@@ -108,7 +101,6 @@ class DurableEmitter(Emitter, Protocol):
 
         Raises `OutboxError` where it is not on disk; what it records must not happen.
         """
-        ...
 
 
 class KafkaEmitter:
@@ -152,7 +144,7 @@ class KafkaEmitter:
         }
         self._fatal = threading.Event()
         self._died_of: str | None = None  # the error that ended the client before this one, until a record arrives
-        self._producer = self._connect()
+        self._producer = Producer(self._settings, logger=_CLIENT_LOG)
         self._poller = threading.Thread(target=self._poll, name=f"{client_id}-delivery", daemon=True)
         self._poller.start()
 
@@ -232,24 +224,13 @@ class KafkaEmitter:
     def stats(self) -> DeliveryStats:
         """What became of everything so far."""
         with self._lock:
-            return DeliveryStats(
-                emitted=self._counts["emitted"],
-                delivered=self._counts["delivered"],
-                failed=self._counts["failed"],
-                refused=self._counts["refused"],
-                by_error=dict(self._errors),
-            )
+            return DeliveryStats(**self._counts, by_error=dict(self._errors))
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _connect(self) -> Producer:
-        return Producer(self._settings, logger=_CLIENT_LOG)
 
     def _reconnect(self) -> None:
         """Begin anew with a fresh producer id.
@@ -257,7 +238,7 @@ class KafkaEmitter:
         An idempotent producer is dead for good once the brokers have forgotten it, for example because they were
         restored. What it still held fails, which hands it to `on_undeliverable`; ids make a repeat harmless.
         """
-        dead, self._producer = self._producer, self._connect()
+        dead, self._producer = self._producer, Producer(self._settings, logger=_CLIENT_LOG)
         self._fatal.clear()
         self._purge(dead)
 

@@ -6,14 +6,13 @@ import contextlib
 import os
 import sqlite3
 import threading
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from producers.errors import StagekeeperError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-    from types import TracebackType
 
 _SPARE_BYTES = 8_000_000
 
@@ -91,24 +90,12 @@ class Outbox:
 
     def after(self, seq: int, limit: int) -> list[Waiting]:
         """The next records with numbers above `seq`, oldest first, at most `limit`."""
-        with self._tail_lock:
-            try:
-                rows = self._tail.execute(
-                    "SELECT seq, topic, key, value FROM records WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)
-                ).fetchall()
-            except sqlite3.Error as error:
-                raise self._named(error) from error
+        rows = self._read("SELECT seq, topic, key, value FROM records WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)
         return [Waiting(*row) for row in rows]
 
     def of_key(self, key: bytes) -> list[Waiting]:
         """The records with this key that still wait, oldest first; a search through the whole file."""
-        with self._tail_lock:
-            try:
-                rows = self._tail.execute(
-                    "SELECT seq, topic, key, value FROM records WHERE key = ? ORDER BY seq", (key,)
-                ).fetchall()
-            except sqlite3.Error as error:
-                raise self._named(error) from error
+        rows = self._read("SELECT seq, topic, key, value FROM records WHERE key = ? ORDER BY seq", key)
         return [Waiting(*row) for row in rows]
 
     def remove(self, seqs: Iterable[int]) -> None:
@@ -146,12 +133,7 @@ class Outbox:
             self._spare.take()
 
     def __len__(self) -> int:
-        with self._tail_lock:
-            try:
-                (count,) = self._tail.execute("SELECT count(*) FROM records").fetchone()
-            except sqlite3.Error as error:
-                raise self._named(error) from error
-        return int(count)
+        return int(self._read("SELECT count(*) FROM records")[0][0])
 
     def close(self) -> None:
         """Close the file."""
@@ -162,10 +144,15 @@ class Outbox:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _read(self, query: str, *values: bytes | int) -> list[Any]:
+        with self._tail_lock:
+            try:
+                return self._tail.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise self._named(error) from error
 
     def _named(self, error: Exception) -> OutboxError:
         return OutboxError(f"the outbox {self._path} cannot be used: {error}. Check the disk's space and the file.")

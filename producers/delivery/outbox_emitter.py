@@ -15,33 +15,22 @@ from producers.delivery.outbox import Outbox, OutboxError, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import TracebackType
 
     from producers.wire.events import EventRecord
 
 LOG = logging.getLogger(__name__)
 
 _BATCH = 2_000  # records read from disk, and handed to the client, at once
-
 _WINDOW = 5_000  # records from disk that may wait for their acknowledgement at the same time
-
+# How often the forwarder looks for new records. Nobody who brings one wakes it: that would cost them more than the
+# record, and have the forwarder ask for the interpreter in the middle of their decision.
 _LOOK_S = 0.05
-"""How often the forwarder looks for new records. Nobody who brings one wakes it: that would cost them more than the
-record, and have the forwarder ask for the interpreter in the middle of their decision."""
-
 _ELSEWHERE_S = 0.5  # how often it looks at the disk for records that another process left there
-
 _REMOVAL_S = 0.2  # how long acknowledged records may stay on disk: each removal keeps those who put a record waiting
-
 _RETRY_S = 0.5  # how long a record waits that the client gave up: the broker is away
-
 _FLUSH_LOOK_S = 0.005  # how often it looks while somebody waits for it to be done
-
 _TURN = 500  # buffered records that are handed to the client before others get their turn at the interpreter
-
-_TURN_S = 0.000_1
-"""How long that turn is; it must be a true pause, for a thread that only yields is back before others are awake."""
-
+_TURN_S = 0.000_1  # how long that turn is; a thread that only yields would be back before others are awake
 _BUFFERED = 50_000  # records that may wait in memory for the forwarder
 
 
@@ -73,9 +62,7 @@ class OutboxOnlyEmitter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._outbox.close()
 
 
@@ -190,9 +177,7 @@ class OutboxEmitter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _on_undeliverable(self, record: EventRecord, reason: str) -> None:

@@ -62,10 +62,10 @@ class Recorder:
         self,
         emitter: Emitter,
         *,
-        source: str,
-        key: bytes | None = None,
+        source: str,  # who records, as a URI reference, for example `/routers/crm-eu-1`
+        key: bytes | None = None,  # signs receipts; None leaves them unsigned
         now: Callable[[], datetime] = system_clock,
-        new_id: Callable[[], str] = random_id,
+        new_id: Callable[[], str] = random_id,  # of decisions and events; each must be unique for ever
     ) -> None:
         self._emitter = emitter
         self._keeper = emitter if isinstance(emitter, DurableEmitter) else None
@@ -90,8 +90,8 @@ class Recorder:
         decision: Decision,
         *,
         stage: Stage,
-        cohort: str = "all",
-        decided_at: datetime | None = None,
+        cohort: str = "all",  # the segment of the roll-out; keep their number small
+        decided_at: datetime | None = None,  # event time; None for the clock's moment
         traceparent: str | None = None,
         durable: bool = False,
     ) -> Receipt:

@@ -42,11 +42,8 @@ if TYPE_CHECKING:
     from producers.wire.events import Event, EventRecord
     from producers.wire.receipt import Receipt
 
-IN_FLIGHT_LIMIT = 50_000
-"""Unacknowledged records at which the simulation waits for the broker: it must not lose what it counts."""
-
+_IN_FLIGHT_LIMIT = 50_000  # unacknowledged records at which it waits for the broker: it must not lose what it counts
 _CHECK_EVERY = 200  # records between two checks of the emitter and calls of the observer
-
 _REPEAT_WITHIN_S = 60.0  # a repeat follows its first record by at most this long
 
 
@@ -55,7 +52,6 @@ class RawEmitter(Emitter, Protocol):
 
     def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
         """Hand over a record that need not be an event."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -196,7 +192,7 @@ class Simulator:
         self._handled += 1
         if self._handled % _CHECK_EVERY == 0:
             self._observe(self)
-            while self._emitter.stats.in_flight > IN_FLIGHT_LIMIT and not self._wait(0):
+            while self._emitter.stats.in_flight > _IN_FLIGHT_LIMIT and not self._wait(0):
                 self._emitter.flush(0.5)
                 self._observe(self)
             if self._wait(0):
