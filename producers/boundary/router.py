@@ -12,17 +12,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
+from producers.boundary import errors
 from producers.boundary.action import Action, Permit, call_context
 from producers.boundary.canonical_json import digest
 from producers.boundary.decision_rules import READS
-from producers.boundary.errors import (
-    ActionConstrainedError,
-    ActionDeniedError,
-    ActionFellBackError,
-    ActionObservedError,
-    RefusedError,
-    ReviewRequiredError,
-)
 from producers.boundary.executions import Executions, Running
 from producers.boundary.review_queue import ReviewQueue
 from producers.boundary.shared_calls import SharedCalls
@@ -240,7 +233,7 @@ class Router:
             refused = call.refuse(shared, Deny(reason="record_not_durable"))
             issued = self._recorder.decided_call(refused, details, arguments_sha256, decide_ms, traceparent)
             message = f"{action.tool} is denied: its decision cannot be kept on disk ({error})"
-            raise ActionDeniedError(message, issued.receipt, refused.decision) from error
+            raise errors.ActionDeniedError(message, issued.receipt, refused.decision) from error
         decision = shared.decision
         result = decision.result
         if traceparent is not None:
@@ -263,21 +256,21 @@ class Router:
         return action
 
 
-def _refusal(action: Action, receipt: Receipt, decision: Decision) -> RefusedError:
+def _refusal(action: Action, receipt: Receipt, decision: Decision) -> errors.RefusedError:
     if not decision.enforced:
-        return ActionObservedError(f"{action.tool} is only observed: nothing ran", receipt, decision)
+        return errors.ActionObservedError(f"{action.tool} is only observed: nothing ran", receipt, decision)
     result = decision.result
     match result.outcome:
         case "constrain":
             message = f"{action.tool} is constrained to {result.mode}, and has no such variant: nothing ran"
-            return ActionConstrainedError(message, receipt, decision)
+            return errors.ActionConstrainedError(message, receipt, decision)
         case "queue_for_review":
-            return ReviewRequiredError(f"{action.tool} waits for a person: {result.reason}", receipt, decision)
+            return errors.ReviewRequiredError(f"{action.tool} waits for a person: {result.reason}", receipt, decision)
         case "fallback":
             note = action.fallback.note or f"the fallback applies: {result.mode}"
-            return ActionFellBackError(f"{action.tool} did not run; {note}", receipt, decision)
+            return errors.ActionFellBackError(f"{action.tool} did not run; {note}", receipt, decision)
         case _:
-            return ActionDeniedError(f"{action.tool} is denied: {result.reason}", receipt, decision)
+            return errors.ActionDeniedError(f"{action.tool} is denied: {result.reason}", receipt, decision)
 
 
 def _bound(action: Action, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

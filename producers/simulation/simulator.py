@@ -19,19 +19,24 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from producers.delivery.kafka_emitter import DeliveryStats, Emitter
 from producers.delivery.recorder import Recorder
 from producers.simulation.behaviour import (
+    MODE_OF_STAGE,
     DrawnAction,
     DrawnExecution,
-    DrawnImpact,
-    DrawnReview,
     Phase,
     SimulatedAction,
     draw_action,
-    mode_of,
 )
 from producers.simulation.ground_truth import GroundTruth
 from producers.simulation.malformed import REASONS, UNSIGNED_FAULTS, malformed
 from producers.wire.contract import ActionContract, Actor, Evidence, Target
-from producers.wire.events import ActionExecuted, ExecutionStatus, PolicyChangedData, Resolution, event_from_bytes
+from producers.wire.events import (
+    ActionExecuted,
+    ExecutionStatus,
+    PolicyChangedData,
+    Resolution,
+    UndoResult,
+    event_from_bytes,
+)
 from producers.wire.topics import OUTCOMES
 
 if TYPE_CHECKING:
@@ -230,30 +235,30 @@ class Simulator:
     def _record(self, drawn: DrawnAction, receipt: Receipt, random: Random) -> None:
         for follow_up in drawn.follow_ups:
             at = receipt.decided_at + timedelta(seconds=follow_up.after_s)
-            match follow_up:
-                case DrawnReview():
-                    approved = follow_up.resolution is Resolution.APPROVED
+            match follow_up.outcome:
+                case Resolution() as resolution:
+                    approved = resolution is Resolution.APPROVED
                     self._recorder.review_resolved(
                         receipt,
-                        follow_up.resolution,
+                        resolution,
                         reviewer=random.choice(("reviewer-1", "reviewer-2", "reviewer-3")),
                         rationale="matches the order" if approved else "the amount is not supported by the case",
                         wait_ms=round(follow_up.after_s * 1000, 3),
                         at=at,
                     )
-                case DrawnExecution():
+                case DrawnExecution() as execution:
                     self._recorder.executed(
                         receipt,
-                        follow_up.status,
-                        latency_ms=follow_up.latency_ms,
-                        cost_usd=follow_up.cost_usd,
-                        error_type=follow_up.error_type,
+                        execution.status,
+                        latency_ms=execution.latency_ms,
+                        cost_usd=execution.cost_usd,
+                        error_type=execution.error_type,
                         at=at,
                     )
-                case DrawnImpact():
-                    self._recorder.impact(receipt, follow_up.impact, at=at)
-                case _:
-                    self._recorder.undone(receipt, follow_up.result, reason="the customer objected", at=at)
+                case UndoResult() as result:
+                    self._recorder.undone(receipt, result, reason="the customer objected", at=at)
+                case impact:
+                    self._recorder.impact(receipt, impact, at=at)
 
     def _queue_captured(self, receipt: Receipt | None, phase: Phase | None) -> None:
         for record in self._capture.take():
@@ -355,8 +360,8 @@ def _promotion(action: SimulatedAction, before: Phase, after: Phase) -> PolicyCh
         flag_key="agent-action-mode",
         changed_by="release-manager",
         reason=f"{action.tool} held its limits at {before.stage}",
-        before=mode_of(before.stage).value,
-        after=mode_of(after.stage).value,
+        before=MODE_OF_STAGE[before.stage].value,
+        after=MODE_OF_STAGE[after.stage].value,
         environment="production",
         workflow=action.workflow,
         tool=action.tool,

@@ -26,22 +26,17 @@ if TYPE_CHECKING:
 Json: TypeAlias = dict[str, Any]
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-RECEIPT_SCHEMA_ID: Final = "urn:stagekeeper:schema:receipt.sk1"
-RECEIPT_FILE: Final = "receipt.sk1.json"
 
-MOMENT_PATTERN: Final = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$"
-"""RFC 3339 with an offset: `format` alone is an annotation in this dialect, which a validator may pass over."""
-
+# RFC 3339 with an offset: `format` alone is an annotation in this dialect, which a validator may pass over
+_MOMENT_PATTERN: Final = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$"
+# Fields with one possible value that readers tell events and unions apart by
 _ALWAYS_SENT: Final = frozenset({"specversion", "type", "outcome", "kind"})
-"""Fields with one possible value that readers tell events and unions apart by."""
 
 ASYNCAPI_FILE: Final = "asyncapi.yaml"
-ASYNCAPI_VERSION: Final = "3.0.0"
-DOCUMENT_VERSION: Final = "1.0.0"
-"""Version of the published interface: the minor number rises with every added optional field."""
+DOCUMENT_VERSION: Final = "1.0.0"  # of the published interface: the minor number rises with every added optional field
 
 DEAD_LETTER_CONTENT_TYPE: Final = "application/json"
-
+# Fields of a record on the dead-letter topic; all are always there, and more may come
 DEAD_LETTER_FIELDS: Final[Mapping[str, Json]] = {
     "log_id": {"type": "string", "description": "Identity of the cluster that holds the rejected record."},
     "topic": {"type": "string"},
@@ -54,8 +49,6 @@ DEAD_LETTER_FIELDS: Final[Mapping[str, Json]] = {
     "first_bytes_base64": {"type": "string", "description": "The beginning of the value, at most 256 bytes."},
     "rejected_at": {"type": "string", "format": "date-time"},
 }
-"""Fields of a record on the dead-letter topic. All are always there; more may come."""
-
 _DEAD_LETTER_MESSAGE: Final = "RejectedRecord"
 
 
@@ -86,7 +79,7 @@ def receipt_schema() -> Json:
     del fields["cohort"]["default"]
     return {
         "$schema": DIALECT,
-        "$id": RECEIPT_SCHEMA_ID,
+        "$id": "urn:stagekeeper:schema:receipt.sk1",
         "title": "Receipt",
         "description": (
             "The array inside a receipt token `sk1.<payload>` or `sk1.<payload>.<signature>`, where the payload is "
@@ -105,7 +98,7 @@ def receipt_schema() -> Json:
 def schema_documents() -> dict[str, str]:
     """Every published JSON Schema as text, by file name."""
     schemas = {schema_file(event_class): event_schema(event_class) for event_class in EVENT_CLASSES}
-    schemas[RECEIPT_FILE] = receipt_schema()
+    schemas["receipt.sk1.json"] = receipt_schema()
     return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in schemas.items()}
 
 
@@ -133,7 +126,7 @@ def _tidy(node: object) -> None:
         if node.get("default", "") is None or isinstance(node.get("default"), dict):
             del node["default"]
         if node.get("format") == "date-time":
-            node["pattern"] = MOMENT_PATTERN
+            node["pattern"] = _MOMENT_PATTERN
         properties = node.get("properties")
         if isinstance(properties, dict):
             required = set(node.get("required", ())) | (_ALWAYS_SENT & properties.keys())
@@ -146,7 +139,7 @@ def _tidy(node: object) -> None:
 def asyncapi_document() -> Json:
     """The AsyncAPI document of all topics."""
     return {
-        "asyncapi": ASYNCAPI_VERSION,
+        "asyncapi": "3.0.0",
         "id": "urn:stagekeeper:events",
         "info": {
             "title": "Stagekeeper events",
@@ -184,14 +177,10 @@ def _headers(content_type: str) -> Json:
     }
 
 
-def _classes_on(topic: Topic) -> list[type[Event]]:
-    return [event_class for event_class in EVENT_CLASSES if event_class.topic == topic.name]
-
-
 def _message_names(topic: Topic) -> list[str]:
     if topic.name == DEAD_LETTER:
         return [_DEAD_LETTER_MESSAGE]
-    return [event_class.__name__ for event_class in _classes_on(topic)]
+    return [event_class.__name__ for event_class in EVENT_CLASSES if event_class.topic == topic.name]
 
 
 def _channel_name(topic: Topic) -> str:

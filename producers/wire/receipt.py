@@ -40,7 +40,7 @@ class ReceiptError(StagekeeperError):
 
     def __init__(self, fault: ReceiptFault, message: str) -> None:
         super().__init__(message)
-        self.fault: ReceiptFault = fault
+        self.fault: ReceiptFault = fault  # why an event with this token is rejected
 
 
 _PREFIX = f"{VERSION}.".encode()
