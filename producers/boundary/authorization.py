@@ -128,7 +128,7 @@ class FileAuthorizer:
         if repeated:
             raise ConfigurationFileError(f"authorization rules need distinct names; twice there: {', '.join(repeated)}")
         self._rules = tuple(_CompiledRule(rule) for rule in policy.rules)
-        self._sha256 = sha256
+        self.sha256 = sha256  # of the file's bytes
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -141,11 +141,6 @@ class FileAuthorizer:
                 "STAGEKEEPER_AUTHORIZATION_FILE names it; examples/authorization.yaml is one to start from."
             ) from error
         return cls(parse_yaml(text, AuthorizationFile, origin=str(path)), hashlib.sha256(text).hexdigest())
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of the file's bytes."""
-        return self._sha256
 
     def authorize(self, contract: ActionContract) -> Authorization:
         """The first rule that permits the action, else the default deny."""

@@ -42,7 +42,14 @@ class DenylistEntry(NamedTuple):
 
 def read_flags(path: Path) -> dict[str, Json]:
     """The document of a flag file; `FlagFileError` where there is none, or it cannot be used."""
-    return _document(path, _bytes(path))
+    try:
+        return flags_document(path.read_bytes())
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (ValueError, TypeError) as error:
+        raise FlagFileError(
+            f"{path} is not a flagd file: {error}. examples/flags.json is one to start from."
+        ) from error
 
 
 def denylist_entries(document: dict[str, Json]) -> list[DenylistEntry]:
@@ -71,7 +78,7 @@ def _rewrite(path: Path, entry: DenylistEntry, *, enabled: bool, before_write: C
     if not any(entry):
         raise UsageError("say what to switch: a tool, a workflow or an account")
     with _locked(path):
-        document = _document(path, _bytes(path))
+        document = read_flags(path)
         flag = _denylist(document)
         conditions, rest = _conditions(flag)
         condition = _condition(entry)
@@ -91,26 +98,10 @@ def _rewrite(path: Path, entry: DenylistEntry, *, enabled: bool, before_write: C
         return sha256
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
 def _unreadable(path: Path, error: OSError) -> FlagFileError:
     return FlagFileError(
         f"the flag file {path} cannot be read: {error.strerror}. Name it with --flags or STAGEKEEPER_FLAG_FILE."
     )
-
-
-def _document(path: Path, text: bytes) -> dict[str, Json]:
-    try:
-        return flags_document(text)
-    except (ValueError, TypeError) as error:
-        raise FlagFileError(
-            f"{path} is not a flagd file: {error}. examples/flags.json is one to start from."
-        ) from error
 
 
 def _denylist(document: dict[str, Json]) -> dict[str, Json]:
@@ -147,17 +138,15 @@ def _conditions(flag: dict[str, Json]) -> tuple[list[Json], Json]:
 def _is_ours(condition: Json) -> bool:
     match condition:
         case {"and": [_, *_] as parts} if len(condition) == 1:
-            return all(_is_part(part) for part in parts)
-        case _:
-            return False
+            return all(map(_is_part, parts))
+    return False
 
 
 def _is_part(part: Json) -> bool:
     match part:
         case {"==": [{"var": str(name)}, str()]}:
             return name in DenylistEntry._fields
-        case _:
-            return False
+    return False
 
 
 @contextmanager

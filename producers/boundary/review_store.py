@@ -21,6 +21,7 @@ from producers.boundary.approvals import (
     UnknownReviewError,
     require_redeemable,
 )
+from producers.delivery.outbox import open_database
 from producers.wire.events import Resolution
 
 if TYPE_CHECKING:
@@ -50,15 +51,8 @@ class ReviewStore:
         self._closed = threading.Event()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+            self._file = open_database(path, _TABLES, synchronous="FULL")
         except (sqlite3.Error, OSError) as error:
-            raise ReviewError(f"the review store {path} cannot be used: {error}") from error
-        try:
-            self._file.execute("PRAGMA journal_mode=WAL")
-            self._file.execute("PRAGMA synchronous=FULL")
-            self._file.execute(_TABLES)
-        except sqlite3.Error as error:
-            self._file.close()
             raise ReviewError(f"the review store {path} cannot be used: {error}") from error
 
     def submit(self, queued: QueuedAction) -> None:

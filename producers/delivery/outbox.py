@@ -39,22 +39,6 @@ class Waiting(NamedTuple):
     value: bytes
 
 
-class _Spare:
-    """Room on the disk that is held back, for without any not even what was delivered could be taken away."""
-
-    def __init__(self, path: Path, size: int) -> None:
-        self._path = path
-        self._size = size
-        self.take()
-
-    def take(self) -> None:
-        with self._path.open("ab") as file, contextlib.suppress(OSError):
-            os.posix_fallocate(file.fileno(), 0, self._size)
-
-    def give(self) -> None:
-        os.truncate(self._path, 0)
-
-
 class Outbox:
     """A queue of records in one SQLite file. Safe to use from many threads; one process at a time delivers from it.
 
@@ -65,15 +49,17 @@ class Outbox:
 
     def __init__(self, path: Path, *, sync: bool = True, spare_bytes: int = _SPARE_BYTES) -> None:
         self._path = path
+        self._spare = path.with_name(f"{path.name}-spare")
+        self._spare_bytes = spare_bytes
         self._lock = threading.Lock()
         self._tail_lock = threading.Lock()  # taken first where both are
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = _opened(path, "FULL" if sync else "NORMAL")
+            self._file = open_database(path, _TABLES, synchronous="FULL" if sync else "NORMAL")
             # Reads and removals go over a connection of their own: what is removed and comes back after a power cut is
             # delivered twice, which is harmless, so removing need not wait for the medium as `put` does.
-            self._tail = _opened(path, "NORMAL")
-            self._spare = _Spare(path.with_name(f"{path.name}-spare"), spare_bytes)
+            self._tail = open_database(path, _TABLES, synchronous="NORMAL")
+            self._hold_spare_room()
         except (sqlite3.Error, OSError) as error:
             raise self._named(error) from error
 
@@ -124,13 +110,18 @@ class Outbox:
 
     def _delete_from_a_full_disk(self, rows: list[tuple[int]]) -> None:
         """Removing writes to the log before it frees anything: the spare room is for that."""
-        self._spare.give()
+        os.truncate(self._spare, 0)
         try:
             self._tail.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._delete(rows)
             self._tail.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         finally:
-            self._spare.take()
+            self._hold_spare_room()
+
+    def _hold_spare_room(self) -> None:
+        """Without any, not even what was delivered could be taken away; a disk that is full has none to hold."""
+        with self._spare.open("ab") as file, contextlib.suppress(OSError):
+            os.posix_fallocate(file.fileno(), 0, self._spare_bytes)
 
     def __len__(self) -> int:
         return int(self._read("SELECT count(*) FROM records")[0][0])
@@ -158,12 +149,13 @@ class Outbox:
         return OutboxError(f"the outbox {self._path} cannot be used: {error}. Check the disk's space and the file.")
 
 
-def _opened(path: Path, synchronous: str) -> sqlite3.Connection:
+def open_database(path: Path, tables: str, *, synchronous: str) -> sqlite3.Connection:
+    """A connection for many threads to a file in WAL mode, with these tables; raises `sqlite3.Error`."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={synchronous}")
-        connection.execute(_TABLES)
+        connection.execute(tables)
     except sqlite3.Error:
         connection.close()
         raise

@@ -46,9 +46,7 @@ class OutboxOnlyEmitter:
         self._outbox.put(*record)
         self._emitted += 1
 
-    def emit(self, record: EventRecord) -> None:
-        """As `keep`."""
-        self.keep(record)
+    emit = keep
 
     def flush(self, timeout_s: float) -> int:  # noqa: ARG002 - there is nothing to wait for
         """How many records wait on disk."""
@@ -77,7 +75,7 @@ class OutboxEmitter:
 
     def __init__(self, kafka: Callable[[Callable[[EventRecord, str], None]], KafkaEmitter], outbox: Outbox) -> None:
         self._outbox = outbox
-        self._lost = 0
+        self.lost = 0  # events that neither the broker nor the disk took: anything but 0 is an incident of its own
         lock = threading.Lock()
         self._wake = threading.Condition(lock)  # wakes the forwarder
         self._state = threading.Condition(lock)  # wakes who waits for the end of everything
@@ -142,11 +140,6 @@ class OutboxEmitter:
         return replace(counted, emitted=counted.emitted + len(self._buffer) // 3)
 
     @property
-    def lost(self) -> int:
-        """Events that neither the broker nor the disk took. Anything but 0 is an incident of its own."""
-        return self._lost
-
-    @property
     def waiting(self) -> int:
         """Records on disk that the broker has not acknowledged."""
         return len(self._outbox)
@@ -185,7 +178,7 @@ class OutboxEmitter:
             self._outbox.put(*record)
         except OutboxError:
             with self._state:
-                self._lost += 1
+                self.lost += 1
             LOG.exception(
                 "an event about %s is lost: the broker refused it (%s) and so did the disk", record.key.decode(), reason
             )
