@@ -37,10 +37,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def read_yaml(path: Path, model: type[Model]) -> Model:
-    """Read a YAML file into a model that forbids unknown keys.
-
-    Raises `ConfigurationFileError` with the place of every fault, and a suggestion where a key looks misspelt.
-    """
+    """Read a YAML file into a model that forbids unknown keys; else `ConfigurationFileError` with every fault."""
     try:
         return parse_yaml(path.read_bytes(), model, origin=str(path))
     except OSError as error:

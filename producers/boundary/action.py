@@ -87,8 +87,7 @@ class Action:
     run: Callable[..., Any]  # the function itself; reachable only through the router
     # Lesser functions with the same parameters, by constraint (`draft`, `search_only`)
     variants: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    # Takes an execution back; called with the execution's result and its arguments by name
-    undo: Callable[..., Any] | None = None
+    undo: Callable[..., Any] | None = None  # takes an execution back; gets its result, and its arguments by name
     tool_version: str | None = None  # version of the tool
     redact: frozenset[str] = frozenset()  # names of arguments whose values are never stored, at any depth
     fallback: Fallback = field(default_factory=Fallback)  # what to do when the action may not run

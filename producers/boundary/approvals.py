@@ -1,7 +1,7 @@
 """Actions that wait for a person's approval, and approvals that bind.
 
-An approval holds for one execution of exactly what was shown: the contract and the arguments (by their digests), the
-ruleset under which it was queued, and a time limit. It is checked again right before the action runs.
+An approval holds for one execution of exactly what was shown: contract and arguments (by their digests), ruleset, and a
+time limit. It is checked again right before the action runs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Hard authorization: what may never run, whatever the flags say.
 
-It is asked before any flag, and nothing that it refuses can be released by a flag. The default is a policy file; an
-external authorizer (OPA, Cedar, a service of your own) takes its place by implementing `Authorizer`.
+It is asked before any flag. The default is a policy file; an external authorizer (OPA, Cedar, a service of your own)
+takes its place by implementing `Authorizer`.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def _has_ascii_names(members: dict[str, object]) -> bool:
 
 
 def _ascii_object(members: dict[str, object]) -> bytes:
-    """An object whose names are ASCII, as arguments are, in a sixth of the library's time (benchmarks/decision.py).
+    """An object whose names are ASCII, in a sixth of the library's time (benchmarks/decision.py).
 
     Exact types only, since a subclass may be written otherwise; other names are sorted in UTF-16, by the library.
     """

@@ -1,8 +1,7 @@
 """OpenFeature provider for a flagd file: evaluated in this process, watched, and swapped as a whole.
 
-The evaluation is flagd's own (`openfeature-flagd-core`). The watching is ours: what decides and the digest that names
-it come from one read of the file, a change takes effect in one step for all flags, and a file that is put back with an
-older date is noticed too.
+The evaluation is flagd's own (`openfeature-flagd-core`). The watching is ours: rules and their digest come from one
+read, and a file that is put back with an older date is noticed too.
 """
 
 from __future__ import annotations

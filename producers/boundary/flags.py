@@ -37,8 +37,8 @@ LOG = logging.getLogger(__name__)
 
 FlagValue = bool | str | float
 Evaluated = tuple[FlagValue, FlagEvaluation]
+# What flags are targeted by: the targeting key, then scalar attributes sorted by name. Hashable, to be cached.
 Context = tuple[str, tuple[tuple[str, str | float], ...]]
-"""What flags are targeted by: the targeting key, then scalar attributes sorted by name. Hashable, to be cached."""
 
 _CACHE_SIZE = 20_000  # contexts whose values are kept for one ruleset; the oldest go first
 _ATTEMPTS = 5  # how often a context is evaluated anew because the rules changed meanwhile, before the safe values apply
@@ -49,11 +49,9 @@ class Flag:
     """One flag."""
 
     key: str  # the flag's key in any provider
-    # The value that releases least: used when the flag is missing, of the wrong type, or the provider fails
-    safe: FlagValue
+    safe: FlagValue  # the value that releases least: for a flag that is missing or malformed, or a provider that fails
     purpose: str  # one sentence for people
-    # Whether a value of the right type is one that can decide; another one counts as an error
-    accepts: Callable[[FlagValue], bool] = lambda _value: True
+    accepts: Callable[[FlagValue], bool] = lambda _value: True  # whether a value of the right type can decide
 
 
 GOVERNANCE_ENABLED: Final = Flag(
@@ -92,8 +90,7 @@ class FlagValues:
     approval_required: bool  # whether consequential actions wait for a person
     confidence_threshold: float  # the confidence below which an action waits for a person
     evaluations: tuple[FlagEvaluation, ...]  # how each value came about, in the order of `FLAGS`
-    # The rules that they are good for, while these are in force; None where they are good for one call only
-    rules: Ruleset | None = None
+    rules: Ruleset | None = None  # they are good while these are in force; None where for one call only
 
 
 def flag_context(contract: ActionContract) -> Context:
@@ -115,8 +112,8 @@ def flag_context(contract: ActionContract) -> Context:
         "risk_class": contract.risk_class.value,
         "reversibility": contract.reversibility.value,
     }
-    known = tuple(sorted((name, value) for name, value in attributes.items() if value is not None))
-    return actor.account or actor.user or actor.agent, known
+    scalars = tuple(sorted((name, value) for name, value in attributes.items() if value is not None))
+    return actor.account or actor.user or actor.agent, scalars
 
 
 @dataclass
@@ -133,8 +130,8 @@ class _Cache:
 class FlagEvaluator:
     """Evaluates the flags for contexts, with a safe value for everything that can go wrong.
 
-    All flags of one decision come from one ruleset, and no value outlives its ruleset: from the moment `sha256` names
-    new rules, nothing is decided by the old ones. Safe to use from many threads. Close it when done.
+    All flags of one decision come from one ruleset: from the moment `sha256` names new rules, nothing is decided by the
+    old ones. Safe to use from many threads. Close it when done.
     """
 
     def __init__(
@@ -147,10 +144,9 @@ class FlagEvaluator:
     ) -> None:
         """Put a provider in force for this evaluator's own domain, never for the whole process.
 
-        `ruleset` returns the rules in force, the same object for as long as they are, and is called for every decision.
-        Without it a ruleset lasts until the provider announces a change, at most `max_age_s`, since not every provider
-        does; and the digest in a decision covers the values themselves, since many providers show neither rules nor a
-        version.
+        `ruleset` returns the rules in force, the same object for as long as they are. Without it a ruleset lasts until
+        the provider announces a change, at most `max_age_s`, since not every provider does; and a decision's digest
+        covers the values themselves, since many providers show neither rules nor a version.
         """
         domain = f"stagekeeper-{uuid.uuid4().hex}"
         self._provider = provider
@@ -198,8 +194,8 @@ class FlagEvaluator:
     def evaluate(self, context: Context) -> FlagValues:
         """Every flag's value for a context, all from one ruleset, each with the record of how it came about.
 
-        A value has the type of its flag's safe value. It is the safe value itself when the provider fails, has no such
-        flag, has it disabled, or answers with something that cannot decide; the record's reason then says which.
+        It is the safe value when the provider fails, has no such flag, has it disabled, or answers with another type or
+        a value that cannot decide; the record's reason says which.
         """
         rules = self.rules()
         for _ in range(_ATTEMPTS):

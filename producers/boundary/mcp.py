@@ -50,8 +50,7 @@ def risk_of(annotations: ToolAnnotations | None) -> tuple[RiskClass, Reversibili
 class ToolNotes:
     """Settings of one tool, beside what the catalog says of it."""
 
-    # The server's tool that runs in its place, by constraint (`draft`, `search_only`); it is called with the same
-    # arguments
+    # The server's tool that runs in its place with the same arguments, by constraint (`draft`, `search_only`)
     variants: Mapping[str, str] = field(default_factory=dict)
     redact: frozenset[str] = frozenset()  # names of arguments that are never stored
     consequence: str | None = None  # what happens when it runs, for a reviewer
@@ -60,9 +59,9 @@ class ToolNotes:
 class BoundaryMiddleware(Middleware):
     """Decides every tool call of a server before the tool runs, enforces the decision, and records both.
 
-    A refusal comes back as a tool error with the decision's id, in its text and in its `meta`. A call that waits for a
-    person is resumed by being made again, unchanged, once that person has approved it. What a tool is, the catalog
-    says; where it is silent, the tool's annotations, else the most cautious reading holds.
+    A refusal comes back as a tool error with the decision's id, in text and `meta`. A call that waits for a person is
+    resumed by being made again, unchanged, once that person has approved it. What a tool is, the catalog says; where it
+    is silent, the tool's annotations, else the most cautious reading holds.
     """
 
     def __init__(

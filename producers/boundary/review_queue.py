@@ -76,8 +76,7 @@ class ReviewQueue:
     def redeem(self, receipt: Receipt, action: Action, arguments: Mapping[str, Any]) -> Permit:
         """Use a person's approval: authorization and flags are asked again, then it is spent.
 
-        Raises a `ReviewError` where it is not approved or the approval does not hold for this, `ActionDeniedError`
-        where authorization or a flag refuses it by now, `UsageError` where the router has no review store.
+        Raises a `ReviewError` where the approval does not hold, `ActionDeniedError` where the action is refused by now.
         """
         store = self.require_store()
         queued = store.get(receipt.decision_id).queued

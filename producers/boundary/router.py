@@ -94,7 +94,7 @@ class Router:
     ) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
         """Put a function, plain or async, behind the router; see `Action` for what the arguments mean.
 
-        The decorated function returns what the function (or its lesser variant) returns, or raises a `RefusedError`.
+        The decorated function returns what it (or its lesser variant) returns, or raises a `RefusedError`.
         """
         variants = {"draft": draft, "search_only": search_only}
 
@@ -174,9 +174,8 @@ class Router:
     def resume(self, receipt: Receipt, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Run an approved action, in any process that shares the review store, with the arguments that were asked for.
 
-        The store holds only the arguments' digest. Raises a `ReviewError` where it is not approved or the approval does
-        not hold for this, `ActionDeniedError` where authorization or a flag refuses it by now, and `UsageError` where
-        no such action is registered here, or it is async.
+        Raises a `ReviewError` where the approval does not hold for this, `ActionDeniedError` where the action is
+        refused by now, `UsageError` where it is not registered here, or is async.
         """
         action = self._registered(receipt)
         arguments = _bound(action, args, kwargs)

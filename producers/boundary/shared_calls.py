@@ -29,8 +29,8 @@ _shared_context = attrgetter(*(item.name for item in fields(CallContext) if item
 class SharedCall:
     """One action in one context.
 
-    Nothing outlives its cause: flags are looked up for every call, authorization is asked for every call (a steady one
-    for each of its policies), and a decision is reused only for the same flag values and the same authorization.
+    Nothing outlives its cause: flags and authorization are asked for every call (a steady authorizer for each of its
+    policies), and a decision is reused only for the same flag values and the same authorization.
     """
 
     def __init__(self, action: Action, context: CallContext, *, steady: bool) -> None:

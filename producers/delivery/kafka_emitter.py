@@ -62,8 +62,7 @@ class DeliveryStats:
     delivered: int = 0  # records that the broker acknowledged
     failed: int = 0  # records that were taken and then given up
     refused: int = 0  # records that were not even taken: the queue was full, the record too large, the emitter closed
-    # Failed and refused records by reason (librdkafka's error name, or `queue_full`, `emitter_closed`)
-    by_error: Mapping[str, int] = field(default_factory=dict)
+    by_error: Mapping[str, int] = field(default_factory=dict)  # failed and refused ones by librdkafka's name, or ours
 
     @property
     def in_flight(self) -> int:
@@ -97,19 +96,15 @@ class DurableEmitter(Emitter, Protocol):
     """An emitter that can put an event on disk before it returns."""
 
     def keep(self, record: EventRecord) -> None:
-        """Put an event on disk, then see to its delivery.
-
-        Raises `OutboxError` where it is not on disk; what it records must not happen.
-        """
+        """Put an event on disk, then see to its delivery; `OutboxError` where what it records must not happen."""
 
 
 class KafkaEmitter:
     """Hands events to a librdkafka producer: idempotent, acks=all, compressed, keyed by the event's subject.
 
-    A record counts as failed after `message_timeout_s`, and is refused where `queue_limit` others wait already.
-    `on_undeliverable` is called with each event that was refused or given up, and with the reason. It runs in the
-    caller's thread for a refusal, in the poll thread for a failure: it must be quick and must not raise. `settings` are
-    further ones of librdkafka, as for TLS and SASL, and are never logged.
+    A record fails after `message_timeout_s`, and is refused where `queue_limit` others wait. `on_undeliverable` gets
+    each such event and the reason, in the caller's thread for a refusal, else in the poll thread: it must be quick and
+    must not raise. `settings` are further ones of librdkafka, as for TLS and SASL, and are never logged.
     """
 
     def __init__(
@@ -168,8 +163,7 @@ class KafkaEmitter:
     ) -> None:
         """Hand over raw bytes, under the same rules; for an outbox, and for traffic that is wrong on purpose.
 
-        `on_done` is called once the record has met its fate, with None for an acknowledgement, else with the reason. It
-        runs in the caller's thread for a refusal, else in the poll thread: quick, and never raising.
+        `on_done` gets None once the record is acknowledged, else the reason, in the same threads as `on_undeliverable`.
         """
         with self._lock:
             self._counts["emitted"] += 1
@@ -207,10 +201,7 @@ class KafkaEmitter:
                 return 0
 
     def close(self, timeout_s: float = 10.0) -> int:
-        """Take no more events, wait for those under way, and return how many were left without an answer.
-
-        What is left goes to `on_undeliverable`; without one it is lost.
-        """
+        """Take no more events, wait for those under way; how many are left: for `on_undeliverable`, else lost."""
         self._closing.set()
         self._poller.join()
         left = self._flush(self._producer, timeout_s)
@@ -233,10 +224,9 @@ class KafkaEmitter:
         self.close()
 
     def _reconnect(self) -> None:
-        """Begin anew with a fresh producer id.
+        """Begin anew with a fresh producer id: an idempotent producer that the brokers have forgotten is dead for good.
 
-        An idempotent producer is dead for good once the brokers have forgotten it, for example because they were
-        restored. What it still held fails, which hands it to `on_undeliverable`; ids make a repeat harmless.
+        What it still held fails, which hands it to `on_undeliverable`; ids make a repeat harmless.
         """
         dead, self._producer = self._producer, Producer(self._settings, logger=_CLIENT_LOG)
         self._fatal.clear()

@@ -42,9 +42,9 @@ class Waiting(NamedTuple):
 class Outbox:
     """A queue of records in one SQLite file. Safe to use from many threads; one process at a time delivers from it.
 
-    With `sync` each record is forced to the medium before `put` returns; without, it survives the death of this process
-    but perhaps not that of the machine. `spare_bytes` of the disk are held back, to take away what was delivered when
-    the disk is full; they must hold SQLite's log, about 4 MB.
+    With `sync` a record is on the medium before `put` returns; without, it survives the death of this process, not that
+    of the machine. `spare_bytes` of the disk are held back to take away what was delivered when it is full; they must
+    hold SQLite's log, about 4 MB.
     """
 
     def __init__(self, path: Path, *, sync: bool = True, spare_bytes: int = _SPARE_BYTES) -> None:

@@ -67,10 +67,10 @@ class OutboxOnlyEmitter:
 class OutboxEmitter:
     """Emits events through the Kafka client, or through a disk.
 
-    `keep` puts an event on disk before it returns; `emit` hands it to the Kafka client in memory, and to the disk only
-    when the client refuses it or gives it up. A thread delivers what is on disk, at start also what an earlier process
-    left there. Repeats are possible after a crash and harmless: an event keeps its id. `kafka` builds the client, given
-    the hook for what it cannot deliver.
+    `keep` puts an event on disk before it returns; `emit` hands it to the Kafka client, and to the disk only when the
+    client refuses it or gives it up. A thread delivers what is on disk, also what an earlier process left there.
+    Repeats are possible after a crash and harmless: an event keeps its id. `kafka` builds the client, given the hook
+    for what it cannot deliver.
     """
 
     def __init__(self, kafka: Callable[[Callable[[EventRecord, str], None]], KafkaEmitter], outbox: Outbox) -> None:
@@ -126,10 +126,7 @@ class OutboxEmitter:
             self._empty_buffer()  # nobody else will
 
     def keep(self, record: EventRecord) -> None:
-        """Put an event on disk, then deliver it: for everything that changes the world.
-
-        Raises `OutboxError` where it is not on disk; the action must not run.
-        """
+        """Put an event on disk, then deliver it; `OutboxError` where it is not on disk, and the action must not run."""
         self._outbox.put(*record)
         self._kept = True
 

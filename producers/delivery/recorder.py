@@ -40,8 +40,8 @@ def system_clock() -> datetime:
 def random_id() -> str:
     """A UUID of version 4 (RFC 9562) that no other thread, forked process or copy of a frozen machine draws.
 
-    Unlike `uuid.uuid4` it makes no system call, during which another thread would take the interpreter in the middle of
-    a decision (benchmarks/decision.py). The clock is for the copies of a machine: their generators go on alike.
+    Unlike `uuid.uuid4` it makes no system call, during which another thread would take the interpreter
+    (benchmarks/decision.py). The clock is for the copies of a machine: their generators go on alike.
     """
     digits = f"{_random.getrandbits(128) ^ time.time_ns():032x}"
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
@@ -51,11 +51,9 @@ class Recorder:
     """Builds the events of an action's life and hands them to an emitter.
 
     It holds no state about actions: the receipt that `decided` returns is all that later calls need, and it may travel
-    (as `receipt.token(key)`) to whichever process sees the outcome.
-
-    Each method takes `at`, the event's time (by default the clock's), and `durable`: return only once the event is on
-    this machine's disk. A durable record raises `OutboxError` where it is not on disk, and `UsageError` where the
-    emitter has no outbox.
+    (as `receipt.token(key)`) to another process. Each method takes `at`, the event's time (by default the clock's), and
+    `durable`: return once the event is on this machine's disk. That raises `OutboxError` where it is not, and
+    `UsageError` where the emitter has no outbox.
     """
 
     def __init__(
@@ -95,10 +93,7 @@ class Recorder:
         traceparent: str | None = None,
         durable: bool = False,
     ) -> Receipt:
-        """Record a decision before anything is executed, and return the receipt that all later events about it need.
-
-        Raises as the class says where `durable`: then the action must not run.
-        """
+        """Record a decision before anything is executed, and return the receipt that all later events about it need."""
         shared = SharedDecision(contract, decision, stage=stage, cohort=cohort)
         issued = shared.issue(self._new_id(), self._moment(decided_at), self._key)
         receipt = issued.receipt

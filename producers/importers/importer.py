@@ -1,8 +1,8 @@
 """Import of transcripts: recorded calls as decisions, executions and quality impacts; what was not recorded is null.
 
-A transcript has no times: every decision is dated to the moment of its import and marked `imported`, and latency and
-cost are null. Ids are digests of the file, the call's position and the cell it is counted in, so the same import made
-twice is the same events, and the second is dropped wherever repeats are still remembered.
+A transcript has no times: every decision is dated to the moment of its import and marked `imported`. Ids are digests of
+the file, the call's position and its cell, so the same import made twice is the same events, and the second is dropped
+wherever repeats are still remembered.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def require_usable(transcript: Transcript, catalog: Catalog, *, reward_field: st
 class TranscriptImporter:
     """Imports one transcript, conversation by conversation; raises as `require_usable` does.
 
-    `reward_field` is the dotted path of the reward in each conversation: a reward below 1 fails the quality check of
-    every executed call, and None emits no quality. With `skip_unknown`, tools that the catalog lacks are left out.
+    `reward_field` is the dotted path of a conversation's reward: one below 1 fails the quality check of every executed
+    call, and None emits no quality. With `skip_unknown`, tools that the catalog lacks are left out.
     """
 
     def __init__(

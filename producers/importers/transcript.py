@@ -123,11 +123,7 @@ class _Message(_Lenient):
 
 
 def read_transcript(path: Path) -> Transcript:
-    """Read a transcript.
-
-    Raises `TranscriptError` with the line, or the conversation and the message, where the file cannot be read, is not
-    JSON, or holds something else than conversations.
-    """
+    """Read a transcript; else `TranscriptError` names the line, or the conversation and the message."""
     try:
         raw = path.read_bytes()
     except OSError as error:

@@ -86,8 +86,7 @@ class SimulatedAction:
     intent: str  # why an agent asks for it
     phases: tuple[Phase, ...]  # its career, first phase first
     weight: float = 1.0  # its share of the traffic, relative to the others'
-    # Segments of the roll-out; each call falls into one of them with equal probability
-    cohorts: tuple[str, ...] = ("all",)
+    cohorts: tuple[str, ...] = ("all",)  # segments of the roll-out; calls fall into them with equal probability
 
     def phase_at(self, decision: int) -> Phase:
         """The phase that decision number `decision` (from 0) falls into."""

@@ -63,8 +63,7 @@ class CellGroundTruth:
     latency_known: int = 0  # executions with a latency
     cost_known: int = 0  # executions with a cost
     epochs: dict[str, None] = field(default_factory=dict)  # names of the epochs, in order of appearance
-    # The verdict that the scenario's author expects, or None where it depends on the amount seen
-    expected: str | None = None
+    expected: str | None = None  # the verdict that the author expects; None where it depends on the amount seen
     why: str = ""  # what is right or wrong with the cell
 
 

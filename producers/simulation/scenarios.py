@@ -1,8 +1,7 @@
 """Scenarios to simulate: for each, what is wrong in it and the verdicts that it deserves.
 
-The limits that the expectations refer to are those of the demonstration's gate file: denials 10 % (blocks a promotion),
-execution errors 5 %, undos 3 %, missing outcomes 5 %, incidents 1 %, latency p95 1,500 ms, a severe incident at once,
-and at least 200 actions before a promotion.
+They refer to the limits of the demonstration's gate file: denials 10 % (blocks a promotion), execution errors 5 %,
+undos 3 %, missing outcomes 5 %, incidents 1 %, latency p95 1,500 ms, a severe incident at once, and 200 actions.
 """
 
 from __future__ import annotations
@@ -195,8 +194,8 @@ _ROLLS_BACK_LATE = _at(
 )
 
 SCENARIOS: dict[str, Scenario] = {
-    each.name: each
-    for each in (
+    entry.name: entry
+    for entry in (
         Scenario(
             "healthy",
             "Nothing is wrong: every signal is clearly inside its limit.",
@@ -255,4 +254,3 @@ SCENARIOS: dict[str, Scenario] = {
         ),
     )
 }
-"""Every scenario by its name."""

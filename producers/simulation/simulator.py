@@ -1,9 +1,8 @@
 """Simulated traffic: actions drawn from a scenario, reproducible by seed, emitted through the recorder and counted.
 
-All events of an action are drawn when it arrives, through the real recorder; they wait in one queue, ordered by
-when they are due. A plan has two parts: a past, which is filled with an exact number of events and emitted as fast as
-`pace` allows, and then the present, where a record leaves when the clock reaches its moment. No event lies in the
-future: what would follow later than the end of the run is neither emitted nor counted.
+All events of an action are drawn when it arrives and wait in one queue, ordered by when they are due. First comes a
+past with an exact number of events, as fast as `pace` allows, then the present, where a record leaves when the clock
+reaches its moment. What would follow after the end of the run is neither emitted nor counted.
 """
 
 from __future__ import annotations
@@ -156,7 +155,7 @@ class Simulator:
     def run(self) -> GroundTruth:
         """Emit until the plan is fulfilled or `wait` says stop; everything emitted is counted in the truth."""
         arrival = self._first_arrival()
-        while not self._fulfilled():
+        while self._plan.events is None or self.ground_truth.emitted < self._plan.events:
             due = self._queue[0] if self._queue else None
             if due is not None and (arrival is None or due.at <= arrival):
                 if self._stopped_before(due.at):
@@ -171,9 +170,6 @@ class Simulator:
                 break
         self._observe(self)
         return self.ground_truth
-
-    def _fulfilled(self) -> bool:
-        return self._plan.events is not None and self.ground_truth.emitted >= self._plan.events
 
     def _first_arrival(self) -> datetime | None:
         if self._plan.history_events > 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -281,8 +281,7 @@ EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="ty
 
 def type_of(event_class: type[Event]) -> str:
     """The CloudEvents `type` of an event class."""
-    name: Any = event_class.model_fields["type"].default
-    return str(name)
+    return str(event_class.model_fields["type"].default)
 
 
 def schema_id(event_class: type[Event]) -> str:

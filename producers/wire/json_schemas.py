@@ -37,7 +37,7 @@ DOCUMENT_VERSION: Final = "1.0.0"  # of the published interface: the minor numbe
 
 DEAD_LETTER_CONTENT_TYPE: Final = "application/json"
 # Fields of a record on the dead-letter topic; all are always there, and more may come
-DEAD_LETTER_FIELDS: Final[Mapping[str, Json]] = {
+_DEAD_LETTER_FIELDS: Final[Mapping[str, Json]] = {
     "log_id": {"type": "string", "description": "Identity of the cluster that holds the rejected record."},
     "topic": {"type": "string"},
     "partition": {"type": "integer", "minimum": 0},
@@ -154,7 +154,7 @@ def asyncapi_document() -> Json:
         },
         "defaultContentType": CONTENT_TYPE,
         "channels": {_channel_name(topic): _channel(topic) for topic in TOPICS},
-        "operations": {_operation_name(topic): _operation(topic) for topic in TOPICS},
+        "operations": {f"{_action(topic)}{_channel_name(topic)}": _operation(topic) for topic in TOPICS},
         "components": {"messages": _messages()},
     }
 
@@ -162,11 +162,6 @@ def asyncapi_document() -> Json:
 def asyncapi_text() -> str:
     """The AsyncAPI document as YAML."""
     return yaml.safe_dump(asyncapi_document(), sort_keys=False, allow_unicode=True, width=110)
-
-
-def dead_letter_schema() -> Json:
-    """The JSON Schema of a record on the dead-letter topic."""
-    return {"type": "object", "properties": dict(DEAD_LETTER_FIELDS), "required": list(DEAD_LETTER_FIELDS)}
 
 
 def _headers(content_type: str) -> Json:
@@ -211,18 +206,15 @@ def _topic_configuration(topic: Topic) -> Json:
     }
 
 
-def _operation_name(topic: Topic) -> str:
-    return f"{'send' if _is_sent(topic) else 'receive'}{_channel_name(topic)}"
-
-
-def _is_sent(topic: Topic) -> bool:
-    return topic.name in {RECOMMENDATIONS, DEAD_LETTER}
+def _action(topic: Topic) -> str:
+    """What Stagekeeper does with the topic; all but two are written by routers and their neighbours."""
+    return "send" if topic.name in {RECOMMENDATIONS, DEAD_LETTER} else "receive"
 
 
 def _operation(topic: Topic) -> Json:
     channel = _channel_name(topic)
     return {
-        "action": "send" if _is_sent(topic) else "receive",
+        "action": _action(topic),
         "channel": {"$ref": f"#/channels/{channel}"},
         "summary": topic.purpose,
         "messages": [{"$ref": f"#/channels/{channel}/messages/{name}"} for name in _message_names(topic)],
@@ -238,7 +230,7 @@ def _messages() -> Json:
         "summary": "Names the record, says why, and quotes its beginning; the record itself stays where it is.",
         "contentType": DEAD_LETTER_CONTENT_TYPE,
         "headers": _headers(DEAD_LETTER_CONTENT_TYPE),
-        "payload": dead_letter_schema(),
+        "payload": {"type": "object", "properties": dict(_DEAD_LETTER_FIELDS), "required": list(_DEAD_LETTER_FIELDS)},
         "bindings": {"kafka": {"key": _key(keys[DEAD_LETTER]), "bindingVersion": "0.5.0"}},
     }
     return messages

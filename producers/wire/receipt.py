@@ -92,10 +92,7 @@ class Receipt(WireModel):
 
     @classmethod
     def from_token(cls, token: str, key: bytes | None = None) -> Receipt:
-        """Read a token back; `ReceiptError` where it is malformed, or forged, or unsigned although there is a key.
-
-        Without a key a signature is not looked at.
-        """
+        """Read a token back; `ReceiptError` where it is malformed, or forged, or unsigned although there is a key."""
         payload = open_token(token, key)
         try:
             return cls.model_validate(dict(zip(cls.model_fields, json.loads(payload), strict=True)))
@@ -184,9 +181,9 @@ def epoch_of(
 ) -> str:
     """Name the stretch in which nothing that shapes the action's behaviour changes.
 
-    The name is the first twelve hexadecimal digits of the SHA-256 of the compact JSON array `[stage, model,
-    prompt_version, tool_version, variants]`, where `variants` is the sorted list of `[key, variant or value]` of the
-    evaluated flags without the `SWITCHES`.
+    It is twelve hexadecimal digits of the SHA-256 of the compact JSON array `[stage, model, prompt_version,
+    tool_version, variants]`, where `variants` are `[key, variant or value]` of the evaluated flags, sorted, without
+    `SWITCHES`.
     """
     variants = sorted([flag.key, flag.variant or flag.value or ""] for flag in flags if flag.key not in SWITCHES)
     return hashlib.sha256(to_json([stage, model, prompt_version, tool_version, variants])).hexdigest()[:12]
