@@ -19,23 +19,13 @@ from producers.wire.decision import Authorization
 from producers.wire.model import Name, Text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from producers.wire.contract import ActionContract
 
 DEFAULT_DENY = Authorization(permitted=False, rule="default-deny", reason="no authorization rule permits this action")
 
-_FIELDS = (
-    "tools",
-    "environments",
-    "systems",
-    "records",
-    "workflows",
-    "agents",
-    "users",
-    "accounts",
-    "service_identities",
-)
 _WILD = frozenset("*?[")
 
 
@@ -93,17 +83,17 @@ class _CompiledRule:
         self.answer = Authorization(permitted=True, rule=rule.name, reason=rule.because)
         self.checks = tuple(
             (
-                index,
+                field,
                 frozenset(pattern for pattern in patterns if not set(pattern) & _WILD),
                 tuple(re.compile(translate(pattern)) for pattern in patterns if set(pattern) & _WILD),
             )
-            for index, field in enumerate(_FIELDS)
-            if "*" not in (patterns := getattr(rule, field))
+            for field, patterns in rule
+            if isinstance(patterns, tuple) and "*" not in patterns
         )
 
-    def permits(self, values: tuple[str | None, ...]) -> bool:
-        for index, names, globs in self.checks:
-            value = values[index]
+    def permits(self, values: Mapping[str, str | None]) -> bool:
+        for field, names, globs in self.checks:
+            value = values[field]
             # An unknown value satisfies only "anything": a rule that names values must see one of them.
             if value is None or not (value in names or any(glob.match(value) for glob in globs)):
                 return False
@@ -145,17 +135,17 @@ class FileAuthorizer:
     def authorize(self, contract: ActionContract) -> Authorization:
         """The first rule that permits the action, else the default deny."""
         actor, target = contract.actor, contract.target
-        values = (
-            contract.tool,
-            target.environment,
-            target.system,
-            target.record,
-            contract.workflow,
-            actor.agent,
-            actor.user,
-            actor.account,
-            actor.service_identity,
-        )
+        values = {
+            "tools": contract.tool,
+            "environments": target.environment,
+            "systems": target.system,
+            "records": target.record,
+            "workflows": contract.workflow,
+            "agents": actor.agent,
+            "users": actor.user,
+            "accounts": actor.account,
+            "service_identities": actor.service_identity,
+        }
         rank = contract.risk_class.rank
         for rule in self._rules:
             if rank <= rule.rank and rule.permits(values):

@@ -6,7 +6,7 @@ import functools
 import inspect
 import logging
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
 
@@ -125,33 +125,30 @@ class Executions:
         return result
 
 
+@dataclass(slots=True, eq=False)
 class Running:
     """The block in which one action runs: its end or its exception is the execution's."""
 
-    __slots__ = ("_executions", "action", "arguments", "permit", "span", "started")
-
-    def __init__(self, executions: Executions, action: Action, arguments: Mapping[str, Any], permit: Permit) -> None:
-        self._executions = executions
-        self.action = action
-        self.arguments = arguments
-        self.permit = permit
-        self.started = 0.0
-        self.span: ExecutionSpan
+    executions: Executions
+    action: Action
+    arguments: Mapping[str, Any]
+    permit: Permit
+    started: float = 0.0
+    span: ExecutionSpan = field(init=False)
 
     def __enter__(self) -> Self:
-        self.span = ExecutionSpan(self._executions.tracer_provider, self.action, self.permit)
-        self.started = self._executions.clock()
+        self.span = ExecutionSpan(self.executions.tracer_provider, self.action, self.permit)
+        self.started = self.executions.clock()
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        executions = self._executions
-        latency_ms = (executions.clock() - self.started) * 1000
+        latency_ms = (self.executions.clock() - self.started) * 1000
         status, error_type = ExecutionStatus.SUCCEEDED, None
         if error is not None:
             status = ExecutionStatus.TIMED_OUT if isinstance(error, TimeoutError) else ExecutionStatus.FAILED
             error_type = type(error).__name__[:200]
         record = functools.partial(
-            executions.recorder.executed,
+            self.executions.recorder.executed,
             self.permit.issued,
             status,
             latency_ms=latency_ms,
@@ -162,7 +159,7 @@ class Running:
         if self.action.risk_class in READS:
             record()
         else:
-            executions.keep_if_possible(record, self.permit.decision_id)
+            self.executions.keep_if_possible(record, self.permit.decision_id)
 
     def function(self) -> Callable[..., Any]:
         """What may run: the action, or its lesser variant."""
@@ -178,5 +175,5 @@ class Running:
             execution = f"the lesser variant {constrained_to} ran, and it has no undo"
         elif self.action.undo is not None:
             execution = Execution(self.action, self.action.undo, self.arguments, result)
-        self._executions.remember(self.permit.decision_id, execution)
+        self.executions.remember(self.permit.decision_id, execution)
         return result

@@ -163,12 +163,7 @@ class FlagEvaluator:
             api.set_provider_and_wait(provider, domain)
         except OpenFeatureError as error:
             LOG.error("the flag provider %s is not ready, safe values apply until it is: %s", self._name, error)  # noqa: TRY400
-        for event in (
-            ProviderEvent.PROVIDER_CONFIGURATION_CHANGED,
-            ProviderEvent.PROVIDER_ERROR,
-            ProviderEvent.PROVIDER_READY,
-            ProviderEvent.PROVIDER_STALE,
-        ):
+        for event in ProviderEvent:
             self._client.add_handler(event, self._announce)
 
     @classmethod

@@ -45,7 +45,6 @@ _LONGEST_PAUSE_S = 30.0
 _PURGE_ATTEMPTS = 5  # how often a dead client is asked to give up what it holds: each time it may raise instead
 
 _HEADERS: list[tuple[str, str | bytes | None]] = list(HEADERS)
-
 CLOSED = "emitter_closed"  # reason for an event that was handed to an emitter after its end
 QUEUE_FULL = "queue_full"  # reason for an event that found the local queue full: the broker is away or too slow
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-_SPARE_BYTES = 8_000_000
-
 _TABLES = """
 CREATE TABLE IF NOT EXISTS records (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -47,7 +45,7 @@ class Outbox:
     hold SQLite's log, about 4 MB.
     """
 
-    def __init__(self, path: Path, *, sync: bool = True, spare_bytes: int = _SPARE_BYTES) -> None:
+    def __init__(self, path: Path, *, sync: bool = True, spare_bytes: int = 8_000_000) -> None:
         self._path = path
         self._spare = path.with_name(f"{path.name}-spare")
         self._spare_bytes = spare_bytes

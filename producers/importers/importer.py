@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from producers.importers.catalog import Catalog
     from producers.importers.transcript import Conversation, ToolCall, Transcript
 
-TOOL_ERROR = "tool_error"  # `error.type` of a call whose result reports an error.
-
+TOOL_ERROR = "tool_error"  # `error.type` of a call whose result reports an error
 _IN_FLIGHT_LIMIT = 50_000
 _RECORDED = Decision(result=Allow(reason="recorded"), provenance=Provenance.IMPORTED)
 

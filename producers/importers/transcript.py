@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MESSAGES_KEYS = ("messages", "traj")  # names under which a conversation object may keep its messages
-
 ERROR_PREFIX = "Error"  # a tool result that starts like this reports a failure
 
 
@@ -191,22 +190,22 @@ def _message(conversation: int, position: int, raw_message: object) -> _Message:
 
 def _calls(messages: list[_Message]) -> tuple[tuple[ToolCall, ...], int]:
     """Pair calls and results: by id, and where a result has none by the tool's name, else in order."""
-    asked: list[_CallMessage] = []
+    call_messages: list[_CallMessage] = []
     answers: dict[int, str] = {}
     stray_results = 0
     for message in messages:
-        asked += message.tool_calls or []
+        call_messages += message.tool_calls or []
         if message.role != "tool":
             continue
-        open_calls = [index for index in range(len(asked)) if index not in answers]
-        answered = next((index for index in open_calls if _answers(message, asked[index])), None)
+        open_calls = [index for index in range(len(call_messages)) if index not in answers]
+        answered = next((index for index in open_calls if _answers(message, call_messages[index])), None)
         if answered is None:
             stray_results += 1
         else:
             answers[answered] = message.text
     calls = tuple(
         ToolCall(index, call.function.name, call.id, _digest(call.function.arguments), answers.get(index))
-        for index, call in enumerate(asked)
+        for index, call in enumerate(call_messages)
     )
     return calls, stray_results
 

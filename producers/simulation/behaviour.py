@@ -67,11 +67,11 @@ class Behaviour:
 class Phase:
     """A stretch of an action's career, from its `after`-th decision on."""
 
-    after: int  # number of the decision (from 0) at which the phase begins
     stage: Stage  # the stage that the action is in
     behaviour: Behaviour  # how it behaves there
     expected: VerdictName | None  # the verdict that this cell deserves; None where it depends on how much has been seen
     why: str  # what is right or wrong with it, in one phrase
+    after: int = 0  # number of the decision (from 0) at which the phase begins
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,6 @@ RECEIPT: Final = Receipt(
     ),
 )
 SIGNING_KEY: Final = b"an example key, not a secret"  # the key of the published test vector
-
 _TOKEN = RECEIPT.token()
 
 _CONTRACT = contract.ActionContract(
