@@ -144,9 +144,9 @@ class FlagEvaluator:
     ) -> None:
         """Put a provider in force for this evaluator's own domain, never for the whole process.
 
-        `ruleset` returns the rules in force, the same object for as long as they are. Without it a ruleset lasts until
-        the provider announces a change, at most `max_age_s`, since not every provider does; and a decision's digest
-        covers the values themselves, since many providers show neither rules nor a version.
+        `ruleset` returns the rules in force, the same object for as long as they are; it is called for every decision.
+        Without it a ruleset lasts until the provider announces a change, at most `max_age_s`, since not every one does;
+        and a decision's digest covers the values themselves, since many providers show neither rules nor a version.
         """
         domain = f"stagekeeper-{uuid.uuid4().hex}"
         self._provider = provider

@@ -28,7 +28,7 @@ _CLIENT_LOG.addFilter(lambda line: not line.getMessage().startswith("FAIL "))
 
 _POLL_S = 0.25  # how long the poll thread waits for the next report; closing takes at most this long before it flushes
 
-# A broker no longer knows this idempotent producer; some brokers never take it back
+# By these a broker says that it no longer knows this idempotent producer; some brokers never take it back
 _DISOWNED = frozenset(
     {
         KafkaError.INVALID_PRODUCER_EPOCH,

@@ -1,7 +1,7 @@
 """Scenarios to simulate: for each, what is wrong in it and the verdicts that it deserves.
 
-They refer to the limits of the demonstration's gate file: denials 10 % (blocks a promotion), execution errors 5 %,
-undos 3 %, missing outcomes 5 %, incidents 1 %, latency p95 1,500 ms, a severe incident at once, and 200 actions.
+They refer to the limits of the demonstration's gate file: denials 10 % (blocks a promotion), errors 5 %, undos 3 %,
+missing outcomes 5 %, incidents 1 %, latency p95 1,500 ms, a severe incident at once, 200 actions before a promotion.
 """
 
 from __future__ import annotations
