@@ -1,9 +1,9 @@
 """The worker: a Faust app around the data plane and the judge.
 
 librdkafka feeds, Faust schedules: a thread puts whole micro-batches on an in-memory channel, an agent folds and commits
-them, another agent keeps the latest recommendations, timers report and maintain the lake, a task runs the judge, and
-the app's web server answers `/health`, `/metrics` and `/verdicts`. Nothing that must be right rests on Faust: an
-exception in the data plane ends the process, and the next one resumes from the lake.
+them, another keeps the latest recommendations, timers report and maintain the lake, a task runs the judge, and the
+app's web server answers `/health`, `/metrics` and `/verdicts`. Nothing that must be right rests on Faust: an exception
+in the data plane ends the process, and the next one resumes from the lake.
 """
 
 from __future__ import annotations
@@ -49,10 +49,11 @@ from streams.metrics import CONTENT_TYPE, FreshnessGauge, Progress, Totals, expo
 from streams.shutdown import end_process, unsaved
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Mapping
+    from collections.abc import AsyncIterable, Callable
     from datetime import datetime
     from pathlib import Path
 
+    from streams.broker import KafkaSettings
     from streams.ingest.records import Batch
 
 LOG: Final = logging.getLogger(__name__)
@@ -68,30 +69,23 @@ _STOP_S: Final = 4.0
 class WorkerConfig:
     """What a worker needs to know."""
 
-    bootstrap_servers: str  # brokers as `host:port,...`
-    lake_root: str  # root of the lake
-    gate_file: Path  # the gate file, whether or not it exists
-    receipt_key: bytes | None  # the key that signs receipts, where one is configured
-    now: Callable[[], datetime]  # the clock
+    bootstrap_servers: str  # `host:port,...`
+    lake_root: str
+    gate_file: Path  # whether or not it exists
+    receipt_key: bytes | None  # signs receipts; None where none is configured
+    now: Callable[[], datetime]
     say: Callable[[str], None]  # takes one line at a time for whoever watches
-    as_json: bool = False  # whether status lines are JSON
+    as_json: bool = False  # of status lines
     web_port: int = 0  # port of the web server on the loopback interface; 0 takes a free one
     data_only: bool = False  # whether to leave the judging to other workers
-    # Seconds between two rounds of roll-up, retention and vacuum; 0 leaves them to others
-    maintenance_every_s: float = 3_600.0
-    policy: RetentionPolicy = field(default_factory=RetentionPolicy)  # what is kept for how long
-    # Written once the worker reads: a JSON object with its process id, the log's identity and the address of its web
-    # server
-    ready_file: Path | None = None
-    # Further librdkafka settings, such as those for TLS and SASL
-    kafka: Mapping[str, str | int | float | bool] = field(default_factory=KafkaSecurity)
+    maintenance_every_s: float = 3_600.0  # between two rounds of roll-up, retention and vacuum; 0: others do them
+    policy: RetentionPolicy = field(default_factory=RetentionPolicy)
+    ready_file: Path | None = None  # written once the worker reads; JSON: process id, log's identity, web address
+    kafka: KafkaSettings = field(default_factory=KafkaSecurity)
 
 
 class Worker:
     """One worker process.
-
-    Args:
-        config: What it needs to know.
 
     Raises:
         StagekeeperError: The broker or the lake cannot be used.
@@ -125,7 +119,7 @@ class Worker:
             config.bootstrap_servers,
             self._log_id,
             Lake.open(config.lake_root),  # handles are not shared between threads
-            self,
+            self.put,
             self._progress,
             on_failure=self.fail,
             settings=config.kafka,
@@ -151,10 +145,7 @@ class Worker:
         self._reported = (time.monotonic(), Totals())
 
     def run(self) -> int:
-        """Work until SIGTERM or SIGINT, or until something fails.
-
-        Returns:
-            0 after a signal; a failure raises instead.
+        """Work until SIGTERM or SIGINT, which returns 0, or until something fails.
 
         Raises:
             StagekeeperError: The data plane cannot go on, or could not save what it had read before it stopped. Started
@@ -242,7 +233,6 @@ class Worker:
         end_process(self._not_saved())
 
     def _not_saved(self) -> BaseException | None:
-        """What kept this worker from saving all that it had read; None where nothing did."""
         return self._failure or unsaved(self._source.unsaved, self._config.lake_root)
 
     async def _stop(self, app: Any, starting: asyncio.Future[Any], *, drain: bool) -> None:  # noqa: ANN401
@@ -370,7 +360,6 @@ class Worker:
             self._leases.refresh()
 
     def _announce(self) -> None:
-        """Say that the worker reads."""
         path, web = self._config.ready_file, f"http://127.0.0.1:{self._web_port}"
         LOG.info("ready: reads log %s, answers at %s", self._log_id, web)
         if path is not None:

@@ -45,7 +45,7 @@ def main(address: str, lake_root: str) -> None:
         address,
         ensure_topics(address),
         Lake.open(lake_root),
-        Told(progress),
+        Told(progress).put,
         progress,
         on_failure=failed,
         settings={"debug": "cgrp,topic"},  # a line at every step of a rebalance

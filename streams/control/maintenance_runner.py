@@ -22,12 +22,7 @@ LOG: Final = logging.getLogger(__name__)
 
 
 class Leases:
-    """The leases that this worker holds or tries to get. Safe to share between threads.
-
-    Args:
-        lake_root: Root of the lake.
-        judges: Whether this worker wants to judge at all.
-    """
+    """The leases that this worker holds or tries to get. Safe to share between threads."""
 
     def __init__(self, lake_root: str, *, judges: bool) -> None:
         self._judge = Lease(lake_root, JUDGE) if judges else None
@@ -63,12 +58,7 @@ class Leases:
 class MaintenanceRunner:
     """Maintains the lake while this worker holds the lease for it. One thread at a time may use it.
 
-    Args:
-        lake_root: Root of the lake.
-        gate_file: The gate file in force.
-        policy: What is kept for how long.
-        every_s: Seconds between two rounds of the slow part; 0 leaves it to others.
-        now: The clock.
+    The slow part is done every `every_s` seconds; 0 leaves it to others.
     """
 
     def __init__(
@@ -82,10 +72,7 @@ class MaintenanceRunner:
         self._last_round_s: float | None = None
 
     def run_once(self, fence: Fence | None) -> None:
-        """Compact small files; roll up, take out and delete once `every_s` has passed.
-
-        Args:
-            fence: Proof of the lease; without it nothing is done.
+        """Compact small files; roll up, take out and delete once `every_s` has passed. Nothing without the lease.
 
         Raises:
             FencedError: Somebody else holds the lease now.

@@ -30,53 +30,29 @@ HORIZON: Final = timedelta(hours=1)  # how far back an id is remembered, in even
 
 
 class SeenIds:
-    """The ids accepted in one partition.
-
-    Args:
-        horizon: How far back an id is remembered, in event time.
-        sizes: Sizes of the store's runs.
-    """
+    """The ids accepted in one partition; `horizon` is how far back one is remembered, in event time."""
 
     def __init__(self, horizon: timedelta = HORIZON, *, sizes: Sizes = SIZES) -> None:
         self._horizon_us = horizon // timedelta(microseconds=1)
-        self._ids = IdStore(sizes)
+        self.ids = IdStore(sizes)
         self._latest_us = NEVER
 
-    def __len__(self) -> int:
-        """Number of ids; one that is held twice counts twice."""
-        return len(self._ids)
-
-    @property
-    def runs(self) -> int:
-        """Number of runs of the store."""
-        return self._ids.count
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in memory."""
-        return self._ids.nbytes
-
     def remember(self, ids: pa.Array, times_us: Times) -> None:
-        """Add ids that were accepted before; those beyond the horizon may be left out, but not the latest.
-
-        Args:
-            ids: Their ids, a string array without nulls, in any order.
-            times_us: Their event times, microseconds since 1970 UTC.
-        """
+        """Add ids accepted before, in any order; those beyond the horizon may be left out, but not the latest."""
         self._keep(words_of(ids), times_us)
 
     def accept_all(self, ids: pa.Array, times_us: Times) -> Flags:
         """Accept events, in order, unless they are repeats.
 
         Args:
-            ids: Their ids, a string array without nulls.
+            ids: A string array without nulls.
             times_us: Their event times, microseconds since 1970 UTC.
 
         Returns:
             For each, False for a repeat.
         """
         words = words_of(ids)
-        stored_us = self._ids.times_of(words)
+        stored_us = self.ids.times_of(words)
         accepted = np.ones(len(words), dtype=np.bool_)
         doubtful = (stored_us != NEVER) | _twice(words[:, 0])
         if doubtful.any():
@@ -106,11 +82,10 @@ class SeenIds:
         """Remember what was accepted; what can never be a repeat again may go, since the watermark only rises."""
         if len(words):
             self._latest_us = max(self._latest_us, int(times_us.max()))
-            self._ids.add(words, times_us, max(self._latest_us - self._horizon_us, NEVER + 1))
+            self.ids.add(words, times_us, max(self._latest_us - self._horizon_us, NEVER + 1))
 
 
 def _twice(first: Words) -> Flags:
-    """Which words occur more than once."""
     order = np.argsort(first)
     equal = first[order[1:]] == first[order[:-1]]
     is_twice = np.zeros(len(first), dtype=np.bool_)

@@ -34,17 +34,13 @@ if TYPE_CHECKING:
 
     from analytics.signals.event_structs import ReceiptRow, WireEvent
 
-MAX_DEPTH: Final = 100
-"""How deep objects and arrays may be nested: every JSON parser in use, here and elsewhere, reads that."""
-
+MAX_DEPTH: Final = 100  # of objects and arrays: every JSON parser in use, here and elsewhere, reads that
 LONGEST_DETAIL: Final = 500
 
 _MISSING: Final = re.compile(r"Object missing required field `(.+)`")
 _UNVERSIONED: Final = frozenset(name.rpartition(".")[0] for name in TYPES)
 _AMOUNTS: Final = ("latency_ms", "cost_usd", "wait_ms")
 _OPENING, _CLOSING, _QUOTE = np.array([ord("{"), ord("[")]), np.array([ord("}"), ord("]")]), ord('"')
-
-
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _PARSE_ERRORS: Final = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError)
 
@@ -134,14 +130,7 @@ def _json_name(value: object) -> str:
 def parse_all(
     parse: Callable[[bytes], Parsed], values: Sequence[bytes], blank: Parsed, errors: dict[int, Exception]
 ) -> list[Parsed]:
-    """Parse each value.
-
-    Args:
-        parse: Parses one.
-        values: What to parse.
-        blank: Stands in the place of what cannot be parsed.
-        errors: Takes why each of those cannot, by position.
-    """
+    """Parse each value; `blank` stands for those that cannot be, and `errors` takes why, by position."""
     parsed: list[Parsed] = []
     remaining = iter(values)
     while len(parsed) < len(values):
@@ -154,13 +143,7 @@ def parse_all(
 
 
 def control_characters(values: Sequence[bytes], joined: bytes, parsed: Sequence[Parsed]) -> Iterator[tuple[int, str]]:
-    """Names with control characters: their positions and paths.
-
-    Args:
-        values: JSON.
-        joined: The same, one after the other.
-        parsed: What it was parsed into.
-    """
+    """Positions and paths of names with control characters, in JSON (also `joined`) and what it was parsed into."""
     # A control character in JSON is either escaped or DEL, so most values need no look at each name.
     if b"\\" in joined or b"\x7f" in joined:
         for place, value in enumerate(values):

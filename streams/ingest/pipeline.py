@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from streams.ingest.fold import FoldedBatch
     from streams.ingest.records import Batch
     from streams.ingest.recovery import Resumed
-    from streams.ingest.rejects import DeadLetters
+    from streams.ingest.rejects import KafkaDeadLetters
     from streams.metrics import Progress
 
 
@@ -52,7 +52,7 @@ class Assignment:
     """The partitions that this worker reads from now on, in place of all earlier ones."""
 
     number: int  # position among everything the source hands over, counted from 1 without a gap
-    partitions: Mapping[SourcePartition, Resumed]  # the partitions, with where to read on
+    partitions: Mapping[SourcePartition, Resumed]
 
 
 class Pipeline:
@@ -60,16 +60,10 @@ class Pipeline:
 
     `fold` and `commit` may run in two threads, each call after the one before it has returned; `assign` while neither
     runs.
-
-    Args:
-        lake: The lake.
-        dead_letters: Where rejects are published.
-        key: The receipt key.
-        now: The clock.
     """
 
     def __init__(
-        self, lake: Lake, dead_letters: DeadLetters, *, key: bytes | None, now: Callable[[], datetime]
+        self, lake: Lake, dead_letters: KafkaDeadLetters, *, key: bytes | None, now: Callable[[], datetime]
     ) -> None:
         self._lake = lake
         self._dead_letters = dead_letters
@@ -92,9 +86,8 @@ class Pipeline:
         self._committed = assignment.number
         resumed = assignment.partitions
         self._folder = Folder({partition: start.state for partition, start in resumed.items()}, self._key)
-        stored = {partition: start.stored for partition, start in resumed.items()}
-        events = {partition: offsets.events for partition, offsets in stored.items() if offsets.events is not None}
-        rejects = {partition: offsets.rejects for partition, offsets in stored.items() if offsets.rejects is not None}
+        events = {partition: start.events for partition, start in resumed.items() if start.events is not None}
+        rejects = {partition: start.rejects for partition, start in resumed.items() if start.rejects is not None}
         self._covered = {REJECTS: rejects, EVENTS: dict(events), SIGNALS: dict(events)}
 
     def fold(self, batch: Batch) -> FoldedBatch:
@@ -108,10 +101,7 @@ class Pipeline:
         return self._folder.fold(batch, self._now())
 
     def commit(self, folded: FoldedBatch) -> float:
-        """Publish the batch's rejects and commit its rows with its offsets.
-
-        Returns:
-            How long it took, in seconds.
+        """Publish the batch's rejects and commit its rows with its offsets; how long it took, in seconds.
 
         Raises:
             DataPlaneError: A batch before it was not committed.
@@ -147,11 +137,8 @@ class Pipeline:
 class DataPlane:
     """Runs the pipeline: folds a batch while the one before it is committed.
 
-    Args:
-        pipeline: Folds and commits.
-        progress: Counts what was committed.
-        fail: Called with every error. From then on nothing more is committed.
-        committed: Called with every batch whose counts have become visible.
+    `fail` is called with every error; from then on nothing more is committed. `committed` is called with every batch
+    whose counts have become visible.
     """
 
     def __init__(
@@ -206,7 +193,6 @@ class DataPlane:
         self._progress.reach(folded.number)
 
     async def _settle(self) -> None:
-        """Wait for the commit that is under way."""
         if self._committing is not None:
             await self._committing
             self._committing = None

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -26,33 +26,31 @@ from streams.ingest.recovery import resume
 from streams.publisher import CLIENT_LOG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from confluent_kafka.admin import AdminClient
 
     from analytics.lake.tables import Lake
+    from streams.broker import KafkaSettings
     from streams.metrics import Progress
 
 LOG: Final = logging.getLogger(__name__)
 
+# A batch is handed over after this many seconds, or earlier with about this many records or bytes.
 BATCH_S: Final = 0.25
 BATCH_RECORDS: Final = 30_000
 BATCH_BYTES: Final = 64 * 1_024 * 1_024
-"""A batch is handed over after this many seconds, or earlier with about this many records or bytes."""
 
 FETCH_RECORDS: Final = 5_000  # records that are taken from the client at a time, so that `BATCH_BYTES` is seen in time
 
-FETCHING: Final = {
+FETCHING: Final = {  # librdkafka settings for reading ahead
     "queued.max.messages.kbytes": 32 * 1_024,
     "fetch.queue.backoff.ms": 20,  # one second by default, in which a queue that was full runs empty
 }
-"""librdkafka settings for reading ahead."""
 
 _TopicAndPartition: TypeAlias = tuple[str | None, int | None]
 
-_PAUSE_S: Final = 1.0
-"""The client is asked again after so long, also while the plane is busy: it has to hear of its group."""
-
+_PAUSE_S: Final = 1.0  # between two calls of the client, also while the plane is busy: it has to hear of its group
 _ANSWER_S: Final = 10.0
 _DRAIN_S: Final = 30.0
 _LAST_DRAIN_S: Final = 2.0
@@ -70,30 +68,12 @@ class StoppedError(DataPlaneError):
     """The worker is stopping: nothing more is taken."""
 
 
-class Destination(Protocol):
-    """Takes what the source reads, in order."""
-
-    def put(self, item: Assignment | Batch) -> None:
-        """Take the next item; blocks while another is waiting.
-
-        Raises:
-            StoppedError: The worker is stopping.
-        """
-        ...
-
-
 class Source:
-    """Reads the source topics as one member of the consumer group.
+    """Reads the source topics as one member of the consumer group, with a lake handle of its own.
 
-    Args:
-        bootstrap_servers: Brokers as `host:port,...`.
-        log_id: The cluster id that the topics were checked under.
-        lake: A lake handle of its own.
-        destination: Where batches go.
-        progress: What was committed of them.
-        on_failure: Called in the source's thread when it cannot go on.
-        settings: Further librdkafka settings.
-        group: The consumer group.
+    What is read goes to `put`, in order; it blocks while another item is waiting, and raises `StoppedError` while the
+    worker is stopping. `progress` tells what was committed of it. `on_failure` is called in the source's thread when it
+    cannot go on.
     """
 
     def __init__(
@@ -101,15 +81,14 @@ class Source:
         bootstrap_servers: str,
         log_id: str,
         lake: Lake,
-        destination: Destination,
+        put: Callable[[Assignment | Batch], None],
         progress: Progress,
         *,
         on_failure: Callable[[BaseException], None],
-        settings: Mapping[str, str | int | float | bool] | None = None,
-        group: str = DATA_GROUP,
+        settings: KafkaSettings | None = None,
     ) -> None:
         self._lake = lake
-        self._destination = destination
+        self._put = put
         self._progress = progress
         self._on_failure = on_failure
         self._bootstrap_servers, self._settings = bootstrap_servers, settings
@@ -119,7 +98,7 @@ class Source:
             **(settings or {}),
             "bootstrap.servers": bootstrap_servers,
             "client.id": "stagekeeper-worker",
-            "group.id": group,
+            "group.id": DATA_GROUP,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",  # a missing offset must stop the worker, never move it
@@ -140,15 +119,7 @@ class Source:
         self._thread.start()
 
     def stop(self, timeout_s: float, *, drain: bool) -> bool:
-        """Stop reading.
-
-        Args:
-            timeout_s: How long to wait for the thread's end, in seconds.
-            drain: Whether what was handed over is still being committed, and worth waiting for.
-
-        Returns:
-            Whether the thread has ended.
-        """
+        """Stop reading; whether the thread ended in time. Without `drain`, what was handed over is not waited for."""
         self._stopping.set()
         if not drain:
             self._abandoned.set()
@@ -184,7 +155,6 @@ class Source:
             self._on_failure(error)
 
     def _read_as_member(self, consumer: Consumer) -> None:
-        """Read what the group assigns."""
         # The consumer itself must not be asked within its own callbacks: `list_topics` takes away what the client's
         # next callback of the same `consume` needs. A log line is one, and the process aborts in `CallState_get`.
         identity_client = admin(self._bootstrap_servers, self._settings)
@@ -193,12 +163,8 @@ class Source:
             self._check_identity(identity_client)
             self._assigned(reading, partitions)
 
-        consumer.subscribe(
-            [topic.name for topic in SOURCE_TOPICS],
-            on_assign=assigned,
-            on_revoke=self._revoked,
-            on_lost=self._revoked,
-        )
+        topics = [topic.name for topic in SOURCE_TOPICS]
+        consumer.subscribe(topics, on_assign=assigned, on_revoke=self._revoked, on_lost=self._revoked)
         self._read(consumer)
 
     def _read_alone(self, consumer: Consumer) -> None:
@@ -244,12 +210,7 @@ class Source:
 
     @staticmethod
     def _fetch(consumer: Consumer, until_s: float) -> list[Message]:
-        """Fetch the messages of one batch, up to its limits.
-
-        Args:
-            consumer: Where they come from.
-            until_s: Moment of the monotonic clock to wait until; once it has passed, what is there is taken.
-        """
+        """Fetch one batch, up to its limits; once the monotonic clock passes `until_s`, what is there is taken."""
         messages: list[Message] = []
         size = 0
         while len(messages) < BATCH_RECORDS and size < BATCH_BYTES:
@@ -289,10 +250,7 @@ class Source:
 
     @staticmethod
     def _note_error(
-        error: KafkaError,
-        origin: _TopicAndPartition,
-        offset: int | None,
-        ends: dict[_TopicAndPartition, int],
+        error: KafkaError, origin: _TopicAndPartition, offset: int | None, ends: dict[_TopicAndPartition, int]
     ) -> None:
         if error.code() == KafkaError._PARTITION_EOF and offset is not None:  # noqa: SLF001
             ends[origin] = offset
@@ -326,7 +284,7 @@ class Source:
         consumer.unassign()
 
     def _hand_over(self, item: Assignment | Batch) -> None:
-        self._destination.put(item)
+        self._put(item)
         self._handed_over = item.number
 
     def _check_identity(self, client: Consumer | AdminClient, timeout_s: float = _ANSWER_S) -> None:
@@ -367,11 +325,6 @@ class Source:
 
 
 def _identity(client: Consumer | AdminClient, timeout_s: float) -> str:
-    """The cluster id.
-
-    Raises:
-        LogIdentityError: The broker states none.
-    """
     metadata = client.list_topics(SOURCE_TOPICS[0].name, timeout=timeout_s)
     identity: object = getattr(metadata, "cluster_id", None)
     if not identity:
@@ -383,7 +336,6 @@ def _identity(client: Consumer | AdminClient, timeout_s: float) -> str:
 
 
 def _columns(messages: list[Message]) -> PartitionRecords:
-    """The messages of one partition."""
     return PartitionRecords(
         offsets=cast("list[int]", list(map(Message.offset, messages))),  # a message that was read has one
         keys=cast("list[bytes | None]", list(map(Message.key, messages))),  # a plain consumer decodes nothing
