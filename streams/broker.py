@@ -88,7 +88,7 @@ class EmbeddedBroker:
         client = admin(self.address)
         while time.monotonic() < deadline:
             try:
-                answered = _cluster_id(client.list_topics(timeout=1.0))
+                answered = cluster_id_of(client.list_topics(timeout=1.0))
             except KafkaException:
                 answered = None  # not listening yet; the loop ends on its process or on the deadline
             if not self.child.running:
@@ -116,11 +116,7 @@ class Inspected:
 
 
 def inspect_topics(bootstrap_servers: str, settings: KafkaSettings | None = None) -> Inspected:
-    """Inspect the topics without changing anything.
-
-    Raises:
-        BrokerError: No broker answers, or it does not let this client in.
-    """
+    """Inspect the topics and change nothing; raises `BrokerError` where no broker answers or lets this client in."""
     client, cluster_id, missing = _look_up(bootstrap_servers, settings)
     there = [topic for topic in TOPICS if topic not in missing]
     return Inspected(cluster_id, tuple(missing), tuple(fault for topic in there for fault in _faults(client, topic)))
@@ -161,7 +157,7 @@ def _look_up(bootstrap_servers: str, settings: KafkaSettings | None) -> tuple[Ad
             f"no Kafka broker answers at {bootstrap_servers}: {_reason(error)}. "
             "Check STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS, STAGEKEEPER_KAFKA_SECURITY_PROTOCOL, and that the broker runs."
         ) from error
-    cluster_id = _cluster_id(metadata)
+    cluster_id = cluster_id_of(metadata)
     if cluster_id is None:
         raise BrokerError(f"the broker at {bootstrap_servers} states no cluster id, so that offsets cannot be kept.")
     return client, cluster_id, [topic for topic in TOPICS if topic.name not in metadata.topics]
@@ -243,15 +239,14 @@ def _settings(client: AdminClient, topic: Topic) -> dict[str, str]:
         raise BrokerError(f"the settings of the topic {topic.name} cannot be read: {_reason(error)}") from error
 
 
-def _cluster_id(metadata: ClusterMetadata) -> str | None:
+def cluster_id_of(metadata: ClusterMetadata) -> str | None:
+    """The identity of a log; None where its broker states none."""
     stated: object = getattr(metadata, "cluster_id", None)  # typed as always None by the library
     return str(stated) if stated else None
 
 
 def admin(
-    bootstrap_servers: str,
-    settings: KafkaSettings | None = None,
-    note: Callable[[KafkaError], None] = lambda _: None,
+    bootstrap_servers: str, settings: KafkaSettings | None = None, note: Callable[[KafkaError], None] = lambda _: None
 ) -> AdminClient:
     """Make an admin client; `note` takes what it says about its connections."""
     # librdkafka reports connection attempts on stderr unless a logger takes them; what matters is raised anyway.

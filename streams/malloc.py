@@ -41,6 +41,5 @@ def release_free_memory() -> None:
 
 @cache
 def _glibc(name: str) -> Callable[..., int] | None:
-    """A function of glibc; None with another C library."""
     library = ctypes.CDLL(None)
     return getattr(library, name) if hasattr(library, "gnu_get_libc_version") else None

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -14,13 +15,12 @@ import numpy as np
 import polars as pl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from datetime import datetime
 
     from streams.ingest.fold import Tally
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4"
-
 WINDOW: Final = timedelta(minutes=5)  # how far back the quantiles of freshness look
 
 _SAMPLES_A_BATCH: Final = 200
@@ -174,14 +174,16 @@ def exposition(
 ) -> str:
     """All metrics of a worker in Prometheus's text format; `judge_fault` says that its last look failed."""
     age_s = None if freshness.last_event_at is None else (now - freshness.last_event_at).total_seconds()
+    commit_s = {"_sum": totals.commit_s, "_count": totals.batches}
+    quantiles = {'{quantile="0.5"}': freshness.p50_s, '{quantile="0.99"}': freshness.p99_s}
     lines = [
         *_metric("events_read_total", "counter", "Records read, repeats and rejects included.", totals.read),
         *_metric("events_stored_total", "counter", "Events committed to the lake.", totals.stored),
         *_metric("repeats_total", "counter", "Repeats dropped.", totals.repeats),
         *_metric("rejects_total", "counter", "Records rejected.", totals.rejects),
         *_metric("lag_records", "gauge", "Records in the log that are not yet read.", totals.lag),
-        *_summary("commit_seconds", "Time of the commits of a batch.", totals.commit_s, totals.batches),
-        *_quantiles("freshness_seconds", "From a record's timestamp until its counts can be read.", freshness),
+        *_metric("commit_seconds", "summary", "Time of the commits of a batch.", commit_s),
+        *_metric("freshness_seconds", "gauge", "From a record's timestamp until its counts can be read.", quantiles),
         *_metric("evidence_age_seconds", "gauge", "Age of the newest event that is stored.", age_s),
         *_metric("uptime_seconds", "gauge", "Since the worker started.", up_s),
         *_metric("judging", "gauge", "1 in the worker that judges.", int(judging)),
@@ -190,24 +192,8 @@ def exposition(
     return "\n".join([*lines, ""])
 
 
-def _metric(name: str, kind: str, purpose: str, value: float | None) -> Iterable[str]:
-    return () if value is None else (*_heading(name, kind, purpose), f"stagekeeper_{name} {value!r}")
-
-
-def _summary(name: str, purpose: str, total: float, count: int) -> Iterable[str]:
-    full = f"stagekeeper_{name}"
-    return (*_heading(name, "summary", purpose), f"{full}_sum {total!r}", f"{full}_count {count}")
-
-
-def _quantiles(name: str, purpose: str, freshness: Freshness) -> Iterable[str]:
-    if freshness.p50_s is None or freshness.p99_s is None:
-        return ()
-    return (
-        *_heading(name, "gauge", purpose),
-        f'stagekeeper_{name}{{quantile="0.5"}} {freshness.p50_s!r}',
-        f'stagekeeper_{name}{{quantile="0.99"}} {freshness.p99_s!r}',
-    )
-
-
-def _heading(name: str, kind: str, purpose: str) -> tuple[str, str]:
-    return f"# HELP stagekeeper_{name} {purpose}", f"# TYPE stagekeeper_{name} {kind}"
+def _metric(name: str, kind: str, purpose: str, value: float | Mapping[str, float | None] | None) -> list[str]:
+    """One number, or one for each suffix; what is unknown is left out."""
+    values = value if isinstance(value, Mapping) else {"": value}
+    lines = [f"stagekeeper_{name}{suffix} {number!r}" for suffix, number in values.items() if number is not None]
+    return [f"# HELP stagekeeper_{name} {purpose}", f"# TYPE stagekeeper_{name} {kind}", *lines] if lines else []

@@ -20,7 +20,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -85,58 +84,42 @@ class WorkerConfig:
 
 
 class Worker:
-    """One worker process.
-
-    Raises:
-        StagekeeperError: The broker or the lake cannot be used.
-    """
+    """One worker process; raises a `StagekeeperError` where the broker or the lake cannot be used."""
 
     def __init__(self, config: WorkerConfig) -> None:
         limit_memory()
         self._config = config
-        self._log_id = ensure_topics(config.bootstrap_servers, config.kafka)
+        servers, now = config.bootstrap_servers, config.now
+        self._log_id = ensure_topics(servers, config.kafka)
         self._web_port = config.web_port or _free_port()
         self._progress = Progress()
-        dead_letters = KafkaDeadLetters(config.bootstrap_servers, config.kafka)
+        dead_letters = KafkaDeadLetters(servers, config.kafka)
         migrate(config.lake_root)
         lake = Lake.open(config.lake_root)
-        pipeline = Pipeline(lake, dead_letters, key=config.receipt_key, now=config.now)
+        pipeline = Pipeline(lake, dead_letters, key=config.receipt_key, now=now)
         self._gauge = FreshnessGauge()
         self._plane = DataPlane(
             pipeline,
             self._progress,
             self.fail,
-            committed=lambda folded: self._gauge.note(
-                pl.DataFrame(folded.events.select(["type", "time", "broker_at"])), config.now()
-            ),
+            lambda folded: self._gauge.note(pl.DataFrame(folded.events.select(["type", "time", "broker_at"])), now()),
         )
         self._leases = Leases(config.lake_root, judges=not config.data_only)
         self._maintenance = MaintenanceRunner(
-            config.lake_root, config.gate_file, config.policy, every_s=config.maintenance_every_s, now=config.now
+            config.lake_root, config.gate_file, config.policy, every_s=config.maintenance_every_s, now=now
         )
         self._began_s = time.monotonic()
+        own_lake = Lake.open(config.lake_root)  # handles are not shared between threads
         self._source = Source(
-            config.bootstrap_servers,
-            self._log_id,
-            Lake.open(config.lake_root),  # handles are not shared between threads
-            self.put,
-            self._progress,
-            on_failure=self.fail,
-            settings=config.kafka,
+            servers, self._log_id, own_lake, self.put, self._progress, on_failure=self.fail, settings=config.kafka
         )
         self._judge_runner = JudgeRunner(
-            config.bootstrap_servers,
-            self._log_id,
-            config.lake_root,
-            config.gate_file,
-            now=config.now,
-            settings=config.kafka,
+            servers, self._log_id, config.lake_root, config.gate_file, now=now, settings=config.kafka
         )
         self._recommendations = Recommendations()
         self._recommendations.fill(lake)
-        self._aside = {
-            name: ThreadPoolExecutor(1, f"stagekeeper-{name}") for name in ("judge", "maintenance", "leases")
-        }
+        names = ("judge", "maintenance", "leases")
+        self._aside = {name: ThreadPoolExecutor(1, f"stagekeeper-{name}") for name in names}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[int] | None = None
         self._stopping = threading.Event()
@@ -159,11 +142,7 @@ class Worker:
         return asyncio.run(self._run())
 
     def put(self, item: Assignment | Batch) -> None:
-        """Take an item from the source's thread; blocks while another is waiting.
-
-        Raises:
-            StoppedError: The worker is stopping.
-        """
+        """Take an item from the source's thread once there is room; raises `StoppedError` while this worker stops."""
         loop = self._loop
         if loop is None or self._stopping.is_set():
             raise StoppedError("the worker is stopping")
@@ -369,7 +348,6 @@ class Worker:
 
 
 def _free_port() -> int:
-    with closing(socket.socket()) as probe:
+    with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return int(probe.getsockname()[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from analytics.lake.leases import JUDGE, MAINTENANCE, Lease
@@ -39,11 +40,7 @@ class Leases:
         return self._maintenance.fence
 
     def refresh(self) -> None:
-        """Keep what is held, and try to get the rest; see `Lease.held`.
-
-        Raises:
-            LakeError: The lake cannot be read or written.
-        """
+        """Keep what is held, and try to get the rest (`Lease.held`); raises `LakeError` where the lake fails."""
         if self._judge is not None:
             self._judge.held()
         self._maintenance.held()
@@ -55,21 +52,16 @@ class Leases:
         self._maintenance.release()
 
 
+@dataclass
 class MaintenanceRunner:
-    """Maintains the lake while this worker holds the lease for it. One thread at a time may use it.
+    """Maintains the lake while this worker holds the lease for it. One thread at a time may use it."""
 
-    The slow part is done every `every_s` seconds; 0 leaves it to others.
-    """
-
-    def __init__(
-        self, lake_root: str, gate_file: Path, policy: RetentionPolicy, *, every_s: float, now: Callable[[], datetime]
-    ) -> None:
-        self._lake_root = lake_root
-        self._gate_file = gate_file
-        self._policy = policy
-        self._every_s = every_s
-        self._now = now
-        self._last_round_s: float | None = None
+    lake_root: str
+    gate_file: Path
+    policy: RetentionPolicy
+    every_s: float  # between two rounds of the slow part; 0 leaves it to others
+    now: Callable[[], datetime]
+    _last_round_s: float | None = None
 
     def run_once(self, fence: Fence | None) -> None:
         """Compact small files; roll up, take out and delete once `every_s` has passed. Nothing without the lease.
@@ -80,11 +72,11 @@ class MaintenanceRunner:
         """
         if fence is None:
             return
-        lake = Lake.open(self._lake_root)
+        lake = Lake.open(self.lake_root)
         compact(lake, fence=fence)
         now_s = time.monotonic()
-        if not self._every_s or (self._last_round_s is not None and now_s < self._last_round_s + self._every_s):
+        if not self.every_s or (self._last_round_s is not None and now_s < self._last_round_s + self.every_s):
             return
         self._last_round_s = now_s
-        for step in Maintenance(lake, self._policy, self._gate_file, fence=fence).run(self._now()):
+        for step in Maintenance(lake, self.policy, self.gate_file, fence=fence).run(self.now()):
             LOG.log(logging.WARNING if step.failed else logging.INFO, "maintenance: %s", step.to_dict())

@@ -24,11 +24,7 @@ class Recommendations:
         self._latest: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def fill(self, lake: Lake) -> None:
-        """Take what the ledger says last about every cell.
-
-        Raises:
-            LakeError: The lake cannot be read.
-        """
+        """Take what the ledger says last about every cell; raises `LakeError` where the lake cannot be read."""
         for document in latest_verdicts(lake):
             self._keep(document)
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     Places = npt.NDArray[np.intp]
 
 AHEAD_LIMIT: Final = timedelta(minutes=5)  # how far an event may lie ahead of the clock
-
 EARLIEST_US: Final = -62_135_596_800_000_000  # the first moment of year 1
 LATEST_US: Final = 253_402_300_799_999_999  # the last moment of year 9999
 
@@ -140,7 +139,6 @@ class EventDecoder:
     def _check_actions(
         self, contracts: list[WireContract], cell_of: Longs, places: Places, faults: dict[int, Fault]
     ) -> None:
-        """Refuse decisions whose receipt names another action than the contract."""
         actions = self._receipts.actions
         of_receipts = [actions[cell] for cell in cell_of[places].tolist()]
         of_contracts = [(contract.tool, contract.workflow, contract.target.environment) for contract in contracts]

@@ -1,10 +1,9 @@
 """Drop repeated events: the ids accepted in each partition.
 
 An event is a repeat if and only if an event with the same id was accepted earlier in the same partition, and that
-earlier one's event time is not below the partition's watermark minus the horizon. The watermark is the latest event
-time accepted so far in the partition. Retries of one writer carry the same record key and so share a partition; the
-rule asks for nothing but what was accepted before in that partition, which is what the table `events` holds: the state
-can be rebuilt from there at any offset, and a replay decides as the first reading did.
+earlier one's event time is not below the partition's watermark (the latest event time accepted so far) minus the
+horizon. Retries of one writer carry the same record key and so share a partition. The rule asks for nothing but what
+was accepted before, which is what the table `events` holds: a replay decides as the first reading did.
 
 Memory: two bytes for each id within the horizon, and on disk 24 (`streams.ingest.id_store`).
 """

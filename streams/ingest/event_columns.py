@@ -91,5 +91,4 @@ def binary(values: Sequence[bytes], joined: bytes, ends: Longs) -> pa.Array:
 
 def chained(arrays: Iterable[Longs]) -> Longs:
     """Arrays one after the other."""
-    parts = list(arrays)
-    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+    return np.concatenate([np.empty(0, dtype=np.int64), *arrays])

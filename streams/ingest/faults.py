@@ -1,19 +1,14 @@
 """Why a record cannot be used: the reason codes of the table `rejects`, and the text that names the field.
 
-The first of these checks that fails gives the reason:
+The first of these checks that fails gives the reason (`docs/events.md` says what each means):
 
-1. `null_value`: no value, or an empty one.
-2. `too_large`: more than `MAX_EVENT_BYTES`.
-3. `not_json`: not UTF-8 JSON, or nested deeper than `MAX_DEPTH`.
-4. `not_object`: JSON, but not an object.
-5. The `type`: `missing_field`, `wrong_type` (not a string), `unknown_version` (a known name with another version),
-   `unknown_type`; then `specversion`: `wrong_type`, or `unknown_version` where it is not 1.0.
-6. `missing_receipt`: an event about an action without a receipt.
-7. `negative_value`: a latency, cost or wait below zero.
-8. `missing_field`, `wrong_type`: any other field that is absent or unusable; the detail names it.
-9. The receipt: `malformed_receipt`, `unsigned_receipt`, `forged_receipt`.
-10. `receipt_mismatch`: the receipt is about another decision than the subject, or another action than the contract.
-11. `impossible_time`: the event or its decision lies more than five minutes ahead of the clock.
+1. `null_value`, `too_large`, `not_json`, `not_object`.
+2. The `type`: `missing_field`, `wrong_type`, `unknown_version` (a known name with another version), `unknown_type`.
+3. `specversion`: `wrong_type`, or `unknown_version` where it is not 1.0.
+4. `missing_receipt`, `negative_value`.
+5. Any other field that is absent or unusable: `missing_field`, `wrong_type`; the detail names it.
+6. The receipt: `malformed_receipt`, `unsigned_receipt`, `forged_receipt`, `receipt_mismatch`.
+7. `impossible_time`.
 
 All but the last are functions of the bytes and the receipt key alone. Fields that nobody publishes are ignored,
 whatever JSON they hold.

@@ -181,7 +181,6 @@ class Folder:
         parts.broker_at_ms.append(longs(timestamps))
 
     def _accept(self, parts: _BatchParts) -> Accepted:
-        """Drop what is unusable or a repeat."""
         events = joined(parts.events or [self._decoder.decode([], None).events])
         values = pa.chunked_array(parts.values, pa.binary())
         offsets, broker_at_ms = chained(parts.offsets), chained(parts.broker_at_ms)
@@ -189,12 +188,13 @@ class Folder:
         partitions, end = [], 0
         for partition, height in parts.partitions:
             begin, end = end, end + height
-            kept, ids = keep[begin:end], events.ids.slice(begin, height)
-            usable_ids = ids if kept.all() else ids.filter(pa.array(kept))
-            is_new = self._states[partition].seen.accept_all(usable_ids, events.time_us[begin:end][kept])
-            kept[kept] = is_new  # a view of `keep`
-            parts.tally.repeats += len(is_new) - int(is_new.sum())
-            partitions.append((partition, int(kept.sum())))
+            usable, ids = keep[begin:end], events.ids.slice(begin, height)
+            usable_ids = ids if usable.all() else ids.filter(pa.array(usable))
+            is_new = self._states[partition].seen.accept_all(usable_ids, events.time_us[begin:end][usable])
+            usable[usable] = is_new  # a view of `keep`
+            accepted = int(is_new.sum())
+            parts.tally.repeats += len(is_new) - accepted
+            partitions.append((partition, accepted))
         if not keep.all():
             events, values = events.kept(keep), values.filter(pa.array(keep))
             offsets, broker_at_ms = offsets[keep], broker_at_ms[keep]

@@ -1,11 +1,9 @@
 """Ids with their times in a log-structured merge tree: sorted runs on disk, and two bytes an id in memory.
 
-A run is immutable. Its Bloom filter in memory answers "surely not here" or "perhaps", and only the run itself tells
-that an id is in it: nearly all look-ups of new ids end in memory.
-
-Four runs of about one size are merged into one of the next size, without what the horizon has passed, until it has a
-quarter to a whole of a million ids; then it is left alone until the horizon has passed all of it. That bounds the
-memory of a merge (about 60 MB), and each id is written a handful of times.
+A run is immutable. Its Bloom filter in memory answers "surely not here" or "perhaps", so nearly all look-ups of new ids
+end in memory. Four runs of about one size are merged into one of the next size, without what the horizon has passed,
+until it has a quarter to a whole of a million ids. That bounds the memory of a merge (about 60 MB), and each id is
+written a handful of times.
 
 The files have no name: the system deletes them when the process ends, however that ends. They lie in `TMPDIR`, which
 should be a disk.
@@ -54,8 +52,7 @@ class Sizes:
 
     least: int = 1_024  # smaller runs count as of one size
     on_disk: int = 16_384  # runs of at least this size lie on disk
-    # Runs of a quarter of this size are not merged any more, so that about this is the largest size
-    most: int = 1 << 20
+    most: int = 1 << 20  # about the largest: runs of a quarter of it are not merged any more
 
 
 SIZES: Final = Sizes()
@@ -205,7 +202,6 @@ def _filter_of(first: Words) -> Words:
 
 
 def _mapped(records: Words) -> mmap.mmap:
-    """Write records to a file without a name, and map it."""
     try:
         with tempfile.TemporaryFile(prefix="stagekeeper-ids-", buffering=0) as file:
             remaining = records.data.cast("B")

@@ -1,21 +1,20 @@
 """Commit micro-batches to the lake, exactly once.
 
 Three tables take the outcome of a batch, one commit each, always in this order: `rejects`, `events`, `signals`; the
-dead letters are acknowledged between the first two. Every commit carries, for each partition of the batch, the offset
-it covers and the offset the table must have covered before; the lake refuses it when that is no longer so. Let R, E
-and S be the offsets that the tables cover. Why nothing is lost or counted twice, wherever a worker dies:
+dead letters are acknowledged between the first two. A commit names the offset it covers in each partition and the one
+the table must have covered before; otherwise the lake refuses it. With R, E and S for the offsets that the tables
+cover, nothing is lost or counted twice, wherever a worker dies:
 
-1. The order of the commits keeps R >= E >= S, and a commit is all or nothing: rows and offset appear together.
+1. R >= E >= S, by the order of the commits; and rows and offset appear together.
 2. A restart first brings S to E by folding the rows of `events` in (S, E]. `events` holds exactly the accepted events
    and their bytes, so `signals` is a function of it, and no record is decided a second time for it.
-3. Reading goes on at E + 1. The ids that were accepted before are the rows of `events`, all at or below E: the dedupe
-   state is rebuilt from them, and decides every later record as it would have without the restart.
-4. In (E, R] it is already settled which records are rejected: those in `rejects`. No other is rejected for its time or
-   its signature, whatever the clock and the key are now, so no record is in both tables or in neither. Their dead
-   letters are published again under the same keys, since the worker may have died before: at least once, and none
-   for a record that was accepted after all.
-5. Above R nothing was committed, so nothing there can be contradicted. Of two workers that both read a partition, the
-   first to commit wins; the other is refused, stops, and resumes.
+3. Reading goes on at E + 1. The ids accepted before are the rows of `events`: the dedupe state is rebuilt from them,
+   and decides every later record as it would have without the restart.
+4. In (E, R] it is settled which records are rejected: those in `rejects`, and no other for its time or signature,
+   whatever the clock and the key are now. Their dead letters are published again under the same keys, since the
+   worker may have died before: at least once, and none for a record that was accepted after all.
+5. Above R nothing was committed. Of two workers that both read a partition, the first to commit wins; the other is
+   refused, stops, and resumes.
 
 A batch is folded while the one before it is committed; commits never overlap. The offsets that Kafka stores for the
 consumer group play no part.
@@ -75,11 +74,7 @@ class Pipeline:
         self._committed = 0
 
     def assign(self, assignment: Assignment) -> None:
-        """Go on with other partitions.
-
-        Raises:
-            DataPlaneError: Something between was lost, or is not committed.
-        """
+        """Go on with other partitions; raises `DataPlaneError` where an item before was lost, or is not committed."""
         self._take(assignment.number)
         if self._committed != assignment.number - 1:
             raise DataPlaneError("partitions were assigned before the batches of the last ones were committed.")
@@ -158,28 +153,21 @@ class DataPlane:
         self.assignment: Assignment | None = None
 
     async def take(self, item: Assignment | Batch) -> None:
-        """Assign partitions, or fold a batch; returns once the batch before it is committed.
-
-        Raises:
-            Exception: Any error; `fail` has been called with it.
-        """
+        """Assign partitions, or fold a batch; returns once the batch before it is committed. Raises after `fail`."""
         try:
-            await self._take(item)
+            if isinstance(item, Assignment):
+                await self._settle()
+                self._pipeline.assign(item)
+                self.assignment = item
+                self._progress.reach(item.number)
+            else:
+                loop = asyncio.get_running_loop()
+                folded = await loop.run_in_executor(self._folding, self._pipeline.fold, item)
+                await self._settle()
+                self._committing = asyncio.create_task(self._commit(folded))
         except Exception as error:
             self._fail(error)
             raise
-
-    async def _take(self, item: Assignment | Batch) -> None:
-        if isinstance(item, Assignment):
-            await self._settle()
-            self._pipeline.assign(item)
-            self.assignment = item
-            self._progress.reach(item.number)
-        else:
-            loop = asyncio.get_running_loop()
-            folded = await loop.run_in_executor(self._folding, self._pipeline.fold, item)
-            await self._settle()
-            self._committing = asyncio.create_task(self._commit(folded))
 
     async def _commit(self, folded: FoldedBatch) -> None:
         loop = asyncio.get_running_loop()

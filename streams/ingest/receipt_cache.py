@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from itertools import repeat
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 import pyarrow as pa
@@ -33,14 +33,6 @@ NO_RECEIPT: Final[Opened] = ("", UNDATED, NO_CELL)  # for a token that does not 
 _BLANK: Final = ReceiptRow("-", EPOCH, "-", "-", "-", "observe_only", "-", "-")
 
 
-class ReceiptAction(NamedTuple):
-    """What a decision's contract must agree with."""
-
-    tool: str
-    workflow: str
-    environment: str
-
-
 class ReceiptCache:
     """Opens tokens under one receipt key; None accepts receipts without looking at signatures."""
 
@@ -51,7 +43,7 @@ class ReceiptCache:
         self._older: dict[str | None, Opened] = {}
         self._number: dict[tuple[str, ...], int] = {}
         self.cells: list[CellEpoch] = []
-        self.actions: list[ReceiptAction] = []
+        self.actions: list[tuple[str, str, str]] = []  # tool, workflow, environment: as the contract must say
 
     def begin_batch(self) -> None:
         """Forget what is not worth its memory; positions in `cells` hold until the next call."""
@@ -104,5 +96,5 @@ class ReceiptCache:
         if number is None:
             number = self._number[cell] = len(self.cells)
             self.cells.append(CellEpoch(*cell))
-            self.actions.append(ReceiptAction(cell[2], cell[1], cell[0]))
+            self.actions.append((cell[2], cell[1], cell[0]))
         return number

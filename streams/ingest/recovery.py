@@ -62,29 +62,20 @@ def resume(
             _catch_up(lake, partition, signals.get(partition), reached)
     seen = _accepted_ids(lake, partitions, horizon)
     rejected = _rejects_from(lake, starts)
-    return {
-        partition: Resumed(
-            rejects=rejects.get(partition),
-            events=events.get(partition),
-            start=start,
-            state=PartitionState(
-                reached=start - 1,
-                settled_through=rejects.get(partition, -1),
-                rejected=rejected[partition],
-                seen=seen[partition],
-            ),
-        )
-        for partition, start in starts.items()
-    }
+    resumed = {}
+    for partition, start in starts.items():
+        reached, settled_through = start - 1, rejects.get(partition, -1)
+        state = PartitionState(reached, settled_through, rejected[partition], seen[partition])
+        resumed[partition] = Resumed(rejects.get(partition), events.get(partition), start, state)
+    return resumed
 
 
 def _check_order(partition: SourcePartition, rejects: int | None, events: int | None, signals: int | None) -> None:
-    covered = [-1 if offset is None else offset for offset in (rejects, events, signals)]
-    if covered != sorted(covered, reverse=True):
-        stated = ", ".join(
-            f"{name} {'nothing' if offset is None else f'up to {offset}'}"
-            for name, offset in (("rejects", rejects), ("events", events), ("signals", signals))
-        )
+    covered = {"rejects": rejects, "events": events, "signals": signals}
+    offsets = [-1 if offset is None else offset for offset in covered.values()]
+    if offsets != sorted(offsets, reverse=True):
+        extents = {name: "nothing" if offset is None else f"up to {offset}" for name, offset in covered.items()}
+        stated = ", ".join(f"{name} {extent}" for name, extent in extents.items())
         raise LakeOrderError(
             f"the tables contradict each other about {partition.app_id}: they cover {stated}, but each must cover at "
             "least what the next one does. Restore all tables from the same moment, or set STAGEKEEPER_LAKE_ROOT to a "

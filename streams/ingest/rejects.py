@@ -128,9 +128,5 @@ class KafkaDeadLetters:
         )
 
     def publish(self, rejects: Sequence[Reject]) -> None:
-        """Publish and wait for the acknowledgement of all of them.
-
-        Raises:
-            PublicationError: One was not acknowledged.
-        """
+        """Publish and wait for all acknowledgements; raises `PublicationError` where one is missing."""
         self._publisher.publish([Record(reject.place.encode(), reject.dead_letter(), _HEADERS) for reject in rejects])

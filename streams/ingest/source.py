@@ -17,7 +17,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 
 from analytics.lake.tables import SourcePartition
 from producers.wire.topics import SOURCE_TOPICS
-from streams.broker import DATA_GROUP, EMBEDDED_PREFIX, admin
+from streams.broker import DATA_GROUP, EMBEDDED_PREFIX, admin, cluster_id_of
 from streams.ingest.errors import DataPlaneError, LogIdentityError
 from streams.ingest.pipeline import Assignment
 from streams.ingest.reader_lock import reader_lock
@@ -168,17 +168,13 @@ class Source:
         self._read(consumer)
 
     def _read_alone(self, consumer: Consumer) -> None:
-        """Read all partitions, once this worker holds the reader lock."""
         with reader_lock(self._log_id, self._stopping) as is_held:
             if not is_held:
                 return
             self._check_identity(consumer)  # waiting for the lock may have taken long
             topics = consumer.list_topics(timeout=_ANSWER_S).topics
-            partitions = [
-                TopicPartition(topic.name, partition)
-                for topic in SOURCE_TOPICS
-                for partition in topics[topic.name].partitions
-            ]
+            names = [topic.name for topic in SOURCE_TOPICS]
+            partitions = [TopicPartition(name, number) for name in names for number in topics[name].partitions]
             self._assigned(consumer, partitions)
             try:
                 self._read(consumer)
@@ -222,7 +218,6 @@ class Source:
         return messages
 
     def _collect(self, messages: list[Message]) -> dict[SourcePartition, PartitionRecords]:
-        """Sort messages into columns by partition."""
         log_id = self._log_id
         ends: dict[_TopicAndPartition, int] = {}
         grouped: dict[_TopicAndPartition, list[Message]] = defaultdict(list)
@@ -288,7 +283,12 @@ class Source:
         self._handed_over = item.number
 
     def _check_identity(self, client: Consumer | AdminClient, timeout_s: float = _ANSWER_S) -> None:
-        identity = _identity(client, timeout_s)
+        identity = cluster_id_of(client.list_topics(SOURCE_TOPICS[0].name, timeout=timeout_s))
+        if identity is None:
+            raise LogIdentityError(
+                "the broker states no cluster id, so that stored offsets could not be told from another log's. "
+                "Use a broker that has one (Apache Kafka does since 0.10.1)."
+            )
         if identity != self._log_id:
             raise LogIdentityError(
                 f"the log {self._log_id} has been replaced by {identity} under the same address; its offsets mean "
@@ -296,11 +296,7 @@ class Source:
             )
 
     def _broker_answers(self, consumer: Consumer) -> bool:
-        """Check the log's identity; False while the broker is away, which is waited for.
-
-        Raises:
-            LogIdentityError: It is another log's.
-        """
+        """Check the log's identity (`LogIdentityError`); False while the broker is away, which is waited for."""
         try:
             self._check_identity(consumer, timeout_s=1.0)
         except KafkaException as error:
@@ -317,22 +313,10 @@ class Source:
         """Records that are in the log but not yet fetched, as far as the client knows."""
         lag = 0
         for partition, following in self._next.items():
-            _low, end = consumer.get_watermark_offsets(
-                TopicPartition(partition.topic, partition.partition), cached=True
-            )
+            place = TopicPartition(partition.topic, partition.partition)
+            _low, end = consumer.get_watermark_offsets(place, cached=True)
             lag += max(0, end - following) if end != OFFSET_INVALID else 0
         return lag
-
-
-def _identity(client: Consumer | AdminClient, timeout_s: float) -> str:
-    metadata = client.list_topics(SOURCE_TOPICS[0].name, timeout=timeout_s)
-    identity: object = getattr(metadata, "cluster_id", None)
-    if not identity:
-        raise LogIdentityError(
-            "the broker states no cluster id, so that stored offsets could not be told from another log's. "
-            "Use a broker that has one (Apache Kafka does since 0.10.1)."
-        )
-    return str(identity)
 
 
 def _columns(messages: list[Message]) -> PartitionRecords:
