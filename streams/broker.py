@@ -56,7 +56,8 @@ class EmbeddedBroker:
         """Start a broker on 127.0.0.1, with its log in the folder `home`, and wait until it answers.
 
         Raises:
-            BrokerError: There is no program for this platform, or it ended or did not answer in 15 seconds.
+            BrokerError: There is no program for this platform, it ended or did not answer in 15 seconds, or another
+                broker answers at its address.
         """
         address, cluster_id = f"127.0.0.1:{port}", f"{EMBEDDED_PREFIX}{uuid.uuid4()}"
         command = [_program(), "broker", "--cluster-id", cluster_id, "--storage-engine", "memory://tansu/"]
@@ -79,11 +80,7 @@ class EmbeddedBroker:
         return self.child.process.pid
 
     def await_ready(self) -> None:
-        """Return once the broker answers under its own cluster id.
-
-        Raises:
-            BrokerError: It ended, somebody else answers at its address, or nobody does within 15 seconds.
-        """
+        """Return once the broker answers under its own cluster id; raises `BrokerError` as `start` does."""
         deadline = time.monotonic() + _START_TIMEOUT_S
         client = admin(self.address)
         while time.monotonic() < deadline:

@@ -72,7 +72,7 @@ def _environments(snapshot: LakeSnapshot, location: PageLocation) -> Markup | No
     links = [
         link(
             location.with_environment(name).address,
-            name or "All environments",
+            "All environments" if name is None else name,
             class_="sk-choice",
             aria_current="true" if location.environment == name else None,
         )

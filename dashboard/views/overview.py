@@ -41,8 +41,8 @@ def matrix(snapshot: LakeSnapshot, location: PageLocation) -> Markup:
         if location.covers(signals.environment, signals.workflow):
             rows[ActionRow(signals.environment, signals.workflow, signals.tool)][signals.stage].append(signals)
     stages = [stage.value for stage in LADDER]
-    stages += sorted({stage for row in rows.values() for stage in row} - set(stages))
     used = {stage for row in rows.values() for stage in row}
+    stages += sorted(used - set(stages))
     several = len({action.environment for action in rows}) > 1
     verdicts = snapshot.verdicts
     shown = _most_urgent(rows, verdicts, location)

@@ -41,14 +41,9 @@ class SeenIds:
         self._keep(words_of(ids), times_us)
 
     def accept_all(self, ids: pa.Array, times_us: Times) -> Flags:
-        """Accept events, in order, unless they are repeats.
+        """Accept events, in order, unless they are repeats: False for each of these.
 
-        Args:
-            ids: A string array without nulls.
-            times_us: Their event times, microseconds since 1970 UTC.
-
-        Returns:
-            For each, False for a repeat.
+        The ids are a string array without nulls, the event times microseconds since 1970 UTC.
         """
         words = words_of(ids)
         stored_us = self.ids.times_of(words)

@@ -143,11 +143,7 @@ class Folder:
     def _account(
         self, partition: SourcePartition, records: PartitionRecords, parts: _BatchParts
     ) -> tuple[Sequence[int], Sequence[int]]:
-        """Account for every offset up to the end of the records.
-
-        Returns:
-            The positions of the records to decode: those that only their bytes may still reject, and all others.
-        """
+        """Account for every offset; positions of the records that only their bytes may still reject, and all others."""
         state = self._states[partition]
         offsets, next_offset = records.offsets, state.reached + 1
         unbroken = bool(offsets) and offsets == list(range(next_offset, next_offset + len(offsets)))
