@@ -5,16 +5,17 @@ dead letters are acknowledged between the first two. A commit names the offset i
 the table must have covered before; otherwise the lake refuses it. With R, E and S for the offsets that the tables
 cover, nothing is lost or counted twice, wherever a worker dies:
 
-1. R >= E >= S, by the order of the commits; and rows and offset appear together.
+1. The order of the commits keeps R >= E >= S, and a commit is all or nothing: rows and offset appear together.
 2. A restart first brings S to E by folding the rows of `events` in (S, E]. `events` holds exactly the accepted events
    and their bytes, so `signals` is a function of it, and no record is decided a second time for it.
 3. Reading goes on at E + 1. The ids accepted before are the rows of `events`: the dedupe state is rebuilt from them,
    and decides every later record as it would have without the restart.
 4. In (E, R] it is settled which records are rejected: those in `rejects`, and no other for its time or signature,
-   whatever the clock and the key are now. Their dead letters are published again under the same keys, since the
-   worker may have died before: at least once, and none for a record that was accepted after all.
-5. Above R nothing was committed. Of two workers that both read a partition, the first to commit wins; the other is
-   refused, stops, and resumes.
+   whatever the clock and the key are now, so no record is in both tables or in neither. Their dead letters are
+   published again under the same keys, since the worker may have died before: at least once, and none for a record
+   that was accepted after all.
+5. Above R nothing was committed, so nothing can be contradicted. Of two workers that both read a partition, the first
+   to commit wins; the other is refused, stops, and resumes.
 
 A batch is folded while the one before it is committed; commits never overlap. The offsets that Kafka stores for the
 consumer group play no part.
