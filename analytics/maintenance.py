@@ -1,7 +1,7 @@
 """Table maintenance: compact small files, roll old minutes up, take out old rows, delete files that nobody needs.
 
-One process at a time does it, under the lease `maintenance`. Every step is a number of commits that are each right by
-themselves: whoever dies in the middle leaves a lake that says the same as before.
+One process at a time does it, under the lease `maintenance`. Each commit is right by itself: whoever dies in the middle
+leaves a lake that says the same as before.
 """
 
 from __future__ import annotations
@@ -31,16 +31,13 @@ if TYPE_CHECKING:
 
     from analytics.lake.tables import Fence, Lake
 
-REPLAY: Final = timedelta(days=90)
-"""How long a verdict can be reached again, at most: the tables' logs reach no further back."""
-
+REPLAY: Final = timedelta(days=90)  # a verdict can be reached again for so long at most: the tables' logs end there
 COMPACT_FILES: Final = 32  # small files of one size that are worth compacting
-
-_HEARTBEATS_KEPT: Final = timedelta(days=7)
-"""Only the newest heartbeat counts; earlier ones tell how the judge was at work."""
+_HEARTBEATS_KEPT: Final = timedelta(days=7)  # only the newest counts; earlier ones tell how the judge was at work
 
 _UNREADABLE: Final[tuple[type[BaseException], ...]] = (StagekeeperError, *READ_FAILURES)
 
+# By which column the age of a row is told.
 _AGES: Final[Mapping[str, str]] = {
     EVENTS: "ingested_at",
     SIGNALS: "last_event_at",
@@ -49,27 +46,19 @@ _AGES: Final[Mapping[str, str]] = {
     VERDICTS: "judged_at",
     JUDGE_HEARTBEATS: "judged_at",
 }
-"""By which column the age of a row is told."""
 
 
 @dataclass(frozen=True)
 class RetentionPolicy:
     """What is kept for how long."""
 
-    # Age from which minutes of `signals` are rolled up to hours; None never does
-    roll_up_after: timedelta | None = timedelta(days=2)
-    # How long rows of a table are kept; a table that is not named is kept for ever. Of `signals` only epochs that are
-    # over go, and of `verdicts` only repetitions.
+    roll_up_after: timedelta | None = timedelta(days=2)  # age from which minutes are rolled up; None never does
+    # For ever where not named. Of `signals` only epochs that are over go, and of `verdicts` only repetitions.
     keep: Mapping[str, timedelta] = field(
-        default_factory=lambda: {
-            EVENTS: timedelta(days=400),
-            REJECTS: timedelta(days=90),
-            QUALITY: timedelta(days=400),
-        }
+        default_factory=lambda: {EVENTS: timedelta(days=400), REJECTS: timedelta(days=90), QUALITY: timedelta(days=400)}
     )
     replay: timedelta = REPLAY  # how long a verdict can be reached again, at most `REPLAY`
-    # How long files stay that only an earlier version consists of, for whoever reads it still
-    grace: timedelta = timedelta(days=1)
+    grace: timedelta = timedelta(days=1)  # how long files stay that only an earlier version consists of
     margin: timedelta = MARGIN  # what clocks may be apart
 
 
@@ -77,7 +66,7 @@ class RetentionPolicy:
 class Step:
     """What was done to one table, or would be done."""
 
-    table: str  # table name
+    table: str
     what: str  # `compact`, `roll_up`, `retain` or `vacuum`
     rows: int = 0  # rows that there are fewer
     files: int = 0  # files that went, or were rewritten
@@ -92,53 +81,32 @@ class Step:
 
 
 def compact(lake: Lake, *, fence: Fence | None = None) -> None:
-    """Compact the small files of all tables; worth doing often.
-
-    Raises:
-        FencedError: Somebody else holds the lease now.
-        LakeError: A rewrite failed; the table is as it was.
-    """
+    """Compact the small files of all tables; worth doing often. Raises as `Lake.compact`."""
     for table in TABLES:
         lake.compact(table, at_least=COMPACT_FILES, fence=fence)
 
 
+@dataclass(frozen=True)
 class Maintenance:
-    """Roll-up, retention and vacuum of a lake: the slow part, now and then.
+    """Roll-up, retention and vacuum of a lake: the slow part, now and then."""
 
-    Args:
-        lake: The lake; nobody else may use this handle meanwhile.
-        policy: What is kept for how long.
-        gate_file: The gate file in force: what it needs minutes of is not rolled up.
-        fence: Proof of the lease, where more than one process might do this.
-        dry_run: Change nothing; say what would be done.
-    """
-
-    def __init__(
-        self, lake: Lake, policy: RetentionPolicy, gate_file: Path, *, fence: Fence | None = None, dry_run: bool = False
-    ) -> None:
-        self._lake = lake
-        self._policy = policy
-        self._gate_file = gate_file
-        self._fence = fence
-        self._dry_run = dry_run
+    lake: Lake  # nobody else may use this handle meanwhile
+    policy: RetentionPolicy
+    gate_file: Path  # the gate file in force: what it needs minutes of is not rolled up
+    fence: Fence | None = None  # proof of the lease, where more than one process might do this
+    dry_run: bool = False  # change nothing; say what would be done
 
     def run(self, now: datetime) -> list[Step]:
-        """Do everything that is due.
+        """Do everything that is due; a step that fails is reported, and the others are done.
 
-        A step that fails is reported, and the others are done.
-
-        Args:
-            now: The present moment.
-
-        Raises:
-            FencedError: Somebody else holds the lease now. What was done before is right.
+        Raises `FencedError` where somebody else holds the lease; what was done before is right.
         """
         return list(self._steps(now))
 
     def _steps(self, now: datetime) -> Iterator[Step]:
-        if self._policy.roll_up_after is not None:
-            yield self._try(SIGNALS, "roll_up", partial(self._roll_up, now, self._policy.roll_up_after))
-        for table, age in {JUDGE_HEARTBEATS: _HEARTBEATS_KEPT, **self._policy.keep}.items():
+        if self.policy.roll_up_after is not None:
+            yield self._try(SIGNALS, "roll_up", partial(self._roll_up, now, self.policy.roll_up_after))
+        for table, age in {JUDGE_HEARTBEATS: _HEARTBEATS_KEPT, **self.policy.keep}.items():
             yield self._try(table, "retain", partial(self._retain, table, now, age))
         try:
             needed = self._needed(now)
@@ -157,21 +125,21 @@ class Maintenance:
         except StagekeeperError as error:
             return Step(table, what, note=str(error), failed=True)
         except READ_FAILURES as error:
-            return Step(table, what, note=str(unreadable(self._lake.root, error)), failed=True)
+            return Step(table, what, note=str(unreadable(self.lake.root, error)), failed=True)
 
     def _roll_up(self, now: datetime, after: timedelta) -> Step:
-        gates = GateFile.load(self._gate_file)
-        newest = self._lake.scan(SIGNALS).select(pl.col("last_event_at").max()).collect().item()
+        gates = GateFile.load(self.gate_file)
+        newest = self.lake.scan(SIGNALS).select(pl.col("last_event_at").max()).collect().item()
         if newest is None:
             return Step(SIGNALS, "roll_up")
         # By the judge's clock, where there is a judge: what is overdue by it is, and nothing else.
-        watermark = min(ledger.newest_watermark(self._lake) or newest, now)
+        watermark = min(ledger.newest_watermark(self.lake) or newest, now)
         before = watermark - max(after, timedelta(seconds=gates.horizon_s))
         compared = [gate.match for gate in gates.gates if gate.compares]
-        actions = self._lake.scan(SIGNALS).select(ACTION).unique().collect().iter_rows() if compared else iter(())
+        actions = self.lake.scan(SIGNALS).select(ACTION).unique().collect().iter_rows() if compared else iter(())
         spared = {action for action in actions if any(match.may_cover(*action) for match in compared)}
-        roll = RollUp(self._lake, before=before, spared=spared)
-        had, left = roll.run(fence=self._fence, dry_run=self._dry_run)
+        roll = RollUp(self.lake, before=before, spared=spared)
+        had, left = roll.run(fence=self.fence, dry_run=self.dry_run)
         note = f"minutes before {before:%Y-%m-%d %H}:00"
         if spared:
             note += f"; {len(spared)} action{'s' * (len(spared) > 1)} whose minutes are compared stay as they are"
@@ -183,17 +151,17 @@ class Maintenance:
         if table == SIGNALS:
             but = ~self._gone(before)
         elif table == VERDICTS:
-            before = min(before, now - self._policy.replay)
+            before = min(before, now - self.policy.replay)
             but = pl.col("changed") | pl.col("verdict_id").is_in(sorted(self._lasting()))
             but |= pl.col("verdict_id").str.starts_with(REASSESSED)
         rule = Rule(table, _AGES[table], before, but)
-        taken = retain(self._lake, rule, fence=self._fence, dry_run=self._dry_run)
+        taken = retain(self.lake, rule, fence=self.fence, dry_run=self.dry_run)
         return Step(table, "retain", taken.rows, taken.files + taken.rewritten, note=f"older than {before:%Y-%m-%d}")
 
     def _gone(self, before: datetime) -> pl.Expr:
         """The epochs that are over, and of which nothing was heard since."""
         epochs = (
-            self._lake.scan(SIGNALS)
+            self.lake.scan(SIGNALS)
             .group_by(EPOCH)
             .agg(pl.col("last_event_at").max(), pl.col("bucket").max().alias("last_bucket"))
             .with_columns((pl.col("last_bucket") == pl.col("last_bucket").max().over(CELL)).alias("newest"))
@@ -205,28 +173,20 @@ class Maintenance:
 
     def _lasting(self) -> set[str]:
         """Verdicts that later ones rest on: the last of each epoch, what had crossed, and what people signed off."""
-        last = (
-            self._lake.scan(VERDICTS).sort("judged_at", "lake_version").group_by(EPOCH).agg(pl.col("verdict_id").last())
-        )
-        lasting = set(last.collect()["verdict_id"])
-        crossed: Iterable[Mapping[Any, Any]] = ledger.latches(self._lake).values()
+        verdicts = self.lake.scan(VERDICTS).sort("judged_at", "lake_version")
+        lasting = set(verdicts.group_by(EPOCH).agg(pl.col("verdict_id").last()).collect()["verdict_id"])
+        crossed: Iterable[Mapping[Any, Any]] = ledger.latches(self.lake).values()
         lasting |= {latch.verdict_id for kinds in crossed for latch in kinds.values()}
-        about = self._lake.scan(SIGNOFFS).select(pl.col("payload").str.extract_all(r'"[^"]+"').explode()).collect()
+        about = self.lake.scan(SIGNOFFS).select(pl.col("payload").str.extract_all(r'"[^"]+"').explode()).collect()
         return lasting | {quoted.strip('"') for quoted in about["payload"].drop_nulls()}
 
     def _needed(self, now: datetime) -> dict[str, int]:
         """The oldest version of each table that a verdict within its promise names."""
-        since = now - min(self._policy.replay, REPLAY)
-        promised = self._lake.scan(VERDICTS).filter(pl.col("judged_at") >= since)
-        oldest, first, last = (
-            promised.select(
-                pl.col("lake_version").min(),
-                pl.col("judged_at").min().alias("first"),
-                pl.col("judged_at").max().alias("last"),
-            )
-            .collect()
-            .row(0)
-        )
+        since = now - min(self.policy.replay, REPLAY)
+        promised = self.lake.scan(VERDICTS).filter(pl.col("judged_at") >= since)
+        judged_at = pl.col("judged_at")
+        span = promised.select(pl.col("lake_version").min(), judged_at.min().alias("first"), judged_at.max())
+        oldest, first, last = span.collect().row(0)
         if oldest is None:
             return {}
         needed = {SIGNALS: oldest}
@@ -234,22 +194,15 @@ class Maintenance:
         version = pl.col("payload").str.json_path_match("$.exposure.events_version").cast(pl.Int64)
         day = first
         while day <= last:
-            of_day = promised.filter(pl.col("judged_at").is_between(day, day + timedelta(days=1)))
+            of_day = promised.filter(judged_at.is_between(day, day + timedelta(days=1)))
             if (counted := of_day.select(version.min()).collect().item()) is not None:
                 return needed | {EVENTS: counted}
             day += timedelta(days=1)
         return needed
 
     def _vacuum(self, table: str, now: datetime, needed: Mapping[str, int]) -> Step:
-        unused_since = now.astimezone(UTC) - max(self._policy.grace, self._policy.margin)
-        gone = vacuum(
-            self._lake,
-            table,
-            unused_since=unused_since,
-            needed=needed.get(table),
-            margin=self._policy.margin,
-            dry_run=self._dry_run,
-        )
-        return Step(
-            table, "vacuum", files=gone.files, size=gone.size, note=f"readable from version {gone.oldest_version}"
-        )
+        unused_since = now.astimezone(UTC) - max(self.policy.grace, self.policy.margin)
+        margin, oldest = self.policy.margin, needed.get(table)
+        gone = vacuum(self.lake, table, unused_since=unused_since, needed=oldest, margin=margin, dry_run=self.dry_run)
+        note = f"readable from version {gone.oldest_version}"
+        return Step(table, "vacuum", files=gone.files, size=gone.size, note=note)

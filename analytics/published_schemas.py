@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any
 
 from analytics.gates.gate_file import GateFile
 from analytics.signals.definitions import SIGNALS
 from analytics.verdicts.document import VerdictDocument
 from producers.wire.json_schemas import DIALECT, PublishedSchema, schema_of
 
-GATE_SCHEMA_FILE: Final = "gates.v1.json"
-VERDICT_SCHEMA_FILE: Final = "verdict.v1.json"
-
 
 def gate_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a gate file, for editors and for whoever writes gate files by program.
-
-    It says which keys, words and numbers there are; what contradicts what, `stagekeeper gate lint` says.
-    """
+    """The JSON Schema (2020-12) of a gate file; what contradicts what, only `stagekeeper gate lint` says."""
     schema = GateFile.model_json_schema(schema_generator=PublishedSchema)
     _tidy(schema)
     return {"$schema": DIALECT, "$id": "urn:stagekeeper:schema:gates.v1", **schema}
 
 
 def verdict_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a verdict as the ledger, the commands and the page have it.
-
-    Later releases may add fields, so others than those named are allowed.
-    """
+    """The JSON Schema (2020-12) of a verdict document; later releases may add fields, so others are allowed."""
     schema = schema_of(VerdictDocument, mode="serialization")
     for part in (schema, *schema["$defs"].values()):
         part.pop("additionalProperties", None)
@@ -40,7 +31,7 @@ def verdict_schema() -> dict[str, Any]:
 
 def schema_texts() -> dict[str, str]:
     """Both as text, by file name."""
-    schemas = {GATE_SCHEMA_FILE: gate_schema(), VERDICT_SCHEMA_FILE: verdict_schema()}
+    schemas = {"gates.v1.json": gate_schema(), "verdict.v1.json": verdict_schema()}
     return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in schemas.items()}
 
 

@@ -126,11 +126,9 @@ class Report(_Model):
 
 
 def build_report(lake: Lake | None, *, outcome_deadline_s: float = DEFAULT_OUTCOME_DEADLINE_S) -> Report:
-    """Put everything that is known about every cell into one document.
+    """Put everything that is known about every cell into one document; without a lake (None) there is nothing in it.
 
-    Args:
-        lake: The lake; None where there is none yet, which gives the same document with nothing in it.
-        outcome_deadline_s: Seconds after which an execution that did not come counts as missing.
+    An execution that did not come within `outcome_deadline_s` counts as missing.
     """
     if lake is None:
         return Report()
@@ -159,31 +157,20 @@ def read_rejects(lake: Lake) -> RejectSummary:
 
 
 class Counted:
-    """Everything counted about every cell.
-
-    Args:
-        outcome_deadline_s: Seconds after which an execution that did not come counts as missing.
-
-    Attributes:
-        state: The counters.
-        version: Version of `signals` that they are at; -1 before the first.
-    """
+    """Everything counted about every cell."""
 
     def __init__(self, outcome_deadline_s: float = DEFAULT_OUTCOME_DEADLINE_S) -> None:
         self.state = CellState()
-        self.version = -1
+        self.version = -1  # of `signals`; before the first
         self._deadline_s = outcome_deadline_s
         self._watermark: datetime | None = None
         self._settled_at: datetime | None = None
         self._changed: Flags = np.empty(0, dtype=np.bool_)
 
     def read(self, lake: Lake, version: int) -> Iterator[Increment]:
-        """Take in what was appended up to a version of `signals`; each part is yielded once it is counted.
+        """Take in what was appended up to a version of `signals`; a part is yielded once it is counted. Take all parts.
 
-        Take all parts: what breaks off in between is not to be used any more.
-
-        Raises:
-            LakeError: The lake cannot be read, or its log no longer reaches back to what is counted: begin anew.
+        Raises `LakeError`, also where the log no longer reaches back to what is counted: begin anew.
         """
         if self.version < 0:
             parts = lake.batches(SIGNALS, version=version)
@@ -239,20 +226,13 @@ class Counted:
         self._settled_at = now
 
 
-LATENCY_QUANTILES: Final = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
-COST_QUANTILES: Final = {"p95": 0.95}
-
-
 def signal_rows(
     state: CellState, cells: CellRows, *, watermark: datetime, outcome_deadline_s: float
 ) -> list[CellSignals]:
     """What was counted about some cells, over all of their epochs, in the order of the cells' names.
 
-    Args:
-        state: What was counted.
-        cells: Which cells.
-        watermark: Event time up to which everything has been read.
-        outcome_deadline_s: Seconds after which an execution that did not come counts as missing.
+    The watermark is the event time up to which everything has been read; an execution that did not come within
+    `outcome_deadline_s` counts as missing.
     """
     cells = np.array(sorted(cells.tolist(), key=lambda cell: state.cells[cell]), dtype=np.intp)
     place_of = np.full(len(state.cells), -1, dtype=np.intp)
@@ -297,8 +277,8 @@ def signal_rows(
 def _by_place(histograms: dict[int, Histogram], state: CellState, place_of: CellRows) -> dict[int, Histogram]:
     """The histograms of epochs, added up by the place of their cell."""
     parts: dict[int, list[Histogram]] = {}
-    for epoch, found in histograms.items():
-        parts.setdefault(int(place_of[state.cell_of[epoch]]), []).append(found)
+    for epoch, histogram_of_epoch in histograms.items():
+        parts.setdefault(int(place_of[state.cell_of[epoch]]), []).append(histogram_of_epoch)
     return {place: _added(several) for place, several in parts.items()}
 
 
@@ -311,21 +291,21 @@ def _added(several: list[Histogram]) -> Histogram:
     return bins, counts
 
 
-def _latency(known: Histogram | None) -> LatencySummary | None:
-    if known is None:
+def _latency(measured: Histogram | None) -> LatencySummary | None:
+    if measured is None:
         return None
-    quantiles = {name: _quantile(known, q, MICRO_PER_MS) for name, q in LATENCY_QUANTILES.items()}
-    return LatencySummary(**quantiles, known=known_count(known))
+    p50, p95, p99 = (_quantile(measured, q, MICRO_PER_MS) for q in (0.50, 0.95, 0.99))
+    return LatencySummary(p50=p50, p95=p95, p99=p99, known=known_count(measured))
 
 
-def _cost(known: Histogram | None, total_microusd: int) -> CostSummary | None:
-    if known is None:
+def _cost(measured: Histogram | None, total_microusd: int) -> CostSummary | None:
+    if measured is None:
         return None
+    count, p95 = known_count(measured), _quantile(measured, 0.95, MICRO_PER_USD)
     total_usd = total_microusd / MICRO_PER_USD
-    quantiles = {name: _quantile(known, q, MICRO_PER_USD) for name, q in COST_QUANTILES.items()}
-    return CostSummary(mean=total_usd / known_count(known), **quantiles, total=total_usd, known=known_count(known))
+    return CostSummary(mean=total_usd / count, p95=p95, total=total_usd, known=count)
 
 
-def _quantile(known: Histogram, q: float, micro_per_unit: int) -> float | None:
-    micro = histogram.quantile(*known, q)
+def _quantile(measured: Histogram, q: float, micro_per_unit: int) -> float | None:
+    micro = histogram.quantile(*measured, q)
     return None if micro is None else micro / micro_per_unit

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from datetime import datetime
 
-Unit = Literal["ratio", "ms", "usd", "count", "times"]
-"""Unit of a signal's value; `times` is a multiple of a baseline's rate."""
+Unit = Literal["ratio", "ms", "usd", "count", "times"]  # of a signal; `times` is a multiple of a baseline's rate
 
 
 def iso(moment: datetime) -> str:

@@ -23,8 +23,6 @@ SIGNAL_NAMES: dict[str, str] = {
     "support": "Support signal",
 }
 
-ROLE_NAMES: dict[str, str] = {"promote": "promotion only", "watch": "watched only", "trip": "trip wire"}
-
 
 def stage_name(stage: str | None) -> str:
     """A stage as people say it; an unknown one as it was written."""
@@ -38,7 +36,7 @@ def signal_name(signal: str) -> str:
 
 def role_name(role: str) -> str:
     """What a signal may do to a verdict."""
-    return ROLE_NAMES.get(role, role)
+    return {"promote": "promotion only", "watch": "watched only", "trip": "trip wire"}.get(role, role)
 
 
 def percent(ratio: float | None) -> str:

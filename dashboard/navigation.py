@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from analytics.verdicts import heartbeats
 from dashboard.components import charts
-from dashboard.components.html import join, tag
+from dashboard.components.html import Markup, join, tag
 from dashboard.components.layout import header, nothing_yet
 from dashboard.views.cell import evidence_table, headline
 from dashboard.views.overview import matrix
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.verdicts.document import VerdictDocument
-    from dashboard.components.html import Markup
     from dashboard.components.live_html import LiveHtml
     from dashboard.data.cell_history import CellHistory
     from dashboard.data.reader import GateFileState, LakeReader, LakeSnapshot
@@ -35,33 +33,17 @@ _BEGIN = [
 ]
 
 
-@dataclass(frozen=True)
-class _Moment:
-    """What every view is made from."""
-
-    snapshot: LakeSnapshot
-    gates: GateFileState | None
-    location: PageLocation
-    now: datetime
-
-
 def page(
     html: LiveHtml, reader: LakeReader, gates: GateFileState | None, location: PageLocation, now: datetime
 ) -> None:
-    """Show one location as the lake is now.
-
-    Raises:
-        StagekeeperError: The lake cannot be read; the message says how to mend it.
-    """
+    """Show one location as the lake is now; raises a `StagekeeperError` where it cannot be read."""
     snapshot = reader.snapshot()
     if snapshot is None:
         detail = f"This page reads {reader.root}, and nothing is there. A worker creates it with its first event."
         body = nothing_yet("There is no lake yet", detail, _BEGIN)
         html.show(body, slot="upper", content="no lake", leads=True)
-        return
-    moment = _Moment(snapshot, gates, location, now)
-    if location.cell is not None:
-        _cell_page(html, reader, moment, location.cell)
+    elif location.cell is not None:
+        _cell_page(html, reader, snapshot, gates=gates, location=location, cell=location.cell, now=now)
     elif location.view == "overview" and not (snapshot.signals or snapshot.verdicts or snapshot.rejects.total):
         detail = (
             f"The lake at {reader.root} is there and empty. It fills as soon as a worker runs and agents ask to act."
@@ -70,42 +52,46 @@ def page(
         body = nothing_yet("No decisions yet", detail, [simulate, *_BEGIN[::2]])
         html.show(body, slot="upper", content="empty", leads=True)
     else:
-        body = join([_head(moment), _view(moment)])
+        body = join([_head(snapshot, gates, location, now), _view(snapshot, location, now)])
         html.show(body, slot="upper", content=location.view, leads=True)
 
 
-def _view(moment: _Moment) -> Markup:
-    snapshot, location = moment.snapshot, moment.location
+def _view(snapshot: LakeSnapshot, location: PageLocation, now: datetime) -> Markup:
     if location.view == "rejects":
-        return rejects_panel(snapshot.rejects, location, moment.now)
+        return rejects_panel(snapshot.rejects, location, now)
     if location.view == "quality":
-        return quality_panel(snapshot.quality, location, moment.now)
-    return tag(
-        "main",
-        tag("section", matrix(snapshot, location), class_="sk-board", aria_label="Actions by stage"),
-        recommendations(snapshot, location, moment.now),
-        class_="sk-overview",
-    )
+        return quality_panel(snapshot.quality, location, now)
+    board = tag("section", matrix(snapshot, location), class_="sk-board", aria_label="Actions by stage")
+    return tag("main", board, recommendations(snapshot, location, now), class_="sk-overview")
 
 
-def _head(moment: _Moment) -> Markup:
-    fault = None if moment.gates is None else moment.gates.fault
+def _head(snapshot: LakeSnapshot, gates: GateFileState | None, location: PageLocation, now: datetime) -> Markup:
+    fault = None if gates is None else gates.fault
     notice = None if fault is None else tag("p", tag("b", "Gate file: "), fault, class_="sk-notice", role="alert")
-    return join([header(moment.snapshot, moment.location, moment.now), notice])
+    return join([header(snapshot, location, now), notice])
 
 
-def _cell_page(html: LiveHtml, reader: LakeReader, moment: _Moment, cell: Cell) -> None:
-    snapshot, location = moment.snapshot, moment.location
+def _cell_page(
+    html: LiveHtml,
+    reader: LakeReader,
+    snapshot: LakeSnapshot,
+    *,
+    gates: GateFileState | None,
+    location: PageLocation,
+    cell: Cell,
+    now: datetime,
+) -> None:
     verdict = snapshot.verdicts.get(cell)
     if verdict is not None:
         verdict = heartbeats.confirmed(verdict, snapshot.heartbeat)
-    in_force = None if moment.gates is None else moment.gates.sha256
+    in_force = None if gates is None else gates.sha256
     # Everything is worked out before anything is shown, and the two halves go out together: numbers of one version of
     # the lake must not stand beside those of another. The charts, which the browser takes longest over, come last.
     history = reader.history(cell, None if verdict is None else verdict.epoch)
-    body = headline(cell, snapshot.signals.get(cell), verdict, location=location, gates_sha256=in_force, now=moment.now)
+    body = headline(cell, snapshot.signals.get(cell), verdict, location=location, gates_sha256=in_force, now=now)
     table = evidence_table(verdict)
-    html.show(join([_head(moment), body]), slot="upper", content=location.address, leads=True)
+    head = _head(snapshot, gates, location, now)
+    html.show(join([head, body]), slot="upper", content=location.address, leads=True)
     middle = st.container()
     if table is not None:
         html.show(table, slot="lower", content=location.address)

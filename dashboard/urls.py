@@ -18,10 +18,10 @@ View: TypeAlias = Literal["overview", "rejects", "quality"]
 class PageLocation:
     """What the page shows."""
 
-    view: View = "overview"  # the view, unless a cell is open
-    cell: Cell | None = None  # the cell that is open; None for none
-    environment: str | None = None  # only this environment; None for all
-    workflow: str | None = None  # only this workflow; None for all
+    view: View = "overview"  # unless a cell is open
+    cell: Cell | None = None  # the one that is open
+    environment: str | None = None  # None for all
+    workflow: str | None = None  # None for all
     verdict: str | None = None  # only recommendations with this verdict; None for all
 
     @classmethod

@@ -37,11 +37,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def read_yaml(path: Path, model: type[Model]) -> Model:
-    """Read a YAML file into a model that forbids unknown keys.
-
-    Raises:
-        ConfigurationFileError: With the place of every fault, and a suggestion where a key looks misspelt.
-    """
+    """Read a YAML file into a model that forbids unknown keys; else `ConfigurationFileError` with every fault."""
     try:
         return parse_yaml(path.read_bytes(), model, origin=str(path))
     except OSError as error:
@@ -70,13 +66,12 @@ def suggest(word: str, words: list[str]) -> str:
 
 
 def _describe(location: tuple[str | int, ...], kind: str, message: str, model: type[BaseModel]) -> str:
-    place = _place(location)
     if kind == "extra_forbidden":
         key = str(location[-1])
         return f"unknown key `{key}` at {_place(location[:-1])}: {suggest(key, _keys_at(location[:-1], model))}"
     if kind == "missing":
         return f"`{location[-1]}` is missing at {_place(location[:-1])}"
-    return f"{place}: {message}"
+    return f"{_place(location)}: {message}"
 
 
 def _place(location: tuple[str | int, ...]) -> str:

@@ -10,16 +10,13 @@ import pkgutil
 
 from stagekeeper.own_packages import require_own_packages
 
-
-def _public_names() -> dict[str, str]:
-    """The module of each public name, as the stub file says."""
-    stub = pkgutil.get_data(__name__, "__init__.pyi") or b""
-    imports = [node for node in ast.parse(stub).body if isinstance(node, ast.ImportFrom)]
-    return {alias.name: node.module or "" for node in imports for alias in node.names}
-
-
 require_own_packages("producers")
-_MODULE_OF = _public_names()
+_MODULE_OF = {
+    alias.name: node.module or ""
+    for node in ast.parse(pkgutil.get_data(__name__, "__init__.pyi") or b"").body
+    if isinstance(node, ast.ImportFrom)
+    for alias in node.names
+}
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605 - the stub is the list
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_DELIVERY_S = 5.0  # how long a command waits for the broker; what is left then stays on disk for the next one
-
 
 def open_emitter(settings: Settings, *, client_id: str = "stagekeeper") -> OutboxOnlyEmitter | OutboxEmitter:
     """An emitter with the configured outbox; it delivers where a broker is configured, else another process does."""
@@ -42,19 +40,10 @@ def open_router(
     flags: Path | None = None,
     settings: Settings | None = None,
 ) -> Iterator[Router]:
-    """A router from files, ready to use within the block.
+    """A router from files, ready to use within the block; files and settings that are left out are the configured ones.
 
-    Args:
-        source: Who records, as a URI reference, for example `/routers/crm-eu-1`.
-        environment: Deployment environment of the actions that do not name one.
-        agent: Name of the agent where `acting` names none.
-        authorization: The authorization file; the configured one when left out.
-        flags: The flag file; the configured one when left out.
-        settings: Where outbox, review store, broker and receipt key are; the environment's when left out.
-
-    Raises:
-        SettingsError: A file does not exist.
-        ConfigurationFileError: The authorization file cannot be used.
+    `source` says who records, as a URI reference such as `/routers/crm-eu-1`; `environment` and `agent` are for
+    actions that name none. Raises `SettingsError` where a file does not exist, and `ConfigurationFileError`.
     """
     settings = settings or Settings.load()
     authorizer = FileAuthorizer.load(authorization or settings.authorization)
@@ -80,6 +69,6 @@ def recording(settings: Settings, source: str) -> Iterator[Recorder]:
     """A recorder for a command; after the block, a line on stderr says how many records still wait for the broker."""
     with open_emitter(settings, client_id="stagekeeper-command") as emitter:
         yield Recorder(emitter, source=source, key=settings.signing_key)
-        waiting = emitter.flush(_DELIVERY_S)
+        waiting = emitter.flush(5.0)  # seconds; what is left then stays on disk for the next one
     if waiting:
         click.echo(f"{waiting} record(s) wait in {settings.outbox} until the broker can be reached.", err=True)

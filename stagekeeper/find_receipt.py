@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from producers.boundary.approvals import UnknownReviewError
@@ -20,14 +21,9 @@ class UnknownDecisionError(UsageError):
 
 
 def find_receipt(decision_id: str, settings: Settings) -> Receipt:
-    """Look up the receipt of a decision.
+    """Look up the receipt of a decision: at this machine's review store and outbox, then in the lake.
 
-    It is looked for at the review store and in the outbox of this machine, then in the lake, where the data plane has
-    checked its signature.
-
-    Raises:
-        UnknownDecisionError: It is nowhere there.
-        ReceiptError: It is, and its signature does not match the configured key.
+    Raises `UnknownDecisionError`, and `ReceiptError` where its signature does not match the configured key.
     """
     token = _queued(decision_id, settings) or _waiting(decision_id, settings) or _in_lake(decision_id, settings)
     if token is None:
@@ -42,13 +38,9 @@ def find_receipt(decision_id: str, settings: Settings) -> Receipt:
 def _queued(decision_id: str, settings: Settings) -> str | None:
     if not settings.review_store.is_file():
         return None
-    store = ReviewStore(settings.review_store)
-    try:
+    with ReviewStore(settings.review_store) as store, suppress(UnknownReviewError):
         return store.get(decision_id).queued.receipt
-    except UnknownReviewError:
-        return None
-    finally:
-        store.close()
+    return None
 
 
 def _waiting(decision_id: str, settings: Settings) -> str | None:

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Final
 
 from analytics.lake.tables import SourcePartition
 from producers.errors import StagekeeperError
-from producers.wire.events import event_to_bytes
+from producers.wire.events import Event, event_to_bytes
 from streams.ingest.dedupe import SeenIds
-from streams.ingest.fold import Folder, PartitionState
+from streams.ingest.fold import FoldedBatch, Folder, PartitionState
 from streams.ingest.records import Batch, PartitionRecords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from producers.wire.events import Event
-    from streams.ingest.fold import FoldedBatch
 
 LOG_ID: Final = "in-process"
 
@@ -27,11 +25,7 @@ class RefusedEventsError(StagekeeperError):
 
 
 class LocalIngest:
-    """Folds events as the worker does, one partition a topic, without storing them.
-
-    Args:
-        now: The clock, for what lies impossibly far ahead.
-    """
+    """Folds events as the worker does, one partition a topic, without storing them; the clock tells what lies ahead."""
 
     def __init__(self, *, now: Callable[[], datetime]) -> None:
         self._now = now
@@ -39,11 +33,7 @@ class LocalIngest:
         self._batches = 0
 
     def fold(self, events: Sequence[Event]) -> FoldedBatch:
-        """Fold events in the order given.
-
-        Raises:
-            RefusedEventsError: One of them is not acceptable.
-        """
+        """Fold events in the order given; raises `RefusedEventsError` where one of them is not acceptable."""
         records: dict[SourcePartition, PartitionRecords] = defaultdict(PartitionRecords)
         for event in events:
             partition = SourcePartition(LOG_ID, event.topic, 0)

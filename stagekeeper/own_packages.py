@@ -3,8 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-OWN_PACKAGES = ("producers", "analytics", "streams", "dashboard")
-"""The import packages of the distribution `stagekeeper`, beside the one of that name."""
+OWN_PACKAGES = ("producers", "analytics", "streams", "dashboard")  # besides the one of the distribution's name
 
 
 class ShadowedPackageError(ImportError):
@@ -12,11 +11,7 @@ class ShadowedPackageError(ImportError):
 
 
 def require_own_packages(*names: str) -> None:
-    """Make sure that Python finds our packages under their names, without importing what it finds.
-
-    Raises:
-        ShadowedPackageError: A foreign package comes first; the message says where it is, and what to do.
-    """
+    """Raise `ShadowedPackageError` where Python finds a foreign package under one of our names; nothing is imported."""
     folder = Path(__file__).resolve().parent.parent
     for name in names:
         spec = importlib.util.find_spec(name)

@@ -14,7 +14,6 @@ from producers.delivery.kafka_config import KafkaSecurity, Mechanism, Protocol
 from producers.errors import SettingsError
 
 RUNNING_FILE = "running.json"
-
 RENAMED_VARIABLES = {"STAGEKEEPER_UPKEEP_EVERY_S": "STAGEKEEPER_MAINTENANCE_EVERY_S"}
 
 
@@ -76,11 +75,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment, then fill what is unset from the embedded stack that runs under `home`.
-
-        Raises:
-            SettingsError: A variable has an unusable value; the message names it.
-        """
+        """Read the environment, then fill what is unset from the embedded stack in `home`; raises `SettingsError`."""
         settings = cls.from_environment()
         running = settings.running()
         unset = {name: value for name, value in running.items() if name not in settings.model_fields_set}
@@ -88,11 +83,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read the environment alone, for the process that is about to run under `home`.
-
-        Raises:
-            SettingsError: A variable has an unusable value or an old name; the message names it.
-        """
+        """Read the environment alone, for the process that is about to run under `home`; raises `SettingsError`."""
         for old_name in RENAMED_VARIABLES.keys() & {name.upper() for name in os.environ}:
             raise SettingsError(f"{old_name} is called {RENAMED_VARIABLES[old_name]} now. Rename the variable.")
         try:
@@ -130,11 +121,7 @@ class Settings(BaseSettings):
 
     @property
     def kafka_security(self) -> KafkaSecurity:
-        """TLS and SASL for every Kafka client.
-
-        Raises:
-            SettingsError: The variables do not fit together.
-        """
+        """TLS and SASL for every Kafka client; raises `SettingsError` where the variables do not fit together."""
         return KafkaSecurity.from_settings(
             protocol=self.kafka_security_protocol,
             mechanism=self.kafka_sasl_mechanism,
@@ -183,11 +170,7 @@ class Settings(BaseSettings):
         return secret.encode() or None
 
     def require_kafka(self) -> str:
-        """The bootstrap servers.
-
-        Raises:
-            SettingsError: Neither the variable nor a running embedded broker names any.
-        """
+        """The bootstrap servers; raises `SettingsError` where neither the variable nor an embedded broker names any."""
         if self.kafka_bootstrap_servers is None:
             raise SettingsError(
                 "no Kafka broker is known. Start the embedded one with `stagekeeper up`, "

@@ -7,7 +7,7 @@ import signal
 import time
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource, NewTopic  # type: ignore[attr-defined]
@@ -20,21 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-EMBEDDED_PREFIX: Final = "embedded-"
-"""Cluster ids of embedded brokers begin with this: such a log is in memory and dies with its process."""
+KafkaSettings: TypeAlias = "Mapping[str, str | int | float | bool]"
+"""Further librdkafka settings of a client, such as those for TLS and SASL."""
 
-DATA_GROUP: Final = "stagekeeper-data"
-"""The consumer group of the data plane: it says who reads which partition, and no offset is kept in it."""
+EMBEDDED_PREFIX: Final = "embedded-"  # of cluster ids: such a log is in memory and dies with its process
+DATA_GROUP: Final = "stagekeeper-data"  # says which worker reads which partition; no offset is kept in it
 
+# A worker that was down for a while must find what came meanwhile: below these a topic is not used.
 LEAST_RETENTION_MS: Final = 3_600_000
 LEAST_RETENTION_BYTES: Final = 64 * 1_024 * 1_024
-"""A worker that was down for a while must find what came meanwhile: below these a topic is not used."""
 
 _REFUSALS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})  # noqa: SLF001
-_LOOPBACK = "127.0.0.1"
 _START_TIMEOUT_S = 15.0
 _ANSWER_TIMEOUT_S = 8.0
-_STOP_GRACE_S = 2.0
 
 
 class BrokerError(StagekeeperError):
@@ -51,20 +49,17 @@ class EmbeddedBroker:
 
     address: str  # `host:port` for clients
     cluster_id: str  # `embedded-<uuid>`, new for every start, because offsets begin again at 0
-    child: Child  # the process
+    child: Child
 
     @classmethod
     def start(cls, home: Path, *, port: int = 9092) -> Self:
-        """Start a broker and wait until it answers.
-
-        Args:
-            home: Folder for its log file, `broker.log`.
-            port: TCP port on 127.0.0.1.
+        """Start a broker on 127.0.0.1, with its log in the folder `home`, and wait until it answers.
 
         Raises:
-            BrokerError: There is no broker program for this platform, or it ended or did not answer in 15 seconds.
+            BrokerError: There is no program for this platform, it ended or did not answer in 15 seconds, or another
+                broker answers at its address.
         """
-        address, cluster_id = f"{_LOOPBACK}:{port}", f"{EMBEDDED_PREFIX}{uuid.uuid4()}"
+        address, cluster_id = f"127.0.0.1:{port}", f"{EMBEDDED_PREFIX}{uuid.uuid4()}"
         command = [_program(), "broker", "--cluster-id", cluster_id, "--storage-engine", "memory://tansu/"]
         command += ["--listener-url", f"tcp://{address}", "--advertised-listener-url", f"tcp://{address}"]
         log = home / "broker.log"
@@ -85,16 +80,12 @@ class EmbeddedBroker:
         return self.child.process.pid
 
     def await_ready(self) -> None:
-        """Return once the broker answers under its own cluster id.
-
-        Raises:
-            BrokerError: It ended, somebody else answers at its address, or nobody does within 15 seconds.
-        """
+        """Return once the broker answers under its own cluster id; raises `BrokerError` as `start` does."""
         deadline = time.monotonic() + _START_TIMEOUT_S
         client = admin(self.address)
         while time.monotonic() < deadline:
             try:
-                answered = _cluster_id(client.list_topics(timeout=1.0))
+                answered = cluster_id_of(client.list_topics(timeout=1.0))
             except KafkaException:
                 answered = None  # not listening yet; the loop ends on its process or on the deadline
             if not self.child.running:
@@ -109,7 +100,7 @@ class EmbeddedBroker:
 
     def stop(self) -> None:
         """Stop it at once; what it held is gone. Does nothing when it has stopped already."""
-        self.child.stop(_STOP_GRACE_S)
+        self.child.stop(grace_s=2.0)
 
 
 @dataclass(frozen=True)
@@ -121,40 +112,21 @@ class Inspected:
     faults: tuple[str, ...]  # what makes those that exist unusable, one sentence each
 
 
-def inspect_topics(bootstrap_servers: str, settings: Mapping[str, str | int | float | bool] | None = None) -> Inspected:
-    """Inspect the topics without changing anything.
-
-    Args:
-        bootstrap_servers: Brokers as `host:port,...`.
-        settings: Further librdkafka settings, such as those for TLS and SASL.
-
-    Raises:
-        BrokerError: No broker answers, or it does not let this client in.
-    """
-    refusals: list[KafkaError] = []
-    client = admin(bootstrap_servers, settings, refusals.append)
-    cluster_id, missing = _missing(client, bootstrap_servers, refusals)
+def inspect_topics(bootstrap_servers: str, settings: KafkaSettings | None = None) -> Inspected:
+    """Inspect the topics and change nothing; raises `BrokerError` where no broker answers or lets this client in."""
+    client, cluster_id, missing = _look_up(bootstrap_servers, settings)
     there = [topic for topic in TOPICS if topic not in missing]
     return Inspected(cluster_id, tuple(missing), tuple(fault for topic in there for fault in _faults(client, topic)))
 
 
-def ensure_topics(bootstrap_servers: str, settings: Mapping[str, str | int | float | bool] | None = None) -> str:
-    """Create the topics that are missing and check those that exist.
-
-    Args:
-        bootstrap_servers: Brokers as `host:port,...`.
-        settings: Further librdkafka settings, such as those for TLS and SASL.
-
-    Returns:
-        The cluster id: the identity of the log, without which a stored offset means nothing.
+def ensure_topics(bootstrap_servers: str, settings: KafkaSettings | None = None) -> str:
+    """Create the topics that are missing, check those that exist, and return the cluster id.
 
     Raises:
         BrokerError: No broker answers, or it refuses to create a topic.
         TopicError: A topic exists with too few partitions, or with settings that would refuse or lose events.
     """
-    refusals: list[KafkaError] = []
-    client = admin(bootstrap_servers, settings, refusals.append)
-    cluster_id, missing = _missing(client, bootstrap_servers, refusals)
+    client, cluster_id, missing = _look_up(bootstrap_servers, settings)
     _create(client, missing)
     faults = [fault for topic in TOPICS for fault in _faults(client, topic)]
     if faults:
@@ -164,8 +136,10 @@ def ensure_topics(bootstrap_servers: str, settings: Mapping[str, str | int | flo
     return cluster_id
 
 
-def _missing(client: AdminClient, bootstrap_servers: str, refusals: list[KafkaError]) -> tuple[str, list[Topic]]:
-    """The cluster id, and our topics that do not exist."""
+def _look_up(bootstrap_servers: str, settings: KafkaSettings | None) -> tuple[AdminClient, str, list[Topic]]:
+    """A client, the cluster id, and our topics that do not exist."""
+    refusals: list[KafkaError] = []
+    client = admin(bootstrap_servers, settings, refusals.append)
     try:
         metadata = client.list_topics(timeout=_ANSWER_TIMEOUT_S)
     except KafkaException as error:
@@ -180,10 +154,10 @@ def _missing(client: AdminClient, bootstrap_servers: str, refusals: list[KafkaEr
             f"no Kafka broker answers at {bootstrap_servers}: {_reason(error)}. "
             "Check STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS, STAGEKEEPER_KAFKA_SECURITY_PROTOCOL, and that the broker runs."
         ) from error
-    cluster_id = _cluster_id(metadata)
+    cluster_id = cluster_id_of(metadata)
     if cluster_id is None:
         raise BrokerError(f"the broker at {bootstrap_servers} states no cluster id, so that offsets cannot be kept.")
-    return cluster_id, [topic for topic in TOPICS if topic.name not in metadata.topics]
+    return client, cluster_id, [topic for topic in TOPICS if topic.name not in metadata.topics]
 
 
 def _program() -> str:
@@ -214,7 +188,6 @@ def _create(client: AdminClient, missing: list[Topic]) -> None:
 
 
 def _faults(client: AdminClient, topic: Topic) -> list[str]:
-    """What makes an existing topic unusable, one sentence each."""
     partitions = _partitions(client, topic)
     faults = []
     if len(partitions) < topic.partitions:
@@ -263,23 +236,16 @@ def _settings(client: AdminClient, topic: Topic) -> dict[str, str]:
         raise BrokerError(f"the settings of the topic {topic.name} cannot be read: {_reason(error)}") from error
 
 
-def _cluster_id(metadata: ClusterMetadata) -> str | None:
+def cluster_id_of(metadata: ClusterMetadata) -> str | None:
+    """The identity of a log; None where its broker states none."""
     stated: object = getattr(metadata, "cluster_id", None)  # typed as always None by the library
     return str(stated) if stated else None
 
 
 def admin(
-    bootstrap_servers: str,
-    settings: Mapping[str, str | int | float | bool] | None = None,
-    note: Callable[[KafkaError], None] = lambda _: None,
+    bootstrap_servers: str, settings: KafkaSettings | None = None, note: Callable[[KafkaError], None] = lambda _: None
 ) -> AdminClient:
-    """An admin client for a cluster and its topics.
-
-    Args:
-        bootstrap_servers: Brokers as `host:port,...`.
-        settings: Further librdkafka settings, such as those for TLS and SASL.
-        note: Takes what the client says about its connections.
-    """
+    """Make an admin client; `note` takes what it says about its connections."""
     # librdkafka reports connection attempts on stderr unless a logger takes them; what matters is raised anyway.
     configuration: dict[str, Any] = {
         **(settings or {}),

@@ -27,9 +27,9 @@ class Child:
     """A running child process."""
 
     name: str  # what people call it
-    process: subprocess.Popen[bytes]  # the process; its id is also the id of its process group
-    log: Path  # file that takes its stdout and stderr
-    stop_signal: signal.Signals  # the signal that asks it to end
+    process: subprocess.Popen[bytes]  # its id is also the id of its process group
+    log: Path
+    stop_signal: signal.Signals  # asks it to end
 
     @classmethod
     def start(
@@ -41,14 +41,10 @@ class Child:
         environment: Mapping[str, str] | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
     ) -> Self:
-        """Start a command. It dies with the thread that calls this (Linux), so call it from one that stays.
+        """Start a command, and append its stdout and stderr to `log`.
 
-        Args:
-            name: What people call it.
-            command: Program and arguments. They are visible to every user of the machine: no secrets.
-            log: File to which stdout and stderr are appended.
-            environment: Variables on top of this process's own.
-            stop_signal: What asks it to end.
+        Its arguments are visible to every user of the machine: no secrets. It dies with the thread that calls this
+        (Linux), so call it from one that stays. `environment` comes on top of this process's own.
 
         Raises:
             ChildError: The operating system refused.
@@ -78,20 +74,12 @@ class Child:
         self._signal(self.stop_signal)
 
     def stop(self, grace_s: float) -> bool:
-        """Ask it to end, wait, and kill its whole process group if it has not ended after `grace_s` seconds.
-
-        Returns:
-            Whether it ended by itself.
-        """
+        """Ask it to end, and `reap` it."""
         self.ask_to_stop()
         return self.reap(grace_s)
 
     def reap(self, grace_s: float) -> bool:
-        """Wait up to `grace_s` seconds for it to end, then kill its whole process group.
-
-        Returns:
-            Whether it ended by itself.
-        """
+        """Wait up to `grace_s` seconds, then kill its whole process group; whether it ended by itself."""
         try:
             self.process.wait(max(grace_s, 0.0))
         except subprocess.TimeoutExpired:

@@ -6,14 +6,11 @@ import ssl
 import tempfile
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import faust
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-from streams.broker import EMBEDDED_PREFIX
+from streams.broker import EMBEDDED_PREFIX, KafkaSettings
 
 
 class KeptChannel(faust.Channel):  # type: ignore[misc]
@@ -27,17 +24,8 @@ class KeptChannel(faust.Channel):  # type: ignore[misc]
         return self._queue
 
 
-def create_faust_app(
-    bootstrap_servers: str, log_id: str, web_port: int, security: Mapping[str, str | int | float | bool]
-) -> Any:  # noqa: ANN401  (Faust is untyped here)
-    """Create the Faust app of one worker.
-
-    Args:
-        bootstrap_servers: Brokers as `host:port,...`.
-        log_id: The cluster id.
-        web_port: Port of its web server on the loopback interface.
-        security: librdkafka's settings for TLS and SASL; Faust is given the same.
-    """
+def create_faust_app(bootstrap_servers: str, log_id: str, web_port: int, security: KafkaSettings) -> Any:  # noqa: ANN401
+    """Create the Faust app of one worker, with its web server on a port of the loopback interface."""
     # On the embedded broker a group join takes half the session timeout.
     embedded = log_id.startswith(EMBEDDED_PREFIX)
     session_s, heartbeat_s, rebalance_s = (3.0, 1.0, 12.0) if embedded else (45.0, 3.0, 60.0)
@@ -66,8 +54,7 @@ def create_faust_app(
     )
 
 
-def _credentials(security: Mapping[str, str | int | float | bool]) -> Any:  # noqa: ANN401  (Faust's own type)
-    """Faust's credentials for the same settings; None where none are needed."""
+def _credentials(security: KafkaSettings) -> Any:  # noqa: ANN401  (Faust's own type)
     protocol = str(security.get("security.protocol", "PLAINTEXT"))
     context = None
     if protocol.endswith("SSL"):

@@ -4,45 +4,26 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
 from analytics.lake.table_schemas import EVENTS, SIGNALS
-from analytics.lake.tables import SourcePartition
+from analytics.lake.tables import Lake, SourcePartition
 from producers.wire.topics import SOURCE_TOPICS
-from streams.broker import DATA_GROUP, EMBEDDED_PREFIX, BrokerError, admin
+from streams.broker import DATA_GROUP, EMBEDDED_PREFIX, BrokerError, KafkaSettings, admin
 from streams.ingest.reader_lock import has_reader
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from types import TracebackType
-
-    from analytics.lake.tables import Lake
-
 _ANSWER_TIMEOUT_S: Final = 10.0
-_GROUP_TIMEOUT_S: Final = 8.0
-_BATCH_RECORDS: Final = 10_000
-_BATCH_S: Final = 0.02
 
 
 class Backlog:
     """Compares the ends of the source topics with the offsets that the lake stores.
 
     Joins no consumer group and commits nothing. One thread at a time may use it.
-
-    Args:
-        bootstrap_servers: The broker.
-        log_id: Its cluster id.
-        settings: Further librdkafka settings, such as those for TLS and SASL.
     """
 
-    def __init__(
-        self,
-        bootstrap_servers: str,
-        log_id: str,
-        settings: Mapping[str, str | int | float | bool] | None = None,
-    ) -> None:
+    def __init__(self, bootstrap_servers: str, log_id: str, settings: KafkaSettings | None = None) -> None:
         self._log_id = log_id
         self._earlier_ends: dict[SourcePartition, int] | None = None
         self._firsts: dict[SourcePartition, int] = {}
@@ -111,12 +92,10 @@ class Backlog:
         return self._fetched_ends(answers) if self._log_id.startswith(EMBEDDED_PREFIX) else answers
 
     def _fetched_ends(self, answers: dict[SourcePartition, int]) -> dict[SourcePartition, int]:
-        """The true ends, where the embedded broker answers with less.
+        """The true ends, where the embedded broker answers with less: the first offset of the last batch, plus one.
 
-        It answers with the first offset of the last batch, plus one. The true end is in its answer to a fetch, which is
-        made to find out. While the answer stays the same there was no new batch, so that is done once for each. To wait
-        for the records themselves would be in vain where the broker holds many: looking for them takes it longer than a
-        fetch may wait, and then it answers with the end and with nothing else.
+        The true end is in its answer to a fetch, which is made once for each such answer. The records themselves are
+        not waited for: where it holds many, looking for them takes it longer than a fetch may wait.
         """
         new = {key: end for key, end in answers.items() if self._true_ends.get(key, (-1, -1))[0] != end}
         if new:
@@ -126,7 +105,7 @@ class Backlog:
         while waiting:
             if time.monotonic() > deadline_s:
                 raise BrokerError(f"the embedded broker did not say where its log ends in {_ANSWER_TIMEOUT_S:.0f} s.")
-            self._client.consume(_BATCH_RECORDS, _BATCH_S)  # nobody wants the records
+            self._client.consume(10_000, 0.02)  # nobody wants the records
             for partition, end in list(waiting.items()):
                 _first, fetched = self._client.get_watermark_offsets(_topic_partition(partition), cached=True)
                 if fetched >= end:  # what is known from an earlier look is less: a batch has come since
@@ -143,9 +122,7 @@ class Backlog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -153,21 +130,16 @@ def _topic_partition(partition: SourcePartition, offset: int = OFFSET_INVALID) -
     return TopicPartition(partition.topic, partition.partition, offset)
 
 
-def reader_count(
-    bootstrap_servers: str, log_id: str, settings: Mapping[str, str | int | float | bool] | None = None
-) -> int | None:
-    """How many workers read the log.
+def reader_count(bootstrap_servers: str, log_id: str, settings: KafkaSettings | None = None) -> int | None:
+    """How many workers read the log; None where the broker does not say, as when this client may not see the group.
 
     On the embedded broker one reads at a time, and a lock of this machine tells whether it does. Elsewhere the members
     of the consumer group are counted.
-
-    Returns:
-        None where the broker does not say, for example because this client may not see the group.
     """
     if log_id.startswith(EMBEDDED_PREFIX):
         return int(has_reader(log_id))
     client = admin(bootstrap_servers, settings)  # kept until the answer is there: it comes through this object
-    (answer,) = client.describe_consumer_groups([DATA_GROUP], request_timeout=_GROUP_TIMEOUT_S).values()
+    (answer,) = client.describe_consumer_groups([DATA_GROUP], request_timeout=8.0).values()
     try:
         members: list[object] = answer.result().members
     except KafkaException as error:

@@ -1,9 +1,8 @@
 """Set glibc's malloc and Arrow's pool up so that free memory goes back to the operating system.
 
-Batches of tens of thousands of small objects and of buffers of many megabytes come and go in the threads of several
-libraries. Left alone, glibc keeps what they free in one of up to eight pools a core, where the next batch, in another
-thread, does not find it; it learns to take ever larger buffers from there as well; and Arrow's own allocator keeps
-pages for each thread that ever used it. Measured by `benchmarks/memory.py`.
+Batches come and go in the threads of several libraries. Left alone, glibc keeps what they free in up to eight pools a
+core, where the next batch, in another thread, does not find it, and takes ever larger buffers from there as well;
+Arrow's own allocator keeps pages for each thread that ever used it. Measured by `benchmarks/memory.py`.
 """
 
 from __future__ import annotations
@@ -17,15 +16,10 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Of glibc's malloc.h; see mallopt(3).
-_M_TRIM_THRESHOLD: Final = -1
-_M_MMAP_THRESHOLD: Final = -3
-_M_ARENA_MAX: Final = -8
-
-_LIMITS: Final = {
-    _M_MMAP_THRESHOLD: 1 << 20,  # larger buffers are the system's again as soon as they are free
-    _M_TRIM_THRESHOLD: 16 << 20,  # so much stays free at the end of a pool
-    _M_ARENA_MAX: 4,  # so many pools
+_LIMITS: Final = {  # by the option's number in glibc's malloc.h; see mallopt(3)
+    -3: 1 << 20,  # M_MMAP_THRESHOLD: larger buffers are the system's again as soon as they are free
+    -1: 16 << 20,  # M_TRIM_THRESHOLD: so much stays free at the end of a pool
+    -8: 4,  # M_ARENA_MAX: so many pools
 }
 
 
@@ -47,6 +41,5 @@ def release_free_memory() -> None:
 
 @cache
 def _glibc(name: str) -> Callable[..., int] | None:
-    """A function of glibc; None with another C library."""
     library = ctypes.CDLL(None)
     return getattr(library, name) if hasattr(library, "gnu_get_libc_version") else None

@@ -6,37 +6,33 @@ import json
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from datetime import datetime
-
     from streams.ingest.fold import Tally
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4"
-
 WINDOW: Final = timedelta(minutes=5)  # how far back the quantiles of freshness look
 
 _SAMPLES_A_BATCH: Final = 200
-_RECOMMENDED: Final = "stagekeeper.stage.recommended.v1"
-"""What the worker's own judge says is no evidence of anything, and keeps no evidence young."""
+_RECOMMENDED: Final = "stagekeeper.stage.recommended.v1"  # by the worker's own judge: it keeps no evidence young
 
 
 @dataclass(frozen=True)
 class Totals:
     """Sums since the worker started."""
 
-    read: int = 0  # records read, repeats and rejects included
+    read: int = 0  # records, repeats and rejects included
     stored: int = 0  # events committed to the lake
-    repeats: int = 0  # repeats dropped
-    rejects: int = 0  # records rejected
-    batches: int = 0  # batches committed
+    repeats: int = 0  # dropped
+    rejects: int = 0
+    batches: int = 0  # committed
     commit_s: float = 0.0  # time spent on commits, in seconds
     lag: int | None = None  # records in the log that are not yet read; None until the first look
 
@@ -87,11 +83,7 @@ class Progress:
             self._totals = replace(self._totals, lag=lag)
 
     def wait_for(self, number: int, timeout_s: float, given_up: Callable[[], bool]) -> bool:
-        """Wait until item `number` is dealt with.
-
-        Returns:
-            False when `timeout_s` passed, or `given_up` said so, before.
-        """
+        """Wait until item `number` is dealt with; False when `timeout_s` passed, or `given_up` said so, before."""
         deadline_s = time.monotonic() + timeout_s
         with self._changed:
             while self._committed < number:
@@ -111,13 +103,13 @@ class Progress:
 class Freshness:
     """How long events took lately from the broker's timestamp until their counts could be read."""
 
-    p50_s: float | None = None  # Median, in seconds; None where no event came
-    p99_s: float | None = None  # 99th percentile, in seconds
+    p50_s: float | None = None  # None where no event came
+    p99_s: float | None = None
     last_event_at: datetime | None = None  # the latest event time that was stored, other than of recommendations
 
 
 class FreshnessGauge:
-    """Samples committed batches. Written by the commits, read by whoever asks."""
+    """Samples of the batches committed lately. Written by the commits, read by whoever asks."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -125,12 +117,7 @@ class FreshnessGauge:
         self._last_event_at: datetime | None = None
 
     def note(self, events: pl.DataFrame, now: datetime) -> None:
-        """Take a batch whose counts have just become visible.
-
-        Args:
-            events: Its rows for the table `events`.
-            now: The present moment.
-        """
+        """Take a batch whose counts have just become visible: its rows for the table `events`."""
         if events.is_empty():
             return
         step = max(1, events.height // _SAMPLES_A_BATCH)
@@ -164,14 +151,7 @@ class FreshnessGauge:
 
 
 def status_line(before: Totals, now: Totals, seconds: float, *, as_json: bool) -> str:
-    """One line about what moved.
-
-    Args:
-        before: The sums at the last line.
-        now: The sums at this one.
-        seconds: Time between the two.
-        as_json: Write a JSON object rather than text.
-    """
+    """One line about what moved in some seconds; JSON or text."""
     events_per_s = round((now.read - before.read) / seconds) if seconds > 0 else None
     batches = now.batches - before.batches
     commit_ms = (now.commit_s - before.commit_s) * 1_000 / batches if batches else None
@@ -189,25 +169,18 @@ def status_line(before: Totals, now: Totals, seconds: float, *, as_json: bool) -
 def exposition(
     totals: Totals, freshness: Freshness, *, up_s: float, judging: bool, judge_fault: bool, now: datetime
 ) -> str:
-    """All metrics of a worker in Prometheus's text format.
-
-    Args:
-        totals: Sums since it started.
-        freshness: How long events take.
-        up_s: Seconds since it started.
-        judging: Whether it is the worker that judges.
-        judge_fault: Whether its last look failed.
-        now: The present moment, for the age of the evidence.
-    """
+    """All metrics of a worker in Prometheus's text format; `judge_fault` says that its last look failed."""
     age_s = None if freshness.last_event_at is None else (now - freshness.last_event_at).total_seconds()
+    commit_s = {"_sum": totals.commit_s, "_count": totals.batches}
+    quantiles = {'{quantile="0.5"}': freshness.p50_s, '{quantile="0.99"}': freshness.p99_s}
     lines = [
         *_metric("events_read_total", "counter", "Records read, repeats and rejects included.", totals.read),
         *_metric("events_stored_total", "counter", "Events committed to the lake.", totals.stored),
         *_metric("repeats_total", "counter", "Repeats dropped.", totals.repeats),
         *_metric("rejects_total", "counter", "Records rejected.", totals.rejects),
         *_metric("lag_records", "gauge", "Records in the log that are not yet read.", totals.lag),
-        *_summary("commit_seconds", "Time of the commits of a batch.", totals.commit_s, totals.batches),
-        *_quantiles("freshness_seconds", "From a record's timestamp until its counts can be read.", freshness),
+        *_metric("commit_seconds", "summary", "Time of the commits of a batch.", commit_s),
+        *_metric("freshness_seconds", "gauge", "From a record's timestamp until its counts can be read.", quantiles),
         *_metric("evidence_age_seconds", "gauge", "Age of the newest event that is stored.", age_s),
         *_metric("uptime_seconds", "gauge", "Since the worker started.", up_s),
         *_metric("judging", "gauge", "1 in the worker that judges.", int(judging)),
@@ -216,25 +189,8 @@ def exposition(
     return "\n".join([*lines, ""])
 
 
-def _metric(name: str, kind: str, purpose: str, value: float | None) -> Iterable[str]:
-    """One number; left out while it is unknown."""
-    return () if value is None else (*_heading(name, kind, purpose), f"stagekeeper_{name} {value!r}")
-
-
-def _summary(name: str, purpose: str, total: float, count: int) -> Iterable[str]:
-    full = f"stagekeeper_{name}"
-    return (*_heading(name, "summary", purpose), f"{full}_sum {total!r}", f"{full}_count {count}")
-
-
-def _quantiles(name: str, purpose: str, freshness: Freshness) -> Iterable[str]:
-    if freshness.p50_s is None or freshness.p99_s is None:
-        return ()
-    return (
-        *_heading(name, "gauge", purpose),
-        f'stagekeeper_{name}{{quantile="0.5"}} {freshness.p50_s!r}',
-        f'stagekeeper_{name}{{quantile="0.99"}} {freshness.p99_s!r}',
-    )
-
-
-def _heading(name: str, kind: str, purpose: str) -> tuple[str, str]:
-    return f"# HELP stagekeeper_{name} {purpose}", f"# TYPE stagekeeper_{name} {kind}"
+def _metric(name: str, kind: str, purpose: str, value: float | Mapping[str, float | None] | None) -> list[str]:
+    """One number, or one for each suffix; what is unknown is left out."""
+    values = value if isinstance(value, Mapping) else {"": value}
+    lines = [f"stagekeeper_{name}{suffix} {number!r}" for suffix, number in values.items() if number is not None]
+    return [f"# HELP stagekeeper_{name} {purpose}", f"# TYPE stagekeeper_{name} {kind}", *lines] if lines else []

@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Message, Producer
 
 from producers.errors import StagekeeperError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from confluent_kafka import KafkaError, Message
+    from streams.broker import KafkaSettings
 
-CLIENT_LOG: Final = logging.getLogger("streams.librdkafka")
-"""What the clients say of their connections; what matters of it is raised anyway."""
+CLIENT_LOG: Final = logging.getLogger("streams.librdkafka")  # of connections; what matters is raised anyway
 
 _FLUSH_S: Final = 30.0
 
@@ -33,22 +32,10 @@ class Record(NamedTuple):
 
 
 class Publisher:
-    """Publishes to one topic: idempotent, acks=all, keyed as Java and Faust do it. One thread at a time may use it.
-
-    Args:
-        bootstrap_servers: Brokers as `host:port,...`.
-        topic: The topic; it must exist.
-        client_id: Name under which the brokers know this client.
-        settings: Further librdkafka settings.
-    """
+    """Publishes to one topic: idempotent, acks=all, keyed as Java and Faust do it. One thread at a time may use it."""
 
     def __init__(
-        self,
-        bootstrap_servers: str,
-        topic: str,
-        *,
-        client_id: str,
-        settings: Mapping[str, str | int | float | bool] | None = None,
+        self, bootstrap_servers: str, topic: str, *, client_id: str, settings: KafkaSettings | None = None
     ) -> None:
         self._topic = topic
         self._producer = Producer(

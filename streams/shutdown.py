@@ -16,10 +16,8 @@ def end_process(error: BaseException | None = None) -> NoReturn:
     """End the process at once, without waiting for threads or exit handlers.
 
     Native threads may still wait for a broker or a store that is gone. And a member that leaves in the middle of a join
-    would lock the embedded broker's group for minutes; one that vanishes is forgotten after its session.
-
-    Args:
-        error: Why it ends; one of ours is shown as a message, anything else with its trace.
+    would lock the embedded broker's group for minutes; one that vanishes is forgotten after its session. An error of
+    ours is shown as a message, any other with its trace.
     """
     code = 0
     if isinstance(error, StagekeeperError):

@@ -1,9 +1,9 @@
 """The worker: a Faust app around the data plane and the judge.
 
 librdkafka feeds, Faust schedules: a thread puts whole micro-batches on an in-memory channel, an agent folds and commits
-them, another agent keeps the latest recommendations, timers report and maintain the lake, a task runs the judge, and
-the app's web server answers `/health`, `/metrics` and `/verdicts`. Nothing that must be right rests on Faust: an
-exception in the data plane ends the process, and the next one resumes from the lake.
+them, another keeps the latest recommendations, timers report and maintain the lake, a task runs the judge, and the
+app's web server answers `/health`, `/metrics` and `/verdicts`. Nothing that must be right rests on Faust: an exception
+in the data plane ends the process, and the next one resumes from the lake.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -36,7 +35,7 @@ from analytics.maintenance import RetentionPolicy
 from producers.delivery.kafka_config import KafkaSecurity
 from producers.errors import StagekeeperError
 from producers.wire.topics import RECOMMENDATIONS
-from streams.broker import ensure_topics
+from streams.broker import KafkaSettings, ensure_topics
 from streams.control.judge_runner import JudgeRunner
 from streams.control.maintenance_runner import Leases, MaintenanceRunner
 from streams.control.recommendation_cache import Recommendations
@@ -49,7 +48,7 @@ from streams.metrics import CONTENT_TYPE, FreshnessGauge, Progress, Totals, expo
 from streams.shutdown import end_process, unsaved
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Mapping
+    from collections.abc import AsyncIterable, Callable
     from datetime import datetime
     from pathlib import Path
 
@@ -68,81 +67,58 @@ _STOP_S: Final = 4.0
 class WorkerConfig:
     """What a worker needs to know."""
 
-    bootstrap_servers: str  # brokers as `host:port,...`
-    lake_root: str  # root of the lake
-    gate_file: Path  # the gate file, whether or not it exists
-    receipt_key: bytes | None  # the key that signs receipts, where one is configured
-    now: Callable[[], datetime]  # the clock
+    bootstrap_servers: str  # `host:port,...`
+    lake_root: str
+    gate_file: Path  # whether or not it exists
+    receipt_key: bytes | None  # signs receipts; None where none is configured
+    now: Callable[[], datetime]
     say: Callable[[str], None]  # takes one line at a time for whoever watches
-    as_json: bool = False  # whether status lines are JSON
+    as_json: bool = False  # of status lines
     web_port: int = 0  # port of the web server on the loopback interface; 0 takes a free one
     data_only: bool = False  # whether to leave the judging to other workers
-    # Seconds between two rounds of roll-up, retention and vacuum; 0 leaves them to others
-    maintenance_every_s: float = 3_600.0
-    policy: RetentionPolicy = field(default_factory=RetentionPolicy)  # what is kept for how long
-    # Written once the worker reads: a JSON object with its process id, the log's identity and the address of its web
-    # server
-    ready_file: Path | None = None
-    # Further librdkafka settings, such as those for TLS and SASL
-    kafka: Mapping[str, str | int | float | bool] = field(default_factory=KafkaSecurity)
+    maintenance_every_s: float = 3_600.0  # between two rounds of roll-up, retention and vacuum; 0: others do them
+    policy: RetentionPolicy = field(default_factory=RetentionPolicy)
+    ready_file: Path | None = None  # written once the worker reads; JSON: process id, log's identity, web address
+    kafka: KafkaSettings = field(default_factory=KafkaSecurity)
 
 
 class Worker:
-    """One worker process.
-
-    Args:
-        config: What it needs to know.
-
-    Raises:
-        StagekeeperError: The broker or the lake cannot be used.
-    """
+    """One worker process; raises a `StagekeeperError` where the broker or the lake cannot be used."""
 
     def __init__(self, config: WorkerConfig) -> None:
         limit_memory()
         self._config = config
-        self._log_id = ensure_topics(config.bootstrap_servers, config.kafka)
+        servers, now = config.bootstrap_servers, config.now
+        self._log_id = ensure_topics(servers, config.kafka)
         self._web_port = config.web_port or _free_port()
         self._progress = Progress()
-        dead_letters = KafkaDeadLetters(config.bootstrap_servers, config.kafka)
+        dead_letters = KafkaDeadLetters(servers, config.kafka)
         migrate(config.lake_root)
         lake = Lake.open(config.lake_root)
-        pipeline = Pipeline(lake, dead_letters, key=config.receipt_key, now=config.now)
+        pipeline = Pipeline(lake, dead_letters, key=config.receipt_key, now=now)
         self._gauge = FreshnessGauge()
         self._plane = DataPlane(
             pipeline,
             self._progress,
             self.fail,
-            committed=lambda folded: self._gauge.note(
-                pl.DataFrame(folded.events.select(["type", "time", "broker_at"])), config.now()
-            ),
+            lambda folded: self._gauge.note(pl.DataFrame(folded.events.select(["type", "time", "broker_at"])), now()),
         )
         self._leases = Leases(config.lake_root, judges=not config.data_only)
         self._maintenance = MaintenanceRunner(
-            config.lake_root, config.gate_file, config.policy, every_s=config.maintenance_every_s, now=config.now
+            config.lake_root, config.gate_file, config.policy, every_s=config.maintenance_every_s, now=now
         )
         self._began_s = time.monotonic()
+        own_lake = Lake.open(config.lake_root)  # handles are not shared between threads
         self._source = Source(
-            config.bootstrap_servers,
-            self._log_id,
-            Lake.open(config.lake_root),  # handles are not shared between threads
-            self,
-            self._progress,
-            on_failure=self.fail,
-            settings=config.kafka,
+            servers, self._log_id, own_lake, self.put, self._progress, on_failure=self.fail, settings=config.kafka
         )
         self._judge_runner = JudgeRunner(
-            config.bootstrap_servers,
-            self._log_id,
-            config.lake_root,
-            config.gate_file,
-            now=config.now,
-            settings=config.kafka,
+            servers, self._log_id, config.lake_root, config.gate_file, now=now, settings=config.kafka
         )
         self._recommendations = Recommendations()
         self._recommendations.fill(lake)
-        self._aside = {
-            name: ThreadPoolExecutor(1, f"stagekeeper-{name}") for name in ("judge", "maintenance", "leases")
-        }
+        names = ("judge", "maintenance", "leases")
+        self._aside = {name: ThreadPoolExecutor(1, f"stagekeeper-{name}") for name in names}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[int] | None = None
         self._stopping = threading.Event()
@@ -151,10 +127,7 @@ class Worker:
         self._reported = (time.monotonic(), Totals())
 
     def run(self) -> int:
-        """Work until SIGTERM or SIGINT, or until something fails.
-
-        Returns:
-            0 after a signal; a failure raises instead.
+        """Work until SIGTERM or SIGINT, which returns 0, or until something fails.
 
         Raises:
             StagekeeperError: The data plane cannot go on, or could not save what it had read before it stopped. Started
@@ -168,11 +141,7 @@ class Worker:
         return asyncio.run(self._run())
 
     def put(self, item: Assignment | Batch) -> None:
-        """Take an item from the source's thread; blocks while another is waiting.
-
-        Raises:
-            StoppedError: The worker is stopping.
-        """
+        """Take an item from the source's thread once there is room; raises `StoppedError` while this worker stops."""
         loop = self._loop
         if loop is None or self._stopping.is_set():
             raise StoppedError("the worker is stopping")
@@ -242,7 +211,6 @@ class Worker:
         end_process(self._not_saved())
 
     def _not_saved(self) -> BaseException | None:
-        """What kept this worker from saving all that it had read; None where nothing did."""
         return self._failure or unsaved(self._source.unsaved, self._config.lake_root)
 
     async def _stop(self, app: Any, starting: asyncio.Future[Any], *, drain: bool) -> None:  # noqa: ANN401
@@ -370,7 +338,6 @@ class Worker:
             self._leases.refresh()
 
     def _announce(self) -> None:
-        """Say that the worker reads."""
         path, web = self._config.ready_file, f"http://127.0.0.1:{self._web_port}"
         LOG.info("ready: reads log %s, answers at %s", self._log_id, web)
         if path is not None:
@@ -380,7 +347,6 @@ class Worker:
 
 
 def _free_port() -> int:
-    with closing(socket.socket()) as probe:
+    with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return int(probe.getsockname()[1])

@@ -296,7 +296,7 @@ def _history(name: str, golden: Golden) -> Document:
     """The lake's history under its gate file; for the demonstration, also where another file parts from it."""
     history, gates = History.from_lake(golden.lake), GateFile.parse(golden.gates)
     turns = [
-        {"cell": _cell(VerdictDocument.from_verdict(turn.verdict).to_dict()), **_as_json(turn.document())}
+        {"cell": _cell(VerdictDocument.from_verdict(turn.verdict).to_dict()), **_as_json(turn.to_dict())}
         for turn in run(history, gates, every=timedelta(minutes=30))
     ]
     history: Document = {"turns": _without_sentences(normal(sorted(turns, key=_turn), {}))}
@@ -304,7 +304,7 @@ def _history(name: str, golden: Golden) -> Document:
         since = history.last - timedelta(minutes=15)
         tried = backtest(history, gates, GateFile.parse(_changed(golden.gates)), since=since)
         history["backtest"] = _without_sentences(
-            normal({key: value for key, value in _as_json(tried.document()).items() if not key.endswith("_sha256")}, {})
+            normal({key: value for key, value in _as_json(tried.to_dict()).items() if not key.endswith("_sha256")}, {})
         )
     return history
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from streams.ingest.records import Batch
 
 
-class EventLake:
+class Receiver:
     """Where batches go: they count as committed at once."""
 
     def __init__(self, progress: Progress) -> None:
@@ -45,7 +45,7 @@ def main(address: str, lake_root: str) -> None:
         address,
         ensure_topics(address),
         Lake.open(lake_root),
-        EventLake(progress),
+        Receiver(progress).put,
         progress,
         on_failure=failed,
         settings={"debug": "cgrp,topic"},  # a line at every step of a rebalance

@@ -21,54 +21,30 @@ if TYPE_CHECKING:
 Value: TypeAlias = str | float | None
 Facts: TypeAlias = dict[str, Value]
 
-NUMBERS: Final = frozenset(
-    {
-        "ahead_of_arrival_s",
-        "decided_ahead_s",
-        "watermark_ahead_s",
-        "flag_count",
-        "reason_count",
-        "decide_ms",
-        "latency_ms",
-        "cost_usd",
-        "wait_ms",
-        "severity",
-    }
-)
-"""Facts that are numbers; seconds, milliseconds and US dollars as their names say."""
+_COUNTS: Final = ("flag_count", "reason_count", "severity")
+_DISTANCES: Final = ("ahead_of_arrival_s", "decided_ahead_s", "watermark_ahead_s")
+NUMBERS: Final = frozenset({*_COUNTS, *_DISTANCES, "decide_ms", "latency_ms", "cost_usd", "wait_ms"})
 
+_EXECUTION: Final = ("status", "latency_ms", "cost_usd", "error_type")
+_REVIEW: Final = ("resolution", "reviewer", "rationale", "wait_ms")
+
+# Facts that are called as their field, by where that is; then those that are not.
+_FIELDS: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
+    (): ("id", "source", "dataschema"),
+    ("data", "decision", "result"): ("outcome", "reason", "mode"),
+    ("data", "decision"): ("provenance", "ruleset_sha256", "decide_ms"),
+    ("data", "decision", "authorization"): ("permitted",),
+    ("data", "contract"): ("risk_class", "reversibility"),
+    ("data", "contract", "actor"): ("agent",),
+    ("data", "impact"): ("kind", "severity"),
+    ("data",): (*_EXECUTION, *_REVIEW, "flag_key", "changed_by", "verdict", "to_stage"),
+}
 _PLAIN: Final[Mapping[str, tuple[str, ...]]] = {
-    "id": ("id",),
-    "source": ("source",),
-    "dataschema": ("dataschema",),
-    "outcome": ("data", "decision", "result", "outcome"),
-    "reason": ("data", "decision", "result", "reason"),
-    "mode": ("data", "decision", "result", "mode"),
-    "provenance": ("data", "decision", "provenance"),
-    "ruleset_sha256": ("data", "decision", "ruleset_sha256"),
-    "decide_ms": ("data", "decision", "decide_ms"),
-    "permitted": ("data", "decision", "authorization", "permitted"),
-    "risk_class": ("data", "contract", "risk_class"),
-    "reversibility": ("data", "contract", "reversibility"),
-    "agent": ("data", "contract", "actor", "agent"),
-    "status": ("data", "status"),
-    "latency_ms": ("data", "latency_ms"),
-    "cost_usd": ("data", "cost_usd"),
-    "error_type": ("data", "error_type"),
+    **{name: (*place, name) for place, names in _FIELDS.items() for name in names},
     "undo_result": ("data", "result"),
     "undo_reason": ("data", "reason"),
-    "kind": ("data", "impact", "kind"),
-    "severity": ("data", "impact", "severity"),
     "quality_passed": ("data", "impact", "passed"),
-    "resolution": ("data", "resolution"),
-    "reviewer": ("data", "reviewer"),
-    "rationale": ("data", "rationale"),
-    "wait_ms": ("data", "wait_ms"),
-    "flag_key": ("data", "flag_key"),
-    "changed_by": ("data", "changed_by"),
     "change_reason": ("data", "reason"),
-    "verdict": ("data", "verdict"),
-    "to_stage": ("data", "to_stage"),
 }
 
 _USER: Final = ("data", "contract", "actor", "user")
@@ -76,32 +52,24 @@ _OWNERS: Final = ("user", "account", "service_identity")
 
 
 def facts_of(row: Mapping[str, Any]) -> Facts:
-    """The facts of one row of the table `events`.
-
-    Args:
-        row: At least the columns `id, type, subject, user, ingested_at, value` and those of the cell.
-
-    Returns:
-        The facts by name; None for what is absent or unusable, and `fault` then names why.
-    """
+    """The facts of one row of the table `events`: None for what is absent or unusable, and `fault` then names why."""
     document, fault, unpublished = _read(row["value"])
-    facts: Facts = {name: _scalar(name, _at(document, path)) for name, path in _PLAIN.items()}
-    facts["fault"] = fault
-    facts["unpublished"] = unpublished
-    # From the row, so that an event whose bytes have no id can still be found.
-    facts["event_id"] = str(row["id"])
-    facts["event_type"] = _text(document.get("type"))
     at = _moment(document.get("time"))
-    facts["ahead_of_arrival_s"] = _seconds_between(row["ingested_at"], at)
-    facts["row_differs"] = _row_difference(row, document)
-    facts["flag_count"] = _length(_at(document, ("data", "decision", "flags")))
-    facts["reason_count"] = _length(_at(document, ("data", "reasons")))
-    facts["owner"] = next(
-        (owner for name in _OWNERS if (owner := _text(_at(document, ("data", "contract", "actor", name))))), None
-    )
-    before, after = _at(document, ("data", "before")), _at(document, ("data", "after"))
-    facts["changed"] = _scalar("changed", before != after)
-    facts["watermark_ahead_s"] = _seconds_between(at, _moment(_at(document, ("data", "watermark"))))
+    owners = (_text(_at(document, ("data", "contract", "actor", name))) for name in _OWNERS)
+    facts: Facts = {name: _scalar(name, _at(document, path)) for name, path in _PLAIN.items()}
+    facts |= {
+        "fault": fault,
+        "unpublished": unpublished,
+        "event_id": str(row["id"]),  # from the row, so that an event whose bytes have no id can still be found
+        "event_type": _text(document.get("type")),
+        "ahead_of_arrival_s": _seconds_between(row["ingested_at"], at),
+        "row_differs": _row_difference(row, document),
+        "flag_count": _length(_at(document, ("data", "decision", "flags"))),
+        "reason_count": _length(_at(document, ("data", "reasons"))),
+        "owner": next(filter(None, owners), None),
+        "changed": _scalar("changed", _at(document, ("data", "before")) != _at(document, ("data", "after"))),
+        "watermark_ahead_s": _seconds_between(at, _moment(_at(document, ("data", "watermark")))),
+    }
     return facts | _receipt_facts(row, document, at)
 
 

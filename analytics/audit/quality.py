@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 
 MOST_EVENTS: Final = 20_000  # a run checks at most so many events of a type, the newest
 FIRST_WINDOW: Final = timedelta(hours=1)  # how far the first run looks back when no window is given
-OVERLAP: Final = timedelta(minutes=1)
-"""How far a run reaches into the one before it: an event may be committed a moment after it was ingested."""
-_MOST_EXAMPLES: Final = 3
+OVERLAP: Final = timedelta(minutes=1)  # with the run before: an event may be committed a moment after it was ingested
 
 
 class QualityError(StagekeeperError):
@@ -109,22 +107,14 @@ class QualityRun:
 def run_quality(
     lake: Lake, *, now: datetime, window: timedelta | None = None, new_id: Callable[[], str] = lambda: uuid.uuid4().hex
 ) -> QualityRun:
-    """Validate the fresh events and keep the result in the lake.
+    """Validate the events since `now - window`, or since the last run, and keep the result. Raises `QualityError`.
 
-    Args:
-        lake: Where the events are, and the result goes.
-        now: The moment of the run.
-        window: How far to look back from `now`; None continues where the last run stopped.
-        new_id: Makes the run's id.
-
-    Returns:
-        The run. One without events is not kept: it would hide the last one that has something to say.
-
-    Raises:
-        QualityError: The library could not carry out a check.
+    A run without events is not kept: it would hide the last one that has something to say.
     """
-    since = now - window if window is not None else _resume_from(lake, now)
-    found = []
+    last = lake.scan(QUALITY).select(pl.col("run_at").max()).collect().item() if window is None else None
+    first = now - (FIRST_WINDOW if window is None else window)
+    since = first if last is None else last.astimezone(UTC) - OVERLAP
+    types = []
     for event_type, suite in SUITES.items():
         fresh = lake.scan(EVENTS).filter(pl.col("type") == event_type, pl.col("ingested_at") > since)
         rows = fresh.top_k(MOST_EVENTS, by="ingested_at").collect().sort("ingested_at", "topic", "partition", "offset")
@@ -132,8 +122,8 @@ def run_quality(
             continue
         events = int(fresh.select(pl.len()).collect().item())
         facts = [facts_of(row) for row in rows.iter_rows(named=True)]
-        found.append(TypeQuality(event_type, events, len(facts), _failures(facts, suite)))
-    run = QualityRun(new_id(), now, since, tuple(found))
+        types.append(TypeQuality(event_type, events, len(facts), _failures(facts, suite)))
+    run = QualityRun(new_id(), now, since, tuple(types))
     if run.types:
         lake.append(QUALITY, _rows(run))
     return run
@@ -148,18 +138,11 @@ def latest_quality(lake: Lake | None) -> QualityRun | None:
     if newest.is_empty():
         return None
     run_id, run_at = newest["run_id"][0], newest["run_at"][0]
-    of_run = newest.filter(pl.col("run_id") == run_id)
-    stored = [json.loads(payload) for payload in of_run["payload"]]
-    types = tuple(_TYPE_QUALITY.validate_python(of_type) for of_type in stored)
-    return QualityRun(run_id, run_at, datetime.fromisoformat(stored[0]["since"]), types)
+    stored = [json.loads(payload) for payload in newest.filter(pl.col("run_id") == run_id)["payload"]]
+    return QualityRun(run_id, run_at, datetime.fromisoformat(stored[0]["since"]), _TYPES.validate_python(stored))
 
 
-_TYPE_QUALITY: Final = TypeAdapter(TypeQuality)
-
-
-def _resume_from(lake: Lake, now: datetime) -> datetime:
-    last = lake.scan(QUALITY).select(pl.col("run_at").max()).collect().item()
-    return now - FIRST_WINDOW if last is None else last.astimezone(UTC) - OVERLAP
+_TYPES: Final = TypeAdapter(tuple[TypeQuality, ...])
 
 
 def _rows(run: QualityRun) -> pl.DataFrame:
@@ -189,13 +172,8 @@ def _frame(facts: list[Facts]) -> pd.DataFrame:
 
 
 def _failures(facts: list[Facts], suite: tuple[Check, ...]) -> tuple[FailedExpectation, ...]:
-    """Validate facts with great-expectations.
-
-    Raises:
-        QualityError: It raised while carrying out a check.
-    """
-    gx = _great_expectations()
-    frame = _frame(facts)
+    """Validate facts with great-expectations; raises `QualityError` where it could not carry out a check."""
+    gx, frame = _great_expectations(), _frame(facts)
     base = gx.data_context.types.base
     context = gx.get_context(
         mode="ephemeral",
@@ -214,18 +192,16 @@ def _failures(facts: list[Facts], suite: tuple[Check, ...]) -> tuple[FailedExpec
     expectations = [_expectation(gx, position, check) for position, check in enumerate(suite)]
     result = batch.validate(
         gx.ExpectationSuite(name="fresh", expectations=expectations),
-        result_format={"result_format": "SUMMARY", "partial_unexpected_count": _MOST_EXAMPLES},
+        result_format={"result_format": "SUMMARY", "partial_unexpected_count": 3},
     )
-    results = {each.expectation_config.meta["position"]: each for each in result.results}
+    results = sorted(result.results, key=lambda judged: judged.expectation_config.meta["position"])
     return tuple(
-        _failure(check, results[position], frame)
-        for position, check in enumerate(suite)
-        if not results[position].success
+        _failure(check, judged, frame) for check, judged in zip(suite, results, strict=True) if not judged.success
     )
 
 
 def _great_expectations() -> ModuleType:
-    """Import the library when a run needs it: it takes two seconds."""
+    """Import the library, which takes two seconds."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "module 'sre_(constants|parse)' is deprecated", DeprecationWarning)
         importlib.import_module("great_expectations.expectations.row_conditions")
@@ -233,12 +209,12 @@ def _great_expectations() -> ModuleType:
 
 
 def _expectation(gx: ModuleType, position: int, check: Check) -> object:
-    expectation_class = getattr(gx.expectations, check.kind)
     arguments = dict(check.arguments)
     if check.when is not None:
         fact, values = check.when
         arguments["row_condition"] = gx.expectations.row_conditions.Column(fact).is_in(list(values))
-    return expectation_class(column=check.fact, severity=check.severity, meta={"position": position}, **arguments)
+    expectation = getattr(gx.expectations, check.kind)
+    return expectation(column=check.fact, severity=check.severity, meta={"position": position}, **arguments)
 
 
 def _failure(check: Check, judged: ExpectationValidationResult, frame: pd.DataFrame) -> FailedExpectation:

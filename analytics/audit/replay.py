@@ -36,18 +36,8 @@ if TYPE_CHECKING:
 RECORDED: Final[tuple[str, ...]] = ("judged_at",)
 """Fields of a verdict that are only recorded; everything else follows from its inputs."""
 
-_COLUMNS: Final = (
-    *CELL,
-    "epoch",
-    "verdict",
-    "to_stage",
-    "gate_sha256",
-    "lake_version",
-    "verdict_id",
-    "watermark",
-    "judged_at",
-)
-"""Columns of the ledger that say again what the payload says."""
+_REPEATED: Final = ("verdict", "to_stage", "gate_sha256", "lake_version", "verdict_id", "watermark", "judged_at")
+_COLUMNS: Final = (*CELL, "epoch", *_REPEATED)  # of the ledger, that say again what the payload says
 
 
 class UnknownVerdictError(UsageError):
@@ -59,16 +49,11 @@ class AlteredLedgerError(StagekeeperError):
 
 
 class ReplayMismatchError(StagekeeperError):
-    """A verdict that is reached again differs from the recorded one: evidence, gate file or ledger were changed since.
+    """What is reached differs from the recorded verdict: evidence, gate file or ledger were changed since."""
 
-    Attributes:
-        differing: The fields that differ.
-    """
-
-    def __init__(self, verdict_id: str, differing: tuple[str, ...], message: str) -> None:
+    def __init__(self, message: str, differing: tuple[str, ...]) -> None:
         super().__init__(message)
-        self.verdict_id = verdict_id
-        self.differing = differing
+        self.differing = differing  # fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +64,11 @@ class Replayed:
     document: VerdictDocument  # what was reached
     recorded_at: datetime  # when the ledger says that it was judged, which is only recorded
     earlier: tuple[str, ...]  # verdicts that had crossed before on the same epoch; they were reached again too
-    # Those of which the lake no longer holds the evidence; they are taken as the ledger has them
-    believed: tuple[str, ...] = ()
+    believed: tuple[str, ...] = ()  # those of which the lake no longer holds the evidence: taken as the ledger has them
 
 
 def replay(lake: Lake, verdict_id: str) -> Replayed:
     """Reach a past verdict again, with those that had crossed before it, and hold it against the ledger.
-
-    Args:
-        lake: The lake.
-        verdict_id: Which verdict.
 
     Raises:
         UnknownVerdictError: There is no such verdict.
@@ -115,37 +95,34 @@ def _replay(lake: Lake, verdict_id: str) -> Replayed:
     latches = ledger.latches(lake, before=row)
     # A latch decides, so whoever forges one moves a verdict: what had crossed must follow from its own evidence.
     crossed = sorted({latch.verdict_id for kinds in latches.values() for latch in kinds.values()})
-    believed = tuple(each for each in crossed if _is_beyond(lake, each))
-    earlier = tuple(each for each in crossed if each not in believed)
-    for each in earlier:
-        _replay(lake, each)
+    believed = tuple(crossed_id for crossed_id in crossed if _is_beyond(lake, crossed_id))
+    earlier = tuple(crossed_id for crossed_id in crossed if crossed_id not in believed)
+    for crossed_id in earlier:
+        _replay(lake, crossed_id)
     # The whole action, since a gate may compare one of its cells with another.
     here = pl.all_horizontal(pl.col(name) == row[name] for name in ACTION)
     state = CellState.from_increments(lake.scan(SIGNALS, version=row["lake_version"]).filter(here).collect())
-    gates, cell = gate_store.kept(lake, row["gate_sha256"]), Cell(*(row[name] for name in CELL))
+    gates, cell = gate_store.load(lake, row["gate_sha256"]), Cell(*(row[name] for name in CELL))
     over = [(*cell, row["epoch"])] if verdict_id.startswith(REASSESSED) else []
-    again = [
-        VerdictDocument.from_verdict(verdict)
-        for verdict in judge(
-            state,
-            gates,
-            watermark=row["watermark"],
-            lake_version=row["lake_version"],
-            judged_at=row["judged_at"],
-            cells={cell},
-            latches=Latches(latches, ledger.reassessments(lake, before=row)),
-            users=_users(lake, state, gates, recorded),
-            over=over,
-        )
-    ]
-    reached = _compare(recorded, again[0] if again else None)
+    verdicts = judge(
+        state,
+        gates,
+        watermark=row["watermark"],
+        lake_version=row["lake_version"],
+        judged_at=row["judged_at"],
+        cells={cell},
+        latches=Latches(latches, ledger.reassessments(lake, before=row)),
+        users=_users(lake, state, gates, recorded),
+        over=over,
+    )
+    reached = _compare(recorded, next(map(VerdictDocument.from_verdict, verdicts), None))
     return Replayed(verdict_id, reached, recorded.judged_at, earlier, believed)
 
 
 def _is_beyond(lake: Lake, verdict_id: str) -> bool:
     """Whether a verdict is too old for its evidence: an epoch may last longer than verdicts can be reached again."""
-    told = lake.scan(VERDICTS).filter(pl.col("verdict_id") == verdict_id).sort("judged_at").select("lake_version")
-    return not lake.reaches(SIGNALS, int(told.collect().row(0)[0]))
+    version = lake.scan(VERDICTS).filter(pl.col("verdict_id") == verdict_id).sort("judged_at").select("lake_version")
+    return not lake.reaches(SIGNALS, int(version.collect().row(0)[0]))
 
 
 def _users(lake: Lake, state: CellState, gates: GateFile, recorded: VerdictDocument) -> UserEvidence | None:
@@ -204,10 +181,9 @@ def _compare(recorded: VerdictDocument, reached: VerdictDocument | None) -> Verd
     was, now = recorded.to_dict(), {} if reached is None else reached.to_dict()
     parts = [f"{name}: recorded {_short(was.get(name))}, now {_short(now.get(name))}" for name in differing[:3]]
     raise ReplayMismatchError(
-        recorded.verdict_id,
-        differing,
         f"verdict {recorded.verdict_id} is not reached again: {', '.join(differing)} differ ({'; '.join(parts)}). "
         "The evidence, the gate file or the ledger was changed since, or another version of Stagekeeper reached it.",
+        differing,
     )
 
 

@@ -5,25 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
+from producers.wire import events
 from producers.wire.contract import RiskClass
 from producers.wire.decision import Provenance
-from producers.wire.events import (
-    EVENT_CLASSES,
-    ActionDecided,
-    ActionExecuted,
-    ActionImpact,
-    ActionUndone,
-    Event,
-    ExecutionStatus,
-    PolicyChanged,
-    Resolution,
-    ReviewResolved,
-    StageRecommended,
-    UndoResult,
-    VerdictName,
-    schema_id,
-    type_of,
-)
 from producers.wire.stage import LADDER
 
 if TYPE_CHECKING:
@@ -35,8 +19,7 @@ WARNING: Final = "warning"
 
 CLOCK_TOLERANCE_S: Final = 300.0  # how far the clocks of two machines may be apart
 LONGEST_LATENCY_MS: Final = 3_600_000.0
-LEAST_KNOWN_RATIO: Final = 0.9
-"""Below this share of executions with a known latency or cost, quantiles stand on thin ground."""
+LEAST_KNOWN_RATIO: Final = 0.9  # below this share of known latencies or costs, quantiles stand on thin ground
 
 
 @dataclass(frozen=True)
@@ -47,8 +30,7 @@ class Check:
     kind: str  # name of the great-expectations class
     meaning: str  # what a failure means to a person
     arguments: Mapping[str, object] = field(default_factory=dict)  # further arguments of that class
-    # Rows it applies to: a fact and the values that it may have; all rows when None
-    when: tuple[str, tuple[str, ...]] | None = None
+    when: tuple[str, tuple[str, ...]] | None = None  # rows with one of these values of a fact; None is all rows
     severity: Severity = CRITICAL  # a failed `critical` check fails the run; a `warning` is only shown
 
 
@@ -69,17 +51,17 @@ def _one_of(
     return Check(fact, "ExpectColumnValuesToBeInSet", meaning, {"value_set": [*values]}, when, severity)
 
 
-def _between(fact: str, low: float | None, high: float | None, meaning: str, *, severity: Severity = CRITICAL) -> Check:
-    return Check(
-        fact, "ExpectColumnValuesToBeBetween", meaning, {"min_value": low, "max_value": high}, severity=severity
-    )
+def _between(
+    fact: str, low: float | None, high: float | None, meaning: str, *, when: _When = None, severity: Severity = CRITICAL
+) -> Check:
+    return Check(fact, "ExpectColumnValuesToBeBetween", meaning, {"min_value": low, "max_value": high}, when, severity)
 
 
 _LIVE: Final = ("provenance", (Provenance.LIVE.value,))
 _REFUSED_OR_LESSENED: Final = ("constrain", "queue_for_review", "deny", "fallback")
 
 
-def _envelope(event_class: type[Event]) -> list[Check]:
+def _envelope(event_class: type[events.Event]) -> list[Check]:
     return [
         _absent("fault", "the bytes in the lake are not the event that is published"),
         _absent("unpublished", "a writer uses fields that are not published", severity=WARNING),
@@ -87,7 +69,7 @@ def _envelope(event_class: type[Event]) -> list[Check]:
         _present("id", "an event has no id, so it cannot be counted once"),
         Check("id", "ExpectColumnValuesToBeUnique", "the same event was kept twice"),
         _present("source", "nobody is named as the sender"),
-        _one_of("dataschema", [schema_id(event_class)], "the event names another schema", severity=WARNING),
+        _one_of("dataschema", [events.schema_id(event_class)], "the event names another schema", severity=WARNING),
         _between("ahead_of_arrival_s", None, CLOCK_TOLERANCE_S, "the event lies in the future of its arrival"),
     ]
 
@@ -124,24 +106,18 @@ _DECIDED: Final = [
         severity=WARNING,
     ),
     _one_of("provenance", [origin.value for origin in Provenance], "it is unknown how the decision came to be known"),
-    Check(
-        "flag_count",
-        "ExpectColumnValuesToBeBetween",
-        "a live decision shows no flag that it rests on",
-        {"min_value": 1, "max_value": None},
-        when=_LIVE,
-    ),
+    _between("flag_count", 1, None, "a live decision shows no flag that it rests on", when=_LIVE),
     _present("flag_count", "a live decision shows no flag that it rests on", when=_LIVE),
     _present("permitted", "a live decision does not record hard authorization", when=_LIVE, severity=WARNING),
     _present("ruleset_sha256", "a live decision does not name its policy", when=_LIVE, severity=WARNING),
     _between("decide_ms", 0, 60_000, "deciding took over a minute", severity=WARNING),
 ]
 
-_ENDED_BADLY: Final = (ExecutionStatus.FAILED.value, ExecutionStatus.TIMED_OUT.value)
+_ENDED_BADLY: Final = (events.ExecutionStatus.FAILED.value, events.ExecutionStatus.TIMED_OUT.value)
 
 _EXECUTED: Final = [
     _present("status", "it is not said how the execution ended"),
-    _one_of("status", [status.value for status in ExecutionStatus], "the status is unknown"),
+    _one_of("status", [status.value for status in events.ExecutionStatus], "the status is unknown"),
     _between("latency_ms", 0, LONGEST_LATENCY_MS, "a latency is negative or above an hour"),
     _present(
         "latency_ms",
@@ -151,12 +127,12 @@ _EXECUTED: Final = [
     ),
     _between("cost_usd", 0, None, "a cost is negative"),
     _present("error_type", "a failure does not name its class", when=("status", _ENDED_BADLY)),
-    _absent("error_type", "a success names an error", when=("status", (ExecutionStatus.SUCCEEDED.value,))),
+    _absent("error_type", "a success names an error", when=("status", (events.ExecutionStatus.SUCCEEDED.value,))),
 ]
 
 _UNDONE: Final = [
     _present("undo_result", "it is not said what came of the undo"),
-    _one_of("undo_result", [result.value for result in UndoResult], "the result of the undo is unknown"),
+    _one_of("undo_result", [result.value for result in events.UndoResult], "the result of the undo is unknown"),
     _present("undo_reason", "an undo has no reason", severity=WARNING),
 ]
 
@@ -169,7 +145,7 @@ _IMPACT: Final = [
 ]
 
 _REVIEWED: Final = [
-    _one_of("resolution", [word.value for word in Resolution], "the resolution is unknown"),
+    _one_of("resolution", [word.value for word in events.Resolution], "the resolution is unknown"),
     _present("resolution", "it is not said what the reviewer decided"),
     _present("reviewer", "a review names no reviewer"),
     _present("rationale", "a review gives no rationale"),
@@ -184,25 +160,25 @@ _CHANGED: Final = [
 ]
 
 _RECOMMENDED: Final = [
-    _one_of("verdict", [verdict.value for verdict in VerdictName], "the verdict is unknown"),
+    _one_of("verdict", [verdict.value for verdict in events.VerdictName], "the verdict is unknown"),
     _present("verdict", "a recommendation has no verdict"),
     _between("reason_count", 1, None, "a verdict has no reason"),
     _one_of("to_stage", [stage.value for stage in LADDER], "the stage to go to is not on the ladder"),
-    _present("to_stage", "a promotion does not say where to", when=("verdict", (VerdictName.PROMOTE.value,))),
+    _present("to_stage", "a promotion does not say where to", when=("verdict", (events.VerdictName.PROMOTE.value,))),
     _between("watermark_ahead_s", None, CLOCK_TOLERANCE_S, "the verdict knows events from after it was published"),
 ]
 
-_OWN: Final[Mapping[type[Event], list[Check]]] = {
-    ActionDecided: [*_RECEIPT, *_DECIDED],
-    ActionExecuted: [*_RECEIPT, *_EXECUTED],
-    ActionUndone: [*_RECEIPT, *_UNDONE],
-    ActionImpact: [*_RECEIPT, *_IMPACT],
-    ReviewResolved: [*_RECEIPT, *_REVIEWED],
-    PolicyChanged: _CHANGED,
-    StageRecommended: _RECOMMENDED,
+_OWN: Final[Mapping[type[events.Event], list[Check]]] = {
+    events.ActionDecided: [*_RECEIPT, *_DECIDED],
+    events.ActionExecuted: [*_RECEIPT, *_EXECUTED],
+    events.ActionUndone: [*_RECEIPT, *_UNDONE],
+    events.ActionImpact: [*_RECEIPT, *_IMPACT],
+    events.ReviewResolved: [*_RECEIPT, *_REVIEWED],
+    events.PolicyChanged: _CHANGED,
+    events.StageRecommended: _RECOMMENDED,
 }
 
 SUITES: Final[Mapping[str, tuple[Check, ...]]] = {
-    type_of(event_class): (*_envelope(event_class), *_OWN[event_class]) for event_class in EVENT_CLASSES
+    events.type_of(event_class): (*_envelope(event_class), *_OWN[event_class]) for event_class in events.EVENT_CLASSES
 }
 """The checks of each type of event, by the type's name."""

@@ -28,20 +28,20 @@ class NothingInForceError(UsageError):
 class Difference:
     """A stretch of time in which the two gate files say different things about one cell."""
 
-    cell: Cell  # the cell
+    cell: Cell
     since: datetime  # the minute in which they part
     until: datetime | None  # the minute in which they agree again; None where they do not
     old: Turn | None  # what the gate file in force says; None before its first verdict
     new: Turn | None  # what the other one says; likewise
 
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The difference as a JSON object."""
         return {
             **self.cell._asdict(),
             "since": iso(self.since),
             "until": None if self.until is None else iso(self.until),
-            "old": None if self.old is None else self.old.document(),
-            "new": None if self.new is None else self.new.document(),
+            "old": None if self.old is None else self.old.to_dict(),
+            "new": None if self.new is None else self.new.to_dict(),
         }
 
 
@@ -57,7 +57,7 @@ class Backtest:
     new: dict[Cell, list[Turn]]  # the turns of every cell under the new file
     differences: list[Difference]  # where they part, by time and cell
 
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The backtest as a JSON object."""
         return {
             "old_sha256": self.old_sha256,
@@ -65,7 +65,7 @@ class Backtest:
             "since": iso(self.since),
             "until": iso(self.until),
             "cells": len(self.old.keys() | self.new.keys()),
-            "differences": [difference.document() for difference in self.differences],
+            "differences": [difference.to_dict() for difference in self.differences],
         }
 
 
@@ -80,47 +80,34 @@ def in_force(lake: Lake) -> GateFile:
     newest = lake.scan(VERDICTS).sort("judged_at").tail(1).select("gate_sha256").collect()["gate_sha256"]
     if newest.is_empty():
         raise NothingInForceError("the ledger holds no verdict yet; name the gate file to compare with: --against FILE")
-    return gate_store.kept(lake, newest[0])
+    return gate_store.load(lake, newest[0])
 
 
 def backtest(
-    history: History,
-    old: GateFile,
-    new: GateFile,
-    *,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    history: History, old: GateFile, new: GateFile, *, since: datetime | None = None, until: datetime | None = None
 ) -> Backtest:
-    """Run the same history through two gate files, each looking at every minute, and compare.
-
-    Args:
-        history: What became known, and when.
-        old: The gate file to compare with.
-        new: The gate file to try.
-        since: Where to begin; the beginning of history unless given.
-        until: Where to end; its end unless given.
-    """
+    """Run the same history through two gate files, each looking at every minute, and compare."""
     turned = [_by_cell(list(run(history, gates, since=since, until=until))) for gates in (old, new)]
-    found = [
+    differences = [
         difference
         for cell in turned[0].keys() | turned[1].keys()
         for difference in _differences(cell, turned[0].get(cell, []), turned[1].get(cell, []))
     ]
-    found.sort(key=lambda difference: (difference.since, difference.cell))
+    differences.sort(key=lambda difference: (difference.since, difference.cell))
     first, last = since or history.first, until or history.last
-    return Backtest(old.sha256, new.sha256, first, last, turned[0], turned[1], found)
+    return Backtest(old.sha256, new.sha256, first, last, turned[0], turned[1], differences)
 
 
 def _by_cell(turns: list[Turn]) -> dict[Cell, list[Turn]]:
-    found: dict[Cell, list[Turn]] = defaultdict(list)
+    by_cell: dict[Cell, list[Turn]] = defaultdict(list)
     for turn in turns:
-        found[turn.verdict.inputs.cell].append(turn)
-    return dict(found)
+        by_cell[turn.verdict.inputs.cell].append(turn)
+    return dict(by_cell)
 
 
 def _differences(cell: Cell, old: list[Turn], new: list[Turn]) -> list[Difference]:
     """The stretches in which two timelines differ in word or destination, with their reasons at its beginning."""
-    found: list[Difference] = []
+    differences: list[Difference] = []
     one: Turn | None = None
     two: Turn | None = None
     moments = sorted({turn.at for turn in (*old, *new)})
@@ -130,12 +117,12 @@ def _differences(cell: Cell, old: list[Turn], new: list[Turn]) -> list[Differenc
         one, two = by_moment[0].get(at, one), by_moment[1].get(at, two)
         if (_word(one), _word(two)) == before:
             continue
-        if found and found[-1].until is None:
-            last = found[-1]
-            found[-1] = Difference(cell, last.since, at, last.old, last.new)
+        if differences and differences[-1].until is None:
+            last = differences[-1]
+            differences[-1] = Difference(cell, last.since, at, last.old, last.new)
         if _word(one) != _word(two):
-            found.append(Difference(cell, at, None, one, two))
-    return found
+            differences.append(Difference(cell, at, None, one, two))
+    return differences
 
 
 def _word(turn: Turn | None) -> tuple[object, ...] | None:

@@ -44,12 +44,7 @@ class History:
 
     @classmethod
     def from_lake(cls, lake: Lake) -> History:
-        """Everything in a lake.
-
-        Raises:
-            NoHistoryError: There is nothing in it.
-            LakeError: It cannot be read.
-        """
+        """Everything in a lake. Raises `NoHistoryError` where there is nothing, `LakeError` where it cannot be read."""
         increments = lake.scan(SIGNALS).collect()
         if increments.is_empty():
             raise NoHistoryError(f"the lake at {lake.root} holds no signals yet, so there is no history to go through")
@@ -73,7 +68,7 @@ class Turn:
     at: datetime  # the minute by whose end it was reached
     verdict: Verdict  # the verdict
 
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The turn as a JSON object."""
         document = VerdictDocument.from_verdict(self.verdict).to_dict()
         names = ("epoch", "verdict", "to_stage", "summary", "reasons")
@@ -88,19 +83,15 @@ class _KnownEvents:
         self._known = 0
 
     def follow(self, now: datetime) -> None:
-        """Know what had happened by a moment."""
         self._known = int(self._events["time"].search_sorted(now, side="right"))
 
     def version(self) -> int:
-        """How many events are known."""
         return self._known
 
     def scan(self, version: int) -> pl.LazyFrame:
-        """The events of a version."""
         return self._events.head(version).lazy()
 
     def increments(self, after: int, through: int) -> pl.DataFrame:
-        """The events between two versions."""
         return self._events[after:through].select(*EPOCH, "decided_at")
 
 
@@ -112,32 +103,24 @@ def run(
     until: datetime | None = None,
     every: timedelta = MINUTE,
 ) -> Iterator[Turn]:
-    """Run history through a gate file.
+    """Run history through a gate file: every turn, in the order of event time.
 
-    Args:
-        history: What became known, and when.
-        gates: The gate file.
-        since: Where to begin to look; what was known by then is known at the first look.
-        until: Where to end; the last minute of history unless given.
-        every: Event time between two looks.
-
-    Yields:
-        Every turn, in the order of event time.
+    What was known before `since` is known at the first look; both ends are those of history unless given.
     """
     now, last = (since or history.first).replace(second=0, microsecond=0) + MINUTE, until or history.last
     events = _KnownEvents(history.events)
     state = JudgeState(PastVerdicts(), events, writes_all=True)
     known_at, done = history.increments["last_event_at"], 0
     while True:
-        known = int(known_at.search_sorted(now, side="right"))
+        through = int(known_at.search_sorted(now, side="right"))
         events.follow(now)
-        increment = state.add(history.increments[done:known]) if known > done else None
+        increment = state.add(history.increments[done:through]) if through > done else None
         state.advance(gates, increment, now)
         for verdict in state.look(gates, now, 0, lambda *_: None).news:
             yield Turn(now, verdict)
         if now >= last:
             return
-        now, done = now + every, known
+        now, done = now + every, through
 
 
 def _moment(value: object) -> datetime:

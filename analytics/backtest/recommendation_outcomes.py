@@ -6,7 +6,7 @@ import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 import polars as pl
@@ -40,14 +40,13 @@ _DISMISSES: Final = {SignOffKind.DISMISSAL.value: _CALLS[0], SignOffKind.OVERRID
 class Recommendation:
     """One promotion or rollback that was recommended."""
 
-    cell: tuple[str, ...]  # the cell
-    epoch: str  # its epoch
+    cell: tuple[str, ...]
+    epoch: str
     verdict: str  # PROMOTE or ROLL_BACK
     to_stage: str  # where it was to go
     at: datetime  # when it was first said
     verdict_id: str  # the verdict that said it first
-    # When the judge itself called for something else, or another epoch began; None where neither happened
-    until: datetime | None
+    until: datetime | None  # when the judge itself called for something else, or another epoch began; None if neither
 
     def to_dict(self) -> dict[str, Any]:
         """The recommendation as a JSON object."""
@@ -66,34 +65,20 @@ class Recommendation:
         )
 
 
-class _Answer(NamedTuple):
-    """What people did: the moment, and whether it accepts or dismisses."""
-
-    at: datetime
-    life: Life
-
-
 def recommendations(lake: Lake) -> list[tuple[Recommendation, Life]]:
-    """Every promotion and rollback that was recommended, oldest first, and what became of it.
-
-    Raises:
-        LakeError: The lake cannot be read.
-    """
+    """Every promotion and rollback that was recommended, oldest first, and its fate. Raises `LakeError`."""
     made = _recommendations(_turns(lake))
     return list(zip(made, _lives(lake, made), strict=True))
 
 
 def of_history(lake: Lake) -> dict[str, Any]:
-    """What became of the recommendations that the ledger holds, as a JSON object.
+    """What became of the recommendations that the ledger holds, as a JSON object. Raises `LakeError`.
 
     People accept a recommendation when they move the action as it says, or approve it; they dismiss a promotion with
-    `stagekeeper recommendations dismiss`, and a rollback with `stagekeeper gate override`. The first word within a
-    week counts, unless the judge itself said something else before. A promotion counts as later rolled back when its
-    own epoch, or the action at the stage that it led to, was rolled back afterwards; with an incident when one was
-    reported about a decision made there within a week.
-
-    Raises:
-        LakeError: The lake cannot be read.
+    `stagekeeper recommendations dismiss`, and a rollback with `stagekeeper gate override`. The first word within a week
+    counts, unless the judge itself said something else before. A promotion counts as later rolled back when its own
+    epoch, or the action at the stage that it led to, was rolled back afterwards; with an incident when one was reported
+    about a decision made there within a week.
     """
     turns = _turns(lake)
     made = _recommendations(turns)
@@ -105,9 +90,9 @@ def of_history(lake: Lake) -> dict[str, Any]:
     return {
         "promotions": len(promotions),
         "rollbacks": len(rollbacks),
-        "later_rolled_back": Share(sum(_later(one, rollbacks) for one in promotions), len(promotions)).document(),
-        "followed_by_incident": Share(sum(_led_to(one, incidents) for one in promotions), len(promotions)).document(),
-        "accepted": Share(agreement[VerdictName.PROMOTE.value]["accepted"], len(promotions)).document(),
+        "later_rolled_back": Share(sum(_later(one, rollbacks) for one in promotions), len(promotions)).to_dict(),
+        "followed_by_incident": Share(sum(_led_to(one, incidents) for one in promotions), len(promotions)).to_dict(),
+        "accepted": Share(agreement[VerdictName.PROMOTE.value]["accepted"], len(promotions)).to_dict(),
         "agreement": agreement,
         "overrides": int(lake.scan(SIGNOFFS).filter(pl.col("kind") == "override").select(pl.len()).collect().item()),
     }
@@ -157,7 +142,7 @@ def _agreement(made: Sequence[Recommendation], lives: Sequence[Life], word: str)
     answered = counted["accepted"] + counted["dismissed"]
     return {
         **{life: counted[life] for life in ("accepted", "dismissed", "superseded", "open")},
-        "share": Share(counted["accepted"], answered).document(),
+        "share": Share(counted["accepted"], answered).to_dict(),
     }
 
 
@@ -165,7 +150,7 @@ def _lives(lake: Lake, made: Sequence[Recommendation]) -> list[Life]:
     """What became of each recommendation: the first answer to it."""
     changes, signoffs = _changes(lake), _signoffs(lake)
 
-    def answers(one: Recommendation) -> Iterator[_Answer]:
+    def answers(one: Recommendation) -> Iterator[tuple[datetime, Life]]:
         _, workflow, tool = one.cell[:3]
         for at, mode in changes[workflow, tool]:
             stage = STAGE_OF_MODE[mode]
@@ -174,17 +159,18 @@ def _lives(lake: Lake, made: Sequence[Recommendation]) -> list[Life]:
             else:
                 moved = stage.rank <= Stage(one.to_stage).rank
             if moved:
-                yield _Answer(at, "accepted")
+                yield at, "accepted"
         for at, kind in signoffs[one.cell, one.epoch, one.verdict]:
             if _ACCEPTS.get(kind) == one.verdict:
-                yield _Answer(at, "accepted")
+                yield at, "accepted"
             elif _DISMISSES.get(kind) == one.verdict:
-                yield _Answer(at, "dismissed")
+                yield at, "dismissed"
 
     lives: list[Life] = []
     for one in made:
-        first = min((answer for answer in answers(one) if one.follows(answer.at)), default=None)
-        lives.append(first.life if first is not None else "open" if one.until is None else "superseded")
+        unanswered: Life = "open" if one.until is None else "superseded"
+        _, life = min((answer for answer in answers(one) if one.follows(answer[0])), default=(one.at, unanswered))
+        lives.append(life)
     return lives
 
 

@@ -40,7 +40,7 @@ class Share:
     count: int  # how many
     among: int  # of how many
 
-    def document(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The share as a JSON object; null where there is nothing to share."""
         lower, upper = clopper_pearson(self.count, self.among)
         value = self.count / self.among if self.among else None
@@ -50,10 +50,7 @@ class Share:
 def clopper_pearson(count: int, among: int, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Exact bounds of a binomial share (Clopper & Pearson, Biometrika 26, 1934): each side holds half of the error.
 
-    Args:
-        count: Hits.
-        among: Trials; 0 gives the bounds 0 and 1.
-        confidence: Two-sided.
+    No trials give the bounds 0 and 1.
     """
     if not among:
         return 0.0, 1.0
@@ -64,30 +61,20 @@ def clopper_pearson(count: int, among: int, *, confidence: float = CONFIDENCE) -
 def score(
     scenario: str, cell: Cell, deserved: VerdictName, turns: Sequence[Turn], *, wrong_at: datetime
 ) -> CellOutcome:
-    """Score the turns of one cell.
-
-    Args:
-        scenario: The scenario it is from.
-        cell: The cell.
-        deserved: The verdict that it deserves.
-        turns: What was said about it, in order.
-        wrong_at: From when on it deserves that; what was said before is no mistake.
-    """
-    said = [turn for turn in turns if turn.at > wrong_at]
-    words = [turn.verdict.result.verdict for turn in said]
-    rolled_back = next((turn.at for turn in said if turn.verdict.result.verdict is VerdictName.ROLL_BACK), None)
-    standing = next((turn for turn in reversed(turns) if turn.at <= wrong_at), None)
-    still = [] if standing is None else [standing.verdict.result.verdict]
+    """Score the turns of one cell, in their order; what was said before it deserved the verdict is no mistake."""
+    standing = [turn.verdict.result.verdict for turn in turns if turn.at <= wrong_at][-1:]
+    later = [(turn.at, turn.verdict.result.verdict) for turn in turns if turn.at > wrong_at]
+    verdicts = [verdict for _, verdict in later]
+    rolled_back_at = next((at for at, verdict in later if verdict is VerdictName.ROLL_BACK), None)
+    is_harmful = deserved is VerdictName.ROLL_BACK
     return CellOutcome(
         scenario,
         cell,
         deserved,
-        false_promote=deserved is not VerdictName.PROMOTE and VerdictName.PROMOTE in words,
-        false_rollback=deserved is not VerdictName.ROLL_BACK and VerdictName.ROLL_BACK in words,
-        reached=deserved in [*still, *words],
-        delay_s=None
-        if rolled_back is None or deserved is not VerdictName.ROLL_BACK
-        else (rolled_back - wrong_at).total_seconds(),
+        false_promote=deserved is not VerdictName.PROMOTE and VerdictName.PROMOTE in verdicts,
+        false_rollback=not is_harmful and VerdictName.ROLL_BACK in verdicts,
+        reached=deserved in [*standing, *verdicts],
+        delay_s=(rolled_back_at - wrong_at).total_seconds() if rolled_back_at is not None and is_harmful else None,
     )
 
 
@@ -108,9 +95,9 @@ def _summed(outcomes: Sequence[CellOutcome]) -> dict[str, Any]:
     delays = [one.delay_s for one in outcomes if one.delay_s is not None]
     return {
         "cells": len(outcomes),
-        "false_promotes": Share(sum(one.false_promote for one in not_promotable), len(not_promotable)).document(),
-        "false_rollbacks": Share(sum(one.false_rollback for one in harmless), len(harmless)).document(),
-        "rolled_back": Share(sum(one.reached for one in harmful), len(harmful)).document(),
-        "promoted": Share(sum(one.reached for one in safe), len(safe)).document(),
+        "false_promotes": Share(sum(one.false_promote for one in not_promotable), len(not_promotable)).to_dict(),
+        "false_rollbacks": Share(sum(one.false_rollback for one in harmless), len(harmless)).to_dict(),
+        "rolled_back": Share(sum(one.reached for one in harmful), len(harmful)).to_dict(),
+        "promoted": Share(sum(one.reached for one in safe), len(safe)).to_dict(),
         "delay_to_rollback_s": {"median": median(delays), "longest": max(delays)} if delays else None,
     }

@@ -1,23 +1,20 @@
-"""After a promotion: has the failure rate risen above its limit? A detector that never stops watching.
+"""Change detector after a promotion: has the failure rate risen above its limit?
 
 Shiryaev-Roberts with the eight bets of `sequential`: after each batch of n actions and x failures
 
     M_k <- (1 + M_k) omega_k^x / (1 + (omega_k - 1) threshold)^n,     alarm when the mean of the M_k reaches A.
 
-Each bet re-starts at every batch (the "1 +"), so a long healthy past cannot be held against a fresh regression; the
-stage's own evidence, carried on, would need ten times as long. While the rate is at most the threshold, the mean of
-the M_k grows by at most one a batch on average, so the mean number of batches to a false alarm is at least A (Pollak,
-Annals of Statistics 13, 1985; as an e-detector: Shin, Ramdas & Rinaldo, NEJSDS 2024).
+Each bet re-starts at every batch (the "1 +"), so a long healthy past does not delay the alarm. While the rate is at
+most the threshold, the mean of the M_k grows by at most one a batch on average, so the mean number of batches to a
+false alarm is at least A (Pollak, Annals of Statistics 13, 1985; as an e-detector: Shin, Ramdas & Rinaldo, NEJSDS
+2024).
 
-Where actions of one user are alike, the observations of a batch are its closed user-windows in place of its actions:
-one with y failures among m actions is Z = y / m in [0, 1] and multiplies by 1 + lambda_k (Z - threshold), as in
-`clusters`. What a batch multiplies by is then still an e-value given the past, which is all that the bound on the run
-length needs. Counting the actions of such users one by one is not: their batches jump, and false alarms come several
-times as often as A says (tests/calibration/test_regressions.py).
+Where actions of one user are alike, a batch's observations are its closed user-windows: one with y failures among m
+actions is Z = y / m and multiplies by 1 + lambda_k (Z - threshold), as in `clustered_rate`. Counting the actions of
+such users one by one raises false alarms several times as often as A says (tests/calibration/test_regressions.py).
 
-A batch is a canonical stretch of event time, such as a minute: its counts are merged before the step, so the order of
-events in it does not matter, and the order of batches does. An empty batch does not step. An alarm is latched: the
-batch that raised it stays named whatever follows.
+A batch is a canonical stretch of event time, such as a minute: the order of events in it does not matter, the order of
+batches does. An empty batch does not step. An alarm is latched.
 """
 
 from __future__ import annotations
@@ -28,8 +25,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analytics.evidence.errors import EvidenceError
-from analytics.evidence.mixture import BET_COUNT, average, bets, failures_among
-from analytics.evidence.sequential import CROSSING_SLACK
+from analytics.evidence.mixture import IntArray, average, bets, failures_among
+from analytics.evidence.sequential import BET_COUNT, CROSSING_SLACK, BoolArray, FloatArray
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,8 +34,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from analytics.evidence.clustered_rate import UserWindows
-    from analytics.evidence.mixture import IntArray
-    from analytics.evidence.sequential import BoolArray, FloatArray
 
 NO_ALARM: Final = 0
 
@@ -51,16 +46,11 @@ class Watch:
     run_length: FloatArray  # A, the least mean number of batches to a false alarm. Shape (cells,).
     log_wealth: FloatArray  # Natural logarithm of each M_k; minus infinity before the first batch. Shape (8, cells).
     batches: IntArray  # Batches that stepped. Shape (cells,).
-    # The batch that first raised the alarm, counted from 1; `NO_ALARM` where none did. Shape (cells,).
-    alarmed_at: IntArray
+    alarmed_at: IntArray  # The batch that first raised the alarm, counted from 1, or `NO_ALARM`. Shape (cells,).
 
     @classmethod
     def start(cls, cells: int, *, threshold: npt.ArrayLike, run_length: npt.ArrayLike) -> Watch:
-        """Begin to watch: at a promotion, and again at every new epoch.
-
-        Raises:
-            EvidenceError: A threshold is not in (0, 1), or a run length is under one batch.
-        """
+        """Begin to watch, at a promotion or a new epoch. Raises `EvidenceError` where a limit is no limit."""
         limit, length = np.asarray(threshold, dtype=np.float64), np.asarray(run_length, dtype=np.float64)
         if not np.all((limit > 0) & (limit < 1)):
             raise EvidenceError("a threshold must lie strictly between 0 and 1")
@@ -76,14 +66,9 @@ class Watch:
         )
 
     def after(self, failures: npt.ArrayLike, trials: npt.ArrayLike) -> Watch:
-        """Step through batches in their order of event time.
+        """Step through batches in their order of event time; counts have the shape (batches, cells), or (cells,).
 
-        Args:
-            failures: Failed actions, one row a batch. Shape (batches, cells), or (cells,) for one batch.
-            trials: Actions. The same shape.
-
-        Raises:
-            EvidenceError: Counts are impossible, or about another number of cells.
+        Raises `EvidenceError` where counts are impossible, or about another number of cells.
         """
         x, n = np.broadcast_arrays(*np.atleast_2d(*failures_among(failures, trials)))
         if x.shape[1] != self.threshold.size:
@@ -94,12 +79,8 @@ class Watch:
     def after_windows(self, windows: UserWindows) -> Watch:
         """Step through batches of closed user-windows in their order of event time.
 
-        Args:
-            windows: The windows of every batch and cell, as if each pair were a cell of its own: the one at
-                `batch * cells + cell` holds those of a cell in a batch, both counted from 0.
-
-        Raises:
-            EvidenceError: The table is not about whole batches of as many cells.
+        The windows of a cell in a batch, both counted from 0, are those of cell `batch * cells + cell` of the table.
+        Raises `EvidenceError` where that is not about whole batches of as many cells.
         """
         cells = self.threshold.size
         if windows.cells % cells:
@@ -135,21 +116,12 @@ class Watch:
 
 
 def run_length(watched: int, *, batches_between_alarms: float) -> float:
-    """The A of each of many watched cells, from what the people who answer the alarms can bear together.
+    """The A of each of many watched cells, in batches, from what the people who answer the alarms can bear together.
 
     A cell that starts anew after each alarm raises false ones at a rate of at most 1 / A a batch, so all of them
-    together at most watched / A, however they depend on each other.
-
-    Args:
-        watched: Guardrails of cells that are watched at the same time.
-        batches_between_alarms: The least mean number of batches between two false alarms anywhere. With one batch a
-            minute, one false alarm in four weeks is 40 320.
-
-    Returns:
-        The run length to start each `Watch` with, in batches.
-
-    Raises:
-        EvidenceError: Nothing is watched, or the number of batches is under one.
+    together at most watched / A, however they depend on each other. `batches_between_alarms` is the least mean number
+    of batches between two false alarms anywhere: with one batch a minute, one in four weeks is 40 320. Raises
+    `EvidenceError` where nothing is watched, or the number of batches is under one.
     """
     if watched < 1 or not (np.isfinite(batches_between_alarms) and batches_between_alarms >= 1):
         raise EvidenceError("a run length needs at least one watched cell and at least one batch between false alarms")

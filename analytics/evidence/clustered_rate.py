@@ -1,4 +1,4 @@
-"""Actions of one user are alike: count users, not actions.
+"""Evidence by user: actions of one user are alike, so users are counted and not actions.
 
 One user's actions in one closed window are a single observation Z = y / m, the share of the m actions that failed. A
 bet multiplies the evidence by 1 + lambda (Z - threshold), with the same lambda as in `sequential`; that equals
@@ -7,48 +7,40 @@ bet multiplies the evidence by 1 + lambda (Z - threshold), with the same lambda 
     S_k = sum over (m, y) of count log1p((omega_k - 1) y / m) - windows log1p((omega_k - 1) threshold).
 
 It is a bet on a bounded mean (Waudby-Smith & Ramdas, JRSS-B 86, 2024) and asks only that a window's expected share,
-given the windows before it, is on the other side of the threshold; inside a window the actions may depend on each
-other in any way. With one action a window it is `sequential.log_e_value` itself.
+given the windows before it, is on the other side of the threshold; inside a window the actions may depend on each other
+in any way. With one action a window it is `sequential.log_e_value` itself.
 
-Two things to know. The rate is that of the *average user-window*, whether it made one action or a thousand; so a
-promotion asks `pooled_log_e_value` as well, which is about the traffic as a whole. And the
-windows must be independent: a few users who come back day after day are again the same few users, so a window should
-be as long as the stage allows, and a gate should ask for a minimum of distinct users.
+The rate is that of the *average user-window*, whether it made one action or a thousand; so a promotion asks
+`pooled_log_e_value` too, which is about all the traffic. And the windows must be independent: a few users who come back
+daily are the same few users, so a window should be as long as the stage allows, and a gate should ask for a minimum of
+distinct users.
 
-The state is an integer table (m, y) -> count, kept sorted, so merged and shuffled input gives the same evidence to
-the last bit.
+The state is a sorted integer table (m, y) -> count, so merged and shuffled input gives the same evidence to the last
+bit.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from analytics.evidence.errors import EvidenceError
-from analytics.evidence.mixture import average, bets, failures_among, whole
-from analytics.evidence.sequential import crosses, log_e_value
+from analytics.evidence.mixture import IntArray, average, bets, failures_among, whole
+from analytics.evidence.sequential import GRID, Direction, FloatArray, crosses, grid_units, log_e_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from analytics.evidence.mixture import IntArray
-    from analytics.evidence.sequential import BoolArray, Direction, FloatArray
 
-Unit: TypeAlias = Literal["user", "action"]
-
-ASSUMPTIONS: Final[dict[Unit, str]] = {
-    "user": "assumes independent users",
-    "action": "assumes independent actions",
-}
+ASSUMPTIONS: Final = {"user": "assumes independent users", "action": "assumes independent actions"}
 """What evidence by this unit takes for granted; it stands beside every result."""
 
-_GRID: Final = 2**40
-_HALVINGS: Final = 40
+_HALVINGS: Final = 40  # of the grid of 2^40 thresholds
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +63,7 @@ class UserWindows:
         failures: npt.ArrayLike,
         count: npt.ArrayLike = 1,
     ) -> UserWindows:
-        """Tabulate user-windows, in any order, one at a time or counted already.
-
-        Raises:
-            EvidenceError: A count is impossible, a window has no action, or a cell is not among the cells.
-        """
+        """Tabulate user-windows, in any order, counted or not. Raises `EvidenceError` where a count is impossible."""
         y, m = failures_among(failures, actions)
         rows = np.broadcast_arrays(*np.atleast_1d(whole(cell, "cells"), m, y, whole(count, "counts")))
         where, m, y, times = (row.astype(np.int64) for row in rows)
@@ -91,25 +79,6 @@ class UserWindows:
         keys, times = keys[:, first], np.add.reduceat(times, first)
         keys, times = keys[:, times > 0], times[times > 0]
         return cls(cells, keys[0], keys[1], keys[2], times)
-
-    def plus(self, other: UserWindows) -> UserWindows:
-        """Add the windows of another table about the same cells.
-
-        Raises:
-            EvidenceError: It is about another number of cells.
-        """
-        if self.cells != other.cells:
-            raise EvidenceError(f"one table is about {self.cells} cells, the other about {other.cells}")
-        both = [
-            np.concatenate(pair)
-            for pair in (
-                (self.cell, other.cell),
-                (self.actions, other.actions),
-                (self.failures, other.failures),
-                (self.count, other.count),
-            )
-        ]
-        return UserWindows.of(self.cells, cell=both[0], actions=both[1], failures=both[2], count=both[3])
 
     def take(self, cells: npt.ArrayLike) -> UserWindows:
         """The windows of some cells, in the order given."""
@@ -154,22 +123,15 @@ class UserWindows:
         return np.asarray(np.divide(shares, self.windows, out=np.full(self.cells, np.nan), where=self.windows > 0))
 
     def log_e_value(self, threshold: npt.ArrayLike, *, direction: Direction) -> FloatArray:
-        """Weigh the windows as evidence that the rate is above, or below, the threshold.
+        """Weigh the windows as evidence that the rate is above, or below, a threshold in (0, 1); see `sequential`.
 
-        Args:
-            threshold: The rate to compare with, in (0, 1). Broadcasts against the cells.
-            direction: As in `sequential.log_e_value`.
-
-        Returns:
-            Natural logarithm of the e-value; 0 where there are no windows. Shape (cells,).
-
-        Raises:
-            EvidenceError: A threshold is not in (0, 1), or the direction is unknown.
+        Gives the natural logarithm of the e-value, 0 where there are no windows. Shape (cells,). Raises `EvidenceError`
+        where a threshold is not in (0, 1), or the direction is unknown.
         """
         theta = np.asarray(threshold, dtype=np.float64)
         if not np.all((theta > 0) & (theta < 1)):
             raise EvidenceError("a threshold must lie strictly between 0 and 1")
-        return self._log_e(_against(theta, direction), self.log_won(direction), direction)
+        return self._log_e(grid_units(theta, direction) / GRID, self.log_won(direction), direction)
 
     def design_effect(self, correlation: float) -> FloatArray:
         """How many actions say as much as one independent action: 1 + rho (sum of m^2 / sum of m - 1). Shape (cells,).
@@ -198,34 +160,22 @@ class UserWindows:
     def bounds(self, *, alpha: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Bound the rate from below and from above, each one-sided at alpha and valid after every closed window.
 
-        As in `sequential.bounds`, a bound excludes a threshold if and only if the evidence crosses there.
-
-        Args:
-            alpha: One-sided error level in (0, 1). Broadcasts against the cells.
-
-        Returns:
-            The lower and the upper bound, ratios in [0, 1]. Shape (cells,).
-
-        Raises:
-            EvidenceError: An alpha is not in (0, 1).
+        As in `sequential.bounds`, a bound excludes a threshold if and only if the evidence crosses there. Shape
+        (cells,). Raises `EvidenceError` where an alpha is not in (0, 1).
         """
         last = self._last_excluded("above", np.zeros(self.cells), alpha)
-        first = self._last_excluded("below", np.full(self.cells, float(_GRID)), alpha)
+        first = self._last_excluded("below", np.full(self.cells, GRID), alpha)
         # One float past the last excluded threshold, so that the threshold itself is strictly outside.
-        lower = np.where(last > 0, np.nextafter(last / _GRID, 1.0), 0.0)
-        return lower, np.where(first < _GRID, np.nextafter(first / _GRID, 0.0), 1.0)
+        lower = np.where(last > 0, np.nextafter(last / GRID, 1.0), 0.0)
+        return lower, np.where(first < GRID, np.nextafter(first / GRID, 0.0), 1.0)
 
     def _last_excluded(self, direction: Direction, end: FloatArray, alpha: npt.ArrayLike) -> FloatArray:
         """The excluded threshold nearest to the data, in grid units; the end itself where none is."""
         won = self.log_won(direction)
-
-        def excluded(units: FloatArray) -> BoolArray:
-            return crosses(self._log_e(units / _GRID, won, direction), alpha)
-
-        inside, outside = end, _GRID - end
+        inside, outside = end, GRID - end
         for _ in range(_HALVINGS):
             middle = np.floor((inside + outside) / 2)
-            hit = excluded(middle)
+            hit = crosses(self._log_e(middle / GRID, won, direction), alpha)
             inside, outside = np.where(hit, middle, inside), np.where(hit, outside, middle)
         return inside
 
@@ -243,10 +193,3 @@ class UserWindows:
         totals = np.zeros(self.cells, dtype=np.int64)
         np.add.at(totals, self.cell, numbers)
         return totals
-
-
-def _against(theta: FloatArray, direction: Direction) -> FloatArray:
-    """Read thresholds on the grid of `sequential`, rounded to the side that makes the claim harder."""
-    bets(direction)
-    scaled = theta * float(_GRID)
-    return np.asarray((np.ceil(scaled) if direction == "above" else np.floor(scaled)) / _GRID)

@@ -6,7 +6,4 @@ from producers.errors import StagekeeperError
 
 
 class EvidenceError(StagekeeperError):
-    """Counts, a threshold, an error level or a limit that no experiment could have produced or no table can resolve.
-
-    Too little data is never this error: it is a value (an e-value of one, the bounds zero and one).
-    """
+    """Counts, a threshold, a level or a limit that no experiment has, or no table resolves; never too little data."""

@@ -11,26 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analytics.evidence.sequential import crosses
+from analytics.evidence.sequential import BoolArray, crosses
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-
-    from analytics.evidence.sequential import BoolArray
 
 
 def discoveries(log_e: npt.ArrayLike, *, alpha: float) -> BoolArray:
     """Mark the rows to believe: the k largest, for the most k with every one of them at least m / (alpha k).
 
-    Args:
-        log_e: Natural logarithm of each row's e-value; one that is not a number is never marked. Shape (m,).
-        alpha: Tolerable share of wrong ones among the marked, in (0, 1).
-
-    Returns:
-        Whether each row is marked. Shape (m,).
-
-    Raises:
-        EvidenceError: Alpha is not in (0, 1).
+    `log_e` holds natural logarithms of e-values; one that is not a number is never marked. Shape (m,). Raises
+    `EvidenceError` where alpha is not in (0, 1).
     """
     evidence = np.nan_to_num(np.asarray(log_e, dtype=np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
     descending = -np.sort(-evidence)

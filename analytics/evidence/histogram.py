@@ -55,16 +55,9 @@ _VALUES: Final[FloatArray] = _place_values(BOUNDS)
 
 
 def bin_of(micro: IntArray | int) -> BinArray:
-    """Sort observations into bins.
+    """Sort observations, in whole micro-units and of any shape, into bins from 0 to `OVERFLOW_BIN`.
 
-    Args:
-        micro: Observations in whole micro-units, at least 0. Any shape.
-
-    Returns:
-        Bin of each, in [0, OVERFLOW_BIN], of the same shape.
-
-    Raises:
-        EvidenceError: An observation is negative, or not a whole number of micro-units.
+    Raises `EvidenceError` where an observation is negative, or not a whole number of micro-units.
     """
     observed = np.asarray(micro)
     if observed.size and not np.issubdtype(observed.dtype, np.integer):
@@ -76,39 +69,21 @@ def bin_of(micro: IntArray | int) -> BinArray:
 
 
 def value_of(bins: npt.ArrayLike) -> FloatArray:
-    """Give the value that stands for each bin.
+    """The value that stands for each bin, in micro-units: within 1 % of every observation in it.
 
-    Args:
-        bins: Bins in [0, OVERFLOW_BIN]. Any shape.
-
-    Returns:
-        Micro-units, of the same shape, within 1 % of every observation of the bin. Two say less: the first bin reads
-        100 ("at most"), and the overflow bin one above the largest bound ("at least"), so that it never reads as within
-        a limit that it exceeds.
-
-    Raises:
-        EvidenceError: A bin does not exist.
+    Two say less: the first bin reads 100 ("at most"), and the overflow bin one above the largest bound ("at least"), so
+    that it never reads as within a limit that it exceeds. Raises `EvidenceError` where a bin does not exist.
     """
     return np.asarray(_VALUES[_existing(bins)])
 
 
 def quantile(bins: npt.ArrayLike, counts: npt.ArrayLike, q: float) -> float | None:
-    """Read a quantile off a sparse histogram, for display; decisions use `exceeding`.
+    """Read a quantile off a sparse histogram, in micro-units, for display; decisions use the count above a limit.
 
     It is the value of the smallest bin whose cumulative count reaches ceil(q * n), and never less than the first
-    observation. q is taken as the decimal it is written as: the 0.07 quantile of 100 is the 7th observation, although
-    the product is above 7 in floating point.
-
-    Args:
-        bins: Bins that hold something, in any order, repeats allowed. Shape (entries,).
-        counts: Observations in each, at least 0. Shape (entries,).
-        q: The quantile's ratio, in [0, 1].
-
-    Returns:
-        Micro-units, within 1 % of the exact quantile inside the bounds; None where there are no observations.
-
-    Raises:
-        EvidenceError: q is not in [0, 1], a bin does not exist, a count is negative, or the shapes differ.
+    observation; None where there are none. q is taken as the decimal it is written as: the 0.07 quantile of 100 is the
+    7th observation, although the product is above 7 in floating point. Bins may come in any order, and repeat. Raises
+    `EvidenceError` where q is not in [0, 1], a bin does not exist, a count is negative, or the shapes differ.
     """
     if not 0.0 <= q <= 1.0:
         raise EvidenceError(f"a quantile's ratio must lie between 0 and 1, but {q:g} was given")
@@ -123,20 +98,12 @@ def quantile(bins: npt.ArrayLike, counts: npt.ArrayLike, q: float) -> float | No
 
 
 def snap(limit_micro: int) -> int:
-    """Move a limit to the nearest bound, where exceedances can be counted exactly.
+    """Move a limit, in micro-units, to the nearest bound, where exceedances can be counted exactly.
 
-    A limit that is a bound stays; of two bounds equally near, the lower, stricter one is taken. The result is the
-    limit in force: show it instead of what was asked for. The move is at most 1.01 % from 10 ms (or 1 cent) on, and at
-    most 1.4 % near the smallest bound, where whole numbers are coarse.
-
-    Args:
-        limit_micro: The limit as configured, in micro-units.
-
-    Returns:
-        The bound nearest to it, in micro-units.
-
-    Raises:
-        EvidenceError: The limit lies outside the bounds, where moving it would change what was asked for.
+    A limit that is a bound stays; of two bounds equally near, the lower, stricter one is taken. The result is the limit
+    in force: show it instead of what was asked for. The move is at most 1.01 % from 10 ms (or 1 cent) on, and at most
+    1.4 % near the smallest bound, where whole numbers are coarse. Raises `EvidenceError` where the limit lies outside
+    the bounds, where moving it would change what was asked for.
     """
     if not SMALLEST_BOUND <= limit_micro <= LARGEST_BOUND:
         raise EvidenceError(
@@ -150,21 +117,11 @@ def snap(limit_micro: int) -> int:
 
 
 def exceeding(bins: npt.ArrayLike, counts: npt.ArrayLike, limit_micro: int) -> int:
-    """Count the observations strictly above a limit; exact for the limit as `snap` moves it.
+    """Count the observations strictly above a limit in micro-units; exact for the limit as `snap` moves it.
 
-    A quantile q is within a limit if and only if the rate of exceedance is at most 1 - q (Howard & Ramdas,
-    Bernoulli 28(3), 2022), so this count and the total are all that a latency or cost gate needs.
-
-    Args:
-        bins: Bins that hold something, in any order, repeats allowed. Shape (entries,).
-        counts: Observations in each, at least 0. Shape (entries,).
-        limit_micro: The limit, in micro-units.
-
-    Returns:
-        Observations above the snapped limit.
-
-    Raises:
-        EvidenceError: As in `snap`, or a bin does not exist, a count is negative, or the shapes differ.
+    A quantile q is within a limit if and only if the rate of exceedance is at most 1 - q (Howard & Ramdas, Bernoulli
+    28(3), 2022), so this count and the total are all that a latency or cost gate needs. Raises `EvidenceError` as
+    `snap` does, or where a bin does not exist, a count is negative, or the shapes differ.
     """
     entries, observed = _sparse(bins, counts)
     limit_bin = int(bin_of(snap(limit_micro)))
@@ -172,7 +129,6 @@ def exceeding(bins: npt.ArrayLike, counts: npt.ArrayLike, limit_micro: int) -> i
 
 
 def _sparse(bins: npt.ArrayLike, counts: npt.ArrayLike) -> tuple[npt.NDArray[np.intp], IntArray]:
-    """Check a sparse histogram: as many counts as bins, none negative."""
     entries, observed = _existing(bins), np.asarray(counts, dtype=np.int64)
     if entries.ndim != 1 or entries.shape != observed.shape:
         raise EvidenceError(
@@ -184,7 +140,6 @@ def _sparse(bins: npt.ArrayLike, counts: npt.ArrayLike) -> tuple[npt.NDArray[np.
 
 
 def _existing(bins: npt.ArrayLike) -> npt.NDArray[np.intp]:
-    """Check that bins exist."""
     entries = np.asarray(bins, dtype=np.intp)
     if entries.size and (entries.min() < 0 or entries.max() > OVERFLOW_BIN):
         wrong = entries.min() if entries.min() < 0 else entries.max()

@@ -7,42 +7,26 @@ that a cell's evidence does not depend on which other cells are computed with it
 from __future__ import annotations
 
 from functools import reduce
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from analytics.evidence.errors import EvidenceError
-from analytics.evidence.sequential import BETS
-
-if TYPE_CHECKING:
-    from analytics.evidence.sequential import Direction, FloatArray
+from analytics.evidence.sequential import BET_COUNT, BETS, Direction, FloatArray
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
-BET_COUNT: Final = 8
-
 
 def bets(direction: Direction) -> FloatArray:
-    """The bets of a direction as a column, to broadcast against cells. Shape (8, 1).
-
-    Raises:
-        EvidenceError: The direction is unknown.
-    """
+    """The bets of a direction as a column of shape (8, 1). Raises `EvidenceError` where the direction is unknown."""
     if direction not in BETS:
         raise EvidenceError(f"direction is {direction!r}; it must be 'above' or 'below'")
     return np.array(BETS[direction])[:, np.newaxis]
 
 
 def average(log_wealth: FloatArray) -> FloatArray:
-    """The logarithm of the average wealth of the bets.
-
-    Args:
-        log_wealth: Natural logarithm of each bet's wealth; minus infinity is none. Shape (8, cells).
-
-    Returns:
-        Natural logarithm of the average. Shape (cells,).
-    """
+    """The log of the average wealth of the bets, whose shape is (8, cells); minus infinity stands for none."""
     peak = reduce(np.maximum, log_wealth)
     # Where nobody holds anything, the shift must not make a NaN of it.
     shift = np.where(np.isneginf(peak), 0.0, peak)
@@ -51,25 +35,18 @@ def average(log_wealth: FloatArray) -> FloatArray:
 
 
 def whole(counts: npt.ArrayLike, name: str) -> IntArray:
-    """Check that counts are whole numbers of at least 0, and give them as integers.
-
-    Raises:
-        EvidenceError: They are not.
-    """
+    """Give counts as integers. Raises `EvidenceError` unless they are whole numbers of at least 0."""
     given = np.asarray(counts)
     if given.size == 0:
         return np.zeros(given.shape, dtype=np.int64)
-    if not (np.issubdtype(given.dtype, np.integer) and given.min() >= 0):
-        raise EvidenceError(f"{name} must be whole numbers of at least 0, but {_odd(given)} was given")
+    if not np.issubdtype(given.dtype, np.integer) or given.min() < 0:
+        wrong = given.min() if np.issubdtype(given.dtype, np.integer) else f"an array of {given.dtype}"
+        raise EvidenceError(f"{name} must be whole numbers of at least 0, but {wrong} was given")
     return given.astype(np.int64)
 
 
 def failures_among(failures: npt.ArrayLike, trials: npt.ArrayLike, name: str = "failures") -> tuple[IntArray, IntArray]:
-    """Check that there are never more failures than trials.
-
-    Raises:
-        EvidenceError: There are, or a count is not a whole number of at least 0.
-    """
+    """Give counts as integers. Raises `EvidenceError` unless they are whole and failures never exceed trials."""
     x, n = whole(failures, name), whole(trials, "trials")
     if np.any(x > n):
         seen, of = np.broadcast_arrays(x, n)
@@ -77,9 +54,3 @@ def failures_among(failures: npt.ArrayLike, trials: npt.ArrayLike, name: str = "
             f"{name} must not exceed trials, but {seen[x > n].flat[0]} of {of[x > n].flat[0]} were given"
         )
     return x, n
-
-
-def _odd(given: npt.NDArray[np.generic]) -> str:
-    if np.issubdtype(given.dtype, np.integer):
-        return str(given.min())
-    return f"an array of {given.dtype}"

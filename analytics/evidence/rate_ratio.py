@@ -1,24 +1,22 @@
 """A new arm against a baseline: is its failure rate more, or less, than a given multiple of the other's?
 
-In a batch b (a minute of decisions) the new arm has n1 actions and x1 failures, the baseline n0 and x0. With
-q = r n1 / (r n1 + n0), a bet omega multiplies the evidence by omega^x1 / (1 + (omega - 1) q)^(x1 + x0).
+In a batch b (a minute of decisions) the new arm has n1 actions and x1 failures, the baseline n0 and x0. With q = r n1 /
+(r n1 + n0), a bet omega multiplies the evidence by omega^x1 / (1 + (omega - 1) q)^(x1 + x0).
 
 Why that is a fair bet: let p0 be the batch's base rate and p1 = r p0, and write D = 1 + (omega - 1) q. The expected
 factor is (1 + p1 (omega / D - 1))^n1 (1 + p0 (1 / D - 1))^n0 <= exp(p0 (omega - 1) (r n1 (1 - q) - n0 q) / D) = 1 by
-the choice of q, whatever p0 is. It only falls as p1 moves to the side that makes the claim false. So the base rate
-may drift from batch to batch and the split may be anything that does not look at outcomes; what is assumed is that
-both arms share one base rate *within* a batch. It is the conditional binomial test of two Poisson rates (Przyborowski
-& Wilenski, Biometrika 31, 1940), taken one batch at a time; with the same split in every batch it is exactly
-`sequential.log_e_value(x1, x1 + x0, q)`.
+the choice of q, whatever p0 is. It only falls as p1 moves to the side that makes the claim false. So the base rate may
+drift from batch to batch and the split may be anything that does not look at outcomes; what is assumed is that both
+arms share one base rate *within* a batch. It is the conditional binomial test of two Poisson rates (Przyborowski &
+Wilenski, Biometrika 31, 1940), taken one batch at a time; with the same split in every batch it is exactly
+`sequential.log_e_value(x1, x1 + x0, q)`. An estimated base rate in place of q is not valid: its error becomes evidence.
 
 A batch in which only one arm acted says nothing and costs nothing, so batches should hold a few actions of each arm:
 batches of two actions double the delay that batches of ten need.
 
 What a bet costs is summed in whole units of 2^-32, each batch rounded up, with room for 10^8 failures a cell. So the
-state is integers: it can be folded in any order, split over workers and merged, and gives the same evidence to the
-last bit. Only a batch's own counts must be complete: fold closed batches, those the watermark has passed.
-
-Plugging in an estimated base rate instead, as if it were known, is not valid: its error becomes evidence.
+state is integers and gives the same evidence to the last bit in whatever order it is folded. Only a batch's own counts
+must be complete: fold closed batches, those the watermark has passed.
 """
 
 from __future__ import annotations
@@ -29,14 +27,12 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 import numpy as np
 
 from analytics.evidence.errors import EvidenceError
-from analytics.evidence.mixture import BET_COUNT, average, bets, failures_among
-from analytics.evidence.sequential import crosses
+from analytics.evidence.mixture import IntArray, average, bets, failures_among
+from analytics.evidence.sequential import BET_COUNT, BoolArray, Direction, FloatArray, crosses
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from analytics.evidence.mixture import IntArray
-    from analytics.evidence.sequential import BoolArray, Direction, FloatArray
 
 Comparison: TypeAlias = Literal["hold_back", "history"]
 
@@ -62,17 +58,9 @@ class Batches:
 
     @classmethod
     def of(
-        cls,
-        failures: npt.ArrayLike,
-        trials: npt.ArrayLike,
-        base_failures: npt.ArrayLike,
-        base_trials: npt.ArrayLike,
+        cls, failures: npt.ArrayLike, trials: npt.ArrayLike, base_failures: npt.ArrayLike, base_trials: npt.ArrayLike
     ) -> Batches:
-        """Check counts; a single row of cells is one batch.
-
-        Raises:
-            EvidenceError: A count is not a whole number of at least 0, or failures exceed trials.
-        """
+        """Check counts; a single row of cells is one batch. Raises `EvidenceError` where they are impossible."""
         x1, n1 = failures_among(failures, trials)
         x0, n0 = failures_among(base_failures, base_trials, "base failures")
         return cls(*np.broadcast_arrays(*np.atleast_2d(x1, n1, x0, n0)))
@@ -95,11 +83,7 @@ class RatioEvidence:
     def none(
         cls, cells: int, *, ratio: npt.ArrayLike, direction: Direction, comparison: Comparison = "hold_back"
     ) -> RatioEvidence:
-        """No evidence yet, about a number of cells.
-
-        Raises:
-            EvidenceError: A ratio is not a positive number, or the direction is unknown.
-        """
+        """No evidence yet, about a number of cells. Raises `EvidenceError` where a ratio is not a positive number."""
         bets(direction)
         counts = np.zeros(cells, dtype=np.int64)
         multiple = np.broadcast_to(_positive(ratio), (cells,))
@@ -107,11 +91,7 @@ class RatioEvidence:
         return cls(direction, comparison, multiple, counts, counts, counts, counts, costs)
 
     def after(self, batches: Batches) -> RatioEvidence:
-        """Add batches, in any order.
-
-        Raises:
-            EvidenceError: The batches are about another number of cells.
-        """
+        """Add batches, in any order. Raises `EvidenceError` where they are about another number of cells."""
         if batches.trials.shape[1] != self.ratio.size:
             raise EvidenceError(
                 f"the batches are about {batches.trials.shape[1]} cells, the evidence about {self.ratio.size}"
@@ -127,26 +107,6 @@ class RatioEvidence:
             self.costs + _costs(batches, self.ratio, self.direction).sum(axis=1),
         )
 
-    def plus(self, other: RatioEvidence) -> RatioEvidence:
-        """Merge with the evidence from other batches about the same cells.
-
-        Raises:
-            EvidenceError: They ask different questions.
-        """
-        same = (self.direction, self.comparison) == (other.direction, other.comparison)
-        if not (same and np.array_equal(self.ratio, other.ratio)):
-            raise EvidenceError("only evidence about the same direction, comparison and ratios can be merged")
-        return RatioEvidence(
-            self.direction,
-            self.comparison,
-            self.ratio,
-            self.failures + other.failures,
-            self.trials + other.trials,
-            self.base_failures + other.base_failures,
-            self.base_trials + other.base_trials,
-            self.costs + other.costs,
-        )
-
     @property
     def log_e(self) -> FloatArray:
         """Natural logarithm of the e-value; 0 before any batch. Shape (cells,)."""
@@ -159,18 +119,9 @@ class RatioEvidence:
     def growth_to_decision(self, *, alpha: npt.ArrayLike) -> FloatArray:
         """Forecast by which factor all counts must grow, at the rates and the split seen so far, to decide.
 
-        Each bet's wealth then grows by the same factor in its logarithm; so the average is convex in it, 0 at none, and
-        crosses once at the most. It is a forecast for a person to read, never a decision.
-
-        Args:
-            alpha: One-sided error level, in (0, 1). Broadcasts against the cells.
-
-        Returns:
-            Factors of at least 1, shape (cells,); 1 where the evidence suffices already, infinity where these rates
-            never decide.
-
-        Raises:
-            EvidenceError: An alpha is not in (0, 1).
+        1 where the evidence suffices already, infinity where these rates never decide. Each bet's wealth grows by the
+        same factor in its logarithm; so the average is convex in it, 0 at none, and crosses once at the most. Shape
+        (cells,). Raises `EvidenceError` where an alpha is not in (0, 1).
         """
         wealth, done = self._log_wealth, crosses(self.log_e, alpha)
         best = wealth.max(axis=0)
@@ -193,18 +144,9 @@ def ratio_bounds(batches: Batches, *, alpha: npt.ArrayLike) -> tuple[FloatArray,
     """Bound the new arm's rate as a multiple of the baseline's, each side at alpha, valid after every closed batch.
 
     A ratio below the lower bound is one that the evidence "above" excludes, and likewise above the upper one: the
-    evidence is monotone in the ratio, and 52 halvings of its logarithm find where it crosses.
-
-    Args:
-        batches: Every batch so far.
-        alpha: One-sided error level, in (0, 1). Broadcasts against the cells.
-
-    Returns:
-        The lower and the upper bound, shape (cells,); 0 and infinity where nothing within a factor of a million is
-        excluded.
-
-    Raises:
-        EvidenceError: An alpha is not in (0, 1).
+    evidence is monotone in the ratio, and 52 halvings of its logarithm find where it crosses. 0 and infinity where
+    nothing within a factor of a million is excluded. Shape (cells,). Raises `EvidenceError` where an alpha is not in
+    (0, 1).
     """
 
     def excluded(ratio: FloatArray, direction: Direction) -> BoolArray:
@@ -235,22 +177,11 @@ def match_history(
 ) -> Batches:
     """Match a cell's actions with its own history, block by block, in time order and at a fixed ratio.
 
-    Blocks are made of whole minutes. History is taken in order, each minute once, just enough to have `share`
-    historic actions for every new one so far; which minutes meet follows from the numbers of actions alone, never
-    from failures. The last block may still grow, so it is left out; so is what comes when the history is used up.
-
-    Args:
-        failures: Failed actions in each new minute, in time order. Shape (minutes,).
-        trials: Actions in each new minute. Shape (minutes,).
-        base_failures: Failed actions in each minute of the history, in time order. Shape (history,).
-        base_trials: Actions in each minute of the history. Shape (history,).
-        share: Historic actions for each new one, fixed before the new arm started.
-
-    Returns:
-        The closed blocks, about one cell. Shape (blocks, 1).
-
-    Raises:
-        EvidenceError: Counts are impossible, or the share is not a positive number.
+    Blocks are made of whole minutes; counts have one value a minute, in time order. History is taken in order, each
+    minute once, just enough to have `share` historic actions for every new one so far; which minutes meet follows from
+    the numbers of actions alone, never from failures, and `share` is fixed before the new arm starts. The last block
+    may still grow, so it is left out; so is what comes when the history is used up. Raises `EvidenceError` where counts
+    are impossible, or the share is not a positive number.
     """
     x1, n1 = failures_among(failures, trials)
     x0, n0 = failures_among(base_failures, base_trials, "base failures")
@@ -273,8 +204,8 @@ def _costs(batches: Batches, ratio: FloatArray, direction: Direction) -> IntArra
     weighted = ratio * batches.trials
     total = weighted + batches.base_trials
     q = np.divide(weighted, total, out=np.zeros_like(total), where=total > 0)
-    each = np.log1p((bets(direction)[:, np.newaxis] - 1.0) * q)
-    return np.asarray(np.ceil((batches.failures + batches.base_failures) * each * _UNIT)).astype(np.int64)
+    per_failure = np.log1p((bets(direction)[:, np.newaxis] - 1.0) * q)
+    return np.asarray(np.ceil((batches.failures + batches.base_failures) * per_failure * _UNIT)).astype(np.int64)
 
 
 def _positive(ratio: npt.ArrayLike) -> FloatArray:

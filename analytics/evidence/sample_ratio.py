@@ -36,15 +36,9 @@ _lgamma: Final = np.frompyfunc(math.lgamma, 1, 1)
 def log_mismatch(assigned: npt.ArrayLike, shares: npt.ArrayLike) -> FloatArray:
     """Weigh the evidence that assignments do not follow the declared shares; compare with `crosses(..., ALPHA)`.
 
-    Args:
-        assigned: Assignments to each arm. Shape (..., arms).
-        shares: Declared share of each arm, ratios in (0, 1) that add up to 1. Shape (arms,), or any that broadcasts.
-
-    Returns:
-        Natural logarithm of the e-value; 0 without assignments. Shape (...).
-
-    Raises:
-        EvidenceError: A count is negative or not whole, or the shares are not shares of everything.
+    Assignments have the shape (..., arms), shares (arms,) and the sum 1. Gives natural logarithms, 0 without
+    assignments. Raises `EvidenceError` where a count is negative or not whole, or the shares are not shares of
+    everything.
     """
     counts = whole(assigned, "assignments")
     rho = np.asarray(shares, dtype=np.float64)

@@ -1,12 +1,12 @@
 """A failure rate against a threshold, judged after every look: e-values, bounds, and how many more are needed.
 
 The evidence is Robbins' mixture of sequential probability ratios over eight fixed bets. A bet omega multiplies the
-evidence, at each trial with outcome X in {0, 1}, by omega^X / (1 + (omega - 1) * threshold). That equals
-1 + lambda * (X - threshold) with lambda = (omega - 1) / (1 + (omega - 1) * threshold), a constant bet in the sense of
-Waudby-Smith & Ramdas, "Estimating means of bounded random variables by betting" (JRSS-B 86, 2024), so it asks only
-that the rate given the past is on the other side of the threshold, not that trials are independent. By Ville's
-inequality the chance that it ever reaches 1 / alpha is then at most alpha, however often and for whatever reason one
-looks. Only two counts are needed, so shuffled, split or merged input gives the same evidence.
+evidence, at each trial with outcome X in {0, 1}, by omega^X / (1 + (omega - 1) * threshold). That equals 1 + lambda *
+(X - threshold) with lambda = (omega - 1) / (1 + (omega - 1) * threshold), a constant bet in the sense of Waudby-Smith &
+Ramdas, "Estimating means of bounded random variables by betting" (JRSS-B 86, 2024), so it asks only that the rate given
+the past is on the other side of the threshold, not that trials are independent. By Ville's inequality the chance that
+it ever reaches 1 / alpha is then at most alpha, however often and for whatever reason one looks. Only two counts are
+needed, so shuffled, split or merged input gives the same evidence.
 
 Three conventions make the evidence, the bounds and the forecast agree to the last comparison:
 
@@ -16,11 +16,9 @@ Three conventions make the evidence, the bounds and the forecast agree to the la
   one unbroken stretch whose end can be found exactly.
 * The sum over bets is taken element by element in a fixed order: a cell's evidence does not depend on its batch.
 
-What the eight bets cannot tell apart stays undecided for good: a rate within a factor of about 0.90 to 1.12 of a small
-threshold never crosses in either direction, so the bounds stop closing in at that distance. That is a deliberate zone
-of indifference; `trials_to_decision` answers infinity inside it, which reads "too close to the limit to tell". Bets
-nearer to one would narrow it, at a price for everybody: with 1.05 and 1.1 (0.95 and 0.9) added, every other decision
-takes 4 to 10 % more trials, and a rate 10 % off a limit of 2 % still takes some 40 000.
+A rate within a factor of about 0.90 to 1.12 of a small threshold never crosses in either direction: a deliberate zone
+of indifference, inside which `trials_to_decision` answers infinity. Bets nearer to one would narrow it at a price: with
+1.05 and 1.1 (0.95 and 0.9) added, every other decision takes 4 to 10 % more trials.
 
 Everything broadcasts; scalars give zero-dimensional arrays. The exact error rates and run lengths are held by
 tests/calibration/test_exact_crossings.py.
@@ -51,8 +49,8 @@ BETS: Final[dict[Direction, tuple[float, ...]]] = {
 }
 CROSSING_SLACK: Final = 1e-9
 
-_BET_COUNT: Final = 8
-_GRID: Final = 2.0**40
+BET_COUNT: Final = 8
+GRID: Final = 2.0**40
 # Newton converges quadratically from a start at most log(8) of evidence away; what is left, bisection finishes.
 _NEWTON_STEPS: Final = 6
 # Beyond 2^53 a float no longer counts one by one, and no experiment gets there.
@@ -62,45 +60,27 @@ _NEVER: Final = 2.0**53
 def log_e_value(
     failures: npt.ArrayLike, trials: npt.ArrayLike, threshold: npt.ArrayLike, *, direction: Direction
 ) -> FloatArray:
-    """Weigh the counts as evidence that the failure rate is above, or below, the threshold.
+    """Weigh the counts as evidence that the failure rate is "above", or "below", a threshold in (0, 1).
 
-    Equation: log E = logsumexp_k[-log 8 + x log(omega_k) - n log1p((omega_k - 1) * threshold)], with the eight bets
-    of `BETS[direction]`. E has expectation at most one, at any stopping time, while the claim is false.
-
-    Args:
-        failures: Failed trials x, in [0, trials]; fractions are allowed. Any shape that broadcasts.
-        trials: Trials n, at least 0. Any shape that broadcasts.
-        threshold: The rate to compare with, a ratio in (0, 1). Any shape that broadcasts.
-        direction: "above" is the claim that the rate exceeds the threshold (a reason to roll back); "below" that it
-            is less (a reason to promote).
-
-    Returns:
-        Natural logarithm of the e-value, of the broadcast shape; exactly 0 where there are no trials.
+    Equation: log E = logsumexp_k[-log 8 + x log(omega_k) - n log1p((omega_k - 1) * threshold)], with the eight bets of
+    `BETS[direction]`; exactly 0 where there are no trials. E has expectation at most one, at any stopping time, while
+    the claim is false. Fractions of failures are allowed.
 
     Raises:
-        EvidenceError: A count is negative or not a number, failures exceed trials, a threshold is not in (0, 1), or
-            the direction is unknown.
+        EvidenceError: A count is negative or not a number, failures exceed trials, a threshold is not in (0, 1), or the
+            direction is unknown.
     """
     x, n = _counts(failures, trials)
-    theta = _against(_open_ratio(threshold, "threshold"), direction) / _GRID
+    theta = grid_units(_open_ratio(threshold, "threshold"), direction) / GRID
     return np.asarray(_log_e(x, n, theta, direction))
 
 
 def crosses(log_e: npt.ArrayLike, alpha: npt.ArrayLike) -> BoolArray:
-    """Compare evidence with an error level: log E >= log(1 / alpha), forgiving `CROSSING_SLACK`.
+    """Compare evidence with a one-sided error level: log E >= log(1 / alpha), forgiving `CROSSING_SLACK`.
 
-    Every decision in the product goes through this line, so that two computations of the same sum in different
-    orders never disagree about a boundary case.
-
-    Args:
-        log_e: Natural logarithm of an e-value. Any shape that broadcasts.
-        alpha: One-sided error level in (0, 1). Any shape that broadcasts.
-
-    Returns:
-        Whether the evidence suffices, of the broadcast shape; False where it is not a number.
-
-    Raises:
-        EvidenceError: An alpha is not in (0, 1).
+    Every decision in the product goes through this line, so that two computations of the same sum in different orders
+    never disagree about a boundary case. False where the evidence is not a number. Raises `EvidenceError` where an
+    alpha is not in (0, 1).
     """
     return np.asarray(np.asarray(log_e, dtype=np.float64) >= _bar(alpha))
 
@@ -108,21 +88,13 @@ def crosses(log_e: npt.ArrayLike, alpha: npt.ArrayLike) -> BoolArray:
 def bounds(failures: npt.ArrayLike, trials: npt.ArrayLike, *, alpha: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Bound the failure rate from below and from above, each one-sided at alpha and valid at every look.
 
-    The bounds are the e-value turned inside out, exactly: for every threshold in (0, 1),
-    `lower > threshold` if and only if `crosses(log_e_value(..., threshold, direction="above"), alpha)`, and
-    `upper < threshold` if and only if `crosses(log_e_value(..., threshold, direction="below"), alpha)`.
+    The bounds are the e-value turned inside out, exactly: for every threshold in (0, 1), `lower > threshold` if and
+    only if `crosses(log_e_value(..., threshold, direction="above"), alpha)`, and `upper < threshold` if and only if
+    `crosses(log_e_value(..., threshold, direction="below"), alpha)`. Without trials they are 0 and 1.
 
     Start: the best single bet solved in closed form, ((alpha/8)^(1/n) omega^(x/n) - 1) / (omega - 1), which is
     conservative. Log E is convex in the threshold, so Newton's steps approach the root without passing it; the last
     grid point is settled by the comparison itself.
-
-    Args:
-        failures: Failed trials, in [0, trials]; fractions are allowed. Any shape that broadcasts.
-        trials: Trials, at least 0. Any shape that broadcasts.
-        alpha: One-sided error level of each bound, in (0, 1). Any shape that broadcasts.
-
-    Returns:
-        The lower and the upper bound, ratios in [0, 1] of the broadcast shape; 0 and 1 where there are no trials.
 
     Raises:
         EvidenceError: A count is negative or not a number, failures exceed trials, or an alpha is not in (0, 1).
@@ -143,33 +115,21 @@ def trials_to_decision(
 ) -> FloatArray:
     """Forecast how many more trials decide, if failures keep coming at the rate seen so far.
 
-    The answer is the smallest whole m >= 0 at which
-    `crosses(log_e_value(failures + rate * m, trials + m, threshold, direction), alpha)`, where rate is
-    failures / trials. No failures, and no trials, mean the rate 0: "below" then gives the zero-failure minimum less
-    what is already there, and "above" is never reached. It is a forecast for a person to read, never a decision.
+    The answer is the smallest whole m >= 0 at which `crosses(log_e_value(failures + rate * m, trials + m, threshold,
+    direction), alpha)`, where rate is failures / trials, or 0 without trials; infinity where this rate never decides
+    (or not within 2^53 trials). Infinity for one direction alone says that the rate is on the other side; for both,
+    that it is too close to the limit to tell.
 
     At a fixed rate log E is convex in the number of trials and 0 at none, so once crossed it stays crossed and the
-    smallest m is well defined. It is exact up to about 10^7 more trials; farther out, rounding in the evidence
-    itself moves it, by a relative 10^-16 times the answer.
-
-    Args:
-        failures: Failed trials, in [0, trials]; fractions are allowed. Any shape that broadcasts.
-        trials: Trials, at least 0. Any shape that broadcasts.
-        threshold: The rate to compare with, a ratio in (0, 1). Any shape that broadcasts.
-        direction: "above" or "below", as in `log_e_value`.
-        alpha: One-sided error level, in (0, 1). Any shape that broadcasts.
-
-    Returns:
-        More trials needed, whole numbers of the broadcast shape; 0 where the evidence already suffices, infinity
-        where this rate never decides (or not within 2^53 trials). Infinity for one direction alone says that the rate
-        is on the other side; infinity for both, that it is too close to the limit to tell.
+    smallest m is well defined. It is exact up to about 10^7 more trials; farther out, rounding in the evidence itself
+    moves it, by a relative 10^-16 times the answer.
 
     Raises:
         EvidenceError: As in `log_e_value`, or an alpha is not in (0, 1).
     """
     x, n = _counts(failures, trials)
-    units = _against(_open_ratio(threshold, "threshold"), direction)
-    x, n, theta, bar = np.broadcast_arrays(x, n, units / _GRID, _bar(alpha))
+    units = grid_units(_open_ratio(threshold, "threshold"), direction)
+    x, n, theta, bar = np.broadcast_arrays(x, n, units / GRID, _bar(alpha))
     shape = x.shape
     x, n, theta, bar = x.ravel(), n.ravel(), theta.ravel(), bar.ravel()
     rate = np.divide(x, n, out=np.zeros_like(x), where=n > 0)
@@ -177,7 +137,7 @@ def trials_to_decision(
     gains = [rate * np.log(bet) - np.log1p((bet - 1.0) * theta) for bet in BETS[direction]]
     enough = np.full_like(x, np.inf)
     for gain in gains:
-        alone = np.divide(bar + np.log(_BET_COUNT), gain, out=np.full_like(x, np.inf), where=gain > 0)
+        alone = np.divide(bar + np.log(BET_COUNT), gain, out=np.full_like(x, np.inf), where=gain > 0)
         enough = np.minimum(enough, alone)
 
     more = np.where(_log_e(x, n, theta, direction) >= bar, 0.0, np.inf)
@@ -199,7 +159,7 @@ def _log_e(x: FloatArray, n: FloatArray, theta: FloatArray, direction: Direction
     """Evaluate the equation of `log_e_value` on checked input whose threshold is already on the grid."""
     terms = [x * np.log(bet) - n * np.log1p((bet - 1.0) * theta) for bet in BETS[direction]]
     peak = reduce(np.maximum, terms)
-    return np.asarray(peak + np.log(reduce(np.add, [np.exp(term - peak) for term in terms]) / _BET_COUNT))
+    return np.asarray(peak + np.log(reduce(np.add, [np.exp(term - peak) for term in terms]) / BET_COUNT))
 
 
 def _lower(x: FloatArray, n: FloatArray, bar: FloatArray) -> FloatArray:
@@ -211,11 +171,11 @@ def _lower(x: FloatArray, n: FloatArray, bar: FloatArray) -> FloatArray:
     root = _newton_threshold(start, x, n, bar, "above")
 
     def undecided(among: CellArray, units: FloatArray) -> BoolArray:
-        return np.asarray(_log_e(x[among], n[among], units / _GRID, "above") < bar[among])
+        return np.asarray(_log_e(x[among], n[among], units / GRID, "above") < bar[among])
 
-    last = _first(undecided, np.floor(root * _GRID) + 1.0, np.zeros_like(x), np.full_like(x, _GRID)) - 1.0
+    last = _first(undecided, np.floor(root * GRID) + 1.0, np.zeros_like(x), np.full_like(x, GRID)) - 1.0
     # The next float up, so that a threshold exactly on the last crossing grid point is still strictly below it.
-    lower[cells] = np.where(last > 0, np.nextafter(last / _GRID, 1.0), 0.0)
+    lower[cells] = np.where(last > 0, np.nextafter(last / GRID, 1.0), 0.0)
     return lower
 
 
@@ -228,17 +188,17 @@ def _upper(x: FloatArray, n: FloatArray, bar: FloatArray) -> FloatArray:
     root = _newton_threshold(start, x, n, bar, "below")
 
     def decided(among: CellArray, units: FloatArray) -> BoolArray:
-        return np.asarray(_log_e(x[among], n[among], units / _GRID, "below") >= bar[among])
+        return np.asarray(_log_e(x[among], n[among], units / GRID, "below") >= bar[among])
 
-    first = _first(decided, np.ceil(root * _GRID), np.zeros_like(x), np.full_like(x, _GRID))
-    upper[cells] = np.nextafter(first / _GRID, 0.0)
+    first = _first(decided, np.ceil(root * GRID), np.zeros_like(x), np.full_like(x, GRID))
+    upper[cells] = np.nextafter(first / GRID, 0.0)
     return upper
 
 
 def _single_bet_roots(x: FloatArray, n: FloatArray, bar: FloatArray, direction: Direction) -> list[FloatArray]:
     """Solve, for each bet alone, weight * E_k(threshold) = exp(bar); n must be positive."""
     return [
-        np.asarray(np.expm1((x * np.log(bet) - bar - np.log(_BET_COUNT)) / n) / (bet - 1.0)) for bet in BETS[direction]
+        np.asarray(np.expm1((x * np.log(bet) - bar - np.log(BET_COUNT)) / n) / (bet - 1.0)) for bet in BETS[direction]
     ]
 
 
@@ -268,7 +228,7 @@ def _mixture(terms: list[FloatArray], slopes: list[FloatArray]) -> tuple[FloatAr
     shares = [np.exp(term - peak) for term in terms]
     mass = reduce(np.add, shares)
     slope = reduce(np.add, [share * slope for share, slope in zip(shares, slopes, strict=True)]) / mass
-    return np.asarray(peak + np.log(mass / _BET_COUNT)), np.asarray(slope)
+    return np.asarray(peak + np.log(mass / BET_COUNT)), np.asarray(slope)
 
 
 def _first(
@@ -276,14 +236,7 @@ def _first(
 ) -> FloatArray:
     """Find, per cell, the smallest whole number in (low, high] at which a monotone condition holds.
 
-    Args:
-        holds: Evaluates the condition for some cells, given by position, at one whole number each.
-        guess: Where the answer probably is, or is one away from. Shape (cells,).
-        low: Whole numbers at which the condition is known to fail. Shape (cells,).
-        high: Whole numbers at which it is known to hold. Shape (cells,).
-
-    Returns:
-        The smallest whole numbers, shape (cells,).
+    `holds` evaluates it for cells given by position, at one number each; the answer is probably within one of `guess`.
     """
     low, high = low.copy(), high.copy()
     cells = np.arange(low.size)
@@ -302,20 +255,18 @@ def _first(
 
 
 def _bar(alpha: npt.ArrayLike) -> FloatArray:
-    """Turn an error level into the log evidence that crosses it."""
     return np.asarray(-np.log(_open_ratio(alpha, "alpha")) - CROSSING_SLACK)
 
 
-def _against(theta: FloatArray, direction: Direction) -> FloatArray:
+def grid_units(theta: FloatArray, direction: Direction) -> FloatArray:
     """Read thresholds as whole grid units, rounded to the side that makes the claim harder."""
     if direction not in BETS:
         raise EvidenceError(f"direction is {direction!r}; it must be 'above' or 'below'")
     # Scaling by a power of two is exact, so only the rounding itself loses anything.
-    return np.asarray(np.ceil(theta * _GRID) if direction == "above" else np.floor(theta * _GRID))
+    return np.asarray(np.ceil(theta * GRID) if direction == "above" else np.floor(theta * GRID))
 
 
 def _counts(failures: npt.ArrayLike, trials: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Check counts: finite trials, and 0 <= failures <= trials."""
     x, n = np.asarray(failures, dtype=np.float64), np.asarray(trials, dtype=np.float64)
     if not np.all(np.isfinite(n)):
         raise EvidenceError(f"trials must be finite, but {_example(n, ~np.isfinite(n))} was given")
@@ -331,7 +282,6 @@ def _counts(failures: npt.ArrayLike, trials: npt.ArrayLike) -> tuple[FloatArray,
 
 
 def _open_ratio(ratio: npt.ArrayLike, name: str) -> FloatArray:
-    """Check that a threshold or an error level lies strictly between 0 and 1."""
     values = np.asarray(ratio, dtype=np.float64)
     # The slack must not turn an error level of practically one into a crossing without any evidence.
     inside = (values > 0) & (values < 1.0 - (2 * CROSSING_SLACK if name == "alpha" else 0.0))
@@ -341,5 +291,4 @@ def _open_ratio(ratio: npt.ArrayLike, name: str) -> FloatArray:
 
 
 def _example(values: FloatArray, wrong: BoolArray) -> str:
-    """Show the first offending value."""
     return f"{values[wrong].flat[0]:g}"

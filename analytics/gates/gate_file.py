@@ -56,10 +56,8 @@ class Match(Part):
 
     def covers(self, environment: str, workflow: str, tool: str, risk_class: str | None) -> bool:
         """Whether an action matches; an unknown risk class matches only `*`."""
-        named = ((environment, self.environment), (workflow, self.workflow), (tool, self.tool))
-        return all(fnmatchcase(value, pattern) for value, pattern in named) and (
-            self.risk_class == "*" if risk_class is None else fnmatchcase(risk_class, self.risk_class)
-        )
+        named = self.risk_class == "*" if risk_class is None else fnmatchcase(risk_class, self.risk_class)
+        return named and self.may_cover(environment, workflow, tool)
 
     def may_cover(self, environment: str, workflow: str, tool: str) -> bool:
         """Whether an action matches in some risk class."""
@@ -138,11 +136,7 @@ class AfterPromotion(Part):
     guardrail's own evidence."""
 
     def run_length(self, batch_s: float) -> float:
-        """Mean number of batches to a false alarm of each watched guardrail.
-
-        Args:
-            batch_s: How long a batch lasts, in seconds of event time: a minute of actions, or a user-window.
-        """
+        """Mean number of batches of so many seconds (a minute, or a user-window) to a guardrail's false alarm."""
         return run_length(self.fleet, batches_between_alarms=max(self.false_alarm_every / batch_s, 1.0))
 
     def lookback_s(self, batch_s: float) -> float:
@@ -288,12 +282,7 @@ class GateFile(Part):
 
     @classmethod
     def load(cls, path: Path) -> GateFile:
-        """Read a gate file.
-
-        Raises:
-            ConfigurationFileError: It cannot be read, is not YAML, or says something it may not say; the message
-                names every place.
-        """
+        """Read a gate file. Raises `ConfigurationFileError`, which names every place that says what it may not say."""
         try:
             text = path.read_bytes()
         except OSError as error:
@@ -302,11 +291,7 @@ class GateFile(Part):
 
     @classmethod
     def parse(cls, text: bytes, *, path: Path | None = None) -> GateFile:
-        """Read the bytes of a gate file.
-
-        Raises:
-            ConfigurationFileError: As in `load`.
-        """
+        """Read the bytes of a gate file. Raises `ConfigurationFileError` as `load` does."""
         gates = parse_yaml(text, cls, origin=str(path or "the gate file"))
         gates._sha256 = hashlib.sha256(text).hexdigest()  # noqa: SLF001 - of the bytes, which the model never sees
         gates._text, gates._path = text, path  # noqa: SLF001
@@ -364,16 +349,9 @@ class GateFile(Part):
         )
 
     def gate_for(self, environment: str, workflow: str, tool: str, risk_class: str | None) -> Gate | None:
-        """The most specific gate that matches an action; None where none does.
+        """The most specific gate that matches an action, whose risk class may be unknown (None); None where none does.
 
-        Args:
-            environment: Of the action's target.
-            workflow: Of the action.
-            tool: Of the action.
-            risk_class: The action's risk class; None where it is unknown.
-
-        Raises:
-            GateTieError: Two gates match equally well.
+        Raises `GateTieError` where two gates match equally well.
         """
         matching = [gate for gate in self.gates if gate.match.covers(environment, workflow, tool, risk_class)]
         matching.sort(key=lambda gate: gate.match.specificity, reverse=True)

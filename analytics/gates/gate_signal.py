@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, get_args
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    WithJsonSchema,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from analytics.evidence import histogram
@@ -22,7 +14,6 @@ from analytics.signals.definitions import COUNTS, MICRO_PER, QUANTILES, RATES, S
 from producers.strict_yaml import suggest
 from producers.wire.stage import LADDER, Stage
 
-ROLES: Final[tuple[str, ...]] = ("guardrail", "promote", "trip", "watch")
 Role = Literal["guardrail", "promote", "trip", "watch"]
 
 CountBy = Literal["user", "action"]  # what one observation is: a user's closed window, or a single action
@@ -64,7 +55,7 @@ def known_word(stated: object, kind: str, words: list[str]) -> object:
 def _known_stages(stated: object) -> object:
     if isinstance(stated, (list, tuple)):
         for stage in stated:
-            known_word(stage, "stage", [known.value for known in LADDER])
+            known_word(stage, "stage", [rung.value for rung in LADDER])
     return stated
 
 
@@ -115,13 +106,13 @@ class GateSignal(Part):
 
     @field_validator("signal", mode="before")
     @classmethod
-    def _signal_isknown_word(cls, stated: object) -> object:
+    def _signal_is_known(cls, stated: object) -> object:
         return known_word(stated, "signal", list(SIGNALS))
 
     @field_validator("role", mode="before")
     @classmethod
-    def _role_isknown_word(cls, stated: object) -> object:
-        return known_word(stated, "role", list(ROLES))
+    def _role_is_known(cls, stated: object) -> object:
+        return known_word(stated, "role", list(get_args(Role)))
 
     @model_validator(mode="after")
     def _limit_fits(self) -> Self:
@@ -135,8 +126,9 @@ class GateSignal(Part):
             raise refusal(f"`ratio` of `{self.signal}` is for a guardrail or promote rate, in place of `limit`")
         if self.ratio is not None and self.signal == "missing_outcome":
             raise refusal("`missing_outcome` takes no `ratio`: it becomes known after its minute, for both arms alike")
+        only_trips = f"`{self.signal}` is a count: its role is `trip` or `watch`, not `{self.role}`"
         if self.role in _WEIGHED and self.ratio is None and (wanted is None or getattr(self, wanted) is None):
-            raise refusal(f"`{self.signal}` as {self.role} needs `{wanted}`" if wanted else self._only_trips())
+            raise refusal(f"`{self.signal}` as {self.role} needs `{wanted}`" if wanted else only_trips)
         if self.role == "trip" and self.signal in QUANTILES:
             raise refusal(f"`{self.signal}` is a quantile and counts nothing, so it cannot trip")
         if self.weight is not None and self.role != "guardrail":
@@ -156,9 +148,6 @@ class GateSignal(Part):
         if self.unit == "user" and (self.signal in NOT_BY_USER or self.role == "trip" or self.ratio is not None):
             raise refusal(f"`{self.signal}` as {self.role} is counted by action, so it takes no `unit: user`")
         return self
-
-    def _only_trips(self) -> str:
-        return f"`{self.signal}` is a count: its role is `trip` or `watch`, not `{self.role}`"
 
     def _limit_key(self) -> str | None:
         if self.role == "trip":

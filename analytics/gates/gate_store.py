@@ -25,20 +25,8 @@ class AlteredGateFileError(StagekeeperError):
     """The bytes that the lake holds for a gate file are not those that its digest stands for."""
 
 
-def keep(lake: Lake, gates: GateFile, *, now: datetime) -> bool:
-    """Store a gate file unless it is there already; before the first verdict under it.
-
-    Args:
-        lake: The lake.
-        gates: The gate file.
-        now: The present moment.
-
-    Returns:
-        Whether it was new.
-
-    Raises:
-        LakeError: It cannot be stored.
-    """
+def save(lake: Lake, gates: GateFile, *, now: datetime) -> bool:
+    """Store a gate file unless it is there already, before the first verdict under it. Raises `LakeError`."""
     if not _texts(lake, gates.sha256).is_empty():
         return False
     row = {"sha256": gates.sha256, "kept_at": now, "text": gates.text}
@@ -46,7 +34,7 @@ def keep(lake: Lake, gates: GateFile, *, now: datetime) -> bool:
     return True
 
 
-def kept(lake: Lake, sha256: str) -> GateFile:
+def load(lake: Lake, sha256: str) -> GateFile:
     """The gate file of a digest.
 
     Raises:

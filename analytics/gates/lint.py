@@ -9,7 +9,7 @@ from itertools import combinations, islice, product
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from analytics.evidence.sequential import trials_to_decision
-from analytics.gates.gate_file import GateFile, GateTieError
+from analytics.gates.gate_file import Gate, GateFile, GateTieError, Match
 from analytics.signals.definitions import QUANTILES, RATES, SIGNALS
 from analytics.text import percent
 from producers.strict_yaml import ConfigurationFileError
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from analytics.gates.gate_file import Gate, Match
     from analytics.gates.gate_signal import GateSignal
 
 Level = Literal["error", "warning", "note"]
@@ -55,12 +54,10 @@ _EXECUTIONS: Final = frozenset({"executions", "undos", "expected executions", "k
 class LintIssue:
     """One thing that lint found."""
 
-    # An `error` makes the gate file, or a part of it, useless; a `warning` is probably not meant; a `note` is worth
-    # knowing
-    level: Level
+    level: Level  # an `error` makes the file, or a part of it, useless; a `warning` is probably not meant
     code: str  # one of `CODES`
-    place: str  # Where: a gate, a signal, a stage
-    message: str  # What, with its numbers
+    place: str  # where: a gate, a signal, a stage
+    message: str  # what, with its numbers
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as a JSON object."""
@@ -68,11 +65,7 @@ class LintIssue:
 
 
 def lint(path: Path) -> list[LintIssue]:
-    """Look a gate file over; errors come first.
-
-    Raises:
-        ConfigurationFileError: There is no such file, or it cannot be read.
-    """
+    """Look a gate file over; errors come first. Raises `ConfigurationFileError` where it cannot be read."""
     try:
         text = path.read_bytes()
     except OSError as error:

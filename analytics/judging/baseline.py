@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from analytics.evidence.rate_ratio import Batches, Comparison, match_history
-from analytics.signals.state import MINUTE_US, NEVER, ROW
+from analytics.signals.state import MINUTE_US, NEVER, ROW, CellState, EpochRows
 from analytics.signals.trials import counted, counters_of
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from analytics.gates.gate_file import Gate
     from analytics.gates.gate_signal import GateSignal
-    from analytics.signals.state import CellState, EpochRows
 
 _NOTHING: Final = Batches.of(*(np.zeros((0, 1), dtype=np.int64) for _ in range(4)))
 _COMPARISONS: Final[Mapping[str, Comparison]] = {"concurrent": "hold_back", "historic": "history"}
@@ -27,12 +26,7 @@ _COMPARISONS: Final[Mapping[str, Comparison]] = {"concurrent": "hold_back", "his
 class Arms:
     """The cells of some actions, their current epochs and their closed minutes.
 
-    Args:
-        state: Everything counted; the minutes of the actions must all be in it.
-        current: The current epoch of every cell.
-        epochs: Epochs whose actions are compared.
-        watermark_us: Minutes that are not over by it are left out, microseconds since 1970.
-        deadline_s: The outcome deadline.
+    Minutes that are not over by the watermark are left out; the state must hold all minutes of the actions of `epochs`.
     """
 
     def __init__(
@@ -80,14 +74,7 @@ class Compared:
 
 
 def compare(arms: Arms, epoch: int, gate: Gate, part: GateSignal) -> Compared:
-    """Match a cell's minutes with those of its baseline, for a signal of its gate that states a ratio.
-
-    Args:
-        arms: The cells of the action.
-        epoch: The epoch that is judged.
-        gate: Its gate.
-        part: The signal.
-    """
+    """Match a cell's minutes with those of its baseline, for a signal of its gate that states a ratio."""
     state = arms.state
     own = int(state.cell_of[epoch])
     cell, cohort = state.cells[own], gate.baseline.cohort

@@ -1,24 +1,25 @@
 """The verdict engine: what follows for any number of cells, in columns, and in full for those that are written or read.
 
-Deciding happens once, over arrays of cells. Its outcome for every cell is a change key (verdict, destination and reason
-codes). Whole verdicts, with values, bounds and sentences, are made from the same arrays and the same reasons.
+Deciding happens once, over arrays of cells, and gives every cell a change key (verdict, destination and reason codes).
+Whole verdicts, with values, bounds and sentences, are made from the same arrays and the same reasons.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analytics.gates.gate_file import GateTieError
+from analytics.gates.gate_file import Gate, GateFile, GateTieError
 from analytics.judging.latches import NO_STAGE, Latches
 from analytics.judging.verdict_builder import Group, VerdictBuilder
 from analytics.judging.verdict_rules import VERDICTS, Decisions, GateDecision, Mark
 from analytics.judging.weights import EvaluationInputs
 from analytics.judging.window_sums import WindowSums
-from analytics.signals.cells import epoch_frame
+from analytics.signals.cells import EpochKey, epoch_frame
 from analytics.signals.definitions import COUNTERS, impossible
-from analytics.signals.state import UNKNOWN_RISK
+from analytics.signals.state import UNKNOWN_RISK, CellRows, CellState, EpochRows, number_of
 from producers.wire.contract import RiskClass
 from producers.wire.events import VerdictName
 from producers.wire.stage import LADDER
@@ -29,10 +30,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from analytics.gates.gate_file import Gate, GateFile
     from analytics.judging.user_evidence import UserEvidence
-    from analytics.signals.cells import EpochKey
-    from analytics.signals.state import CellRows, CellState, EpochRows
     from analytics.verdicts.ledger import ChangeKey
     from analytics.verdicts.verdict import Verdict
     from producers.wire.receipt import Cell
@@ -55,10 +53,7 @@ class ChangeKeys:
 
     def number(self, key: ChangeKey) -> int:
         """The number of a change key."""
-        number = self._numbers.setdefault(key, len(self._keys))
-        if number == len(self._keys):
-            self._keys.append(key)
-        return number
+        return number_of(key, self._numbers, self._keys)
 
     def key(self, number: int) -> ChangeKey:
         """The change key of a number."""
@@ -75,57 +70,32 @@ class ChangeKeys:
         return np.array(numbers, dtype=np.int32)[place]
 
 
+@dataclass(frozen=True)
 class Evaluation:
-    """What follows for some epochs, one place an epoch.
+    """What follows for some epochs: their change keys, and their verdicts on demand."""
 
-    Attributes:
-        epochs: The epochs.
-        cells: The cell of each.
-        change_keys: The number of each one's change key.
-    """
-
-    def __init__(
-        self,
-        epochs: EpochRows,
-        change_keys: ChangeKeyNumbers,
-        groups: Sequence[Group],
-        builder: VerdictBuilder,
-        cells: CellRows,
-    ) -> None:
-        self.epochs = epochs
-        self.cells = cells
-        self.change_keys = change_keys
-        self._groups = groups
-        self._builder = builder
+    epochs: EpochRows
+    cells: CellRows  # the cell of each
+    change_keys: ChangeKeyNumbers  # the number of each one's change key, see `ChangeKeys`
+    groups: Sequence[Group]
+    builder: VerdictBuilder
 
     def verdicts(self, places: npt.ArrayLike, *, lake_version: int, judged_at: datetime) -> list[Verdict]:
-        """The whole verdicts at some places, in the order given.
-
-        Args:
-            places: Which of the epochs, each once.
-            lake_version: Version of the table `signals`; only recorded.
-            judged_at: When this is computed; only recorded.
-        """
+        """The whole verdicts at some places, each named once, in the order given."""
         wanted = np.asarray(places, dtype=np.intp)
         at = np.full(self.epochs.size, -1, dtype=np.intp)
         at[wanted] = np.arange(wanted.size)
         built: dict[int, Verdict] = {}
-        for group in self._groups:
+        for group in self.groups:
             positions = np.flatnonzero(at[group.places] >= 0)
             if positions.size:
-                verdicts = self._builder.build(group, positions, lake_version=lake_version, judged_at=judged_at)
+                verdicts = self.builder.build(group, positions, lake_version=lake_version, judged_at=judged_at)
                 built |= zip(at[group.places[positions]].tolist(), verdicts, strict=True)
         return [built[place] for place in range(wanted.size)]
 
 
 class Engine:
-    """Evaluates epochs under one gate file.
-
-    Args:
-        state: Everything counted.
-        gates: The gate file.
-        change_keys: Where change keys get their numbers.
-    """
+    """Evaluates epochs under one gate file."""
 
     def __init__(self, state: CellState, gates: GateFile, change_keys: ChangeKeys) -> None:
         self._state = state
@@ -158,13 +128,8 @@ class Engine:
     ) -> Evaluation:
         """Say what follows for some epochs.
 
-        Args:
-            epochs: The epochs: current ones, or such as are over.
-            sums: The sums over minutes and bins, at the watermark of the look.
-            current: The current epoch of every cell.
-            latches: What earlier looks decided.
-            users: Closed user-windows; None where nothing is counted by user.
-            are_over: Whether the epochs are over, and are graded anew because outcomes of them came late.
+        `are_over` stands for epochs that are over, and are graded anew because outcomes of them came late; otherwise
+        they are current. `users` is None where nothing is counted by user.
         """
         state, gates = self._state, self._gate_of[epochs]
         comparing = np.array([*(gate.compares for gate in self._gates.gates), False, False], dtype=np.bool_)
@@ -188,7 +153,7 @@ class Engine:
         for group in groups:
             change_keys[group.places] = self._change_keys.numbers(group.decisions)
         builder = VerdictBuilder(inputs, latches, are_over=are_over)
-        return Evaluation(epochs, change_keys, groups, builder, state.cell_of[epochs])
+        return Evaluation(epochs, state.cell_of[epochs], change_keys, groups, builder)
 
     def _match(self, environment: str, workflow: str, tool: str, risk_rank: int) -> int:
         risk_class = None if risk_rank == UNKNOWN_RISK else list(RiskClass)[risk_rank].value
@@ -213,19 +178,9 @@ def judge(
 ) -> list[Verdict]:
     """Reach verdicts on a state once: what a verdict is a function of, and nothing else.
 
-    Args:
-        state: Every counter at `lake_version`, with all minutes that matter.
-        gates: The gate file in force.
-        watermark: Event time up to which everything has been read: what is old or mature is so by it, not by a clock.
-        lake_version: Version of the table `signals`; only recorded.
-        judged_at: When this is computed; only recorded.
-        cells: The cells to judge, each on its current epoch; None is all.
-        latches: What earlier looks decided.
-        users: Closed user-windows; None where nothing is counted by user.
-        over: Epochs to judge in place of the current ones: epochs that are over, and of which outcomes came late.
-
-    Returns:
-        One verdict a cell (or epoch), in the order of their names.
+    Judges the current epochs of some cells (None is all), or in their place epochs that are `over`; the state must hold
+    all minutes that matter. What is old or mature is so by the watermark, not by a clock. The lake's version and
+    `judged_at` are only recorded. Gives one verdict a cell (or epoch), in the order of their names.
     """
     current = state.current(np.ones(len(state.cells), dtype=np.bool_), watermark)
     if over:
@@ -246,7 +201,6 @@ def judge(
 
 
 def _invalid(places: npt.NDArray[np.intp], epochs: EpochRows, code: str, gate: Gate | None) -> Group:
-    """Epochs that cannot be judged, and why."""
     decisions = Decisions.all_alike(places.size, VerdictName.INVALID)
     decisions.add(Mark(code), np.ones(places.size, dtype=np.bool_))
     return Group(places, epochs[places], decisions, gate)

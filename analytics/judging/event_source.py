@@ -31,11 +31,7 @@ class EventSource(Protocol):
 
 
 class LakeEvents:
-    """The table `events` of a lake.
-
-    Args:
-        lake: The lake.
-    """
+    """The table `events` of a lake."""
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
@@ -45,11 +41,7 @@ class LakeEvents:
         return self._lake.version(EVENTS)
 
     def scan(self, version: int) -> pl.LazyFrame:
-        """Everything at a version.
-
-        Raises:
-            LakeError: There is no such version any more.
-        """
+        """Everything at a version. Raises `LakeError` where there is no such version any more."""
         return self._lake.scan(EVENTS, version=version)
 
     def increments(self, after: int, through: int) -> pl.DataFrame | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +24,6 @@ from producers.wire.events import StageRecommended, StageRecommendedData, schema
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-    from datetime import datetime
 
     import polars as pl
 
@@ -42,12 +41,9 @@ logger = logging.getLogger(__name__)
 class Judge:
     """Judges whatever changed since it last looked, and keeps the ledger.
 
-    Args:
-        lake: The lake, for the tables `signals` and `verdicts`; nobody else may use this handle meanwhile.
-        gates: The gate file, or its path. Where there is a path the file is read again whenever its bytes change.
-        settle_s: Seconds that an event time must have been known before executions are overdue by it.
-        fence: The right to judge, where more than one process might. Raise it in `verdicts` and
-            `looks` before the first tick.
+    Nobody else may use the handle of the lake meanwhile. A gate file that has a path is read again whenever its bytes
+    change. `fence` is the right to judge, where more than one process might; raise it in `verdicts` and `looks` before
+    the first tick.
     """
 
     def __init__(
@@ -56,9 +52,9 @@ class Judge:
         self._lake = lake
         self._fence = fence
         self._path = gates if isinstance(gates, Path) else gates.path
-        self._gates = gates if isinstance(gates, GateFile) else None
-        self._gate_error: str | None = None
-        self._kept: str | None = None
+        self.gates = gates if isinstance(gates, GateFile) else None  # the one in force; None while it cannot be read
+        self.gate_error: str | None = None  # why the gate file cannot be used; None while it can
+        self._saved_sha256: str | None = None
         self._settle_s = settle_s
         self._state: JudgeState | None = None
         self._watermark = Watermark(settle_s=settle_s)
@@ -69,16 +65,6 @@ class Judge:
         self._news: list[StageRecommended] | None = None
 
     @property
-    def gates(self) -> GateFile | None:
-        """The gate file in force; None while it cannot be read."""
-        return self._gates
-
-    @property
-    def gate_error(self) -> str | None:
-        """Why the gate file cannot be used at the moment; None while it can."""
-        return self._gate_error
-
-    @property
     def has_more(self) -> bool:
         """Whether the last look left something to the next that should not wait for it."""
         return self._state is not None and bool(self._state.due.any())
@@ -87,16 +73,12 @@ class Judge:
         """Judge the cells whose numbers, mature minutes, freshness or gate file changed, and append to the ledger.
 
         The ledger gets a row for what is new, and now and then for what is not; see `ledger_writes` and `heartbeats`.
-        While the gate file cannot be read, nothing is judged: the error is logged once and kept in `gate_error`.
+        While the gate file cannot be read, nothing is judged: the error is logged once and kept in `gate_error`. While
+        the data plane has not read everything that the broker holds (`caught_up`), no further execution becomes
+        overdue.
 
-        Args:
-            now: The present moment.
-            caught_up: Whether the data plane has read everything that the broker holds. While it has not, no further
-                execution becomes overdue; everything else is judged as ever.
-
-        Returns:
-            A recommendation for each verdict whose name, destination or reasons differ from the ledger's last word; at
-            the first tick also those that an earlier judge wrote down and did not get published.
+        Gives a recommendation for each verdict whose name, destination or reasons differ from the ledger's last word;
+        at the first tick also those that an earlier judge wrote down and did not get published.
 
         Raises:
             FencedError: Somebody else judges now. Nothing was decided, and nothing may be by this judge.
@@ -105,10 +87,10 @@ class Judge:
         gates = self._read_gates()
         if gates is None:
             return []
-        if gates.sha256 != self._kept:
+        if gates.sha256 != self._saved_sha256:
             # Before the first verdict under it: no row of the ledger names a gate file that nobody has.
-            gate_store.keep(self._lake, gates, now=now)
-            self._kept = gates.sha256
+            gate_store.save(self._lake, gates, now=now)
+            self._saved_sha256 = gates.sha256
         if self._news is None:
             self._news = [recommendation_of(document) for document in ledger.unpublished(self._lake)]
         if self._read(gates, now, caught_up=caught_up) and self._state is not None:
@@ -143,8 +125,8 @@ class Judge:
             self._settle(state, gates)
         if late is not None:
             state.touched[:] = False
-            known = state.counts.rows_of(late)
-            state.touched[known[known >= 0]] = True
+            rows_of_late = state.counts.rows_of(late)
+            state.touched[rows_of_late[rows_of_late >= 0]] = True
         is_anything = self._move_on(state, gates, None, now, caught_up=caught_up)
         self._state, self._version, self._taken, self._horizon_s = state, version, taken, gates.horizon_s
         return is_anything
@@ -225,24 +207,24 @@ class Judge:
 
     def _read_gates(self) -> GateFile | None:
         if self._path is None:
-            return self._gates
+            return self.gates
         try:
             text = self._path.read_bytes()
-            if self._gates is None or hashlib.sha256(text).hexdigest() != self._gates.sha256:
-                self._gates = GateFile.parse(text, path=self._path)
-                logger.info("gate file %s in force, sha256 %s", self._path, self._gates.sha256)
+            if self.gates is None or hashlib.sha256(text).hexdigest() != self.gates.sha256:
+                self.gates = GateFile.parse(text, path=self._path)
+                logger.info("gate file %s in force, sha256 %s", self._path, self.gates.sha256)
         except OSError as error:
             self._refuse_gates(f"the gate file {self._path} cannot be read: {error.strerror or error}")
         except ConfigurationFileError as error:
             self._refuse_gates(str(error))
         else:
-            self._gate_error = None
-        return self._gates
+            self.gate_error = None
+        return self.gates
 
     def _refuse_gates(self, fault: str) -> None:
-        if fault != self._gate_error:
+        if fault != self.gate_error:
             logger.error("%s; nothing is judged until it is mended", fault)
-        self._gates, self._gate_error = None, fault
+        self.gates, self.gate_error = None, fault
 
 
 def recommendation_of(document: VerdictDocument) -> StageRecommended:

@@ -1,13 +1,13 @@
 """What a judge knows between two looks, and the look itself: from counts and a watermark to the verdicts to record.
 
 Whoever drives it brings the increments, the events by user and the clock: the worker's judge those of the lake, a
-backtest those of history minute by minute. So both keep latches, grade epochs anew and write alike.
+backtest those of history. So both keep latches, grade epochs anew and write alike.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -15,26 +15,23 @@ import numpy as np
 from analytics.judging.engine import ChangeKeys, Engine
 from analytics.judging.latches import Latches, Reassessments
 from analytics.judging.ledger_writes import WritePolicy
-from analytics.judging.user_evidence import UserTracker
+from analytics.judging.user_evidence import UserEvidence, UserTracker
 from analytics.judging.window_sums import WindowSums
-from analytics.signals.state import CellState, may_settle, microseconds
+from analytics.signals.state import CellRows, CellState, EpochRows, Flags, Increment, may_settle, microseconds
 from analytics.verdicts import ledger
 from producers.wire.events import VerdictName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
-    from datetime import datetime
 
     import polars as pl
 
     from analytics.gates.gate_file import GateFile
     from analytics.judging.event_source import EventSource
-    from analytics.judging.user_evidence import UserEvidence
     from analytics.lake.tables import Lake
     from analytics.signals.cells import EpochKey
-    from analytics.signals.state import CellRows, EpochRows, Flags, Increment
     from analytics.verdicts.evidence_models import Reassessment
-    from analytics.verdicts.ledger import LatchKey, Seen
+    from analytics.verdicts.ledger import LatchKey, Outline
     from analytics.verdicts.verdict import Latch, Verdict
     from producers.wire.receipt import Cell
 
@@ -50,27 +47,22 @@ _AT_ONCE: Final = 500
 class PastVerdicts:
     """What was recorded before a judge begins."""
 
-    last: Mapping[Cell, Seen] = field(default_factory=dict)  # what was last said of each cell
+    last: Mapping[Cell, Outline] = field(default_factory=dict)  # the last verdict on each cell
     latches: Mapping[LatchKey, Mapping[VerdictName, Latch]] = field(default_factory=dict)  # what crossed
     reassessed: Mapping[Cell, Sequence[Reassessment]] = field(default_factory=dict)  # verdicts on epochs that were over
-    graded: Collection[EpochKey] = ()  # every epoch that there is a verdict on
+    judged: Collection[EpochKey] = ()  # every epoch that there is a verdict on
     rolled_back: Collection[EpochKey] = ()  # those of them that were rolled back
-    # The version of the events, and the end of the windows, up to which users were last counted
-    users: tuple[int, datetime] | None = None
+    users: tuple[int, datetime] | None = None  # version of the events, and end of the windows, last counted by user
 
     @classmethod
     def from_ledger(cls, lake: Lake) -> PastVerdicts:
-        """What the ledger says.
-
-        Raises:
-            LakeError: The lake cannot be read.
-        """
+        """What the ledger says. Raises `LakeError` where it cannot be read."""
         return cls(
-            ledger.last_words(lake),
+            ledger.latest_outlines(lake),
             ledger.latches(lake),
             ledger.reassessments(lake),
-            ledger.graded(lake),
-            ledger.graded(lake, verdict=VerdictName.ROLL_BACK),
+            ledger.judged_epochs(lake),
+            ledger.judged_epochs(lake, verdict=VerdictName.ROLL_BACK),
             ledger.newest_users(lake),
         )
 
@@ -85,19 +77,7 @@ class LookOutcome:
 
 
 class JudgeState:
-    """Everything that a judge knows.
-
-    Args:
-        past: What was recorded before.
-        events: The events, for what users did.
-        writes_all: Whether a look writes whatever is new and renews nothing, as a backtest does.
-
-    Attributes:
-        counts: Everything counted.
-        due: The cells that have to be looked at.
-        touched: The epochs of which anything came since the last look that was recorded.
-        current: The current epoch of each cell.
-    """
+    """Everything that a judge knows. With `writes_all` a look writes whatever is new, and renews nothing."""
 
     def __init__(self, past: PastVerdicts, events: EventSource, *, writes_all: bool = False) -> None:
         self.counts = CellState()
@@ -106,7 +86,7 @@ class JudgeState:
         self._latches = Latches(past.latches, past.reassessed)
         self._users = UserTracker(events, self.counts, past.users)
         self._reassessments = Reassessments(
-            self.counts, past.graded, past.rolled_back, None if past.users is None else past.users[1]
+            self.counts, past.judged, past.rolled_back, None if past.users is None else past.users[1]
         )
         self._evidence: UserEvidence | None = None
         self._gate_sha256: str | None = None
@@ -114,9 +94,9 @@ class JudgeState:
         self._settled_at: datetime | None = None
         self._sums: WindowSums | None = None
         self._engine: Engine | None = None
-        self.due: Flags = np.empty(0, dtype=np.bool_)
-        self.touched: Flags = np.empty(0, dtype=np.bool_)
-        self.current: EpochRows = np.empty(0, dtype=np.intp)
+        self.due: Flags = np.empty(0, dtype=np.bool_)  # the cells that have to be looked at
+        self.touched: Flags = np.empty(0, dtype=np.bool_)  # epochs of which anything came since the last recorded look
+        self.current: EpochRows = np.empty(0, dtype=np.intp)  # the current epoch of each cell
 
     @property
     def watermark(self) -> datetime | None:
@@ -144,13 +124,9 @@ class JudgeState:
         self.counts.settle(watermark, gates.horizon_s, whole=self._compared(gates))
 
     def advance(self, gates: GateFile, increment: Increment | None, watermark: datetime, *, anew: bool = False) -> None:
-        """Move on to a watermark, and see which cells have to be looked at.
+        """Move on to a watermark with what was added since the last time, and see which cells have to be looked at.
 
-        Args:
-            gates: The gate file in force.
-            increment: What was added since the last time; None where nothing was.
-            watermark: Event time up to which everything has been read.
-            anew: Whether minutes were taken once more, so that sums over them have to be made anew.
+        With `anew` minutes were taken once more, so that sums over them have to be made anew.
         """
         if increment is not None:
             self._mark(increment.epochs)
@@ -171,16 +147,9 @@ class JudgeState:
         self._find_current()
 
     def look(self, gates: GateFile, now: datetime, lake_version: int, record: Record) -> LookOutcome:
-        """Judge the cells that are due, and record what the ledger needs.
+        """Judge the cells that are due under the gate file of `advance`, and record what the ledger needs.
 
-        Args:
-            gates: The gate file that `advance` was given.
-            now: The present moment.
-            lake_version: Version of the table `signals`; only recorded.
-            record: Records verdicts. What it raises breaks the look off; the cells stay due.
-
-        Raises:
-            LakeError: The events cannot be read, or nothing can be recorded.
+        Raises `LakeError` where the events cannot be read, and what `record` raises; the cells stay due then.
         """
         sums, engine = self._sums, self._engine
         if sums is None or engine is None:
@@ -246,7 +215,6 @@ class JudgeState:
         return news
 
     def _let_due(self, cells: CellRows | None = None) -> None:
-        """Let some cells be due; all of them where none are given."""
         self.due[slice(None) if cells is None else cells] = True
         self._find_current()
 

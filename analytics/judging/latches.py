@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from analytics.judging.user_windows import closed_through
-from analytics.signals.cells import EPOCH, epoch_frame
-from analytics.signals.state import microseconds
+from analytics.signals.cells import EPOCH, EpochKey, epoch_frame
+from analytics.signals.state import CellState, EpochRows, Flags, Integers, microseconds
 from analytics.verdicts.document import VerdictDocument
-from analytics.verdicts.verdict import Latch
+from analytics.verdicts.verdict import Latch, Verdict
 from producers.wire.events import VerdictName
 from producers.wire.stage import LADDER, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
-    from datetime import datetime
 
     import numpy.typing as npt
 
     from analytics.gates.gate_file import GateFile
-    from analytics.signals.cells import EpochKey
-    from analytics.signals.state import CellState, EpochRows, Flags, Integers
     from analytics.verdicts.evidence_models import Reassessment
     from analytics.verdicts.ledger import LatchKey
-    from analytics.verdicts.verdict import Verdict
     from producers.wire.receipt import Cell
 
 NOT_CROSSED: Final = -1
@@ -43,19 +39,13 @@ _BETWEEN_LOOKS: Final = timedelta(seconds=5)
 class LatchRows:
     """What earlier looks decided, by the rows of epochs and cells."""
 
-    # Where a promotion that stands leads, for each epoch: a stage's rank, `NO_STAGE` or `NOT_CROSSED`
-    promoted: npt.NDArray[np.int8]
-    rolled_back: npt.NDArray[np.int8]  # where a rollback that stands leads, likewise
+    promoted: npt.NDArray[np.int8]  # where a standing promotion leads, by epoch: a rank, `NO_STAGE` or `NOT_CROSSED`
+    rolled_back: npt.NDArray[np.int8]  # where a standing rollback leads, likewise
     reassessed: Integers  # how many earlier epochs were graded anew, for each cell
 
 
 class Latches:
-    """First crossings by epoch and gate file, and verdicts on epochs that were over by cell.
-
-    Args:
-        latches: What the ledger knows.
-        reassessed: Likewise.
-    """
+    """First crossings by epoch and gate file, and verdicts on epochs that were over by cell, as the ledger has them."""
 
     def __init__(
         self,
@@ -129,26 +119,20 @@ class Latches:
 class Reassessments:
     """Epochs that are over: which are to be graded anew, and when.
 
-    Only what was graded once can be graded anew, and only to its harm.
-
-    Args:
-        state: Everything counted.
-        graded: The epochs that the ledger has a verdict on.
-        rolled_back: Those of them that it rolled back.
-        users_as_of: Up to where user-windows had closed when it was last asked what is due; None where they were not
-            counted.
+    Only what was graded once can be graded anew, and only to its harm. `users_as_of` says up to where user-windows had
+    closed when it was last asked what is due; None where they were not counted.
     """
 
     def __init__(
         self,
         state: CellState,
-        graded: Collection[EpochKey] = (),
+        judged: Collection[EpochKey] = (),
         rolled_back: Collection[EpochKey] = (),
         users_as_of: datetime | None = None,
     ) -> None:
         self._state = state
-        self._unplaced = [list(graded), list(rolled_back)]
-        self._graded: Flags = np.empty(0, dtype=np.bool_)
+        self._unplaced = [list(judged), list(rolled_back)]
+        self._judged: Flags = np.empty(0, dtype=np.bool_)
         self._rolled_back: Flags = np.empty(0, dtype=np.bool_)
         self._changed: Flags = np.empty(0, dtype=np.bool_)
         self._looked_at: datetime | None = None
@@ -156,15 +140,15 @@ class Reassessments:
 
     def grow(self) -> None:
         """Make room for epochs that are new to the state."""
-        first, size = self._graded.size, self._state.epochs
+        first, size = self._judged.size, self._state.epochs
         if first == size:
             return
         more = np.zeros(size - first, dtype=np.bool_)
-        self._graded, self._rolled_back, self._changed = (
-            np.append(flags, more) for flags in (self._graded, self._rolled_back, self._changed)
+        self._judged, self._rolled_back, self._changed = (
+            np.append(flags, more) for flags in (self._judged, self._rolled_back, self._changed)
         )
         # What the ledger knows of epochs that the state did not; few are ever left.
-        for place, flags in enumerate((self._graded, self._rolled_back)):
+        for place, flags in enumerate((self._judged, self._rolled_back)):
             if self._unplaced[place]:
                 keys = epoch_frame(self._unplaced[place])
                 rows = self._state.rows_of(keys)
@@ -173,26 +157,19 @@ class Reassessments:
 
     def take(self, verdicts: Iterable[Verdict]) -> None:
         """Remember verdicts that are recorded."""
-        keys = [((*each.inputs.cell, each.inputs.epoch), each.result.verdict) for each in verdicts]
-        rows = self._state.rows_of(epoch_frame([key for key, _ in keys]))
-        back = np.array([verdict is VerdictName.ROLL_BACK for _, verdict in keys], dtype=np.bool_)
-        self._graded[rows[rows >= 0]] = True
+        verdicts = list(verdicts)
+        rows = self._state.rows_of(epoch_frame([(*one.inputs.cell, one.inputs.epoch) for one in verdicts]))
+        back = np.array([one.result.verdict is VerdictName.ROLL_BACK for one in verdicts], dtype=np.bool_)
+        self._judged[rows[rows >= 0]] = True
         self._rolled_back[rows[(rows >= 0) & back]] = True
 
     def due(self, touched: Flags, current: EpochRows, gates: GateFile, watermark: datetime, now: datetime) -> EpochRows:
-        """The epochs to be graded anew now.
+        """The epochs to be graded anew now, of those that were touched since the last look that was recorded.
 
         Where actions are counted, whatever changed, at once. Where users are, now and then, and as the last windows of
         an epoch close: they were open when the next one took over.
-
-        Args:
-            touched: Epochs that changed since the last look that was recorded.
-            current: The current epochs.
-            gates: The gate file in force.
-            watermark: Event time up to which everything has been read.
-            now: The present moment.
         """
-        late = self._graded & ~self._rolled_back
+        late = self._judged & ~self._rolled_back
         late[current] = False
         self._changed = (self._changed | touched) & late
         as_of = closed_through(watermark, gates.user_window) if gates.counts_users else None

@@ -2,9 +2,8 @@
 
 A row is due at once where the ledger says something else than what follows now (another verdict, destination or reason
 code, another epoch, another gate file) or nothing at all. A crossing is such a change, so what is latched always has
-its row. Where only numbers moved the row is renewed, so that a reader sees recent ones: a cell at most every ten
-seconds, and all cells together at most once a second on average. That what the ledger says still holds is told by the
-judge's heartbeats, at the price of one row for all cells.
+its row. Where only numbers moved the row is renewed: a cell at most every ten seconds, and all cells together at most
+once a second on average. That what the ledger says still holds is told by the judge's heartbeats.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from analytics.judging.engine import ChangeKeys, Evaluation
     from analytics.signals.state import CellRows, CellState, Integers
-    from analytics.verdicts.ledger import Seen
+    from analytics.verdicts.ledger import Outline
     from analytics.verdicts.verdict import Verdict
     from producers.wire.receipt import Cell
 
@@ -57,15 +56,11 @@ class WritePlan:
 class WritePolicy:
     """What the ledger last said about every cell, and when; and so what has to be written now.
 
-    Args:
-        last: What it said before this judge began.
-        state: Everything counted.
-        change_keys: Where change keys get their numbers.
-        writes_all: Whether a look writes whatever is new and renews nothing, as a backtest does.
+    With `writes_all` a look writes whatever is new and renews nothing, as a backtest does.
     """
 
     def __init__(
-        self, last: Mapping[Cell, Seen], state: CellState, change_keys: ChangeKeys, *, writes_all: bool = False
+        self, last: Mapping[Cell, Outline], state: CellState, change_keys: ChangeKeys, *, writes_all: bool = False
     ) -> None:
         self._last = last
         self._state = state
@@ -113,13 +108,7 @@ class WritePolicy:
         return cells[np.argsort(self._at_us[cells], kind="stable")][:most]
 
     def plan(self, evaluation: Evaluation, renewals: CellRows, gate_sha256: str) -> WritePlan:
-        """What a look has to write.
-
-        Args:
-            evaluation: What follows for the cells that are due, and for those that are to be renewed.
-            renewals: Cells whose row should be renewed.
-            gate_sha256: Digest of the gate file.
-        """
+        """What a look has to write, of what follows for the cells that are due and for those that are to be renewed."""
         cells, keys = evaluation.cells, evaluation.change_keys
         changed = (self._change_key[cells] != keys) | (self._epoch[cells] != evaluation.epochs)
         other_gate = ~changed & (self._gate[cells] != self._gate_number(gate_sha256))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -20,7 +20,6 @@ from analytics.verdicts.evidence_models import Regression
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from datetime import datetime
 
     from analytics.gates.gate_file import AfterPromotion, GateFile
     from analytics.judging.user_windows import ClosedWindows
@@ -40,11 +39,6 @@ class DetectorPrefilter:
     most exp(sum_i max(0, w_i)) with w_i = x_i log(omega) - n_i log1p((omega - 1) threshold). So the sum over minutes of
     the largest w_i of any bet, in whole units of 2^-20 and rounded up, bounds the level wherever it peaked. It is kept
     up as minutes enter and leave the window; only where it reaches the bar is the detector itself run.
-
-    Args:
-        state: Everything counted.
-        gates: The gate file.
-        watermark_us: Event time up to which everything has been read, microseconds since 1970.
     """
 
     def __init__(self, state: CellState, gates: GateFile, watermark_us: int) -> None:
@@ -131,20 +125,10 @@ def detector_minutes(state: CellState, epochs: EpochRows, *, watermark_us: int, 
 def watch_actions(
     minutes: pl.DataFrame, signal: str, limit: float, epochs: EpochRows, rules: AfterPromotion
 ) -> list[Regression]:
-    """Run the detector over the closed minutes of its window, action by action, anew at every look.
+    """Run the detector over the closed minutes of its window, anew at every look; one answer an epoch.
 
     A late outcome changes the minute of its decision, and everything after it; so the level is computed from the
     minutes as they are known now, and is the same for everybody who knows the same. An alarm is latched by the ledger.
-
-    Args:
-        minutes: The minutes of the epochs; see `detector_minutes`.
-        signal: A guardrail rate.
-        limit: Its limit.
-        epochs: The epochs that are watched.
-        rules: Run length and window.
-
-    Returns:
-        One answer for each epoch.
     """
     of = minutes[ROW].to_numpy()
     starts, ends = np.searchsorted(of, epochs, side="left"), np.searchsorted(of, epochs, side="right")
@@ -190,18 +174,7 @@ def watch_actions(
 def watch_users(
     users: ClosedWindows, signal: str, limit: float, epochs: pl.DataFrame, *, rules: AfterPromotion
 ) -> list[Regression]:
-    """Run the detector over closed user-windows, those that closed together being one batch, anew at every look.
-
-    Args:
-        users: Closed user-windows.
-        signal: A guardrail rate that is counted by user.
-        limit: Its limit.
-        epochs: The epochs that are watched, by the columns of `EPOCH`.
-        rules: Run length and window.
-
-    Returns:
-        One answer for each epoch.
-    """
+    """Run the detector over closed user-windows, those that closed together being one batch; one answer an epoch."""
     run_length, lookback_s = rules.run_length(users.window_s), rules.lookback_s(users.window_s)
     nothing = Regression(
         threshold=math.log(run_length), window_s=lookback_s, by="user", windows=0, assumes=ASSUMPTIONS["user"]

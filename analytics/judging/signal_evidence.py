@@ -13,10 +13,10 @@ from analytics.evidence.rate_ratio import RatioEvidence, ratio_bounds
 from analytics.evidence.sequential import bounds, crosses, log_e_value, trials_to_decision
 from analytics.judging.regression import detector_minutes, watch_actions
 from analytics.judging.user_windows import WindowCount, promotion_windows
-from analytics.judging.weights import FIRST_SHARE, among, most_evident, ratio_evidence
-from analytics.signals.cells import known_count
+from analytics.judging.weights import FIRST_SHARE, EvaluationInputs, SignalWeights, among, most_evident, ratio_evidence
+from analytics.signals.cells import Histogram, known_count
 from analytics.signals.definitions import COUNTS, MICRO_PER, QUANTILES
-from analytics.verdicts.evidence_models import FirstActionRate, PooledRate, SignalEvidence
+from analytics.verdicts.evidence_models import FirstActionRate, PooledRate, Regression, SignalEvidence, SignalState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,11 +28,8 @@ if TYPE_CHECKING:
     from analytics.gates.gate_signal import GateSignal
     from analytics.judging.baseline import Compared
     from analytics.judging.user_evidence import UserEvidence
-    from analytics.judging.weights import EvaluationInputs, SignalWeights
-    from analytics.signals.cells import Histogram
     from analytics.signals.state import EpochRows, Integers
     from analytics.text import Unit
-    from analytics.verdicts.evidence_models import Regression, SignalState
 
     Positions = npt.NDArray[np.intp]
 
@@ -40,15 +37,7 @@ _NO_BINS: Final[Histogram] = (np.empty(0, dtype=np.int16), np.empty(0, dtype=np.
 
 
 class EvidenceRows:
-    """What the signals of a gate say about some cells at one stage, with values, bounds and forecasts.
-
-    Args:
-        gate: The gate.
-        stage: The stage.
-        epochs: The epochs of the group.
-        positions: Which of them are wanted.
-        inputs: Everything that verdicts follow from.
-    """
+    """What the signals of a gate say about cells at one stage, in full."""
 
     def __init__(
         self, gate: Gate, stage: str, epochs: EpochRows, positions: Positions, inputs: EvaluationInputs
@@ -233,17 +222,16 @@ class EvidenceRows:
         """Confidence bounds of a quantile, in its unit.
 
         The lower bound is the largest limit that the evidence would call broken, the upper bound the smallest that it
-        would call kept; so `lower >= limit` if and only if the limit is broken, `upper <= limit` if and only if it is
-        kept. Only limits beside an occupied bin need to be tried, since the count above changes nowhere else.
+        would call kept. Only limits beside an occupied bin are tried, since the count above changes nowhere else.
         """
         quantile = QUANTILES[weights.part.signal]
-        per_unit, known = MICRO_PER[quantile.unit], self._inputs.state.histograms(quantile.source, self._epochs)
+        per_unit, occupied_bins = MICRO_PER[quantile.unit], self._inputs.state.histograms(quantile.source, self._epochs)
         lower: list[float | None] = [None] * self._epochs.size
         upper: list[float | None] = [None] * self._epochs.size
-        places = [place for place, epoch in enumerate(self._epochs.tolist()) if known_count(known.get(epoch))]
+        places = [place for place, epoch in enumerate(self._epochs.tolist()) if known_count(occupied_bins.get(epoch))]
         if not places:
             return lower, upper
-        bins, counts = zip(*(known[int(self._epochs[place])] for place in places), strict=True)
+        bins, counts = zip(*(occupied_bins[int(self._epochs[place])] for place in places), strict=True)
         from_bin = [np.cumsum(count[::-1])[::-1] for count in counts]
         sizes = [count.size for count in counts]
         unreported = np.repeat(weights.unreported[self._positions[places]], sizes)
@@ -255,9 +243,9 @@ class EvidenceRows:
 
         at_least = np.concatenate(from_bin)
         broken = crossed(at_least, "above", weights.harm_level)
-        kept = crossed(at_least - np.concatenate(counts) + unreported, "below", self._gate.beta)
-        for place, occupied, is_broken, is_kept in zip(places, bins, broken, kept, strict=True):
-            low, high = occupied[is_broken], occupied[is_kept]
+        safe = crossed(at_least - np.concatenate(counts) + unreported, "below", self._gate.beta)
+        for place, occupied, is_broken, is_safe in zip(places, bins, broken, safe, strict=True):
+            low, high = occupied[is_broken], occupied[is_safe]
             lower[place] = float(histogram.BOUNDS[low[-1] - 1] / per_unit) if low.size and low[-1] > 0 else 0.0
             if high.size and high[0] < histogram.OVERFLOW_BIN:
                 upper[place] = float(histogram.BOUNDS[high[0]] / per_unit)
@@ -272,9 +260,9 @@ class EvidenceRows:
             watch_actions(self._minutes, part.signal, part.limit, self._epochs, rules)
         )
         if users is not None:
-            said = users.regressions(part.signal, part.limit, rules)
+            by_user = users.regressions(part.signal, part.limit, rules)
             for place in np.flatnonzero(weights.by_user[self._positions]).tolist():
-                watched[place] = said[int(self._epochs[place])]
+                watched[place] = by_user[int(self._epochs[place])]
         return watched
 
 

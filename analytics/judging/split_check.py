@@ -1,17 +1,17 @@
 """Whether traffic was split as a gate declares it, since the cell's epoch and all its other arms had begun.
 
 What is counted must be what was assigned. By action every decision is an assignment of its own. By user every user is
-one, in the arm of the first action since; so a user who comes back, or even changes arms, is not counted twice. A
-decision that names no user stands for itself, and where the epoch names none at all, decisions are counted.
+one, in the arm of the first action since. A decision that names no user stands for itself, and where the epoch names
+none at all, decisions are counted.
 
 All traffic of an arm counts, in whatever epoch: a new prompt in one arm changes nothing about who is sent there. It
-counts from when the epoch that is judged had begun, and every other arm that there is: a stage that ran alone for a
-year, before a tenth of its traffic was sent one stage up, was not split then.
+counts from when the epoch that is judged, and every other arm, had begun: a stage that ran alone for a year was not
+split then.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,11 +21,9 @@ from analytics.evidence.sample_ratio import ALPHA, log_mismatch
 from analytics.evidence.sequential import crosses
 from analytics.signals.cells import ACTION, ONE_MINUTE
 from analytics.signals.state import MINUTE_US, microseconds, moment_of
-from analytics.verdicts.evidence_models import SplitArm, SplitEvidence
+from analytics.verdicts.evidence_models import SplitArm, SplitEvidence, SplitState
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     import numpy.typing as npt
 
     from analytics.gates.gate_file import Gate, Split
@@ -33,21 +31,14 @@ if TYPE_CHECKING:
     from analytics.judging.baseline import Arms
     from analytics.judging.user_evidence import UserEvidence
     from analytics.judging.user_windows import ClosedWindows
-    from analytics.verdicts.evidence_models import SplitState
     from producers.wire.receipt import Cell
 
 
 def check_split(arms: Arms, epoch: int, gate: Gate, users: UserEvidence | None) -> SplitEvidence | None:
-    """Hold the traffic of an action against the split that its gate declares.
+    """Hold the traffic of an action against the split that its gate declares, for the current epoch of a cell.
 
-    Args:
-        arms: The cells of the action.
-        epoch: The current epoch of the cell that is judged.
-        gate: Its gate.
-        users: Closed user-windows; None where they are not counted.
-
-    Returns:
-        None where the gate declares no split, or one between stages that the cell is at none of.
+    None where the gate declares no split, or one between stages that the cell is at none of. `users` is None where
+    user-windows are not counted.
     """
     split, counted = gate.split, arms.state
     own = int(counted.cell_of[epoch])

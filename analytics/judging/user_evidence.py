@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
@@ -12,12 +12,11 @@ import polars as pl
 from analytics.evidence.clustered_rate import UserWindows
 from analytics.judging.regression import watch_users
 from analytics.judging.user_windows import FIRST_ACTIONS, FIRST_FAILED, UserWindowFold, closed_through, kept_s
-from analytics.signals.cells import ACTION, epoch_frame
-from analytics.signals.state import NEVER
+from analytics.signals.cells import ACTION, EpochKey, epoch_frame
+from analytics.signals.state import NEVER, CellState, EpochRows, Flags, Integers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
     import numpy.typing as npt
 
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from analytics.gates.gate_file import AfterPromotion, GateFile
     from analytics.judging.event_source import EventSource
     from analytics.judging.user_windows import ClosedWindows, FirstActions, WindowCount
-    from analytics.signals.cells import EpochKey
-    from analytics.signals.state import CellState, EpochRows, Flags, Integers
     from analytics.verdicts.evidence_models import Regression
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -37,14 +34,7 @@ _SHARE_OF_TIME: Final = 0.05  # of a judge's time for reading the events of open
 
 
 class UserEvidence:
-    """One fold of user-windows beside the state.
-
-    The evidence of a signal changes only when windows are folded again, so it is computed once for each fold.
-
-    Args:
-        windows: The closed user-windows.
-        state: Everything counted.
-    """
+    """One fold of user-windows beside the state; the evidence of a signal is computed once for each fold."""
 
     def __init__(self, windows: ClosedWindows, state: CellState) -> None:
         self.windows = windows
@@ -52,10 +42,11 @@ class UserEvidence:
         # Of epochs that are newer than the fold no window has closed.
         self._size = state.epochs
         self._named = np.zeros(self._size, dtype=np.bool_)
-        self._named[self._rows(list(windows.named))] = True
+        named = state.rows_of(epoch_frame(windows.named))
+        self._named[named[named >= 0]] = True
         self._closed_first = self._first(windows.first_actions())
         self._open_first = np.zeros_like(self._closed_first)
-        self.open_version: int | None = None
+        self.open_version: int | None = None  # of the table `events`; None where open windows were not read
         self._people, self._unnamed = self._counts(windows.people), self._counts(windows.unnamed)
         self._tables: dict[tuple[str, WindowCount], UserWindows] = {}
         self._log_e: dict[tuple[str, WindowCount, float, Direction], FloatArray] = {}
@@ -118,8 +109,8 @@ class UserEvidence:
         """What the detector of a guardrail says of every epoch that names users, by row."""
         if (signal, limit) not in self._regressions:
             rows = np.flatnonzero(self._named)
-            found = watch_users(self.windows, signal, limit, self._state.names(rows), rules=rules)
-            self._regressions[signal, limit] = dict(zip(rows.tolist(), found, strict=True))
+            regressions = watch_users(self.windows, signal, limit, self._state.names(rows), rules=rules)
+            self._regressions[signal, limit] = dict(zip(rows.tolist(), regressions, strict=True))
         return self._regressions[signal, limit]
 
     def _table(self, signal: str, counting: WindowCount) -> UserWindows:
@@ -127,15 +118,10 @@ class UserEvidence:
         if key not in self._tables:
             table = self.windows.tabled(signal, counting)
             rows = self._state.rows_of(table)
-            known = (rows >= 0) & (rows < self._size)
+            folded = (rows >= 0) & (rows < self._size)
+            m, y, count = (table[name].to_numpy()[folded] for name in ("m", "y", "count"))
             # One cell more, which is empty, for epochs that are newer than the fold.
-            self._tables[key] = UserWindows.of(
-                self._size + 1,
-                cell=rows[known],
-                actions=table["m"].to_numpy()[known],
-                failures=table["y"].to_numpy()[known],
-                count=table["count"].to_numpy()[known],
-            )
+            self._tables[key] = UserWindows.of(self._size + 1, cell=rows[folded], actions=m, failures=y, count=count)
         return self._tables[key]
 
     def _first(self, counts: pl.DataFrame) -> Integers:
@@ -147,14 +133,9 @@ class UserEvidence:
 
     def _counts(self, by_epoch: Mapping[EpochKey, int]) -> Integers:
         counts = np.zeros(self._size, dtype=np.int64)
-        rows = self._state.rows_of(epoch_frame(list(by_epoch)))
-        known = rows >= 0
-        counts[rows[known]] = np.array(list(by_epoch.values()), dtype=np.int64)[known]
+        rows = self._state.rows_of(epoch_frame(by_epoch.keys()))
+        counts[rows[rows >= 0]] = np.array(list(by_epoch.values()), dtype=np.int64)[rows >= 0]
         return counts
-
-    def _rows(self, keys: list[EpochKey]) -> EpochRows:
-        rows = self._state.rows_of(epoch_frame(keys))
-        return rows[rows >= 0].astype(np.intp)
 
     def _at(self, values: npt.NDArray[_Scalar], epochs: EpochRows) -> npt.NDArray[_Scalar]:
         """The values of some epochs, along the last axis; zero for those that are newer than the fold."""
@@ -163,14 +144,9 @@ class UserEvidence:
 
 
 class UserTracker:
-    """Keeps the fold of user-windows that looks go by.
+    """Keeps the fold of user-windows that looks go by; it is folded again once a window has closed, or an epoch is new.
 
-    It is folded again once another window has closed, or an epoch is new.
-
-    Args:
-        source: The events.
-        state: Everything counted.
-        left: Where the judge before this one stood: the version of the events, and the end of the newest closed window.
+    `left` is where the judge before this one stood: the version of the events, and the end of the newest closed window.
     """
 
     def __init__(self, source: EventSource, state: CellState, left: tuple[int, datetime] | None) -> None:
@@ -199,17 +175,7 @@ class UserTracker:
         return users.take_open(first)
 
     def follow(self, gates: GateFile, watermark: datetime, now: datetime, current: EpochRows) -> UserEvidence | None:
-        """The closed user-windows at a watermark; None where no gate asks for them.
-
-        Args:
-            gates: The gate file.
-            watermark: Event time up to which everything has been read.
-            now: The present moment.
-            current: The current epoch of every cell.
-
-        Raises:
-            LakeError: The events cannot be read.
-        """
+        """The closed user-windows at a watermark; None where no gate asks for them. Raises `LakeError`."""
         if not gates.counts_users:
             self._evidence = None
             return None
@@ -254,8 +220,7 @@ class UserTracker:
         return self._evidence
 
     def _covers(self, epochs: EpochRows) -> bool:
-        known = epochs < self._covered.size
-        return bool(known.all() and self._covered[epochs].all())
+        return bool((epochs < self._covered.size).all() and self._covered[epochs].all())
 
 
 def split_actions(state: CellState, gates: GateFile) -> pl.DataFrame:
@@ -265,13 +230,7 @@ def split_actions(state: CellState, gates: GateFile) -> pl.DataFrame:
 
 
 def followed(state: CellState, gates: GateFile, current: EpochRows) -> EpochRows:
-    """The epochs whose user-windows matter: the current ones, and all that ran beside them where users are split.
-
-    Args:
-        state: Everything counted.
-        gates: The gate file.
-        current: The current epochs.
-    """
+    """The epochs whose user-windows matter: the current ones, and all that ran beside them where users are split."""
     split = _split(state, gates)
     if not split.any():
         return current

@@ -2,17 +2,17 @@
 
 The counters of a cell do not know whose actions they count, so the windows are taken from the events themselves: every
 outcome is given to the decision it is about, and by it to the user that the decision's contract names. A decision that
-names no user is an observation of its own, as if actions were independent; how many those are stands in every verdict.
+names no user is an observation of its own, as if actions were independent.
 
-The first fold reads every event of the epochs. What was folded stays as it is, and a later fold reads
+The first fold reads every event of the epochs. A later fold reads
 
 * the windows that have closed since the fold before,
 * the windows for which any event was stored since then, whole: an outcome that comes late changes its user's window,
 * everything of epochs that are new, or of which something came for a window that is no longer held by itself.
 
 Windows that are older than everything that asks for single ones (the longest maturity, the detector's lookback) are
-held as one. So memory is bounded by how many kinds of windows there are, and by users, of whom sixteen bytes each are
-kept. Where events were taken out of the table, or the gate file asks for older windows, everything is folded anew.
+held as one. So memory is bounded by how many kinds of windows there are, and by users, at sixteen bytes each. Where
+events were taken out of the table, or the gate file asks for older windows, everything is folded anew.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 
-from analytics.signals.cells import ACTION, EPOCH, epoch_frame
+from analytics.signals.cells import ACTION, EPOCH, EpochKey, epoch_frame
 from analytics.signals.definitions import RATES, UNREPORTED
 from analytics.signals.event_kinds import EventKind, kinds_moving
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from analytics.gates.gate_file import GateFile
     from analytics.gates.gate_signal import GateSignal
     from analytics.judging.event_source import EventSource
-    from analytics.signals.cells import EpochKey
 
 LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """When all windows closed that are held as one; windows are counted from then on."""
@@ -86,20 +85,13 @@ class ClosedWindows:
     people: Mapping[EpochKey, int]  # different users of each epoch in closed windows
     unnamed: Mapping[EpochKey, int]  # decisions of each epoch in closed windows that name no user
     named: frozenset[EpochKey]  # epochs of which any decision names a user, in a closed window or not
-    # One row an epoch, closed window and kind of user-window: `EPOCH`, `closed_at`, the counters, and how many are
-    # alike (`count`)
-    rows: pl.DataFrame
+    rows: pl.DataFrame  # `EPOCH`, `closed_at`, the counters, and how many user-windows are alike (`count`)
     # Of the actions whose users are split, one row an epoch, closed window and user: `EPOCH`, `closed_at`, `who`, and
     # the moment `first_at` of the user's first decision there
     assigned: pl.DataFrame
 
     def tabled(self, signal: str, counting: WindowCount) -> pl.DataFrame:
-        """How many windows of each epoch had m trials and y failures: `EPOCH`, `m`, `y` and `count`, by m and y.
-
-        Args:
-            signal: One of `BY_USER`.
-            counting: Which windows, and what is unreported.
-        """
+        """How many of the windows that count had m trials and y failures; `EPOCH`, `m`, `y`, `count`."""
         closed = pl.col("closed_at") + timedelta(seconds=counting.age_s) <= self.as_of
         return (
             self._windows(signal, closed, unreported_failed=counting.unreported_failed)
@@ -110,14 +102,11 @@ class ClosedWindows:
         )
 
     def batches(self, signal: str, *, since: datetime) -> pl.DataFrame:
-        """The windows of a signal, batch by batch: those that closed together are one. What is unreported is fine.
+        """The windows of a signal that closed after a moment, what is unreported being fine.
 
-        Args:
-            signal: One of `BY_USER`.
-            since: Leave out windows that had closed by then.
+        Those that closed together are one batch.
 
-        Returns:
-            `EPOCH`, `closed_at`, `m` trials, `y` failures and how many windows (`count`) are alike, in that order.
+        Gives `EPOCH`, `closed_at`, `m` trials, `y` failures and how many windows (`count`) are alike, in that order.
         """
         closed = (pl.col("closed_at") > since) & (pl.col("closed_at") <= self.as_of)
         key = [*_WINDOW, "m", "y"]
@@ -159,20 +148,8 @@ def kept_s(gates: GateFile) -> float:
     return max(gates.after_promotion.lookback_s(gates.user_window), *ages_s, 0.0)
 
 
-class _Fold(NamedTuple):
-    """What was folded, with what it takes to fold further."""
-
-    windows: ClosedWindows  # the fold
-    people: pl.DataFrame  # one row an epoch and user of its closed windows: `EPOCH`, and two hashes of who it was
-    unnamed: pl.DataFrame  # `EPOCH`, `closed_at`, and the `decisions` that named no user
-
-
 class UserWindowFold:
-    """The closed user-windows of a source of events, kept up from fold to fold.
-
-    Args:
-        source: The events.
-    """
+    """The closed user-windows of a source of events, kept up from fold to fold."""
 
     def __init__(self, source: EventSource) -> None:
         self._source = source
@@ -180,8 +157,9 @@ class UserWindowFold:
         self._split = pl.DataFrame()
         self._stored = 0
         self._since = LONG_AGO
+        # One row an epoch and user of its closed windows: `EPOCH`, and two hashes of who it was.
         self._people = pl.DataFrame()
-        self._unnamed = pl.DataFrame()
+        self._unnamed = pl.DataFrame()  # `EPOCH`, `closed_at`, and the `decisions` that named no user
 
     def fold(
         self,
@@ -193,15 +171,10 @@ class UserWindowFold:
         split: pl.DataFrame | None = None,
         version: int | None = None,
     ) -> ClosedWindows:
-        """Fold what is new; the first fold is the whole.
+        """Fold what is new of some epochs, up to a version of the events; the first fold is the whole.
 
-        Args:
-            as_of: End of the newest closed window; see `closed_through`.
-            window_s: Length of a window, seconds.
-            kept_s: For how long windows are asked for one by one, seconds; see `kept_s`.
-            epochs: A frame with the columns of `EPOCH`; only these are folded.
-            split: A frame with the columns of `ACTION`: the actions whose users are split; none unless given.
-            version: Version of the events; the newest unless given.
+        `as_of` is the end of the newest closed window (`closed_through`), `kept_s` for how long windows are asked for
+        one by one, and `split` names the actions whose users are split, by the columns of `ACTION`.
 
         Raises:
             LakeError: The events cannot be read.
@@ -249,7 +222,6 @@ class UserWindowFold:
     def _anew(
         self, at: int, as_of: datetime, window_s: float, epochs: pl.DataFrame, split: pl.DataFrame
     ) -> ClosedWindows:
-        """Everything, read from the beginning."""
         windows, self._people, self._unnamed = self._read(at, as_of, window_s, epochs, split, closed=None)
         self._since = LONG_AGO
         return windows
@@ -281,21 +253,20 @@ class UserWindowFold:
         again, people, unnamed = self._read(at, as_of, window_s, going, split, closed=again_closed)
         whole, more_people, more_unnamed = self._read(at, as_of, window_s, anew, split, closed=None)
 
-        def kept(table: pl.DataFrame) -> pl.DataFrame:
-            """What stays of a table: epochs that go on, without the windows that were read again."""
+        def unchanged(table: pl.DataFrame) -> pl.DataFrame:
             left = table.join(going, on=EPOCH, how="semi")
             return left.filter(~pl.col("closed_at").is_in(again_closed)) if "closed_at" in left.columns else left
 
-        self._people = pl.concat([kept(self._people), people, more_people]).unique()
-        self._unnamed = pl.concat([kept(self._unnamed), unnamed, more_unnamed])
+        self._people = pl.concat([unchanged(self._people), people, more_people]).unique()
+        self._unnamed = pl.concat([unchanged(self._unnamed), unnamed, more_unnamed])
         return replace(
             last,
             events_version=at,
             as_of=as_of,
             covered=frozenset(epochs.iter_rows()),
             named=frozenset((last.named & set(going.iter_rows())) | again.named | whole.named),
-            rows=pl.concat([kept(last.rows), again.rows, whole.rows]),
-            assigned=pl.concat([kept(last.assigned), again.assigned, whole.assigned]),
+            rows=pl.concat([unchanged(last.rows), again.rows, whole.rows]),
+            assigned=pl.concat([unchanged(last.assigned), again.assigned, whole.assigned]),
         )
 
     def _read(
@@ -307,8 +278,8 @@ class UserWindowFold:
         split: pl.DataFrame,
         *,
         closed: list[datetime] | None,
-    ) -> _Fold:
-        """Fold some windows of some epochs, all where None are given."""
+    ) -> tuple[ClosedWindows, pl.DataFrame, pl.DataFrame]:
+        """Fold some windows of some epochs, all where None are given; with the people and the unnamed decisions."""
         events = self._source.scan(at)
         if epochs.is_empty():
             events = events.head(0)
@@ -340,7 +311,7 @@ class UserWindowFold:
             rows,
             assigned.join(split, on=ACTION, how="semi"),
         )
-        return _Fold(windows, people, unnamed)
+        return windows, people, unnamed
 
     def _merged(self, windows: ClosedWindows, since: datetime) -> ClosedWindows:
         """With everything that closed up to a moment held as one window, and users counted."""
@@ -402,7 +373,6 @@ def _first_actions() -> Iterator[pl.Expr]:
 
 
 def _closes_at(window_s: float) -> pl.Expr:
-    """The end of the window that a decision lies in."""
     every_us = round(window_s * 1_000_000)
     return ((pl.col("decided_at").dt.epoch("us") // every_us + 1) * every_us).cast(pl.Datetime("us", "UTC"))
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analytics.gates.gate_file import GateTieError
-from analytics.judging.latches import NO_STAGE
+from analytics.gates.gate_file import Gate, GateTieError
+from analytics.judging.latches import NO_STAGE, Latches
 from analytics.judging.signal_evidence import EvidenceRows
 from analytics.judging.user_windows import FIRST_ACTIONS, WindowCount, promotion_windows
-from analytics.judging.verdict_rules import VERDICTS
+from analytics.judging.verdict_rules import VERDICTS, Decisions, GateDecision, Mark
 from analytics.signals.cells import MATURE
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS, contradictions
-from analytics.signals.state import UNKNOWN_RISK, moment_of
+from analytics.signals.state import UNKNOWN_RISK, EpochRows, moment_of
 from analytics.text import iso
 from analytics.verdicts import messages
 from analytics.verdicts.verdict import Exposure, Verdict, VerdictInputs, VerdictResult
@@ -29,11 +29,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from analytics.gates.gate_file import Gate
-    from analytics.judging.latches import Latches
-    from analytics.judging.verdict_rules import Decisions, GateDecision, Mark
     from analytics.judging.weights import EvaluationInputs
-    from analytics.signals.state import EpochRows
     from analytics.verdicts.evidence_models import SignalEvidence
 
     Positions = npt.NDArray[np.intp]
@@ -68,13 +64,7 @@ class Group:
 
 
 class VerdictBuilder:
-    """Builds whole verdicts from what was decided.
-
-    Args:
-        inputs: Everything that the decisions followed from.
-        latches: What earlier looks decided.
-        are_over: Whether the epochs are over.
-    """
+    """Builds whole verdicts from what was decided."""
 
     def __init__(self, inputs: EvaluationInputs, latches: Latches, *, are_over: bool) -> None:
         self._inputs = inputs
@@ -102,7 +92,7 @@ class VerdictBuilder:
             signals = list(zip(*(rows.of(weights) for weights in decision.signals), strict=True))
         exposures, evidence = self._exposures(epochs), self._evidence(epochs)
         names = state.names(epochs)["epoch"].to_list()
-        found = []
+        verdict_inputs = []
         for place, (epoch, position) in enumerate(zip(epochs.tolist(), positions.tolist(), strict=True)):
             cell = state.cells[state.cell_of[epoch]]
             fault, fault_code = self._fault(group, epoch)
@@ -115,7 +105,7 @@ class VerdictBuilder:
                     split.crossed,
                 ]
             log_e = None if decision is None or decision.log_e is None else float(decision.log_e[position])
-            found.append(
+            verdict_inputs.append(
                 VerdictInputs(
                     cell=cell,
                     epoch=names[place],
@@ -134,7 +124,7 @@ class VerdictBuilder:
                     is_reassessment=self._are_over,
                 )
             )
-        return found
+        return verdict_inputs
 
     def _fault(self, group: Group, epoch: int) -> tuple[str | None, str]:
         """Why an epoch cannot be judged, and the reason's code; None where it can."""
@@ -160,11 +150,11 @@ class VerdictBuilder:
         if users is None:
             return [Exposure(*seen) for seen in zip(actions, days, held_s, strict=True)]
         people, unnamed, named = users.people(epochs), users.unnamed(epochs), users.named(epochs)
-        as_of, version = users.windows.as_of, users.windows.events_version
         columns = (actions, days, held_s, people.tolist(), unnamed.tolist(), named.tolist())
+        as_of, version = users.windows.as_of, users.windows.events_version
         return [
-            Exposure(decisions, days, held_s, users_seen, without, by_user, as_of, version, users.open_version)
-            for decisions, days, held_s, users_seen, without, by_user in zip(*columns, strict=True)
+            Exposure(decisions, days_seen, held, users_seen, without, by_user, as_of, version, users.open_version)
+            for decisions, days_seen, held, users_seen, without, by_user in zip(*columns, strict=True)
         ]
 
     def _evidence(self, epochs: EpochRows) -> list[dict[str, object]]:
@@ -200,7 +190,7 @@ class VerdictBuilder:
                 for signal, counting in by_user
             }
             first = users.first_counts(epochs)
-        found = []
+        by_epoch = []
         for place, (epoch, counts) in enumerate(zip(epochs.tolist(), zip(*columns, strict=True), strict=True)):
             counted: dict[str, object] = dict(zip(names, counts, strict=True))
             for name, of_epoch in histograms.items():
@@ -215,8 +205,8 @@ class VerdictBuilder:
             if named[place]:
                 counted["windows"] = [[*key, *table[place]] for key, table in tables.items()]
                 counted["first_actions"] = first[:, place].tolist()
-            found.append(counted)
-        return found
+            by_epoch.append(counted)
+        return by_epoch
 
 
 def _result(decisions: Decisions, position: int, inputs: VerdictInputs, would: VerdictResult | None) -> VerdictResult:

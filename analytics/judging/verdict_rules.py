@@ -1,7 +1,7 @@
 """Deciding: what follows from the evidence about cells at one stage under one gate, always asked in the same order.
 
-Reasons are data: a code, the signal that it is about, and the cells for which it holds. Sentences are made from them
-where a verdict is written or read (`analytics.verdicts.messages`).
+Reasons are data: a code, the signal that it is about, and the cells for which it holds. Their sentences are made where
+a verdict is written or read (`analytics.verdicts.messages`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from analytics.evidence.sequential import crosses
+from analytics.evidence.sequential import FloatArray, crosses
 from analytics.judging.latches import NO_STAGE, NOT_CROSSED
 from analytics.judging.split_check import check_split
-from analytics.judging.weights import FIRST_SHARE, Weigher, combined
+from analytics.judging.weights import FIRST_SHARE, EvaluationInputs, SignalWeights, Weigher, combined
 from producers.wire.events import VerdictName
 from producers.wire.stage import ROLLBACK_STAGE, Stage
 
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from analytics.evidence.sequential import FloatArray
     from analytics.gates.gate_file import Gate
-    from analytics.judging.weights import EvaluationInputs, SignalWeights
     from analytics.signals.state import EpochRows, Flags, Integers
     from analytics.verdicts.evidence_models import SplitEvidence
 
@@ -55,8 +53,7 @@ class Decisions:
     verdicts: npt.NDArray[np.int8]  # each one's verdict, by its place among `VERDICTS`
     stages: npt.NDArray[np.int8]  # where each one goes: the rank of a stage, or `NO_STAGE`
     marks: list[Mark] = field(default_factory=list)  # the reasons
-    # How often each reason holds for each cell, one array a reason
-    counts: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+    counts: list[npt.NDArray[np.uint8]] = field(default_factory=list)  # how often each of them holds for each cell
 
     @classmethod
     def all_alike(cls, size: int, verdict: VerdictName) -> Decisions:
@@ -80,24 +77,11 @@ class GateDecision:
     The order never changes: is the evidence usable, is there harm (of a guardrail, of all together, since a promotion),
     has something tripped, is the evidence fresh, was traffic split as declared, has enough been seen, is it mature, is
     everything shown safe. Harm comes before staleness because it does not expire: an action that was rolled back goes
-    quiet, and must not look merely undecided for it. It comes before the split because an arm that loses its traffic
-    is often one that is broken. A person's approval comes last, when the gate is asked.
+    quiet, and must not look merely undecided for it. It comes before the split because an arm that loses its traffic is
+    often one that is broken. A person's approval comes last, when the gate is asked.
 
-    What is a dry run takes part in nothing; `would` is what would follow if it did.
-
-    Args:
-        gate: The gate.
-        stage: The stage.
-        epochs: The epochs of the cells.
-        inputs: Everything that verdicts follow from.
-        are_over: Whether the epochs are over: they are promoted no more, so their split is not checked.
-
-    Attributes:
-        signals: The signals of the gate, weighed.
-        log_e: The combined evidence of the weighted guardrails, a natural logarithm; None without any.
-        splits: What the assignments say of each cell's declared split; None where it declares none.
-        decisions: What follows.
-        would: What would follow if dry runs counted; None where there are none.
+    What is a dry run takes part in nothing; `would` is what would follow if it did. Epochs that are over are promoted
+    no more, so their split is not checked.
     """
 
     def __init__(self, gate: Gate, stage: str, epochs: EpochRows, inputs: EvaluationInputs, *, are_over: bool) -> None:
@@ -134,43 +118,43 @@ class GateDecision:
             invalid = Decisions.all_alike(size, VerdictName.INVALID)
             invalid.add(Mark("no_signals"), np.ones(size, dtype=np.bool_))
             return invalid
-        found = Decisions.all_alike(size, VerdictName.HOLD)
+        decisions = Decisions.all_alike(size, VerdictName.HOLD)
         state, latches = self._inputs.state, self._inputs.latches
-        harmed = self._harm(signals, found)
-        found.add(Mark("regraded"), harmed & (latches.promoted[epochs] != NOT_CROSSED))
+        harmed = self._harm(signals, decisions)
+        decisions.add(Mark("regraded"), harmed & (latches.promoted[epochs] != NOT_CROSSED))
         back = latches.rolled_back[epochs]
         stands = ~harmed & (back != NOT_CROSSED)
         now_us = self._inputs.sums.watermark_us
         old = (now_us - state.event_us[epochs]) / 1e6 > self._inputs.gates.freshness_s
         stale = ~harmed & ~stands & old
-        found.add(Mark("stale_evidence"), stale)
+        decisions.add(Mark("stale_evidence"), stale)
         rest = ~(harmed | stands | stale)
-        split_wrong = self._split(found, harmed, rest)
-        latched, promoted, is_final = self._promotion(signals, found, rest, split_wrong)
-        found.add(Mark("latched"), stands | latched)
+        split_wrong = self._split(decisions, harmed, rest)
+        latched, promoted, is_final = self._promotion(signals, decisions, rest, split_wrong)
+        decisions.add(Mark("latched"), stands | latched)
         waits = stale | (rest & ~promoted & (not is_final))
         if gate.hold_expires is not None:
             held_s = np.maximum((now_us - state.first_us[epochs]) / 1e6, 0.0)
-            found.add(Mark("hold_expired"), waits & (held_s > gate.hold_expires))
+            decisions.add(Mark("hold_expired"), waits & (held_s > gate.hold_expires))
         above = gate.above(self.stage)
         for where, verdict in (
             (harmed | stands, VerdictName.ROLL_BACK),
             (stale, VerdictName.INVALID),
             (promoted, VerdictName.PROMOTE),
         ):
-            found.verdicts[where] = VERDICTS.index(verdict)
+            decisions.verdicts[where] = VERDICTS.index(verdict)
         if harmed.any():
-            found.stages[harmed] = rollback_stage(self.stage).rank
-        found.stages[stands] = back[stands]
-        found.stages[promoted] = NO_STAGE if above is None else above.rank
-        return found
+            decisions.stages[harmed] = rollback_stage(self.stage).rank
+        decisions.stages[stands] = back[stands]
+        decisions.stages[promoted] = NO_STAGE if above is None else above.rank
+        return decisions
 
-    def _harm(self, signals: Sequence[SignalWeights], found: Decisions) -> Flags:
+    def _harm(self, signals: Sequence[SignalWeights], decisions: Decisions) -> Flags:
         harmed = np.zeros(self.epochs.size, dtype=np.bool_)
 
         def note(code: str, signal: SignalWeights, where: Flags) -> None:
             nonlocal harmed
-            found.add(_mark(code, signal), where)
+            decisions.add(_mark(code, signal), where)
             harmed = harmed | where
 
         for signal in signals:
@@ -182,7 +166,7 @@ class GateDecision:
             if self._first_log_e is not None:
                 level *= FIRST_SHARE
                 together = ~harmed & (crosses(self.log_e, self.gate.alpha - level) | crosses(self._first_log_e, level))
-            found.add(Mark("combined_harm"), together)
+            decisions.add(Mark("combined_harm"), together)
             harmed = harmed | together
         for signal in signals:
             if signal.alarmed is not None:
@@ -192,30 +176,30 @@ class GateDecision:
                 note("trip", signal, signal.failing)
         return harmed
 
-    def _split(self, found: Decisions, harmed: Flags, rest: Flags) -> Flags:
+    def _split(self, decisions: Decisions, harmed: Flags, rest: Flags) -> Flags:
         """Which cells are in arms that cannot be compared."""
         wrong = np.zeros(self.epochs.size, dtype=np.bool_)
         if self.gate.split is None:
             return wrong
         states = [None if split is None else split.state for split in self.splits]
         for state, code in (("mismatch", "split_mismatch"), ("undeclared", "undeclared_arm")):
-            where = np.array([known == state for known in states], dtype=np.bool_)
-            found.add(Mark(code), where & (harmed | rest))
+            where = np.array([stated == state for stated in states], dtype=np.bool_)
+            decisions.add(Mark(code), where & (harmed | rest))
             wrong |= where
         return wrong
 
     def _promotion(
-        self, signals: Sequence[SignalWeights], found: Decisions, rest: Flags, split_wrong: Flags
+        self, signals: Sequence[SignalWeights], decisions: Decisions, rest: Flags, split_wrong: Flags
     ) -> tuple[Flags, Flags, bool]:
         """Which cells promote because an earlier promotion stands, which promote at all, and whether none can here."""
         nobody, gate = np.zeros(self.epochs.size, dtype=np.bool_), self.gate
         above = gate.above(self.stage)
         if self.stage not in gate.ladder or above is None:
-            found.add(Mark("not_on_ladder" if self.stage not in gate.ladder else "top_of_ladder"), rest)
+            decisions.add(Mark("not_on_ladder" if self.stage not in gate.ladder else "top_of_ladder"), rest)
             return nobody, nobody, True
         wanted = [signal for signal in signals if signal.decides and signal.part.role in _WEIGHED]
         if not wanted:
-            found.add(Mark("no_promotion_signals"), rest)
+            decisions.add(Mark("no_promotion_signals"), rest)
             return nobody, nobody, False
         blocks = Decisions.all_alike(self.epochs.size, VerdictName.HOLD)
         self._exposure(blocks)
@@ -230,12 +214,12 @@ class GateDecision:
         stands = rest & blocked & (self._inputs.latches.promoted[self.epochs] == above.rank)
         held = rest & blocked & ~stands
         for mark, counts in zip(blocks.marks, blocks.counts, strict=True):
-            found.add(mark, held * counts)
+            decisions.add(mark, held * counts)
         ready = rest & ~split_wrong & (stands | ~blocked)
         for signal in wanted:
-            found.add(_mark("shown_safe", signal), ready & ~blocked & signal.passing)
+            decisions.add(_mark("shown_safe", signal), ready & ~blocked & signal.passing)
         if gate.approval == "required":
-            found.add(Mark("approval_required"), ready)
+            decisions.add(Mark("approval_required"), ready)
         return stands & ready, ready, False
 
     def _exposure(self, blocks: Decisions) -> None:

@@ -13,13 +13,9 @@ class Watermark:
     """Follows the newest event time at a distance, never ahead of the clock, and never back.
 
     Decisions and outcomes travel in different partitions, and a reader that catches up meets them minutes of event time
-    apart. If the newest event of one partition at once made all older executions overdue, those still unread in another
-    would count as missing, and a healthy action would be rolled back for it. So the watermark moves to a newest event
-    time only when it has been known for `settle_s` seconds, and stands still while the reader says that it lags.
-
-    Args:
-        settle_s: Seconds that a newest event time must have been known.
-        at: Where it stood before, if anywhere.
+    apart: were all older executions overdue by the newest event of one partition, those still unread in another would
+    count as missing, and a healthy action be rolled back for it. So the watermark moves to a newest event time only
+    when it has been known for `settle_s` seconds, and stands still while the reader says that it lags.
     """
 
     def __init__(self, *, settle_s: float = SETTLE_S, at: datetime | None = None) -> None:
@@ -33,16 +29,10 @@ class Watermark:
         return self._at
 
     def follow(self, newest: datetime, now: datetime, *, caught_up: bool) -> datetime | None:
-        """Take note of the newest event time.
+        """Take note of the newest event time; gives the watermark, None while it has never stood anywhere.
 
-        Args:
-            newest: Newest event time that is known.
-            now: The present moment.
-            caught_up: Whether everything that the broker holds has been read; False stops the watermark, and what was
-                noted until then counts for nothing.
-
-        Returns:
-            The watermark; None while it has never stood anywhere.
+        While not everything that the broker holds was read (`caught_up`), it stops, and what was noted counts for
+        nothing.
         """
         if not caught_up:
             self._known.clear()

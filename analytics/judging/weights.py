@@ -11,8 +11,8 @@ import numpy as np
 
 from analytics.evidence import histogram
 from analytics.evidence.rate_ratio import RatioEvidence
-from analytics.evidence.sequential import crosses, log_e_value
-from analytics.judging.baseline import Arms, compare
+from analytics.evidence.sequential import Direction, FloatArray, crosses, log_e_value
+from analytics.judging.baseline import Arms, Compared, compare
 from analytics.judging.regression import detector_minutes, watch_actions
 from analytics.judging.user_windows import FIRST_FAILED, WindowCount, promotion_windows
 from analytics.signals.cells import MATURE
@@ -21,10 +21,8 @@ from analytics.signals.definitions import COUNTS, QUANTILES, RATES, UNREPORTED
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from analytics.evidence.sequential import Direction, FloatArray
     from analytics.gates.gate_file import Gate, GateFile
     from analytics.gates.gate_signal import GateSignal
-    from analytics.judging.baseline import Compared
     from analytics.judging.latches import LatchRows
     from analytics.judging.user_evidence import UserEvidence
     from analytics.judging.window_sums import WindowSums
@@ -84,8 +82,7 @@ class SignalWeights:
     by_user: Flags  # whether closed user-windows are the observations
     failing: Flags  # where harm is evident, or a trip is over its maximum
     passing: Flags  # where safety is evident, or a trip is not
-    # Evidence that the limit is broken, by everything that is known; None where nothing is weighed
-    harm: FloatArray | None = None
+    harm: FloatArray | None = None  # evidence that the limit is broken, by all that is known; None if not weighed
     safe: FloatArray | None = None  # evidence that the limit is kept, by what is mature; likewise
     # Evidence that the actions of all users together keep the limit, where they are counted by user; None likewise
     pooled: FloatArray | None = None
@@ -134,12 +131,8 @@ def combined(signals: Sequence[SignalWeights], *, dry: bool, by_first_actions: b
     """The weighted sum of the guardrails' e-values, as a natural logarithm; None where there are no guardrails.
 
     A weighted mean of e-values is an e-value whatever their dependence (Vovk & Wang, "E-values: calibration,
-    combination and applications", Annals of Statistics 49(3), 2021).
-
-    Args:
-        signals: The signals of a gate over cells at one stage.
-        dry: Whether dry runs count too, because the whole gate is one.
-        by_first_actions: Whether users' first actions stand for their windows, where there are any.
+    combination and applications", Annals of Statistics 49(3), 2021). With `dry`, dry runs count too. With
+    `by_first_actions` users' first actions stand for their windows, where there are any.
     """
     total: FloatArray | None = None
     for signal in signals:
@@ -154,14 +147,7 @@ def combined(signals: Sequence[SignalWeights], *, dry: bool, by_first_actions: b
 
 
 class Weigher:
-    """Weighs the signals of one gate over cells at one stage.
-
-    Args:
-        gate: The gate.
-        stage: The stage.
-        epochs: The epochs of the cells.
-        inputs: Everything that verdicts follow from.
-    """
+    """Weighs the signals of one gate over cells at one stage."""
 
     def __init__(self, gate: Gate, stage: str, epochs: EpochRows, inputs: EvaluationInputs) -> None:
         self._gate = gate
@@ -248,20 +234,19 @@ class Weigher:
             watched = watch_actions(minutes, signal, limit, epochs, rules)
             alarmed[near] = [regression.since is not None for regression in watched]
         if inputs.users is not None and by_user.any():
-            said = inputs.users.regressions(signal, limit, rules)
-            raised = {epoch for epoch, regression in said.items() if regression.since is not None}
+            regressions = inputs.users.regressions(signal, limit, rules)
+            raised = {epoch for epoch, regression in regressions.items() if regression.since is not None}
             alarmed |= by_user & np.isin(self._epochs, list(raised))
         return alarmed
 
     def _counted(self, part: GateSignal) -> tuple[Integers, Integers]:
-        """Failures and trials as counted."""
         sums = self._inputs.sums
         if part.signal in QUANTILES:
             source = QUANTILES[part.signal].source
-            trials = sums.known(source)[self._epochs]
+            trials = sums.observed[source][self._epochs]
             if part.limit_micro is None:
                 return np.zeros_like(trials), trials
-            return sums.above(source, histogram.snap(part.limit_micro))[self._epochs], trials
+            return sums.above[source, histogram.snap(part.limit_micro)][self._epochs], trials
         if part.signal in COUNTS:
             count = COUNTS[part.signal]
             return self._count(count.counted), self._count(count.trials)

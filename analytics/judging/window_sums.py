@@ -28,18 +28,12 @@ _ESTABLISHED_US: Final = ESTABLISHED_AFTER // ONE_MINUTE * MINUTE_US
 
 
 class WindowSums:
-    """The sums over minutes and bins that one gate file asks for, at one watermark.
-
-    Args:
-        state: Everything counted. It must be at the same increments whenever this is asked.
-        gates: The gate file.
-        watermark: Event time up to which everything has been read.
-    """
+    """The sums over minutes and bins that one gate file asks for, at one watermark and the state's increments."""
 
     def __init__(self, state: CellState, gates: GateFile, watermark: datetime) -> None:
         parts = [part for gate in gates.gates for part in gate.signals]
         self._state = state
-        self._watermark_us = microseconds(watermark)
+        self.watermark_us = microseconds(watermark)
         self._deadline_us = _us(gates.outcome_deadline_s)
         self._windows = {age_s for part in parts for age_s in gates.ages_s(part)} - {0.0}
         self._freshness_us = _us(gates.freshness_s)
@@ -50,27 +44,23 @@ class WindowSums:
             if part.limit_micro is not None
         }
         sources = {QUANTILES[part.signal].source for part in parts if part.signal in QUANTILES}
-        self._known: dict[str, Integers] = {name: np.zeros(0, dtype=np.int64) for name in sources}
-        self._above: dict[tuple[str, int], Integers] = {limit: np.zeros(0, dtype=np.int64) for limit in self._limits}
+        # Of every epoch, the observations in a histogram, and those above a limit that lies on a bound.
+        self.observed: dict[str, Integers] = {name: np.zeros(0, dtype=np.int64) for name in sources}
+        self.above: dict[tuple[str, int], Integers] = {limit: np.zeros(0, dtype=np.int64) for limit in self._limits}
         self._young = {window_s: np.zeros((len(COUNTERS), 0), dtype=np.int64) for window_s in self._windows}
         self._open = pl.DataFrame(schema={name: state.recent.schema[name] for name in _OPEN})
         self._grow()
         for name in sources:
             self._count_bins(name, state.bins(name))
         for window_s in self._windows:
-            self._add_young(window_s, state.recent, self._watermark_us)
+            self._add_young(window_s, state.recent, self.watermark_us)
         self._open = self._still_open(state.recent.select(_OPEN))
-        self.prefilter = DetectorPrefilter(state, gates, self._watermark_us)
-
-    @property
-    def watermark_us(self) -> int:
-        """Event time up to which everything has been read, microseconds since 1970."""
-        return self._watermark_us
+        self.prefilter = DetectorPrefilter(state, gates, self.watermark_us)
 
     @property
     def watermark(self) -> datetime:
-        """The same as a moment."""
-        return moment_of(self._watermark_us)
+        """Event time up to which everything has been read."""
+        return moment_of(self.watermark_us)
 
     def young(self, window_s: float, name: str) -> Integers:
         """A counter of every epoch over the minutes that are not older than a maturity window."""
@@ -78,38 +68,29 @@ class WindowSums:
 
     def has_young(self, window_s: float) -> Flags:
         """The epochs with a minute that is not older than a maturity window, whatever was counted in it."""
-        since_us = self._watermark_us - _us(window_s) - MINUTE_US
+        since_us = self.watermark_us - _us(window_s) - MINUTE_US
         flags = np.zeros(self._state.epochs, dtype=np.bool_)
         flags[_rows(self._state.recent.filter(pl.col("bucket") > since_us))] = True
         return flags
 
-    def known(self, source: str) -> Integers:
-        """Observations in a histogram, of every epoch."""
-        return self._known[source]
-
-    def above(self, source: str, limit_micro: int) -> Integers:
-        """Observations above a limit that lies on a bound, of every epoch."""
-        return self._above[(source, limit_micro)]
-
     def missing(self) -> MissingOutcomes:
         """Expected, missing and pending executions of every epoch."""
-        return self._state.missing_outcomes(self._watermark_us, self._deadline_us, minutes=self._open)
+        return self._state.missing_outcomes(self.watermark_us, self._deadline_us, minutes=self._open)
 
     def advance(self, increment: Increment | None, watermark: datetime) -> Flags:
         """Take in an increment that the state holds already, and move on to a watermark.
 
-        Returns:
-            The epochs for which the passing of time alone may change a verdict.
+        Gives the epochs for which the passing of time alone may change a verdict.
         """
-        before, now = self._watermark_us, microseconds(watermark)
+        before, now = self.watermark_us, microseconds(watermark)
         self._grow()
         state = self._state
         if increment is not None:
-            for name in self._known:
+            for name in self.observed:
                 self._count_bins(name, increment.bins[name])
             for window_s in self._windows:
                 self._add_young(window_s, increment.minutes, before)
-        self._watermark_us = now
+        self.watermark_us = now
         passing = np.zeros(state.epochs, dtype=np.bool_)
         for window_s in self._windows:
             left = _crossing(state.recent, before, now, _us(window_s))
@@ -133,14 +114,14 @@ class WindowSums:
 
     def _grow(self) -> None:
         size = self._state.epochs
-        self._known = {name: _wider(values, size) for name, values in self._known.items()}
-        self._above = {limit: _wider(values, size) for limit, values in self._above.items()}
+        self.observed = {name: _wider(values, size) for name, values in self.observed.items()}
+        self.above = {limit: _wider(values, size) for limit, values in self.above.items()}
         self._young = {window_s: _wider(values, size) for window_s, values in self._young.items()}
 
     def _count_bins(self, name: str, bins: pl.DataFrame) -> None:
         rows, bin_, count = (bins[column].to_numpy() for column in (ROW, "bin", "count"))
-        np.add.at(self._known[name], rows, count)
-        for (source, limit), values in self._above.items():
+        np.add.at(self.observed[name], rows, count)
+        for (source, limit), values in self.above.items():
             if source == name:
                 above = bin_ > int(histogram.bin_of(limit))
                 np.add.at(values, rows[above], count[above])
@@ -154,7 +135,7 @@ class WindowSums:
         summed = rows.group_by(ROW, "bucket").agg(
             pl.col("expected").sum(), pl.col("executed").sum(), pl.col("expected_at").max()
         )
-        late = self._watermark_us - self._deadline_us
+        late = self.watermark_us - self._deadline_us
         waiting = (pl.col("expected_at") > late).fill_null(value=False)
         unequal = pl.col("expected") != pl.col("executed")
         return summed.filter(unequal | waiting | (pl.col("bucket") + MINUTE_US > late))

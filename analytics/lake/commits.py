@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 import polars as pl
 import pyarrow as pa
-from deltalake import ColumnProperties, WriterProperties
+from deltalake import ColumnProperties, DeltaTable, WriterProperties
 from deltalake.exceptions import DeltaError
 
 from analytics.lake.errors import FencedError, ForgottenError, LakeError, SchemaMismatchError, UnreadableLakeError
@@ -18,14 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import pyarrow.fs as pafs
-    from deltalake import DeltaTable
 
+# The application transaction of a commit that takes rows out; its number is the version that they were in.
 TAKEN: Final = "taken"
-"""The application transaction of a commit that takes rows out; its number is the version that they were in."""
-
+# Columns of which hardly two rows hold the same: looking for what repeats in them takes time and saves no room.
 UNIQUE: Final[dict[str, tuple[str, ...]]] = {EVENTS: ("offset", "id", "subject", "value")}
-"""Columns of which hardly two rows hold the same: looking for what repeats in them takes time and saves no room."""
-
 ROWS_AT_A_TIME: Final = {EVENTS: 16_384}  # rows that are held at a time while files are rewritten, where they are long
 
 WRITER_PROPERTIES: Final = {
@@ -43,7 +40,6 @@ WRITER_PROPERTIES: Final = {
     )
     for name, schema in TABLES.items()
 }
-"""How appended rows are written, for each table."""
 
 _VERSION: Final = "_commit_version"
 
@@ -65,8 +61,8 @@ class SourcePartition(NamedTuple):
     """One partition of one log."""
 
     log_id: str  # identity of the log (the Kafka cluster id): offsets of another log are unrelated
-    topic: str  # topic name
-    partition: int  # partition number
+    topic: str
+    partition: int
 
     @property
     def app_id(self) -> str:
@@ -82,10 +78,7 @@ class Advance(NamedTuple):
 
 
 class Fence(NamedTuple):
-    """Proof of a lease (`analytics.lake.leases`), for the commits that need it.
-
-    A table refuses a commit under a fence once it has seen a higher epoch of the same name.
-    """
+    """Proof of a lease, for commits: a table refuses one once it has seen a higher epoch of the same name."""
 
     name: str  # what the lease is for
     epoch: int  # which tenure it is: every holder's is higher than all before
@@ -96,11 +89,7 @@ class Fence(NamedTuple):
         return f"claim/{self.name}"
 
     def check(self, table: str, highest: int | None) -> None:
-        """Refuse a commit to a table that has seen a later holder.
-
-        Raises:
-            FencedError: The table's highest epoch is above this one.
-        """
+        """Raise `FencedError` where a table has seen a later holder."""
         if highest is not None and highest > self.epoch:
             raise FencedError(
                 f"{table}: the lease {self.name} is with a later holder (epoch {highest}, this one's was "
@@ -109,12 +98,7 @@ class Fence(NamedTuple):
 
 
 def check_advances(table: str, advances: Mapping[StoredNumberT, Advance], stored: Mapping[str, int | None]) -> None:
-    """Refuse a commit whose writer does not know the offsets that are stored.
-
-    Raises:
-        FencedError: One is not what the writer knows.
-        LakeError: An offset would go back.
-    """
+    """Raise `FencedError` where the writer does not know the stored offsets, `LakeError` where one would go back."""
     for partition, (previous, reached) in advances.items():
         if previous is not None and reached < previous:
             raise LakeError(f"{table}: offsets of {partition.app_id} cannot go back from {previous} to {reached}.")
@@ -131,12 +115,7 @@ def _offset(value: int | None) -> str:
 
 
 def fitting(table: str, rows: pl.DataFrame | pa.Table) -> pa.Table:
-    """The rows as an Arrow table with exactly the stored columns.
-
-    Raises:
-        SchemaMismatchError: They do not have them; the message says which.
-        LakeError: There is no such table.
-    """
+    """The rows as an Arrow table with exactly the stored columns; raises `SchemaMismatchError` if they do not fit."""
     if table not in TABLES:
         raise LakeError(f"there is no table {table!r}; the tables are {', '.join(TABLES)}.")
     schema, columns = TABLES[table], COLUMNS[table]
@@ -170,20 +149,10 @@ def appended(
     through: int,
     columns: list[str],
 ) -> pl.DataFrame:
-    """The rows of the commits `after` (exclusive) to `through` (inclusive), in that order.
+    """The rows of the commits `after` (exclusive) to `through` (inclusive; the handle is there or later), in order.
 
-    Args:
-        handle: The table, at `through` or later.
-        root: Root of the lake.
-        options: Its storage options.
-        table: Table name.
-        after: The last version that is known already.
-        through: The last version that is wanted, later than `after`.
-        columns: Which columns.
-
-    Raises:
-        ForgottenError: The log, or a file that one of these commits added, was deleted by age.
-        UnreadableLakeError: They cannot be read for another reason.
+    Raises `ForgottenError` where the log, or a file that one of these commits added, was deleted by age, and
+    `UnreadableLakeError` where they cannot be read for another reason.
     """
     try:
         quoted = [f'"{name}"' for name in (*columns, _VERSION)]  # some, such as `offset`, are words of SQL
@@ -207,8 +176,7 @@ def appended(
 def _is_gone(store: pafs.FileSystem, after: int, through: int) -> bool:
     """Whether anything of these commits is no longer there; False where nobody can tell."""
     try:
-        paths = _paths(store, after, through)
-        return any(not info.is_file for path in paths for info in store.get_file_info([path]))
+        return not all(store.get_file_info(path).is_file for path in _paths(store, after, through))
     except OSError:
         return False
 
@@ -231,12 +199,9 @@ class Removals:
         self._mark: int | None = None
 
     def mark(self, handle: DeltaTable) -> int | None:
-        """A number that is another one once rows were taken out; None where none ever were.
+        """A number that is another one once rows were taken out; None where none ever were. Raises `DeltaError`.
 
         The log is asked only where files went since the last time: that costs by the commits since a checkpoint.
-
-        Raises:
-            DeltaError: The log cannot be read.
         """
         files = frozenset(handle.file_uris())
         if self._files is None or not self._files <= files:

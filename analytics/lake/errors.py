@@ -9,9 +9,8 @@ from polars.exceptions import PanicException, PolarsError
 
 from producers.errors import StagekeeperError
 
+# What collecting a scan can raise when files vanish; a scan is lazy, and fails in the hands of whoever collects it.
 READ_FAILURES: Final[tuple[type[BaseException], ...]] = (DeltaError, OSError, PolarsError, PanicException)
-"""What collecting a scan can raise when files or the log vanish under it; the lake cannot name these, since a scan is
-lazy and fails in the hands of whoever collects it."""
 
 
 class LakeError(StagekeeperError):
@@ -39,7 +38,4 @@ class ForgottenError(LakeError):
 
 
 class FencedError(LakeError):
-    """Another writer has moved an offset: these rows are stored already, or belong to somebody else now.
-
-    The only right answer is to drop the rows, read the stored offsets, and go on from there.
-    """
+    """Another writer has moved an offset or took the lease: drop the rows, read the stored offsets, go on from them."""

@@ -1,14 +1,13 @@
 """Leases that one process at a time holds, on a folder as on object storage, and the fences that they come with.
 
-A lease is a number in the log of the table `leases`: its heartbeat. Whoever takes the lease, keeps it or gives it up
-moves the heartbeat by one, in a commit that is refused when it is not what the writer last saw. A holder moves it all
-the time; whoever sees it stand still for `LEASE_S`, by its own clock, takes the lease. No two clocks are compared. A
-holder that surely is gone (a process of the same machine that has ended) is not waited for.
+A lease is a number in the log of the table `leases`: its heartbeat. Taking, keeping and giving up each move it by one,
+in a commit that is refused when it is not what the writer last saw. Whoever sees it stand still for `LEASE_S`, by its
+own clock, takes the lease (no two clocks are compared), and at once where the holder is a process of the same machine
+that has ended.
 
-A holder that slept for too long may not know that it lost its lease. So what a lease is for carries its fence: the
-heartbeat at which this tenure began goes into the commit as the table's highest epoch of that name, and Delta refuses a
-commit whose epoch is lower, or that another one overtook. A new holder raises the fence of a table before it reads
-there: from then on nothing of an earlier holder can come.
+A holder that slept may not know that it lost its lease. So commits carry its fence, the heartbeat at which this tenure
+began, as the table's highest epoch of that name; Delta refuses a lower one, or one that was overtaken. A new holder
+raises the fence of a table before it reads there: from then on nothing of an earlier holder can come.
 """
 
 from __future__ import annotations
@@ -31,7 +30,6 @@ from analytics.lake.tables import Lake
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -40,30 +38,23 @@ LEASE_S: Final = 15.0  # seconds without a heartbeat after which a lease may be 
 JUDGE: Final = "judge"
 MAINTENANCE: Final = "maintenance"
 
-_HEARTBEATS_A_LEASE: Final = 4
-
 
 class Heartbeat(NamedTuple):
-    """The number in the log of `leases` that a lease is. Its stored name is older than the word."""
+    """The number in the log of `leases` that a lease is."""
 
     name: str
 
     @property
     def app_id(self) -> str:
-        """The name under which it is stored."""
+        """The name under which it is stored; it is older than the word heartbeat."""
         return f"beat/{self.name}"
 
 
 class Lease:
-    """A lease over a lake, and this process's attempts to hold it. Safe to share between threads.
+    """A lease (`JUDGE` or `MAINTENANCE`) over a lake that exists, and this process's attempts to hold it; thread-safe.
 
-    Args:
-        root: Root of the lake, which exists.
-        name: What for, `JUDGE` or `MAINTENANCE`.
-        lease_s: Seconds without a heartbeat after which it may be taken; the same for everybody.
-        clock: Seconds that only rise.
-        holder: Who asks, for people to read.
-        lake: A handle of its own on the table; opened unless given.
+    It may be taken after `lease_s` (the same for everybody) without a heartbeat, by a clock whose seconds only rise;
+    the holder is for people to read. The lake is a handle of its own, opened unless given.
     """
 
     def __init__(
@@ -91,20 +82,18 @@ class Lease:
     @property
     def fence(self) -> Fence | None:
         """The fence of this tenure, as far as is known without asking; None while the lease is not held."""
-        epoch = self._epoch
-        return None if epoch is None else Fence(self.name, epoch)
+        return None if (epoch := self._epoch) is None else Fence(self.name, epoch)
 
     def held(self) -> bool:
         """Whether this process holds the lease; keeps it, or tries to get it. Ask at least four times a `lease_s`.
 
-        Raises:
-            LakeError: The lake cannot be read or written, and the lease is not held.
+        Raises `LakeError` where the lake cannot be read or written, and the lease is not held.
         """
         with self._lock:
             now = self._clock()
             if self._epoch is None:
                 return self._take(now)
-            if now - self._moved_at < self._lease_s / _HEARTBEATS_A_LEASE:
+            if now - self._moved_at < self._lease_s / 4:
                 return True
             return self._keep(now)
 
@@ -119,12 +108,8 @@ class Lease:
             except FencedError:
                 return  # somebody else has it already
             except LakeError as error:
-                LOG.warning(
-                    "the lease %s could not be given up (%s); another worker gets it after %.0f s",
-                    self.name,
-                    error,
-                    self._lease_s,
-                )
+                message = "the lease %s could not be given up (%s); another worker gets it after %.0f s"
+                LOG.warning(message, self.name, error, self._lease_s)
 
     def _take(self, now: float) -> bool:
         count = self._lake.stored_offsets(LEASES, [self._heartbeat]).get(self._heartbeat)
@@ -156,9 +141,8 @@ class Lease:
         """Move the heartbeat by one; a row says who has it now, unless that is known."""
         reached = (self._count or 0) + 1
         rows = holder_row(self.name, reached, holder, self._lease_s)
-        self._lake.append(
-            LEASES, rows if row else rows.clear(), advances={self._heartbeat: Advance(self._count, reached)}
-        )
+        advances = {self._heartbeat: Advance(self._count, reached)}
+        self._lake.append(LEASES, rows if row else rows.clear(), advances=advances)
         self._count, self._moved_at = reached, now
 
     def _is_free(self) -> bool:
@@ -171,9 +155,7 @@ class Lease:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 
@@ -182,7 +164,7 @@ class Holder(NamedTuple):
 
     holder: str | None  # host and process id; None where it was given up
     epoch: int  # the heartbeat then
-    taken_at: datetime  # When, by the holder's clock
+    taken_at: datetime  # by the holder's clock
     process: str = ""  # its process (`this_process`); empty where it is not known
 
 

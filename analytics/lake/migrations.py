@@ -1,14 +1,11 @@
 """Migrate a lake that an earlier version wrote to the layout that this version reads and writes.
 
 A lake carries the number of its layout (`table_schemas.LAYOUT`) in the log of `events`. Everybody but the worker
-refuses a lake with a lower number by name; the worker calls `migrate` before it opens the lake. Each step of `STEPS`
-takes the lake from one number to the next:
+refuses a lower number; the worker migrates first. Each step of `STEPS` goes from one number to the next:
 
-- It runs under both leases, those of the earlier version where these lay elsewhere, so that no worker of that version
-  is at work meanwhile.
-- Its commits carry the fence of the lease: a migration that slept and lost it can change nothing any more.
-- It can be repeated. Whoever is killed in the middle leaves the number as it was, and the next one begins the step
-  anew; the number changes in the last commit.
+- It holds both leases, where the earlier version had them, so that no worker of that version is at work.
+- Its commits carry the fence: a migration that lost its lease can change nothing any more.
+- It can be repeated after a kill; the number changes in the last commit.
 - It deletes nothing.
 
 A new layout is one more number, one more step here, and one more old lake in `tests/unit/test_migrations.py`.
@@ -50,19 +47,10 @@ _FILL_BYTES: Final = 64 * 1024 * 1024  # size of the files (bytes) that are rewr
 
 
 def migrate(root: str, *, patience_s: float = 2 * LEASE_S) -> bool:
-    """Bring the lake to this version's layout; return at once where it has it, or where there is no lake yet.
+    """Bring the lake to this version's layout, and tell whether it was done here; a lake that is missing is left alone.
 
-    Args:
-        root: Root of the lake.
-        patience_s: How long to wait for workers of the earlier version to end, and for another migration.
-
-    Returns:
-        Whether it was migrated here.
-
-    Raises:
-        LakeInUseError: Another process holds a lease of the lake for longer than that.
-        FencedError: Another process took a lease over in the middle. The next attempt goes on.
-        LakeError: The lake cannot be read or written. The next attempt goes on.
+    Raises `LakeInUseError` where another process holds a lease for longer than `patience_s`; after a `FencedError` or
+    another `LakeError` the next attempt goes on.
     """
     migrated = False
     while (layout := stored_layout(root)) is not None and layout < LAYOUT:
@@ -176,9 +164,7 @@ def commit(
 ) -> None:
     """Commit numbers to a table's log under a fence, and replace its rows where some are given.
 
-    Raises:
-        FencedError: Another process took the lease over.
-        LakeError: The commit was refused or failed.
+    Raises `FencedError` where another process took the lease over, else `LakeError`.
     """
     mode: Literal["append", "overwrite"] = "append" if rows is None else "overwrite"
     nothing = pa.schema(table.schema().to_arrow()).empty_table()
@@ -191,9 +177,8 @@ def commit(
 
 
 def _properties(fence: Fence, marks: Mapping[str, int] = MappingProxyType({})) -> CommitProperties:
-    return CommitProperties(
-        app_transactions=[Transaction(name, number) for name, number in {fence.app_id: fence.epoch, **marks}.items()]
-    )
+    numbers = {fence.app_id: fence.epoch, **marks}
+    return CommitProperties(app_transactions=[Transaction(*number) for number in numbers.items()])
 
 
 def _open(root: str, folder: str) -> DeltaTable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -11,14 +11,10 @@ import polars as pl
 from analytics.lake.errors import LakeError
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from analytics.lake.rewrite import Rewriter, StoredFile
     from analytics.lake.tables import Fence, Lake
 
-LEAST: Final = timedelta(days=2)
-"""Nothing is taken out that is younger: repeats are told by it, and a restart begins with it."""
-
+LEAST: Final = timedelta(days=2)  # nothing younger is taken out: repeats are told by it, and a restart begins with it
 _SLACK: Final = timedelta(days=1)  # how much longer an old row may stay because its file holds younger ones too
 
 
@@ -26,11 +22,10 @@ _SLACK: Final = timedelta(days=1)  # how much longer an old row may stay because
 class Rule:
     """What of a table may go."""
 
-    table: str  # table name
+    table: str
     by: str  # the column that a row's age is told by
     before: datetime  # rows from then on stay
-    # Rows that stay whatever their age, as an expression over the table's columns; None spares none
-    but: pl.Expr | None = None
+    but: pl.Expr | None = None  # rows that stay whatever their age; None spares none
 
     @property
     def doomed(self) -> pl.Expr:
@@ -48,23 +43,15 @@ class Rule:
 class Taken:
     """What a rule took out, or would take out."""
 
-    rows: int = 0  # rows
+    rows: int = 0
     files: int = 0  # files that went as a whole
     rewritten: int = 0  # files of which younger rows stayed
 
 
 def retain(lake: Lake, rule: Rule, *, fence: Fence | None = None, dry_run: bool = False) -> Taken:
-    """Take out what a rule lets go.
+    """Take out what a rule lets go, under the lease `maintenance`; a dry run only counts it.
 
-    Args:
-        lake: The lake.
-        rule: What may go.
-        fence: Proof of the lease `maintenance`.
-        dry_run: Change nothing; count what would go.
-
-    Raises:
-        FencedError: Somebody else holds the lease now. What was committed before is right.
-        LakeError: The lake cannot be read or written. What was committed before is right.
+    Raises `FencedError` where somebody else holds the lease, else `LakeError`; what was committed before is right.
     """
     rewriter = lake.rewriter(rule.table, fence=fence)
     whole, parts, rows = [], [], 0
@@ -99,18 +86,11 @@ def _count(lake: Lake, rewriter: Rewriter, file: StoredFile, rule: Rule) -> tupl
     newest = file.most.get(rule.by)
     if rule.but is None and newest is not None and newest < rule.before:
         return file.rows, 0, file.least.get(rule.by)
+    first_doomed = pl.col(rule.by).filter(rule.doomed).min().alias("first")
     try:
-        doomed, height, first = (
-            pl.scan_parquet(rewriter.uri(file), storage_options=lake.options)
-            .select(*rule.columns)
-            .select(
-                rule.doomed.sum().alias("doomed"),
-                pl.len().alias("height"),
-                pl.col(rule.by).filter(rule.doomed).min().alias("first"),
-            )
-            .collect()
-            .row(0)
-        )
+        rows = pl.scan_parquet(rewriter.uri(file), storage_options=lake.options).select(*rule.columns)
+        counts = rows.select(rule.doomed.sum().alias("doomed"), pl.len().alias("height"), first_doomed)
+        doomed, height, first = counts.collect().row(0)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise LakeError(f"{rule.table}: {file.path} cannot be read: {error}. The table is as it was.") from error
     return doomed, height - doomed, first

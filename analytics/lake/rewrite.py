@@ -1,12 +1,9 @@
 """Rewrite files of a table, in one commit that can neither lose nor double an append, and compact small files by it.
 
-A rewrite names the files that it replaces. What is appended meanwhile is in other files, and stays. Two rewrites could
-replace the same files (Delta takes both commits, seen with deltalake 1.6.6, and rows would be doubled), so each carries
-the application transaction `rewrite`: of two that began at the same version, Delta refuses the second. This holds on a
-folder as on object storage. A process that dies before the commit leaves files that no version names; `vacuum` takes
-them.
-
-The change feed does not show a rewrite: it tells what came, and a rewrite only says it again.
+A rewrite names the files that it replaces; what is appended meanwhile is in other files, and stays. Delta would take
+two rewrites of the same files, and double rows (seen with deltalake 1.6.6), so each carries the application transaction
+`rewrite`: of two that began at the same version, Delta refuses the second. A process that dies before the commit leaves
+files that no version names; `vacuum` takes them. The change feed does not show a rewrite.
 """
 
 from __future__ import annotations
@@ -14,18 +11,20 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, Transaction
+from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from analytics.lake.commits import ROWS_AT_A_TIME, TAKEN, UNIQUE
+from analytics.lake.commits import ROWS_AT_A_TIME, TAKEN, UNIQUE, Fence
 from analytics.lake.errors import LakeError
 from analytics.lake.storage import files_of
 from analytics.lake.table_schemas import TABLES
@@ -33,19 +32,12 @@ from analytics.lake.table_schemas import TABLES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from deltalake import DeltaTable
 
-    from analytics.lake.commits import Fence
-
+# File sizes that are worked towards, one after the other. A row is rewritten a few times on its way up, and a table has
+# at most `at_least` files below each size, besides those of the largest.
 SIZES_BYTES: Final = (4 * 1024 * 1024, 64 * 1024 * 1024, 512 * 1024 * 1024)
-"""File sizes (bytes) that are worked towards, one after the other. A row is rewritten a few times on its way up, and a
-table has at most `at_least` files below each size, besides those of the largest."""
-
-_REWRITE: Final = "rewrite"
 _BATCH_ROWS: Final = 65_536
-_READ_BYTES: Final = 1 << 20
-_LONGEST_BOUND: Final = 64
-"""Characters of a smallest or largest value that are worth a place in the log: a payload helps no reader to skip."""
+_LONGEST_BOUND: Final = 64  # characters of a bound that are worth a place in the log: a payload helps no reader to skip
 _FAILURES: Final = (DeltaError, OSError, pa.ArrowException)
 
 
@@ -53,9 +45,9 @@ _FAILURES: Final = (DeltaError, OSError, pa.ArrowException)
 class StoredFile:
     """A file that a table consists of."""
 
-    path: str  # its path within the table
+    path: str  # within the table
     size: int  # bytes
-    rows: int  # rows
+    rows: int
     least: Mapping[str, Any]  # smallest value of each column, where it is known
     most: Mapping[str, Any]  # largest value, likewise
 
@@ -72,33 +64,20 @@ class StoredFile:
 class Rewriter:
     """Replaces files of one table, as of one version. Use one, commit once, and take another.
 
-    Args:
-        root: Root of the lake.
-        table: Table name.
-        handle: The table, at the version that is rewritten; nobody else may use it.
-        options: Storage options of the lake.
-        fence: Proof of the lease that a commit needs, where one is needed.
+    Nobody else may use the handle, which is at that version; the fence proves the lease, where one is needed.
     """
 
     def __init__(
         self, root: str, table: str, handle: DeltaTable, options: Mapping[str, str] | None, fence: Fence | None
     ) -> None:
-        self.table = table
-        self.root = root
-        self.options = options
-        self._handle = handle
-        self._fence = fence
+        self.root, self.table, self.options = root, table, options
+        self._handle, self._fence = handle, fence
         self._store = files_of(root, table, options)
         self._schema: pa.Schema = TABLES[table]
         self._check()
 
     def refreshed(self) -> Self:
-        """The same at the newest version.
-
-        Raises:
-            FencedError: Somebody else holds the lease now.
-            LakeError: The table cannot be read.
-        """
+        """The same at the newest version; raises `FencedError` if somebody else holds the lease, else `LakeError`."""
         try:
             self._handle.update_incremental()
         except _FAILURES as error:
@@ -106,18 +85,12 @@ class Rewriter:
         return type(self)(self.root, self.table, self._handle, self.options, self._fence)
 
     def files(self) -> list[StoredFile]:
-        """The files at this version, oldest first.
-
-        Raises:
-            LakeError: The table cannot be read.
-        """
+        """The files at this version, oldest first; raises `LakeError` where the table cannot be read."""
         try:
             actions = pl.DataFrame(self._handle.get_add_actions(flatten=True))
         except _FAILURES as error:
             raise self._failed(error) from error
-        if not actions.width:
-            return []
-        actions = actions.sort("modification_time", "path")
+        actions = actions.sort("modification_time", "path") if actions.width else actions
         return [StoredFile.from_action(action) for action in actions.iter_rows(named=True)]
 
     def uri(self, file: StoredFile) -> str:
@@ -127,18 +100,10 @@ class Rewriter:
     def rewrite(
         self, files: Sequence[StoredFile], change: Callable[[pl.DataFrame], pl.DataFrame] | None = None
     ) -> bool:
-        """Replace files by one with the same rows in the same order, batch by batch.
+        """Replace files by one with the same rows in the same order, or what `change` makes of each batch of them.
 
-        Args:
-            files: Which.
-            change: Takes a batch of rows, and gives back what stands in the new file; all of it unless given.
-
-        Returns:
-            False when somebody else rewrote files meanwhile: nothing was changed.
-
-        Raises:
-            FencedError: Somebody else holds the lease now; nothing was changed.
-            LakeError: The rewrite failed; the table is as it was.
+        Gives False when somebody else rewrote files meanwhile, and raises `FencedError` when somebody else holds the
+        lease, else `LakeError`; the table is as it was in each case.
         """
         return self._replace(files, self._batches(files, change), takes=change is not None)
 
@@ -157,7 +122,7 @@ class Rewriter:
         for file in files:
             with self._store.open_input_file(file.path) as opened:
                 # Read as it is needed: without being told so, Arrow loads the whole file first.
-                stored = pq.ParquetFile(opened, pre_buffer=False, buffer_size=_READ_BYTES)
+                stored = pq.ParquetFile(opened, pre_buffer=False, buffer_size=1 << 20)
                 for batch in stored.iter_batches(ROWS_AT_A_TIME.get(self.table, _BATCH_ROWS)):
                     rows = pl.DataFrame(pa.Table.from_batches([batch]))
                     yield rows if change is None else change(rows)
@@ -170,9 +135,8 @@ class Rewriter:
             self._drop(path)
             raise self._failed(error) from error
         now_ms = time.time_ns() // 1_000_000
-        actions: list[AddAction | RemoveAction] = [
-            RemoveAction(path=file.path, data_change=False, deletion_timestamp=now_ms, size=file.size) for file in files
-        ]
+        removal = partial(RemoveAction, data_change=False, deletion_timestamp=now_ms)
+        actions: list[AddAction | RemoveAction] = [removal(path=file.path, size=file.size) for file in files]
         if stats.rows:
             size = self._store.get_file_info(path).size
             actions.append(AddAction(path, size, {}, now_ms, data_change=False, stats=stats.to_json()))
@@ -183,33 +147,30 @@ class Rewriter:
         return False
 
     def _write(self, path: str, batches: Iterator[pl.DataFrame]) -> _Stats:
-        stats, writer, opened = _Stats(), None, None
-        try:
+        stats, writer = _Stats(), None
+        with ExitStack() as at_end:
+            at_end.callback(pa.default_memory_pool().release_unused)
             for rows in batches:
                 if rows.is_empty():
                     continue
                 if writer is None:
-                    opened = self._store.open_output_stream(path)
+                    opened = at_end.enter_context(self._store.open_output_stream(path))
                     repeated = [name for name in self._schema.names if name not in UNIQUE.get(self.table, ())]
                     writer = pq.ParquetWriter(opened, self._schema, compression="zstd", use_dictionary=repeated)
+                    at_end.callback(writer.close)
                 writer.write_table(rows.select(self._schema.names).to_arrow().cast(self._schema))
                 stats.add(rows)
-        finally:
-            if writer is not None:
-                writer.close()
-            if opened is not None:
-                opened.close()
-            pa.default_memory_pool().release_unused()
         return stats
 
     def _commit(self, actions: list[AddAction | RemoveAction], *, takes: bool) -> bool:
-        names = (_REWRITE, TAKEN) if takes else (_REWRITE,)
+        names = ("rewrite", TAKEN) if takes else ("rewrite",)
         marks = [Transaction(name, int(self._handle.version())) for name in names]
         if self._fence is not None:
             marks.append(Transaction(self._fence.app_id, self._fence.epoch))
         try:
+            properties = CommitProperties(app_transactions=marks)
             self._handle.create_write_transaction(
-                actions, "append", self._handle.schema(), commit_properties=CommitProperties(app_transactions=marks)
+                actions, "append", self._handle.schema(), commit_properties=properties
             )
         except CommitFailedError:
             return False
@@ -237,10 +198,8 @@ class Rewriter:
             return
 
     def _failed(self, error: Exception) -> LakeError:
-        return LakeError(
-            f"{self.table}: rewriting files failed: {error}. The table is as it was; check the free space at "
-            f"{self.root}."
-        )
+        fix = f"The table is as it was; check the free space at {self.root}."
+        return LakeError(f"{self.table}: rewriting files failed: {error}. {fix}")
 
 
 class _Stats:
@@ -266,19 +225,11 @@ class _Stats:
                 self._most[name] = max(self._most.get(name, most[name]), most[name])
 
     def to_json(self) -> str:
-        bounded = [
-            name
-            for name, least in self._least.items()
-            if len(str(least)) <= _LONGEST_BOUND and len(str(self._most[name])) <= _LONGEST_BOUND
-        ]
-        return json.dumps(
-            {
-                "numRecords": self.rows,
-                "minValues": {name: _plain(self._least[name]) for name in bounded},
-                "maxValues": {name: _plain(self._most[name]) for name in bounded},
-                "nullCount": self._nulls,
-            }
-        )
+        longest = {name: max(len(str(self._least[name])), len(str(self._most[name]))) for name in self._least}
+        bounded = [name for name, length in longest.items() if length <= _LONGEST_BOUND]
+        least, most = ({name: _plain(bounds[name]) for name in bounded} for bounds in (self._least, self._most))
+        stats = {"numRecords": self.rows, "minValues": least, "maxValues": most, "nullCount": self._nulls}
+        return json.dumps(stats)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell of any column
@@ -288,18 +239,9 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell of any column
 
 
 def compact_files(rewriter: Rewriter, *, at_least: int) -> bool:
-    """Rewrite small files into few; one commit for each new file.
+    """Rewrite small files into few, one commit for each new file, and tell whether anything was rewritten.
 
-    Args:
-        rewriter: The table, at its newest version.
-        at_least: For each size, do nothing while fewer files than this are below it.
-
-    Returns:
-        Whether anything was rewritten.
-
-    Raises:
-        FencedError: Somebody else holds the lease now.
-        LakeError: A rewrite failed; the table is as it was.
+    Of each size, nothing is done while fewer files than `at_least` are below it. Raises as `Rewriter.rewrite`.
     """
     rewritten = False
     for size in SIZES_BYTES:

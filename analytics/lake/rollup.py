@@ -1,47 +1,43 @@
 """Roll old minutes of `signals` up to hours: fewer rows, the same sums.
 
 A rolled row stands for the minutes of one hour of an epoch. Its bucket is the last of them plus one microsecond, by
-which it can be told from a minute (`is_rolled`), and sorts where it belongs. What must come out the same afterwards:
+which it can be told from a minute (`is_rolled`), and sorts where it belongs. What comes out the same afterwards:
 
 - Every sum over an epoch and an hour of buckets, of every counter and histogram bin, and the newest event in it.
 - The first and the last minute of an epoch: these two are never rolled.
-- Missing executions, which are counted minute by minute and never below zero. A minute in which as many executions came
-  as were expected adds nothing to them, now or later; only such minutes give their `expected` and `executed` to the
-  hour. Of the others these two counters stay in a row of the minute, and everything else is rolled.
+- Missing executions, counted minute by minute and never below zero: a minute that adds nothing to them (as many
+  executions came as were expected) gives its `expected` and `executed` to the hour; of any other minute, these two
+  counters stay in a row of their own.
 - What was known when, to the hour: rows whose newest event lies in different hours are not added up.
 
-Each law is linear in the rows that are rolled together, so any choice of rows may be rolled, in any number of rounds,
-while others of the same minute lie elsewhere or are still to come. What needs single minutes for another reason (a
-maturity that is under way, the detector's window, a baseline in the same minutes) is kept out by whoever chooses.
+Each law is linear in the rows, so any of them may be rolled, in any number of rounds. What needs single minutes for
+another reason (a maturity, the detector's window, a baseline in the same minutes) is kept out by whoever chooses.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from analytics.lake.errors import LakeError
-from analytics.lake.rewrite import chunks
+from analytics.lake.rewrite import Rewriter, StoredFile, chunks
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
+from analytics.signals.cells import ACTION, EPOCH
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
-    from datetime import datetime
 
-    from analytics.lake.rewrite import Rewriter, StoredFile
     from analytics.lake.tables import Fence, Lake
 
 _ROLLED: Final = timedelta(microseconds=1)
 _MINUTE_US: Final = 60_000_000
-_EPOCH: Final = ("environment", "workflow", "tool", "stage", "cohort", "epoch")
-_ACTION: Final = _EPOCH[:3]
 _MINUTE_BY_MINUTE: Final = ("expected", "executed")
 _WORTH: Final = 0.25  # share of a file's rows that must go before it is rewritten
 _ROWS_AT_ONCE: Final = 1_500_000  # rows that are in memory at once, about
-_LIGHT: Final = (*_EPOCH, "bucket", "last_event_at", *_MINUTE_BY_MINUTE)
+_LIGHT: Final = (*EPOCH, "bucket", "last_event_at", *_MINUTE_BY_MINUTE)
 
 
 def is_rolled(bucket: str = "bucket") -> pl.Expr:
@@ -50,17 +46,10 @@ def is_rolled(bucket: str = "bucket") -> pl.Expr:
 
 
 def roll(minutes: pl.DataFrame) -> pl.DataFrame:
-    """Sum rows of minutes to rows of hours.
-
-    Args:
-        minutes: Rows of `signals`, none of them rolled.
-
-    Returns:
-        The rows that take their place.
-    """
-    uneven = (pl.col("expected").sum() != pl.col("executed").sum()).over(*_EPOCH, "bucket")
-    hour = (*_EPOCH, pl.col("bucket").dt.truncate("1h"))
-    marked = minutes.with_columns(uneven.alias("uneven"), (pl.col("bucket").max().over(hour) + _ROLLED).alias("hour"))
+    """Sum rows of minutes, none of them rolled yet, to the rows of hours that take their place."""
+    uneven = (pl.col("expected").sum() != pl.col("executed").sum()).over(*EPOCH, "bucket")
+    last = pl.col("bucket").max().over(*EPOCH, pl.col("bucket").dt.truncate("1h"))
+    marked = minutes.with_columns(uneven.alias("uneven"), (last + _ROLLED).alias("hour"))
     rest = [name for name in COUNTERS if name not in _MINUTE_BY_MINUTE]
     to_hours = marked.with_columns(
         pl.col("hour").alias("bucket"),
@@ -68,18 +57,15 @@ def roll(minutes: pl.DataFrame) -> pl.DataFrame:
     )
     lists = [f"{name}_{part}" for name in HISTOGRAMS for part in ("bins", "counts")]
     nothing = (pl.lit([], dtype=COLUMNS[SIGNALS][name]).alias(name) for name in lists)
-    stay = marked.filter("uneven", pl.any_horizontal(pl.col(_MINUTE_BY_MINUTE) != 0)).with_columns(
-        *(pl.lit(0, dtype=pl.Int64).alias(name) for name in rest), *nothing
-    )
+    zeros = (pl.lit(0, dtype=pl.Int64).alias(name) for name in rest)
+    stay = marked.filter("uneven", pl.any_horizontal(pl.col(_MINUTE_BY_MINUTE) != 0)).with_columns(*zeros, *nothing)
     return _summed(pl.concat([to_hours, stay]).drop("uneven", "hour"))
 
 
 def _summed(rows: pl.DataFrame) -> pl.DataFrame:
-    key = [*_EPOCH, "bucket", "known"]
+    key = [*EPOCH, "bucket", "known"]
     rows = rows.with_columns(pl.col("last_event_at").dt.truncate("1h").alias("known"))
-    summed = rows.group_by(key).agg(
-        pl.col("risk_rank").max(), pl.col("last_event_at").max(), *(pl.col(name).sum() for name in COUNTERS)
-    )
+    summed = rows.group_by(key).agg(pl.col("risk_rank", "last_event_at").max(), pl.col(*COUNTERS).sum())
     for name in HISTOGRAMS:
         bins, counts = f"{name}_bins", f"{name}_counts"
         merged = (
@@ -93,39 +79,26 @@ def _summed(rows: pl.DataFrame) -> pl.DataFrame:
             .agg(bins, counts)
         )
         summed = summed.join(merged, on=key, how="left").with_columns(pl.col(bins, counts).fill_null([]))
-    columns = COLUMNS[SIGNALS]
-    return summed.select(pl.col(name).cast(kind) for name, kind in columns.items()).sort(
-        *_EPOCH, "bucket", "last_event_at"
-    )
+    columns = (pl.col(name).cast(kind) for name, kind in COLUMNS[SIGNALS].items())
+    return summed.select(columns).sort(*EPOCH, "bucket", "last_event_at")
 
 
 class RollUp:
-    """Rolls minutes of `signals` that nobody needs any more.
+    """Rolls minutes of `signals` that nobody needs any more: of hours that were over, and known, `before` a moment.
 
-    Args:
-        lake: The lake.
-        before: Minutes of hours that were over by then, and whose newest event was known by then, may be rolled.
-        spared: Actions (environment, workflow, tool) of which every minute stays.
+    Of the actions (environment, workflow, tool) that are `spared`, every minute stays.
     """
 
     def __init__(self, lake: Lake, *, before: datetime, spared: Collection[tuple[str, ...]] = ()) -> None:
         self._lake = lake
         self._before = before.replace(minute=0, second=0, microsecond=0)
-        self._spared = [dict(zip(_ACTION, action, strict=True)) for action in spared]
+        self._spared = [dict(zip(ACTION, action, strict=True)) for action in spared]
 
     def run(self, *, fence: Fence | None = None, dry_run: bool = False) -> tuple[int, int]:
-        """Roll what may be rolled, where it is worth it; each commit takes some files, and rolls all that is in them.
+        """Roll where it is worth it, commit by commit; gives rows before and after, in the files that were rewritten.
 
-        Args:
-            fence: Proof of the lease `maintenance`.
-            dry_run: Change nothing; count what would go.
-
-        Returns:
-            Rows before and rows after, in the files that were rewritten.
-
-        Raises:
-            FencedError: Somebody else holds the lease now. What was committed before is right.
-            LakeError: The lake cannot be read or written. What was committed before is right.
+        Raises `FencedError` where somebody else holds the lease, else `LakeError`; what was committed before is
+        right.
         """
         rewriter = self._lake.rewriter(SIGNALS, fence=fence)
         ends = self._ends()
@@ -144,32 +117,30 @@ class RollUp:
 
     def _ends(self) -> pl.DataFrame:
         """The first and the last minute of every epoch."""
-        epochs = self._lake.scan(SIGNALS).group_by(_EPOCH)
+        epochs = self._lake.scan(SIGNALS).group_by(EPOCH)
         return epochs.agg(pl.col("bucket").min().alias("first"), pl.col("bucket").max().alias("last")).collect()
 
     def _worth(self, rewriter: Rewriter, ends: pl.DataFrame) -> set[str]:
         """The files of which enough rows would go."""
         worth = set()
-        for chunk in _chunks(file for file in rewriter.files() if _may_hold(file, self._before)):
+        hour, known = (pl.col(name).dt.truncate("1h") for name in ("bucket", "last_event_at"))
+        buckets = ((file, file.least.get("bucket")) for file in rewriter.files())
+        for chunk in _chunks(file for file, oldest in buckets if oldest is None or oldest < self._before):
             rows = self.read(rewriter, chunk, _LIGHT, path=True)
-            uneven = (pl.col("expected").sum() != pl.col("executed").sum()).over("path", *_EPOCH, "bucket")
+            uneven = (pl.col("expected").sum() != pl.col("executed").sum()).over("path", *EPOCH, "bucket")
             left = (
                 rows.filter(self._eligible(rows, ends))
-                .with_columns(
-                    pl.col("bucket").dt.truncate("1h").alias("hour"),
-                    pl.col("last_event_at").dt.truncate("1h").alias("known"),
-                    uneven.alias("uneven"),
-                )
+                .with_columns(hour=hour, known=known, uneven=uneven)
                 .group_by("path")
                 .agg(
                     pl.len().alias("candidates"),
-                    pl.struct(*_EPOCH, "hour", "known").n_unique().alias("hours"),
-                    pl.struct(*_EPOCH, "bucket", "known").filter("uneven").n_unique().alias("minutes"),
+                    pl.struct(*EPOCH, "hour", "known").n_unique().alias("hours"),
+                    pl.struct(*EPOCH, "bucket", "known").filter("uneven").n_unique().alias("minutes"),
                 )
             )
-            sizes = {rewriter.uri(file): file for file in chunk}
+            by_uri = {rewriter.uri(file): file for file in chunk}
             for row in left.iter_rows(named=True):
-                file = sizes[row["path"]]
+                file = by_uri[row["path"]]
                 if row["candidates"] - row["hours"] - row["minutes"] >= _WORTH * file.rows:
                     worth.add(file.path)
         return worth
@@ -177,37 +148,22 @@ class RollUp:
     def read(
         self, rewriter: Rewriter, files: Sequence[StoredFile], columns: Sequence[str], *, path: bool = False
     ) -> pl.DataFrame:
-        """Columns of some files, and where a row lies if asked for.
-
-        Raises:
-            LakeError: A file cannot be read.
-        """
+        """Columns of some files, and where a row lies if asked for; raises `LakeError` where a file cannot be read."""
+        uris, options = [rewriter.uri(file) for file in files], self._lake.options
+        name = "path" if path else None
         try:
-            return (
-                pl.scan_parquet(
-                    [rewriter.uri(file) for file in files],
-                    include_file_paths="path" if path else None,
-                    storage_options=self._lake.options,
-                    hive_partitioning=False,
-                )
-                .select(*columns, *(["path"] if path else []))
-                .collect()
-            )
+            rows = pl.scan_parquet(uris, include_file_paths=name, storage_options=options, hive_partitioning=False)
+            return rows.select(*columns, *filter(None, [name])).collect()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise LakeError(f"signals: old minutes cannot be read: {error}. The table is as it was.") from error
 
     def _eligible(self, rows: pl.DataFrame, ends: pl.DataFrame) -> pl.Series:
-        at_end = rows.select(*_EPOCH, "bucket").join(ends, on=_EPOCH, how="left", maintain_order="left")
+        at_end = rows.select(*EPOCH, "bucket").join(ends, on=EPOCH, how="left", maintain_order="left")
         old = (pl.col("bucket") < self._before) & (pl.col("last_event_at") < self._before) & ~is_rolled()
         if self._spared:
-            old &= ~pl.struct(_ACTION).is_in(self._spared)
+            old &= ~pl.struct(ACTION).is_in(self._spared)
         inner = at_end.select((pl.col("bucket") > pl.col("first")) & (pl.col("bucket") < pl.col("last"))).to_series()
         return rows.select(old).to_series() & inner.fill_null(value=False)
-
-
-def _may_hold(file: StoredFile, before: datetime) -> bool:
-    oldest = file.least.get("bucket")
-    return oldest is None or oldest < before
 
 
 def _chunks(files: Iterable[StoredFile]) -> Iterator[list[StoredFile]]:

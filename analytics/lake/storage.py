@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 import pyarrow as pa
 import pyarrow.fs as pafs
-from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 from deltalake.schema import PrimitiveType
@@ -24,9 +24,7 @@ from producers.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-LAYOUT_MARK: Final = "stagekeeper/layout"
-"""The application transaction in the log of `events` whose number is the lake's layout."""
-
+LAYOUT_MARK: Final = "stagekeeper/layout"  # the application transaction in the log of `events`: the lake's layout
 _PREFIX: Final = "STAGEKEEPER_LAKE_"
 _NAMED: Final = 3  # so many damaged files are named; the others are counted
 _CONFIGURATION: Final = {
@@ -61,11 +59,7 @@ class StorageSettings(BaseSettings):
 
     @classmethod
     def load(cls) -> StorageSettings:
-        """Read the environment.
-
-        Raises:
-            SettingsError: The variables cannot be used; the message names them.
-        """
+        """Read the environment; raises `SettingsError`, which names the variables that cannot be used."""
         try:
             settings = cls()
         except ValidationError as error:
@@ -84,22 +78,19 @@ class StorageSettings(BaseSettings):
     @property
     def options(self) -> dict[str, str]:
         """The same as storage options of delta-rs and polars, secrets in the clear."""
-        options = {
+        options: dict[str, str | SecretStr | None] = {
             "aws_endpoint": self.endpoint,
             "aws_region": self.region or ("us-east-1" if self.endpoint is not None else None),
             "aws_access_key_id": self.access_key_id,
-            "aws_secret_access_key": _clear(self.secret_access_key),
-            "aws_session_token": _clear(self.session_token),
+            "aws_secret_access_key": self.secret_access_key,
+            "aws_session_token": self.session_token,
             # A commit is a file that must not be there yet: the store has to refuse the second one.
             "aws_conditional_put": "etag",
         }
         if self.endpoint is not None and self.endpoint.startswith("http://"):
             options["aws_allow_http"] = "true"
-        return {name: value for name, value in options.items() if value is not None}
-
-
-def _clear(secret: SecretStr | None) -> str | None:
-    return None if secret is None else secret.get_secret_value()
+        given = ((name, value) for name, value in options.items() if value is not None)
+        return {name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in given}
 
 
 def is_remote(root: str) -> bool:
@@ -108,11 +99,7 @@ def is_remote(root: str) -> bool:
 
 
 def options_of(root: str) -> dict[str, str] | None:
-    """Storage options for a lake; None for a folder.
-
-    Raises:
-        SettingsError: The settings cannot be used, or the root names a store of another kind.
-    """
+    """Storage options for a lake; None for a folder. Raises `SettingsError`, also for a store of another kind."""
     if not is_remote(root):
         return None
     if not root.startswith(("s3://", "s3a://")):
@@ -130,11 +117,7 @@ def files_of(root: str, table: str, options: Mapping[str, str] | None) -> pafs.F
 
 
 def stored_layout(root: str) -> int | None:
-    """The number of the layout (`analytics.lake.table_schemas.LAYOUT`) of a lake; None where there is no lake.
-
-    Raises:
-        UnreadableLakeError: The table `events` is damaged, or cannot be reached.
-    """
+    """The number of a lake's layout; None where there is no lake. Raises `UnreadableLakeError`."""
     try:
         return _layout(DeltaTable(f"{root}/{EVENTS}", storage_options=options_of(root)))
     except TableNotFoundError:
@@ -151,10 +134,8 @@ def _layout(events: DeltaTable) -> int:
 def open_table(root: str, name: str) -> DeltaTable | None:
     """Open a table and check its columns; None when there is none.
 
-    Raises:
-        OutdatedLakeError: The lake has an earlier layout.
-        SchemaMismatchError: The table has other columns than this version knows, or the lake a later layout.
-        UnreadableLakeError: It is damaged, or cannot be reached.
+    Raises `OutdatedLakeError` for an earlier layout, `SchemaMismatchError` for a later one or other columns, and
+    `UnreadableLakeError`.
     """
     uri = f"{root}/{name}"
     try:
@@ -196,20 +177,13 @@ def open_table(root: str, name: str) -> DeltaTable | None:
 
 def _columns(schema: Schema) -> dict[str, str]:
     """Type and nullability of each column, in words."""
-    return {field.name: _described(field) for field in schema.fields}
-
-
-def _described(field: Field) -> str:
-    kind = field.type.type if isinstance(field.type, PrimitiveType) else str(field.type)
-    return f"{kind}{' nullable' if field.nullable else ''}"
+    kinds = [field.type.type if isinstance(field.type, PrimitiveType) else str(field.type) for field in schema.fields]
+    described = zip(schema.fields, kinds, strict=True)
+    return {field.name: f"{kind}{' nullable' if field.nullable else ''}" for field, kind in described}
 
 
 def create_table(root: str, name: str) -> DeltaTable:
-    """Create an empty table; where another process was faster, open that one's.
-
-    Raises:
-        UnreadableLakeError: It cannot be created.
-    """
+    """Create an empty table, or open the one that another process created just now; raises `UnreadableLakeError`."""
     uri = f"{root}/{name}"
     try:
         return DeltaTable.create(
@@ -227,23 +201,17 @@ def create_table(root: str, name: str) -> DeltaTable:
             ),
         )
     except (DeltaError, OSError) as error:
-        table = open_table(root, name)  # another process may have created it in the same moment
-        if table is None:
-            raise UnreadableLakeError(
-                f"the table {name} cannot be created at {uri}: {_first_line(error)}. Check that the folder is writable."
-            ) from error
-        return table
+        if (table := open_table(root, name)) is not None:
+            return table
+        raise UnreadableLakeError(
+            f"the table {name} cannot be created at {uri}: {_first_line(error)}. Check that the folder is writable."
+        ) from error
 
 
 def check_store(root: str) -> None:
-    """Check that the store refuses the second of two commits of one version. Nothing stays of the attempt.
+    """Check that the object store refuses the second of two commits of one version. Nothing stays of the attempt.
 
-    Args:
-        root: Root of a lake on object storage, whether or not it exists.
-
-    Raises:
-        UnreadableLakeError: The store takes both, or cannot be written: a lake there would lose events.
-        SettingsError: The settings of the store cannot be used.
+    Raises `UnreadableLakeError` where it takes both, or cannot be written: a lake there would lose events.
     """
     name, options = f"probe-{uuid.uuid4()}", options_of(root)
     schema = pa.schema([pa.field("n", pa.int64())])
@@ -314,12 +282,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def damaged_files(root: str) -> list[str]:
-    """The files of a lake that are gone, or not as long as its log says, in words; found by a listing of each table.
-
-    Raises:
-        DeltaError: A table cannot be opened.
-        OSError: The files cannot be listed.
-    """
+    """The files of a lake that are gone or not as long as its log says, in words. Raises `DeltaError` and `OSError`."""
     options = options_of(root)
     faults: list[str] = []
     for table in TABLES:
@@ -332,10 +295,7 @@ def damaged_files(root: str) -> list[str]:
 
 
 def damaged(newest: DeltaTable, root: str, table: str, options: Mapping[str, str] | None) -> Iterator[str]:
-    """The same for one table, as of what its handle knows, and for the end of its log.
-
-    An open handle notices neither that files are gone nor that its log is.
-    """
+    """The same for one table, as its handle has it, and for the end of its log: an open handle notices no loss."""
     store = files_of(root, table, options)
     (end,) = store.get_file_info([f"_delta_log/{newest.version():020}.json"])
     if not end.is_file:

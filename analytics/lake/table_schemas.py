@@ -7,6 +7,7 @@ from typing import Final
 import polars as pl
 import pyarrow as pa
 
+from analytics.signals.cells import ACTION, EPOCH
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
 
 EVENTS: Final = "events"
@@ -19,26 +20,25 @@ SIGNOFFS: Final = "signoffs"
 LEASES: Final = "leases"
 JUDGE_HEARTBEATS: Final = "judge_heartbeats"
 
+# Number of the layout below; `analytics.lake.migrations` brings a lake of an earlier one here, a step a number.
+# 1: the tables `looks`, `rulings` and `claims`. 2: they are called as below. 3: `events` has `kind` and `user`.
 LAYOUT: Final = 3
-"""Number of the layout below; `analytics.lake.migrations` brings a lake of an earlier one here, a step a number.
-
-1: the tables `looks`, `rulings` and `claims`. 2: they are called as below. 3: `events` has `kind` and `user`.
-"""
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 
 
-def _required(name: str, kind: pa.DataType) -> pa.Field:
-    return pa.field(name, kind, nullable=False)
+def _required(kind: pa.DataType, *names: str) -> list[pa.Field]:
+    return [pa.field(name, kind, nullable=False) for name in names]
 
 
-_CELL = [_required(name, pa.string()) for name in ("environment", "workflow", "tool", "stage", "cohort", "epoch")]
+_TEXT = pa.string()
+_CELL = _required(_TEXT, *EPOCH)
 
 _SOURCE = [
-    _required("log_id", pa.string()),  # the cluster's identity: an offset means nothing without it
-    _required("topic", pa.string()),
-    _required("partition", pa.int32()),
-    _required("offset", pa.int64()),
+    *_required(_TEXT, "log_id"),  # the cluster's identity: an offset means nothing without it
+    *_required(_TEXT, "topic"),
+    *_required(pa.int32(), "partition"),
+    *_required(pa.int64(), "offset"),
 ]
 
 TABLES: Final[dict[str, pa.Schema]] = {
@@ -46,17 +46,15 @@ TABLES: Final[dict[str, pa.Schema]] = {
     EVENTS: pa.schema(
         [
             *_SOURCE,
-            _required("id", pa.string()),
-            _required("type", pa.string()),
-            _required("source", pa.string()),
-            _required("time", _MOMENT),
-            _required("subject", pa.string()),
+            *_required(_TEXT, "id", "type", "source"),
+            *_required(_MOMENT, "time"),
+            *_required(_TEXT, "subject"),
             *(pa.field(field.name, field.type) for field in _CELL),  # a policy change carries no receipt
             pa.field("decided_at", _MOMENT),
             pa.field("broker_at", _MOMENT),
-            _required("ingested_at", _MOMENT),
-            _required("value", pa.binary()),
-            _required("kind", pa.int8()),  # what it counts as: `analytics.signals.event_kinds.EventKind`
+            *_required(_MOMENT, "ingested_at"),
+            *_required(pa.binary(), "value"),
+            *_required(pa.int8(), "kind"),  # what it counts as: `analytics.signals.event_kinds.EventKind`
             pa.field("user", pa.string()),  # whom a decision's contract names; null for every other event
         ]
     ),
@@ -64,12 +62,12 @@ TABLES: Final[dict[str, pa.Schema]] = {
     SIGNALS: pa.schema(
         [
             *_CELL,
-            _required("bucket", _MOMENT),  # the minute of `decided_at`; of a rolled hour see `analytics.lake.rollup`
+            *_required(_MOMENT, "bucket"),  # the minute of `decided_at`; of a rolled hour see `analytics.lake.rollup`
             pa.field("risk_rank", pa.int8()),
-            _required("last_event_at", _MOMENT),
-            *(_required(name, pa.int64()) for name in COUNTERS),
+            *_required(_MOMENT, "last_event_at"),
+            *_required(pa.int64(), *COUNTERS),
             *(
-                _required(f"{name}_{part}", pa.list_(kind))
+                pa.field(f"{name}_{part}", pa.list_(kind), nullable=False)
                 for name in HISTOGRAMS
                 for part, kind in (("bins", pa.int16()), ("counts", pa.int64()))
             ),
@@ -78,27 +76,25 @@ TABLES: Final[dict[str, pa.Schema]] = {
     # The ledger: append only, one row for each verdict that was reached.
     VERDICTS: pa.schema(
         [
-            _required("verdict_id", pa.string()),
-            _required("judged_at", _MOMENT),
+            *_required(_TEXT, "verdict_id"),
+            *_required(_MOMENT, "judged_at"),
             *_CELL,
-            _required("verdict", pa.string()),
+            *_required(_TEXT, "verdict"),
             pa.field("to_stage", pa.string()),
-            _required("gate", pa.string()),
-            _required("gate_sha256", pa.string()),
-            _required("lake_version", pa.int64()),  # of `signals`
-            _required("watermark", _MOMENT),
-            _required("changed", pa.bool_()),
-            _required("payload", pa.string()),  # the whole verdict as JSON
+            *_required(_TEXT, "gate", "gate_sha256"),
+            *_required(pa.int64(), "lake_version"),  # of `signals`
+            *_required(_MOMENT, "watermark"),
+            *_required(pa.bool_(), "changed"),
+            *_required(_TEXT, "payload"),  # the whole verdict as JSON
         ]
     ),
     # When the judge looked at every cell: a verdict of the ledger that no later row replaces was found again.
     JUDGE_HEARTBEATS: pa.schema(
         [
-            _required("judged_at", _MOMENT),
-            _required("watermark", _MOMENT),
-            _required("lake_version", pa.int64()),  # of `signals`
-            _required("gate_sha256", pa.string()),
-            _required("cells", pa.int64()),
+            *_required(_MOMENT, "judged_at", "watermark"),
+            *_required(pa.int64(), "lake_version"),  # of `signals`
+            *_required(_TEXT, "gate_sha256"),
+            *_required(pa.int64(), "cells"),
             pa.field("events_version", pa.int64()),  # what users were counted at; null where they were not
             pa.field("users_as_of", _MOMENT),
         ]
@@ -107,57 +103,52 @@ TABLES: Final[dict[str, pa.Schema]] = {
     REJECTS: pa.schema(
         [
             *_SOURCE,
-            _required("reason", pa.string()),
-            _required("detail", pa.string()),
+            *_required(_TEXT, "reason", "detail"),
             pa.field("key", pa.binary()),
-            _required("first_bytes", pa.binary()),  # at most 256
-            _required("size", pa.int64()),  # bytes; 0 for a null value
+            *_required(pa.binary(), "first_bytes"),  # at most 256
+            *_required(pa.int64(), "size"),  # bytes; 0 for a null value
             pa.field("broker_at", _MOMENT),
-            _required("rejected_at", _MOMENT),
+            *_required(_MOMENT, "rejected_at"),
         ]
     ),
     # Validation runs.
     QUALITY: pa.schema(
         [
-            _required("run_id", pa.string()),
-            _required("run_at", _MOMENT),
-            _required("event_type", pa.string()),
-            _required("checked", pa.int64()),
-            _required("success", pa.bool_()),
-            _required("payload", pa.string()),  # the expectations and their results as JSON
+            *_required(_TEXT, "run_id"),
+            *_required(_MOMENT, "run_at"),
+            *_required(_TEXT, "event_type"),
+            *_required(pa.int64(), "checked"),
+            *_required(pa.bool_(), "success"),
+            *_required(_TEXT, "payload"),  # the expectations and their results as JSON
         ]
     ),
     # Every gate file that a verdict was reached under, by the digest of its bytes.
     GATES: pa.schema(
         [
-            _required("sha256", pa.string()),
-            _required("kept_at", _MOMENT),
-            _required("text", pa.binary()),  # the exact bytes
+            *_required(_TEXT, "sha256"),
+            *_required(_MOMENT, "kept_at"),
+            *_required(pa.binary(), "text"),  # the exact bytes
         ]
     ),
     # Approvals, dismissals and overrides by people. Append only, like the verdicts.
     SIGNOFFS: pa.schema(
         [
-            _required("signoff_id", pa.string()),
-            _required("kind", pa.string()),
-            _required("given_at", _MOMENT),
-            _required("expires_at", _MOMENT),
-            *(_required(name, pa.string()) for name in ("environment", "workflow", "tool")),
+            *_required(_TEXT, "signoff_id", "kind"),
+            *_required(_MOMENT, "given_at", "expires_at"),
+            *_required(_TEXT, *ACTION),
             pa.field("cohort", pa.string()),  # null: all of them
-            _required("to_stage", pa.string()),
-            _required("actor", pa.string()),
-            _required("reason", pa.string()),
-            _required("payload", pa.string()),  # the whole sign-off as JSON, with the verdicts that it is about
+            *_required(_TEXT, "to_stage", "actor", "reason"),
+            *_required(_TEXT, "payload"),  # the whole sign-off as JSON, with the verdicts that it is about
         ]
     ),
     # Who took a right that one process at a time holds, or gave it up; see `analytics.lake.leases`.
     LEASES: pa.schema(
         [
-            _required("name", pa.string()),
-            _required("epoch", pa.int64()),
+            *_required(_TEXT, "name"),
+            *_required(pa.int64(), "epoch"),
             pa.field("holder", pa.string()),  # null: given up
-            _required("taken_at", _MOMENT),
-            _required("lease_s", pa.float64()),
+            *_required(_MOMENT, "taken_at"),
+            *_required(pa.float64(), "lease_s"),
         ]
     ),
 }

@@ -1,7 +1,7 @@
 """Append to and read the tables of the lake; every other package goes through `Lake`.
 
-Each table is a Delta table under one root (a folder, or object storage). An append and the source offsets that it
-covers are one atomic commit, so that a worker that dies at any moment resumes with nothing lost and nothing twice.
+Each table is a Delta table. An append and the source offsets that it covers are one atomic commit, so that a worker
+that dies at any moment resumes with nothing lost and nothing twice.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
+from analytics.lake import storage
 from analytics.lake.commits import (
     WRITER_PROPERTIES,
     Advance,
@@ -28,18 +29,6 @@ from analytics.lake.commits import (
 )
 from analytics.lake.errors import LakeError, UnreadableLakeError
 from analytics.lake.rewrite import Rewriter, compact_files
-from analytics.lake.storage import (
-    check_store,
-    create_table,
-    damaged,
-    files_of,
-    is_remote,
-    open_table,
-    options_of,
-    reading,
-    unreadable,
-    unreadable_table,
-)
 from analytics.lake.table_schemas import COLUMNS, EVENTS, TABLES
 from analytics.signals.event_structs import meanings
 
@@ -53,17 +42,14 @@ _NO_ADVANCES: Final[Mapping[Any, Advance]] = MappingProxyType({})
 
 
 class Lake:
-    """The tables under one root. One thread at a time may use a table; processes need no coordination.
-
-    Open one with `Lake.open` (writers) or `Lake.existing` (readers).
-    """
+    """The tables under one root. One thread at a time may use a table; processes need no coordination."""
 
     def __init__(
         self, root: str, tables: dict[str, DeltaTable], folders: Mapping[str, str] = MappingProxyType({})
     ) -> None:
         self.root = root
         self._folders = folders  # by table, where it is called differently
-        self.options = options_of(root)
+        self.options = storage.options_of(root)
         self._tables = tables
         self._removals = {name: Removals() for name in tables}
         # Numbers as of a version, per table: reading them back from the log costs more than the commit itself.
@@ -73,30 +59,27 @@ class Lake:
     def open(cls, root: str) -> Lake:
         """Open the lake at `root` and create what is missing.
 
-        Raises:
-            SchemaMismatchError: The lake has another layout, or a table other columns, than this version writes.
-            UnreadableLakeError: A table is damaged, or the root cannot be written.
-            SettingsError: The root or the settings of its store cannot be used.
+        Raises `SchemaMismatchError` where layout or columns are others than this version writes,
+        `UnreadableLakeError` where a table is damaged or the root cannot be written, and `SettingsError`.
         """
-        tables = {name: open_table(root, name) for name in TABLES}
-        if is_remote(root) and None in tables.values():
-            check_store(root)
-        return cls(root, {name: table or create_table(root, name) for name, table in tables.items()})
+        tables = {name: storage.open_table(root, name) for name in TABLES}
+        if storage.is_remote(root) and None in tables.values():
+            storage.check_store(root)
+        return cls(root, {name: table or storage.create_table(root, name) for name, table in tables.items()})
 
     @classmethod
     def open_only(cls, root: str, *names: str) -> Lake:
         """Open some of the tables, and create those of them that are missing; raises as `open` does."""
-        return cls(root, {name: open_table(root, name) or create_table(root, name) for name in names})
+        return cls(root, {name: storage.open_table(root, name) or storage.create_table(root, name) for name in names})
 
     @classmethod
     def existing(cls, root: str) -> Lake | None:
         """Open the lake at `root` without creating anything; None when there is none yet.
 
-        Raises:
-            SchemaMismatchError: The lake has another layout, or a table other columns, than this version reads.
-            UnreadableLakeError: A table is damaged, or missing although others hold data.
+        Raises `SchemaMismatchError` where layout or columns are others than this version reads, and
+        `UnreadableLakeError` where a table is damaged, or missing although others hold data.
         """
-        tables = {name: table for name in TABLES if (table := open_table(root, name)) is not None}
+        tables = {name: table for name in TABLES if (table := storage.open_table(root, name)) is not None}
         missing = [name for name in TABLES if name not in tables]
         if not missing:
             return cls(root, tables)
@@ -109,8 +92,7 @@ class Lake:
 
     def version(self, table: str) -> int:
         """The newest version of a table (0 right after its creation)."""
-        handle = self._handle(table)
-        return int(handle.version())
+        return int(self._handle(table).version())
 
     def committed_at(self, table: str) -> datetime:
         """When the newest version of a table was made, by its writer's clock."""
@@ -118,12 +100,9 @@ class Lake:
         return datetime.fromtimestamp(int(newest["timestamp"]) / 1_000, UTC)
 
     def scan(self, table: str, *, version: int | None = None) -> pl.LazyFrame:
-        """Read a table lazily, as it was at a version; None is the newest.
+        """Read a table lazily, as it is now or was at a version; what is appended before it is collected does not show.
 
-        The version is fixed here: what is appended before the frame is collected does not show.
-
-        Raises:
-            LakeError: There is no such version, or it is older than the log's retention.
+        Raises `LakeError` where there is no such version, or it is older than the log's retention.
         """
         newest = self.version(table)
         wanted = newest if version is None else version
@@ -137,40 +116,28 @@ class Lake:
                 with_meanings, schema=COLUMNS[EVENTS], projection_pushdown=False, predicate_pushdown=False
             )
         except DeltaError as error:
-            raise unreadable_table(self.root, table, error) from error
+            raise storage.unreadable_table(self.root, table, error) from error
 
     def batches(self, table: str, *, version: int) -> Iterator[pl.DataFrame]:
-        """Read a table as it was at a version, part by part, so that it need not fit into memory.
+        """Read a table as it was at a version, part by part; the parts must not be used before the last one came.
 
-        Whoever takes the parts must not use them before the last one came.
-
-        Raises:
-            LakeError: There is no such version, it is older than the log's retention, or not every row of it came.
+        Raises `LakeError` where there is no such version any more, or not every row of it came.
         """
         frame, read = self.scan(table, version=version), 0
-        with reading(self.root):
+        with storage.reading(self.root):
             for rows in frame.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=False):
                 read += rows.height
                 yield rows
             # Where a file is damaged polars ends the parts early, without a word.
             height = frame.select(pl.len()).collect().item()
         if read != height:
-            raise unreadable(self.root, EOFError(f"{read:,} of the {height:,} rows of {table} came"))
+            raise storage.unreadable(self.root, EOFError(f"{read:,} of the {height:,} rows of {table} came"))
 
     def increments(self, table: str, *, after: int, through: int, columns: list[str] | None = None) -> pl.DataFrame:
-        """The rows that were appended in versions `after` (exclusive) to `through` (inclusive), in that order.
+        """The rows that were appended in versions `after` (exclusive; -1 is all) to `through` (inclusive), in order.
 
-        Compaction neither hides nor repeats a row. Use `after=-1` to begin at the creation.
-
-        Args:
-            table: Table name.
-            after: The last version that is known already.
-            through: The last version that is wanted.
-            columns: Which columns; all unless given.
-
-        Raises:
-            ForgottenError: The lake no longer keeps what was appended back then; read the table whole.
-            LakeError: There is no such version, or the lake cannot be read.
+        Compaction neither hides nor repeats a row. Raises `ForgottenError` where the lake no longer keeps what was
+        appended back then (read the table whole), and `LakeError`.
         """
         handle = self._handle(table)
         columns = columns or COLUMNS[table].names()
@@ -187,23 +154,12 @@ class Lake:
         advances: Mapping[StoredNumberT, Advance] = _NO_ADVANCES,
         fence: Fence | None = None,
     ) -> int:
-        """Append rows and move the source offsets that they cover, in one commit.
+        """Append rows, and move the source offsets that they cover, in one commit; gives the version that it made.
 
-        Args:
-            table: Table name.
-            rows: Exactly the table's columns, in any order; may be empty while offsets move. An Arrow table in the
-                stored order and types is written as it is.
-            advances: For each partition that the rows cover, from which stored offset to which.
-            fence: Proof of the lease that the writer needs for this, where it needs one.
-
-        Returns:
-            The version that the commit made.
-
-        Raises:
-            FencedError: A stored offset is not `previous`, another writer moved it meanwhile, or took the lease
-                over. Nothing was written.
-            SchemaMismatchError: The rows do not have the table's columns.
-            LakeError: The commit failed for another reason.
+        The rows have the table's columns in any order, and may be empty while offsets move; an Arrow table in the
+        stored order and types is written as it is. Raises `FencedError` where a stored offset is not `previous`, or
+        another writer took over (nothing was written), `SchemaMismatchError` where the rows do not fit, and
+        `LakeError` for another reason.
         """
         data = fitting(table, rows)
         handle = self._handle(table)
@@ -211,15 +167,10 @@ class Lake:
         if fence is not None:
             moved[fence.app_id] = fence.epoch
         stored = self._check_commit(table, handle, advances, fence)
-        marks = [Transaction(app_id, reached) for app_id, reached in moved.items()]
+        marks = CommitProperties(app_transactions=[Transaction(*mark) for mark in moved.items()])
+        properties = WRITER_PROPERTIES[table]
         try:
-            write_deltalake(
-                handle,
-                data,
-                mode="append",
-                commit_properties=CommitProperties(app_transactions=marks),
-                writer_properties=WRITER_PROPERTIES[table],
-            )
+            write_deltalake(handle, data, mode="append", commit_properties=marks, writer_properties=properties)
         except CommitFailedError as error:
             self._numbers.pop(table, None)
             self._check_commit(table, self._handle(table), advances, fence)
@@ -240,31 +191,21 @@ class Lake:
         return {partition: offset for partition in wanted if (offset := stored[partition.app_id]) is not None}
 
     def compact(self, table: str, *, at_least: int = 2, fence: Fence | None = None) -> bool:
-        """Fold the small files of a table into few; readers and writers, also those with older handles, go on.
+        """Fold small files of a table into few, unless there are fewer than `at_least`; readers and writers go on.
 
-        Worth doing often: a commit takes about 0.1 ms longer for each file that the table consists of.
-
-        Args:
-            table: Table name.
-            at_least: Do nothing while there are fewer small files than this.
-            fence: Proof of the lease `maintenance`, where more than one process might do this.
-
-        Returns:
-            Whether files were folded. False also when another process rewrote files of this table meanwhile.
-
-        Raises:
-            FencedError: Somebody else holds the lease now; the table is as it was.
-            LakeError: The rewrite failed; the table is as it was.
+        Worth doing often: a commit takes about 0.1 ms longer for each file. Gives False where nothing was folded,
+        also because another process was at it; raises `FencedError` where somebody else holds the lease, else
+        `LakeError`.
         """
         return compact_files(self.rewriter(table, fence=fence), at_least=max(at_least, 2))
 
     def rewriter(self, table: str, *, fence: Fence | None = None) -> Rewriter:
-        """What puts files of a table in the place of others, as of its newest version; arguments as in `compact`."""
+        """What puts files of a table in the place of others, as of its newest version."""
         self._handle(table)  # names a table that is unknown
         try:
             own = DeltaTable(self._uri(table), storage_options=self.options)
         except (DeltaError, OSError) as error:
-            raise unreadable_table(self.root, table, error) from error
+            raise storage.unreadable_table(self.root, table, error) from error
         return Rewriter(self.root, table, own, self.options, fence)
 
     def reaches(self, table: str, version: int) -> bool:
@@ -275,33 +216,26 @@ class Lake:
             then = DeltaTable(self._uri(table), version=version, storage_options=self.options)
         except (DeltaError, OSError):
             return False
-        store = files_of(self.root, table, self.options)
+        store = storage.files_of(self.root, table, self.options)
         paths = pa.table(then.get_add_actions())["path"].to_pylist()
         return all(info.is_file for info in store.get_file_info(paths))
 
     def damaged(self, table: str) -> list[str]:
-        """The files of a table that are gone or not as long as its log says, in words; one listing tells.
+        """The files of a table that are gone or not as long as its log says, in words; raises `UnreadableLakeError`.
 
-        As of the version that was last asked for: asking for it again costs more than the listing.
-
-        Raises:
-            UnreadableLakeError: They cannot be listed.
+        As of the version that was last asked for: asking for it again costs more than the listing that tells.
         """
         try:
-            return list(damaged(self._tables[table], self.root, table, self.options))
+            return list(storage.damaged(self._tables[table], self.root, table, self.options))
         except (DeltaError, OSError) as error:
-            raise unreadable_table(self.root, table, error) from error
+            raise storage.unreadable_table(self.root, table, error) from error
 
     def taken(self, table: str) -> int | None:
-        """A number that is another one once retention took rows out, as of the version that was last asked for.
-
-        Raises:
-            UnreadableLakeError: The log cannot be read.
-        """
+        """A number that is another one once retention took rows out, as of the version that was last asked for."""
         try:
             return self._removals[table].mark(self._tables[table])
         except (DeltaError, OSError) as error:
-            raise unreadable_table(self.root, table, error) from error
+            raise storage.unreadable_table(self.root, table, error) from error
 
     def _uri(self, table: str) -> str:
         return f"{self.root}/{self._folders.get(table, table)}"
@@ -315,7 +249,7 @@ class Lake:
         try:
             handle.update_incremental()
         except (DeltaError, OSError) as error:
-            raise unreadable_table(self.root, table, error) from error
+            raise storage.unreadable_table(self.root, table, error) from error
         return handle
 
     def _stored(self, table: str, handle: DeltaTable, app_ids: list[str]) -> dict[str, int | None]:
@@ -326,7 +260,7 @@ class Lake:
         try:
             numbers |= {app_id: handle.transaction_version(app_id) for app_id in app_ids if app_id not in numbers}
         except (DeltaError, OSError) as error:
-            raise unreadable_table(self.root, table, error) from error
+            raise storage.unreadable_table(self.root, table, error) from error
         self._numbers[table] = (version, numbers)
         return numbers
 

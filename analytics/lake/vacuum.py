@@ -1,9 +1,8 @@
 """Vacuum: delete files that no version needs which anybody may still ask for.
 
-A file of a table may go once three things hold: no version from the oldest needed one on contains it, the newest does
-not, and it is older than that version, so that it is not what somebody is about to commit. The oldest needed version is
-the one that was the newest a grace period ago (readers and writers work on what they opened), or an earlier one that
-somebody named, such as the ledger.
+A file may go once the newest version does not contain it, none from the oldest needed one on does, and it is older than
+that version, so that it is not what somebody is about to commit. The oldest needed version was the newest a grace
+period ago (readers and writers work on what they opened), or is an earlier one that somebody named, such as the ledger.
 """
 
 from __future__ import annotations
@@ -23,9 +22,8 @@ from analytics.lake.storage import files_of
 if TYPE_CHECKING:
     from analytics.lake.tables import Lake
 
+# What clocks of writers and of the store may be apart, and how long a file may take to be written.
 MARGIN: Final = timedelta(hours=1)
-"""What clocks of writers and of the store may be apart, and how long a file may take to be written."""
-
 _LOG: Final = "_delta_log"
 
 
@@ -33,7 +31,7 @@ _LOG: Final = "_delta_log"
 class Vacuumed:
     """What was deleted, or would be."""
 
-    files: int  # how many
+    files: int
     size: int  # bytes
     oldest_version: int  # the oldest version that can be read afterwards
 
@@ -47,18 +45,11 @@ def vacuum(
     margin: timedelta = MARGIN,
     dry_run: bool = False,
 ) -> Vacuumed:
-    """Delete the files of a table that nobody needs.
+    """Delete the files of a table that nobody needs; a dry run only counts them.
 
-    Args:
-        lake: The lake.
-        table: Table name.
-        unused_since: Versions that were replaced by then are used by no reader any more.
-        needed: The oldest version that must stay readable, where there is one.
-        margin: Files that are not older by this than the oldest needed version stay.
-        dry_run: Change nothing; count what would go.
-
-    Raises:
-        LakeError: The table cannot be read, or a file cannot be deleted. What was deleted before was needed by nobody.
+    Versions that were replaced by `unused_since` are used by no reader any more; `needed` is the oldest version that
+    must stay readable, where there is one. Files that are not older than that by `margin` stay. Raises `LakeError`;
+    what was deleted before was needed by nobody.
     """
     uri, newest = f"{lake.root}/{table}", lake.version(table)
     store = files_of(lake.root, table, lake.options)
@@ -72,18 +63,12 @@ def vacuum(
         oldest = min(max(oldest, min(commits)), newest)
         kept: set[str] = set()
         for version in {oldest, newest}:
-            kept.update(
-                DeltaTable(uri, version=version, storage_options=lake.options).get_add_actions()["path"].to_pylist()
-            )
+            table_then = DeltaTable(uri, version=version, storage_options=lake.options)
+            kept.update(table_then.get_add_actions()["path"].to_pylist())
         until = _stamp(store, oldest) - margin
-        doomed = [
-            info
-            for info in store.get_file_info(pafs.FileSelector("", recursive=False))
-            if info.is_file
-            and info.base_name.endswith(".parquet")
-            and info.base_name not in kept
-            and info.mtime < until
-        ]
+        infos = store.get_file_info(pafs.FileSelector("", recursive=False))
+        parquet = [info for info in infos if info.is_file and info.base_name.endswith(".parquet")]
+        doomed = [info for info in parquet if info.base_name not in kept and info.mtime < until]
         if not dry_run:
             for info in doomed:
                 store.delete_file(info.base_name)
@@ -95,11 +80,8 @@ def vacuum(
 def _commits(store: pafs.FileSystem) -> dict[int, datetime]:
     """The versions whose commits are in the log, and when they were written, by the store's clock."""
     infos = store.get_file_info(pafs.FileSelector(_LOG, recursive=False))
-    return {
-        int(info.base_name.removesuffix(".json")): info.mtime
-        for info in infos
-        if info.is_file and info.base_name.endswith(".json") and info.base_name.removesuffix(".json").isdigit()
-    }
+    commits = {info.base_name.removesuffix(".json"): info for info in infos if info.base_name.endswith(".json")}
+    return {int(name): info.mtime for name, info in commits.items() if info.is_file and name.isdigit()}
 
 
 def _stamp(store: pafs.FileSystem, version: int) -> datetime:

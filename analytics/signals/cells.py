@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -11,7 +11,6 @@ from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-    from datetime import datetime
 
     import numpy as np
     import numpy.typing as npt
@@ -45,17 +44,14 @@ def epoch_frame(keys: Collection[EpochKey]) -> pl.DataFrame:
 def current_epochs(totals: pl.DataFrame, watermark: datetime, *, cell: Sequence[str] = CELL) -> pl.DataFrame:
     """The rows of each cell's current epoch, by cell.
 
-    A new epoch takes over once it is established: after `ESTABLISHED_DECISIONS` decisions, or after
-    `ESTABLISHED_AFTER` in which no other epoch decided anything. So a single odd decision (the flags were at their safe
-    defaults for a second) neither ends an epoch nor is counted in it. Among the established ones that are still alive,
-    the one that began last is current, and a late arrival of an older one does not bring it back. While none is
-    established, it is the one with most decisions.
+    A new epoch takes over once it is established: after `ESTABLISHED_DECISIONS` decisions, or after `ESTABLISHED_AFTER`
+    in which no other epoch decided anything. So a single odd decision (the flags were at their safe defaults for a
+    second) neither ends an epoch nor is counted in it. Among the established ones that are still alive, the one that
+    began last is current, and a late arrival of an older one does not bring it back. While none is established, it is
+    the one with most decisions.
 
-    Args:
-        totals: One row an epoch of a cell: the columns of `cell`, `epoch`, `decisions`, `first_bucket`, `last_bucket`
-            and `last_event_at`, and whatever else is wanted.
-        watermark: Event time up to which everything has been read.
-        cell: Columns that tell cells apart.
+    `totals` has one row an epoch of a cell: the columns that tell cells apart, `epoch`, `decisions`, `first_bucket`,
+    `last_bucket` and `last_event_at`, and whatever else is wanted.
     """
     others = pl.col("last_bucket").sort(descending=True).first().over(cell)
     second = pl.col("last_bucket").sort(descending=True).slice(1, 1).first().over(cell)

@@ -42,30 +42,23 @@ UNREPORTED: Final[Mapping[Awaited, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 class RateSignal:
     """A share of trials that failed."""
 
-    name: str  # the name in gate files and documents
+    name: str
     failures: tuple[str, ...]  # columns whose sum is the number of failures
     trials: tuple[str, ...]  # columns whose sum is the number of trials
     trial: str  # what one trial is called, in the plural
-    # Whether one trial can fail more than once (two incidents after one execution). As evidence there are then never
-    # more failures than trials.
-    repeatable: bool = False
     awaits: Awaited = "nothing"  # what decides a trial after it was opened
-
-    def counts(self, row: Mapping[str, int]) -> tuple[int, int]:
-        """Failures and trials, as counted."""
-        return sum(row[name] for name in self.failures), sum(row[name] for name in self.trials)
 
     def value(self, row: Mapping[str, int]) -> float | None:
         """Failures over trials; None where there were no trials."""
-        failures, trials = self.counts(row)
-        return failures / trials if trials else None
+        trials = sum(row[name] for name in self.trials)
+        return sum(row[name] for name in self.failures) / trials if trials else None
 
 
 @dataclass(frozen=True)
 class QuantileSignal:
     """A quantile of latency or cost: within its limit if and only if at most a share 1 - q lies above the limit."""
 
-    name: str  # the name in gate files and documents
+    name: str
     source: Literal["latency", "cost"]  # the histogram it is read from, `latency` or `cost`
     q: float  # the quantile's ratio
     tail: float  # the share that may lie above the limit, 1 - q, written out: the subtraction would not be exact
@@ -82,7 +75,7 @@ class QuantileSignal:
 class CountSignal:
     """A plain count that can only trip or be watched."""
 
-    name: str  # the name in gate files and documents
+    name: str
     counted: str  # the counter
     trials: str  # the counter it is shown beside
     trial: str  # what one of `trials` is called, in the plural
@@ -110,8 +103,8 @@ RATES: Final[dict[str, RateSignal]] = {
         RateSignal("undo", _TAKEN_BACK, ("executed",), "executions", awaits="consequence"),
         RateSignal("undo_failed", ("undo_failed", "not_undoable"), _TAKEN_BACK, "undos"),
         RateSignal("missing_outcome", ("mature_missing",), ("mature_expected",), "expected executions"),
-        RateSignal("incident", ("incidents",), ("executed",), "executions", repeatable=True, awaits="consequence"),
-        RateSignal("support", ("support",), ("executed",), "executions", repeatable=True, awaits="consequence"),
+        RateSignal("incident", ("incidents",), ("executed",), "executions", awaits="consequence"),
+        RateSignal("support", ("support",), ("executed",), "executions", awaits="consequence"),
         RateSignal(
             "quality_failure", ("quality_failures",), ("quality_checks",), "quality checks", awaits="evaluation"
         ),
@@ -149,25 +142,17 @@ from events that travel in order."""
 
 
 def contradictions(row: Mapping[str, int]) -> list[str]:
-    """Say which counters contradict each other; nothing where they are possible.
-
-    Args:
-        row: Every counter by name.
-    """
-    found = [f"{name} is {count}" for name, count in row.items() if count < 0]
+    """Say which counters, all given by name, contradict each other; nothing where they are possible."""
+    faults = [f"{name} is {count}" for name, count in row.items() if count < 0]
     for parts, whole in _PARTS:
         part, total = sum(row[name] for name in parts), sum(row[name] for name in whole)
         if part > total:
-            found.append(f"{' + '.join(parts)} is {part:,}, more than the {total:,} {' + '.join(whole)}")
-    return found
+            faults.append(f"{' + '.join(parts)} is {part:,}, more than the {total:,} {' + '.join(whole)}")
+    return faults
 
 
 def impossible(counts: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
-    """Which of many rows have counters that contradict each other; as `contradictions`.
-
-    Args:
-        counts: Every counter by name. All of the same shape.
-    """
+    """Which rows have counters that contradict each other: `contradictions` over arrays of one shape."""
     wrong = [np.asarray(values < 0) for values in counts.values()]
     wrong += [
         np.asarray(sum(counts[name] for name in parts) > sum(counts[name] for name in whole)) for parts, whole in _PARTS

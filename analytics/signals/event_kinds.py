@@ -1,7 +1,7 @@
 """What an event counts as: the one table of event kinds and the counters that an event of each kind moves.
 
-The decoder (`streams.ingest`) gives every event its kind and writes it to the column `kind` of the table `events`. All
-that counts events, increments and user-windows alike, reads that column; nothing parses the event's bytes again.
+The decoder (`streams.ingest`) writes every event's kind to the column `kind` of the table `events`. All that counts
+events reads that column; nothing parses the event's bytes again.
 """
 
 from __future__ import annotations

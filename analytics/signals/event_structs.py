@@ -1,9 +1,9 @@
 """The published events as msgspec structs: the fields that are counted or stored in columns, and each event's kind.
 
-Each struct accepts a subset of what its pydantic model in `producers.wire` accepts, field by field: it is never more
-lenient, and a test holds both equal on everything that our own writers produce. It is stricter where the model is
-lenient by convenience: numbers in quotes, moments that are not RFC 3339, and amounts beyond the limits below. Names
-are checked for control characters by the decoder, which can rule them out for many records at once.
+Each struct accepts a subset of what its pydantic model in `producers.wire` accepts, field by field; a test holds both
+equal on everything that our own writers produce. It is stricter where the model is lenient by convenience: numbers in
+quotes, moments that are not RFC 3339, and amounts beyond the limits below. Names are checked for control characters by
+the decoder, which can rule them out for many records at once.
 """
 
 from __future__ import annotations
@@ -35,13 +35,7 @@ StageName: TypeAlias = Literal[
     "observe_only", "search_only", "draft_write", "approval_gated", "narrow_autonomy", "progressive_expansion"
 ]
 RiskName: TypeAlias = Literal[
-    "search",
-    "scoped_read",
-    "sensitive_read",
-    "reversible_write",
-    "external_effect",
-    "admin_action",
-    "irreversible",
+    "search", "scoped_read", "sensitive_read", "reversible_write", "external_effect", "admin_action", "irreversible"
 ]
 
 
@@ -200,7 +194,6 @@ class RecommendedData(Struct, frozen=True, gc=False):
 class WireEnvelope(Struct, tag_field="type", kw_only=True, frozen=True, gc=False):
     """What all events share; see `producers.wire.events.CloudEvent`."""
 
-    type_name: ClassVar[str]
     id: Name
     source: Source
     time: Moment
@@ -213,17 +206,13 @@ class WireEnvelope(Struct, tag_field="type", kw_only=True, frozen=True, gc=False
         return (("id", self.id), ("subject", self.subject))
 
 
-_DECISION_KINDS: Final[dict[tuple[str, bool], EventKind]] = {
-    ("allow", True): EventKind.ALLOWED,
-    ("allow", False): EventKind.ALLOWED_UNENFORCED,
-    ("constrain", True): EventKind.CONSTRAINED,
-    ("constrain", False): EventKind.CONSTRAINED_UNENFORCED,
-    ("queue_for_review", True): EventKind.QUEUED,
-    ("queue_for_review", False): EventKind.QUEUED,
-    ("deny", True): EventKind.DENIED,
-    ("deny", False): EventKind.DENIED,
-    ("fallback", True): EventKind.FELL_BACK,
-    ("fallback", False): EventKind.FELL_BACK,
+# Where nothing runs, and where something does.
+_DECISION_KINDS: Final[dict[str, tuple[EventKind, EventKind]]] = {
+    "allow": (EventKind.ALLOWED_UNENFORCED, EventKind.ALLOWED),
+    "constrain": (EventKind.CONSTRAINED_UNENFORCED, EventKind.CONSTRAINED),
+    "queue_for_review": (EventKind.QUEUED, EventKind.QUEUED),
+    "deny": (EventKind.DENIED, EventKind.DENIED),
+    "fallback": (EventKind.FELL_BACK, EventKind.FELL_BACK),
 }
 _EXECUTION_KINDS: Final[dict[str, EventKind]] = {
     "succeeded": EventKind.SUCCEEDED,
@@ -244,14 +233,13 @@ _REVIEW_KINDS: Final[dict[str, EventKind]] = {
 class WireDecided(WireEnvelope, tag="stagekeeper.action.decided.v1", frozen=True, gc=False):
     """An action was decided."""
 
-    type_name = "stagekeeper.action.decided.v1"
     data: DecidedData
 
     @property
     def kind(self) -> EventKind:
         """What it counts as."""
         decision = self.data.decision
-        return _DECISION_KINDS[decision.result.outcome, decision.enforced and decision.result.runs]
+        return _DECISION_KINDS[decision.result.outcome][decision.enforced and decision.result.runs]
 
     def names(self) -> Names:
         """As in `WireEnvelope`, and those of its data."""
@@ -268,7 +256,6 @@ class WireDecided(WireEnvelope, tag="stagekeeper.action.decided.v1", frozen=True
 class WireExecuted(WireEnvelope, tag="stagekeeper.action.executed.v1", frozen=True, gc=False):
     """An action ran."""
 
-    type_name = "stagekeeper.action.executed.v1"
     data: ExecutedData
 
     @property
@@ -280,7 +267,6 @@ class WireExecuted(WireEnvelope, tag="stagekeeper.action.executed.v1", frozen=Tr
 class WireUndone(WireEnvelope, tag="stagekeeper.action.undone.v1", frozen=True, gc=False):
     """An execution was taken back, or could not be."""
 
-    type_name = "stagekeeper.action.undone.v1"
     data: UndoneData
 
     @property
@@ -292,7 +278,6 @@ class WireUndone(WireEnvelope, tag="stagekeeper.action.undone.v1", frozen=True, 
 class WireImpacted(WireEnvelope, tag="stagekeeper.action.impact.v1", frozen=True, gc=False):
     """An action had a downstream impact."""
 
-    type_name = "stagekeeper.action.impact.v1"
     data: ImpactData
 
     @property
@@ -309,7 +294,6 @@ class WireImpacted(WireEnvelope, tag="stagekeeper.action.impact.v1", frozen=True
 class WireReviewed(WireEnvelope, tag="stagekeeper.review.resolved.v1", frozen=True, gc=False):
     """A person resolved a queued action."""
 
-    type_name = "stagekeeper.review.resolved.v1"
     data: ReviewData
 
     @property
@@ -325,7 +309,6 @@ class WireReviewed(WireEnvelope, tag="stagekeeper.review.resolved.v1", frozen=Tr
 class WirePolicyChanged(WireEnvelope, tag="stagekeeper.policy.changed.v1", frozen=True, gc=False):
     """Somebody changed a flag."""
 
-    type_name = "stagekeeper.policy.changed.v1"
     kind: ClassVar[EventKind] = EventKind.UNCOUNTED
     data: PolicyData
 
@@ -341,7 +324,6 @@ class WirePolicyChanged(WireEnvelope, tag="stagekeeper.policy.changed.v1", froze
 class WireRecommended(WireEnvelope, tag="stagekeeper.stage.recommended.v1", frozen=True, gc=False):
     """A verdict was published."""
 
-    type_name = "stagekeeper.stage.recommended.v1"
     kind: ClassVar[EventKind] = EventKind.UNCOUNTED
     data: RecommendedData
 
@@ -357,28 +339,23 @@ Counted: TypeAlias = WireDecided | WireExecuted | WireUndone | WireImpacted | Wi
 
 WireEvent: TypeAlias = Counted | WirePolicyChanged | WireRecommended
 
-COUNTED_TYPES: Final[frozenset[str]] = frozenset(event.type_name for event in get_args(Counted))
-TYPES: Final[frozenset[str]] = frozenset(event.type_name for event in get_args(WireEvent))
+COUNTED_TYPES: Final[frozenset[str]] = frozenset(event.__struct_config__.tag for event in get_args(Counted))
+TYPES: Final[frozenset[str]] = frozenset(event.__struct_config__.tag for event in get_args(WireEvent))
 
 
 def meanings(values: Iterable[bytes]) -> list[tuple[EventKind, str | None]]:
-    """Kind and user of accepted events, from their bytes: for rows that were stored without these two columns.
+    """Kind and user of accepted events from their bytes, for rows that were stored without these columns.
 
-    Args:
-        values: The column `value` of the table `events`.
-
-    Raises:
-        UnreadableEventError: One of them is no event to this version.
+    Raises `UnreadableEventError` where one of them is no event to this version.
     """
     parse = msgspec.json.Decoder(WireEvent).decode
     try:
-        return [_meaning(parse(value)) for value in values]
+        return [
+            (event.kind, event.data.contract.actor.user if isinstance(event, WireDecided) else None)
+            for event in map(parse, values)
+        ]
     except (msgspec.MsgspecError, RecursionError) as error:
         raise UnreadableEventError(
             f"the table events holds an event that this version cannot read: {error}. Read the topics again into a new "
             "STAGEKEEPER_LAKE_ROOT, or use the version of Stagekeeper that stored it."
         ) from error
-
-
-def _meaning(event: WireEvent) -> tuple[EventKind, str | None]:
-    return event.kind, event.data.contract.actor.user if isinstance(event, WireDecided) else None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 import numpy as np
 import polars as pl
 
-from analytics.signals.cells import ACTION, CELL, EPOCH, current_epochs
+from analytics.signals.cells import ACTION, CELL, EPOCH, Histogram, current_epochs
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
 from producers.wire.receipt import Cell
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from analytics.signals.cells import Histogram
 
 EpochRows: TypeAlias = "npt.NDArray[np.intp]"
 """Row numbers of epochs, counted from 0 in the order in which they were first seen."""
@@ -61,14 +60,10 @@ def may_pass(since_us: int, until_us: int) -> bool:
 class Increment:
     """What one addition brought."""
 
-    minutes: pl.DataFrame
-    """One row an epoch and minute: `row`, `bucket` (microseconds), every counter, `expected_at`."""
-    epochs: EpochRows
-    """The epochs that it is about, ascending."""
-    bins: Mapping[str, pl.DataFrame]
-    """By name of the histogram, one row an epoch and bin: `row`, `bin`, `count`."""
-    risen: EpochRows
-    """Epochs that are new, or whose risk class is another one than before."""
+    minutes: pl.DataFrame  # one row an epoch and minute: `row`, `bucket` (microseconds), every counter, `expected_at`
+    epochs: EpochRows  # the epochs that it is about, ascending
+    bins: Mapping[str, pl.DataFrame]  # by name of the histogram, one row an epoch and bin: `row`, `bin`, `count`
+    risen: EpochRows  # epochs that are new, or whose risk class is another one than before
 
 
 @dataclass(frozen=True)
@@ -105,38 +100,27 @@ def may_settle(settled_at: datetime | None, watermark: datetime) -> bool:
 
 
 class CellState:
-    """Everything counted so far. Add increments in any order and any grouping: the sums are the same.
-
-    Attributes:
-        cells: Every cell, by its row.
-        actions: Every action (environment, workflow and tool), by its row.
-        stages: Every stage that occurs, by its number in `stage_of`.
-        stage_of: The stage of each cell, by its number in `stages`.
-        action_of: The action of each cell.
-        cell_of: The cell of each epoch.
-        counts: Every counter of each epoch. Shape (counters, epochs), in the order of `COUNTERS`.
-        risk: The highest risk class of each epoch by rank; `UNKNOWN_RISK` where none is known.
-        first_us: Each epoch's first minute, microseconds since 1970.
-        last_us, event_us: Its last minute, and its newest event time.
-        recent: The minutes that may still matter, in any number of rows a minute: `row`, `bucket` (microseconds), every
-            counter, and `expected_at`, when an execution was last expected by event time (null where none is).
-    """
+    """Everything counted so far. Add increments in any order and any grouping: the sums are the same."""
 
     def __init__(self) -> None:
-        self.cells: list[Cell] = []
-        self.cell_of: EpochRows = np.empty(0, dtype=np.intp)
+        self.cells: list[Cell] = []  # every cell, by its row
+        self.actions: list[tuple[str, ...]] = []  # every action (environment, workflow and tool), by its row
+        self.stages: list[str] = []  # every stage that occurs, by its number in `stage_of`
+        self.action_of: CellRows = np.empty(0, dtype=np.intp)  # the action of each cell
+        self.stage_of: Integers = np.empty(0, dtype=np.int64)  # the stage of each cell
+        self.cell_of: EpochRows = np.empty(0, dtype=np.intp)  # the cell of each epoch
+        # Every counter of each epoch. Shape (counters, epochs), in the order of `COUNTERS`.
         self.counts: Integers = np.zeros((len(COUNTERS), 0), dtype=np.int64)
-        self.risk: npt.NDArray[np.int8] = np.empty(0, dtype=np.int8)
+        self.risk: npt.NDArray[np.int8] = np.empty(0, dtype=np.int8)  # each epoch's highest risk class by its rank
+        # Each epoch's first and last minute, and its newest event time, microseconds since 1970.
         self.first_us, self.last_us, self.event_us = (np.empty(0, dtype=np.int64) for _ in range(3))
+        # The minutes that may still matter, in any number of rows a minute: `row`, `bucket` (microseconds), every
+        # counter, and `expected_at`, when an execution was last expected by event time (null where none is).
         self.recent = pl.DataFrame(schema=_RECENT)
         self._keys = pl.DataFrame(schema={**dict.fromkeys(EPOCH, pl.String), ROW: pl.UInt32})
         self._cell_rows: dict[Cell, int] = {}
-        self.actions: list[tuple[str, ...]] = []
         self._action_rows: dict[tuple[str, ...], int] = {}
-        self.stages: list[str] = []
         self._stage_rows: dict[str, int] = {}
-        self.action_of: CellRows = np.empty(0, dtype=np.intp)
-        self.stage_of: Integers = np.empty(0, dtype=np.int64)
         self._bins = {name: pl.DataFrame(schema=_BINS) for name in HISTOGRAMS}
         self._summed = dict.fromkeys(("recent", *HISTOGRAMS), 0)
 
@@ -172,8 +156,8 @@ class CellState:
 
     def rows_of(self, epochs: pl.DataFrame) -> Integers:
         """The row of each of some epochs, given by the columns of `EPOCH`; -1 where one is unknown."""
-        found = epochs.select(EPOCH).join(self._keys, on=EPOCH, how="left", maintain_order="left")[ROW]
-        return found.cast(pl.Int64).fill_null(-1).to_numpy()
+        rows = epochs.select(EPOCH).join(self._keys, on=EPOCH, how="left", maintain_order="left")[ROW]
+        return rows.cast(pl.Int64).fill_null(-1).to_numpy()
 
     def cell_row(self, cell: Cell) -> int | None:
         """The row of a cell; None where it is unknown."""
@@ -188,7 +172,7 @@ class CellState:
     def add(self, increments: pl.DataFrame) -> Increment:
         """Add rows of the table `signals`."""
         rows = increments.join(self._keys, on=EPOCH, how="left", maintain_order="left")
-        known = self.epochs
+        epochs_before = self.epochs
         if rows[ROW].null_count():
             self._register(rows.filter(pl.col(ROW).is_null()).select(EPOCH).unique(maintain_order=True))
             rows = rows.drop(ROW).join(self._keys, on=EPOCH, how="left", maintain_order="left")
@@ -217,13 +201,13 @@ class CellState:
         self.last_us[epochs] = np.maximum(self.last_us[epochs], totals["last"].to_numpy())
         self.event_us[epochs] = np.maximum(self.event_us[epochs], totals["last_event_at"].to_numpy())
         risk = np.maximum(self.risk[epochs], totals["risk_rank"].to_numpy())
-        risen = epochs[(risk != self.risk[epochs]) | (epochs >= known)]
+        risen = epochs[(risk != self.risk[epochs]) | (epochs >= epochs_before)]
         self.risk[epochs] = risk
         minutes = minutes.select(_RECENT.names())
         self.recent = self._summed_again("recent", pl.concat([self.recent, minutes], rechunk=False))
         bins = {name: _occupied(rows, name) for name in HISTOGRAMS}
-        for name, found in bins.items():
-            self._bins[name] = self._summed_again(name, pl.concat([self._bins[name], found], rechunk=False))
+        for name, occupied in bins.items():
+            self._bins[name] = self._summed_again(name, pl.concat([self._bins[name], occupied], rechunk=False))
         return Increment(minutes, epochs, bins, risen)
 
     def remember(self, increments: pl.DataFrame) -> None:
@@ -239,10 +223,7 @@ class CellState:
     def settle(self, watermark: datetime, horizon_s: float, *, whole: Flags) -> None:
         """Take out the minutes that no later look depends on; so memory is bounded by the horizon.
 
-        Args:
-            watermark: Event time up to which everything has been read.
-            horizon_s: Seconds for which single minutes matter; at least the outcome deadline.
-            whole: Epochs whose minutes all matter.
+        The horizon is at least the outcome deadline; `whole` flags epochs whose minutes all matter.
         """
         before = microseconds(watermark - timedelta(seconds=horizon_s))
         aged = pl.col("bucket") + MINUTE_US <= before
@@ -306,10 +287,8 @@ class CellState:
         late must not count as missing before its execution had its time, nor as fine. Missing is counted minute by
         minute and never below zero, so that an execution nobody expected does not make up for one that never came.
 
-        Args:
-            watermark_us: Event time up to which everything has been read, microseconds since 1970.
-            deadline_us: Microseconds after which an execution that did not come counts as missing.
-            minutes: One row for each minute that may be young, or miss an execution; all recent ones unless given.
+        `minutes` may leave out minutes that are neither young nor miss an execution; it is everything recent unless
+        given.
         """
         rows = _sum_minutes(self.recent) if minutes is None else minutes
         at, bucket, expected, executed = (rows[name].to_numpy() for name in (ROW, "bucket", "expected", "executed"))
@@ -349,8 +328,8 @@ class CellState:
             if row is None:
                 row = self._cell_rows[cell] = len(self.cells)
                 self.cells.append(cell)
-                actions.append(_number(cell[:_ACTION], self._action_rows, self.actions))
-                stages.append(_number(cell.stage, self._stage_rows, self.stages))
+                actions.append(number_of(cell[:_ACTION], self._action_rows, self.actions))
+                stages.append(number_of(cell.stage, self._stage_rows, self.stages))
             cells[at] = row
         self.action_of = np.append(self.action_of, np.array(actions, dtype=np.intp))
         self.stage_of = np.append(self.stage_of, np.array(stages, dtype=np.int64))
@@ -380,7 +359,7 @@ _RECENT: Final = pl.Schema(
 _BINS: Final = pl.Schema({ROW: pl.UInt32, "bin": pl.Int16, "count": pl.Int64})
 
 
-def _number(name: _Name, numbers: dict[_Name, int], names: list[_Name]) -> int:
+def number_of(name: _Name, numbers: dict[_Name, int], names: list[_Name]) -> int:
     """The number of a name, which is appended where it is new."""
     number = numbers.setdefault(name, len(names))
     if number == len(names):

@@ -176,11 +176,7 @@ class VerdictDocument(DocumentPart):
 
     @classmethod
     def from_json(cls, payload: str) -> Self:
-        """Read a row of the ledger; what a newer release adds is passed over.
-
-        Raises:
-            UnknownShapeError: It is no verdict that this release knows.
-        """
+        """Read a row of the ledger, without what a newer release adds. Raises `UnknownShapeError`."""
         try:
             return cls.model_validate_json(payload, strict=True, extra="ignore")
         except ValidationError as error:

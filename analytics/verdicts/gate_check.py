@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from analytics.gates.gate_file import GateTieError
+from analytics.gates.gate_file import Gate, GateFile, GateTieError
 from analytics.text import duration
 from analytics.verdicts import messages
 from analytics.verdicts.ledger import latest_verdicts
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from analytics.gates.gate_file import Gate, GateFile
     from analytics.lake.tables import Lake
     from analytics.verdicts.document import VerdictDocument
 
@@ -107,26 +106,13 @@ def gate_check(
     freshness_s: float,
     cohort: str | None = None,
 ) -> GateAnswer:
-    """Ask the ledger whether an action may move to a stage.
+    """Ask the ledger whether an action may move to a stage. Raises `LakeError` where it cannot be read.
 
     The cells at the stage directly below must all promote to exactly this stage; a cell already at this stage shuts the
     gate when it rolled back or cannot be judged. The worst cell answers: ROLL_BACK, then INVALID, then HOLD. An
     override that is in force sets the verdicts aside that it is about, and a dismissal shuts the gate on the promotion
-    that it is about, unless it was approved later; where the gate asks for it, approval comes last.
-
-    Args:
-        lake: The lake; None where there is none.
-        gates: The gate file as configured now.
-        environment: Of the action's target.
-        workflow: Of the action.
-        tool: Of the action.
-        to_stage: Where it should go.
-        now: The present moment.
-        freshness_s: Seconds after which evidence opens nothing any more.
-        cohort: One segment of the roll-out; None asks all of them.
-
-    Raises:
-        LakeError: The ledger cannot be read.
+    that it is about, unless it was approved later; where the gate asks for it, approval comes last. Evidence that is
+    older than `freshness_s` opens nothing. No cohort asks all of them.
     """
     move = _Move((environment, workflow, tool), to_stage, cohort, gates.sha256, now, freshness_s)
     try:
@@ -346,7 +332,6 @@ def _worst(answers: Sequence[GateAnswer]) -> GateAnswer:
 
 
 def _risk_class(verdicts: Sequence[VerdictDocument]) -> str | None:
-    """The highest risk class that any cell of the action has shown."""
     shown = [RiskClass(document.risk_class) for document in verdicts if document.risk_class is not None]
     return max(shown, key=lambda risk_class: risk_class.rank).value if shown else None
 

@@ -1,8 +1,8 @@
 """Heartbeats of the judge: up to when what the ledger says of every cell was found to hold still.
 
-The ledger has a row where something is new. An unchanged verdict could not be told from one that nobody stands by any
-more, so every few seconds one row names the version of the lake and the watermark up to which all cells were judged,
-and the gate file.
+The ledger has a row where something is new. So that an unchanged verdict is told from one that nobody stands by any
+more, every few seconds one row names the gate file, and the version of the lake and the watermark up to which all cells
+were judged.
 """
 
 from __future__ import annotations
@@ -30,34 +30,20 @@ class JudgeHeartbeat:
     lake_version: int  # version of the table `signals`
     gate_sha256: str  # digest of the gate file
     cells: int  # how many cells there were
-    # Version of the table `events` that users were counted at; None where they were not
-    events_version: int | None = None
+    events_version: int | None = None  # version of the table `events` that users were counted at; None if not counted
     users_as_of: datetime | None = None  # end of the newest closed user-window; None likewise
 
 
 def append(lake: Lake, heartbeat: JudgeHeartbeat, *, fence: Fence | None = None) -> None:
-    """Record a heartbeat, after every verdict that was new at it.
-
-    Args:
-        lake: The lake.
-        heartbeat: The heartbeat.
-        fence: The right to judge, where more than one process might.
-
-    Raises:
-        FencedError: Somebody else judges now.
-        LakeError: It cannot be recorded.
-    """
+    """Record a heartbeat, after every verdict that was new at it. Raises `FencedError` or `LakeError`."""
     rows = pl.DataFrame([asdict(heartbeat)], schema=COLUMNS[JUDGE_HEARTBEATS], orient="row")
     lake.append(JUDGE_HEARTBEATS, rows, fence=fence)
 
 
 def newest(lake: Lake, *, version: int | None = None) -> JudgeHeartbeat | None:
-    """The newest heartbeat, or the newest at a version of the table; None while there was none.
+    """The newest heartbeat, or the newest at a version of the table; None while there was none. Raises `LakeError`.
 
     Read it before the verdicts that it is to confirm: one that is replaced meanwhile is then not taken for confirmed.
-
-    Raises:
-        LakeError: The lake cannot be read.
     """
     rows = lake.scan(JUDGE_HEARTBEATS, version=version)
     last = rows.filter(pl.col("judged_at") == pl.col("judged_at").max()).tail(1).collect()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import polars as pl
 
 from analytics.lake.table_schemas import COLUMNS, EVENTS, VERDICTS
-from analytics.signals.cells import CELL, EPOCH
+from analytics.signals.cells import CELL, EPOCH, EpochKey
 from analytics.signals.state import microseconds
 from analytics.verdicts import heartbeats
 from analytics.verdicts.document import VerdictDocument
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from analytics.lake.tables import Fence, Lake
-    from analytics.signals.cells import EpochKey
     from analytics.verdicts.evidence_models import Reassessment
 
 LatchKey: TypeAlias = tuple[Cell, str, str]  # a cell, its epoch, and the SHA-256 of the gate file
@@ -31,13 +30,13 @@ ChangeKey: TypeAlias = tuple[str, str | None, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What the ledger last said about a cell."""
+class Outline:
+    """Outline of a verdict: what tells whether another one on its cell is news."""
 
-    verdict_id: str  # the verdict
-    change_key: ChangeKey  # its part whose change is news
-    epoch: str  # the epoch that it is on
-    gate_sha256: str  # the gate file that it was reached under
+    verdict_id: str
+    change_key: ChangeKey
+    epoch: str
+    gate_sha256: str
     at_us: int  # when it was reached, microseconds since 1970
 
 
@@ -50,19 +49,13 @@ _OUTLINED: Final = pl.Struct(
         "reasons": pl.List(pl.Struct({"code": pl.String, "signal": pl.String})),
     }
 )
-"""What `last_words` reads of a payload."""
+"""What `latest_outlines` reads of a payload."""
 
 
 def append(
     lake: Lake, documents: Sequence[VerdictDocument], *, changed: Collection[str], fence: Fence | None = None
 ) -> None:
-    """Append verdicts in one commit; none makes no commit.
-
-    Args:
-        lake: The lake.
-        documents: What was reached.
-        changed: The ids of those that are news.
-        fence: The right to judge, where more than one process might.
+    """Append verdicts in one commit; none makes no commit. `changed` holds the ids of those that are news.
 
     Raises:
         FencedError: Somebody else judges now; nothing was written.
@@ -74,23 +67,18 @@ def append(
 
 
 def latest_verdicts(lake: Lake, *, action: tuple[str, str, str] | None = None) -> list[VerdictDocument]:
-    """The last verdict on every cell, in the order of the cells' names, and up to when it was found again.
-
-    Args:
-        lake: The lake.
-        action: Environment, workflow and tool; None is all.
-    """
+    """The last verdict on every cell (of one action), by the cells' names, and up to when it was found again."""
     heartbeat = heartbeats.newest(lake)
     return [heartbeats.confirmed(document, heartbeat) for document in unconfirmed_verdicts(lake, action=action)]
 
 
 def unconfirmed_verdicts(lake: Lake, *, action: tuple[str, str, str] | None = None) -> list[VerdictDocument]:
-    """The last verdict on every cell, in the order of the cells' names, as the ledger has it."""
+    """The last verdict on every cell (of one action), by the cells' names, as the ledger has it."""
     return [VerdictDocument.from_json(payload) for payload in _last(lake, action)["payload"]]
 
 
-def last_words(lake: Lake) -> dict[Cell, Seen]:
-    """What the ledger last said about each cell, for telling news from repetition."""
+def latest_outlines(lake: Lake) -> dict[Cell, Outline]:
+    """The outline of the last verdict on each cell."""
     last = _last(lake, None, "epoch", "gate_sha256", "judged_at").with_columns(
         pl.col("payload").str.json_decode(_OUTLINED).alias("document")
     )
@@ -98,7 +86,7 @@ def last_words(lake: Lake) -> dict[Cell, Seen]:
     for row in last.drop("payload").iter_rows(named=True):
         document = row["document"]
         codes = tuple(sorted(f"{reason['code']}:{reason['signal'] or ''}" for reason in document["reasons"]))
-        entries[Cell(*(row[name] for name in CELL))] = Seen(
+        entries[Cell(*(row[name] for name in CELL))] = Outline(
             row["verdict_id"],
             (document["verdict"], document["to_stage"], codes),
             row["epoch"],
@@ -108,24 +96,14 @@ def last_words(lake: Lake) -> dict[Cell, Seen]:
     return entries
 
 
-def following(lake: Lake, *, after: int, through: int) -> list[VerdictDocument]:
-    """What some versions of the ledger added about cells, oldest first.
-
-    Args:
-        lake: The lake.
-        after: The last version that is known already.
-        through: The last version that is wanted.
-
-    Raises:
-        LakeError: The log no longer reaches back to it.
-    """
+def verdicts_between(lake: Lake, *, after: int, through: int) -> list[VerdictDocument]:
+    """What the ledger added after one version and through another, oldest first. Raises `LakeError`."""
     rows = lake.increments(VERDICTS, after=after, through=through, columns=[*ORDER, "payload"])
     rows = rows.filter(~pl.col("verdict_id").str.starts_with(REASSESSED)).sort(ORDER)
     return [VerdictDocument.from_json(payload) for payload in rows["payload"]]
 
 
 def _last(lake: Lake, action: tuple[str, str, str] | None, *more: str) -> pl.DataFrame:
-    """The last row of every cell."""
     # Two reads at one version: payloads are large, and only the last of each cell is wanted.
     ledger = lake.scan(VERDICTS).filter(~pl.col("verdict_id").str.starts_with(REASSESSED))
     if action is not None:
@@ -151,8 +129,8 @@ def unpublished(lake: Lake) -> list[VerdictDocument]:
     news = (
         lake.scan(VERDICTS)
         .filter(pl.col("changed"))
-        .select(*CELL, "judged_at", "lake_version", "verdict_id")
-        .sort("judged_at", "lake_version", "verdict_id")
+        .select(*CELL, *ORDER)
+        .sort(ORDER)
         .unique(subset=CELL, keep="last", maintain_order=True)
         .collect()
     )
@@ -176,9 +154,7 @@ def newest_watermark(lake: Lake) -> datetime | None:
 def latches(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[LatchKey, dict[VerdictName, Latch]]:
     """The first promotion and the first rollback of every epoch of every cell, under each gate file.
 
-    Args:
-        lake: The lake.
-        before: A row of the ledger; only what was reached before it on its own epoch under its own gate file counts.
+    With a row of the ledger, only what was reached before it on its own epoch under its own gate file counts.
     """
     key = [*CELL, "epoch", "gate_sha256", "verdict"]
     rows = lake.scan(VERDICTS)
@@ -213,12 +189,7 @@ def newest_users(lake: Lake) -> tuple[int, datetime] | None:
 
 
 def reassessments(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[Cell, list[Reassessment]]:
-    """The verdicts on epochs that were over, in their order.
-
-    Args:
-        lake: The lake.
-        before: A row of the ledger; only what was reached no later than it on its own cell counts.
-    """
+    """The verdicts on epochs that were over, in their order; those no later than a row, on its own cell, if given."""
     rows = lake.scan(VERDICTS).filter(pl.col("verdict_id").str.starts_with(REASSESSED))
     if before is not None:
         rows = rows.filter(*(pl.col(name) == before[name] for name in CELL)).filter(
@@ -232,7 +203,7 @@ def reassessments(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dic
     return reassessments_of
 
 
-def graded(lake: Lake, *, verdict: VerdictName | None = None) -> frozenset[EpochKey]:
+def judged_epochs(lake: Lake, *, verdict: VerdictName | None = None) -> frozenset[EpochKey]:
     """The epochs that the ledger has a verdict on; only those of one kind, where it is named."""
     rows = lake.scan(VERDICTS)
     if verdict is not None:

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from analytics.signals.definitions import QUANTILES, RATES, SIGNALS
 from analytics.text import amount, duration, iso, percent
-from producers.wire.events import VerdictName
+from producers.wire.events import Reason, VerdictName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from analytics.gates.gate_file import Gate, MinimumExposure
-    from analytics.verdicts.evidence_models import Reassessment, SignalEvidence, SplitEvidence
-    from analytics.verdicts.verdict import Exposure, Latch, VerdictInputs, VerdictResult
-    from producers.wire.events import Reason
+    from analytics.verdicts.evidence_models import SignalEvidence, SplitEvidence
+    from analytics.verdicts.verdict import Exposure, VerdictInputs, VerdictResult
 
 _ROLL_BACK = "roll back"
 _NO_PROMOTION = "no promotion"
 _WITHIN = "within its limit"
 _CONCLUSIONS = (_ROLL_BACK, _NO_PROMOTION, _WITHIN)
-
-
-def trials_of(signal: str, count: int) -> str:
-    """A number of trials of a signal, in words."""
-    trial = SIGNALS[signal].trial
-    return f"{count:,} {trial.removesuffix('s') if count == 1 else trial}"
 
 
 def windows_of(count: int) -> str:
@@ -47,33 +40,22 @@ def measured(evidence: SignalEvidence) -> str:
         if 0 < evidence.mature_trials < evidence.trials:
             share += f"; {evidence.mature_trials:,} mature"
         return f"{evidence.signal} {amount(evidence.value, evidence.unit)} ({share})"
-    return f"{evidence.signal} {evidence.failures:,} (among {trials_of(evidence.signal, evidence.trials)})"
+    trial = SIGNALS[evidence.signal].trial
+    among = f"{evidence.trials:,} {trial.removesuffix('s') if evidence.trials == 1 else trial}"
+    return f"{evidence.signal} {evidence.failures:,} (among {among})"
 
 
 def harm(evidence: SignalEvidence) -> str:
     """Why a guardrail rolls back."""
     first = evidence.first_actions
-    if (
-        first is not None
-        and first.log_e_harm >= first.harm_threshold
-        and (evidence.lower or 0.0) < (evidence.limit or 0)
-    ):
+    by_windows = evidence.lower is not None and evidence.limit is not None and evidence.lower >= evidence.limit
+    if first is not None and first.log_e_harm >= first.harm_threshold and not by_windows:
         return (
             f"{evidence.signal}: {first.failures:,} of {first.trials:,} users' first actions failed "
             f"({percent(first.failures / first.trials)}; windows that are still open among them), "
             f"limit {_limit(evidence)}: {_ROLL_BACK}"
         )
-    return f"{_against_limit(evidence)}, lower bound {amount(evidence.lower, evidence.unit)}: {_ROLL_BACK}"
-
-
-def over_limit(evidence: SignalEvidence) -> str:
-    """Why a promotion signal blocks."""
-    return f"{_against_limit(evidence)}, lower bound {amount(evidence.lower, evidence.unit)}: {_NO_PROMOTION}"
-
-
-def safe(evidence: SignalEvidence) -> str:
-    """Why a signal no longer stands in the way."""
-    return f"{_against_limit(evidence)}, upper bound {amount(evidence.upper, evidence.unit)}: {_WITHIN}"
+    return _bounded(evidence, "lower", _ROLL_BACK)
 
 
 def undecided(evidence: SignalEvidence) -> str:
@@ -121,41 +103,18 @@ def no_maturity(evidence: SignalEvidence) -> str:
 
 def regression(evidence: SignalEvidence) -> str:
     """A guardrail that holds over the whole epoch, and broke since the promotion."""
-    found = evidence.regression
-    if found is None:
+    detected = evidence.regression
+    if detected is None:
         return f"{evidence.signal}: {_ROLL_BACK}"
-    share = "unknown" if found.value is None else percent(found.value)
-    since = "" if found.since is None else f" since {iso(found.since)}"
-    counted = f"{found.failures:,} of {found.trials:,}"
-    if found.by == "user":
-        counted = f"average of {windows_of(found.windows or 0)}; {counted} {SIGNALS[evidence.signal].trial}"
+    share = "unknown" if detected.value is None else percent(detected.value)
+    since = "" if detected.since is None else f" since {iso(detected.since)}"
+    counted = f"{detected.failures:,} of {detected.trials:,}"
+    if detected.by == "user":
+        counted = f"average of {windows_of(detected.windows or 0)}; {counted} {SIGNALS[evidence.signal].trial}"
     return (
         f"{evidence.signal} has risen above its limit of {_limit(evidence)}{since}: {share} "
-        f"({counted}) within {duration(found.window_s)}, counted by {found.by}: {_ROLL_BACK}"
+        f"({counted}) within {duration(detected.window_s)}, counted by {detected.by}: {_ROLL_BACK}"
     )
-
-
-def regraded(verdict_id: str) -> str:
-    """An epoch that was promoted and turns out harmful."""
-    return f"verdict {verdict_id} had promoted this epoch on what was known then; it is graded anew"
-
-
-def earlier_epoch(made: Reassessment) -> str:
-    """An epoch that is over, of which outcomes came late."""
-    return (
-        f"outcomes of the earlier epoch {made.epoch} came late; it is graded {made.verdict.value} now "
-        f"(verdict {made.verdict_id}): {made.summary}"
-    )
-
-
-def dry_run(gate: str, verdict: VerdictName, summary: str) -> str:
-    """A gate that does nothing."""
-    return f"the gate `{gate}` is a dry run here and does nothing; it would say {verdict.value}: {summary}"
-
-
-def hold_expired(held_s: float, expires_s: float, owner: str) -> str:
-    """A hold that has gone on for too long."""
-    return f"held for {duration(held_s)}, at most {duration(expires_s)} were meant: {owner} must decide"
 
 
 def approval_required(gate: Gate) -> str:
@@ -173,19 +132,6 @@ def unit(seen: Exposure) -> str:
     return f"counted by user where the gate asks for it: {seen.users:,} users in closed windows{until}{unnamed}"
 
 
-def few_users(seen: Exposure, minimum: int) -> str:
-    """Too few different users."""
-    if seen.users is None:
-        return f"users were not counted, at least {minimum:,} must be seen"
-    unnamed = f"; {seen.unnamed:,} actions name no user" if seen.unnamed else ""
-    return f"{seen.users:,} different users in closed windows, at least {minimum:,} must be seen{unnamed}"
-
-
-def few_days(days: float, minimum: float) -> str:
-    """Too short a time."""
-    return f"seen over {days:.3g} days, at least {minimum:g} days are asked for"
-
-
 def combined_harm(signals: Sequence[SignalEvidence], log_e: float, alpha: float) -> str:
     """Guardrails that are broken together, though none alone."""
     weighed = [
@@ -201,46 +147,24 @@ def combined_harm(signals: Sequence[SignalEvidence], log_e: float, alpha: float)
     )
 
 
-def latched(latch: Latch) -> str:
-    """A verdict that stands although the evidence alone would no longer reach it."""
-    return (
-        f"verdict {latch.verdict_id} decided {latch.verdict.value} on this epoch under this gate file; "
-        "it stands, because evidence is looked at all the time and the first crossing is what counts"
-    )
-
-
-def exposure(actions: int, minimum: int) -> str:
-    """Too few actions so far."""
-    return f"{actions:,} actions decided, at least {minimum:,} must be seen: {minimum - actions:,} more needed"
-
-
-def split_mismatch(found: SplitEvidence) -> str:
-    """A split that is not as declared."""
-    what = "users" if found.unit == "user" else "actions"
+def _of_split(code: str, split: SplitEvidence) -> str:
+    if code == "undeclared_arm":
+        declared = ", ".join(arm.arm for arm in split.arms)
+        return f"{split.by} `{split.arm}` has no share in the declared split ({declared}): {_NO_PROMOTION}"
+    what = "users" if split.unit == "user" else "actions"
     arms = "; ".join(
-        f"{arm.arm} {percent(arm.assigned / found.assigned)} ({arm.assigned:,} of {found.assigned:,} {what}), "
+        f"{arm.arm} {percent(arm.assigned / split.assigned)} ({arm.assigned:,} of {split.assigned:,} {what}), "
         f"declared {percent(arm.declared)}"
-        for arm in found.arms
+        for arm in split.arms
     )
-    crossed = f"; {found.crossed:,} users were in more than one arm" if found.crossed else ""
-    odds = math.exp(min(found.log_e_highest, 700.0))
-    at = "" if found.mismatch_at is None else f", and enough by {iso(found.mismatch_at)}"
+    crossed = f"; {split.crossed:,} users were in more than one arm" if split.crossed else ""
+    odds = math.exp(min(split.log_e_highest, 700.0))
+    at = "" if split.mismatch_at is None else f", and enough by {iso(split.mismatch_at)}"
     return (
-        f"traffic is not split as declared since {iso(found.since)}: {arms}{crossed}. That weighs up to "
+        f"traffic is not split as declared since {iso(split.since)}: {arms}{crossed}. That weighs up to "
         f"{'a billion and more' if odds > 1e9 else f'{odds:,.0f}'} to 1 against it{at} (1,000 to 1 suffice), "
         f"so nothing that compares the arms can be believed: {_NO_PROMOTION}"
     )
-
-
-def undeclared_arm(found: SplitEvidence) -> str:
-    """A cell in no declared arm."""
-    declared = ", ".join(arm.arm for arm in found.arms)
-    return f"{found.by} `{found.arm}` has no share in the declared split ({declared}): {_NO_PROMOTION}"
-
-
-def stale(stale_s: float) -> str:
-    """Evidence that is too old."""
-    return f"the newest evidence is {duration(stale_s)} older than the newest event: it promotes nothing"
 
 
 def no_gate(environment: str, workflow: str, tool: str) -> str:
@@ -248,24 +172,9 @@ def no_gate(environment: str, workflow: str, tool: str) -> str:
     return f"no gate matches {environment}/{workflow}/{tool}; add one to the gate file"
 
 
-def no_signals(gate: str, stage: str) -> str:
-    """A gate that decides nothing."""
-    return f"the gate `{gate}` has no signal that decides anything at {stage}; add a guardrail"
-
-
-def no_promotion_signals(gate: str) -> str:
-    """A gate that can only roll back."""
-    return f"the gate `{gate}` only trips at this stage; add a guardrail or a promote signal that can be shown safe"
-
-
 def not_on_ladder(stage: str, gate: Gate) -> str:
     """A stage outside the gate's ladder."""
     return f"{stage} is not on the ladder of the gate `{gate.name}` ({' → '.join(gate.ladder)})"
-
-
-def top_of_ladder(stage: str) -> str:
-    """Nowhere to go."""
-    return f"{stage} is the top of the ladder; the guardrails are watched on"
 
 
 def summary(verdict: VerdictName, to_stage: str | None, reasons: Sequence[Reason]) -> str:
@@ -294,46 +203,52 @@ def sentences(
 ) -> list[str]:
     """A reason in sentences: one, but as many for earlier epochs as were graded anew.
 
-    Args:
-        code: The reason's code.
-        inputs: What the verdict follows from.
-        verdict: What follows.
-        evidence: What the signal says that the reason is about, where it is about one.
-        detail: Which exposure is too small, where that is the reason.
-        would: What would follow if dry runs counted.
+    `evidence` is of the signal that the reason is about; `detail` says which exposure is too small.
     """
     if code == "earlier_epoch_regraded":
-        return [earlier_epoch(made) for made in inputs.regraded]
+        return [
+            f"outcomes of the earlier epoch {made.epoch} came late; it is graded {made.verdict.value} now "
+            f"(verdict {made.verdict_id}): {made.summary}"
+            for made in inputs.regraded
+        ]
     if evidence is not None:
         return [_OF_SIGNALS[code](evidence)]
     if inputs.fault is not None or inputs.gate is None:
         return [inputs.fault or "no gate"]
-    if code in _OF_GATES:
-        return [_OF_GATES[code](inputs.gate, inputs.cell.stage)]
+    if code in _OF_INPUTS:
+        return [_OF_INPUTS[code](inputs, inputs.gate)]
     if code == "dry_run" and would is not None:
-        return [dry_run(inputs.gate.name, would.verdict, summary(would.verdict, would.to_stage, would.reasons))]
-    is_latched = code == "latched"
-    return [latched(inputs.latches[verdict]) if is_latched else _of_inputs(code, inputs, inputs.gate, detail)]
+        would_say = f"{would.verdict.value}: {summary(would.verdict, would.to_stage, would.reasons)}"
+        return [f"the gate `{inputs.gate.name}` is a dry run here and does nothing; it would say {would_say}"]
+    return [_of_inputs(code, inputs, inputs.gate, verdict, detail)]
 
 
-def _of_inputs(code: str, inputs: VerdictInputs, gate: Gate, detail: str) -> str:
+def _of_inputs(code: str, inputs: VerdictInputs, gate: Gate, verdict: VerdictName, detail: str) -> str:
     if code == "below_minimum_exposure":
         return _too_little(inputs.exposure, gate.minimum_exposure, detail)
-    if code == "stale_evidence" and inputs.stale_s is not None:
-        return stale(inputs.stale_s)
     if code == "hold_expired" and gate.hold_expires is not None:
-        return hold_expired(inputs.exposure.held_s, gate.hold_expires, gate.owner or "nobody")
+        held, meant = duration(inputs.exposure.held_s), duration(gate.hold_expires)
+        return f"held for {held}, at most {meant} were meant: {gate.owner or 'nobody'} must decide"
     if code == "combined_harm" and inputs.log_e_combined is not None:
         return combined_harm(inputs.signals, inputs.log_e_combined, gate.alpha)
     if inputs.split is not None and code in {"split_mismatch", "undeclared_arm"}:
-        return split_mismatch(inputs.split) if code == "split_mismatch" else undeclared_arm(inputs.split)
-    return regraded(inputs.latches[VerdictName.PROMOTE].verdict_id)
+        return _of_split(code, inputs.split)
+    return (
+        f"verdict {inputs.latches[verdict].verdict_id} decided {verdict.value} on this epoch under this gate file; "
+        "it stands, because evidence is looked at all the time and the first crossing is what counts"
+    )
 
 
 def _too_little(seen: Exposure, least: MinimumExposure, what: str) -> str:
-    if what == "users":
-        return few_users(seen, least.users)
-    return few_days(seen.days, least.days) if what == "days" else exposure(seen.actions, least.actions)
+    if what == "days":
+        return f"seen over {seen.days:.3g} days, at least {least.days:g} days are asked for"
+    if what == "actions":
+        needed = least.actions - seen.actions
+        return f"{seen.actions:,} actions decided, at least {least.actions:,} must be seen: {needed:,} more needed"
+    if seen.users is None:
+        return f"users were not counted, at least {least.users:,} must be seen"
+    unnamed = f"; {seen.unnamed:,} actions name no user" if seen.unnamed else ""
+    return f"{seen.users:,} different users in closed windows, at least {least.users:,} must be seen{unnamed}"
 
 
 def _unreported(evidence: SignalEvidence) -> str:
@@ -346,6 +261,11 @@ def _limit(evidence: SignalEvidence) -> str:
 
 def _against_limit(evidence: SignalEvidence) -> str:
     return f"{measured(evidence)}, limit {_limit(evidence)}"
+
+
+def _bounded(evidence: SignalEvidence, side: Literal["lower", "upper"], conclusion: str) -> str:
+    bound = evidence.lower if side == "lower" else evidence.upper
+    return f"{_against_limit(evidence)}, {side} bound {amount(bound, evidence.unit)}: {conclusion}"
 
 
 def _needed(evidence: SignalEvidence) -> str:
@@ -361,17 +281,28 @@ _OF_SIGNALS: Final[Mapping[str, Callable[[SignalEvidence], str]]] = {
     "regression": regression,
     "trip": trip,
     "missing_data": missing,
-    "over_limit": over_limit,
+    "over_limit": lambda evidence: _bounded(evidence, "lower", _NO_PROMOTION),
     "no_maturity": no_maturity,
     "rates_disagree": rates_disagree,
     "immature": immature,
     "more_evidence_needed": undecided,
-    "shown_safe": safe,
+    "shown_safe": lambda evidence: _bounded(evidence, "upper", _WITHIN),
 }
-_OF_GATES: Final[Mapping[str, Callable[[Gate, str], str]]] = {
-    "no_signals": lambda gate, stage: no_signals(gate.name, stage),
-    "no_promotion_signals": lambda gate, _: no_promotion_signals(gate.name),
-    "not_on_ladder": lambda gate, stage: not_on_ladder(stage, gate),
-    "top_of_ladder": lambda _, stage: top_of_ladder(stage),
-    "approval_required": lambda gate, _: approval_required(gate),
+_OF_INPUTS: Final[Mapping[str, Callable[[VerdictInputs, Gate], str]]] = {
+    "no_signals": lambda inputs, gate: (
+        f"the gate `{gate.name}` has no signal that decides anything at {inputs.cell.stage}; add a guardrail"
+    ),
+    "no_promotion_signals": lambda _, gate: (
+        f"the gate `{gate.name}` only trips at this stage; add a guardrail or a promote signal that can be shown safe"
+    ),
+    "not_on_ladder": lambda inputs, gate: not_on_ladder(inputs.cell.stage, gate),
+    "top_of_ladder": lambda inputs, _: f"{inputs.cell.stage} is the top of the ladder; the guardrails are watched on",
+    "approval_required": lambda _, gate: approval_required(gate),
+    "stale_evidence": lambda inputs, _: (
+        f"the newest evidence is {duration(inputs.stale_s or 0.0)} older than the newest event: it promotes nothing"
+    ),
+    "regraded": lambda inputs, _: (
+        f"verdict {inputs.latches[VerdictName.PROMOTE].verdict_id} had promoted this epoch on what was known then; "
+        "it is graded anew"
+    ),
 }

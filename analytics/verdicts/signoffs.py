@@ -103,18 +103,7 @@ def record(
     now: datetime,
     expires_at: datetime,
 ) -> SignOff:
-    """Record a sign-off about verdicts on one action.
-
-    Args:
-        lake: The lake.
-        kind: Approval, override or dismissal.
-        verdicts: What it is about; at least one.
-        to_stage: Where the action may move.
-        cohort: One segment of the roll-out; None is all of them.
-        actor: Who gives it.
-        reason: Why.
-        now: The present moment.
-        expires_at: From when on it counts for nothing.
+    """Record a sign-off about verdicts, at least one, on one action; no cohort stands for all of them.
 
     Raises:
         UnusableSignOffError: It has no actor, no reason, or has expired already.
@@ -133,19 +122,7 @@ def record(
 
 
 def revoke(lake: Lake, override_id: str, *, actor: str, reason: str, now: datetime) -> SignOff:
-    """Record that an override counts no more. Whoever revokes it only shuts the gate further.
-
-    Args:
-        lake: The lake.
-        override_id: The override, by its id.
-        actor: Who gives it.
-        reason: Why.
-        now: The present moment.
-
-    Raises:
-        NothingToSignOffError: No such override is in force.
-        LakeError: It cannot be recorded.
-    """
+    """Record that an override counts no more. Raises `NothingToSignOffError` or `LakeError`."""
     overrides = {
         signoff.signoff_id: signoff for signoff in in_force(lake, now=now) if signoff.kind is SignOffKind.OVERRIDE
     }
@@ -178,17 +155,7 @@ def _append(lake: Lake, signoff: SignOff, more: Mapping[str, Any]) -> None:
 def in_force(
     lake: Lake, *, now: datetime, action: tuple[str, str, str] | None = None, to_stage: str | None = None
 ) -> list[SignOff]:
-    """The sign-offs that have neither expired nor been revoked, oldest first.
-
-    Args:
-        lake: The lake.
-        now: The present moment.
-        action: Environment, workflow and tool; None is all of them.
-        to_stage: Where the action may move; None is anywhere.
-
-    Raises:
-        LakeError: The lake cannot be read.
-    """
+    """The sign-offs (about one action, or stage) neither expired nor revoked, oldest first. Raises `LakeError`."""
     wanted = [] if action is None else list(zip(ACTION, action, strict=True))
     wanted += [] if to_stage is None else [("to_stage", to_stage)]
     rows = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from datetime import datetime
 
     from analytics.gates.gate_file import Gate
@@ -80,23 +80,19 @@ class Latch:
 class VerdictInputs:
     """Everything that a verdict on one cell follows from."""
 
-    cell: Cell  # the cell
+    cell: Cell
     epoch: str  # its current epoch
     risk_class: str | None  # highest risk class seen; None where unknown
     gate: Gate | None  # the gate that matches; None where none does, or two do
     fault: str | None  # why no gate can be named, or which counters contradict each other; None where all is well
     fault_code: str  # the reason code of `fault`
     signals: tuple[SignalEvidence, ...]  # what each signal of the gate says
-    # The combined evidence of the weighted guardrails, a natural logarithm; None without any
-    log_e_combined: float | None
+    log_e_combined: float | None  # combined evidence of the weighted guardrails, a natural logarithm; None without any
     exposure: Exposure  # how much was seen of the epoch
-    # Seconds between the cell's newest event and the watermark where that is too long; None otherwise
-    stale_s: float | None
+    stale_s: float | None  # seconds from the newest event to the watermark where that is too long; None otherwise
     latches: Mapping[VerdictName, Latch]  # verdicts that earlier looks at this epoch under this gate file reached
-    # Every number that was counted, by name: what `signals` were read from, and what was not used
-    evidence: Mapping[str, object]
-    # What the assignments say about the split that the gate declares; None where it declares none
-    split: SplitEvidence | None = None
+    evidence: Mapping[str, object]  # every number that was counted, by name, whether or not `signals` used it
+    split: SplitEvidence | None = None  # what the assignments say about the declared split; None where there is none
     regraded: tuple[Reassessment, ...] = ()  # what came of earlier epochs of the cell, of which outcomes came late
     is_reassessment: bool = False  # whether this is an epoch that is over
 
@@ -110,7 +106,7 @@ class VerdictInputs:
 class VerdictResult:
     """What follows from the inputs of a verdict."""
 
-    verdict: VerdictName  # the verdict
+    verdict: VerdictName
     to_stage: str | None  # where the action goes; None where it stays
     reasons: tuple[Reason, ...]  # Why, what matters most first
     latched_by: str | None = None  # the verdict that crossed first, where one did
@@ -138,13 +134,3 @@ class Verdict:
             basis.append(self.inputs.exposure.open_version)
         digits = hashlib.sha256(json.dumps(basis, ensure_ascii=False).encode()).hexdigest()[:16]
         return f"{REASSESSED}{digits[1:]}" if self.inputs.is_reassessment else digits
-
-    @property
-    def change_key(self) -> tuple[str, str | None, tuple[str, ...]]:
-        """The part whose change is news: verdict, destination and reason codes."""
-        return self.result.verdict.value, self.result.to_stage, reason_codes(self.result.reasons)
-
-
-def reason_codes(reasons: Sequence[Reason]) -> tuple[str, ...]:
-    """The reason codes with their signals, in a fixed order."""
-    return tuple(sorted(f"{reason.code}:{reason.signal or ''}" for reason in reasons))

@@ -28,7 +28,7 @@ _ROWS = "rows"
 class Chart:
     """One chart."""
 
-    title: str  # what it shows
+    title: str
     strong: tuple[str, str]  # column of the history that is drawn strongly, and its name; the limit is for this one
     faint: tuple[str, str]  # column that is drawn faintly behind it, and its name
     trials: str  # column with the counts that each bin rests on

@@ -21,16 +21,13 @@ Child: TypeAlias = "str | int | Iterable[Child] | None"
 
 
 def tag(name: str, *children: Child, **attributes: str | float | bool | None) -> Markup:
-    """Build one element.
+    """Build one element and everything in it.
 
     Args:
         name: The element's name.
         children: Markup is taken as it is, every other string is escaped, None is left out, iterables are flattened.
         attributes: Their values are escaped. A trailing underscore is dropped and other underscores become hyphens
             (`class_`, `aria_label`); None and False leave the attribute out, True writes it bare.
-
-    Returns:
-        The element and everything in it.
     """
     shown = "".join(_attribute(key, value) for key, value in attributes.items())
     if name in _VOID and not children:

@@ -13,10 +13,11 @@ from dashboard.components.symbols import STATE_WORDS, URGENCY, symbol
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from analytics.audit.quality import QualityRun
     from dashboard.data.reader import LakeSnapshot
     from dashboard.urls import PageLocation
 
-STALE_S = 900.0  # seconds without a new event after which the head says that evidence is old
+STALE_S = 900.0  # without a new event for so long, the head says that evidence is old
 
 _LOGO = tag(
     "svg",
@@ -68,22 +69,16 @@ def _environments(snapshot: LakeSnapshot, location: PageLocation) -> Markup | No
     names = sorted({cell.environment for cells in (snapshot.signals, snapshot.verdicts) for cell in cells})
     if len(names) < 2:
         return None
-    choices = [("All environments", None), *((name, name) for name in names)]
-    return tag(
-        "span",
-        [
-            link(
-                location.with_environment(name).address,
-                shown,
-                class_="sk-choice",
-                aria_current="true" if location.environment == name else None,
-            )
-            for shown, name in choices
-        ],
-        class_="sk-choices",
-        role="group",
-        aria_label="Environment",
-    )
+    links = [
+        link(
+            location.with_environment(name).address,
+            "All environments" if name is None else name,
+            class_="sk-choice",
+            aria_current="true" if location.environment == name else None,
+        )
+        for name in [None, *names]
+    ]
+    return tag("span", links, class_="sk-choices", role="group", aria_label="Environment")
 
 
 def _tallies(snapshot: LakeSnapshot, location: PageLocation, now: datetime) -> Markup:
@@ -92,109 +87,77 @@ def _tallies(snapshot: LakeSnapshot, location: PageLocation, now: datetime) -> M
         for cell, document in snapshot.verdicts.items()
         if location.covers(cell.environment, cell.workflow)
     )
-    parts = []
+    tallies = []
     for state in URGENCY:
-        number = numbers[state]
-        chosen = location.verdict == state
-        parts.append(
-            link(
-                location.with_verdict(None if chosen else state).address,
-                tag("span", symbol(state), tag("b", labels.count(number)), class_=f"sk-tally-n sk-{state}"),
-                tag("span", STATE_WORDS[state], class_="sk-tally-word"),
-                class_="sk-tally" if number else "sk-tally sk-tally-none",
-                aria_current="true" if chosen else None,
-            )
-        )
-    rejects = snapshot.rejects.total
-    parts.append(
-        link(
-            location.with_view("rejects").address,
-            tag("span", tag("b", labels.count(rejects)), class_="sk-tally-n"),
-            tag("span", "Rejected event" if rejects == 1 else "Rejected events", class_="sk-tally-word"),
-            class_="sk-tally sk-tally-apart" if rejects else "sk-tally sk-tally-apart sk-tally-none",
-            aria_current="true" if location.view == "rejects" and location.cell is None else None,
-        )
-    )
-    parts.append(_quality(snapshot, location, now))
-    return join(parts)
+        number, chosen = numbers[state], location.verdict == state
+        address = location.with_verdict(None if chosen else state).address
+        shown = tag("span", symbol(state), tag("b", labels.count(number)), class_=f"sk-tally-n sk-{state}")
+        tallies.append(_tally(address, shown, STATE_WORDS[state], empty=not number, chosen=chosen))
+    number = snapshot.rejects.total
+    address, chosen = location.with_view("rejects").address, location.view == "rejects" and location.cell is None
+    shown = tag("span", tag("b", labels.count(number)), class_="sk-tally-n")
+    word = "Rejected event" if number == 1 else "Rejected events"
+    tallies.append(_tally(address, shown, word, class_="sk-tally sk-tally-apart", empty=not number, chosen=chosen))
+    return join([*tallies, _quality(snapshot.quality, location, now)])
 
 
-def _quality(snapshot: LakeSnapshot, location: PageLocation, now: datetime) -> Markup:
-    run = snapshot.quality
+def _quality(run: QualityRun | None, location: PageLocation, now: datetime) -> Markup:
     if run is None:
-        shown, note = tag("b", labels.UNKNOWN), "No quality run yet"
+        result, note = tag("b", labels.UNKNOWN), "No quality run yet"
     else:
-        passed = run.success
-        shown = tag("b", symbol("pass" if passed else "fail"), " passed" if passed else " failed")
+        result = tag("b", symbol("pass" if run.success else "fail"), " passed" if run.success else " failed")
         note = f"Quality, {labels.age(run.run_at, now)}"
+    shown = tag("span", result, class_="sk-tally-n")
+    chosen = location.view == "quality" and location.cell is None
+    return _tally(location.with_view("quality").address, shown, note, empty=run is None, chosen=chosen)
+
+
+def _tally(address: str, shown: Markup, word: str, *, class_: str = "sk-tally", empty: bool, chosen: bool) -> Markup:
     return link(
-        location.with_view("quality").address,
-        tag("span", shown, class_="sk-tally-n"),
-        tag("span", note, class_="sk-tally-word"),
-        class_="sk-tally" if run is not None else "sk-tally sk-tally-none",
-        aria_current="true" if location.view == "quality" and location.cell is None else None,
+        address,
+        shown,
+        tag("span", word, class_="sk-tally-word"),
+        class_=f"{class_} sk-tally-none" if empty else class_,
+        aria_current="true" if chosen else None,
     )
 
 
 def nothing_yet(lead: str, detail: str, commands: list[tuple[str, str]]) -> Markup:
     """There is no data: say so, and what to do."""
-    return tag(
-        "div",
-        tag("header", brand(), class_="sk-header"),
-        tag(
-            "main",
-            tag("h1", lead, class_="sk-h1"),
-            tag("p", detail, class_="sk-lead"),
-            [tag("div", tag("p", why), command_line(command), class_="sk-step") for why, command in commands],
-            tag("p", "This page looks again every two seconds.", class_="sk-quiet"),
-            class_="sk-empty",
-        ),
-    )
+    steps = [tag("div", tag("p", why), command_line(command), class_="sk-step") for why, command in commands]
+    return _without_data(lead, tag("p", detail, class_="sk-lead"), steps, "This page looks again every two seconds.")
 
 
 def trouble(message: str) -> Markup:
     """Something is wrong that a person can mend: the named error's own words."""
-    return tag(
-        "div",
-        tag("header", brand(), class_="sk-header"),
-        tag(
-            "main",
-            tag("h1", "The evidence cannot be read", class_="sk-h1"),
-            tag("p", message[:1].upper() + message[1:], class_="sk-lead sk-trouble"),
-            tag("p", "This page looks again every two seconds; nothing needs to be restarted here.", class_="sk-quiet"),
-            class_="sk-empty",
-            role="alert",
-        ),
-    )
+    detail = tag("p", message[:1].upper() + message[1:], class_="sk-lead sk-trouble")
+    note = "This page looks again every two seconds; nothing needs to be restarted here."
+    return _without_data("The evidence cannot be read", detail, None, note, role="alert")
+
+
+def _without_data(lead: str, detail: Markup, steps: Child, note: str, role: str | None = None) -> Markup:
+    head = tag("header", brand(), class_="sk-header")
+    parts = [tag("h1", lead, class_="sk-h1"), detail, steps, tag("p", note, class_="sk-quiet")]
+    return tag("div", head, tag("main", parts, class_="sk-empty", role=role))
+
+
+def back_to_overview(location: PageLocation) -> Markup:
+    """The way back from a cell or a panel."""
+    return link(location.with_environment(location.environment).address, "← All actions", class_="sk-back")
 
 
 def panel(title: str, location: PageLocation, *body: Child) -> Markup:
     """A view of its own, with its title and the way back."""
-    return tag(
-        "main",
-        tag(
-            "div",
-            link(location.with_environment(location.environment).address, "← All actions", class_="sk-back"),
-            tag("h1", title, class_="sk-h1"),
-            class_="sk-title sk-title-plain",
-        ),
-        tag("section", *body, class_="sk-panel"),
-        class_="sk-detail",
-    )
+    head = [back_to_overview(location), tag("h1", title, class_="sk-h1")]
+    section = tag("section", *body, class_="sk-panel")
+    return tag("main", tag("div", head, class_="sk-title sk-title-plain"), section, class_="sk-detail")
 
 
 def table(heads: tuple[str, ...], rows: list[tuple[Child, ...]]) -> Markup:
     """A plain table."""
-    return tag(
-        "div",
-        tag(
-            "table",
-            tag("thead", tag("tr", [tag("th", head, scope="col") for head in heads])),
-            tag("tbody", [tag("tr", [tag("td", value) for value in row]) for row in rows]),
-            class_="sk-table",
-        ),
-        class_="sk-scroll",
-    )
+    head = tag("thead", tag("tr", [tag("th", title, scope="col") for title in heads]))
+    body = tag("tbody", [tag("tr", [tag("td", value) for value in row]) for row in rows])
+    return tag("div", tag("table", head, body, class_="sk-table"), class_="sk-scroll")
 
 
 def command_line(command: str) -> Markup:

@@ -33,8 +33,8 @@ class LiveHtml:
             body: What to show.
             slot: Where on the page; the HTML of a slot is changed in place.
             content: Names what is shown there; another content replaces the old one whole.
-            leads: Whether this is the page's head: it scrolls to its top when the content changes, and says so when
-                the server is lost.
+            leads: Whether it is the page's head: it scrolls to its top when the content changes, and tells of a lost
+                server.
         """
 
         def go() -> None:

@@ -10,17 +10,16 @@ from producers.wire.events import VerdictName
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# Verdicts in the order in which a person should look at them.
 URGENCY = (VerdictName.ROLL_BACK, VerdictName.PROMOTE, VerdictName.INVALID, VerdictName.HOLD)
-"""Verdicts in the order in which a person should look at them."""
 
 STATE_WORDS: dict[str, str] = {
     "PROMOTE": "Promote",
     "HOLD": "Hold",
     "ROLL_BACK": "Roll back",
     "INVALID": "Invalid",
-    "NONE": "Not judged",
+    "NONE": "Not judged",  # counts, and no verdict yet
 }
-"""The word beside each symbol; NONE is a cell with counts and no verdict yet."""
 
 # Shapes differ as much as colours do: up, bars, down, crossed, ring.
 _SHAPES: dict[str, Markup] = {
@@ -54,12 +53,9 @@ def signal_state_label(state: str) -> Markup:
 
 
 def sparkline(values: Sequence[float | None], *, limit: float | None, label: str) -> Markup:
-    """A trend without axes, the limit dashed across it; gaps stay gaps.
+    """A trend without axes, one value per bin, oldest first; None, where nothing was measured, stays a gap.
 
-    Args:
-        values: One value per bin, oldest first; None where nothing was measured.
-        limit: Drawn as a dashed line; the scale always reaches it, so that flat and low looks flat and low.
-        label: What a screen reader says instead.
+    The scale always reaches the limit, a dashed line, so that flat and low looks flat and low.
     """
     width, height, inset = 56.0, 16.0, 2.0
     measured = [value for value in values if value is not None]
@@ -124,8 +120,8 @@ def interval(value: float | None, lower: float | None, upper: float | None, limi
     return tag("svg", parts, class_="sk-forest", viewBox=f"0 0 {width:g} {height:g}", aria_hidden="true")
 
 
-def evidence_bar(log_e: float | None, threshold: float | None, *, kind: str, label: str) -> Markup | None:
-    """How far the log evidence has come towards the threshold at which it decides."""
+def evidence_bar(log_e: float | None, threshold: float | None, *, kind: str, shows: str) -> Markup | None:
+    """How far the log evidence that a limit is broken or kept has come towards the threshold at which it decides."""
     if log_e is None or threshold is None or threshold <= 0:
         return None
     share = min(max(log_e / threshold, 0.0), 1.0)
@@ -134,7 +130,7 @@ def evidence_bar(log_e: float | None, threshold: float | None, *, kind: str, lab
         tag("span", class_=f"sk-bar-fill sk-bar-{kind}", style=f"width:{share * 100:.0f}%"),
         class_="sk-bar",
         role="meter",
-        aria_label=label,
+        aria_label=f"Evidence that the limit is {shows}",
         aria_valuemin=0,
         aria_valuemax=100,
         aria_valuenow=round(share * 100),
@@ -144,22 +140,18 @@ def evidence_bar(log_e: float | None, threshold: float | None, *, kind: str, lab
 
 def ladder(rungs: Sequence[tuple[str, str]]) -> Markup:
     """The stages as a staircase: (name, `here`, `to` or an empty string) each."""
-    marks = {"here": "now", "to": "recommended", "": None}
-    return tag(
-        "ol",
-        [
-            tag(
-                "li",
-                tag("span", name, class_="sk-rung-name"),
-                None if not mark else tag("span", marks[mark], class_="sk-rung-mark"),
-                class_=f"sk-rung sk-rung-{mark}" if mark else "sk-rung",
-                aria_current="step" if mark == "here" else None,
-            )
-            for name, mark in rungs
-        ],
-        class_="sk-ladder",
-        aria_label="Stages of authority",
-    )
+    words = {"here": "now", "to": "recommended"}
+    items = [
+        tag(
+            "li",
+            tag("span", name, class_="sk-rung-name"),
+            tag("span", words[mark], class_="sk-rung-mark") if mark else None,
+            class_=f"sk-rung sk-rung-{mark}" if mark else "sk-rung",
+            aria_current="step" if mark == "here" else None,
+        )
+        for name, mark in rungs
+    ]
+    return tag("ol", items, class_="sk-ladder", aria_label="Stages of authority")
 
 
 def _points(run: Sequence[tuple[float, float]]) -> str:

@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 _COUNTS = ("decisions", "denied", "executed", "failed", "undone", "undo_failed", "not_undoable")
 _SUMS = {
-    "decisions": pl.col("decisions"),
-    "denied": pl.col("denied"),
-    "executed": pl.col("executed"),
-    "failed": pl.col("failed"),
+    **{name: pl.col(name) for name in ("decisions", "denied", "executed", "failed")},
     "taken_back": pl.col("undone") + pl.col("undo_failed") + pl.col("not_undoable"),
 }
 _RATES = {
@@ -36,23 +33,17 @@ _RATES = {
 class CellHistory:
     """A cell's signals over time."""
 
-    width_min: int  # width of a bin in minutes
-    # One row a bin that has counts: bucket (UTC), decisions, executed, denial, undo, execution_error (ratios or null),
-    # the same with `_so_far` (over the epoch up to the end of the bin), and latency_p50, latency_p95 (milliseconds or
-    # null)
+    width_min: int  # of a bin
+    # A row for each bin with counts: bucket (UTC), decisions, executed, denial, undo, execution_error (ratios or null),
+    # the same with `_so_far` (over the epoch up to the end of the bin), latency_p50, latency_p95 (milliseconds or null)
     rows: pl.DataFrame
 
 
 def cell_history(signals: pl.LazyFrame, cell: Cell, epoch: str | None, *, most: int = 45) -> CellHistory:
-    """Sum the increments of one cell into at most about `most` bins.
+    """Sum the increments of one cell into at most about `most` bins, unless they would be wider than a day.
 
-    Latency histograms are merged before a quantile is taken, so that a wide bin is as exact as a narrow one.
-
-    Args:
-        signals: The increments, as the lake keeps them.
-        cell: The cell.
-        epoch: The epoch that the running rates are over, as its verdict is; None takes all epochs together.
-        most: Bins at most, unless they would be wider than a day.
+    Latency histograms are merged before a quantile is taken, so that a wide bin is as exact as a narrow one. The
+    running rates are over the epoch, or over all epochs together where it is None.
     """
     of_cell = pl.all_horizontal(pl.col(name) == value for name, value in cell._asdict().items())
     rows = signals.filter(of_cell).select("bucket", "epoch", *_COUNTS, "latency_bins", "latency_counts").collect()
@@ -64,14 +55,9 @@ def cell_history(signals: pl.LazyFrame, cell: Cell, epoch: str | None, *, most: 
         width = max(width, 60)  # narrower bins would show a rolled hour as one busy minute
     binned = rows.with_columns(pl.col("bucket").dt.truncate(f"{width}m"))
     of_epoch = pl.lit(value=True) if epoch is None else pl.col("epoch") == epoch
-    counted = (
-        binned.group_by("bucket")
-        .agg(
-            *(sum_.sum().alias(name) for name, sum_ in _SUMS.items()),
-            *(sum_.filter(of_epoch).sum().alias(f"{name}_of_epoch") for name, sum_ in _SUMS.items()),
-        )
-        .sort("bucket")
-    )
+    sums = [sum_.sum().alias(name) for name, sum_ in _SUMS.items()]
+    sums += [sum_.filter(of_epoch).sum().alias(f"{name}_of_epoch") for name, sum_ in _SUMS.items()]
+    counted = binned.group_by("bucket").agg(sums).sort("bucket")
     rates = counted.select(
         "bucket",
         "decisions",
@@ -90,7 +76,6 @@ def _ratio(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
 
 
 def _latency(binned: pl.DataFrame) -> pl.DataFrame:
-    """Quantiles of latency, in milliseconds, of each bin that has any."""
     histograms = (
         binned.select("bucket", bin="latency_bins", count="latency_counts")
         .explode("bin", "count")

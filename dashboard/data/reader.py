@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from analytics.audit.quality import latest_quality
+from analytics.audit.quality import QualityRun, latest_quality
 from analytics.gates.gate_file import GateFile
 from analytics.lake.errors import READ_FAILURES, ForgottenError, UnreadableLakeError
 from analytics.lake.storage import is_remote, unreadable
@@ -24,7 +24,6 @@ from producers.errors import StagekeeperError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from analytics.audit.quality import QualityRun
     from analytics.verdicts.document import VerdictDocument
     from analytics.verdicts.heartbeats import JudgeHeartbeat
     from producers.wire.receipt import Cell
@@ -41,12 +40,12 @@ _MOST_HISTORIES: Final = 32
 class LakeSnapshot:
     """Everything the overview needs, as of one set of table versions."""
 
-    signals: Mapping[Cell, CellSignals]  # what was counted, by cell
-    verdicts: Mapping[Cell, VerdictDocument]  # the latest verdict on each cell, as the ledger has it
-    heartbeat: JudgeHeartbeat | None  # the newest heartbeat of the judge; None while there was none
-    rejects: RejectSummary  # what was refused
-    trends: Mapping[Cell, Trend]  # recent behaviour of each cell in shared bins
-    quality: QualityRun | None  # the last quality run; None when there was none
+    signals: Mapping[Cell, CellSignals]
+    verdicts: Mapping[Cell, VerdictDocument]  # the latest on each cell, as the ledger has it
+    heartbeat: JudgeHeartbeat | None  # the newest; None while there was none
+    rejects: RejectSummary
+    trends: Mapping[Cell, Trend]  # in shared bins
+    quality: QualityRun | None  # the last run; None when there was none
     versions: Mapping[str, int]  # the newest version of each table that the page watches
 
 
@@ -64,19 +63,11 @@ class LakeReader:
         self._histories: dict[tuple[Cell, str | None], tuple[int, CellHistory]] = {}
 
     def snapshot(self) -> LakeSnapshot | None:
-        """The state of the lake now; None when there is no lake yet.
-
-        Raises:
-            StagekeeperError: The lake cannot be read; the message says how to mend it.
-        """
+        """The lake as it is now, None where there is none yet; raises a `StagekeeperError` where it cannot be read."""
         return self._read(self._newest)
 
     def history(self, cell: Cell, epoch: str | None) -> CellHistory | None:
-        """One cell over time, with running rates over an epoch; None when there is no lake.
-
-        Raises:
-            StagekeeperError: The lake cannot be read; the message says how to mend it.
-        """
+        """One cell over time, with running rates over an epoch; None and errors as `snapshot`."""
 
         def read(lake: Lake) -> CellHistory:
             version = lake.version(SIGNALS)
@@ -142,19 +133,15 @@ def _birth(root: str) -> tuple[int, int] | None:
     """
     if "://" in root:
         return None
-    first = Path(root, SIGNALS, "_delta_log", f"{0:020}.json")
     try:
-        status = first.stat()
+        status = Path(root, SIGNALS, "_delta_log", f"{0:020}.json").stat()
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns
 
 
 def _check_whole(lake: Lake) -> None:
-    """Notice files that are gone or cut short although nothing of them is read again: a listing of each table.
-
-    Not on object storage, where files do not get lost.
-    """
+    """Notice files that are gone or cut short although nothing of them is read again; not on object storage."""
     if is_remote(lake.root):
         return
     for table in _WATCHED:
@@ -183,10 +170,8 @@ class LakeFollower:
     def follow(self, lake: Lake, versions: Mapping[str, int]) -> LakeSnapshot:
         """Bring everything to the newest versions.
 
-        Args:
-            lake: The lake.
-            versions: The newest version of each table; that of `judge_heartbeats` no newer than that of `verdicts`, or
-                a verdict that was replaced meanwhile would be taken for confirmed.
+        That of `judge_heartbeats` must be no newer than that of `verdicts`, or a verdict that was replaced meanwhile
+        would be taken for confirmed.
 
         Raises:
             LakeError: The lake cannot be read, or its log no longer reaches back to what is kept.
@@ -226,7 +211,7 @@ class LakeFollower:
         if before is None:
             documents = ledger.unconfirmed_verdicts(lake)
         else:
-            documents = ledger.following(lake, after=before, through=version)
+            documents = ledger.verdicts_between(lake, after=before, through=version)
         for document in documents:
             last = self._verdicts.get(document.cell)
             if last is None or last.order <= document.order:
@@ -237,7 +222,7 @@ class LakeFollower:
 class GateFileState:
     """What is known about the gate file."""
 
-    sha256: str | None  # digest of the file; None while it cannot be read
+    sha256: str | None  # None while it cannot be read
     fault: str | None  # what is wrong with it; None where nothing is
 
 

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from analytics.signals.state import MINUTE_US, ROW
+from analytics.signals.state import MINUTE_US, ROW, CellState, Increment, Integers
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from analytics.signals.state import CellState, Increment, Integers
     from producers.wire.receipt import Cell
 
 _WIDTHS_MIN = (1, 2, 5, 10, 15, 30, 60, 120, 240, 480, 720, 1_440)
 _SUMS: Final = ("decisions", "denied", "executed", "undone", "undo_failed", "not_undoable")
-_HOUR_US: Final = 60 * MINUTE_US
 _SUM_AGAIN_AT: Final = 50_000
 
 
@@ -40,12 +38,7 @@ def _width_min(minutes: float, most: int) -> int:
 
 
 class Trends:
-    """The minutes of the newest stretch, of every cell.
-
-    Args:
-        state: Everything counted; each of its increments is to be added here.
-        hours: How far back a trend goes at most, from the newest bucket.
-    """
+    """The minutes of the newest hours, of every cell; each increment of the state is to be added here."""
 
     def __init__(self, state: CellState, *, hours: int = 24) -> None:
         self._state = state
@@ -88,7 +81,7 @@ class Trends:
         """Add up the rows of each minute, and let go of those that lie too far back."""
         newest = pl.col("bucket").max()
         self._minutes = (
-            self._minutes.filter(pl.col("bucket") > newest - self._hours * _HOUR_US)
+            self._minutes.filter(pl.col("bucket") > newest - self._hours * 60 * MINUTE_US)
             .group_by("cell", "bucket")
             .agg(pl.col(_SUMS).sum())
         )
@@ -97,8 +90,8 @@ class Trends:
 
 def _ratios(part: Integers, whole: Integers) -> list[tuple[float | None, ...]]:
     """Row by row; None where there is nothing to divide by."""
-    known = whole > 0
-    ratios = np.where(known, part / np.where(known, whole, 1), np.nan)
+    divisible = whole > 0
+    ratios = np.where(divisible, part / np.where(divisible, whole, 1), np.nan)
     return [
         tuple(None if value != value else value for value in row)  # noqa: PLR0124 - NaN alone differs from itself
         for row in ratios.tolist()

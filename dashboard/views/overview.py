@@ -13,7 +13,7 @@ from dashboard.components.symbols import STATE_WORDS, URGENCY, sparkline, state_
 from producers.wire.stage import LADDER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from analytics.report import CellSignals
     from analytics.verdicts.document import VerdictDocument
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from dashboard.data.trends import Trend
     from dashboard.urls import PageLocation
     from producers.wire.receipt import Cell
+
+
+MOST_ACTIONS: Final = 150  # more make a page that a browser can neither hold nor a person read
 
 
 class ActionRow(NamedTuple):
@@ -31,9 +34,6 @@ class ActionRow(NamedTuple):
     tool: str
 
 
-MOST_ACTIONS: Final = 150  # more make a page that a browser can neither hold nor a person read
-
-
 def matrix(snapshot: LakeSnapshot, location: PageLocation) -> Markup:
     """The actions that have counts, as a table; of very many, those with the most urgent verdicts."""
     rows: dict[ActionRow, dict[str, list[CellSignals]]] = defaultdict(lambda: defaultdict(list))
@@ -41,40 +41,35 @@ def matrix(snapshot: LakeSnapshot, location: PageLocation) -> Markup:
         if location.covers(signals.environment, signals.workflow):
             rows[ActionRow(signals.environment, signals.workflow, signals.tool)][signals.stage].append(signals)
     stages = [stage.value for stage in LADDER]
-    stages += sorted({stage for row in rows.values() for stage in row} - set(stages))
     used = {stage for row in rows.values() for stage in row}
+    stages += sorted(used - set(stages))
     several = len({action.environment for action in rows}) > 1
     verdicts = snapshot.verdicts
     shown = _most_urgent(rows, verdicts, location)
+
+    def slot(cohorts: Sequence[CellSignals]) -> Markup:
+        if not cohorts:
+            return tag("td", tag("span", "no data", class_="sk-unseen"), class_="sk-slot sk-slot-empty", role="cell")
+        cells = [
+            cell(signals, verdicts.get(signals.cell), snapshot.trends.get(signals.cell), location)
+            for signals in sorted(cohorts, key=lambda signals: signals.cohort)
+        ]
+        return tag("td", cells, class_="sk-slot", role="cell")
+
+    lines = [
+        tag(
+            "tr",
+            _action(action, rows[action], location, show_environment=several),
+            [slot(rows[action].get(stage, ())) for stage in stages],
+            role="row",
+        )
+        for action in shown
+    ]
     table = tag(
         "table",
         tag("caption", "Actions by stage of authority", class_="sk-unseen"),
         tag("thead", _head(stages, used), role="rowgroup"),
-        tag(
-            "tbody",
-            [
-                tag(
-                    "tr",
-                    _action(action, rows[action], location, show_environment=several),
-                    [
-                        tag(
-                            "td",
-                            [
-                                cell(signals, verdicts.get(signals.cell), snapshot.trends.get(signals.cell), location)
-                                for signals in sorted(rows[action].get(stage, ()), key=lambda signals: signals.cohort)
-                            ]
-                            or tag("span", "no data", class_="sk-unseen"),
-                            class_="sk-slot" if stage in rows[action] else "sk-slot sk-slot-empty",
-                            role="cell",
-                        )
-                        for stage in stages
-                    ],
-                    role="row",
-                )
-                for action in shown
-            ],
-            role="rowgroup",
-        ),
+        tag("tbody", lines, role="rowgroup"),
         class_="sk-matrix",
         role="table",
     )
@@ -105,36 +100,29 @@ def _most_urgent(
 
 
 def _head(stages: Iterable[str], used: set[str]) -> Markup:
-    return tag(
-        "tr",
-        tag("th", "Workflow and tool", scope="col", role="columnheader", class_="sk-corner"),
-        [
-            tag(
-                "th",
-                tag("span", index, class_="sk-rung-n", aria_hidden="true"),
-                labels.stage_name(stage),
-                scope="col",
-                role="columnheader",
-                class_=None if stage in used else "sk-unused",
-            )
-            for index, stage in enumerate(stages, start=1)
-        ],
-        role="row",
-    )
+    corner = tag("th", "Workflow and tool", scope="col", role="columnheader", class_="sk-corner")
+    heads = [
+        tag(
+            "th",
+            tag("span", index, class_="sk-rung-n", aria_hidden="true"),
+            labels.stage_name(stage),
+            scope="col",
+            role="columnheader",
+            class_=None if stage in used else "sk-unused",
+        )
+        for index, stage in enumerate(stages, start=1)
+    ]
+    return tag("tr", corner, heads, role="row")
 
 
 def _action(
     action: ActionRow, row: dict[str, list[CellSignals]], location: PageLocation, *, show_environment: bool
 ) -> Markup:
     risks = sorted({signals.risk_class for cells in row.values() for signals in cells if signals.risk_class})
+    environment = f"{action.environment} \u00b7 " if show_environment else None
     return tag(
         "th",
-        tag(
-            "span",
-            f"{action.environment} \u00b7 " if show_environment else None,
-            _workflow(action.workflow, location),
-            class_="sk-workflow",
-        ),
+        tag("span", environment, _workflow(action.workflow, location), class_="sk-workflow"),
         tag("span", action.tool, class_="sk-tool"),
         tag("span", ", ".join(risk.replace("_", " ") for risk in risks), class_="sk-risk"),
         scope="row",
@@ -143,7 +131,6 @@ def _action(
 
 
 def _workflow(workflow: str, location: PageLocation) -> Markup:
-    """The name of a workflow, as a link to it alone, and from there back to all."""
     if location.workflow is None:
         return link(location.with_workflow(workflow).address, workflow, aria_label=f"Show {workflow} alone")
     return link(location.with_workflow(None).address, workflow, " \u00d7", aria_label="Show all workflows")
@@ -162,25 +149,20 @@ def cell(signals: CellSignals, verdict: VerdictDocument | None, trend: Trend | N
         f"undo {labels.percent(signals.rates.get('undo'))}, latency p50 {labels.milliseconds(p50)}, "
         f"p95 {labels.milliseconds(p95)}. Open detail."
     )
+    quantiles = [
+        tag("span", "p50 ", tag("b", labels.milliseconds(p50))),
+        tag("span", "p95 ", tag("b", labels.milliseconds(p95)), class_=_over(verdict, "latency_p95", p95)),
+    ]
+    size = tag("span", "n ", tag("b", labels.count(decisions)), class_="sk-n")
     return link(
         location.with_cell(signals.cell).address,
         tag("span", labels.stage_name(signals.stage), class_="sk-cell-stage"),
-        tag(
-            "span",
-            state_label(state),
-            tag("span", "n ", tag("b", labels.count(decisions)), class_="sk-n"),
-            class_="sk-cell-head",
-        ),
+        tag("span", state_label(state), size, class_="sk-cell-head"),
         None if signals.cohort == "all" else tag("span", signals.cohort, class_="sk-cohort"),
         _rate("denial", "Denial", signals, verdict, () if trend is None else trend.denial),
         _rate("undo", "Undo", signals, verdict, () if trend is None else trend.undo),
         _decisive(verdict),
-        tag(
-            "span",
-            tag("span", "p50 ", tag("b", labels.milliseconds(p50))),
-            tag("span", "p95 ", tag("b", labels.milliseconds(p95)), class_=_over(verdict, "latency_p95", p95)),
-            class_="sk-cell-latency",
-        ),
+        tag("span", quantiles, class_="sk-cell-latency"),
         class_=f"sk-cell sk-cell-{state}",
         aria_label=name,
     )
@@ -197,12 +179,8 @@ def _decisive(verdict: VerdictDocument | None) -> Markup | None:
     evidence = next((part for part in verdict.signals if part.signal == signal and part.state == "fail"), None)
     if evidence is None or evidence.signal in _SHOWN:
         return None
-    return tag(
-        "span",
-        tag("span", labels.signal_name(evidence.signal)),
-        tag("b", labels.quantity(evidence.value, evidence.unit), class_="sk-over"),
-        class_="sk-cell-decisive",
-    )
+    value = tag("b", labels.quantity(evidence.value, evidence.unit), class_="sk-over")
+    return tag("span", tag("span", labels.signal_name(evidence.signal)), value, class_="sk-cell-decisive")
 
 
 def _rate(

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from dashboard import labels
-from dashboard.components.html import Markup, tag
+from dashboard.components.html import Child, Markup, tag
 from dashboard.components.live_html import link
 from dashboard.components.symbols import URGENCY, state_label
 from dashboard.data.forecast import explanation
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from dashboard.urls import PageLocation
     from producers.wire.receipt import Cell
 
-
-MOST_CARDS: Final = 100  # how many verdicts are listed at the most
-
+MOST_CARDS: Final = 100
 _UNJUDGED = "No verdicts yet. A worker with a gate file judges a cell as soon as its numbers change."
 
 
@@ -36,23 +34,22 @@ def recommendations(snapshot: LakeSnapshot, location: PageLocation, now: datetim
         verdict for cell, verdict in snapshot.verdicts.items() if location.covers(cell.environment, cell.workflow)
     ]
     shown = sorted((verdict for verdict in latest if location.verdict in {None, verdict.verdict}), key=_urgency)
-    everything = None
+    everything = note = None
     if location.verdict is not None:
         everything = link(location.with_verdict(None).address, f"Show all {len(latest)}", class_="sk-more")
+    if len(shown) > MOST_CARDS:
+        note = (
+            f"The {labels.count(MOST_CARDS)} most urgent of {labels.count(len(shown))}. Choose a verdict above, an "
+            "environment or a workflow to see others; `stagekeeper verdicts` lists all."
+        )
+    elif not shown:
+        note = "None of this kind." if latest else _UNJUDGED
+    cards = [tag("li", card(verdict, location, now)) for verdict in shown[:MOST_CARDS]]
     return tag(
         "section",
         tag("h2", "Recommendations", everything, class_="sk-h2"),
-        tag("ol", [tag("li", card(verdict, location, now)) for verdict in shown[:MOST_CARDS]], class_="sk-recs")
-        if shown
-        else tag("p", "None of this kind." if latest else _UNJUDGED, class_="sk-quiet"),
-        None
-        if len(shown) <= MOST_CARDS
-        else tag(
-            "p",
-            f"The {labels.count(MOST_CARDS)} most urgent of {labels.count(len(shown))}. Choose a verdict above, an "
-            "environment or a workflow to see others; `stagekeeper verdicts` lists all.",
-            class_="sk-quiet",
-        ),
+        tag("ol", cards, class_="sk-recs") if cards else None,
+        tag("p", note, class_="sk-quiet") if note else None,
         class_="sk-rail",
         aria_label="Recommendations",
     )
@@ -60,24 +57,19 @@ def recommendations(snapshot: LakeSnapshot, location: PageLocation, now: datetim
 
 def card(verdict: VerdictDocument, location: PageLocation, now: datetime) -> Markup:
     """One recommendation, as a link to the cell it is about."""
+    when = tag("span", labels.age(verdict.judged_at, now), class_="sk-when", title=labels.moment(verdict.judged_at))
+    foot = [
+        tag("span", codes(verdict)),
+        tag("span", "gate ", verdict.gate or labels.UNKNOWN),
+        tag("span", verdict.verdict_id[:12], class_="sk-mono", title=verdict.verdict_id),
+    ]
     return link(
         location.with_cell(verdict.cell).address,
-        tag(
-            "span",
-            state_label(verdict.verdict),
-            tag("span", labels.age(verdict.judged_at, now), class_="sk-when", title=labels.moment(verdict.judged_at)),
-            class_="sk-rec-head",
-        ),
+        tag("span", state_label(verdict.verdict), when, class_="sk-rec-head"),
         tag("span", tag("b", verdict.tool), " ", tag("span", verdict.workflow, class_="sk-dim"), class_="sk-rec-what"),
-        tag("span", move(verdict), class_="sk-rec-move"),
+        tag("span", _move(verdict), class_="sk-rec-move"),
         tag("span", explanation(verdict), class_="sk-rec-why"),
-        tag(
-            "span",
-            tag("span", codes(verdict)),
-            tag("span", "gate ", verdict.gate or labels.UNKNOWN),
-            tag("span", verdict.verdict_id[:12], class_="sk-mono", title=verdict.verdict_id),
-            class_="sk-rec-foot",
-        ),
+        tag("span", foot, class_="sk-rec-foot"),
         class_=f"sk-rec sk-rec-{verdict.verdict}",
     )
 
@@ -88,13 +80,9 @@ def codes(verdict: VerdictDocument) -> str:
     return ", ".join(code if times == 1 else f"{code} \u00d7{times}" for code, times in counted.items()) or "no reason"
 
 
-def move(verdict: VerdictDocument) -> Markup:
-    """From which stage to which."""
-    return tag(
-        "span",
-        labels.stage_name(verdict.stage),
-        None if verdict.to_stage is None else tag("span", " → ", class_="sk-arrow", aria_label="to"),
-        None if verdict.to_stage is None else labels.stage_name(verdict.to_stage),
-        "" if verdict.cohort == "all" else f" ({verdict.cohort})",
-        class_="sk-move",
-    )
+def _move(verdict: VerdictDocument) -> Markup:
+    to: list[Child] = []
+    if verdict.to_stage is not None:
+        to = [tag("span", " → ", class_="sk-arrow", aria_label="to"), labels.stage_name(verdict.to_stage)]
+    cohort = "" if verdict.cohort == "all" else f" ({verdict.cohort})"
+    return tag("span", labels.stage_name(verdict.stage), to, cohort, class_="sk-move")

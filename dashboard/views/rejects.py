@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dashboard import labels
-from dashboard.components.html import Markup, tag
+from dashboard.components.html import Child, Markup, tag
 from dashboard.components.layout import panel, table
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from analytics.report import RejectSummary
     from dashboard.urls import PageLocation
 
-REASONS: dict[str, str] = {
+_MEANINGS: dict[str, str] = {
     "not_json": "The value is not JSON.",
     "not_object": "The value is JSON, but not an object.",
     "null_value": "The record has no value.",
@@ -31,45 +31,38 @@ REASONS: dict[str, str] = {
     "impossible_time": "The event is from the future.",
     "negative_value": "A latency, cost or wait is below zero.",
 }
-"""What each reason code means."""
 
 
 def rejects_panel(rejects: RejectSummary, location: PageLocation, now: datetime) -> Markup:
     """What was refused: by reason, then the latest records."""
+    title = "Rejected events"
     if not rejects.total:
-        return panel("Rejected events", location, tag("p", "Every event so far could be used.", class_="sk-quiet"))
+        return panel(title, location, tag("p", "Every event so far could be used.", class_="sk-quiet"))
     reasons = sorted(rejects.by_reason.items(), key=lambda item: (-item[1], item[0]))
-    by_reason = table(
-        ("Reason", "Meaning", "Events"),
-        [
-            (tag("code", reason), REASONS.get(reason, ""), tag("span", labels.count(number), class_="sk-num"))
-            for reason, number in reasons
-        ],
-    )
-    latest = table(
-        ("Reason", "What was wrong", "Where", "Size", "First bytes", "When"),
-        [
-            (
-                tag("code", reject.reason),
-                reject.detail,
-                tag("span", f"{reject.topic} / {reject.partition} / {reject.offset}", class_="sk-mono"),
-                tag("span", f"{labels.count(reject.size)} B", class_="sk-num"),
-                tag("code", reject.first_bytes[:96], class_="sk-bytes"),
-                tag("span", labels.age(reject.rejected_at, now), title=labels.moment(reject.rejected_at)),
-            )
-            for reject in rejects.latest
-        ],
+    by_reason: list[tuple[Child, ...]] = [
+        (tag("code", reason), _MEANINGS.get(reason, ""), tag("span", labels.count(number), class_="sk-num"))
+        for reason, number in reasons
+    ]
+    latest: list[tuple[Child, ...]] = [
+        (
+            tag("code", reject.reason),
+            reject.detail,
+            tag("span", f"{reject.topic} / {reject.partition} / {reject.offset}", class_="sk-mono"),
+            tag("span", f"{labels.count(reject.size)} B", class_="sk-num"),
+            tag("code", reject.first_bytes[:96], class_="sk-bytes"),
+            tag("span", labels.age(reject.rejected_at, now), title=labels.moment(reject.rejected_at)),
+        )
+        for reject in rejects.latest
+    ]
+    lead = (
+        f"{labels.plural(rejects.total, 'event')} could not be used and moved no number. Each is also on the topic "
+        "agent.dead-letter, so that it can be mended and sent again."
     )
     return panel(
-        "Rejected events",
+        title,
         location,
-        tag(
-            "p",
-            f"{labels.plural(rejects.total, 'event')} could not be used and moved no number. Each is also on the topic "
-            "agent.dead-letter, so that it can be mended and sent again.",
-            class_="sk-lead",
-        ),
-        by_reason,
+        tag("p", lead, class_="sk-lead"),
+        table(("Reason", "Meaning", "Events"), by_reason),
         tag("h2", f"The latest {len(rejects.latest)}", class_="sk-h2"),
-        latest,
+        table(("Reason", "What was wrong", "Where", "Size", "First bytes", "When"), latest),
     )

@@ -12,16 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from producers.errors import UsageError
-from producers.wire.contract import (
-    ActionContract,
-    Actor,
-    Evidence,
-    Fallback,
-    Reversibility,
-    RiskClass,
-    Scope,
-    Target,
-)
+from producers.wire.contract import ActionContract, Actor, Evidence, Fallback, Reversibility, RiskClass, Scope, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -61,11 +52,7 @@ _FIELDS = frozenset(item.name for item in fields(CallContext))
 
 @contextmanager
 def acting(**known: Any) -> Iterator[CallContext]:  # noqa: ANN401 - the fields of CallContext, checked below
-    """Say who acts and why, for every action within the block (also across `await`, and nested).
-
-    Raises:
-        UsageError: A name is not one of `CallContext`.
-    """
+    """Say who acts and why, for every action in the block, also across `await`; `UsageError` for an unknown field."""
     unknown = sorted(set(known) - _FIELDS)
     if unknown:
         raise UsageError(f"acting() does not know {', '.join(unknown)}; it knows {', '.join(sorted(_FIELDS))}")
@@ -100,8 +87,7 @@ class Action:
     run: Callable[..., Any]  # the function itself; reachable only through the router
     # Lesser functions with the same parameters, by constraint (`draft`, `search_only`)
     variants: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    # Takes an execution back; called with the execution's result and its arguments by name
-    undo: Callable[..., Any] | None = None
+    undo: Callable[..., Any] | None = None  # takes an execution back; gets its result, and its arguments by name
     tool_version: str | None = None  # version of the tool
     redact: frozenset[str] = frozenset()  # names of arguments whose values are never stored, at any depth
     fallback: Fallback = field(default_factory=Fallback)  # what to do when the action may not run
@@ -130,16 +116,12 @@ class Action:
                     f"{self.tool}: the parameter {parameter.name} cannot be passed by name; "
                     "spell the parameters out, so that their digest says what was asked"
                 )
-        positional = tuple(each.name for each in parameters if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        defaults = tuple((each.name, each.default) for each in parameters if each.default is not each.empty)
+        positional = tuple(item.name for item in parameters if item.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        defaults = tuple((item.name, item.default) for item in parameters if item.default is not item.empty)
         return signature, positional, frozenset(signature.parameters), defaults
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The call's arguments by name, defaults filled in.
-
-        Raises:
-            UsageError: The function does not take these arguments, or takes some that have no name.
-        """
+        """The call's arguments by name, defaults filled in; `UsageError` where the function does not take them."""
         signature, positional, names, defaults = self._signature
         arguments = dict(zip(positional, args, strict=False))
         given = len(arguments) + len(kwargs)
@@ -156,11 +138,7 @@ class Action:
         raise UsageError(f"{self.tool}: these arguments cannot be bound")
 
     def contract(self, arguments_sha256: str | None, context: CallContext) -> ActionContract:
-        """The contract of one call.
-
-        Raises:
-            UsageError: The context does not fit a contract, for example a confidence above 1.
-        """
+        """The contract of one call; `UsageError` where the context does not fit one, as a confidence above 1."""
         try:
             return ActionContract(
                 actor=Actor(
@@ -179,10 +157,7 @@ class Action:
                 risk_class=self.risk_class,
                 reversibility=self.reversibility,
                 scope=Scope(
-                    account=context.account,
-                    region=context.region,
-                    environment=self.environment,
-                    workflow=self.workflow,
+                    account=context.account, region=context.region, environment=self.environment, workflow=self.workflow
                 ),
                 evidence=Evidence(
                     confidence=context.confidence,

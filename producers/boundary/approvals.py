@@ -1,7 +1,7 @@
 """Actions that wait for a person's approval, and approvals that bind.
 
-An approval holds for one execution of exactly what was shown: the contract and the arguments (by their digests), the
-ruleset under which it was queued, and a time limit. It is checked again right before the action runs.
+An approval holds for one execution of exactly what was shown: contract and arguments (by their digests), ruleset, and a
+time limit. It is checked again right before the action runs.
 """
 
 from __future__ import annotations
@@ -108,15 +108,7 @@ class ApprovalUsedError(ReviewError):
 
 
 def require_redeemable(review: Review, *, at: datetime, arguments_sha256: str, ruleset_sha256: str) -> None:
-    """Check every condition under which an approval may be spent at a moment.
-
-    Raises:
-        ReviewPendingError: No reviewer has decided yet.
-        ReviewRejectedError: A reviewer rejected it.
-        ApprovalExpiredError: It is too late.
-        ApprovalMismatchError: The arguments or the ruleset are not those that were approved.
-        ApprovalUsedError: It was used before.
-    """
+    """Check every condition under which an approval may be spent; which `ReviewError` it raises says why not."""
     queued, resolution = review.queued, review.resolution
     name = queued.decision_id
     if review.state is ReviewState.USED:

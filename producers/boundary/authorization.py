@@ -1,7 +1,7 @@
 """Hard authorization: what may never run, whatever the flags say.
 
-It is asked before any flag, and nothing that it refuses can be released by a flag. The default is a policy file; an
-external authorizer (OPA, Cedar, a service of your own) takes its place by implementing `Authorizer`.
+It is asked before any flag. The default is a policy file; an external authorizer (OPA, Cedar, a service of your own)
+takes its place by implementing `Authorizer`.
 """
 
 from __future__ import annotations
@@ -14,29 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from producers.strict_yaml import ConfigurationFileError, parse_yaml
-from producers.wire.contract import RiskClass
+from producers.wire.contract import ActionContract, RiskClass
 from producers.wire.decision import Authorization
 from producers.wire.model import Name, Text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from producers.wire.contract import ActionContract
 
 DEFAULT_DENY = Authorization(permitted=False, rule="default-deny", reason="no authorization rule permits this action")
-"""The answer where no rule permits the action."""
 
-_FIELDS = (
-    "tools",
-    "environments",
-    "systems",
-    "records",
-    "workflows",
-    "agents",
-    "users",
-    "accounts",
-    "service_identities",
-)
 _WILD = frozenset("*?[")
 
 
@@ -46,19 +34,16 @@ class Authorizer(Protocol):
     @property
     def sha256(self) -> str:
         """Digest of the policy in force; part of the ruleset hash of every decision."""
-        ...
 
     def authorize(self, contract: ActionContract) -> Authorization:
         """Say whether the action may ever run. An exception counts as a refusal."""
-        ...
 
 
 class SteadyAuthorizer(Authorizer, Protocol):
-    """An authorizer whose answer follows from its policy and from what calls have in common.
+    """An authorizer that is blind to the time and to what is particular to one call.
 
-    That is the contract without what is particular to one call: the arguments' digest, the intent, the conversation
-    and the model's id of the call; and it is blind to the time. A router reuses its answers for calls that differ only
-    in these, for as long as `sha256` stays the same.
+    That is the arguments' digest, the intent, the conversation and the model's id of the call. A router reuses its
+    answers for calls that differ only in these, for as long as `sha256` stays the same.
     """
 
     steady: Literal[True]
@@ -97,17 +82,17 @@ class _CompiledRule:
         self.answer = Authorization(permitted=True, rule=rule.name, reason=rule.because)
         self.checks = tuple(
             (
-                index,
+                field,
                 frozenset(pattern for pattern in patterns if not set(pattern) & _WILD),
                 tuple(re.compile(translate(pattern)) for pattern in patterns if set(pattern) & _WILD),
             )
-            for index, field in enumerate(_FIELDS)
-            if "*" not in (patterns := getattr(rule, field))
+            for field, patterns in rule
+            if isinstance(patterns, tuple) and "*" not in patterns
         )
 
-    def permits(self, values: tuple[str | None, ...]) -> bool:
-        for index, names, globs in self.checks:
-            value = values[index]
+    def permits(self, values: Mapping[str, str | None]) -> bool:
+        for field, names, globs in self.checks:
+            value = values[field]
             # An unknown value satisfies only "anything": a rule that names values must see one of them.
             if value is None or not (value in names or any(glob.match(value) for glob in globs)):
                 return False
@@ -132,15 +117,11 @@ class FileAuthorizer:
         if repeated:
             raise ConfigurationFileError(f"authorization rules need distinct names; twice there: {', '.join(repeated)}")
         self._rules = tuple(_CompiledRule(rule) for rule in policy.rules)
-        self._sha256 = sha256
+        self.sha256 = sha256  # of the file's bytes
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read the policy file.
-
-        Raises:
-            ConfigurationFileError: The file is missing or says something that it may not say.
-        """
+        """Read the policy file; `ConfigurationFileError` where it is missing or says something that it may not."""
         try:
             text = path.read_bytes()
         except OSError as error:
@@ -150,25 +131,20 @@ class FileAuthorizer:
             ) from error
         return cls(parse_yaml(text, AuthorizationFile, origin=str(path)), hashlib.sha256(text).hexdigest())
 
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of the file's bytes."""
-        return self._sha256
-
     def authorize(self, contract: ActionContract) -> Authorization:
         """The first rule that permits the action, else the default deny."""
         actor, target = contract.actor, contract.target
-        values = (
-            contract.tool,
-            target.environment,
-            target.system,
-            target.record,
-            contract.workflow,
-            actor.agent,
-            actor.user,
-            actor.account,
-            actor.service_identity,
-        )
+        values = {
+            "tools": contract.tool,
+            "environments": target.environment,
+            "systems": target.system,
+            "records": target.record,
+            "workflows": contract.workflow,
+            "agents": actor.agent,
+            "users": actor.user,
+            "accounts": actor.account,
+            "service_identities": actor.service_identity,
+        }
         rank = contract.risk_class.rank
         for rule in self._rules:
             if rank <= rule.rank and rule.permits(values):

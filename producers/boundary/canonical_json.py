@@ -26,11 +26,9 @@ if TYPE_CHECKING:
 
 REDACTED: Final = "[redacted]"
 
-_EXACT: Final = 2**53 - 1
-"""Largest magnitude of an integer that every JSON reader holds exactly; RFC 8785 knows no larger ones."""
-
+_EXACT: Final = 2**53 - 1  # the largest integer that every JSON reader holds exactly; RFC 8785 knows no larger ones
+# Begins the string in place of a larger integer; a string that begins so itself gets it once more in front
 _TAG: Final = "integer:"
-"""Begins the string in place of a larger integer; a string that begins so itself gets it once more in front."""
 
 
 class ArgumentError(UsageError):
@@ -38,11 +36,7 @@ class ArgumentError(UsageError):
 
 
 def canonical(value: object) -> bytes:
-    """Write a value as canonical JSON.
-
-    Raises:
-        ArgumentError: It holds something that has no canonical form; the message names its type.
-    """
+    """Write a value as canonical JSON; `ArgumentError`, with the type's name, where a part of it has no such form."""
     try:
         if type(value) is dict and _has_ascii_names(value):
             return _ascii_object(value)
@@ -90,7 +84,7 @@ def _has_ascii_names(members: dict[str, object]) -> bool:
 
 
 def _ascii_object(members: dict[str, object]) -> bytes:
-    """An object whose names are ASCII, as arguments are, in a sixth of the library's time (benchmarks/decision.py).
+    """An object whose names are ASCII, in a sixth of the library's time (benchmarks/decision.py).
 
     Exact types only, since a subclass may be written otherwise; other names are sorted in UTF-16, by the library.
     """
@@ -108,7 +102,6 @@ def _ascii_object(members: dict[str, object]) -> bytes:
 
 
 def _json(value: object) -> Json:  # noqa: C901, PLR0911, PLR0912 - one line for each kind
-    """A value by the types that JSON has."""
     match value:
         case Enum():
             return _json(value.value)

@@ -6,34 +6,21 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from producers.boundary.flags import flag_context
-from producers.wire.contract import Reversibility, RiskClass
-from producers.wire.decision import (
-    Allow,
-    Authorization,
-    Constrain,
-    Decision,
-    Deny,
-    FallBack,
-    Outcome,
-    QueueForReview,
-)
+from producers.boundary.flags import FlagEvaluator, FlagValues, flag_context
+from producers.wire.contract import ActionContract, Reversibility, RiskClass
+from producers.wire.decision import Allow, Authorization, Constrain, Decision, Deny, FallBack, Outcome, QueueForReview
 from producers.wire.stage import STAGE_OF_MODE, Mode, Stage
 
 if TYPE_CHECKING:
     from producers.boundary.authorization import Authorizer
-    from producers.boundary.flags import FlagEvaluator, FlagValues
-    from producers.wire.contract import ActionContract
 
 READS = frozenset({RiskClass.SEARCH, RiskClass.SCOPED_READ})  # what the search-only stage lets through unchanged
 
+# What a person approves while `agent-action-approval-required` is on
 REVIEWED_RISKS = frozenset(
     {RiskClass.SENSITIVE_READ, RiskClass.EXTERNAL_EFFECT, RiskClass.ADMIN_ACTION, RiskClass.IRREVERSIBLE}
 )
-"""Risk classes that a person approves while `agent-action-approval-required` is on."""
-
 REVIEWED_REVERSIBILITIES = frozenset({Reversibility.EXPENSIVE, Reversibility.NONE})
-"""Reversibilities that a person approves while `agent-action-approval-required` is on."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +34,10 @@ class StagedDecision:
 def decide(
     contract: ActionContract, authorizer: Authorizer, flags: FlagEvaluator, *, variants: frozenset[str] = frozenset()
 ) -> StagedDecision:
-    """Decide one action.
+    """Decide one action by authorization, the master switch, the denylist, the mode and approval, in this order.
 
-    The order is: hard authorization, the master switch, the denylist, the mode, approval. All flags are evaluated and
-    recorded whatever the outcome, so that the record shows the whole policy and decisions of one policy share an epoch.
-
-    Args:
-        contract: What is asked.
-        authorizer: Who holds the last word; an exception from it is a refusal.
-        flags: The flags.
-        variants: Names of the lesser variants that can run in the action's place (`draft`, `search_only`).
+    All flags are evaluated and recorded whatever the outcome, so that the record shows the whole policy and decisions
+    of one policy share an epoch. `variants` are those that can run in the action's place (`draft`, `search_only`).
     """
     authorization, authorizer_sha256 = authorize(contract, authorizer)
     return apply_rules(contract, authorization, authorizer_sha256, flags.evaluate(flag_context(contract)), variants)
@@ -100,10 +81,10 @@ def authorize(contract: ActionContract, authorizer: Authorizer) -> tuple[Authori
     """What the authorizer says, and the digest of the policy it says it by; whatever it raises is a refusal."""
     try:
         sha256 = authorizer.sha256
-        said: object = authorizer.authorize(contract)
-        if isinstance(said, Authorization):
-            return said, sha256
-        why = f"answered with a {type(said).__name__}"
+        answer: object = authorizer.authorize(contract)
+        if isinstance(answer, Authorization):
+            return answer, sha256
+        why = f"answered with a {type(answer).__name__}"
     except Exception as error:  # noqa: BLE001 - whatever an external authorizer raises, the answer must be no
         why = type(error).__name__
     return Authorization(permitted=False, rule="authorizer-failed", reason=why), "unknown"

@@ -12,16 +12,11 @@ if TYPE_CHECKING:
 
 
 class RefusedError(StagekeeperError):
-    """The action did not run as asked.
-
-    Attributes:
-        receipt: Names the decision; its `decision_id` is in the message.
-        decision: Why.
-    """
+    """The action did not run as asked."""
 
     def __init__(self, message: str, receipt: Receipt, decision: Decision) -> None:
         super().__init__(f"{message} [decision {receipt.decision_id}]")
-        self.receipt = receipt
+        self.receipt = receipt  # names the decision
         self.decision = decision
 
 

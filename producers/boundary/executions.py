@@ -6,26 +6,23 @@ import functools
 import inspect
 import logging
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
 
-from producers.boundary.action import is_async
+from producers.boundary.action import Action, Permit, is_async
 from producers.boundary.decision_rules import READS
 from producers.boundary.telemetry import ExecutionSpan
 from producers.delivery.outbox import OutboxError
 from producers.errors import UsageError
-from producers.wire.events import ExecutionStatus, UndoResult
+from producers.wire.events import ExecutionStatus, Impact, UndoResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import TracebackType
 
     from opentelemetry.trace import TracerProvider
 
-    from producers.boundary.action import Action, Permit
     from producers.delivery.recorder import Recorder
-    from producers.wire.events import Impact
     from producers.wire.receipt import Receipt
 
 LOG = logging.getLogger(__name__)
@@ -44,13 +41,7 @@ class Execution:
 
 
 class Executions:
-    """Runs and undoes on behalf of one router. Safe to use from many threads.
-
-    Args:
-        recorder: Takes the record.
-        clock: Measures latency, in seconds.
-        tracer_provider: Makes spans; None for the process-wide one.
-    """
+    """Runs and undoes on behalf of one router; safe to use from many threads. Its clock counts seconds."""
 
     def __init__(self, recorder: Recorder, clock: Callable[[], float], tracer_provider: TracerProvider | None) -> None:
         self.recorder = recorder
@@ -58,10 +49,6 @@ class Executions:
         self.tracer_provider = tracer_provider
         self._lock = Lock()
         self._executions: OrderedDict[str, Execution | str] = OrderedDict()
-
-    def running(self, action: Action, arguments: Mapping[str, Any], permit: Permit) -> Running:
-        """The block in which an action runs."""
-        return Running(self, action, arguments, permit)
 
     def remember(self, decision_id: str, execution: Execution | str) -> None:
         """Keep an execution for its undo, or why there is none."""
@@ -71,11 +58,7 @@ class Executions:
                 self._executions.popitem(last=False)
 
     def undo(self, receipt: Receipt) -> UndoResult:
-        """Take an execution back by a plain function.
-
-        Raises:
-            UsageError: This process does not remember such an execution, or its undo is async.
-        """
+        """Take an execution back; `UsageError` where this process does not remember it, or its undo is async."""
         execution = self._take(receipt, allow_async=False)
         if isinstance(execution, str):
             return self._record_undo(receipt, UndoResult.NOT_UNDOABLE, execution)
@@ -140,35 +123,30 @@ class Executions:
         return result
 
 
+@dataclass(slots=True, eq=False)
 class Running:
     """The block in which one action runs: its end or its exception is the execution's."""
 
-    __slots__ = ("_executions", "action", "arguments", "permit", "span", "started")
-
-    def __init__(self, executions: Executions, action: Action, arguments: Mapping[str, Any], permit: Permit) -> None:
-        self._executions = executions
-        self.action = action
-        self.arguments = arguments
-        self.permit = permit
-        self.started = 0.0
-        self.span: ExecutionSpan
+    executions: Executions
+    action: Action
+    arguments: Mapping[str, Any]
+    permit: Permit
+    started: float = 0.0
+    span: ExecutionSpan = field(init=False)
 
     def __enter__(self) -> Self:
-        self.span = ExecutionSpan(self._executions.tracer_provider, self.action, self.permit)
-        self.started = self._executions.clock()
+        self.span = ExecutionSpan(self.executions.tracer_provider, self.action, self.permit)
+        self.started = self.executions.clock()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        executions = self._executions
-        latency_ms = (executions.clock() - self.started) * 1000
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        latency_ms = (self.executions.clock() - self.started) * 1000
         status, error_type = ExecutionStatus.SUCCEEDED, None
         if error is not None:
             status = ExecutionStatus.TIMED_OUT if isinstance(error, TimeoutError) else ExecutionStatus.FAILED
             error_type = type(error).__name__[:200]
         record = functools.partial(
-            executions.recorder.executed,
+            self.executions.recorder.executed,
             self.permit.issued,
             status,
             latency_ms=latency_ms,
@@ -179,7 +157,7 @@ class Running:
         if self.action.risk_class in READS:
             record()
         else:
-            executions.keep_if_possible(record, self.permit.decision_id)
+            self.executions.keep_if_possible(record, self.permit.decision_id)
 
     def function(self) -> Callable[..., Any]:
         """What may run: the action, or its lesser variant."""
@@ -195,5 +173,5 @@ class Running:
             execution = f"the lesser variant {constrained_to} ran, and it has no undo"
         elif self.action.undo is not None:
             execution = Execution(self.action, self.action.undo, self.arguments, result)
-        self._executions.remember(self.permit.decision_id, execution)
+        self.executions.remember(self.permit.decision_id, execution)
         return result

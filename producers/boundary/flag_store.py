@@ -32,51 +32,44 @@ class FlagFileError(UsageError):
 class DenylistEntry(NamedTuple):
     """What is switched off: every action that has all of the values given."""
 
-    tool: str | None = None  # the tool; None for any
-    workflow: str | None = None  # the workflow; None for any
-    account: str | None = None  # the account; None for any
+    tool: str | None = None
+    workflow: str | None = None
+    account: str | None = None
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self._asdict().items() if value is not None)
 
 
 def read_flags(path: Path) -> dict[str, Json]:
-    """The document.
-
-    Raises:
-        FlagFileError: There is none, or it cannot be used.
-    """
-    return _document(path, _bytes(path))
+    """The document of a flag file; `FlagFileError` where there is none, or it cannot be used."""
+    try:
+        return flags_document(path.read_bytes())
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (ValueError, TypeError) as error:
+        raise FlagFileError(
+            f"{path} is not a flagd file: {error}. examples/flags.json is one to start from."
+        ) from error
 
 
 def denylist_entries(document: dict[str, Json]) -> list[DenylistEntry]:
     """What is switched off in a document by entries of ours."""
     conditions, _ = _conditions(_denylist(document))
-    return [_entry(condition) for condition in conditions]
+    return [DenylistEntry(**{part["=="][0]["var"]: part["=="][1] for part in item["and"]}) for item in conditions]
 
 
 def disable(path: Path, entry: DenylistEntry) -> str | None:
-    """Add an entry; returns the file's new SHA-256, None where the entry was there already.
-
-    Raises:
-        FlagFileError: The file cannot be read, understood or written.
-    """
+    """Add an entry; the new SHA-256, None where it was there already, `FlagFileError` where it cannot be added."""
     return _rewrite(path, entry, enabled=False, before_write=lambda _sha256: None)
 
 
 def enable(
     path: Path, entry: DenylistEntry, *, before_write: Callable[[str], None] = lambda _sha256: None
 ) -> str | None:
-    """Take an entry away; returns the file's new SHA-256, None where there was no such entry.
+    """Take exactly this entry away; the file's new SHA-256, None where there was no such entry.
 
-    Args:
-        path: The file.
-        entry: Exactly what was switched off.
-        before_write: Called with the new SHA-256 before the file has it: nothing is released off the record. What it
-            raises leaves the file as it is.
-
-    Raises:
-        FlagFileError: The file cannot be read, understood or written.
+    `before_write` gets the new SHA-256 before the file has it: nothing is released off the record. What it raises
+    leaves the file as it is; `FlagFileError` says that the file cannot be read, understood or written.
     """
     return _rewrite(path, entry, enabled=True, before_write=before_write)
 
@@ -85,7 +78,7 @@ def _rewrite(path: Path, entry: DenylistEntry, *, enabled: bool, before_write: C
     if not any(entry):
         raise UsageError("say what to switch: a tool, a workflow or an account")
     with _locked(path):
-        document = _document(path, _bytes(path))
+        document = read_flags(path)
         flag = _denylist(document)
         conditions, rest = _conditions(flag)
         condition = _condition(entry)
@@ -105,22 +98,10 @@ def _rewrite(path: Path, entry: DenylistEntry, *, enabled: bool, before_write: C
         return sha256
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise FlagFileError(
-            f"the flag file {path} cannot be read: {error.strerror}. Name it with --flags or STAGEKEEPER_FLAG_FILE."
-        ) from error
-
-
-def _document(path: Path, text: bytes) -> dict[str, Json]:
-    try:
-        return flags_document(text)
-    except (ValueError, TypeError) as error:
-        raise FlagFileError(
-            f"{path} is not a flagd file: {error}. examples/flags.json is one to start from."
-        ) from error
+def _unreadable(path: Path, error: OSError) -> FlagFileError:
+    return FlagFileError(
+        f"the flag file {path} cannot be read: {error.strerror}. Name it with --flags or STAGEKEEPER_FLAG_FILE."
+    )
 
 
 def _denylist(document: dict[str, Json]) -> dict[str, Json]:
@@ -147,33 +128,25 @@ def _condition(entry: DenylistEntry) -> Json:
 
 
 def _conditions(flag: dict[str, Json]) -> tuple[list[Json], Json]:
-    """Our entries as targeting has them, and the targeting that follows them."""
-    targeting = flag.get("targeting")
-    match targeting:
+    match flag.get("targeting"):
         case {"if": [{"or": [*conditions]}, str(), rest]} if all(map(_is_ours, conditions)):
             return list(conditions), rest
-        case _:
+        case targeting:
             return [], targeting or None
 
 
 def _is_ours(condition: Json) -> bool:
     match condition:
         case {"and": [_, *_] as parts} if len(condition) == 1:
-            return all(_is_part(part) for part in parts)
-        case _:
-            return False
+            return all(map(_is_part, parts))
+    return False
 
 
 def _is_part(part: Json) -> bool:
     match part:
         case {"==": [{"var": str(name)}, str()]}:
             return name in DenylistEntry._fields
-        case _:
-            return False
-
-
-def _entry(condition: Json) -> DenylistEntry:
-    return DenylistEntry(**{part["=="][0]["var"]: part["=="][1] for part in condition["and"]})
+    return False
 
 
 @contextmanager
@@ -183,9 +156,7 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             held = path.open("rb")
         except OSError as error:
-            raise FlagFileError(
-                f"the flag file {path} cannot be read: {error.strerror}. Name it with --flags or STAGEKEEPER_FLAG_FILE."
-            ) from error
+            raise _unreadable(path, error) from error
         with held:
             fcntl.flock(held, fcntl.LOCK_EX)
             if os.fstat(held.fileno()).st_ino == path.stat().st_ino:

@@ -1,8 +1,7 @@
 """OpenFeature provider for a flagd file: evaluated in this process, watched, and swapped as a whole.
 
-The evaluation is flagd's own (`openfeature-flagd-core`). The watching is ours: what decides and the digest that names
-it come from one read of the file, a change takes effect in one step for all flags, and a file that is put back with an
-older date is noticed too.
+The evaluation is flagd's own (`openfeature-flagd-core`). The watching is ours: rules and their digest come from one
+read, and a file that is put back with an older date is noticed too.
 """
 
 from __future__ import annotations
@@ -30,9 +29,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 _POLL_S = 0.1  # how often the file is looked at; a change is in force well within a second
-
-_FRESH_NS = 2_000_000_000
-"""A file this young is read again even when its date and size stand still: a date has coarse steps."""
+_FRESH_NS = 2_000_000_000  # a younger file is read again even when its date stands still: a date has coarse steps
 
 Value = TypeVar("Value")
 
@@ -48,17 +45,11 @@ class Ruleset:
 class _Rules(Ruleset):
     core: FlagdCore | None
     error: str | None = None
-    timeless: bool = True
-    """False where targeting looks at the clock: then each look at the file puts the same rules in force anew."""
+    timeless: bool = True  # False where targeting sees the clock: each look at the file puts the rules in force anew
 
 
 class FlagFile(AbstractProvider):
-    """Flags from a flagd JSON file. An unreadable file makes every evaluation fail, so that safe values apply.
-
-    Args:
-        path: The file.
-        poll_s: How often it is looked at, in seconds.
-    """
+    """Flags from a flagd JSON file. An unreadable file makes every evaluation fail, so that safe values apply."""
 
     def __init__(self, path: Path, *, poll_s: float = _POLL_S) -> None:
         super().__init__()
@@ -75,11 +66,7 @@ class FlagFile(AbstractProvider):
         return self._rules
 
     def initialize(self, evaluation_context: EvaluationContext) -> None:  # noqa: ARG002 - the interface has it
-        """Read the file and begin to watch it.
-
-        Raises:
-            ParseError: The file cannot be used; it is watched all the same, and used once it can be.
-        """
+        """Read the file and watch it, also where it cannot be used yet, which is a `ParseError`."""
         self._poll()
         self._watcher.start()
         if self._rules.error is not None:
@@ -142,7 +129,6 @@ class FlagFile(AbstractProvider):
             self._poll()
 
     def _poll(self) -> None:
-        """Read the file if it may have changed, and put what it says in force."""
         try:
             stat = self._path.stat()
             stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
@@ -207,11 +193,7 @@ def _is_timeless(rules: object) -> bool:
 
 
 def flags_document(text: bytes) -> dict[str, Any]:
-    """Read a flagd document strictly: no key twice, no number that is none.
-
-    Raises:
-        ValueError: It is not JSON, not an object, or ambiguous; the message says where.
-    """
+    """Read a flagd document strictly, with a `ValueError` or `TypeError` where it is ambiguous or not a flagd file."""
     document = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
     if not isinstance(document, dict) or not isinstance(document.get("flags"), dict):
         raise TypeError("there is no object `flags` at its top")

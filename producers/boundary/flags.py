@@ -16,7 +16,7 @@ from openfeature.evaluation_context import EvaluationContext
 from openfeature.event import EventDetails, ProviderEvent
 from openfeature.exception import OpenFeatureError
 from openfeature.flag_evaluation import FlagEvaluationDetails, Reason
-from openfeature.provider import ProviderStatus
+from openfeature.provider import FeatureProvider, ProviderStatus
 from pydantic import ValidationError
 
 from producers.boundary.canonical_json import digest
@@ -29,19 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from openfeature.provider import FeatureProvider
-
     from producers.wire.contract import ActionContract
 
 LOG = logging.getLogger(__name__)
 
 FlagValue = bool | str | float
 Evaluated = tuple[FlagValue, FlagEvaluation]
+# What flags are targeted by: the targeting key, then scalar attributes sorted by name. Hashable, to be cached.
 Context = tuple[str, tuple[tuple[str, str | float], ...]]
-"""What flags are targeted by: the targeting key, then scalar attributes sorted by name. Hashable, to be cached."""
 
 _CACHE_SIZE = 20_000  # contexts whose values are kept for one ruleset; the oldest go first
-
 _ATTEMPTS = 5  # how often a context is evaluated anew because the rules changed meanwhile, before the safe values apply
 
 
@@ -50,11 +47,9 @@ class Flag:
     """One flag."""
 
     key: str  # the flag's key in any provider
-    # The value that releases least: used when the flag is missing, of the wrong type, or the provider fails
-    safe: FlagValue
+    safe: FlagValue  # the value that releases least: for a flag that is missing or malformed, or a provider that fails
     purpose: str  # one sentence for people
-    # Whether a value of the right type is one that can decide; another one counts as an error
-    accepts: Callable[[FlagValue], bool] = lambda _value: True
+    accepts: Callable[[FlagValue], bool] = lambda _value: True  # whether a value of the right type can decide
 
 
 GOVERNANCE_ENABLED: Final = Flag(
@@ -93,8 +88,7 @@ class FlagValues:
     approval_required: bool  # whether consequential actions wait for a person
     confidence_threshold: float  # the confidence below which an action waits for a person
     evaluations: tuple[FlagEvaluation, ...]  # how each value came about, in the order of `FLAGS`
-    # The rules that they are good for, while these are in force; None where they are good for one call only
-    rules: Ruleset | None = None
+    rules: Ruleset | None = None  # they are good while these are in force; None where for one call only
 
 
 def flag_context(contract: ActionContract) -> Context:
@@ -116,14 +110,12 @@ def flag_context(contract: ActionContract) -> Context:
         "risk_class": contract.risk_class.value,
         "reversibility": contract.reversibility.value,
     }
-    known = tuple(sorted((name, value) for name, value in attributes.items() if value is not None))
-    return actor.account or actor.user or actor.agent, known
+    scalars = tuple(sorted((name, value) for name, value in attributes.items() if value is not None))
+    return actor.account or actor.user or actor.agent, scalars
 
 
 @dataclass
 class _Cache:
-    """The values of one ruleset, by context, and by what was evaluated, so that equal ones are shared."""
-
     rules: Ruleset | None
     values: dict[Context | tuple[Evaluated, ...], FlagValues] = field(default_factory=dict)
 
@@ -136,8 +128,8 @@ class _Cache:
 class FlagEvaluator:
     """Evaluates the flags for contexts, with a safe value for everything that can go wrong.
 
-    All flags of one decision come from one ruleset, and no value outlives its ruleset: from the moment `sha256` names
-    new rules, nothing is decided by the old ones. Safe to use from many threads. Close it when done.
+    All flags of one decision come from one ruleset: from the moment `sha256` names new rules, nothing is decided by the
+    old ones. Safe to use from many threads. Close it when done.
     """
 
     def __init__(
@@ -148,15 +140,11 @@ class FlagEvaluator:
         max_age_s: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Put a provider in force for this evaluator alone.
+        """Put a provider in force for this evaluator's own domain, never for the whole process.
 
-        Args:
-            provider: Any OpenFeature provider. Only its own domain is touched, never the process-wide default.
-            ruleset: Returns the rules in force, the same object for as long as they are; quick, for it is called for
-                every decision. Without it a ruleset lasts until the provider announces a change, and the digest in a
-                decision covers the values themselves, since many providers show neither rules nor a version.
-            max_age_s: How long values are reused without `ruleset`, in seconds: not every provider announces changes.
-            clock: Seconds that never go back.
+        `ruleset` returns the rules in force, the same object for as long as they are; it is called for every decision.
+        Without it a ruleset lasts until the provider announces a change, at most `max_age_s`, since not every one does;
+        and a decision's digest covers the values themselves, since many providers show neither rules nor a version.
         """
         domain = f"stagekeeper-{uuid.uuid4().hex}"
         self._provider = provider
@@ -173,21 +161,12 @@ class FlagEvaluator:
             api.set_provider_and_wait(provider, domain)
         except OpenFeatureError as error:
             LOG.error("the flag provider %s is not ready, safe values apply until it is: %s", self._name, error)  # noqa: TRY400
-        for event in (
-            ProviderEvent.PROVIDER_CONFIGURATION_CHANGED,
-            ProviderEvent.PROVIDER_ERROR,
-            ProviderEvent.PROVIDER_READY,
-            ProviderEvent.PROVIDER_STALE,
-        ):
+        for event in ProviderEvent:
             self._client.add_handler(event, self._announce)
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
-        """Flags from a flagd JSON file, evaluated in this process; a changed file is in force within a second.
-
-        Raises:
-            SettingsError: The file does not exist.
-        """
+        """Flags from a flagd file, where a change is in force within a second; `SettingsError` if there is none."""
         if not path.is_file():
             raise SettingsError(f"the flag file {path} does not exist; `examples/flags.json` is one to start from")
         provider = FlagFile(path)
@@ -208,8 +187,8 @@ class FlagEvaluator:
     def evaluate(self, context: Context) -> FlagValues:
         """Every flag's value for a context, all from one ruleset, each with the record of how it came about.
 
-        A value has the type of its flag's safe value. It is the safe value itself when the provider fails, has no such
-        flag, has it disabled, or answers with something that cannot decide; the record's reason then says which.
+        It is the safe value when the provider fails, has no such flag, has it disabled, or answers with another type or
+        a value that cannot decide; the record's reason says which.
         """
         rules = self.rules()
         for _ in range(_ATTEMPTS):
@@ -280,7 +259,7 @@ class FlagEvaluator:
         (enabled, denied, mode, approval_required, threshold), evaluations = zip(*evaluated, strict=True)
         return FlagValues(
             ruleset_sha256=rules.sha256
-            or digest([self._name, [[each.key, each.variant or each.value] for each in evaluations]]),
+            or digest([self._name, [[flag.key, flag.variant or flag.value] for flag in evaluations]]),
             enabled=enabled is True,
             denied=denied is not False,
             mode=Mode(mode),
@@ -293,8 +272,6 @@ class FlagEvaluator:
 
 @functools.lru_cache(maxsize=1_000)  # few differ, and a new account evaluates every flag anew
 def _evaluation(key: str, variant: str | None, value: str | None, reason: str, provider: str) -> FlagEvaluation:
-    known = reason.lower() if reason.lower() in _REASONS else FlagReason.UNKNOWN
-    return FlagEvaluation(key=key, variant=variant, value=value, reason=FlagReason(known), provider=provider)
-
-
-_REASONS = frozenset(FlagReason)
+    name = reason.lower()
+    flag_reason = FlagReason(name) if name in set(FlagReason) else FlagReason.UNKNOWN
+    return FlagEvaluation(key=key, variant=variant, value=value, reason=flag_reason, provider=provider)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastmcp.exceptions import ToolError
 from fastmcp.server.dependencies import get_access_token
-from fastmcp.server.middleware import Middleware
-from fastmcp.tools.base import ToolResult
+from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
+from fastmcp.tools.base import Tool, ToolResult
 
-from producers.boundary.action import Action, acting, call_context
+from producers.boundary.action import Action, Permit, acting, call_context
 from producers.boundary.approvals import ReviewError, ReviewPendingError, ReviewRejectedError
 from producers.boundary.canonical_json import ArgumentError, digest
 from producers.boundary.errors import RefusedError, ReviewRequiredError
@@ -22,11 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
-    from fastmcp.server.middleware import CallNext, MiddlewareContext
-    from fastmcp.tools.base import Tool
     from mcp_types import CallToolRequestParams, ToolAnnotations
 
-    from producers.boundary.action import Permit
     from producers.boundary.router import Router
     from producers.importers.catalog import Catalog
     from producers.wire.receipt import Receipt
@@ -50,8 +47,7 @@ def risk_of(annotations: ToolAnnotations | None) -> tuple[RiskClass, Reversibili
 class ToolNotes:
     """Settings of one tool, beside what the catalog says of it."""
 
-    # The server's tool that runs in its place, by constraint (`draft`, `search_only`); it is called with the same
-    # arguments
+    # The server's tool that runs in its place with the same arguments, by constraint (`draft`, `search_only`)
     variants: Mapping[str, str] = field(default_factory=dict)
     redact: frozenset[str] = frozenset()  # names of arguments that are never stored
     consequence: str | None = None  # what happens when it runs, for a reviewer
@@ -60,32 +56,23 @@ class ToolNotes:
 class BoundaryMiddleware(Middleware):
     """Decides every tool call of a server before the tool runs, enforces the decision, and records both.
 
-    A refusal comes back as a tool error with the decision's id, in its text and in its `meta`. A call that waits for a
-    person is resumed by being made again, unchanged, once that person has approved it.
-
-    Args:
-        router: Decides and records.
-        catalog: What the tools are; where it is silent, their annotations speak, else the most cautious reading holds.
-        workflow: The workflow of tools that the catalog does not know.
-        system: The system of tools that the catalog does not know.
-        environment: Deployment environment.
-        notes: More about single tools.
-        who: Says who acts, in the words of `acting`, for one call; by default the authenticated client is the user.
-            Only what the server itself has verified belongs here.
-        wait_s: How long a call that needs a person is held open before it comes back as an error.
+    A refusal comes back as a tool error with the decision's id, in text and `meta`. A call that waits for a person is
+    resumed by being made again, unchanged, once that person has approved it. What a tool is, the catalog says; where it
+    is silent, the tool's annotations, else the most cautious reading holds.
     """
 
     def __init__(
         self,
         router: Router,
         *,
-        workflow: str,
-        system: str,
+        workflow: str,  # of tools that the catalog does not know
+        system: str,  # of these, too
         environment: str,
         catalog: Catalog | None = None,
         notes: Mapping[str, ToolNotes] | None = None,
+        # Says who acts, in the words of `acting`, by what the server has verified; by default the authenticated client
         who: Callable[[MiddlewareContext[CallToolRequestParams]], Mapping[str, Any]] | None = None,
-        wait_s: float = 0.0,
+        wait_s: float = 0.0,  # how long a call that needs a person is held open before it comes back as an error
     ) -> None:
         self._router = router
         self._catalog = catalog
@@ -99,9 +86,7 @@ class BoundaryMiddleware(Middleware):
         self._pending: OrderedDict[tuple[object, ...], Receipt] = OrderedDict()
 
     async def on_call_tool(
-        self,
-        context: MiddlewareContext[CallToolRequestParams],
-        call_next: CallNext[CallToolRequestParams, ToolResult],
+        self, context: MiddlewareContext[CallToolRequestParams], call_next: CallNext[CallToolRequestParams, ToolResult]
     ) -> ToolResult:
         """Put one call behind the router."""
         call = context.message
@@ -201,11 +186,7 @@ class BoundaryMiddleware(Middleware):
 
 
 class ToolReturnedError(StagekeeperError):
-    """The tool ran and returned an error: the class under which the failure is recorded.
-
-    Attributes:
-        result: What it returned.
-    """
+    """The tool ran and returned an error: the class under which the failure is recorded."""
 
     def __init__(self, result: ToolResult) -> None:
         super().__init__("the tool returned an error")
@@ -239,9 +220,7 @@ def _require_success(result: ToolResult) -> None:
 
 def _refused(text: str, decision_id: str | None, outcome: str) -> ToolResult:
     return ToolResult(
-        content=text,
-        meta={"stagekeeper/decision": decision_id, "stagekeeper/outcome": outcome},
-        is_error=True,
+        content=text, meta={"stagekeeper/decision": decision_id, "stagekeeper/outcome": outcome}, is_error=True
     )
 
 

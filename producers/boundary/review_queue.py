@@ -5,43 +5,32 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from producers.boundary.action import Permit
+from producers.boundary.action import Action, Permit
 from producers.boundary.approvals import ApprovalMismatchError, QueuedAction, ReviewError
 from producers.boundary.canonical_json import canonical, digest, redacted
 from producers.boundary.decision_rules import decide
 from producers.boundary.errors import ActionDeniedError
 from producers.errors import UsageError
-from producers.wire.receipt import IssuedReceipt
+from producers.wire.receipt import IssuedReceipt, Receipt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
 
-    from producers.boundary.action import Action
     from producers.boundary.authorization import Authorizer
     from producers.boundary.flags import FlagEvaluator
     from producers.boundary.review_store import ReviewStore
     from producers.delivery.recorder import Recorder
     from producers.wire.contract import ActionContract
     from producers.wire.decision import Decision
-    from producers.wire.receipt import Receipt
 
 
 class ReviewQueue:
-    """Queues one router's actions for review, and redeems their approvals.
-
-    Args:
-        store: Where actions wait; None where there is none.
-        holds: How long after queueing an approval may be given and used.
-        authorizer: Asked again before an approved action runs.
-        flags: As above.
-        recorder: Writes receipts as tokens.
-    """
+    """Queues one router's actions for review, and redeems their approvals, which hold for a time after queueing."""
 
     def __init__(
         self,
         store: ReviewStore | None,
-        *,
         holds: timedelta,
         authorizer: Authorizer,
         flags: FlagEvaluator,
@@ -61,11 +50,7 @@ class ReviewQueue:
         receipt: Receipt,
         decision: Decision,
     ) -> None:
-        """Queue an action; without a review store it stays refused.
-
-        Raises:
-            ActionDeniedError: The store does not take it, so nobody could ever approve it.
-        """
+        """Queue an action; `ActionDeniedError` where the store does not take it. Without a store it stays refused."""
         if self._store is None or decision.ruleset_sha256 is None:
             return
         try:
@@ -89,10 +74,7 @@ class ReviewQueue:
     def redeem(self, receipt: Receipt, action: Action, arguments: Mapping[str, Any]) -> Permit:
         """Use a person's approval: authorization and flags are asked again, then it is spent.
 
-        Raises:
-            UsageError: The router has no review store.
-            ReviewError: It is not approved, or the approval does not hold for this; which subclass says why.
-            ActionDeniedError: Authorization or a flag refuses it by now.
+        Raises a `ReviewError` where the approval does not hold, `ActionDeniedError` where the action is refused by now.
         """
         store = self.require_store()
         queued = store.get(receipt.decision_id).queued
@@ -102,26 +84,17 @@ class ReviewQueue:
         if again.result.outcome not in {"queue_for_review", "allow"} or not again.enforced:
             message = f"{action.tool} was approved, and is refused by now: {again.result.reason}"
             raise ActionDeniedError(message, receipt, again)
-        store.redeem(
-            receipt.decision_id,
-            arguments_sha256=digest(arguments),
-            ruleset_sha256=again.ruleset_sha256 or "",
-        )
+        store.redeem(receipt.decision_id, arguments_sha256=digest(arguments), ruleset_sha256=again.ruleset_sha256 or "")
         return Permit(IssuedReceipt(receipt.decision_id, queued.receipt), again)
 
     def require_store(self) -> ReviewStore:
-        """The review store.
-
-        Raises:
-            UsageError: There is none.
-        """
+        """The review store; `UsageError` where there is none."""
         if self._store is None:
             raise UsageError("this router has no review store; pass `reviews=` when it is made")
         return self._store
 
 
 def _require_same(queued: QueuedAction, action: Action, token: str) -> None:
-    """Make sure that what would run now is what was queued, by everything that describes it."""
     contract = queued.contract
     if contract.tool != action.tool:
         raise ApprovalMismatchError(f"{queued.decision_id} is about {contract.tool}, not {action.tool}")

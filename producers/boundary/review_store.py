@@ -21,12 +21,12 @@ from producers.boundary.approvals import (
     UnknownReviewError,
     require_redeemable,
 )
+from producers.delivery.outbox import open_database
 from producers.wire.events import Resolution
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from types import TracebackType
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS reviews (
@@ -42,12 +42,7 @@ _POLL_S = 0.2  # how often the file is read for a resolution that somebody waits
 
 
 class ReviewStore:
-    """Queued actions in one SQLite file that routers and reviewers share. Safe to use from many threads and processes.
-
-    Args:
-        path: The file; its folder is created.
-        now: The clock.
-    """
+    """Queued actions in one SQLite file, safe to use from many threads and processes. Its folder is created."""
 
     def __init__(self, path: Path, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._now = now
@@ -56,34 +51,19 @@ class ReviewStore:
         self._closed = threading.Event()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+            self._file = open_database(path, _TABLES, synchronous="FULL")
         except (sqlite3.Error, OSError) as error:
-            raise ReviewError(f"the review store {path} cannot be used: {error}") from error
-        try:
-            self._file.execute("PRAGMA journal_mode=WAL")
-            self._file.execute("PRAGMA synchronous=FULL")
-            self._file.execute(_TABLES)
-        except sqlite3.Error as error:
-            self._file.close()
             raise ReviewError(f"the review store {path} cannot be used: {error}") from error
 
     def submit(self, queued: QueuedAction) -> None:
-        """Queue an action.
-
-        Raises:
-            ReviewError: It cannot be put on disk; the action must be denied.
-        """
+        """Queue an action; `ReviewError` where it cannot be put on disk, and must be denied."""
         self._change(
             "INSERT INTO reviews (decision_id, state, queued_at, queued) VALUES (?, ?, ?, ?)",
             (queued.decision_id, ReviewState.WAITING, queued.queued_at.isoformat(), queued.model_dump_json()),
         )
 
     def get(self, decision_id: str) -> Review:
-        """A review by its decision id.
-
-        Raises:
-            UnknownReviewError: There is none.
-        """
+        """A review by its decision id; `UnknownReviewError` where there is none."""
         rows = self._read("SELECT state, queued, resolution FROM reviews WHERE decision_id = ?", (decision_id,))
         if not rows:
             raise UnknownReviewError(
@@ -110,18 +90,9 @@ class ReviewStore:
     ) -> Review:
         """Record a reviewer's resolution, once.
 
-        Args:
-            decision_id: The action.
-            resolution: Approved or rejected.
-            reviewer: Who decides.
-            rationale: Why.
-            record: Emits the event before the resolution is in force; where it raises, nothing is resolved. The store
-                cannot be written meanwhile.
-
-        Raises:
-            UnknownReviewError: There is no such review.
-            ReviewResolvedError: Another reviewer was faster.
-            ApprovalExpiredError: The time limit has passed.
+        `record` emits the event before the resolution is in force: where it raises, nothing is resolved, and the store
+        cannot be written meanwhile. Raises `UnknownReviewError`, `ReviewResolvedError` where another reviewer was
+        faster, `ApprovalExpiredError`.
         """
         queued = self.get(decision_id).queued
         at = self._now()
@@ -145,11 +116,7 @@ class ReviewStore:
         return resolved
 
     def redeem(self, decision_id: str, *, arguments_sha256: str, ruleset_sha256: str) -> Review:
-        """Use an approval, right before the action runs: every condition is checked, then it is spent.
-
-        Raises:
-            ReviewError: As in `require_redeemable`.
-        """
+        """Spend an approval, right before the action runs; `ReviewError` as in `require_redeemable`."""
         review = self.get(decision_id)
         require_redeemable(review, at=self._now(), arguments_sha256=arguments_sha256, ruleset_sha256=ruleset_sha256)
         spent = self._change(
@@ -161,12 +128,7 @@ class ReviewStore:
         return review
 
     def wait_for_resolution(self, decision_id: str, timeout_s: float) -> Review:
-        """Wait until a reviewer has decided, at most so many seconds.
-
-        Raises:
-            ReviewPendingError: No reviewer has.
-            UnknownReviewError: There is no such review.
-        """
+        """Wait until a reviewer has decided; `ReviewPendingError` once `timeout_s` have passed."""
         deadline = time.monotonic() + timeout_s
         while (review := self.get(decision_id)).state is ReviewState.WAITING:
             left = deadline - time.monotonic()
@@ -185,9 +147,7 @@ class ReviewStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _read(self, query: str, values: tuple[object, ...]) -> list[tuple[str, str, str | None]]:

@@ -12,25 +12,18 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
+from producers.boundary import errors
 from producers.boundary.action import Action, Permit, call_context
 from producers.boundary.canonical_json import digest
 from producers.boundary.decision_rules import READS
-from producers.boundary.errors import (
-    ActionConstrainedError,
-    ActionDeniedError,
-    ActionFellBackError,
-    ActionObservedError,
-    RefusedError,
-    ReviewRequiredError,
-)
-from producers.boundary.executions import Executions
+from producers.boundary.executions import Executions, Running
 from producers.boundary.review_queue import ReviewQueue
 from producers.boundary.shared_calls import SharedCalls
 from producers.boundary.telemetry import add_decision_events, get_traceparent
 from producers.delivery.outbox import OutboxError
 from producers.errors import UsageError
 from producers.wire.contract import Fallback, Reversibility, RiskClass
-from producers.wire.decision import Deny
+from producers.wire.decision import Decision, Deny
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -42,7 +35,6 @@ if TYPE_CHECKING:
     from producers.boundary.flags import FlagEvaluator
     from producers.boundary.review_store import ReviewStore
     from producers.delivery.recorder import Recorder
-    from producers.wire.decision import Decision
     from producers.wire.events import Impact, UndoResult
     from producers.wire.receipt import Receipt
 
@@ -55,16 +47,7 @@ Result = TypeVar("Result")
 class Router:
     """Puts actions behind one boundary. Safe to use from many threads and tasks.
 
-    Args:
-        authorizer: Holds the last word on what may ever run.
-        flags: The flags.
-        recorder: Takes the record; for anything but reads its emitter must be able to keep records on disk.
-        environment: Deployment environment of the actions that do not name one.
-        agent: Name of the agent where `acting` names none.
-        reviews: Where actions wait for a person; without one, what needs a review stays refused.
-        approval_holds: How long after queueing an approval may be given and used.
-        clock: Measures latency, in seconds; never goes back.
-        tracer_provider: Makes spans; by default the one that the process has configured, if it has.
+    For anything but reads the recorder's emitter must be able to keep records on disk.
     """
 
     def __init__(
@@ -73,12 +56,12 @@ class Router:
         authorizer: Authorizer,
         flags: FlagEvaluator,
         recorder: Recorder,
-        environment: str,
-        agent: str = "unknown",
-        reviews: ReviewStore | None = None,
-        approval_holds: timedelta = timedelta(hours=24),
-        clock: Callable[[], float] = time.perf_counter,
-        tracer_provider: TracerProvider | None = None,
+        environment: str,  # of the actions that do not name one
+        agent: str = "unknown",  # where `acting` names none
+        reviews: ReviewStore | None = None,  # None: what needs a review stays refused
+        approval_holds: timedelta = timedelta(hours=24),  # how long after queueing an approval may be given and used
+        clock: Callable[[], float] = time.perf_counter,  # seconds that never go back
+        tracer_provider: TracerProvider | None = None,  # None: the one that the process has configured, if it has
     ) -> None:
         self._authorizer = authorizer
         self._flags = flags
@@ -86,9 +69,7 @@ class Router:
         self._environment = environment
         self._agent = agent
         self._clock = clock
-        self._reviews = ReviewQueue(
-            reviews, holds=approval_holds, authorizer=authorizer, flags=flags, recorder=recorder
-        )
+        self._reviews = ReviewQueue(reviews, approval_holds, authorizer, flags, recorder)
         self._executions = Executions(recorder, clock, tracer_provider)
         self._shared_calls = SharedCalls(steady=getattr(authorizer, "steady", False) is True)
         self._actions: dict[tuple[str, str], Action] = {}
@@ -112,7 +93,7 @@ class Router:
     ) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
         """Put a function, plain or async, behind the router; see `Action` for what the arguments mean.
 
-        The decorated function returns what the function (or its lesser variant) returns, or raises a `RefusedError`.
+        The decorated function returns what it (or its lesser variant) returns, or raises a `RefusedError`.
         """
         variants = {"draft": draft, "search_only": search_only}
 
@@ -152,43 +133,35 @@ class Router:
     def call(self, action: Action, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Decide, and run the action or its lesser variant.
 
-        Raises:
-            RefusedError: It did not run as asked; which subclass says why.
-            UsageError: The arguments do not fit, or the action is async.
+        Raises the `RefusedError` that says why it did not run as asked; `UsageError` where the arguments do not fit, or
+        the action is async.
         """
         arguments = _bound(action, args, kwargs)
-        with self._executions.running(action, arguments, self._permit(action, arguments)) as running:
+        with Running(self._executions, action, arguments, self._permit(action, arguments)) as running:
             return running.remember(_finished(action, running.function()(**arguments)))
 
     async def call_async(self, action: Action, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """As `call`, for an async function; a plain one is fine, too."""
         arguments = action.bind(args, kwargs)
-        with self._executions.running(action, arguments, self._permit(action, arguments)) as running:
+        with Running(self._executions, action, arguments, self._permit(action, arguments)) as running:
             result = running.function()(**arguments)
             return running.remember(await result if inspect.isawaitable(result) else result)
 
     @contextmanager
     def attempt(self, action: Action, /, **arguments: Any) -> Iterator[Permit]:  # noqa: ANN401
-        """Decide, and let the block perform the side effect; the block's end or exception is the execution's.
+        """Decide, and let the block perform the side effect; its end or exception is the execution's.
 
-        The block must honour `permit.constrained_to`. The action's own function is not called.
-
-        Raises:
-            RefusedError: The block may not run.
+        The block must honour `permit.constrained_to`, since the action's own function is not called. Raises a
+        `RefusedError` where it may not run.
         """
-        with self._executions.running(action, arguments, self._permit(action, arguments)) as running:
+        with Running(self._executions, action, arguments, self._permit(action, arguments)) as running:
             yield running.permit
             running.remember(None)
 
     @contextmanager
     def attempt_approved(self, receipt: Receipt, action: Action, /, **arguments: Any) -> Iterator[Permit]:  # noqa: ANN401
-        """As `attempt`, for a queued action that a person has approved.
-
-        Raises:
-            ReviewError: It is not approved, or the approval does not hold for this; which subclass says why.
-            ActionDeniedError: Authorization or a flag refuses it by now.
-        """
-        with self._executions.running(action, arguments, self._reviews.redeem(receipt, action, arguments)) as running:
+        """As `attempt`, for a queued action that a person has approved; raises as `resume` does."""
+        with Running(self._executions, action, arguments, self._reviews.redeem(receipt, action, arguments)) as running:
             yield running.permit
             running.remember(None)
 
@@ -198,38 +171,26 @@ class Router:
         return action
 
     def resume(self, receipt: Receipt, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """Run a queued action that a person has approved, in this or any other process that shares the review store.
+        """Run an approved action, in any process that shares the review store, with the arguments that were asked for.
 
-        Args:
-            receipt: Names the decision.
-            *args: The arguments that were asked for; the store holds only their digest.
-            **kwargs: As above.
-
-        Raises:
-            UsageError: No such action is registered here, or it is async.
-            ReviewError: It is not approved, or the approval does not hold for this; which subclass says why.
-            ActionDeniedError: Authorization or a flag refuses it by now.
+        Raises a `ReviewError` where the approval does not hold for this, `ActionDeniedError` where the action is
+        refused by now, `UsageError` where it is not registered here, or is async.
         """
         action = self._registered(receipt)
         arguments = _bound(action, args, kwargs)
-        with self._executions.running(action, arguments, self._reviews.redeem(receipt, action, arguments)) as running:
+        with Running(self._executions, action, arguments, self._reviews.redeem(receipt, action, arguments)) as running:
             return running.remember(_finished(action, action.run(**arguments)))
 
     async def resume_async(self, receipt: Receipt, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """As `resume`, for an async function; a plain one is fine, too."""
         action = self._registered(receipt)
         arguments = action.bind(args, kwargs)
-        with self._executions.running(action, arguments, self._reviews.redeem(receipt, action, arguments)) as running:
+        with Running(self._executions, action, arguments, self._reviews.redeem(receipt, action, arguments)) as running:
             result = action.run(**arguments)
             return running.remember(await result if inspect.isawaitable(result) else result)
 
     def await_review(self, receipt: Receipt, timeout_s: float) -> Review:
-        """Wait until a person has spoken about a queued action, at most so many seconds; then `resume` runs it.
-
-        Raises:
-            ReviewPendingError: Nobody has.
-            UnknownReviewError: No such action waits.
-        """
+        """Wait until a person has spoken about a queued action, so that `resume` runs it; else `ReviewPendingError`."""
         return self._reviews.require_store().wait_for_resolution(receipt.decision_id, timeout_s)
 
     async def await_review_async(self, receipt: Receipt, timeout_s: float) -> Review:
@@ -237,11 +198,7 @@ class Router:
         return await asyncio.to_thread(self.await_review, receipt, timeout_s)
 
     def undo(self, receipt: Receipt) -> UndoResult:
-        """Take an execution back by the action's registered undo, and record what came of it.
-
-        Raises:
-            UsageError: This process does not remember such an execution, or its undo is async.
-        """
+        """Take an execution back, on record; `UsageError` if it is not remembered here, or its undo is async."""
         return self._executions.undo(receipt)
 
     async def undo_async(self, receipt: Receipt) -> UndoResult:
@@ -274,7 +231,7 @@ class Router:
             refused = call.refuse(shared, Deny(reason="record_not_durable"))
             issued = self._recorder.decided_call(refused, details, arguments_sha256, decide_ms, traceparent)
             message = f"{action.tool} is denied: its decision cannot be kept on disk ({error})"
-            raise ActionDeniedError(message, issued.receipt, refused.decision) from error
+            raise errors.ActionDeniedError(message, issued.receipt, refused.decision) from error
         decision = shared.decision
         result = decision.result
         if traceparent is not None:
@@ -297,22 +254,21 @@ class Router:
         return action
 
 
-def _refusal(action: Action, receipt: Receipt, decision: Decision) -> RefusedError:
-    """Why nothing runs, as the caller is told."""
+def _refusal(action: Action, receipt: Receipt, decision: Decision) -> errors.RefusedError:
     if not decision.enforced:
-        return ActionObservedError(f"{action.tool} is only observed: nothing ran", receipt, decision)
+        return errors.ActionObservedError(f"{action.tool} is only observed: nothing ran", receipt, decision)
     result = decision.result
     match result.outcome:
         case "constrain":
             message = f"{action.tool} is constrained to {result.mode}, and has no such variant: nothing ran"
-            return ActionConstrainedError(message, receipt, decision)
+            return errors.ActionConstrainedError(message, receipt, decision)
         case "queue_for_review":
-            return ReviewRequiredError(f"{action.tool} waits for a person: {result.reason}", receipt, decision)
+            return errors.ReviewRequiredError(f"{action.tool} waits for a person: {result.reason}", receipt, decision)
         case "fallback":
             note = action.fallback.note or f"the fallback applies: {result.mode}"
-            return ActionFellBackError(f"{action.tool} did not run; {note}", receipt, decision)
+            return errors.ActionFellBackError(f"{action.tool} did not run; {note}", receipt, decision)
         case _:
-            return ActionDeniedError(f"{action.tool} is denied: {result.reason}", receipt, decision)
+            return errors.ActionDeniedError(f"{action.tool} is denied: {result.reason}", receipt, decision)
 
 
 def _bound(action: Action, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -327,6 +283,3 @@ def _finished(action: Action, result: Any) -> Any:  # noqa: ANN401
         result.close()
         raise UsageError(f"{action.tool} returned a coroutine, which did not run; make it an async function")
     return result
-
-
-__all__ = ["Permit", "RefusedError", "Router"]

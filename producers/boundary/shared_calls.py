@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from producers.boundary.action import CallContext
+from producers.boundary.action import Action, CallContext
 from producers.boundary.decision_rules import apply_rules, authorize
-from producers.boundary.flags import flag_context
+from producers.boundary.flags import FlagEvaluator, FlagValues, flag_context
 from producers.wire.event_writer import CallDetails, SharedDecision
 
 if TYPE_CHECKING:
-    from producers.boundary.action import Action
     from producers.boundary.authorization import Authorizer
-    from producers.boundary.flags import FlagEvaluator, FlagValues
     from producers.wire.contract import ActionContract
     from producers.wire.decision import Authorization, Outcome
 
@@ -29,12 +27,8 @@ _shared_context = attrgetter(*(item.name for item in fields(CallContext) if item
 class SharedCall:
     """One action in one context.
 
-    Nothing outlives its cause: flags are looked up for every call, authorization is asked for every call (a steady one
-    for each of its policies), and a decision is reused only for the same flag values and the same authorization.
-
-    Attributes:
-        action: What is called.
-        flag_context: What the flags may target.
+    Nothing outlives its cause: flags and authorization are asked for every call (a steady authorizer for each of its
+    policies), and a decision is reused only for the same flag values and the same authorization.
     """
 
     def __init__(self, action: Action, context: CallContext, *, steady: bool) -> None:
@@ -50,11 +44,7 @@ class SharedCall:
         self._decision: tuple[Authorization, str, FlagValues, SharedDecision] | None = None
 
     def details(self, context: CallContext) -> CallDetails:
-        """What is particular to one call, beside its arguments.
-
-        Raises:
-            UsageError: It does not fit a contract, for example because an id is too long.
-        """
+        """What is particular to one call, beside its arguments; `UsageError` where it fits no contract."""
         given = (context.intent, context.conversation, context.tool_call)
         last_given, details = self._details
         if given == last_given:
@@ -112,11 +102,7 @@ class SharedCall:
 
 
 class SharedCalls:
-    """The `SharedCall`s of one router. Safe to use from many threads.
-
-    Args:
-        steady: Whether the router's authorizer is a `SteadyAuthorizer`.
-    """
+    """The `SharedCall`s of one router, whose authorizer is `steady` or not. Safe to use from many threads."""
 
     def __init__(self, *, steady: bool) -> None:
         self._steady = steady

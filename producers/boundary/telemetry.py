@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 from openfeature.exception import ErrorCode
 from opentelemetry import context, trace
 
-from producers.boundary.action import call_context
+from producers.boundary.action import Action, Permit, call_context
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, TracerProvider
 
-    from producers.boundary.action import Action, Permit
     from producers.wire.decision import Decision, FlagEvaluation
 
 _OPERATION = "execute_tool"
@@ -52,16 +51,7 @@ def add_decision_events(decision_id: str, decision: Decision, *, tool: str, targ
 
 
 class ExecutionSpan:
-    """The span of one execution, current from its start to its end; the caller's where the process makes none.
-
-    Args:
-        provider: The tracer provider; None for the process-wide one.
-        action: What runs.
-        permit: By which decision.
-
-    Attributes:
-        traceparent: Its W3C trace context; None without a trace.
-    """
+    """The span of one execution, current from its start to its end; the caller's where the process makes none."""
 
     __slots__ = ("_span", "_token", "traceparent")
 

@@ -20,11 +20,7 @@ SECRETS: Final = frozenset({"sasl.password", "ssl.key.password"})  # settings wh
 
 
 class KafkaSecurity(Mapping[str, Value]):
-    """librdkafka settings for a client, with its secrets masked wherever they are printed.
-
-    Args:
-        settings: The settings by librdkafka's names.
-    """
+    """Settings by librdkafka's names, with secrets masked wherever they are printed."""
 
     def __init__(self, settings: Mapping[str, Value] | None = None) -> None:
         self._settings = dict(settings or {})
@@ -42,11 +38,7 @@ class KafkaSecurity(Mapping[str, Value]):
         key: Path | None = None,
         key_password: SecretStr | None = None,
     ) -> KafkaSecurity:
-        """The settings for one protocol.
-
-        Raises:
-            SettingsError: Something that the protocol needs is missing, or something is set that it would ignore.
-        """
+        """The settings for one protocol; `SettingsError` where one is missing, or one is set that would be ignored."""
         sasl = {"SASL_MECHANISM": mechanism, "SASL_USERNAME": username, "SASL_PASSWORD": password}
         tls = {
             "SSL_CA_LOCATION": ca,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from producers.errors import StagekeeperError
 from producers.wire.events import HEADERS, EventRecord
@@ -18,9 +18,7 @@ from producers.wire.topics import MAX_RECORD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
 
-    from confluent_kafka import Message
 
 LOG = logging.getLogger(__name__)
 _CLIENT_LOG = logging.getLogger(f"{__name__}.librdkafka")
@@ -29,6 +27,7 @@ _CLIENT_LOG.addFilter(lambda line: not line.getMessage().startswith("FAIL "))
 
 _POLL_S = 0.25  # how long the poll thread waits for the next report; closing takes at most this long before it flushes
 
+# By these a broker says that it no longer knows this idempotent producer; some brokers never take it back
 _DISOWNED = frozenset(
     {
         KafkaError.INVALID_PRODUCER_EPOCH,
@@ -37,19 +36,14 @@ _DISOWNED = frozenset(
         KafkaError.UNKNOWN_PRODUCER_ID,
     }
 )
-"""Errors by which a broker says that it no longer knows this idempotent producer; some brokers never take it back."""
-
+# What becomes of the records of a client that died; why it died says more
 _PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001 - the client's own names
-"""What becomes of the records of a client that died; why it died says more."""
 
-_FIRST_PAUSE_S = 0.05  # first pause before a client that died is replaced once more, doubled each time
-
-_LONGEST_PAUSE_S = 30.0  # longest such pause
-
+_FIRST_PAUSE_S = 0.05  # before a client that died is replaced once more, doubled each time
+_LONGEST_PAUSE_S = 30.0
 _PURGE_ATTEMPTS = 5  # how often a dead client is asked to give up what it holds: each time it may raise instead
 
 _HEADERS: list[tuple[str, str | bytes | None]] = list(HEADERS)
-
 CLOSED = "emitter_closed"  # reason for an event that was handed to an emitter after its end
 QUEUE_FULL = "queue_full"  # reason for an event that found the local queue full: the broker is away or too slow
 
@@ -66,8 +60,7 @@ class DeliveryStats:
     delivered: int = 0  # records that the broker acknowledged
     failed: int = 0  # records that were taken and then given up
     refused: int = 0  # records that were not even taken: the queue was full, the record too large, the emitter closed
-    # Failed and refused records by reason (librdkafka's error name, or `queue_full`, `emitter_closed`)
-    by_error: Mapping[str, int] = field(default_factory=dict)
+    by_error: Mapping[str, int] = field(default_factory=dict)  # failed and refused ones by librdkafka's name, or ours
 
     @property
     def in_flight(self) -> int:
@@ -75,11 +68,7 @@ class DeliveryStats:
         return self.emitted - self.delivered - self.failed - self.refused
 
     def require_all(self) -> None:
-        """Make sure that everything was delivered; for programs whose whole work is to emit.
-
-        Raises:
-            UndeliveredError: With the number of lost records and the reasons.
-        """
+        """Make sure that all was delivered, for programs that only emit; else `UndeliveredError` says how many not."""
         if lost := self.emitted - self.delivered:
             reasons = [f"{count} {reason}" for reason, count in sorted(self.by_error.items())]
             reasons += [f"{self.in_flight} unanswered"] if self.in_flight else []
@@ -91,16 +80,13 @@ class Emitter(Protocol):
 
     def emit(self, record: EventRecord) -> None:
         """Hand over an event. Never blocks, and never raises for what happens to the broker."""
-        ...
 
     def flush(self, timeout_s: float) -> int:
         """Wait until everything handed over has met its fate, at most `timeout_s` seconds; return how many are left."""
-        ...
 
     @property
     def stats(self) -> DeliveryStats:
         """What became of everything so far."""
-        ...
 
 
 @runtime_checkable
@@ -108,26 +94,15 @@ class DurableEmitter(Emitter, Protocol):
     """An emitter that can put an event on disk before it returns."""
 
     def keep(self, record: EventRecord) -> None:
-        """Put an event on disk, then see to its delivery.
-
-        Raises:
-            OutboxError: It is not on disk; what it records must not happen.
-        """
-        ...
+        """Put an event on disk, then see to its delivery; `OutboxError` where what it records must not happen."""
 
 
 class KafkaEmitter:
     """Hands events to a librdkafka producer: idempotent, acks=all, compressed, keyed by the event's subject.
 
-    Args:
-        bootstrap_servers: Brokers as `host:port,...`.
-        client_id: Name under which the brokers know this client.
-        message_timeout_s: How long a record may wait for its acknowledgement before it counts as failed.
-        queue_limit: How many records may wait; one more is refused.
-        on_undeliverable: Called with each event that was refused or given up, and with the reason: the place for an
-            outbox. It runs in the caller's thread for a refusal and in the poll thread for a failure, so it must be
-            quick and must not raise.
-        settings: Further librdkafka settings, such as those for TLS and SASL. They are never logged.
+    A record fails after `message_timeout_s`, and is refused where `queue_limit` others wait. `on_undeliverable` gets
+    each such event and the reason, in the caller's thread for a refusal, else in the poll thread: it must be quick and
+    must not raise. `settings` are further ones of librdkafka, as for TLS and SASL, and are never logged.
     """
 
     def __init__(
@@ -162,7 +137,7 @@ class KafkaEmitter:
         }
         self._fatal = threading.Event()
         self._died_of: str | None = None  # the error that ended the client before this one, until a record arrives
-        self._producer = self._connect()
+        self._producer = Producer(self._settings, logger=_CLIENT_LOG)
         self._poller = threading.Thread(target=self._poll, name=f"{client_id}-delivery", daemon=True)
         self._poller.start()
 
@@ -182,21 +157,11 @@ class KafkaEmitter:
                 self._give_up("refused", refused, partial(self._report_undeliverable, EventRecord(topic, key, value)))
 
     def send(
-        self,
-        topic: str,
-        key: bytes | None,
-        value: bytes | None,
-        *,
-        on_done: Callable[[str | None], None] | None = None,
+        self, topic: str, key: bytes | None, value: bytes | None, *, on_done: Callable[[str | None], None] | None = None
     ) -> None:
         """Hand over raw bytes, under the same rules; for an outbox, and for traffic that is wrong on purpose.
 
-        Args:
-            topic: Topic name.
-            key: Record key.
-            value: Record value.
-            on_done: Called once the record has met its fate, with None for an acknowledgement, else with the reason.
-                It runs in the caller's thread for a refusal, else in the poll thread: quick, and never raising.
+        `on_done` gets None once the record is acknowledged, else the reason, in the same threads as `on_undeliverable`.
         """
         with self._lock:
             self._counts["emitted"] += 1
@@ -211,7 +176,6 @@ class KafkaEmitter:
         value: bytes | None,
         on_delivery: Callable[[KafkaError | None, Message], None],
     ) -> str | None:
-        """Hand a record to the client; the reason where it does not take it."""
         if self._closing.is_set():
             return CLOSED
         try:
@@ -235,10 +199,7 @@ class KafkaEmitter:
                 return 0
 
     def close(self, timeout_s: float = 10.0) -> int:
-        """Take no more events, wait for those under way, and return how many were left without an answer.
-
-        What is left goes to `on_undeliverable`; without one it is lost.
-        """
+        """Take no more events, wait for those under way; how many are left: for `on_undeliverable`, else lost."""
         self._closing.set()
         self._poller.join()
         left = self._flush(self._producer, timeout_s)
@@ -252,32 +213,20 @@ class KafkaEmitter:
     def stats(self) -> DeliveryStats:
         """What became of everything so far."""
         with self._lock:
-            return DeliveryStats(
-                emitted=self._counts["emitted"],
-                delivered=self._counts["delivered"],
-                failed=self._counts["failed"],
-                refused=self._counts["refused"],
-                by_error=dict(self._errors),
-            )
+            return DeliveryStats(**self._counts, by_error=dict(self._errors))
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _connect(self) -> Producer:
-        return Producer(self._settings, logger=_CLIENT_LOG)
-
     def _reconnect(self) -> None:
-        """Begin anew with a fresh producer id.
+        """Begin anew with a fresh producer id: an idempotent producer that the brokers have forgotten is dead for good.
 
-        An idempotent producer is dead for good once the brokers have forgotten it, for example because they were
-        restored. What it still held fails, which hands it to `on_undeliverable`; ids make a repeat harmless.
+        What it still held fails, which hands it to `on_undeliverable`; ids make a repeat harmless.
         """
-        dead, self._producer = self._producer, self._connect()
+        dead, self._producer = self._producer, Producer(self._settings, logger=_CLIENT_LOG)
         self._fatal.clear()
         self._purge(dead)
 
@@ -289,7 +238,6 @@ class KafkaEmitter:
             return len(producer)
 
     def _purge(self, producer: Producer) -> None:
-        """Have everything that a client still holds fail, which tells `on_undeliverable`."""
         producer.purge()
         for _ in range(_PURGE_ATTEMPTS):
             if self._flush(producer, _POLL_S) == 0:
@@ -358,7 +306,6 @@ class KafkaEmitter:
 
 
 def _bytes(part: bytes | str | None) -> bytes:
-    """A part of a record as the client hands it back, where it was handed bytes."""
     return part if isinstance(part, bytes) else b""
 
 

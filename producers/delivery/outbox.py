@@ -6,16 +6,13 @@ import contextlib
 import os
 import sqlite3
 import threading
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from producers.errors import StagekeeperError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-    from types import TracebackType
-
-_SPARE_BYTES = 8_000_000
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS records (
@@ -40,55 +37,32 @@ class Waiting(NamedTuple):
     value: bytes
 
 
-class _Spare:
-    """Room on the disk that is held back, for without any not even what was delivered could be taken away."""
-
-    def __init__(self, path: Path, size: int) -> None:
-        self._path = path
-        self._size = size
-        self.take()
-
-    def take(self) -> None:
-        """Hold the room, unless the disk has none."""
-        with self._path.open("ab") as file, contextlib.suppress(OSError):
-            os.posix_fallocate(file.fileno(), 0, self._size)
-
-    def give(self) -> None:
-        """Give it back."""
-        os.truncate(self._path, 0)
-
-
 class Outbox:
     """A queue of records in one SQLite file. Safe to use from many threads; one process at a time delivers from it.
 
-    Args:
-        path: The file; its folder is created.
-        sync: Whether each record is forced to the medium before `put` returns. Without it a record survives the death
-            of this process but perhaps not that of the machine.
-        spare_bytes: Room that is held back beside the file, to take away what was delivered from a disk that is full;
-            it must hold SQLite's log, about 4 MB.
+    With `sync` a record is on the medium before `put` returns; without, it survives the death of this process, not that
+    of the machine. `spare_bytes` of the disk are held back to take away what was delivered when it is full; they must
+    hold SQLite's log, about 4 MB.
     """
 
-    def __init__(self, path: Path, *, sync: bool = True, spare_bytes: int = _SPARE_BYTES) -> None:
+    def __init__(self, path: Path, *, sync: bool = True, spare_bytes: int = 8_000_000) -> None:
         self._path = path
+        self._spare = path.with_name(f"{path.name}-spare")
+        self._spare_bytes = spare_bytes
         self._lock = threading.Lock()
         self._tail_lock = threading.Lock()  # taken first where both are
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = _opened(path, "FULL" if sync else "NORMAL")
+            self._file = open_database(path, _TABLES, synchronous="FULL" if sync else "NORMAL")
             # Reads and removals go over a connection of their own: what is removed and comes back after a power cut is
             # delivered twice, which is harmless, so removing need not wait for the medium as `put` does.
-            self._tail = _opened(path, "NORMAL")
-            self._spare = _Spare(path.with_name(f"{path.name}-spare"), spare_bytes)
+            self._tail = open_database(path, _TABLES, synchronous="NORMAL")
+            self._hold_spare_room()
         except (sqlite3.Error, OSError) as error:
             raise self._named(error) from error
 
     def put(self, topic: str, key: bytes, value: bytes) -> int:
-        """Put a record on disk and return its number.
-
-        Raises:
-            OutboxError: It is not on disk.
-        """
+        """Put a record on disk and return its number; `OutboxError` where it is not on disk."""
         with self._lock:
             try:
                 cursor = self._file.execute(
@@ -100,24 +74,12 @@ class Outbox:
 
     def after(self, seq: int, limit: int) -> list[Waiting]:
         """The next records with numbers above `seq`, oldest first, at most `limit`."""
-        with self._tail_lock:
-            try:
-                rows = self._tail.execute(
-                    "SELECT seq, topic, key, value FROM records WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)
-                ).fetchall()
-            except sqlite3.Error as error:
-                raise self._named(error) from error
+        rows = self._read("SELECT seq, topic, key, value FROM records WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)
         return [Waiting(*row) for row in rows]
 
     def of_key(self, key: bytes) -> list[Waiting]:
         """The records with this key that still wait, oldest first; a search through the whole file."""
-        with self._tail_lock:
-            try:
-                rows = self._tail.execute(
-                    "SELECT seq, topic, key, value FROM records WHERE key = ? ORDER BY seq", (key,)
-                ).fetchall()
-            except sqlite3.Error as error:
-                raise self._named(error) from error
+        rows = self._read("SELECT seq, topic, key, value FROM records WHERE key = ? ORDER BY seq", key)
         return [Waiting(*row) for row in rows]
 
     def remove(self, seqs: Iterable[int]) -> None:
@@ -146,21 +108,21 @@ class Outbox:
 
     def _delete_from_a_full_disk(self, rows: list[tuple[int]]) -> None:
         """Removing writes to the log before it frees anything: the spare room is for that."""
-        self._spare.give()
+        os.truncate(self._spare, 0)
         try:
             self._tail.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._delete(rows)
             self._tail.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         finally:
-            self._spare.take()
+            self._hold_spare_room()
+
+    def _hold_spare_room(self) -> None:
+        """Without any, not even what was delivered could be taken away; a disk that is full has none to hold."""
+        with self._spare.open("ab") as file, contextlib.suppress(OSError):
+            os.posix_fallocate(file.fileno(), 0, self._spare_bytes)
 
     def __len__(self) -> int:
-        with self._tail_lock:
-            try:
-                (count,) = self._tail.execute("SELECT count(*) FROM records").fetchone()
-            except sqlite3.Error as error:
-                raise self._named(error) from error
-        return int(count)
+        return int(self._read("SELECT count(*) FROM records")[0][0])
 
     def close(self) -> None:
         """Close the file."""
@@ -171,21 +133,27 @@ class Outbox:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _read(self, query: str, *values: bytes | int) -> list[Any]:
+        with self._tail_lock:
+            try:
+                return self._tail.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise self._named(error) from error
 
     def _named(self, error: Exception) -> OutboxError:
         return OutboxError(f"the outbox {self._path} cannot be used: {error}. Check the disk's space and the file.")
 
 
-def _opened(path: Path, synchronous: str) -> sqlite3.Connection:
+def open_database(path: Path, tables: str, *, synchronous: str) -> sqlite3.Connection:
+    """A connection for many threads to a file in WAL mode, with these tables; raises `sqlite3.Error`."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={synchronous}")
-        connection.execute(_TABLES)
+        connection.execute(tables)
     except sqlite3.Error:
         connection.close()
         raise

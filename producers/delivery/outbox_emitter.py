@@ -15,33 +15,22 @@ from producers.delivery.outbox import Outbox, OutboxError, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import TracebackType
 
     from producers.wire.events import EventRecord
 
 LOG = logging.getLogger(__name__)
 
 _BATCH = 2_000  # records read from disk, and handed to the client, at once
-
 _WINDOW = 5_000  # records from disk that may wait for their acknowledgement at the same time
-
+# How often the forwarder looks for new records. Nobody who brings one wakes it: that would cost them more than the
+# record, and have the forwarder ask for the interpreter in the middle of their decision.
 _LOOK_S = 0.05
-"""How often the forwarder looks for new records. Nobody who brings one wakes it: that would cost them more than the
-record, and have the forwarder ask for the interpreter in the middle of their decision."""
-
 _ELSEWHERE_S = 0.5  # how often it looks at the disk for records that another process left there
-
 _REMOVAL_S = 0.2  # how long acknowledged records may stay on disk: each removal keeps those who put a record waiting
-
 _RETRY_S = 0.5  # how long a record waits that the client gave up: the broker is away
-
 _FLUSH_LOOK_S = 0.005  # how often it looks while somebody waits for it to be done
-
 _TURN = 500  # buffered records that are handed to the client before others get their turn at the interpreter
-
-_TURN_S = 0.000_1
-"""How long that turn is; it must be a true pause, for a thread that only yields is back before others are awake."""
-
+_TURN_S = 0.000_1  # how long that turn is; a thread that only yields would be back before others are awake
 _BUFFERED = 50_000  # records that may wait in memory for the forwarder
 
 
@@ -53,17 +42,11 @@ class OutboxOnlyEmitter:
         self._emitted = 0
 
     def keep(self, record: EventRecord) -> None:
-        """Put an event on disk.
-
-        Raises:
-            OutboxError: It is not on disk.
-        """
+        """Put an event on disk; `OutboxError` where it is not."""
         self._outbox.put(*record)
         self._emitted += 1
 
-    def emit(self, record: EventRecord) -> None:
-        """As `keep`."""
-        self.keep(record)
+    emit = keep
 
     def flush(self, timeout_s: float) -> int:  # noqa: ARG002 - there is nothing to wait for
         """How many records wait on disk."""
@@ -77,27 +60,22 @@ class OutboxOnlyEmitter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._outbox.close()
 
 
 class OutboxEmitter:
-    """An emitter with an outbox.
+    """Emits events through the Kafka client, or through a disk.
 
-    `keep` puts an event on disk before it returns; `emit` hands it to the Kafka client in memory, and to the disk only
-    when the client refuses it or gives it up. A thread delivers what is on disk, at start also what an earlier process
-    left there. Repeats are possible after a crash and harmless: an event keeps its id.
-
-    Args:
-        kafka: Builds the Kafka emitter, given the hook for what it cannot deliver.
-        outbox: The disk.
+    `keep` puts an event on disk before it returns; `emit` hands it to the Kafka client, and to the disk only when the
+    client refuses it or gives it up. A thread delivers what is on disk, also what an earlier process left there.
+    Repeats are possible after a crash and harmless: an event keeps its id. `kafka` builds the client, given the hook
+    for what it cannot deliver.
     """
 
     def __init__(self, kafka: Callable[[Callable[[EventRecord, str], None]], KafkaEmitter], outbox: Outbox) -> None:
         self._outbox = outbox
-        self._lost = 0
+        self.lost = 0  # events that neither the broker nor the disk took: anything but 0 is an incident of its own
         lock = threading.Lock()
         self._wake = threading.Condition(lock)  # wakes the forwarder
         self._state = threading.Condition(lock)  # wakes who waits for the end of everything
@@ -137,9 +115,8 @@ class OutboxEmitter:
     def emit(self, record: EventRecord) -> None:
         """Hand over an event in memory: for reads and searches, whose record may die with this process.
 
-        It goes into a bounded buffer, which the forwarder empties: the Kafka client's own hand-over costs its caller
-        ten times as much. What finds the buffer full goes to the client at once, which takes it or gives it to the
-        disk.
+        The forwarder empties the bounded buffer, since the Kafka client's own hand-over costs its caller ten times as
+        much. What finds the buffer full goes to the client at once, which takes it or gives it to the disk.
         """
         if len(self._buffer) >= 3 * _BUFFERED:
             self._kafka.emit(record)
@@ -149,11 +126,7 @@ class OutboxEmitter:
             self._empty_buffer()  # nobody else will
 
     def keep(self, record: EventRecord) -> None:
-        """Put an event on disk, then deliver it: for everything that changes the world.
-
-        Raises:
-            OutboxError: It is not on disk; the action must not run.
-        """
+        """Put an event on disk, then deliver it; `OutboxError` where it is not on disk, and the action must not run."""
         self._outbox.put(*record)
         self._kept = True
 
@@ -162,11 +135,6 @@ class OutboxEmitter:
         """The Kafka client's count of what became of everything, and what it has not been handed yet."""
         counted = self._kafka.stats
         return replace(counted, emitted=counted.emitted + len(self._buffer) // 3)
-
-    @property
-    def lost(self) -> int:
-        """Events that neither the broker nor the disk took. Anything but 0 is an incident of its own."""
-        return self._lost
 
     @property
     def waiting(self) -> int:
@@ -199,9 +167,7 @@ class OutboxEmitter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _on_undeliverable(self, record: EventRecord, reason: str) -> None:
@@ -209,7 +175,7 @@ class OutboxEmitter:
             self._outbox.put(*record)
         except OutboxError:
             with self._state:
-                self._lost += 1
+                self.lost += 1
             LOG.exception(
                 "an event about %s is lost: the broker refused it (%s) and so did the disk", record.key.decode(), reason
             )
@@ -246,7 +212,6 @@ class OutboxEmitter:
         return emptied
 
     def _next_kept(self) -> list[Waiting]:
-        """Records on disk that were not handed over yet, as many as may be under way."""
         if self._kept:  # only then: who sets it between a look and a reset would be overlooked
             self._kept = False
         elif time.monotonic() < self._look_at:
@@ -259,7 +224,6 @@ class OutboxEmitter:
         return kept
 
     def _due_again(self) -> list[Waiting]:
-        """What the client gave up, once it is time to try again."""
         with self._state:
             if time.monotonic() < self._retry_at:
                 return []

@@ -40,8 +40,8 @@ def system_clock() -> datetime:
 def random_id() -> str:
     """A UUID of version 4 (RFC 9562) that no other thread, forked process or copy of a frozen machine draws.
 
-    Unlike `uuid.uuid4` it makes no system call, during which another thread would take the interpreter in the middle of
-    a decision (benchmarks/decision.py). The clock is for the copies of a machine: their generators go on alike.
+    Unlike `uuid.uuid4` it makes no system call, during which another thread would take the interpreter
+    (benchmarks/decision.py). The clock is for the copies of a machine: their generators go on alike.
     """
     digits = f"{_random.getrandbits(128) ^ time.time_ns():032x}"
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
@@ -51,28 +51,19 @@ class Recorder:
     """Builds the events of an action's life and hands them to an emitter.
 
     It holds no state about actions: the receipt that `decided` returns is all that later calls need, and it may travel
-    (as `receipt.token(key)`) to whichever process sees the outcome.
-
-    Each method takes `at`, the event's time (by default the clock's), and `durable`: return only once the event is on
-    this machine's disk. A durable record raises `OutboxError` where it is not on disk, and `UsageError` where the
-    emitter has no outbox.
-
-    Args:
-        emitter: Takes the events.
-        source: Who records, as a URI reference, for example `/routers/crm-eu-1`.
-        key: Signs receipts; None leaves them unsigned.
-        now: The clock.
-        new_id: Makes decision and event ids; each must be unique for ever.
+    (as `receipt.token(key)`) to another process. Each method takes `at`, the event's time (by default the clock's), and
+    `durable`: return once the event is on this machine's disk. That raises `OutboxError` where it is not, and
+    `UsageError` where the emitter has no outbox.
     """
 
     def __init__(
         self,
         emitter: Emitter,
         *,
-        source: str,
-        key: bytes | None = None,
+        source: str,  # who records, as a URI reference, for example `/routers/crm-eu-1`
+        key: bytes | None = None,  # signs receipts; None leaves them unsigned
         now: Callable[[], datetime] = system_clock,
-        new_id: Callable[[], str] = random_id,
+        new_id: Callable[[], str] = random_id,  # of decisions and events; each must be unique for ever
     ) -> None:
         self._emitter = emitter
         self._keeper = emitter if isinstance(emitter, DurableEmitter) else None
@@ -97,29 +88,12 @@ class Recorder:
         decision: Decision,
         *,
         stage: Stage,
-        cohort: str = "all",
-        decided_at: datetime | None = None,
+        cohort: str = "all",  # the segment of the roll-out; keep their number small
+        decided_at: datetime | None = None,  # event time; None for the clock's moment
         traceparent: str | None = None,
         durable: bool = False,
     ) -> Receipt:
-        """Record a decision, before anything is executed.
-
-        Args:
-            contract: What was asked.
-            decision: What was decided, and why.
-            stage: The stage that the action is in.
-            cohort: The segment of the roll-out; keep their number small.
-            decided_at: Event time; the clock's moment when left out.
-            traceparent: W3C trace context of the call.
-            durable: Return only once the event is on this machine's disk.
-
-        Raises:
-            OutboxError: It should be on disk and is not; the action must not run.
-            UsageError: It should be on disk, and the emitter has no outbox.
-
-        Returns:
-            The receipt that every later event about this action needs.
-        """
+        """Record a decision before anything is executed, and return the receipt that all later events about it need."""
         shared = SharedDecision(contract, decision, stage=stage, cohort=cohort)
         issued = shared.issue(self._new_id(), self._moment(decided_at), self._key)
         receipt = issued.receipt
@@ -163,11 +137,7 @@ class Recorder:
     ) -> None:
         """Record how an execution ended. Leave out what is not known; never say zero for it."""
         data = events.ActionExecutedData(
-            receipt=self._token(receipt),
-            status=status,
-            latency_ms=latency_ms,
-            cost_usd=cost_usd,
-            error_type=error_type,
+            receipt=self._token(receipt), status=status, latency_ms=latency_ms, cost_usd=cost_usd, error_type=error_type
         )
         self._record(events.ActionExecuted, receipt, data, at=at, traceparent=traceparent, durable=durable)
 
@@ -234,7 +204,6 @@ class Recorder:
         self._hand_over(record, durable=durable)
 
     def _moment(self, given: datetime | None) -> datetime:
-        """A given moment, else the present one, in UTC."""
         moment = given if given is not None else self._now()
         if moment.tzinfo is UTC:
             return moment

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from producers.errors import UsageError
 from producers.strict_yaml import read_yaml
@@ -21,6 +21,15 @@ class UnknownToolsError(UsageError):
     """The transcript uses tools that the catalog does not describe."""
 
 
+def _executing_stage(stage: Stage) -> Stage:
+    if stage is Stage.OBSERVE_ONLY:
+        raise ValueError("recorded calls did run, and nothing runs at observe_only; choose the stage they ran at")
+    return stage
+
+
+_ExecutingStage = Annotated[Stage, AfterValidator(_executing_stage)]
+
+
 class CatalogTool(WireModel):
     """One tool."""
 
@@ -30,16 +39,11 @@ class CatalogTool(WireModel):
     """The system that the tool reads or changes."""
     workflow: Name | None = None
     """Unset: the catalog's workflow."""
-    stage: Stage | None = None
+    stage: _ExecutingStage | None = None
     """Unset: the catalog's stage."""
     tool_version: Name | None = None
     intent: Text = "not recorded"
     """What the tool is used for; a transcript does not say it in a form that may leave its owner."""
-
-    @field_validator("stage")
-    @classmethod
-    def _executes(cls, stage: Stage | None) -> Stage | None:
-        return None if stage is None else _executing_stage(stage)
 
 
 class Catalog(WireModel):
@@ -51,22 +55,13 @@ class Catalog(WireModel):
     agent: Name
     model: Name | None = None
     prompt_version: Name | None = None
-    stage: Stage
+    stage: _ExecutingStage
     """The stage of every tool that does not name its own."""
     tools: dict[str, CatalogTool] = Field(min_length=1)
 
-    @field_validator("stage")
-    @classmethod
-    def _executes(cls, stage: Stage) -> Stage:
-        return _executing_stage(stage)
-
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a catalog.
-
-        Raises:
-            ConfigurationFileError: It is not there, not YAML, or not a catalog; the message says where, and suggests.
-        """
+        """Read a catalog; `ConfigurationFileError` says where it is not one, and suggests."""
         return read_yaml(path, cls)
 
     def stage_of(self, tool: str) -> Stage:
@@ -98,11 +93,7 @@ class Catalog(WireModel):
         )
 
     def require(self, tools: Iterable[str]) -> None:
-        """Make sure that every tool is described.
-
-        Raises:
-            UnknownToolsError: With a stanza for each missing tool, ready to be pasted and judged.
-        """
+        """Make sure that every tool is described; else `UnknownToolsError` with a stanza for each, to be judged."""
         missing = sorted(set(tools) - set(self.tools))
         if missing:
             stanzas = "\n".join(
@@ -112,9 +103,3 @@ class Catalog(WireModel):
                 f"the catalog lacks {len(missing)} of the transcript's tools: {', '.join(missing)}. Add them under "
                 f"`tools:` and correct their classes, or leave them out with --skip-unknown.\n{stanzas}"
             )
-
-
-def _executing_stage(stage: Stage) -> Stage:
-    if stage is Stage.OBSERVE_ONLY:
-        raise ValueError("recorded calls did run, and nothing runs at observe_only; choose the stage they ran at")
-    return stage

@@ -1,8 +1,8 @@
 """Import of transcripts: recorded calls as decisions, executions and quality impacts; what was not recorded is null.
 
-A transcript has no times: every decision is dated to the moment of its import and marked `imported`, and latency and
-cost are null. Ids are digests of the file, the call's position and the cell it is counted in, so the same import made
-twice is the same events, and the second is dropped wherever repeats are still remembered.
+A transcript has no times: every decision is dated to the moment of its import and marked `imported`. Ids are digests of
+the file, the call's position and its cell, so the same import made twice is the same events, and the second is dropped
+wherever repeats are still remembered.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from producers.importers.catalog import Catalog
     from producers.importers.transcript import Conversation, ToolCall, Transcript
 
-TOOL_ERROR = "tool_error"  # `error.type` of a call whose result reports an error.
-
+TOOL_ERROR = "tool_error"  # `error.type` of a call whose result reports an error
 _IN_FLIGHT_LIMIT = 50_000
 _RECORDED = Decision(result=Allow(reason="recorded"), provenance=Provenance.IMPORTED)
 
@@ -54,9 +53,8 @@ class ImportCounts:
 def require_usable(transcript: Transcript, catalog: Catalog, *, reward_field: str | None, skip_unknown: bool) -> None:
     """Make sure, before anything is emitted, that a transcript can be imported with a catalog.
 
-    Raises:
-        UnknownToolsError: The catalog lacks tools, and they may not be left out.
-        TranscriptError: No conversation has the reward.
+    Raises `UnknownToolsError` where the catalog lacks tools that may not be left out, `TranscriptError` where no
+    conversation has the reward.
     """
     if not skip_unknown:
         catalog.require(transcript.tools)
@@ -65,21 +63,10 @@ def require_usable(transcript: Transcript, catalog: Catalog, *, reward_field: st
 
 
 class TranscriptImporter:
-    """Imports one transcript, conversation by conversation.
+    """Imports one transcript, conversation by conversation; raises as `require_usable` does.
 
-    Args:
-        transcript: What was recorded.
-        catalog: What its tools are.
-        emitter: Takes the events.
-        reward_field: Dotted path of the reward in each conversation; a reward below 1 fails the quality check of
-            every executed call. None emits no quality.
-        skip_unknown: Leave out tools that the catalog lacks, instead of refusing the file.
-        key: Signs receipts.
-        now: The clock.
-
-    Raises:
-        UnknownToolsError: As in `require_usable`.
-        TranscriptError: As in `require_usable`.
+    `reward_field` is the dotted path of a conversation's reward: one below 1 fails the quality check of every executed
+    call, and None emits no quality. With `skip_unknown`, tools that the catalog lacks are left out.
     """
 
     def __init__(
@@ -150,7 +137,6 @@ class _CallIds:
         self._serial = 0
 
     def begin(self, *place: str | int) -> None:
-        """Go on with the call at this place."""
         self._base = hashlib.sha256("\n".join(map(str, place)).encode())
         self._serial = 0
 

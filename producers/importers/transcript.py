@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MESSAGES_KEYS = ("messages", "traj")  # names under which a conversation object may keep its messages
-
 ERROR_PREFIX = "Error"  # a tool result that starts like this reports a failure
 
 
@@ -56,11 +55,7 @@ class Conversation:
     about: Mapping[str, object]  # whatever was recorded beside the messages
 
     def reward(self, field: str) -> float | None:
-        """The number at a dotted path in what was recorded about the conversation; None where it is absent or null.
-
-        Raises:
-            TranscriptError: There is something else than a number.
-        """
+        """The number at a dotted path beside the messages, None where absent or null; else `TranscriptError`."""
         value: object = self.about
         for part in field.split("."):
             value = value.get(part) if isinstance(value, dict) else None
@@ -84,11 +79,7 @@ class Transcript:
         return {call.tool for conversation in self.conversations for call in conversation.calls}
 
     def require_reward(self, field: str) -> None:
-        """Make sure that at least one conversation has a reward.
-
-        Raises:
-            TranscriptError: None has; the message offers the nearest field.
-        """
+        """Make sure that a conversation has a reward; else `TranscriptError` offers the nearest field."""
         if all(conversation.reward(field) is None for conversation in self.conversations):
             fields = sorted({key for conversation in self.conversations for key in conversation.about})
             hint = suggest(field, fields) if fields else "the conversations have no fields beside their messages"
@@ -125,19 +116,13 @@ class _Message(_Lenient):
 
     @property
     def text(self) -> str:
-        """The content as text."""
         if isinstance(self.content, list):
             return "".join(part.text for part in self.content)
         return self.content or ""
 
 
 def read_transcript(path: Path) -> Transcript:
-    """Read a transcript.
-
-    Raises:
-        TranscriptError: The file cannot be read, is not JSON, or holds something else than conversations; the message
-            names the line, or the conversation and the message.
-    """
+    """Read a transcript; else `TranscriptError` names the line, or the conversation and the message."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -205,22 +190,22 @@ def _message(conversation: int, position: int, raw_message: object) -> _Message:
 
 def _calls(messages: list[_Message]) -> tuple[tuple[ToolCall, ...], int]:
     """Pair calls and results: by id, and where a result has none by the tool's name, else in order."""
-    asked: list[_CallMessage] = []
+    call_messages: list[_CallMessage] = []
     answers: dict[int, str] = {}
     stray_results = 0
     for message in messages:
-        asked += message.tool_calls or []
+        call_messages += message.tool_calls or []
         if message.role != "tool":
             continue
-        open_calls = [index for index in range(len(asked)) if index not in answers]
-        answered = next((index for index in open_calls if _answers(message, asked[index])), None)
+        open_calls = [index for index in range(len(call_messages)) if index not in answers]
+        answered = next((index for index in open_calls if _answers(message, call_messages[index])), None)
         if answered is None:
             stray_results += 1
         else:
             answers[answered] = message.text
     calls = tuple(
         ToolCall(index, call.function.name, call.id, _digest(call.function.arguments), answers.get(index))
-        for index, call in enumerate(asked)
+        for index, call in enumerate(call_messages)
     )
     return calls, stray_results
 

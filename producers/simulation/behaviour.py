@@ -6,7 +6,7 @@ import hashlib
 import math
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from producers.wire.decision import (
     Allow,
@@ -19,15 +19,7 @@ from producers.wire.decision import (
     FlagReason,
     QueueForReview,
 )
-from producers.wire.events import (
-    ExecutionStatus,
-    Impact,
-    Incident,
-    Quality,
-    Resolution,
-    Support,
-    UndoResult,
-)
+from producers.wire.events import ExecutionStatus, Impact, Incident, Quality, Resolution, Support, UndoResult
 from producers.wire.stage import Mode, Stage
 
 if TYPE_CHECKING:
@@ -75,11 +67,11 @@ class Behaviour:
 class Phase:
     """A stretch of an action's career, from its `after`-th decision on."""
 
-    after: int  # number of the decision (from 0) at which the phase begins
     stage: Stage  # the stage that the action is in
     behaviour: Behaviour  # how it behaves there
     expected: VerdictName | None  # the verdict that this cell deserves; None where it depends on how much has been seen
     why: str  # what is right or wrong with it, in one phrase
+    after: int = 0  # number of the decision (from 0) at which the phase begins
 
 
 @dataclass(frozen=True)
@@ -94,8 +86,7 @@ class SimulatedAction:
     intent: str  # why an agent asks for it
     phases: tuple[Phase, ...]  # its career, first phase first
     weight: float = 1.0  # its share of the traffic, relative to the others'
-    # Segments of the roll-out; each call falls into one of them with equal probability
-    cohorts: tuple[str, ...] = ("all",)
+    cohorts: tuple[str, ...] = ("all",)  # segments of the roll-out; calls fall into them with equal probability
 
     def phase_at(self, decision: int) -> Phase:
         """The phase that decision number `decision` (from 0) falls into."""
@@ -103,18 +94,9 @@ class SimulatedAction:
 
 
 @dataclass(frozen=True)
-class DrawnReview:
-    """A review of a queued action, ended `after_s` seconds after the decision."""
-
-    after_s: float
-    resolution: Resolution
-
-
-@dataclass(frozen=True)
 class DrawnExecution:
-    """An execution, ended `after_s` seconds after the decision."""
+    """How an execution ended."""
 
-    after_s: float
     status: ExecutionStatus
     latency_ms: float | None
     cost_usd: float | None
@@ -122,22 +104,11 @@ class DrawnExecution:
 
 
 @dataclass(frozen=True)
-class DrawnUndo:
-    """An undo, `after_s` seconds after the decision."""
+class FollowUp:
+    """What came of an action, `after_s` seconds after its decision: a review, an execution, an undo or an impact."""
 
     after_s: float
-    result: UndoResult
-
-
-@dataclass(frozen=True)
-class DrawnImpact:
-    """Something that followed downstream, `after_s` seconds after the decision."""
-
-    after_s: float
-    impact: Impact
-
-
-FollowUp = DrawnReview | DrawnExecution | DrawnUndo | DrawnImpact
+    outcome: Resolution | DrawnExecution | UndoResult | Impact
 
 
 @dataclass(frozen=True)
@@ -166,7 +137,7 @@ def draw_action(phase: Phase, random: Random) -> DrawnAction:
     if isinstance(result, QueueForReview):
         started_s = _log_normal(random, behaviour.review_wait_s, 0.6)
         rejected = random.random() < behaviour.rejected
-        follow_ups.append(DrawnReview(started_s, Resolution.REJECTED if rejected else Resolution.APPROVED))
+        follow_ups.append(FollowUp(started_s, Resolution.REJECTED if rejected else Resolution.APPROVED))
         runs = not rejected
     else:
         runs = decision.expects_execution
@@ -203,7 +174,7 @@ def _execution(behaviour: Behaviour, started_s: float, random: Random) -> list[F
     ended_s = started_s + latency_ms / 1000
     known_ms = None if random.random() < behaviour.latency_unknown else latency_ms
     return [
-        DrawnExecution(ended_s, status, known_ms, cost_usd, error_type),
+        FollowUp(ended_s, DrawnExecution(status, known_ms, cost_usd, error_type)),
         *_aftermath(behaviour, ended_s, random),
     ]
 
@@ -213,7 +184,7 @@ def _aftermath(behaviour: Behaviour, ended_s: float, random: Random) -> list[Fol
     if random.random() < behaviour.quality_checked:
         passed = random.random() >= behaviour.quality_failed
         quality = Quality(passed=passed, score=round(random.uniform(*((0.7, 1.0) if passed else (0.0, 0.6))), 2))
-        follow_ups.append(DrawnImpact(ended_s + _log_normal(random, 5.0, 0.5), quality))
+        follow_ups.append(FollowUp(ended_s + _log_normal(random, 5.0, 0.5), quality))
     drawn = random.random()
     for share, result in (
         (behaviour.undone, UndoResult.UNDONE),
@@ -221,7 +192,7 @@ def _aftermath(behaviour: Behaviour, ended_s: float, random: Random) -> list[Fol
         (behaviour.not_undoable, UndoResult.NOT_UNDOABLE),
     ):
         if (drawn := drawn - share) < 0:
-            follow_ups.append(DrawnUndo(ended_s + _log_normal(random, behaviour.undo_after_s, 0.8), result))
+            follow_ups.append(FollowUp(ended_s + _log_normal(random, behaviour.undo_after_s, 0.8), result))
             break
     for share, impact in (
         (behaviour.incident, Incident(severity=3)),
@@ -229,11 +200,12 @@ def _aftermath(behaviour: Behaviour, ended_s: float, random: Random) -> list[Fol
         (behaviour.support, Support()),
     ):
         if random.random() < share:
-            follow_ups.append(DrawnImpact(ended_s + _log_normal(random, 60.0, 0.7), impact))
+            follow_ups.append(FollowUp(ended_s + _log_normal(random, 60.0, 0.7), impact))
     return sorted(follow_ups, key=lambda follow_up: follow_up.after_s)
 
 
-_MODE_OF_STAGE = {
+# The flag mode that puts an action into a stage
+MODE_OF_STAGE: Final = {
     Stage.OBSERVE_ONLY: Mode.OBSERVE,
     Stage.SEARCH_ONLY: Mode.SEARCH_ONLY,
     Stage.DRAFT_WRITE: Mode.DRAFT_WRITE,
@@ -241,11 +213,6 @@ _MODE_OF_STAGE = {
     Stage.NARROW_AUTONOMY: Mode.AUTONOMOUS,
     Stage.PROGRESSIVE_EXPANSION: Mode.EXPANDED,
 }
-
-
-def mode_of(stage: Stage) -> Mode:
-    """The flag mode that puts an action into a stage."""
-    return _MODE_OF_STAGE[stage]
 
 
 _RULESET = hashlib.sha256(b"the simulated flag store never changes its rules").hexdigest()
@@ -262,7 +229,7 @@ def _flags(stage: Stage, *, denied: bool) -> tuple[FlagEvaluation, ...]:
             variant="listed" if denied else "clear",
             reason=FlagReason.TARGETING_MATCH if denied else FlagReason.DEFAULT,
         ),
-        FlagEvaluation(key="agent-action-mode", variant=mode_of(stage).value, reason=FlagReason.TARGETING_MATCH),
+        FlagEvaluation(key="agent-action-mode", variant=MODE_OF_STAGE[stage].value, reason=FlagReason.TARGETING_MATCH),
         FlagEvaluation(key="agent-action-approval-required", variant=approval, reason=FlagReason.TARGETING_MATCH),
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from producers.wire import events
-from producers.wire.events import ExecutionStatus, Resolution, UndoResult
+from producers.wire.events import Event, ExecutionStatus, Resolution, UndoResult
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from producers.delivery.kafka_emitter import DeliveryStats
     from producers.simulation.behaviour import Phase
-    from producers.wire.events import Event
     from producers.wire.receipt import Cell, Receipt
 
 COUNTED: tuple[str, ...] = (
@@ -52,11 +51,7 @@ _DECIDED_AS = {
     "deny": "denied",
     "fallback": "fell_back",
 }
-_UNDONE_AS = {
-    UndoResult.UNDONE: "undone",
-    UndoResult.FAILED: "undo_failed",
-    UndoResult.NOT_UNDOABLE: "not_undoable",
-}
+_UNDONE_AS = {UndoResult.UNDONE: "undone", UndoResult.FAILED: "undo_failed", UndoResult.NOT_UNDOABLE: "not_undoable"}
 
 
 @dataclass
@@ -67,8 +62,7 @@ class CellGroundTruth:
     latency_known: int = 0  # executions with a latency
     cost_known: int = 0  # executions with a cost
     epochs: dict[str, None] = field(default_factory=dict)  # names of the epochs, in order of appearance
-    # The verdict that the scenario's author expects, or None where it depends on the amount seen
-    expected: str | None = None
+    expected: str | None = None  # the verdict that the author expects; None where it depends on the amount seen
     why: str = ""  # what is right or wrong with the cell
 
 

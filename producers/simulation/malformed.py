@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from producers.wire.topics import MAX_EVENT_BYTES
@@ -19,65 +19,24 @@ UNSIGNED_FAULTS = ("unsigned_receipt", "forged_receipt")  # reasons that exist o
 
 
 def malformed(reason: str, event: ActionExecuted) -> bytes | None:
-    """Break a well-formed event so that it must be rejected for `reason`, and for no other.
+    """Break a well-formed event so that it must be rejected for one of `REASONS` alone; None is a null value.
 
-    Args:
-        reason: One of `REASONS`.
-        event: An event that nobody else has emitted; its receipt must be signed for the faults of signatures.
-
-    Returns:
-        The record's value; None for a null value.
+    Nobody else may have emitted the event, and for the faults of signatures its receipt must be signed.
     """
     if reason in _WHOLE_VALUES:
         return _WHOLE_VALUES[reason]
     document: Document = json.loads(event.model_dump_json(exclude_none=True))
-    _BROKEN[reason](document, event)
+    _BROKEN[reason](document, document["data"])
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def _wrong_type(document: Document, _: ActionExecuted) -> None:
-    document["data"]["latency_ms"] = "quick"
+def _forged(token: str) -> str:
+    unsigned, _dot, signature = token.rpartition(".")
+    return f"{unsigned}.{'B' if signature[0] == 'A' else 'A'}{signature[1:]}"
 
 
-def _missing_field(document: Document, _: ActionExecuted) -> None:
-    del document["data"]["status"]
-
-
-def _unknown_type(document: Document, _: ActionExecuted) -> None:
-    document["type"] = "stagekeeper.action.dreamt.v1"
-
-
-def _unknown_version(document: Document, _: ActionExecuted) -> None:
-    document["type"] = document["type"].removesuffix(".v1") + ".v9"
-
-
-def _missing_receipt(document: Document, _: ActionExecuted) -> None:
-    del document["data"]["receipt"]
-
-
-def _malformed_receipt(document: Document, _: ActionExecuted) -> None:
-    document["data"]["receipt"] = "not a receipt"
-
-
-def _unsigned_receipt(document: Document, _: ActionExecuted) -> None:
-    document["data"]["receipt"] = ".".join(document["data"]["receipt"].split(".")[:2])
-
-
-def _forged_receipt(document: Document, _: ActionExecuted) -> None:
-    unsigned, _dot, signature = document["data"]["receipt"].rpartition(".")
-    document["data"]["receipt"] = f"{unsigned}.{'B' if signature[0] == 'A' else 'A'}{signature[1:]}"
-
-
-def _receipt_mismatch(document: Document, _: ActionExecuted) -> None:
-    document["subject"] = "another-decision"
-
-
-def _impossible_time(document: Document, event: ActionExecuted) -> None:
-    document["time"] = (event.time + timedelta(days=365)).isoformat()
-
-
-def _negative_value(document: Document, _: ActionExecuted) -> None:
-    document["data"]["latency_ms"] = -5.0
+def _a_year_after(moment: str) -> str:
+    return (datetime.fromisoformat(moment) + timedelta(days=365)).isoformat()
 
 
 _WHOLE_VALUES: dict[str, bytes | None] = {
@@ -86,17 +45,18 @@ _WHOLE_VALUES: dict[str, bytes | None] = {
     "null_value": None,
     "too_large": b'{"padding": "' + b"x" * MAX_EVENT_BYTES + b'"}',
 }
-_BROKEN: dict[str, Callable[[Document, ActionExecuted], None]] = {
-    "wrong_type": _wrong_type,
-    "missing_field": _missing_field,
-    "unknown_type": _unknown_type,
-    "unknown_version": _unknown_version,
-    "missing_receipt": _missing_receipt,
-    "malformed_receipt": _malformed_receipt,
-    "unsigned_receipt": _unsigned_receipt,
-    "forged_receipt": _forged_receipt,
-    "receipt_mismatch": _receipt_mismatch,
-    "impossible_time": _impossible_time,
-    "negative_value": _negative_value,
+# What breaks an event, given the event and its data
+_BROKEN: dict[str, Callable[[Document, Document], object]] = {
+    "wrong_type": lambda _, data: data.update(latency_ms="quick"),
+    "missing_field": lambda _, data: data.pop("status"),
+    "unknown_type": lambda event, _: event.update(type="stagekeeper.action.dreamt.v1"),
+    "unknown_version": lambda event, _: event.update(type=event["type"].removesuffix(".v1") + ".v9"),
+    "missing_receipt": lambda _, data: data.pop("receipt"),
+    "malformed_receipt": lambda _, data: data.update(receipt="not a receipt"),
+    "unsigned_receipt": lambda _, data: data.update(receipt=".".join(data["receipt"].split(".")[:2])),
+    "forged_receipt": lambda _, data: data.update(receipt=_forged(data["receipt"])),
+    "receipt_mismatch": lambda event, _: event.update(subject="another-decision"),
+    "impossible_time": lambda event, _: event.update(time=_a_year_after(event["time"])),
+    "negative_value": lambda _, data: data.update(latency_ms=-5.0),
 }
 REASONS: tuple[str, ...] = (*_WHOLE_VALUES, *_BROKEN)  # every reason that a record can be broken for

@@ -1,8 +1,7 @@
 """Scenarios to simulate: for each, what is wrong in it and the verdicts that it deserves.
 
-The limits that the expectations refer to are those of the demonstration's gate file: denials 10 % (blocks a promotion),
-execution errors 5 %, undos 3 %, missing outcomes 5 %, incidents 1 %, latency p95 1,500 ms, a severe incident at once,
-and at least 200 actions before a promotion.
+They refer to the limits of the demonstration's gate file: denials 10 % (blocks a promotion), errors 5 %, undos 3 %,
+missing outcomes 5 %, incidents 1 %, latency p95 1,500 ms, a severe incident at once, 200 actions before a promotion.
 """
 
 from __future__ import annotations
@@ -35,11 +34,7 @@ class Scenario:
 
 
 def scenario(name: str) -> Scenario:
-    """The scenario of that name.
-
-    Raises:
-        UnknownScenarioError: There is none; the message offers the nearest name.
-    """
+    """The scenario of that name; `UnknownScenarioError` offers the nearest one."""
     if name not in SCENARIOS:
         raise UnknownScenarioError(f"there is no scenario `{name}`: {suggest(name, list(SCENARIOS))}")
     return SCENARIOS[name]
@@ -58,10 +53,6 @@ def _refund(*phases: Phase, weight: float = 1.0) -> SimulatedAction:
     )
 
 
-def _at(stage: Stage, behaviour: Behaviour, expected: VerdictName | None, why: str, *, after: int = 0) -> Phase:
-    return Phase(after, stage, behaviour, expected, why)
-
-
 _SUPPORT_SEARCH = SimulatedAction(
     workflow="support",
     tool="kb_search",
@@ -69,7 +60,7 @@ _SUPPORT_SEARCH = SimulatedAction(
     risk_class=RiskClass.SEARCH,
     reversibility=Reversibility.AUTOMATIC,
     intent="look for an article that answers the question",
-    phases=(_at(Stage.SEARCH_ONLY, HEALTHY.having(latency_ms=120, cost_usd=0.0005, undone=0.0), PROMOTE, "healthy"),),
+    phases=(Phase(Stage.SEARCH_ONLY, HEALTHY.having(latency_ms=120, cost_usd=0.0005, undone=0.0), PROMOTE, "healthy"),),
     weight=1.6,
 )
 _CRM_LOOKUP = SimulatedAction(
@@ -80,7 +71,7 @@ _CRM_LOOKUP = SimulatedAction(
     reversibility=Reversibility.AUTOMATIC,
     intent="find the customer's open orders",
     phases=(
-        _at(
+        Phase(
             Stage.SEARCH_ONLY,
             HEALTHY.having(latency_ms=900, latency_sigma=0.65, undone=0.0),
             ROLL_BACK,
@@ -96,12 +87,7 @@ _DRAFT_REPLY = SimulatedAction(
     reversibility=Reversibility.AUTOMATIC,
     intent="prepare an answer for the agent on duty",
     phases=(
-        _at(
-            Stage.DRAFT_WRITE,
-            HEALTHY.having(latency_ms=420, cost_usd=0.012, constrained=0.03),
-            PROMOTE,
-            "healthy",
-        ),
+        Phase(Stage.DRAFT_WRITE, HEALTHY.having(latency_ms=420, cost_usd=0.012, constrained=0.03), PROMOTE, "healthy"),
     ),
     weight=1.4,
 )
@@ -112,7 +98,7 @@ _ESCALATE = SimulatedAction(
     risk_class=RiskClass.REVERSIBLE_WRITE,
     reversibility=Reversibility.MANUAL,
     intent="hand the case to the second line",
-    phases=(_at(Stage.DRAFT_WRITE, HEALTHY, HOLD, "sparse: too few actions to tell"),),
+    phases=(Phase(Stage.DRAFT_WRITE, HEALTHY, HOLD, "sparse: too few actions to tell"),),
     weight=0.03,
 )
 _SEND_EMAIL = SimulatedAction(
@@ -123,7 +109,7 @@ _SEND_EMAIL = SimulatedAction(
     reversibility=Reversibility.NONE,
     intent="tell the customer when the parcel arrives",
     phases=(
-        _at(
+        Phase(
             Stage.APPROVAL_GATED,
             HEALTHY.having(queued=0.97, review_wait_s=40.0, undone=0.0),
             PROMOTE,
@@ -139,7 +125,7 @@ _SEND_SMS = SimulatedAction(
     risk_class=RiskClass.EXTERNAL_EFFECT,
     reversibility=Reversibility.NONE,
     intent="remind the customer of the appointment",
-    phases=(_at(Stage.NARROW_AUTONOMY, HEALTHY.having(failed=0.14), ROLL_BACK, "fails in one call of seven"),),
+    phases=(Phase(Stage.NARROW_AUTONOMY, HEALTHY.having(failed=0.14), ROLL_BACK, "fails in one call of seven"),),
 )
 _ADJUST_CREDIT = SimulatedAction(
     workflow="refunds",
@@ -149,7 +135,7 @@ _ADJUST_CREDIT = SimulatedAction(
     reversibility=Reversibility.MANUAL,
     intent="grant the credit that was promised",
     phases=(
-        _at(
+        Phase(
             Stage.APPROVAL_GATED,
             HEALTHY.having(denied=0.24, queued=0.5, review_wait_s=60.0),
             HOLD,
@@ -165,12 +151,7 @@ _CLOSE_ACCOUNT = SimulatedAction(
     reversibility=Reversibility.NONE,
     intent="the customer asks to leave",
     phases=(
-        _at(
-            Stage.OBSERVE_ONLY,
-            HEALTHY.having(denied=0.3),
-            HOLD,
-            "observed only: nothing ran, so nothing is proven",
-        ),
+        Phase(Stage.OBSERVE_ONLY, HEALTHY.having(denied=0.3), HOLD, "observed only: nothing ran, so nothing is proven"),
     ),
     weight=0.6,
 )
@@ -181,7 +162,7 @@ _UPDATE_ADDRESS = SimulatedAction(
     risk_class=RiskClass.REVERSIBLE_WRITE,
     reversibility=Reversibility.AUTOMATIC,
     intent="the customer has moved",
-    phases=(_at(Stage.PROGRESSIVE_EXPANSION, HEALTHY, HOLD, "healthy, and already on the highest stage"),),
+    phases=(Phase(Stage.PROGRESSIVE_EXPANSION, HEALTHY, HOLD, "healthy, and already on the highest stage"),),
     weight=1.2,
 )
 _ROTATE_KEY = SimulatedAction(
@@ -192,7 +173,7 @@ _ROTATE_KEY = SimulatedAction(
     reversibility=Reversibility.EXPENSIVE,
     intent="the key is due for rotation",
     phases=(
-        _at(
+        Phase(
             Stage.NARROW_AUTONOMY,
             HEALTHY.having(latency_ms=700, latency_sigma=0.3, severe_incident=0.02),
             ROLL_BACK,
@@ -201,7 +182,7 @@ _ROTATE_KEY = SimulatedAction(
     ),
     weight=0.5,
 )
-_ROLLS_BACK_LATE = _at(
+_ROLLS_BACK_LATE = Phase(
     Stage.NARROW_AUTONOMY,
     HEALTHY.having(undone=0.10, undo_failed=0.01, undo_after_s=30 * 60.0),
     ROLL_BACK,
@@ -209,12 +190,12 @@ _ROLLS_BACK_LATE = _at(
 )
 
 SCENARIOS: dict[str, Scenario] = {
-    each.name: each
-    for each in (
+    entry.name: entry
+    for entry in (
         Scenario(
             "healthy",
             "Nothing is wrong: every signal is clearly inside its limit.",
-            (_refund(_at(Stage.APPROVAL_GATED, HEALTHY, PROMOTE, "healthy")), _SUPPORT_SEARCH, _DRAFT_REPLY),
+            (_refund(Phase(Stage.APPROVAL_GATED, HEALTHY, PROMOTE, "healthy")), _SUPPORT_SEARCH, _DRAFT_REPLY),
         ),
         Scenario(
             "denied-too-often",
@@ -238,9 +219,9 @@ SCENARIOS: dict[str, Scenario] = {
             "Healthy until it is promoted after 1,000 decisions, healthy for 300 more, then every fourth call fails.",
             (
                 _refund(
-                    _at(Stage.APPROVAL_GATED, HEALTHY, PROMOTE, "healthy before its promotion"),
-                    _at(Stage.NARROW_AUTONOMY, HEALTHY, None, "healthy after its promotion", after=1_000),
-                    _at(
+                    Phase(Stage.APPROVAL_GATED, HEALTHY, PROMOTE, "healthy before its promotion"),
+                    Phase(Stage.NARROW_AUTONOMY, HEALTHY, None, "healthy after its promotion", after=1_000),
+                    Phase(
                         Stage.NARROW_AUTONOMY,
                         HEALTHY.having(failed=0.25, undone=0.08),
                         ROLL_BACK,
@@ -269,4 +250,3 @@ SCENARIOS: dict[str, Scenario] = {
         ),
     )
 }
-"""Every scenario by its name."""

@@ -1,9 +1,8 @@
 """Simulated traffic: actions drawn from a scenario, reproducible by seed, emitted through the recorder and counted.
 
-All events of an action are drawn when it arrives, through the real recorder; they wait in one queue, ordered by
-when they are due. A plan has two parts: a past, which is filled with an exact number of events and emitted as fast as
-`pace` allows, and then the present, where a record leaves when the clock reaches its moment. No event lies in the
-future: what would follow later than the end of the run is neither emitted nor counted.
+All events of an action are drawn when it arrives and wait in one queue, ordered by when they are due. First comes a
+past with an exact number of events, as fast as `pace` allows, then the present, where a record leaves when the clock
+reaches its moment. What would follow after the end of the run is neither emitted nor counted.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import accumulate
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -19,14 +18,12 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from producers.delivery.kafka_emitter import DeliveryStats, Emitter
 from producers.delivery.recorder import Recorder
 from producers.simulation.behaviour import (
+    MODE_OF_STAGE,
     DrawnAction,
     DrawnExecution,
-    DrawnImpact,
-    DrawnReview,
     Phase,
     SimulatedAction,
     draw_action,
-    mode_of,
 )
 from producers.simulation.ground_truth import GroundTruth
 from producers.simulation.malformed import REASONS, UNSIGNED_FAULTS, malformed
@@ -36,23 +33,20 @@ from producers.wire.events import (
     ExecutionStatus,
     PolicyChangedData,
     Resolution,
+    UndoResult,
     event_from_bytes,
 )
 from producers.wire.topics import OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from producers.simulation.scenarios import Scenario
     from producers.wire.events import Event, EventRecord
     from producers.wire.receipt import Receipt
 
-IN_FLIGHT_LIMIT = 50_000
-"""Unacknowledged records at which the simulation waits for the broker: it must not lose what it counts."""
-
+_IN_FLIGHT_LIMIT = 50_000  # unacknowledged records at which it waits for the broker: it must not lose what it counts
 _CHECK_EVERY = 200  # records between two checks of the emitter and calls of the observer
-
 _REPEAT_WITHIN_S = 60.0  # a repeat follows its first record by at most this long
 
 
@@ -61,7 +55,6 @@ class RawEmitter(Emitter, Protocol):
 
     def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
         """Hand over a record that need not be an event."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -97,8 +90,6 @@ class _Due(NamedTuple):
 
 
 class _Capture:
-    """An emitter that hands its events back, so that an action's events can be built first and sent later."""
-
     def __init__(self) -> None:
         self.records: list[EventRecord] = []
 
@@ -118,18 +109,10 @@ class _Capture:
 
 
 class Simulator:
-    """Emits one scenario.
+    """Emits one scenario; equal seed, plan and clock give equal records.
 
-    Args:
-        scenario: What is simulated.
-        emitter: Where records go.
-        plan: How much and how fast.
-        seed: Decides everything that is drawn; equal seed, plan and clock give equal records.
-        key: Signs receipts.
-        faults: Repeats, broken records and disorder.
-        now: The clock.
-        wait: Waits so many seconds and says whether the simulation should stop, like `threading.Event.wait`.
-        observe: Called every so often with the simulator, for progress and for the file of the ground truth.
+    `wait` waits so many seconds and says whether to stop, like `threading.Event.wait`; `observe` is called every so
+    often, for progress and for the file of the ground truth.
     """
 
     def __init__(
@@ -171,7 +154,7 @@ class Simulator:
     def run(self) -> GroundTruth:
         """Emit until the plan is fulfilled or `wait` says stop; everything emitted is counted in the truth."""
         arrival = self._first_arrival()
-        while not self._fulfilled():
+        while self._plan.events is None or self.ground_truth.emitted < self._plan.events:
             due = self._queue[0] if self._queue else None
             if due is not None and (arrival is None or due.at <= arrival):
                 if self._stopped_before(due.at):
@@ -186,9 +169,6 @@ class Simulator:
                 break
         self._observe(self)
         return self.ground_truth
-
-    def _fulfilled(self) -> bool:
-        return self._plan.events is not None and self.ground_truth.emitted >= self._plan.events
 
     def _first_arrival(self) -> datetime | None:
         if self._plan.history_events > 0:
@@ -212,7 +192,7 @@ class Simulator:
         self._handled += 1
         if self._handled % _CHECK_EVERY == 0:
             self._observe(self)
-            while self._emitter.stats.in_flight > IN_FLIGHT_LIMIT and not self._wait(0):
+            while self._emitter.stats.in_flight > _IN_FLIGHT_LIMIT and not self._wait(0):
                 self._emitter.flush(0.5)
                 self._observe(self)
             if self._wait(0):
@@ -250,30 +230,30 @@ class Simulator:
     def _record(self, drawn: DrawnAction, receipt: Receipt, random: Random) -> None:
         for follow_up in drawn.follow_ups:
             at = receipt.decided_at + timedelta(seconds=follow_up.after_s)
-            match follow_up:
-                case DrawnReview():
-                    approved = follow_up.resolution is Resolution.APPROVED
+            match follow_up.outcome:
+                case Resolution() as resolution:
+                    approved = resolution is Resolution.APPROVED
                     self._recorder.review_resolved(
                         receipt,
-                        follow_up.resolution,
+                        resolution,
                         reviewer=random.choice(("reviewer-1", "reviewer-2", "reviewer-3")),
                         rationale="matches the order" if approved else "the amount is not supported by the case",
                         wait_ms=round(follow_up.after_s * 1000, 3),
                         at=at,
                     )
-                case DrawnExecution():
+                case DrawnExecution() as execution:
                     self._recorder.executed(
                         receipt,
-                        follow_up.status,
-                        latency_ms=follow_up.latency_ms,
-                        cost_usd=follow_up.cost_usd,
-                        error_type=follow_up.error_type,
+                        execution.status,
+                        latency_ms=execution.latency_ms,
+                        cost_usd=execution.cost_usd,
+                        error_type=execution.error_type,
                         at=at,
                     )
-                case DrawnImpact():
-                    self._recorder.impact(receipt, follow_up.impact, at=at)
-                case _:
-                    self._recorder.undone(receipt, follow_up.result, reason="the customer objected", at=at)
+                case UndoResult() as result:
+                    self._recorder.undone(receipt, result, reason="the customer objected", at=at)
+                case impact:
+                    self._recorder.impact(receipt, impact, at=at)
 
     def _queue_captured(self, receipt: Receipt | None, phase: Phase | None) -> None:
         for record in self._capture.take():
@@ -375,8 +355,8 @@ def _promotion(action: SimulatedAction, before: Phase, after: Phase) -> PolicyCh
         flag_key="agent-action-mode",
         changed_by="release-manager",
         reason=f"{action.tool} held its limits at {before.stage}",
-        before=mode_of(before.stage).value,
-        after=mode_of(after.stage).value,
+        before=MODE_OF_STAGE[before.stage].value,
+        after=MODE_OF_STAGE[after.stage].value,
         environment="production",
         workflow=action.workflow,
         tool=action.tool,

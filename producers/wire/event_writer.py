@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
-from producers.wire.events import CloudEvent, EventRecord, schema_id, type_of
+from producers.wire.events import CloudEvent, Event, EventRecord, schema_id, type_of
 from producers.wire.model import Name, Text, WireModel
 from producers.wire.receipt import IssuedReceipt, Receipt, write_token
 
@@ -21,19 +21,13 @@ if TYPE_CHECKING:
 
     from producers.wire.contract import ActionContract
     from producers.wire.decision import Decision
-    from producers.wire.events import Event
     from producers.wire.stage import Stage
 
 _ANY_MOMENT = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class EventWriter:
-    """Writes the events of one class from one source.
-
-    Args:
-        event_class: The class.
-        source: Who emits them, as a URI reference.
-    """
+    """Writes the events of one class from one source, which is a URI reference."""
 
     __slots__ = ("_json", "_topic")
 
@@ -47,15 +41,7 @@ class EventWriter:
     def write(
         self, event_id: str, time: datetime, subject: str, data: bytes, *, traceparent: str | None = None
     ) -> EventRecord:
-        """The record of one event.
-
-        Args:
-            event_id: Its id.
-            time: When it happened, in UTC.
-            subject: What it is about.
-            data: Its data, as JSON.
-            traceparent: W3C trace context, where there is one.
-        """
+        """The record of one event; its time is in UTC, its data JSON, its traceparent a W3C trace context."""
         trace = b"" if traceparent is None else b',"traceparent":' + to_json(traceparent)
         event_id_json = to_json(event_id)
         subject_json = event_id_json if subject is event_id else to_json(subject)  # one id for decision and event
@@ -77,19 +63,7 @@ class CallDetails(WireModel):
 
 
 class SharedDecision:
-    """A contract and the decision on it, for all calls that differ only in the arguments of its methods.
-
-    Args:
-        contract: The contract of any of the calls.
-        decision: The decision on them.
-        stage: The stage at which it counts.
-        cohort: Segment of the roll-out.
-
-    Attributes:
-        decision: The decision on the calls.
-        stage: The stage at which it counts.
-        may_run: Whether an action may follow, at once or after a review.
-    """
+    """A contract and the decision on it, for all calls that differ only in the arguments of its methods."""
 
     __slots__ = ("_json", "_receipt_rest", "decision", "may_run", "stage")
 
@@ -113,14 +87,7 @@ class SharedDecision:
         return IssuedReceipt(decision_id, write_token(payload, key))
 
     def data(self, token: str, details: CallDetails, arguments_sha256: str | None, decide_ms: float | None) -> bytes:
-        """The data of one call's event, as JSON.
-
-        Args:
-            token: The receipt as it travels.
-            details: What the agent says about the call.
-            arguments_sha256: Digest of the arguments.
-            decide_ms: How long deciding took, in milliseconds.
-        """
+        """The data of one call's event, as JSON; deciding took `decide_ms` milliseconds."""
         intent, conversation, tool_call = details.members
         return self._json % (
             token.encode(),
@@ -146,5 +113,4 @@ def _open(record: WireModel, slots: Mapping[str, bytes]) -> bytes:
 
 
 def _members(fields: Mapping[str, object]) -> bytes:
-    """Fields as they follow others in a JSON object."""
     return b"," + to_json(fields, exclude_none=True)[1:-1] if fields else b""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -17,23 +17,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CONTENT_TYPE = "application/cloudevents+json; charset=UTF-8"  # the Kafka header `content-type` of every event
-
 HEADERS: Sequence[tuple[str, bytes]] = (("content-type", CONTENT_TYPE.encode()),)
-"""The headers of every record that carries an event."""
 
 ReceiptToken = Annotated[
     str, Field(min_length=5, max_length=4_000, pattern=r"^sk1\.[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)?$")
 ]
-"""An opaque receipt; see `producers.wire.receipt`."""
 
+# What an event is about: as long as a name, but for a cell's key, which holds five of them
 Subject = Annotated[str, Field(min_length=1, max_length=2_100, pattern=NAME_PATTERN)]
-"""What an event is about: as long as a name, but for a cell's key, which holds five of them."""
 
 Traceparent = Annotated[str, Field(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]  # W3C trace context
 
+# Above these limits an amount is a mistake, and sums of it would leave 64 bits
 Milliseconds = Annotated[float, Field(ge=0.0, le=1e12, allow_inf_nan=False)]
 Dollars = Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)]
-"""Above these limits an amount is a mistake, and sums of it would leave 64 bits."""
 
 
 class ActionDecidedData(WireModel):
@@ -268,6 +265,7 @@ class StageRecommended(CloudEvent):
 
 Event = ActionDecided | ActionExecuted | ActionUndone | ActionImpact | ReviewResolved | PolicyChanged | StageRecommended
 
+# Every type of event, in the order of an action's life
 EVENT_CLASSES: tuple[type[Event], ...] = (
     ActionDecided,
     ActionExecuted,
@@ -277,15 +275,13 @@ EVENT_CLASSES: tuple[type[Event], ...] = (
     PolicyChanged,
     StageRecommended,
 )
-"""Every type of event, in the order of an action's life."""
 
 EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])  # reads any event by its `type`
 
 
 def type_of(event_class: type[Event]) -> str:
     """The CloudEvents `type` of an event class."""
-    name: Any = event_class.model_fields["type"].default
-    return str(name)
+    return str(event_class.model_fields["type"].default)
 
 
 def schema_id(event_class: type[Event]) -> str:
@@ -303,11 +299,7 @@ def event_to_bytes(event: Event) -> bytes:
 
 
 def event_from_bytes(value: bytes) -> Event:
-    """Read an event, strictly as published.
-
-    Raises:
-        EventError: The bytes are not JSON, or not one of the published events; the message names the field.
-    """
+    """Read an event, strictly as published; else `EventError` names the field."""
     try:
         return EVENT.validate_json(value)
     except ValidationError as error:

@@ -5,42 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from producers.wire.contract import (
-    ActionContract,
-    Actor,
-    Evidence,
-    Fallback,
-    FallbackMode,
-    Reversibility,
-    RiskClass,
-    Scope,
-    Target,
-)
+from producers.wire import contract, events
 from producers.wire.decision import Allow, Authorization, Decision, FlagEvaluation, FlagReason
-from producers.wire.events import (
-    ActionDecided,
-    ActionDecidedData,
-    ActionExecuted,
-    ActionExecutedData,
-    ActionImpact,
-    ActionImpactData,
-    ActionUndone,
-    ActionUndoneData,
-    Event,
-    ExecutionStatus,
-    PolicyChanged,
-    PolicyChangedData,
-    Quality,
-    Reason,
-    Resolution,
-    ReviewResolved,
-    ReviewResolvedData,
-    StageRecommended,
-    StageRecommendedData,
-    UndoResult,
-    VerdictName,
-    schema_id,
-)
 from producers.wire.receipt import Receipt, epoch_of
 from producers.wire.stage import Stage
 
@@ -67,24 +33,23 @@ RECEIPT: Final = Receipt(
         Stage.NARROW_AUTONOMY, model="large-2026-02", prompt_version="14", tool_version="2.3.0", flags=[_FLAG]
     ),
 )
-"""The receipt that the examples carry."""
-
 SIGNING_KEY: Final = b"an example key, not a secret"  # the key of the published test vector
-
 _TOKEN = RECEIPT.token()
 
-_CONTRACT = ActionContract(
-    actor=Actor(agent="support-agent", user="user-8841", model="large-2026-02", prompt_version="14"),
+_CONTRACT = contract.ActionContract(
+    actor=contract.Actor(agent="support-agent", user="user-8841", model="large-2026-02", prompt_version="14"),
     intent="Refund order 10017, which arrived broken.",
-    target=Target(environment="production", system="billing", record="order-10017"),
+    target=contract.Target(environment="production", system="billing", record="order-10017"),
     tool="issue_refund",
     tool_version="2.3.0",
     workflow="refunds",
-    risk_class=RiskClass.EXTERNAL_EFFECT,
-    reversibility=Reversibility.MANUAL,
-    scope=Scope(region="eu", traffic_ratio=0.1),
-    evidence=Evidence(confidence=0.93, source_coverage=1.0),
-    fallback=Fallback(mode=FallbackMode.HUMAN_HANDOFF, note="A colleague will look at the refund today."),
+    risk_class=contract.RiskClass.EXTERNAL_EFFECT,
+    reversibility=contract.Reversibility.MANUAL,
+    scope=contract.Scope(region="eu", traffic_ratio=0.1),
+    evidence=contract.Evidence(confidence=0.93, source_coverage=1.0),
+    fallback=contract.Fallback(
+        mode=contract.FallbackMode.HUMAN_HANDOFF, note="A colleague will look at the refund today."
+    ),
 )
 
 
@@ -92,15 +57,15 @@ def _moment(hour: int, minute: int, second: int) -> datetime:
     return _DECIDED_AT.replace(hour=hour, minute=minute, second=second, microsecond=0)
 
 
-_EVENTS: Final[tuple[Event, ...]] = (
-    ActionDecided(
+_EVENTS: Final[tuple[events.Event, ...]] = (
+    events.ActionDecided(
         id="01-decided",
         source=_ROUTER,
         time=_DECIDED_AT,
         subject=RECEIPT.decision_id,
-        dataschema=schema_id(ActionDecided),
+        dataschema=events.schema_id(events.ActionDecided),
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        data=ActionDecidedData(
+        data=events.ActionDecidedData(
             receipt=_TOKEN,
             contract=_CONTRACT,
             decision=Decision(
@@ -112,57 +77,59 @@ _EVENTS: Final[tuple[Event, ...]] = (
             ),
         ),
     ),
-    ActionExecuted(
+    events.ActionExecuted(
         id="02-executed",
         source=_ROUTER,
         time=_moment(9, 30, 13),
         subject=RECEIPT.decision_id,
-        dataschema=schema_id(ActionExecuted),
-        data=ActionExecutedData(
+        dataschema=events.schema_id(events.ActionExecuted),
+        data=events.ActionExecutedData(
             receipt=_TOKEN,
-            status=ExecutionStatus.FAILED,
+            status=events.ExecutionStatus.FAILED,
             latency_ms=412.5,
             cost_usd=0.0031,
             error_type="PaymentGatewayError",
         ),
     ),
-    ActionUndone(
+    events.ActionUndone(
         id="03-undone",
         source="/services/refund-reversal",
         time=_moment(11, 4, 0),
         subject=RECEIPT.decision_id,
-        dataschema=schema_id(ActionUndone),
-        data=ActionUndoneData(receipt=_TOKEN, result=UndoResult.UNDONE, reason="Refunded twice."),
+        dataschema=events.schema_id(events.ActionUndone),
+        data=events.ActionUndoneData(receipt=_TOKEN, result=events.UndoResult.UNDONE, reason="Refunded twice."),
     ),
-    ActionImpact(
+    events.ActionImpact(
         id="04-impact",
         source="/services/quality-review",
         time=_moment(12, 0, 0),
         subject=RECEIPT.decision_id,
-        dataschema=schema_id(ActionImpact),
-        data=ActionImpactData(receipt=_TOKEN, impact=Quality(passed=False, score=0.35, evaluator="refund-rubric-3")),
+        dataschema=events.schema_id(events.ActionImpact),
+        data=events.ActionImpactData(
+            receipt=_TOKEN, impact=events.Quality(passed=False, score=0.35, evaluator="refund-rubric-3")
+        ),
     ),
-    ReviewResolved(
+    events.ReviewResolved(
         id="05-review",
         source="/services/review-desk",
         time=_moment(9, 41, 30),
         subject=RECEIPT.decision_id,
-        dataschema=schema_id(ReviewResolved),
-        data=ReviewResolvedData(
+        dataschema=events.schema_id(events.ReviewResolved),
+        data=events.ReviewResolvedData(
             receipt=_TOKEN,
-            resolution=Resolution.APPROVED,
+            resolution=events.Resolution.APPROVED,
             reviewer="reviewer-12",
             rationale="The photo shows the damage; the amount matches the order.",
             wait_ms=677_750.0,
         ),
     ),
-    PolicyChanged(
+    events.PolicyChanged(
         id="06-policy",
         source="/services/flag-store",
         time=_moment(8, 0, 0),
         subject="agent-action-mode",
-        dataschema=schema_id(PolicyChanged),
-        data=PolicyChangedData(
+        dataschema=events.schema_id(events.PolicyChanged),
+        data=events.PolicyChangedData(
             flag_key="agent-action-mode",
             changed_by="operator-3",
             reason="Two weeks without an undo.",
@@ -174,13 +141,13 @@ _EVENTS: Final[tuple[Event, ...]] = (
             ruleset_sha256=_RULESET,
         ),
     ),
-    StageRecommended(
+    events.StageRecommended(
         id="07-recommended",
         source="/stagekeeper/judge",
         time=_moment(12, 0, 5),
         subject=RECEIPT.cell.key,
-        dataschema=schema_id(StageRecommended),
-        data=StageRecommendedData(
+        dataschema=events.schema_id(events.StageRecommended),
+        data=events.StageRecommendedData(
             verdict_id="3f6c2a90",
             environment=RECEIPT.environment,
             workflow=RECEIPT.workflow,
@@ -188,10 +155,10 @@ _EVENTS: Final[tuple[Event, ...]] = (
             stage=RECEIPT.stage,
             cohort=RECEIPT.cohort,
             epoch=RECEIPT.epoch,
-            verdict=VerdictName.ROLL_BACK,
+            verdict=events.VerdictName.ROLL_BACK,
             to_stage=Stage.SEARCH_ONLY,
             reasons=(
-                Reason(
+                events.Reason(
                     code="harm",
                     message="undo 4.1 % (12 of 291), limit 2 %, lower bound 2.3 %: roll back",
                     signal="undo",
@@ -204,5 +171,5 @@ _EVENTS: Final[tuple[Event, ...]] = (
     ),
 )
 
-EXAMPLES: Final[Mapping[type[Event], Event]] = {type(event): event for event in _EVENTS}
+EXAMPLES: Final[Mapping[type[events.Event], events.Event]] = {type(event): event for event in _EVENTS}
 """One example for each class of event, in the order of an action's life. Its ids are readable; real ones are UUIDs."""

@@ -26,23 +26,18 @@ if TYPE_CHECKING:
 Json: TypeAlias = dict[str, Any]
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-RECEIPT_SCHEMA_ID: Final = "urn:stagekeeper:schema:receipt.sk1"
-RECEIPT_FILE: Final = "receipt.sk1.json"
 
-MOMENT_PATTERN: Final = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$"
-"""RFC 3339 with an offset: `format` alone is an annotation in this dialect, which a validator may pass over."""
-
+# RFC 3339 with an offset: `format` alone is an annotation in this dialect, which a validator may pass over
+_MOMENT_PATTERN: Final = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$"
+# Fields with one possible value that readers tell events and unions apart by
 _ALWAYS_SENT: Final = frozenset({"specversion", "type", "outcome", "kind"})
-"""Fields with one possible value that readers tell events and unions apart by."""
 
 ASYNCAPI_FILE: Final = "asyncapi.yaml"
-ASYNCAPI_VERSION: Final = "3.0.0"
-DOCUMENT_VERSION: Final = "1.0.0"
-"""Version of the published interface: the minor number rises with every added optional field."""
+DOCUMENT_VERSION: Final = "1.0.0"  # of the published interface: the minor number rises with every added optional field
 
 DEAD_LETTER_CONTENT_TYPE: Final = "application/json"
-
-DEAD_LETTER_FIELDS: Final[Mapping[str, Json]] = {
+# Fields of a record on the dead-letter topic; all are always there, and more may come
+_DEAD_LETTER_FIELDS: Final[Mapping[str, Json]] = {
     "log_id": {"type": "string", "description": "Identity of the cluster that holds the rejected record."},
     "topic": {"type": "string"},
     "partition": {"type": "integer", "minimum": 0},
@@ -54,8 +49,6 @@ DEAD_LETTER_FIELDS: Final[Mapping[str, Json]] = {
     "first_bytes_base64": {"type": "string", "description": "The beginning of the value, at most 256 bytes."},
     "rejected_at": {"type": "string", "format": "date-time"},
 }
-"""Fields of a record on the dead-letter topic. All are always there; more may come."""
-
 _DEAD_LETTER_MESSAGE: Final = "RejectedRecord"
 
 
@@ -75,12 +68,7 @@ def schema_file(event_class: type[Event]) -> str:
 def event_schema(event_class: type[Event]) -> Json:
     """The JSON Schema (2020-12) of an event's whole envelope, with an example."""
     schema = schema_of(event_class)
-    return {
-        "$schema": DIALECT,
-        "$id": schema_id(event_class),
-        **schema,
-        "examples": [_example(event_class)],
-    }
+    return {"$schema": DIALECT, "$id": schema_id(event_class), **schema, "examples": [_example(event_class)]}
 
 
 def receipt_schema() -> Json:
@@ -91,7 +79,7 @@ def receipt_schema() -> Json:
     del fields["cohort"]["default"]
     return {
         "$schema": DIALECT,
-        "$id": RECEIPT_SCHEMA_ID,
+        "$id": "urn:stagekeeper:schema:receipt.sk1",
         "title": "Receipt",
         "description": (
             "The array inside a receipt token `sk1.<payload>` or `sk1.<payload>.<signature>`, where the payload is "
@@ -110,7 +98,7 @@ def receipt_schema() -> Json:
 def schema_documents() -> dict[str, str]:
     """Every published JSON Schema as text, by file name."""
     schemas = {schema_file(event_class): event_schema(event_class) for event_class in EVENT_CLASSES}
-    schemas[RECEIPT_FILE] = receipt_schema()
+    schemas["receipt.sk1.json"] = receipt_schema()
     return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in schemas.items()}
 
 
@@ -138,7 +126,7 @@ def _tidy(node: object) -> None:
         if node.get("default", "") is None or isinstance(node.get("default"), dict):
             del node["default"]
         if node.get("format") == "date-time":
-            node["pattern"] = MOMENT_PATTERN
+            node["pattern"] = _MOMENT_PATTERN
         properties = node.get("properties")
         if isinstance(properties, dict):
             required = set(node.get("required", ())) | (_ALWAYS_SENT & properties.keys())
@@ -151,7 +139,7 @@ def _tidy(node: object) -> None:
 def asyncapi_document() -> Json:
     """The AsyncAPI document of all topics."""
     return {
-        "asyncapi": ASYNCAPI_VERSION,
+        "asyncapi": "3.0.0",
         "id": "urn:stagekeeper:events",
         "info": {
             "title": "Stagekeeper events",
@@ -166,7 +154,7 @@ def asyncapi_document() -> Json:
         },
         "defaultContentType": CONTENT_TYPE,
         "channels": {_channel_name(topic): _channel(topic) for topic in TOPICS},
-        "operations": {_operation_name(topic): _operation(topic) for topic in TOPICS},
+        "operations": {f"{_action(topic)}{_channel_name(topic)}": _operation(topic) for topic in TOPICS},
         "components": {"messages": _messages()},
     }
 
@@ -174,11 +162,6 @@ def asyncapi_document() -> Json:
 def asyncapi_text() -> str:
     """The AsyncAPI document as YAML."""
     return yaml.safe_dump(asyncapi_document(), sort_keys=False, allow_unicode=True, width=110)
-
-
-def dead_letter_schema() -> Json:
-    """The JSON Schema of a record on the dead-letter topic."""
-    return {"type": "object", "properties": dict(DEAD_LETTER_FIELDS), "required": list(DEAD_LETTER_FIELDS)}
 
 
 def _headers(content_type: str) -> Json:
@@ -189,14 +172,10 @@ def _headers(content_type: str) -> Json:
     }
 
 
-def _classes_on(topic: Topic) -> list[type[Event]]:
-    return [event_class for event_class in EVENT_CLASSES if event_class.topic == topic.name]
-
-
 def _message_names(topic: Topic) -> list[str]:
     if topic.name == DEAD_LETTER:
         return [_DEAD_LETTER_MESSAGE]
-    return [event_class.__name__ for event_class in _classes_on(topic)]
+    return [event_class.__name__ for event_class in EVENT_CLASSES if event_class.topic == topic.name]
 
 
 def _channel_name(topic: Topic) -> str:
@@ -227,19 +206,15 @@ def _topic_configuration(topic: Topic) -> Json:
     }
 
 
-def _operation_name(topic: Topic) -> str:
-    return f"{'send' if _is_sent(topic) else 'receive'}{_channel_name(topic)}"
-
-
-def _is_sent(topic: Topic) -> bool:
-    """Whether Stagekeeper itself writes the topic; the others are written by routers and their neighbours."""
-    return topic.name in {RECOMMENDATIONS, DEAD_LETTER}
+def _action(topic: Topic) -> str:
+    """What Stagekeeper does with the topic; all but two are written by routers and their neighbours."""
+    return "send" if topic.name in {RECOMMENDATIONS, DEAD_LETTER} else "receive"
 
 
 def _operation(topic: Topic) -> Json:
     channel = _channel_name(topic)
     return {
-        "action": "send" if _is_sent(topic) else "receive",
+        "action": _action(topic),
         "channel": {"$ref": f"#/channels/{channel}"},
         "summary": topic.purpose,
         "messages": [{"$ref": f"#/channels/{channel}/messages/{name}"} for name in _message_names(topic)],
@@ -255,7 +230,7 @@ def _messages() -> Json:
         "summary": "Names the record, says why, and quotes its beginning; the record itself stays where it is.",
         "contentType": DEAD_LETTER_CONTENT_TYPE,
         "headers": _headers(DEAD_LETTER_CONTENT_TYPE),
-        "payload": dead_letter_schema(),
+        "payload": {"type": "object", "properties": dict(_DEAD_LETTER_FIELDS), "required": list(_DEAD_LETTER_FIELDS)},
         "bindings": {"kafka": {"key": _key(keys[DEAD_LETTER]), "bindingVersion": "0.5.0"}},
     }
     return messages
@@ -270,11 +245,7 @@ def _message(event_class: type[Event], keys: Mapping[str, str]) -> Json:
         "headers": _headers(CONTENT_TYPE),
         "payload": {"$ref": f"./{schema_file(event_class)}"},
         "examples": [
-            {
-                "name": event_class.__name__,
-                "headers": {"content-type": CONTENT_TYPE},
-                "payload": _example(event_class),
-            }
+            {"name": event_class.__name__, "headers": {"content-type": CONTENT_TYPE}, "payload": _example(event_class)}
         ],
         "bindings": {
             "kafka": {"key": _key(f"{keys[event_class.topic]}; it equals `subject`"), "bindingVersion": "0.5.0"}

@@ -9,13 +9,9 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 NAME_PATTERN = r"^[^\x00-\x1f\x7f]+$"
 
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=NAME_PATTERN)]
-"""A short identifier a person may read: no control characters, at most 200 characters."""
-
-Text = Annotated[str, Field(max_length=4_000)]  # free text written by a person or an agent, at most 4,000 characters
-
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=NAME_PATTERN)]  # a short identifier people may read
+Text = Annotated[str, Field(max_length=4_000)]  # free text written by a person or an agent
 Ratio = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]  # a share between 0 and 1, both included
-
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # a SHA-256 digest in lower-case hexadecimal
 
 

@@ -34,17 +34,13 @@ ReceiptFault = Literal["malformed_receipt", "unsigned_receipt", "forged_receipt"
 
 
 class ReceiptError(StagekeeperError):
-    """A receipt token cannot be used.
-
-    Attributes:
-        fault: The reason code under which an event with this token is rejected.
-    """
+    """A receipt token cannot be used."""
 
     exit_code = 2
 
     def __init__(self, fault: ReceiptFault, message: str) -> None:
         super().__init__(message)
-        self.fault: ReceiptFault = fault
+        self.fault: ReceiptFault = fault  # why an event with this token is rejected
 
 
 _PREFIX = f"{VERSION}.".encode()
@@ -96,16 +92,7 @@ class Receipt(WireModel):
 
     @classmethod
     def from_token(cls, token: str, key: bytes | None = None) -> Receipt:
-        """Read a token back.
-
-        Args:
-            token: What `token` wrote.
-            key: The signing key. When it is given, an unsigned or wrongly signed token is refused; when it is not, a
-                signature is not looked at.
-
-        Raises:
-            ReceiptError: The token is malformed, unsigned although a key is configured, or forged.
-        """
+        """Read a token back; `ReceiptError` where it is malformed, or forged, or unsigned although there is a key."""
         payload = open_token(token, key)
         try:
             return cls.model_validate(dict(zip(cls.model_fields, json.loads(payload), strict=True)))
@@ -161,11 +148,7 @@ def write_token(payload: bytes, key: bytes | None) -> str:
 
 
 def open_token(token: str, key: bytes | None) -> bytes:
-    """Check a token's form and signature and return the JSON array inside it.
-
-    Raises:
-        ReceiptError: As in `Receipt.from_token`.
-    """
+    """Check a token's form and signature, as in `Receipt.from_token`, and return the JSON array inside it."""
     raw = token.encode("ascii", "replace")
     letters, dot, signature = raw[len(_PREFIX) :].partition(b".")
     if not raw.startswith(_PREFIX) or not letters or (dot and not signature):
@@ -198,11 +181,9 @@ def epoch_of(
 ) -> str:
     """Name the stretch in which nothing that shapes the action's behaviour changes.
 
-    The name is a digest of the compact JSON array `[stage, model, prompt_version, tool_version, variants]`, where
-    `variants` is the sorted list of `[key, variant or value]` of the evaluated flags without the `SWITCHES`.
-
-    Returns:
-        Twelve hexadecimal digits of a SHA-256 over the arguments: equal arguments, equal epoch, on any machine.
+    It is twelve hexadecimal digits of the SHA-256 of the compact JSON array `[stage, model, prompt_version,
+    tool_version, variants]`, where `variants` are `[key, variant or value]` of the evaluated flags, sorted, without
+    `SWITCHES`.
     """
     variants = sorted([flag.key, flag.variant or flag.value or ""] for flag in flags if flag.key not in SWITCHES)
     return hashlib.sha256(to_json([stage, model, prompt_version, tool_version, variants])).hexdigest()[:12]

@@ -22,7 +22,6 @@ class Stage(StrEnum):
 
 
 LADDER: tuple[Stage, ...] = tuple(Stage)  # all stages, lowest first
-
 ROLLBACK_STAGE = Stage.SEARCH_ONLY  # where a rollback sends an action
 
 
@@ -39,6 +38,7 @@ class Mode(StrEnum):
     FALLBACK = "fallback"
 
 
+# The stage at which an action counts while the flag holds a mode
 STAGE_OF_MODE: dict[Mode, Stage] = {
     Mode.OFF: Stage.OBSERVE_ONLY,
     Mode.OBSERVE: Stage.OBSERVE_ONLY,
@@ -49,4 +49,3 @@ STAGE_OF_MODE: dict[Mode, Stage] = {
     Mode.AUTONOMOUS: Stage.NARROW_AUTONOMY,
     Mode.EXPANDED: Stage.PROGRESSIVE_EXPANSION,
 }
-"""The stage at which an action counts while the flag holds a mode."""

@@ -12,9 +12,7 @@ RECOMMENDATIONS = "agent.recommendations"
 DEAD_LETTER = "agent.dead-letter"
 
 MAX_EVENT_BYTES = 1_000_000  # the largest event that is accepted; a larger one is rejected as `too_large`
-
-MAX_RECORD_BYTES = 4_000_000
-"""The largest record a topic takes: above the event limit, so that an oversized event is seen and rejected by name."""
+MAX_RECORD_BYTES = 4_000_000  # the largest a topic takes: so that an oversized event is seen and rejected by name
 
 _DAY_MS = 24 * 3600 * 1000
 
@@ -23,8 +21,8 @@ _DAY_MS = 24 * 3600 * 1000
 class Topic:
     """One topic and the settings under which it is created."""
 
-    name: str  # topic name
-    partitions: int  # number of partitions
+    name: str
+    partitions: int
     key: str  # what its records are keyed by
     purpose: str  # one sentence for the published documents
     settings: dict[str, str] = field(default_factory=dict)  # Broker-side topic settings
@@ -52,5 +50,5 @@ TOPICS: tuple[Topic, ...] = (
     ),
 )
 
+# What the data plane reads into the lake: everything but its own dead letters
 SOURCE_TOPICS: tuple[Topic, ...] = tuple(topic for topic in TOPICS if topic.name != DEAD_LETTER)
-"""What the data plane reads into the lake: everything but its own dead letters."""

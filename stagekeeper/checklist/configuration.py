@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from contextlib import closing
 from datetime import date
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +29,7 @@ from producers.strict_yaml import ConfigurationFileError
 from producers.wire.contract import ActionContract, Actor, Reversibility, RiskClass, Target
 from producers.wire.decision import Authorization
 from producers.wire.stage import Mode
-from stagekeeper.checklist.point import Point, failed, pass_or_fail
+from stagekeeper.checklist.point import Point, failed, pass_unless, passed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,14 +56,11 @@ def authorization_point(path: Path, environments: Iterable[str]) -> Point:
     except ConfigurationFileError as error:
         return failed(5, str(error))
     tried = sorted({"production", *environments})
-    permitted = [
-        f"{authorization.rule} in {environment}"
-        for environment in tried
-        if (authorization := authorizer.authorize(_contract(_STRANGER, RiskClass.IRREVERSIBLE, environment))).permitted
-    ]
+    answers = {where: authorizer.authorize(_contract(_STRANGER, RiskClass.IRREVERSIBLE, where)) for where in tried}
+    permitted = [f"{answer.rule} in {environment}" for environment, answer in answers.items() if answer.permitted]
     if permitted:
         return failed(5, f"an unheard-of, irreversible tool is permitted by {', '.join(permitted)}")
-    return pass_or_fail(5, holds=True, evidence=f"an unheard-of, irreversible tool is refused in {', '.join(tried)}")
+    return passed(5, f"an unheard-of, irreversible tool is refused in {', '.join(tried)}")
 
 
 def _defaults(flags: dict[str, Any]) -> Point:
@@ -74,14 +73,13 @@ def _defaults(flags: dict[str, Any]) -> Point:
     ):
         if flag.key in flags and not safe:
             faults.append(f"{flag.key} is {value!r} unless targeting says otherwise")
-    return pass_or_fail(
-        2, holds=not faults, evidence="; ".join(faults) or f"{MODE.key} is {_default(flags, MODE)!r}, a person approves"
-    )
+    return pass_unless(2, faults, f"{MODE.key} is {_default(flags, MODE)!r}, a person approves")
 
 
 def _outcomes(flags: dict[str, Any]) -> Point:
     """Which outcomes the variants in the file can lead to, by trying all of them."""
-    values = {flag.key: [v for v in _variants(flags, flag) if flag.accepts(v)] or [flag.safe] for flag in FLAGS}
+    variants = {flag.key: flags.get(flag.key, {}).get("variants", {}).values() for flag in FLAGS}
+    values = {flag.key: list(filter(flag.accepts, variants[flag.key])) or [flag.safe] for flag in FLAGS}
     reached: set[str] = set()
     yes = Authorization(permitted=True, rule="any")
     for enabled, denied, mode, approval, threshold in itertools.product(
@@ -99,14 +97,9 @@ def _outcomes(flags: dict[str, Any]) -> Point:
         for risk in RiskClass:
             contract = _contract(_STRANGER, risk, "production")
             reached.add(apply_rules(contract, yes, "0" * 64, answers, frozenset()).decision.result.outcome)
-    missing = sorted(_OUTCOMES - reached)
-    return pass_or_fail(
-        4,
-        holds=not missing,
-        evidence=f"no variant leads to {', '.join(missing)}"
-        if missing
-        else "all five are reached by variants in the file",
-    )
+    if missing := sorted(_OUTCOMES - reached):
+        return failed(4, f"no variant leads to {', '.join(missing)}")
+    return passed(4, "all five are reached by variants in the file")
 
 
 def _alone(path: Path) -> Point:
@@ -117,34 +110,19 @@ def _alone(path: Path) -> Point:
         mine, others = (
             flag_context(_contract(tool, RiskClass.SEARCH, "production")) for tool in ("one-tool", "another")
         )
-        before = FlagEvaluator.from_file(copy)
-        try:
+        with closing(FlagEvaluator.from_file(copy)) as before:
             unchanged = before.evaluate(others)
-        finally:
-            before.close()
         try:
             disable(copy, DenylistEntry(tool="one-tool"))
         except FlagFileError as error:
             return failed(8, str(error))
-        after = FlagEvaluator.from_file(copy)
-        try:
+        with closing(FlagEvaluator.from_file(copy)) as after:
             off, still = after.evaluate(mine).denied, after.evaluate(others)
-        finally:
-            after.close()
-    same = (still.enabled, still.denied, still.mode, still.approval_required, still.confidence_threshold) == (
-        unchanged.enabled,
-        unchanged.denied,
-        unchanged.mode,
-        unchanged.approval_required,
-        unchanged.confidence_threshold,
-    )
-    return pass_or_fail(
-        8,
-        holds=off and same,
-        evidence="tried on a copy: one tool is switched off, and another answers as before"
-        if off and same
-        else f"tried on a copy: switched off {off}, others as before {same}",
-    )
+    answers = attrgetter("enabled", "denied", "mode", "approval_required", "confidence_threshold")
+    same = answers(still) == answers(unchanged)
+    if off and same:
+        return passed(8, "tried on a copy: one tool is switched off, and another answers as before")
+    return failed(8, f"tried on a copy: switched off {off}, others as before {same}")
 
 
 def _owned(flags: dict[str, Any], today: date) -> Point:
@@ -164,15 +142,7 @@ def _owned(flags: dict[str, Any], today: date) -> Point:
             continue
         if due < today:
             faults.append(f"{key} was due for review on {due.isoformat()}")
-    return pass_or_fail(
-        10,
-        holds=not faults,
-        evidence="; ".join(faults) or f"{len(flags)} flags, all owned; the temporary ones dated and with an end",
-    )
-
-
-def _variants(flags: dict[str, Any], flag: Flag) -> list[Any]:
-    return list(flags.get(flag.key, {}).get("variants", {}).values())
+    return pass_unless(10, faults, f"{len(flags)} flags, all owned; the temporary ones dated and with an end")
 
 
 def _default(flags: dict[str, Any], flag: Flag) -> Any:  # noqa: ANN401 - a flag's value

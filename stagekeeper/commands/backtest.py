@@ -18,28 +18,18 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
+_FILE = click.Path(path_type=Path)
+
+
 @click.command("backtest")
-@click.option(
-    "--gates", "path", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The gate file to try."
-)
-@click.option(
-    "--against",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Compare with this one; by default the last used.",
-)
+@click.option("--gates", "path", type=_FILE, required=True, metavar="FILE", help="The gate file to try.")
+@click.option("--against", type=_FILE, metavar="FILE", help="Compare with this one; by default the last used.")
 @click.option("--from", "since", type=Moment(), metavar="MOMENT", help="Begin to look here (event time).")
 @click.option("--to", "until", type=Moment(), metavar="MOMENT", help="End here (event time).")
 @lake_option
 @json_option
 def command(
-    *,
-    path: Path,
-    against: Path | None,
-    since: datetime | None,
-    until: datetime | None,
-    root: str | None,
-    as_json: bool,
+    *, path: Path, against: Path | None, since: datetime | None, until: datetime | None, root: str | None, as_json: bool
 ) -> None:
     """Run history through another gate file, minute by minute of event time: what would have differed, when and why.
 
@@ -62,7 +52,7 @@ def command(
         raise click.UsageError(f"--to {iso(until)}: the history begins at {iso(history.first)}")
     comparison = backtest(history, old, new, since=since, until=until)
     if as_json:
-        print_json(comparison.document())
+        print_json(comparison.to_dict())
         return
     for difference in comparison.differences:
         click.echo(_in_words(difference))

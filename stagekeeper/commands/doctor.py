@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
 
 import click
 
@@ -14,9 +13,6 @@ from stagekeeper.commands.options import Duration, json_option, lake_option, pri
 from stagekeeper.doctor.check_result import CheckState, exit_code
 from stagekeeper.doctor.run import run_checks
 from stagekeeper.settings import Settings
-
-if TYPE_CHECKING:
-    from datetime import timedelta
 
 
 @click.command()
@@ -48,11 +44,8 @@ def command(workers: tuple[str, ...], watch: timedelta, root: str | None, *, as_
     )
     counts = Counter(result.state for result in results)
     if as_json:
-        document = {
-            "counts": {state.value: counts[state] for state in CheckState},
-            "checks": [result.to_dict() for result in results],
-        }
-        print_json(document)
+        by_state = {state.value: counts[state] for state in CheckState}
+        print_json({"counts": by_state, "checks": [result.to_dict() for result in results]})
     else:
         for result in results:
             click.echo(f"{result.state.value:<8}{result.check:<10} {result.evidence}")

@@ -13,14 +13,14 @@ from producers.boundary.decision_rules import ruleset_of
 from producers.boundary.flag_store import DenylistEntry
 from producers.boundary.flags import DENYLIST, FLAGS
 from producers.wire.events import PolicyChangedData
-from stagekeeper.commands.options import actor_options, flags_option, json_option, options, print_json
+from stagekeeper.commands.options import actor_options, flags_option, json_option, print_json, together
 from stagekeeper.factory import recording
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_entry_options = options(
+_entry_options = together(
     click.option("--tool", help="The tool; left out, every tool of the workflow or account."),
     click.option("--workflow", help="Only in this workflow."),
     click.option("--account", help="Only for this account."),
@@ -105,6 +105,9 @@ def enable(flag_path: Path | None, actor: str, reason: str, **values: str | None
 def _record(settings: Settings, entry: DenylistEntry, sha256: str, actor: str, reason: str, *, denied: bool) -> None:
     variants = ("clear", f"denied for {entry}")
     before, after = variants if denied else variants[::-1]
+    # The ruleset that decisions carry from now on, where the authorization file is known here.
+    if settings.authorization.is_file():
+        sha256 = ruleset_of(FileAuthorizer.load(settings.authorization).sha256, sha256)
     change = PolicyChangedData(
         flag_key=DENYLIST.key,
         changed_by=actor,
@@ -113,17 +116,10 @@ def _record(settings: Settings, entry: DenylistEntry, sha256: str, actor: str, r
         after=after,
         workflow=entry.workflow,
         tool=entry.tool,
-        ruleset_sha256=_ruleset(settings, sha256),
+        ruleset_sha256=sha256,
     )
     with recording(settings, "/stagekeeper/flags") as recorder:
         recorder.policy_changed(change, durable=True)
-
-
-def _ruleset(settings: Settings, sha256: str) -> str:
-    """The ruleset hash that decisions carry from now on, where the authorization file is known here."""
-    if not settings.authorization.is_file():
-        return sha256
-    return ruleset_of(FileAuthorizer.load(settings.authorization).sha256, sha256)
 
 
 def _facts(flag: dict[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -19,42 +18,24 @@ from analytics.text import duration
 from analytics.verdicts.gate_check import GateAnswer, gate_check, refusal, sign_off
 from analytics.verdicts.signoffs import SignOff, SignOffKind, in_force, revoke, signed_off
 from producers.errors import StagekeeperError
-from stagekeeper.commands import CommandGroup
-from stagekeeper.commands.options import (
-    Duration,
-    actor_options,
-    existing_lake,
-    gates_option,
-    json_option,
-    lake_option,
-    lake_root,
-    move_options,
-    options,
-    print_json,
-    require_lake,
-)
+from stagekeeper.commands import CommandGroup, options
 from stagekeeper.settings import Settings
-
-if TYPE_CHECKING:
-    from datetime import timedelta
 
 logger = logging.getLogger(__name__)
 
-signoff_options = options(
-    move_options,
-    actor_options,
-    click.option("--expires", type=Duration(), required=True, help="For how long it holds, e.g. 2d."),
-    gates_option,
-    lake_option,
-    json_option,
+signoff_options = options.together(
+    options.move_options,
+    options.actor_options,
+    click.option("--expires", type=options.Duration(), required=True, help="For how long it holds, e.g. 2d."),
+    options.gates_option,
+    options.lake_option,
+    options.json_option,
 )
 """The options of whoever rules on a move."""
 
 
 @click.group(
-    "gate",
-    cls=CommandGroup,
-    renamed={"approve": "recommendations accept", "dismiss": "recommendations dismiss"},
+    "gate", cls=CommandGroup, renamed={"approve": "recommendations accept", "dismiss": "recommendations dismiss"}
 )
 def command() -> None:
     """Ask whether an action may move to a stage, override a verdict, and check gate files.
@@ -68,11 +49,13 @@ def command() -> None:
 
 
 @command.command()
-@move_options
-@gates_option
-@lake_option
-@click.option("--max-age", type=Duration(), help="Oldest evidence that counts, e.g. 10m; the gate file's freshness.")
-@json_option
+@options.move_options
+@options.gates_option
+@options.lake_option
+@click.option(
+    "--max-age", type=options.Duration(), help="Oldest evidence that counts, e.g. 10m; the gate file's freshness."
+)
+@options.json_option
 def check(
     *,
     to_stage: str,
@@ -102,18 +85,13 @@ def check(
           --tool issue_refund --to narrow_autonomy --cohort eu --max-age 10m --json
     """
     try:
-        root = lake_root(root)
+        root = options.lake_root(root)
         settings = Settings.load()
         gates = GateFile.load(gate_path if gate_path is not None else settings.gates)
         freshness_s = settings.freshness_s if "freshness_s" in settings.model_fields_set else gates.freshness_s
-        answer = gate_check(
-            existing_lake(root),
-            gates,
-            to_stage=to_stage,
-            now=datetime.now(UTC),
-            freshness_s=freshness_s if max_age is None else max_age.total_seconds(),
-            **action,
-        )
+        freshness_s = freshness_s if max_age is None else max_age.total_seconds()
+        lake, now = options.existing_lake(root), datetime.now(UTC)
+        answer = gate_check(lake, gates, to_stage=to_stage, now=now, freshness_s=freshness_s, **action)
     except StagekeeperError as error:
         answer = refusal("error", str(error), to_stage)
     except (KeyboardInterrupt, SystemExit):
@@ -126,7 +104,7 @@ def check(
             message = str(unreadable(root, error))
         answer = refusal("error", message, to_stage)
     if as_json:
-        print_json(answer.to_dict())
+        options.print_json(answer.to_dict())
     else:
         click.echo(_answer_text(answer))
     sys.exit(answer.exit_code)
@@ -165,8 +143,8 @@ def override(context: click.Context, /, **signoff: Any) -> None:  # noqa: ANN401
 
 
 @override.command("list")
-@lake_option
-@json_option
+@options.lake_option
+@options.json_option
 def list_overrides(root: str | None, *, as_json: bool) -> None:
     """List the overrides that are in force, oldest first.
 
@@ -174,10 +152,10 @@ def list_overrides(root: str | None, *, as_json: bool) -> None:
     Examples:
       stagekeeper gate override list
     """
-    signoffs = in_force(require_lake(root), now=datetime.now(UTC))
+    signoffs = in_force(options.require_lake(root), now=datetime.now(UTC))
     overrides = [signoff for signoff in signoffs if signoff.kind is SignOffKind.OVERRIDE]
     if as_json:
-        print_json([signoff.to_dict() for signoff in overrides])
+        options.print_json([signoff.to_dict() for signoff in overrides])
         return
     if not overrides:
         click.echo("No override is in force.")
@@ -187,9 +165,9 @@ def list_overrides(root: str | None, *, as_json: bool) -> None:
 
 @override.command("revoke")
 @click.argument("override_id")
-@actor_options
-@lake_option
-@json_option
+@options.actor_options
+@options.lake_option
+@options.json_option
 def revoke_override(override_id: str, root: str | None, actor: str, reason: str, *, as_json: bool) -> None:
     """End an override before it expires.
 
@@ -197,7 +175,7 @@ def revoke_override(override_id: str, root: str | None, actor: str, reason: str,
     Examples:
       stagekeeper gate override revoke 0f3a5c7e9b1d2f48 --as maria --because "it was not the deploy"
     """
-    revocation = revoke(require_lake(root), override_id, actor=actor, reason=reason, now=datetime.now(UTC))
+    revocation = revoke(options.require_lake(root), override_id, actor=actor, reason=reason, now=datetime.now(UTC))
     print_signoff(revocation, as_json=as_json)
 
 
@@ -213,20 +191,22 @@ def record_signoff(
     """Record what a person rules on a move, and print it."""
     gates = GateFile.load(gate_path if gate_path is not None else Settings.load().gates)
     now = datetime.now(UTC)
-    print_signoff(sign_off(require_lake(root), gates, kind, now=now, expires_at=now + expires, **move), as_json=as_json)
+    print_signoff(
+        sign_off(options.require_lake(root), gates, kind, now=now, expires_at=now + expires, **move), as_json=as_json
+    )
 
 
 def print_signoff(signoff: SignOff, *, as_json: bool) -> None:
     """Print a sign-off that was just recorded."""
     if as_json:
-        print_json(signoff.to_dict())
+        options.print_json(signoff.to_dict())
     else:
         click.echo(f"{signoff.kind.value} {signoff.signoff_id} recorded: {signed_off(signoff)}")
 
 
 @command.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@json_option
+@options.json_option
 def lint(file: Path, *, as_json: bool) -> None:
     """Find what is unknown, unreachable, contradictory, or promotes anything, and what each limit takes at least.
 
@@ -239,18 +219,13 @@ def lint(file: Path, *, as_json: bool) -> None:
       stagekeeper gate lint gates.yaml --json | jq '.findings[] | select(.level == "error")'
     """
     issues = lint_file(file)
-    counts = Counter(issue.level for issue in issues)
+    counts = {level: sum(issue.level == level for issue in issues) for level in ("error", "warning", "note")}
     if as_json:
-        document = {
-            "file": str(file),
-            "counts": {level: counts[level] for level in ("error", "warning", "note")},
-            "findings": [issue.to_dict() for issue in issues],
-        }
-        print_json(document)
+        options.print_json({"file": str(file), "counts": counts, "findings": [issue.to_dict() for issue in issues]})
     else:
         for issue in issues:
             click.echo(f"{issue.level:<7} {issue.code:<18} {issue.place}: {issue.message}")
-        click.echo(f"{file}: {', '.join(f'{counts[level]} {level}s' for level in ('error', 'warning', 'note'))}.")
+        click.echo(f"{file}: {', '.join(f'{count} {level}s' for level, count in counts.items())}.")
     sys.exit(1 if counts["error"] or counts["warning"] else 0)
 
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from producers.errors import UsageError
-from producers.wire.events import Incident, Quality, Support
+from producers.wire.events import Impact, Incident, Quality, Support
 from producers.wire.receipt import Receipt
 from stagekeeper.commands.options import RecordedText
 from stagekeeper.factory import recording
 from stagekeeper.find_receipt import find_receipt
 from stagekeeper.settings import Settings
-
-if TYPE_CHECKING:
-    from producers.wire.events import Impact
-
 
 _NAME = RecordedText("name", 200)
 
@@ -55,27 +49,6 @@ def command(  # noqa: PLR0917 - click passes them by name
     """
     if (decision_id is None) is (token is None):
         raise UsageError("say which decision, by --decision or by --receipt")
-    impact = _impact(severity, support=support, quality=quality, reference=reference, score=score, evaluator=evaluator)
-    settings = Settings.load()
-    if token is not None:
-        receipt = Receipt.from_token(token, settings.signing_key)
-    else:
-        receipt = find_receipt(decision_id or "", settings)
-    with recording(settings, "/stagekeeper/impact") as recorder:
-        recorder.impact(receipt, impact, durable=True)
-    cell = f"{receipt.workflow} · {receipt.tool} at {receipt.stage.value}"
-    click.echo(f"Reported for decision {receipt.decision_id}: {cell}, decided {receipt.decided_at.isoformat()}.")
-
-
-def _impact(
-    severity: int | None,
-    *,
-    support: bool,
-    quality: str | None,
-    reference: str | None,
-    score: float | None,
-    evaluator: str | None,
-) -> Impact:
     impacts: list[Impact] = []
     if severity is not None:
         impacts.append(Incident(severity=severity, reference=reference))
@@ -89,4 +62,12 @@ def _impact(
         raise UsageError("--score and --evaluator belong to --quality; nothing was reported")
     if quality is not None and reference is not None:
         raise UsageError("--reference belongs to --incident and --support; nothing was reported")
-    return impacts[0]
+    settings = Settings.load()
+    if token is not None:
+        receipt = Receipt.from_token(token, settings.signing_key)
+    else:
+        receipt = find_receipt(decision_id or "", settings)
+    with recording(settings, "/stagekeeper/impact") as recorder:
+        recorder.impact(receipt, impacts[0], durable=True)
+    cell = f"{receipt.workflow} · {receipt.tool} at {receipt.stage.value}"
+    click.echo(f"Reported for decision {receipt.decision_id}: {cell}, decided {receipt.decided_at.isoformat()}.")

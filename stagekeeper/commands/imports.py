@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from producers.delivery.kafka_emitter import KafkaEmitter
+from producers.delivery.kafka_emitter import DeliveryStats, KafkaEmitter
 from producers.delivery.recorder import system_clock
 from producers.importers.catalog import Catalog
 from producers.importers.importer import ImportCounts, ToolCount, TranscriptImporter, require_usable
@@ -17,10 +17,6 @@ from stagekeeper.commands.options import json_option, print_json
 from stagekeeper.settings import Settings
 from streams.broker import ensure_topics
 
-if TYPE_CHECKING:
-    from producers.delivery.kafka_emitter import DeliveryStats
-
-_FLUSH_S = 60.0
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -78,7 +74,7 @@ def transcript(*, file: Path, catalog_file: Path, reward_field: str | None, skip
         with click.progressbar(recorded.conversations, label="conversations", file=sys.stderr) as bar:
             for conversation in bar:
                 importer.add(conversation)
-        emitter.flush(_FLUSH_S)
+        emitter.flush(60.0)
     stats = emitter.stats
     if as_json:
         print_json(_document(file, recorded, catalog, importer.counts, stats))
@@ -90,30 +86,24 @@ def transcript(*, file: Path, catalog_file: Path, reward_field: str | None, skip
 def _document(
     file: Path, recorded: Transcript, catalog: Catalog, counts: ImportCounts, stats: DeliveryStats
 ) -> dict[str, object]:
-    by_tool = counts.tools.values()
+    tools = [
+        {
+            "tool": tool,
+            "workflow": catalog.contract(tool).workflow,
+            "stage": catalog.stage_of(tool).value,
+            **asdict(count),
+        }
+        for tool, count in _by_calls(counts)
+    ]
     return {
         "file": file.name,
         "sha256": recorded.sha256,
         "conversations": len(recorded.conversations),
-        "calls": sum(count.calls for count in by_tool),
-        "executed": sum(count.executed for count in by_tool),
-        "failed": sum(count.failed for count in by_tool),
-        "unanswered": sum(count.unanswered for count in by_tool),
+        **{field.name: sum(tool[field.name] for tool in tools) for field in fields(ToolCount)},
         "quality_checks": counts.quality_checks,
         "stray_results": counts.stray_results,
         "skipped": dict(sorted(counts.skipped.items())),
-        "tools": [
-            {
-                "tool": tool,
-                "workflow": catalog.contract(tool).workflow,
-                "stage": catalog.stage_of(tool).value,
-                "calls": count.calls,
-                "executed": count.executed,
-                "failed": count.failed,
-                "unanswered": count.unanswered,
-            }
-            for tool, count in _by_calls(counts)
-        ],
+        "tools": tools,
         "events": counts.events,
         "delivered": stats.delivered,
     }

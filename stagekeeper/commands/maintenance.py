@@ -12,7 +12,7 @@ import click
 from analytics.lake.leases import LEASE_S, MAINTENANCE, Lease, holders
 from analytics.lake.table_schemas import EVENTS, QUALITY, REJECTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
-from analytics.maintenance import Maintenance, RetentionPolicy, compact
+from analytics.maintenance import Maintenance, RetentionPolicy, Step, compact
 from producers.errors import UsageError
 from stagekeeper.commands.options import gates_option, json_option, lake_option, print_json, require_lake
 from stagekeeper.settings import Settings
@@ -20,8 +20,6 @@ from stagekeeper.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    from analytics.maintenance import Step
 
 
 class MaintenanceElsewhereError(UsageError):
@@ -83,7 +81,7 @@ def retention_policy(settings: Settings) -> RetentionPolicy:
     }
     return RetentionPolicy(
         roll_up_after=timedelta(days=settings.rollup_after_days) if settings.rollup_after_days else None,
-        keep={table: timedelta(days=kept) for table, kept in days.items() if kept},
+        keep={table: timedelta(days=age) for table, age in days.items() if age},
         replay=timedelta(days=settings.replay_days),
         grace=timedelta(hours=settings.vacuum_grace_hours),
     )

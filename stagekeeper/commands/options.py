@@ -66,18 +66,10 @@ class StageName(click.ParamType):
 
 
 class RecordedText(click.ParamType):
-    """Text that stays on record: not blank, valid UTF-8, and no longer than the record has room for.
-
-    Args:
-        name: What it is, for `--help`.
-        max_length: Characters that the record has room for.
-        one_line: Whether control characters, such as a line break, are refused.
-    """
+    """Text that stays on record: not blank, valid UTF-8, within `max_length` characters, and `one_line` if asked."""
 
     def __init__(self, name: str, max_length: int, *, one_line: bool = True) -> None:
-        self.name = name
-        self._max_length = max_length
-        self._one_line = one_line
+        self.name, self._max_length, self._one_line = name, max_length, one_line
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text = str(value)
@@ -92,7 +84,7 @@ class RecordedText(click.ParamType):
         return text
 
 
-def options(*decorators: Decorator) -> Decorator:
+def together(*decorators: Decorator) -> Decorator:
     """Several options as one decorator, shown by `--help` in the order given."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -107,29 +99,15 @@ json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print
 lake_option: Final = click.option(
     "--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default."
 )
-gates_option: Final = click.option(
-    "--gates",
-    "gate_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Gate file; the configured one by default.",
-)
-flags_option: Final = click.option(
-    "--flags",
-    "flag_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Flag file; the configured one by default.",
-)
-actor_options: Final = options(
+_FILE: Final = click.Path(path_type=Path, dir_okay=False)
+gates_option: Final = click.option("--gates", "gate_path", type=_FILE, help="Gate file; the configured one by default.")
+flags_option: Final = click.option("--flags", "flag_path", type=_FILE, help="Flag file; the configured one by default.")
+_REASON: Final = RecordedText("why", 4_000, one_line=False)
+actor_options: Final = together(
     click.option("--as", "actor", type=RecordedText("who", 200), required=True, help="Who, e.g. an e-mail address."),
-    click.option(
-        "--because",
-        "reason",
-        type=RecordedText("why", 4_000, one_line=False),
-        required=True,
-        help="Why; it stays on record.",
-    ),
+    click.option("--because", "reason", type=_REASON, required=True, help="Why; it stays on record."),
 )
-move_options: Final = options(
+move_options: Final = together(
     click.option("--environment", required=True, help="Environment of the action's target."),
     click.option("--workflow", required=True, help="Workflow of the action."),
     click.option("--tool", required=True, help="Tool of the action."),
@@ -148,12 +126,9 @@ class NoLakeError(UsageError):
 
 
 def existing_lake(root: str | None) -> Lake | None:
-    """Open the lake that was named, or the configured one; None where there is none yet.
+    """Open the lake that was named, or the configured one; None where there is none yet. Raises `LakeError`.
 
     Its root is noted for the error message, should reading it fail later.
-
-    Raises:
-        LakeError: It cannot be read.
     """
     # The import is deferred for commands that need no lake, and so not the extra `analytics`.
     from analytics.lake.tables import Lake  # noqa: PLC0415
@@ -165,15 +140,10 @@ def existing_lake(root: str | None) -> Lake | None:
 
 
 def require_lake(root: str | None) -> Lake:
-    """Open the lake that was named, or the configured one.
-
-    Raises:
-        NoLakeError: There is none yet.
-        LakeError: It cannot be read.
-    """
+    """Open the lake that was named, or the configured one; raises `NoLakeError` where there is none yet."""
     lake = existing_lake(root)
     if lake is None:
-        raise NoLakeError(no_lake_message(lake_root(root)))
+        raise NoLakeError(no_events(None, root))
     return lake
 
 
@@ -182,11 +152,9 @@ def lake_root(root: str | None) -> str:
     return root if root is not None else Settings.load().lake
 
 
-def no_events_message(lake: Lake) -> str:
-    """What to do where a lake is empty."""
-    return f"The lake at {lake.root} holds no events yet. Emit some, for example with `stagekeeper simulate`."
-
-
-def no_lake_message(root: str) -> str:
-    """What to do where there is no lake."""
-    return f"There is no lake at {root} yet. Start everything with `stagekeeper up`, or name another with --lake ROOT."
+def no_events(lake: Lake | None, root: str | None) -> str:
+    """What to do where a lake is empty, or where there is none."""
+    if lake is not None:
+        return f"The lake at {lake.root} holds no events yet. Emit some, for example with `stagekeeper simulate`."
+    start = "Start everything with `stagekeeper up`, or name another with --lake ROOT."
+    return f"There is no lake at {lake_root(root)} yet. {start}"

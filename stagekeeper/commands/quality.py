@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
 
 import click
 
-from analytics.audit.quality import latest_quality, run_quality
+from analytics.audit.quality import QualityRun, latest_quality, run_quality
 from stagekeeper.commands.options import Duration, json_option, lake_option, print_json, require_lake
-
-if TYPE_CHECKING:
-    from datetime import timedelta
-
-    from analytics.audit.quality import QualityRun
 
 
 @click.group("quality")
@@ -44,14 +38,8 @@ def run(since: timedelta | None, root: str | None, *, as_json: bool) -> None:
       stagekeeper quality run --since 1h --json
     """
     result = run_quality(require_lake(root), now=datetime.now(UTC), window=since)
-    if as_json:
-        print_json(result.to_dict())
-    elif not result.types:
-        click.echo(f"No events since {result.since.isoformat()}: nothing was checked, and nothing is kept.")
-    else:
-        _print(result)
-    if not result.success:
-        sys.exit(1)
+    nothing = f"No events since {result.since.isoformat()}: nothing was checked, and nothing is kept."
+    _end(result, as_json=as_json, nothing=nothing)
 
 
 @command.command("show")
@@ -65,11 +53,16 @@ def show(root: str | None, *, as_json: bool) -> None:
       stagekeeper quality show
       stagekeeper quality show --json
     """
-    result = latest_quality(require_lake(root))
+    nothing = "No validation has run on this lake yet. Start one with `stagekeeper quality run`."
+    _end(latest_quality(require_lake(root)), as_json=as_json, nothing=nothing)
+
+
+def _end(result: QualityRun | None, *, as_json: bool, nothing: str) -> None:
+    """Print a run, or that there is nothing to show, and exit with its code."""
     if as_json:
         print_json(None if result is None else result.to_dict())
-    elif result is None:
-        click.echo("No validation has run on this lake yet. Start one with `stagekeeper quality run`.")
+    elif result is None or not result.types:
+        click.echo(nothing)
     else:
         _print(result)
     if result is not None and not result.success:

@@ -42,8 +42,7 @@ def list_recommendations(root: str | None, *, show_all: bool, as_json: bool) -> 
     """
     listed = [(one, life) for one, life in recommendations(require_lake(root)) if show_all or life == "open"]
     if as_json:
-        rows = [{**one.to_dict(), "life": life} for one, life in listed]
-        print_json(rows)
+        print_json([{**one.to_dict(), "life": life} for one, life in listed])
         return
     if not listed:
         click.echo("Nothing was recommended yet." if show_all else "No recommendation is open.")

@@ -42,7 +42,7 @@ def command() -> None:
 @json_option
 def list_waiting(*, as_json: bool) -> None:
     """List the actions that wait, oldest first."""
-    with _store(Settings.load()) as store:
+    with ReviewStore(Settings.load().review_store) as store:
         waiting = store.waiting()
     if as_json:
         print_json([_document(review) for review in waiting])
@@ -51,10 +51,10 @@ def list_waiting(*, as_json: bool) -> None:
         click.echo("Nothing waits for a person.")
     for review in waiting:
         queued = review.queued
-        click.echo(
-            f"{queued.decision_id}  {queued.contract.workflow} · {queued.contract.tool}  {queued.rule}  "
-            f"waits {_span(datetime.now(UTC), queued.queued_at)}"
-        )
+        action = f"{queued.contract.workflow} · {queued.contract.tool}"
+        minutes = int((datetime.now(UTC) - queued.queued_at).total_seconds() // 60)
+        waits = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+        click.echo(f"{queued.decision_id}  {action}  {queued.rule}  waits {waits}")
 
 
 @command.command()
@@ -62,7 +62,7 @@ def list_waiting(*, as_json: bool) -> None:
 @json_option
 def show(decision_id: str, *, as_json: bool) -> None:
     """Show one queued action with everything a reviewer needs."""
-    with _store(Settings.load()) as store:
+    with ReviewStore(Settings.load().review_store) as store:
         review = store.get(decision_id)
     if as_json:
         print_json(_document(review))
@@ -89,7 +89,7 @@ def reject(decision_id: str, actor: str, reason: str) -> None:
 
 def _resolve(decision_id: str, resolution: Resolution, *, reviewer: str, rationale: str) -> None:
     settings = Settings.load()
-    with _store(settings) as store, recording(settings, "/stagekeeper/review") as recorder:
+    with ReviewStore(settings.review_store) as store, recording(settings, "/stagekeeper/review") as recorder:
         store.resolve(
             decision_id,
             resolution,
@@ -114,10 +114,6 @@ def _record(recorder: Recorder, review: Review, key: bytes | None) -> None:
         at=resolution.at,
         durable=True,
     )
-
-
-def _store(settings: Settings) -> ReviewStore:
-    return ReviewStore(settings.review_store)
 
 
 def _document(review: Review) -> dict[str, Any]:
@@ -145,8 +141,3 @@ def _facts(review: Review) -> list[tuple[str, str]]:
         ("answer", None if answer is None else f"{answer.resolution.value} by {answer.reviewer}: {answer.rationale}"),
     ]
     return [(name, value) for name, value in facts if value]
-
-
-def _span(now: datetime, since: datetime) -> str:
-    minutes = int((now - since).total_seconds() // 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

@@ -10,6 +10,8 @@ from analytics.published_schemas import schema_texts
 from producers.errors import StagekeeperError
 from producers.wire.json_schemas import ASYNCAPI_FILE, asyncapi_text, schema_documents
 
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+
 
 class StaleDocumentsError(StagekeeperError):
     """The published documents on disk are not what the models say."""
@@ -28,13 +30,7 @@ def stale(folder: Path) -> list[str]:
 
 
 @click.command("schemas")
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("docs/schemas"),
-    show_default=True,
-    help="Folder of the documents.",
-)
+@click.option("--out", type=_FOLDER, default=Path("docs/schemas"), show_default=True, help="Folder of the documents.")
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 and name the files that are stale.")
 def command(out: Path, *, check: bool) -> None:
     """Write the JSON Schemas of events, receipt, gate file and verdict, and the AsyncAPI 3 document.

@@ -16,8 +16,6 @@ from producers.simulation.scenarios import SCENARIOS, scenario
 from stagekeeper.commands.options import existing_lake, json_option, lake_option, print_json
 from stagekeeper.scorecard_runner import outcomes
 
-_LEFT_OUT = "demo"  # a mix of the others
-
 
 @click.command("scorecard")
 @click.option("--runs", type=click.IntRange(min=0), default=3, show_default=True, help="Simulations of each scenario.")
@@ -30,14 +28,7 @@ _LEFT_OUT = "demo"  # a mix of the others
 @lake_option
 @json_option
 def command(
-    *,
-    runs: int,
-    names: tuple[str, ...],
-    events: int,
-    seed: int,
-    path: Path | None,
-    root: str | None,
-    as_json: bool,
+    *, runs: int, names: tuple[str, ...], events: int, seed: int, path: Path | None, root: str | None, as_json: bool
 ) -> None:
     """Measure how often the recommender is wrong, with exact bounds, and how long it takes.
 
@@ -50,11 +41,10 @@ def command(
       stagekeeper scorecard --runs 20 --scenario slow --json | jq .simulated.false_promotes
       stagekeeper scorecard --runs 0
     """
-    gates = (
-        GateFile.parse(files("stagekeeper.embedded").joinpath("demo_gates.yaml").read_bytes()) if path is None else None
-    )
-    gates = gates or GateFile.load(path or Path())
-    chosen = [scenario(name) for name in names] or [made for made in SCENARIOS.values() if made.name != _LEFT_OUT]
+    demo_gates = files("stagekeeper.embedded").joinpath("demo_gates.yaml")
+    gates = GateFile.parse(demo_gates.read_bytes()) if path is None else GateFile.load(path)
+    # The demonstration is a mix of the others.
+    chosen = [scenario(name) for name in names] or [made for made in SCENARIOS.values() if made.name != "demo"]
     cells = [
         outcome
         for made in chosen
@@ -91,9 +81,8 @@ def _print_simulated(scores: dict[str, Any]) -> None:
     if (delay := scores["delay_to_rollback_s"]) is not None:
         click.echo(f"  delay to rollback: median {duration(delay['median'])}, longest {duration(delay['longest'])}")
     for name, counts in scores["by_scenario"].items():
-        wrong = (
-            f"{counts['false_promotes']['count']} false promotes, {counts['false_rollbacks']['count']} false rollbacks"
-        )
+        promotes, rollbacks = counts["false_promotes"]["count"], counts["false_rollbacks"]["count"]
+        wrong = f"{promotes} false promotes, {rollbacks} false rollbacks"
         click.echo(f"    {name:<26} {counts['cells']:>3} cells, {wrong}")
 
 

@@ -6,15 +6,7 @@ import click
 
 from analytics.report import build_report
 from stagekeeper.commands import tables
-from stagekeeper.commands.options import (
-    existing_lake,
-    json_option,
-    lake_option,
-    lake_root,
-    no_events_message,
-    no_lake_message,
-    print_json,
-)
+from stagekeeper.commands.options import existing_lake, json_option, lake_option, no_events, print_json
 
 
 @click.command("signals")
@@ -38,8 +30,6 @@ def command(root: str | None, *, as_json: bool) -> None:
         return
     if report.signals:
         click.echo(tables.show(tables.signals_table(report.signals)))
-    elif lake is None:
-        click.echo(no_lake_message(lake_root(root)))
     else:
-        click.echo(no_events_message(lake))
+        click.echo(no_events(lake, root))
     click.echo(tables.rejects_line(report.rejects))

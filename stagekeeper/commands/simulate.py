@@ -7,28 +7,22 @@ import threading
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from producers.delivery.kafka_emitter import KafkaEmitter
 from producers.delivery.recorder import system_clock
 from producers.errors import UsageError
-from producers.simulation.ground_truth import write_ground_truth
-from producers.simulation.scenarios import SCENARIOS, scenario
+from producers.simulation.ground_truth import GroundTruth, write_ground_truth
+from producers.simulation.scenarios import SCENARIOS, Scenario, scenario
 from producers.simulation.simulator import Faults, Simulator, TrafficPlan
 from stagekeeper.commands.options import Duration, json_option, print_json
 from stagekeeper.settings import Settings
 from streams.broker import ensure_topics
 
-if TYPE_CHECKING:
-    from producers.simulation.ground_truth import GroundTruth
-    from producers.simulation.scenarios import Scenario
-
 LIVE_RATE = 50.0  # events a second when neither a rate nor a number of events is asked for
 WINDOW = timedelta(hours=2)  # how far back a finite run reaches by default: long enough for late undos
 _WRITE_EVERY_S = 2.0
-_FLUSH_S = 15.0
 
 
 @click.command()
@@ -110,7 +104,7 @@ def command(
     try:
         truth = simulator.run()
     finally:
-        emitter.close(_FLUSH_S)
+        emitter.close(15.0)
         document = observer.write(simulator.ground_truth, finished=True)
     if as_json:
         print_json(document)
@@ -146,22 +140,18 @@ class _Observer:
 def plan_of(
     *, rate: float | None, events: int | None, backfill: timedelta | None, backfill_events: int | None
 ) -> TrafficPlan:
-    """Turn the options into a plan: finite and past with a number of events, else live.
-
-    Raises:
-        UsageError: The options contradict each other.
-    """
+    """Turn the options into a plan: finite and past with a number of events, else live. Raises `UsageError`."""
     if events is not None:
         if backfill_events is not None:
             raise UsageError("--backfill-events belongs to a live run; a run with --events lies in the past entirely.")
         return TrafficPlan(events=events, history=backfill or WINDOW, history_events=events, pace=rate or 0.0)
     if rate == 0:
         raise UsageError("--rate 0 has no end without --events N.")
+    live = rate or LIVE_RATE
     if backfill is None:
         if backfill_events is not None:
             raise UsageError("--backfill-events needs --backfill DURATION, for example --backfill 2h.")
-        return TrafficPlan(rate=rate or LIVE_RATE)
-    live = rate or LIVE_RATE
+        return TrafficPlan(rate=live)
     history_events = backfill_events or round(backfill.total_seconds() * live)
     return TrafficPlan(rate=live, history=backfill, history_events=history_events)
 

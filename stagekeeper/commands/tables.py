@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -16,8 +16,6 @@ from analytics.text import amount, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from rich.console import RenderableType
 
     from analytics.report import CellSignals, RejectSummary
     from analytics.verdicts.document import VerdictDocument
@@ -91,7 +89,7 @@ def rejects_line(rejects: RejectSummary) -> str:
     if not rejects.total:
         return "No record was rejected."
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejects.by_reason.items())
-    return f"{_records(rejects.total)} rejected: {reasons}."
+    return f"{rejects.total:,} {'record was' if rejects.total == 1 else 'records were'} rejected: {reasons}."
 
 
 def show(*parts: RenderableType) -> str:
@@ -132,7 +130,3 @@ def _action(cell: Cell, among: Sequence[Cell]) -> Text:
 
 def _rate(ratio: float | None) -> str:
     return NOTHING if ratio is None else percent(ratio)
-
-
-def _records(count: int) -> str:
-    return f"{count:,} record was" if count == 1 else f"{count:,} records were"

@@ -8,16 +8,7 @@ from analytics.audit.replay import RECORDED, replay
 from analytics.report import build_report
 from analytics.text import iso
 from stagekeeper.commands import tables
-from stagekeeper.commands.options import (
-    existing_lake,
-    json_option,
-    lake_option,
-    lake_root,
-    no_events_message,
-    no_lake_message,
-    print_json,
-    require_lake,
-)
+from stagekeeper.commands.options import existing_lake, json_option, lake_option, no_events, print_json, require_lake
 
 
 @click.group("verdicts", invoke_without_command=True)
@@ -43,15 +34,13 @@ def command(context: click.Context, root: str | None, *, as_json: bool) -> None:
         return
     if report.verdicts:
         click.echo(tables.show(tables.verdicts_table(report.verdicts)))
-    elif lake is None:
-        click.echo(no_lake_message(lake_root(root)))
     elif report.signals:
         click.echo(
             "Nothing was judged yet, although there are signals. Check that the worker runs, "
             "and that STAGEKEEPER_GATE_FILE names a gate file that it can read."
         )
     else:
-        click.echo(no_events_message(lake))
+        click.echo(no_events(lake, root))
     click.echo(tables.rejects_line(report.rejects))
 
 

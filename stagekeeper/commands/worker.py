@@ -14,8 +14,8 @@ from producers.errors import StagekeeperError
 from stagekeeper.commands.maintenance import retention_policy
 from stagekeeper.settings import Settings
 
+# Loggers that repeat every attempt to connect; the worker says once that the broker is away.
 _CHATTY = ("faust", "mode", "aiokafka", "streams.librdkafka", "streams.lag", "streams.broker")
-"""Loggers that repeat every attempt to connect; the worker says once that the broker is away."""
 
 
 @click.command("worker")
@@ -44,11 +44,8 @@ def command(ready_file: Path | None, web_port: int, *, data_only: bool, as_json:
       STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 stagekeeper worker --json
     """
     settings = Settings.load()
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if not verbose:
         for chatty in _CHATTY:
             logging.getLogger(chatty).setLevel(logging.CRITICAL)

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
     from stagekeeper.doctor.probes import SnapshotPair, WorkerReport
 
-MAX_FRESHNESS_S: Final = 2.0
-"""Longest time from a record's timestamp to its counts, as the 99th percentile, that is as it should be."""
-
+MAX_FRESHNESS_S: Final = 2.0  # from a record's timestamp to its counts, as the 99th percentile
 _STALLED_S: Final = 10.0
 _SLOW_COMMIT_S: Final = 2.0
 
@@ -103,12 +101,7 @@ def check_lag(pair: SnapshotPair) -> CheckResult:
 
 
 def check_commits(pair: SnapshotPair, age: timedelta | None) -> CheckResult:
-    """Whether what is read is also committed.
-
-    Args:
-        pair: Two snapshots.
-        age: Of the newest commit to `signals`; None where there is no lake.
-    """
+    """Whether what is read is also committed; `age` is that of the newest commit, None where there is no lake."""
     if age is None:
         return unknown("commits", "there is no lake", "Start a worker.")
     evidence = f"the newest commit is {duration(max(0.0, age.total_seconds()))} old"
@@ -121,13 +114,10 @@ def check_commits(pair: SnapshotPair, age: timedelta | None) -> CheckResult:
     if records_wait and not pair.committed:
         evidence += ", and no worker is there to commit"
         return unknown("commits", evidence, "Start a worker.")
-    commit_times = [
-        (metrics["commit_seconds_sum"], metrics["commit_seconds_count"])
-        for metrics in pair.worker_metrics
-        if metrics.get("commit_seconds_count")
-    ]
-    if commit_times:
-        mean_s = sum(total for total, _ in commit_times) / sum(count for _, count in commit_times)
+    committing = [metrics for metrics in pair.worker_metrics if metrics.get("commit_seconds_count")]
+    if committing:
+        commits = sum(metrics["commit_seconds_count"] for metrics in committing)
+        mean_s = sum(metrics["commit_seconds_sum"] for metrics in committing) / commits
         evidence += f"; a batch takes {mean_s * 1_000:,.0f} ms to commit"
         if mean_s > _SLOW_COMMIT_S:
             fix = "The lake's storage is slow, or its tables consist of many small files: docs/operations.md."

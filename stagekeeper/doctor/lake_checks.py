@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS, VERDICTS
+from analytics.lake.table_schemas import EVENTS, REJECTS, VERDICTS
 from analytics.text import duration
 from analytics.verdicts import heartbeats
 from stagekeeper.doctor.check_result import CheckResult, CheckState, failed, passed, unknown, warned
@@ -157,11 +157,6 @@ def check_rejects(lake: Lake | None, now: datetime) -> CheckResult:
     if recent.height >= _NOTABLE_COUNT and share >= max(_NOTABLE_SHARE, 2 * earlier):
         return warned("rejects", evidence, fix)
     return passed("rejects", evidence)
-
-
-def commit_age(lake: Lake | None, now: datetime) -> timedelta | None:
-    """Age of the newest commit to `signals`."""
-    return None if lake is None else now - lake.committed_at(SIGNALS)
 
 
 def _rejects_since(lake: Lake, since: datetime, until: datetime | None = None) -> pl.DataFrame:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from analytics.lake.tables import Lake
     from streams.lag import Backlog
 
-_TABLES: Final = (REJECTS, EVENTS, SIGNALS)
-_TIMEOUT_S: Final = 3.0
 _PREFIX: Final = "stagekeeper_"
 
 
@@ -33,8 +31,7 @@ class WorkerReport:
     """What one worker's web server answered."""
 
     address: str  # of its web server
-    # The samples of `/metrics`, by name (without the prefix) and labels
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)  # by name (without the prefix) and labels
     judge: str | None = None  # what `/health` says about the judge: `ok`, or what is wrong
     clock: datetime | None = None  # its clock, to the second
     error: str | None = None  # why it did not answer; None where it did
@@ -44,11 +41,10 @@ class WorkerReport:
 class Snapshot:
     """The state of broker, lake and workers at one moment."""
 
-    at_s: float  # When, by a clock that only runs
+    at_s: float  # by a clock that only runs
     lag: int | None  # records on the broker that the lake does not cover; None where that is unknown
     lost: int  # records that the broker deleted before they were read
-    # Whether all that the broker held at the snapshot before is covered by now; None where that is unknown
-    covered: bool | None
+    covered: bool | None  # whether all that the broker held at the snapshot before is by now; None where unknown
     versions: tuple[int, ...]  # newest version of the tables that the data plane writes
     workers: tuple[WorkerReport, ...]  # what the workers' web servers answered
     error: str | None = None  # why the lag is unknown
@@ -58,8 +54,8 @@ class Snapshot:
 class SnapshotPair:
     """Two snapshots, one after the other."""
 
-    before: Snapshot  # the first
-    after: Snapshot  # the second
+    before: Snapshot
+    after: Snapshot
     readers: int | None  # workers that read the log; None where that is unknown
 
     @property
@@ -85,47 +81,24 @@ class SnapshotPair:
         return [report.metrics for report in self.after.workers if report.error is None]
 
 
-class Prober:
-    """Takes snapshots.
-
-    Args:
-        lake: The lake; None where there is none.
-        backlog: What the broker holds; None where it cannot be asked.
-        workers: Addresses of the workers' web servers.
-    """
-
-    def __init__(self, lake: Lake | None, backlog: Backlog | None, workers: Sequence[str]) -> None:
-        self._lake = lake
-        self._backlog = backlog
-        self._workers = workers
-
-    def take_snapshot(self) -> Snapshot:
-        """The state at this moment.
-
-        Raises:
-            UsageError: What was named as a worker's address is none.
-        """
-        lag, lost, covered, error = None, 0, None, None
-        lake, backlog = self._lake, self._backlog
-        if lake is not None and backlog is not None:
-            try:
-                covered = backlog.caught_up(lake)
-                lag, lost = backlog.records_left(lake), backlog.records_lost(lake)
-            except KafkaException as failure:
-                error = str(failure.args[0].str())
-            except StagekeeperError as failure:
-                error = str(failure)
-        versions = () if lake is None else tuple(lake.version(table) for table in _TABLES)
-        workers = tuple(probe_worker(address) for address in self._workers)
-        return Snapshot(time.monotonic(), lag, lost, covered, versions, workers, error)
+def take_snapshot(lake: Lake | None, backlog: Backlog | None, addresses: Sequence[str]) -> Snapshot:
+    """The state of lake, broker (None where it cannot be asked) and workers; raises `UsageError` for a bad address."""
+    lag, lost, covered, error = None, 0, None, None
+    if lake is not None and backlog is not None:
+        try:
+            covered = backlog.caught_up(lake)
+            lag, lost = backlog.records_left(lake), backlog.records_lost(lake)
+        except KafkaException as failure:
+            error = str(failure.args[0].str())
+        except StagekeeperError as failure:
+            error = str(failure)
+    versions = () if lake is None else tuple(lake.version(table) for table in (REJECTS, EVENTS, SIGNALS))
+    workers = tuple(probe_worker(address) for address in addresses)
+    return Snapshot(time.monotonic(), lag, lost, covered, versions, workers, error)
 
 
 def probe_worker(address: str) -> WorkerReport:
-    """Ask a worker's web server for its metrics, its health and its clock.
-
-    Raises:
-        UsageError: That is no address of a web server.
-    """
+    """Ask a worker's web server for its metrics, health and clock; raises `UsageError` for what is no address."""
     if not address.startswith(("http://", "https://")):
         raise UsageError(f"{address} is no address of a worker; it is like http://127.0.0.1:9101.")
     root = address.rstrip("/")
@@ -144,11 +117,7 @@ def probe_worker(address: str) -> WorkerReport:
 
 
 def parse_metrics(text: str) -> dict[str, float]:
-    """Our own samples of an exposition in Prometheus's text format.
-
-    Raises:
-        ValueError: It is none.
-    """
+    """Our own samples of an exposition in Prometheus's text format; raises `ValueError` where it is none."""
     pairs = [line.rsplit(" ", 1) for line in text.splitlines() if line.startswith(_PREFIX)]
     return {name.removeprefix(_PREFIX): float(value) for name, value in pairs}
 
@@ -164,5 +133,5 @@ def announced_worker(home: Path) -> str | None:
 
 
 def _get(url: str) -> tuple[bytes, str | None]:
-    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - the scheme was checked
+    with urllib.request.urlopen(url, timeout=3.0) as answer:  # noqa: S310 - the scheme was checked
         return answer.read(), answer.headers.get("Date")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from analytics.lake.table_schemas import SIGNALS
 from stagekeeper.doctor.config_checks import check_gate_file, check_lake
 from stagekeeper.doctor.flow_checks import check_broker, check_commits, check_freshness, check_lag, check_worker
-from stagekeeper.doctor.lake_checks import check_clocks, check_evidence, check_rejects, check_verdicts, commit_age
-from stagekeeper.doctor.probes import Prober, SnapshotPair, announced_worker
+from stagekeeper.doctor.lake_checks import check_clocks, check_evidence, check_rejects, check_verdicts
+from stagekeeper.doctor.probes import SnapshotPair, announced_worker, take_snapshot
 from streams.lag import Backlog, reader_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
     from analytics.gates.gate_file import GateFile
     from stagekeeper.doctor.check_result import CheckResult
@@ -29,19 +29,9 @@ def run_checks(
     now: Callable[[], datetime],
     wait: Callable[[float], None],
 ) -> list[CheckResult]:
-    """Check everything, twice where only two snapshots tell.
+    """Check everything, twice (`watch_s` seconds apart) where only two snapshots tell; nothing is changed.
 
-    Nothing is changed: no topic is created, no offset committed, and no table written.
-
-    Args:
-        settings: Where broker, lake and gate file are.
-        workers: Addresses of workers' web servers; none takes the one that `stagekeeper up` announced.
-        watch_s: Seconds between the two snapshots.
-        now: The clock.
-        wait: Lets so many seconds pass.
-
-    Raises:
-        UsageError: What was named as a worker's address is none.
+    Without `workers`, the one that `stagekeeper up` announced is asked. Raises `UsageError` for a bad address.
     """
     announced = announced_worker(settings.home)
     addresses = list(workers) or ([] if announced is None else [announced])
@@ -55,17 +45,16 @@ def run_checks(
             readers = reader_count(servers, inspected.cluster_id, settings.kafka_security)
             if not inspected.missing:
                 backlog = open_clients.enter_context(Backlog(servers, inspected.cluster_id, settings.kafka_security))
-        prober = Prober(lake, backlog, addresses)
-        before = prober.take_snapshot()
+        before = take_snapshot(lake, backlog, addresses)
         wait(watch_s)
-        pair = SnapshotPair(before, prober.take_snapshot(), readers)
+        pair = SnapshotPair(before, take_snapshot(lake, backlog, addresses), readers)
     moment, reports = now(), pair.after.workers
     return [
         *broker_results,
         check_worker(pair),
         check_lag(pair),
         lake_result,
-        check_commits(pair, commit_age(lake, moment)),
+        check_commits(pair, None if lake is None else moment - lake.committed_at(SIGNALS)),
         check_freshness(pair),
         check_clocks(lake, reports, moment),
         gate_file_result,

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from producers.errors import StagekeeperError
@@ -20,34 +21,27 @@ class AlreadyRunningError(StagekeeperError):
     """Another `stagekeeper up` runs in the same home folder."""
 
 
+@dataclass(frozen=True)
 class HomeLock:
-    """The right to run in a home folder, as `lock_home` gives it.
+    """The right to run in a home folder, as `lock_home` gives it."""
 
-    Attributes:
-        stale_pid: Process id in a file that an earlier run left behind, now removed; None where there was none.
-    """
-
-    def __init__(self, running_file: Path, *, stale_pid: int | None) -> None:
-        self._running_file = running_file
-        self.stale_pid = stale_pid
+    running_file: Path
+    stale_pid: int | None  # in a file that an earlier run left behind, now removed
 
     def announce(self, endpoints: Mapping[str, str]) -> None:
         """Tell other commands where broker, lake and gate file are; replaces what was announced before."""
-        draft = self._running_file.with_suffix(".draft")
+        draft = self.running_file.with_suffix(".draft")
         draft.write_text(json.dumps({"pid": os.getpid(), **endpoints}, indent=1))
-        draft.replace(self._running_file)
+        draft.replace(self.running_file)
 
 
 @contextmanager
 def lock_home(home: Path) -> Iterator[HomeLock]:
     """Hold the home folder, and remove the running file at the end.
 
-    A lock of the operating system decides whether somebody runs: it ends with its holder, however that ends, so that a
-    file which was left behind is known to be stale even when its process id is in use again.
-
-    Raises:
-        AlreadyRunningError: Another one runs here; the message names its process.
-        StagekeeperError: The folder cannot be written.
+    A lock of the operating system decides whether somebody runs: it ends with its holder, so that a file which was
+    left behind is known to be stale even when its process id is in use again. Raises `AlreadyRunningError`, which
+    names the process, and `StagekeeperError` where the folder cannot be written.
     """
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -66,7 +60,7 @@ def lock_home(home: Path) -> Iterator[HomeLock]:
         stale_pid = _announced_pid(running_file)
         running_file.unlink(missing_ok=True)
         try:
-            yield HomeLock(running_file, stale_pid=stale_pid)
+            yield HomeLock(running_file, stale_pid)
         finally:
             running_file.unlink(missing_ok=True)
 

@@ -9,12 +9,7 @@ LOOPBACK: Final = "127.0.0.1"
 
 
 def available_port(preferred: int, *, taken: frozenset[int] = frozenset()) -> int:
-    """The preferred port when it can be listened on, else a free one that the operating system picks.
-
-    Args:
-        preferred: TCP port; 0 means any.
-        taken: Ports that are promised to somebody already.
-    """
+    """The preferred port (0: any) when it can be listened on and is not `taken`, else a free one."""
     if preferred and preferred not in taken and _bound(preferred) is not None:
         return preferred
     while True:

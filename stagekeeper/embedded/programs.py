@@ -21,14 +21,11 @@ DEMO_GATE_FILE: Final = Path(__file__).with_name("demo_gates.yaml")
 DEMO_HISTORY: Final = "2h"
 DEMO_HISTORY_EVENTS: Final = 24_000
 DEMO_RATE: Final = 40  # live events a second of the demonstration
-DEMO_MALFORMED: Final = 0.0005
-"""Broken records as a share of the demonstration's events, so that the rejects can be seen."""
+DEMO_MALFORMED: Final = 0.0005  # broken records as a share of the events, so that the rejects can be seen
 QUALITY_EVERY_S: Final = 300.0  # seconds between two validations of fresh events
 
 _DEMO_MARK: Final = ".stagekeeper-demo"
-_HEALTH_TIMEOUT_S = 1.0
-_PYTHON: Final = (sys.executable, "-P")
-"""Without the working folder on the path: it may hold packages with names like ours."""
+_PYTHON: Final = (sys.executable, "-P")  # without the working folder: it may hold packages with names like ours
 
 
 def worker(settings: Settings, ready_file: Path) -> Program:
@@ -44,16 +41,7 @@ def demo_traffic(settings: Settings, truth_file: Path) -> Program:
 
 
 def fresh_demo_folder(folder: Path) -> bool:
-    """Make the demonstration's folder anew, empty.
-
-    Only a folder that bears the demonstration's mark is wiped.
-
-    Returns:
-        Whether an earlier demonstration was wiped.
-
-    Raises:
-        UsageError: The folder has content and no mark.
-    """
+    """Empty the demonstration's folder, and tell whether there was one; raises `UsageError` if it bears no mark."""
     marked = (folder / _DEMO_MARK).exists()
     if not marked and folder.exists() and any(folder.iterdir()):
         raise UsageError(
@@ -73,11 +61,7 @@ def quality(settings: Settings) -> Program:
 
 
 def page(settings: Settings, port: int) -> Program:
-    """The page, on the loopback interface.
-
-    Raises:
-        UsageError: Its packages are not installed.
-    """
+    """The page, on the loopback interface; raises `UsageError` where its packages are not installed."""
     package = importlib.util.find_spec("dashboard")
     if package is None or package.origin is None or importlib.util.find_spec("streamlit") is None:
         raise UsageError(
@@ -99,7 +83,7 @@ def page(settings: Settings, port: int) -> Program:
 def page_answers(port: int) -> bool:
     """Whether the page on this port says that it is healthy."""
     try:
-        with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/_stcore/health", timeout=_HEALTH_TIMEOUT_S) as answer:
+        with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/_stcore/health", timeout=1.0) as answer:
             return bool(answer.status == 200)
     except (URLError, ConnectionError, TimeoutError):
         return False  # not up yet

@@ -14,13 +14,7 @@ _ERASE_LINE = "\r\x1b[2K"
 
 
 class ProgressPrinter:
-    """Writes steps with the seconds since the start; on a terminal the live line replaces itself.
-
-    Args:
-        stream: Where to; results go elsewhere.
-        live_every_s: Least seconds between two live lines when the stream is not a terminal.
-        width: Columns of the terminal; a live line that wrapped could not be replaced.
-    """
+    """Writes steps with the seconds since the start; on a terminal the live line, cut to its width, replaces itself."""
 
     def __init__(
         self,

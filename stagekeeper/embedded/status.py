@@ -18,22 +18,14 @@ from streams.lag import Backlog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import TracebackType
 
-_WATERMARK_BEHIND_S: Final = 90.0
-"""How far (seconds of event time) a quiet cell's verdict may rightly trail the newest event."""
+_WATERMARK_BEHIND_S: Final = 90.0  # how far (event time) a quiet cell's verdict may rightly trail the newest event
 
 
 class PipelineStatus:
     """Reads lake and broker, with handles of its own; one thread at a time may use it.
 
-    Args:
-        lake_root: Root of the lake, which exists.
-        bootstrap_servers: The broker.
-        log_id: Its cluster id.
-        judged: Whether verdicts are to be expected (there is a gate file).
-        settings: Further librdkafka settings, such as those for TLS and SASL.
-        now: The clock.
+    `log_id` is the broker's cluster id, `settings` is for librdkafka; verdicts are expected where it is `judged`.
     """
 
     def __init__(
@@ -80,10 +72,6 @@ class PipelineStatus:
         """The document of signals, verdicts and rejects."""
         return build_report(self._lake)
 
-    def close(self) -> None:
-        """Let go of the broker."""
-        self._backlog.close()
-
     def _unjudged(self) -> int:
         judged = newest_lake_version(self._lake)
         newest = self._lake.version(SIGNALS)
@@ -100,10 +88,8 @@ class PipelineStatus:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def __exit__(self, *_: object) -> None:
+        self._backlog.close()
 
 
 def row_count(lake: Lake, table: str) -> int:

@@ -13,56 +13,39 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-LONGEST_DELAY_S: Final = 30.0
 STEADY_S: Final = 60.0  # a child that lived this long (seconds) had started well: its next restart is quick again
-_PROBE_EVERY_S = 0.1
 
 
 def restart_delay_s(ends_in_a_row: int) -> float:
     """Seconds to wait before a restart: 1, 2, 4, ... up to 30, by how many times in a row it ended early."""
-    return min(LONGEST_DELAY_S, 2.0 ** (min(max(ends_in_a_row, 1), 10) - 1))
+    return min(30.0, 2.0 ** (min(max(ends_in_a_row, 1), 10) - 1))
 
 
 @dataclass(frozen=True)
 class Program:
     """How a child is started, each time."""
 
-    name: str  # what people call it
+    name: str
     command: tuple[str, ...]  # program and arguments; no secrets, they are visible to all
     log: Path  # file that takes its output
     environment: Mapping[str, str] = field(repr=False)  # variables on top of this process's own; secrets go here
 
-    def start(self) -> Child:
-        """Start it.
-
-        Raises:
-            ChildError: The operating system refused.
-        """
-        return Child.start(self.name, self.command, log=self.log, environment=self.environment)
-
 
 class Supervisor:
-    """Starts programs, restarts those that should run, and stops all of them.
-
-    Args:
-        say: Takes one line for people.
-    """
+    """Starts programs, restarts those that should run, and stops all of them; `say` takes one line for people."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._children: dict[str, Child] = {}
 
     def start(self, program: Program) -> Child:
-        """Start a program, with a new log the first time.
+        """Start a program, with a new log the first time; raises `ChildError` where the operating system refused.
 
         From the thread that stays: children end with the thread that started them.
-
-        Raises:
-            ChildError: The operating system refused.
         """
         if program.name not in self._children:
             program.log.unlink(missing_ok=True)
-        child = program.start()
+        child = Child.start(program.name, program.command, log=program.log, environment=program.environment)
         self._children[program.name] = child
         return child
 
@@ -84,8 +67,7 @@ class Supervisor:
     ) -> None:
         """Run a program to its end, again and again with `every_s` seconds in between, until this is cancelled.
 
-        Any other exit code than the unremarkable ones is printed; the next run is tried all the same. `ran` is set when
-        a run has ended.
+        Any other exit code than the unremarkable ones is printed. `ran` is set when a run has ended.
         """
         while True:
             child = self.start(program)
@@ -97,11 +79,7 @@ class Supervisor:
             await asyncio.sleep(every_s)
 
     def stop_all(self, grace_s: float) -> list[str]:
-        """Ask every child to end, wait `grace_s` seconds in all, and kill what is left.
-
-        Returns:
-            The names of those that had to be killed.
-        """
+        """Ask every child to end, wait `grace_s` seconds in all, kill what is left, and give the names of those."""
         deadline_s = time.monotonic() + grace_s
         for child in self._children.values():
             child.ask_to_stop()
@@ -114,15 +92,10 @@ async def ended(child: Child) -> None:
 
 
 async def await_ready(child: Child, ready: Callable[[], bool], *, timeout_s: float) -> None:
-    """Return once a child says that it is ready.
+    """Return once a child says that it is ready: neither a file that appears nor a port that answers can be waited for.
 
-    Args:
-        child: The child.
-        ready: Asks it; neither a file that appears nor a port that answers can be waited for otherwise.
-        timeout_s: Seconds after which it counts as failed.
-
-    Raises:
-        ChildError: It ended first, or it took too long; the message says which, and where its log is.
+    Raises `ChildError`, with the reason and the place of the log, where it ended first or took longer than
+    `timeout_s`.
     """
     deadline_s = time.monotonic() + timeout_s
     while not await asyncio.to_thread(ready):
@@ -130,4 +103,4 @@ async def await_ready(child: Child, ready: Callable[[], bool], *, timeout_s: flo
             raise ChildError(child.reason())
         if time.monotonic() > deadline_s:
             raise ChildError(f"{child.name} was not ready in {timeout_s:.0f} s (log: {child.log})")
-        await asyncio.sleep(_PROBE_EVERY_S)
+        await asyncio.sleep(0.1)

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _READY_S: Final = 60.0
 _STATUS_EVERY_S: Final = 2.0
 _TRAFFIC_END_S: Final = 25.0
-_SETTLE_POLL_S: Final = 0.25
 _STUCK_S: Final = 30.0  # seconds without any progress after which what is outstanding is given up
 _STOP_GRACE_S: Final = 6.0
 
@@ -57,18 +56,14 @@ class UpOptions:
 class UpResult:
     """How a run ended."""
 
-    report: Report | None  # the document of `analytics.report` where the run reached its end; None where it was stopped
-    # 0; 1 where something is missing from the report; 128 + the signal where a run of a given length was cut short
-    exit_code: int
+    report: Report | None  # None where the run was stopped before its end
+    exit_code: int  # 0; 1 where something is missing; 128 + the signal where a run of a given length was cut short
 
 
 def run(options: UpOptions, progress: ProgressPrinter) -> UpResult:
-    """Start everything, keep it going, and stop all of it.
+    """Start everything, keep it going, and stop all of it: when `options.lasting` is over, or on a signal.
 
-    Returns when `options.lasting` is over, or on SIGINT, SIGTERM or SIGHUP. No child process is left in any case.
-
-    Raises:
-        StagekeeperError: Something could not start, or the broker died.
+    Raises `StagekeeperError` where something could not start, or the broker died.
     """
     home = options.settings.home
     with lock_home(home) as lock:
@@ -109,24 +104,26 @@ class EmbeddedStack:
         self._traffic_error: str | None = None
         self._traffic_should_run = True
         self._quality_checked = asyncio.Event()
+        self._group = asyncio.TaskGroup()
+        self._watchers: list[asyncio.Task[None]] = []
+
+    def _watch(self, watching: Coroutine[None, None, None]) -> None:
+        """Let a task last as long as the run; one that fails ends it."""
+        self._watchers.append(self._group.create_task(watching))
 
     async def run(self) -> UpResult:
-        """Run from the start of the broker to the report; whatever was started is stopped on every way out.
-
-        Raises:
-            StagekeeperError: Something could not start, or the broker died.
-        """
+        """Run from the start of the broker to the report; whatever was started is stopped on every way out."""
         settings = self._absolute_settings()
         with ExitStack() as at_end:
             settings, broker = self._start_broker(settings, at_end)
             at_end.callback(self._stop_children)  # before the broker, to which they may have something to say
             try:
-                async with asyncio.TaskGroup() as group:
-                    watchers = _Watchers(group)
+                async with self._group:
                     if broker is not None:
-                        watchers.add(_fail_when_ended(broker))
-                    result = await self._run_pipeline(settings, watchers)
-                    watchers.cancel()
+                        self._watch(_fail_when_ended(broker))
+                    result = await self._run_pipeline(settings)
+                    for watcher in self._watchers:
+                        watcher.cancel()
                     return result
             except BaseExceptionGroup as failures:
                 raise failures.exceptions[0] from None
@@ -159,8 +156,7 @@ class EmbeddedStack:
         self.progress.step("broker", f"embedded, at {broker.address} (process {broker.pid}, in memory)")
         return settings.model_copy(update={"kafka_bootstrap_servers": broker.address}), broker.child
 
-    async def _run_pipeline(self, settings: Settings, watchers: _Watchers) -> UpResult:
-        """From the topics to the end of the run."""
+    async def _run_pipeline(self, settings: Settings) -> UpResult:
         bootstrap_servers = settings.require_kafka()
         log_id = await asyncio.to_thread(ensure_topics, bootstrap_servers, settings.kafka_security)
         self.progress.step("topics", f"{len(TOPICS)} ready on {log_id}")
@@ -169,13 +165,12 @@ class EmbeddedStack:
         self.progress.step("lake", f"at {settings.lake}{', migrated to the layout of this version' * migrated}")
         has_gates = settings.gates.is_file()
         if not has_gates:
-            self.progress.step(
-                "gates", f"no gate file at {settings.gates}: signals are kept, but verdicts need one (--gates FILE)"
-            )
+            hint = "signals are kept, but verdicts need one (--gates FILE)"
+            self.progress.step("gates", f"no gate file at {settings.gates}: {hint}")
         endpoints = {"kafka_bootstrap_servers": bootstrap_servers, "lake_root": settings.lake}
         self._lock.announce({**endpoints, "gate_file": str(settings.gates)})
-        traffic = await self._start_programs(settings, watchers)
-        watchers.add(self._check_quality(settings, VERDICTS if has_gates else EVENTS))
+        traffic = await self._start_programs(settings)
+        self._watch(self._check_quality(settings, VERDICTS if has_gates else EVENTS))
         with PipelineStatus(
             settings.lake, bootstrap_servers, log_id, judged=has_gates, settings=settings.kafka_security
         ) as status:
@@ -189,7 +184,7 @@ class EmbeddedStack:
             self.progress.step("fault", error)
         return UpResult(report, 1 if error is not None else 0)
 
-    async def _start_programs(self, settings: Settings, watchers: _Watchers) -> Child | None:
+    async def _start_programs(self, settings: Settings) -> Child | None:
         """Start worker, traffic and page at once, and wait for each; the traffic's process, where there is one."""
         ready_file = settings.home / "worker.ready"
         ready_file.unlink(missing_ok=True)
@@ -201,18 +196,16 @@ class EmbeddedStack:
         traffic = None
         if self.options.demo:
             traffic = self._supervisor.start(programs.demo_traffic(settings, settings.home / "demo" / "truth.json"))
-            watchers.add(self._note_traffic_end(traffic))
-            self.progress.step(
-                "traffic",
-                f"simulated, through the SDK: {programs.DEMO_HISTORY_EVENTS:,} events of the past "
-                f"{programs.DEMO_HISTORY}, then {programs.DEMO_RATE} a second",
-            )
+            self._watch(self._note_traffic_end(traffic))
+            history = f"{programs.DEMO_HISTORY_EVENTS:,} events of the past {programs.DEMO_HISTORY}"
+            pace = f"{history}, then {programs.DEMO_RATE} a second"
+            self.progress.step("traffic", f"simulated, through the SDK: {pace}")
         await await_ready(worker_child, ready_file.exists, timeout_s=_READY_S)
-        watchers.add(self._supervisor.keep(worker))
+        self._watch(self._supervisor.keep(worker))
         self.progress.step("worker", f"reads and judges (process {worker_child.process.pid}, log {worker_child.log})")
         if page is not None and page_child is not None and page_port is not None:
             await await_ready(page_child, functools.partial(programs.page_answers, page_port), timeout_s=_READY_S)
-            watchers.add(self._supervisor.keep(page))
+            self._watch(self._supervisor.keep(page))
             self.progress.step("page", f"open http://{LOOPBACK}:{page_port}")
         return traffic
 
@@ -221,12 +214,8 @@ class EmbeddedStack:
         lake = await asyncio.to_thread(Lake.open, settings.lake)
         while not await asyncio.to_thread(row_count, lake, after):  # noqa: ASYNC110 - a table has nothing to wait on
             await asyncio.sleep(_STATUS_EVERY_S)
-        await self._supervisor.repeat(
-            programs.quality(settings),
-            programs.QUALITY_EVERY_S,
-            unremarkable=frozenset({0, 1}),
-            ran=self._quality_checked,
-        )
+        program, every_s = programs.quality(settings), programs.QUALITY_EVERY_S
+        await self._supervisor.repeat(program, every_s, unremarkable=frozenset({0, 1}), ran=self._quality_checked)
 
     async def _await_quality(self, status: PipelineStatus) -> None:
         """Let the first validation end, where there is anything to validate."""
@@ -249,7 +238,6 @@ class EmbeddedStack:
             await asyncio.sleep(max(0.0, min(_STATUS_EVERY_S, left_s)))
 
     async def _end_traffic(self, traffic: Child) -> None:
-        """Let the traffic end in order, so that everything it emitted is on the broker."""
         if not traffic.running:
             return
         self.progress.step("traffic", "ends")
@@ -272,7 +260,7 @@ class EmbeddedStack:
                 moved_s, before = time.monotonic(), outstanding
             elif time.monotonic() - moved_s > _STUCK_S:
                 return f"{outstanding}, and nothing has moved for {_STUCK_S:.0f} s"
-            await asyncio.sleep(_SETTLE_POLL_S)  # the tables offer nothing to wait on
+            await asyncio.sleep(0.25)  # the tables offer nothing to wait on
         await self._await_quality(status)
         self.progress.step("settled", await asyncio.to_thread(status.line))
         return None
@@ -293,21 +281,6 @@ class EmbeddedStack:
         killed = self._supervisor.stop_all(_STOP_GRACE_S)
         if killed:
             self.progress.step("stop", f"killed after {_STOP_GRACE_S:.0f} s: {', '.join(killed)}")
-
-
-class _Watchers:
-    """Tasks that last as long as the run; one that fails ends it."""
-
-    def __init__(self, group: asyncio.TaskGroup) -> None:
-        self._group = group
-        self._tasks: list[asyncio.Task[None]] = []
-
-    def add(self, watching: Coroutine[None, None, None]) -> None:
-        self._tasks.append(self._group.create_task(watching))
-
-    def cancel(self) -> None:
-        for task in self._tasks:
-            task.cancel()
 
 
 async def _fail_when_ended(broker: Child) -> None:

@@ -12,20 +12,19 @@ from analytics.judging.judge import Judge
 from analytics.lake.errors import FencedError
 from analytics.lake.storage import reading
 from analytics.lake.table_schemas import COLUMNS, JUDGE_HEARTBEATS, VERDICTS
-from analytics.lake.tables import Lake
+from analytics.lake.tables import Fence, Lake
 from producers.errors import StagekeeperError
-from producers.wire.events import HEADERS, EventRecord
+from producers.wire.events import HEADERS, EventRecord, StageRecommended
 from producers.wire.topics import RECOMMENDATIONS
 from streams.lag import Backlog
 from streams.publisher import Publisher, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from datetime import datetime
     from pathlib import Path
 
-    from analytics.lake.tables import Fence
-    from producers.wire.events import StageRecommended
+    from streams.broker import KafkaSettings
 
 DEFAULT_INTERVAL_S: Final = 1.0  # seconds between two looks while no gate file can be read
 
@@ -35,19 +34,13 @@ class JudgeRun:
     """What came of one run of the judge."""
 
     fault: str | None  # why nothing could be judged or published; None where all went well
-    next_in_s: float  # when to look again, in seconds
+    next_in_s: float  # when to look again
 
 
 class JudgeRunner:
     """A judge with its own lake handle, and a producer for what it recommends. One thread at a time may use it.
 
-    Args:
-        bootstrap_servers: Brokers as `host:port,...`.
-        log_id: The cluster id.
-        lake_root: Root of the lake.
-        gate_file: The gate file; it may be missing or broken, and is looked at again at every run.
-        now: The clock.
-        settings: Further librdkafka settings.
+    The gate file may be missing or broken; it is looked at again at every run.
     """
 
     def __init__(
@@ -58,7 +51,7 @@ class JudgeRunner:
         gate_file: Path,
         *,
         now: Callable[[], datetime],
-        settings: Mapping[str, str | int | float | bool] | None = None,
+        settings: KafkaSettings | None = None,
     ) -> None:
         self._now = now
         self._lake = Lake.open(lake_root)
@@ -72,13 +65,10 @@ class JudgeRunner:
         )
 
     def run_once(self, fence: Fence) -> JudgeRun:
-        """Judge what changed and publish what is news.
+        """Judge what changed and publish what is news. A new fence begins a tenure with what the ledger says by then.
 
-        A failure of the lake or the broker is reported and tried again at the next run; nothing is promoted by it.
-        What could not be published stays in the ledger and is published with the next success.
-
-        Args:
-            fence: Proof of the lease to judge. A new tenure begins with what the ledger says by then.
+        A failure of the lake or the broker is reported and tried again at the next run; nothing is promoted by it. What
+        could not be published stays in the ledger and is published with the next success.
 
         Raises:
             FencedError: Somebody else judges now.

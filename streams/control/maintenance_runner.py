@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from analytics.lake.leases import JUDGE, MAINTENANCE, Lease
-from analytics.lake.tables import Lake
-from analytics.maintenance import Maintenance, compact
+from analytics.lake.tables import Fence, Lake
+from analytics.maintenance import Maintenance, RetentionPolicy, compact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
     from pathlib import Path
 
-    from analytics.lake.tables import Fence
-    from analytics.maintenance import RetentionPolicy
 
 LOG: Final = logging.getLogger(__name__)
 
 
 class Leases:
-    """The leases that this worker holds or tries to get. Safe to share between threads.
-
-    Args:
-        lake_root: Root of the lake.
-        judges: Whether this worker wants to judge at all.
-    """
+    """The leases that this worker holds or tries to get. Safe to share between threads."""
 
     def __init__(self, lake_root: str, *, judges: bool) -> None:
         self._judge = Lease(lake_root, JUDGE) if judges else None
@@ -44,11 +38,7 @@ class Leases:
         return self._maintenance.fence
 
     def refresh(self) -> None:
-        """Keep what is held, and try to get the rest; see `Lease.held`.
-
-        Raises:
-            LakeError: The lake cannot be read or written.
-        """
+        """Keep what is held, and try to get the rest (`Lease.held`); raises `LakeError` where the lake fails."""
         if self._judge is not None:
             self._judge.held()
         self._maintenance.held()
@@ -60,32 +50,19 @@ class Leases:
         self._maintenance.release()
 
 
+@dataclass
 class MaintenanceRunner:
-    """Maintains the lake while this worker holds the lease for it. One thread at a time may use it.
+    """Maintains the lake while this worker holds the lease for it. One thread at a time may use it."""
 
-    Args:
-        lake_root: Root of the lake.
-        gate_file: The gate file in force.
-        policy: What is kept for how long.
-        every_s: Seconds between two rounds of the slow part; 0 leaves it to others.
-        now: The clock.
-    """
-
-    def __init__(
-        self, lake_root: str, gate_file: Path, policy: RetentionPolicy, *, every_s: float, now: Callable[[], datetime]
-    ) -> None:
-        self._lake_root = lake_root
-        self._gate_file = gate_file
-        self._policy = policy
-        self._every_s = every_s
-        self._now = now
-        self._last_round_s: float | None = None
+    lake_root: str
+    gate_file: Path
+    policy: RetentionPolicy
+    every_s: float  # between two rounds of the slow part; 0 leaves it to others
+    now: Callable[[], datetime]
+    _last_round_s: float | None = None
 
     def run_once(self, fence: Fence | None) -> None:
-        """Compact small files; roll up, take out and delete once `every_s` has passed.
-
-        Args:
-            fence: Proof of the lease; without it nothing is done.
+        """Compact small files; roll up, take out and delete once `every_s` has passed. Nothing without the lease.
 
         Raises:
             FencedError: Somebody else holds the lease now.
@@ -93,11 +70,11 @@ class MaintenanceRunner:
         """
         if fence is None:
             return
-        lake = Lake.open(self._lake_root)
+        lake = Lake.open(self.lake_root)
         compact(lake, fence=fence)
         now_s = time.monotonic()
-        if not self._every_s or (self._last_round_s is not None and now_s < self._last_round_s + self._every_s):
+        if not self.every_s or (self._last_round_s is not None and now_s < self._last_round_s + self.every_s):
             return
         self._last_round_s = now_s
-        for step in Maintenance(lake, self._policy, self._gate_file, fence=fence).run(self._now()):
+        for step in Maintenance(lake, self.policy, self.gate_file, fence=fence).run(self.now()):
             LOG.log(logging.WARNING if step.failed else logging.INFO, "maintenance: %s", step.to_dict())

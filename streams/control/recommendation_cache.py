@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from analytics.signals.cells import CELL
 from analytics.verdicts.ledger import latest_verdicts
-from producers.wire.events import EventError, StageRecommended, event_from_bytes
+from producers.wire.events import EventError, StageRecommended, StageRecommendedData, event_from_bytes
 
 if TYPE_CHECKING:
     from analytics.lake.tables import Lake
     from analytics.verdicts.document import VerdictDocument
-    from producers.wire.events import StageRecommendedData
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -24,11 +23,7 @@ class Recommendations:
         self._latest: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def fill(self, lake: Lake) -> None:
-        """Take what the ledger says last about every cell.
-
-        Raises:
-            LakeError: The lake cannot be read.
-        """
+        """Take what the ledger says last about every cell; raises `LakeError` where the lake cannot be read."""
         for document in latest_verdicts(lake):
             self._keep(document)
 

@@ -6,7 +6,7 @@ reason put into words. The reasons, and the order of the checks, stand in `strea
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import compress
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, cast, get_args
 
@@ -14,42 +14,33 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from analytics.signals.event_structs import (
-    PolicyData,
-    WireDecided,
-    WireEvent,
-    WireExecuted,
-    WirePolicyChanged,
-)
+from analytics.signals.event_structs import PolicyData, WireDecided, WireEvent, WireExecuted, WirePolicyChanged
 from producers.wire.contract import RiskClass
 from producers.wire.topics import MAX_EVENT_BYTES
 from streams.ingest.event_columns import NO_CELL, UNDATED, UNKNOWN, Bytes, EventColumns, Flags, Longs, binary, longs
 from streams.ingest.faults import MAX_DEPTH, Fault, control_characters, is_too_deep, make_fault, parse_all, parse_fault
-from streams.ingest.receipt_cache import EPOCH, ReceiptCache
+from streams.ingest.receipt_cache import EPOCH, Opened, ReceiptCache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     import numpy.typing as npt
 
     from analytics.signals.event_structs import WireContract
-    from streams.ingest.receipt_cache import Opened
 
     Places = npt.NDArray[np.intp]
 
 AHEAD_LIMIT: Final = timedelta(minutes=5)  # how far an event may lie ahead of the clock
-
 EARLIEST_US: Final = -62_135_596_800_000_000  # the first moment of year 1
 LATEST_US: Final = 253_402_300_799_999_999  # the last moment of year 9999
 
 _RANKS: Final = {risk.value: risk.rank for risk in RiskClass}
+# Stands in the place of what is no event, so that columns have one length.
 _BLANK: Final = WirePolicyChanged(id="-", source="-", time=EPOCH, subject="-", data=PolicyData("-", "-", "-"))
-"""Stands in the place of what is no event, so that columns have one length."""
 
 _CLASSES: Final[tuple[type[WireEvent], ...]] = get_args(WireEvent)
 _CODES: Final[dict[type[WireEvent], int]] = {event_class: code for code, event_class in enumerate(_CLASSES)}
-_TYPE_NAMES: Final = pa.array([event_class.type_name for event_class in _CLASSES], pa.string())
+_TYPE_NAMES: Final = pa.array([event_class.__struct_config__.tag for event_class in _CLASSES], pa.string())
 _ACTION_FIELDS: Final = (
     ("tool", "data.contract.tool"),
     ("workflow", "data.contract.workflow"),
@@ -74,16 +65,12 @@ def micros_of(moment: datetime) -> int:
 
 
 def latest_possible(now: datetime) -> int:
-    """The last event time that is possible at a moment, in microseconds since 1970 UTC."""
+    """The last possible event time, in microseconds since 1970 UTC."""
     return micros_of(now + AHEAD_LIMIT)
 
 
 class EventDecoder:
-    """Decodes records under one receipt key.
-
-    Args:
-        key: The receipt key; None accepts receipts without looking at signatures.
-    """
+    """Decodes records under one receipt key; None accepts receipts without looking at signatures."""
 
     def __init__(self, key: bytes | None) -> None:
         self._receipts = ReceiptCache(key)
@@ -94,12 +81,7 @@ class EventDecoder:
         self._receipts.begin_batch()
 
     def decode(self, values: Sequence[bytes | None], latest_us: int | None) -> Decoded:
-        """Decode records.
-
-        Args:
-            values: Their values.
-            latest_us: The last possible event time (`latest_possible`); None skips that check.
-        """
+        """Decode records; without `latest_us` (`latest_possible`), moments may lie ahead of the clock."""
         raw = [value or b"" for value in values]
         joined = b"".join(raw)
         ends = np.zeros(len(raw) + 1, dtype=np.int64)
@@ -155,10 +137,9 @@ class EventDecoder:
     def _check_actions(
         self, contracts: list[WireContract], cell_of: Longs, places: Places, faults: dict[int, Fault]
     ) -> None:
-        """Refuse decisions whose receipt names another action than the contract."""
         actions = self._receipts.actions
         of_receipts = [actions[cell] for cell in cell_of[places].tolist()]
-        of_contracts = [(each.tool, each.workflow, each.target.environment) for each in contracts]
+        of_contracts = [(contract.tool, contract.workflow, contract.target.environment) for contract in contracts]
         for index in _differing(of_receipts, of_contracts):
             fields = zip(_ACTION_FIELDS, of_receipts[index], of_contracts[index], strict=True)
             name, of_receipt, where, of_contract = next(
@@ -168,7 +149,6 @@ class EventDecoder:
 
 
 def _byte_faults(values: Sequence[bytes], joined: bytes, ends: Longs) -> dict[int, Fault]:
-    """Faults that need no parser."""
     faults: dict[int, Fault] = {}
     sizes = np.diff(ends)
     for place in np.flatnonzero(sizes == 0).tolist():
@@ -196,7 +176,6 @@ def _blank_out(events: list[WireEvent], faults: dict[int, Fault]) -> None:
 
 
 def _of_class(events: list[WireEvent], codes: Bytes, wanted: type[Event]) -> tuple[Flags, list[Event]]:
-    """Which events are of a class, and these."""
     flags = codes == _CODES[wanted]
     return flags, cast("list[Event]", events if flags.all() else list(compress(events, flags.tolist())))
 
@@ -219,10 +198,9 @@ def _placed(values: Longs, places: Flags) -> Longs:
 
 
 def _differing(one: Sequence[object], other: Sequence[object]) -> list[int]:
-    """The positions at which two lists hold something else."""
-    return (
-        [] if one == other else [place for place, pair in enumerate(zip(one, other, strict=True)) if pair[0] != pair[1]]
-    )
+    if one == other:
+        return []
+    return [place for place, (left, right) in enumerate(zip(one, other, strict=True)) if left != right]
 
 
 def _mismatch(field: str, of_receipt: str, where: str, value: str) -> Fault:
@@ -246,7 +224,6 @@ def _check_times(events: EventColumns, latest_us: int | None, faults: dict[int, 
 
 
 def _micros(since: list[timedelta]) -> Longs:
-    """Whole microseconds of spans, exactly."""
     return np.array(pa.array(since, type=pa.duration("us")).cast(pa.int64()))
 
 

@@ -1,10 +1,9 @@
 """Drop repeated events: the ids accepted in each partition.
 
 An event is a repeat if and only if an event with the same id was accepted earlier in the same partition, and that
-earlier one's event time is not below the partition's watermark minus the horizon. The watermark is the latest event
-time accepted so far in the partition. Retries of one writer carry the same record key and so share a partition; the
-rule asks for nothing but what was accepted before in that partition, which is what the table `events` holds: the state
-can be rebuilt from there at any offset, and a replay decides as the first reading did.
+earlier one's event time is not below the partition's watermark (the latest event time accepted so far) minus the
+horizon. Retries of one writer carry the same record key and so share a partition. The rule asks for nothing but what
+was accepted before, which is what the table `events` holds: a replay decides as the first reading did.
 
 Memory: two bytes for each id within the horizon, and on disk 24 (`streams.ingest.id_store`).
 """
@@ -16,13 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from streams.ingest.id_store import NEVER, SIZES, IdStore, Sizes, Times, words_of
+from streams.ingest.id_store import NEVER, SIZES, IdStore, Sizes, Times, Words, words_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
-
-    from streams.ingest.id_store import Words
 
     Flags = npt.NDArray[np.bool_]
 
@@ -30,53 +27,24 @@ HORIZON: Final = timedelta(hours=1)  # how far back an id is remembered, in even
 
 
 class SeenIds:
-    """The ids accepted in one partition.
-
-    Args:
-        horizon: How far back an id is remembered, in event time.
-        sizes: Sizes of the store's runs.
-    """
+    """The ids accepted in one partition; `horizon` is how far back one is remembered, in event time."""
 
     def __init__(self, horizon: timedelta = HORIZON, *, sizes: Sizes = SIZES) -> None:
         self._horizon_us = horizon // timedelta(microseconds=1)
-        self._ids = IdStore(sizes)
+        self.ids = IdStore(sizes)
         self._latest_us = NEVER
 
-    def __len__(self) -> int:
-        """Number of ids; one that is held twice counts twice."""
-        return len(self._ids)
-
-    @property
-    def runs(self) -> int:
-        """Number of runs of the store."""
-        return self._ids.count
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in memory."""
-        return self._ids.nbytes
-
     def remember(self, ids: pa.Array, times_us: Times) -> None:
-        """Add ids that were accepted before; those beyond the horizon may be left out, but not the latest.
-
-        Args:
-            ids: Their ids, a string array without nulls, in any order.
-            times_us: Their event times, microseconds since 1970 UTC.
-        """
+        """Add ids accepted before, in any order; those beyond the horizon may be left out, but not the latest."""
         self._keep(words_of(ids), times_us)
 
     def accept_all(self, ids: pa.Array, times_us: Times) -> Flags:
-        """Accept events, in order, unless they are repeats.
+        """Accept events, in order, unless they are repeats: False for each of these.
 
-        Args:
-            ids: Their ids, a string array without nulls.
-            times_us: Their event times, microseconds since 1970 UTC.
-
-        Returns:
-            For each, False for a repeat.
+        The ids are a string array without nulls, the event times microseconds since 1970 UTC.
         """
         words = words_of(ids)
-        stored_us = self._ids.times_of(words)
+        stored_us = self.ids.times_of(words)
         accepted = np.ones(len(words), dtype=np.bool_)
         doubtful = (stored_us != NEVER) | _twice(words[:, 0])
         if doubtful.any():
@@ -106,11 +74,10 @@ class SeenIds:
         """Remember what was accepted; what can never be a repeat again may go, since the watermark only rises."""
         if len(words):
             self._latest_us = max(self._latest_us, int(times_us.max()))
-            self._ids.add(words, times_us, max(self._latest_us - self._horizon_us, NEVER + 1))
+            self.ids.add(words, times_us, max(self._latest_us - self._horizon_us, NEVER + 1))
 
 
 def _twice(first: Words) -> Flags:
-    """Which words occur more than once."""
     order = np.argsort(first)
     equal = first[order[1:]] == first[order[:-1]]
     is_twice = np.zeros(len(first), dtype=np.bool_)

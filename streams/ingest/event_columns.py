@@ -81,13 +81,7 @@ def longs(values: Iterable[int]) -> Longs:
 
 
 def binary(values: Sequence[bytes], joined: bytes, ends: Longs) -> pa.Array:
-    """Byte strings as an Arrow array, or a chunked one where they need more than 2 GiB.
-
-    Args:
-        values: The byte strings.
-        joined: The same, one after the other.
-        ends: Where each begins and the last ends in these.
-    """
+    """Byte strings, given one by one and `joined`, as an Arrow array; a chunked one where they need 2 GiB or more."""
     if ends[-1] >= 2**31:
         return pa.chunked_array([pa.array([value], pa.binary()) for value in values])
     return pa.Array.from_buffers(
@@ -97,5 +91,4 @@ def binary(values: Sequence[bytes], joined: bytes, ends: Longs) -> pa.Array:
 
 def chained(arrays: Iterable[Longs]) -> Longs:
     """Arrays one after the other."""
-    parts = list(arrays)
-    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+    return np.concatenate([np.empty(0, dtype=np.int64), *arrays])

@@ -1,19 +1,14 @@
 """Why a record cannot be used: the reason codes of the table `rejects`, and the text that names the field.
 
-The first of these checks that fails gives the reason:
+The first of these checks that fails gives the reason (`docs/events.md` says what each means):
 
-1. `null_value`: no value, or an empty one.
-2. `too_large`: more than `MAX_EVENT_BYTES`.
-3. `not_json`: not UTF-8 JSON, or nested deeper than `MAX_DEPTH`.
-4. `not_object`: JSON, but not an object.
-5. The `type`: `missing_field`, `wrong_type` (not a string), `unknown_version` (a known name with another version),
-   `unknown_type`; then `specversion`: `wrong_type`, or `unknown_version` where it is not 1.0.
-6. `missing_receipt`: an event about an action without a receipt.
-7. `negative_value`: a latency, cost or wait below zero.
-8. `missing_field`, `wrong_type`: any other field that is absent or unusable; the detail names it.
-9. The receipt: `malformed_receipt`, `unsigned_receipt`, `forged_receipt`.
-10. `receipt_mismatch`: the receipt is about another decision than the subject, or another action than the contract.
-11. `impossible_time`: the event or its decision lies more than five minutes ahead of the clock.
+1. `null_value`, `too_large`, `not_json`, `not_object`.
+2. The `type`: `missing_field`, `wrong_type`, `unknown_version` (a known name with another version), `unknown_type`.
+3. `specversion`: `wrong_type`, or `unknown_version` where it is not 1.0.
+4. `missing_receipt`, `negative_value`.
+5. Any other field that is absent or unusable: `missing_field`, `wrong_type`; the detail names it.
+6. The receipt: `malformed_receipt`, `unsigned_receipt`, `forged_receipt`, `receipt_mismatch`.
+7. `impossible_time`.
 
 All but the last are functions of the bytes and the receipt key alone. Fields that nobody publishes are ignored,
 whatever JSON they hold.
@@ -27,24 +22,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 import msgspec
 import numpy as np
 
-from analytics.signals.event_structs import COUNTED_TYPES, TYPES
+from analytics.signals.event_structs import COUNTED_TYPES, TYPES, ReceiptRow, WireEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from analytics.signals.event_structs import ReceiptRow, WireEvent
 
-MAX_DEPTH: Final = 100
-"""How deep objects and arrays may be nested: every JSON parser in use, here and elsewhere, reads that."""
-
+MAX_DEPTH: Final = 100  # of objects and arrays: every JSON parser in use, here and elsewhere, reads that
 LONGEST_DETAIL: Final = 500
 
 _MISSING: Final = re.compile(r"Object missing required field `(.+)`")
 _UNVERSIONED: Final = frozenset(name.rpartition(".")[0] for name in TYPES)
 _AMOUNTS: Final = ("latency_ms", "cost_usd", "wait_ms")
 _OPENING, _CLOSING, _QUOTE = np.array([ord("{"), ord("[")]), np.array([ord("}"), ord("]")]), ord('"')
-
-
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _PARSE_ERRORS: Final = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError)
 
@@ -134,14 +124,7 @@ def _json_name(value: object) -> str:
 def parse_all(
     parse: Callable[[bytes], Parsed], values: Sequence[bytes], blank: Parsed, errors: dict[int, Exception]
 ) -> list[Parsed]:
-    """Parse each value.
-
-    Args:
-        parse: Parses one.
-        values: What to parse.
-        blank: Stands in the place of what cannot be parsed.
-        errors: Takes why each of those cannot, by position.
-    """
+    """Parse each value; `blank` stands for those that cannot be, and `errors` takes why, by position."""
     parsed: list[Parsed] = []
     remaining = iter(values)
     while len(parsed) < len(values):
@@ -154,13 +137,7 @@ def parse_all(
 
 
 def control_characters(values: Sequence[bytes], joined: bytes, parsed: Sequence[Parsed]) -> Iterator[tuple[int, str]]:
-    """Names with control characters: their positions and paths.
-
-    Args:
-        values: JSON.
-        joined: The same, one after the other.
-        parsed: What it was parsed into.
-    """
+    """Positions and paths of names with control characters, in JSON (also `joined`) and what it was parsed into."""
     # A control character in JSON is either escaped or DEL, so most values need no look at each name.
     if b"\\" in joined or b"\x7f" in joined:
         for place, value in enumerate(values):

@@ -12,7 +12,7 @@ import pyarrow as pa
 from streams.broker import EMBEDDED_PREFIX
 from streams.ingest.decode import EventDecoder, latest_possible
 from streams.ingest.errors import LogMismatchError
-from streams.ingest.event_columns import chained, joined, longs
+from streams.ingest.event_columns import EventColumns, Flags, Longs, chained, joined, longs
 from streams.ingest.rejects import Reject, reject
 from streams.ingest.rows import NO_TIMESTAMP, Accepted, count, event_rows
 
@@ -24,14 +24,12 @@ if TYPE_CHECKING:
 
     from analytics.lake.tables import SourcePartition
     from streams.ingest.dedupe import SeenIds
-    from streams.ingest.event_columns import EventColumns, Flags, Longs
     from streams.ingest.faults import Fault
     from streams.ingest.records import Batch, PartitionRecords
 
 Column = TypeVar("Column")
 
-_CHUNK: Final = 2_000
-"""Records that are decoded together: few enough for what is made of them to stay in the processor's cache."""
+_CHUNK: Final = 2_000  # decoded together: few enough for what is made of them to stay in the processor's cache
 
 
 @dataclass
@@ -59,22 +57,20 @@ class Tally:
 class FoldedBatch:
     """The rows of a batch, ready to be committed."""
 
-    number: int  # the batch's number
+    number: int
     events: pa.Table  # rows for the table `events`
     signals: pl.DataFrame  # rows for the table `signals`
     rejects: tuple[Reject, ...]  # what was rejected for the first time
-    # All rejects of the batch, with those that the table `rejects` holds already: a worker that died may not have
-    # published them
-    letters: tuple[Reject, ...]
+    letters: tuple[Reject, ...]  # and what the table holds already: a worker that died may not have published it
     reached: Mapping[SourcePartition, int]  # the last offset of each partition in the batch
-    tally: Tally  # what became of the records
+    tally: Tally
 
 
 @dataclass(frozen=True)
 class _Piece:
     """Records of one partition that are decoded together."""
 
-    partition: SourcePartition  # where they were read
+    partition: SourcePartition
     records: PartitionRecords  # all records of the partition in this batch
     positions: Sequence[int]  # which of them these are
 
@@ -89,26 +85,20 @@ class _Piece:
 class _BatchParts:
     """The decoded parts of one batch; the lists about decoded records are in the same order."""
 
-    now: datetime  # the clock
-    events: list[EventColumns] = field(default_factory=list)  # their events
+    now: datetime
+    events: list[EventColumns] = field(default_factory=list)
     usable: list[Flags] = field(default_factory=list)  # which records are events
-    values: list[pa.Array] = field(default_factory=list)  # record bytes
-    offsets: list[Longs] = field(default_factory=list)  # record offsets
-    broker_at_ms: list[Longs] = field(default_factory=list)  # record timestamps, or `NO_TIMESTAMP`
-    # The partitions in turn, with the number of decoded records of each
-    partitions: list[tuple[SourcePartition, int]] = field(default_factory=list)
+    values: list[pa.Array] = field(default_factory=list)
+    offsets: list[Longs] = field(default_factory=list)
+    broker_at_ms: list[Longs] = field(default_factory=list)  # or `NO_TIMESTAMP`
+    partitions: list[tuple[SourcePartition, int]] = field(default_factory=list)  # in turn, with their record counts
     rejects: list[Reject] = field(default_factory=list)  # what was rejected for the first time
     known_rejects: list[Reject] = field(default_factory=list)  # what had been rejected before a restart
-    tally: Tally = field(default_factory=Tally)  # what became of all records
+    tally: Tally = field(default_factory=Tally)
 
 
 class Folder:
-    """Folds batches, in order, from where the states begin.
-
-    Args:
-        states: State of each assigned partition; it is moved by `fold`.
-        key: The receipt key.
-    """
+    """Folds batches, in order, from where the states of the assigned partitions begin; `fold` moves them."""
 
     def __init__(self, states: dict[SourcePartition, PartitionState], key: bytes | None) -> None:
         self._states = states
@@ -116,11 +106,7 @@ class Folder:
         self._settled_decoder = EventDecoder(None)  # signatures were checked before the restart
 
     def fold(self, batch: Batch, now: datetime) -> FoldedBatch:
-        """Fold a batch.
-
-        Args:
-            batch: Records that continue where the last batch ended.
-            now: The clock, for what lies impossibly far ahead.
+        """Fold a batch that continues where the last one ended; `now` tells what lies impossibly far ahead.
 
         Raises:
             LogMismatchError: The records do not continue where the last ones ended.
@@ -156,11 +142,7 @@ class Folder:
     def _account(
         self, partition: SourcePartition, records: PartitionRecords, parts: _BatchParts
     ) -> tuple[Sequence[int], Sequence[int]]:
-        """Account for every offset up to the end of the records.
-
-        Returns:
-            The positions of the records to decode: those that only their bytes may still reject, and all others.
-        """
+        """Account for every offset; positions of the records that only their bytes may still reject, and all others."""
         state = self._states[partition]
         offsets, next_offset = records.offsets, state.reached + 1
         unbroken = bool(offsets) and offsets == list(range(next_offset, next_offset + len(offsets)))
@@ -194,7 +176,6 @@ class Folder:
         parts.broker_at_ms.append(longs(timestamps))
 
     def _accept(self, parts: _BatchParts) -> Accepted:
-        """Drop what is unusable or a repeat."""
         events = joined(parts.events or [self._decoder.decode([], None).events])
         values = pa.chunked_array(parts.values, pa.binary())
         offsets, broker_at_ms = chained(parts.offsets), chained(parts.broker_at_ms)
@@ -202,12 +183,13 @@ class Folder:
         partitions, end = [], 0
         for partition, height in parts.partitions:
             begin, end = end, end + height
-            kept, ids = keep[begin:end], events.ids.slice(begin, height)
-            usable_ids = ids if kept.all() else ids.filter(pa.array(kept))
-            is_new = self._states[partition].seen.accept_all(usable_ids, events.time_us[begin:end][kept])
-            kept[kept] = is_new  # a view of `keep`
-            parts.tally.repeats += len(is_new) - int(is_new.sum())
-            partitions.append((partition, int(kept.sum())))
+            usable, ids = keep[begin:end], events.ids.slice(begin, height)
+            usable_ids = ids if usable.all() else ids.filter(pa.array(usable))
+            is_new = self._states[partition].seen.accept_all(usable_ids, events.time_us[begin:end][usable])
+            usable[usable] = is_new  # a view of `keep`
+            accepted = int(is_new.sum())
+            parts.tally.repeats += len(is_new) - accepted
+            partitions.append((partition, accepted))
         if not keep.all():
             events, values = events.kept(keep), values.filter(pa.array(keep))
             offsets, broker_at_ms = offsets[keep], broker_at_ms[keep]

@@ -1,11 +1,9 @@
 """Ids with their times in a log-structured merge tree: sorted runs on disk, and two bytes an id in memory.
 
-A run is immutable. Its Bloom filter in memory answers "surely not here" or "perhaps", and only the run itself tells
-that an id is in it: nearly all look-ups of new ids end in memory.
-
-Four runs of about one size are merged into one of the next size, without what the horizon has passed, until it has a
-quarter to a whole of a million ids; then it is left alone until the horizon has passed all of it. That bounds the
-memory of a merge (about 60 MB), and each id is written a handful of times.
+A run is immutable. Its Bloom filter in memory answers "surely not here" or "perhaps", so nearly all look-ups of new ids
+end in memory. Four runs of about one size are merged into one of the next size, without what the horizon has passed,
+until it has a quarter to a whole of a million ids. That bounds the memory of a merge (about 60 MB), and each id is
+written a handful of times.
 
 The files have no name: the system deletes them when the process ends, however that ends. They lie in `TMPDIR`, which
 should be a disk.
@@ -54,20 +52,14 @@ class Sizes:
 
     least: int = 1_024  # smaller runs count as of one size
     on_disk: int = 16_384  # runs of at least this size lie on disk
-    # Runs of a quarter of this size are not merged any more, so that about this is the largest size
-    most: int = 1 << 20
+    most: int = 1 << 20  # about the largest: runs of a quarter of it are not merged any more
 
 
 SIZES: Final = Sizes()
 
 
 class IdRun:
-    """Ids in the order of their first words, each once.
-
-    Args:
-        records: First word, second word and time of each id, shape (ids, 3), sorted and never empty.
-        on_disk: Whether to keep them in a file.
-    """
+    """Ids in the order of their first words, each once: first word, second word, time; shape (ids, 3), never empty."""
 
     def __init__(self, records: Words, *, on_disk: bool) -> None:
         self.latest_us = int(records[:, 2].view(np.int64).max())
@@ -116,65 +108,52 @@ class IdRun:
 
 
 class IdStore:
-    """Remembers ids with their times until the horizon has passed them.
-
-    Args:
-        sizes: Sizes of its runs.
-    """
+    """Remembers ids with their times until the horizon has passed them."""
 
     def __init__(self, sizes: Sizes = SIZES) -> None:
         self._sizes = sizes
-        self._runs: list[IdRun] = []
+        self.runs: list[IdRun] = []
 
     def __len__(self) -> int:
         """Number of ids; one that is held twice counts twice."""
-        return sum(map(len, self._runs))
-
-    @property
-    def count(self) -> int:
-        """Number of runs."""
-        return len(self._runs)
+        return sum(map(len, self.runs))
 
     @property
     def nbytes(self) -> int:
         """Bytes in memory."""
-        return sum(run.nbytes for run in self._runs)
+        return sum(run.nbytes for run in self.runs)
 
     def times_of(self, words: Words) -> Times:
-        """The latest time of each id, or `NEVER`.
-
-        Args:
-            words: The ids (`words_of`).
-        """
+        """The latest time of each id (`words_of`), or `NEVER`."""
         times = np.full(len(words), NEVER, dtype=np.int64)
         masks = masks_of(words[:, 0])
-        for run in self._runs:
+        for run in self.runs:
             run.raise_times(words, masks, times)
         return times
 
     def add(self, words: Words, times_us: Times, oldest_us: int) -> None:
         """Add ids; all whose time is before `oldest_us` may be forgotten."""
-        self._runs = [run for run in self._runs if run.latest_us >= oldest_us]
+        self.runs = [run for run in self.runs if run.latest_us >= oldest_us]
         if len(words):
             self._append(_sorted(np.column_stack([words, times_us.view(np.uint64)])))
         while mergeable := self._mergeable():
-            merged = self._runs[-mergeable:]
+            merged = self.runs[-mergeable:]
             records = np.concatenate([run.records for run in merged])
             for run in merged:
                 run.release_pages()
-            self._runs = self._runs[:-mergeable]
+            self.runs = self.runs[:-mergeable]
             records = records[records[:, 2].view(np.int64) >= oldest_us]
             if len(records):
                 self._append(_sorted(records))
 
     def _append(self, records: Words) -> None:
-        self._runs.append(IdRun(records, on_disk=len(records) >= self._sizes.on_disk))
+        self.runs.append(IdRun(records, on_disk=len(records) >= self._sizes.on_disk))
 
     def _mergeable(self) -> int:
         """How many of the last runs to merge: all that are no larger than the last, if they are four."""
         count = 0
-        for run in reversed(self._runs):
-            if self._size(run) > self._size(self._runs[-1]) or len(run) >= self._sizes.most // _FEW:
+        for run in reversed(self.runs):
+            if self._size(run) > self._size(self.runs[-1]) or len(run) >= self._sizes.most // _FEW:
                 break
             count += 1
         return count if count >= _FEW else 0
@@ -223,7 +202,6 @@ def _filter_of(first: Words) -> Words:
 
 
 def _mapped(records: Words) -> mmap.mmap:
-    """Write records to a file without a name, and map it."""
     try:
         with tempfile.TemporaryFile(prefix="stagekeeper-ids-", buffering=0) as file:
             remaining = records.data.cast("B")
@@ -238,13 +216,9 @@ def _mapped(records: Words) -> mmap.mmap:
 
 
 def words_of(ids: pa.Array) -> Words:
-    """Hash ids to two words each; the first is spread evenly, whatever the ids have in common.
+    """Hash ids to two words each, shape (ids, 2): rows are equal where the ids are, and only there.
 
-    Args:
-        ids: A string array of Arrow without nulls.
-
-    Returns:
-        Shape (ids, 2). Two rows are equal where the ids are, and only there.
+    The first word is spread evenly, whatever the ids have in common. The ids are a string array without nulls.
     """
     ends, letters = _letters_of(ids)
     lengths = np.diff(ends)

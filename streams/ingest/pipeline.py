@@ -1,21 +1,21 @@
 """Commit micro-batches to the lake, exactly once.
 
 Three tables take the outcome of a batch, one commit each, always in this order: `rejects`, `events`, `signals`; the
-dead letters are acknowledged between the first two. Every commit carries, for each partition of the batch, the offset
-it covers and the offset the table must have covered before; the lake refuses it when that is no longer so. Let R, E
-and S be the offsets that the tables cover. Why nothing is lost or counted twice, wherever a worker dies:
+dead letters are acknowledged between the first two. A commit names the offset it covers in each partition and the one
+the table must have covered before; otherwise the lake refuses it. With R, E and S for the offsets that the tables
+cover, nothing is lost or counted twice, wherever a worker dies:
 
 1. The order of the commits keeps R >= E >= S, and a commit is all or nothing: rows and offset appear together.
 2. A restart first brings S to E by folding the rows of `events` in (S, E]. `events` holds exactly the accepted events
    and their bytes, so `signals` is a function of it, and no record is decided a second time for it.
-3. Reading goes on at E + 1. The ids that were accepted before are the rows of `events`, all at or below E: the dedupe
-   state is rebuilt from them, and decides every later record as it would have without the restart.
-4. In (E, R] it is already settled which records are rejected: those in `rejects`. No other is rejected for its time or
-   its signature, whatever the clock and the key are now, so no record is in both tables or in neither. Their dead
-   letters are published again under the same keys, since the worker may have died before: at least once, and none
-   for a record that was accepted after all.
-5. Above R nothing was committed, so nothing there can be contradicted. Of two workers that both read a partition, the
-   first to commit wins; the other is refused, stops, and resumes.
+3. Reading goes on at E + 1. The ids accepted before are the rows of `events`: the dedupe state is rebuilt from them,
+   and decides every later record as it would have without the restart.
+4. In (E, R] it is settled which records are rejected: those in `rejects`, and no other for its time or signature,
+   whatever the clock and the key are now, so no record is in both tables or in neither. Their dead letters are
+   published again under the same keys, since the worker may have died before: at least once, and none for a record
+   that was accepted after all.
+5. Above R nothing was committed, so nothing can be contradicted. Of two workers that both read a partition, the first
+   to commit wins; the other is refused, stops, and resumes.
 
 A batch is folded while the one before it is committed; commits never overlap. The offsets that Kafka stores for the
 consumer group play no part.
@@ -30,20 +30,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS
-from analytics.lake.tables import Advance
+from analytics.lake.tables import Advance, Lake, SourcePartition
 from streams.ingest.errors import DataPlaneError
-from streams.ingest.fold import Folder
-from streams.ingest.rejects import to_rows
+from streams.ingest.fold import FoldedBatch, Folder
+from streams.ingest.rejects import KafkaDeadLetters, to_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from analytics.lake.tables import Lake, SourcePartition
-    from streams.ingest.fold import FoldedBatch
     from streams.ingest.records import Batch
     from streams.ingest.recovery import Resumed
-    from streams.ingest.rejects import DeadLetters
     from streams.metrics import Progress
 
 
@@ -52,7 +49,7 @@ class Assignment:
     """The partitions that this worker reads from now on, in place of all earlier ones."""
 
     number: int  # position among everything the source hands over, counted from 1 without a gap
-    partitions: Mapping[SourcePartition, Resumed]  # the partitions, with where to read on
+    partitions: Mapping[SourcePartition, Resumed]
 
 
 class Pipeline:
@@ -60,16 +57,10 @@ class Pipeline:
 
     `fold` and `commit` may run in two threads, each call after the one before it has returned; `assign` while neither
     runs.
-
-    Args:
-        lake: The lake.
-        dead_letters: Where rejects are published.
-        key: The receipt key.
-        now: The clock.
     """
 
     def __init__(
-        self, lake: Lake, dead_letters: DeadLetters, *, key: bytes | None, now: Callable[[], datetime]
+        self, lake: Lake, dead_letters: KafkaDeadLetters, *, key: bytes | None, now: Callable[[], datetime]
     ) -> None:
         self._lake = lake
         self._dead_letters = dead_letters
@@ -81,20 +72,15 @@ class Pipeline:
         self._committed = 0
 
     def assign(self, assignment: Assignment) -> None:
-        """Go on with other partitions.
-
-        Raises:
-            DataPlaneError: Something between was lost, or is not committed.
-        """
+        """Go on with other partitions; raises `DataPlaneError` where an item before was lost, or is not committed."""
         self._take(assignment.number)
         if self._committed != assignment.number - 1:
             raise DataPlaneError("partitions were assigned before the batches of the last ones were committed.")
         self._committed = assignment.number
         resumed = assignment.partitions
         self._folder = Folder({partition: start.state for partition, start in resumed.items()}, self._key)
-        stored = {partition: start.stored for partition, start in resumed.items()}
-        events = {partition: offsets.events for partition, offsets in stored.items() if offsets.events is not None}
-        rejects = {partition: offsets.rejects for partition, offsets in stored.items() if offsets.rejects is not None}
+        events = {partition: start.events for partition, start in resumed.items() if start.events is not None}
+        rejects = {partition: start.rejects for partition, start in resumed.items() if start.rejects is not None}
         self._covered = {REJECTS: rejects, EVENTS: dict(events), SIGNALS: dict(events)}
 
     def fold(self, batch: Batch) -> FoldedBatch:
@@ -108,10 +94,7 @@ class Pipeline:
         return self._folder.fold(batch, self._now())
 
     def commit(self, folded: FoldedBatch) -> float:
-        """Publish the batch's rejects and commit its rows with its offsets.
-
-        Returns:
-            How long it took, in seconds.
+        """Publish the batch's rejects and commit its rows with its offsets; how long it took, in seconds.
 
         Raises:
             DataPlaneError: A batch before it was not committed.
@@ -147,11 +130,8 @@ class Pipeline:
 class DataPlane:
     """Runs the pipeline: folds a batch while the one before it is committed.
 
-    Args:
-        pipeline: Folds and commits.
-        progress: Counts what was committed.
-        fail: Called with every error. From then on nothing more is committed.
-        committed: Called with every batch whose counts have become visible.
+    `fail` is called with every error; from then on nothing more is committed. `committed` is called with every batch
+    whose counts have become visible.
     """
 
     def __init__(
@@ -171,28 +151,21 @@ class DataPlane:
         self.assignment: Assignment | None = None
 
     async def take(self, item: Assignment | Batch) -> None:
-        """Assign partitions, or fold a batch; returns once the batch before it is committed.
-
-        Raises:
-            Exception: Any error; `fail` has been called with it.
-        """
+        """Assign partitions, or fold a batch; returns once the batch before it is committed. Raises after `fail`."""
         try:
-            await self._take(item)
+            if isinstance(item, Assignment):
+                await self._settle()
+                self._pipeline.assign(item)
+                self.assignment = item
+                self._progress.reach(item.number)
+            else:
+                loop = asyncio.get_running_loop()
+                folded = await loop.run_in_executor(self._folding, self._pipeline.fold, item)
+                await self._settle()
+                self._committing = asyncio.create_task(self._commit(folded))
         except Exception as error:
             self._fail(error)
             raise
-
-    async def _take(self, item: Assignment | Batch) -> None:
-        if isinstance(item, Assignment):
-            await self._settle()
-            self._pipeline.assign(item)
-            self.assignment = item
-            self._progress.reach(item.number)
-        else:
-            loop = asyncio.get_running_loop()
-            folded = await loop.run_in_executor(self._folding, self._pipeline.fold, item)
-            await self._settle()
-            self._committing = asyncio.create_task(self._commit(folded))
 
     async def _commit(self, folded: FoldedBatch) -> None:
         loop = asyncio.get_running_loop()
@@ -206,7 +179,6 @@ class DataPlane:
         self._progress.reach(folded.number)
 
     async def _settle(self) -> None:
-        """Wait for the commit that is under way."""
         if self._committing is not None:
             await self._committing
             self._committing = None

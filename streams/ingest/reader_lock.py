@@ -11,32 +11,22 @@ import fcntl
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator
 
-_RETRY_S: Final = 0.1
-
 
 @contextmanager
 def reader_lock(log_id: str, stopping: threading.Event) -> Iterator[bool]:
-    """Wait for the lock of a log, and hold it.
-
-    Args:
-        log_id: The log.
-        stopping: Ends the waiting.
-
-    Yields:
-        Whether the lock is held.
-    """
+    """Wait for the lock of a log, and hold it; yields False where `stopping` ended the waiting."""
     with _lock_file(log_id).open("w") as file:
         while not stopping.is_set():
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                stopping.wait(_RETRY_S)
+                stopping.wait(0.1)
             else:
                 yield True
                 return

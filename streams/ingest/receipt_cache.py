@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from itertools import repeat
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 import pyarrow as pa
@@ -22,35 +22,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 KEPT: Final = 20_000  # between this and twice as many opened tokens are kept, beside those of the batch at hand
-
-CELLS_KEPT: Final = 20_000
-"""With more cells than this, all that was kept is dropped: a writer may name a new one in every event."""
+CELLS_KEPT: Final = 20_000  # with more, all that was kept is dropped: a writer may name a new cell in every event
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Opened: TypeAlias = tuple[str, int, int]
 """Decision id, moment of the decision in microseconds since 1970 UTC, and the position of its cell in `cells`."""
 
-NO_RECEIPT: Final[Opened] = ("", UNDATED, NO_CELL)
-"""Stands in the place of a token that does not open, or that an event does not carry."""
-
+NO_RECEIPT: Final[Opened] = ("", UNDATED, NO_CELL)  # for a token that does not open, or that an event does not carry
 _BLANK: Final = ReceiptRow("-", EPOCH, "-", "-", "-", "observe_only", "-", "-")
 
 
-class ReceiptAction(NamedTuple):
-    """What a decision's contract must agree with."""
-
-    tool: str
-    workflow: str
-    environment: str
-
-
 class ReceiptCache:
-    """Opens tokens under one receipt key.
-
-    Args:
-        key: The receipt key; None accepts receipts without looking at signatures.
-    """
+    """Opens tokens under one receipt key; None accepts receipts without looking at signatures."""
 
     def __init__(self, key: bytes | None) -> None:
         self._key = key
@@ -59,7 +43,7 @@ class ReceiptCache:
         self._older: dict[str | None, Opened] = {}
         self._number: dict[tuple[str, ...], int] = {}
         self.cells: list[CellEpoch] = []
-        self.actions: list[ReceiptAction] = []
+        self.actions: list[tuple[str, str, str]] = []  # tool, workflow, environment: as the contract must say
 
     def begin_batch(self) -> None:
         """Forget what is not worth its memory; positions in `cells` hold until the next call."""
@@ -71,12 +55,7 @@ class ReceiptCache:
             self._older, self._newest = self._newest, {None: NO_RECEIPT}
 
     def open_all(self, tokens: Sequence[str | None], faults: dict[int, Fault]) -> list[Opened]:
-        """What each token says; `NO_RECEIPT` for None, and for one that does not open.
-
-        Args:
-            tokens: The tokens.
-            faults: Takes the reason for each that does not open, by position.
-        """
+        """What each token says; `NO_RECEIPT` for None, and for one that does not open (`faults` takes why)."""
         newest, older = self._newest, self._older
         missing = [token for token in dict.fromkeys(tokens) if token is not None and token not in newest]
         if missing and older:
@@ -88,7 +67,6 @@ class ReceiptCache:
         return list(map(newest.get, tokens, repeat(NO_RECEIPT)))
 
     def _open(self, tokens: Iterable[str]) -> dict[str | None, Fault]:
-        """Open tokens for the first time, and say why some cannot be opened."""
         key, refused = self._key, dict[str | None, Fault]()
         opened, payloads = list[str](), list[bytes]()
         for token in tokens:
@@ -114,10 +92,9 @@ class ReceiptCache:
         return refused
 
     def _number_of(self, cell: tuple[str, str, str, str, str, str]) -> int:
-        """Position of a cell in `cells`."""
         number = self._number.get(cell)
         if number is None:
             number = self._number[cell] = len(self.cells)
             self.cells.append(CellEpoch(*cell))
-            self.actions.append(ReceiptAction(cell[2], cell[1], cell[0]))
+            self.actions.append((cell[2], cell[1], cell[0]))
         return number

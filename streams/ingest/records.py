@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from analytics.lake.tables import SourcePartition
-
-LATEST_MS: Final = 253_402_300_799_999  # the end of year 9999
 
 
 @dataclass
 class PartitionRecords:
     """Consecutive records of one partition, as columns of equal length, in the order of their offsets."""
 
-    # Offset of each record, rising; a gap is an offset at which the log holds no readable record
-    offsets: list[int] = field(default_factory=list)
-    keys: list[bytes | None] = field(default_factory=list)  # record keys
-    values: list[bytes | None] = field(default_factory=list)  # record values
-    # Timestamps of the records, milliseconds since 1970 UTC; None where there is none
-    broker_at_ms: list[int | None] = field(default_factory=list)
-    # The offset up to which (exclusive) the log was read, where the source knows it; it tells of a gap after the last
-    # record
-    end: int | None = None
+    offsets: list[int] = field(default_factory=list)  # rising; at a gap the log holds no readable record
+    keys: list[bytes | None] = field(default_factory=list)
+    values: list[bytes | None] = field(default_factory=list)
+    broker_at_ms: list[int | None] = field(default_factory=list)  # milliseconds since 1970 UTC; None: no timestamp
+    end: int | None = None  # the log was read up to here (exclusive), perhaps past the last record; None: not known
 
     def add(self, offset: int, key: bytes | None, value: bytes | None, broker_at_ms: int | None) -> None:
         """Append one record."""
@@ -35,7 +29,8 @@ class PartitionRecords:
 
 def possible_ms(at_ms: int | None) -> int | None:
     """A record's timestamp; one that no calendar holds counts as none, since a writer may set any."""
-    return at_ms if at_ms is not None and 0 <= at_ms <= LATEST_MS else None
+    latest_ms = 253_402_300_799_999  # the end of year 9999
+    return at_ms if at_ms is not None and 0 <= at_ms <= latest_ms else None
 
 
 @dataclass(frozen=True)
@@ -43,4 +38,4 @@ class Batch:
     """One micro-batch: whatever was fetched together."""
 
     number: int  # position among everything the source hands over, counted from 1 without a gap
-    partitions: dict[SourcePartition, PartitionRecords]  # the records of each partition
+    partitions: dict[SourcePartition, PartitionRecords]

@@ -9,56 +9,38 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from analytics.lake.table_schemas import COLUMNS, EVENTS, REJECTS, SIGNALS
-from analytics.lake.tables import Advance, SourcePartition
+from analytics.lake.tables import Advance, Lake, SourcePartition
 from streams.ingest.decode import EARLIEST_US, EventDecoder
 from streams.ingest.dedupe import HORIZON, SeenIds
 from streams.ingest.errors import LakeOrderError, LogMismatchError
 from streams.ingest.fold import PartitionState
-from streams.ingest.rejects import from_rows
+from streams.ingest.rejects import Reject, from_rows
 from streams.ingest.rows import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from analytics.lake.tables import Lake
-    from streams.ingest.rejects import Reject
 
 _CATCH_UP_OFFSETS: Final = 100_000  # how many offsets are folded into `signals` at a time when it is behind `events`
-
-_ID_CHUNK: Final = 200_000
 _PARTITION: Final = SourcePartition._fields
-_PARTITION_SCHEMA: Final = {name: COLUMNS[EVENTS][name] for name in _PARTITION}
-
-
-@dataclass(frozen=True)
-class StoredOffsets:
-    """Offsets up to which the lake's tables cover a partition; None where nothing is stored."""
-
-    rejects: int | None  # last offset covered by `rejects`
-    events: int | None  # last offset covered by `events` and, once resumed, by `signals`
 
 
 @dataclass(frozen=True)
 class Resumed:
     """A partition, ready to be read on."""
 
-    stored: StoredOffsets  # the stored offsets
+    rejects: int | None  # last offset covered by the table `rejects`; None where nothing is stored
+    events: int | None  # last offset covered by `events`, and now by `signals`; None where nothing is stored
     start: int  # the first offset to read
     state: PartitionState  # the fold's state just before it
 
 
 def resume(
-    lake: Lake,
-    bounds: dict[SourcePartition, tuple[int, int]],
-    *,
-    horizon: timedelta = HORIZON,
+    lake: Lake, bounds: dict[SourcePartition, tuple[int, int]], *, horizon: timedelta = HORIZON
 ) -> dict[SourcePartition, Resumed]:
     """Bring the tables to one offset for each partition and rebuild what the fold must know there.
 
-    Args:
-        lake: The lake. `signals` is written where it is behind `events`.
-        bounds: For each partition the log's first offset and its end (exclusive).
-        horizon: How far back ids are remembered.
+    `signals` is written where it is behind `events`. The bounds are the log's first offset and its end (exclusive).
 
     Raises:
         LakeOrderError: The tables cannot come from one worker's commits.
@@ -78,28 +60,20 @@ def resume(
             _catch_up(lake, partition, signals.get(partition), reached)
     seen = _accepted_ids(lake, partitions, horizon)
     rejected = _rejects_from(lake, starts)
-    return {
-        partition: Resumed(
-            stored=StoredOffsets(rejects=rejects.get(partition), events=events.get(partition)),
-            start=start,
-            state=PartitionState(
-                reached=start - 1,
-                settled_through=rejects.get(partition, -1),
-                rejected=rejected[partition],
-                seen=seen[partition],
-            ),
-        )
-        for partition, start in starts.items()
-    }
+    resumed = {}
+    for partition, start in starts.items():
+        reached, settled_through = start - 1, rejects.get(partition, -1)
+        state = PartitionState(reached, settled_through, rejected[partition], seen[partition])
+        resumed[partition] = Resumed(rejects.get(partition), events.get(partition), start, state)
+    return resumed
 
 
 def _check_order(partition: SourcePartition, rejects: int | None, events: int | None, signals: int | None) -> None:
-    covered = [-1 if offset is None else offset for offset in (rejects, events, signals)]
-    if covered != sorted(covered, reverse=True):
-        stated = ", ".join(
-            f"{name} {'nothing' if offset is None else f'up to {offset}'}"
-            for name, offset in (("rejects", rejects), ("events", events), ("signals", signals))
-        )
+    covered = {"rejects": rejects, "events": events, "signals": signals}
+    offsets = [-1 if offset is None else offset for offset in covered.values()]
+    if offsets != sorted(offsets, reverse=True):
+        extents = {name: "nothing" if offset is None else f"up to {offset}" for name, offset in covered.items()}
+        stated = ", ".join(f"{name} {extent}" for name, extent in extents.items())
         raise LakeOrderError(
             f"the tables contradict each other about {partition.app_id}: they cover {stated}, but each must cover at "
             "least what the next one does. Restore all tables from the same moment, or set STAGEKEEPER_LAKE_ROOT to a "
@@ -146,15 +120,13 @@ def _catch_up(lake: Lake, partition: SourcePartition, stored: int | None, reache
 def _accepted_ids(
     lake: Lake, partitions: Sequence[SourcePartition], horizon: timedelta
 ) -> dict[SourcePartition, SeenIds]:
-    """The ids accepted within the horizon, by partition.
-
-    The table is read in one pass, in chunks, so that neither time nor memory grows with the partitions.
-    """
+    """The ids accepted within the horizon, read in one pass and in chunks: memory does not grow with the partitions."""
     seen = {partition: SeenIds(horizon) for partition in partitions}
     of_log = pl.col("log_id").is_in(sorted({partition.log_id for partition in partitions}))
     events = lake.scan(EVENTS).filter(of_log)
     latest = events.group_by(_PARTITION).agg(pl.col("time").max().alias("latest")).collect()
-    wanted = pl.DataFrame(list(partitions), schema=_PARTITION_SCHEMA, orient="row").with_row_index("number")
+    schema = {name: COLUMNS[EVENTS][name] for name in _PARTITION}
+    wanted = pl.DataFrame(list(partitions), schema=schema, orient="row").with_row_index("number")
     # In whole microseconds, since the horizon may reach beyond the first moment of year 1.
     horizon_us = horizon // timedelta(microseconds=1)
     oldest = pl.max_horizontal(pl.col("latest").cast(pl.Int64) - horizon_us, pl.lit(EARLIEST_US)).cast(
@@ -169,14 +141,13 @@ def _accepted_ids(
         .filter(pl.col("time") >= pl.col("oldest"))
         .select("number", "id", pl.col("time").cast(pl.Int64))
     )
-    for chunk in recent.collect_batches(chunk_size=_ID_CHUNK, maintain_order=False):
+    for chunk in recent.collect_batches(chunk_size=200_000, maintain_order=False):
         for (number,), rows in chunk.partition_by("number", as_dict=True).items():
             seen[partitions[number]].remember(rows["id"].to_arrow(), rows["time"].to_numpy())
     return seen
 
 
 def _rejects_from(lake: Lake, starts: dict[SourcePartition, int]) -> dict[SourcePartition, dict[int, Reject]]:
-    """Stored rejects from each start on, by offset."""
     return {
         partition: {
             reject.offset: reject

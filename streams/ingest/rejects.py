@@ -6,7 +6,7 @@ import base64
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
@@ -16,15 +16,15 @@ from producers.wire.topics import DEAD_LETTER
 from streams.publisher import Publisher, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
+    from streams.broker import KafkaSettings
 
 FIRST_BYTES: Final = 256  # how much of a rejected value is kept
-
 LONGEST_KEY: Final = 1_024  # how much of a rejected record's key is kept, in bytes
 
+# Columns of `rejects` that a reject holds under the same name.
 _SAME = ("offset", "reason", "detail", "key", "first_bytes", "size", "rejected_at")
-"""Columns of `rejects` that a reject holds under the same name."""
 _HEADERS = (("content-type", b"application/json"),)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -34,7 +34,7 @@ class Reject:
     """One record that cannot be used."""
 
     partition: SourcePartition  # where it was read
-    offset: int  # its offset there
+    offset: int
     reason: str  # the reason code; see `streams.ingest.faults`
     detail: str  # what is wrong with which field
     key: bytes | None  # the record's key, at most `LONGEST_KEY` bytes
@@ -115,38 +115,18 @@ def from_rows(rows: pl.DataFrame) -> list[Reject]:
     ]
 
 
-class DeadLetters(Protocol):
-    """Publishes rejects."""
-
-    def publish(self, rejects: Sequence[Reject]) -> None:
-        """Publish and wait for the acknowledgement of all of them.
-
-        Raises:
-            PublicationError: One was not acknowledged.
-        """
-        ...
-
-
 class KafkaDeadLetters:
     """Publishes rejects to `agent.dead-letter`, keyed by topic/partition/offset.
 
     A worker that dies after the acknowledgement and before its next commit publishes the same letter again after its
     restart, under the same key. The table `rejects` holds each once.
-
-    Args:
-        bootstrap_servers: Brokers as `host:port,...`.
-        settings: Further librdkafka settings.
     """
 
-    def __init__(self, bootstrap_servers: str, settings: Mapping[str, str | int | float | bool] | None = None) -> None:
+    def __init__(self, bootstrap_servers: str, settings: KafkaSettings | None = None) -> None:
         self._publisher = Publisher(
             bootstrap_servers, DEAD_LETTER, client_id="stagekeeper-dead-letters", settings=settings
         )
 
     def publish(self, rejects: Sequence[Reject]) -> None:
-        """Publish and wait for the acknowledgement of all of them.
-
-        Raises:
-            PublicationError: One was not acknowledged.
-        """
+        """Publish and wait for all acknowledgements; raises `PublicationError` where one is missing."""
         self._publisher.publish([Record(reject.place.encode(), reject.dead_letter(), _HEADERS) for reject in rejects])

@@ -31,20 +31,15 @@ _COST: Final = COUNTERS.index("cost_microusd")
 class Accepted(NamedTuple):
     """Accepted events, with what else their rows hold; a position for each of them throughout."""
 
-    events: EventColumns  # the events
+    events: EventColumns
     values: pa.ChunkedArray  # the bytes of each
     partitions: Sequence[tuple[SourcePartition, int]]  # the partitions in turn, with the number of events of each
-    offsets: Longs  # offset of each
+    offsets: Longs
     broker_at_ms: Longs  # timestamp of each record, milliseconds since 1970 UTC, or `NO_TIMESTAMP`
 
 
 def event_rows(accepted: Accepted, *, ingested_at: datetime) -> pa.Table:
-    """Rows for the table `events`, with exactly its columns.
-
-    Args:
-        accepted: The events.
-        ingested_at: When they were folded.
-    """
+    """Rows for the table `events`, with exactly its columns."""
     events, partitions, broker_at_ms = accepted.events, accepted.partitions, accepted.broker_at_ms
     heights = [height for _, height in partitions]
     partition_of = pa.array(np.repeat(np.arange(len(partitions)), heights))
@@ -56,7 +51,6 @@ def event_rows(accepted: Accepted, *, ingested_at: datetime) -> pa.Table:
     cells = pa.array(events.cell_of, mask=events.cell_of == NO_CELL)
     for index, name in enumerate(CellEpoch._fields):
         columns[name] = pa.array([cell[index] for cell in events.cells], pa.string()).take(cells)
-    now_us = micros_of(ingested_at)
     columns |= {
         "offset": pa.array(accepted.offsets),
         "id": events.ids,
@@ -71,7 +65,7 @@ def event_rows(accepted: Accepted, *, ingested_at: datetime) -> pa.Table:
         "broker_at": _timestamps(
             np.where(broker_at_ms == NO_TIMESTAMP, UNDATED, broker_at_ms * 1_000), unknown=UNDATED
         ),
-        "ingested_at": _timestamps(np.full(len(events), now_us)),
+        "ingested_at": _timestamps(np.full(len(events), micros_of(ingested_at))),
     }
     return pa.table([columns[field.name] for field in _SCHEMA], schema=_SCHEMA)
 
@@ -82,13 +76,9 @@ def _timestamps(us: Longs, unknown: int | None = None) -> pa.Array:
 
 
 def count(events: EventColumns) -> pl.DataFrame:
-    """Count accepted events into increments by cell, epoch and minute.
+    """Count accepted events into increments by cell, epoch and minute; those without a receipt count nothing.
 
-    Args:
-        events: Accepted events; those without a receipt count nothing.
-
-    Returns:
-        Rows for the table `signals`, in the order in which their first event came.
+    They are rows for the table `signals`, in the order in which their first event came.
     """
     counted = (events.cell_of != NO_CELL) & (events.decided_at_us != UNDATED)
     cell_of, minutes = events.cell_of[counted], events.decided_at_us[counted] // _MINUTE_US
@@ -101,8 +91,6 @@ def count(events: EventColumns) -> pl.DataFrame:
     np.add.at(counters[:, _COST], row_of[priced], costs[priced])
     risks = _highest(row_of, events.risk_ranks[counted], height, UNKNOWN)
     last_event = _highest(row_of, events.time_us[counted], height, np.iinfo(np.int64).min)
-    latency_bins, latency_counts = _histogram(row_of, events.latency_us[counted], height)
-    cost_bins, cost_counts = _histogram(row_of, costs, height)
     cells = [events.cells[number] for number in cell_of[rows].tolist()]
     columns: dict[str, pl.Series] = {
         name: pl.Series(name, [getattr(cell, name) for cell in cells], dtype=pl.String) for name in CellEpoch._fields
@@ -111,12 +99,8 @@ def count(events: EventColumns) -> pl.DataFrame:
     columns["risk_rank"] = pl.Series("risk_rank", [None if risk == UNKNOWN else risk for risk in risks.tolist()])
     columns["last_event_at"] = pl.Series("last_event_at", last_event)
     columns |= {name: pl.Series(name, counters[:, index]) for index, name in enumerate(COUNTERS)}
-    columns |= {
-        "latency_bins": latency_bins,
-        "latency_counts": latency_counts,
-        "cost_bins": cost_bins,
-        "cost_counts": cost_counts,
-    }
+    columns["latency_bins"], columns["latency_counts"] = _histogram(row_of, events.latency_us[counted], height)
+    columns["cost_bins"], columns["cost_counts"] = _histogram(row_of, costs, height)
     return pl.DataFrame(columns).select(pl.col(name).cast(kind) for name, kind in COLUMNS[SIGNALS].items())
 
 
@@ -134,7 +118,6 @@ def _rows(cell_of: Longs, minutes: Longs) -> tuple[Longs, Longs]:
 
 
 def _highest(row_of: Longs, values: Longs, height: int, floor: int) -> Longs:
-    """The largest value of each row."""
     highest = np.full(height, floor, dtype=np.int64)
     np.maximum.at(highest, row_of, values)
     return highest

@@ -11,13 +11,13 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from analytics.lake.tables import SourcePartition
+from analytics.lake.tables import Lake, SourcePartition
 from producers.wire.topics import SOURCE_TOPICS
-from streams.broker import DATA_GROUP, EMBEDDED_PREFIX, admin
+from streams.broker import DATA_GROUP, EMBEDDED_PREFIX, KafkaSettings, admin, cluster_id_of
 from streams.ingest.errors import DataPlaneError, LogIdentityError
 from streams.ingest.pipeline import Assignment
 from streams.ingest.reader_lock import reader_lock
@@ -26,33 +26,29 @@ from streams.ingest.recovery import resume
 from streams.publisher import CLIENT_LOG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from confluent_kafka.admin import AdminClient
 
-    from analytics.lake.tables import Lake
     from streams.metrics import Progress
 
 LOG: Final = logging.getLogger(__name__)
 
+# A batch is handed over after this many seconds, or earlier with about this many records or bytes.
 BATCH_S: Final = 0.25
 BATCH_RECORDS: Final = 30_000
 BATCH_BYTES: Final = 64 * 1_024 * 1_024
-"""A batch is handed over after this many seconds, or earlier with about this many records or bytes."""
 
 FETCH_RECORDS: Final = 5_000  # records that are taken from the client at a time, so that `BATCH_BYTES` is seen in time
 
-FETCHING: Final = {
+FETCHING: Final = {  # librdkafka settings for reading ahead
     "queued.max.messages.kbytes": 32 * 1_024,
     "fetch.queue.backoff.ms": 20,  # one second by default, in which a queue that was full runs empty
 }
-"""librdkafka settings for reading ahead."""
 
 _TopicAndPartition: TypeAlias = tuple[str | None, int | None]
 
-_PAUSE_S: Final = 1.0
-"""The client is asked again after so long, also while the plane is busy: it has to hear of its group."""
-
+_PAUSE_S: Final = 1.0  # between two calls of the client, also while the plane is busy: it has to hear of its group
 _ANSWER_S: Final = 10.0
 _DRAIN_S: Final = 30.0
 _LAST_DRAIN_S: Final = 2.0
@@ -70,30 +66,12 @@ class StoppedError(DataPlaneError):
     """The worker is stopping: nothing more is taken."""
 
 
-class Destination(Protocol):
-    """Takes what the source reads, in order."""
-
-    def put(self, item: Assignment | Batch) -> None:
-        """Take the next item; blocks while another is waiting.
-
-        Raises:
-            StoppedError: The worker is stopping.
-        """
-        ...
-
-
 class Source:
-    """Reads the source topics as one member of the consumer group.
+    """Reads the source topics as one member of the consumer group, with a lake handle of its own.
 
-    Args:
-        bootstrap_servers: Brokers as `host:port,...`.
-        log_id: The cluster id that the topics were checked under.
-        lake: A lake handle of its own.
-        destination: Where batches go.
-        progress: What was committed of them.
-        on_failure: Called in the source's thread when it cannot go on.
-        settings: Further librdkafka settings.
-        group: The consumer group.
+    What is read goes to `put`, in order; it blocks while another item is waiting, and raises `StoppedError` while the
+    worker is stopping. `progress` tells what was committed of it. `on_failure` is called in the source's thread when it
+    cannot go on.
     """
 
     def __init__(
@@ -101,15 +79,14 @@ class Source:
         bootstrap_servers: str,
         log_id: str,
         lake: Lake,
-        destination: Destination,
+        put: Callable[[Assignment | Batch], None],
         progress: Progress,
         *,
         on_failure: Callable[[BaseException], None],
-        settings: Mapping[str, str | int | float | bool] | None = None,
-        group: str = DATA_GROUP,
+        settings: KafkaSettings | None = None,
     ) -> None:
         self._lake = lake
-        self._destination = destination
+        self._put = put
         self._progress = progress
         self._on_failure = on_failure
         self._bootstrap_servers, self._settings = bootstrap_servers, settings
@@ -119,7 +96,7 @@ class Source:
             **(settings or {}),
             "bootstrap.servers": bootstrap_servers,
             "client.id": "stagekeeper-worker",
-            "group.id": group,
+            "group.id": DATA_GROUP,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",  # a missing offset must stop the worker, never move it
@@ -140,15 +117,7 @@ class Source:
         self._thread.start()
 
     def stop(self, timeout_s: float, *, drain: bool) -> bool:
-        """Stop reading.
-
-        Args:
-            timeout_s: How long to wait for the thread's end, in seconds.
-            drain: Whether what was handed over is still being committed, and worth waiting for.
-
-        Returns:
-            Whether the thread has ended.
-        """
+        """Stop reading; whether the thread ended in time. Without `drain`, what was handed over is not waited for."""
         self._stopping.set()
         if not drain:
             self._abandoned.set()
@@ -184,7 +153,6 @@ class Source:
             self._on_failure(error)
 
     def _read_as_member(self, consumer: Consumer) -> None:
-        """Read what the group assigns."""
         # The consumer itself must not be asked within its own callbacks: `list_topics` takes away what the client's
         # next callback of the same `consume` needs. A log line is one, and the process aborts in `CallState_get`.
         identity_client = admin(self._bootstrap_servers, self._settings)
@@ -193,26 +161,18 @@ class Source:
             self._check_identity(identity_client)
             self._assigned(reading, partitions)
 
-        consumer.subscribe(
-            [topic.name for topic in SOURCE_TOPICS],
-            on_assign=assigned,
-            on_revoke=self._revoked,
-            on_lost=self._revoked,
-        )
+        topics = [topic.name for topic in SOURCE_TOPICS]
+        consumer.subscribe(topics, on_assign=assigned, on_revoke=self._revoked, on_lost=self._revoked)
         self._read(consumer)
 
     def _read_alone(self, consumer: Consumer) -> None:
-        """Read all partitions, once this worker holds the reader lock."""
         with reader_lock(self._log_id, self._stopping) as is_held:
             if not is_held:
                 return
             self._check_identity(consumer)  # waiting for the lock may have taken long
             topics = consumer.list_topics(timeout=_ANSWER_S).topics
-            partitions = [
-                TopicPartition(topic.name, partition)
-                for topic in SOURCE_TOPICS
-                for partition in topics[topic.name].partitions
-            ]
+            names = [topic.name for topic in SOURCE_TOPICS]
+            partitions = [TopicPartition(name, number) for name in names for number in topics[name].partitions]
             self._assigned(consumer, partitions)
             try:
                 self._read(consumer)
@@ -244,12 +204,7 @@ class Source:
 
     @staticmethod
     def _fetch(consumer: Consumer, until_s: float) -> list[Message]:
-        """Fetch the messages of one batch, up to its limits.
-
-        Args:
-            consumer: Where they come from.
-            until_s: Moment of the monotonic clock to wait until; once it has passed, what is there is taken.
-        """
+        """Fetch one batch, up to its limits; once the monotonic clock passes `until_s`, what is there is taken."""
         messages: list[Message] = []
         size = 0
         while len(messages) < BATCH_RECORDS and size < BATCH_BYTES:
@@ -261,7 +216,6 @@ class Source:
         return messages
 
     def _collect(self, messages: list[Message]) -> dict[SourcePartition, PartitionRecords]:
-        """Sort messages into columns by partition."""
         log_id = self._log_id
         ends: dict[_TopicAndPartition, int] = {}
         grouped: dict[_TopicAndPartition, list[Message]] = defaultdict(list)
@@ -289,10 +243,7 @@ class Source:
 
     @staticmethod
     def _note_error(
-        error: KafkaError,
-        origin: _TopicAndPartition,
-        offset: int | None,
-        ends: dict[_TopicAndPartition, int],
+        error: KafkaError, origin: _TopicAndPartition, offset: int | None, ends: dict[_TopicAndPartition, int]
     ) -> None:
         if error.code() == KafkaError._PARTITION_EOF and offset is not None:  # noqa: SLF001
             ends[origin] = offset
@@ -326,11 +277,16 @@ class Source:
         consumer.unassign()
 
     def _hand_over(self, item: Assignment | Batch) -> None:
-        self._destination.put(item)
+        self._put(item)
         self._handed_over = item.number
 
     def _check_identity(self, client: Consumer | AdminClient, timeout_s: float = _ANSWER_S) -> None:
-        identity = _identity(client, timeout_s)
+        identity = cluster_id_of(client.list_topics(SOURCE_TOPICS[0].name, timeout=timeout_s))
+        if identity is None:
+            raise LogIdentityError(
+                "the broker states no cluster id, so that stored offsets could not be told from another log's. "
+                "Use a broker that has one (Apache Kafka does since 0.10.1)."
+            )
         if identity != self._log_id:
             raise LogIdentityError(
                 f"the log {self._log_id} has been replaced by {identity} under the same address; its offsets mean "
@@ -338,11 +294,7 @@ class Source:
             )
 
     def _broker_answers(self, consumer: Consumer) -> bool:
-        """Check the log's identity; False while the broker is away, which is waited for.
-
-        Raises:
-            LogIdentityError: It is another log's.
-        """
+        """Check the log's identity (`LogIdentityError`); False while the broker is away, which is waited for."""
         try:
             self._check_identity(consumer, timeout_s=1.0)
         except KafkaException as error:
@@ -359,31 +311,13 @@ class Source:
         """Records that are in the log but not yet fetched, as far as the client knows."""
         lag = 0
         for partition, following in self._next.items():
-            _low, end = consumer.get_watermark_offsets(
-                TopicPartition(partition.topic, partition.partition), cached=True
-            )
+            place = TopicPartition(partition.topic, partition.partition)
+            _low, end = consumer.get_watermark_offsets(place, cached=True)
             lag += max(0, end - following) if end != OFFSET_INVALID else 0
         return lag
 
 
-def _identity(client: Consumer | AdminClient, timeout_s: float) -> str:
-    """The cluster id.
-
-    Raises:
-        LogIdentityError: The broker states none.
-    """
-    metadata = client.list_topics(SOURCE_TOPICS[0].name, timeout=timeout_s)
-    identity: object = getattr(metadata, "cluster_id", None)
-    if not identity:
-        raise LogIdentityError(
-            "the broker states no cluster id, so that stored offsets could not be told from another log's. "
-            "Use a broker that has one (Apache Kafka does since 0.10.1)."
-        )
-    return str(identity)
-
-
 def _columns(messages: list[Message]) -> PartitionRecords:
-    """The messages of one partition."""
     return PartitionRecords(
         offsets=cast("list[int]", list(map(Message.offset, messages))),  # a message that was read has one
         keys=cast("list[bytes | None]", list(map(Message.key, messages))),  # a plain consumer decodes nothing

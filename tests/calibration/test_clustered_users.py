@@ -32,8 +32,13 @@ def users_until_rollback(failures: IntArray, actions: int, every: int = 1) -> In
         table = UserWindows.of(runs, cell=[], actions=[], failures=[])
         for seen in range(every, users + 1, every):
             rows = failures[seen - every : seen]
-            cells = np.broadcast_to(np.arange(runs), rows.shape)
-            table = table.plus(UserWindows.of(runs, cell=cells.ravel(), actions=actions, failures=rows.ravel()))
+            table = UserWindows.of(
+                runs,
+                cell=np.concatenate([table.cell, np.broadcast_to(np.arange(runs), rows.shape).ravel()]),
+                actions=np.concatenate([table.actions, np.full(rows.size, actions)]),
+                failures=np.concatenate([table.failures, rows.ravel()]),
+                count=np.concatenate([table.count, np.ones(rows.size, dtype=np.int64)]),
+            )
             yield seen, crosses(table.log_e_value(THRESHOLD, direction="above"), ALPHA)
 
     return first_look(looks(), runs)

@@ -114,7 +114,10 @@ def test_a_verdict_does_not_depend_on_what_is_judged_with_it(seed: int) -> None:
         ]
         assert sorted((VerdictDocument.from_verdict(verdict).to_dict() for verdict in alone), key=by_cell) == together
         for verdict, number in zip(alone, evaluation.change_keys.tolist(), strict=True):
-            assert fleet.change_keys.key(number) == verdict.change_key, "its sentences are of those reasons"
+            result = verdict.result
+            codes = tuple(sorted(f"{reason.code}:{reason.signal or ''}" for reason in result.reasons))
+            change_key = (result.verdict, result.to_stage, codes)
+            assert fleet.change_keys.key(number) == change_key, "its sentences are of those reasons"
 
 
 @given(SEEDS)

@@ -85,4 +85,4 @@ def test_pruning_and_rebuilding_change_no_answer(sizes: Sizes) -> None:
             within = [pair for pair in accepted if pair[1] >= (latest or 0) - HOUR_US // 2]
             pruned = SeenIds(timedelta(minutes=30), sizes=sizes)
             pruned.remember(pa.array([name for name, _ in within], pa.string()), np.array([at for _, at in within]))
-    assert len(pruned) < len(remembered)
+    assert len(pruned.ids) < len(remembered)

@@ -90,8 +90,8 @@ def test_memory_and_runs_are_bounded_by_the_horizon(size: int) -> None:
         numbers = range(start, start + size)
         names = pa.array([f"{number:032x}" for number in numbers], pa.string())
         assert seen.accept_all(names, np.array(numbers, dtype=np.int64) * 1_000).all()
-        largest, most_runs = max(largest, len(seen)), max(most_runs, seen.runs)
-        most_bytes = max(most_bytes, seen.nbytes)
+        largest, most_runs = max(largest, len(seen.ids)), max(most_runs, len(seen.ids.runs))
+        most_bytes = max(most_bytes, seen.ids.nbytes)
     assert largest < 40_000 + 2 * 16_384 + size  # forty seconds hold 40,000
     assert most_runs <= 3 * 3 + largest // 4_096 + 1  # three sizes that are merged, and those that are large enough
     assert most_bytes < 2.2 * largest + 24 * 4 * 1_024 + 24 * size

@@ -103,7 +103,7 @@ def test_a_gate_file_is_kept_once(lake: Lake, judge: Judge, tmp_path: Path) -> N
     judged(lake, judge, a_row(**HEALTHY))
     judged(lake, Judge(lake, tmp_path / "gates.yaml"), a_row(minute=1, **executions(1)), second=1)
     assert lake.scan(GATES).collect().height == 1
-    assert gate_store.kept(lake, judge.gates.sha256 if judge.gates else "").text == GATES_TEXT.encode()
+    assert gate_store.load(lake, judge.gates.sha256 if judge.gates else "").text == GATES_TEXT.encode()
 
 
 def rewritten(lake: Lake, table: str, change: Callable[[pl.DataFrame], pl.DataFrame]) -> Lake:

@@ -52,7 +52,7 @@ class _Kept:
 
 def a_source(destination: _Kept, progress: Progress | None = None) -> Source:
     said = progress or Progress()
-    return Source("nowhere:1", "log", None, destination, said, on_failure=lambda _: None)  # type: ignore[arg-type]
+    return Source("nowhere:1", "log", None, destination.put, said, on_failure=lambda _: None)  # type: ignore[arg-type]
 
 
 class _Waits(Progress):

@@ -112,15 +112,15 @@ async def test_a_child_that_is_never_ready_is_given_up(tmp_path: Path, superviso
         await await_ready(child, lambda: False, timeout_s=0)
 
 
-def test_a_signal_is_named_as_the_reason(tmp_path: Path) -> None:
-    child = program(tmp_path, SLEEPER).start()
+def test_a_signal_is_named_as_the_reason(tmp_path: Path, supervisor: Supervisor) -> None:
+    child = supervisor.start(program(tmp_path, SLEEPER))
     child.process.kill()
     child.process.wait()
     assert "ended with signal SIGKILL" in child.reason()
 
 
-def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    child = Program("ghost", ("/no/such/program",), tmp_path / "ghost.log", {}).start()
+def test_a_program_that_does_not_exist_is_named(tmp_path: Path, supervisor: Supervisor) -> None:
+    child = supervisor.start(Program("ghost", ("/no/such/program",), tmp_path / "ghost.log", {}))
     child.process.wait()
     assert "ghost ended with exit status 1" in child.reason()
     assert "/no/such/program" in child.log.read_text() or "FileNotFoundError" in child.log.read_text()
