@@ -193,7 +193,7 @@ class KafkaEmitter:
             producer = self._producer
             left = self._flush(producer, max(0.0, deadline - time.monotonic()))
             if time.monotonic() >= deadline or (producer is self._producer and not self._fatal.is_set()):
-                return left
+                return left and self.stats.in_flight
             self._closing.wait(_FIRST_PAUSE_S)  # the poll thread begins anew, where what was held meets its fate
             if left == 0 and self._fatal.is_set():
                 return 0
@@ -202,7 +202,8 @@ class KafkaEmitter:
         """Take no more events, wait for those under way; how many are left: for `on_undeliverable`, else lost."""
         self._closing.set()
         self._poller.join()
-        left = self._flush(self._producer, timeout_s)
+        # What the client counts includes its own news, such as a broker that cannot be reached.
+        left = self._flush(self._producer, timeout_s) and self.stats.in_flight
         if left:
             LOG.error("%d records were not acknowledged within %.1f s", left, timeout_s)
         if left and self._on_undeliverable is not None:

@@ -102,7 +102,7 @@ def _check_newest_verdict(lake: Lake, gates: GateFile, now: datetime) -> CheckRe
     if newest.is_empty():
         first = lake.scan(EVENTS).filter(_NOT_OURS).select(pl.col("ingested_at").min()).collect().item()
         if first is None or now - first < _TIME_TO_JUDGE:
-            return unknown("verdicts", "there was nothing to judge yet", "Snapshot again when events came.")
+            return unknown("verdicts", "there was nothing to judge yet", "Run it again when events have come.")
         fix = "One worker has to run without --data-only, with the gate file that is named here."
         return failed("verdicts", "there are events, and not one verdict", fix)
     judged_at, sha256 = newest.row(0)
@@ -126,10 +126,10 @@ def check_evidence(lake: Lake | None, limit: timedelta, now: datetime) -> CheckR
     age = max(timedelta(), now - newest)
     evidence = f"the newest event is {duration(age.total_seconds())} old, limit {duration(limit.total_seconds())}"
     if age > limit:
-        fix = "No gate opens on it. Snapshot whether routers run and reach the broker, and at the check `lag`."
+        fix = "No gate opens on it. See whether routers run and reach the broker, and at the check `lag`."
         return failed("evidence", evidence, fix)
     if age > limit / 2:
-        return warned("evidence", evidence, "Snapshot whether the routers still reach the broker.")
+        return warned("evidence", evidence, "See whether the routers still reach the broker.")
     return passed("evidence", evidence)
 
 

@@ -139,6 +139,7 @@ def rolls_back(blocks: Batches) -> bool:
     return False
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_history_holds_the_level_while_nothing_else_changed_and_only_then() -> None:
     rng = np.random.default_rng(9)

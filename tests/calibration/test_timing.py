@@ -16,6 +16,7 @@ from timed_streams import NEVER_REPORTED, Streams, after, crossings, exponential
 from analytics.gates.gate_file import GateFile
 
 if TYPE_CHECKING:
+    from _pytest.mark import ParameterSet
     from timed_streams import Crossings, Delays
 
 pytestmark = pytest.mark.slow
@@ -35,6 +36,11 @@ KINDS: dict[str, tuple[Delays, Delays, str]] = {
     "successes log-normal, 2 min": (AT_ONCE, lognormal(2, 2), "1h"),
     "failures never reported": (after(NEVER_REPORTED), AT_ONCE, "30m"),
 }
+
+
+def kinds(*daily: str) -> list[ParameterSet | str]:
+    """Every kind of delay; all but a few only where there is time for all."""
+    return [kind if kind in daily else pytest.param(kind, marks=pytest.mark.exhaustive) for kind in KINDS]
 
 
 def gates(deadline: str, signal: str = "execution_error") -> GateFile:
@@ -58,21 +64,25 @@ def crossed(kind: str, rate: float, minutes: int, seed: int = 7) -> Crossings:
     return crossings(streams.history(np.random.default_rng(seed)), gates(deadline), STREAMS)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", kinds("successes after 30 min", "failures after 10 min", "failures never reported"))
 def test_at_the_limit_both_levels_hold_whatever_is_known_when(kind: str) -> None:
     at_limit = crossed(kind, LIMIT, minutes=600)
     assert at_limit.rollbacks <= ALPHA + margin(ALPHA, STREAMS)
     assert at_limit.promotions <= ALPHA + margin(ALPHA, STREAMS)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "successes log-normal, 2 min"])
+@pytest.mark.parametrize("kind", kinds("successes after 30 min", "failures after 10 min"))
 def test_healthy_actions_are_promoted_and_never_rolled_back(kind: str) -> None:
+    if kind == "successes log-normal, 2 min":
+        pytest.skip("of these 4 % are overdue, which is over the limit")
     healthy = crossed(kind, LIMIT / 4, minutes=420)
     assert (healthy.promotions, healthy.rollbacks) == (1.0, 0.0)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "failures never reported"])
+@pytest.mark.parametrize("kind", kinds("successes after 30 min", "failures after 10 min"))
 def test_harm_is_found_as_its_failures_are_reported(kind: str) -> None:
+    if kind == "failures never reported":
+        pytest.skip("nobody ever hears of them")
     harmful = crossed(kind, 5 * LIMIT, minutes=180)
     assert (harmful.promotions, harmful.rollbacks) == (0.0, 1.0)
 

@@ -79,6 +79,7 @@ def test_a_bot_that_fails_half_of_the_traffic_is_not_promoted_behind_well_served
     assert found.promotions == 0.0
 
 
+@pytest.mark.exhaustive
 def test_a_bot_that_is_well_served_holds_no_promotion_up() -> None:
     found = crossings(a_bot(3, 20, 12, bot_rate=0.002).history(), GATES, 20, every=timedelta(minutes=10))
     assert (found.promotions, found.rollbacks) == (1.0, 0.0)

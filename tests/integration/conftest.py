@@ -147,7 +147,7 @@ def bucket_root(a_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"s3://{BUCKET}/{uuid.uuid4()}"
 
 
-@pytest.fixture(params=["folder", "object store"])
+@pytest.fixture(params=["folder", pytest.param("object store", marks=pytest.mark.exhaustive)])
 def either_lake(request: pytest.FixtureRequest) -> str:
     """Root of a lake that does not exist yet: a folder, then object storage."""
     root: str = request.getfixturevalue("lake_root" if request.param == "folder" else "bucket_root")

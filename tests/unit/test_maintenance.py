@@ -335,6 +335,7 @@ def test_who_keeps_the_counts_up_lets_go_of_what_was_taken_out_and_of_nothing_el
     assert len(begun) == begun_by_now == had[0] + 1
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_of_the_ledger_only_repetitions_go(lake: Lake, gates: Path) -> None:
     ids = judged_days(lake, gates, 12)

@@ -206,6 +206,7 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return state
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_stopped_at_any_commit_the_next_attempt_finishes(
     pristine: str, history: EventLake, tmp_path: Path, commits: dict[str, Any]

@@ -96,6 +96,7 @@ def test_an_action_that_drifts_after_its_promotion_is_rolled_back() -> None:
     assert drifted.delay_s <= 1_800
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_outcomes() -> None:
     one, two = (outcomes(scenario("incident"), demo_gates(), seed=7, events=800) for _ in range(2))
