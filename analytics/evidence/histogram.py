@@ -68,15 +68,6 @@ def bin_of(micro: IntArray | int) -> BinArray:
     return np.asarray(np.searchsorted(BOUNDS, observed, side="left"), dtype=np.int16)
 
 
-def value_of(bins: npt.ArrayLike) -> FloatArray:
-    """The value that stands for each bin, in micro-units: within 1 % of every observation in it.
-
-    Two say less: the first bin reads 100 ("at most"), and the overflow bin one above the largest bound ("at least"), so
-    that it never reads as within a limit that it exceeds. Raises `EvidenceError` where a bin does not exist.
-    """
-    return np.asarray(_VALUES[_existing(bins)])
-
-
 def quantile(bins: npt.ArrayLike, counts: npt.ArrayLike, q: float) -> float | None:
     """Read a quantile off a sparse histogram, in micro-units, for display; decisions use the count above a limit.
 
@@ -114,18 +105,6 @@ def snap(limit_micro: int) -> int:
     high = int(BOUNDS[above])
     low = int(BOUNDS[max(above - 1, 0)])
     return low if limit_micro - low <= high - limit_micro else high
-
-
-def exceeding(bins: npt.ArrayLike, counts: npt.ArrayLike, limit_micro: int) -> int:
-    """Count the observations strictly above a limit in micro-units; exact for the limit as `snap` moves it.
-
-    A quantile q is within a limit if and only if the rate of exceedance is at most 1 - q (Howard & Ramdas, Bernoulli
-    28(3), 2022), so this count and the total are all that a latency or cost gate needs. Raises `EvidenceError` as
-    `snap` does, or where a bin does not exist, a count is negative, or the shapes differ.
-    """
-    entries, observed = _sparse(bins, counts)
-    limit_bin = int(bin_of(snap(limit_micro)))
-    return int(observed[entries > limit_bin].sum())
 
 
 def _sparse(bins: npt.ArrayLike, counts: npt.ArrayLike) -> tuple[npt.NDArray[np.intp], IntArray]:

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+from histograms import exceeding, value_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import examples
@@ -16,10 +17,8 @@ from analytics.evidence.histogram import (
     LARGEST_BOUND,
     SMALLEST_BOUND,
     bin_of,
-    exceeding,
     quantile,
     snap,
-    value_of,
 )
 
 if TYPE_CHECKING:
