@@ -53,6 +53,11 @@ class UserEvidence:
         self._pooled: dict[tuple[str, WindowCount, float, float], FloatArray] = {}
         self._regressions: dict[tuple[str, float], dict[int, Regression]] = {}
 
+    @property
+    def named_epochs(self) -> EpochRows:
+        """The epochs that have decisions that name a user."""
+        return np.flatnonzero(self._named)
+
     def named(self, epochs: EpochRows) -> Flags:
         """Which of some epochs have decisions that name a user."""
         return self._at(self._named, epochs)
@@ -108,7 +113,7 @@ class UserEvidence:
     def regressions(self, signal: str, limit: float, rules: AfterPromotion) -> dict[int, Regression]:
         """What the detector of a guardrail says of every epoch that names users, by row."""
         if (signal, limit) not in self._regressions:
-            rows = np.flatnonzero(self._named)
+            rows = self.named_epochs
             regressions = watch_users(self.windows, signal, limit, self._state.names(rows), rules=rules)
             self._regressions[signal, limit] = dict(zip(rows.tolist(), regressions, strict=True))
         return self._regressions[signal, limit]
@@ -167,9 +172,13 @@ class UserTracker:
         """
         if users.open_version is not None and self._open_due_at is not None and now < self._open_due_at:
             return np.empty(0, dtype=np.intp)
-        began = time.monotonic()
-        windows, epochs = users.windows, self._state.names(np.flatnonzero(self._covered))
-        first = self._fold.open_first_actions(as_of=windows.as_of, window_s=windows.window_s, epochs=epochs)
+        named = users.named_epochs
+        if not named.size:
+            return named
+        began, windows = time.monotonic(), users.windows
+        first = self._fold.open_first_actions(
+            as_of=windows.as_of, window_s=windows.window_s, epochs=self._state.names(named)
+        )
         took = timedelta(seconds=(time.monotonic() - began) / _SHARE_OF_TIME)
         self._open_due_at = now + max(_BETWEEN_FOLDS, took)
         return users.take_open(first)
