@@ -157,17 +157,20 @@ class UserWindows:
         """Failures and actions of all windows together. Shape (cells,) each."""
         return self._sum(self.count * self.failures), self._sum(self.count * self.actions)
 
-    def bounds(self, *, alpha: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """Bound the rate from below and from above, each one-sided at alpha and valid after every closed window.
+    def lower_bound(self, *, alpha: npt.ArrayLike) -> FloatArray:
+        """Bound the rate from below, one-sided at alpha and valid after every closed window. Shape (cells,).
 
-        As in `sequential.bounds`, a bound excludes a threshold if and only if the evidence crosses there. Shape
-        (cells,). Raises `EvidenceError` where an alpha is not in (0, 1).
+        As in `sequential.bounds`, a bound excludes a threshold if and only if the evidence crosses there. Raises
+        `EvidenceError` where an alpha is not in (0, 1).
         """
         last = self._last_excluded("above", np.zeros(self.cells), alpha)
-        first = self._last_excluded("below", np.full(self.cells, GRID), alpha)
         # One float past the last excluded threshold, so that the threshold itself is strictly outside.
-        lower = np.where(last > 0, np.nextafter(last / GRID, 1.0), 0.0)
-        return lower, np.where(first < GRID, np.nextafter(first / GRID, 0.0), 1.0)
+        return np.where(last > 0, np.nextafter(last / GRID, 1.0), 0.0)
+
+    def upper_bound(self, *, alpha: npt.ArrayLike) -> FloatArray:
+        """Bound the rate from above; as `lower_bound`."""
+        first = self._last_excluded("below", np.full(self.cells, GRID), alpha)
+        return np.where(first < GRID, np.nextafter(first / GRID, 0.0), 1.0)
 
     def _last_excluded(self, direction: Direction, end: FloatArray, alpha: npt.ArrayLike) -> FloatArray:
         """The excluded threshold nearest to the data, in grid units; the end itself where none is."""

@@ -99,10 +99,19 @@ def bounds(failures: npt.ArrayLike, trials: npt.ArrayLike, *, alpha: npt.ArrayLi
     Raises:
         EvidenceError: A count is negative or not a number, failures exceed trials, or an alpha is not in (0, 1).
     """
-    x, n = _counts(failures, trials)
-    x, n, bar = np.broadcast_arrays(x, n, _bar(alpha))
-    flat = (x.ravel(), n.ravel(), bar.ravel())
-    return _lower(*flat).reshape(x.shape), _upper(*flat).reshape(x.shape)
+    return lower_bound(failures, trials, alpha=alpha), upper_bound(failures, trials, alpha=alpha)
+
+
+def lower_bound(failures: npt.ArrayLike, trials: npt.ArrayLike, *, alpha: npt.ArrayLike) -> FloatArray:
+    """The first of `bounds`, alone."""
+    x, n, bar = np.broadcast_arrays(*_counts(failures, trials), _bar(alpha))
+    return _lower(x.ravel(), n.ravel(), bar.ravel()).reshape(x.shape)
+
+
+def upper_bound(failures: npt.ArrayLike, trials: npt.ArrayLike, *, alpha: npt.ArrayLike) -> FloatArray:
+    """The second of `bounds`, alone."""
+    x, n, bar = np.broadcast_arrays(*_counts(failures, trials), _bar(alpha))
+    return _upper(x.ravel(), n.ravel(), bar.ravel()).reshape(x.shape)
 
 
 def trials_to_decision(

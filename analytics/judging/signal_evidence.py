@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from analytics.evidence import histogram
 from analytics.evidence.clustered_rate import ASSUMPTIONS, UserWindows
 from analytics.evidence.rate_ratio import RatioEvidence, ratio_bounds
-from analytics.evidence.sequential import bounds, crosses, log_e_value, trials_to_decision
+from analytics.evidence.sequential import crosses, log_e_value, lower_bound, trials_to_decision, upper_bound
 from analytics.judging.regression import detector_minutes, watch_actions
 from analytics.judging.user_windows import WindowCount, promotion_windows
 from analytics.judging.weights import FIRST_SHARE, EvaluationInputs, SignalWeights, among, most_evident, ratio_evidence
@@ -36,6 +36,15 @@ if TYPE_CHECKING:
 _NO_BINS: Final[Histogram] = (np.empty(0, dtype=np.int16), np.empty(0, dtype=np.int64))
 
 
+class _Bounds(NamedTuple):
+    """Bounds of a signal's rate by action, and how many trials more decide, one value a row."""
+
+    lower: FloatArray
+    upper: FloatArray
+    more: FloatArray
+    more_to_harm: FloatArray
+
+
 class EvidenceRows:
     """What the signals of a gate say about cells at one stage, in full."""
 
@@ -51,9 +60,36 @@ class EvidenceRows:
         watched = any(gate.watches(part, stage) for part in gate.signals)
         chosen = self._epochs if watched else self._epochs[:0]
         self._minutes = detector_minutes(inputs.state, chosen, watermark_us=inputs.sums.watermark_us, rules=rules)
+        self._bounds_by_action: dict[int, _Bounds] = {}
 
-    def of(self, weights: SignalWeights) -> list[SignalEvidence]:
-        """What a signal says about each of the rows."""
+    def all(self, signals: Sequence[SignalWeights]) -> list[tuple[SignalEvidence, ...]]:
+        """What every signal says about each of the rows."""
+        # The bounds of all signals at once: most of what few rows cost is the number of calls.
+        weighed = [weights for weights in signals if weights.is_weighed and weights.compared is None]
+        if weighed:
+            self._bounds_by_action = self._bound([weights.place for weights in weighed], weighed)
+        return list(zip(*(self._of(weights) for weights in signals), strict=True))
+
+    def _bound(self, places: list[int], weighed: list[SignalWeights]) -> dict[int, _Bounds]:
+        at, beta, deadline_s = self._positions, self._gate.beta, self._inputs.gates.outcome_deadline_s
+        thresholds = np.array([[weights.part.threshold or 0.0] for weights in weighed])
+        alpha = np.stack([weights.window_levels[at] for weights in weighed])
+        known = [among(*weights.harm_counts) for weights in weighed]
+        mature = [among(weights.mature_failures, weights.mature_trials) for weights in weighed]
+        x, n = (np.stack([counts[side][at] for counts in known]) for side in (0, 1))
+        old_x, old_n = (np.stack([counts[side][at] for counts in mature]) for side in (0, 1))
+        more = trials_to_decision(old_x, old_n, thresholds, direction="below", alpha=beta)
+        never = [not weights.part.promotion_ages_s(deadline_s) for weights in weighed]
+        more[np.array(never)] = np.inf
+        columns = (
+            lower_bound(x, n, alpha=alpha),
+            upper_bound(old_x, old_n, alpha=beta),
+            more,
+            trials_to_decision(x, n, thresholds, direction="above", alpha=alpha),
+        )
+        return {place: _Bounds(*(column[row] for column in columns)) for row, place in enumerate(places)}
+
+    def _of(self, weights: SignalWeights) -> list[SignalEvidence]:
         at = self._positions
         basis = self._basis(weights)
         if not weights.is_weighed or weights.harm is None or weights.safe is None:
@@ -145,17 +181,10 @@ class EvidenceRows:
         if weights.compared is not None and part.ratio is not None:
             rows = [weights.compared[position] for position in at]
             return _ratio_bounds(rows, part.ratio, weights.harm_level, beta)
-        x, n = among(weights.failures[at], weights.trials[at] + weights.unreported[at])
-        if part.harm_age_s:
-            x, n = among(weights.mature_failures[at], weights.mature_trials[at])
-        old_x, old_n = among(weights.mature_failures[at], weights.mature_trials[at])
-        threshold = part.threshold or 0.0
-        more = trials_to_decision(old_x, old_n, threshold, direction="below", alpha=beta)
-        if not part.promotion_ages_s(self._inputs.gates.outcome_deadline_s):
-            more = np.full(at.size, np.inf)
-        more_to_harm = trials_to_decision(x, n, threshold, direction="above", alpha=alpha)
-        lower: list[float | None] = bounds(x, n, alpha=alpha)[0].tolist()
-        upper: list[float | None] = bounds(old_x, old_n, alpha=beta)[1].tolist()
+        threshold, by_action = part.threshold or 0.0, self._bounds_by_action[weights.place]
+        more, more_to_harm = by_action.more, by_action.more_to_harm
+        lower: list[float | None] = by_action.lower.tolist()
+        upper: list[float | None] = by_action.upper.tolist()
         if part.signal in QUANTILES:
             lower, upper = self._quantile_bounds(weights)
         assumes = [ASSUMPTIONS["action"]] * at.size
@@ -167,7 +196,7 @@ class EvidenceRows:
                 more[by_user] = trials_to_decision(*_shares(mature), threshold, direction="below", alpha=beta)
             level = alpha[by_user]
             more_to_harm[by_user] = trials_to_decision(*_shares(every), threshold, direction="above", alpha=level)
-            lows, highs = every.bounds(alpha=level)[0].tolist(), mature.bounds(alpha=beta)[1].tolist()
+            lows, highs = every.lower_bound(alpha=level).tolist(), mature.upper_bound(alpha=beta).tolist()
             for place, low, high in zip(by_user.tolist(), lows, highs, strict=True):
                 lower[place], upper[place], assumes[place] = low, high, ASSUMPTIONS["user"]
         return lower, upper, more, more_to_harm, assumes

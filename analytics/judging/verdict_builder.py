@@ -89,7 +89,7 @@ class VerdictBuilder:
         signals: list[tuple[SignalEvidence, ...]] = [()] * positions.size
         if decision is not None and decision.signals:
             rows = EvidenceRows(decision.gate, decision.stage, group.epochs, positions, self._inputs)
-            signals = list(zip(*(rows.of(weights) for weights in decision.signals), strict=True))
+            signals = rows.all(decision.signals)
         exposures, evidence = self._exposures(epochs), self._evidence(epochs)
         names = state.names(epochs)["epoch"].to_list()
         verdict_inputs = []

@@ -96,6 +96,13 @@ class SignalWeights:
     compared: list[Compared] | None = None  # what was counted against a baseline, where the limit is a ratio
 
     @property
+    def harm_counts(self) -> tuple[Integers, Integers]:
+        """Failures and trials that a rollback counts."""
+        if self.part.harm_age_s:
+            return self.mature_failures, self.mature_trials
+        return self.failures, self.trials + self.unreported
+
+    @property
     def window_levels(self) -> FloatArray:
         """The error level at which the evidence itself shows harm, where users' first actions may show it too."""
         split = self.by_user & (self.first_harm is not None)
@@ -195,10 +202,7 @@ class Weigher:
     def _weigh_rate(self, weights: SignalWeights, threshold: float) -> None:
         part, users = weights.part, self._inputs.users
         # What is not known yet never adds to harm, and always adds to what stands against a promotion.
-        failures, trials = weights.failures, weights.trials + weights.unreported
-        if part.harm_age_s:
-            failures, trials = weights.mature_failures, weights.mature_trials
-        weights.harm = _log_e(failures, trials, threshold, "above")
+        weights.harm = _log_e(*weights.harm_counts, threshold, "above")
         counts = self._promotable(part, weights.failures, weights.trials, weights.unreported)
         at, weights.safe = most_evident([_log_e(x, n, threshold, "below") for x, n in counts])
         weights.mature_failures = np.choose(at, [x for x, _ in counts])

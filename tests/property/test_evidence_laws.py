@@ -141,7 +141,7 @@ def test_user_bounds_exclude_a_threshold_iff_the_evidence_crosses(
     rows: Windows, threshold: float, alpha: float
 ) -> None:
     table = _table(rows)
-    lower, upper = table.bounds(alpha=alpha)
+    lower, upper = table.lower_bound(alpha=alpha), table.upper_bound(alpha=alpha)
     probes = [np.full(3, threshold)]
     probes += [np.clip(side + step, 1e-12, 1 - 1e-12) for side in (lower, upper) for step in (-(2.0**-39), 0, 2.0**-39)]
     for probe in probes:

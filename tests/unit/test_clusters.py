@@ -37,7 +37,11 @@ def test_with_one_action_a_user_it_is_the_rate_test(direction: Direction) -> Non
     theta = [0.02, 0.3, 0.1]
     expected = log_e_value(failures, trials, theta, direction=direction)
     assert table.log_e_value(theta, direction=direction) == pytest.approx(expected.tolist(), abs=1e-10)
-    for mine, theirs in zip(table.bounds(alpha=0.05), bounds(failures, trials, alpha=0.05), strict=True):
+    for mine, theirs in zip(
+        (table.lower_bound(alpha=0.05), table.upper_bound(alpha=0.05)),
+        bounds(failures, trials, alpha=0.05),
+        strict=True,
+    ):
         assert mine == pytest.approx(theirs.tolist(), abs=2**-39)
 
 
@@ -54,7 +58,10 @@ def test_windows_are_tabulated() -> None:
 def test_a_cell_without_windows_says_nothing() -> None:
     nobody = UserWindows.of(2, cell=[], actions=[], failures=[])
     assert nobody.log_e_value(0.02, direction="above").tolist() == [0, 0]
-    assert [side.tolist() for side in nobody.bounds(alpha=0.05)] == [[0, 0], [1, 1]]
+    assert [side.tolist() for side in (nobody.lower_bound(alpha=0.05), nobody.upper_bound(alpha=0.05))] == [
+        [0, 0],
+        [1, 1],
+    ]
     assert np.isnan(nobody.value).all()
 
 
