@@ -116,10 +116,12 @@ def _counts(minutes: pl.DataFrame, signal: str) -> tuple[Integers, Integers]:
     return both["x"].to_numpy(), both["n"].to_numpy()
 
 
-def detector_minutes(state: CellState, epochs: EpochRows, *, watermark_us: int, rules: AfterPromotion) -> pl.DataFrame:
-    """The closed minutes that the detector looks at, of some epochs, by epoch and minute."""
+def detector_minutes(
+    state: CellState, epochs: EpochRows, *, watermark_us: int, rules: AfterPromotion, age_s: float = 0.0
+) -> pl.DataFrame:
+    """The minutes that the detector looks at, of some epochs, closed for an age; by epoch and minute."""
     since_us = watermark_us - round(rules.window * 1_000_000)
-    return state.minutes(epochs, since_us=since_us, until_us=watermark_us - MINUTE_US)
+    return state.minutes(epochs, since_us=since_us, until_us=watermark_us - round(age_s * 1_000_000) - MINUTE_US)
 
 
 def watch_actions(
@@ -172,14 +174,15 @@ def watch_actions(
 
 
 def watch_users(
-    users: ClosedWindows, signal: str, limit: float, epochs: pl.DataFrame, *, rules: AfterPromotion
+    users: ClosedWindows, signal: str, limit: float, epochs: pl.DataFrame, *, rules: AfterPromotion, age_s: float
 ) -> list[Regression]:
-    """Run the detector over closed user-windows, those that closed together being one batch; one answer an epoch."""
+    """Run the detector over user-windows closed for an age, a batch a closing time; one answer an epoch."""
     run_length, lookback_s = rules.run_length(users.window_s), rules.lookback_s(users.window_s)
     nothing = Regression(
         threshold=math.log(run_length), window_s=lookback_s, by="user", windows=0, assumes=ASSUMPTIONS["user"]
     )
-    rows = users.batches(signal, since=users.as_of - timedelta(seconds=lookback_s))
+    since, until = (users.as_of - timedelta(seconds=seconds) for seconds in (lookback_s, age_s))
+    rows = users.batches(signal, since=since).filter(pl.col("closed_at") <= until)
     answers: dict[tuple[str, ...], Regression] = {}
     near: dict[tuple[str, ...], pl.DataFrame] = {}
     for key, answer, ceiling, span in _summed_windows(rows, nothing):

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+import polars as pl
 
 from analytics.evidence import histogram
 from analytics.evidence.clustered_rate import ASSUMPTIONS, UserWindows
@@ -16,6 +17,7 @@ from analytics.judging.user_windows import WindowCount, promotion_windows
 from analytics.judging.weights import FIRST_SHARE, EvaluationInputs, SignalWeights, among, most_evident, ratio_evidence
 from analytics.signals.cells import Histogram, known_count
 from analytics.signals.definitions import COUNTS, MICRO_PER, QUANTILES
+from analytics.signals.state import MINUTE_US
 from analytics.verdicts.evidence_models import FirstActionRate, PooledRate, Regression, SignalEvidence, SignalState
 
 if TYPE_CHECKING:
@@ -285,11 +287,15 @@ class EvidenceRows:
         part, users, rules = weights.part, self._inputs.users, self._inputs.gates.after_promotion
         if weights.alarmed is None or part.limit is None:
             return [None] * self._epochs.size
-        watched: list[Regression | None] = list(
-            watch_actions(self._minutes, part.signal, part.limit, self._epochs, rules)
+        minutes, until_us = (
+            self._minutes,
+            self._inputs.sums.watermark_us - round(part.harm_age_s * 1_000_000) - MINUTE_US,
         )
+        if part.harm_age_s:
+            minutes = minutes.filter(pl.col("bucket") <= until_us)
+        watched: list[Regression | None] = list(watch_actions(minutes, part.signal, part.limit, self._epochs, rules))
         if users is not None:
-            by_user = users.regressions(part.signal, part.limit, rules)
+            by_user = users.regressions(part.signal, part.limit, rules, part.harm_age_s)
             for place in np.flatnonzero(weights.by_user[self._positions]).tolist():
                 watched[place] = by_user[int(self._epochs[place])]
         return watched

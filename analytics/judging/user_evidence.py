@@ -51,7 +51,7 @@ class UserEvidence:
         self._tables: dict[tuple[str, WindowCount], UserWindows] = {}
         self._log_e: dict[tuple[str, WindowCount, float, Direction], FloatArray] = {}
         self._pooled: dict[tuple[str, WindowCount, float, float], FloatArray] = {}
-        self._regressions: dict[tuple[str, float], dict[int, Regression]] = {}
+        self._regressions: dict[tuple[str, float, float], dict[int, Regression]] = {}
 
     @property
     def named_epochs(self) -> EpochRows:
@@ -110,13 +110,14 @@ class UserEvidence:
             )
         return self._at(self._pooled[key], epochs)
 
-    def regressions(self, signal: str, limit: float, rules: AfterPromotion) -> dict[int, Regression]:
+    def regressions(self, signal: str, limit: float, rules: AfterPromotion, age_s: float) -> dict[int, Regression]:
         """What the detector of a guardrail says of every epoch that names users, by row."""
-        if (signal, limit) not in self._regressions:
+        key = (signal, limit, age_s)
+        if key not in self._regressions:
             rows = self.named_epochs
-            regressions = watch_users(self.windows, signal, limit, self._state.names(rows), rules=rules)
-            self._regressions[signal, limit] = dict(zip(rows.tolist(), regressions, strict=True))
-        return self._regressions[signal, limit]
+            regressions = watch_users(self.windows, signal, limit, self._state.names(rows), rules=rules, age_s=age_s)
+            self._regressions[key] = dict(zip(rows.tolist(), regressions, strict=True))
+        return self._regressions[key]
 
     def _table(self, signal: str, counting: WindowCount) -> UserWindows:
         key = (signal, counting)

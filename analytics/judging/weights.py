@@ -196,7 +196,7 @@ class Weigher:
             weights.disagree = weights.by_user & weights.passing & ~crosses(weights.pooled, gate.beta)
             weights.passing &= ~weights.disagree
         if part.limit is not None and gate.watches(part, self._stage):
-            weights.alarmed = self._alarmed(part.signal, part.limit, by_user)
+            weights.alarmed = self._alarmed(part, part.limit, by_user)
         return weights
 
     def _weigh_rate(self, weights: SignalWeights, threshold: float) -> None:
@@ -228,17 +228,19 @@ class Weigher:
         weights.harm = np.array([float(harm.log_e[0]) for harm, _ in pairs])
         weights.safe = np.array([float(safe.log_e[0]) for _, safe in pairs])
 
-    def _alarmed(self, signal: str, limit: float, by_user: Flags) -> Flags:
+    def _alarmed(self, part: GateSignal, limit: float, by_user: Flags) -> Flags:
+        signal, age_s = part.signal, part.harm_age_s
         inputs, alarmed = self._inputs, np.zeros(self._epochs.size, dtype=np.bool_)
         rules = inputs.gates.after_promotion
         (near,) = np.nonzero(~by_user & inputs.sums.prefilter.near(signal, limit, self._epochs))
         if near.size:
             epochs = self._epochs[near]
-            minutes = detector_minutes(inputs.state, epochs, watermark_us=inputs.sums.watermark_us, rules=rules)
+            watermark_us = inputs.sums.watermark_us
+            minutes = detector_minutes(inputs.state, epochs, watermark_us=watermark_us, rules=rules, age_s=age_s)
             watched = watch_actions(minutes, signal, limit, epochs, rules)
             alarmed[near] = [regression.since is not None for regression in watched]
         if inputs.users is not None and by_user.any():
-            regressions = inputs.users.regressions(signal, limit, rules)
+            regressions = inputs.users.regressions(signal, limit, rules, age_s)
             raised = {epoch for epoch, regression in regressions.items() if regression.since is not None}
             alarmed |= by_user & np.isin(self._epochs, list(raised))
         return alarmed

@@ -27,6 +27,70 @@ def refused(*signals: str, **gate: str) -> str:
     return str(caught.value)
 
 
+TWO_PERCENT = "signal: execution_error, role: guardrail, limit: 0.02"
+
+
+class TestUnreported:
+    """What was due and is not reported is no harm for a rollback, and no safety for a promotion."""
+
+    def test_failures_that_come_first_do_not_roll_back(self) -> None:
+        found = verdict_on(
+            gate_file(TWO_PERCENT), a_row(decisions=197, allowed=197, expected=197, executed=2, failed=2)
+        )
+        (errors,) = found.inputs.signals
+        assert (found.result.verdict, errors.unreported) == ("HOLD", 195)
+        assert errors.log_e_harm == pytest.approx(-2.092721501)
+        assert "100 % (2 of 2; 195 unreported)" in found.result.reasons[0].message
+
+    def test_successes_that_come_first_do_not_promote(self) -> None:
+        found = verdict_on(gate_file(TWO_PERCENT), a_row(decisions=440, allowed=440, expected=440, executed=400))
+        assert found.result.verdict == "HOLD"
+        (errors,) = found.inputs.signals
+        assert (errors.mature_failures, errors.mature_trials) == (40, 440)
+
+    def test_what_is_overdue_counts_against_a_promotion(self) -> None:
+        rows = [a_row(minute=minute, decisions=100, allowed=100, expected=100, executed=90) for minute in range(6)]
+        found = verdict_on(gate_file(TWO_PERCENT), *rows, watermark=NOON + timedelta(minutes=30))
+        assert (found.inputs.signals[0].mature_failures, found.inputs.signals[0].mature_trials) == (60, 600)
+
+    def test_what_is_in_flight_waits_for_the_deadline(self) -> None:
+        old = [a_row(minute=minute, **executions(100)) for minute in range(3)]
+        young = a_row(minute=9, decisions=50, allowed=50, expected=50)
+        found = verdict_on(gate_file(TWO_PERCENT), *old, young, watermark=NOON + timedelta(minutes=10))
+        (errors,) = found.inputs.signals
+        assert (errors.unreported, errors.mature_failures, errors.mature_trials) == (50, 0, 300)
+        assert found.result.verdict == "PROMOTE"
+
+    def test_an_open_review_is_no_approval(self) -> None:
+        gates = gate_file("signal: review_rejection, role: promote, limit: 0.05", TWO_PERCENT)
+        row = a_row(**executions(400), queued=300, reviews_approved=200)
+        row["decisions"] += 300
+        found = verdict_on(gates, row)
+        assert (found.inputs.signals[0].unreported, found.inputs.signals[0].mature_failures) == (100, 100)
+        assert found.result.verdict == "HOLD"
+
+    def test_a_latency_that_is_not_known_counts_against_a_promotion(self) -> None:
+        gates = gate_file("signal: latency_p95, role: guardrail, limit_ms: 1500")
+        found = verdict_on(gates, a_row(**executions(400), latencies_ms=[200.0] * 370))
+        assert (found.result.verdict, found.inputs.signals[0].unreported) == ("HOLD", 30)
+        assert "30 unreported" in found.result.reasons[0].message
+
+    @pytest.mark.parametrize("signal", ["undo", "incident", "support", "quality_failure"])
+    def test_consequences_promote_nothing_without_a_maturity(self, signal: str) -> None:
+        gates = gate_file(f"signal: {signal}, role: guardrail, limit: 0.1", TWO_PERCENT)
+        found = verdict_on(gates, a_row(**executions(400), quality_checks=400))
+        assert (found.result.verdict, codes(found)) == ("HOLD", ["no_maturity"])
+        assert "such as `maturity: 24h`" in found.result.reasons[0].message
+
+    def test_quality_checks_roll_back_once_they_are_mature(self) -> None:
+        row = a_row(**executions(400), quality_checks=20, quality_failures=20)
+        mature = "signal: quality_failure, role: guardrail, limit: 0.1, maturity: 10m"
+        soon, later = (
+            verdict_on(gate_file(mature), row, watermark=NOON + timedelta(minutes=minutes)) for minutes in (5, 12)
+        )
+        assert (soon.result.verdict, later.result.verdict) == ("HOLD", "ROLL_BACK")
+
+
 class TestMaturity:
     def test_a_promotion_counts_only_what_is_old_enough(self) -> None:
         rows = [a_row(minute=minute, **executions(60)) for minute in range(2)]

@@ -61,6 +61,12 @@ def test_where_actions_are_counted_it_takes_actions() -> None:
     assert "needs at least 75 executions, none of them with a failure" in finding.message
 
 
+@pytest.mark.parametrize("signal", ["undo", "incident", "support", "quality_failure"])
+def test_a_consequence_without_a_maturity_is_an_error(signal: str) -> None:
+    guard = f"{{signal: {signal}, role: guardrail, limit: 0.1}}"
+    assert found(gate(guard), code="no_maturity") == [("error", f"g/{signal}")]
+
+
 def test_a_limit_out_of_reach_is_a_warning() -> None:
     assert found(gate(SOUND.replace("0.05", "0.0001")), code="impossible_minimum") == [("warning", "g/execution_error")]
 

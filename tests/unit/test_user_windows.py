@@ -101,6 +101,48 @@ def test_windows_begin_on_the_whole_hour_whatever_the_time() -> None:
     assert closed_through(NOON + timedelta(minutes=60), 3_600.0) == NOON + timedelta(hours=1)
 
 
+def test_an_outage_rolls_back_in_an_open_window_and_is_reached_again(history: EventLake, tmp_path: Path) -> None:
+    history.act(1, "early")
+    for number in range(6):
+        history.act(11 + number / 10, f"user-{number}", failed=True)
+        history.act(11.5 + number / 10, f"user-{number}", failed=True)
+    found = judged(history, 13, tmp_path / "gates.yaml")
+    (errors, _) = found["signals"]
+    assert (found["verdict"], errors["windows"], errors["failures"]) == ("ROLL_BACK", 1, 12)
+    assert (errors["first_actions"]["failures"], errors["first_actions"]["trials"]) == (6, 8)
+    assert errors["first_actions"]["log_e_harm"] >= errors["first_actions"]["harm_threshold"] > errors["harm_threshold"]
+    assert "6 of 8 users' first actions failed" in found["summary"]
+    history.act(12, "later", failed=True)
+    history.store()
+    assert replay(history.lake, found["verdict_id"]).document.to_dict()["signals"] == found["signals"]
+
+
+def test_only_a_user_s_first_due_action_of_a_window_is_its_first(history: EventLake) -> None:
+    history.act(3, "ann", failed=True)
+    history.act(2, "ann")
+    history.act(11, "ann", failed=True)
+    history.act(25, "bob", failed=True)
+    users = folded(history, 20)
+    assert users.first_actions().select("first_due", "first_failed").rows() == [(2, 1)]
+
+
+def test_a_heavy_user_that_fails_holds_a_promotion_up(history: EventLake, tmp_path: Path) -> None:
+    for number in range(70):
+        history.act(number / 10, f"user-{number}")
+    for number in range(60):
+        history.act(number / 10, "bot", failed=number % 2 == 0)
+    found = judged(history, 13, tmp_path / "gates.yaml")
+    (errors, _) = found["signals"]
+    assert (found["verdict"], found["reasons"][0]["code"]) == ("HOLD", "rates_disagree")
+    assert (errors["pooled"]["failures"], errors["pooled"]["trials"]) == (30, 130)
+    assert errors["pooled"]["heaviest"] == pytest.approx(60 / 130)
+    assert errors["log_e_safe"] >= errors["safe_threshold"] > errors["pooled"]["log_e_safe"]
+    assert (
+        "23.1 % of all actions failed or unreported (30 of 130; the heaviest user-window made 46.2 %"
+        in found["summary"]
+    )
+
+
 @pytest.mark.slow
 def test_a_few_clustered_users_do_not_roll_back_what_many_actions_would(history: EventLake, tmp_path: Path) -> None:
     for number in range(120):
@@ -288,7 +330,9 @@ def test_the_last_window_of_an_epoch_counts_once_it_closes(history: EventLake, t
     for number in range(60):
         history.act(number / 10, f"user-{number}")
     for number in range(30):
-        history.act(10.1 + number / 60, f"user-{number}", failed=True)
+        history.act(10.1 + number / 60, f"user-{number}")
+        for later in range(1, 10):
+            history.act(10.1 + number / 60 + later / 100, f"user-{number}", failed=True)
     history.store()
     judge = Judge(history.lake, tmp_path / "gates.yaml", settle_s=0)
     judge.tick(NOON + timedelta(minutes=11.9))
