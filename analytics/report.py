@@ -11,12 +11,11 @@ from pydantic import BaseModel, ConfigDict
 
 from analytics.evidence import histogram
 from analytics.lake.table_schemas import REJECTS, SIGNALS
-from analytics.signals.cells import MATURE, Histogram, known_count
+from analytics.signals.cells import MATURE, ROW, Histogram, known_count
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS, MICRO_PER_MS, MICRO_PER_USD, rates_of
 from analytics.signals.state import (
     MINUTE_US,
     NEVER,
-    ROW,
     UNKNOWN_RISK,
     CellState,
     may_pass,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from analytics.evidence.sequential import trials_to_decision
 from analytics.gates.gate_file import Gate, GateFile, GateTieError, Match
 from analytics.signals.definitions import QUANTILES, RATES, SIGNALS
-from analytics.text import percent
+from analytics.text import duration, percent
 from producers.strict_yaml import ConfigurationFileError
 from producers.wire.contract import RiskClass
 from producers.wire.stage import Stage
@@ -221,9 +221,10 @@ def _contradictions(gate: Gate, live: list[GateSignal]) -> Iterator[LintIssue]:
         if same and low.signal != high.signal and (_limit(low) or 0.0) >= (_limit(high) or 0.0):
             message = f"{low.signal} may be as high as {high.signal}, so its limit means nothing"
             yield LintIssue("warning", "contradictory", f"{gate.name}/{low.signal}", message)
-    days_s = gate.minimum_exposure.days * 86_400.0
-    if gate.hold_expires is not None and gate.hold_expires < days_s:
-        message = f"a hold expires before the minimum exposure of {gate.minimum_exposure.days:g} days can be met"
+    least_s = gate.minimum_exposure.least_s
+    if gate.hold_expires is not None and gate.hold_expires < least_s:
+        expires = duration(gate.hold_expires)
+        message = f"a hold expires after {expires}, and the minimum exposure is spread over {duration(least_s)}"
         yield LintIssue("warning", "contradictory", f"{gate.name}/hold_expires", message)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 
 from analytics.evidence.rate_ratio import Batches, Comparison, match_history
-from analytics.signals.state import MINUTE_US, NEVER, ROW, CellState, EpochRows
+from analytics.signals.cells import ROW
+from analytics.signals.state import MINUTE_US, NEVER, CellState, EpochRows
 from analytics.signals.trials import counted, counters_of
 
 if TYPE_CHECKING:

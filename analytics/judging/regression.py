@@ -13,8 +13,8 @@ from analytics.evidence.change_detector import NO_ALARM, Watch
 from analytics.evidence.clustered_rate import ASSUMPTIONS, UserWindows
 from analytics.evidence.mixture import bets
 from analytics.evidence.sequential import BETS
-from analytics.signals.cells import EPOCH
-from analytics.signals.state import MINUTE_US, ROW, may_pass, moment_of
+from analytics.signals.cells import EPOCH, ROW
+from analytics.signals.state import MINUTE_US, may_pass, moment_of
 from analytics.signals.trials import counted, counters_of
 from analytics.verdicts.evidence_models import Regression
 

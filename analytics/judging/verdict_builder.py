@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     Positions = npt.NDArray[np.intp]
 
-_DAY_S: Final = 86_400.0
 _ORDER: Final = {
     code: place
     for place, code in enumerate(
@@ -90,7 +89,7 @@ class VerdictBuilder:
         if decision is not None and decision.signals:
             rows = EvidenceRows(decision.gate, decision.stage, group.epochs, positions, self._inputs)
             signals = rows.all(decision.signals)
-        exposures, evidence = self._exposures(epochs), self._evidence(epochs)
+        exposures, evidence = self._exposures(group.gate, epochs), self._evidence(epochs)
         names = state.names(epochs)["epoch"].to_list()
         verdict_inputs = []
         for place, (epoch, position) in enumerate(zip(epochs.tolist(), positions.tolist(), strict=True)):
@@ -104,6 +103,9 @@ class VerdictBuilder:
                     split.outside,
                     split.crossed,
                 ]
+            if group.gate is not None and group.gate.minimum_exposure.covers_time:
+                seen = exposures[place]
+                evidence[place]["coverage"] = [seen.days, seen.weekdays, seen.hours]
             log_e = None if decision is None or decision.log_e is None else float(decision.log_e[position])
             verdict_inputs.append(
                 VerdictInputs(
@@ -142,20 +144,16 @@ class VerdictBuilder:
             return str(error), code
         return messages.no_gate(*action), code
 
-    def _exposures(self, epochs: EpochRows) -> list[Exposure]:
+    def _exposures(self, gate: Gate | None, epochs: EpochRows) -> list[Exposure]:
         state, users, watermark_us = self._inputs.state, self._inputs.users, self._inputs.sums.watermark_us
-        actions = state.counter("decisions")[epochs].tolist()
-        days = ((state.last_us[epochs] - state.first_us[epochs]) / 1e6 / _DAY_S).tolist()
-        held_s = np.maximum((watermark_us - state.first_us[epochs]) / 1e6, 0.0).tolist()
+        seen = state.coverage(epochs, "UTC" if gate is None else gate.minimum_exposure.timezone)
+        held_s = np.maximum((watermark_us - state.first_us[epochs]) / 1e6, 0.0)
+        columns = [state.counter("decisions")[epochs], seen.days, seen.weekdays, seen.hours, held_s]
         if users is None:
-            return [Exposure(*seen) for seen in zip(actions, days, held_s, strict=True)]
-        people, unnamed, named = users.people(epochs), users.unnamed(epochs), users.named(epochs)
-        columns = (actions, days, held_s, people.tolist(), unnamed.tolist(), named.tolist())
-        as_of, version = users.windows.as_of, users.windows.events_version
-        return [
-            Exposure(decisions, days_seen, held, users_seen, without, by_user, as_of, version, users.open_version)
-            for decisions, days_seen, held, users_seen, without, by_user in zip(*columns, strict=True)
-        ]
+            return [Exposure(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+        columns += [users.people(epochs), users.unnamed(epochs), users.named(epochs)]
+        versions = (users.windows.as_of, users.windows.events_version, users.open_version)
+        return [Exposure(*(*row, *versions)) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
     def _evidence(self, epochs: EpochRows) -> list[dict[str, object]]:
         """Every number about each epoch, for its digest."""

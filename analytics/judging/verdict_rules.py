@@ -233,8 +233,11 @@ class GateDecision:
             users = self._inputs.users
             people = np.zeros(epochs.size, dtype=np.int64) if users is None else users.people(epochs)
             note("users", people < least.users)
-        seconds = (state.last_us[epochs] - state.first_us[epochs]) / 1e6
-        note("days", seconds / 86_400.0 < least.days)
+        if least.covers_time:
+            seen = state.coverage(epochs, least.timezone)
+            note("days", seen.days < least.days)
+            note("weekdays", seen.weekdays < least.all_weekdays)
+            note("hours", seen.hours < least.hours)
 
     def _block(self, signal: SignalWeights, blocks: Decisions) -> None:
         """Where a signal holds up a promotion, and why."""

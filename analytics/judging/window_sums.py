@@ -13,9 +13,9 @@ import polars as pl
 
 from analytics.evidence import histogram
 from analytics.judging.regression import DetectorPrefilter
-from analytics.signals.cells import ESTABLISHED_AFTER, ONE_MINUTE
+from analytics.signals.cells import ESTABLISHED_AFTER, ONE_MINUTE, ROW
 from analytics.signals.definitions import COUNTERS, QUANTILES
-from analytics.signals.state import MINUTE_US, ROW, may_pass, microseconds, moment_of
+from analytics.signals.state import MINUTE_US, may_pass, microseconds, moment_of
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CELL: Final[tuple[str, ...]] = Cell._fields
 EPOCH: Final[tuple[str, ...]] = (*CELL, "epoch")
+ROW: Final = "row"  # the column that holds an epoch's row number
 ACTION: Final[tuple[str, ...]] = CELL[:3]
 
 MATURE: Final[tuple[str, ...]] = ("mature_expected", "mature_missing", "pending", "in_flight")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 import numpy as np
 import polars as pl
 
-from analytics.signals.cells import ACTION, CELL, EPOCH, Histogram, current_epochs
+from analytics.signals.cells import ACTION, CELL, EPOCH, ROW, Histogram, current_epochs
+from analytics.signals.coverage import HOURS, Coverage, decided_hours, summed_hours
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
 from producers.wire.receipt import Cell
 
@@ -29,7 +30,6 @@ CellRows: TypeAlias = "npt.NDArray[np.intp]"  # row numbers of cells, likewise
 Integers: TypeAlias = "npt.NDArray[np.int64]"
 Flags: TypeAlias = "npt.NDArray[np.bool_]"
 
-ROW: Final = "row"  # the column that holds an epoch's row number
 MINUTE_US: Final = 60_000_000
 NEVER: Final = -(2**62)  # a moment before all others, in microseconds
 UNKNOWN_RISK: Final = -1
@@ -122,7 +122,8 @@ class CellState:
         self._action_rows: dict[tuple[str, ...], int] = {}
         self._stage_rows: dict[str, int] = {}
         self._bins = {name: pl.DataFrame(schema=_BINS) for name in HISTOGRAMS}
-        self._summed = dict.fromkeys(("recent", *HISTOGRAMS), 0)
+        self._hours = pl.DataFrame(schema=HOURS)
+        self._summed = dict.fromkeys(("recent", "hours", *HISTOGRAMS), 0)
 
     @classmethod
     def from_increments(cls, increments: pl.DataFrame) -> CellState:
@@ -203,6 +204,8 @@ class CellState:
         risk = np.maximum(self.risk[epochs], totals["risk_rank"].to_numpy())
         risen = epochs[(risk != self.risk[epochs]) | (epochs >= epochs_before)]
         self.risk[epochs] = risk
+        hours = pl.concat([self._hours, decided_hours(minutes)], rechunk=False)
+        self._hours = self._summed_again("hours", hours)
         minutes = minutes.select(_RECENT.names())
         self.recent = self._summed_again("recent", pl.concat([self.recent, minutes], rechunk=False))
         bins = {name: _occupied(rows, name) for name in HISTOGRAMS}
@@ -239,6 +242,11 @@ class CellState:
         within = self.recent.filter(pl.col("bucket").is_between(since_us, until_us))
         wanted = pl.Series(self._flagged(epochs)[within[ROW].to_numpy()])
         return _sum_minutes(within.filter(wanted)).sort(ROW, "bucket")
+
+    def coverage(self, epochs: EpochRows, timezone: str) -> Coverage:
+        """On how many days, days of the week and hours of the day some epochs had decisions, by a time zone's clock."""
+        hours = self._hours.filter(pl.Series(self._flagged(epochs)[self._hours[ROW].to_numpy()]))
+        return Coverage.from_hours(hours, timezone, self.epochs).of(epochs)
 
     def current(self, cells: Flags, watermark: datetime) -> EpochRows:
         """The row of the current epoch of each of some cells, in the order of the cells."""
@@ -345,7 +353,7 @@ class CellState:
     def _summed_again(self, name: str, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows, added up once there are twice as many as there were: adding all up each time would cost by it."""
         if rows.height > 2 * self._summed[name] + _SUM_AGAIN_AT:
-            rows = _sum_minutes(rows) if name == "recent" else _sum_bins(rows)
+            rows = _SUMMED.get(name, _sum_bins)(rows)
             self._summed[name] = rows.height
         return rows.rechunk() if rows.n_chunks() > _CHUNKS else rows
 
@@ -378,6 +386,9 @@ def _sum_minutes(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _sum_bins(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.group_by(ROW, "bin").agg(pl.col("count").sum()).select(_BINS.names())
+
+
+_SUMMED: Final = {"recent": _sum_minutes, "hours": summed_hours}
 
 
 def _occupied(rows: pl.DataFrame, name: str) -> pl.DataFrame:

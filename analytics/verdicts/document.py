@@ -33,9 +33,17 @@ class ExposureShown(DocumentPart):
     actions: int
     """Decisions."""
     minimum: int = 0
-    days: float = 0.0
-    """Days from the first decision to the newest."""
+    days: int | float = 0
+    """Different days with decisions; in older verdicts, days from the first decision to the newest."""
     minimum_days: int | float = 0
+    weekdays: int | None = None
+    """Different days of the week with decisions; null where they were not counted."""
+    minimum_weekdays: int = 0
+    hours: int | None = None
+    """Different hours of the day with decisions; null likewise."""
+    minimum_hours: int = 0
+    timezone: str = "UTC"
+    """Whose days and hours these are."""
     users: int | None = None
     """Different users in closed user-windows; null where they were not counted."""
     minimum_users: int = 0
@@ -150,6 +158,11 @@ class VerdictDocument(DocumentPart):
                 minimum=minimum.actions if minimum else 0,
                 days=inputs.exposure.days,
                 minimum_days=minimum.days if minimum else 0,
+                weekdays=inputs.exposure.weekdays,
+                minimum_weekdays=minimum.all_weekdays if minimum else 0,
+                hours=inputs.exposure.hours,
+                minimum_hours=minimum.hours if minimum else 0,
+                timezone=minimum.timezone if minimum else "UTC",
                 users=inputs.exposure.users,
                 minimum_users=minimum.users if minimum else 0,
                 unnamed=inputs.exposure.unnamed,

@@ -240,8 +240,15 @@ def _of_inputs(code: str, inputs: VerdictInputs, gate: Gate, verdict: VerdictNam
 
 
 def _too_little(seen: Exposure, least: MinimumExposure, what: str) -> str:
+    zone = "" if least.timezone == "UTC" else f" ({least.timezone})"
     if what == "days":
-        return f"seen over {seen.days:.3g} days, at least {least.days:g} days are asked for"
+        days = f"{seen.days:,} day{'' if seen.days == 1 else 's'}"
+        return f"decisions on {days}{zone}, at least {least.days:g} are asked for"
+    if what == "weekdays":
+        return f"decisions on {seen.weekdays} of the 7 days of the week{zone}, all are asked for"
+    if what == "hours":
+        hours = f"{seen.hours} hour{'' if seen.hours == 1 else 's'}"
+        return f"decisions in {hours} of the day{zone}, at least {least.hours} are asked for"
     if what == "actions":
         needed = least.actions - seen.actions
         return f"{seen.actions:,} actions decided, at least {least.actions:,} must be seen: {needed:,} more needed"

@@ -34,7 +34,7 @@ REASON_CODES: Final[dict[str, str]] = {
     "hold_expired": "The epoch has been held for longer than `hold_expires`: the owner must decide.",
     "split_mismatch": "Traffic was not split as the gate declares, so nothing that compares the arms can be believed.",
     "undeclared_arm": "The gate declares how traffic is split, and the cell's cohort has no share in it.",
-    "below_minimum_exposure": "Fewer actions, users or days were seen than the gate asks for.",
+    "below_minimum_exposure": "Fewer actions, users, days or hours were seen than the gate asks for.",
     "missing_data": "A signal that must be shown safe has no trials.",
     "over_limit": "A promotion signal is evidently above its limit.",
     "no_maturity": "Of a signal nothing says how late a failure may still come, so nothing shows it safe.",
@@ -57,7 +57,9 @@ class Exposure:
     """How much was seen of an epoch."""
 
     actions: int  # decisions
-    days: float  # days from its first decision to its newest
+    days: int  # different days on which they were made, in the time zone of the gate
+    weekdays: int  # different days of the week among them
+    hours: int  # different hours of the day
     held_s: float  # seconds from its first decision to the watermark
     users: int | None = None  # different users in closed user-windows; None where they were not counted
     unnamed: int | None = None  # decisions in closed user-windows that name no user; None likewise

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from analytics.signals.state import MINUTE_US, ROW, CellState, Increment, Integers
+from analytics.signals.cells import ROW
+from analytics.signals.state import MINUTE_US, CellState, Increment, Integers
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -29,6 +29,7 @@ GATES = gate_file(
     "signal: undo, role: guardrail, limit: 0.1, maturity: 1h",
     "signal: missing_outcome, role: guardrail, limit: 0.2",
     "signal: latency_p95, role: promote, limit_ms: 3",
+    minimum_exposure="{days: 2, hours: 3, timezone: Asia/Kolkata}",
 )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import re
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,8 @@ from analytics.gates.gate_file import GateFile
 from producers.strict_yaml import ConfigurationFileError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from analytics.verdicts.verdict import Verdict
 
 UNDO = "signal: undo, role: guardrail, limit: 0.1, maturity: 1h"
@@ -123,13 +126,73 @@ class TestMaturity:
 
 
 class TestExposure:
-    def test_days_hold_up_a_promotion(self) -> None:
-        gates = gate_file("signal: execution_error, role: guardrail, limit: 0.1", minimum_exposure="{days: 1}")
-        early = verdict_on(gates, a_row(**executions(200)), a_row(minute=1_439, **executions(200)))
-        assert codes(early) == ["below_minimum_exposure"]
-        assert "seen over 0.999 days, at least 1 days" in early.result.reasons[0].message
-        long = verdict_on(gates, a_row(**executions(200)), a_row(minute=1_440, **executions(200)))
-        assert long.result.verdict == "PROMOTE"
+    LIMIT = "signal: execution_error, role: guardrail, limit: 0.1"
+    DAY = 1_440
+
+    def after(self, least: str, *minutes: int) -> Verdict:
+        """The verdict on 200 executions in each of some minutes, counted from a Saturday's noon."""
+        gates = gate_file(self.LIMIT, minimum_exposure=least)
+        return verdict_on(gates, *(a_row(minute=minute, **executions(200)) for minute in minutes))
+
+    @pytest.mark.parametrize(
+        ("least", "early", "more", "told"),
+        [
+            ("{days: 7}", (0, 7 * DAY), range(0, 7 * DAY, DAY), "decisions on 2 days, at least 7 are asked for"),
+            ("{days: 0.3}", (), (0,), ""),
+            ("{days: 1.5}", (0, 60), (0, DAY), "decisions on 1 day, at least 2 are asked for"),
+            ("{days: 2}", (0, 11 * 60 + 59), (0, 12 * 60), "decisions on 1 day, at least 2"),
+            ("{days: 2, timezone: Europe/Berlin}", (0, 10 * 60), (0, 11 * 60), "decisions on 1 day (Europe/Berlin)"),
+            (
+                "{weekdays: true}",
+                range(2 * DAY, 7 * DAY, DAY),
+                range(0, 7 * DAY, DAY),
+                "decisions on 5 of the 7 days of the week",
+            ),
+            ("{hours: 3}", (0, 59, 60, DAY), (0, 60, DAY + 120), "decisions in 2 hours of the day, at least 3 are"),
+        ],
+    )
+    def test_distinct_days_weekdays_and_hours_hold_up_a_promotion(
+        self, least: str, early: Sequence[int], more: Sequence[int], told: str
+    ) -> None:
+        if early:
+            held = self.after(least, *early)
+            assert codes(held) == ["below_minimum_exposure"]
+            assert told in held.result.reasons[0].message
+        assert self.after(least, *more).result.verdict == "PROMOTE"
+
+    def test_a_day_counts_only_where_something_was_decided(self) -> None:
+        gates = gate_file(self.LIMIT, minimum_exposure="{days: 2}")
+        decided = a_row(**{**executions(200), "executed": 191})
+        assert codes(verdict_on(gates, decided, a_row(minute=self.DAY, executed=9))) == ["below_minimum_exposure"]
+
+    def test_the_clock_that_goes_back_shows_one_hour_once(self) -> None:
+        # On 25 October 2026 the hours of 0:00 and 1:00 UTC are both 2:00 in Berlin; noon is that of 14 March.
+        first = round((datetime(2026, 10, 25, tzinfo=UTC) - NOON).total_seconds() / 60)
+        assert self.after("{hours: 2}", first, first + 60).result.verdict == "PROMOTE"
+        assert codes(self.after("{hours: 2, timezone: Europe/Berlin}", first, first + 60)) == ["below_minimum_exposure"]
+
+    def test_the_document_shows_what_was_covered(self) -> None:
+        least = "{days: 2, weekdays: true, hours: 24, timezone: Asia/Tokyo}"
+        shown = document_of(self.after(least, 0, 60, 3 * self.DAY))["exposure"]
+        assert {name: shown[name] for name in ("days", "minimum_days", "weekdays", "minimum_weekdays")} == {
+            "days": 2,
+            "minimum_days": 2,
+            "weekdays": 2,
+            "minimum_weekdays": 7,
+        }
+        assert (shown["hours"], shown["minimum_hours"], shown["timezone"]) == (2, 24, "Asia/Tokyo")
+
+    @pytest.mark.parametrize(
+        ("least", "fault"),
+        [
+            ("{days: 1, timezone: Europe/Berlim}", "unknown time zone `Europe/Berlim`: did you mean `Europe/Berlin`?"),
+            ("{days: 1, timezone: ../etc/passwd}", "unknown time zone"),
+            ("{hours: 25}", "minimum_exposure.hours"),
+        ],
+    )
+    def test_what_no_day_or_clock_has_is_refused(self, least: str, fault: str) -> None:
+        with pytest.raises(ConfigurationFileError, match=re.escape(fault)):
+            gate_file(self.LIMIT, minimum_exposure=least)
 
     def test_users_that_nobody_counted_hold_up_a_promotion(self) -> None:
         gates = gate_file("signal: execution_error, role: guardrail, limit: 0.1", minimum_exposure="{users: 3}")
