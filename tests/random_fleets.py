@@ -11,7 +11,7 @@ from verdict_cases import NOON, a_row
 
 from analytics.gates.gate_file import GateFile
 from analytics.judging.latches import Latches
-from analytics.judging.user_windows import BY_USER, IN_WINDOWS, ClosedWindows
+from analytics.judging.user_windows import BY_USER, IN_WINDOWS, WINDOW, ClosedWindows
 from analytics.signals.cells import EPOCH
 from analytics.verdicts.evidence_models import Reassessment
 from analytics.verdicts.verdict import Latch
@@ -168,7 +168,8 @@ def some_users(rng: Generator, state: CellState, watermark: datetime) -> ClosedW
     people = {key: int(rng.integers(0, 9)) for key in epochs}
     named = frozenset(key for key in epochs if rng.random() < 0.8)
     table = pl.DataFrame(rows, schema=schema, orient="row")
-    return ClosedWindows(1, watermark, 300.0, frozenset(epochs), people, {}, named, table, table.clear())
+    heavy = table.clear().select(*WINDOW, failed="failed", timed_out="timed_out", count="count"), table.clear()
+    return ClosedWindows(1, watermark, 300.0, frozenset(epochs), people, {}, named, table, table.clear(), *heavy)
 
 
 def some_latches(rng: Generator, state: CellState, gates: GateFile) -> Latches:

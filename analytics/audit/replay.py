@@ -15,7 +15,8 @@ from analytics.judging.engine import judge
 from analytics.judging.event_source import LakeEvents
 from analytics.judging.latches import Latches
 from analytics.judging.user_evidence import UserEvidence, split_actions
-from analytics.judging.user_windows import UserWindowFold, kept_s
+from analytics.judging.user_window_fold import UserWindowFold
+from analytics.judging.user_windows import kept_s
 from analytics.lake.errors import READ_FAILURES, LakeError
 from analytics.lake.storage import unreadable
 from analytics.lake.table_schemas import SIGNALS, VERDICTS
@@ -146,11 +147,7 @@ def _users(lake: Lake, state: CellState, gates: GateFile, recorded: VerdictDocum
     )
     users = UserEvidence(windows, state)
     if exposure.open_version is not None:
-        users.take_open(
-            fold.open_first_actions(
-                as_of=windows.as_of, window_s=windows.window_s, epochs=epochs, version=exposure.open_version
-            )
-        )
+        users.take_open(fold.open_windows(windows, epochs, version=exposure.open_version))
     return users
 
 

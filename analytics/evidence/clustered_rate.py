@@ -133,24 +133,13 @@ class UserWindows:
             raise EvidenceError("a threshold must lie strictly between 0 and 1")
         return self._log_e(grid_units(theta, direction) / GRID, self.log_won(direction), direction)
 
-    def design_effect(self, correlation: float) -> FloatArray:
-        """How many actions say as much as one independent action: 1 + rho (sum of m^2 / sum of m - 1). Shape (cells,).
+    def pooled_log_e_value(self, threshold: float, effect: FloatArray, *, direction: Direction) -> FloatArray:
+        """Weigh all actions together, as fewer by a design effect of at least 1. Shape (cells,), as that of the effect.
 
-        Kish, "Survey Sampling" (1965), section 8.2, for clusters of unequal size.
-
-        Args:
-            correlation: Intra-user correlation rho, how alike actions of one user are taken to be, in [0, 1].
+        About the traffic seen it is valid whatever the design effect d is: a bet's factor to the power of 1/d is on
+        average at most its average to the power of 1/d. About users to come it rests on the correlation behind it.
         """
-        pooled, squares = self._sum(self.count * self.actions), self._sum(self.count * self.actions**2)
-        return np.asarray(1.0 + correlation * (squares / np.maximum(pooled, 1) - 1.0).clip(min=0.0))
-
-    def pooled_log_e_value(self, threshold: float, *, direction: Direction, correlation: float) -> FloatArray:
-        """Weigh all actions together, each user's as fewer by the design effect. Shape (cells,).
-
-        About the traffic seen it is valid whatever the design effect d >= 1 is: a bet's factor to the power of 1/d is
-        on average at most its average to the power of 1/d. About users to come it rests on the stated correlation.
-        """
-        effect, (failures, trials) = self.design_effect(correlation), self.pooled()
+        failures, trials = self.pooled()
         return log_e_value(failures / effect, trials / effect, threshold, direction=direction)
 
     def pooled(self) -> tuple[IntArray, IntArray]:
@@ -196,3 +185,11 @@ class UserWindows:
         totals = np.zeros(self.cells, dtype=np.int64)
         np.add.at(totals, self.cell, numbers)
         return totals
+
+
+def design_effect(actions: IntArray, squares: IntArray, correlation: float) -> FloatArray:
+    """How many actions say as much as one independent action: 1 + rho (sum of m^2 / sum of m - 1).
+
+    Kish, "Survey Sampling" (1965), section 8.2, for clusters of m actions and an intra-cluster correlation rho.
+    """
+    return np.asarray(1.0 + correlation * (squares / np.maximum(actions, 1) - 1.0).clip(min=0.0))

@@ -14,11 +14,18 @@ from analytics.evidence.rate_ratio import RatioEvidence, ratio_bounds
 from analytics.evidence.sequential import crosses, log_e_value, lower_bound, trials_to_decision, upper_bound
 from analytics.judging.regression import detector_minutes, watch_actions
 from analytics.judging.user_windows import WindowCount, promotion_windows
-from analytics.judging.weights import FIRST_SHARE, EvaluationInputs, SignalWeights, among, most_evident, ratio_evidence
+from analytics.judging.weights import EARLY_SHARE, EvaluationInputs, SignalWeights, among, most_evident, ratio_evidence
 from analytics.signals.cells import Histogram, known_count
 from analytics.signals.definitions import COUNTS, MICRO_PER, QUANTILES
 from analytics.signals.state import MINUTE_US
-from analytics.verdicts.evidence_models import FirstActionRate, PooledRate, Regression, SignalEvidence, SignalState
+from analytics.verdicts.evidence_models import (
+    FirstActionRate,
+    HeavyUserRate,
+    PooledRate,
+    Regression,
+    SignalEvidence,
+    SignalState,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,7 +105,8 @@ class EvidenceRows:
             states: list[SignalState] = _states(weights, at) if weights.is_asked else ["not_applicable"] * at.size
             return [SignalEvidence(**row, state=state) for row, state in zip(basis, states, strict=True)]
         lower, upper, more, more_to_harm, assumes = self._bounds(weights)
-        regressions, pooled, first = self._regressions(weights), self._pooled(weights), self._first_actions(weights)
+        regressions, pooled = self._regressions(weights), self._pooled(weights)
+        first, heavy = self._first_actions(weights), self._heavy_users(weights)
         levels = weights.window_levels[at].tolist()
         return [
             SignalEvidence(
@@ -117,6 +125,7 @@ class EvidenceRows:
                 regression=regressions[place],
                 pooled=pooled[place],
                 first_actions=first[place],
+                heavy_users=heavy[place],
             )
             for place, (position, row, state) in enumerate(zip(at, basis, _states(weights, at), strict=True))
         ]
@@ -225,8 +234,25 @@ class EvidenceRows:
                     failures=int(failures[position]),
                     trials=int(trials[position]),
                     log_e_harm=float(weights.first_harm[position]),
-                    harm_threshold=-math.log(weights.harm_level * FIRST_SHARE),
+                    harm_threshold=-math.log(weights.harm_level * EARLY_SHARE),
                 )
+        return rates
+
+    def _heavy_users(self, weights: SignalWeights) -> list[HeavyUserRate | None]:
+        rates: list[HeavyUserRate | None] = [None] * self._epochs.size
+        users = self._inputs.users
+        if users is None or weights.heavy_harm is None:
+            return rates
+        failures, trials = users.blocks(weights.part.signal, self._epochs).pooled()
+        due = users.early_counts(self._epochs)[-1]
+        for place in np.flatnonzero(weights.by_user[self._positions] & (trials > 0)).tolist():
+            rates[place] = HeavyUserRate(
+                failures=int(failures[place]),
+                trials=int(trials[place]),
+                share=float(trials[place] / due[place]),
+                log_e_harm=float(weights.heavy_harm[self._positions[place]]),
+                harm_threshold=-math.log(weights.harm_level * EARLY_SHARE),
+            )
         return rates
 
     def _pooled(self, weights: SignalWeights) -> list[PooledRate | None]:
@@ -234,8 +260,17 @@ class EvidenceRows:
         users, by_user = self._inputs.users, np.flatnonzero(weights.by_user[self._positions])
         if users is None or weights.pooled is None or not by_user.size:
             return rates
-        windows = self._best_windows(users, weights.part, by_user)
-        effects, (failures, trials) = windows.design_effect(self._gate.correlation), windows.pooled()
+        part, alike, epochs = weights.part, self._gate.correlation, self._epochs[by_user]
+        countings = promotion_windows(part, self._inputs.gates.outcome_deadline_s)
+        if not countings:
+            return rates
+        threshold = part.threshold or 0.0
+        best, _ = most_evident(
+            [users.pooled_log_e(part.signal, threshold, counting, alike, epochs) for counting in countings]
+        )
+        windows = UserWindows.chosen([users.table(part.signal, counting, epochs) for counting in countings], best)
+        effects = np.choose(best, [users.design_effect(part.signal, counting, alike, epochs) for counting in countings])
+        failures, trials = windows.pooled()
         for row, place in enumerate(by_user.tolist()):
             x, n = int(failures[row]), int(trials[row])
             heaviest = windows.actions[windows.cell == row]

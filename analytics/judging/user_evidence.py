@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import numpy as np
 import polars as pl
 
-from analytics.evidence.clustered_rate import UserWindows
+from analytics.evidence.clustered_rate import UserWindows, design_effect
 from analytics.judging.regression import watch_users
-from analytics.judging.user_windows import FIRST_ACTIONS, FIRST_FAILED, UserWindowFold, closed_through, kept_s
-from analytics.signals.cells import ACTION, EpochKey, epoch_frame
+from analytics.judging.user_window_fold import UserWindowFold
+from analytics.judging.user_windows import BLOCK, BLOCK_FAILED, FIRST_ACTIONS, FIRST_FAILED, closed_through, kept_s
+from analytics.signals.cells import ACTION, EPOCH, EpochKey, epoch_frame
 from analytics.signals.state import NEVER, CellState, EpochRows, Flags, Integers
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from analytics.evidence.sequential import Direction, FloatArray
     from analytics.gates.gate_file import AfterPromotion, GateFile
     from analytics.judging.event_source import EventSource
-    from analytics.judging.user_windows import ClosedWindows, FirstActions, WindowCount
+    from analytics.judging.user_windows import ClosedWindows, OpenWindows, WindowCount
     from analytics.verdicts.evidence_models import Regression
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -31,6 +32,10 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 # By the clock: reading events costs more than reading increments.
 _BETWEEN_FOLDS: Final = timedelta(seconds=5)
 _SHARE_OF_TIME: Final = 0.05  # of a judge's time for reading the events of open windows
+
+
+_EARLY: Final = (*FIRST_ACTIONS, "due")
+_Block = tuple[int, int, int, int]  # the row of its epoch, failed and timed-out actions, and how many are alike
 
 
 class UserEvidence:
@@ -44,8 +49,11 @@ class UserEvidence:
         self._named = np.zeros(self._size, dtype=np.bool_)
         named = state.rows_of(epoch_frame(windows.named))
         self._named[named[named >= 0]] = True
-        self._closed_first = self._first(windows.first_actions())
-        self._open_first = np.zeros_like(self._closed_first)
+        self._closed_early = self._early(windows.first_actions())
+        self._open_early = np.zeros_like(self._closed_early)
+        self._closed_blocks = _counted_blocks(windows.blocks, state)
+        self._open_blocks: set[_Block] = set()
+        self._heavy: dict[str, UserWindows] = {}
         self.open_version: int | None = None  # of the table `events`; None where open windows were not read
         self._people, self._unnamed = self._counts(windows.people), self._counts(windows.unnamed)
         self._tables: dict[tuple[str, WindowCount], UserWindows] = {}
@@ -70,21 +78,49 @@ class UserEvidence:
         """Decisions in closed windows that name no user."""
         return self._at(self._unnamed, epochs)
 
-    def take_open(self, first: FirstActions) -> EpochRows:
-        """Take in the first actions of open windows, in place of those before; the epochs whose counts changed."""
-        counts = self._first(first.counts)
-        changed = np.flatnonzero((counts != self._open_first).any(axis=0))
-        self._open_first, self.open_version = counts, first.events_version
-        return changed
+    def take_open(self, windows: OpenWindows) -> EpochRows:
+        """Take in what is known of open windows, in place of before; the epochs of which it is something else now."""
+        counts, blocks = self._early(windows.counts), _counted_blocks(windows.blocks, self._state)
+        changed = (counts != self._open_early).any(axis=0)
+        changed[[row for row, *_ in blocks ^ self._open_blocks if row < self._size]] = True
+        self._open_early, self._open_blocks, self.open_version = counts, blocks, windows.events_version
+        self._heavy.clear()
+        return np.flatnonzero(changed)
 
     def first_actions(self, signal: str, epochs: EpochRows) -> tuple[Integers, Integers]:
         """Users' first due actions, one a window, open windows among them: those known to have failed, and all."""
-        counts = self.first_counts(epochs)
-        return counts[FIRST_ACTIONS.index(FIRST_FAILED[signal])], counts[FIRST_ACTIONS.index("first_due")]
+        counts = self.early_counts(epochs)
+        return counts[_EARLY.index(FIRST_FAILED[signal])], counts[_EARLY.index("first_due")]
 
-    def first_counts(self, epochs: EpochRows) -> Integers:
-        """The counts of `FIRST_ACTIONS`. Shape (counts, epochs)."""
-        return self._at(self._closed_first + self._open_first, epochs)
+    def early_counts(self, epochs: EpochRows) -> Integers:
+        """What counts before its window closes: `FIRST_ACTIONS`, and all due actions. Shape (counts, epochs)."""
+        return self._at(self._closed_early + self._open_early, epochs)
+
+    def blocks(self, signal: str, epochs: EpochRows) -> UserWindows:
+        """The blocks of heavy users' actions in some epochs."""
+        return self._blocks(signal).take(np.minimum(epochs, self._size))
+
+    def heavy_log_e(self, signal: str, threshold: float, epochs: EpochRows) -> FloatArray:
+        """Evidence by heavy users alone that all actions together are over a limit; 0 where they could not show it."""
+        blocks = self._blocks(signal)
+        due = np.append(self._closed_early[-1] + self._open_early[-1], 0)
+        share = np.minimum(BLOCK * blocks.windows / np.maximum(due, 1), 1.0)
+        within = threshold / np.where(share > threshold, share, 1.0)
+        log_e = np.where(share > threshold, blocks.log_e_value(within, direction="above"), 0.0)
+        return np.asarray(log_e[np.minimum(epochs, self._size)])
+
+    def _blocks(self, signal: str) -> UserWindows:
+        if signal not in self._heavy:
+            side = list(BLOCK_FAILED).index(signal)
+            rows = [block for block in (*self._closed_blocks, *self._open_blocks) if block[0] < self._size]
+            self._heavy[signal] = UserWindows.of(
+                self._size + 1,
+                cell=[block[0] for block in rows],
+                actions=np.full(len(rows), BLOCK),
+                failures=[block[1 + side] for block in rows],
+                count=[block[3] for block in rows],
+            )
+        return self._heavy[signal]
 
     def table(self, signal: str, counting: WindowCount, epochs: EpochRows) -> UserWindows:
         """The windows of a signal in some epochs."""
@@ -105,10 +141,21 @@ class UserEvidence:
         """The evidence that the actions of all users together keep a limit, a natural logarithm."""
         key = (signal, counting, threshold, correlation)
         if key not in self._pooled:
-            self._pooled[key] = self._table(signal, counting).pooled_log_e_value(
-                threshold, direction="below", correlation=correlation
-            )
-        return self._at(self._pooled[key], epochs)
+            effect = self._design_effect(signal, counting, correlation)
+            pooled = self._table(signal, counting).pooled_log_e_value(threshold, effect, direction="below")
+            self._pooled[key] = pooled
+        return self._pooled[key][np.minimum(epochs, self._size)]
+
+    def design_effect(self, signal: str, counting: WindowCount, correlation: float, epochs: EpochRows) -> FloatArray:
+        """How many actions say as much as one, with heavy users' windows taken in blocks."""
+        return self._design_effect(signal, counting, correlation)[np.minimum(epochs, self._size)]
+
+    def _design_effect(self, signal: str, counting: WindowCount, correlation: float) -> FloatArray:
+        frame, squares = self.windows.squares(signal, counting), np.zeros(self._size + 1, dtype=np.int64)
+        rows = self._state.rows_of(frame)
+        folded = (rows >= 0) & (rows < self._size)
+        squares[rows[folded]] = frame["squares"].to_numpy()[folded]
+        return design_effect(self._table(signal, counting).pooled()[1], squares, correlation)
 
     def regressions(self, signal: str, limit: float, rules: AfterPromotion, age_s: float) -> dict[int, Regression]:
         """What the detector of a guardrail says of every epoch that names users, by row."""
@@ -130,11 +177,11 @@ class UserEvidence:
             self._tables[key] = UserWindows.of(self._size + 1, cell=rows[folded], actions=m, failures=y, count=count)
         return self._tables[key]
 
-    def _first(self, counts: pl.DataFrame) -> Integers:
-        table = np.zeros((len(FIRST_ACTIONS), self._size), dtype=np.int64)
+    def _early(self, counts: pl.DataFrame) -> Integers:
+        table = np.zeros((len(_EARLY), self._size), dtype=np.int64)
         rows = self._state.rows_of(counts)
-        known = (rows >= 0) & (rows < self._size)
-        table[:, rows[known]] = counts.select(FIRST_ACTIONS).to_numpy().T[:, known]
+        folded = (rows >= 0) & (rows < self._size)
+        table[:, rows[folded]] = counts.select(_EARLY).to_numpy().T[:, folded]
         return table
 
     def _counts(self, by_epoch: Mapping[EpochKey, int]) -> Integers:
@@ -147,6 +194,12 @@ class UserEvidence:
         """The values of some epochs, along the last axis; zero for those that are newer than the fold."""
         nothing = np.zeros((*values.shape[:-1], 1), dtype=values.dtype)
         return np.concatenate([values, nothing], axis=-1)[..., np.minimum(epochs, self._size)]
+
+
+def _counted_blocks(blocks: pl.DataFrame, state: CellState) -> set[_Block]:
+    alike = blocks.group_by(*EPOCH, *BLOCK_FAILED.values()).agg(pl.col("count").sum())
+    counts = alike.select(*BLOCK_FAILED.values(), "count").iter_rows()
+    return {(row, *block) for row, block in zip(state.rows_of(alike).tolist(), counts, strict=True) if row >= 0}
 
 
 class UserTracker:
@@ -176,13 +229,11 @@ class UserTracker:
         named = users.named_epochs
         if not named.size:
             return named
-        began, windows = time.monotonic(), users.windows
-        first = self._fold.open_first_actions(
-            as_of=windows.as_of, window_s=windows.window_s, epochs=self._state.names(named)
-        )
+        began = time.monotonic()
+        opened = self._fold.open_windows(users.windows, self._state.names(named))
         took = timedelta(seconds=(time.monotonic() - began) / _SHARE_OF_TIME)
         self._open_due_at = now + max(_BETWEEN_FOLDS, took)
-        return users.take_open(first)
+        return users.take_open(opened)
 
     def follow(self, gates: GateFile, watermark: datetime, now: datetime, current: EpochRows) -> UserEvidence | None:
         """The closed user-windows at a watermark; None where no gate asks for them. Raises `LakeError`."""

@@ -1,38 +1,21 @@
-"""Closed user-windows: what single users did, folded from the events of the lake and kept up from fold to fold.
-
-The counters of a cell do not know whose actions they count, so the windows are taken from the events themselves: every
-outcome is given to the decision it is about, and by it to the user that the decision's contract names. A decision that
-names no user is an observation of its own, as if actions were independent.
-
-The first fold reads every event of the epochs. A later fold reads
-
-* the windows that have closed since the fold before,
-* the windows for which any event was stored since then, whole: an outcome that comes late changes its user's window,
-* everything of epochs that are new, or of which something came for a window that is no longer held by itself.
-
-Windows that are older than everything that asks for single ones (the longest maturity, the detector's lookback) are
-held as one. So memory is bounded by how many kinds of windows there are, and by users, at sixteen bytes each. Where
-events were taken out of the table, or the gate file asks for older windows, everything is folded anew.
-"""
+"""User-windows: what single users did in a stretch of time, as evidence by user is counted from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 
-from analytics.signals.cells import ACTION, EPOCH, EpochKey, epoch_frame
+from analytics.signals.cells import EPOCH, EpochKey
 from analytics.signals.definitions import RATES, UNREPORTED
-from analytics.signals.event_kinds import EventKind, kinds_moving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from analytics.gates.gate_file import GateFile
     from analytics.gates.gate_signal import GateSignal
-    from analytics.judging.event_source import EventSource
 
 LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """When all windows closed that are held as one; windows are counted from then on."""
@@ -42,24 +25,29 @@ COUNTED_BY_USER: Final = tuple(
     dict.fromkeys(name for rate in BY_USER for name in (*RATES[rate].trials, *RATES[rate].failures))
 )
 """Counters of a user-window."""
-_UNREPORTED: Final = tuple(f"unreported_{awaited}" for awaited in UNREPORTED)
-_DUE_OR_REPORTED: Final = tuple(dict.fromkeys(name for pair in UNREPORTED.values() for part in pair for name in part))
+UNDECIDED: Final = tuple(f"unreported_{awaited}" for awaited in UNREPORTED)
 FIRST_FAILED: Final = {"execution_error": "first_failed", "timeout": "first_timed_out"}
 """Of rates that are known as soon as an action ran: whether the first due action of a user's window failed."""
 FIRST_ACTIONS: Final = ("first_due", *FIRST_FAILED.values())
-IN_WINDOWS: Final = (*COUNTED_BY_USER, *_UNREPORTED, *FIRST_ACTIONS)
+IN_WINDOWS: Final = (*COUNTED_BY_USER, *UNDECIDED, *FIRST_ACTIONS, "heavy")
 """What is held of a user-window: its counters, and how many of its trials are undecided, by what they await."""
 READ_OF_EVENTS: Final = (*EPOCH, "subject", "decided_at", "time", "kind", "user")
 """Columns of the table `events` that user-windows are folded from."""
 
-_WINDOW: Final = (*EPOCH, "closed_at")
+BLOCK: Final = 20  # due actions of a heavy user that are one observation
+DUE: Final = pl.col("executed") + pl.col("unreported_execution")
+"""The actions of a window that were due to run."""
+WINDOW: Final = (*EPOCH, "closed_at")
+BLOCK_FAILED: Final = {"execution_error": "failed", "timeout": "timed_out"}
+"""Of the same rates: the failures in a block of a heavy user's actions."""
 
 
-class FirstActions(NamedTuple):
-    """What the first due action of every user's window came to, of some epochs."""
+class OpenWindows(NamedTuple):
+    """What is known of windows that have not closed, of some epochs."""
 
     events_version: int  # version of the table `events`
-    counts: pl.DataFrame  # `EPOCH`, and how many windows `FIRST_ACTIONS` hold of
+    counts: pl.DataFrame  # `EPOCH`, of how many windows `FIRST_ACTIONS` hold, and `due` actions
+    blocks: pl.DataFrame  # `EPOCH`, the failures of `BLOCK_FAILED` in a heavy user's block, and how many are alike
 
 
 class WindowCount(NamedTuple):
@@ -89,6 +77,8 @@ class ClosedWindows:
     # Of the actions whose users are split, one row an epoch, closed window and user: `EPOCH`, `closed_at`, `who`, and
     # the moment `first_at` of the user's first decision there
     assigned: pl.DataFrame
+    blocks: pl.DataFrame  # `WINDOW`, the failures of `BLOCK_FAILED` in a heavy user's block, and how many are alike
+    heavy: pl.DataFrame  # `EPOCH` and `who`: the users whose actions in the next window are taken in blocks
 
     def tabled(self, signal: str, counting: WindowCount) -> pl.DataFrame:
         """How many of the windows that count had m trials and y failures; `EPOCH`, `m`, `y`, `count`."""
@@ -101,6 +91,13 @@ class ClosedWindows:
             .collect()
         )
 
+    def squares(self, signal: str, counting: WindowCount) -> pl.DataFrame:
+        """The sum of m^2 over the windows that count, those of heavy users in blocks, by `EPOCH`."""
+        closed = pl.col("closed_at") + timedelta(seconds=counting.age_s) <= self.as_of
+        windows = self._windows(signal, closed, unreported_failed=False)
+        size = pl.when(pl.col("heavy") > 0).then(pl.min_horizontal("m", BLOCK)).otherwise("m")
+        return windows.group_by(EPOCH).agg((pl.col("m") * size * pl.col("count")).sum().alias("squares")).collect()
+
     def batches(self, signal: str, *, since: datetime) -> pl.DataFrame:
         """The windows of a signal that closed after a moment, what is unreported being fine.
 
@@ -109,13 +106,14 @@ class ClosedWindows:
         Gives `EPOCH`, `closed_at`, `m` trials, `y` failures and how many windows (`count`) are alike, in that order.
         """
         closed = (pl.col("closed_at") > since) & (pl.col("closed_at") <= self.as_of)
-        key = [*_WINDOW, "m", "y"]
+        key = [*WINDOW, "m", "y"]
         windows = self._windows(signal, closed, unreported_failed=False)
         return windows.group_by(key).agg(pl.col("count").sum()).sort(key).collect()
 
     def first_actions(self) -> pl.DataFrame:
-        """How many closed windows `FIRST_ACTIONS` hold of, by `EPOCH`."""
-        return self.rows.group_by(EPOCH).agg((pl.col(FIRST_ACTIONS) * pl.col("count")).sum())
+        """Of how many closed windows `FIRST_ACTIONS` hold, and their `due` actions, by `EPOCH`."""
+        counts = self.rows.with_columns(DUE.alias("due")).group_by(EPOCH)
+        return counts.agg((pl.col(*FIRST_ACTIONS, "due") * pl.col("count")).sum())
 
     def _windows(self, signal: str, closed: pl.Expr, *, unreported_failed: bool) -> pl.LazyFrame:
         """The chosen windows that have trials of a signal: `EPOCH`, `closed_at`, m, y and how many are alike."""
@@ -126,10 +124,11 @@ class ClosedWindows:
             self.rows.lazy()
             .filter(closed)
             .select(
-                *_WINDOW,
+                *WINDOW,
                 (pl.sum_horizontal(rate.trials) + unreported).alias("m"),
                 (pl.sum_horizontal(rate.failures) + failed).alias("y"),
                 "count",
+                "heavy",
             )
             .filter(pl.col("m") > 0)
             .with_columns(pl.min_horizontal("m", "y").alias("y"))
@@ -146,247 +145,3 @@ def kept_s(gates: GateFile) -> float:
     """For how long a gate file asks for single windows, seconds: the longest maturity, or the detector's lookback."""
     ages_s = [age_s for gate in gates.gates for part in gate.signals for age_s in gates.ages_s(part)]
     return max(gates.after_promotion.lookback_s(gates.user_window), *ages_s, 0.0)
-
-
-class UserWindowFold:
-    """The closed user-windows of a source of events, kept up from fold to fold."""
-
-    def __init__(self, source: EventSource) -> None:
-        self._source = source
-        self._windows: ClosedWindows | None = None
-        self._split = pl.DataFrame()
-        self._stored = 0
-        self._since = LONG_AGO
-        # One row an epoch and user of its closed windows: `EPOCH`, and two hashes of who it was.
-        self._people = pl.DataFrame()
-        self._unnamed = pl.DataFrame()  # `EPOCH`, `closed_at`, and the `decisions` that named no user
-
-    def fold(
-        self,
-        *,
-        as_of: datetime,
-        window_s: float,
-        kept_s: float,
-        epochs: pl.DataFrame,
-        split: pl.DataFrame | None = None,
-        version: int | None = None,
-    ) -> ClosedWindows:
-        """Fold what is new of some epochs, up to a version of the events; the first fold is the whole.
-
-        `as_of` is the end of the newest closed window (`closed_through`), `kept_s` for how long windows are asked for
-        one by one, and `split` names the actions whose users are split, by the columns of `ACTION`.
-
-        Raises:
-            LakeError: The events cannot be read.
-        """
-        at = self._source.version() if version is None else version
-        split = epochs.select(ACTION).clear() if split is None else split
-        epochs = epochs.select(EPOCH).unique()
-        since = as_of - timedelta(seconds=kept_s)
-        stored = int(self._source.scan(at).select(pl.len()).collect().item())
-        last = self._windows
-        if (
-            last is None
-            or last.window_s != window_s
-            or last.events_version > at
-            or as_of < last.as_of
-            or self._since > max(since, LONG_AGO)
-            or not self._split.equals(split)
-        ):
-            windows = self._anew(at, as_of, window_s, epochs, split)
-        else:
-            windows = self._further(last, at, as_of, epochs, split, stored=stored)
-        self._stored, self._split = stored, split
-        self._windows = self._merged(windows, since)
-        return self._windows
-
-    def open_first_actions(
-        self, *, as_of: datetime, window_s: float, epochs: pl.DataFrame, version: int | None = None
-    ) -> FirstActions:
-        """The first actions of the windows that are still open, which need not close for them to count.
-
-        Args:
-            as_of: End of the newest closed window.
-            window_s: Length of a window, seconds.
-            epochs: As in `fold`.
-            version: Version of the events; the newest unless given.
-
-        Raises:
-            LakeError: The events cannot be read.
-        """
-        at = self._source.version() if version is None else version
-        events = self._source.scan(at).filter(pl.col("decided_at") >= as_of)
-        by_user = _by_user(events.join(epochs.select(EPOCH).unique().lazy(), on=EPOCH, how="semi"), window_s)
-        return FirstActions(at, by_user.group_by(EPOCH).agg(pl.col(FIRST_ACTIONS).sum()))
-
-    def _anew(
-        self, at: int, as_of: datetime, window_s: float, epochs: pl.DataFrame, split: pl.DataFrame
-    ) -> ClosedWindows:
-        windows, self._people, self._unnamed = self._read(at, as_of, window_s, epochs, split, closed=None)
-        self._since = LONG_AGO
-        return windows
-
-    def _further(
-        self, last: ClosedWindows, at: int, as_of: datetime, epochs: pl.DataFrame, split: pl.DataFrame, *, stored: int
-    ) -> ClosedWindows:
-        """What is new since the fold before, on top of what was folded."""
-        window_s = last.window_s
-        fresh = self._source.increments(last.events_version, at)
-        if fresh is None or self._stored + fresh.height != stored:
-            # Events were taken out: what they added must not stay.
-            return self._anew(at, as_of, window_s, epochs, split)
-        touched = (
-            fresh.filter(pl.col("decided_at").is_not_null())
-            .select(*EPOCH, _closes_at(window_s).alias("closed_at"))
-            .unique()
-            .join(epochs, on=EPOCH, how="semi")
-        )
-        covered = epoch_frame(last.covered)
-        beyond = touched.filter(pl.col("closed_at") <= self._since).select(EPOCH)
-        anew = pl.concat([epochs.join(covered, on=EPOCH, how="anti"), beyond.join(covered, on=EPOCH, how="semi")])
-        anew = anew.unique()
-        going = epochs.join(anew, on=EPOCH, how="anti")
-        every = timedelta(seconds=window_s)
-        closed = {last.as_of + every * step for step in range(1, round((as_of - last.as_of) / every) + 1)}
-        late = touched.join(going, on=EPOCH, how="semi").filter(pl.col("closed_at") <= last.as_of)["closed_at"]
-        again_closed = sorted(closed | set(late))
-        again, people, unnamed = self._read(at, as_of, window_s, going, split, closed=again_closed)
-        whole, more_people, more_unnamed = self._read(at, as_of, window_s, anew, split, closed=None)
-
-        def unchanged(table: pl.DataFrame) -> pl.DataFrame:
-            left = table.join(going, on=EPOCH, how="semi")
-            return left.filter(~pl.col("closed_at").is_in(again_closed)) if "closed_at" in left.columns else left
-
-        self._people = pl.concat([unchanged(self._people), people, more_people]).unique()
-        self._unnamed = pl.concat([unchanged(self._unnamed), unnamed, more_unnamed])
-        return replace(
-            last,
-            events_version=at,
-            as_of=as_of,
-            covered=frozenset(epochs.iter_rows()),
-            named=frozenset((last.named & set(going.iter_rows())) | again.named | whole.named),
-            rows=pl.concat([unchanged(last.rows), again.rows, whole.rows]),
-            assigned=pl.concat([unchanged(last.assigned), again.assigned, whole.assigned]),
-        )
-
-    def _read(
-        self,
-        at: int,
-        as_of: datetime,
-        window_s: float,
-        epochs: pl.DataFrame,
-        split: pl.DataFrame,
-        *,
-        closed: list[datetime] | None,
-    ) -> tuple[ClosedWindows, pl.DataFrame, pl.DataFrame]:
-        """Fold some windows of some epochs, all where None are given; with the people and the unnamed decisions."""
-        events = self._source.scan(at)
-        if epochs.is_empty():
-            events = events.head(0)
-        elif closed is not None:
-            # Windows that are still open tell which epochs name users at all.
-            spans = [pl.col("decided_at") >= as_of]
-            spans += [
-                (pl.col("decided_at") >= first) & (pl.col("decided_at") < last)
-                for first, last in _spans(closed, timedelta(seconds=window_s))
-            ]
-            events = events.filter(pl.any_horizontal(spans))
-        chosen = events.join(epochs.lazy(), on=EPOCH, how="semi")
-        every_user = _by_user(chosen, window_s)
-        by_user = every_user.filter(pl.col("closed_at") <= as_of)
-        hashed = (pl.col("who").hash(seed).alias(f"who_{seed}") for seed in (1, 2))
-        people = by_user.filter(~pl.col("unnamed")).select(*EPOCH, *hashed).unique()
-        unnamed = by_user.filter("unnamed").group_by(_WINDOW).agg(pl.col("decisions").sum())
-        assigned = by_user.filter(pl.col("first_at").is_not_null()).select(*_WINDOW, "who", "first_at")
-        # Who it was is of no further use for signals: only how many windows were alike is kept.
-        rows = by_user.group_by(*_WINDOW, *IN_WINDOWS).agg(pl.len().cast(pl.Int64).alias("count"))
-        windows = ClosedWindows(
-            at,
-            as_of,
-            window_s,
-            frozenset(epochs.iter_rows()),
-            {},
-            {},
-            frozenset(every_user.filter(~pl.col("unnamed")).select(EPOCH).unique().iter_rows()),
-            rows,
-            assigned.join(split, on=ACTION, how="semi"),
-        )
-        return windows, people, unnamed
-
-    def _merged(self, windows: ClosedWindows, since: datetime) -> ClosedWindows:
-        """With everything that closed up to a moment held as one window, and users counted."""
-        self._since = max(self._since, since)
-        old = pl.col("closed_at") <= self._since
-        label = pl.when(old).then(pl.lit(LONG_AGO)).otherwise("closed_at").alias("closed_at")
-        rows = windows.rows.with_columns(label).group_by(*_WINDOW, *IN_WINDOWS).agg(pl.col("count").sum())
-        self._unnamed = self._unnamed.with_columns(label).group_by(_WINDOW).agg(pl.col("decisions").sum())
-        return replace(
-            windows,
-            people=_by_epoch(self._people.group_by(EPOCH).agg(pl.len())),
-            unnamed=_by_epoch(self._unnamed.group_by(EPOCH).agg(pl.col("decisions").sum())),
-            rows=rows,
-        )
-
-
-def _by_user(events: pl.LazyFrame, window_s: float) -> pl.DataFrame:
-    """One row an epoch, window (`closed_at`) and user (`who`): `IN_WINDOWS`, `unnamed`, and the first decision."""
-    counters = tuple(dict.fromkeys((*COUNTED_BY_USER, *_DUE_OR_REPORTED)))
-    counted = events.filter(pl.col("decided_at").is_not_null() & (pl.col("kind") != EventKind.UNCOUNTED)).select(
-        *EPOCH,
-        _closes_at(window_s).alias("closed_at"),
-        "subject",
-        "decided_at",
-        "user",
-        *(pl.col("kind").is_in(kinds_moving(name)).cast(pl.Int64).alias(name) for name in counters),
-    )
-    # Window by window, so that some can be folded without the others. All events of a decision carry its moment.
-    by_decision = counted.group_by(*_WINDOW, "subject").agg(
-        pl.col("user").drop_nulls().first(), pl.col("decided_at").min(), pl.col(counters).sum()
-    )
-    unreported = (
-        pl.max_horizontal(pl.sum_horizontal(due) - pl.sum_horizontal(reported), 0).alias(f"unreported_{awaited}")
-        for awaited, (due, reported) in UNREPORTED.items()
-    )
-    # A decision without a user must not share a window with another: its own id stands for the user.
-    who = pl.when(pl.col("user").is_null()).then(pl.concat_str(pl.lit("\0"), "subject")).otherwise("user")
-    return (
-        by_decision.with_columns(who.alias("who"), *unreported)
-        .sort("decided_at", "subject")
-        .group_by(*_WINDOW, "who")
-        .agg(
-            pl.col(*COUNTED_BY_USER, *_UNREPORTED).sum(),
-            *_first_actions(),
-            pl.col("user").is_null().any().alias("unnamed"),
-            pl.col("decided_at").filter(pl.col("decisions") > 0).min().alias("first_at"),
-        )
-        .collect()
-    )
-
-
-def _first_actions() -> Iterator[pl.Expr]:
-    """Of the decisions of a user's window, in their order: whether any was due, and how the first of them ended."""
-    due = pl.max_horizontal("expected", "executed") > 0
-    yield due.any().cast(pl.Int64).alias("first_due")
-    for signal, name in FIRST_FAILED.items():
-        failed = pl.sum_horizontal(RATES[signal].failures) > 0
-        yield failed.filter(due).first().fill_null(value=False).cast(pl.Int64).alias(name)
-
-
-def _closes_at(window_s: float) -> pl.Expr:
-    every_us = round(window_s * 1_000_000)
-    return ((pl.col("decided_at").dt.epoch("us") // every_us + 1) * every_us).cast(pl.Datetime("us", "UTC"))
-
-
-def _spans(closed: list[datetime], every: timedelta) -> list[tuple[datetime, datetime]]:
-    """When the decisions of some windows were made: adjoining windows as one span."""
-    spans: list[tuple[datetime, datetime]] = []
-    for end in closed:
-        if spans and spans[-1][1] == end - every:
-            spans[-1] = (spans[-1][0], end)
-        else:
-            spans.append((end - every, end))
-    return spans
-
-
-def _by_epoch(counted: pl.DataFrame) -> dict[EpochKey, int]:
-    return {row[: len(EPOCH)]: int(row[-1]) for row in counted.iter_rows()}

@@ -11,7 +11,7 @@ import numpy as np
 from analytics.gates.gate_file import Gate, GateTieError
 from analytics.judging.latches import NO_STAGE, Latches
 from analytics.judging.signal_evidence import EvidenceRows
-from analytics.judging.user_windows import FIRST_ACTIONS, WindowCount, promotion_windows
+from analytics.judging.user_windows import BLOCK_FAILED, WindowCount, promotion_windows
 from analytics.judging.verdict_rules import VERDICTS, Decisions, GateDecision, Mark
 from analytics.signals.cells import MATURE
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS, contradictions
@@ -181,13 +181,14 @@ class VerdictBuilder:
                 )
             }
         )
-        tables, first = {}, np.zeros((len(FIRST_ACTIONS), epochs.size), dtype=np.int64)
+        tables, early, blocks = {}, np.zeros((0, epochs.size), dtype=np.int64), []
         if users is not None and named.any():
             tables = {
                 (signal, *counting): users.table(signal, counting, epochs).rows_by_cell()
                 for signal, counting in by_user
             }
-            first = users.first_counts(epochs)
+            early = users.early_counts(epochs)
+            blocks = [users.blocks(signal, epochs).rows_by_cell() for signal in BLOCK_FAILED]
         by_epoch = []
         for place, (epoch, counts) in enumerate(zip(epochs.tolist(), zip(*columns, strict=True), strict=True)):
             counted: dict[str, object] = dict(zip(names, counts, strict=True))
@@ -202,7 +203,7 @@ class VerdictBuilder:
             ]
             if named[place]:
                 counted["windows"] = [[*key, *table[place]] for key, table in tables.items()]
-                counted["first_actions"] = first[:, place].tolist()
+                counted["early"] = [early[:, place].tolist(), *(table[place] for table in blocks)]
             by_epoch.append(counted)
         return by_epoch
 

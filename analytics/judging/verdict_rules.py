@@ -14,7 +14,7 @@ import numpy as np
 from analytics.evidence.sequential import FloatArray, crosses
 from analytics.judging.latches import NO_STAGE, NOT_CROSSED
 from analytics.judging.split_check import check_split
-from analytics.judging.weights import FIRST_SHARE, EvaluationInputs, SignalWeights, Weigher, combined
+from analytics.judging.weights import EARLY_SHARE, EvaluationInputs, SignalWeights, Weigher, combined
 from producers.wire.events import VerdictName
 from producers.wire.stage import ROLLBACK_STAGE, Stage
 
@@ -92,9 +92,8 @@ class GateDecision:
         weigher = Weigher(gate, stage, epochs, inputs)
         self.signals = [weigher.weigh(part, place) for place, part in enumerate(gate.signals)]
         self.log_e: FloatArray | None = combined(self.signals, dry=gate.dry_run)
-        self._first_log_e: FloatArray | None = None
-        if any(signal.first_harm is not None for signal in self.signals):
-            self._first_log_e = combined(self.signals, dry=gate.dry_run, by_first_actions=True)
+        kinds = range(max((len(signal.early) for signal in self.signals), default=0))
+        self._early_log_e = [combined(self.signals, dry=gate.dry_run, early=kind) for kind in kinds]
         self.splits: list[SplitEvidence | None] = [None] * epochs.size
         if gate.split is not None and not are_over:
             self.splits = [check_split(inputs.arms, epoch, gate, inputs.users) for epoch in epochs.tolist()]
@@ -161,11 +160,11 @@ class GateDecision:
             if signal.part.role == "guardrail":
                 note("harm", signal, signal.failing)
         if self.log_e is not None:
-            level = self.gate.alpha
-            together = ~harmed & crosses(self.log_e, level)
-            if self._first_log_e is not None:
-                level *= FIRST_SHARE
-                together = ~harmed & (crosses(self.log_e, self.gate.alpha - level) | crosses(self._first_log_e, level))
+            level = self.gate.alpha * EARLY_SHARE
+            together = crosses(self.log_e, self.gate.alpha - level * len(self._early_log_e))
+            for log_e in self._early_log_e:
+                together |= False if log_e is None else crosses(log_e, level)
+            together &= ~harmed
             decisions.add(Mark("combined_harm"), together)
             harmed = harmed | together
         for signal in signals:

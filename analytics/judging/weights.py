@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from analytics.signals.state import CellState, EpochRows, Flags, Integers, MissingOutcomes
 
 
-FIRST_SHARE: Final = 0.25
-"""The part of a guardrail's error level that users' first actions have; their closed windows have the rest.
+EARLY_SHARE: Final = 0.25
+"""The part of a guardrail's error level that users' first actions have, and heavy users; closed windows have the rest.
 
-The two are not averaged, since they are filtrations of their own: a union of two tests at levels that add up.
+The three are not averaged, since they are filtrations of their own: a union of tests at levels that add up.
 """
 
 
@@ -89,6 +89,7 @@ class SignalWeights:
     # Users' first actions, in open windows too, and their evidence that the limit is broken; None where there are none
     first: tuple[Integers, Integers] | None = None
     first_harm: FloatArray | None = None
+    heavy_harm: FloatArray | None = None  # evidence by heavy users that all actions together break it; likewise
     share: float | None = None  # a guardrail's share of alpha; None for other roles
     harm_level: float = 1.0  # the error level at which this signal alone shows harm
     disagree: Flags | None = None  # where the average user is shown safe, and the actions of all together are not
@@ -105,8 +106,12 @@ class SignalWeights:
     @property
     def window_levels(self) -> FloatArray:
         """The error level at which the evidence itself shows harm, where users' first actions may show it too."""
-        split = self.by_user & (self.first_harm is not None)
-        return np.asarray(self.harm_level * np.where(split, 1.0 - FIRST_SHARE, 1.0))
+        return np.asarray(self.harm_level * np.where(self.by_user, 1.0 - EARLY_SHARE * len(self.early), 1.0))
+
+    @property
+    def early(self) -> list[FloatArray]:
+        """The evidence of harm that needs no closed window of its own."""
+        return [early for early in (self.first_harm, self.heavy_harm) if early is not None]
 
     @property
     def decides(self) -> bool:
@@ -134,20 +139,20 @@ def share_of(gate: Gate, part: GateSignal, stage: str) -> float:
     return weight / (total if gate.dry_run or not part.dry_run else total + weight)
 
 
-def combined(signals: Sequence[SignalWeights], *, dry: bool, by_first_actions: bool = False) -> FloatArray | None:
+def combined(signals: Sequence[SignalWeights], *, dry: bool, early: int | None = None) -> FloatArray | None:
     """The weighted sum of the guardrails' e-values, as a natural logarithm; None where there are no guardrails.
 
     A weighted mean of e-values is an e-value whatever their dependence (Vovk & Wang, "E-values: calibration,
     combination and applications", Annals of Statistics 49(3), 2021). With `dry`, dry runs count too. With
-    `by_first_actions` users' first actions stand for their windows, where there are any.
+    `early` the first or second kind of early evidence stands for users' windows, where there is any.
     """
     total: FloatArray | None = None
     for signal in signals:
         counts = signal.part.role == "guardrail" and (dry or not signal.part.dry_run)
         if counts and signal.harm is not None and signal.share is not None:
             harm = signal.harm
-            if by_first_actions and signal.first_harm is not None:
-                harm = np.where(signal.by_user, signal.first_harm, harm)
+            if early is not None and signal.early:
+                harm = np.where(signal.by_user, signal.early[early], harm)
             term = harm + math.log(signal.share)
             total = term if total is None else np.logaddexp(total, term)
     return total
@@ -189,8 +194,8 @@ class Weigher:
             self._weigh_rate(weights, part.threshold)
         if weights.harm is not None and weights.safe is not None:
             weights.failing = crosses(weights.harm, weights.window_levels) & (trials != 0)
-            if weights.first_harm is not None:
-                weights.failing |= weights.by_user & crosses(weights.first_harm, weights.harm_level * FIRST_SHARE)
+            for early in weights.early:
+                weights.failing |= weights.by_user & crosses(early, weights.harm_level * EARLY_SHARE)
             weights.passing = crosses(weights.safe, gate.beta) & (trials != 0) & ~weights.failing
         if weights.pooled is not None:
             weights.disagree = weights.by_user & weights.passing & ~crosses(weights.pooled, gate.beta)
@@ -219,6 +224,7 @@ class Weigher:
             if part.signal in FIRST_FAILED:
                 weights.first = users.first_actions(part.signal, self._epochs)
                 weights.first_harm = _log_e(*weights.first, threshold, "above")
+                weights.heavy_harm = users.heavy_log_e(part.signal, threshold, self._epochs)
             weights.safe = np.where(weights.by_user, safe, weights.safe)
 
     def _weigh_ratio(self, weights: SignalWeights, ratio: float) -> None:

@@ -72,6 +72,21 @@ class FirstActionRate(DocumentPart):
     """How much of it shows harm by first actions alone."""
 
 
+class HeavyUserRate(DocumentPart):
+    """Actions of heavy users: of those who made a tenth of the actions, and a hundred, in the window before."""
+
+    failures: int
+    """Failed actions in whole blocks of twenty."""
+    trials: int
+    """All actions in them."""
+    share: float
+    """Their share of all due actions."""
+    log_e_harm: float
+    """Evidence that all actions together break the limit, whatever the others did."""
+    harm_threshold: float
+    """How much of it shows harm by heavy users alone."""
+
+
 class PooledRate(DocumentPart):
     """The actions of all users together, beside the average user."""
 
@@ -138,6 +153,8 @@ class SignalEvidence(DocumentPart):
     """Closed user-windows; null where it is counted by action."""
     first_actions: FirstActionRate | None = None
     """What users' first actions say, before their windows close; null where it is counted by action, or fails late."""
+    heavy_users: HeavyUserRate | None = None
+    """What heavy users' actions say; null where there are none, and where it is counted by action or fails late."""
     pooled: PooledRate | None = None
     """Of users' windows, what all their actions together say; null where it is counted by action."""
     assumes: str | None = None

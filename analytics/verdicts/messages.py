@@ -55,6 +55,13 @@ def harm(evidence: SignalEvidence) -> str:
             f"({percent(first.failures / first.trials)}; windows that are still open among them), "
             f"limit {_limit(evidence)}: {_ROLL_BACK}"
         )
+    heavy = evidence.heavy_users
+    if heavy is not None and heavy.log_e_harm >= heavy.harm_threshold and not by_windows:
+        return (
+            f"{evidence.signal}: heavy users made {percent(heavy.share)} of the actions, and {heavy.failures:,} of "
+            f"{heavy.trials:,} of theirs failed ({percent(heavy.failures / heavy.trials)}), so all actions together "
+            f"are over the limit of {_limit(evidence)}, however well the others went: {_ROLL_BACK}"
+        )
     return _bounded(evidence, "lower", _ROLL_BACK)
 
 

@@ -13,7 +13,8 @@ from lakes_of_events import NOON, EventLake
 from laws import examples
 
 from analytics.judging.event_source import LakeEvents
-from analytics.judging.user_windows import ClosedWindows, UserWindowFold, WindowCount
+from analytics.judging.user_window_fold import UserWindowFold
+from analytics.judging.user_windows import ClosedWindows, WindowCount
 from analytics.signals.cells import ACTION, EPOCH
 from analytics.signals.state import CellState
 

@@ -244,7 +244,7 @@ class TestByUser:
         for number in range(60):
             event_lake.act(11 + number / 10, f"user-{number}", cohort=("new", "held-back")[number % 2])
             event_lake.act(21 + number / 10, f"user-{number}", cohort=("new", "held-back")[number % 2])
-        for _ in range(200):
+        for _ in range(20):
             event_lake.act(18, "user-0", cohort="new")
         event_lake.act(28, "user-0", cohort="held-back")
         event_lake.act(31, "the next", cohort="new")

@@ -12,7 +12,8 @@ from analytics.audit.replay import replay
 from analytics.evidence.clustered_rate import UserWindows
 from analytics.judging.event_source import LakeEvents
 from analytics.judging.judge import Judge
-from analytics.judging.user_windows import ClosedWindows, UserWindowFold, WindowCount, closed_through
+from analytics.judging.user_window_fold import UserWindowFold
+from analytics.judging.user_windows import ClosedWindows, WindowCount, closed_through
 from analytics.signals.state import CellState
 
 if TYPE_CHECKING:

@@ -1,0 +1,302 @@
+"""The fold of closed user-windows from the events of the lake, kept up from fold to fold.
+
+The counters of a cell do not know whose actions they count, so the windows are taken from the events themselves: every
+outcome is given to the decision it is about, and by it to the user that the decision's contract names. A decision that
+names no user is an observation of its own, as if actions were independent.
+
+The first fold reads every event of the epochs. A later fold reads
+
+* the windows that have closed since the fold before,
+* the windows for which any event was stored since then, whole: an outcome that comes late changes its user's window,
+  and who was heavy in the one after it,
+* everything of epochs that are new, or of which something came for a window that is no longer held by itself.
+
+Windows that are older than everything that asks for single ones (the longest maturity, the detector's lookback) are
+held as one. So memory is bounded by how many kinds of windows there are, and by users, at sixteen bytes each. Where
+events were taken out of the table, or the gate file asks for older windows, everything is folded anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from analytics.judging.heavy_users import blocks_of, heavy_after
+from analytics.judging.user_windows import (
+    COUNTED_BY_USER,
+    DUE,
+    FIRST_ACTIONS,
+    FIRST_FAILED,
+    IN_WINDOWS,
+    LONG_AGO,
+    UNDECIDED,
+    WINDOW,
+    ClosedWindows,
+    OpenWindows,
+)
+from analytics.signals.cells import ACTION, EPOCH, EpochKey, epoch_frame
+from analytics.signals.definitions import RATES, UNREPORTED
+from analytics.signals.event_kinds import EventKind, kinds_moving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from analytics.judging.event_source import EventSource
+
+_COUNTERS: Final = tuple(
+    dict.fromkeys((*COUNTED_BY_USER, *(name for pair in UNREPORTED.values() for part in pair for name in part)))
+)
+
+
+class UserWindowFold:
+    """The closed user-windows of a source of events, kept up from fold to fold."""
+
+    def __init__(self, source: EventSource) -> None:
+        self._source = source
+        self._windows: ClosedWindows | None = None
+        self._split = pl.DataFrame()
+        self._stored = 0
+        self._since = LONG_AGO
+        # One row an epoch and user of its closed windows: `EPOCH`, and two hashes of who it was.
+        self._people = pl.DataFrame()
+        self._unnamed = pl.DataFrame()  # `EPOCH`, `closed_at`, and the `decisions` that named no user
+
+    def fold(
+        self,
+        *,
+        as_of: datetime,
+        window_s: float,
+        kept_s: float,
+        epochs: pl.DataFrame,
+        split: pl.DataFrame | None = None,
+        version: int | None = None,
+    ) -> ClosedWindows:
+        """Fold what is new of some epochs, up to a version of the events; the first fold is the whole.
+
+        `as_of` is the end of the newest closed window (`closed_through`), `kept_s` for how long windows are asked for
+        one by one, and `split` names the actions whose users are split, by the columns of `ACTION`.
+
+        Raises:
+            LakeError: The events cannot be read.
+        """
+        at = self._source.version() if version is None else version
+        split = epochs.select(ACTION).clear() if split is None else split
+        epochs = epochs.select(EPOCH).unique()
+        since = as_of - timedelta(seconds=kept_s)
+        stored = int(self._source.scan(at).select(pl.len()).collect().item())
+        last = self._windows
+        if (
+            last is None
+            or last.window_s != window_s
+            or last.events_version > at
+            or as_of < last.as_of
+            or self._since > max(since, LONG_AGO)
+            or not self._split.equals(split)
+        ):
+            windows = self._anew(at, as_of, window_s, epochs, split)
+        else:
+            windows = self._further(last, at, as_of, epochs, split, stored=stored)
+        self._stored, self._split = stored, split
+        self._windows = self._merged(windows, since)
+        return self._windows
+
+    def open_windows(self, windows: ClosedWindows, epochs: pl.DataFrame, *, version: int | None = None) -> OpenWindows:
+        """What is known of the windows after the closed ones; raises `LakeError` where the events cannot be read."""
+        at, every = self._source.version() if version is None else version, timedelta(seconds=windows.window_s)
+        events = self._source.scan(at).filter(pl.col("decided_at") >= windows.as_of)
+        decisions = _decisions(
+            events.join(epochs.select(EPOCH).unique().lazy(), on=EPOCH, how="semi"), windows.window_s
+        )
+        counts = _by_user(decisions).group_by(EPOCH).agg(pl.col(FIRST_ACTIONS).sum(), DUE.sum().alias("due"))
+        heavy = windows.heavy.lazy().with_columns(pl.lit(windows.as_of + every).alias("closed_at"))
+        counted, blocks = pl.collect_all([counts, blocks_of(decisions, heavy)])
+        return OpenWindows(at, counted, blocks.drop("closed_at"))
+
+    def _anew(
+        self, at: int, as_of: datetime, window_s: float, epochs: pl.DataFrame, split: pl.DataFrame
+    ) -> ClosedWindows:
+        windows, self._people, self._unnamed = self._read(at, as_of, window_s, epochs, split, closed=None)
+        self._since = LONG_AGO
+        return windows
+
+    def _further(
+        self, last: ClosedWindows, at: int, as_of: datetime, epochs: pl.DataFrame, split: pl.DataFrame, *, stored: int
+    ) -> ClosedWindows:
+        """What is new since the fold before, on top of what was folded."""
+        window_s = last.window_s
+        fresh = self._source.increments(last.events_version, at)
+        if fresh is None or self._stored + fresh.height != stored:
+            # Events were taken out: what they added must not stay.
+            return self._anew(at, as_of, window_s, epochs, split)
+        touched = (
+            fresh.filter(pl.col("decided_at").is_not_null())
+            .select(*EPOCH, _closes_at(window_s).alias("closed_at"))
+            .unique()
+            .join(epochs, on=EPOCH, how="semi")
+        )
+        covered = epoch_frame(last.covered)
+        beyond = touched.filter(pl.col("closed_at") <= self._since).select(EPOCH)
+        anew = pl.concat([epochs.join(covered, on=EPOCH, how="anti"), beyond.join(covered, on=EPOCH, how="semi")])
+        anew = anew.unique()
+        going = epochs.join(anew, on=EPOCH, how="anti")
+        every = timedelta(seconds=window_s)
+        closed = {last.as_of + every * step for step in range(1, round((as_of - last.as_of) / every) + 1)}
+        late = set(touched.join(going, on=EPOCH, how="semi").filter(pl.col("closed_at") <= last.as_of)["closed_at"])
+        # Who was heavy in a window decides about the one after it.
+        again_closed = sorted(closed | late | {end + every for end in late if end + every <= as_of})
+        again, people, unnamed = self._read(at, as_of, window_s, going, split, closed=again_closed)
+        whole, more_people, more_unnamed = self._read(at, as_of, window_s, anew, split, closed=None)
+
+        def unchanged(table: pl.DataFrame) -> pl.DataFrame:
+            left = table.join(going, on=EPOCH, how="semi")
+            return left.filter(~pl.col("closed_at").is_in(again_closed)) if "closed_at" in left.columns else left
+
+        self._people = pl.concat([unchanged(self._people), people, more_people]).unique()
+        self._unnamed = pl.concat([unchanged(self._unnamed), unnamed, more_unnamed])
+        return replace(
+            last,
+            events_version=at,
+            as_of=as_of,
+            covered=frozenset(epochs.iter_rows()),
+            named=frozenset((last.named & set(going.iter_rows())) | again.named | whole.named),
+            rows=pl.concat([unchanged(last.rows), again.rows, whole.rows]),
+            assigned=pl.concat([unchanged(last.assigned), again.assigned, whole.assigned]),
+            blocks=pl.concat([unchanged(last.blocks), again.blocks, whole.blocks]),
+            heavy=pl.concat([again.heavy if as_of in again_closed else unchanged(last.heavy), whole.heavy]),
+        )
+
+    def _read(
+        self,
+        at: int,
+        as_of: datetime,
+        window_s: float,
+        epochs: pl.DataFrame,
+        split: pl.DataFrame,
+        *,
+        closed: list[datetime] | None,
+    ) -> tuple[ClosedWindows, pl.DataFrame, pl.DataFrame]:
+        """Fold some windows of some epochs, all where None are given; with the people and the unnamed decisions."""
+        events, every = self._source.scan(at), timedelta(seconds=window_s)
+        if epochs.is_empty():
+            events = events.head(0)
+        elif closed is not None:
+            # Windows that are still open tell which epochs name users at all.
+            spans = [pl.col("decided_at") >= as_of]
+            spans += [
+                (pl.col("decided_at") >= first) & (pl.col("decided_at") < last)
+                for first, last in _spans(sorted({*closed, *(end - every for end in closed)}), every)
+            ]
+            events = events.filter(pl.any_horizontal(spans))
+        chosen = events.join(epochs.lazy(), on=EPOCH, how="semi")
+        decisions = _decisions(chosen, window_s)
+        lazily = _by_user(decisions)
+        heavy = heavy_after(lazily, every)
+        marked = lazily.join(heavy.with_columns(heavy=1), on=[*WINDOW, "who"], how="left")
+        every_user, next_heavy, blocks = pl.collect_all(
+            [marked.with_columns(pl.col("heavy").fill_null(0)), heavy, blocks_of(decisions, heavy)]
+        )
+        wanted = pl.col("closed_at") <= as_of if closed is None else pl.col("closed_at").is_in(closed)
+        by_user = every_user.filter(wanted)
+        hashed = (pl.col("who").hash(seed).alias(f"who_{seed}") for seed in (1, 2))
+        people = by_user.filter(~pl.col("unnamed")).select(*EPOCH, *hashed).unique()
+        unnamed = by_user.filter("unnamed").group_by(WINDOW).agg(pl.col("decisions").sum())
+        assigned = by_user.filter(pl.col("first_at").is_not_null()).select(*WINDOW, "who", "first_at")
+        # Who it was is of no further use for signals: only how many windows were alike is kept.
+        rows = by_user.group_by(*WINDOW, *IN_WINDOWS).agg(pl.len().cast(pl.Int64).alias("count"))
+        windows = ClosedWindows(
+            at,
+            as_of,
+            window_s,
+            frozenset(epochs.iter_rows()),
+            {},
+            {},
+            frozenset(every_user.filter(~pl.col("unnamed")).select(EPOCH).unique().iter_rows()),
+            rows,
+            assigned.join(split, on=ACTION, how="semi"),
+            blocks.filter(wanted),
+            next_heavy.filter(pl.col("closed_at") == as_of + every).drop("closed_at"),
+        )
+        return windows, people, unnamed
+
+    def _merged(self, windows: ClosedWindows, since: datetime) -> ClosedWindows:
+        """With everything that closed up to a moment held as one window, and users counted."""
+        self._since = max(self._since, since)
+        old = pl.col("closed_at") <= self._since
+        label = pl.when(old).then(pl.lit(LONG_AGO)).otherwise("closed_at").alias("closed_at")
+        rows = windows.rows.with_columns(label).group_by(*WINDOW, *IN_WINDOWS).agg(pl.col("count").sum())
+        alike = pl.exclude("count")
+        blocks = windows.blocks.with_columns(label).group_by(alike).agg(pl.col("count").sum())
+        self._unnamed = self._unnamed.with_columns(label).group_by(WINDOW).agg(pl.col("decisions").sum())
+        return replace(
+            windows,
+            people=_by_epoch(self._people.group_by(EPOCH).agg(pl.len())),
+            unnamed=_by_epoch(self._unnamed.group_by(EPOCH).agg(pl.col("decisions").sum())),
+            rows=rows,
+            blocks=blocks,
+        )
+
+
+def _decisions(events: pl.LazyFrame, window_s: float) -> pl.LazyFrame:
+    """One row a decision in their order: `WINDOW`, `subject`, `who`, `user`, `decided_at`, counters, `UNDECIDED`."""
+    counted = events.filter(pl.col("decided_at").is_not_null() & (pl.col("kind") != EventKind.UNCOUNTED)).select(
+        *EPOCH,
+        _closes_at(window_s).alias("closed_at"),
+        "subject",
+        "decided_at",
+        "user",
+        *(pl.col("kind").is_in(kinds_moving(name)).cast(pl.Int64).alias(name) for name in _COUNTERS),
+    )
+    # Window by window, so that some can be folded without the others. All events of a decision carry its moment.
+    by_decision = counted.group_by(*WINDOW, "subject").agg(
+        pl.col("user").drop_nulls().first(), pl.col("decided_at").min(), pl.col(_COUNTERS).sum()
+    )
+    unreported = (
+        pl.max_horizontal(pl.sum_horizontal(due) - pl.sum_horizontal(reported), 0).alias(f"unreported_{awaited}")
+        for awaited, (due, reported) in UNREPORTED.items()
+    )
+    # A decision without a user must not share a window with another: its own id stands for the user.
+    who = pl.when(pl.col("user").is_null()).then(pl.concat_str(pl.lit("\0"), "subject")).otherwise("user")
+    return by_decision.with_columns(who.alias("who"), *unreported).sort("decided_at", "subject")
+
+
+def _by_user(decisions: pl.LazyFrame) -> pl.LazyFrame:
+    """One row an epoch, window (`closed_at`) and user (`who`): `IN_WINDOWS`, `unnamed`, and the first decision."""
+    return decisions.group_by(*WINDOW, "who").agg(
+        pl.col(*COUNTED_BY_USER, *UNDECIDED).sum(),
+        *_first_actions(),
+        pl.col("user").is_null().any().alias("unnamed"),
+        pl.col("decided_at").filter(pl.col("decisions") > 0).min().alias("first_at"),
+    )
+
+
+def _first_actions() -> Iterator[pl.Expr]:
+    """Of the decisions of a user's window, in their order: whether any was due, and how the first of them ended."""
+    due = pl.max_horizontal("expected", "executed") > 0
+    yield due.any().cast(pl.Int64).alias("first_due")
+    for signal, name in FIRST_FAILED.items():
+        failed = pl.sum_horizontal(RATES[signal].failures) > 0
+        yield failed.filter(due).first().fill_null(value=False).cast(pl.Int64).alias(name)
+
+
+def _closes_at(window_s: float) -> pl.Expr:
+    every_us = round(window_s * 1_000_000)
+    return ((pl.col("decided_at").dt.epoch("us") // every_us + 1) * every_us).cast(pl.Datetime("us", "UTC"))
+
+
+def _spans(closed: list[datetime], every: timedelta) -> list[tuple[datetime, datetime]]:
+    """When the decisions of some windows were made: adjoining windows as one span."""
+    spans: list[tuple[datetime, datetime]] = []
+    for end in closed:
+        if spans and spans[-1][1] == end - every:
+            spans[-1] = (spans[-1][0], end)
+        else:
+            spans.append((end - every, end))
+    return spans
+
+
+def _by_epoch(counted: pl.DataFrame) -> dict[EpochKey, int]:
+    return {row[: len(EPOCH)]: int(row[-1]) for row in counted.iter_rows()}
