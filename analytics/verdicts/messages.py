@@ -277,7 +277,7 @@ def _bounded(evidence: SignalEvidence, side: Literal["lower", "upper"], conclusi
 
 def _needed(evidence: SignalEvidence) -> str:
     if evidence.more_needed is None:
-        return "never shown safe at this rate"
+        return "not shown safe while the rate stays as it is"
     rate = "at this rate" if evidence.failures else "without a failure"
     observed = "user-windows" if evidence.by == "user" else SIGNALS[evidence.signal].trial
     return f"{evidence.more_needed:,} more {observed} needed {rate}"

@@ -8,7 +8,7 @@ from dashboard import labels
 from dashboard.components.html import Markup, tag
 from dashboard.components.layout import back_to_overview
 from dashboard.components.symbols import evidence_bar, interval, ladder, signal_state_label, state_label, symbol
-from dashboard.data.forecast import explanation, forecasts, trials_of
+from dashboard.data.outlook import explanation, forecasts, trials_of
 from dashboard.views.recommendations import codes
 from producers.wire.stage import LADDER
 

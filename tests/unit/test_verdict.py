@@ -58,7 +58,7 @@ def test_a_hold_says_when_the_present_rate_never_decides() -> None:
     found = verdict_on(ERRORS, a_row(**executions(10, 1)))
     assert found.result.verdict == "HOLD"
     assert found.inputs.signals[0].more_needed is None
-    assert "never shown safe at this rate" in said(found)
+    assert "not shown safe while the rate stays as it is" in said(found)
 
 
 def test_harm_is_said_with_its_numbers() -> None:
