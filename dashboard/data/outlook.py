@@ -48,7 +48,8 @@ def forecasts(verdict: VerdictDocument) -> list[Forecast]:
             Forecast(
                 VerdictName.HOLD,
                 "A new epoch. The first crossing is what counts, so this verdict stands until the stage, the model, "
-                "the prompt, the tool or the policy of this action changes; counting then starts afresh.",
+                "the prompt, the tool or the policy of this action changes; counting then starts afresh. No edit of "
+                "the gate clears it; a signed-off override sets it aside until it expires.",
             )
         ]
     return [*_to_promote(verdict, codes), *_to_roll_back(verdict)]

@@ -117,7 +117,11 @@ def _verdict(verdict: VerdictDocument, gates_sha256: str | None, now: datetime) 
 
 def _reasons(verdict: VerdictDocument) -> Markup | None:
     """The reasons one by one, unless the sentence above says all of it; many of them fold away."""
-    if len(verdict.reasons) == 1 and verdict.reasons[0].message in verdict.summary:
+    if (
+        len(verdict.reasons) == 1
+        and verdict.reasons[0].code != "latched"
+        and verdict.reasons[0].message in verdict.summary
+    ):
         return None
     items = [tag("li", tag("code", reason.code), " ", reason.message) for reason in verdict.reasons]
     rows = tag("ul", items, class_="sk-reasons")
