@@ -14,6 +14,7 @@ from analytics.judging.latches import Latches
 from analytics.judging.user_windows import BY_USER, IN_WINDOWS, WINDOW, ClosedWindows
 from analytics.signals.cells import EPOCH
 from analytics.verdicts.evidence_models import Reassessment
+from analytics.verdicts.signoffs import rollback_binding
 from analytics.verdicts.verdict import Latch
 from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
@@ -175,13 +176,18 @@ def some_users(rng: Generator, state: CellState, watermark: datetime) -> ClosedW
 def some_latches(rng: Generator, state: CellState, gates: GateFile) -> Latches:
     """Some epochs have crossed, and some cells have earlier epochs that were graded anew."""
     latches: dict[LatchKey, dict[VerdictName, Latch]] = {}
+    overrides: set[str] = set()
     for key in sorted(state.names(np.arange(state.epochs)).iter_rows()):
-        crossed = {}
+        cell, epoch = Cell(*key[:-1]), key[-1]
+        content = str(rng.choice([*gates.contents.values()]))
         if rng.random() < 0.2:
-            crossed[VerdictName.PROMOTE] = Latch(VerdictName.PROMOTE, str(rng.choice(STAGES)), "0123")
+            latch = Latch(VerdictName.PROMOTE, str(rng.choice(STAGES)), "0123", content)
+            latches[cell, epoch, content] = {latch.verdict: latch}
         if rng.random() < 0.1:
-            crossed[VerdictName.ROLL_BACK] = Latch(VerdictName.ROLL_BACK, "search_only", "4567")
-        if crossed:
-            latches[Cell(*key[:-1]), key[-1], gates.sha256] = crossed
+            latch = Latch(VerdictName.ROLL_BACK, "search_only", "4567", content)
+            latches[cell, epoch, None] = {latch.verdict: latch}
+            if rng.random() < 0.3:
+                overrides.add(rollback_binding(cell, epoch, content, latch.verdict_id))
     made = Reassessment(epoch="e0", verdict_id="r1", verdict=VerdictName.ROLL_BACK, summary="harm")
-    return Latches(latches, {cell: [made] * int(rng.integers(1, 3)) for cell in state.cells if rng.random() < 0.1})
+    regraded = {cell: [made] * int(rng.integers(1, 3)) for cell in state.cells if rng.random() < 0.1}
+    return Latches(latches, regraded, frozenset(overrides))

@@ -22,7 +22,7 @@ from analytics.lake.storage import unreadable
 from analytics.lake.table_schemas import SIGNALS, VERDICTS
 from analytics.signals.cells import ACTION, CELL
 from analytics.signals.state import CellState
-from analytics.verdicts import ledger
+from analytics.verdicts import ledger, signoffs
 from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.verdict import REASSESSED
 from producers.errors import StagekeeperError, UsageError
@@ -95,7 +95,9 @@ def _replay(lake: Lake, verdict_id: str) -> Replayed:
     recorded = _payload(row)
     latches = ledger.latches(lake, before=row)
     # A latch decides, so whoever forges one moves a verdict: what had crossed must follow from its own evidence.
-    crossed = sorted({latch.verdict_id for kinds in latches.values() for latch in kinds.values()})
+    gates, cell = gate_store.load(lake, row["gate_sha256"]), Cell(*(row[name] for name in CELL))
+    under = {None, gates.contents.get(row["gate"])}
+    crossed = sorted(latch.verdict_id for key, kinds in latches.items() if key[2] in under for latch in kinds.values())
     believed = tuple(crossed_id for crossed_id in crossed if _is_beyond(lake, crossed_id))
     earlier = tuple(crossed_id for crossed_id in crossed if crossed_id not in believed)
     for crossed_id in earlier:
@@ -103,7 +105,6 @@ def _replay(lake: Lake, verdict_id: str) -> Replayed:
     # The whole action, since a gate may compare one of its cells with another.
     here = pl.all_horizontal(pl.col(name) == row[name] for name in ACTION)
     state = CellState.from_increments(lake.scan(SIGNALS, version=row["lake_version"]).filter(here).collect())
-    gates, cell = gate_store.load(lake, row["gate_sha256"]), Cell(*(row[name] for name in CELL))
     over = [(*cell, row["epoch"])] if verdict_id.startswith(REASSESSED) else []
     verdicts = judge(
         state,
@@ -112,7 +113,9 @@ def _replay(lake: Lake, verdict_id: str) -> Replayed:
         lake_version=row["lake_version"],
         judged_at=row["judged_at"],
         cells={cell},
-        latches=Latches(latches, ledger.reassessments(lake, before=row)),
+        latches=Latches(
+            latches, ledger.reassessments(lake, before=row), signoffs.overrides(lake, now=row["judged_at"])
+        ),
         users=_users(lake, state, gates, recorded),
         over=over,
     )
@@ -171,7 +174,9 @@ def _payload(row: dict[str, Any]) -> VerdictDocument:
 
 
 def _compare(recorded: VerdictDocument, reached: VerdictDocument | None) -> VerdictDocument:
-    decided = [name for name in VerdictDocument.model_fields if name not in RECORDED]
+    # Earlier releases did not record the gate's content; the gate file's bytes, which hold it, are compared.
+    unknown = {"gate_content_sha256"} if recorded.gate_content_sha256 is None else set()
+    decided = [name for name in VerdictDocument.model_fields if name not in {*RECORDED, *unknown}]
     differing = tuple(name for name in decided if reached is None or getattr(recorded, name) != getattr(reached, name))
     if reached is not None and not differing:
         return reached

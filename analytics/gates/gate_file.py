@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 from collections import Counter
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path  # noqa: TC003 - pydantic reads annotations at run time
 from typing import Annotated, Final, Literal, Self
-from zoneinfo import available_timezones
 
 from pydantic import AwareDatetime, Field, PrivateAttr, field_validator, model_validator
 
@@ -26,6 +25,8 @@ from analytics.gates.gate_signal import (
     known_word,
     refusal,
 )
+from analytics.gates.minimum_exposure import MinimumExposure
+from producers.boundary.canonical_json import digest
 from producers.strict_yaml import ConfigurationFileError, parse_yaml
 from producers.wire.contract import RiskClass
 from producers.wire.model import Name  # noqa: TC001 - as above
@@ -72,52 +73,6 @@ class Match(Part):
         patterns = (self.environment, self.workflow, self.tool, self.risk_class)
         exact = sum(not _GLOB & set(pattern) for pattern in patterns)
         return exact, len(patterns) - exact - patterns.count("*")
-
-
-class MinimumExposure(Part):
-    """What must have been seen before anything is promoted. It never holds up a rollback."""
-
-    actions: Annotated[int, Field(ge=0)] = 0
-    """Decisions in the cell's current epoch."""
-    users: Annotated[int, Field(ge=0)] = 0
-    """Different users among them, in closed user-windows."""
-    days: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
-    """Different days with decisions; part of a day counts as a whole one."""
-    weekdays: bool = False
-    """Whether there must be decisions on each of the seven days of the week."""
-    hours: Annotated[int, Field(ge=0, le=24)] = 0
-    """Different hours of the day with decisions."""
-    timezone: Name = "UTC"
-    """Whose days and hours these are, by its name in the IANA database."""
-
-    @field_validator("days")
-    @classmethod
-    def _days_are_whole(cls, days: float) -> int:
-        return math.ceil(days)
-
-    @field_validator("timezone")
-    @classmethod
-    def _timezone_is_known(cls, stated: str) -> str:
-        if stated not in (names := available_timezones()):
-            near = difflib.get_close_matches(stated, names, n=1)
-            raise refusal(f"unknown time zone `{stated}`: did you mean `{near[0] if near else 'Europe/Berlin'}`?")
-        return stated
-
-    @property
-    def covers_time(self) -> bool:
-        """Whether days, or hours of the day, are asked for."""
-        return bool(self.days or self.weekdays or self.hours)
-
-    @property
-    def all_weekdays(self) -> int:
-        """How many days of the week are asked for."""
-        return 7 if self.weekdays else 0
-
-    @property
-    def least_s(self) -> float:
-        """Seconds from the beginning of the first of the days or hours to that of the last."""
-        days = max(self.days, self.all_weekdays)
-        return max((days - 1) * 86_400.0, (self.hours - 1) * 3_600.0, 0.0)
 
 
 class Baseline(Part):
@@ -343,6 +298,15 @@ class GateFile(Part):
     def sha256(self) -> str:
         """SHA-256 of the file's bytes."""
         return self._sha256
+
+    @cached_property
+    def contents(self) -> dict[str, str]:
+        """SHA-256 of the canonical JSON of what each gate judges by: its own content and what it inherits, by its name.
+
+        Comments, other gates, and what a gate is called and who owns it have no part in it.
+        """
+        inherited = self.model_dump(include={"outcome_deadline", "freshness", "user_window", "after_promotion"})
+        return {gate.name: digest(inherited | gate.model_dump(exclude={"name", "owner"})) for gate in self.gates}
 
     @property
     def path(self) -> Path | None:

@@ -8,8 +8,11 @@ from fnmatch import fnmatchcase
 from itertools import combinations, islice, product
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from analytics.evidence.forecast import median_trials_to_harm
 from analytics.evidence.sequential import trials_to_decision
 from analytics.gates.gate_file import Gate, GateFile, GateTieError, Match
+from analytics.judging.user_windows import FIRST_FAILED
+from analytics.judging.weights import FIRST_SHARE, share_of
 from analytics.signals.definitions import QUANTILES, RATES, SIGNALS
 from analytics.text import duration, percent
 from producers.strict_yaml import ConfigurationFileError
@@ -36,17 +39,25 @@ CODES: Final[dict[str, str]] = {
     "promote_anything": "Hardly any action could fail to be promoted.",
     "never_rolls_back": "No guardrail and no trip applies at a stage where actions run.",
     "impossible_minimum": "A limit so low that it takes more clean trials than most actions ever have.",
+    "loose_level": "An alpha or beta above 0.2: a promise that is broken for one action in five is none.",
+    "long_window": "A user-window outlasts the minimum exposure, so evidence by user comes later than it.",
     "no_maturity": "Nothing says how late a failure may still come, so the signal holds every promotion.",
     "nothing_runs": "A signal of executions that a promotion waits for, at a stage where nothing runs.",
     "idle_minimum": "The minimum exposure is below what a limit needs anyway.",
+    "time_to_find": "How soon a rate of 2 or 5 times the limit is found in the median, at a stated traffic.",
     "minimum": "How many clean trials a limit needs at least.",
 }
 """Every finding and what it means."""
 
 IMPOSSIBLE: Final = 10_000  # clean trials from which on a limit counts as out of reach
 
+ACTIONS_PER_MINUTE: Final = 10.0  # the traffic that times are stated at
+
 _LOOSE: Final = 0.5
+_LOOSE_LEVEL: Final = 0.2
+_WORSE: Final = (2, 5)
 _TRIED: Final = 20_000
+_OF_ACTIONS: Final = frozenset({"decisions", "executions", "expected executions"})
 _EXECUTIONS: Final = frozenset({"executions", "undos", "expected executions", "known latencies", "known costs"})
 
 
@@ -64,7 +75,7 @@ class LintIssue:
         return asdict(self)
 
 
-def lint(path: Path) -> list[LintIssue]:
+def lint(path: Path, actions_per_minute: float = ACTIONS_PER_MINUTE) -> list[LintIssue]:
     """Look a gate file over; errors come first. Raises `ConfigurationFileError` where it cannot be read."""
     try:
         text = path.read_bytes()
@@ -75,14 +86,15 @@ def lint(path: Path) -> list[LintIssue]:
     except ConfigurationFileError as error:
         faults = str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")
         return [LintIssue("error", "invalid", "file", fault) for fault in faults.split("; ")]
-    return lint_gates(gates)
+    return lint_gates(gates, actions_per_minute)
 
 
-def lint_gates(gates: GateFile) -> list[LintIssue]:
-    """Look over a gate file that could be read."""
+def lint_gates(gates: GateFile, actions_per_minute: float = ACTIONS_PER_MINUTE) -> list[LintIssue]:
+    """Look over a gate file that could be read, for a traffic."""
     issues = list(_of_file(gates))
     for gate in gates.gates:
         issues += _of_gate(gate)
+        issues += _times(gate, gates, actions_per_minute)
     order: tuple[Level, ...] = ("error", "warning", "note")
     return sorted(issues, key=lambda issue: order.index(issue.level))
 
@@ -147,6 +159,10 @@ def _of_gate(gate: Gate) -> Iterator[LintIssue]:
                 f"{gate.name}/{part.signal}",
                 f"it applies at {stages}, and the ladder is {' → '.join(gate.ladder)}",
             )
+    for name, level in (("alpha", gate.alpha), ("beta", gate.beta)):
+        if level > _LOOSE_LEVEL:
+            message = f"{name} is {level:g}, and at most {_LOOSE_LEVEL:g} is a promise worth making"
+            yield LintIssue("error", "loose_level", f"{gate.name}/{name}", message)
     yield from _maturities(gate)
     yield from _contradictions(gate, live)
     yield from _splits(gate)
@@ -271,6 +287,51 @@ def _minimums(gate: Gate, live: list[GateSignal]) -> Iterator[LintIssue]:
     if 0 < actions < largest:
         message = f"{actions:,} actions are asked for, and a limit needs {largest:,} clean trials anyway"
         yield LintIssue("note", "idle_minimum", f"{gate.name}/minimum_exposure", message)
+
+
+def _times(gate: Gate, gates: GateFile, actions_per_minute: float) -> Iterator[LintIssue]:
+    least, window_s = gate.minimum_exposure, gates.user_window
+    filled_s = max(least.days * 86_400.0, least.hours * 3_600.0, least.actions * 60.0 / actions_per_minute)
+    by_user = any(gate.unit_of(part) == "user" for part in gate.signals)
+    if by_user and window_s > max(filled_s, GateFile.model_fields["user_window"].default):
+        message = (
+            f"a user-window of {duration(window_s)} is open for longer than the minimum exposure takes to fill, "
+            f"{duration(filled_s)} at {actions_per_minute:g} actions a minute"
+        )
+        yield LintIssue("warning", "long_window", f"{gate.name}/minimum_exposure", message)
+    for part in gate.signals:
+        if gate.dry_run or part.dry_run or part.role != "guardrail" or part.limit is None:
+            continue
+        texts = [
+            f"{worse} times the limit ({percent(rate)}) is found after {duration(after_s)} in the median"
+            for worse in _WORSE
+            if (rate := worse * part.limit) < 1.0
+            and (after_s := _time_to_find(gate, part, rate, gates, actions_per_minute)) is not None
+        ]
+        if texts:
+            trial = SIGNALS[part.signal].trial
+            trial = "actions" if trial in _OF_ACTIONS else trial
+            users = ", each of another user," if gate.unit_of(part) == "user" else ""
+            message = f"at {actions_per_minute:g} {trial} a minute{users} a rate of {', and one of '.join(texts)}"
+            yield LintIssue("note", "time_to_find", f"{gate.name}/{part.signal}", message)
+
+
+def _time_to_find(
+    gate: Gate, part: GateSignal, rate: float, gates: GateFile, actions_per_minute: float
+) -> float | None:
+    """Median seconds until a guardrail rate is evidently over its limit, at the stage where its share is smallest."""
+    level = gate.alpha * min(share_of(gate, part, stage) for stage in part.stages)
+    known_s = gates.outcome_deadline if part.signal == "missing_outcome" else part.harm_age_s
+    tests = [(level, known_s)]
+    if gate.unit_of(part) == "user":
+        # Closed windows, and users' first actions where these are known at once: a union of two tests.
+        first = FIRST_SHARE if part.signal in FIRST_FAILED else 0.0
+        tests = [(level * (1.0 - first), known_s + gates.user_window), *([(level * first, 0.0)] if first else [])]
+    medians = [(median_trials_to_harm(rate, part.limit or 0.0, alpha=alpha), later_s) for alpha, later_s in tests]
+    return min(
+        (trials * 60.0 / actions_per_minute + later_s for trials, later_s in medians if trials is not None),
+        default=None,
+    )
 
 
 def _limit(part: GateSignal) -> float | None:

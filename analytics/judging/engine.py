@@ -133,7 +133,7 @@ class Engine:
         """
         state, gates = self._state, self._gate_of[epochs]
         comparing = np.array([*(gate.compares for gate in self._gates.gates), False, False], dtype=np.bool_)
-        rows = latches.rows(state, self._gates.sha256)
+        rows = latches.rows(state, self._gates, self._gate_of)
         inputs = EvaluationInputs(state, sums, self._gates, current, users, rows, epochs[comparing[gates]])
         groups = []
         for number, code in ((_NO_GATE, "no_gate"), (_AMBIGUOUS, "ambiguous_gate")):

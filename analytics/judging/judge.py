@@ -16,7 +16,7 @@ from analytics.judging.watermark import SETTLE_S, Watermark
 from analytics.lake.errors import ForgottenError, LakeError
 from analytics.lake.table_schemas import SIGNALS
 from analytics.signals.cells import EPOCH
-from analytics.verdicts import heartbeats, ledger
+from analytics.verdicts import heartbeats, ledger, signoffs
 from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.heartbeats import JudgeHeartbeat
 from producers.strict_yaml import ConfigurationFileError
@@ -184,7 +184,8 @@ class Judge:
         return rows.select(EPOCH).unique()
 
     def _look(self, state: JudgeState, gates: GateFile, now: datetime) -> list[Verdict]:
-        outcome = state.look(gates, now, self._version, self._record)
+        overrides = signoffs.overrides(self._lake, now=now) if state.has_rollbacks else frozenset()
+        outcome = state.look(gates, now, self._version, self._record, overrides=overrides)
         due = self._looked_at is None or now >= self._looked_at + LOOKS_EVERY
         if outcome.is_complete and due and state.watermark is not None:
             users = None if outcome.users is None else outcome.users.windows

@@ -146,14 +146,30 @@ class JudgeState:
             self.due[:], self._all_due_at = True, watermark
         self._find_current()
 
-    def look(self, gates: GateFile, now: datetime, lake_version: int, record: Record) -> LookOutcome:
+    @property
+    def has_rollbacks(self) -> bool:
+        """Whether any epoch was ever rolled back."""
+        return self._latches.has_rollbacks
+
+    def look(
+        self,
+        gates: GateFile,
+        now: datetime,
+        lake_version: int,
+        record: Record,
+        *,
+        overrides: frozenset[str] = frozenset(),
+    ) -> LookOutcome:
         """Judge the cells that are due under the gate file of `advance`, and record what the ledger needs.
 
+        `overrides` are the bindings of those in force. As one comes or goes, every cell is due.
         Raises `LakeError` where the events cannot be read, and what `record` raises; the cells stay due then.
         """
         sums, engine = self._sums, self._engine
         if sums is None or engine is None:
             raise RuntimeError("nothing was read yet")
+        if self._latches.take_overrides(overrides):
+            self._let_due()
         users = self._users.follow(gates, sums.watermark, now, self.current)
         if users is not self._evidence:
             self._let_due()

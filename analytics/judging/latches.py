@@ -12,6 +12,7 @@ from analytics.judging.user_windows import closed_through
 from analytics.signals.cells import EPOCH, EpochKey, epoch_frame
 from analytics.signals.state import CellState, EpochRows, Flags, Integers, microseconds
 from analytics.verdicts.document import VerdictDocument
+from analytics.verdicts.signoffs import rollback_binding
 from analytics.verdicts.verdict import Latch, Verdict
 from producers.wire.events import VerdictName
 from producers.wire.stage import LADDER, Stage
@@ -41,65 +42,86 @@ class LatchRows:
 
     promoted: npt.NDArray[np.int8]  # where a standing promotion leads, by epoch: a rank, `NO_STAGE` or `NOT_CROSSED`
     rolled_back: npt.NDArray[np.int8]  # where a standing rollback leads, likewise
+    set_aside: Flags  # epochs whose rollback an override sets aside
     reassessed: Integers  # how many earlier epochs were graded anew, for each cell
 
 
 class Latches:
-    """First crossings by epoch and gate file, and verdicts on epochs that were over by cell, as the ledger has them."""
+    """First crossings by epoch, and verdicts on epochs that were over by cell, as the ledger has them.
+
+    A promotion stands under the gate content that set it, a rollback under any. `overrides` are the bindings of those
+    that are in force.
+    """
 
     def __init__(
         self,
         latches: Mapping[LatchKey, Mapping[VerdictName, Latch]] | None = None,
         reassessed: Mapping[Cell, Sequence[Reassessment]] | None = None,
+        overrides: frozenset[str] = frozenset(),
     ) -> None:
         self._latches = {key: dict(crossed) for key, crossed in (latches or {}).items()}
         self._reassessed = {cell: list(made) for cell, made in (reassessed or {}).items()}
-        self._gate_sha256: str | None = None
+        self.has_rollbacks = any(content is None for *_, content in self._latches)  # whether any epoch was rolled back
+        self._overrides = overrides
+        self._contents: tuple[str, ...] | None = None  # of each gate of the file; None where rows have to be made anew
+        self._gate_of: npt.NDArray[np.int32] = np.empty(0, dtype=np.int32)
         self._ranks: dict[VerdictName, npt.NDArray[np.int8]] = {}
+        self._set_aside: Flags = np.empty(0, dtype=np.bool_)
 
-    def of(self, cell: Cell, epoch: str, gate_sha256: str) -> dict[VerdictName, Latch]:
-        """What crossed on an epoch under a gate file."""
-        return self._latches.get((cell, epoch, gate_sha256), {})
+    def of(self, cell: Cell, epoch: str, content_sha256: str | None) -> dict[VerdictName, Latch]:
+        """What crossed on an epoch, and counts where its gate has some content."""
+        keys = ((cell, epoch, None), (cell, epoch, content_sha256))
+        return {verdict: latch for key in keys for verdict, latch in self._latches.get(key, {}).items()}
 
     def reassessed(self, cell: Cell) -> tuple[Reassessment, ...]:
         """The verdicts on earlier epochs of a cell that were graded anew."""
         return tuple(self._reassessed.get(cell, ()))
 
-    def rows(self, state: CellState, gate_sha256: str) -> LatchRows:
-        """What stands under a gate file, by the rows of epochs and cells."""
-        if gate_sha256 != self._gate_sha256:
-            self._gate_sha256 = gate_sha256
-            self._ranks = {verdict: np.full(state.epochs, NOT_CROSSED, dtype=np.int8) for verdict in _CROSSING}
-            crossed = [
-                ((*cell, epoch), latch)
-                for (cell, epoch, sha256), latches in self._latches.items()
-                if sha256 == gate_sha256
-                for latch in latches.values()
-            ]
-            self._set(state, crossed)
+    def rows(self, state: CellState, gates: GateFile, gate_of: npt.NDArray[np.int32]) -> LatchRows:
+        """What stands, by the rows of epochs and cells; `gate_of` is the place of each epoch's gate, or below 0."""
+        contents = tuple(gates.contents[gate.name] for gate in gates.gates)
+        anew = contents != self._contents or not np.array_equal(gate_of[: self._gate_of.size], self._gate_of)
+        if anew:
+            self._ranks = {verdict: np.empty(0, dtype=np.int8) for verdict in _CROSSING}
+            self._set_aside = np.empty(0, dtype=np.bool_)
+        self._contents, self._gate_of = contents, gate_of.copy()
+        more = state.epochs - self._set_aside.size
+        self._set_aside = np.append(self._set_aside, np.zeros(more, dtype=np.bool_))
         self._ranks = {
-            verdict: np.append(ranks, np.full(state.epochs - ranks.size, NOT_CROSSED, dtype=np.int8))
+            verdict: np.append(ranks, np.full(more, NOT_CROSSED, dtype=np.int8))
             for verdict, ranks in self._ranks.items()
         }
+        if anew:
+            self._set(state, [(key, latch) for key, latches in self._latches.items() for latch in latches.values()])
         reassessed = np.zeros(len(state.cells), dtype=np.int64)
         for cell, made in self._reassessed.items():
             row = state.cell_row(cell)
             if row is not None:
                 reassessed[row] = len(made)
-        return LatchRows(self._ranks[VerdictName.PROMOTE], self._ranks[VerdictName.ROLL_BACK], reassessed)
+        ranks = self._ranks
+        return LatchRows(ranks[VerdictName.PROMOTE], ranks[VerdictName.ROLL_BACK], self._set_aside, reassessed)
 
     def take(self, verdicts: Iterable[Verdict], state: CellState) -> None:
         """Remember what has crossed for the first time, now that it is recorded."""
-        new = []
+        new: list[tuple[LatchKey, Latch]] = []
         for verdict in verdicts:
             result, inputs = verdict.result, verdict.inputs
             if result.verdict not in _CROSSING:
                 continue
-            latch = Latch(result.verdict, result.to_stage, verdict.verdict_id)
-            crossed = self._latches.setdefault((inputs.cell, inputs.epoch, verdict.gate_sha256), {})
-            if crossed.setdefault(result.verdict, latch) is latch:
-                new.append(((*inputs.cell, inputs.epoch), latch))
+            content = inputs.gate_content_sha256
+            latch = Latch(result.verdict, result.to_stage, verdict.verdict_id, content)
+            key = (inputs.cell, inputs.epoch, content if result.verdict is VerdictName.PROMOTE else None)
+            if self._latches.setdefault(key, {}).setdefault(result.verdict, latch) is latch:
+                new.append((key, latch))
+                self.has_rollbacks |= result.verdict is VerdictName.ROLL_BACK
         self._set(state, new)
+
+    def take_overrides(self, overrides: frozenset[str]) -> bool:
+        """Take the bindings of the overrides that are in force now; whether they are others than before."""
+        if overrides == self._overrides:
+            return False
+        self._overrides, self._contents = overrides, None
+        return True
 
     def take_reassessed(self, turned: Iterable[Verdict]) -> None:
         """Remember verdicts on epochs that are over, now that they are recorded."""
@@ -107,13 +129,18 @@ class Latches:
             made = VerdictDocument.from_verdict(verdict).reassessment
             self._reassessed.setdefault(verdict.inputs.cell, []).append(made)
 
-    def _set(self, state: CellState, crossed: Sequence[tuple[EpochKey, Latch]]) -> None:
-        if not crossed or not self._ranks:
+    def _set(self, state: CellState, crossed: Sequence[tuple[LatchKey, Latch]]) -> None:
+        if not crossed or self._contents is None:
             return
-        rows = state.rows_of(epoch_frame([key for key, _ in crossed]))
-        for row, (_, latch) in zip(rows, crossed, strict=True):
-            if row >= 0:
-                self._ranks[latch.verdict][row] = NO_STAGE if latch.to_stage is None else Stage(latch.to_stage).rank
+        rows = state.rows_of(epoch_frame([(*cell, epoch) for (cell, epoch, _), _ in crossed]))
+        for row, ((cell, epoch, under), latch) in zip(rows.tolist(), crossed, strict=True):
+            content = self._contents[self._gate_of[row]] if row >= 0 and self._gate_of[row] >= 0 else None
+            if content is None or under not in {None, content}:
+                continue
+            if under is None and rollback_binding(cell, epoch, content, latch.verdict_id) in self._overrides:
+                self._set_aside[row] = True
+                continue
+            self._ranks[latch.verdict][row] = NO_STAGE if latch.to_stage is None else Stage(latch.to_stage).rank
 
 
 class Reassessments:

@@ -44,7 +44,7 @@ _ORDER: Final = {
             # What stands most in the way comes first: it is what a summary shows.
             *("over_limit", "no_maturity", "below_minimum_exposure", "missing_data"),
             *("rates_disagree", "immature", "more_evidence_needed"),
-            *("shown_safe", "approval_required", "earlier_epoch_regraded"),
+            *("shown_safe", "approval_required", "set_aside", "earlier_epoch_regraded"),
         )
     )
 }
@@ -91,6 +91,7 @@ class VerdictBuilder:
             signals = rows.all(decision.signals)
         exposures, evidence = self._exposures(group.gate, epochs), self._evidence(epochs)
         names = state.names(epochs)["epoch"].to_list()
+        content = None if group.gate is None else self._inputs.gates.contents[group.gate.name]
         verdict_inputs = []
         for place, (epoch, position) in enumerate(zip(epochs.tolist(), positions.tolist(), strict=True)):
             cell = state.cells[state.cell_of[epoch]]
@@ -119,8 +120,9 @@ class VerdictBuilder:
                     log_e_combined=log_e,
                     exposure=exposures[place],
                     stale_s=stale_s if stale_s > freshness_s else None,
-                    latches=self._latches.of(cell, names[place], self._inputs.gates.sha256),
+                    latches=self._latches.of(cell, names[place], content),
                     evidence=evidence[place],
+                    gate_content_sha256=content,
                     split=split,
                     regraded=() if self._are_over else self._latches.reassessed(cell),
                     is_reassessment=self._are_over,
@@ -228,9 +230,10 @@ def _result(decisions: Decisions, position: int, inputs: VerdictInputs, would: V
     to_stage = None if rank == NO_STAGE else LADDER[rank].value
     latch = inputs.latches.get(verdict)
     is_latched = latch is not None and (verdict is VerdictName.ROLL_BACK or latch.to_stage == to_stage)
-    return VerdictResult(
-        verdict, to_stage, tuple(reasons), latch.verdict_id if latch is not None and is_latched else None, would
-    )
+    latched_by = latch.verdict_id if latch is not None and is_latched else None
+    is_set_aside = any(mark.code == "set_aside" for mark, _ in held)
+    set_aside = inputs.latches[VerdictName.ROLL_BACK].verdict_id if is_set_aside else None
+    return VerdictResult(verdict, to_stage, tuple(reasons), latched_by, set_aside, would)
 
 
 def _evidence_of(mark: Mark, signals: Sequence[SignalEvidence]) -> SignalEvidence | None:

@@ -131,6 +131,7 @@ class GateDecision:
         split_wrong = self._split(decisions, harmed, rest)
         latched, promoted, is_final = self._promotion(signals, decisions, rest, split_wrong)
         decisions.add(Mark("latched"), stands | latched)
+        decisions.add(Mark("set_aside"), latches.set_aside[epochs] & ~harmed)
         waits = stale | (rest & ~promoted & (not is_final))
         if gate.hold_expires is not None:
             held_s = np.maximum((now_us - state.first_us[epochs]) / 1e6, 0.0)

@@ -98,6 +98,8 @@ class VerdictDocument(DocumentPart):
     """The gate that matches; null where none does, or two do."""
     gate_sha256: str
     """Digest of the gate file."""
+    gate_content_sha256: str | None = None
+    """Digest of what the gate judges by: its own content and what it inherits; null where no gate can be named."""
     lake_version: int
     """Version of the table `signals`."""
     evidence_sha256: str | None = None
@@ -108,6 +110,8 @@ class VerdictDocument(DocumentPart):
     """When it was reached; has no part in the verdict."""
     latched_by: str | None = None
     """The verdict that crossed first and stands, where one did."""
+    set_aside: str | None = None
+    """The rollback of this epoch that a person's override sets aside, where one does."""
     exposure: ExposureShown | None = None
     unit: str = ""
     """What one observation is, and what that takes for granted."""
@@ -148,11 +152,13 @@ class VerdictDocument(DocumentPart):
             ),
             gate=gate.name if gate else None,
             gate_sha256=verdict.gate_sha256,
+            gate_content_sha256=inputs.gate_content_sha256,
             lake_version=verdict.lake_version,
             evidence_sha256=inputs.evidence_sha256,
             watermark=verdict.watermark,
             judged_at=verdict.judged_at,
             latched_by=result.latched_by,
+            set_aside=result.set_aside,
             exposure=ExposureShown(
                 actions=inputs.exposure.actions,
                 minimum=minimum.actions if minimum else 0,

@@ -13,8 +13,8 @@ from analytics.verdicts.signoffs import (
     NothingToSignOffError,
     SignOff,
     SignOffKind,
-    binding,
     in_force,
+    is_about,
     record,
     signed_off,
 )
@@ -149,8 +149,8 @@ def sign_off(
 ) -> SignOff:
     """Record a decision on a move: what promotes is approved or dismissed, what holds or rolls back is overridden.
 
-    It holds for the verdicts as they stand now: for the verdict itself, its epoch and gate file. What nobody could
-    judge (INVALID) cannot be set aside.
+    It holds for the verdicts as they stand now: for the verdict itself, its epoch and its gate's content. What nobody
+    could judge (INVALID) cannot be set aside.
 
     Raises:
         NothingToSignOffError: There is no such verdict in the way of this move.
@@ -236,13 +236,14 @@ def _cells(lake: Lake | None, gates: GateFile, move: _Move) -> _CellAnswers:
 
 def _set_aside(document: VerdictDocument, answer: GateAnswer, signoffs: Sequence[SignOff]) -> GateAnswer:
     """An answer, opened by an override or shut by a dismissal that is about its verdict."""
-    about = [signoff for signoff in signoffs if binding(document) in signoff.about]
+    about = [signoff for signoff in signoffs if is_about(signoff, document)]
     if answer.answer is VerdictName.PROMOTE:
         if not about or about[-1].kind is not SignOffKind.DISMISSAL:
             return answer
         return _decided_by(about[-1], answer, VerdictName.HOLD, "dismissed")
     override = next((signoff for signoff in about if signoff.kind is SignOffKind.OVERRIDE), None)
-    if override is None or answer.answer not in {VerdictName.HOLD, VerdictName.ROLL_BACK}:
+    stays_shut = answer.answer is VerdictName.INVALID and document.set_aside is None
+    if override is None or stays_shut:
         return answer
     return _decided_by(override, answer, VerdictName.PROMOTE, "overridden")
 
@@ -262,7 +263,7 @@ def _approved(answer: GateAnswer, cells: _CellAnswers, signoffs: Sequence[SignOf
         # What an override has opened, a person has looked at already.
         if document.verdict is not VerdictName.PROMOTE:
             continue
-        approval = next((signoff for signoff in approvals if binding(document) in signoff.about), None)
+        approval = next((signoff for signoff in approvals if is_about(signoff, document)), None)
         if approval is None:
             held = Reason(code="approval_needed", message=messages.approval_required(cells.gate))
             return replace(answer, answer=VerdictName.HOLD, reasons=(held, *answer.reasons))
@@ -316,7 +317,7 @@ def _is_against(document: VerdictDocument) -> bool:
 
     That it went quiet does not: an action that is asked about is usually not there yet, or no longer.
     """
-    stale = [reason.code for reason in document.reasons] == ["stale_evidence"]
+    stale = {reason.code for reason in document.reasons} <= {"stale_evidence", "set_aside"}
     return document.verdict is VerdictName.ROLL_BACK or (document.verdict is VerdictName.INVALID and not stale)
 
 

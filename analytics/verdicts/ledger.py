@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import polars as pl
 
+from analytics.gates import gate_store
+from analytics.gates.gate_store import AlteredGateFileError, GateFileNotKeptError
 from analytics.lake.table_schemas import COLUMNS, EVENTS, VERDICTS
 from analytics.signals.cells import CELL, EPOCH, EpochKey
 from analytics.signals.state import microseconds
 from analytics.verdicts import heartbeats
 from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.verdict import REASSESSED, Latch
+from producers.strict_yaml import ConfigurationFileError
 from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
 
@@ -23,7 +26,8 @@ if TYPE_CHECKING:
     from analytics.lake.tables import Fence, Lake
     from analytics.verdicts.evidence_models import Reassessment
 
-LatchKey: TypeAlias = tuple[Cell, str, str]  # a cell, its epoch, and the SHA-256 of the gate file
+LatchKey: TypeAlias = tuple[Cell, str, str | None]
+"""A cell, its epoch, and for a promotion the digest of the gate's content; a rollback stands under any (None)."""
 
 ChangeKey: TypeAlias = tuple[str, str | None, tuple[str, ...]]
 """Verdict, destination and reason codes: the part whose change is news."""
@@ -152,32 +156,50 @@ def newest_watermark(lake: Lake) -> datetime | None:
 
 
 def latches(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[LatchKey, dict[VerdictName, Latch]]:
-    """The first promotion and the first rollback of every epoch of every cell, under each gate file.
+    """The first rollback of every epoch of every cell, and its first promotion under each content of its gate.
 
-    With a row of the ledger, only what was reached before it on its own epoch under its own gate file counts.
+    With a row of the ledger, only what was reached before it on its own epoch counts. Rows that do not name the content
+    have it from the gate file that is kept; a promotion under a file that is not kept any more does not stand.
     """
-    key = [*CELL, "epoch", "gate_sha256", "verdict"]
-    rows = lake.scan(VERDICTS)
+    epoch = [*CELL, "epoch"]
+    ledger = lake.scan(VERDICTS)
+    rows = ledger.filter(pl.col("verdict").is_in([VerdictName.PROMOTE.value, VerdictName.ROLL_BACK.value]))
     if before is not None:
-        rows = rows.filter(*(pl.col(name) == before[name] for name in key[:-1])).filter(
+        rows = rows.filter(*(pl.col(name) == before[name] for name in epoch)).filter(
             (pl.col("judged_at") < before["judged_at"])
             | ((pl.col("judged_at") == before["judged_at"]) & (pl.col("lake_version") < before["lake_version"]))
         )
     first = (
-        rows.filter(pl.col("verdict").is_in([VerdictName.PROMOTE.value, VerdictName.ROLL_BACK.value]))
-        .select(*key, "judged_at", "lake_version", "verdict_id", "to_stage")
+        rows.select(*epoch, "gate", "gate_sha256", "verdict", "judged_at", "lake_version", "verdict_id", "to_stage")
         .sort("judged_at", "lake_version")
-        .unique(subset=key, keep="first", maintain_order=True)
+        .unique(subset=[*epoch, "gate", "gate_sha256", "verdict"], keep="first", maintain_order=True)
         .collect()
     )
+    content = pl.col("payload").str.json_path_match("$.gate_content_sha256").alias("content")
+    ids = pl.col("verdict_id").is_in(first["verdict_id"].implode())
+    recorded = dict(ledger.filter(ids).select("verdict_id", content).collect().iter_rows())
+    kept: dict[str, Mapping[str, str]] = {}
     latches_of: dict[LatchKey, dict[VerdictName, Latch]] = {}
     for row in first.iter_rows(named=True):
-        cell = Cell(*(row[name] for name in CELL))
+        digest = recorded[row["verdict_id"]]
+        if digest is None:
+            if row["gate_sha256"] not in kept:
+                kept[row["gate_sha256"]] = _kept_contents(lake, row["gate_sha256"])
+            digest = kept[row["gate_sha256"]].get(row["gate"])
         verdict = VerdictName(row["verdict"])
-        latches_of.setdefault((cell, row["epoch"], row["gate_sha256"]), {})[verdict] = Latch(
-            verdict, row["to_stage"], row["verdict_id"]
-        )
+        if digest is None and verdict is VerdictName.PROMOTE:
+            continue
+        key = (Cell(*(row[name] for name in CELL)), row["epoch"], digest if verdict is VerdictName.PROMOTE else None)
+        latch = Latch(verdict, row["to_stage"], row["verdict_id"], digest)
+        latches_of.setdefault(key, {}).setdefault(verdict, latch)
     return latches_of
+
+
+def _kept_contents(lake: Lake, sha256: str) -> Mapping[str, str]:
+    try:
+        return gate_store.load(lake, sha256).contents
+    except (AlteredGateFileError, GateFileNotKeptError, ConfigurationFileError):
+        return {}
 
 
 def newest_users(lake: Lake) -> tuple[int, datetime] | None:

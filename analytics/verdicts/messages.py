@@ -12,7 +12,8 @@ from producers.wire.events import Reason, VerdictName
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from analytics.gates.gate_file import Gate, MinimumExposure
+    from analytics.gates.gate_file import Gate
+    from analytics.gates.minimum_exposure import MinimumExposure
     from analytics.verdicts.evidence_models import SignalEvidence, SplitEvidence
     from analytics.verdicts.verdict import Exposure, VerdictInputs, VerdictResult
 
@@ -240,9 +241,14 @@ def _of_inputs(code: str, inputs: VerdictInputs, gate: Gate, verdict: VerdictNam
         return combined_harm(inputs.signals, inputs.log_e_combined, gate.alpha)
     if inputs.split is not None and code in {"split_mismatch", "undeclared_arm"}:
         return _of_split(code, inputs.split)
+    latch = inputs.latches[verdict]
+    decided = f"verdict {latch.verdict_id} decided {verdict.value} on this epoch under"
+    if latch.content_sha256 != inputs.gate_content_sha256:
+        content = "that is not kept" if latch.content_sha256 is None else latch.content_sha256[:12]
+        return f"{decided} gate content {content}, not that of now; no edit clears it, only a person's override"
     return (
-        f"verdict {inputs.latches[verdict].verdict_id} decided {verdict.value} on this epoch under this gate file; "
-        "it stands, because evidence is looked at all the time and the first crossing is what counts"
+        f"{decided} this gate; it stands, because evidence is looked at all the time and the first crossing is what "
+        "counts"
     )
 
 
@@ -284,7 +290,7 @@ def _bounded(evidence: SignalEvidence, side: Literal["lower", "upper"], conclusi
 
 def _needed(evidence: SignalEvidence) -> str:
     if evidence.more_needed is None:
-        return "never shown safe at this rate"
+        return "not shown safe while the rate stays as it is"
     rate = "at this rate" if evidence.failures else "without a failure"
     observed = "user-windows" if evidence.by == "user" else SIGNALS[evidence.signal].trial
     return f"{evidence.more_needed:,} more {observed} needed {rate}"
@@ -314,6 +320,10 @@ _OF_INPUTS: Final[Mapping[str, Callable[[VerdictInputs, Gate], str]]] = {
     "approval_required": lambda _, gate: approval_required(gate),
     "stale_evidence": lambda inputs, _: (
         f"the newest evidence is {duration(inputs.stale_s or 0.0)} older than the newest event: it promotes nothing"
+    ),
+    "set_aside": lambda inputs, _: (
+        f"verdict {inputs.latches[VerdictName.ROLL_BACK].verdict_id} had rolled this epoch back; a person's override "
+        "sets that aside until it expires"
     ),
     "regraded": lambda inputs, _: (
         f"verdict {inputs.latches[VerdictName.PROMOTE].verdict_id} had promoted this epoch on what was known then; "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
@@ -18,10 +19,17 @@ from producers.wire.events import VerdictName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     from analytics.lake.tables import Lake
     from analytics.verdicts.document import VerdictDocument
+    from producers.wire.receipt import Cell
+
+
+JUDGED_BY_AFTER: Final = timedelta(seconds=5)
+"""How old an override, or its revocation, is before the judge goes by it.
+
+By then it is in the lake, whatever clock gave it its moment, so that a replay knows what the judge knew.
+"""
 
 
 class SignOffKind(StrEnum):
@@ -80,14 +88,53 @@ class SignOff:
 
 
 def binding(verdict: VerdictDocument) -> str:
-    """What a sign-off about a verdict holds for: this verdict on this epoch of this cell under this gate file.
+    """What a sign-off about a verdict holds for: this verdict on this epoch of this cell under this gate's content.
 
     A verdict that stands is bound to what crossed first, so that further evidence for the same does not lift the
     sign-off; another verdict does.
     """
     stands = verdict.verdict in {VerdictName.ROLL_BACK, VerdictName.PROMOTE}
     crossed = (verdict.latched_by or verdict.verdict_id) if stands else ""
-    basis = [*verdict.cell, verdict.epoch, verdict.gate_sha256, verdict.verdict.value, crossed]
+    return _bound(verdict.cell, verdict.epoch, _content(verdict), verdict.verdict, crossed)
+
+
+def rollback_binding(cell: Cell, epoch: str, content_sha256: str, crossed: str) -> str:
+    """What an override about the rollback of an epoch is bound to, as long as the gate has this content."""
+    return _bound(cell, epoch, content_sha256, VerdictName.ROLL_BACK, crossed)
+
+
+def is_about(signoff: SignOff, verdict: VerdictDocument) -> bool:
+    """Whether a sign-off holds for a verdict as it stands now; an override also where it sets its rollback aside."""
+    bindings = {binding(verdict)}
+    # Sign-offs were bound to the whole gate file once, and those of them that are in force hold on.
+    if verdict.gate_content_sha256 is not None:
+        bindings.add(binding(verdict.model_copy(update={"gate_content_sha256": None})))
+    if signoff.kind is SignOffKind.OVERRIDE:
+        bindings.update(_set_aside(verdict))
+    return not bindings.isdisjoint(signoff.about)
+
+
+def overrides(lake: Lake, *, now: datetime) -> frozenset[str]:
+    """The bindings of all overrides that the judge goes by. Raises `LakeError`."""
+    return frozenset(
+        bound
+        for signoff in in_force(lake, now=now, given_by=now - JUDGED_BY_AFTER)
+        if signoff.kind is SignOffKind.OVERRIDE
+        for bound in signoff.about
+    )
+
+
+def _content(verdict: VerdictDocument) -> str:
+    return verdict.gate_content_sha256 or verdict.gate_sha256
+
+
+def _set_aside(verdict: VerdictDocument) -> list[str]:
+    crossed = verdict.set_aside
+    return [] if crossed is None else [rollback_binding(verdict.cell, verdict.epoch, _content(verdict), crossed)]
+
+
+def _bound(cell: Cell, epoch: str, content_sha256: str, verdict: VerdictName, crossed: str) -> str:
+    basis = [*cell, epoch, content_sha256, verdict.value, crossed]
     return hashlib.sha256(json.dumps(basis, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
@@ -114,6 +161,8 @@ def record(
     if expires_at <= now:
         raise UnusableSignOffError(f"{kind.with_article} must expire in the future, not at {iso(expires_at)}")
     about = {binding(verdict): verdict.verdict_id for verdict in verdicts}
+    if kind is SignOffKind.OVERRIDE:
+        about |= {bound: verdict.verdict_id for verdict in verdicts for bound in _set_aside(verdict)}
     action = (verdicts[0].environment, verdicts[0].workflow, verdicts[0].tool)
     signoff_id = _new_id(kind, now, *action, to_stage, actor, reason, *sorted(about))
     signoff = SignOff(signoff_id, kind, now, expires_at, action, cohort, to_stage, actor, reason, about)
@@ -153,14 +202,22 @@ def _append(lake: Lake, signoff: SignOff, more: Mapping[str, Any]) -> None:
 
 
 def in_force(
-    lake: Lake, *, now: datetime, action: tuple[str, str, str] | None = None, to_stage: str | None = None
+    lake: Lake,
+    *,
+    now: datetime,
+    given_by: datetime | None = None,
+    action: tuple[str, str, str] | None = None,
+    to_stage: str | None = None,
 ) -> list[SignOff]:
-    """The sign-offs (about one action, or stage) neither expired nor revoked, oldest first. Raises `LakeError`."""
+    """The sign-offs (about one action, or stage) neither expired nor revoked, oldest first. Raises `LakeError`.
+
+    What was given after `given_by`, a revocation too, is left out; now unless given.
+    """
     wanted = [] if action is None else list(zip(ACTION, action, strict=True))
     wanted += [] if to_stage is None else [("to_stage", to_stage)]
     rows = (
         lake.scan(SIGNOFFS)
-        .filter((pl.col("given_at") <= now) & (pl.col("expires_at") > now))
+        .filter((pl.col("given_at") <= (given_by or now)) & (pl.col("expires_at") > now))
         .filter(*(pl.col(name) == value for name, value in wanted))
         .sort("given_at", "signoff_id")
         .collect()

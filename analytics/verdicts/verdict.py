@@ -30,7 +30,8 @@ REASON_CODES: Final[dict[str, str]] = {
     "regression": "Since its promotion a guardrail's rate has risen above its limit.",
     "trip": "A count that trips is over its maximum.",
     "regraded": "The epoch had been promoted; what came later says otherwise.",
-    "latched": "An earlier look at the same epoch under the same gate file decided, and that stands.",
+    "latched": "An earlier look at the same epoch decided, and that stands.",
+    "set_aside": "The epoch was rolled back, and an override sets that aside until it expires.",
     "hold_expired": "The epoch has been held for longer than `hold_expires`: the owner must decide.",
     "split_mismatch": "Traffic was not split as the gate declares, so nothing that compares the arms can be believed.",
     "undeclared_arm": "The gate declares how traffic is split, and the cell's cohort has no share in it.",
@@ -76,6 +77,7 @@ class Latch:
     verdict: VerdictName  # PROMOTE or ROLL_BACK
     to_stage: str | None  # where it sends the action
     verdict_id: str  # the verdict that crossed first
+    content_sha256: str | None = None  # digest of the gate's content then; None where it is not known any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +94,9 @@ class VerdictInputs:
     log_e_combined: float | None  # combined evidence of the weighted guardrails, a natural logarithm; None without any
     exposure: Exposure  # how much was seen of the epoch
     stale_s: float | None  # seconds from the newest event to the watermark where that is too long; None otherwise
-    latches: Mapping[VerdictName, Latch]  # verdicts that earlier looks at this epoch under this gate file reached
+    latches: Mapping[VerdictName, Latch]  # verdicts that earlier looks at this epoch reached
     evidence: Mapping[str, object]  # every number that was counted, by name, whether or not `signals` used it
+    gate_content_sha256: str | None = None  # digest of what the gate judges by; None where no gate can be named
     split: SplitEvidence | None = None  # what the assignments say about the declared split; None where there is none
     regraded: tuple[Reassessment, ...] = ()  # what came of earlier epochs of the cell, of which outcomes came late
     is_reassessment: bool = False  # whether this is an epoch that is over
@@ -112,6 +115,7 @@ class VerdictResult:
     to_stage: str | None  # where the action goes; None where it stays
     reasons: tuple[Reason, ...]  # Why, what matters most first
     latched_by: str | None = None  # the verdict that crossed first, where one did
+    set_aside: str | None = None  # the rollback of this epoch that an override sets aside, where one does
     would: VerdictResult | None = None  # what would follow if dry runs counted; None where there are none
 
 
@@ -134,5 +138,7 @@ class Verdict:
             basis += [self.inputs.exposure.events_version, self.inputs.exposure.as_of.isoformat()]
         if self.inputs.exposure.open_version is not None:
             basis.append(self.inputs.exposure.open_version)
+        if self.result.set_aside is not None:
+            basis.append(self.result.set_aside)
         digits = hashlib.sha256(json.dumps(basis, ensure_ascii=False).encode()).hexdigest()[:16]
         return f"{REASSESSED}{digits[1:]}" if self.inputs.is_reassessment else digits

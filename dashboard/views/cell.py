@@ -8,7 +8,7 @@ from dashboard import labels
 from dashboard.components.html import Markup, tag
 from dashboard.components.layout import back_to_overview
 from dashboard.components.symbols import evidence_bar, interval, ladder, signal_state_label, state_label, symbol
-from dashboard.data.forecast import explanation, forecasts, trials_of
+from dashboard.data.outlook import explanation, forecasts, trials_of
 from dashboard.views.recommendations import codes
 from producers.wire.stage import LADDER
 
@@ -117,7 +117,11 @@ def _verdict(verdict: VerdictDocument, gates_sha256: str | None, now: datetime) 
 
 def _reasons(verdict: VerdictDocument) -> Markup | None:
     """The reasons one by one, unless the sentence above says all of it; many of them fold away."""
-    if len(verdict.reasons) == 1 and verdict.reasons[0].message in verdict.summary:
+    if (
+        len(verdict.reasons) == 1
+        and verdict.reasons[0].code != "latched"
+        and verdict.reasons[0].message in verdict.summary
+    ):
         return None
     items = [tag("li", tag("code", reason.code), " ", reason.message) for reason in verdict.reasons]
     rows = tag("ul", items, class_="sk-reasons")

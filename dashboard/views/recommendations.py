@@ -9,7 +9,7 @@ from dashboard import labels
 from dashboard.components.html import Child, Markup, tag
 from dashboard.components.live_html import link
 from dashboard.components.symbols import URGENCY, state_label
-from dashboard.data.forecast import explanation
+from dashboard.data.outlook import explanation
 
 if TYPE_CHECKING:
     from datetime import datetime

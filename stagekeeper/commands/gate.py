@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from analytics.gates.gate_file import GateFile
+from analytics.gates.lint import ACTIONS_PER_MINUTE
 from analytics.gates.lint import lint as lint_file
 from analytics.lake.errors import READ_FAILURES
 from analytics.lake.storage import unreadable
@@ -206,8 +207,15 @@ def print_signoff(signoff: SignOff, *, as_json: bool) -> None:
 
 @command.command()
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--actions-per-minute",
+    type=click.FloatRange(min=0, min_open=True),
+    default=ACTIONS_PER_MINUTE,
+    show_default=True,
+    help="The traffic that times are stated at.",
+)
 @options.json_option
-def lint(file: Path, *, as_json: bool) -> None:
+def lint(file: Path, *, actions_per_minute: float, as_json: bool) -> None:
     """Find what is unknown, unreachable, contradictory, or promotes anything, and what each limit takes at least.
 
     \b
@@ -218,7 +226,7 @@ def lint(file: Path, *, as_json: bool) -> None:
       stagekeeper gate lint gates.yaml
       stagekeeper gate lint gates.yaml --json | jq '.findings[] | select(.level == "error")'
     """
-    issues = lint_file(file)
+    issues = lint_file(file, actions_per_minute)
     counts = {level: sum(issue.level == level for issue in issues) for level in ("error", "warning", "note")}
     if as_json:
         options.print_json({"file": str(file), "counts": counts, "findings": [issue.to_dict() for issue in issues]})

@@ -25,7 +25,7 @@ from dashboard.components import charts
 from dashboard.components.html import Markup, join, tag
 from dashboard.components.symbols import URGENCY, interval, sparkline
 from dashboard.data.cell_history import cell_history
-from dashboard.data.forecast import explanation, failures_to_harm, forecasts
+from dashboard.data.outlook import explanation, failures_to_harm, forecasts
 from dashboard.data.trends import Trend, Trends, bin_minutes
 from dashboard.urls import PageLocation, View
 from producers.wire.receipt import Cell
@@ -168,6 +168,38 @@ def test_failures_to_harm_is_the_first_run_that_crosses(failures: int, successes
 
     assert harmful(run)
     assert run == 1 or not harmful(run - 1)
+
+
+@pytest.mark.parametrize(
+    ("failures", "trials", "told"),
+    [
+        (2, 200, "242 to over 5,000 more executions (10-90 %); 82 % within 5,000 (1.0 %, limit 2.0 %)."),
+        # At 4 % no number of trials is enough, and yet one in nine of such actions is shown safe in the end.
+        (4, 100, "4,113 to over 5,000 more executions (10-90 %); 11 % within 5,000"),
+        (300, 1_000, "30.0 % is too high to be shown under 2.0 %, with less than a chance of 1 % within 5,000 more"),
+    ],
+)
+def test_a_way_to_safety_is_a_range_with_its_probability(tmp_path: Path, failures: int, trials: int, told: str) -> None:
+    evidence = SignalEvidence(
+        signal="undo",
+        role="guardrail",
+        state="undecided",
+        value=failures / trials,
+        unit="ratio",
+        failures=failures,
+        trials=trials,
+        mature_failures=failures,
+        mature_trials=trials,
+        limit=0.02,
+        safe_threshold=float(-np.log(0.05)),
+    )
+    held = next(verdict for verdict in latest_verdicts(populated(tmp_path)) if verdict.verdict == "HOLD")
+    (text,) = [
+        forecast.text
+        for forecast in forecasts(held.model_copy(update={"signals": (evidence,), "exposure": None, "reasons": ()}))
+        if forecast.towards == "PROMOTE"
+    ]
+    assert told in text.replace("\u202f", " ")
 
 
 def test_what_would_change_a_verdict_names_each_signal_in_its_way(tmp_path: Path) -> None:

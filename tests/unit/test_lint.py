@@ -43,7 +43,8 @@ def test_what_is_shipped_has_no_faults(file: str) -> None:
 
 
 def test_a_sound_gate_says_only_how_much_it_takes() -> None:
-    (finding,) = of(gate(SOUND))
+    finding, time = of(gate(SOUND))
+    assert (time.level, time.code, time.place) == ("note", "time_to_find", "g/execution_error")
     assert (finding.level, finding.code, finding.place) == ("note", "minimum", "g/execution_error")
     assert "needs at least 75 user-windows with executions, none of them with a failure" in finding.message
 
@@ -52,12 +53,12 @@ def test_a_sound_gate_says_only_how_much_it_takes() -> None:
     ("limit", "needed"), [("0.005", "759"), ("0.01", "379"), ("0.02", "189"), ("0.05", "75"), ("0.10", "37")]
 )
 def test_the_clean_minimum_is_that_of_the_evidence(limit: str, needed: str) -> None:
-    (finding,) = of(gate(SOUND.replace("0.05", limit)))
+    finding, _ = of(gate(SOUND.replace("0.05", limit)))
     assert f"needs at least {needed} user-windows with executions" in finding.message
 
 
 def test_where_actions_are_counted_it_takes_actions() -> None:
-    (finding,) = of(gate(SOUND.replace("limit: 0.05", "limit: 0.05, unit: action")))
+    finding, _ = of(gate(SOUND.replace("limit: 0.05", "limit: 0.05, unit: action")))
     assert "needs at least 75 executions, none of them with a failure" in finding.message
 
 
@@ -65,6 +66,93 @@ def test_where_actions_are_counted_it_takes_actions() -> None:
 def test_a_consequence_without_a_maturity_is_an_error(signal: str) -> None:
     guard = f"{{signal: {signal}, role: guardrail, limit: 0.1}}"
     assert found(gate(guard), code="no_maturity") == [("error", f"g/{signal}")]
+
+
+LIMIT_2 = "{signal: execution_error, role: guardrail, limit: 0.02, unit: action}"
+
+
+def times(file: str, actions_per_minute: float = 10.0) -> list[str]:
+    issues = lint_gates(GateFile.parse(file.encode()), actions_per_minute)
+    return [issue.message for issue in issues if issue.code == "time_to_find"]
+
+
+def of_file(gate: str, more: str = "") -> str:
+    return f"version: 1\n{more}gates: [{{{gate}}}]\n"
+
+
+def test_it_says_when_a_worse_rate_is_found() -> None:
+    # 427 and 41 trials are the medians of the evidence: see test_forecast.py.
+    (told,) = times(of_file(gate(LIMIT_2)))
+    assert told == (
+        "at 10 actions a minute a rate of 2 times the limit (4 %) is found after 43 min in the median, and one of "
+        "5 times the limit (10 %) is found after 4 min in the median"
+    )
+    (slower,) = times(of_file(gate(LIMIT_2)), 0.5)
+    assert "at 0.5 actions a minute a rate of 2 times the limit (4 %) is found after 14 h" in slower
+
+
+def test_a_small_share_of_alpha_takes_longer_and_rates_beyond_one_are_not_rates() -> None:
+    other = "{signal: timeout, role: guardrail, limit: 0.3, weight: 3, unit: action}"
+    told, high = times(of_file(gate(LIMIT_2, other)))
+    assert "(4 %) is found after 63 min" in told
+    assert "5 times" not in high
+
+
+def test_by_user_it_counts_first_actions_and_where_they_come_late_windows() -> None:
+    by_user = LIMIT_2.replace(", unit: action", "")
+    undo = by_user.replace("execution_error", "undo").replace("}", ", maturity: 1h}")
+    first, late = times(of_file(gate(by_user, undo)))
+    assert (
+        "at 10 actions a minute, each of another user, a rate of 2 times the limit (4 %) is found after 74 min" in first
+    )
+    assert (
+        "(4 %) is found after 113 min in the median, and one of 5 times the limit (10 %) is found after 65 min" in late
+    )
+
+
+def test_what_never_came_is_missed_after_the_deadline() -> None:
+    missing = LIMIT_2.replace("execution_error", "missing_outcome")
+    (told,) = times(of_file(gate(missing), "outcome_deadline: 1h\n"))
+    assert "and one of 5 times the limit (10 %) is found after 64 min" in told
+
+
+@pytest.mark.parametrize(("level", "is_loose"), [("alpha: 0.2", False), ("alpha: 0.21", True), ("beta: 0.5", True)])
+def test_a_level_that_promises_little_is_an_error(level: str, is_loose: bool) -> None:
+    found_here = found(gate(SOUND, more=f"ladder: [draft_write, approval_gated], {level}"), code="loose_level")
+    assert found_here == ([("error", f"g/{level.partition(':')[0]}")] if is_loose else [])
+
+
+@pytest.mark.parametrize(
+    ("window", "least", "unit", "is_long"),
+    [
+        ("1h", "{}", "user", False),
+        ("1d", "{}", "user", True),
+        ("1d", "{}", "action", False),
+        ("1d", "{days: 1}", "user", False),
+        ("2d", "{days: 1}", "user", True),
+        ("6h", "{hours: 5}", "user", True),
+        ("6h", "{actions: 3600}", "user", False),
+        ("6h", "{actions: 3500}", "user", True),
+    ],
+)
+def test_a_window_that_outlasts_the_minimum_exposure_is_a_warning(
+    window: str,
+    least: str,
+    unit: str,
+    is_long: bool,
+) -> None:
+    more = f"ladder: [draft_write, approval_gated], minimum_exposure: {least}, unit: {unit}"
+    issues = lint_gates(GateFile.parse(of_file(gate(SOUND, more=more), f"user_window: {window}\n").encode()))
+    assert [issue.level for issue in issues if issue.code == "long_window"] == ["warning"] * is_long
+
+
+def test_the_command_takes_the_traffic() -> None:
+    file = str(ROOT / "examples/gates.yaml")
+    assert (
+        "at 2.5 actions a minute"
+        in CliRunner().invoke(cli, ["gate", "lint", file, "--actions-per-minute", "2.5"]).output
+    )
+    assert CliRunner().invoke(cli, ["gate", "lint", file, "--actions-per-minute", "0"]).exit_code == 2
 
 
 def test_a_limit_out_of_reach_is_a_warning() -> None:

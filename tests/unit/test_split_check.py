@@ -116,7 +116,7 @@ class TestByAction:
         latch = {VerdictName.PROMOTE: Latch(VerdictName.PROMOTE, "approval_gated", "first")}
         rows = [*minutes(NEW, [80] * 30), *minutes(HELD, [20] * 30)]
         mark = NOON + timedelta(minutes=60)
-        found = verdicts_on(made, *rows, watermark=mark, latches=Latches({(NEW, "e1", made.sha256): latch}))
+        found = verdicts_on(made, *rows, watermark=mark, latches=Latches({(NEW, "e1", made.contents["g"]): latch}))
         assert on(found, "new").result.verdict == "HOLD"
 
     def test_a_mismatch_that_was_there_once_stays(self) -> None:

@@ -58,7 +58,7 @@ def test_a_hold_says_when_the_present_rate_never_decides() -> None:
     found = verdict_on(ERRORS, a_row(**executions(10, 1)))
     assert found.result.verdict == "HOLD"
     assert found.inputs.signals[0].more_needed is None
-    assert "never shown safe at this rate" in said(found)
+    assert "not shown safe while the rate stays as it is" in said(found)
 
 
 def test_harm_is_said_with_its_numbers() -> None:
@@ -336,15 +336,16 @@ def test_unknown_latencies_are_neither_fast_nor_slow() -> None:
 
 
 def latched(verdict: VerdictName, to_stage: str) -> dict[str, object]:
-    key = (CELL, "e1", ERRORS.sha256)
-    return {"latches": Latches({key: {verdict: Latch(verdict, to_stage, "first")}})}
+    content = ERRORS.contents["everything"]
+    key = (CELL, "e1", content if verdict is VerdictName.PROMOTE else None)
+    return {"latches": Latches({key: {verdict: Latch(verdict, to_stage, "first", content)}})}
 
 
 def test_a_rollback_stands_although_better_numbers_follow() -> None:
     found = verdict_on(ERRORS, a_row(**executions(10_000)), **latched(VerdictName.ROLL_BACK, "search_only"))
     assert (found.result.verdict, found.result.to_stage, codes(found)) == ("ROLL_BACK", "search_only", ["latched"])
     assert document_of(found)["latched_by"] == "first"
-    assert "verdict first decided ROLL_BACK" in said(found)
+    assert "verdict first decided ROLL_BACK on this epoch under this gate; it stands" in said(found)
 
 
 def test_a_promotion_stands_until_there_is_harm_or_silence() -> None:
@@ -356,10 +357,20 @@ def test_a_promotion_stands_until_there_is_harm_or_silence() -> None:
     assert codes(silent) == ["stale_evidence"]
 
 
-def test_a_latch_of_another_epoch_or_gate_file_holds_nothing() -> None:
+def test_a_latch_of_another_epoch_holds_nothing() -> None:
     crossed = {VerdictName.ROLL_BACK: Latch(VerdictName.ROLL_BACK, "x", "v")}
-    other = Latches({(CELL, "e0", ERRORS.sha256): crossed})
+    other = Latches({(CELL, "e0", None): crossed})
     assert verdict_on(ERRORS, a_row(**executions(377)), latches=other).result.verdict == "PROMOTE"
+
+
+def test_a_promotion_stands_under_its_gate_alone_and_a_rollback_under_any() -> None:
+    other = gate_file("signal: execution_error, role: guardrail, limit: 0.2")
+    promoted = latched(VerdictName.PROMOTE, "approval_gated")
+    assert verdict_on(other, a_row(**executions(5)), **promoted).result.verdict == "HOLD"
+    rolled_back = latched(VerdictName.ROLL_BACK, "search_only")
+    found = verdict_on(other, a_row(**executions(10_000)), **rolled_back)
+    assert (found.result.verdict, codes(found)) == ("ROLL_BACK", ["latched"])
+    assert f"under gate content {ERRORS.contents['everything'][:12]}, not that of now" in said(found)
 
 
 def test_a_verdict_is_named_by_what_it_follows_from() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from analytics.evidence.forecast import SafetyForecast, forecast_safety
 from analytics.evidence.sequential import log_e_value
 from analytics.signals.definitions import QUANTILES, SIGNALS
 from dashboard import labels
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from analytics.verdicts.document import VerdictDocument
     from analytics.verdicts.evidence_models import SignalEvidence
 
+_HARDLY = 0.01  # a chance that is told as none
 _LOOK_AHEAD = 2_000  # how many further failures in a row are tried before a rollback counts as far away
 
 _TO_MEND: dict[str, str] = {
@@ -45,7 +48,8 @@ def forecasts(verdict: VerdictDocument) -> list[Forecast]:
             Forecast(
                 VerdictName.HOLD,
                 "A new epoch. The first crossing is what counts, so this verdict stands until the stage, the model, "
-                "the prompt, the tool or the policy of this action changes; counting then starts afresh.",
+                "the prompt, the tool or the policy of this action changes; counting then starts afresh. No edit of "
+                "the gate clears it; a signed-off override sets it aside until it expires.",
             )
         ]
     return [*_to_promote(verdict, codes), *_to_roll_back(verdict)]
@@ -144,7 +148,31 @@ def _towards_safe(evidence: SignalEvidence) -> str:
     trials = "closed user-windows" if evidence.by == "user" else trials_of(evidence.signal)
     if evidence.state == "missing" or not evidence.trials:
         return f"{name}: the first {trials}. Nothing has been seen yet, and nothing missing promotes."
+    outlook = _outlook(evidence)
+    if outlook is not None and outlook.within < _HARDLY:
+        return (
+            f"{name}: {value} is too high to be shown under {limit}, with less than a chance of 1\u202f% within "
+            f"{labels.count(outlook.horizon)} more {trials}. It has to come down."
+        )
+    if outlook is not None:
+        far = labels.count(outlook.horizon)
+        ends = [f"over {far}" if more is None else labels.count(more) for more in (outlook.early, outlook.late)]
+        needed = " to ".join(dict.fromkeys(ends))
+        share = min(round(100 * outlook.within), 99)  # no forecast is certain
+        return f"{name}: {needed} more {trials} (10-90\u202f%); {share}\u202f% within {far} ({value}, limit {limit})."
     if evidence.more_needed is not None:
         needed = labels.count(evidence.more_needed)
         return f"{name}: about {needed} more {trials} like those so far ({value}, limit {limit})."
-    return f"{name}: {value} is too high to be shown under {limit} by any number of {trials}. It has to come down."
+    return f"{name}: {value} is not shown under {limit} while it stays as it is."
+
+
+def _outlook(evidence: SignalEvidence) -> SafetyForecast | None:
+    """When safety may be shown; None where the counts that a promotion goes by are not those of one rate."""
+    threshold, decides = _compared_with(evidence), evidence.safe_threshold
+    if threshold is None or decides is None or evidence.unit == "times" or not evidence.mature_trials:
+        return None
+    failures, trials = evidence.mature_failures, evidence.mature_trials
+    if evidence.by == "user":
+        trials = evidence.windows or 0
+        failures = math.ceil((evidence.value or 0.0) * trials)
+    return forecast_safety(min(failures, trials), trials, threshold, beta=math.exp(-decides))
