@@ -179,7 +179,7 @@ def some_latches(rng: Generator, state: CellState, gates: GateFile) -> Latches:
     overrides: set[str] = set()
     for key in sorted(state.names(np.arange(state.epochs)).iter_rows()):
         cell, epoch = Cell(*key[:-1]), key[-1]
-        content = str(rng.choice([*gates.contents.values()]))
+        content = str(rng.choice([*gates.contents.values(), "of another gate"]))
         if rng.random() < 0.2:
             latch = Latch(VerdictName.PROMOTE, str(rng.choice(STAGES)), "0123", content)
             latches[cell, epoch, content] = {latch.verdict: latch}
