@@ -12,7 +12,7 @@ from analytics.evidence.forecast import median_trials_to_harm
 from analytics.evidence.sequential import trials_to_decision
 from analytics.gates.gate_file import Gate, GateFile, GateTieError, Match
 from analytics.judging.user_windows import FIRST_FAILED
-from analytics.judging.weights import FIRST_SHARE, share_of
+from analytics.judging.weights import EARLY_SHARE, share_of
 from analytics.signals.definitions import QUANTILES, RATES, SIGNALS
 from analytics.text import duration, percent
 from producers.strict_yaml import ConfigurationFileError
@@ -324,9 +324,9 @@ def _time_to_find(
     known_s = gates.outcome_deadline if part.signal == "missing_outcome" else part.harm_age_s
     tests = [(level, known_s)]
     if gate.unit_of(part) == "user":
-        # Closed windows, and users' first actions where these are known at once: a union of two tests.
-        first = FIRST_SHARE if part.signal in FIRST_FAILED else 0.0
-        tests = [(level * (1.0 - first), known_s + gates.user_window), *([(level * first, 0.0)] if first else [])]
+        # Closed windows; where it is known at once also users' first actions, and heavy users, of whom nothing is said.
+        first = EARLY_SHARE if part.signal in FIRST_FAILED else 0.0
+        tests = [(level * (1.0 - 2 * first), known_s + gates.user_window), *([(level * first, 0.0)] if first else [])]
     medians = [(median_trials_to_harm(rate, part.limit or 0.0, alpha=alpha), later_s) for alpha, later_s in tests]
     return min(
         (trials * 60.0 / actions_per_minute + later_s for trials, later_s in medians if trials is not None),
