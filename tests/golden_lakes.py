@@ -299,14 +299,14 @@ def _history(name: str, golden: Golden) -> Document:
         {"cell": _cell(VerdictDocument.from_verdict(turn.verdict).to_dict()), **_as_json(turn.to_dict())}
         for turn in run(history, gates, every=timedelta(minutes=30))
     ]
-    history: Document = {"turns": _without_sentences(normal(sorted(turns, key=_turn), {}))}
+    section: Document = {"turns": _without_sentences(normal(sorted(turns, key=_turn), {}))}
     if name == "demo":
         since = history.last - timedelta(minutes=15)
         tried = backtest(history, gates, GateFile.parse(_changed(golden.gates)), since=since)
-        history["backtest"] = _without_sentences(
+        section["backtest"] = _without_sentences(
             normal({key: value for key, value in _as_json(tried.to_dict()).items() if not key.endswith("_sha256")}, {})
         )
-    return history
+    return section
 
 
 def _as_json(document: Document) -> Document:
