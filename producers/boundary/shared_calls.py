@@ -64,14 +64,15 @@ class SharedCall:
         particular = details.model_dump() | {"arguments_sha256": arguments_sha256}
         return self._contract.model_copy(update=particular)
 
-    def decide(
-        self, authorizer: Authorizer, flags: FlagEvaluator, arguments_sha256: str, details: CallDetails
-    ) -> SharedDecision:
-        """Decide one call."""
-        authorization, authorizer_sha256 = self._authorize(authorizer, arguments_sha256, details)
+    def recall(self, flags: FlagEvaluator) -> FlagValues | None:
+        """The flags' values of the last call, where they still are in force; never waits."""
         values = self._flag_values
-        if values is None or values.rules is not flags.rules():
-            values = self._flag_values = flags.evaluate(self.flag_context)
+        return values if values is not None and values.rules is flags.rules() else None
+
+    def decide(self, authorized: tuple[Authorization, str], values: FlagValues) -> SharedDecision:
+        """Decide one call by what authorization and flags have answered."""
+        authorization, authorizer_sha256 = authorized
+        self._flag_values = values
         last = self._decision
         if (
             last is not None
@@ -90,9 +91,10 @@ class SharedCall:
         decision = shared.decision.model_copy(update={"result": result})
         return SharedDecision(self._contract, decision, stage=shared.stage, cohort=self._cohort)
 
-    def _authorize(
+    def authorize(
         self, authorizer: Authorizer, arguments_sha256: str, details: CallDetails
     ) -> tuple[Authorization, str]:
+        """What hard authorization says of one call, and the digest of its policy."""
         if not self._steady:
             return authorize(self.contract(arguments_sha256, details), authorizer)
         last = self._authorization

@@ -338,7 +338,7 @@ def test_rules_that_do_not_look_at_the_clock_are_asked_once(tmp_path: Path) -> N
     try:
         before = held.evaluate(CONTEXT)
         for _ in range(20):
-            provider._poll()  # noqa: SLF001 - time goes by
+            provider._look()  # noqa: SLF001 - time goes by
         assert held.evaluate(CONTEXT) is before
     finally:
         held.close()
