@@ -82,15 +82,16 @@ def evaluated(flags: FlagEvaluator, flag: Flag, context: Context) -> tuple[FlagV
 
 
 def flagd_file(path: Path, **values: Any) -> Path:
-    """A flagd file that holds the open values, changed as given."""
+    """A flagd file that holds the open values, changed as given; put in place in one step, as a reader may look."""
     stated = OPEN | values
     flags = {
         KEYS[name]: {"state": "ENABLED", "variants": {"set": value}, "defaultVariant": "set"}
         for name, value in stated.items()
         if value is not None
     }
-    path.write_text(json.dumps({"flags": flags}))
-    return path
+    draft = path.with_name(f"{path.name}.draft")
+    draft.write_text(json.dumps({"flags": flags}))
+    return draft.replace(path)
 
 
 class Permit:

@@ -227,10 +227,12 @@ def read_flag_file(path: Path) -> bytes:
     # A FIFO that nobody writes to is opened at once, and so is a device, which is then left alone.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError("it is no regular file")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            text = file.read(_LARGEST_FILE + 1)
+        text = os.read(descriptor, _LARGEST_FILE + 1)
+        while len(text) < min(status.st_size, _LARGEST_FILE + 1) and (more := os.read(descriptor, _LARGEST_FILE + 1)):
+            text += more
     finally:
         os.close(descriptor)
     if len(text) > _LARGEST_FILE:

@@ -236,6 +236,8 @@ class FlagEvaluator:
         deadline, or answers with another type or a value that cannot decide; the record's reason says which.
         """
         ends_at = time.monotonic() + self._deadline_s
+        if self._file is not None:
+            self._file.confirm(self._deadline_s)
         steps = self._steps(context)
         try:
             while True:
@@ -246,6 +248,8 @@ class FlagEvaluator:
     async def evaluate_async(self, context: Context) -> FlagValues:
         """As `evaluate`, without holding up the event loop."""
         ends_at = time.monotonic() + self._deadline_s
+        if self._file is not None and self._file.lapsed:
+            await asyncio.wrap_future(self._calls.submit(functools.partial(self._file.confirm, self._deadline_s)))
         steps = self._steps(context)
         try:
             while True:
@@ -256,9 +260,7 @@ class FlagEvaluator:
             return cast("FlagValues", end.value)
 
     def _steps(self, context: Context) -> Generator[Future[Any], None, FlagValues]:
-        """Yield what has to be waited for, until the decision's deadline."""
-        if self._file is not None and self._file.lapsed:
-            yield self._calls.submit(functools.partial(self._file.confirm, self._deadline_s))
+        """Yield the answers that have to be waited for, until the decision's deadline."""
         rules = self.rules()
         for _ in range(_ATTEMPTS):
             if rules.error is not None:

@@ -241,7 +241,9 @@ def test_from_the_moment_new_rules_are_named_no_decision_follows_the_old_ones(tm
             expected = mode_of.get(values.ruleset_sha256)
             if expected is not None and values.mode != expected:
                 mixed.append(values.mode)
-            if named in mode_of and order.index(values.ruleset_sha256) < order.index(named):
+            if {named, values.ruleset_sha256} <= set(mode_of) and order.index(values.ruleset_sha256) < order.index(
+                named
+            ):
                 stale.append((named, values.mode))
 
     order = [held.sha256]
