@@ -89,8 +89,7 @@ class FlagFile(AbstractProvider):
         self._text: bytes | None = None
         self._last_read = self._rules = self._without("has not been read yet")
 
-    @property
-    def rules(self) -> Ruleset:
+    def get_rules(self) -> Ruleset:
         """The rules in force. From the moment this names new rules, no evaluation follows the old ones."""
         if self._clock() > self._confirmed_until:
             self._lapse()
@@ -118,7 +117,7 @@ class FlagFile(AbstractProvider):
     def initialize(self, evaluation_context: EvaluationContext) -> None:  # noqa: ARG002 - the interface has it
         """Read the file and watch it, also where it cannot be used yet, which is a `ParseError`."""
         self.confirm(_FIRST_LOOK_S)
-        rules = self.rules
+        rules = self.get_rules()
         if rules.error is not None:
             raise ParseError(rules.error)
 

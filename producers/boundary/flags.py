@@ -174,7 +174,7 @@ class FlagEvaluator:
         self._stale_s = stale_s
         self._clock = clock
         self._ruleset: Callable[[], Ruleset]
-        self._ruleset = (lambda: file.rules) if file is not None else ruleset or (lambda: self._announced)
+        self._ruleset = file.get_rules if file is not None else ruleset or (lambda: self._announced)
         self.begin_anew()
         self._inherited = False
         self._register()

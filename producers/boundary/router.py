@@ -10,7 +10,7 @@ import time
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from producers.boundary import errors
 from producers.boundary.action import Action, Permit, call_context
@@ -41,20 +41,13 @@ if TYPE_CHECKING:
     from producers.wire.events import Impact, UndoResult
     from producers.wire.receipt import Receipt
 
+    # When a call began, what it shares, its details, its digest, and what authorization said; flags are still to ask.
+    Asked = tuple[float, SharedCall, CallDetails, str, tuple[Authorization, str]]
+
 LOG = logging.getLogger(__name__)
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
-
-
-class _Asked(NamedTuple):
-    """A call that hard authorization has answered, and the flags not yet."""
-
-    started: float
-    call: SharedCall
-    details: CallDetails
-    arguments_sha256: str
-    authorized: tuple[Authorization, str]
 
 
 class Router:
@@ -246,15 +239,16 @@ class Router:
 
     def _permit(self, action: Action, arguments: Mapping[str, Any]) -> Permit:
         asked = self._ask(action, arguments)
-        call = asked.call
+        call = asked[1]
         return self._answer(asked, arguments, call.recall(self._flags) or self._flags.evaluate(call.flag_context))
 
     async def _permit_async(self, action: Action, arguments: Mapping[str, Any]) -> Permit:
         asked = self._ask(action, arguments)
-        values = asked.call.recall(self._flags) or await self._flags.evaluate_async(asked.call.flag_context)
+        call = asked[1]
+        values = call.recall(self._flags) or await self._flags.evaluate_async(call.flag_context)
         return self._answer(asked, arguments, values)
 
-    def _ask(self, action: Action, arguments: Mapping[str, Any]) -> _Asked:
+    def _ask(self, action: Action, arguments: Mapping[str, Any]) -> Asked:
         started = self._clock()
         context = call_context()
         if context.agent is None:
@@ -263,9 +257,9 @@ class Router:
         details = call.details(context)
         arguments_sha256 = digest(arguments)
         authorized = call.authorize(self._authorizer, arguments_sha256, details)
-        return _Asked(started, call, details, arguments_sha256, authorized)
+        return started, call, details, arguments_sha256, authorized
 
-    def _answer(self, asked: _Asked, arguments: Mapping[str, Any], values: FlagValues) -> Permit:
+    def _answer(self, asked: Asked, arguments: Mapping[str, Any], values: FlagValues) -> Permit:
         started, call, details, arguments_sha256, authorized = asked
         action = call.action
         shared = call.decide(authorized, values)
