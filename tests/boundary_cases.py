@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
@@ -146,12 +147,14 @@ class Shelf:
         return DeliveryStats(emitted=len(self.events))
 
 
-def in_child(do: Callable[[], str]) -> str:
+def in_child(do: Callable[[], str], *, timeout_s: int = 60) -> str:
     """What a function answers in a child that is forked here, or the error that it raises there."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         answer = "nothing"
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(timeout_s)  # a child that hangs is killed, and answers nothing
         try:
             answer = do()
         except BaseException as error:  # noqa: BLE001 - the parent shows it

@@ -271,16 +271,34 @@ _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)  # and string
 def flags_document(text: bytes) -> dict[str, Any]:
     """Read a flagd document strictly, with a `ValueError` or `TypeError` where it is ambiguous or not a flagd file."""
     characters = text.decode("utf-8-sig")
+    _require_shallow(characters)
+    document = json.loads(characters, object_pairs_hook=_unique, parse_constant=_no_number)
+    if not isinstance(document, dict) or not isinstance(document.get("flags"), dict):
+        raise TypeError("there is no object `flags` at its top")
+    _require_small_expansion(document)
+    return document
+
+
+def _require_small_expansion(document: dict[str, Any]) -> None:
+    """Refuse evaluators that flagd's engine, which copies each to where it is named, would blow up."""
+    text, evaluators = json.dumps(document["flags"]), document.get("$evaluators") or {}
+    if not isinstance(evaluators, dict):
+        raise TypeError("its `$evaluators` is no object")
+    for name, rule in evaluators.items():
+        reference, copied = json.dumps({"$ref": name}), json.dumps(rule)
+        if len(text) + text.count(reference) * len(copied) > _LARGEST_FILE:
+            raise ValueError(f"its evaluators make it larger than {_LARGEST_FILE:,} characters")
+        text = text.replace(reference, copied)
+    _require_shallow(text)
+
+
+def _require_shallow(text: str) -> None:
     depth = 0
-    for match in _BRACKETS.finditer(characters):
+    for match in _BRACKETS.finditer(text):
         bracket = match.group()
         depth += (bracket in "[{") - (bracket in "]}")
         if depth > _DEEPEST_NESTING:
             raise ValueError(f"it is nested deeper than {_DEEPEST_NESTING} brackets")
-    document = json.loads(characters, object_pairs_hook=_unique, parse_constant=_no_number)
-    if not isinstance(document, dict) or not isinstance(document.get("flags"), dict):
-        raise TypeError("there is no object `flags` at its top")
-    return document
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

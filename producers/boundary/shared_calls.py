@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from producers.boundary.action import Action, CallContext
 from producers.boundary.decision_rules import apply_rules, authorize
 from producers.boundary.flags import FlagEvaluator, FlagValues, flag_context
+from producers.boundary.provider_calls import after_fork
 from producers.wire.event_writer import CallDetails, SharedDecision
 
 if TYPE_CHECKING:
@@ -108,8 +109,13 @@ class SharedCalls:
 
     def __init__(self, *, steady: bool) -> None:
         self._steady = steady
-        self._lock = Lock()
         self._calls: dict[tuple[object, ...], SharedCall] = {}
+        self.begin_anew()
+        after_fork(self)
+
+    def begin_anew(self) -> None:
+        """Forget, in a process that is forked, who holds the lock."""
+        self._lock = Lock()
 
     def get(self, action: Action, context: CallContext) -> SharedCall:
         """What calls of an action in a context share."""

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import threading
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -78,6 +79,13 @@ def _by_size(path: Path) -> None:
     path.write_text(json.dumps({**json.loads(flagd_file(path).read_text()), "x": "x" * 2_000_000}))
 
 
+def _by_evaluators(path: Path) -> None:
+    document = json.loads(flagd_file(path, mode="autonomous").read_text())
+    document["$evaluators"] = {f"e{n}": {"and": [{"$ref": f"e{n + 1}"}] * 2} for n in range(26)} | {"e26": True}
+    document["flags"][KEYS["mode"]]["targeting"] = {"if": [{"$ref": "e0"}, "set", None]}
+    path.write_text(json.dumps(document))
+
+
 def _by_bytes(path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
 
@@ -113,6 +121,7 @@ FAULTS = [
     _by_closed_brackets,
     _by_digits,
     _by_size,
+    _by_evaluators,
     _by_bytes,
     _by_fifo,
     _by_folder,
@@ -210,6 +219,28 @@ def test_a_child_after_fork_decides_nothing_by_what_its_parent_has_read(path: Pa
         assert in_child(child) == "search_only False"
     finally:
         held.close()
+
+
+def test_who_holds_a_lock_at_the_fork_does_not_hold_up_the_child(path: Path) -> None:
+    provider = FlagFile(path)
+    held = FlagEvaluator(provider, deadline_s=5)
+    router = Router(
+        authorizer=Permit(), flags=held, recorder=Recorder(Shelf(), source="/t"), environment="production", agent="bot"
+    )
+
+    @router.action(workflow="w", system="s", risk_class="search", reversibility="automatic")
+    def search() -> str:
+        return "ran"
+
+    locks = (held._lock, held._calls._turn, provider._turn, router._shared_calls._lock)  # noqa: SLF001 - the fault
+    try:
+        with ExitStack() as all_of_them:
+            for lock in locks:
+                all_of_them.enter_context(lock)
+            answer = in_child(lambda: f"{search()} {held.ready}", timeout_s=20)
+    finally:
+        held.close()
+    assert answer == "ran True"
 
 
 class Mount:
