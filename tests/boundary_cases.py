@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
@@ -17,6 +19,7 @@ from producers.wire.decision import Authorization
 from producers.wire.events import event_from_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from producers.boundary.flags import Context, Flag, FlagValue
@@ -80,15 +83,16 @@ def evaluated(flags: FlagEvaluator, flag: Flag, context: Context) -> tuple[FlagV
 
 
 def flagd_file(path: Path, **values: Any) -> Path:
-    """A flagd file that holds the open values, changed as given."""
+    """A flagd file that holds the open values, changed as given; put in place in one step, as a reader may look."""
     stated = OPEN | values
     flags = {
         KEYS[name]: {"state": "ENABLED", "variants": {"set": value}, "defaultVariant": "set"}
         for name, value in stated.items()
         if value is not None
     }
-    path.write_text(json.dumps({"flags": flags}))
-    return path
+    draft = path.with_name(f"{path.name}.draft")
+    draft.write_text(json.dumps({"flags": flags}))
+    return draft.replace(path)
 
 
 class Permit:
@@ -141,3 +145,25 @@ class Shelf:
     @property
     def stats(self) -> DeliveryStats:
         return DeliveryStats(emitted=len(self.events))
+
+
+def in_child(do: Callable[[], str], *, timeout_s: int = 60) -> str:
+    """What a function answers in a child that is forked here, or the error that it raises there."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        answer = "nothing"
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(timeout_s)  # a child that hangs is killed, and answers nothing
+        try:
+            answer = do()
+        except BaseException as error:  # noqa: BLE001 - the parent shows it
+            answer = repr(error)
+        finally:
+            os.write(writing, answer.encode())
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answers:
+        answer = answers.read()
+    os.waitpid(child, 0)
+    return answer

@@ -27,7 +27,7 @@ from analytics.gates.gate_signal import (
 )
 from analytics.gates.minimum_exposure import MinimumExposure
 from producers.boundary.canonical_json import digest
-from producers.strict_yaml import ConfigurationFileError, parse_yaml
+from producers.strict_yaml import ConfigurationFileError, parse_yaml, read_file
 from producers.wire.contract import RiskClass
 from producers.wire.model import Name  # noqa: TC001 - as above
 from producers.wire.stage import LADDER, Stage
@@ -275,11 +275,7 @@ class GateFile(Part):
     @classmethod
     def load(cls, path: Path) -> GateFile:
         """Read a gate file. Raises `ConfigurationFileError`, which names every place that says what it may not say."""
-        try:
-            text = path.read_bytes()
-        except OSError as error:
-            raise ConfigurationFileError(f"the gate file {path} cannot be read: {error.strerror or error}.") from error
-        return cls.parse(text, path=path)
+        return cls.parse(read_file(path, name="the gate file"), path=path)
 
     @classmethod
     def parse(cls, text: bytes, *, path: Path | None = None) -> GateFile:

@@ -15,7 +15,7 @@ from analytics.judging.user_windows import FIRST_FAILED
 from analytics.judging.weights import EARLY_SHARE, share_of
 from analytics.signals.definitions import QUANTILES, RATES, SIGNALS
 from analytics.text import duration, percent
-from producers.strict_yaml import ConfigurationFileError
+from producers.strict_yaml import ConfigurationFileError, read_file
 from producers.wire.contract import RiskClass
 from producers.wire.stage import Stage
 
@@ -77,10 +77,7 @@ class LintIssue:
 
 def lint(path: Path, actions_per_minute: float = ACTIONS_PER_MINUTE) -> list[LintIssue]:
     """Look a gate file over; errors come first. Raises `ConfigurationFileError` where it cannot be read."""
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ConfigurationFileError(f"the gate file {path} cannot be read: {error.strerror or error}.") from error
+    text = read_file(path, name="the gate file")
     try:
         gates = GateFile.parse(text, path=path)
     except ConfigurationFileError as error:

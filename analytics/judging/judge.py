@@ -19,7 +19,7 @@ from analytics.signals.cells import EPOCH
 from analytics.verdicts import heartbeats, ledger, signoffs
 from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.heartbeats import JudgeHeartbeat
-from producers.strict_yaml import ConfigurationFileError
+from producers.strict_yaml import ConfigurationFileError, read_file
 from producers.wire.events import StageRecommended, StageRecommendedData, schema_id
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Judge:
         self._fence = fence
         self._path = gates if isinstance(gates, Path) else gates.path
         self.gates = gates if isinstance(gates, GateFile) else None  # the one in force; None while it cannot be read
+        self._read_sha256 = None if self.gates is None else self.gates.sha256  # of what was read last, also if refused
         self.gate_error: str | None = None  # why the gate file cannot be used; None while it can
         self._saved_sha256: str | None = None
         self._settle_s = settle_s
@@ -209,17 +210,17 @@ class Judge:
     def _read_gates(self) -> GateFile | None:
         if self._path is None:
             return self.gates
+        sha256 = None
         try:
-            text = self._path.read_bytes()
-            if self.gates is None or hashlib.sha256(text).hexdigest() != self.gates.sha256:
-                self.gates = GateFile.parse(text, path=self._path)
-                logger.info("gate file %s in force, sha256 %s", self._path, self.gates.sha256)
-        except OSError as error:
-            self._refuse_gates(f"the gate file {self._path} cannot be read: {error.strerror or error}")
+            text = read_file(self._path, name="the gate file")
+            sha256 = hashlib.sha256(text).hexdigest()
+            if sha256 == self._read_sha256:
+                return self.gates  # what was refused once is not gone through at every tick
+            self.gates, self.gate_error = GateFile.parse(text, path=self._path), None
+            logger.info("gate file %s in force, sha256 %s", self._path, sha256)
         except ConfigurationFileError as error:
             self._refuse_gates(str(error))
-        else:
-            self.gate_error = None
+        self._read_sha256 = sha256
         return self.gates
 
     def _refuse_gates(self, fault: str) -> None:

@@ -28,7 +28,15 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from analytics.lake.errors import LakeError, LakeInUseError
 from analytics.lake.leases import JUDGE, LEASE_S, MAINTENANCE, Heartbeat, Lease, holder_row, holders
 from analytics.lake.rewrite import Rewriter, chunks
-from analytics.lake.storage import LAYOUT_MARK, create_table, options_of, reading, stored_layout
+from analytics.lake.storage import (
+    LAYOUT_MARK,
+    create_table,
+    options_of,
+    reading,
+    scan_table,
+    stored_layout,
+    uri_of,
+)
 from analytics.lake.table_schemas import COLUMNS, EVENTS, JUDGE_HEARTBEATS, LAYOUT, LEASES, SIGNOFFS, TABLES
 from analytics.lake.tables import Lake, with_meanings
 
@@ -70,7 +78,7 @@ def _rename_tables(root: str, fence: Fence) -> None:
     """Copy the rows of `looks` and `rulings`, and how far the leases of `claims` are, to tables of today's names."""
     for old_name, name in (("looks", JUDGE_HEARTBEATS), ("rulings", SIGNOFFS)):
         try:
-            rows = pl.scan_delta(f"{root}/{old_name}", storage_options=options_of(root)).collect()
+            rows = scan_table(root, old_name).collect()
         except TableNotFoundError:
             rows = pl.DataFrame(schema=COLUMNS[name])  # the lake is older than this table
         rows = rows.rename({"ruling_id": "signoff_id"}, strict=False)
@@ -182,8 +190,8 @@ def _properties(fence: Fence, marks: Mapping[str, int] = MappingProxyType({})) -
 
 
 def _open(root: str, folder: str) -> DeltaTable:
-    return DeltaTable(f"{root}/{folder}", storage_options=options_of(root))
+    return DeltaTable(uri_of(root, folder), storage_options=options_of(root))
 
 
 def _has(root: str, folder: str) -> bool:
-    return DeltaTable.is_deltatable(f"{root}/{folder}", options_of(root))
+    return DeltaTable.is_deltatable(uri_of(root, folder), options_of(root))

@@ -88,7 +88,9 @@ def _count(lake: Lake, rewriter: Rewriter, file: StoredFile, rule: Rule) -> tupl
         return file.rows, 0, file.least.get(rule.by)
     first_doomed = pl.col(rule.by).filter(rule.doomed).min().alias("first")
     try:
-        rows = pl.scan_parquet(rewriter.uri(file), storage_options=lake.options).select(*rule.columns)
+        rows = pl.scan_parquet(
+            rewriter.uri(file), glob=False, hive_partitioning=False, storage_options=lake.options
+        ).select(*rule.columns)
         counts = rows.select(rule.doomed.sum().alias("doomed"), pl.len().alias("height"), first_doomed)
         doomed, height, first = counts.collect().row(0)
     except (pl.exceptions.PolarsError, OSError) as error:

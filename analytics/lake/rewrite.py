@@ -26,7 +26,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from analytics.lake.commits import ROWS_AT_A_TIME, TAKEN, UNIQUE, Fence
 from analytics.lake.errors import LakeError
-from analytics.lake.storage import files_of
+from analytics.lake.storage import files_of, uri_of
 from analytics.lake.table_schemas import TABLES
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Rewriter:
 
     def uri(self, file: StoredFile) -> str:
         """The whole path of a file, for a reader."""
-        return f"{self.root}/{self.table}/{file.path}"
+        return f"{uri_of(self.root, self.table)}/{file.path}"
 
     def rewrite(
         self, files: Sequence[StoredFile], change: Callable[[pl.DataFrame], pl.DataFrame] | None = None

@@ -152,7 +152,9 @@ class RollUp:
         uris, options = [rewriter.uri(file) for file in files], self._lake.options
         name = "path" if path else None
         try:
-            rows = pl.scan_parquet(uris, include_file_paths=name, storage_options=options, hive_partitioning=False)
+            rows = pl.scan_parquet(
+                uris, glob=False, hive_partitioning=False, include_file_paths=name, storage_options=options
+            )
             return rows.select(*columns, *filter(None, [name])).collect()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise LakeError(f"signals: old minutes cannot be read: {error}. The table is as it was.") from error

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 import polars as pl
 import pyarrow as pa
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 LAYOUT_MARK: Final = "stagekeeper/layout"  # the application transaction in the log of `events`: the lake's layout
 _PREFIX: Final = "STAGEKEEPER_LAKE_"
+# Delta (deltalake 1.6.6) goes from a path to a URL and back, and with these it comes back elsewhere, or panics.
+_UNFIT: Final = re.compile(r"[\\\[\]|^\x00-\x1f\x7f\ud800-\udfff]|%[0-9a-f]{2}", re.IGNORECASE)
 _NAMED: Final = 3  # so many damaged files are named; the others are counted
 _CONFIGURATION: Final = {
     "delta.enableChangeDataFeed": "true",  # what was appended between two versions, whatever was compacted since
@@ -99,14 +104,44 @@ def is_remote(root: str) -> bool:
 
 
 def options_of(root: str) -> dict[str, str] | None:
-    """Storage options for a lake; None for a folder. Raises `SettingsError`, also for a store of another kind."""
+    """Storage options for a lake; None for a folder. Raises `SettingsError`, also where no lake can be kept there."""
     if not is_remote(root):
+        real = os.path.realpath(root)
+        if (unfit := _UNFIT.search(real)) is not None:
+            raise SettingsError(
+                f"the folder {real!r} cannot hold a lake: Delta cannot open a path with {unfit[0]!r} in it. Set "
+                "STAGEKEEPER_LAKE_ROOT to a folder without."
+            )
         return None
     if not root.startswith(("s3://", "s3a://")):
         raise SettingsError(
             f"the lake root {root} is neither a folder nor s3://BUCKET/PATH. Set STAGEKEEPER_LAKE_ROOT to one of them."
         )
     return StorageSettings.load().options
+
+
+def uri_of(root: str, table: str) -> str:
+    """Where a table lies, for the libraries: of a folder always the whole path, which none takes for a URL or `~`."""
+    return f"{root}/{table}" if is_remote(root) else str(Path(root, table).absolute())
+
+
+class _FolderTable(DeltaTable):
+    """A table in a folder, for polars: Delta names its files as a URL does, and polars takes that for the path."""
+
+    @property
+    def table_uri(self) -> str:
+        return unquote(super().table_uri)
+
+    def file_uris(self, *arguments: Any, **options: Any) -> list[str]:  # noqa: ANN401 - as Delta has them
+        return [unquote(uri) for uri in super().file_uris(*arguments, **options)]
+
+
+def scan_table(root: str, table: str, *, version: int | None = None) -> pl.LazyFrame:
+    """Read a table lazily, as it was at a version; raises `DeltaError`."""
+    options, uri = options_of(root), uri_of(root, table)
+    if is_remote(root):
+        return pl.scan_delta(uri, version=version, storage_options=options)
+    return pl.scan_delta(_FolderTable(uri, version=version))
 
 
 def files_of(root: str, table: str, options: Mapping[str, str] | None) -> pafs.FileSystem:
@@ -119,7 +154,7 @@ def files_of(root: str, table: str, options: Mapping[str, str] | None) -> pafs.F
 def stored_layout(root: str) -> int | None:
     """The number of a lake's layout; None where there is no lake. Raises `UnreadableLakeError`."""
     try:
-        return _layout(DeltaTable(f"{root}/{EVENTS}", storage_options=options_of(root)))
+        return _layout(DeltaTable(uri_of(root, EVENTS), storage_options=options_of(root)))
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
@@ -139,7 +174,7 @@ def open_table(root: str, name: str) -> DeltaTable | None:
     """
     uri = f"{root}/{name}"
     try:
-        table = DeltaTable(uri, storage_options=options_of(root))
+        table = DeltaTable(uri_of(root, name), storage_options=options_of(root))
         layout = _layout(table) if name == EVENTS else LAYOUT
     except TableNotFoundError:
         if not is_remote(root) and any(Path(uri).rglob("*.parquet")):
@@ -187,7 +222,7 @@ def create_table(root: str, name: str) -> DeltaTable:
     uri = f"{root}/{name}"
     try:
         return DeltaTable.create(
-            uri,
+            uri_of(root, name),
             schema=Schema.from_arrow(TABLES[name]),
             mode="error",
             configuration=_CONFIGURATION_OF_LEASES if name == LEASES else _CONFIGURATION,
@@ -217,15 +252,15 @@ def check_store(root: str) -> None:
     schema = pa.schema([pa.field("n", pa.int64())])
     once = CommitProperties(max_commit_retries=0)
     try:
-        first = DeltaTable.create(f"{root}/{name}", schema=Schema.from_arrow(schema), storage_options=options)
-        second = DeltaTable(f"{root}/{name}", storage_options=options)
+        first = DeltaTable.create(uri_of(root, name), schema=Schema.from_arrow(schema), storage_options=options)
+        second = DeltaTable(uri_of(root, name), storage_options=options)
         write_deltalake(first, pa.table({"n": [1]}), mode="append", commit_properties=once)
         try:
             write_deltalake(second, pa.table({"n": [2]}), mode="append", commit_properties=once)
         except CommitFailedError:
             refused = True
         else:
-            refused = int(DeltaTable(f"{root}/{name}", storage_options=options).version()) == 2
+            refused = int(DeltaTable(uri_of(root, name), storage_options=options).version()) == 2
         store = files_of(root, name, options)
         for info in store.get_file_info(pafs.FileSelector("", recursive=True)):
             if info.is_file:
@@ -287,7 +322,7 @@ def damaged_files(root: str) -> list[str]:
     faults: list[str] = []
     for table in TABLES:
         try:
-            newest = DeltaTable(f"{root}/{table}", storage_options=options)
+            newest = DeltaTable(uri_of(root, table), storage_options=options)
         except TableNotFoundError:
             continue
         faults.extend(damaged(newest, root, table, options))

@@ -108,7 +108,7 @@ class Lake:
         wanted = newest if version is None else version
         self._check_version(table, wanted, newest)
         try:
-            frame = pl.scan_delta(self._uri(table), version=wanted, storage_options=self.options)
+            frame = storage.scan_table(self.root, self._folders.get(table, table), version=wanted)
             if table != EVENTS or wanted == newest or "kind" in frame.collect_schema():
                 return frame
             # As of before the migration that added these columns.
@@ -238,7 +238,7 @@ class Lake:
             raise storage.unreadable_table(self.root, table, error) from error
 
     def _uri(self, table: str) -> str:
-        return f"{self.root}/{self._folders.get(table, table)}"
+        return storage.uri_of(self.root, self._folders.get(table, table))
 
     def _handle(self, table: str) -> DeltaTable:
         """The table's handle, brought to the newest version."""

@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from analytics.lake.errors import LakeError
-from analytics.lake.storage import files_of
+from analytics.lake.storage import files_of, uri_of
 
 if TYPE_CHECKING:
     from analytics.lake.tables import Lake
@@ -51,7 +51,7 @@ def vacuum(
     must stay readable, where there is one. Files that are not older than that by `margin` stay. Raises `LakeError`;
     what was deleted before was needed by nobody.
     """
-    uri, newest = f"{lake.root}/{table}", lake.version(table)
+    uri, newest = uri_of(lake.root, table), lake.version(table)
     store = files_of(lake.root, table, lake.options)
     try:
         commits = _commits(store)

@@ -38,6 +38,8 @@ EXIT_CODES: Final[dict[VerdictName, int]] = {
 }
 """What `stagekeeper gate check` exits with."""
 
+_LONGEST: Final = 4_000  # characters of a reason's sentence
+
 REASON_CODES: Final[dict[str, str]] = {
     "no_lake": "There is no lake yet at the configured root.",
     "no_verdict": "No cell of the action has been judged at the stage directly below.",
@@ -91,7 +93,9 @@ class GateAnswer:
 
 def refusal(code: str, message: str, to_stage: str, *, gate_sha256: str | None = None) -> GateAnswer:
     """An answer that keeps the gate shut because there is nothing to open it with."""
-    return GateAnswer(VerdictName.INVALID, (Reason(code=code, message=message),), to_stage, gate_sha256=gate_sha256)
+    # However long the sentence of an error is, the answer has room for it: the gate stays shut in any case.
+    reason = Reason(code=code, message=message if len(message) <= _LONGEST else f"{message[: _LONGEST - 1]}…")
+    return GateAnswer(VerdictName.INVALID, (reason,), to_stage, gate_sha256=gate_sha256)
 
 
 def gate_check(

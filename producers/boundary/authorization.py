@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from producers.strict_yaml import ConfigurationFileError, parse_yaml
+from producers.strict_yaml import ConfigurationFileError, parse_yaml, read_file
 from producers.wire.contract import ActionContract, RiskClass
 from producers.wire.decision import Authorization
 from producers.wire.model import Name, Text
@@ -122,13 +122,8 @@ class FileAuthorizer:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read the policy file; `ConfigurationFileError` where it is missing or says something that it may not."""
-        try:
-            text = path.read_bytes()
-        except OSError as error:
-            raise ConfigurationFileError(
-                f"the authorization file {path} cannot be read: {error.strerror or error}. "
-                "STAGEKEEPER_AUTHORIZATION_FILE names it; examples/authorization.yaml is one to start from."
-            ) from error
+        hint = "STAGEKEEPER_AUTHORIZATION_FILE names it; examples/authorization.yaml is one to start from."
+        text = read_file(path, name="the authorization file", hint=hint)
         return cls(parse_yaml(text, AuthorizationFile, origin=str(path)), hashlib.sha256(text).hexdigest())
 
     def authorize(self, contract: ActionContract) -> Authorization:

@@ -43,6 +43,15 @@ def decide(
     return apply_rules(contract, authorization, authorizer_sha256, flags.evaluate(flag_context(contract)), variants)
 
 
+async def decide_async(
+    contract: ActionContract, authorizer: Authorizer, flags: FlagEvaluator, *, variants: frozenset[str] = frozenset()
+) -> StagedDecision:
+    """As `decide`, without holding up the event loop where the flags' provider hangs."""
+    authorization, authorizer_sha256 = authorize(contract, authorizer)
+    values = await flags.evaluate_async(flag_context(contract))
+    return apply_rules(contract, authorization, authorizer_sha256, values, variants)
+
+
 def apply_rules(
     contract: ActionContract,
     authorization: Authorization,

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from producers.boundary.flagd_file import flags_document
+from producers.boundary.flagd_file import flags_document, read_flag_file
 from producers.boundary.flags import DENYLIST
 from producers.errors import UsageError
 
@@ -43,7 +43,7 @@ class DenylistEntry(NamedTuple):
 def read_flags(path: Path) -> dict[str, Json]:
     """The document of a flag file; `FlagFileError` where there is none, or it cannot be used."""
     try:
-        return flags_document(path.read_bytes())
+        return flags_document(read_flag_file(path))
     except OSError as error:
         raise _unreadable(path, error) from error
     except (ValueError, TypeError) as error:
@@ -99,9 +99,8 @@ def _rewrite(path: Path, entry: DenylistEntry, *, enabled: bool, before_write: C
 
 
 def _unreadable(path: Path, error: OSError) -> FlagFileError:
-    return FlagFileError(
-        f"the flag file {path} cannot be read: {error.strerror}. Name it with --flags or STAGEKEEPER_FLAG_FILE."
-    )
+    why = error.strerror or error
+    return FlagFileError(f"the flag file {path} cannot be read: {why}. Name it with --flags or STAGEKEEPER_FLAG_FILE.")
 
 
 def _denylist(document: dict[str, Json]) -> dict[str, Json]:
@@ -154,14 +153,17 @@ def _locked(path: Path) -> Iterator[None]:
     """Hold the file against other operators; it is replaced while held, so the lock is checked against its name."""
     while True:
         try:
-            held = path.open("rb")
+            # Without O_NONBLOCK, opening a FIFO would wait for somebody to write to it.
+            held = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise _unreadable(path, error) from error
-        with held:
+        try:
             fcntl.flock(held, fcntl.LOCK_EX)
-            if os.fstat(held.fileno()).st_ino == path.stat().st_ino:
+            if os.fstat(held).st_ino == path.stat().st_ino:
                 yield
                 return
+        finally:
+            os.close(held)
 
 
 def _replace(path: Path, text: bytes) -> None:

@@ -1,7 +1,7 @@
 """OpenFeature provider for a flagd file: evaluated in this process, watched, and swapped as a whole.
 
 The evaluation is flagd's own (`openfeature-flagd-core`). The watching is ours: rules and their digest come from one
-read, and a file that is put back with an older date is noticed too.
+read, the file is read at every look, whatever its dates say, and no rules are in force longer than their lease.
 """
 
 from __future__ import annotations
@@ -9,15 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
+import os
+import re
+import stat
 import threading
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from openfeature.contrib.tools.flagd.core import FlagdCore
-from openfeature.event import ProviderEventDetails
-from openfeature.exception import ErrorCode, OpenFeatureError, ParseError
+from openfeature.exception import ParseError, ProviderNotReadyError
 from openfeature.provider import AbstractProvider, Metadata
+
+from producers.boundary.provider_calls import after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +34,10 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 _POLL_S = 0.1  # how often the file is looked at; a change is in force well within a second
-_FRESH_NS = 2_000_000_000  # a younger file is read again even when its date stands still: a date has coarse steps
+_LEASE_S = 1.0  # how long rules decide after the file was last looked at
+_FIRST_LOOK_S = 5.0  # how long a process that starts waits for its first look
+_LARGEST_FILE = 1_000_000  # bytes
+_DEEPEST_NESTING = 100  # brackets within brackets; evaluating more of them takes more stack than a caller may have left
 
 Value = TypeVar("Value")
 
@@ -39,44 +47,86 @@ class Ruleset:
     """The rules in force, told apart by identity: equal bytes that come back are new rules."""
 
     sha256: str | None  # digest of what decides; None where the provider does not show it
+    error: str | None = None  # why they cannot decide, behind OpenFeature's code; None where they can
 
 
 @dataclass(frozen=True, eq=False)
 class _Rules(Ruleset):
-    core: FlagdCore | None
-    error: str | None = None
+    core: FlagdCore | None = None
     timeless: bool = True  # False where targeting sees the clock: each look at the file puts the rules in force anew
 
 
 class FlagFile(AbstractProvider):
-    """Flags from a flagd JSON file. An unreadable file makes every evaluation fail, so that safe values apply."""
+    """Flags from a flagd JSON file. Rules that are unreadable or not confirmed within their lease decide nothing.
 
-    def __init__(self, path: Path, *, poll_s: float = _POLL_S) -> None:
+    Only the watcher reads the file, so that a mount that hangs holds nobody up. A process that is forked begins anew.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        poll_s: float = _POLL_S,
+        lease_s: float = _LEASE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__()
         self._path = path
         self._poll_s = poll_s
-        self._stop = threading.Event()
-        self._stamp: tuple[int, int, int] | None = None
-        self._rules = _Rules(_digest_of_absence("not read yet"), None, "the flag file has not been read yet")
-        self._watcher = threading.Thread(target=self._watch, name="stagekeeper-flags", daemon=True)
+        self._lease_s = lease_s
+        self._clock = clock
+        self._closed = False
+        self.begin_anew()
+        after_fork(self)
+
+    def begin_anew(self) -> None:
+        """Forget, in a process that is forked, what its parent read, its watcher, and who holds its lock."""
+        self._turn = threading.Condition()
+        self._wake = threading.Event()
+        self._watcher: threading.Thread | None = None
+        self._confirmed_until = -math.inf
+        self._unanswered_since: float | None = None  # when a caller first waited for a look that has not ended yet
+        self._text: bytes | None = None
+        self._last_read = self._rules = self._without("has not been read yet")
+
+    def get_rules(self) -> Ruleset:
+        """The rules in force. From the moment this names new rules, no evaluation follows the old ones."""
+        if self._clock() > self._confirmed_until:
+            self._lapse()
+        return self._rules
 
     @property
-    def rules(self) -> Ruleset:
-        """The rules in force. From the moment this names new rules, no evaluation follows the old ones."""
-        return self._rules
+    def lapsed(self) -> bool:
+        """Whether nobody has looked at the file within the lease, so that `confirm` may have to wait."""
+        return self._clock() > self._confirmed_until
+
+    def confirm(self, timeout_s: float) -> None:
+        """Have the file looked at where the lease is over. All who wait for one look wait so long together."""
+        if not self.lapsed or self._closed:
+            return
+        with self._turn:
+            now = time.monotonic()
+            first = self._unanswered_since is None
+            since = self._unanswered_since = now if self._unanswered_since is None else self._unanswered_since
+            self._watch_alive()
+            self._wake.set()
+            confirmed = self._turn.wait_for(lambda: not self.lapsed, since + timeout_s - now)
+        if first and not confirmed:
+            LOG.error("the flag file %s cannot be looked at: safe values are in force until it can", self._path)
 
     def initialize(self, evaluation_context: EvaluationContext) -> None:  # noqa: ARG002 - the interface has it
         """Read the file and watch it, also where it cannot be used yet, which is a `ParseError`."""
-        self._poll()
-        self._watcher.start()
-        if self._rules.error is not None:
-            raise ParseError(self._rules.error)
+        self.confirm(_FIRST_LOOK_S)
+        rules = self.get_rules()
+        if rules.error is not None:
+            raise ParseError(rules.error)
 
     def shutdown(self) -> None:
         """Stop watching."""
-        self._stop.set()
-        if self._watcher.is_alive():
-            self._watcher.join()
+        self._closed = True
+        self._wake.set()
+        if self._watcher is not None:
+            self._watcher.join(_LEASE_S)  # one that hangs ends with the process
 
     def get_metadata(self) -> Metadata:
         """The provider's name."""
@@ -121,62 +171,85 @@ class FlagFile(AbstractProvider):
     def _resolve(self, resolve: Callable[[FlagdCore], Value]) -> Value:
         rules = self._rules
         if rules.core is None:
-            raise ParseError(rules.error)
+            raise ProviderNotReadyError(rules.error)
         return resolve(rules.core)
 
-    def _watch(self) -> None:
-        while not self._stop.wait(self._poll_s):
-            self._poll()
-
-    def _poll(self) -> None:
+    def _watch_alive(self) -> None:
+        if self._watcher is not None and self._watcher.is_alive():
+            return
+        self._watcher = threading.Thread(target=self._watch, name="stagekeeper-flags", daemon=True)
         try:
-            stat = self._path.stat()
-            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            if stamp == self._stamp and time.time_ns() - stat.st_mtime_ns > _FRESH_NS:
-                self._renew_if_time_dependent()
-                return
-            text = self._path.read_bytes()
-        except OSError as error:
-            self._stamp = None
-            self._enforce(_Rules(_digest_of_absence(str(error)), None, f"the flag file cannot be read: {error}"))
-            return
-        self._stamp = stamp
-        if hashlib.sha256(text).hexdigest() != self._rules.sha256:
-            self._enforce(_read(text))
-        else:
-            self._renew_if_time_dependent()
+            self._watcher.start()
+        except RuntimeError:  # no thread can be started (any more): nothing confirms the rules
+            LOG.exception("the flag file %s has no watcher", self._path)
+            self._watcher = None
 
-    def _renew_if_time_dependent(self) -> None:
-        if not self._rules.timeless:
-            self._rules = replace(self._rules)  # another object: answers by the one before are not reused
+    def _watch(self) -> None:
+        while not self._closed:
+            self._look()
+            self._wake.wait(self._poll_s)
+            self._wake.clear()
 
-    def _enforce(self, rules: _Rules) -> None:
-        before = self._rules
-        if rules.sha256 == before.sha256:
-            return
-        if rules.error is not None:
-            LOG.error("%s: safe values are in force until it is mended", rules.error)
-            self._rules = rules
-            self.emit_provider_error(ProviderEventDetails(message=rules.error, error_code=ErrorCode.PARSE_ERROR))
-            return
-        if before.core is None:
-            # Before the swap: whoever asks the new rules must find the provider ready.
-            self.emit_provider_ready(ProviderEventDetails())
-        self._rules = rules
-        self.emit_provider_configuration_changed(ProviderEventDetails())
+    def _look(self) -> None:
+        began = self._clock()  # what is written later than this may be missing from what is read
+        text: bytes | None = None
+        try:
+            text = read_flag_file(self._path)
+            read = self._last_read if text == self._text else _parse(text, self._path)
+        except Exception as error:  # noqa: BLE001 - whatever a file system answers, the file is unreadable
+            read = self._without(f"cannot be read: {error}")
+        last = self._last_read
+        if read.error is not None and read.error == last.error:
+            read = last
+        if read.error is not None and read is not last:
+            LOG.error("%s: safe values are in force until it is mended", read.error)
+        with self._turn:
+            if not read.timeless or (read is last and self._rules is not last):
+                read = replace(read)  # another object: answers by the one before are not reused
+            self._text, self._last_read, self._rules = text, read, read
+            self._confirmed_until = began + self._lease_s
+            self._unanswered_since = None
+            self._turn.notify_all()
+
+    def _lapse(self) -> None:
+        with self._turn:
+            if self.lapsed and self._rules is self._last_read:
+                self._rules = self._without(f"has not been looked at for {self._lease_s:g} s")
+
+    def _without(self, why: str) -> _Rules:
+        sha256 = hashlib.sha256(f"unreadable\x00{why}".encode(errors="backslashreplace")).hexdigest()
+        return _Rules(sha256, f"PROVIDER_NOT_READY: the flag file {self._path} {why}")
 
 
-def _read(text: bytes) -> _Rules:
+def read_flag_file(path: Path) -> bytes:
+    """The bytes of a flag file; `OSError` where it is no regular file, is too large, or cannot be read."""
+    # A FIFO that nobody writes to is opened at once, and so is a device, which is then left alone.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is no regular file")
+        text = os.read(descriptor, _LARGEST_FILE + 1)
+        while len(text) < min(status.st_size, _LARGEST_FILE + 1) and (more := os.read(descriptor, _LARGEST_FILE + 1)):
+            text += more
+    finally:
+        os.close(descriptor)
+    if len(text) > _LARGEST_FILE:
+        raise OSError(f"it is larger than {_LARGEST_FILE:,} bytes")
+    return text
+
+
+def _parse(text: bytes, path: Path) -> _Rules:
     sha256 = hashlib.sha256(text).hexdigest()
     core = FlagdCore()
     try:
         document = flags_document(text)
         core.set_flags(document)
-    except (OpenFeatureError, ValueError, TypeError, KeyError, AttributeError) as error:
-        # flagd's reader names few of its errors; whatever it stumbles over, the file is not usable.
-        reason = getattr(error, "error_message", None) or str(error)
-        return _Rules(sha256, None, f"the flag file is not a flagd file: {reason}")
-    return _Rules(sha256, core, timeless=_is_timeless(document))
+        timeless = _is_timeless(document)
+    except Exception as error:  # noqa: BLE001 - whatever a reader stumbles over, the file is not usable
+        reason = getattr(error, "error_message", None) or str(error) or type(error).__name__
+        return _Rules(sha256, f"PARSE_ERROR: the flag file {path} is not a flagd file: {reason}")
+    return _Rules(sha256, core=core, timeless=timeless)
 
 
 def _is_timeless(rules: object) -> bool:
@@ -192,12 +265,40 @@ def _is_timeless(rules: object) -> bool:
     return all(map(_is_timeless, rules.values()))
 
 
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)  # and strings, whose brackets are none
+
+
 def flags_document(text: bytes) -> dict[str, Any]:
     """Read a flagd document strictly, with a `ValueError` or `TypeError` where it is ambiguous or not a flagd file."""
-    document = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
+    characters = text.decode("utf-8-sig")
+    _require_shallow(characters)
+    document = json.loads(characters, object_pairs_hook=_unique, parse_constant=_no_number)
     if not isinstance(document, dict) or not isinstance(document.get("flags"), dict):
         raise TypeError("there is no object `flags` at its top")
+    _require_small_expansion(document)
     return document
+
+
+def _require_small_expansion(document: dict[str, Any]) -> None:
+    """Refuse evaluators that flagd's engine, which copies each to where it is named, would blow up."""
+    text, evaluators = json.dumps(document["flags"]), document.get("$evaluators") or {}
+    if not isinstance(evaluators, dict):
+        raise TypeError("its `$evaluators` is no object")
+    for name, rule in evaluators.items():
+        reference, copied = json.dumps({"$ref": name}), json.dumps(rule)
+        if len(text) + text.count(reference) * len(copied) > _LARGEST_FILE:
+            raise ValueError(f"its evaluators make it larger than {_LARGEST_FILE:,} characters")
+        text = text.replace(reference, copied)
+    _require_shallow(text)
+
+
+def _require_shallow(text: str) -> None:
+    depth = 0
+    for match in _BRACKETS.finditer(text):
+        bracket = match.group()
+        depth += (bracket in "[{") - (bracket in "]}")
+        if depth > _DEEPEST_NESTING:
+            raise ValueError(f"it is nested deeper than {_DEEPEST_NESTING} brackets")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -210,7 +311,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(constant: str) -> float:
     raise ValueError(f"{constant} is not a number that can decide")
-
-
-def _digest_of_absence(why: str) -> str:
-    return hashlib.sha256(f"unreadable\x00{why}".encode()).hexdigest()

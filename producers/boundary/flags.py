@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import math
 import threading
 import time
 import uuid
+from concurrent.futures import wait
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from openfeature import api
 from openfeature.evaluation_context import EvaluationContext
@@ -21,12 +23,14 @@ from pydantic import ValidationError
 
 from producers.boundary.canonical_json import digest
 from producers.boundary.flagd_file import FlagFile, Ruleset
+from producers.boundary.provider_calls import CircuitBreaker, ProviderCalls, after_fork
 from producers.errors import SettingsError
 from producers.wire.decision import FlagEvaluation, FlagReason
 from producers.wire.stage import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
+    from concurrent.futures import Future
     from pathlib import Path
 
     from producers.wire.contract import ActionContract
@@ -39,6 +43,7 @@ Evaluated = tuple[FlagValue, FlagEvaluation]
 Context = tuple[str, tuple[tuple[str, str | float], ...]]
 
 _CACHE_SIZE = 20_000  # contexts whose values are kept for one ruleset; the oldest go first
+DEADLINE_S: Final = 0.25  # for all flags of one decision together
 _ATTEMPTS = 5  # how often a context is evaluated anew because the rules changed meanwhile, before the safe values apply
 
 
@@ -129,53 +134,93 @@ class FlagEvaluator:
     """Evaluates the flags for contexts, with a safe value for everything that can go wrong.
 
     All flags of one decision come from one ruleset: from the moment `sha256` names new rules, nothing is decided by the
-    old ones. Safe to use from many threads. Close it when done.
+    old ones. Safe to use from many threads, and after a fork. Close it when done.
     """
 
     def __init__(
         self,
-        provider: FeatureProvider,
+        provider: FeatureProvider | Callable[[], FeatureProvider],
         *,
         ruleset: Callable[[], Ruleset] | None = None,
         max_age_s: float = 1.0,
+        deadline_s: float = DEADLINE_S,
+        stale_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Put a provider in force for this evaluator's own domain, never for the whole process.
 
-        `ruleset` returns the rules in force, the same object for as long as they are; it is called for every decision.
-        Without it a ruleset lasts until the provider announces a change, at most `max_age_s`, since not every one does;
-        and a decision's digest covers the values themselves, since many providers show neither rules nor a version.
+        Args:
+            provider: The provider, or a function that makes it, which is called again in a process that is forked;
+                without one, safe values apply there, since nothing confirms what a provider knew before the fork. A
+                `FlagFile` sees to its own rules, and needs neither.
+            ruleset: Returns the rules in force, the same object for as long as they are; it is called for every
+                decision. For a provider that evaluates in this process, since it is asked without a deadline. Without
+                it a ruleset lasts until the provider announces a change, at most `max_age_s`, since not every one does;
+                and a decision's digest covers the values themselves, since many providers show neither rules nor a
+                version.
+            max_age_s: How long values are reused, in seconds.
+            deadline_s: How long a decision waits for all of its flags together, in seconds; then safe values apply.
+            stale_s: How long a provider that says it is STALE is believed, in seconds; then safe values apply.
+            clock: Seconds that never go back.
         """
-        domain = f"stagekeeper-{uuid.uuid4().hex}"
-        self._provider = provider
-        self._name = provider.get_metadata().name
-        self._lock = threading.Lock()
+        self._provider = provider() if callable(provider) else provider
+        self._name = self._provider.get_metadata().name
+        file = self._file = self._provider if isinstance(self._provider, FlagFile) else None
+        self._make = provider if callable(provider) and file is None else None
+        self._in_process = file is not None or ruleset is not None
         self._announced = Ruleset(None)
-        self._max_age_s = max_age_s if ruleset is None else math.inf
+        self._max_age_s = math.inf if self._in_process else max_age_s
+        self._deadline_s = deadline_s
+        self._stale_s = stale_s
         self._clock = clock
-        self._renewed_at = clock()
-        self._ruleset = ruleset if ruleset is not None else lambda: self._announced
+        self._ruleset: Callable[[], Ruleset]
+        self._ruleset = file.get_rules if file is not None else ruleset or (lambda: self._announced)
+        self.begin_anew()
+        self._inherited = False
+        self._register()
+        after_fork(self)
+
+    def begin_anew(self) -> None:
+        """Forget, in a process that is forked, the threads that kept the provider up, and those that hold a lock."""
+        self._inherited = True  # the provider was made in the process of which this one is a fork
+        self._lock = threading.Lock()
         self._cache = _Cache(None)
+        self._announced = Ruleset(None)
+        self._renewed_at = self._clock()
+        self._stale_since: float | None = None
+        self._calls = ProviderCalls()
+        self._breaker = CircuitBreaker(self._name, self._clock)
+
+    def _register(self) -> None:
+        domain = f"stagekeeper-{uuid.uuid4().hex}"
         self._client = api.get_client(domain)
         try:
-            api.set_provider_and_wait(provider, domain)
+            api.set_provider_and_wait(self._provider, domain)
         except OpenFeatureError as error:
             LOG.error("the flag provider %s is not ready, safe values apply until it is: %s", self._name, error)  # noqa: TRY400
         for event in ProviderEvent:
             self._client.add_handler(event, self._announce)
 
     @classmethod
-    def from_file(cls, path: Path) -> Self:
+    def from_file(cls, path: Path, *, deadline_s: float = DEADLINE_S) -> Self:
         """Flags from a flagd file, where a change is in force within a second; `SettingsError` if there is none."""
         if not path.is_file():
-            raise SettingsError(f"the flag file {path} does not exist; `examples/flags.json` is one to start from")
-        provider = FlagFile(path)
-        return cls(provider, ruleset=lambda: provider.rules)
+            raise SettingsError(
+                f"the flag file {path} does not exist, or is none; `examples/flags.json` is one to start from"
+            )
+        return cls(FlagFile(path), deadline_s=deadline_s)
 
     @property
     def sha256(self) -> str | None:
         """Digest of the rules in force; None where the provider does not show them."""
         return self._ruleset().sha256
+
+    @property
+    def ready(self) -> bool:
+        """Whether decisions follow the provider; while they do not, the safe values are in force."""
+        if self._file is not None:
+            self._file.confirm(self._deadline_s)
+        return self._ruleset().error is None and self._breaker.closed and self._unready() is None
 
     def rules(self) -> Ruleset:
         """The rules in force, the same object for as long as they are."""
@@ -187,18 +232,58 @@ class FlagEvaluator:
     def evaluate(self, context: Context) -> FlagValues:
         """Every flag's value for a context, all from one ruleset, each with the record of how it came about.
 
-        It is the safe value when the provider fails, has no such flag, has it disabled, or answers with another type or
-        a value that cannot decide; the record's reason says which.
+        It is the safe value when the provider fails, has no such flag, has it disabled, does not answer by the
+        deadline, or answers with another type or a value that cannot decide; the record's reason says which.
         """
+        ends_at = time.monotonic() + self._deadline_s
+        if self._file is not None:
+            self._file.confirm(self._deadline_s)
+        steps = self._steps(context)
+        try:
+            while True:
+                wait((next(steps),), max(0.0, ends_at - time.monotonic()))
+        except StopIteration as end:
+            return cast("FlagValues", end.value)
+
+    async def evaluate_async(self, context: Context) -> FlagValues:
+        """As `evaluate`, without holding up the event loop."""
+        ends_at = time.monotonic() + self._deadline_s
+        if self._file is not None and self._file.lapsed:
+            await asyncio.wrap_future(self._calls.submit(functools.partial(self._file.confirm, self._deadline_s)))
+        steps = self._steps(context)
+        try:
+            while True:
+                answer = asyncio.wrap_future(next(steps))
+                await asyncio.wait((answer,), timeout=max(0.0, ends_at - time.monotonic()))
+                answer.cancel()
+        except StopIteration as end:
+            return cast("FlagValues", end.value)
+
+    def _steps(self, context: Context) -> Generator[Future[Any], None, FlagValues]:
+        """Yield the answers that have to be waited for, until the decision's deadline."""
         rules = self.rules()
         for _ in range(_ATTEMPTS):
+            if rules.error is not None:
+                return self._safe_values(rules, rules.error)
             cache = self._cache
             if cache.rules is not rules:
                 cache = self._cache = _Cache(rules)
             values = cache.values.get(context)
             if values is not None:
                 return values
-            evaluated = self._evaluate(context)
+            if self._in_process:
+                evaluated = self._evaluate(context)
+            elif not self._breaker.admit():
+                return self._safe_values(rules, "GENERAL: the provider does not answer in time, and is left alone")
+            else:
+                answer = self._calls.submit(functools.partial(self._evaluate, context))
+                yield answer
+                if not answer.done():
+                    answer.cancel()
+                    self._breaker.fail()
+                    return self._safe_values(rules, f"GENERAL: no answer within {self._deadline_s * 1000:g} ms")
+                self._breaker.succeed()
+                evaluated = answer.result()
             values = cache.values.get(evaluated) or self._flag_values(rules, evaluated, good_for=rules)
             now = self._ruleset()
             if now is rules:
@@ -207,20 +292,45 @@ class FlagEvaluator:
                     cache.put(evaluated, values)
                 return values
             rules = now  # values of two rulesets may be among them
-        unsettled = "the rules change faster than they can be evaluated"
-        return self._flag_values(rules, tuple(self._safe(flag, FlagReason.ERROR, unsettled) for flag in FLAGS))
+        return self._safe_values(rules, "the rules change faster than they can be evaluated")
 
     def close(self) -> None:
         """Stop watching, and forget the provider."""
         self._provider.shutdown()
 
     def _evaluate(self, context: Context) -> tuple[Evaluated, ...]:
-        if self._client.get_provider_status() is not ProviderStatus.READY:
-            why = "the provider is not ready, or its rules cannot be read"
-            return tuple(self._safe(flag, FlagReason.ERROR, why) for flag in FLAGS)
+        if self._inherited and self._make is not None:
+            self._make_anew(self._make)
+        why = self._unready()
+        if why is not None:
+            return self._all_safe(why)
         targeting_key, attributes = context
         evaluation_context = EvaluationContext(targeting_key, dict(attributes))
         return tuple(self._evaluate_one(flag, evaluation_context) for flag in FLAGS)
+
+    def _unready(self) -> str | None:
+        if self._file is not None:
+            return None  # its rules say themselves whether they decide
+        if self._inherited:
+            return "PROVIDER_NOT_READY: made before the fork; give the evaluator a function that makes it"
+        status = self._client.get_provider_status()
+        if status is not ProviderStatus.STALE:
+            self._stale_since = None
+            return None if status is ProviderStatus.READY else "PROVIDER_NOT_READY: the provider is not ready"
+        if self._stale_since is None:
+            self._stale_since = self._clock()
+        stale_for_s = self._clock() - self._stale_since
+        return (
+            None if stale_for_s < self._stale_s else f"PROVIDER_NOT_READY: the provider is stale for {stale_for_s:g} s"
+        )
+
+    def _make_anew(self, make: Callable[[], FeatureProvider]) -> None:
+        with self._lock:
+            if self._inherited:
+                self._provider = make()
+                self._register()
+                self._inherited = False
+                self._announced = Ruleset(None)
 
     def _evaluate_one(self, flag: Flag, context: EvaluationContext) -> Evaluated:
         details: FlagEvaluationDetails[bool] | FlagEvaluationDetails[float] | FlagEvaluationDetails[str]
@@ -244,6 +354,12 @@ class FlagEvaluator:
         except ValidationError as error:
             return self._safe(flag, FlagReason.ERROR, f"the answer cannot be recorded: {error.errors()[0]['msg']}")
 
+    def _safe_values(self, rules: Ruleset, why: str) -> FlagValues:
+        return self._flag_values(rules, self._all_safe(why))
+
+    def _all_safe(self, why: str) -> tuple[Evaluated, ...]:
+        return tuple(self._safe(flag, FlagReason.ERROR, why) for flag in FLAGS)
+
     def _safe(self, flag: Flag, reason: FlagReason, why: str) -> Evaluated:
         evaluation = FlagEvaluation(
             key=flag.key, value=str(flag.safe).lower(), reason=reason, provider=self._name, error=why[:500]
@@ -252,6 +368,7 @@ class FlagEvaluator:
 
     def _announce(self, _event: EventDetails) -> None:
         self._announced = Ruleset(None)
+        self._unready()  # notes since when it is stale
 
     def _flag_values(
         self, rules: Ruleset, evaluated: tuple[Evaluated, ...], *, good_for: Ruleset | None = None

@@ -20,7 +20,7 @@ from producers.wire.contract import Reversibility, RiskClass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from contextlib import AbstractContextManager
+    from contextlib import AbstractAsyncContextManager
 
     from mcp_types import CallToolRequestParams, ToolAnnotations
 
@@ -118,7 +118,7 @@ class BoundaryMiddleware(Middleware):
         receipt = self._pending.get(key)
         if receipt is not None:
             try:
-                result = await _run(self._router.attempt_approved(receipt, action, **arguments), perform)
+                result = await _run(self._router.attempt_approved_async(receipt, action, **arguments), perform)
             except ReviewPendingError as pending:
                 return _refused(f"{pending} [decision {receipt.decision_id}]", receipt.decision_id, "queue_for_review")
             except ReviewRejectedError as rejection:
@@ -130,7 +130,7 @@ class BoundaryMiddleware(Middleware):
                 self._pending.pop(key, None)
                 return result
         try:
-            return await _run(self._router.attempt(action, **arguments), perform)
+            return await _run(self._router.attempt_async(action, **arguments), perform)
         except ReviewRequiredError as queued:
             self._pending[key] = queued.receipt
             if len(self._pending) > _PENDING_SIZE:
@@ -152,7 +152,7 @@ class BoundaryMiddleware(Middleware):
         except ReviewPendingError:
             raise queued from None
         self._pending.pop(key, None)
-        return await _run(self._router.attempt_approved(queued.receipt, action, **arguments), perform)
+        return await _run(self._router.attempt_approved_async(queued.receipt, action, **arguments), perform)
 
     def _action(self, name: str, tool: Tool | None) -> Action:
         annotations = tool.annotations if tool is not None else None
@@ -193,11 +193,11 @@ class ToolReturnedError(StagekeeperError):
         self.result = result
 
 
-async def _run(block: AbstractContextManager[Permit], perform: Callable[[Permit], Any]) -> ToolResult:
+async def _run(block: AbstractAsyncContextManager[Permit], perform: Callable[[Permit], Any]) -> ToolResult:
     """Run the tool within a decided block, so that the record has its failure by the class of its cause."""
     failure: ToolError | None = None
     try:
-        with block as permit:
+        async with block as permit:
             try:
                 result: ToolResult = await perform(permit)
             except ToolError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from producers.boundary.action import Action, Permit
 from producers.boundary.approvals import ApprovalMismatchError, QueuedAction, ReviewError
 from producers.boundary.canonical_json import canonical, digest, redacted
-from producers.boundary.decision_rules import decide
+from producers.boundary.decision_rules import decide, decide_async
 from producers.boundary.errors import ActionDeniedError
 from producers.errors import UsageError
 from producers.wire.receipt import IssuedReceipt, Receipt
@@ -76,16 +76,29 @@ class ReviewQueue:
 
         Raises a `ReviewError` where the approval does not hold, `ActionDeniedError` where the action is refused by now.
         """
-        store = self.require_store()
-        queued = store.get(receipt.decision_id).queued
-        _require_same(queued, action, self._recorder.token(receipt))
+        contract = self._approved(receipt, action)
         # Asked again, so that what was switched off after the approval stays off.
-        again = decide(queued.contract, self._authorizer, self._flags, variants=frozenset(action.variants)).decision
+        again = decide(contract, self._authorizer, self._flags, variants=frozenset(action.variants)).decision
+        return self._spend(receipt, action, arguments, again)
+
+    async def redeem_async(self, receipt: Receipt, action: Action, arguments: Mapping[str, Any]) -> Permit:
+        """As `redeem`, without holding up the event loop where the flags' provider hangs."""
+        contract = self._approved(receipt, action)
+        staged = await decide_async(contract, self._authorizer, self._flags, variants=frozenset(action.variants))
+        return self._spend(receipt, action, arguments, staged.decision)
+
+    def _approved(self, receipt: Receipt, action: Action) -> ActionContract:
+        queued = self.require_store().get(receipt.decision_id).queued
+        _require_same(queued, action, self._recorder.token(receipt))
+        return queued.contract
+
+    def _spend(self, receipt: Receipt, action: Action, arguments: Mapping[str, Any], again: Decision) -> Permit:
         if again.result.outcome not in {"queue_for_review", "allow"} or not again.enforced:
             message = f"{action.tool} was approved, and is refused by now: {again.result.reason}"
             raise ActionDeniedError(message, receipt, again)
-        store.redeem(receipt.decision_id, arguments_sha256=digest(arguments), ruleset_sha256=again.ruleset_sha256 or "")
-        return Permit(IssuedReceipt(receipt.decision_id, queued.receipt), again)
+        store, ruleset_sha256 = self.require_store(), again.ruleset_sha256 or ""
+        store.redeem(receipt.decision_id, arguments_sha256=digest(arguments), ruleset_sha256=ruleset_sha256)
+        return Permit(IssuedReceipt(receipt.decision_id, self._recorder.token(receipt)), again)
 
     def require_store(self) -> ReviewStore:
         """The review store; `UsageError` where there is none."""

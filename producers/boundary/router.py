@@ -7,7 +7,7 @@ import functools
 import inspect
 import logging
 import time
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
@@ -26,17 +26,23 @@ from producers.wire.contract import Fallback, Reversibility, RiskClass
 from producers.wire.decision import Decision, Deny
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from opentelemetry.trace import TracerProvider
 
     from producers.boundary.approvals import Review
     from producers.boundary.authorization import Authorizer
-    from producers.boundary.flags import FlagEvaluator
+    from producers.boundary.flags import FlagEvaluator, FlagValues
     from producers.boundary.review_store import ReviewStore
+    from producers.boundary.shared_calls import SharedCall
     from producers.delivery.recorder import Recorder
+    from producers.wire.decision import Authorization
+    from producers.wire.event_writer import CallDetails
     from producers.wire.events import Impact, UndoResult
     from producers.wire.receipt import Receipt
+
+    # When a call began, what it shares, its details, its digest, and what authorization said; flags are still to ask.
+    Asked = tuple[float, SharedCall, CallDetails, str, tuple[Authorization, str]]
 
 LOG = logging.getLogger(__name__)
 
@@ -143,7 +149,7 @@ class Router:
     async def call_async(self, action: Action, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """As `call`, for an async function; a plain one is fine, too."""
         arguments = action.bind(args, kwargs)
-        with Running(self._executions, action, arguments, self._permit(action, arguments)) as running:
+        with Running(self._executions, action, arguments, await self._permit_async(action, arguments)) as running:
             result = running.function()(**arguments)
             return running.remember(await result if inspect.isawaitable(result) else result)
 
@@ -158,10 +164,31 @@ class Router:
             yield running.permit
             running.remember(None)
 
+    @asynccontextmanager
+    async def attempt_async(self, action: Action, /, **arguments: Any) -> AsyncIterator[Permit]:  # noqa: ANN401
+        """As `attempt`, without holding up the event loop."""
+        with Running(self._executions, action, arguments, await self._permit_async(action, arguments)) as running:
+            yield running.permit
+            running.remember(None)
+
     @contextmanager
     def attempt_approved(self, receipt: Receipt, action: Action, /, **arguments: Any) -> Iterator[Permit]:  # noqa: ANN401
         """As `attempt`, for a queued action that a person has approved; raises as `resume` does."""
         with Running(self._executions, action, arguments, self._reviews.redeem(receipt, action, arguments)) as running:
+            yield running.permit
+            running.remember(None)
+
+    @asynccontextmanager
+    async def attempt_approved_async(
+        self,
+        receipt: Receipt,
+        action: Action,
+        /,
+        **arguments: Any,  # noqa: ANN401
+    ) -> AsyncIterator[Permit]:
+        """As `attempt_approved`, without holding up the event loop."""
+        permit = await self._reviews.redeem_async(receipt, action, arguments)
+        with Running(self._executions, action, arguments, permit) as running:
             yield running.permit
             running.remember(None)
 
@@ -185,7 +212,8 @@ class Router:
         """As `resume`, for an async function; a plain one is fine, too."""
         action = self._registered(receipt)
         arguments = action.bind(args, kwargs)
-        with Running(self._executions, action, arguments, self._reviews.redeem(receipt, action, arguments)) as running:
+        permit = await self._reviews.redeem_async(receipt, action, arguments)
+        with Running(self._executions, action, arguments, permit) as running:
             result = action.run(**arguments)
             return running.remember(await result if inspect.isawaitable(result) else result)
 
@@ -210,6 +238,17 @@ class Router:
         self._executions.impact(receipt, impact)
 
     def _permit(self, action: Action, arguments: Mapping[str, Any]) -> Permit:
+        asked = self._ask(action, arguments)
+        call = asked[1]
+        return self._answer(asked, arguments, call.recall(self._flags) or self._flags.evaluate(call.flag_context))
+
+    async def _permit_async(self, action: Action, arguments: Mapping[str, Any]) -> Permit:
+        asked = self._ask(action, arguments)
+        call = asked[1]
+        values = call.recall(self._flags) or await self._flags.evaluate_async(call.flag_context)
+        return self._answer(asked, arguments, values)
+
+    def _ask(self, action: Action, arguments: Mapping[str, Any]) -> Asked:
         started = self._clock()
         context = call_context()
         if context.agent is None:
@@ -217,7 +256,13 @@ class Router:
         call = self._shared_calls.get(action, context)
         details = call.details(context)
         arguments_sha256 = digest(arguments)
-        shared = call.decide(self._authorizer, self._flags, arguments_sha256, details)
+        authorized = call.authorize(self._authorizer, arguments_sha256, details)
+        return started, call, details, arguments_sha256, authorized
+
+    def _answer(self, asked: Asked, arguments: Mapping[str, Any], values: FlagValues) -> Permit:
+        started, call, details, arguments_sha256, authorized = asked
+        action = call.action
+        shared = call.decide(authorized, values)
         traceparent = get_traceparent()
         decide_ms = (self._clock() - started) * 1000
         try:

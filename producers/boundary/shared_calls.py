@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from producers.boundary.action import Action, CallContext
 from producers.boundary.decision_rules import apply_rules, authorize
 from producers.boundary.flags import FlagEvaluator, FlagValues, flag_context
+from producers.boundary.provider_calls import after_fork
 from producers.wire.event_writer import CallDetails, SharedDecision
 
 if TYPE_CHECKING:
@@ -64,14 +65,15 @@ class SharedCall:
         particular = details.model_dump() | {"arguments_sha256": arguments_sha256}
         return self._contract.model_copy(update=particular)
 
-    def decide(
-        self, authorizer: Authorizer, flags: FlagEvaluator, arguments_sha256: str, details: CallDetails
-    ) -> SharedDecision:
-        """Decide one call."""
-        authorization, authorizer_sha256 = self._authorize(authorizer, arguments_sha256, details)
+    def recall(self, flags: FlagEvaluator) -> FlagValues | None:
+        """The flags' values of the last call, where they still are in force; never waits."""
         values = self._flag_values
-        if values is None or values.rules is not flags.rules():
-            values = self._flag_values = flags.evaluate(self.flag_context)
+        return values if values is not None and values.rules is flags.rules() else None
+
+    def decide(self, authorized: tuple[Authorization, str], values: FlagValues) -> SharedDecision:
+        """Decide one call by what authorization and flags have answered."""
+        authorization, authorizer_sha256 = authorized
+        self._flag_values = values
         last = self._decision
         if (
             last is not None
@@ -90,9 +92,10 @@ class SharedCall:
         decision = shared.decision.model_copy(update={"result": result})
         return SharedDecision(self._contract, decision, stage=shared.stage, cohort=self._cohort)
 
-    def _authorize(
+    def authorize(
         self, authorizer: Authorizer, arguments_sha256: str, details: CallDetails
     ) -> tuple[Authorization, str]:
+        """What hard authorization says of one call, and the digest of its policy."""
         if not self._steady:
             return authorize(self.contract(arguments_sha256, details), authorizer)
         last = self._authorization
@@ -106,8 +109,13 @@ class SharedCalls:
 
     def __init__(self, *, steady: bool) -> None:
         self._steady = steady
-        self._lock = Lock()
         self._calls: dict[tuple[object, ...], SharedCall] = {}
+        self.begin_anew()
+        after_fork(self)
+
+    def begin_anew(self) -> None:
+        """Forget, in a process that is forked, who holds the lock."""
+        self._lock = Lock()
 
     def get(self, action: Action, context: CallContext) -> SharedCall:
         """What calls of an action in a context share."""

@@ -15,13 +15,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from producers.boundary.canonical_json import ArgumentError, digest
 from producers.errors import UsageError
-from producers.strict_yaml import suggest
+from producers.strict_yaml import ConfigurationFileError, read_file, suggest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 MESSAGES_KEYS = ("messages", "traj")  # names under which a conversation object may keep its messages
+_MOST_BYTES = 1 << 30
 ERROR_PREFIX = "Error"  # a tool result that starts like this reports a failure
 
 
@@ -124,13 +125,16 @@ class _Message(_Lenient):
 def read_transcript(path: Path) -> Transcript:
     """Read a transcript; else `TranscriptError` names the line, or the conversation and the message."""
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise TranscriptError(f"{path} cannot be read: {error.strerror or error}") from error
-    items = _items(raw, str(path))
-    if not items:
-        raise TranscriptError(f"{path} holds no conversation")
-    conversations = tuple(_conversation(index, item) for index, item in enumerate(items))
+        raw = read_file(path, name="the transcript", most_bytes=_MOST_BYTES)
+    except ConfigurationFileError as error:
+        raise TranscriptError(str(error)) from error
+    try:
+        items = _items(raw, str(path))
+        if not items:
+            raise TranscriptError(f"{path} holds no conversation")
+        conversations = tuple(_conversation(index, item) for index, item in enumerate(items))
+    except RecursionError as error:
+        raise TranscriptError(f"{path} nests too deep to be read; leave out the conversation that does") from error
     return Transcript(hashlib.sha256(raw).hexdigest(), conversations)
 
 
@@ -141,20 +145,20 @@ def _items(raw: bytes, origin: str) -> list[object]:
         raise TranscriptError(f"{origin} is not UTF-8 text: {error}") from error
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as whole:
+    except ValueError as whole:  # no JSON, or a number of thousands of digits
         return list(_lines(text, origin, whole))
     if isinstance(value, list) and not _is_messages(value):
         return value
     return [value]
 
 
-def _lines(text: str, origin: str, whole: json.JSONDecodeError) -> Iterator[object]:
+def _lines(text: str, origin: str, whole: ValueError) -> Iterator[object]:
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
             yield json.loads(line)
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             if number == 1:  # then it is no JSON-lines file at all: say what is wrong with the file as a whole
                 raise TranscriptError(f"{origin} is neither JSON nor JSON lines: {whole}") from whole
             raise TranscriptError(f"{origin}, line {number} is not JSON: {error}") from error

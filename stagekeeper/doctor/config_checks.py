@@ -13,6 +13,7 @@ from analytics.lake.errors import READ_FAILURES, LakeError
 from analytics.lake.storage import check_store, damaged_files, unreadable
 from analytics.lake.table_schemas import TABLES
 from analytics.lake.tables import Lake
+from producers.errors import SettingsError
 from producers.strict_yaml import ConfigurationFileError
 from stagekeeper.doctor.check_result import CheckResult, CheckState, failed, passed
 
@@ -54,8 +55,9 @@ def check_lake(root: str) -> tuple[CheckResult, Lake | None]:
     restore = "Stop the workers, and restore the tables from a backup of one moment."
     try:
         lake = Lake.existing(root)
-    except LakeError as error:
-        return failed(LAKE, str(error), restore), None
+    except (LakeError, SettingsError) as error:
+        elsewhere = "Name another place in STAGEKEEPER_LAKE_ROOT."
+        return failed(LAKE, str(error), restore if isinstance(error, LakeError) else elsewhere), None
     if lake is None:
         return failed(LAKE, f"there is no lake at {root}", start), None
     try:

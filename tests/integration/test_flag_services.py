@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
-from boundary_cases import KEYS, Permit, contract, evaluated
+from boundary_cases import KEYS, Permit, contract, evaluated, in_child
 from fbclient.client import FBClient
 from fbclient.config import Config
 from featbit_openfeature import FeatBitProvider
@@ -235,6 +235,14 @@ def test_a_change_is_in_force_once_the_client_has_it(service: Service) -> None:
     service.change(KEYS["mode"], "off")
     _wait_until(lambda: service.evaluator.evaluate(context).mode == "off")
     assert decide(contract(account="acct-2"), Permit(), service.evaluator).decision.result.outcome == "deny"
+
+
+def test_a_child_after_fork_does_not_decide_by_what_its_parent_was_sent(service: Service) -> None:
+    context = flag_context(contract(account="acct-2"))
+    assert service.evaluator.evaluate(context).mode == "autonomous"
+    answer = in_child(lambda: f"{service.evaluator.evaluate(context).mode} {service.evaluator.ready}")
+    assert answer == "search_only False"
+    assert service.evaluator.evaluate(context).mode == "autonomous"
 
 
 def test_a_value_that_cannot_decide_falls_to_the_safe_one(service: Service) -> None:
