@@ -16,6 +16,7 @@ from analytics.verdicts.signoffs import (
     in_force,
     is_about,
     record,
+    shown_harm,
     signed_off,
 )
 from producers.errors import StagekeeperError
@@ -116,9 +117,10 @@ def gate_check(
     gate when it rolled back or cannot be judged. The worst cell answers: ROLL_BACK, then INVALID, then HOLD. An
     override that is in force sets the verdicts aside that it is about, and a dismissal shuts the gate on the promotion
     that it is about, unless it was approved later; where the gate asks for it, approval comes last. Evidence that is
-    older than `freshness_s` opens nothing. No cohort asks all of them.
+    older than `freshness_s`, or than the gate file's limit, opens nothing. No cohort asks all of them.
     """
-    move = _Move((environment, workflow, tool), to_stage, cohort, gates.sha256, now, freshness_s)
+    narrowed_s = min(gates.freshness_s, freshness_s)  # whoever asks may want fresher evidence, never older
+    move = _Move((environment, workflow, tool), to_stage, cohort, gates.sha256, now, narrowed_s)
     try:
         cells = _cells(lake, gates, move)
         signoffs = [] if lake is None else in_force(lake, now=now, action=move.action, to_stage=to_stage)
@@ -168,6 +170,11 @@ def sign_off(
     except _ShutError as shut:
         raise NothingToSignOffError(f"there is nothing to sign off: {shut}") from shut
     about = [document for document, _ in cells.answers if document.verdict in wanted]
+    if kind is SignOffKind.OVERRIDE and (harm := [reason for document in about for reason in shown_harm(document)]):
+        raise NothingToSignOffError(
+            f"the evidence shows harm, and an override opens nothing on it: {'; '.join(harm)}. Mend it and let a new "
+            "version show that it is safe: that begins a new epoch"
+        )
     if lake is None or not about:
         stated = ", ".join(sorted({document.verdict for document, _ in cells.answers}))
         raise NothingToSignOffError(
@@ -245,6 +252,8 @@ def _set_aside(document: VerdictDocument, answer: GateAnswer, signoffs: Sequence
         if not about or about[-1].kind is not SignOffKind.DISMISSAL:
             return answer
         return _decided_by(about[-1], answer, VerdictName.HOLD, "dismissed")
+    if answer.answer is VerdictName.ROLL_BACK:
+        return answer  # an override opens nothing on harm: the judge goes by it, and says what the evidence says then
     override = next((signoff for signoff in about if signoff.kind is SignOffKind.OVERRIDE), None)
     stays_shut = answer.answer is VerdictName.INVALID and document.set_aside is None
     if override is None or stays_shut:

@@ -32,6 +32,10 @@ By then it is in the lake, whatever clock gave it its moment, so that a replay k
 """
 
 
+LONGEST_OVERRIDE: Final = timedelta(days=30)
+_HARM: Final = frozenset({"harm", "combined_harm", "regression", "trip", "regraded"})  # reasons of what is evident now
+
+
 class SignOffKind(StrEnum):
     """What a person decided about a move."""
 
@@ -114,6 +118,11 @@ def is_about(signoff: SignOff, verdict: VerdictDocument) -> bool:
     return not bindings.isdisjoint(signoff.about)
 
 
+def shown_harm(verdict: VerdictDocument) -> list[str]:
+    """What the evidence behind a verdict shows to be harmful; nothing where a rollback only stands."""
+    return [reason.message for reason in verdict.reasons if reason.code in _HARM]
+
+
 def overrides(lake: Lake, *, now: datetime) -> frozenset[str]:
     """The bindings of all overrides that the judge goes by. Raises `LakeError`."""
     if not lake.version(SIGNOFFS):
@@ -155,13 +164,17 @@ def record(
     """Record a sign-off about verdicts, at least one, on one action; no cohort stands for all of them.
 
     Raises:
-        UnusableSignOffError: It has no actor, no reason, or has expired already.
+        UnusableSignOffError: It has no actor, no reason, has expired already, or is an override for too long.
         LakeError: It cannot be recorded.
     """
     if not actor.strip() or not reason.strip():
         raise UnusableSignOffError(f"{kind.with_article} needs who says it and why; say both")
     if expires_at <= now:
         raise UnusableSignOffError(f"{kind.with_article} must expire in the future, not at {iso(expires_at)}")
+    if kind is SignOffKind.OVERRIDE and expires_at - now > LONGEST_OVERRIDE:
+        raise UnusableSignOffError(
+            f"an override expires within {LONGEST_OVERRIDE.days} days, not at {iso(expires_at)}; give another one then"
+        )
     about = {binding(verdict): verdict.verdict_id for verdict in verdicts}
     if kind is SignOffKind.OVERRIDE:
         about |= {bound: verdict.verdict_id for verdict in verdicts for bound in _set_aside(verdict)}
@@ -213,12 +226,16 @@ def in_force(
 ) -> list[SignOff]:
     """The sign-offs (about one action, or stage) neither expired nor revoked, oldest first. Raises `LakeError`.
 
-    What was given after `given_by`, a revocation too, is left out; now unless given.
+    What was given after `given_by`, a revocation too, is left out; now unless given. An override is over after
+    `LONGEST_OVERRIDE`, whatever its row says.
     """
     wanted = [] if action is None else list(zip(ACTION, action, strict=True))
     wanted += [] if to_stage is None else [("to_stage", to_stage)]
+    latest = pl.col("given_at") + LONGEST_OVERRIDE
+    ends_at = pl.when(pl.col("kind") == SignOffKind.OVERRIDE.value).then(pl.min_horizontal("expires_at", latest))
     rows = (
         lake.scan(SIGNOFFS)
+        .with_columns(expires_at=ends_at.otherwise("expires_at"))
         .filter((pl.col("given_at") <= (given_by or now)) & (pl.col("expires_at") > now))
         .filter(*(pl.col(name) == value for name, value in wanted))
         .sort("given_at", "signoff_id")

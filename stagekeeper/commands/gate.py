@@ -53,9 +53,7 @@ def command() -> None:
 @options.move_options
 @options.gates_option
 @options.lake_option
-@click.option(
-    "--max-age", type=options.Duration(), help="Oldest evidence that counts, e.g. 10m; the gate file's freshness."
-)
+@click.option("--max-age", type=options.Duration(), help="Oldest evidence that counts, e.g. 10m; only narrows.")
 @options.json_option
 def check(
     *,
@@ -89,10 +87,13 @@ def check(
         root = options.lake_root(root)
         settings = Settings.load()
         gates = GateFile.load(gate_path if gate_path is not None else settings.gates)
-        freshness_s = settings.freshness_s if "freshness_s" in settings.model_fields_set else gates.freshness_s
-        freshness_s = freshness_s if max_age is None else max_age.total_seconds()
+        limits_s = [gates.freshness_s]
+        if "freshness_s" in settings.model_fields_set:
+            limits_s.append(settings.freshness_s)
+        if max_age is not None:
+            limits_s.append(max_age.total_seconds())
         lake, now = options.existing_lake(root), datetime.now(UTC)
-        answer = gate_check(lake, gates, to_stage=to_stage, now=now, freshness_s=freshness_s, **action)
+        answer = gate_check(lake, gates, to_stage=to_stage, now=now, freshness_s=min(limits_s), **action)
     except StagekeeperError as error:
         answer = refusal("error", str(error), to_stage)
     except (KeyboardInterrupt, SystemExit):

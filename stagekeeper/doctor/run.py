@@ -65,7 +65,8 @@ def run_checks(
 
 
 def _freshness_limit(settings: Settings, gates: GateFile | None) -> timedelta:
-    """How old evidence may be: as set, else what the gate file says."""
+    """How old evidence may be: as the gate file says, narrowed by the setting."""
+    limits_s = [] if gates is None else [gates.freshness_s]
     if gates is None or "freshness_s" in settings.model_fields_set:
-        return timedelta(seconds=settings.freshness_s)
-    return timedelta(seconds=gates.freshness_s)
+        limits_s.append(settings.freshness_s)
+    return timedelta(seconds=min(limits_s))

@@ -120,11 +120,18 @@ def test_too_little_seen_at_the_stage_itself_does_not(place: Path) -> None:
     assert answer()[0] == 0
 
 
-def test_old_evidence_opens_nothing(place: Path) -> None:
+def test_old_evidence_opens_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judged(place, a_row(NARROW, **executions(377)), ago_s=1_000)
     code, word, reasons = answer()
     assert (code, word, reasons[0]) == (30, "INVALID", "stale_verdict")
-    assert answer("--max-age", "1h")[0] == 0
+    assert answer("--max-age", "99999d")[2][0] == "stale_verdict", "it is narrowed, never widened"
+    for widest in ("inf", "1e12"):
+        monkeypatch.setenv("STAGEKEEPER_FRESHNESS_S", widest)
+        assert answer()[2][0] == "stale_verdict"
+    monkeypatch.delenv("STAGEKEEPER_FRESHNESS_S")
+    (place / "gates.yaml").write_text(GATES.replace("version: 1", "version: 1\nfreshness: 1h"))
+    judged(place, a_row(NARROW, **executions(1)), ago_s=1_000)
+    assert answer()[0] == 0
     assert answer("--max-age", "1m")[0] == 30
 
 

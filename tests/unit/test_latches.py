@@ -19,7 +19,7 @@ from analytics.lake.table_schemas import GATES, VERDICTS
 from analytics.lake.tables import Lake
 from analytics.verdicts.gate_check import gate_check, sign_off
 from analytics.verdicts.ledger import latest_verdicts
-from analytics.verdicts.signoffs import SignOffKind, revoke
+from analytics.verdicts.signoffs import NothingToSignOffError, SignOffKind, revoke
 
 if TYPE_CHECKING:
     from analytics.verdicts.document import VerdictDocument
@@ -222,17 +222,19 @@ def test_an_override_is_judged_by_soon_although_nothing_else_is_new(place: Place
     place.replays()
 
 
-def test_an_override_opens_the_gate_whatever_the_evidence_says_then(place: Place) -> None:
+def test_an_override_opens_the_gate_once_it_is_judged_by_unless_the_evidence_shows_harm(place: Place) -> None:
     crossed = place.judged(**executions(60, 20))
     assert place.judged(**executions(140)).latched_by == crossed.verdict_id
     place.overrides()
-    assert place.answer() == "PROMOTE"
+    assert place.answer() == "ROLL_BACK", "the judge goes by it first"
     held = place.judged()
     assert (held.verdict, held.set_aside) == ("HOLD", crossed.verdict_id)
     assert place.answer() == "PROMOTE", "it was signed off, and has not expired"
     harmed = place.judged(**executions(60, 40))
     assert (harmed.verdict, codes(harmed)) == ("ROLL_BACK", ["harm"])
-    place.overrides()
+    assert place.answer() == "ROLL_BACK"
+    with pytest.raises(NothingToSignOffError, match="shows harm"):
+        place.overrides()
     place.replays()
 
 

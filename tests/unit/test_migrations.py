@@ -31,9 +31,9 @@ from analytics.lake.rewrite import Rewriter
 from analytics.lake.storage import LAYOUT_MARK, stored_layout
 from analytics.lake.table_schemas import EVENTS, LAYOUT, LEASES, SIGNALS, TABLES, VERDICTS
 from analytics.lake.tables import Lake
-from analytics.verdicts.gate_check import gate_check, sign_off
+from analytics.verdicts.gate_check import gate_check
 from analytics.verdicts.ledger import latches, latest_verdicts
-from analytics.verdicts.signoffs import SignOffKind
+from analytics.verdicts.signoffs import SignOffKind, in_force, record
 from producers.wire.topics import TOPICS
 from stagekeeper.commands import cli
 from stagekeeper.local_ingest import LOG_ID
@@ -76,11 +76,13 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> EventLake:
         lease.release()
     assert lease.held()  # and never gives it up: it died elsewhere
     Judge(history.lake, gates, settle_s=0, fence=lease.fence).tick(JUDGED_AT)
-    sign_off(
+    # Earlier versions took an override on harm.
+    record(
         history.lake,
-        GateFile.load(gates),
         SignOffKind.OVERRIDE,
-        **MOVE,
+        latest_verdicts(history.lake),
+        to_stage=MOVE["to_stage"],
+        cohort=None,
         actor="maria",
         reason="fixed in 4.2",
         now=JUDGED_AT,
@@ -135,8 +137,8 @@ def assert_survived(root: str, history: EventLake, gates: Path) -> None:
     assert latches(lake) == latches(history.lake) != {}
     gates.write_text(GATES)
     answer = gate_check(lake, GateFile.load(gates), **MOVE, now=JUDGED_AT, freshness_s=1e9)
-    assert answer.reasons[0].code == "overridden"
-    assert "maria" in answer.reasons[0].message
+    assert answer.answer == "ROLL_BACK", "an override of today opens nothing on it either"
+    assert [signoff.actor for signoff in in_force(lake, now=JUDGED_AT)] == ["maria"]
     with pytest.raises(FencedError):
         lake.append(VERDICTS, lake.scan(VERDICTS).collect().clear(), fence=Fence(JUDGE, 3))
     # The next tenure is above all that the tables have seen, and the latch stands under it.

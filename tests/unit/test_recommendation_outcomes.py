@@ -11,7 +11,8 @@ from lakes_of_events import NOON, EventLake
 from analytics.backtest.recommendation_outcomes import of_history
 from analytics.judging.judge import Judge
 from analytics.verdicts.gate_check import sign_off
-from analytics.verdicts.signoffs import SignOffKind
+from analytics.verdicts.ledger import latest_verdicts
+from analytics.verdicts.signoffs import SignOffKind, record
 from producers.wire.events import PolicyChangedData
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ GATES = (
     "signals: [{signal: execution_error, role: guardrail, limit: 0.1}]}]"
 )
 MOVE = {"environment": "production", "workflow": "refunds", "tool": "issue_refund", "to_stage": "approval_gated"}
+SAYS = {"actor": "maria", "reason": "because"}
 
 
 def at(minute: float) -> datetime:
@@ -58,10 +60,9 @@ class Place:
         self.looked(minute)
 
     def signed_off(self, kind: SignOffKind, minute: float) -> None:
-        says = {"actor": "maria", "reason": "because"}
         gates = self.judge.gates
         assert gates is not None
-        sign_off(self.history.lake, gates, kind, **MOVE, **says, now=at(minute), expires_at=at(minute + 60))
+        sign_off(self.history.lake, gates, kind, **MOVE, **SAYS, now=at(minute), expires_at=at(minute + 60))
 
     def agreement(self, word: str) -> dict[str, Any]:
         found: dict[str, Any] = of_history(self.history.lake)["agreement"][word]
@@ -122,7 +123,10 @@ def test_a_rollback_is_not_accepted_by_staying(tmp_path: Path) -> None:
 
 def test_an_override_dismisses_a_rollback(tmp_path: Path) -> None:
     place = Place(tmp_path, failed=True)
-    place.signed_off(SignOffKind.OVERRIDE, 20)
+    rollbacks = latest_verdicts(place.history.lake)
+    expiry = {"now": at(20), "expires_at": at(80)}
+    to_stage = MOVE["to_stage"]
+    record(place.history.lake, SignOffKind.OVERRIDE, rollbacks, to_stage=to_stage, cohort=None, **SAYS, **expiry)
     assert place.agreement("ROLL_BACK") == {"dismissed": 1}
 
 
