@@ -12,6 +12,8 @@ from producers.boundary.authorization import FileAuthorizer
 from producers.boundary.decision_rules import ruleset_of
 from producers.boundary.flag_store import DenylistEntry
 from producers.boundary.flags import DENYLIST, FLAGS
+from producers.errors import StagekeeperError, UsageError
+from producers.strict_yaml import suggest
 from producers.wire.events import PolicyChangedData
 from stagekeeper.commands.options import actor_options, flags_option, json_option, print_json, together
 from stagekeeper.factory import recording
@@ -77,10 +79,17 @@ def show(flag_path: Path | None, *, as_json: bool) -> None:
 
 @command.command()
 @_entry_options
-def disable(flag_path: Path | None, actor: str, reason: str, **values: str | None) -> None:
-    """Switch an action off."""
+@click.option("--anyway", is_flag=True, help="Also where nobody has seen the tool.")
+def disable(flag_path: Path | None, actor: str, reason: str, *, anyway: bool, **values: str | None) -> None:
+    """Switch an action off.
+
+    A tool that neither the lake nor the flag file has seen may be a slip of the pen, which stops nothing: it needs
+    --anyway.
+    """
     settings = Settings.load()
     path, entry = flag_path if flag_path is not None else settings.flags, DenylistEntry(**values)
+    if entry.tool is not None and not anyway:
+        _require_seen(entry.tool, path, settings)
     sha256 = flag_store.disable(path, entry)
     if sha256 is None:
         click.echo(f"{entry} is switched off already.")
@@ -100,6 +109,35 @@ def enable(flag_path: Path | None, actor: str, reason: str, **values: str | None
         path, entry, before_write=lambda new: _record(settings, entry, new, actor, reason, denied=False)
     )
     click.echo(f"{entry} is not switched off." if sha256 is None else f"{entry} is switched on.")
+
+
+def _require_seen(tool: str, path: Path, settings: Settings) -> None:
+    """Refuse a tool that nobody has seen; where no lake can tell, say so and let it pass: it may be an emergency."""
+    if json.dumps(tool) in json.dumps(flag_store.read_flags(path)):
+        return
+    try:
+        tools = _seen_tools(settings.lake)
+    except (ImportError, StagekeeperError) as error:
+        click.echo(f"Whether anybody has seen the tool {tool} is not known: {error}", err=True)
+        return
+    if tools is None:
+        click.echo(f"Whether anybody has seen the tool {tool} is not known: there is no lake here.", err=True)
+    elif tool not in tools:
+        raise UsageError(
+            f"nobody has seen the tool {tool}; {suggest(tool, sorted(tools))} Nothing is switched off. Name the tool "
+            "as it is recorded, or add --anyway."
+        )
+
+
+def _seen_tools(root: str) -> set[str] | None:
+    # The imports are deferred: a router's machine has no extra `analytics`.
+    from analytics.lake.storage import reading  # noqa: PLC0415
+    from analytics.lake.table_schemas import SIGNALS  # noqa: PLC0415
+    from analytics.lake.tables import Lake  # noqa: PLC0415
+
+    with reading(root):
+        lake = Lake.existing(root)
+        return None if lake is None else set(lake.scan(SIGNALS).select("tool").unique().collect()["tool"])
 
 
 def _record(settings: Settings, entry: DenylistEntry, sha256: str, actor: str, reason: str, *, denied: bool) -> None:

@@ -9,6 +9,7 @@ import pytest
 from boundary_cases import contract, evaluated
 from click.testing import CliRunner
 from documents import ROOT
+from lakes_of_events import EventLake
 
 from producers.boundary.flag_store import DenylistEntry, FlagFileError, denylist_entries, disable, enable, read_flags
 from producers.boundary.flags import DENYLIST, MODE, FlagEvaluator, flag_context
@@ -209,3 +210,28 @@ def test_a_file_in_which_nothing_can_be_switched_is_named(home: Path, flag: Any,
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FlagFileError, match="STAGEKEEPER_FLAG_FILE"):
         disable(tmp_path / "none.json", DenylistEntry(tool="t"))
+
+
+def test_a_tool_that_nobody_has_seen_is_switched_off_only_anyway(home: Path) -> None:
+    unknown = run("disable", "--tool", "issue_refnd", *WHO)
+    assert unknown.exit_code == 0
+    assert "there is no lake here" in unknown.output
+    history = EventLake.at(home)
+    history.act(0, "ada")
+    history.store()
+    assert run("disable", "--tool", "issue_refund", *WHO).exit_code == 0
+    assert run("disable", "--tool", "issue_refnd", "--account", "a", *WHO).exit_code == 0, "the flag file knows it"
+    slip = run("disable", "--tool", "isue_refund", *WHO)
+    assert isinstance(slip.exception, UsageError)
+    assert "did you mean `issue_refund`?" in str(slip.exception)
+    assert "isue_refund" not in (home / "flags.json").read_text()
+    assert run("disable", "--tool", "isue_refund", "--anyway", *WHO).exit_code == 0
+    assert denied(home, tool="isue_refund")
+
+
+def test_a_lake_that_cannot_be_read_holds_up_no_emergency_stop(home: Path) -> None:
+    (home / "lake" / "events" / "_delta_log").mkdir(parents=True)
+    (home / "lake" / "events" / "_delta_log" / f"{0:020}.json").write_text("{")
+    stopped = run("disable", "--tool", "unheard_of", *WHO)
+    assert stopped.exit_code == 0
+    assert "is not known" in stopped.output
