@@ -97,7 +97,7 @@ def history(rng: Generator, gates: GateFile | None = None) -> Iterator[Fleet]:
 
 
 @given(SEEDS)
-@settings(max_examples=examples(15), deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 def test_what_is_kept_up_equals_what_is_read_from_the_beginning(seed: int) -> None:
     for fleet in history(np.random.default_rng(seed)):
         assert fleet.documents() == fleet.documents_from_the_beginning()
@@ -121,7 +121,7 @@ def test_a_verdict_does_not_depend_on_what_is_judged_with_it(seed: int) -> None:
 
 
 @given(SEEDS)
-@settings(max_examples=examples(15), deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 def test_missing_outcomes_are_counted_minute_by_minute(seed: int) -> None:
     rng = np.random.default_rng(seed)
     gates = GateFile.parse(b"version: 1\noutcome_deadline: 3m\nafter_promotion: {window: 20m}\ngates: []\n")
@@ -165,7 +165,7 @@ def minute_rows(rng: Generator, minute: int, share: float) -> list[dict[str, Any
 
 
 @given(SEEDS, st.sampled_from([0.02, 0.1, 0.3, 0.6]))
-@settings(max_examples=examples(10), deadline=None)
+@settings(max_examples=examples(6), deadline=None)
 def test_no_alarm_is_overlooked(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
     gates = GateFile.parse(

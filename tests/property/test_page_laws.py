@@ -31,7 +31,7 @@ gates: [{name: g, signals: [
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=examples(10), deadline=None)
+@settings(max_examples=examples(5), deadline=None)
 def test_a_page_that_is_kept_open_shows_what_one_opened_now_does(seed: int) -> None:
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:

@@ -63,7 +63,7 @@ def said(users: ClosedWindows, as_of: datetime) -> list[Any]:
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=examples(12), deadline=None)
+@settings(max_examples=examples(5), deadline=None)
 def test_windows_that_are_kept_up_equal_a_whole_fold(seed: int) -> None:
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
