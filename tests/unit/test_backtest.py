@@ -19,6 +19,8 @@ from stagekeeper.commands import cli
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 OLD = "version: 1\ngates: [{name: errors, ladder: [draft_write, approval_gated], signals: [SIGNAL]}]".replace(
     "SIGNAL", "{signal: execution_error, role: guardrail, limit: 0.3}"
 )

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from producers.wire.events import StageRecommended
 
+pytestmark = pytest.mark.slow
+
 ERRORS = (
     "version: 1\ngates: [{name: errors, signals: [{signal: execution_error, role: guardrail, limit: LIMIT}]}]".replace(
         "LIMIT", "0.1"
