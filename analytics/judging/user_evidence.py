@@ -49,7 +49,7 @@ class UserEvidence:
         self._named = np.zeros(self._size, dtype=np.bool_)
         named = state.rows_of(epoch_frame(windows.named))
         self._named[named[named >= 0]] = True
-        self._closed_early = self._early(windows.first_actions())
+        self._closed_early = self._placed(windows.first_actions(), _EARLY)
         self._open_early = np.zeros_like(self._closed_early)
         self._closed_blocks = _counted_blocks(windows.blocks, state)
         self._open_blocks: set[_Block] = set()
@@ -58,6 +58,7 @@ class UserEvidence:
         self._people, self._unnamed = self._counts(windows.people), self._counts(windows.unnamed)
         self._tables: dict[tuple[str, WindowCount], UserWindows] = {}
         self._log_e: dict[tuple[str, WindowCount, float, Direction], FloatArray] = {}
+        self._effects: dict[tuple[str, WindowCount, float], FloatArray] = {}
         self._pooled: dict[tuple[str, WindowCount, float, float], FloatArray] = {}
         self._regressions: dict[tuple[str, float, float], dict[int, Regression]] = {}
 
@@ -80,7 +81,7 @@ class UserEvidence:
 
     def take_open(self, windows: OpenWindows) -> EpochRows:
         """Take in what is known of open windows, in place of before; the epochs of which it is something else now."""
-        counts, blocks = self._early(windows.counts), _counted_blocks(windows.blocks, self._state)
+        counts, blocks = self._placed(windows.counts, _EARLY), _counted_blocks(windows.blocks, self._state)
         changed = (counts != self._open_early).any(axis=0)
         changed[[row for row, *_ in blocks ^ self._open_blocks if row < self._size]] = True
         self._open_early, self._open_blocks, self.open_version = counts, blocks, windows.events_version
@@ -151,11 +152,11 @@ class UserEvidence:
         return self._design_effect(signal, counting, correlation)[np.minimum(epochs, self._size)]
 
     def _design_effect(self, signal: str, counting: WindowCount, correlation: float) -> FloatArray:
-        frame, squares = self.windows.squares(signal, counting), np.zeros(self._size + 1, dtype=np.int64)
-        rows = self._state.rows_of(frame)
-        folded = (rows >= 0) & (rows < self._size)
-        squares[rows[folded]] = frame["squares"].to_numpy()[folded]
-        return design_effect(self._table(signal, counting).pooled()[1], squares, correlation)
+        key = (signal, counting, correlation)
+        if key not in self._effects:
+            squares = np.append(self._placed(self.windows.squares(signal, counting), ("squares",))[0], 0)
+            self._effects[key] = design_effect(self._table(signal, counting).pooled()[1], squares, correlation)
+        return self._effects[key]
 
     def regressions(self, signal: str, limit: float, rules: AfterPromotion, age_s: float) -> dict[int, Regression]:
         """What the detector of a guardrail says of every epoch that names users, by row."""
@@ -177,11 +178,12 @@ class UserEvidence:
             self._tables[key] = UserWindows.of(self._size + 1, cell=rows[folded], actions=m, failures=y, count=count)
         return self._tables[key]
 
-    def _early(self, counts: pl.DataFrame) -> Integers:
-        table = np.zeros((len(_EARLY), self._size), dtype=np.int64)
+    def _placed(self, counts: pl.DataFrame, names: tuple[str, ...]) -> Integers:
+        """Counts by epoch at the rows of the epochs. Shape (names, epochs)."""
+        table = np.zeros((len(names), self._size), dtype=np.int64)
         rows = self._state.rows_of(counts)
         folded = (rows >= 0) & (rows < self._size)
-        table[:, rows[folded]] = counts.select(_EARLY).to_numpy().T[:, folded]
+        table[:, rows[folded]] = counts.select(names).to_numpy().T[:, folded]
         return table
 
     def _counts(self, by_epoch: Mapping[EpochKey, int]) -> Integers:
