@@ -154,7 +154,5 @@ TABLES: Final[dict[str, pa.Schema]] = {
 }
 """Every table and its Arrow schema. A column that may be unknown is nullable; all others must have a value."""
 
-COLUMNS: Final[dict[str, pl.Schema]] = {
-    name: pl.Schema(pl.DataFrame(schema.empty_table()).schema) for name, schema in TABLES.items()
-}
+COLUMNS: Final[dict[str, pl.Schema]] = {name: pl.Schema(schema) for name, schema in TABLES.items()}
 """The same columns as polars types, for whoever builds rows."""

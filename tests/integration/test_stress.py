@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 LOG = logging.getLogger(__name__)
 
 WORKERS = 32
-ACTIONS = 100_000
+ACTIONS = 30_000
 OUTAGE_S = float(os.environ.get("STAGEKEEPER_TEST_OUTAGE_S", "5"))
 """How long the broker is away; the whole promise is 60."""
 RATE = 1_000
