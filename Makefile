@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 # Where this is set, Python compiles every module at every start: a worker then takes 2 s longer to begin.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-all lint check bench bench-all format lock schemas screenshots clean
+.PHONY: help setup demo test test-all lint style types check quick bench bench-all format lock schemas screenshots clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,16 +31,24 @@ $(BIN)/.ready: requirements.lock pyproject.toml
 demo: setup ## start everything with simulated traffic, and the page
 	@exec $(BIN)/stagekeeper up --demo
 
-lint: setup ## format, lint, types, import rules
+lint: setup style types ## format, lint, types, import rules
+
+style: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+types: setup
+	@$(BIN)/mypy
 
 # One thread of polars for each of two processes: two processes of two threads each only wait for each other.
 FAST := POLARS_MAX_THREADS=1 $(BIN)/pytest -q -n 2 -m "not slow and not integration and not browser"
 
-check: lint ## the inner loop: lint, and the fast tests with a tenth of the examples of each law
+check: style ## the inner loop: lint, and the fast tests with a tenth of the examples of each law
+	@# Types take one core: beside the tests they cost half of their time.
+	@$(MAKE) --no-print-directory --jobs=2 types quick
+
+quick: setup
 	@QUICK_TESTS=1 $(FAST)
 
 format: setup ## format and mend what the linter can mend
