@@ -177,7 +177,7 @@ class VerdictDocument(DocumentPart):
                 open_version=inputs.exposure.open_version,
                 held_s=inputs.exposure.held_s,
             ),
-            unit=messages.unit(inputs.exposure),
+            unit=messages.unit(inputs.exposure, inputs.signals),
             owner=gate.owner if gate else None,
             log_e_combined=inputs.log_e_combined,
             split=inputs.split,
@@ -214,6 +214,11 @@ class VerdictDocument(DocumentPart):
     def cell(self) -> Cell:
         """The cell that it is about."""
         return Cell(self.environment, self.workflow, self.tool, self.stage, self.cohort)
+
+    @property
+    def independence(self) -> str | None:
+        """What signals that are counted by action take for granted; None where there are none."""
+        return messages.independence(self.signals)
 
     @property
     def order(self) -> tuple[datetime, int, str]:

@@ -70,6 +70,7 @@ class GateAnswer:
     age_s: float | None = None  # seconds since the evidence behind the verdict was complete
     from_stage: str | None = None  # the stage whose evidence decided
     signoffs: tuple[SignOff, ...] = ()  # the sign-offs that counted
+    unit: str | None = None  # what one observation is, and what that takes for granted; None without a verdict
 
     @property
     def exit_code(self) -> int:
@@ -88,6 +89,7 @@ class GateAnswer:
             "age_s": self.age_s,
             "from_stage": self.from_stage,
             "to_stage": self.to_stage,
+            "unit": self.unit,
             "signoffs": [signoff.to_dict() for signoff in self.signoffs],
         }
 
@@ -322,6 +324,7 @@ def _answer_of(document: VerdictDocument, move: _Move) -> GateAnswer:
         lake_version=document.lake_version,
         age_s=None if at is None or through is None else max((move.now - min(at, through)).total_seconds(), 0.0),
         from_stage=document.stage,
+        unit=document.unit or None,
     )
 
 

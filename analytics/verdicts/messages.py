@@ -130,14 +130,28 @@ def approval_required(gate: Gate) -> str:
     return f"the gate `{gate.name}` opens only once a person has approved; ask {gate.owner or 'its owner'}"
 
 
-def unit(seen: Exposure) -> str:
+def independence(signals: Sequence[SignalEvidence]) -> str | None:
+    """What signals that are counted by action take for granted; None where all that is weighed is counted by user."""
+    weighed = [part for part in signals if part.log_e_harm is not None]
+    by_action = [part.signal for part in weighed if part.by == "action"]
+    if not by_action:
+        return None
+    of_some = "" if len(by_action) == len(weighed) else f" of {', '.join(dict.fromkeys(by_action))}"
+    return f"assumes independent actions{of_some}"
+
+
+def unit(seen: Exposure, signals: Sequence[SignalEvidence]) -> str:
     """What one observation is, and what that takes for granted."""
-    if not seen.by_user:
-        why = "" if seen.users is None else ": the lake names no user of these actions"
-        return f"counted by action{why}; assumes independent actions"
+    assumed = independence(signals)
+    if not any(part.by == "user" for part in signals):
+        why = ": the lake names no user of these actions" if seen.users is not None and not seen.by_user else ""
+        return f"counted by action{why}; {assumed or 'assumes independent actions'}"
     unnamed = f", and {seen.unnamed:,} actions that name no user" if seen.unnamed else ""
     until = "" if seen.as_of is None else f" up to {iso(seen.as_of)}"
-    return f"counted by user where the gate asks for it: {seen.users:,} users in closed windows{until}{unnamed}"
+    rest = "" if assumed is None else f"; {assumed}"
+    return (
+        f"counted by user where the gate asks for it: {seen.users or 0:,} users in closed windows{until}{unnamed}{rest}"
+    )
 
 
 def combined_harm(signals: Sequence[SignalEvidence], log_e: float, alpha: float) -> str:

@@ -17,6 +17,7 @@ from analytics.lake.table_schemas import JUDGE_HEARTBEATS, QUALITY, REJECTS, SIG
 from analytics.lake.tables import Lake
 from analytics.report import CellSignals, Counted, RejectSummary, read_rejects
 from analytics.verdicts import heartbeats, ledger
+from analytics.verdicts.list_marks import CellEvidence, ListMarks
 from dashboard.data.cell_history import CellHistory, cell_history
 from dashboard.data.trends import Trend, Trends
 from producers.errors import StagekeeperError
@@ -42,6 +43,7 @@ class LakeSnapshot:
 
     signals: Mapping[Cell, CellSignals]
     verdicts: Mapping[Cell, VerdictDocument]  # the latest on each cell, as the ledger has it
+    marks: ListMarks  # which of them to believe as a list
     heartbeat: JudgeHeartbeat | None  # the newest; None while there was none
     rejects: RejectSummary
     trends: Mapping[Cell, Trend]  # in shared bins
@@ -162,6 +164,8 @@ class LakeFollower:
         self._signals: dict[Cell, CellSignals] = {}
         self._shown_trends: dict[Cell, Trend] = {}
         self._verdicts: dict[Cell, VerdictDocument] = {}
+        self._evidence: dict[Cell, CellEvidence] = {}
+        self._marks = ListMarks()
         self._heartbeat: JudgeHeartbeat | None = None
         self._rejects = RejectSummary()
         self._quality: QualityRun | None = None
@@ -192,6 +196,7 @@ class LakeFollower:
         return LakeSnapshot(
             dict(self._signals),
             dict(self._verdicts),
+            self._marks,
             self._heartbeat,
             self._rejects,
             self._shown_trends,
@@ -216,6 +221,10 @@ class LakeFollower:
             last = self._verdicts.get(document.cell)
             if last is None or last.order <= document.order:
                 self._verdicts[document.cell] = document
+                self._evidence[document.cell] = CellEvidence.from_document(document)
+        self._marks = ListMarks.of_evidence(
+            {document.verdict_id: self._evidence[cell] for cell, document in self._verdicts.items()}
+        )
 
 
 @dataclass(frozen=True)

@@ -246,6 +246,8 @@ def _answer_text(answer: GateAnswer) -> str:
     if answer.verdict_id is not None:
         age = "of unknown age" if answer.age_s is None else f"{duration(answer.age_s)} old"
         lines.append(f"  verdict {answer.verdict_id}, evidence {age}, lake version {answer.lake_version}")
+    if answer.unit is not None:
+        lines.append(f"  {answer.unit}")
     lines += [f"  {signoff.kind.value} {signoff.signoff_id}: {signed_off(signoff)}" for signoff in answer.signoffs]
     if answer.gate_sha256 is not None:
         lines.append(f"  gate file sha256 {answer.gate_sha256[:12]}")

@@ -221,7 +221,9 @@ def test_the_tables_say_what_to_do_without_a_lake_and_without_data(place: Path, 
     empty = CliRunner().invoke(cli, [name])
     assert "holds no events yet" in empty.output
     document = json.loads(CliRunner().invoke(cli, [name, "--json"]).stdout)
-    assert document == {"signals": [], "verdicts": [], "rejects": {"total": 0, "by_reason": {}, "latest": []}}
+    marks = {"false_discovery_rate": 0.05, "cells": 0, "harm": [], "safe": []}
+    rejects = {"total": 0, "by_reason": {}, "latest": []}
+    assert document == {"signals": [], "verdicts": [], "marks": marks, "rejects": rejects}
 
 
 def test_signals_that_nobody_judged_are_told_apart_from_no_signals(place: Path) -> None:
