@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
@@ -132,6 +133,13 @@ class Settings(BaseSettings):
             key=self.kafka_ssl_key_location,
             key_password=self.kafka_ssl_key_password,
         )
+
+    def freshness_limit(self, gate_file_s: float | None) -> timedelta:
+        """How old evidence may be: as the gate file says (None where it cannot be read), narrowed by the setting."""
+        limits_s = [timedelta.max // timedelta(seconds=1)] + ([] if gate_file_s is None else [gate_file_s])
+        if gate_file_s is None or "freshness_s" in self.model_fields_set:
+            limits_s.append(self.freshness_s)
+        return timedelta(seconds=min(limits_s))
 
     @property
     def lake(self) -> str:

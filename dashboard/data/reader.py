@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -233,21 +234,24 @@ class GateFileState:
 
     sha256: str | None  # None while it cannot be read
     fault: str | None  # what is wrong with it; None where nothing is
+    freshness_s: float = 900.0  # how old evidence may be that opens a gate, in seconds
 
 
-def read_gate_file(path: Path) -> GateFileState:
-    """Look at the gate file; it is read again only when it has changed."""
+def read_gate_file(path: Path, *, freshness_s: float = math.inf) -> GateFileState:
+    """Look at the gate file, which is read again only when it has changed; `freshness_s` narrows what it allows."""
     try:
         status = path.stat()
     except OSError as error:
         fault = f"The gate file {path} cannot be read: {error.strerror}. Nothing is judged without it."
         return GateFileState(None, fault)
-    return _load(path, status.st_mtime_ns, status.st_size)
+    state = _load(path, status.st_mtime_ns, status.st_size)
+    return replace(state, freshness_s=min(state.freshness_s, freshness_s))
 
 
 @lru_cache(maxsize=8)
 def _load(path: Path, _modified_ns: int, _size: int) -> GateFileState:
     try:
-        return GateFileState(GateFile.load(path).sha256, None)
+        gates = GateFile.load(path)
+        return GateFileState(gates.sha256, None, gates.freshness_s)
     except StagekeeperError as error:
         return GateFileState(None, f"{str(error).rstrip('.')}. Until it is mended, verdicts stay as they were.")

@@ -17,9 +17,9 @@ from stagekeeper.checklist.point import Point, failed, pass_unless, passed, unkn
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
-    from pathlib import Path
 
     from analytics.lake.tables import Lake
+    from stagekeeper.settings import Settings
 
 _MOST = 20_000  # decisions that are looked at, the newest
 
@@ -64,26 +64,24 @@ def event_points(recent: RecentDecisions | None, *, now: datetime, settled_after
     return [_complete(decisions), _server_side(decisions), _reviews(decisions), _results(recent, now - settled_after)]
 
 
-def flow_point(recent: RecentDecisions | None, *, now: datetime, freshness: timedelta, gates: Path) -> Point:
+def flow_point(recent: RecentDecisions | None, *, now: datetime, settings: Settings) -> Point:
     """Point 9: events arrive, and a gate judges them."""
     try:
-        gate_file = GateFile.load(gates)
+        gate_file = GateFile.load(settings.gates)
     except ConfigurationFileError as error:
         return failed(9, str(error))
     if recent is None or recent.newest is None:
         return unknown(9, "there is no lake" if recent is None else "no event in the period looked at")
-    age = now - recent.newest
-    if age > freshness:
-        return failed(
-            9, f"the newest event is {age.total_seconds():.0f} s old, limit {freshness.total_seconds():.0f} s"
-        )
+    age, limit = now - recent.newest, settings.freshness_limit(gate_file.freshness_s)
+    if age > limit:
+        return failed(9, f"the newest event is {age.total_seconds():.0f} s old, limit {limit.total_seconds():.0f} s")
     contracts = {
         (contract.target.environment, contract.workflow, contract.tool, contract.risk_class.value)
         for contract in (event.data.contract for event in recent.decisions)
     }
     ungated = sorted({f"{action[1]} · {action[2]}" for action in contracts if gate_file.gate_for(*action) is None})
     if ungated:
-        return failed(9, f"no gate in {gates} is for {', '.join(ungated[:5])}")
+        return failed(9, f"no gate in {settings.gates} is for {', '.join(ungated[:5])}")
     evidence = f"the newest event is {age.total_seconds():.0f} s old; {len(contracts)} actions, each with a gate"
     return passed(9, evidence)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from analytics.lake.table_schemas import SIGNALS
@@ -15,6 +14,7 @@ from streams.lag import Backlog, reader_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from analytics.gates.gate_file import GateFile
     from stagekeeper.doctor.check_result import CheckResult
@@ -59,14 +59,6 @@ def run_checks(
         check_clocks(lake, reports, moment),
         gate_file_result,
         check_verdicts(lake, gates, reports, moment),
-        check_evidence(lake, _freshness_limit(settings, gates), moment),
+        check_evidence(lake, settings.freshness_limit(None if gates is None else gates.freshness_s), moment),
         check_rejects(lake, moment),
     ]
-
-
-def _freshness_limit(settings: Settings, gates: GateFile | None) -> timedelta:
-    """How old evidence may be: as the gate file says, narrowed by the setting."""
-    limits_s = [] if gates is None else [gates.freshness_s]
-    if gates is None or "freshness_s" in settings.model_fields_set:
-        limits_s.append(settings.freshness_s)
-    return timedelta(seconds=min(limits_s))
