@@ -25,6 +25,7 @@ from analytics.signals.state import (
 )
 from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.ledger import latest_verdicts
+from analytics.verdicts.list_marks import ListMarks
 from producers.wire.contract import RiskClass
 from producers.wire.receipt import Cell
 
@@ -117,6 +118,8 @@ class Report(_Model):
 
     signals: tuple[CellSignals, ...] = ()
     verdicts: tuple[VerdictDocument, ...] = ()
+    marks: ListMarks = ListMarks()
+    """Which of the verdicts to believe as a list."""
     rejects: RejectSummary = RejectSummary()
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,7 +138,9 @@ def build_report(lake: Lake | None, *, outcome_deadline_s: float = DEFAULT_OUTCO
     for _ in counted.read(lake, lake.version(SIGNALS)):
         pass
     signals = counted.rows(np.arange(len(counted.state.cells)))
-    return Report(signals=tuple(signals), verdicts=tuple(latest_verdicts(lake)), rejects=read_rejects(lake))
+    verdicts = tuple(latest_verdicts(lake))
+    marks = ListMarks.of_documents(verdicts)
+    return Report(signals=tuple(signals), verdicts=verdicts, marks=marks, rejects=read_rejects(lake))
 
 
 def read_rejects(lake: Lake) -> RejectSummary:

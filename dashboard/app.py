@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,10 +27,10 @@ def reader(root: str) -> LakeReader:
 
 
 @st.fragment(run_every=REFRESH_S)
-def refreshing(html: LiveHtml, lake: str, gates: Path | None) -> None:
+def refreshing(html: LiveHtml, lake: str, gates: Path | None, freshness_s: float) -> None:
     """Show the page, and again every `REFRESH_S` seconds."""
     try:
-        state = None if gates is None else read_gate_file(gates)
+        state = None if gates is None else read_gate_file(gates, freshness_s=freshness_s)
         page(html, reader(lake), state, PageLocation.from_parameters(query_parameters()), datetime.now(UTC))
     except StagekeeperError as error:
         html.show(trouble(str(error)), slot="upper", content="trouble", leads=True)
@@ -40,9 +41,12 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="dashboard/app.py")
     parser.add_argument("--lake", default=".stagekeeper/lake", help="root of the Delta tables")
     parser.add_argument("--gates", type=Path, default=None, help="the gate file in force")
+    parser.add_argument(
+        "--freshness-s", type=float, default=math.inf, help="narrows the gate file's freshness, seconds"
+    )
     chosen = parser.parse_args(arguments)
     st.set_page_config(page_title="Stagekeeper", layout="wide", initial_sidebar_state="collapsed")
-    refreshing(LiveHtml(), chosen.lake, chosen.gates)
+    refreshing(LiveHtml(), chosen.lake, chosen.gates, chosen.freshness_s)
 
 
 main(sys.argv[1:])

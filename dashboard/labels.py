@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 UNKNOWN = "\u2013"
+CLAIMS = {"traffic_seen": "the traffic seen", "users_seen": "the users seen", "users_to_come": "users to come"}
 
 STAGE_NAMES: dict[str, str] = {stage.value: stage.value.replace("_", " ").capitalize() for stage in LADDER}
 

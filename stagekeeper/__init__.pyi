@@ -7,6 +7,7 @@ from producers.boundary.action import (
     acting as acting,
 )
 from producers.boundary.approvals import (
+    AlteredReviewError as AlteredReviewError,
     ApprovalExpiredError as ApprovalExpiredError,
     ApprovalMismatchError as ApprovalMismatchError,
     ApprovalUsedError as ApprovalUsedError,
@@ -14,6 +15,8 @@ from producers.boundary.approvals import (
     ReviewError as ReviewError,
     ReviewPendingError as ReviewPendingError,
     ReviewRejectedError as ReviewRejectedError,
+    SelfApprovalError as SelfApprovalError,
+    UnauthenticatedReviewerError as UnauthenticatedReviewerError,
 )
 from producers.boundary.authorization import (
     Authorizer as Authorizer,
@@ -35,6 +38,7 @@ from producers.boundary.flags import (
     FlagEvaluator as FlagEvaluator,
 )
 from producers.boundary.review_store import ReviewStore as ReviewStore
+from producers.boundary.reviewers import Reviewer as Reviewer
 from producers.boundary.router import (
     Router as Router,
 )

@@ -48,7 +48,7 @@ def open_router(
     settings = settings or Settings.load()
     authorizer = FileAuthorizer.load(authorization or settings.authorization)
     evaluator = FlagEvaluator.from_file(flags or settings.flags)
-    store = ReviewStore(settings.review_store)
+    store = ReviewStore(settings.review_store, key=settings.signing_key)
     try:
         with open_emitter(settings, client_id=agent) as emitter:
             yield Router(

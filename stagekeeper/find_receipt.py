@@ -38,7 +38,7 @@ def find_receipt(decision_id: str, settings: Settings) -> Receipt:
 def _queued(decision_id: str, settings: Settings) -> str | None:
     if not settings.review_store.is_file():
         return None
-    with ReviewStore(settings.review_store) as store, suppress(UnknownReviewError):
+    with ReviewStore(settings.review_store, key=settings.signing_key) as store, suppress(UnknownReviewError):
         return store.get(decision_id).queued.receipt
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
@@ -51,7 +52,12 @@ class Settings(BaseSettings):
     authorization_file: Path | None = None
     """The authorization file (YAML); unset means `authorization.yaml` in the working folder."""
     receipt_key: SecretStr | None = None
-    """Key that signs receipts; when set, events with unsigned or forged receipts are rejected."""
+    """Key that signs receipts and protects the rows of the review store; when set, events with unsigned or forged
+    receipts are rejected, and so are rows that were written without it."""
+    reviewers_file: Path | None = None
+    """The persons who may approve (YAML); unset means `reviewers.yaml` in the working folder, if there is one."""
+    reviewer_token: SecretStr | None = None
+    """Token of the person who approves or rejects; never printed."""
     freshness_s: float = Field(default=900.0, gt=0)
     """A verdict older than this many seconds does not open a gate."""
     maintenance_every_s: float = Field(default=3_600.0, ge=0)
@@ -99,7 +105,7 @@ class Settings(BaseSettings):
         """The settings as variables for a child process, secrets in the clear: for its environment, nothing else."""
         values = {
             name: value.get_secret_value() if isinstance(value, SecretStr) else value
-            for name, value in self.model_dump(exclude_none=True).items()
+            for name, value in self.model_dump(exclude_none=True, exclude={"reviewer_token"}).items()
         }
         values["receipt_key"] = (self.signing_key or b"").decode()
         return {f"STAGEKEEPER_{name.upper()}": str(value) for name, value in values.items()}
@@ -133,6 +139,13 @@ class Settings(BaseSettings):
             key_password=self.kafka_ssl_key_password,
         )
 
+    def freshness_limit(self, gate_file_s: float | None) -> timedelta:
+        """How old evidence may be: as the gate file says (None where it cannot be read), narrowed by the setting."""
+        limits_s = [timedelta.max // timedelta(seconds=1)] + ([] if gate_file_s is None else [gate_file_s])
+        if gate_file_s is None or "freshness_s" in self.model_fields_set:
+            limits_s.append(self.freshness_s)
+        return timedelta(seconds=min(limits_s))
+
     @property
     def lake(self) -> str:
         """The lake root in force."""
@@ -152,6 +165,11 @@ class Settings(BaseSettings):
     def authorization(self) -> Path:
         """The authorization file in force, whether or not it exists."""
         return self.authorization_file if self.authorization_file is not None else Path("authorization.yaml")
+
+    @property
+    def reviewers(self) -> Path:
+        """The reviewers file in force, whether or not it exists."""
+        return self.reviewers_file if self.reviewers_file is not None else Path("reviewers.yaml")
 
     @property
     def review_store(self) -> Path:

@@ -6,7 +6,6 @@ import hashlib
 import math
 from collections import Counter
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path  # noqa: TC003 - pydantic reads annotations at run time
 from typing import Annotated, Final, Literal, Self
@@ -25,54 +24,23 @@ from analytics.gates.gate_signal import (
     known_word,
     refusal,
 )
+from analytics.gates.match import Match
 from analytics.gates.minimum_exposure import MinimumExposure
 from producers.boundary.canonical_json import digest
 from producers.strict_yaml import ConfigurationFileError, parse_yaml, read_file
-from producers.wire.contract import RiskClass
 from producers.wire.model import Name  # noqa: TC001 - as above
 from producers.wire.stage import LADDER, Stage
 
-_GLOB: Final = frozenset("*?[")
 # A week of hours: twice the limit, seen in five users an hour, takes some 70 windows to show.
 _LEAST_WINDOWS: Final = 168
 _SHARES_ERR: Final = 1e-9
 
 
+Claim = Literal["users_seen", "users_to_come"]  # of whom a promotion speaks
+
+
 class GateTieError(ConfigurationFileError):
     """Two gates match an action equally well, so that nobody can say which one holds."""
-
-
-class Match(Part):
-    """Which actions a gate is for; shell-style patterns, upper and lower case told apart."""
-
-    environment: Name = "*"
-    workflow: Name = "*"
-    tool: Name = "*"
-    risk_class: Name = "*"
-
-    @field_validator("risk_class")
-    @classmethod
-    def _risk_class_is_known(cls, stated: str) -> str:
-        if not _GLOB & set(stated):
-            known_word(stated, "risk class", [risk_class.value for risk_class in RiskClass])
-        return stated
-
-    def covers(self, environment: str, workflow: str, tool: str, risk_class: str | None) -> bool:
-        """Whether an action matches; an unknown risk class matches only `*`."""
-        named = self.risk_class == "*" if risk_class is None else fnmatchcase(risk_class, self.risk_class)
-        return named and self.may_cover(environment, workflow, tool)
-
-    def may_cover(self, environment: str, workflow: str, tool: str) -> bool:
-        """Whether an action matches in some risk class."""
-        named = ((environment, self.environment), (workflow, self.workflow), (tool, self.tool))
-        return all(fnmatchcase(value, pattern) for value, pattern in named)
-
-    @property
-    def specificity(self) -> tuple[int, int]:
-        """How many fields are named exactly, and how many by a pattern other than `*`."""
-        patterns = (self.environment, self.workflow, self.tool, self.risk_class)
-        exact = sum(not _GLOB & set(pattern) for pattern in patterns)
-        return exact, len(patterns) - exact - patterns.count("*")
 
 
 class Baseline(Part):
@@ -158,6 +126,10 @@ class Gate(Part):
     baseline: Baseline = Baseline()
     split: Split | None = None
     """How traffic is split between cohorts, or between stages; checked before anything is promoted."""
+    claim: Claim | None = None
+    """Of whom a promotion speaks: `users_seen`, of the users' traffic that was seen, or `users_to_come`, of a user who
+    is still to come, for which each user counts once. Unless stated: users to come where the promotion widens the
+    audience (to progressive expansion), users seen where it widens authority for the same audience."""
     approval: Literal["none", "required"] = "none"
     """Whether a person has to approve a promotion before the gate opens."""
     hold_expires: Seconds | None = None
@@ -219,6 +191,18 @@ class Gate(Part):
         """Whether the detector watches a signal at a stage: a guardrail rate of actions that have been promoted."""
         rate = part.role == "guardrail" and part.limit is not None and part.signal != "missing_outcome"
         return rate and stage in part.stages and self.below(stage) is not None
+
+    @property
+    def claims(self) -> set[Claim]:
+        """Of whom its promotions speak."""
+        return {claim for stage in self.ladder if (claim := self.claim_at(stage)) is not None}
+
+    def claim_at(self, stage: str) -> Claim | None:
+        """Of whom a promotion from a stage would speak; None where there is none."""
+        above = self.above(stage)
+        if above is None:
+            return None
+        return self.claim or ("users_to_come" if above is Stage.PROGRESSIVE_EXPANSION else "users_seen")
 
     def above(self, stage: str) -> Stage | None:
         """The next stage of the ladder; None at its top, and for a stage that is not on it."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from analytics.evidence.forecast import median_trials_to_harm
 from analytics.evidence.sequential import trials_to_decision
-from analytics.gates.gate_file import Gate, GateFile, GateTieError, Match
+from analytics.gates.gate_file import Gate, GateFile, GateTieError
 from analytics.judging.user_windows import FIRST_FAILED
 from analytics.judging.weights import EARLY_SHARE, share_of
 from analytics.signals.definitions import QUANTILES, RATES, SIGNALS
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from analytics.gates.gate_signal import GateSignal
+    from analytics.gates.match import Match
 
 Level = Literal["error", "warning", "note"]
 
@@ -277,6 +278,8 @@ def _minimums(gate: Gate, live: list[GateSignal]) -> Iterator[LintIssue]:
             trial = f"user-windows with {trial}"
         clean = "above the limit" if part.signal in QUANTILES else "with a failure"
         counted = f"needs at least {needed:,} {trial}, none of them {clean}, at beta {gate.beta:g}"
+        if gate.unit_of(part) == "user" and "users_to_come" in gate.claims:
+            counted += ", and of as many different users where a promotion speaks of users to come"
         level: Level = "warning" if needed >= IMPOSSIBLE else "note"
         code = "impossible_minimum" if needed >= IMPOSSIBLE else "minimum"
         yield LintIssue(level, code, f"{gate.name}/{part.signal}", counted)

@@ -13,15 +13,13 @@ from analytics.evidence.clustered_rate import ASSUMPTIONS, UserWindows
 from analytics.evidence.rate_ratio import RatioEvidence, ratio_bounds
 from analytics.evidence.sequential import crosses, log_e_value, lower_bound, trials_to_decision, upper_bound
 from analytics.judging.regression import detector_minutes, watch_actions
-from analytics.judging.user_windows import WindowCount, promotion_windows
-from analytics.judging.weights import EARLY_SHARE, EvaluationInputs, SignalWeights, among, most_evident, ratio_evidence
+from analytics.judging.user_rates import UserRates
+from analytics.judging.user_windows import WindowCount
+from analytics.judging.weights import EvaluationInputs, SignalWeights, among, ratio_evidence
 from analytics.signals.cells import Histogram, known_count
 from analytics.signals.definitions import COUNTS, MICRO_PER, QUANTILES
 from analytics.signals.state import MINUTE_US
 from analytics.verdicts.evidence_models import (
-    FirstActionRate,
-    HeavyUserRate,
-    PooledRate,
     Regression,
     SignalEvidence,
     SignalState,
@@ -34,9 +32,7 @@ if TYPE_CHECKING:
 
     from analytics.evidence.sequential import BoolArray, Direction, FloatArray
     from analytics.gates.gate_file import Gate
-    from analytics.gates.gate_signal import GateSignal
     from analytics.judging.baseline import Compared
-    from analytics.judging.user_evidence import UserEvidence
     from analytics.signals.state import EpochRows, Integers
     from analytics.text import Unit
 
@@ -65,6 +61,7 @@ class EvidenceRows:
         self._positions = positions
         self._epochs = epochs[positions]
         self._inputs = inputs
+        self._rates = UserRates(gate, self._epochs, positions, inputs)
         rules = inputs.gates.after_promotion
         watched = any(gate.watches(part, stage) for part in gate.signals)
         chosen = self._epochs if watched else self._epochs[:0]
@@ -105,8 +102,9 @@ class EvidenceRows:
             states: list[SignalState] = _states(weights, at) if weights.is_asked else ["not_applicable"] * at.size
             return [SignalEvidence(**row, state=state) for row, state in zip(basis, states, strict=True)]
         lower, upper, more, more_to_harm, assumes = self._bounds(weights)
-        regressions, pooled = self._regressions(weights), self._pooled(weights)
-        first, heavy = self._first_actions(weights), self._heavy_users(weights)
+        regressions, pooled = self._regressions(weights), self._rates.pooled(weights)
+        first, heavy = self._rates.first_actions(weights), self._rates.heavy_users(weights)
+        to_come = self._rates.users_to_come(weights)
         levels = weights.window_levels[at].tolist()
         return [
             SignalEvidence(
@@ -126,6 +124,7 @@ class EvidenceRows:
                 pooled=pooled[place],
                 first_actions=first[place],
                 heavy_users=heavy[place],
+                users_to_come=to_come[place],
             )
             for place, (position, row, state) in enumerate(zip(at, basis, _states(weights, at), strict=True))
         ]
@@ -202,7 +201,7 @@ class EvidenceRows:
         users, by_user = self._inputs.users, np.flatnonzero(weights.by_user[at])
         if users is not None and by_user.size:
             every = users.table(part.signal, WindowCount(part.harm_age_s), self._epochs[by_user])
-            mature = self._best_windows(users, part, by_user)
+            mature = self._rates.best_windows(users, part, by_user, weights.claim)
             if part.promotion_ages_s(self._inputs.gates.outcome_deadline_s):
                 more[by_user] = trials_to_decision(*_shares(mature), threshold, direction="below", alpha=beta)
             level = alpha[by_user]
@@ -211,78 +210,6 @@ class EvidenceRows:
             for place, low, high in zip(by_user.tolist(), lows, highs, strict=True):
                 lower[place], upper[place], assumes[place] = low, high, ASSUMPTIONS["user"]
         return lower, upper, more, more_to_harm, assumes
-
-    def _best_windows(self, users: UserEvidence, part: GateSignal, places: Positions) -> UserWindows:
-        """Of the counts that a promotion may rest on, the one that says most for each row."""
-        epochs, threshold = self._epochs[places], part.threshold or 0.0
-        countings = promotion_windows(part, self._inputs.gates.outcome_deadline_s)
-        if not countings:
-            return UserWindows.of(places.size, cell=[], actions=[], failures=[], count=[])
-        log_e = [users.log_e(part.signal, threshold, counting, "below", epochs) for counting in countings]
-        best, _ = most_evident(log_e)
-        tables = [users.table(part.signal, counting, epochs) for counting in countings]
-        return UserWindows.chosen(tables, best)
-
-    def _first_actions(self, weights: SignalWeights) -> list[FirstActionRate | None]:
-        rates: list[FirstActionRate | None] = [None] * self._epochs.size
-        if weights.first is None or weights.first_harm is None:
-            return rates
-        failures, trials = weights.first
-        for place, position in enumerate(self._positions.tolist()):
-            if weights.by_user[position]:
-                rates[place] = FirstActionRate(
-                    failures=int(failures[position]),
-                    trials=int(trials[position]),
-                    log_e_harm=float(weights.first_harm[position]),
-                    harm_threshold=-math.log(weights.harm_level * EARLY_SHARE),
-                )
-        return rates
-
-    def _heavy_users(self, weights: SignalWeights) -> list[HeavyUserRate | None]:
-        rates: list[HeavyUserRate | None] = [None] * self._epochs.size
-        users = self._inputs.users
-        if users is None or weights.heavy_harm is None:
-            return rates
-        failures, trials = users.blocks(weights.part.signal, self._epochs).pooled()
-        due = users.early_counts(self._epochs)[-1]
-        for place in np.flatnonzero(weights.by_user[self._positions] & (trials > 0)).tolist():
-            rates[place] = HeavyUserRate(
-                failures=int(failures[place]),
-                trials=int(trials[place]),
-                share=float(trials[place] / due[place]),
-                log_e_harm=float(weights.heavy_harm[self._positions[place]]),
-                harm_threshold=-math.log(weights.harm_level * EARLY_SHARE),
-            )
-        return rates
-
-    def _pooled(self, weights: SignalWeights) -> list[PooledRate | None]:
-        rates: list[PooledRate | None] = [None] * self._epochs.size
-        users, by_user = self._inputs.users, np.flatnonzero(weights.by_user[self._positions])
-        if users is None or weights.pooled is None or not by_user.size:
-            return rates
-        part, alike, epochs = weights.part, self._gate.correlation, self._epochs[by_user]
-        countings = promotion_windows(part, self._inputs.gates.outcome_deadline_s)
-        if not countings:
-            return rates
-        threshold = part.threshold or 0.0
-        best, _ = most_evident(
-            [users.pooled_log_e(part.signal, threshold, counting, alike, epochs) for counting in countings]
-        )
-        windows = UserWindows.chosen([users.table(part.signal, counting, epochs) for counting in countings], best)
-        effects = np.choose(best, [users.design_effect(part.signal, counting, alike, epochs) for counting in countings])
-        failures, trials = windows.pooled()
-        for row, place in enumerate(by_user.tolist()):
-            x, n = int(failures[row]), int(trials[row])
-            heaviest = windows.actions[windows.cell == row]
-            rates[place] = PooledRate(
-                failures=x,
-                trials=n,
-                value=x / n if n else None,
-                design_effect=float(effects[row]),
-                heaviest=int(heaviest.max()) / n if n else None,
-                log_e_safe=float(weights.pooled[self._positions[place]]),
-            )
-        return rates
 
     def _quantile_bounds(self, weights: SignalWeights) -> tuple[list[float | None], list[float | None]]:
         """Confidence bounds of a quantile, in its unit.

@@ -52,6 +52,9 @@ _COUNTERS: Final = tuple(
 )
 
 
+_PERSON: Final = (*EPOCH, "who_1", "who_2")
+
+
 class UserWindowFold:
     """The closed user-windows of a source of events, kept up from fold to fold."""
 
@@ -61,7 +64,7 @@ class UserWindowFold:
         self._split = pl.DataFrame()
         self._stored = 0
         self._since = LONG_AGO
-        # One row an epoch and user of its closed windows: `EPOCH`, and two hashes of who it was.
+        # One row an epoch and user of its closed windows: `EPOCH`, two hashes of who it was, and when the first closed.
         self._people = pl.DataFrame()
         self._unnamed = pl.DataFrame()  # `EPOCH`, `closed_at`, and the `decisions` that named no user
 
@@ -149,13 +152,17 @@ class UserWindowFold:
         # Who was heavy in a window decides about the one after it.
         again_closed = sorted(closed | late | {end + every for end in late if end + every <= as_of})
         again, people, unnamed = self._read(at, as_of, window_s, going, split, closed=again_closed)
+        # A decision that comes late may be its user's first: the window that was it until now is one no longer.
+        if moved := self._no_longer_first(people) - set(again_closed):
+            again_closed = sorted(moved.union(again_closed))
+            again, people, unnamed = self._read(at, as_of, window_s, going, split, closed=again_closed)
         whole, more_people, more_unnamed = self._read(at, as_of, window_s, anew, split, closed=None)
 
         def unchanged(table: pl.DataFrame) -> pl.DataFrame:
             left = table.join(going, on=EPOCH, how="semi")
             return left.filter(~pl.col("closed_at").is_in(again_closed)) if "closed_at" in left.columns else left
 
-        self._people = pl.concat([unchanged(self._people), people, more_people]).unique()
+        self._people = _first_of(pl.concat([unchanged(self._people), people, more_people]))
         self._unnamed = pl.concat([unchanged(self._unnamed), unnamed, more_unnamed])
         return replace(
             last,
@@ -200,9 +207,13 @@ class UserWindowFold:
             [marked.with_columns(pl.col("heavy").fill_null(0)), heavy, blocks_of(decisions, heavy)]
         )
         wanted = pl.col("closed_at") <= as_of if closed is None else pl.col("closed_at").is_in(closed)
-        by_user = every_user.filter(wanted)
         hashed = (pl.col("who").hash(seed).alias(f"who_{seed}") for seed in (1, 2))
-        people = by_user.filter(~pl.col("unnamed")).select(*EPOCH, *hashed).unique()
+        by_user = every_user.filter(wanted).with_columns(hashed)
+        people = _first_of(by_user.filter(~pl.col("unnamed")).select(*_PERSON, first_closed_at="closed_at"))
+        before = people if closed is None or self._people.is_empty() else _first_of(pl.concat([people, self._people]))
+        by_user = by_user.join(before, on=_PERSON, how="left").with_columns(
+            (pl.col("unnamed") | (pl.col("closed_at") == pl.col("first_closed_at"))).cast(pl.Int64).alias("is_first")
+        )
         unnamed = by_user.filter("unnamed").group_by(WINDOW).agg(pl.col("decisions").sum())
         assigned = by_user.filter(pl.col("first_at").is_not_null()).select(*WINDOW, "who", "first_at")
         # Who it was is of no further use for signals: only how many windows were alike is kept.
@@ -222,6 +233,14 @@ class UserWindowFold:
         )
         return windows, people, unnamed
 
+    def _no_longer_first(self, people: pl.DataFrame) -> set[datetime]:
+        """When the windows closed that were the first of people who turn out to have been there before."""
+        if self._people.is_empty() or people.is_empty():
+            return set()
+        both = people.join(self._people, on=_PERSON, suffix="_known")
+        moved = both.filter(pl.col("first_closed_at") < pl.col("first_closed_at_known"))
+        return set(moved["first_closed_at_known"])
+
     def _merged(self, windows: ClosedWindows, since: datetime) -> ClosedWindows:
         """With everything that closed up to a moment held as one window, and users counted."""
         self._since = max(self._since, since)
@@ -238,6 +257,11 @@ class UserWindowFold:
             rows=rows,
             blocks=blocks,
         )
+
+
+def _first_of(people: pl.DataFrame) -> pl.DataFrame:
+    """One row an epoch and person, with the first of the closed windows in which they were seen."""
+    return people.group_by(_PERSON).agg(pl.col("first_closed_at").min())
 
 
 def _decisions(events: pl.LazyFrame, window_s: float) -> pl.LazyFrame:

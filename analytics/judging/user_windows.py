@@ -14,7 +14,7 @@ from analytics.signals.definitions import RATES, UNREPORTED
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from analytics.gates.gate_file import GateFile
+    from analytics.gates.gate_file import Claim, GateFile
     from analytics.gates.gate_signal import GateSignal
 
 LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -29,8 +29,9 @@ UNDECIDED: Final = tuple(f"unreported_{awaited}" for awaited in UNREPORTED)
 FIRST_FAILED: Final = {"execution_error": "first_failed", "timeout": "first_timed_out"}
 """Of rates that are known as soon as an action ran: whether the first due action of a user's window failed."""
 FIRST_ACTIONS: Final = ("first_due", *FIRST_FAILED.values())
-IN_WINDOWS: Final = (*COUNTED_BY_USER, *UNDECIDED, *FIRST_ACTIONS, "heavy")
-"""What is held of a user-window: its counters, and how many of its trials are undecided, by what they await."""
+IN_WINDOWS: Final = (*COUNTED_BY_USER, *UNDECIDED, *FIRST_ACTIONS, "heavy", "is_first")
+"""What is held of a user-window: its counters, how many of its trials are undecided, by what they await, and whether it
+is the first closed window of its user in the epoch."""
 READ_OF_EVENTS: Final = (*EPOCH, "subject", "decided_at", "time", "kind", "user")
 """Columns of the table `events` that user-windows are folded from."""
 
@@ -55,11 +56,18 @@ class WindowCount(NamedTuple):
 
     age_s: float = 0.0  # seconds for which a window must have been closed
     unreported_failed: bool = False  # whether they count as failed; as fine otherwise
+    first_only: bool = False  # whether each user counts once in an epoch, by the first closed window
 
 
-def promotion_windows(part: GateSignal, deadline_s: float) -> list[WindowCount]:
-    """The counts of a signal's user-windows that a promotion may rest on; any one of them is valid."""
-    return [WindowCount(age_s, unreported_failed=True) for age_s in part.promotion_ages_s(deadline_s)]
+def promotion_windows(part: GateSignal, deadline_s: float, claim: Claim | None = None) -> list[WindowCount]:
+    """The counts of a signal's user-windows that a promotion may rest on; any one of them is valid.
+
+    A claim about users to come rests on different users alone: their first windows are independent draws of users.
+    """
+    first_only = claim == "users_to_come"
+    return [
+        WindowCount(age_s, unreported_failed=True, first_only=first_only) for age_s in part.promotion_ages_s(deadline_s)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,8 @@ class ClosedWindows:
     def tabled(self, signal: str, counting: WindowCount) -> pl.DataFrame:
         """How many of the windows that count had m trials and y failures; `EPOCH`, `m`, `y`, `count`."""
         closed = pl.col("closed_at") + timedelta(seconds=counting.age_s) <= self.as_of
+        if counting.first_only:
+            closed &= pl.col("is_first") > 0
         return (
             self._windows(signal, closed, unreported_failed=counting.unreported_failed)
             .group_by(*EPOCH, "m", "y")

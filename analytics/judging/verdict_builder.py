@@ -43,12 +43,12 @@ _ORDER: Final = {
             *("no_signals", "no_promotion_signals", "not_on_ladder", "top_of_ladder"),
             # What stands most in the way comes first: it is what a summary shows.
             *("over_limit", "no_maturity", "below_minimum_exposure", "missing_data"),
-            *("rates_disagree", "immature", "more_evidence_needed"),
+            *("too_few_users", "rates_disagree", "immature", "more_evidence_needed"),
             *("shown_safe", "approval_required", "set_aside", "earlier_epoch_regraded"),
         )
     )
 }
-_BLOCKS: Final = frozenset({"over_limit", "missing_data", "immature", "more_evidence_needed"})
+_BLOCKS: Final = frozenset({"over_limit", "missing_data", "too_few_users", "immature", "more_evidence_needed"})
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,11 @@ class VerdictBuilder:
                 if gate.unit_of(part) == "user"
                 for counting in (
                     WindowCount(part.harm_age_s),
-                    *promotion_windows(part, inputs.gates.outcome_deadline_s),
+                    *(
+                        counting
+                        for claim in ("users_seen", *gate.claims)
+                        for counting in promotion_windows(part, inputs.gates.outcome_deadline_s, claim)
+                    ),
                 )
             }
         )

@@ -250,6 +250,9 @@ class GateDecision:
         if signal.disagree is not None:
             blocks.add(_mark("rates_disagree", signal), signal.disagree)
             undecided &= ~signal.disagree
+        if signal.few_users is not None:
+            blocks.add(_mark("too_few_users", signal), signal.few_users)
+            undecided &= ~signal.few_users
         blocks.add(_mark("over_limit", signal), ~missing & signal.failing)
         if not part.promotion_ages_s(self._inputs.gates.outcome_deadline_s):
             blocks.add(_mark("no_maturity", signal), np.ones(self.epochs.size, dtype=np.bool_))

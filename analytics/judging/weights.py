@@ -11,7 +11,7 @@ import numpy as np
 
 from analytics.evidence import histogram
 from analytics.evidence.rate_ratio import RatioEvidence
-from analytics.evidence.sequential import Direction, FloatArray, crosses, log_e_value
+from analytics.evidence.sequential import Direction, FloatArray, crosses, log_e_value, trials_to_decision
 from analytics.judging.baseline import Arms, Compared, compare
 from analytics.judging.regression import detector_minutes, watch_actions
 from analytics.judging.user_windows import FIRST_FAILED, WindowCount, promotion_windows
@@ -21,7 +21,7 @@ from analytics.signals.definitions import COUNTS, QUANTILES, RATES, UNREPORTED
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from analytics.gates.gate_file import Gate, GateFile
+    from analytics.gates.gate_file import Claim, Gate, GateFile
     from analytics.gates.gate_signal import GateSignal
     from analytics.judging.latches import LatchRows
     from analytics.judging.user_evidence import UserEvidence
@@ -90,8 +90,11 @@ class SignalWeights:
     first: tuple[Integers, Integers] | None = None
     first_harm: FloatArray | None = None
     heavy_harm: FloatArray | None = None  # evidence by heavy users that all actions together break it; likewise
+    claim: Claim | None = None  # of whom a promotion would speak; None where there is none
+    seen: FloatArray | None = None  # evidence that the limit is kept among the users seen, where the claim is of others
     share: float | None = None  # a guardrail's share of alpha; None for other roles
     harm_level: float = 1.0  # the error level at which this signal alone shows harm
+    few_users: Flags | None = None  # where only those seen are shown safe, too few to speak of users to come
     disagree: Flags | None = None  # where the average user is shown safe, and the actions of all together are not
     alarmed: Flags | None = None  # where the change detector has raised an alarm; None where it does not watch
     compared: list[Compared] | None = None  # what was counted against a baseline, where the limit is a ratio
@@ -187,6 +190,7 @@ class Weigher:
             return weights
         if part.role == "guardrail":
             weights.share = share_of(gate, part, self._stage)
+        weights.claim = gate.claim_at(self._stage)
         weights.harm_level = gate.alpha * (1.0 if weights.share is None else weights.share)
         if part.ratio is not None:
             self._weigh_ratio(weights, part.ratio)
@@ -200,6 +204,7 @@ class Weigher:
         if weights.pooled is not None:
             weights.disagree = weights.by_user & weights.passing & ~crosses(weights.pooled, gate.beta)
             weights.passing &= ~weights.disagree
+            weights.few_users = self._few_users(weights)
         if part.limit is not None and gate.watches(part, self._stage):
             weights.alarmed = self._alarmed(part, part.limit, by_user)
         return weights
@@ -215,8 +220,10 @@ class Weigher:
         if users is not None and weights.by_user.any():
             harm = users.log_e(part.signal, threshold, WindowCount(part.harm_age_s), "above", self._epochs)
             countings = promotion_windows(part, self._inputs.gates.outcome_deadline_s)
-            shown = [users.log_e(part.signal, threshold, counting, "below", self._epochs) for counting in countings]
-            safe = most_evident(shown)[1] if shown else np.zeros(self._epochs.size)
+            safe = self._shown_by_users(users, part, threshold, countings)
+            if weights.claim == "users_to_come":
+                first = promotion_windows(part, self._inputs.gates.outcome_deadline_s, weights.claim)
+                weights.seen, safe = safe, self._shown_by_users(users, part, threshold, first)
             alike = self._gate.correlation
             pooled = [users.pooled_log_e(part.signal, threshold, count, alike, self._epochs) for count in countings]
             weights.pooled = most_evident(pooled)[1] if pooled else np.zeros(self._epochs.size)
@@ -226,6 +233,26 @@ class Weigher:
                 weights.first_harm = _log_e(*weights.first, threshold, "above")
                 weights.heavy_harm = users.heavy_log_e(part.signal, threshold, self._epochs)
             weights.safe = np.where(weights.by_user, safe, weights.safe)
+
+    def _few_users(self, weights: SignalWeights) -> Flags | None:
+        """Where the users seen are shown safe, and too few different ones came to speak of users to come.
+
+        Where many came and are not shown safe, it is their rate, and not how many they are.
+        """
+        part, users, beta = weights.part, self._inputs.users, self._gate.beta
+        countings = promotion_windows(part, self._inputs.gates.outcome_deadline_s, weights.claim)
+        if weights.seen is None or weights.pooled is None or part.threshold is None or users is None or not countings:
+            return None
+        most = np.max([users.table(part.signal, counting, self._epochs).windows for counting in countings], axis=0)
+        few = most < trials_to_decision(0, 0, part.threshold, direction="below", alpha=beta)
+        seen = crosses(weights.seen, beta) & crosses(weights.pooled, beta) & (weights.trials != 0)
+        return np.asarray(weights.by_user & seen & few & ~weights.passing & ~weights.failing)
+
+    def _shown_by_users(
+        self, users: UserEvidence, part: GateSignal, threshold: float, countings: Sequence[WindowCount]
+    ) -> FloatArray:
+        shown = [users.log_e(part.signal, threshold, counting, "below", self._epochs) for counting in countings]
+        return most_evident(shown)[1] if shown else np.zeros(self._epochs.size)
 
     def _weigh_ratio(self, weights: SignalWeights, ratio: float) -> None:
         arms = self._inputs.arms

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import Field, ValidationError
 
 from analytics.verdicts import messages
-from analytics.verdicts.evidence_models import DocumentPart, Reassessment, SignalEvidence, SplitEvidence
+from analytics.verdicts.evidence_models import Claim, DocumentPart, Reassessment, SignalEvidence, SplitEvidence
 from producers.errors import StagekeeperError
 from producers.wire.events import Reason, VerdictName
 from producers.wire.model import Moment
@@ -113,6 +113,11 @@ class VerdictDocument(DocumentPart):
     set_aside: str | None = None
     """The rollback of this epoch that a person's override sets aside, where one does."""
     exposure: ExposureShown | None = None
+    claim: Claim | None = None
+    """Of whom it speaks: a rollback of the traffic seen, a promotion, or what holds one up, of users seen or to come;
+    null where nothing follows from the evidence, and in older verdicts."""
+    claim_text: str = ""
+    """The claim in a sentence."""
     unit: str = ""
     """What one observation is, and what that takes for granted."""
     owner: str | None = None
@@ -177,7 +182,9 @@ class VerdictDocument(DocumentPart):
                 open_version=inputs.exposure.open_version,
                 held_s=inputs.exposure.held_s,
             ),
-            unit=messages.unit(inputs.exposure),
+            claim=messages.claim_of(inputs, result.verdict),
+            claim_text=messages.claim(inputs, result.verdict),
+            unit=messages.unit(inputs.exposure, inputs.signals),
             owner=gate.owner if gate else None,
             log_e_combined=inputs.log_e_combined,
             split=inputs.split,
@@ -214,6 +221,11 @@ class VerdictDocument(DocumentPart):
     def cell(self) -> Cell:
         """The cell that it is about."""
         return Cell(self.environment, self.workflow, self.tool, self.stage, self.cohort)
+
+    @property
+    def independence(self) -> str | None:
+        """What signals that are counted by action take for granted; None where there are none."""
+        return messages.independence(self.signals)
 
     @property
     def order(self) -> tuple[datetime, int, str]:

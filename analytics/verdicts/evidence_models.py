@@ -17,6 +17,7 @@ from producers.wire.events import VerdictName
 from producers.wire.model import Moment
 
 SignalState = Literal["pass", "fail", "undecided", "missing", "not_applicable"]
+Claim = Literal["traffic_seen", "users_seen", "users_to_come"]
 SplitState = Literal["as_declared", "mismatch", "undeclared"]
 
 SPLIT_THRESHOLD: Final = -math.log(ALPHA)  # evidence (a natural logarithm) that a mismatch takes
@@ -85,6 +86,19 @@ class HeavyUserRate(DocumentPart):
     """Evidence that all actions together break the limit, whatever the others did."""
     harm_threshold: float
     """How much of it shows harm by heavy users alone."""
+
+
+class FirstWindowRate(DocumentPart):
+    """Different users, each by the first closed window of the epoch: what a claim about users to come rests on."""
+
+    users: int
+    """Different users whose first window has trials."""
+    value: float | None
+    """The failed share of the average first window; null without any."""
+    least: int
+    """How many different users the claim takes, none of them with a failure."""
+    log_e_seen: float
+    """Evidence that the limit is kept among the users seen; `safe_threshold` shows it."""
 
 
 class PooledRate(DocumentPart):
@@ -157,6 +171,8 @@ class SignalEvidence(DocumentPart):
     """What heavy users' actions say; null where there are none, and where it is counted by action or fails late."""
     pooled: PooledRate | None = None
     """Of users' windows, what all their actions together say; null where it is counted by action."""
+    users_to_come: FirstWindowRate | None = None
+    """What the evidence that the limit is kept rests on where a promotion claims users to come; null elsewhere."""
     assumes: str | None = None
     """What the evidence takes for granted; null where nothing is weighed."""
     needs_data: bool = False

@@ -70,6 +70,7 @@ class GateAnswer:
     age_s: float | None = None  # seconds since the evidence behind the verdict was complete
     from_stage: str | None = None  # the stage whose evidence decided
     signoffs: tuple[SignOff, ...] = ()  # the sign-offs that counted
+    unit: str | None = None  # what one observation is, and what that takes for granted; None without a verdict
 
     @property
     def exit_code(self) -> int:
@@ -88,6 +89,7 @@ class GateAnswer:
             "age_s": self.age_s,
             "from_stage": self.from_stage,
             "to_stage": self.to_stage,
+            "unit": self.unit,
             "signoffs": [signoff.to_dict() for signoff in self.signoffs],
         }
 
@@ -124,7 +126,7 @@ def gate_check(
     try:
         cells = _cells(lake, gates, move)
         signoffs = [] if lake is None else in_force(lake, now=now, action=move.action, to_stage=to_stage)
-        answer = _worst([_set_aside(document, answer, signoffs) for document, answer in cells.answers])
+        answer = _worst([_set_aside(document, answer, signoffs, move) for document, answer in cells.answers])
         return _approved(answer, cells, signoffs)
     except _ShutError as shut:
         return refusal(shut.code, str(shut), to_stage, gate_sha256=gates.sha256)
@@ -245,7 +247,7 @@ def _cells(lake: Lake | None, gates: GateFile, move: _Move) -> _CellAnswers:
     return _CellAnswers(gate, answers, len(leading))
 
 
-def _set_aside(document: VerdictDocument, answer: GateAnswer, signoffs: Sequence[SignOff]) -> GateAnswer:
+def _set_aside(document: VerdictDocument, answer: GateAnswer, signoffs: Sequence[SignOff], move: _Move) -> GateAnswer:
     """An answer, opened by an override or shut by a dismissal that is about its verdict."""
     about = [signoff for signoff in signoffs if is_about(signoff, document)]
     if answer.answer is VerdictName.PROMOTE:
@@ -255,10 +257,20 @@ def _set_aside(document: VerdictDocument, answer: GateAnswer, signoffs: Sequence
     if answer.answer is VerdictName.ROLL_BACK:
         return answer  # an override opens nothing on harm: the judge goes by it, and says what the evidence says then
     override = next((signoff for signoff in about if signoff.kind is SignOffKind.OVERRIDE), None)
-    stays_shut = answer.answer is VerdictName.INVALID and document.set_aside is None
+    stays_shut = answer.answer is VerdictName.INVALID and not _went_quiet(document, answer, move)
     if override is None or stays_shut:
         return answer
     return _decided_by(override, answer, VerdictName.PROMOTE, "overridden")
+
+
+def _went_quiet(document: VerdictDocument, answer: GateAnswer, move: _Move) -> bool:
+    """Whether a cell cannot be judged only because nothing came since the rollback that an override sets aside.
+
+    Somebody must still look at it: what nobody judges any more may have done harm since.
+    """
+    looked_at, codes = document.confirmed_at, {reason.code for reason in answer.reasons}
+    is_watched = looked_at is not None and (move.now - looked_at).total_seconds() <= move.freshness_s
+    return document.set_aside is not None and is_watched and codes <= {"stale_verdict", "stale_evidence", "set_aside"}
 
 
 def _decided_by(signoff: SignOff, answer: GateAnswer, verdict: VerdictName, code: str) -> GateAnswer:
@@ -322,6 +334,7 @@ def _answer_of(document: VerdictDocument, move: _Move) -> GateAnswer:
         lake_version=document.lake_version,
         age_s=None if at is None or through is None else max((move.now - min(at, through)).total_seconds(), 0.0),
         from_stage=document.stage,
+        unit=document.unit or None,
     )
 
 

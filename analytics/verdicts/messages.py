@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from analytics.gates.gate_file import Gate
     from analytics.gates.minimum_exposure import MinimumExposure
-    from analytics.verdicts.evidence_models import SignalEvidence, SplitEvidence
+    from analytics.verdicts.evidence_models import Claim, SignalEvidence, SplitEvidence
     from analytics.verdicts.verdict import Exposure, VerdictInputs, VerdictResult
 
 _ROLL_BACK = "roll back"
@@ -71,7 +71,7 @@ def undecided(evidence: SignalEvidence) -> str:
     bound = (
         f"upper bound {amount(evidence.upper, evidence.unit)}" if evidence.upper is not None else "no upper bound yet"
     )
-    return f"{_against_limit(evidence)}, {bound}: {_needed(evidence)}"
+    return f"{_against_limit(evidence)}, {bound}{_of_users_to_come(evidence)}: {_needed(evidence)}"
 
 
 def missing(evidence: SignalEvidence) -> str:
@@ -125,19 +125,73 @@ def regression(evidence: SignalEvidence) -> str:
     )
 
 
+def too_few_users(evidence: SignalEvidence) -> str:
+    """Users seen that are within a limit, and too few of them to speak of others."""
+    found = evidence.users_to_come
+    if found is None:
+        return f"{_against_limit(evidence)}: {_NO_PROMOTION}"
+    return (
+        f"{_against_limit(evidence)}: kept by the users seen, but a promotion here speaks of users to come, for "
+        f"whom each counts once; {found.users:,} different users came, and it takes at least {found.least:,} without a "
+        "failure. Where so many can never come, `claim: users_seen` on the gate promotes for those who do"
+    )
+
+
+def claim_of(inputs: VerdictInputs, verdict: VerdictName) -> Claim | None:
+    """Of whom a verdict speaks; None where nothing follows from the evidence."""
+    if verdict is VerdictName.ROLL_BACK:
+        return "traffic_seen"
+    if inputs.gate is None or verdict is VerdictName.INVALID:
+        return None
+    return inputs.gate.claim_at(inputs.cell.stage)
+
+
+def claim(inputs: VerdictInputs, verdict: VerdictName) -> str:
+    """What a verdict claims, and of whom; empty where it claims nothing."""
+    kept = claim_of(inputs, verdict)
+    if kept is None:
+        return ""
+    if kept == "traffic_seen":
+        return "of the traffic seen more failed than a limit allows, on average; nothing is said of other traffic"
+    lead = "" if verdict is VerdictName.PROMOTE else "a promotion from here would say: "
+    seen = inputs.exposure
+    if not seen.by_user:
+        return f"{lead}each limit is kept by these actions, every one of them taken for another user's"
+    if kept == "users_seen":
+        return f"{lead}each limit is kept by the traffic of the users seen; nothing is said of others"
+    return (
+        f"{lead}each limit is kept on average by a user to come, if like those seen in their first windows, and by all "
+        "actions seen"
+    )
+
+
 def approval_required(gate: Gate) -> str:
     """What is still missing when the evidence is complete."""
     return f"the gate `{gate.name}` opens only once a person has approved; ask {gate.owner or 'its owner'}"
 
 
-def unit(seen: Exposure) -> str:
+def independence(signals: Sequence[SignalEvidence]) -> str | None:
+    """What signals that are counted by action take for granted; None where all that is weighed is counted by user."""
+    weighed = [part for part in signals if part.log_e_harm is not None]
+    by_action = [part.signal for part in weighed if part.by == "action"]
+    if not by_action:
+        return None
+    of_some = "" if len(by_action) == len(weighed) else f" of {', '.join(dict.fromkeys(by_action))}"
+    return f"assumes independent actions{of_some}"
+
+
+def unit(seen: Exposure, signals: Sequence[SignalEvidence]) -> str:
     """What one observation is, and what that takes for granted."""
-    if not seen.by_user:
-        why = "" if seen.users is None else ": the lake names no user of these actions"
-        return f"counted by action{why}; assumes independent actions"
+    assumed = independence(signals)
+    if not any(part.by == "user" for part in signals):
+        why = ": the lake names no user of these actions" if seen.users is not None and not seen.by_user else ""
+        return f"counted by action{why}; {assumed or 'assumes independent actions'}"
     unnamed = f", and {seen.unnamed:,} actions that name no user" if seen.unnamed else ""
     until = "" if seen.as_of is None else f" up to {iso(seen.as_of)}"
-    return f"counted by user where the gate asks for it: {seen.users:,} users in closed windows{until}{unnamed}"
+    rest = "" if assumed is None else f"; {assumed}"
+    return (
+        f"counted by user where the gate asks for it: {seen.users or 0:,} users in closed windows{until}{unnamed}{rest}"
+    )
 
 
 def combined_harm(signals: Sequence[SignalEvidence], log_e: float, alpha: float) -> str:
@@ -285,7 +339,14 @@ def _against_limit(evidence: SignalEvidence) -> str:
 
 def _bounded(evidence: SignalEvidence, side: Literal["lower", "upper"], conclusion: str) -> str:
     bound = evidence.lower if side == "lower" else evidence.upper
-    return f"{_against_limit(evidence)}, {side} bound {amount(bound, evidence.unit)}: {conclusion}"
+    about = _of_users_to_come(evidence) if side == "upper" else ""
+    return f"{_against_limit(evidence)}, {side} bound {amount(bound, evidence.unit)}{about}: {conclusion}"
+
+
+def _of_users_to_come(evidence: SignalEvidence) -> str:
+    if (found := evidence.users_to_come) is None:
+        return ""
+    return f" for users to come, by the first windows of {found.users:,} different users"
 
 
 def _needed(evidence: SignalEvidence) -> str:
@@ -293,6 +354,7 @@ def _needed(evidence: SignalEvidence) -> str:
         return "not shown safe while the rate stays as it is"
     rate = "at this rate" if evidence.failures else "without a failure"
     observed = "user-windows" if evidence.by == "user" else SIGNALS[evidence.signal].trial
+    observed = "different users" if evidence.users_to_come is not None else observed
     return f"{evidence.more_needed:,} more {observed} needed {rate}"
 
 
@@ -304,6 +366,7 @@ _OF_SIGNALS: Final[Mapping[str, Callable[[SignalEvidence], str]]] = {
     "over_limit": lambda evidence: _bounded(evidence, "lower", _NO_PROMOTION),
     "no_maturity": no_maturity,
     "rates_disagree": rates_disagree,
+    "too_few_users": too_few_users,
     "immature": immature,
     "more_evidence_needed": undecided,
     "shown_safe": lambda evidence: _bounded(evidence, "upper", _WITHIN),

@@ -41,6 +41,7 @@ REASON_CODES: Final[dict[str, str]] = {
     "no_maturity": "Of a signal nothing says how late a failure may still come, so nothing shows it safe.",
     "immature": "No outcome of a signal is old enough to count for a promotion.",
     "more_evidence_needed": "A signal is not yet shown to be within its limit.",
+    "too_few_users": "The users seen are within a limit, and too few different ones came to speak of users to come.",
     "rates_disagree": "The average user is within a limit, and the traffic of all users together is not shown to be.",
     "no_promotion_signals": "The gate has only tripping signals at this stage, so nothing can show the action safe.",
     "not_on_ladder": "The stage is not on the gate's ladder.",

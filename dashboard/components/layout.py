@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from dashboard.data.reader import LakeSnapshot
     from dashboard.urls import PageLocation
 
-STALE_S = 900.0  # without a new event for so long, the head says that evidence is old
 
 _LOGO = tag(
     "svg",
@@ -40,20 +39,20 @@ def brand(freshness: Markup | None = None) -> Markup:
     )
 
 
-def header(snapshot: LakeSnapshot, location: PageLocation, now: datetime) -> Markup:
-    """Name, freshness, environments and tallies."""
+def header(snapshot: LakeSnapshot, location: PageLocation, now: datetime, *, freshness_s: float) -> Markup:
+    """Name, freshness, environments and tallies; evidence older than so many seconds, which opens no gate, is old."""
     return tag(
         "header",
-        brand(_freshness(snapshot, now)),
+        brand(_freshness(snapshot, now, freshness_s)),
         tag("nav", _environments(snapshot, location), _tallies(snapshot, location, now), class_="sk-tallies"),
         class_="sk-header",
     )
 
 
-def _freshness(snapshot: LakeSnapshot, now: datetime) -> Markup:
+def _freshness(snapshot: LakeSnapshot, now: datetime, limit_s: float) -> Markup:
     signals = snapshot.signals.values()
     watermark = max((row.last_event_at for row in signals if row.last_event_at is not None), default=None)
-    stale = watermark is None or (now - watermark).total_seconds() > STALE_S
+    stale = watermark is None or (now - watermark).total_seconds() > limit_s
     return tag(
         "span",
         tag("span", class_="sk-pulse sk-pulse-old" if stale else "sk-pulse", aria_hidden="true"),

@@ -10,6 +10,8 @@ from producers.wire.events import VerdictName
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from analytics.verdicts.list_marks import Kind
+
 # Verdicts in the order in which a person should look at them.
 URGENCY = (VerdictName.ROLL_BACK, VerdictName.PROMOTE, VerdictName.INVALID, VerdictName.HOLD)
 
@@ -45,6 +47,13 @@ def symbol(state: str) -> Markup:
 def state_label(state: str) -> Markup:
     """Symbol and word of a verdict."""
     return tag("span", symbol(state), STATE_WORDS[state], class_=f"sk-state sk-{state}")
+
+
+def mark_label(mark: Kind | None) -> Markup | None:
+    """The star of what a list of verdicts believes of one; None where it is not marked."""
+    if mark is None:
+        return None
+    return tag("span", "* ", mark, class_="sk-mark", title="Marked by e-BH; the note below the list says what it means")
 
 
 def signal_state_label(state: str) -> Markup:

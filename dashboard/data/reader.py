@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -17,6 +18,7 @@ from analytics.lake.table_schemas import JUDGE_HEARTBEATS, QUALITY, REJECTS, SIG
 from analytics.lake.tables import Lake
 from analytics.report import CellSignals, Counted, RejectSummary, read_rejects
 from analytics.verdicts import heartbeats, ledger
+from analytics.verdicts.list_marks import CellEvidence, ListMarks
 from dashboard.data.cell_history import CellHistory, cell_history
 from dashboard.data.trends import Trend, Trends
 from producers.errors import StagekeeperError
@@ -42,6 +44,7 @@ class LakeSnapshot:
 
     signals: Mapping[Cell, CellSignals]
     verdicts: Mapping[Cell, VerdictDocument]  # the latest on each cell, as the ledger has it
+    marks: ListMarks  # which of them to believe as a list
     heartbeat: JudgeHeartbeat | None  # the newest; None while there was none
     rejects: RejectSummary
     trends: Mapping[Cell, Trend]  # in shared bins
@@ -162,6 +165,8 @@ class LakeFollower:
         self._signals: dict[Cell, CellSignals] = {}
         self._shown_trends: dict[Cell, Trend] = {}
         self._verdicts: dict[Cell, VerdictDocument] = {}
+        self._evidence: dict[Cell, CellEvidence] = {}
+        self._marks = ListMarks()
         self._heartbeat: JudgeHeartbeat | None = None
         self._rejects = RejectSummary()
         self._quality: QualityRun | None = None
@@ -192,6 +197,7 @@ class LakeFollower:
         return LakeSnapshot(
             dict(self._signals),
             dict(self._verdicts),
+            self._marks,
             self._heartbeat,
             self._rejects,
             self._shown_trends,
@@ -216,6 +222,10 @@ class LakeFollower:
             last = self._verdicts.get(document.cell)
             if last is None or last.order <= document.order:
                 self._verdicts[document.cell] = document
+                self._evidence[document.cell] = CellEvidence.from_document(document)
+        self._marks = ListMarks.of_evidence(
+            {document.verdict_id: self._evidence[cell] for cell, document in self._verdicts.items()}
+        )
 
 
 @dataclass(frozen=True)
@@ -224,21 +234,24 @@ class GateFileState:
 
     sha256: str | None  # None while it cannot be read
     fault: str | None  # what is wrong with it; None where nothing is
+    freshness_s: float = 900.0  # how old evidence may be that opens a gate, in seconds
 
 
-def read_gate_file(path: Path) -> GateFileState:
-    """Look at the gate file; it is read again only when it has changed."""
+def read_gate_file(path: Path, *, freshness_s: float = math.inf) -> GateFileState:
+    """Look at the gate file, which is read again only when it has changed; `freshness_s` narrows what it allows."""
     try:
         status = path.stat()
     except OSError as error:
         fault = f"The gate file {path} cannot be read: {error.strerror}. Nothing is judged without it."
         return GateFileState(None, fault)
-    return _load(path, status.st_mtime_ns, status.st_size)
+    state = _load(path, status.st_mtime_ns, status.st_size)
+    return replace(state, freshness_s=min(state.freshness_s, freshness_s))
 
 
 @lru_cache(maxsize=8)
 def _load(path: Path, _modified_ns: int, _size: int) -> GateFileState:
     try:
-        return GateFileState(GateFile.load(path).sha256, None)
+        gates = GateFile.load(path)
+        return GateFileState(gates.sha256, None, gates.freshness_s)
     except StagekeeperError as error:
         return GateFileState(None, f"{str(error).rstrip('.')}. Until it is mended, verdicts stay as they were.")

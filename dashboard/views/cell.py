@@ -99,6 +99,10 @@ def _verdict(verdict: VerdictDocument, gates_sha256: str | None, now: datetime) 
         ("Judged", labels.age(verdict.judged_at, now), labels.moment(verdict.judged_at)),
         ("Looked at", labels.age(confirmed_at, now), labels.moment(confirmed_at)),
     ]
+    if verdict.claim is not None:
+        facts.append(("Speaks of", labels.CLAIMS[verdict.claim], verdict.claim_text))
+    if verdict.unit:
+        facts.append(("Counted", verdict.unit, None))
     if exposure is not None and exposure.minimum:
         facts.append(("Exposure", f"{labels.count(exposure.actions)}, at least {labels.count(exposure.minimum)}", None))
     to = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from dashboard import labels
 from dashboard.components.html import Markup, join, tag
 from dashboard.components.live_html import link
-from dashboard.components.symbols import STATE_WORDS, URGENCY, sparkline, state_label
+from dashboard.components.symbols import STATE_WORDS, URGENCY, mark_label, sparkline, state_label
 from producers.wire.stage import LADDER
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from analytics.report import CellSignals
     from analytics.verdicts.document import VerdictDocument
+    from analytics.verdicts.list_marks import Kind
     from dashboard.data.reader import LakeSnapshot
     from dashboard.data.trends import Trend
     from dashboard.urls import PageLocation
@@ -44,14 +45,14 @@ def matrix(snapshot: LakeSnapshot, location: PageLocation) -> Markup:
     used = {stage for row in rows.values() for stage in row}
     stages += sorted(used - set(stages))
     several = len({action.environment for action in rows}) > 1
-    verdicts = snapshot.verdicts
+    verdicts, kinds = snapshot.verdicts, snapshot.marks.kinds
     shown = _most_urgent(rows, verdicts, location)
 
     def slot(cohorts: Sequence[CellSignals]) -> Markup:
         if not cohorts:
             return tag("td", tag("span", "no data", class_="sk-unseen"), class_="sk-slot sk-slot-empty", role="cell")
         cells = [
-            cell(signals, verdicts.get(signals.cell), snapshot.trends.get(signals.cell), location)
+            cell(signals, verdicts.get(signals.cell), snapshot.trends.get(signals.cell), location, kinds)
             for signals in sorted(cohorts, key=lambda signals: signals.cohort)
         ]
         return tag("td", cells, class_="sk-slot", role="cell")
@@ -136,15 +137,23 @@ def _workflow(workflow: str, location: PageLocation) -> Markup:
     return link(location.with_workflow(None).address, workflow, " \u00d7", aria_label="Show all workflows")
 
 
-def cell(signals: CellSignals, verdict: VerdictDocument | None, trend: Trend | None, location: PageLocation) -> Markup:
-    """One cell, as a link to its detail."""
+def cell(
+    signals: CellSignals,
+    verdict: VerdictDocument | None,
+    trend: Trend | None,
+    location: PageLocation,
+    kinds: Mapping[str, Kind],
+) -> Markup:
+    """One cell, as a link to its detail; `kinds` is what the list of all cells marks, by the verdict's id."""
+    mark = None if verdict is None else kinds.get(verdict.verdict_id)
+    marked = "" if mark is None else f", marked {mark}"
     state = "NONE" if verdict is None else verdict.verdict
     latency = signals.latency_ms
     p50, p95 = (None, None) if latency is None else (latency.p50, latency.p95)
     decisions = signals.counts.get("decisions", 0)
     name = (
         f"{signals.workflow} {signals.tool} at {labels.stage_name(signals.stage)}"
-        f"{'' if signals.cohort == 'all' else f', cohort {signals.cohort}'}: {STATE_WORDS[state]}, "
+        f"{'' if signals.cohort == 'all' else f', cohort {signals.cohort}'}: {STATE_WORDS[state]}{marked}, "
         f"{labels.plural(decisions, 'decision')}, denial {labels.percent(signals.rates.get('denial'))}, "
         f"undo {labels.percent(signals.rates.get('undo'))}, latency p50 {labels.milliseconds(p50)}, "
         f"p95 {labels.milliseconds(p95)}. Open detail."
@@ -157,7 +166,7 @@ def cell(signals: CellSignals, verdict: VerdictDocument | None, trend: Trend | N
     return link(
         location.with_cell(signals.cell).address,
         tag("span", labels.stage_name(signals.stage), class_="sk-cell-stage"),
-        tag("span", state_label(state), size, class_="sk-cell-head"),
+        tag("span", state_label(state), mark_label(mark), size, class_="sk-cell-head"),
         None if signals.cohort == "all" else tag("span", signals.cohort, class_="sk-cohort"),
         _rate("denial", "Denial", signals, verdict, () if trend is None else trend.denial),
         _rate("undo", "Undo", signals, verdict, () if trend is None else trend.undo),

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Final
 from dashboard import labels
 from dashboard.components.html import Child, Markup, tag
 from dashboard.components.live_html import link
-from dashboard.components.symbols import URGENCY, state_label
+from dashboard.components.symbols import URGENCY, mark_label, state_label
 from dashboard.data.outlook import explanation
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.verdicts.document import VerdictDocument
+    from analytics.verdicts.list_marks import Kind
     from dashboard.data.reader import LakeSnapshot
     from dashboard.urls import PageLocation
     from producers.wire.receipt import Cell
@@ -44,28 +45,31 @@ def recommendations(snapshot: LakeSnapshot, location: PageLocation, now: datetim
         )
     elif not shown:
         note = "None of this kind." if latest else _UNJUDGED
-    cards = [tag("li", card(verdict, location, now)) for verdict in shown[:MOST_CARDS]]
+    kinds = snapshot.marks.kinds
+    cards = [tag("li", card(verdict, location, now, kinds.get(verdict.verdict_id))) for verdict in shown[:MOST_CARDS]]
     return tag(
         "section",
         tag("h2", "Recommendations", everything, class_="sk-h2"),
         tag("ol", cards, class_="sk-recs") if cards else None,
         tag("p", note, class_="sk-quiet") if note else None,
+        tag("p", snapshot.marks.note, class_="sk-quiet sk-marks") if cards else None,
         class_="sk-rail",
         aria_label="Recommendations",
     )
 
 
-def card(verdict: VerdictDocument, location: PageLocation, now: datetime) -> Markup:
-    """One recommendation, as a link to the cell it is about."""
+def card(verdict: VerdictDocument, location: PageLocation, now: datetime, mark: Kind | None) -> Markup:
+    """One recommendation, as a link to the cell it is about; `mark` is what the list believes of it."""
     when = tag("span", labels.age(verdict.judged_at, now), class_="sk-when", title=labels.moment(verdict.judged_at))
     foot = [
         tag("span", codes(verdict)),
+        tag("span", verdict.independence) if verdict.independence is not None else None,
         tag("span", "gate ", verdict.gate or labels.UNKNOWN),
         tag("span", verdict.verdict_id[:12], class_="sk-mono", title=verdict.verdict_id),
     ]
     return link(
         location.with_cell(verdict.cell).address,
-        tag("span", state_label(verdict.verdict), when, class_="sk-rec-head"),
+        tag("span", state_label(verdict.verdict), mark_label(mark), when, class_="sk-rec-head"),
         tag("span", tag("b", verdict.tool), " ", tag("span", verdict.workflow, class_="sk-dim"), class_="sk-rec-what"),
         tag("span", _move(verdict), class_="sk-rec-move"),
         tag("span", explanation(verdict), class_="sk-rec-why"),

@@ -1,7 +1,8 @@
 """Actions that wait for a person's approval, and approvals that bind.
 
 An approval holds for one execution of exactly what was shown: contract and arguments (by their digests), ruleset, and a
-time limit. It is checked again right before the action runs.
+time limit. Whoever asked cannot approve, and where a second person is needed a name alone is none. All of it is checked
+when a word is given, and again right before the action runs.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from producers.boundary.canonical_json import digest
+from producers.boundary.reviewers import Reviewer, person_of
 from producers.errors import StagekeeperError
 from producers.wire.contract import ActionContract
 from producers.wire.events import Resolution
@@ -47,11 +49,25 @@ class QueuedAction(WireModel):
     queued_at: Moment
     expires_at: Moment
     """An approval after this moment, or used after it, is refused."""
+    approvers: Annotated[int, Field(ge=1)] | None = None
+    """How many persons authorization asks for; null where one is enough, and nobody has said who that may be."""
 
     @property
     def binding(self) -> str:
         """What an approval binds to: SHA-256 over the canonical contract (with its arguments' digest) and ruleset."""
-        return digest([self.contract, self.ruleset_sha256, self.expires_at])
+        asked = [self.contract, self.ruleset_sha256, self.expires_at]
+        return digest(asked if self.approvers is None else [*asked, self.approvers])
+
+    @property
+    def needs_authentication(self) -> bool:
+        """Whether a name alone is not enough: persons are asked for, or one who is not the contract's user."""
+        return self.approvers is not None or self.contract.actor.user is not None
+
+    def is_asked_by(self, name: str) -> bool:
+        """Whether a name is that of the agent, the user or the service identity that asks."""
+        actor = self.contract.actor
+        askers = (actor.agent, actor.user, actor.service_identity)
+        return person_of(name) in {person_of(asker) for asker in askers if asker is not None}
 
 
 class ReviewResolution(WireModel):
@@ -63,14 +79,40 @@ class ReviewResolution(WireModel):
     at: Moment
     binding: Sha256
     """Of the queued action as the reviewer saw it."""
+    authenticated: bool = False
+    """Whether somebody has checked that it is this person."""
 
 
 class Review(WireModel):
-    """A queued action with its state."""
+    """A queued action with its state, and what reviewers have said about it, in that order."""
 
     state: ReviewState
     queued: QueuedAction
-    resolution: ReviewResolution | None = None
+    words: tuple[ReviewResolution, ...] = ()
+
+    @property
+    def resolution(self) -> ReviewResolution | None:
+        """The word that settled it; None while it waits."""
+        return None if self.state is ReviewState.WAITING or not self.words else self.words[-1]
+
+    @property
+    def approvals(self) -> list[ReviewResolution]:
+        """The approvals that count, each of another person: what the asker says, or a mere name, may not."""
+        queued, counted = self.queued, dict[str, ReviewResolution]()
+        for word in self.words:
+            if (
+                word.resolution is Resolution.APPROVED
+                and word.binding == queued.binding
+                and (word.authenticated or not queued.needs_authentication)
+                and not queued.is_asked_by(word.reviewer)
+            ):
+                counted.setdefault(person_of(word.reviewer), word)
+        return list(counted.values())
+
+    @property
+    def missing_approvals(self) -> int:
+        """How many more persons must approve."""
+        return max(0, (self.queued.approvers or 1) - len(self.approvals))
 
 
 class ReviewError(StagekeeperError):
@@ -92,7 +134,19 @@ class ReviewRejectedError(ReviewError):
 
 
 class ReviewResolvedError(ReviewError):
-    """Another reviewer has decided already."""
+    """Another reviewer has decided already, or the same one has approved."""
+
+
+class SelfApprovalError(ReviewError):
+    """Whoever asked for an action has approved it."""
+
+
+class UnauthenticatedReviewerError(ReviewError):
+    """A second person must approve, and nobody has checked who it is."""
+
+
+class AlteredReviewError(ReviewError):
+    """A row of the review store is not as a holder of the key wrote it."""
 
 
 class ApprovalExpiredError(ReviewError):
@@ -107,6 +161,26 @@ class ApprovalUsedError(ReviewError):
     """The approval has been used; each holds for one execution."""
 
 
+def require_approver(review: Review, reviewer: Reviewer) -> None:
+    """Check whether a reviewer may approve; which `ReviewError` it raises says why not."""
+    queued = review.queued
+    if queued.is_asked_by(reviewer.name):
+        raise SelfApprovalError(
+            f"{reviewer.name} asks for {queued.decision_id}, and cannot approve it; another one must"
+        )
+    if queued.needs_authentication and not reviewer.authenticated:
+        user = queued.contract.actor.user
+        why = f"it is asked for by {user}" if queued.approvers is None else f"it needs {queued.approvers} approver(s)"
+        raise UnauthenticatedReviewerError(
+            f"{queued.decision_id} needs another person: {why}, and the name {reviewer.name} alone is none. Approve it "
+            "with a reviewer's token (STAGEKEEPER_REVIEWER_TOKEN); `stagekeeper review enrol` makes one"
+        )
+    if any(person_of(word.reviewer) == person_of(reviewer.name) for word in review.approvals):
+        raise ReviewResolvedError(
+            f"{reviewer.name} has approved {queued.decision_id} already; another person must, too"
+        )
+
+
 def require_redeemable(review: Review, *, at: datetime, arguments_sha256: str, ruleset_sha256: str) -> None:
     """Check every condition under which an approval may be spent; which `ReviewError` it raises says why not."""
     queued, resolution = review.queued, review.resolution
@@ -114,7 +188,7 @@ def require_redeemable(review: Review, *, at: datetime, arguments_sha256: str, r
     if review.state is ReviewState.USED:
         raise ApprovalUsedError(f"the approval of {name} has been used; each holds for one execution")
     if resolution is None:
-        raise ReviewPendingError(f"{name} still waits for a person: {queued.rule}")
+        raise ReviewPendingError(pending_message(review))
     reviewer = resolution.reviewer
     if resolution.resolution is Resolution.REJECTED:
         raise ReviewRejectedError(f"{name} was rejected by {reviewer}: {resolution.rationale}")
@@ -122,7 +196,19 @@ def require_redeemable(review: Review, *, at: datetime, arguments_sha256: str, r
         raise ApprovalExpiredError(f"the approval of {name} expired at {queued.expires_at.isoformat()}")
     if resolution.binding != queued.binding:
         raise ApprovalMismatchError(f"what is queued as {name} is not what {reviewer} approved")
+    if review.missing_approvals:
+        raise ApprovalMismatchError(
+            f"{name} is marked as approved, and {review.missing_approvals} approval(s) that count are missing"
+        )
     if arguments_sha256 != queued.contract.arguments_sha256:
         raise ApprovalMismatchError(f"the arguments of {name} are not those that {reviewer} approved")
     if ruleset_sha256 != queued.ruleset_sha256:
         raise ApprovalMismatchError(f"the ruleset has changed since {reviewer} approved {name}")
+
+
+def pending_message(review: Review) -> str:
+    """Say what a queued action still waits for."""
+    queued = review.queued
+    given = len(review.approvals)
+    people = f"{review.missing_approvals} more of {queued.approvers} persons" if given else "a person"
+    return f"{queued.decision_id} still waits for {people}: {queued.rule}"

@@ -69,6 +69,8 @@ class AuthorizationRule(_PolicyModel):
     workflows: tuple[Name, ...] = ("*",)
     highest_risk_class: RiskClass
     """The action is permitted up to this class."""
+    approvers: Annotated[int, Field(ge=1, le=20)] | None = None
+    """How many persons must approve each action that this rule permits, whatever the flags release."""
     because: Text | None = None
 
 
@@ -79,7 +81,7 @@ class _CompiledRule:
 
     def __init__(self, rule: AuthorizationRule) -> None:
         self.rank = rule.highest_risk_class.rank
-        self.answer = Authorization(permitted=True, rule=rule.name, reason=rule.because)
+        self.answer = Authorization(permitted=True, rule=rule.name, reason=rule.because, approvers=rule.approvers)
         self.checks = tuple(
             (
                 field,

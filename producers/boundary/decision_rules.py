@@ -71,6 +71,8 @@ def apply_rules(
         result = _by_mode(contract, values.mode, variants)
         if isinstance(result, Allow) and (rule := _review_rule(contract, values)):
             result = QueueForReview(reason=rule)
+        elif isinstance(result, Allow) and authorization.approvers is not None:
+            result = QueueForReview(reason="authorization_needs_approvers")
     decision = Decision(
         result=result,
         enforced=values.mode is not Mode.OBSERVE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 
 from producers.boundary.action import Action, Permit
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from producers.wire.contract import ActionContract
     from producers.wire.decision import Decision
 
+LOG = logging.getLogger(__name__)
+
 
 class ReviewQueue:
     """Queues one router's actions for review, and redeems their approvals, which hold for a time after queueing."""
@@ -41,6 +44,12 @@ class ReviewQueue:
         self._authorizer = authorizer
         self._flags = flags
         self._recorder = recorder
+        if store is not None and not store.is_protected:
+            LOG.warning(
+                "the rows of the review store %s are unprotected: whoever can write that file can approve. "
+                "Set STAGEKEEPER_RECEIPT_KEY for routers and reviewers",
+                store.path,
+            )
 
     def submit(
         self,
@@ -64,7 +73,8 @@ class ReviewQueue:
                     rule=decision.result.reason,
                     ruleset_sha256=decision.ruleset_sha256,
                     queued_at=receipt.decided_at,
-                    expires_at=receipt.decided_at + self._holds,
+                    expires_at=self._store.moment() + self._holds,
+                    approvers=decision.authorization.approvers if decision.authorization is not None else None,
                 )
             )
         except ReviewError as error:

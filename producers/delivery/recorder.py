@@ -169,12 +169,20 @@ class Recorder:
         reviewer: str,
         rationale: str,
         wait_ms: float | None = None,
+        authenticated: bool | None = None,
+        earlier_approvals: tuple[events.EarlierApproval, ...] | None = None,
         at: datetime | None = None,
         durable: bool = False,
     ) -> None:
-        """Record a person's word on a queued action; `wait_ms` runs from queueing to that word."""
+        """Record the word that settles a review; `wait_ms` runs from queueing to that word."""
         data = events.ReviewResolvedData(
-            receipt=self._token(receipt), resolution=resolution, reviewer=reviewer, rationale=rationale, wait_ms=wait_ms
+            receipt=self._token(receipt),
+            resolution=resolution,
+            reviewer=reviewer,
+            rationale=rationale,
+            wait_ms=wait_ms,
+            authenticated=authenticated,
+            earlier_approvals=earlier_approvals,
         )
         self._record(events.ReviewResolved, receipt, data, at=at, durable=durable)
 

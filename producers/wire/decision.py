@@ -48,6 +48,8 @@ class Authorization(WireModel):
     rule: Name
     """The rule that decided; `default-deny` where none matched."""
     reason: Text | None = None
+    approvers: Annotated[int, Field(ge=1)] | None = None
+    """How many persons must approve before it runs; null where the flags alone say whether one must."""
 
 
 class Allow(WireModel):

@@ -120,8 +120,16 @@ class Resolution(StrEnum):
     REJECTED = "rejected"
 
 
+class EarlierApproval(WireModel):
+    """An approval that counted before the word that settled it."""
+
+    reviewer: Name
+    rationale: Text
+    at: Moment
+
+
 class ReviewResolvedData(WireModel):
-    """A person's word on a queued action."""
+    """A person's word on a queued action: the one that settled it."""
 
     receipt: ReceiptToken
     resolution: Resolution
@@ -129,6 +137,10 @@ class ReviewResolvedData(WireModel):
     rationale: Text
     wait_ms: Milliseconds | None = None
     """From queueing to the resolution, in milliseconds."""
+    authenticated: bool | None = None
+    """Whether somebody has checked that it is this reviewer, and not only the name."""
+    earlier_approvals: tuple[EarlierApproval, ...] | None = None
+    """Where more than one person must approve: what the others said before."""
 
 
 class PolicyChangedData(WireModel):

@@ -17,9 +17,9 @@ from stagekeeper.checklist.point import Point, failed, pass_unless, passed, unkn
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
-    from pathlib import Path
 
     from analytics.lake.tables import Lake
+    from stagekeeper.settings import Settings
 
 _MOST = 20_000  # decisions that are looked at, the newest
 
@@ -55,35 +55,40 @@ def recent_decisions(lake: Lake, *, since: datetime, workflow: str | None, tool:
     return RecentDecisions(decisions, frozenset(executed["subject"]), newest)
 
 
-def event_points(recent: RecentDecisions | None, *, now: datetime, settled_after: timedelta) -> list[Point]:
-    """Points 1, 3, 6 and 7."""
+def event_points(
+    recent: RecentDecisions | None, *, now: datetime, settled_after: timedelta, protected: bool
+) -> list[Point]:
+    """Points 1, 3, 6 and 7; `protected` says whether a key protects the rows of the review store."""
     if recent is None or not recent.decisions:
         why = "there is no lake" if recent is None else "no live decision in the period looked at"
         return [unknown(number, why) for number in (1, 3, 6, 7)]
     decisions = recent.decisions
-    return [_complete(decisions), _server_side(decisions), _reviews(decisions), _results(recent, now - settled_after)]
+    return [
+        _complete(decisions),
+        _server_side(decisions),
+        _reviews(decisions, protected=protected),
+        _results(recent, now - settled_after),
+    ]
 
 
-def flow_point(recent: RecentDecisions | None, *, now: datetime, freshness: timedelta, gates: Path) -> Point:
+def flow_point(recent: RecentDecisions | None, *, now: datetime, settings: Settings) -> Point:
     """Point 9: events arrive, and a gate judges them."""
     try:
-        gate_file = GateFile.load(gates)
+        gate_file = GateFile.load(settings.gates)
     except ConfigurationFileError as error:
         return failed(9, str(error))
     if recent is None or recent.newest is None:
         return unknown(9, "there is no lake" if recent is None else "no event in the period looked at")
-    age = now - recent.newest
-    if age > freshness:
-        return failed(
-            9, f"the newest event is {age.total_seconds():.0f} s old, limit {freshness.total_seconds():.0f} s"
-        )
+    age, limit = now - recent.newest, settings.freshness_limit(gate_file.freshness_s)
+    if age > limit:
+        return failed(9, f"the newest event is {age.total_seconds():.0f} s old, limit {limit.total_seconds():.0f} s")
     contracts = {
         (contract.target.environment, contract.workflow, contract.tool, contract.risk_class.value)
         for contract in (event.data.contract for event in recent.decisions)
     }
     ungated = sorted({f"{action[1]} · {action[2]}" for action in contracts if gate_file.gate_for(*action) is None})
     if ungated:
-        return failed(9, f"no gate in {gates} is for {', '.join(ungated[:5])}")
+        return failed(9, f"no gate in {settings.gates} is for {', '.join(ungated[:5])}")
     evidence = f"the newest event is {age.total_seconds():.0f} s old; {len(contracts)} actions, each with a gate"
     return passed(9, evidence)
 
@@ -110,7 +115,7 @@ def _server_side(decisions: list[ActionDecided]) -> Point:
     return (failed if bare else passed)(3, evidence)
 
 
-def _reviews(decisions: list[ActionDecided]) -> Point:
+def _reviews(decisions: list[ActionDecided], *, protected: bool) -> Point:
     queued = [event for event in decisions if event.data.decision.result.outcome == "queue_for_review"]
     contracts = [event.data.contract for event in queued]
     reads = sum(contract.risk_class in READS for contract in contracts)
@@ -118,11 +123,13 @@ def _reviews(decisions: list[ActionDecided]) -> Point:
     enforced = [event for event in decisions if event.data.decision.enforced]
     ran = [event.data.contract for event in enforced if event.data.decision.result.outcome == "allow"]
     unreviewed = sum(one.risk_class in REVIEWED_RISKS or one.reversibility in REVIEWED_REVERSIBILITIES for one in ran)
+    unprotected = "" if protected else "; rows of the review store are unprotected, without STAGEKEEPER_RECEIPT_KEY"
     if not queued:
-        return unknown(6, f"nothing was queued for review; {unreviewed} consequential actions ran without one")
+        evidence = f"nothing was queued for review; {unreviewed} consequential actions ran without one{unprotected}"
+        return unknown(6, evidence)
     evidence = (
         f"{len(queued)} queued: {reads} of them reads, {without_intent} without an intent; "
-        f"{unreviewed} consequential actions ran without a review, as released by a flag"
+        f"{unreviewed} consequential actions ran without a review, as released by a flag{unprotected}"
     )
     return (failed if reads or without_intent else passed)(6, evidence)
 

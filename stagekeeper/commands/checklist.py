@@ -54,7 +54,7 @@ def check(
     points = [
         *flag_points(settings.flags, today=now.date()),
         authorization_point(settings.authorization, recent.environments if recent is not None else ()),
-        *event_points(recent, now=now, settled_after=_SETTLED),
-        flow_point(recent, now=now, freshness=timedelta(seconds=settings.freshness_s), gates=settings.gates),
+        *event_points(recent, now=now, settled_after=_SETTLED, protected=settings.signing_key is not None),
+        flow_point(recent, now=now, settings=settings),
     ]
     return sorted(points)

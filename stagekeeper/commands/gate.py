@@ -87,13 +87,9 @@ def check(
         root = options.lake_root(root)
         settings = Settings.load()
         gates = GateFile.load(gate_path if gate_path is not None else settings.gates)
-        limits_s = [gates.freshness_s]
-        if "freshness_s" in settings.model_fields_set:
-            limits_s.append(settings.freshness_s)
-        if max_age is not None:
-            limits_s.append(max_age.total_seconds())
+        limit = min(settings.freshness_limit(gates.freshness_s), timedelta.max if max_age is None else max_age)
         lake, now = options.existing_lake(root), datetime.now(UTC)
-        answer = gate_check(lake, gates, to_stage=to_stage, now=now, freshness_s=min(limits_s), **action)
+        answer = gate_check(lake, gates, to_stage=to_stage, now=now, freshness_s=limit.total_seconds(), **action)
     except StagekeeperError as error:
         answer = refusal("error", str(error), to_stage)
     except (KeyboardInterrupt, SystemExit):
@@ -246,6 +242,8 @@ def _answer_text(answer: GateAnswer) -> str:
     if answer.verdict_id is not None:
         age = "of unknown age" if answer.age_s is None else f"{duration(answer.age_s)} old"
         lines.append(f"  verdict {answer.verdict_id}, evidence {age}, lake version {answer.lake_version}")
+    if answer.unit is not None:
+        lines.append(f"  {answer.unit}")
     lines += [f"  {signoff.kind.value} {signoff.signoff_id}: {signed_off(signoff)}" for signoff in answer.signoffs]
     if answer.gate_sha256 is not None:
         lines.append(f"  gate file sha256 {answer.gate_sha256[:12]}")

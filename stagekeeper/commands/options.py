@@ -37,7 +37,10 @@ class Duration(click.ParamType):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", str(value).strip())
         if match is None:
             self.fail(f"{value!r} is not a duration; write for example 45s, 10m, 2h or 1d", param, ctx)
-        return timedelta(**{_UNITS[match[2]]: float(match[1])})
+        try:
+            return timedelta(**{_UNITS[match[2]]: float(match[1])})
+        except OverflowError:
+            self.fail(f"{value!r} is longer than the {timedelta.max.days:,} days that can be counted", param, ctx)
 
 
 class Moment(click.ParamType):

@@ -8,6 +8,8 @@ import click
 
 from analytics.backtest.recommendation_outcomes import recommendations
 from analytics.text import iso
+from analytics.verdicts.ledger import latest_verdicts
+from analytics.verdicts.list_marks import ListMarks
 from analytics.verdicts.signoffs import SignOffKind
 from stagekeeper.commands.gate import record_signoff, signoff_options
 from stagekeeper.commands.options import json_option, lake_option, print_json, require_lake
@@ -35,21 +37,42 @@ def command() -> None:
 def list_recommendations(root: str | None, *, show_all: bool, as_json: bool) -> None:
     """List the recommendations that are open, oldest first.
 
+    A star marks those whose verdict the list as a whole believes, among all cells that were judged.
+
     \b
     Examples:
       stagekeeper recommendations list
       stagekeeper recommendations list --all --json | jq '.[] | {tool, verdict, to_stage, life}'
     """
-    listed = [(one, life) for one, life in recommendations(require_lake(root)) if show_all or life == "open"]
+    lake = require_lake(root)
+    listed = [(one, life) for one, life in recommendations(lake) if show_all or life == "open"]
+    latest = {(tuple(document.cell), document.epoch): document for document in latest_verdicts(lake)}
+    marks = ListMarks.of_documents(latest.values())
+    kinds = marks.kinds
+    shown = []
+    for one, life in listed:
+        # What was superseded was marked, or not, in a list that nobody sees any more.
+        document = latest.get((one.cell, one.epoch)) if life != "superseded" else None
+        shown.append((one, life, None if document is None else kinds.get(document.verdict_id), document))
     if as_json:
-        print_json([{**one.to_dict(), "life": life} for one, life in listed])
+        rate = {"false_discovery_rate": marks.false_discovery_rate}
+        print_json(
+            [
+                {**one.to_dict(), "life": life, "mark": mark, **rate, "unit": None if seen is None else seen.unit}
+                for one, life, mark, seen in shown
+            ]
+        )
         return
     if not listed:
         click.echo("Nothing was recommended yet." if show_all else "No recommendation is open.")
-    for one, life in listed:
+    for one, life, mark, seen in shown:
         environment, workflow, tool, stage, cohort = one.cell
         action = f"{environment}/{workflow}/{tool} ({cohort})"
-        click.echo(f"{iso(one.at)}  {one.verdict:<9}  {action}  {stage} → {one.to_stage}  {life}")
+        more = [f"* {mark}" if mark else "", (seen and seen.independence) or ""]
+        line = [iso(one.at), f"{one.verdict:<9}", action, f"{stage} → {one.to_stage}", life, *filter(None, more)]
+        click.echo("  ".join(line))
+    if listed:
+        click.echo(marks.note)
 
 
 @command.command()

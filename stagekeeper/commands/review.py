@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import secrets
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from producers.boundary.review_store import ReviewStore
-from producers.wire.events import Resolution
+from producers.boundary.reviewers import Reviewer, ReviewersFile, person_of, token_sha256
+from producers.errors import UsageError
+from producers.wire.events import EarlierApproval, Resolution
 from producers.wire.receipt import Receipt
-from stagekeeper.commands.options import actor_options, json_option, print_json
+from stagekeeper.commands.options import RecordedText, actor_options, json_option, print_json
 from stagekeeper.factory import recording
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
-    from producers.boundary.approvals import Review
+    from producers.boundary.approvals import Review, ReviewError, ReviewResolution
     from producers.delivery.recorder import Recorder
 
 
@@ -24,16 +28,19 @@ if TYPE_CHECKING:
 def command() -> None:
     """See the actions that wait for a person, and approve or reject them.
 
-    An approval holds for one execution of exactly what `show` shows, under the same policy, until it expires.
+    An approval holds for one execution of exactly what `show` shows, under the same policy, until it expires. Whoever
+    asked cannot approve. Where the action has a user, or authorization asks for approvers, a name alone approves
+    nothing: STAGEKEEPER_REVIEWER_TOKEN says who speaks, and `enrol` makes such a token.
 
-    Exit code 0: done. 1: it cannot be: somebody was faster, it expired, or the store cannot be used. 2: usage, or no
-    action with this id.
+    Exit code 0: done. 1: it cannot be: somebody was faster, it expired, a row was altered, or the store cannot be used.
+    2: usage, or no action with this id.
 
     \b
     Examples:
       stagekeeper review list
       stagekeeper review show 5f0c0d6e-2f5a-4b8e-8c77-3a1f9f1f4b11
       stagekeeper review approve 5f0c0d6e-2f5a-4b8e-8c77-3a1f9f1f4b11 --as ada@example.org --because "agreed by phone"
+      stagekeeper review enrol --as ada@example.org
       stagekeeper review reject 5f0c0d6e-2f5a-4b8e-8c77-3a1f9f1f4b11 --as ada@example.org --because "wrong account"
     """
 
@@ -42,19 +49,24 @@ def command() -> None:
 @json_option
 def list_waiting(*, as_json: bool) -> None:
     """List the actions that wait, oldest first."""
-    with ReviewStore(Settings.load().review_store) as store:
-        waiting = store.waiting()
+    refused: list[ReviewError] = []
+    with _open_store(Settings.load()) as store:
+        waiting = store.waiting(refused.append)
+    for error in refused:
+        click.echo(f"Not listed: {error}", err=True)
     if as_json:
         print_json([_document(review) for review in waiting])
-        return
-    if not waiting:
+    elif not waiting:
         click.echo("Nothing waits for a person.")
-    for review in waiting:
+    for review in waiting if not as_json else ():
         queued = review.queued
         action = f"{queued.contract.workflow} · {queued.contract.tool}"
         minutes = int((datetime.now(UTC) - queued.queued_at).total_seconds() // 60)
         waits = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-        click.echo(f"{queued.decision_id}  {action}  {queued.rule}  waits {waits}")
+        approvals = f"  {_approvals(review)}" if queued.approvers is not None else ""
+        click.echo(f"{queued.decision_id}  {action}  {queued.rule}  waits {waits}{approvals}")
+    if refused:
+        sys.exit(1)
 
 
 @command.command()
@@ -62,7 +74,7 @@ def list_waiting(*, as_json: bool) -> None:
 @json_option
 def show(decision_id: str, *, as_json: bool) -> None:
     """Show one queued action with everything a reviewer needs."""
-    with ReviewStore(Settings.load().review_store) as store:
+    with _open_store(Settings.load()) as store:
         review = store.get(decision_id)
     if as_json:
         print_json(_document(review))
@@ -87,17 +99,63 @@ def reject(decision_id: str, actor: str, reason: str) -> None:
     _resolve(decision_id, Resolution.REJECTED, reviewer=actor, rationale=reason)
 
 
+@command.command()
+@click.option("--as", "name", type=RecordedText("who", 200), required=True, help="Who, e.g. an e-mail address.")
+def enrol(name: str) -> None:
+    """Draw a token for a reviewer, and print the lines for the reviewers file.
+
+    The token is shown once, for that person alone; the file holds only its digest, and is written by whoever may say
+    who reviews.
+
+    \b
+    Examples:
+      stagekeeper review enrol --as ada@example.org
+    """
+    token = secrets.token_urlsafe(32)
+    click.echo(f"# Below `version: 1` and `reviewers:` in {Settings.load().reviewers}:")
+    click.echo(f"  - name: {json.dumps(name, ensure_ascii=False)}\n    token_sha256: {token_sha256(token)}")
+    click.echo(f"The token of {name}, shown this once: STAGEKEEPER_REVIEWER_TOKEN={token}", err=True)
+
+
+def _open_store(settings: Settings) -> ReviewStore:
+    if settings.signing_key is None:
+        unprotected = f"The rows of {settings.review_store} are unprotected: whoever can write that file can approve."
+        click.echo(f"{unprotected} Set STAGEKEEPER_RECEIPT_KEY for routers and reviewers.", err=True)
+    return ReviewStore(settings.review_store, key=settings.signing_key)
+
+
+def _reviewer(settings: Settings, name: str, resolution: Resolution) -> Reviewer:
+    """Who speaks: by a token, or a mere name where nobody has said whose word counts."""
+    token = settings.reviewer_token.get_secret_value() if settings.reviewer_token is not None else ""
+    if not token:
+        if resolution is Resolution.APPROVED and settings.reviewers.exists():
+            raise UsageError(
+                f"{settings.reviewers} says whose word counts, and the name {name} alone is none: "
+                "set STAGEKEEPER_REVIEWER_TOKEN to that person's token"
+            )
+        return Reviewer(name)
+    reviewer = ReviewersFile.load(settings.reviewers).authenticate(token)
+    if person_of(reviewer.name) != person_of(name):
+        raise UsageError(f"STAGEKEEPER_REVIEWER_TOKEN is the token of {reviewer.name}, not of {name}")
+    return reviewer
+
+
 def _resolve(decision_id: str, resolution: Resolution, *, reviewer: str, rationale: str) -> None:
     settings = Settings.load()
-    with ReviewStore(settings.review_store) as store, recording(settings, "/stagekeeper/review") as recorder:
-        store.resolve(
+    person = _reviewer(settings, reviewer, resolution)
+    with _open_store(settings) as store, recording(settings, "/stagekeeper/review") as recorder:
+        review = store.resolve(
             decision_id,
             resolution,
-            reviewer=reviewer,
+            reviewer=person,
             rationale=rationale,
             record=lambda review: _record(recorder, review, settings.signing_key),
         )
-    click.echo(f"{decision_id} is {resolution.value} by {reviewer}.")
+    if review.resolution is None:
+        click.echo(f"{decision_id} has {_approvals(review)}, and waits for the rest.")
+    else:
+        unchecked = "" if person.authenticated else " (a name that nobody has checked)"
+        click.echo(f"{decision_id} is {resolution.value} by {person.name}{unchecked}.")
 
 
 def _record(recorder: Recorder, review: Review, key: bytes | None) -> None:
@@ -105,23 +163,36 @@ def _record(recorder: Recorder, review: Review, key: bytes | None) -> None:
     resolution = review.resolution
     if resolution is None:
         raise AssertionError("a resolved review has a resolution")
+    earlier = tuple(
+        EarlierApproval(reviewer=word.reviewer, rationale=word.rationale, at=word.at)
+        for word in review.approvals
+        if word is not resolution
+    )
     recorder.review_resolved(
         Receipt.from_token(review.queued.receipt, key),
         resolution.resolution,
         reviewer=resolution.reviewer,
         rationale=resolution.rationale,
-        wait_ms=(resolution.at - review.queued.queued_at).total_seconds() * 1000,
+        # Of another clock than the store's, which may be behind it by now.
+        wait_ms=max(0.0, (resolution.at - review.queued.queued_at).total_seconds() * 1000),
+        authenticated=resolution.authenticated,
+        earlier_approvals=earlier or None,
         at=resolution.at,
         durable=True,
     )
 
 
+def _approvals(review: Review) -> str:
+    return f"{len(review.approvals)} of {review.queued.approvers or 1} approvals"
+
+
 def _document(review: Review) -> dict[str, Any]:
-    return review.model_dump(mode="json") | {"binding": review.queued.binding}
+    resolution = None if review.resolution is None else review.resolution.model_dump(mode="json")
+    return review.model_dump(mode="json") | {"resolution": resolution, "binding": review.queued.binding}
 
 
 def _facts(review: Review) -> list[tuple[str, str]]:
-    queued, contract, answer = review.queued, review.queued.contract, review.resolution
+    queued, contract = review.queued, review.queued.contract
     facts: list[tuple[str, str | None]] = [
         ("decision", queued.decision_id),
         ("state", review.state.value),
@@ -138,6 +209,11 @@ def _facts(review: Review) -> list[tuple[str, str]]:
         ("rule", queued.rule),
         ("expires", queued.expires_at.isoformat()),
         ("binding", queued.binding),
-        ("answer", None if answer is None else f"{answer.resolution.value} by {answer.reviewer}: {answer.rationale}"),
+        ("approvals", None if queued.approvers is None else _approvals(review)),
+        *(("answer", f"{_word(word)}: {word.rationale}") for word in review.words),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _word(word: ReviewResolution) -> str:
+    return f"{word.resolution.value} by {word.reviewer}{'' if word.authenticated else ' (name not checked)'}"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from analytics.report import CellSignals, RejectSummary
     from analytics.verdicts.document import VerdictDocument
+    from analytics.verdicts.list_marks import ListMarks
     from producers.wire.receipt import Cell
 
 
@@ -64,9 +65,12 @@ def signals_table(signals: Sequence[CellSignals]) -> Table:
     return table
 
 
-def verdicts_table(verdicts: Sequence[VerdictDocument]) -> Table:
-    """One block a cell, most urgent first: the verdict, where it sends the action, and the reasons in numbers."""
-    cells = [verdict.cell for verdict in verdicts]
+def verdicts_table(verdicts: Sequence[VerdictDocument], marks: ListMarks) -> Table:
+    """One block a cell, most urgent first: the verdict, where it sends the action, and the reasons in numbers.
+
+    What the list's marks believe bears a star and the kind of mark.
+    """
+    cells, kinds = [verdict.cell for verdict in verdicts], marks.kinds
     table = _table(cells)
     table.add_column("verdict", no_wrap=True)
     table.add_column("action", overflow="fold", min_width=22)
@@ -76,8 +80,11 @@ def verdicts_table(verdicts: Sequence[VerdictDocument]) -> Table:
         if left := len(verdict.reasons) - len(shown):
             shown.append(f"and {left} more")
         target = "" if verdict.to_stage is None else f"\n → {verdict.to_stage}"
+        if verdict.independence is not None:
+            shown.append(verdict.independence)
+        mark = kinds.get(verdict.verdict_id)
         table.add_row(
-            Text(verdict.verdict, style=_COLOURS[verdict.verdict]),
+            Text(verdict.verdict + ("" if mark is None else f"\n* {mark}"), style=_COLOURS[verdict.verdict]),
             Text.assemble(_action(verdict.cell, cells), f"\n {verdict.stage}{target}"),
             Text("\n".join(shown)),
         )

@@ -73,6 +73,9 @@ def command(
         if as_json:
             print_json(result.report.to_dict())
         else:
-            shown = (tables.signals_table(result.report.signals), tables.verdicts_table(result.report.verdicts))
+            shown = (
+                tables.signals_table(result.report.signals),
+                tables.verdicts_table(result.report.verdicts, result.report.marks),
+            )
             click.echo(f"{tables.show(*shown)}\n{tables.rejects_line(result.report.rejects)}")
     sys.exit(result.exit_code)

@@ -18,6 +18,8 @@ from stagekeeper.commands.options import existing_lake, json_option, lake_option
 def command(context: click.Context, root: str | None, *, as_json: bool) -> None:
     """Print the latest verdict on every cell, most urgent first, with its reasons in numbers.
 
+    A star marks what to believe of the list as a whole; the line below it says at which rate of false marks.
+
     \b
     Examples:
       stagekeeper verdicts
@@ -33,7 +35,8 @@ def command(context: click.Context, root: str | None, *, as_json: bool) -> None:
         print_json(report.to_dict())
         return
     if report.verdicts:
-        click.echo(tables.show(tables.verdicts_table(report.verdicts)))
+        click.echo(tables.show(tables.verdicts_table(report.verdicts, report.marks)))
+        click.echo(report.marks.note)
     elif report.signals:
         click.echo(
             "Nothing was judged yet, although there are signals. Check that the worker runs, "

@@ -1,4 +1,4 @@
-"""Checks of the gate file and the lake's storage: whether they are there, usable and writable."""
+"""Checks of the gate file, the lake's storage and the review store: whether they are there, usable and safe."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from analytics.lake.errors import READ_FAILURES, LakeError
 from analytics.lake.storage import check_store, damaged_files, unreadable
 from analytics.lake.table_schemas import TABLES
 from analytics.lake.tables import Lake
+from producers.boundary.approvals import ReviewError
+from producers.boundary.review_store import ReviewStore
 from producers.errors import SettingsError
 from producers.strict_yaml import ConfigurationFileError
-from stagekeeper.doctor.check_result import CheckResult, CheckState, failed, passed
+from stagekeeper.doctor.check_result import CheckResult, CheckState, failed, passed, warned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 LAKE: Final = "lake"
 GATES: Final = "gate file"
+REVIEWS: Final = "reviews"
 
 _LITTLE_FREE_BYTES: Final = 2 * 1024**3
 _NO_FREE_BYTES: Final = 200 * 1024**2
@@ -68,6 +71,26 @@ def check_lake(root: str) -> tuple[CheckResult, Lake | None]:
     if damaged:
         return failed(LAKE, f"{root}: {damaged[0]}{_and_more(damaged)}", restore), None
     return (_check_bucket_writable if remote else _check_folder_writable)(root), lake
+
+
+def check_reviews(path: Path, key: bytes | None) -> CheckResult:
+    """Whether the rows of the review store are protected, and as they were written."""
+    if not path.is_file():
+        how = "no key protects its rows" if key is None else "a key protects its rows"
+        return passed(REVIEWS, f"nothing was queued at {path}; {how}")
+    if key is None:
+        evidence = f"the rows of {path} are unprotected: whoever can write that file can approve"
+        return warned(REVIEWS, evidence, "Set STAGEKEEPER_RECEIPT_KEY for routers, reviewers and workers.")
+    refused: list[ReviewError] = []
+    try:
+        with ReviewStore(path, key=key) as store:
+            waiting = store.waiting(refused.append)
+    except ReviewError as error:
+        return failed(REVIEWS, str(error), "See that the file can be read, and whose it is.")
+    if refused:
+        fix = "See who can write that file; ask anew for what waited there."
+        return failed(REVIEWS, f"{refused[0]}{_and_more(refused)}", fix)
+    return passed(REVIEWS, f"{len(waiting)} wait at {path}; a key protects its rows")
 
 
 def _check_bucket_writable(root: str) -> CheckResult:

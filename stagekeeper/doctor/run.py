@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from analytics.lake.table_schemas import SIGNALS
-from stagekeeper.doctor.config_checks import check_gate_file, check_lake
+from stagekeeper.doctor.config_checks import check_gate_file, check_lake, check_reviews
 from stagekeeper.doctor.flow_checks import check_broker, check_commits, check_freshness, check_lag, check_worker
 from stagekeeper.doctor.lake_checks import check_clocks, check_evidence, check_rejects, check_verdicts
 from stagekeeper.doctor.probes import SnapshotPair, announced_worker, take_snapshot
@@ -15,6 +14,7 @@ from streams.lag import Backlog, reader_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from analytics.gates.gate_file import GateFile
     from stagekeeper.doctor.check_result import CheckResult
@@ -59,14 +59,7 @@ def run_checks(
         check_clocks(lake, reports, moment),
         gate_file_result,
         check_verdicts(lake, gates, reports, moment),
-        check_evidence(lake, _freshness_limit(settings, gates), moment),
+        check_evidence(lake, settings.freshness_limit(None if gates is None else gates.freshness_s), moment),
         check_rejects(lake, moment),
+        check_reviews(settings.review_store, settings.signing_key),
     ]
-
-
-def _freshness_limit(settings: Settings, gates: GateFile | None) -> timedelta:
-    """How old evidence may be: as the gate file says, narrowed by the setting."""
-    limits_s = [] if gates is None else [gates.freshness_s]
-    if gates is None or "freshness_s" in settings.model_fields_set:
-        limits_s.append(settings.freshness_s)
-    return timedelta(seconds=min(limits_s))

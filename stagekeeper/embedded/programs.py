@@ -77,6 +77,8 @@ def page(settings: Settings, port: int) -> Program:
     command = [*_PYTHON, "-m", "streamlit", "run", str(Path(package.origin).with_name("app.py"))]
     command += [part for option in options.items() for part in option]
     command += ["--", "--lake", settings.lake, "--gates", str(settings.gates)]
+    if "freshness_s" in settings.model_fields_set:
+        command += ["--freshness-s", str(settings.freshness_s)]
     return Program("page", tuple(command), settings.home / "page.log", settings.as_environment)
 
 

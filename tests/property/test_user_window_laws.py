@@ -31,7 +31,8 @@ def some_events(rng: Generator, history: EventLake, receipts: list[Any], minute:
     """What happens in ten minutes: actions of a few users and models, and undos of anything that was done before."""
     for _ in range(int(rng.integers(0, 8))):
         user = None if rng.random() < 0.2 else f"user-{rng.integers(0, 5)}"
-        at, model = minute + float(rng.random() * 10), str(rng.choice(["m-1", "m-1", "m-2"]))
+        late = 25.0 * (rng.random() < 0.1)  # a decision that comes late may be its user's first
+        at, model = minute + float(rng.random() * 10) - late, str(rng.choice(["m-1", "m-1", "m-2"]))
         receipts.append(history.act(at, user, failed=bool(rng.random() < 0.3), model=model))
     for _ in range(int(rng.integers(0, 3))):
         if receipts:
@@ -42,7 +43,8 @@ def some_events(rng: Generator, history: EventLake, receipts: list[Any], minute:
 def said(users: ClosedWindows, as_of: datetime) -> list[Any]:
     """Everything that anybody asks of a fold."""
     tables = [
-        users.tabled(signal, WindowCount(maturity_s)).sort(*EPOCH, "m", "y").rows()
+        users.tabled(signal, WindowCount(maturity_s, first_only=first_only)).sort(*EPOCH, "m", "y").rows()
+        for first_only in (False, True)
         for signal in ("execution_error", "undo", "denial")
         for maturity_s in (0.0, 600.0, KEPT_S)
     ]

@@ -13,6 +13,7 @@ from analytics.judging.judge import Judge
 from analytics.lake.tables import Lake
 from analytics.verdicts.gate_check import gate_check
 from stagekeeper.commands import cli
+from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,9 +126,14 @@ def test_old_evidence_opens_nothing(place: Path, monkeypatch: pytest.MonkeyPatch
     code, word, reasons = answer()
     assert (code, word, reasons[0]) == (30, "INVALID", "stale_verdict")
     assert answer("--max-age", "99999d")[2][0] == "stale_verdict", "it is narrowed, never widened"
-    for widest in ("inf", "1e12"):
+    for widest in ("inf", "1e12", "1e300"):
         monkeypatch.setenv("STAGEKEEPER_FRESHNESS_S", widest)
         assert answer()[2][0] == "stale_verdict"
+        assert Settings.load().freshness_limit(900.0) == timedelta(seconds=900), "doctor, checklist and page likewise"
+        assert Settings.load().freshness_limit(None) > timedelta(seconds=900)
+    for unusable in ("nan", "-1", "0", "-inf"):
+        monkeypatch.setenv("STAGEKEEPER_FRESHNESS_S", unusable)
+        assert answer() == (30, "INVALID", ["error"])
     monkeypatch.delenv("STAGEKEEPER_FRESHNESS_S")
     (place / "gates.yaml").write_text(GATES.replace("version: 1", "version: 1\nfreshness: 1h"))
     judged(place, a_row(NARROW, **executions(1)), ago_s=1_000)
@@ -200,6 +206,9 @@ def test_a_promotion_elsewhere_is_none_here(place: Path) -> None:
     [
         (["--to", "narow_autonomy"], "did you mean `narrow_autonomy`?"),
         (["--to", "narrow_autonomy", "--max-age", "soon"], "is not a duration"),
+        (["--to", "narrow_autonomy", "--max-age", "-5m"], "is not a duration"),
+        (["--to", "narrow_autonomy", "--max-age", "99999999999999d"], "longer than the 999,999,999 days"),
+        (["--to", "narrow_autonomy", "--max-age", f"{'9' * 400}s"], "longer than the 999,999,999 days"),
         ([], "Missing option"),
     ],
 )
@@ -221,7 +230,9 @@ def test_the_tables_say_what_to_do_without_a_lake_and_without_data(place: Path, 
     empty = CliRunner().invoke(cli, [name])
     assert "holds no events yet" in empty.output
     document = json.loads(CliRunner().invoke(cli, [name, "--json"]).stdout)
-    assert document == {"signals": [], "verdicts": [], "rejects": {"total": 0, "by_reason": {}, "latest": []}}
+    marks = {"false_discovery_rate": 0.05, "cells": 0, "harm": [], "safe": []}
+    rejects = {"total": 0, "by_reason": {}, "latest": []}
+    assert document == {"signals": [], "verdicts": [], "marks": marks, "rejects": rejects}
 
 
 def test_signals_that_nobody_judged_are_told_apart_from_no_signals(place: Path) -> None:

@@ -42,7 +42,9 @@ def a_reject(offset: int, reason: str, first_bytes: bytes = b"{") -> dict[str, o
 
 
 def test_no_lake_and_an_empty_lake_give_the_same_empty_document(lake: Lake) -> None:
-    empty = {"signals": [], "verdicts": [], "rejects": {"total": 0, "by_reason": {}, "latest": []}}
+    marks = {"false_discovery_rate": 0.05, "cells": 0, "harm": [], "safe": []}
+    rejects = {"total": 0, "by_reason": {}, "latest": []}
+    empty = {"signals": [], "verdicts": [], "marks": marks, "rejects": rejects}
     assert build_report(None).to_dict() == empty
     assert build_report(lake).to_dict() == empty
 
@@ -119,7 +121,7 @@ def test_tables_name_a_shared_environment_once_and_show_every_cell(lake: Lake) -
     lake.append("signals", increments(a_row(**executions(377)), a_row(bracketed, **executions(53, 30))))
     Judge(lake, gate_file("signal: execution_error, role: guardrail, limit: 0.1")).tick(NOON + timedelta(minutes=2))
     report = build_report(lake)
-    shown = tables.show(tables.signals_table(report.signals), tables.verdicts_table(report.verdicts))
+    shown = tables.show(tables.signals_table(report.signals), tables.verdicts_table(report.verdicts, report.marks))
     assert shown.count("environment production") == 2
     assert "refunds/[red]x[/red] (eu)" in shown
     assert "→ search_only" in shown
@@ -133,7 +135,7 @@ def test_a_narrow_terminal_still_shows_every_action(lake: Lake, monkeypatch: pyt
     report = build_report(lake)
     monkeypatch.setattr(tables.sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
-    shown = tables.show(tables.signals_table(report.signals), tables.verdicts_table(report.verdicts))
+    shown = tables.show(tables.signals_table(report.signals), tables.verdicts_table(report.verdicts, report.marks))
     lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
     assert max(map(len, lines)) <= 80
     for whole in ("refunds/issue_refund", "draft_write", "12,377", "0.339 %", "PROMOTE"):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ from click.testing import CliRunner
 from producers.boundary.approvals import QueuedAction
 from producers.boundary.review_store import ReviewStore
 from producers.delivery.outbox import Outbox, OutboxError
-from producers.errors import StagekeeperError
+from producers.errors import StagekeeperError, UsageError
 from producers.wire.events import ReviewResolved, event_from_bytes
 from producers.wire.receipt import Receipt
 from producers.wire.stage import Stage
@@ -23,10 +25,16 @@ if TYPE_CHECKING:
     from click.testing import Result
 
 
+KEY = b"a key for these tests"
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STAGEKEEPER_HOME", str(tmp_path))
-    monkeypatch.delenv("STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    monkeypatch.setenv("STAGEKEEPER_RECEIPT_KEY", KEY.decode())
+    monkeypatch.chdir(tmp_path)
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", "REVIEWERS_FILE", "REVIEWER_TOKEN"):
+        monkeypatch.delenv(f"STAGEKEEPER_{name}", raising=False)
     now = datetime.now(UTC)
     receipt = Receipt(
         decision_id="d-1",
@@ -39,7 +47,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     queued = QueuedAction(
         decision_id="d-1",
-        receipt=receipt.token(),
+        receipt=receipt.token(KEY),
         contract=contract(),
         arguments={"ticket": 7, "card": "[redacted]"},
         consequence="the customer is told",
@@ -48,7 +56,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         queued_at=now,
         expires_at=now + timedelta(hours=1),
     )
-    with ReviewStore(tmp_path / "reviews.db") as store:
+    with ReviewStore(tmp_path / "reviews.db", key=KEY) as store:
         store.submit(queued)
     return tmp_path
 
@@ -68,7 +76,7 @@ def test_what_waits_is_listed_and_shown(home: Path) -> None:
 def test_an_approval_is_kept_as_an_event_until_a_broker_takes_it(home: Path) -> None:
     said = _review("approve", "d-1", "--as", "ada", "--because", "agreed")
     assert said.exit_code == 0, said.output
-    assert "d-1 is approved by ada." in said.output
+    assert "d-1 is approved by ada (a name that nobody has checked)." in said.output
     with Outbox(home / "outbox.db") as outbox:
         (record,) = outbox.after(0, 10)
     event = event_from_bytes(record.value)
@@ -105,7 +113,7 @@ def test_a_second_word_is_refused(home: Path) -> None:
 @pytest.mark.parametrize("state", ["approved", "expired"])
 def test_a_word_that_comes_too_late_changes_nothing(home: Path, state: str) -> None:
     if state == "expired":
-        with ReviewStore(home / "reviews.db") as store:
+        with ReviewStore(home / "reviews.db", key=KEY) as store:
             queued = store.get("d-1").queued
             late = queued.queued_at - timedelta(hours=2), queued.queued_at - timedelta(hours=1)
             update = {"decision_id": "d-2", "queued_at": late[0], "expires_at": late[1]}
@@ -153,3 +161,63 @@ def test_an_unknown_decision_is_named(home: Path) -> None:
     assert "no queued action has the decision id nobody" in str(error)
     assert isinstance(error, StagekeeperError)
     assert error.exit_code == 2
+
+
+def _enrolled(home: Path, *names: str) -> dict[str, str]:
+    """Tokens by name, after each person was enrolled as the command says."""
+    tokens, lines = {}, ["version: 1", "reviewers:"]
+    for name in names:
+        said = _review("enrol", "--as", name)
+        lines += [line for line in said.stdout.splitlines() if not line.startswith("#")]
+        tokens[name] = said.stderr.strip().rpartition("STAGEKEEPER_REVIEWER_TOKEN=")[2]
+        assert tokens[name] not in said.stdout
+    (home / "reviewers.yaml").write_text("\n".join(lines))
+    return tokens
+
+
+def test_two_reviewers_with_tokens_make_a_quorum(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = _enrolled(home, "ada@example.org", "bob@example.org")
+    with ReviewStore(home / "reviews.db", key=KEY) as store:
+        store.submit(store.get("d-1").queued.model_copy(update={"decision_id": "d-2", "approvers": 2}))
+    refused = _review("approve", "d-2", "--as", "ada@example.org", "--because", "fine")
+    assert (type(refused.exception), "STAGEKEEPER_REVIEWER_TOKEN" in str(refused.exception)) == (UsageError, True)
+    monkeypatch.setenv("STAGEKEEPER_REVIEWER_TOKEN", tokens["ada@example.org"])
+    stolen = _review("approve", "d-2", "--as", "bob@example.org", "--because", "fine")
+    assert "is the token of ada@example.org, not of bob@example.org" in str(stolen.exception)
+    first = _review("approve", "d-2", "--as", "ada@example.org", "--because", "fine")
+    assert first.stdout == "d-2 has 1 of 2 approvals, and waits for the rest.\n"
+    assert "1 of 2 approvals" in _review("list").stdout
+    assert "approved by ada@example.org: fine" in _review("show", "d-2").stdout
+    monkeypatch.setenv("STAGEKEEPER_REVIEWER_TOKEN", tokens["bob@example.org"])
+    second = _review("approve", "d-2", "--as", "bob@example.org", "--because", "fine, too")
+    assert second.stdout == "d-2 is approved by bob@example.org.\n"
+    with Outbox(home / "outbox.db") as outbox:
+        (record,) = outbox.after(0, 10)
+    event = event_from_bytes(record.value)
+    assert isinstance(event, ReviewResolved)
+    assert (event.data.reviewer, event.data.authenticated) == ("bob@example.org", True)
+    assert event.data.earlier_approvals is not None
+    assert [(word.reviewer, word.rationale) for word in event.data.earlier_approvals] == [("ada@example.org", "fine")]
+
+
+def test_the_asker_cannot_approve(home: Path) -> None:
+    said = _review("approve", "d-1", "--as", "Support-Bot", "--because", "I need it")
+    assert "asks for d-1, and cannot approve it" in str(said.exception)
+    assert json.loads(_review("show", "d-1", "--json").stdout)["state"] == "waiting"
+
+
+def test_a_row_written_by_hand_is_named_and_not_listed(home: Path) -> None:
+    with closing(sqlite3.connect(home / "reviews.db")) as file, file:
+        file.execute("UPDATE reviews SET queued = replace(queued, '[redacted]', 'nothing')")
+    listed = _review("list")
+    assert (listed.exit_code, "d-1" in listed.stdout, "was altered" in listed.stderr) == (1, False, True)
+    for word in ("show", "approve"):
+        because = ("--as", "ada", "--because", "fine") if word == "approve" else ()
+        assert "was altered" in str(_review(word, "d-1", *because).exception)
+
+
+def test_without_a_key_every_use_says_that_rows_are_unprotected(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STAGEKEEPER_RECEIPT_KEY")
+    (home / "reviews.db").unlink()
+    said = _review("list")
+    assert (said.exit_code, "are unprotected" in said.stderr) == (0, True)

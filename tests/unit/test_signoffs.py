@@ -14,6 +14,7 @@ from analytics.judging.judge import Judge
 from analytics.lake.table_schemas import SIGNOFFS
 from analytics.lake.tables import Lake
 from analytics.verdicts.gate_check import GateAnswer, gate_check, sign_off
+from analytics.verdicts.ledger import latest_verdicts
 from analytics.verdicts.signoffs import NothingToSignOffError, SignOffKind, UnusableSignOffError, in_force, revoke
 from stagekeeper.commands import cli
 
@@ -283,3 +284,17 @@ class Later(datetime):
     @classmethod
     def now(cls, tz: tzinfo | None = None) -> datetime:
         return NOW.astimezone(tz) + timedelta(hours=1)
+
+
+def test_an_override_opens_nothing_where_nobody_has_looked_since(place: Place) -> None:
+    place.judged(a_row(**executions(60, 40)))
+    place.judged(a_row(**executions(9_000)))
+    place.rules(SignOffKind.OVERRIDE)
+    place.second += 10
+    place.judged(a_row(**executions(1)))
+    (document,) = latest_verdicts(place.lake)
+    assert document.set_aside is not None
+    assert place.asked().answer == "PROMOTE"
+    later = NOW + timedelta(seconds=place.second + 120)
+    shut = gate_check(place.lake, GateFile.load(place.path), **MOVE, now=later, freshness_s=60)
+    assert (shut.answer, codes(shut)[0]) == ("INVALID", "stale_verdict")
