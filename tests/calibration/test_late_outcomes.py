@@ -49,6 +49,7 @@ def rolled_back(failures: IntArray, trials: IntArray) -> BoolArray:
     return np.asarray(crosses(log_e_value(failures, trials, THRESHOLD, direction="above"), ALPHA).any(axis=1))
 
 
+@pytest.mark.slow
 def test_pending_outcomes_counted_as_fine_promote_a_third_and_mature_ones_keep_the_level() -> None:
     known, final, mature = counted(THRESHOLD, 300, seed=1)
     assert is_share(promoted(known, LOOKS), 0.35)

@@ -234,6 +234,7 @@ def test_a_latched_verdict_still_says_its_numbers(tmp_path: Path) -> None:
     assert any(labels.count(part.trials) in said for part in judged.signals)
 
 
+@pytest.mark.slow
 def test_a_chart_draws_its_limit_and_forgets_nothing(tmp_path: Path) -> None:
     lake = populated(tmp_path)
     verdict = next(verdict for verdict in latest_verdicts(lake) if verdict.cell == FLEET[0].cell)

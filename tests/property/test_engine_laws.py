@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import examples
@@ -105,6 +106,7 @@ def test_what_is_kept_up_equals_what_is_read_from_the_beginning(seed: int) -> No
 
 @given(SEEDS)
 @settings(max_examples=examples(8), deadline=None)
+@pytest.mark.slow
 def test_a_verdict_does_not_depend_on_what_is_judged_with_it(seed: int) -> None:
     for fleet in history(np.random.default_rng(seed)):
         evaluation, together = fleet.evaluate(), fleet.documents()
@@ -166,6 +168,7 @@ def minute_rows(rng: Generator, minute: int, share: float) -> list[dict[str, Any
 
 @given(SEEDS, st.sampled_from([0.02, 0.1, 0.3, 0.6]))
 @settings(max_examples=examples(6), deadline=None)
+@pytest.mark.slow
 def test_no_alarm_is_overlooked(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
     gates = GateFile.parse(

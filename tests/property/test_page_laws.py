@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import examples
@@ -32,6 +33,7 @@ gates: [{name: g, signals: [
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=examples(5), deadline=None)
+@pytest.mark.slow
 def test_a_page_that_is_kept_open_shows_what_one_opened_now_does(seed: int) -> None:
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lakes_of_events import NOON, EventLake
@@ -66,6 +67,7 @@ def said(users: ClosedWindows, as_of: datetime) -> list[Any]:
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=examples(5), deadline=None)
+@pytest.mark.slow
 def test_windows_that_are_kept_up_equal_a_whole_fold(seed: int) -> None:
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:

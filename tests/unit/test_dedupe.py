@@ -59,6 +59,7 @@ def test_within_a_batch_the_order_counts() -> None:
 
 
 @pytest.mark.parametrize("sizes", [Sizes(), Sizes(least=16, on_disk=64, most=1_024)])
+@pytest.mark.slow
 def test_pruning_and_rebuilding_change_no_answer(sizes: Sizes) -> None:
     random = Random(7)
     stream = [(f"id-{random.randrange(60_000)}", i * 100_000 + random.randrange(HOUR_US // 4)) for i in range(130_000)]

@@ -136,6 +136,7 @@ def test_offsets_never_go_back(lake: Lake) -> None:
         lake.append(QUALITY, checks(2), advances={PARTITION: Advance(5, 4)})
 
 
+@pytest.mark.slow
 def test_writers_of_different_partitions_do_not_disturb_each_other(lake: Lake) -> None:
     failures: list[Exception] = []
 

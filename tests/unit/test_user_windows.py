@@ -260,6 +260,7 @@ def test_the_detector_counts_users_where_the_gate_does(history: EventLake, tmp_p
     assert by_action["verdict"] == "ROLL_BACK"
 
 
+@pytest.mark.slow
 def test_users_who_go_bad_after_a_promotion_raise_the_alarm(history: EventLake, tmp_path: Path) -> None:
     for number in range(900):
         history.act(number / 15, f"user-{number % 450}")
@@ -320,6 +321,7 @@ def test_a_few_users_do_not_turn_an_epoch_that_is_over_as_many_actions_would(
     assert late_outcomes(history, tmp_path, LATE_UNDOS, users=2) == []
 
 
+@pytest.mark.slow
 def test_many_actions_of_a_few_users_turn_it_where_actions_are_counted(history: EventLake, tmp_path: Path) -> None:
     (regrade,) = late_outcomes(history, tmp_path, LATE_UNDOS.replace("limit: 0.1", "unit: action, limit: 0.1"), users=2)
     assert regrade["signals"][1]["by"] == "action"
