@@ -3,7 +3,6 @@ from __future__ import annotations
 import tempfile
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,9 +19,6 @@ from analytics.lake.tables import Lake
 from analytics.report import DEFAULT_OUTCOME_DEADLINE_S, build_report, signal_rows
 from analytics.signals.state import CellState
 from dashboard.data.reader import LakeReader
-
-if TYPE_CHECKING:
-    import pytest
 
 GATES = """version: 1
 gates: [{name: g, signals: [
