@@ -90,7 +90,14 @@ def a_gate(rng: Generator, name: str, match: str) -> str:
 
 def a_gate_file(rng: Generator) -> GateFile:
     """A gate file of a few gates: some actions match one, some two equally well, some none."""
-    matches = ["{tool: a}", "{tool: b}", "{tool: '[ac]'}", "{risk_class: irreversible}"]
+    matches = [
+        "{tool: a}",
+        "{tool: b}",
+        "{tool: '[ac]'}",
+        "{risk_class: irreversible}",
+        "{stage: '*_*'}",
+        "{cohort: all}",
+    ]
     chosen = [*rng.choice(matches, size=rng.integers(0, 3), replace=False), "{workflow: w}"][:: rng.choice([1, -1])]
     chosen = chosen[: 1 + int(rng.integers(0, 4))]
     text = f"version: 1\nfreshness: {rng.choice(['4m', '30m'])}\noutcome_deadline: {rng.choice(['1m', '2m', '5m'])}\n"

@@ -8,7 +8,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path  # noqa: TC003 - pydantic reads annotations at run time
-from typing import Annotated, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, Field, PrivateAttr, field_validator, model_validator
 
@@ -30,6 +30,9 @@ from producers.boundary.canonical_json import digest
 from producers.strict_yaml import ConfigurationFileError, parse_yaml, read_file
 from producers.wire.model import Name  # noqa: TC001 - as above
 from producers.wire.stage import LADDER, Stage
+
+if TYPE_CHECKING:
+    from producers.wire.receipt import Cell
 
 # A week of hours: twice the limit, seen in five users an hour, takes some 70 windows to show.
 _LEAST_WINDOWS: Final = 168
@@ -329,12 +332,31 @@ class GateFile(Part):
             for gate in self.gates
         )
 
-    def gate_for(self, environment: str, workflow: str, tool: str, risk_class: str | None) -> Gate | None:
-        """The most specific gate that matches an action, whose risk class may be unknown (None); None where none does.
+    def gate_of(self, cell: Cell, risk_class: str | None) -> Gate | None:
+        """The gate that judges a cell, as `gate_for`."""
+        action = (cell.environment, cell.workflow, cell.tool)
+        return self.gate_for(*action, risk_class, stage=cell.stage, cohort=cell.cohort)
 
-        Raises `GateTieError` where two gates match equally well.
+    def gate_for(
+        self,
+        environment: str,
+        workflow: str,
+        tool: str,
+        risk_class: str | None,
+        *,
+        stage: str | None = None,
+        cohort: str | None = None,
+    ) -> Gate | None:
+        """The most specific gate that matches a cell; None where none does.
+
+        What is unknown (None) matches only where a gate does not ask for it. Raises `GateTieError` where two gates
+        match equally well.
         """
-        matching = [gate for gate in self.gates if gate.match.covers(environment, workflow, tool, risk_class)]
+        matching = [
+            gate
+            for gate in self.gates
+            if gate.match.covers(environment, workflow, tool, risk_class, stage=stage, cohort=cohort)
+        ]
         matching.sort(key=lambda gate: gate.match.specificity, reverse=True)
         if len(matching) > 1 and matching[0].match.specificity == matching[1].match.specificity:
             raise GateTieError(

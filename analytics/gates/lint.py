@@ -54,6 +54,7 @@ IMPOSSIBLE: Final = 10_000  # clean trials from which on a limit counts as out o
 
 ACTIONS_PER_MINUTE: Final = 10.0  # the traffic that times are stated at
 
+_KNOWN: Final = {"risk_class": [risk.value for risk in RiskClass], "stage": [stage.value for stage in Stage]}
 _LOOSE: Final = 0.5
 _LOOSE_LEVEL: Final = 0.2
 _WORSE: Final = (2, 5)
@@ -110,14 +111,14 @@ def _of_file(gates: GateFile) -> Iterator[LintIssue]:
         yield LintIssue("error", "no_gates", "file", "no gate is stated, so no action is ever judged")
     witnesses = {
         name: [getattr(gate.match, name) for gate in gates.gates]
-        for name in ("environment", "workflow", "tool", "risk_class")
+        for name in ("environment", "workflow", "tool", "risk_class", "stage", "cohort")
     }
     for gate in gates.gates:
         chosen: set[str] = set()
         tied: str | None = None
-        for action in _actions(gate.match, witnesses):
+        for *action, stage, cohort in _cells(gate.match, witnesses):
             try:
-                holds = gates.gate_for(*action)
+                holds = gates.gate_for(*action, stage=stage, cohort=cohort)
             except GateTieError as error:
                 tied = str(error)
                 continue
@@ -130,13 +131,17 @@ def _of_file(gates: GateFile) -> Iterator[LintIssue]:
             yield LintIssue("error", "unreachable_gate", gate.name, f"every action that it matches goes to {others}")
 
 
-def _actions(match: Match, stated: dict[str, list[str]]) -> Iterator[tuple[str, str, str, str]]:
-    """Actions that a gate matches: its own patterns made concrete, and those of the other gates that fit them."""
+def _cells(match: Match, stated: dict[str, list[str]]) -> Iterator[tuple[str, ...]]:
+    """Cells that a gate matches, with a risk class: its own patterns made concrete, and those of others that fit."""
     choices = []
     for name, patterns in stated.items():
         own = getattr(match, name)
-        if name == "risk_class":
-            choices.append([risk.value for risk in RiskClass if fnmatchcase(risk.value, own)])
+        if name in _KNOWN:
+            apart = {pattern for pattern in patterns if pattern != "*"}
+            matching = [word for word in _KNOWN[name] if fnmatchcase(word, own)]
+            # Words that no pattern tells apart are tried once.
+            alike = {tuple(fnmatchcase(word, pattern) for pattern in sorted(apart)): word for word in matching[::-1]}
+            choices.append([word for word in matching if word in alike.values()])
             continue
         made = {_concrete(own, filler) for filler in ("", "x")} | {
             _concrete(pattern, filler) for pattern in patterns for filler in ("", "x")
@@ -178,6 +183,8 @@ def _stages(gate: Gate, live: list[GateSignal]) -> Iterator[LintIssue]:
         )
         return
     for stage in gate.ladder[:-1]:
+        if not fnmatchcase(stage, gate.match.stage):
+            continue  # another gate judges there
         place = f"{gate.name}/{stage}"
         here = [part for part in live if stage in part.stages]
         deciding = [part for part in here if part.role in {"guardrail", "promote"}]

@@ -102,7 +102,7 @@ class Engine:
         self._gates = gates
         self._change_keys = change_keys
         self._gate_of = np.empty(0, dtype=np.int32)
-        self._matched: dict[tuple[str, str, str, int], int] = {}
+        self._matched: dict[tuple[Cell, int], int] = {}
         self.match(np.arange(state.epochs))
 
     def match(self, epochs: EpochRows) -> None:
@@ -111,10 +111,10 @@ class Engine:
         self._gate_of = np.append(self._gate_of, np.full(more, _NO_GATE, dtype=np.int32))
         for epoch in epochs:
             cell = self._state.cells[self._state.cell_of[epoch]]
-            action = (cell.environment, cell.workflow, cell.tool, int(self._state.risk[epoch]))
-            if action not in self._matched:
-                self._matched[action] = self._match(*action)
-            self._gate_of[epoch] = self._matched[action]
+            risk_rank = int(self._state.risk[epoch])
+            if (cell, risk_rank) not in self._matched:
+                self._matched[cell, risk_rank] = self._match(cell, risk_rank)
+            self._gate_of[epoch] = self._matched[cell, risk_rank]
 
     def evaluate(
         self,
@@ -155,10 +155,10 @@ class Engine:
         builder = VerdictBuilder(inputs, latches, are_over=are_over)
         return Evaluation(epochs, state.cell_of[epochs], change_keys, groups, builder)
 
-    def _match(self, environment: str, workflow: str, tool: str, risk_rank: int) -> int:
+    def _match(self, cell: Cell, risk_rank: int) -> int:
         risk_class = None if risk_rank == UNKNOWN_RISK else list(RiskClass)[risk_rank].value
         try:
-            gate = self._gates.gate_for(environment, workflow, tool, risk_class)
+            gate = self._gates.gate_of(cell, risk_class)
         except GateTieError:
             return _AMBIGUOUS
         return _NO_GATE if gate is None else self._gates.gates.index(gate)

@@ -141,7 +141,7 @@ class VerdictBuilder:
             counts = {name: int(count) for name, count in zip(COUNTERS, state.counts[:, epoch], strict=True)}
             return "; ".join(contradictions(counts)), code
         try:
-            self._inputs.gates.gate_for(*action, _risk_class(int(state.risk[epoch])))
+            self._inputs.gates.gate_of(cell, _risk_class(int(state.risk[epoch])))
         except GateTieError as error:
             return str(error), code
         return messages.no_gate(*action), code

@@ -22,7 +22,7 @@ from analytics.verdicts.signoffs import (
 from producers.errors import StagekeeperError
 from producers.wire.contract import RiskClass
 from producers.wire.events import Reason, VerdictName
-from producers.wire.stage import Stage
+from producers.wire.stage import LADDER, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -208,11 +208,10 @@ class _Move:
 
 @dataclass(frozen=True, slots=True)
 class _CellAnswers:
-    """The cells that count, each with its verdict and answer; `leading` of them, the first, stand directly below."""
+    """The cells that count, each with its verdict and answer; those directly below come first."""
 
-    gate: Gate
     answers: list[tuple[VerdictDocument, GateAnswer]]
-    leading: int
+    leading: list[Gate]  # the gates of those directly below
 
 
 def _cells(lake: Lake | None, gates: GateFile, move: _Move) -> _CellAnswers:
@@ -224,27 +223,43 @@ def _cells(lake: Lake | None, gates: GateFile, move: _Move) -> _CellAnswers:
         for document in latest_verdicts(lake, action=move.action)
         if move.cohort is None or document.cohort == move.cohort
     ]
+    risk_class = _risk_class(verdicts)
     try:
-        gate = gates.gate_for(*move.action, _risk_class(verdicts))
+        judged = [(document, gates.gate_of(document.cell, risk_class)) for document in verdicts]
+        leading = [
+            (document, gate) for document, gate in judged if gate and gate.above(document.stage) == move.to_stage
+        ]
+        if not leading:
+            raise _nothing_below(gates, move, risk_class, judged)
     except GateTieError as error:
         raise _ShutError("ambiguous_gate", str(error)) from error
-    if gate is None:
+    below = {document.stage for document, _ in leading}
+    if any(gate is None and document.stage in below for document, gate in judged):
         raise _ShutError("no_gate", messages.no_gate(*move.action))
-    if move.to_stage not in gate.ladder:
-        raise _ShutError("not_on_ladder", messages.not_on_ladder(move.to_stage, gate))
-    below = gate.below(move.to_stage)
-    if below is None:
-        raise _ShutError("nothing_below", f"{move.to_stage} is the foot of the ladder of the gate `{gate.name}`")
-    leading = [document for document in verdicts if document.stage == below]
-    if not leading:
-        raise _ShutError("no_verdict", _no_verdict(move, below, verdicts))
-    answers = [(document, _answer_below(document, gate, move)) for document in leading]
+    answers = [(document, _answer_below(document, gate, move)) for document, gate in leading]
     answers += [
         (document, _answer_of(document, move))
         for document in verdicts
         if document.stage == move.to_stage and _is_against(document)
     ]
-    return _CellAnswers(gate, answers, len(leading))
+    return _CellAnswers(answers, [gate for _, gate in leading])
+
+
+def _nothing_below(
+    gates: GateFile, move: _Move, risk_class: str | None, judged: Sequence[tuple[VerdictDocument, Gate | None]]
+) -> _ShutError:
+    """Why no verdict is on a cell from which the move leads."""
+    segments = (gates.gate_for(*move.action, risk_class, stage=stage, cohort=move.cohort) for stage in (None, *LADDER))
+    possible = [gate for gate in (*(gate for _, gate in judged), *segments) if gate is not None]
+    if not possible:
+        return _ShutError("no_gate", messages.no_gate(*move.action))
+    gate = next((gate for gate in possible if move.to_stage in gate.ladder), possible[0])
+    if move.to_stage not in gate.ladder:
+        return _ShutError("not_on_ladder", messages.not_on_ladder(move.to_stage, gate))
+    below = gate.below(move.to_stage)
+    if below is None:
+        return _ShutError("nothing_below", f"{move.to_stage} is the foot of the ladder of the gate `{gate.name}`")
+    return _ShutError("no_verdict", _no_verdict(move, below, [document for document, _ in judged]))
 
 
 def _set_aside(document: VerdictDocument, answer: GateAnswer, signoffs: Sequence[SignOff], move: _Move) -> GateAnswer:
@@ -280,17 +295,17 @@ def _decided_by(signoff: SignOff, answer: GateAnswer, verdict: VerdictName, code
 
 def _approved(answer: GateAnswer, cells: _CellAnswers, signoffs: Sequence[SignOff]) -> GateAnswer:
     """An answer that promotes, held until every promotion below is approved, where the gate asks for that."""
-    if answer.answer is not VerdictName.PROMOTE or cells.gate.approval != "required":
+    if answer.answer is not VerdictName.PROMOTE:
         return answer
     approvals = [signoff for signoff in signoffs if signoff.kind is SignOffKind.APPROVAL]
     used = []
-    for document, _ in cells.answers[: cells.leading]:
+    for (document, _), gate in zip(cells.answers, cells.leading, strict=False):
         # What an override has opened, a person has looked at already.
-        if document.verdict is not VerdictName.PROMOTE:
+        if gate.approval != "required" or document.verdict is not VerdictName.PROMOTE:
             continue
         approval = next((signoff for signoff in approvals if is_about(signoff, document)), None)
         if approval is None:
-            held = Reason(code="approval_needed", message=messages.approval_required(cells.gate))
+            held = Reason(code="approval_needed", message=messages.approval_required(gate))
             return replace(answer, answer=VerdictName.HOLD, reasons=(held, *answer.reasons))
         used.append(approval)
     given = tuple(dict.fromkeys(used))

@@ -13,6 +13,7 @@ from producers.boundary.decision_rules import READS, REVIEWED_REVERSIBILITIES, R
 from producers.strict_yaml import ConfigurationFileError
 from producers.wire.decision import Provenance
 from producers.wire.events import ActionDecided, event_from_bytes
+from producers.wire.receipt import Receipt
 from stagekeeper.checklist.point import Point, failed, pass_unless, passed, unknown
 
 if TYPE_CHECKING:
@@ -82,14 +83,17 @@ def flow_point(recent: RecentDecisions | None, *, now: datetime, settings: Setti
     age, limit = now - recent.newest, settings.freshness_limit(gate_file.freshness_s)
     if age > limit:
         return failed(9, f"the newest event is {age.total_seconds():.0f} s old, limit {limit.total_seconds():.0f} s")
-    contracts = {
-        (contract.target.environment, contract.workflow, contract.tool, contract.risk_class.value)
-        for contract in (event.data.contract for event in recent.decisions)
+    decided = {
+        (Receipt.from_token(event.data.receipt).cell, event.data.contract.risk_class.value)
+        for event in recent.decisions
     }
-    ungated = sorted({f"{action[1]} · {action[2]}" for action in contracts if gate_file.gate_for(*action) is None})
+    ungated = sorted(
+        {f"{cell.workflow} · {cell.tool}" for cell, risk in decided if gate_file.gate_of(cell, risk) is None}
+    )
+    actions = {(cell.environment, cell.workflow, cell.tool, risk) for cell, risk in decided}
     if ungated:
         return failed(9, f"no gate in {settings.gates} is for {', '.join(ungated[:5])}")
-    evidence = f"the newest event is {age.total_seconds():.0f} s old; {len(contracts)} actions, each with a gate"
+    evidence = f"the newest event is {age.total_seconds():.0f} s old; {len(actions)} actions, each with a gate"
     return passed(9, evidence)
 
 
