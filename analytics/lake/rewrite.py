@@ -1,4 +1,4 @@
-"""Rewrite files of a table, in one commit that can neither lose nor double an append, and compact small files by it.
+"""Rewrite files of a table, in one commit that can neither lose nor double an append, and fold small files by it.
 
 A rewrite names the files that it replaces; what is appended meanwhile is in other files, and stays. Delta would take
 two rewrites of the same files, and double rows (seen with deltalake 1.6.6), so each carries the application transaction
@@ -9,6 +9,7 @@ files that no version names; `vacuum` takes them. The change feed does not show 
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from contextlib import ExitStack
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
-# File sizes that are worked towards, one after the other. A row is rewritten a few times on its way up, and a table has
-# at most `at_least` files below each size, besides those of the largest.
-SIZES_BYTES: Final = (4 * 1024 * 1024, 64 * 1024 * 1024, 512 * 1024 * 1024)
+# A file of this size (bytes) is not folded any more, and none that is written is much larger than the other.
+FULL_BYTES: Final = 128 * 1024 * 1024
+LARGEST_BYTES: Final = 512 * 1024 * 1024
+_LEVEL: Final = re.compile(r"level-(\d+)-")  # how the name of a rewritten file begins
 _BATCH_ROWS: Final = 65_536
 _LONGEST_BOUND: Final = 64  # characters of a bound that are worth a place in the log: a payload helps no reader to skip
 _FAILURES: Final = (DeltaError, OSError, pa.ArrowException)
@@ -59,6 +61,12 @@ class StoredFile:
             return {name.removeprefix(prefix): value for name, value in action.items() if name.startswith(prefix)}
 
         return cls(action["path"], action["size_bytes"], action["num_records"] or 0, bounds("min."), bounds("max."))
+
+    @property
+    def level(self) -> int:
+        """How often its rows were folded: as its name says, 0 for what was appended."""
+        named = _LEVEL.match(self.path)
+        return 0 if named is None else int(named[1])
 
 
 class Rewriter:
@@ -105,16 +113,20 @@ class Rewriter:
         Gives False when somebody else rewrote files meanwhile, and raises `FencedError` when somebody else holds the
         lease, else `LakeError`; the table is as it was in each case.
         """
-        return self._replace(files, self._batches(files, change), takes=change is not None)
+        return self._replace(files, self._batches(files, change), level=_highest(files), takes=change is not None)
+
+    def fold(self, files: Sequence[StoredFile]) -> bool:
+        """Replace files by one of the next level with the same rows in the same order; returns and raises likewise."""
+        return self._replace(files, self._batches(files, None), level=_highest(files) + 1)
 
     def replace(self, files: Sequence[StoredFile], rows: pl.DataFrame) -> bool:
         """Replace files by rows; returns and raises as `rewrite`."""
         frames = (rows.slice(start, _BATCH_ROWS) for start in range(0, rows.height, _BATCH_ROWS))
-        return self._replace(files, frames)
+        return self._replace(files, frames, level=_highest(files))
 
     def remove(self, files: Sequence[StoredFile]) -> bool:
         """Take files out, with whatever is in them; returns and raises as `rewrite`."""
-        return self._replace(files, iter(()), takes=True)
+        return self._replace(files, iter(()), level=0, takes=True)
 
     def _batches(
         self, files: Sequence[StoredFile], change: Callable[[pl.DataFrame], pl.DataFrame] | None
@@ -127,8 +139,10 @@ class Rewriter:
                     rows = pl.DataFrame(pa.Table.from_batches([batch]))
                     yield rows if change is None else change(rows)
 
-    def _replace(self, files: Sequence[StoredFile], batches: Iterator[pl.DataFrame], *, takes: bool = False) -> bool:
-        path = f"part-{uuid.uuid4()}.parquet"
+    def _replace(
+        self, files: Sequence[StoredFile], batches: Iterator[pl.DataFrame], *, level: int, takes: bool = False
+    ) -> bool:
+        path = f"level-{level}-{uuid.uuid4()}.parquet"
         try:
             stats = self._write(path, batches)
         except _FAILURES as error:
@@ -238,24 +252,29 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - a cell of any column
     return value.isoformat() if isinstance(value, date) else value
 
 
-def compact_files(rewriter: Rewriter, *, at_least: int) -> bool:
-    """Rewrite small files into few, one commit for each new file, and tell whether anything was rewritten.
+def _highest(files: Sequence[StoredFile]) -> int:
+    return max((file.level for file in files), default=0)
 
-    Of each size, nothing is done while fewer files than `at_least` are below it. Raises as `Rewriter.rewrite`.
+
+def compact_files(rewriter: Rewriter, *, at_least: int) -> bool:
+    """Fold small files into few, one commit for each new file, and tell whether anything was folded.
+
+    A file that was appended is of level 0; so many files of one level as `at_least` make one of the next, until it is
+    full. So each row is rewritten once a level, of which there are as many as it takes to get from a commit's size to
+    a full file (three or four), and a table has fewer small files of each than that. Raises as `Rewriter.rewrite`.
     """
-    rewritten = False
-    for size in SIZES_BYTES:
-        small = [file for file in rewriter.files() if file.size < size]
-        if len(small) < at_least:
-            continue
-        for group in chunks(small, size, lambda file: file.size):
+    folded, level = False, 0
+    while level <= _highest(files := rewriter.files()):
+        small = [file for file in files if file.level == level and file.size < FULL_BYTES]
+        for group in chunks(small, LARGEST_BYTES, lambda file: file.size) if len(small) >= at_least else ():
             if len(group) == 1:
                 continue  # a file without a neighbour is left alone
-            if not rewriter.rewrite(group):
-                return rewritten  # somebody else is at it
-            rewritten = True
+            if not rewriter.fold(group):
+                return folded  # somebody else is at it
+            folded = True
             rewriter = rewriter.refreshed()
-    return rewritten
+        level += 1
+    return folded
 
 
 def chunks(files: Sequence[StoredFile], most: int, weight: Callable[[StoredFile], int]) -> Iterator[list[StoredFile]]:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 from numbered_rows import NOON, checks, miss_one_refresh, seen
@@ -108,19 +109,45 @@ def test_compaction_folds_files(lake: Lake) -> None:
     assert seen(lake) == [0, 1, 2, 3, 4]
 
 
-def test_files_of_one_size_are_folded_into_the_next_only_when_there_are_enough(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lake.append(QUALITY, checks(0))
-    lake.append(QUALITY, checks(1))
-    assert lake.compact(QUALITY)
-    (folded,) = DeltaTable(f"{lake.root}/{QUALITY}").get_add_actions()["size_bytes"].to_pylist()
-    monkeypatch.setattr(rewrite, "SIZES_BYTES", (folded, 100 * folded))
-    lake.append(QUALITY, checks(2))
+def test_files_are_folded_into_the_next_level_only_when_there_are_enough_of_theirs(lake: Lake) -> None:
+    for n in range(9):
+        lake.append(QUALITY, checks(n))
+        assert lake.compact(QUALITY, at_least=3) is (n % 3 == 2)
+    levels = [file.level for file in lake.rewriter(QUALITY).files()]
+    assert levels == [2], "three of three make one of nine"
     before = set(DeltaTable(f"{lake.root}/{QUALITY}").file_uris())
-    assert not lake.compact(QUALITY, at_least=3)
-    assert set(DeltaTable(f"{lake.root}/{QUALITY}").file_uris()) == before
-    lake.append(QUALITY, checks(3))
+    for n in (9, 10, 11):
+        assert not lake.compact(QUALITY, at_least=3)
+        lake.append(QUALITY, checks(n))
     assert lake.compact(QUALITY, at_least=3)
-    assert len(DeltaTable(f"{lake.root}/{QUALITY}").file_uris()) == 1
-    assert seen(lake) == [0, 1, 2, 3]
+    assert before < set(DeltaTable(f"{lake.root}/{QUALITY}").file_uris()), "what is folded is not rewritten with them"
+    assert seen(lake) == list(range(12))
+
+
+def test_full_files_are_left_alone_and_none_becomes_much_larger(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.append(QUALITY, checks(0))
+    (one,) = lake.rewriter(QUALITY).files()
+    monkeypatch.setattr(rewrite, "LARGEST_BYTES", 2 * one.size + one.size // 2)
+    lake.append(QUALITY, checks(1))
+    lake.append(QUALITY, checks(2))
+    assert lake.compact(QUALITY)
+    assert sorted(file.rows for file in lake.rewriter(QUALITY).files()) == [1, 2]
+    monkeypatch.setattr(rewrite, "FULL_BYTES", one.size // 2)
+    lake.append(QUALITY, checks(3))
+    lake.append(QUALITY, checks(4))
+    assert not lake.compact(QUALITY)
+    assert seen(lake) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_no_row_is_rewritten_more_often_than_there_are_levels(lake: Lake, tmp_path: Path) -> None:
+    commits, at_least = 300, 4  # four levels of four
+    for n in range(commits):
+        lake.append(QUALITY, checks(*range(n, n + 5)))
+        if n % 5 == 4:
+            lake.compact(QUALITY, at_least=at_least)
+    written = sum(pq.read_metadata(path).num_rows for path in (tmp_path / QUALITY).glob("*.parquet"))
+    assert written - 5 * commits <= 4 * 5 * commits
+    files = lake.rewriter(QUALITY).files()
+    assert len(files) <= 5 * (at_least - 1)
+    assert sum(file.rows for file in files) == 5 * commits
