@@ -272,7 +272,7 @@ def _decisions(events: pl.LazyFrame, window_s: float) -> pl.LazyFrame:
         "subject",
         "decided_at",
         "user",
-        *(pl.col("kind").is_in(kinds_moving(name)).cast(pl.Int64).alias(name) for name in _COUNTERS),
+        *(_moved(name).alias(name) for name in _COUNTERS),
     )
     # Window by window, so that some can be folded without the others. All events of a decision carry its moment.
     by_decision = counted.group_by(*WINDOW, "subject").agg(
@@ -285,6 +285,13 @@ def _decisions(events: pl.LazyFrame, window_s: float) -> pl.LazyFrame:
     # A decision without a user must not share a window with another: its own id stands for the user.
     who = pl.when(pl.col("user").is_null()).then(pl.concat_str(pl.lit("\0"), "subject")).otherwise("user")
     return by_decision.with_columns(who.alias("who"), *unreported).sort("decided_at", "subject")
+
+
+def _moved(counter: str) -> pl.Expr:
+    """What an event adds to a counter."""
+    up, down = kinds_moving(counter), kinds_moving(counter, by=-1)
+    moved = pl.col("kind").is_in(up).cast(pl.Int64)
+    return moved - pl.col("kind").is_in(down).cast(pl.Int64) if down else moved
 
 
 def _by_user(decisions: pl.LazyFrame) -> pl.LazyFrame:

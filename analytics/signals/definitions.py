@@ -143,7 +143,7 @@ from events that travel in order."""
 
 def contradictions(row: Mapping[str, int]) -> list[str]:
     """Say which counters, all given by name, contradict each other; nothing where they are possible."""
-    faults = [f"{name} is {count}" for name, count in row.items() if count < 0]
+    faults = [f"{name} is {count}" for name, count in row.items() if count < 0 and name != "expected"]
     for parts, whole in _PARTS:
         part, total = sum(row[name] for name in parts), sum(row[name] for name in whole)
         if part > total:
@@ -153,7 +153,7 @@ def contradictions(row: Mapping[str, int]) -> list[str]:
 
 def impossible(counts: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
     """Which rows have counters that contradict each other: `contradictions` over arrays of one shape."""
-    wrong = [np.asarray(values < 0) for values in counts.values()]
+    wrong = [np.asarray(values < 0) for name, values in counts.items() if name != "expected"]
     wrong += [
         np.asarray(sum(counts[name] for name in parts) > sum(counts[name] for name in whole)) for parts, whole in _PARTS
     ]
@@ -172,7 +172,9 @@ COUNTERS: Final[tuple[str, ...]] = (
     "queued",
     "denied",
     "fell_back",
-    "expected",  # executions that must follow: enforced allow or constrain, and approved reviews
+    # Executions that must follow: enforced allow or constrain, approved reviews; less what was called off or refused
+    # by the tool. Below zero only while such an outcome is here before its decision.
+    "expected",
     "executed",
     "failed",
     "timed_out",

@@ -41,6 +41,8 @@ class EventKind(IntEnum):
     QUALITY_FAILED = 18
     REVIEW_APPROVED = 19
     REVIEW_REJECTED = 20
+    CANCELLED = 21
+    REFUSED = 22
 
 
 COUNTERS_OF_KIND: Final[dict[EventKind, tuple[str, ...]]] = {
@@ -65,16 +67,25 @@ COUNTERS_OF_KIND: Final[dict[EventKind, tuple[str, ...]]] = {
     EventKind.QUALITY_FAILED: ("quality_checks", "quality_failures"),
     EventKind.REVIEW_APPROVED: ("reviews_approved", "expected"),
     EventKind.REVIEW_REJECTED: ("reviews_rejected",),
+    EventKind.CANCELLED: (),
+    EventKind.REFUSED: (),
 }
 """The counters that one event of a kind adds 1 to."""
 
-INCREMENTS: Final = np.array(
-    [[int(name in COUNTERS_OF_KIND[kind]) for name in COUNTERS] for kind in EventKind], dtype=np.int64
-)
+NO_LONGER_EXPECTED: Final = (EventKind.CANCELLED, EventKind.REFUSED)
+"""Kinds of events that take 1 from `expected`: what was called off, or never begun, is no execution, good or bad."""
+
+
+def change_of(kind: EventKind, counter: str) -> int:
+    """What one event of a kind adds to a counter: 1, 0, or -1 where nothing is expected any more."""
+    return int(counter in COUNTERS_OF_KIND[kind]) - int(counter == "expected" and kind in NO_LONGER_EXPECTED)
+
+
+INCREMENTS: Final = np.array([[change_of(kind, name) for name in COUNTERS] for kind in EventKind], dtype=np.int64)
 """The same as a matrix, kinds x counters: the events of each kind times this are the counters."""
 INCREMENTS.setflags(write=False)
 
 
-def kinds_moving(counter: str) -> list[int]:
-    """The kinds of events that add 1 to a counter."""
-    return [int(kind) for kind, counters in COUNTERS_OF_KIND.items() if counter in counters]
+def kinds_moving(counter: str, by: int = 1) -> list[int]:
+    """The kinds of events that add so much to a counter."""
+    return [int(kind) for kind in EventKind if change_of(kind, counter) == by]

@@ -139,7 +139,7 @@ class ExecutedData(Struct, frozen=True, gc=False):
     """See `producers.wire.events.ActionExecutedData`."""
 
     receipt: Token
-    status: Literal["succeeded", "failed", "timed_out"]
+    status: Literal["succeeded", "failed", "timed_out", "cancelled", "refused"]
     latency_ms: Milliseconds | None = None
     cost_usd: Dollars | None = None
 
@@ -218,6 +218,8 @@ _EXECUTION_KINDS: Final[dict[str, EventKind]] = {
     "succeeded": EventKind.SUCCEEDED,
     "failed": EventKind.FAILED,
     "timed_out": EventKind.TIMED_OUT,
+    "cancelled": EventKind.CANCELLED,
+    "refused": EventKind.REFUSED,
 }
 _UNDO_KINDS: Final[dict[str, EventKind]] = {
     "undone": EventKind.UNDONE,

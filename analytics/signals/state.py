@@ -314,7 +314,7 @@ class CellState:
         ):
             np.add.at(total, at[where], values[where])
         young, missing, pending, in_flight = sums
-        return MissingOutcomes(self.counter("expected") - young - pending, missing, pending, in_flight)
+        return MissingOutcomes(np.maximum(self.counter("expected") - young - pending, 0), missing, pending, in_flight)
 
     def bins(self, name: str) -> pl.DataFrame:
         """Every occupied bin of a histogram: `at`, `bin`, `count`, in any number of rows a bin."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
@@ -42,12 +43,15 @@ class CallContext:
     prior_review: str | None = None  # reference to an earlier review
     conversation: str | None = None  # id of the conversation
     tool_call: str | None = None  # the model's id of the call
+    requested_tool: str | None = None  # the name that was asked for, where the action stands for all unknown ones
     cohort: str = "all"  # segment of the roll-out; few by rule
 
 
 _NO_CONTEXT = CallContext()
 _CALL_CONTEXT: ContextVar[CallContext] = ContextVar("stagekeeper-call-context", default=_NO_CONTEXT)
 _FIELDS = frozenset(item.name for item in fields(CallContext))
+_RATIOS = frozenset({"confidence", "source_coverage"})
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @contextmanager
@@ -69,9 +73,41 @@ def call_context() -> CallContext:
     return _CALL_CONTEXT.get()
 
 
+def recordable(context: CallContext) -> CallContext:
+    """As much of a context as a contract can hold: texts cut and without what cannot be written, the rest unknown."""
+    cleaned: dict[str, Any] = {}
+    for item in fields(CallContext):
+        value = getattr(context, item.name)
+        if item.name in _RATIOS:
+            cleaned[item.name] = value if type(value) in {int, float} and 0 <= value <= 1 else None
+        elif isinstance(value, str):
+            cleaned[item.name] = as_text(value) if item.name == "intent" else as_name(value)
+        else:
+            cleaned[item.name] = item.default
+    return CallContext(**cleaned)
+
+
+def as_text(text: str, limit: int = 4_000) -> str:
+    """Text as an event can hold it, at most so many characters of it."""
+    return text[:limit].encode("utf-8", "replace").decode()
+
+
+def as_name(text: str) -> str | None:
+    """A name as an event can hold it: at most 200 characters, none of them a control character; None if it is empty."""
+    return _CONTROLS.sub("?", as_text(text, 200)) or None
+
+
 def is_async(function: Callable[..., Any]) -> bool:
     """Whether calling it gives something to be awaited."""
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def _is_generator(function: object) -> bool:
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
+class BindingError(UsageError):
+    """The function does not take the arguments of a call."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +132,11 @@ class Action:
     def __post_init__(self) -> None:
         """Refuse functions whose effects or arguments the router could not see."""
         for name, function in {"run": self.run, **self.variants}.items():
-            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            if _is_generator(function) or _is_generator(getattr(function, "__call__", None)):  # noqa: B004
                 raise UsageError(f"{self.tool}: {name} is a generator, and would run after its outcome was recorded")
             if is_async(function) and not self.is_async:
                 raise UsageError(f"{self.tool}: the variant {name} is async, and the action is not")
+        self.contract(None, CallContext())  # else every call of it would be refused, and none could be recorded
 
     @cached_property
     def is_async(self) -> bool:
@@ -121,7 +158,7 @@ class Action:
         return signature, positional, frozenset(signature.parameters), defaults
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The call's arguments by name, defaults filled in; `UsageError` where the function does not take them."""
+        """The call's arguments by name, defaults filled in; `BindingError` where the function does not take them."""
         signature, positional, names, defaults = self._signature
         arguments = dict(zip(positional, args, strict=False))
         given = len(arguments) + len(kwargs)
@@ -134,8 +171,8 @@ class Action:
         try:
             signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise UsageError(f"{self.tool}: {error}") from error
-        raise UsageError(f"{self.tool}: these arguments cannot be bound")
+            raise BindingError(f"{self.tool}: {error}") from error
+        raise BindingError(f"{self.tool}: these arguments cannot be bound")
 
     def contract(self, arguments_sha256: str | None, context: CallContext) -> ActionContract:
         """The contract of one call; `UsageError` where the context does not fit one, as a confidence above 1."""
@@ -169,6 +206,7 @@ class Action:
                 arguments_sha256=arguments_sha256,
                 conversation=context.conversation,
                 tool_call=context.tool_call,
+                requested_tool=context.requested_tool,
             )
         except ValidationError as error:
             faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
@@ -182,6 +220,8 @@ class Permit:
     issued: IssuedReceipt  # the decision's receipt; whoever reports what came of the action needs it
     decision: Decision  # what was decided, and why
     constrained_to: str | None = None  # the variant that runs in the action's place; None where it runs as asked
+    # What was digested, and nobody else can change: who performs the action itself does it with these
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def decision_id(self) -> str:

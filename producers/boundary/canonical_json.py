@@ -1,10 +1,11 @@
-"""Canonical JSON (RFC 8785) and its SHA-256, for equal digests in every language; and redaction.
+"""Canonical JSON (RFC 8785) and its SHA-256, for equal digests in every language; redaction, and copies to digest.
 
 docs/boundary.md says how values that JSON lacks are written; `docs/canonical_json_vectors.json` holds examples.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 from datetime import date
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 REDACTED: Final = "[redacted]"
 
 _EXACT: Final = 2**53 - 1  # the largest integer that every JSON reader holds exactly; RFC 8785 knows no larger ones
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})  # values that nobody can change
 # Begins the string in place of a larger integer; a string that begins so itself gets it once more in front
 _TAG: Final = "integer:"
 
@@ -45,11 +47,52 @@ def canonical(value: object) -> bytes:
         raise ArgumentError(f"{error}. Pass plain values, dates, decimals, enums or pydantic models.") from error
     except RecursionError as error:
         raise ArgumentError("a value that holds itself, or is nested too deeply, has no canonical form") from error
+    except ArgumentError:
+        raise
+    except Exception as error:  # whatever a value of the caller's raises when it is looked at
+        raise ArgumentError(
+            f"a value cannot be looked at ({type(error).__name__}), and has no canonical form"
+        ) from error
 
 
 def digest(value: object) -> str:
     """SHA-256 of the canonical form, in hexadecimal."""
     return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def copied(arguments: dict[str, object]) -> dict[str, object]:
+    """Arguments that nobody else can change, to be digested and then run; `ArgumentError` if they cannot be copied.
+
+    The dictionary itself must be the caller's own; it comes back where nothing in it can change. What has no canonical
+    form is left as it is, since its digest is refused.
+    """
+    for value in arguments.values():
+        if type(value) not in _PLAIN:
+            break
+    else:
+        return arguments
+    try:
+        return {name: _copy(value) for name, value in arguments.items()}
+    except RecursionError as error:
+        raise ArgumentError("a value that holds itself, or is nested too deeply, has no canonical form") from error
+    except Exception as error:  # whatever a value of the caller's raises when it is copied
+        raise ArgumentError(f"a value cannot be copied ({type(error).__name__}), and so not be digested") from error
+
+
+def _copy(value: object) -> object:
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    # Copied whole before its members are looked at: another thread may change it meanwhile.
+    if kind is dict:
+        return {_copy(name): _copy(item) for name, item in value.copy().items()}  # type: ignore[attr-defined]
+    if kind is list:
+        return [_copy(item) for item in value.copy()]  # type: ignore[attr-defined]
+    if isinstance(
+        value, dict | list | tuple | set | frozenset | bytearray | str | BaseModel | SecretStr | SecretBytes
+    ) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        return copy.deepcopy(value)
+    return value
 
 
 def redacted(arguments: Mapping[str, object], fields: Collection[str]) -> dict[str, object]:

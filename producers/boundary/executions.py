@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
 
-from producers.boundary.action import Action, Permit, is_async
+from producers.boundary.action import Action, Permit, as_name, is_async
+from producers.boundary.approvals import ReviewError
 from producers.boundary.decision_rules import READS
+from producers.boundary.endings import NOT_RUN, InputRequiredError, status_of
 from producers.boundary.telemetry import ExecutionSpan
 from producers.delivery.outbox import OutboxError
 from producers.errors import UsageError
@@ -129,8 +131,8 @@ class Running:
 
     executions: Executions
     action: Action
-    arguments: Mapping[str, Any]
     permit: Permit
+    give_back: Callable[[Permit], None] | None = None  # lets the approval hold again that the permit was spent on
     started: float = 0.0
     span: ExecutionSpan = field(init=False)
 
@@ -140,11 +142,13 @@ class Running:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        latency_ms = (self.executions.clock() - self.started) * 1000
+        latency_ms: float | None = (self.executions.clock() - self.started) * 1000
         status, error_type = ExecutionStatus.SUCCEEDED, None
         if error is not None:
-            status = ExecutionStatus.TIMED_OUT if isinstance(error, TimeoutError) else ExecutionStatus.FAILED
-            error_type = type(error).__name__[:200]
+            status = status_of(error, self.permit.arguments)
+            error_type = as_name(type(error).__name__)
+            if status in NOT_RUN:
+                latency_ms = None  # it says nothing of how long the action takes
         record = functools.partial(
             self.executions.recorder.executed,
             self.permit.issued,
@@ -154,6 +158,13 @@ class Running:
             traceparent=self.span.traceparent,
         )
         self.span.end(error_type)
+        if isinstance(error, InputRequiredError) and self.give_back is not None:
+            try:
+                self.give_back(self.permit)
+            except ReviewError:  # it is spent, and the record says on what
+                LOG.exception("the approval of decision %s cannot be given back", self.permit.decision_id)
+            else:
+                return  # its one execution is still to come
         if self.action.risk_class in READS:
             record()
         else:
@@ -172,6 +183,6 @@ class Running:
             # The undo of the action itself would take back what never happened.
             execution = f"the lesser variant {constrained_to} ran, and it has no undo"
         elif self.action.undo is not None:
-            execution = Execution(self.action, self.action.undo, self.arguments, result)
+            execution = Execution(self.action, self.action.undo, self.permit.arguments, result)
         self.executions.remember(self.permit.decision_id, execution)
         return result

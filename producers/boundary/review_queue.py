@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from producers.boundary.action import Action, Permit
 from producers.boundary.approvals import ApprovalMismatchError, QueuedAction, ReviewError
-from producers.boundary.canonical_json import canonical, digest, redacted
+from producers.boundary.canonical_json import canonical, copied, digest, redacted
 from producers.boundary.decision_rules import decide, decide_async
 from producers.boundary.errors import ActionDeniedError
 from producers.errors import UsageError
@@ -81,7 +81,7 @@ class ReviewQueue:
             message = f"{action.tool} is denied: it needs a review and cannot be queued ({error})"
             raise ActionDeniedError(message, receipt, decision) from error
 
-    def redeem(self, receipt: Receipt, action: Action, arguments: Mapping[str, Any]) -> Permit:
+    def redeem(self, receipt: Receipt, action: Action, arguments: dict[str, Any]) -> Permit:
         """Use a person's approval: authorization and flags are asked again, then it is spent.
 
         Raises a `ReviewError` where the approval does not hold, `ActionDeniedError` where the action is refused by now.
@@ -91,7 +91,7 @@ class ReviewQueue:
         again = decide(contract, self._authorizer, self._flags, variants=frozenset(action.variants)).decision
         return self._spend(receipt, action, arguments, again)
 
-    async def redeem_async(self, receipt: Receipt, action: Action, arguments: Mapping[str, Any]) -> Permit:
+    async def redeem_async(self, receipt: Receipt, action: Action, arguments: dict[str, Any]) -> Permit:
         """As `redeem`, without holding up the event loop where the flags' provider hangs."""
         contract = self._approved(receipt, action)
         staged = await decide_async(contract, self._authorizer, self._flags, variants=frozenset(action.variants))
@@ -102,13 +102,18 @@ class ReviewQueue:
         _require_same(queued, action, self._recorder.token(receipt))
         return queued.contract
 
-    def _spend(self, receipt: Receipt, action: Action, arguments: Mapping[str, Any], again: Decision) -> Permit:
+    def _spend(self, receipt: Receipt, action: Action, arguments: dict[str, Any], again: Decision) -> Permit:
         if again.result.outcome not in {"queue_for_review", "allow"} or not again.enforced:
             message = f"{action.tool} was approved, and is refused by now: {again.result.reason}"
             raise ActionDeniedError(message, receipt, again)
         store, ruleset_sha256 = self.require_store(), again.ruleset_sha256 or ""
+        arguments = copied(arguments)  # what is digested is what runs
         store.redeem(receipt.decision_id, arguments_sha256=digest(arguments), ruleset_sha256=ruleset_sha256)
-        return Permit(IssuedReceipt(receipt.decision_id, self._recorder.token(receipt)), again)
+        return Permit(IssuedReceipt(receipt.decision_id, self._recorder.token(receipt)), again, arguments=arguments)
+
+    def give_back(self, permit: Permit) -> None:
+        """Let an approval that was spent hold again, since the action asked for more input in place of running."""
+        self.require_store().give_back(permit.decision_id)
 
     def require_store(self) -> ReviewStore:
         """The review store; `UsageError` where there is none."""

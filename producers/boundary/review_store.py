@@ -171,6 +171,13 @@ class ReviewStore:
             self._used.add(decision_id)
         return review
 
+    def give_back(self, decision_id: str) -> None:
+        """Let a spent approval hold again: the action did not run; `ReviewError` where it cannot be written."""
+        self._change(
+            "UPDATE reviews SET state = ? WHERE decision_id = ? AND state = ?",
+            (ReviewState.APPROVED, decision_id, ReviewState.USED),
+        )
+
     def wait_for_resolution(self, decision_id: str, timeout_s: float) -> Review:
         """Wait until reviewers have decided; `ReviewPendingError` once `timeout_s` have passed."""
         deadline = time.monotonic() + timeout_s

@@ -10,12 +10,13 @@ import time
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar, cast
 
 from producers.boundary import errors
-from producers.boundary.action import Action, Permit, call_context
-from producers.boundary.canonical_json import digest
+from producers.boundary.action import Action, BindingError, Permit, call_context, recordable
+from producers.boundary.canonical_json import copied, digest
 from producers.boundary.decision_rules import READS
+from producers.boundary.endings import require_finished
 from producers.boundary.executions import Executions, Running
 from producers.boundary.review_queue import ReviewQueue
 from producers.boundary.shared_calls import SharedCalls
@@ -23,10 +24,10 @@ from producers.boundary.telemetry import add_decision_events, get_traceparent
 from producers.delivery.outbox import OutboxError
 from producers.errors import UsageError
 from producers.wire.contract import Fallback, Reversibility, RiskClass
-from producers.wire.decision import Decision, Deny
+from producers.wire.decision import Deny
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from opentelemetry.trace import TracerProvider
 
@@ -41,13 +42,35 @@ if TYPE_CHECKING:
     from producers.wire.events import Impact, UndoResult
     from producers.wire.receipt import Receipt
 
-    # When a call began, what it shares, its details, its digest, and what authorization said; flags are still to ask.
-    Asked = tuple[float, SharedCall, CallDetails, str, tuple[Authorization, str]]
-
 LOG = logging.getLogger(__name__)
+
+# Why a call is denied for what it is
+ARGUMENTS_NOT_ACCEPTED: Final = "arguments_not_accepted"
+ARGUMENTS_NOT_DIGESTIBLE: Final = "arguments_not_digestible"
+CONTEXT_NOT_VALID: Final = "context_not_valid"
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+
+
+class _Fault(NamedTuple):
+    """Why a call cannot be decided as it is."""
+
+    reason: str  # the code that is recorded
+    message: str
+    cause: Exception | None = None
+
+
+class _Asked(NamedTuple):
+    """A call of which the flags are still to be asked."""
+
+    started: float  # by the router's clock
+    call: SharedCall
+    details: CallDetails
+    arguments: dict[str, Any]  # what was digested
+    arguments_sha256: str | None
+    authorized: tuple[Authorization, str]
+    fault: _Fault | None
 
 
 class Router:
@@ -139,42 +162,48 @@ class Router:
     def call(self, action: Action, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Decide, and run the action or its lesser variant.
 
-        Raises the `RefusedError` that says why it did not run as asked; `UsageError` where the arguments do not fit, or
-        the action is async.
+        Raises the `RefusedError` that says why it did not run as asked, `InvalidCallError` where the arguments do not
+        fit; `UsageError` where the action is async.
         """
-        arguments = _bound(action, args, kwargs)
-        with Running(self._executions, action, arguments, self._permit(action, arguments)) as running:
-            return running.remember(_finished(action, running.function()(**arguments)))
+        _require_plain(action)
+        try:
+            arguments = action.bind(args, kwargs)
+        except BindingError as error:
+            raise self.deny(action, ARGUMENTS_NOT_ACCEPTED, str(error)) from error
+        with Running(self._executions, action, self._permit(action, arguments)) as running:
+            return running.remember(require_finished(action.tool, running.function()(**running.permit.arguments)))
 
     async def call_async(self, action: Action, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """As `call`, for an async function; a plain one is fine, too."""
-        arguments = action.bind(args, kwargs)
-        with Running(self._executions, action, arguments, await self._permit_async(action, arguments)) as running:
-            result = running.function()(**arguments)
-            return running.remember(await result if inspect.isawaitable(result) else result)
+        try:
+            arguments = action.bind(args, kwargs)
+        except BindingError as error:
+            raise await self.deny_async(action, ARGUMENTS_NOT_ACCEPTED, str(error)) from error
+        with Running(self._executions, action, await self._permit_async(action, arguments)) as running:
+            return running.remember(await _awaited(action, running.function()(**running.permit.arguments)))
 
     @contextmanager
     def attempt(self, action: Action, /, **arguments: Any) -> Iterator[Permit]:  # noqa: ANN401
         """Decide, and let the block perform the side effect; its end or exception is the execution's.
 
-        The block must honour `permit.constrained_to`, since the action's own function is not called. Raises a
-        `RefusedError` where it may not run.
+        The block must honour `permit.constrained_to`, since the action's own function is not called, and use
+        `permit.arguments`, which are what was decided. Raises a `RefusedError` where it may not run.
         """
-        with Running(self._executions, action, arguments, self._permit(action, arguments)) as running:
+        with Running(self._executions, action, self._permit(action, arguments)) as running:
             yield running.permit
             running.remember(None)
 
     @asynccontextmanager
     async def attempt_async(self, action: Action, /, **arguments: Any) -> AsyncIterator[Permit]:  # noqa: ANN401
         """As `attempt`, without holding up the event loop."""
-        with Running(self._executions, action, arguments, await self._permit_async(action, arguments)) as running:
+        with Running(self._executions, action, await self._permit_async(action, arguments)) as running:
             yield running.permit
             running.remember(None)
 
     @contextmanager
     def attempt_approved(self, receipt: Receipt, action: Action, /, **arguments: Any) -> Iterator[Permit]:  # noqa: ANN401
         """As `attempt`, for a queued action that a person has approved; raises as `resume` does."""
-        with Running(self._executions, action, arguments, self._reviews.redeem(receipt, action, arguments)) as running:
+        with self._redeemed(action, self._reviews.redeem(receipt, action, arguments)) as running:
             yield running.permit
             running.remember(None)
 
@@ -187,14 +216,33 @@ class Router:
         **arguments: Any,  # noqa: ANN401
     ) -> AsyncIterator[Permit]:
         """As `attempt_approved`, without holding up the event loop."""
-        permit = await self._reviews.redeem_async(receipt, action, arguments)
-        with Running(self._executions, action, arguments, permit) as running:
+        with self._redeemed(action, await self._reviews.redeem_async(receipt, action, arguments)) as running:
             yield running.permit
             running.remember(None)
 
+    def deny(self, action: Action, reason: str, message: str) -> errors.InvalidCallError:
+        """Record that a call is denied for what it is, whatever the policy says; returns the error to raise."""
+        fault = _Fault(reason, message)
+        asked = self._ask(action, {}, fault)
+        return self._refuse_call(asked, fault, self._flags.evaluate(asked.call.flag_context))
+
+    async def deny_async(self, action: Action, reason: str, message: str) -> errors.InvalidCallError:
+        """As `deny`, without holding up the event loop."""
+        fault = _Fault(reason, message)
+        asked = self._ask(action, {}, fault)
+        return self._refuse_call(asked, fault, await self._flags.evaluate_async(asked.call.flag_context))
+
     def register(self, action: Action) -> Action:
-        """Make an action known by its workflow and tool, so that a receipt is enough to resume it."""
-        self._actions[action.workflow, action.tool] = action
+        """Make an action known by its workflow and tool, so that a receipt is enough to resume it.
+
+        Raises `UsageError` where another action has this name: an approval of one of them would run the other.
+        """
+        known = self._actions.setdefault((action.workflow, action.tool), action)
+        if known is not action and known != action:
+            raise UsageError(
+                f"{action.tool} of workflow {action.workflow} is {_name_of(known.run)} already, and cannot be "
+                f"{_name_of(action.run)} as well; give one of them another `tool=` or `workflow=`"
+            )
         return action
 
     def resume(self, receipt: Receipt, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -204,18 +252,17 @@ class Router:
         refused by now, `UsageError` where it is not registered here, or is async.
         """
         action = self._registered(receipt)
-        arguments = _bound(action, args, kwargs)
-        with Running(self._executions, action, arguments, self._reviews.redeem(receipt, action, arguments)) as running:
-            return running.remember(_finished(action, action.run(**arguments)))
+        _require_plain(action)
+        permit = self._reviews.redeem(receipt, action, action.bind(args, kwargs))
+        with self._redeemed(action, permit) as running:
+            return running.remember(require_finished(action.tool, action.run(**permit.arguments)))
 
     async def resume_async(self, receipt: Receipt, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """As `resume`, for an async function; a plain one is fine, too."""
         action = self._registered(receipt)
-        arguments = action.bind(args, kwargs)
-        permit = await self._reviews.redeem_async(receipt, action, arguments)
-        with Running(self._executions, action, arguments, permit) as running:
-            result = action.run(**arguments)
-            return running.remember(await result if inspect.isawaitable(result) else result)
+        permit = await self._reviews.redeem_async(receipt, action, action.bind(args, kwargs))
+        with self._redeemed(action, permit) as running:
+            return running.remember(await _awaited(action, action.run(**permit.arguments)))
 
     def await_review(self, receipt: Receipt, timeout_s: float) -> Review:
         """Wait until a person has spoken about a queued action, so that `resume` runs it; else `ReviewPendingError`."""
@@ -237,30 +284,45 @@ class Router:
         """Record an incident, a support signal or a quality evaluation that followed from an action."""
         self._executions.impact(receipt, impact)
 
-    def _permit(self, action: Action, arguments: Mapping[str, Any]) -> Permit:
+    def _permit(self, action: Action, arguments: dict[str, Any]) -> Permit:
         asked = self._ask(action, arguments)
-        call = asked[1]
-        return self._answer(asked, arguments, call.recall(self._flags) or self._flags.evaluate(call.flag_context))
+        call = asked.call
+        return self._answer(asked, call.recall(self._flags) or self._flags.evaluate(call.flag_context))
 
-    async def _permit_async(self, action: Action, arguments: Mapping[str, Any]) -> Permit:
+    async def _permit_async(self, action: Action, arguments: dict[str, Any]) -> Permit:
         asked = self._ask(action, arguments)
-        call = asked[1]
-        values = call.recall(self._flags) or await self._flags.evaluate_async(call.flag_context)
-        return self._answer(asked, arguments, values)
+        call = asked.call
+        return self._answer(asked, call.recall(self._flags) or await self._flags.evaluate_async(call.flag_context))
 
-    def _ask(self, action: Action, arguments: Mapping[str, Any]) -> Asked:
+    def _redeemed(self, action: Action, permit: Permit) -> Running:
+        return Running(self._executions, action, permit, self._reviews.give_back)
+
+    def _ask(self, action: Action, arguments: dict[str, Any], fault: _Fault | None = None) -> _Asked:
         started = self._clock()
         context = call_context()
         if context.agent is None:
             context = replace(context, agent=self._agent)
-        call = self._shared_calls.get(action, context)
-        details = call.details(context)
-        arguments_sha256 = digest(arguments)
+        reason = CONTEXT_NOT_VALID
+        try:
+            call = self._shared_calls.get(action, context)
+            details = call.details(context)
+            reason = ARGUMENTS_NOT_DIGESTIBLE
+            arguments = copied(arguments)
+            arguments_sha256 = None if fault is not None else digest(arguments)
+        except (UsageError, TypeError) as error:  # a TypeError where the context holds what has no hash
+            # Refused, and on record as far as it can be written.
+            fault = fault or _Fault(reason, str(error), error)
+            context = recordable(context)
+            call = self._shared_calls.get(action, context)
+            details = call.details(context)
+            arguments_sha256 = None
         authorized = call.authorize(self._authorizer, arguments_sha256, details)
-        return started, call, details, arguments_sha256, authorized
+        return _Asked(started, call, details, arguments, arguments_sha256, authorized, fault)
 
-    def _answer(self, asked: Asked, arguments: Mapping[str, Any], values: FlagValues) -> Permit:
-        started, call, details, arguments_sha256, authorized = asked
+    def _answer(self, asked: _Asked, values: FlagValues) -> Permit:
+        started, call, details, arguments, arguments_sha256, authorized, fault = asked
+        if fault is not None:
+            raise self._refuse_call(asked, fault, values) from fault.cause
         action = call.action
         shared = call.decide(authorized, values)
         traceparent = get_traceparent()
@@ -283,13 +345,23 @@ class Router:
             targeting_key, _ = call.flag_context
             add_decision_events(issued.decision_id, decision, tool=action.tool, targeting_key=targeting_key)
         if decision.enforced and result.outcome == "allow":
-            return Permit(issued, decision)
+            return Permit(issued, decision, None, arguments)
         if decision.enforced and result.outcome == "constrain" and result.runs:
-            return Permit(issued, decision, result.mode)
+            return Permit(issued, decision, result.mode, arguments)
         if decision.enforced and result.outcome == "queue_for_review":
             contract = call.contract(arguments_sha256, details)
             self._reviews.submit(action, arguments, contract, issued.receipt, decision)
-        raise _refusal(action, issued.receipt, decision)
+        raise errors.refusal_of(action, issued.receipt, decision)
+
+    def _refuse_call(self, asked: _Asked, fault: _Fault, values: FlagValues) -> errors.InvalidCallError:
+        started, call, details, _, arguments_sha256, authorized, _ = asked
+        shared = call.decide(authorized, values)
+        if shared.decision.result.outcome != "deny":
+            shared = call.refuse(shared, Deny(reason=fault.reason))
+        decide_ms = (self._clock() - started) * 1000
+        issued = self._recorder.decided_call(shared, details, arguments_sha256, decide_ms, get_traceparent())
+        message = f"{call.action.tool} is denied: {shared.decision.result.reason}; {fault.message}"
+        return errors.InvalidCallError(message, issued.receipt, shared.decision)
 
     def _registered(self, receipt: Receipt) -> Action:
         self._reviews.require_store()
@@ -299,32 +371,14 @@ class Router:
         return action
 
 
-def _refusal(action: Action, receipt: Receipt, decision: Decision) -> errors.RefusedError:
-    if not decision.enforced:
-        return errors.ActionObservedError(f"{action.tool} is only observed: nothing ran", receipt, decision)
-    result = decision.result
-    match result.outcome:
-        case "constrain":
-            message = f"{action.tool} is constrained to {result.mode}, and has no such variant: nothing ran"
-            return errors.ActionConstrainedError(message, receipt, decision)
-        case "queue_for_review":
-            return errors.ReviewRequiredError(f"{action.tool} waits for a person: {result.reason}", receipt, decision)
-        case "fallback":
-            note = action.fallback.note or f"the fallback applies: {result.mode}"
-            return errors.ActionFellBackError(f"{action.tool} did not run; {note}", receipt, decision)
-        case _:
-            return errors.ActionDeniedError(f"{action.tool} is denied: {result.reason}", receipt, decision)
-
-
-def _bound(action: Action, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _require_plain(action: Action) -> None:
     if action.is_async:
         raise UsageError(f"{action.tool} is async; use call_async, resume_async, or the decorated function")
-    return action.bind(args, kwargs)
 
 
-def _finished(action: Action, result: Any) -> Any:  # noqa: ANN401
-    """What a plain function returned; a coroutine has not run yet, and must not be recorded as if it had."""
-    if inspect.iscoroutine(result):
-        result.close()
-        raise UsageError(f"{action.tool} returned a coroutine, which did not run; make it an async function")
-    return result
+async def _awaited(action: Action, result: Any) -> Any:  # noqa: ANN401
+    return require_finished(action.tool, await result if inspect.isawaitable(result) else result)
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from operator import attrgetter
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from producers.boundary.action import Action, CallContext
 from producers.boundary.decision_rules import apply_rules, authorize
 from producers.boundary.flags import FlagEvaluator, FlagValues, flag_context
 from producers.boundary.provider_calls import after_fork
+from producers.errors import UsageError
 from producers.wire.event_writer import CallDetails, SharedDecision
+from producers.wire.model import Name
 
 if TYPE_CHECKING:
     from producers.boundary.authorization import Authorizer
@@ -25,6 +27,10 @@ _LIMIT = 2_000  # combinations of action and context that are kept; the oldest g
 _shared_context = attrgetter(*(item.name for item in fields(CallContext) if item.name not in CallDetails.model_fields))
 
 
+_COHORT: TypeAdapter[str] = TypeAdapter(Name)
+_NO_DETAILS: dict[str, Any] = dict.fromkeys(CallDetails.model_fields)
+
+
 class SharedCall:
     """One action in one context.
 
@@ -34,25 +40,31 @@ class SharedCall:
 
     def __init__(self, action: Action, context: CallContext, *, steady: bool) -> None:
         self.action = action
-        self._contract = action.contract(None, replace(context, intent=None, conversation=None, tool_call=None))
+        self._contract = action.contract(None, replace(context, **_NO_DETAILS))
         self.flag_context = flag_context(self._contract)
-        self._cohort = context.cohort
+        try:
+            self._cohort = _COHORT.validate_python(context.cohort, strict=True)
+        except ValidationError as error:
+            raise UsageError(f"{action.tool}: {str(context.cohort)[:200]!r} cannot be a cohort") from error
         self._steady = steady
         self._variants = frozenset(action.variants)
-        self._details: tuple[tuple[str | None, ...], CallDetails] = ((None, None, None), CallDetails())
+        self._details: tuple[tuple[str | None, ...], CallDetails] = ((None,) * 4, CallDetails())
         self._authorization: tuple[Authorization, str] | None = None
         self._flag_values: FlagValues | None = None
         self._decision: tuple[Authorization, str, FlagValues, SharedDecision] | None = None
 
     def details(self, context: CallContext) -> CallDetails:
         """What is particular to one call, beside its arguments; `UsageError` where it fits no contract."""
-        given = (context.intent, context.conversation, context.tool_call)
+        given = (context.intent, context.conversation, context.tool_call, context.requested_tool)
         last_given, details = self._details
         if given == last_given:
             return details
         try:
             details = CallDetails(
-                intent=context.intent or "", conversation=context.conversation, tool_call=context.tool_call
+                intent=context.intent or "",
+                conversation=context.conversation,
+                tool_call=context.tool_call,
+                requested_tool=context.requested_tool,
             )
         except ValidationError:
             self.action.contract(None, context)  # says what is wrong
@@ -60,7 +72,7 @@ class SharedCall:
         self._details = (given, details)
         return details
 
-    def contract(self, arguments_sha256: str, details: CallDetails) -> ActionContract:
+    def contract(self, arguments_sha256: str | None, details: CallDetails) -> ActionContract:
         """The contract of one call."""
         particular = details.model_dump() | {"arguments_sha256": arguments_sha256}
         return self._contract.model_copy(update=particular)
@@ -93,7 +105,7 @@ class SharedCall:
         return SharedDecision(self._contract, decision, stage=shared.stage, cohort=self._cohort)
 
     def authorize(
-        self, authorizer: Authorizer, arguments_sha256: str, details: CallDetails
+        self, authorizer: Authorizer, arguments_sha256: str | None, details: CallDetails
     ) -> tuple[Authorization, str]:
         """What hard authorization says of one call, and the digest of its policy."""
         if not self._steady:

@@ -108,7 +108,7 @@ class Recorder:
         self,
         shared: SharedDecision,
         details: CallDetails,
-        arguments_sha256: str,
+        arguments_sha256: str | None,
         decide_ms: float,
         traceparent: str | None,
         *,

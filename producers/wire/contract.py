@@ -45,6 +45,9 @@ class FallbackMode(StrEnum):
     HUMAN_HANDOFF = "human_handoff"
 
 
+UNKNOWN_TOOL = "unknown_tool"  # the name under which all tools are counted that nobody has
+
+
 class Actor(WireModel):
     """Who asks for the action."""
 
@@ -129,3 +132,5 @@ class ActionContract(WireModel):
     """The conversation that the action belongs to (`gen_ai.conversation.id`)."""
     tool_call: Name | None = None
     """The model's own id of the call (`gen_ai.tool.call.id`)."""
+    requested_tool: Name | None = None
+    """What was asked for where `tool` is `unknown_tool`, which stands for all tools that the boundary does not know."""

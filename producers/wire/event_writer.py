@@ -55,6 +55,7 @@ class CallDetails(WireModel):
     intent: Text = ""
     conversation: Name | None = None
     tool_call: Name | None = None
+    requested_tool: Name | None = None
 
     @cached_property
     def members(self) -> tuple[bytes, ...]:
@@ -75,7 +76,7 @@ class SharedDecision:
             contract, decision, stage=stage, cohort=cohort, decision_id="-", decided_at=_ANY_MOMENT
         )
         self._receipt_rest = b"," + to_json(list(receipt.__dict__.values())[2:]).removeprefix(b"[")
-        particular = dict.fromkeys(("intent", "arguments_sha256", "conversation", "tool_call"), b"%b")
+        particular = dict.fromkeys(("intent", "arguments_sha256", "conversation", "tool_call", "requested_tool"), b"%b")
         self._json = b'{"receipt":"%%b","contract":%b,"decision":%b}' % (
             _open(contract, particular),
             _open(decision, {"decide_ms": b"%b"}),
@@ -88,13 +89,14 @@ class SharedDecision:
 
     def data(self, token: str, details: CallDetails, arguments_sha256: str | None, decide_ms: float | None) -> bytes:
         """The data of one call's event, as JSON; deciding took `decide_ms` milliseconds."""
-        intent, conversation, tool_call = details.members
+        intent, conversation, tool_call, requested_tool = details.members
         return self._json % (
             token.encode(),
             intent,
             b"" if arguments_sha256 is None else b',"arguments_sha256":' + to_json(arguments_sha256),
             conversation,
             tool_call,
+            requested_tool,
             b"" if decide_ms is None else b',"decide_ms":' + to_json(decide_ms),
         )
 

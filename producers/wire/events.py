@@ -47,6 +47,10 @@ class ExecutionStatus(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    """Whoever asked called it off, or was asked for more input; what it did until then is not known."""
+    REFUSED = "refused"
+    """The tool did not take its arguments: nothing ran."""
 
 
 class ActionExecutedData(WireModel):

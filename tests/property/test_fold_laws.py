@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from analytics.evidence.histogram import bin_of
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
-from analytics.signals.event_kinds import COUNTERS_OF_KIND, EventKind
+from analytics.signals.event_kinds import COUNTERS_OF_KIND, NO_LONGER_EXPECTED, EventKind
 from analytics.signals.event_structs import CellEpoch
 from streams.ingest.event_columns import UNKNOWN
 from streams.ingest.rows import count
@@ -87,6 +87,7 @@ def counted_one_by_one(events: Sequence[DecodedEvent]) -> dict[tuple[Any, ...], 
         total["risk"] = max(total["risk"], event.risk_rank)
         total["last"] = max(total["last"], event.time_us)
         total["counts"].update(dict.fromkeys(COUNTERS_OF_KIND[event.kind], 1))
+        total["counts"]["expected"] -= event.kind in NO_LONGER_EXPECTED
         for name, micro in (("latency", event.latency_us), ("cost", event.cost_microusd)):
             if micro != UNKNOWN:
                 total[name][int(bin_of(micro))] += 1

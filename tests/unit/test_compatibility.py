@@ -25,9 +25,17 @@ def breaks(before: Fields, now: Fields) -> list[str]:
             found.append(f"{path} is new and required")
         elif old is not None and old["required"] != field["required"]:
             found.append(f"{path} is {'now' if field['required'] else 'no longer'} required")
-        elif old is not None and old["value"] != field["value"]:
+        elif old is not None and old["value"] != field["value"] and not _has_more_words(old["value"], field["value"]):
             found.append(f"{path} takes other values: {old['value']} became {field['value']}")
     return sorted(found)
+
+
+def _has_more_words(before: Any, now: Any) -> bool:
+    """Whether a field only takes further words: a reader that lacks them rejects these events alone, by name."""
+    words = [value.get("enum") if isinstance(value, dict) else None for value in (before, now)]
+    if None in words:
+        return False
+    return set(words[0]) < set(words[1]) and {**before, "enum": 0} == {**now, "enum": 0}
 
 
 def _is_below_new(path: str, before: Fields) -> bool:
@@ -60,6 +68,10 @@ FIELD: dict[str, Any] = {"required": False, "value": {"type": "string"}}
         ({"data.latency_ms": {**FIELD, "required": True}}, "data.latency_ms is now required"),
         ({"data.error_type": FIELD}, "data.error_type takes other values"),
         ({"data.status": {"required": False}}, "data.status is no longer required"),
+        (
+            {"data.status": {"required": True, "value": {"enum": ["succeeded"], "type": "string"}}},
+            "data.status takes other",
+        ),
     ],
 )
 def test_what_would_break_a_reader_is_found(change: dict[str, Any], wrong: str) -> None:

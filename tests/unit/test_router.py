@@ -18,6 +18,7 @@ from producers.boundary.errors import (
 from producers.boundary.router import Router
 from producers.delivery.recorder import Recorder
 from producers.errors import UsageError
+from producers.wire.decision import Deny
 from producers.wire.events import ActionDecided, ActionExecuted, ActionUndone, Incident, UndoResult
 
 
@@ -151,11 +152,14 @@ def test_arguments_are_digested_and_never_leave() -> None:
     assert all("secret-order" not in event.model_dump_json() for event in shelf.events)
 
 
-def test_wrong_arguments_are_misuse_and_decide_nothing() -> None:
+def test_wrong_arguments_are_misuse_denied_on_record() -> None:
     shelf, ran = Shelf(), []
     with pytest.raises(UsageError, match="refund: missing a required argument"):
         refunds(build(shelf), ran)()
-    assert shelf.events == []
+    (denied,) = shelf.events
+    assert isinstance(denied, ActionDecided)
+    assert denied.data.decision.result == Deny(reason="arguments_not_accepted")
+    assert ran == []
 
 
 def test_who_acts_is_said_around_the_call() -> None:
@@ -191,6 +195,7 @@ def test_an_undo_that_fails_and_one_that_is_missing_are_recorded() -> None:
     refunds(router, ran, undo=lambda *_, **__: 1 / 0)("o-1")
     assert router.undo(_receipt(shelf)) is UndoResult.FAILED
     shelf.events.clear()
+    router = build(shelf)
     refunds(router, ran)("o-2")
     assert router.undo(_receipt(shelf)) is UndoResult.NOT_UNDOABLE
 

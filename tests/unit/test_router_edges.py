@@ -136,7 +136,7 @@ def test_circumstances_that_fit_no_contract_are_misuse_with_a_name() -> None:
     shelf = Shelf()
     with acting(confidence=1.5), pytest.raises(UsageError, match=r"evidence\.confidence|confidence"):
         router(shelf).call(action(lambda: None))
-    assert shelf.events == []
+    assert [event.type for event in shelf.events] == ["stagekeeper.action.decided.v1"], "denied on record, and no more"
 
 
 async def test_an_async_undo_is_awaited_before_it_counts() -> None:
@@ -216,9 +216,10 @@ def test_an_approval_is_not_for_an_action_that_has_become_another(
         held.call(known)
     receipt = caught.value.receipt
     store.resolve(receipt.decision_id, Resolution.APPROVED, reviewer="ada", rationale="yes")
-    held.register(replace(known, **changed))
+    later = router(shelf, reviews=store, approval=True)
+    later.register(replace(known, **changed))
     with pytest.raises(ApprovalMismatchError, match=said):
-        held.resume(receipt)
+        later.resume(receipt)
     held.register(known)
     with pytest.raises(ApprovalMismatchError, match="not the one that was given out"):
         held.resume(receipt.model_copy(update={"cohort": "vip"}))
