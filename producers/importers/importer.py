@@ -1,20 +1,25 @@
 """Import of transcripts: recorded calls as decisions, executions and quality impacts; what was not recorded is null.
 
 A transcript has no times: every decision is dated to the moment of its import and marked `imported`. Ids are digests of
-the file, the call's position and its cell, so the same import made twice is the same events, and the second is dropped
-wherever repeats are still remembered.
+what was said and called up to the call, and of its cell: whatever file it stands in, grown or mended, the same call is
+the same events, and a second import of it is dropped wherever repeats are still remembered.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from producers.delivery.recorder import Recorder
+from producers.importers.steps import TranscriptError
 from producers.wire.decision import Allow, Decision, Provenance
 from producers.wire.events import ExecutionStatus, Quality
+from producers.wire.model import NAME_PATTERN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,9 +28,11 @@ if TYPE_CHECKING:
     from producers.delivery.kafka_emitter import Emitter
     from producers.importers.catalog import Catalog
     from producers.importers.transcript import Conversation, ToolCall, Transcript
+    from producers.wire.contract import ActionContract
 
 TOOL_ERROR = "tool_error"  # `error.type` of a call whose result reports an error
 _IN_FLIGHT_LIMIT = 50_000
+_LONGEST_ID = 200  # characters
 _RECORDED = Decision(result=Allow(reason="recorded"), provenance=Provenance.IMPORTED)
 
 
@@ -45,7 +52,7 @@ class ImportCounts:
 
     tools: dict[str, ToolCount] = field(default_factory=dict)  # counts by tool
     skipped: Counter[str] = field(default_factory=Counter)  # calls of tools that the catalog lacks, by tool
-    stray_results: int = 0  # tool results that answer no call
+    left_out: Counter[str] = field(default_factory=Counter)  # what else was not counted, by reason
     quality_checks: int = 0  # executions with a reward
     events: int = 0  # events emitted
 
@@ -54,12 +61,16 @@ def require_usable(transcript: Transcript, catalog: Catalog, *, reward_field: st
     """Make sure, before anything is emitted, that a transcript can be imported with a catalog.
 
     Raises `UnknownToolsError` where the catalog lacks tools that may not be left out, `TranscriptError` where no
-    conversation has the reward.
+    conversation has the reward, or where a call cannot be written as an event.
     """
     if not skip_unknown:
         catalog.require(transcript.tools)
     if reward_field is not None:
         transcript.require_reward(reward_field)
+    for conversation in transcript.conversations:
+        for call in conversation.calls:
+            if call.tool in catalog.tools:
+                _contract(catalog, conversation, call)
 
 
 class TranscriptImporter:
@@ -91,7 +102,9 @@ class TranscriptImporter:
     def add(self, conversation: Conversation) -> None:
         """Emit everything about one conversation."""
         reward = conversation.reward(self._reward_field) if self._reward_field is not None else None
-        self.counts.stray_results += conversation.stray_results
+        self.counts.left_out += conversation.left_out
+        if self._reward_field is not None and reward is None:
+            self.counts.left_out[f"conversations without a number at {self._reward_field}"] += 1
         for call in conversation.calls:
             if call.tool in self._catalog.tools:
                 self._add_call(conversation, call, reward)
@@ -101,15 +114,18 @@ class TranscriptImporter:
             self._emitter.flush(0.5)
 
     def _add_call(self, conversation: Conversation, call: ToolCall, reward: float | None) -> None:
-        contract = self._catalog.contract(
-            call.tool,
-            conversation=f"{self._transcript.sha256[:16]}/{conversation.index}",
-            tool_call=call.tool_call or None,
-            arguments_sha256=call.arguments_sha256,
-        )
+        contract = _contract(self._catalog, conversation, call)
         stage = self._catalog.stage_of(call.tool)
-        place = (contract.target.environment, contract.workflow, call.tool, stage.value)
-        self._ids.begin(self._transcript.sha256, conversation.index, call.index, *place)
+        actor = contract.actor
+        place = (
+            contract.target.environment,
+            contract.workflow,
+            call.tool,
+            stage.value,
+            actor.model,
+            actor.prompt_version,
+        )
+        self._ids.begin(call.key, *place)
         receipt = self._recorder.decided(contract, _RECORDED, stage=stage)
         count = self.counts.tools.setdefault(call.tool, ToolCount())
         count.calls += 1
@@ -129,6 +145,29 @@ class TranscriptImporter:
             self.counts.events += 1
 
 
+def _contract(catalog: Catalog, conversation: Conversation, call: ToolCall) -> ActionContract:
+    try:
+        return catalog.contract(
+            call.tool,
+            conversation=conversation.calls[0].key[:32],
+            tool_call=_bounded(call.tool_call),
+            arguments_sha256=call.arguments_sha256,
+        )
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise TranscriptError(
+            f"{conversation.place}, call {call.index} of {call.tool!r}: {where}: {fault['msg']}"
+        ) from error
+
+
+def _bounded(tool_call: str | None) -> str | None:
+    """An id as an event can hold it: a longer one is known by its digest."""
+    if tool_call is None or (len(tool_call) <= _LONGEST_ID and re.match(NAME_PATTERN, tool_call)):
+        return tool_call
+    return "sha256:" + hashlib.sha256(tool_call.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 class _CallIds:
     """Ids of one call's events: the same for the same call, different for any two calls, in any file."""
 
@@ -136,7 +175,7 @@ class _CallIds:
         self._base = hashlib.sha256()
         self._serial = 0
 
-    def begin(self, *place: str | int) -> None:
+    def begin(self, *place: str | None) -> None:
         self._base = hashlib.sha256("\n".join(map(str, place)).encode())
         self._serial = 0
 
