@@ -177,7 +177,11 @@ def some_users(rng: Generator, state: CellState, watermark: datetime) -> ClosedW
     named = frozenset(key for key in epochs if rng.random() < 0.8)
     table = pl.DataFrame(rows, schema=schema, orient="row")
     heavy = table.clear().select(*WINDOW, failed="failed", timed_out="timed_out", count="count"), table.clear()
-    return ClosedWindows(1, watermark, 300.0, frozenset(epochs), people, {}, named, table, table.clear(), *heavy)
+    by_hour = pl.DataFrame(schema={name: schema[name] for name in WINDOW})
+    by_hour = by_hour.with_columns(*(pl.lit(0, pl.Int64).alias(name) for name in ("hour", "windows", "failed")))
+    return ClosedWindows(
+        1, watermark, 300.0, frozenset(epochs), people, {}, named, table, table.clear(), *heavy, by_hour
+    )
 
 
 def some_latches(rng: Generator, state: CellState, gates: GateFile) -> Latches:

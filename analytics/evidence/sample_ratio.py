@@ -47,10 +47,11 @@ def log_mismatch(assigned: npt.ArrayLike, shares: npt.ArrayLike) -> FloatArray:
     if not (np.all((rho > 0) & (rho < 1)) and np.all(np.abs(rho.sum(axis=-1) - 1.0) <= 1e-9)):
         raise EvidenceError("declared shares must lie strictly between 0 and 1 and add up to 1")
     prior = CONCENTRATION * rho
-    arms = _log_gamma(prior + counts) - _log_gamma(prior) - counts * np.log(rho)
+    arms = log_gamma(prior + counts) - log_gamma(prior) - counts * np.log(rho)
     total = counts.sum(axis=-1)
-    return np.asarray(math.lgamma(CONCENTRATION) - _log_gamma(CONCENTRATION + total) + arms.sum(axis=-1))
+    return np.asarray(math.lgamma(CONCENTRATION) - log_gamma(CONCENTRATION + total) + arms.sum(axis=-1))
 
 
-def _log_gamma(values: FloatArray) -> FloatArray:
+def log_gamma(values: FloatArray) -> FloatArray:
+    """The logarithm of the gamma function, element by element."""
     return np.asarray(_lgamma(values), dtype=np.float64)

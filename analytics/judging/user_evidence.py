@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from analytics.evidence.clustered_rate import UserWindows, design_effect
+from analytics.judging.rate_course import RateCourse
 from analytics.judging.regression import watch_users
 from analytics.judging.user_window_fold import UserWindowFold
 from analytics.judging.user_windows import BLOCK, BLOCK_FAILED, FIRST_ACTIONS, FIRST_FAILED, closed_through, kept_s
@@ -61,6 +62,7 @@ class UserEvidence:
         self._effects: dict[tuple[str, WindowCount, float], FloatArray] = {}
         self._pooled: dict[tuple[str, WindowCount, float, float], FloatArray] = {}
         self._regressions: dict[tuple[str, float, float], dict[int, Regression]] = {}
+        self._course: RateCourse | None = None
 
     @property
     def named_epochs(self) -> EpochRows:
@@ -157,6 +159,13 @@ class UserEvidence:
             squares = np.append(self._placed(self.windows.squares(signal, counting), ("squares",))[0], 0)
             self._effects[key] = design_effect(self._table(signal, counting).pooled()[1], squares, correlation)
         return self._effects[key]
+
+    @property
+    def course(self) -> RateCourse:
+        """How the failures of every epoch lie in time, up to the newest day that is over; one epoch more is empty."""
+        if self._course is None:
+            self._course = RateCourse.from_windows(self.windows, self._state, self._size + 1)
+        return self._course
 
     def regressions(self, signal: str, limit: float, rules: AfterPromotion, age_s: float) -> dict[int, Regression]:
         """What the detector of a guardrail says of every epoch that names users, by row."""

@@ -28,6 +28,7 @@ from analytics.judging.heavy_users import blocks_of, heavy_after
 from analytics.judging.user_windows import (
     COUNTED_BY_USER,
     DUE,
+    FAILED,
     FIRST_ACTIONS,
     FIRST_FAILED,
     IN_WINDOWS,
@@ -36,6 +37,7 @@ from analytics.judging.user_windows import (
     WINDOW,
     ClosedWindows,
     OpenWindows,
+    day_before,
 )
 from analytics.signals.cells import ACTION, EPOCH, EpochKey, epoch_frame
 from analytics.signals.definitions import RATES, UNREPORTED
@@ -174,6 +176,7 @@ class UserWindowFold:
             assigned=pl.concat([unchanged(last.assigned), again.assigned, whole.assigned]),
             blocks=pl.concat([unchanged(last.blocks), again.blocks, whole.blocks]),
             heavy=pl.concat([again.heavy if as_of in again_closed else unchanged(last.heavy), whole.heavy]),
+            by_hour=pl.concat([unchanged(last.by_hour), again.by_hour, whole.by_hour]),
         )
 
     def _read(
@@ -230,6 +233,7 @@ class UserWindowFold:
             assigned.join(split, on=ACTION, how="semi"),
             blocks.filter(wanted),
             next_heavy.filter(pl.col("closed_at") == as_of + every).drop("closed_at"),
+            _by_hour(by_user, every),
         )
         return windows, people, unnamed
 
@@ -249,6 +253,12 @@ class UserWindowFold:
         rows = windows.rows.with_columns(label).group_by(*WINDOW, *IN_WINDOWS).agg(pl.col("count").sum())
         alike = pl.exclude("count")
         blocks = windows.blocks.with_columns(label).group_by(alike).agg(pl.col("count").sum())
+        # Of the course in time only the newest day is told from all before it.
+        past = pl.col("closed_at") <= min(self._since, day_before(windows.as_of))
+        long_ago = pl.when(past).then(pl.lit(LONG_AGO)).otherwise("closed_at").alias("closed_at")
+        by_hour = (
+            windows.by_hour.with_columns(long_ago).group_by(*WINDOW, "hour").agg(pl.col("windows", "failed").sum())
+        )
         self._unnamed = self._unnamed.with_columns(label).group_by(WINDOW).agg(pl.col("decisions").sum())
         return replace(
             windows,
@@ -256,6 +266,7 @@ class UserWindowFold:
             unnamed=_by_epoch(self._unnamed.group_by(EPOCH).agg(pl.col("decisions").sum())),
             rows=rows,
             blocks=blocks,
+            by_hour=by_hour,
         )
 
 
@@ -301,6 +312,16 @@ def _by_user(decisions: pl.LazyFrame) -> pl.LazyFrame:
         *_first_actions(),
         pl.col("user").is_null().any().alias("unnamed"),
         pl.col("decided_at").filter(pl.col("decisions") > 0).min().alias("first_at"),
+    )
+
+
+def _by_hour(by_user: pl.DataFrame, every: timedelta) -> pl.DataFrame:
+    """The windows in which anything was due, and those of them with a failure, by the hour in which they opened."""
+    failed = (pl.sum_horizontal(FAILED) > 0).cast(pl.Int64)
+    return (
+        by_user.filter(DUE > 0)
+        .group_by(*WINDOW, (pl.col("closed_at") - every).dt.hour().alias("hour"))
+        .agg(pl.len().cast(pl.Int64).alias("windows"), failed.sum().alias("failed"))
     )
 
 

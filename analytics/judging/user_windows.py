@@ -32,6 +32,10 @@ FIRST_ACTIONS: Final = ("first_due", *FIRST_FAILED.values())
 IN_WINDOWS: Final = (*COUNTED_BY_USER, *UNDECIDED, *FIRST_ACTIONS, "heavy", "is_first")
 """What is held of a user-window: its counters, how many of its trials are undecided, by what they await, and whether it
 is the first closed window of its user in the epoch."""
+FAILED: Final = tuple(
+    dict.fromkeys(name for rate in ("execution_error", "timeout", "undo", "incident") for name in RATES[rate].failures)
+)
+"""Counters of which any makes a user-window one with a failure, where a rate's course in time is looked at."""
 READ_OF_EVENTS: Final = (*EPOCH, "subject", "decided_at", "time", "kind", "user")
 """Columns of the table `events` that user-windows are folded from."""
 
@@ -87,6 +91,9 @@ class ClosedWindows:
     assigned: pl.DataFrame
     blocks: pl.DataFrame  # `WINDOW`, the failures of `BLOCK_FAILED` in a heavy user's block, and how many are alike
     heavy: pl.DataFrame  # `EPOCH` and `who`: the users whose actions in the next window are taken in blocks
+    # Windows in which anything was due: `WINDOW`, the `hour` of day (UTC) in which they opened, how many (`windows`),
+    # and how many of them had a failure (`failed`); those before the newest day that is over closed `LONG_AGO`
+    by_hour: pl.DataFrame
 
     def tabled(self, signal: str, counting: WindowCount) -> pl.DataFrame:
         """How many of the windows that count had m trials and y failures; `EPOCH`, `m`, `y`, `count`."""
@@ -125,6 +132,11 @@ class ClosedWindows:
         counts = self.rows.with_columns(DUE.alias("due")).group_by(EPOCH)
         return counts.agg((pl.col(*FIRST_ACTIONS, "due") * pl.col("count")).sum())
 
+    @property
+    def newest_day(self) -> datetime:
+        """The beginning of the newest day (UTC) that is over."""
+        return day_before(self.as_of)
+
     def _windows(self, signal: str, closed: pl.Expr, *, unreported_failed: bool) -> pl.LazyFrame:
         """The chosen windows that have trials of a signal: `EPOCH`, `closed_at`, m, y and how many are alike."""
         rate = RATES[signal]
@@ -149,6 +161,11 @@ def closed_through(watermark: datetime, window_s: float) -> datetime:
     """The end of the newest window that is closed."""
     whole = (watermark - LONG_AGO) // timedelta(seconds=window_s)
     return LONG_AGO + whole * timedelta(seconds=window_s)
+
+
+def day_before(as_of: datetime) -> datetime:
+    """The beginning of the newest day (UTC) that is over at a moment."""
+    return as_of.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
 
 
 def kept_s(gates: GateFile) -> float:

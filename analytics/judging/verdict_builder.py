@@ -44,9 +44,13 @@ _ORDER: Final = {
             # What stands most in the way comes first: it is what a summary shows.
             *("over_limit", "no_maturity", "below_minimum_exposure", "missing_data"),
             *("too_few_users", "rates_disagree", "immature", "more_evidence_needed"),
-            *("shown_safe", "approval_required", "set_aside", "earlier_epoch_regraded"),
+            *("shown_safe", "rising", "uneven_hours", "approval_required", "set_aside", "earlier_epoch_regraded"),
         )
     )
+}
+_COUNTED_OF_COURSE: Final = {
+    *("windows_of_day", "failed_of_day", "windows_before", "failed_before"),
+    *("windows_of_worst_hour", "failed_of_worst_hour"),
 }
 _BLOCKS: Final = frozenset({"over_limit", "missing_data", "too_few_users", "immature", "more_evidence_needed"})
 
@@ -107,6 +111,11 @@ class VerdictBuilder:
             if group.gate is not None and group.gate.minimum_exposure.covers_time:
                 seen = exposures[place]
                 evidence[place]["coverage"] = [seen.days, seen.weekdays, seen.hours]
+            course = None
+            if group.gate is not None and self._inputs.users is not None:
+                course = self._inputs.users.course.shown(epoch)
+            if course is not None:
+                evidence[place]["course"] = course.model_dump(mode="json", include=_COUNTED_OF_COURSE)
             log_e = None if decision is None or decision.log_e is None else float(decision.log_e[position])
             verdict_inputs.append(
                 VerdictInputs(
@@ -124,6 +133,7 @@ class VerdictBuilder:
                     evidence=evidence[place],
                     gate_content_sha256=content,
                     split=split,
+                    course=course,
                     regraded=() if self._are_over else self._latches.reassessed(cell),
                     is_reassessment=self._are_over,
                 )

@@ -132,6 +132,10 @@ class GateDecision:
         latched, promoted, is_final = self._promotion(signals, decisions, rest, split_wrong)
         decisions.add(Mark("latched"), stands | latched)
         decisions.add(Mark("set_aside"), latches.set_aside[epochs] & ~harmed)
+        if self._inputs.users is not None:
+            course = self._inputs.users.course
+            decisions.add(Mark("rising"), rest & course.rises(epochs))
+            decisions.add(Mark("uneven_hours"), rest & course.is_uneven(epochs))
         waits = stale | (rest & ~promoted & (not is_final))
         if gate.hold_expires is not None:
             held_s = np.maximum((now_us - state.first_us[epochs]) / 1e6, 0.0)

@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, ValidationError
 
-from analytics.verdicts import messages
-from analytics.verdicts.evidence_models import Claim, DocumentPart, Reassessment, SignalEvidence, SplitEvidence
+from analytics.verdicts import caveats, messages
+from analytics.verdicts.evidence_models import (
+    Claim,
+    DocumentPart,
+    RateCourseShown,
+    Reassessment,
+    SignalEvidence,
+    SplitEvidence,
+)
 from producers.errors import StagekeeperError
 from producers.wire.events import Reason, VerdictName
 from producers.wire.model import Moment
@@ -126,6 +133,8 @@ class VerdictDocument(DocumentPart):
     """The combined evidence of the weighted guardrails; null without any."""
     split: SplitEvidence | None = None
     """Null where the gate declares no split."""
+    course: RateCourseShown | None = None
+    """How failures lie in time; null where no user-window of a day that is over was counted."""
     regraded: tuple[Reassessment, ...] = ()
     """What came of earlier epochs of the cell, of which outcomes came late."""
     is_regrade: bool = False
@@ -184,10 +193,11 @@ class VerdictDocument(DocumentPart):
             ),
             claim=messages.claim_of(inputs, result.verdict),
             claim_text=messages.claim(inputs, result.verdict),
-            unit=messages.unit(inputs.exposure, inputs.signals),
+            unit=caveats.unit(inputs.exposure, inputs.signals),
             owner=gate.owner if gate else None,
             log_e_combined=inputs.log_e_combined,
             split=inputs.split,
+            course=inputs.course,
             regraded=inputs.regraded,
             is_regrade=inputs.is_reassessment,
             dry_run=None
@@ -225,7 +235,7 @@ class VerdictDocument(DocumentPart):
     @property
     def independence(self) -> str | None:
         """What signals that are counted by action take for granted; None where there are none."""
-        return messages.independence(self.signals)
+        return caveats.independence(self.signals)
 
     @property
     def order(self) -> tuple[datetime, int, str]:

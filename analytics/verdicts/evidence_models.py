@@ -185,6 +185,36 @@ class SignalEvidence(DocumentPart):
     """Its share of the combined evidence of the guardrails; null where it has no part in it."""
 
 
+class RateCourseShown(DocumentPart):
+    """How failures lie in time, over user-windows in which anything was due: a heuristic, which decides nothing.
+
+    A window has failed where any action in it failed, timed out, was undone or led to an incident.
+    """
+
+    day: Moment
+    """Beginning of the newest day (UTC) that is over."""
+    windows_of_day: int
+    """User-windows that closed on that day."""
+    failed_of_day: int
+    """Failed ones among them."""
+    windows_before: int
+    """User-windows that closed before that day."""
+    failed_before: int
+    """Failed ones among them."""
+    log_e_rising: float
+    """Evidence that the newest day fails more than those before."""
+    worst_hour: int
+    """The hour of day (UTC) with most failed windows beyond its share."""
+    windows_of_worst_hour: int
+    """User-windows that opened in that hour of any day."""
+    failed_of_worst_hour: int
+    """Failed ones among them."""
+    log_e_uneven_hours: float
+    """Evidence that the rate differs by hour of day."""
+    threshold: float
+    """Evidence from which on a verdict warns."""
+
+
 class SplitArm(DocumentPart):
     """One arm of a declared split of traffic."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from analytics.signals.definitions import QUANTILES, RATES, SIGNALS
 from analytics.text import amount, duration, iso, percent
+from analytics.verdicts import caveats
 from producers.wire.events import Reason, VerdictName
 
 if TYPE_CHECKING:
@@ -168,30 +169,6 @@ def claim(inputs: VerdictInputs, verdict: VerdictName) -> str:
 def approval_required(gate: Gate) -> str:
     """What is still missing when the evidence is complete."""
     return f"the gate `{gate.name}` opens only once a person has approved; ask {gate.owner or 'its owner'}"
-
-
-def independence(signals: Sequence[SignalEvidence]) -> str | None:
-    """What signals that are counted by action take for granted; None where all that is weighed is counted by user."""
-    weighed = [part for part in signals if part.log_e_harm is not None]
-    by_action = [part.signal for part in weighed if part.by == "action"]
-    if not by_action:
-        return None
-    of_some = "" if len(by_action) == len(weighed) else f" of {', '.join(dict.fromkeys(by_action))}"
-    return f"assumes independent actions{of_some}"
-
-
-def unit(seen: Exposure, signals: Sequence[SignalEvidence]) -> str:
-    """What one observation is, and what that takes for granted."""
-    assumed = independence(signals)
-    if not any(part.by == "user" for part in signals):
-        why = ": the lake names no user of these actions" if seen.users is not None and not seen.by_user else ""
-        return f"counted by action{why}; {assumed or 'assumes independent actions'}"
-    unnamed = f", and {seen.unnamed:,} actions that name no user" if seen.unnamed else ""
-    until = "" if seen.as_of is None else f" up to {iso(seen.as_of)}"
-    rest = "" if assumed is None else f"; {assumed}"
-    return (
-        f"counted by user where the gate asks for it: {seen.users or 0:,} users in closed windows{until}{unnamed}{rest}"
-    )
 
 
 def combined_harm(signals: Sequence[SignalEvidence], log_e: float, alpha: float) -> str:
@@ -388,6 +365,8 @@ _OF_INPUTS: Final[Mapping[str, Callable[[VerdictInputs, Gate], str]]] = {
         f"verdict {inputs.latches[VerdictName.ROLL_BACK].verdict_id} had rolled this epoch back; a person's override "
         "sets that aside until it expires"
     ),
+    "rising": lambda inputs, _: caveats.rising(inputs.course),
+    "uneven_hours": lambda inputs, _: caveats.uneven_hours(inputs.course),
     "regraded": lambda inputs, _: (
         f"verdict {inputs.latches[VerdictName.PROMOTE].verdict_id} had promoted this epoch on what was known then; "
         "it is graded anew"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.gates.gate_file import Gate
-    from analytics.verdicts.evidence_models import Reassessment, SignalEvidence, SplitEvidence
+    from analytics.verdicts.evidence_models import RateCourseShown, Reassessment, SignalEvidence, SplitEvidence
     from producers.wire.events import Reason, VerdictName
     from producers.wire.receipt import Cell
 
@@ -47,6 +47,8 @@ REASON_CODES: Final[dict[str, str]] = {
     "not_on_ladder": "The stage is not on the gate's ladder.",
     "top_of_ladder": "There is no higher stage.",
     "shown_safe": "A signal is evidently within its limit.",
+    "rising": "A warning: the newest day failed more often than those before, by more than chance. It decides nothing.",
+    "uneven_hours": "A warning: failures differ by hour of day, by more than chance. It decides nothing.",
     "approval_required": "The gate file wants a person's approval before the gate opens.",
     "earlier_epoch_regraded": "A late outcome has turned the verdict on an earlier epoch of the cell.",
     "dry_run": "The gate, or all that it asks here, is a dry run: it says what it would do, and does nothing.",
@@ -100,6 +102,7 @@ class VerdictInputs:
     gate_content_sha256: str | None = None  # digest of what the gate judges by; None where no gate can be named
     split: SplitEvidence | None = None  # what the assignments say about the declared split; None where there is none
     regraded: tuple[Reassessment, ...] = ()  # what came of earlier epochs of the cell, of which outcomes came late
+    course: RateCourseShown | None = None  # how failures lie in time; None where no day of user-windows is over
     is_reassessment: bool = False  # whether this is an epoch that is over
 
     @property

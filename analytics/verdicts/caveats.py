@@ -1,0 +1,63 @@
+"""What a verdict takes for granted, and what it warns of, in sentences."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from analytics.text import iso, percent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from analytics.verdicts.evidence_models import RateCourseShown, SignalEvidence
+    from analytics.verdicts.verdict import Exposure
+
+_HEURISTIC: Final = "a warning, by a heuristic that decides nothing"
+
+
+def independence(signals: Sequence[SignalEvidence]) -> str | None:
+    """What signals that are counted by action take for granted; None where all that is weighed is counted by user."""
+    weighed = [part for part in signals if part.log_e_harm is not None]
+    by_action = [part.signal for part in weighed if part.by == "action"]
+    if not by_action:
+        return None
+    of_some = "" if len(by_action) == len(weighed) else f" of {', '.join(dict.fromkeys(by_action))}"
+    return f"assumes independent actions{of_some}"
+
+
+def unit(seen: Exposure, signals: Sequence[SignalEvidence]) -> str:
+    """What one observation is, and what that takes for granted."""
+    assumed = independence(signals)
+    if not any(part.by == "user" for part in signals):
+        why = ": the lake names no user of these actions" if seen.users is not None and not seen.by_user else ""
+        return f"counted by action{why}; {assumed or 'assumes independent actions'}"
+    unnamed = f", and {seen.unnamed:,} actions that name no user" if seen.unnamed else ""
+    until = "" if seen.as_of is None else f" up to {iso(seen.as_of)}"
+    rest = "" if assumed is None else f"; {assumed}"
+    return (
+        f"counted by user where the gate asks for it: {seen.users or 0:,} users in closed windows{until}{unnamed}{rest}"
+    )
+
+
+def rising(course: RateCourseShown | None) -> str:
+    """A warning of a newest day that failed more often than those before."""
+    if course is None:
+        return _HEURISTIC
+    failed, before = course.failed_of_day, course.failed_before
+    return (
+        f"failures are rising: {percent(failed / max(course.windows_of_day, 1))} of the user-windows of "
+        f"{course.day:%Y-%m-%d} failed ({failed:,} of {course.windows_of_day:,}), "
+        f"{percent(before / max(course.windows_before, 1))} before ({before:,} of {course.windows_before:,}): "
+        f"{_HEURISTIC}"
+    )
+
+
+def uneven_hours(course: RateCourseShown | None) -> str:
+    """A warning of an hour of day that fails more often than others."""
+    if course is None:
+        return _HEURISTIC
+    share = percent(course.failed_of_worst_hour / max(course.windows_of_worst_hour, 1))
+    return (
+        f"failures differ by hour of day: most fail from {course.worst_hour:02}:00 UTC, {share} of the user-windows "
+        f"({course.failed_of_worst_hour:,} of {course.windows_of_worst_hour:,}): {_HEURISTIC}"
+    )
