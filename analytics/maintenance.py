@@ -61,6 +61,11 @@ class RetentionPolicy:
     grace: timedelta = timedelta(days=1)  # how long files stay that only an earlier version consists of
     margin: timedelta = MARGIN  # what clocks may be apart
 
+    def kept(self, table: str) -> timedelta | None:
+        """For how long every row of a table is kept at least; None: for ever."""
+        age = self.keep.get(table)
+        return None if age is None else max(age, LEAST)
+
 
 @dataclass(frozen=True)
 class Step:

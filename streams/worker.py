@@ -30,6 +30,7 @@ from analytics.lake.errors import READ_FAILURES
 from analytics.lake.leases import LEASE_S
 from analytics.lake.migrations import migrate
 from analytics.lake.storage import unreadable
+from analytics.lake.table_schemas import EVENTS
 from analytics.lake.tables import Lake
 from analytics.maintenance import RetentionPolicy
 from producers.delivery.kafka_config import KafkaSecurity
@@ -95,7 +96,7 @@ class Worker:
         dead_letters = KafkaDeadLetters(servers, config.kafka)
         migrate(config.lake_root)
         lake = Lake.open(config.lake_root)
-        pipeline = Pipeline(lake, dead_letters, key=config.receipt_key, now=now)
+        pipeline = Pipeline(lake, dead_letters, key=config.receipt_key, now=now, keep=config.policy.kept(EVENTS))
         self._gauge = FreshnessGauge()
         self._plane = DataPlane(
             pipeline,

@@ -25,7 +25,7 @@ from analytics.lake.table_schemas import EVENTS, LAYOUT, LEASES, TABLES
 from producers.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 LAYOUT_MARK: Final = "stagekeeper/layout"  # the application transaction in the log of `events`: the lake's layout
 _PREFIX: Final = "STAGEKEEPER_LAKE_"
@@ -142,6 +142,25 @@ def scan_table(root: str, table: str, *, version: int | None = None) -> pl.LazyF
     if is_remote(root):
         return pl.scan_delta(uri, version=version, storage_options=options)
     return pl.scan_delta(_FolderTable(uri, version=version))
+
+
+class FollowedTable:
+    """One table as it is now, asked again and again by one thread: only what its log has gained is read each time."""
+
+    def __init__(self, root: str, table: str) -> None:
+        self._root = root
+        self._options, self._uri = options_of(root), uri_of(root, table)
+        self._handle: DeltaTable | None = None
+
+    def collect(self, query: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
+        """What a query finds in the newest version; raises `UnreadableLakeError`."""
+        with reading(self._root):
+            if self._handle is None:
+                opened = DeltaTable if is_remote(self._root) else _FolderTable
+                self._handle = opened(self._uri, storage_options=self._options)
+            else:
+                self._handle.update_incremental()
+            return query(pl.scan_delta(self._handle, storage_options=self._options)).collect()
 
 
 def files_of(root: str, table: str, options: Mapping[str, str] | None) -> pafs.FileSystem:

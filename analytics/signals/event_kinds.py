@@ -85,6 +85,16 @@ INCREMENTS: Final = np.array([[change_of(kind, name) for name in COUNTERS] for k
 """The same as a matrix, kinds x counters: the events of each kind times this are the counters."""
 INCREMENTS.setflags(write=False)
 
+_DECISIONS: Final = [kind for kind, counters in COUNTERS_OF_KIND.items() if "decisions" in counters]
+_EXECUTIONS: Final = [kind for kind, counters in COUNTERS_OF_KIND.items() if "executed" in counters]
+_REVIEWS: Final = (EventKind.REVIEW_APPROVED, EventKind.REVIEW_REJECTED)
+
+ONCE: Final = np.zeros(len(EventKind), dtype=np.int8)
+"""By kind: which of the things that happen once to a decision it is; 0 where each event counts by its own id."""
+for _number, _kinds in enumerate((_DECISIONS, _EXECUTIONS, _REVIEWS), 1):
+    ONCE[list(_kinds)] = _number
+ONCE.setflags(write=False)
+
 
 def kinds_moving(counter: str, by: int = 1) -> list[int]:
     """The kinds of events that add so much to a counter."""

@@ -80,8 +80,11 @@ class EventDecoder:
         """Let go of what earlier batches needed."""
         self._receipts.begin_batch()
 
-    def decode(self, values: Sequence[bytes | None], latest_us: int | None) -> Decoded:
-        """Decode records; without `latest_us` (`latest_possible`), moments may lie ahead of the clock."""
+    def decode(self, values: Sequence[bytes | None], latest_us: int | None, oldest_us: int | None = None) -> Decoded:
+        """Decode records; without `latest_us` (`latest_possible`), moments may lie ahead of the clock.
+
+        What is about a decision before `oldest_us` is refused, where that is given.
+        """
         raw = [value or b"" for value in values]
         joined = b"".join(raw)
         ends = np.zeros(len(raw) + 1, dtype=np.int64)
@@ -99,6 +102,7 @@ class EventDecoder:
         _blank_out(events, faults)
         columns = self._columns(events, receipts, faults)
         _check_times(columns, latest_us, faults)
+        _check_age(columns, oldest_us, faults)
         usable = np.ones(len(raw), dtype=np.bool_)
         usable[list(faults)] = False
         return Decoded(columns, binary(raw, joined, ends), usable, faults)
@@ -221,6 +225,18 @@ def _check_times(events: EventColumns, latest_us: int | None, faults: dict[int, 
                 moment = np.datetime64(int(moments_us[place]), "us")
                 detail = f"{field}: {moment}Z lies more than 5 minutes ahead of the clock"
                 faults.setdefault(place, Fault("impossible_time", detail))
+
+
+def _check_age(events: EventColumns, oldest_us: int | None, faults: dict[int, Fault]) -> None:
+    """Refuse what could repeat an event that the lake has let go of: nobody could tell."""
+    if oldest_us is None:
+        return
+    dates_us = np.where(events.decided_at_us == UNDATED, events.time_us, events.decided_at_us)
+    for place in np.flatnonzero(dates_us < oldest_us).tolist():
+        field = "time" if events.decided_at_us[place] == UNDATED else "data.receipt decided_at"
+        moments = [f"{np.datetime64(int(us), 'us')}Z" for us in (dates_us[place], oldest_us)]
+        detail = f"{field}: {moments[0]} lies before {moments[1]}, from when on events are kept (keep_events_days)"
+        faults.setdefault(place, Fault("beyond_retention", detail))
 
 
 def _micros(since: list[timedelta]) -> Longs:

@@ -1,11 +1,14 @@
-"""Drop repeated events: the ids accepted in each partition.
+"""Drop what was accepted before: the identities (`streams.ingest.identities`) accepted in each partition.
 
-An event is a repeat if and only if an event with the same id was accepted earlier in the same partition, and that
-earlier one's event time is not below the partition's watermark (the latest event time accepted so far) minus the
-horizon. Retries of one writer carry the same record key and so share a partition. The rule asks for nothing but what
-was accepted before, which is what the table `events` holds: a replay decides as the first reading did.
+An event is a repeat if and only if one of its identity was accepted earlier in the same partition, however long ago.
+Retries of one writer carry the same record key and so share a partition. The rule asks for nothing but what was
+accepted before, which is what the table `events` holds: a replay decides as the first reading did.
 
-Memory: two bytes for each id within the horizon, and on disk 24 (`streams.ingest.id_store`).
+What is dated within the horizon of the latest date accepted is held here, and so is whatever was accepted since that
+date was the latest. For anything older the table itself is asked (`streams.ingest.earlier_events`). All events of one
+identity have one date, so neither can miss what the other would find.
+
+Memory: two bytes for each identity within the horizon, and on disk 24 (`streams.ingest.id_store`).
 """
 
 from __future__ import annotations
@@ -15,66 +18,100 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from streams.ingest.id_store import NEVER, SIZES, IdStore, Sizes, Times, Words, words_of
+from streams.ingest.earlier_events import NOT_FOUND
+from streams.ingest.id_store import NEVER, SIZES, IdStore, Sizes, Words
+from streams.ingest.identities import MARK_BITS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
-    import pyarrow as pa
+
+    from streams.ingest.event_columns import Longs
+    from streams.ingest.identities import Identities
 
     Flags = npt.NDArray[np.bool_]
 
-HORIZON: Final = timedelta(hours=1)  # how far back an id is remembered, in event time
+HORIZON: Final = timedelta(hours=1)  # how far back, by date, what was accepted is held in memory
+
+_MINUTE_US: Final = 60_000_000
+_MARK: Final = (1 << MARK_BITS) - 1
 
 
 class SeenIds:
-    """The ids accepted in one partition; `horizon` is how far back one is remembered, in event time."""
+    """What was accepted in one partition.
 
-    def __init__(self, horizon: timedelta = HORIZON, *, sizes: Sizes = SIZES) -> None:
-        self._horizon_us = horizon // timedelta(microseconds=1)
-        self.ids = IdStore(sizes)
-        self._latest_us = NEVER
+    `earlier` finds the marks of what was accepted longer ago than `horizon`, or `NOT_FOUND`; without it nothing is
+    forgotten. `latest_us` is the date up to which a rebuild has read.
+    """
 
-    def remember(self, ids: pa.Array, times_us: Times) -> None:
-        """Add ids accepted before, in any order; those beyond the horizon may be left out, but not the latest."""
-        self._keep(words_of(ids), times_us)
-
-    def accept_all(self, ids: pa.Array, times_us: Times) -> Flags:
-        """Accept events, in order, unless they are repeats: False for each of these.
-
-        The ids are a string array without nulls, the event times microseconds since 1970 UTC.
-        """
-        words = words_of(ids)
-        stored_us = self.ids.times_of(words)
-        accepted = np.ones(len(words), dtype=np.bool_)
-        doubtful = (stored_us != NEVER) | _twice(words[:, 0])
-        if doubtful.any():
-            self._accept_doubtful(words, times_us, stored_us, doubtful, accepted)
-            words, times_us = words[accepted], times_us[accepted]
-        self._keep(words, times_us)
-        return accepted
-
-    def _accept_doubtful(
-        self, words: Words, times_us: Times, stored_us: Times, doubtful: Flags, accepted: Flags
+    def __init__(
+        self,
+        horizon: timedelta = HORIZON,
+        *,
+        earlier: Callable[[Identities], Longs] | None = None,
+        latest_us: int = NEVER,
+        sizes: Sizes = SIZES,
     ) -> None:
-        """Clear `accepted` for the doubtful events that are repeats, in order; all others are accepted."""
-        positions = np.flatnonzero(doubtful)
-        # The watermark before each event, as far as the events without a doubt have moved it.
-        watermarks_us = np.maximum.accumulate(np.append([self._latest_us], np.where(doubtful, NEVER, times_us)))
-        columns = [column[positions].tolist() for column in (words, times_us, stored_us, watermarks_us)]
-        latest_us, within = NEVER, dict[tuple[int, int], int]()
-        for position, (first, second), time_us, stored, watermark_us in zip(positions.tolist(), *columns, strict=True):
-            before_us = max(stored, within.get((first, second), NEVER))
-            if before_us != NEVER and before_us >= max(watermark_us, latest_us) - self._horizon_us:
-                accepted[position] = False
-            else:
-                within[first, second] = max(before_us, time_us)
-                latest_us = max(latest_us, time_us)
+        self._horizon_us = horizon // timedelta(microseconds=1)
+        self._earlier = earlier
+        self._latest_us = latest_us
+        self.ids = IdStore(sizes)
 
-    def _keep(self, words: Words, times_us: Times) -> None:
-        """Remember what was accepted; what can never be a repeat again may go, since the watermark only rises."""
-        if len(words):
-            self._latest_us = max(self._latest_us, int(times_us.max()))
-            self.ids.add(words, times_us, max(self._latest_us - self._horizon_us, NEVER + 1))
+    @property
+    def held_since_us(self) -> int:
+        """Whatever is dated from here on, and was accepted, is held."""
+        if self._earlier is None or self._latest_us == NEVER:
+            return NEVER
+        return self._latest_us - self._horizon_us
+
+    def remember(self, accepted: Identities) -> None:
+        """Add what was accepted before, in any order; what is dated before `held_since_us` may be left out."""
+        if len(accepted):
+            self._latest_us = max(self._latest_us, int(accepted.dates_us.max()))
+            self._keep(accepted.words, accepted.dates_us, accepted.marks)
+
+    def accept_all(self, events: Identities) -> Longs:
+        """Accept events, in order, unless one of their identity was: its mark for each of these, else `NOT_FOUND`.
+
+        Raises `LakeError` where the earlier ones cannot be read.
+        """
+        words, dates_us, marks = events.words, events.dates_us, events.marks
+        stored = self.ids.times_of(words)
+        before = np.where(stored == NEVER, NOT_FOUND, stored & _MARK)
+        if self._earlier is not None:
+            older = np.flatnonzero((before == NOT_FOUND) & (dates_us < self.held_since_us))
+            if older.size:
+                before[older] = self._earlier(events.take(older))
+        _mark_twins(words, marks, before)
+        accepted = before == NOT_FOUND
+        if accepted.any():
+            # By the latest date: so what is not yet in the table outlives the batch, whatever its own date.
+            self._latest_us = max(self._latest_us, int(dates_us[accepted].max()))
+            self._keep(words[accepted], np.full(int(accepted.sum()), self._latest_us), marks[accepted])
+        return before
+
+    def _keep(self, words: Words, dates_us: Longs, marks: Longs) -> None:
+        since_us = self.held_since_us
+        self.ids.add(
+            words, _packed(dates_us) | marks, since_us if since_us == NEVER else int(_packed(np.array(since_us)))
+        )
+
+
+def _packed(dates_us: Longs) -> Longs:
+    """Dates in whole minutes above the bits of a mark; they sort as the dates do, and fit for the years 1 to 9999."""
+    return dates_us // _MINUTE_US << MARK_BITS
+
+
+def _mark_twins(words: Words, marks: Longs, before: Longs) -> None:
+    """Of events of one identity that was not accepted before, all but the first come after that one."""
+    new = np.flatnonzero(before == NOT_FOUND)
+    new = new[_twice(words[new, 0])]
+    first: dict[tuple[int, ...], int] = {}
+    for place, pair in zip(new.tolist(), map(tuple, words[new].tolist()), strict=True):
+        place_before = first.setdefault(pair, place)
+        if place_before != place:
+            before[place] = marks[place_before]
 
 
 def _twice(first: Words) -> Flags:

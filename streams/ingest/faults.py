@@ -8,9 +8,10 @@ The first of these checks that fails gives the reason (`docs/events.md` says wha
 4. `missing_receipt`, `negative_value`.
 5. Any other field that is absent or unusable: `missing_field`, `wrong_type`; the detail names it.
 6. The receipt: `malformed_receipt`, `unsigned_receipt`, `forged_receipt`, `receipt_mismatch`.
-7. `impossible_time`.
+7. `impossible_time`, `beyond_retention`.
+8. `conflicting_event`: it contradicts one that was accepted before.
 
-All but the last are functions of the bytes and the receipt key alone. Fields that nobody publishes are ignored,
+All but the last three are functions of the bytes and the receipt key alone. Fields that nobody publishes are ignored,
 whatever JSON they hold.
 """
 

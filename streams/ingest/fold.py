@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -10,15 +10,17 @@ import numpy as np
 import pyarrow as pa
 
 from streams.broker import EMBEDDED_PREFIX
-from streams.ingest.decode import EventDecoder, latest_possible
+from streams.ingest.decode import EventDecoder, latest_possible, micros_of
+from streams.ingest.earlier_events import NOT_FOUND
 from streams.ingest.errors import LogMismatchError
 from streams.ingest.event_columns import EventColumns, Flags, Longs, chained, joined, longs
+from streams.ingest.identities import conflict_fault, identities_of
 from streams.ingest.rejects import Reject, reject
 from streams.ingest.rows import NO_TIMESTAMP, Accepted, count, event_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     import polars as pl
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 Column = TypeVar("Column")
 
+_AT_ANY_TIME: Final = (None, None)
 _CHUNK: Final = 2_000  # decoded together: few enough for what is made of them to stay in the processor's cache
 
 
@@ -39,7 +42,7 @@ class PartitionState:
     reached: int  # the last offset that was folded; the one before the log's beginning when nothing was
     settled_through: int  # up to this offset the table `rejects` holds what was rejected; nothing is decided anew
     rejected: Mapping[int, Reject]  # stored rejects above `reached`, by offset
-    seen: SeenIds  # the ids that were accepted
+    seen: SeenIds  # what was accepted
 
 
 @dataclass
@@ -47,7 +50,7 @@ class Tally:
     """Counts of a batch's records by what became of them."""
 
     accepted: int = 0  # events stored
-    repeats: int = 0  # events dropped because their id was accepted before
+    repeats: int = 0  # events dropped because the same were accepted before
     rejected: int = 0  # records rejected for the first time
     known_rejects: int = 0  # records read again that had been rejected before a restart
     skipped: int = 0  # offsets without a record on a log where that is normal (transactions, compaction)
@@ -98,10 +101,16 @@ class _BatchParts:
 
 
 class Folder:
-    """Folds batches, in order, from where the states of the assigned partitions begin; `fold` moves them."""
+    """Folds batches, in order, from where the states of the assigned partitions begin; `fold` moves them.
 
-    def __init__(self, states: dict[SourcePartition, PartitionState], key: bytes | None) -> None:
+    `keep` is for how long the table `events` keeps its rows; None: for ever.
+    """
+
+    def __init__(
+        self, states: dict[SourcePartition, PartitionState], key: bytes | None, keep: timedelta | None = None
+    ) -> None:
         self._states = states
+        self._keep = keep
         self._decoder = EventDecoder(key)
         self._settled_decoder = EventDecoder(None)  # signatures were checked before the restart
 
@@ -112,6 +121,7 @@ class Folder:
             LogMismatchError: The records do not continue where the last ones ended.
         """
         parts = _BatchParts(now)
+        possible = latest_possible(now), None if self._keep is None else micros_of(now - self._keep)
         self._settled_decoder.begin_batch()
         self._decoder.begin_batch()
         for partition, records in batch.partitions.items():
@@ -119,11 +129,11 @@ class Folder:
                 raise LogMismatchError(f"a record of {partition.app_id} came, which is not assigned to this worker.")
             settled, fresh = self._account(partition, records, parts)
             for positions in _chunks(settled):
-                self._decode(self._settled_decoder, _Piece(partition, records, positions), None, parts)
+                self._decode(self._settled_decoder, _Piece(partition, records, positions), _AT_ANY_TIME, parts)
             for positions in _chunks(fresh):
-                self._decode(self._decoder, _Piece(partition, records, positions), latest_possible(now), parts)
+                self._decode(self._decoder, _Piece(partition, records, positions), possible, parts)
             parts.partitions.append((partition, len(settled) + len(fresh)))
-        accepted = self._accept(parts)
+        accepted = self._accept(batch, parts)
         order = {partition: position for position, partition in enumerate(batch.partitions)}
         parts.rejects.sort(key=lambda reject: (order[reject.partition], reject.offset))
         tally = parts.tally
@@ -165,9 +175,13 @@ class Folder:
         state.reached = next_offset - 1
         return settled, range(first_fresh, len(offsets))
 
-    def _decode(self, decoder: EventDecoder, piece: _Piece, latest_us: int | None, parts: _BatchParts) -> None:
-        decoded = decoder.decode(piece.take(piece.records.values), latest_us)
-        self._reject(piece, decoded.faults, parts)
+    def _decode(
+        self, decoder: EventDecoder, piece: _Piece, possible: tuple[int | None, int | None], parts: _BatchParts
+    ) -> None:
+        latest_us, oldest_us = possible
+        decoded = decoder.decode(piece.take(piece.records.values), latest_us, oldest_us)
+        for place, fault in decoded.faults.items():
+            _reject(piece.partition, piece.records, piece.positions[place], fault, parts)
         timestamps = [NO_TIMESTAMP if at_ms is None else at_ms for at_ms in piece.take(piece.records.broker_at_ms)]
         parts.events.append(decoded.events)
         parts.usable.append(decoded.usable)
@@ -175,43 +189,33 @@ class Folder:
         parts.offsets.append(longs(piece.take(piece.records.offsets)))
         parts.broker_at_ms.append(longs(timestamps))
 
-    def _accept(self, parts: _BatchParts) -> Accepted:
+    def _accept(self, batch: Batch, parts: _BatchParts) -> Accepted:
         events = joined(parts.events or [self._decoder.decode([], None).events])
         values = pa.chunked_array(parts.values, pa.binary())
         offsets, broker_at_ms = chained(parts.offsets), chained(parts.broker_at_ms)
         keep = np.concatenate([np.empty(0, dtype=np.bool_), *parts.usable])
+        identities = identities_of(events)
         partitions, end = [], 0
         for partition, height in parts.partitions:
             begin, end = end, end + height
-            usable, ids = keep[begin:end], events.ids.slice(begin, height)
-            usable_ids = ids if usable.all() else ids.filter(pa.array(usable))
-            is_new = self._states[partition].seen.accept_all(usable_ids, events.time_us[begin:end][usable])
-            usable[usable] = is_new  # a view of `keep`
+            places = begin + np.flatnonzero(keep[begin:end])
+            mine = identities.take(places)
+            before = self._states[partition].seen.accept_all(mine)
+            is_new = before == NOT_FOUND
+            keep[places] = is_new
+            conflicts = np.flatnonzero(~is_new & (before != mine.marks))
+            for place in conflicts.tolist():
+                records = batch.partitions[partition]
+                position = bisect_left(records.offsets, int(offsets[places[place]]))
+                fault = conflict_fault(mine, place, int(before[place]))
+                _reject(partition, records, position, fault, parts)
             accepted = int(is_new.sum())
-            parts.tally.repeats += len(is_new) - accepted
+            parts.tally.repeats += len(is_new) - accepted - conflicts.size
             partitions.append((partition, accepted))
         if not keep.all():
             events, values = events.kept(keep), values.filter(pa.array(keep))
             offsets, broker_at_ms = offsets[keep], broker_at_ms[keep]
         return Accepted(events, values, partitions, offsets, broker_at_ms)
-
-    @staticmethod
-    def _reject(piece: _Piece, faults: Mapping[int, Fault], parts: _BatchParts) -> None:
-        records = piece.records
-        for place, fault in faults.items():
-            position = piece.positions[place]
-            parts.rejects.append(
-                reject(
-                    piece.partition,
-                    records.offsets[position],
-                    reason=fault.reason,
-                    detail=fault.detail,
-                    now=parts.now,
-                    key=records.keys[position],
-                    value=records.values[position],
-                    broker_at_ms=records.broker_at_ms[position],
-                )
-            )
 
     def _fold_gap(self, partition: SourcePartition, first: int, end: int, parts: _BatchParts) -> None:
         """Account for the offsets from `first` to `end` (exclusive), at which no record was read."""
@@ -231,6 +235,23 @@ class Folder:
             else:
                 detail = "the record has no value"
                 parts.rejects.append(reject(partition, offset, reason="null_value", detail=detail, now=parts.now))
+
+
+def _reject(
+    partition: SourcePartition, records: PartitionRecords, position: int, fault: Fault, parts: _BatchParts
+) -> None:
+    parts.rejects.append(
+        reject(
+            partition,
+            records.offsets[position],
+            reason=fault.reason,
+            detail=fault.detail,
+            now=parts.now,
+            key=records.keys[position],
+            value=records.values[position],
+            broker_at_ms=records.broker_at_ms[position],
+        )
+    )
 
 
 def _chunks(positions: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -8,7 +8,7 @@ cover, nothing is lost or counted twice, wherever a worker dies:
 1. The order of the commits keeps R >= E >= S, and a commit is all or nothing: rows and offset appear together.
 2. A restart first brings S to E by folding the rows of `events` in (S, E]. `events` holds exactly the accepted events
    and their bytes, so `signals` is a function of it, and no record is decided a second time for it.
-3. Reading goes on at E + 1. The ids accepted before are the rows of `events`: the dedupe state is rebuilt from them,
+3. Reading goes on at E + 1. What was accepted before are the rows of `events`: the dedupe state is rebuilt from them,
    and decides every later record as it would have without the restart.
 4. In (E, R] it is settled which records are rejected: those in `rejects`, and no other for its time or signature,
    whatever the clock and the key are now, so no record is in both tables or in neither. Their dead letters are
@@ -37,7 +37,7 @@ from streams.ingest.rejects import KafkaDeadLetters, to_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from streams.ingest.records import Batch
     from streams.ingest.recovery import Resumed
@@ -60,13 +60,20 @@ class Pipeline:
     """
 
     def __init__(
-        self, lake: Lake, dead_letters: KafkaDeadLetters, *, key: bytes | None, now: Callable[[], datetime]
+        self,
+        lake: Lake,
+        dead_letters: KafkaDeadLetters,
+        *,
+        key: bytes | None,
+        now: Callable[[], datetime],
+        keep: timedelta | None = None,  # for how long `events` keeps its rows; None: for ever
     ) -> None:
         self._lake = lake
         self._dead_letters = dead_letters
         self._key = key
         self._now = now
-        self._folder = Folder({}, key)
+        self._keep = keep
+        self._folder = Folder({}, key, keep)
         self._covered: dict[str, dict[SourcePartition, int]] = {}
         self._taken = 0
         self._committed = 0
@@ -78,7 +85,7 @@ class Pipeline:
             raise DataPlaneError("partitions were assigned before the batches of the last ones were committed.")
         self._committed = assignment.number
         resumed = assignment.partitions
-        self._folder = Folder({partition: start.state for partition, start in resumed.items()}, self._key)
+        self._folder = Folder({partition: start.state for partition, start in resumed.items()}, self._key, self._keep)
         events = {partition: start.events for partition, start in resumed.items() if start.events is not None}
         rejects = {partition: start.rejects for partition, start in resumed.items() if start.rejects is not None}
         self._covered = {REJECTS: rejects, EVENTS: dict(events), SIGNALS: dict(events)}

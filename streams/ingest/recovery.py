@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -12,13 +12,16 @@ from analytics.lake.table_schemas import COLUMNS, EVENTS, REJECTS, SIGNALS
 from analytics.lake.tables import Advance, Lake, SourcePartition
 from streams.ingest.decode import EARLIEST_US, EventDecoder
 from streams.ingest.dedupe import HORIZON, SeenIds
+from streams.ingest.earlier_events import READ, EarlierEvents, identities_of_rows
 from streams.ingest.errors import LakeOrderError, LogMismatchError
 from streams.ingest.fold import PartitionState
+from streams.ingest.id_store import NEVER
 from streams.ingest.rejects import Reject, from_rows
 from streams.ingest.rows import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
 
 
 _CATCH_UP_OFFSETS: Final = 100_000  # how many offsets are folded into `signals` at a time when it is behind `events`
@@ -58,7 +61,7 @@ def resume(
     for partition, reached in events.items():
         if signals.get(partition, -1) < reached:
             _catch_up(lake, partition, signals.get(partition), reached)
-    seen = _accepted_ids(lake, partitions, horizon)
+    seen = _accepted(lake, partitions, horizon)
     rejected = _rejects_from(lake, starts)
     resumed = {}
     for partition, start in starts.items():
@@ -117,33 +120,38 @@ def _catch_up(lake: Lake, partition: SourcePartition, stored: int | None, reache
         previous = done = last
 
 
-def _accepted_ids(
-    lake: Lake, partitions: Sequence[SourcePartition], horizon: timedelta
-) -> dict[SourcePartition, SeenIds]:
-    """The ids accepted within the horizon, read in one pass and in chunks: memory does not grow with the partitions."""
-    seen = {partition: SeenIds(horizon) for partition in partitions}
+def _accepted(lake: Lake, partitions: Sequence[SourcePartition], horizon: timedelta) -> dict[SourcePartition, SeenIds]:
+    """What was accepted within the horizon, read in one pass and in chunks, so memory does not grow with partitions."""
+    earlier = EarlierEvents(lake.root)
     of_log = pl.col("log_id").is_in(sorted({partition.log_id for partition in partitions}))
     events = lake.scan(EVENTS).filter(of_log)
-    latest = events.group_by(_PARTITION).agg(pl.col("time").max().alias("latest")).collect()
+    latest = events.group_by(_PARTITION).agg(pl.col("time").max().cast(pl.Int64)).collect()
+    latest_us = {SourcePartition(*row[:-1]): int(row[-1]) for row in latest.iter_rows()}
+    seen = {
+        partition: SeenIds(
+            horizon, earlier=partial(earlier.marks_of, partition), latest_us=latest_us.get(partition, NEVER)
+        )
+        for partition in partitions
+    }
+    # In whole microseconds, since the horizon may reach beyond the first moment of year 1.
+    oldest_us = [max(seen[partition].held_since_us, EARLIEST_US) for partition in partitions]
     schema = {name: COLUMNS[EVENTS][name] for name in _PARTITION}
     wanted = pl.DataFrame(list(partitions), schema=schema, orient="row").with_row_index("number")
-    # In whole microseconds, since the horizon may reach beyond the first moment of year 1.
-    horizon_us = horizon // timedelta(microseconds=1)
-    oldest = pl.max_horizontal(pl.col("latest").cast(pl.Int64) - horizon_us, pl.lit(EARLIEST_US)).cast(
-        pl.Datetime("us", "UTC")
-    )
-    latest = latest.join(wanted, on=_PARTITION).select(*_PARTITION, "number", oldest=oldest)
-    if latest.is_empty():
+    wanted = wanted.with_columns(oldest=pl.Series(oldest_us, dtype=pl.Int64).cast(pl.Datetime("us", "UTC")))
+    wanted = wanted.filter(pl.Series([partition in latest_us for partition in partitions], dtype=pl.Boolean))
+    if wanted.is_empty():
         return seen
+    is_recent = (pl.col("time") >= pl.col("oldest")) | (pl.col("decided_at") >= pl.col("oldest"))
+    oldest = wanted["oldest"].min()
     recent = (
-        events.filter(pl.col("time") >= latest["oldest"].min())
-        .join(latest.lazy(), on=_PARTITION)
-        .filter(pl.col("time") >= pl.col("oldest"))
-        .select("number", "id", pl.col("time").cast(pl.Int64))
+        events.filter((pl.col("time") >= oldest) | (pl.col("decided_at") >= oldest))
+        .join(wanted.lazy(), on=_PARTITION)
+        .filter(is_recent)
+        .select("number", *READ)
     )
     for chunk in recent.collect_batches(chunk_size=200_000, maintain_order=False):
         for (number,), rows in chunk.partition_by("number", as_dict=True).items():
-            seen[partitions[number]].remember(rows["id"].to_arrow(), rows["time"].to_numpy())
+            seen[partitions[number]].remember(identities_of_rows(rows))
     return seen
 
 

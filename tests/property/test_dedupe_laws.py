@@ -5,18 +5,20 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from identified_events import Table, identities
 
 from streams.ingest.dedupe import SeenIds
+from streams.ingest.earlier_events import NOT_FOUND
 from streams.ingest.id_store import Sizes, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-HORIZON_US = 50
+MINUTE_US = 60_000_000
+HORIZON = timedelta(minutes=50)
 TINY = Sizes(least=2, on_disk=8, most=64)
 UUIDS = st.uuids().map(str)
 LIKE_UUIDS = st.one_of(
@@ -32,49 +34,45 @@ NAMES = st.one_of(
 )
 
 
-class PlainRule:
-    """Every id that was ever accepted, and the latest time of each."""
-
-    def __init__(self) -> None:
-        self.accepted: list[tuple[str, int]] = []
-
-    def accept(self, event_id: str, time_us: int) -> bool:
-        times = [at for known, at in self.accepted if known == event_id]
-        if times and max(times) >= max(at for _, at in self.accepted) - HORIZON_US:
-            return False
-        self.accepted.append((event_id, time_us))
-        return True
-
-    def within(self) -> list[tuple[str, int]]:
-        latest = max((at for _, at in self.accepted), default=0)
-        return [(event_id, at) for event_id, at in self.accepted if at >= latest - HORIZON_US]
-
-
-def columns(events: Sequence[tuple[str, int]]) -> tuple[pa.Array, np.ndarray]:
-    return pa.array([name for name, _ in events], pa.string()), np.array([at for _, at in events], dtype=np.int64)
-
-
 @st.composite
 def streams(draw: st.DrawFn) -> list[list[tuple[str, int]]]:
-    """Batches whose times wander on, with ids that come again, early and late."""
+    """Batches of events whose times wander on; each name has one time, and comes again early and late."""
     batches: list[list[tuple[str, int]]] = []
-    at = 0
+    at, times = 0, dict[str, int]()
     for _ in range(draw(st.integers(1, 12))):
-        at += draw(st.integers(-20, 60))
-        batches.append(draw(st.lists(st.tuples(NAMES, st.integers(at, at + 40)), max_size=30)))
+        at += draw(st.integers(-20, 60)) * MINUTE_US
+        names = draw(st.lists(st.tuples(NAMES, st.integers(0, 40)), max_size=30))
+        batches.append([(name, times.setdefault(name, at + more * MINUTE_US)) for name, more in names])
     return batches
 
 
 @settings(deadline=None)
 @given(streams(), st.sampled_from([TINY, Sizes()]), st.sets(st.integers(0, 11)))
-def test_a_repeat_is_what_the_rule_says(batches: list[list[tuple[str, int]]], sizes: Sizes, restarts: set[int]) -> None:
-    plain, seen = PlainRule(), SeenIds(timedelta(microseconds=HORIZON_US), sizes=sizes)
+def test_a_repeat_is_what_was_ever_accepted(
+    batches: list[list[tuple[str, int]]], sizes: Sizes, restarts: set[int]
+) -> None:
+    """Also where the table has only what the batch before the last one brought."""
+    table, accepted = Table(), set[str]()
+    seen = SeenIds(HORIZON, earlier=table.find, sizes=sizes)
     for number, batch in enumerate(batches):
-        if number in restarts:
-            seen = SeenIds(timedelta(microseconds=HORIZON_US), sizes=sizes)
-            seen.remember(*columns(plain.within()[::-1]))
-        expected = [plain.accept(*each) for each in batch]
-        assert seen.accept_all(*columns(batch)).tolist() == expected
+        if number in restarts and table.times:
+            if number:
+                table.store(*columns(batches[number - 1]))
+            latest = max(table.times.values())
+            seen = SeenIds(HORIZON, earlier=table.find, latest_us=latest, sizes=sizes)
+            held = [(name, at) for name, at in table.times.items() if at >= seen.held_since_us]
+            seen.remember(identities(*columns(held[::-1])))
+        expected = []
+        for name, _ in batch:
+            expected.append(name not in accepted)
+            accepted.add(name)
+        assert (seen.accept_all(identities(*columns(batch))) == NOT_FOUND).tolist() == expected
+        if number:
+            table.store(*columns(batches[number - 1]))
+
+
+def columns(events: Sequence[tuple[str, int]]) -> tuple[list[str], list[int]]:
+    return [name for name, _ in events], [at for _, at in events]
 
 
 @settings(deadline=None)

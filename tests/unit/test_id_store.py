@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pytest
+from identified_events import identities
 
 from streams.ingest import id_store
 from streams.ingest.dedupe import SeenIds
+from streams.ingest.earlier_events import NOT_FOUND
 from streams.ingest.errors import DataPlaneError
 from streams.ingest.id_store import NEVER, IdRun, IdStore, Sizes, masks_of
 
@@ -84,15 +86,15 @@ def test_a_filter_rarely_says_perhaps_of_what_is_not_there() -> None:
 @pytest.mark.parametrize("size", [1, 40, 3_000])
 def test_memory_and_runs_are_bounded_by_the_horizon(size: int) -> None:
     sizes = Sizes(least=256, on_disk=1_024, most=16_384)
-    seen = SeenIds(timedelta(seconds=40), sizes=sizes)
+    seen = SeenIds(timedelta(minutes=40), earlier=lambda wanted: np.full(len(wanted), NOT_FOUND), sizes=sizes)
     largest = most_runs = most_bytes = 0
     for start in range(0, min(200_000, 4_000 * size), size):
         numbers = range(start, start + size)
-        names = pa.array([f"{number:032x}" for number in numbers], pa.string())
-        assert seen.accept_all(names, np.array(numbers, dtype=np.int64) * 1_000).all()
+        names = [f"{number:032x}" for number in numbers]
+        assert (seen.accept_all(identities(names, [number * 60_000 for number in numbers])) == NOT_FOUND).all()
         largest, most_runs = max(largest, len(seen.ids)), max(most_runs, len(seen.ids.runs))
         most_bytes = max(most_bytes, seen.ids.nbytes)
-    assert largest < 40_000 + 2 * 16_384 + size  # forty seconds hold 40,000
+    assert largest < 40_000 + 2 * 16_384 + size  # forty minutes hold 40,000
     assert most_runs <= 3 * 3 + largest // 4_096 + 1  # three sizes that are merged, and those that are large enough
     assert most_bytes < 2.2 * largest + 24 * 4 * 1_024 + 24 * size
 
