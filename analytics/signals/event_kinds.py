@@ -86,7 +86,10 @@ INCREMENTS: Final = np.array([[change_of(kind, name) for name in COUNTERS] for k
 INCREMENTS.setflags(write=False)
 
 _DECISIONS: Final = [kind for kind, counters in COUNTERS_OF_KIND.items() if "decisions" in counters]
-_EXECUTIONS: Final = [kind for kind, counters in COUNTERS_OF_KIND.items() if "executed" in counters]
+_EXECUTIONS: Final = [
+    *(kind for kind, counters in COUNTERS_OF_KIND.items() if "executed" in counters),
+    *NO_LONGER_EXPECTED,
+]
 _REVIEWS: Final = (EventKind.REVIEW_APPROVED, EventKind.REVIEW_REJECTED)
 
 ONCE: Final = np.zeros(len(EventKind), dtype=np.int8)

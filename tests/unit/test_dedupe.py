@@ -140,6 +140,7 @@ def test_a_receipt_that_is_replayed_counts_once() -> None:
         (an_executed(status=ExecutionStatus.FAILED, event_id="x"), ["execution", "succeeded", "failed"]),
         (an_executed(status=ExecutionStatus.TIMED_OUT), ["execution", "succeeded", "timed_out"]),
         (an_executed(a_receipt(epoch="another"), event_id="x"), ["execution", "another cell or epoch"]),
+        (an_executed(status=ExecutionStatus.CANCELLED, latency_ms=None, event_id="x"), ["succeeded", "cancelled"]),
         (a_decided(result=Deny(reason="no"), event_id="x"), ["decision", "allowed", "denied"]),
         (an_undone(result=UndoResult.FAILED), ["e-3", "undone", "undo_failed"]),
         (an_impact("q-1", passed=False), ["q-1", "quality_passed", "quality_failed"]),
@@ -154,6 +155,11 @@ def test_another_outcome_of_the_same_is_rejected_by_name(second: Event, words: l
     assert batch.signals.equals(folded(*first).signals), "it moves no number"
     assert reject.first_bytes
     assert reject.key == b"decision-1"
+
+
+def test_a_cancellation_takes_back_one_expectation_however_often_it_comes() -> None:
+    cancelled = [an_executed(status=ExecutionStatus.CANCELLED, event_id=f"c-{turn}") for turn in range(9)]
+    assert folded(a_decided(), *cancelled).signals.select("expected", "executed").sum().row(0) == (0, 0)
 
 
 def test_undos_and_impacts_count_by_their_own_id_within_the_decision() -> None:
