@@ -60,6 +60,8 @@ class Settings(BaseSettings):
     """Token of the person who approves or rejects; never printed."""
     freshness_s: float = Field(default=900.0, gt=0)
     """A verdict older than this many seconds does not open a gate."""
+    commit_every_s: float = Field(default=1.0, ge=0.1, le=10)
+    """Seconds between two commits of a worker to a table; a large batch, and one after many failures, goes sooner."""
     maintenance_every_s: float = Field(default=3_600.0, ge=0)
     """Seconds between two rounds of roll-up, retention and vacuum in a worker; 0: only by `stagekeeper maintenance`."""
     rollup_after_days: float = Field(default=2.0, ge=0)

@@ -44,6 +44,7 @@ class Progress:
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _committed: int = 0
     _totals: Totals = field(default_factory=Totals)
+    _hurry: bool = False
 
     @property
     def totals(self) -> Totals:
@@ -81,6 +82,15 @@ class Progress:
         """Note how many records are not yet read."""
         with self._changed:
             self._totals = replace(self._totals, lag=lag)
+
+    @property
+    def hurry(self) -> bool:
+        """Whether what comes next should be committed sooner than usual."""
+        return self._hurry
+
+    def hurry_is(self, hurry: bool) -> None:  # noqa: FBT001 - as `lag_is`
+        """Note whether what comes next should be committed sooner than usual."""
+        self._hurry = hurry
 
     def wait_for(self, number: int, timeout_s: float, given_up: Callable[[], bool]) -> bool:
         """Wait until item `number` is dealt with; False when `timeout_s` passed, or `given_up` said so, before."""

@@ -41,6 +41,7 @@ from streams.control.judge_runner import JudgeRunner
 from streams.control.maintenance_runner import Leases, MaintenanceRunner
 from streams.control.recommendation_cache import Recommendations
 from streams.faust_app import KeptChannel, create_faust_app
+from streams.ingest.cadence import COMMIT_EVERY_S
 from streams.ingest.pipeline import Assignment, DataPlane, Pipeline
 from streams.ingest.rejects import KafkaDeadLetters
 from streams.ingest.source import Source, StoppedError
@@ -77,6 +78,7 @@ class WorkerConfig:
     as_json: bool = False  # of status lines
     web_port: int = 0  # port of the web server on the loopback interface; 0 takes a free one
     data_only: bool = False  # whether to leave the judging to other workers
+    commit_every_s: float = COMMIT_EVERY_S  # between two batches that are committed, where nothing hurries
     maintenance_every_s: float = 3_600.0  # between two rounds of roll-up, retention and vacuum; 0: others do them
     policy: RetentionPolicy = field(default_factory=RetentionPolicy)
     ready_file: Path | None = None  # written once the worker reads; JSON: process id, log's identity, web address
@@ -111,7 +113,14 @@ class Worker:
         self._began_s = time.monotonic()
         own_lake = Lake.open(config.lake_root)  # handles are not shared between threads
         self._source = Source(
-            servers, self._log_id, own_lake, self.put, self._progress, on_failure=self.fail, settings=config.kafka
+            servers,
+            self._log_id,
+            own_lake,
+            self.put,
+            self._progress,
+            on_failure=self.fail,
+            settings=config.kafka,
+            commit_every_s=config.commit_every_s,
         )
         self._judge_runner = JudgeRunner(
             servers, self._log_id, config.lake_root, config.gate_file, now=now, settings=config.kafka

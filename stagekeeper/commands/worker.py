@@ -65,6 +65,7 @@ def command(ready_file: Path | None, web_port: int, *, data_only: bool, as_json:
         as_json=as_json,
         web_port=web_port,
         data_only=data_only,
+        commit_every_s=settings.commit_every_s,
         maintenance_every_s=settings.maintenance_every_s,
         policy=retention_policy(settings),
         ready_file=ready_file,

@@ -1,21 +1,29 @@
 """Commit micro-batches to the lake, exactly once.
 
 Three tables take the outcome of a batch, one commit each, always in this order: `rejects`, `events`, `signals`; the
-dead letters are acknowledged between the first two. A commit names the offset it covers in each partition and the one
-the table must have covered before; otherwise the lake refuses it. With R, E and S for the offsets that the tables
-cover, nothing is lost or counted twice, wherever a worker dies:
+dead letters are acknowledged between the first two. A table to which the batch adds nothing gets no commit: its offsets
+travel with the next one that adds something, which covers all partitions up to the end of its own batch. A commit names
+the offset it covers in each partition and the one the table must have covered before; otherwise the lake refuses it.
+With R, E and S for the offsets that the tables cover, nothing is lost or counted twice, wherever a worker dies:
 
-1. The order of the commits keeps R >= E >= S, and a commit is all or nothing: rows and offset appear together.
+1. A commit is all or nothing, and whoever makes one has committed everything that came before it. So each table holds
+   all that is due to it up to the largest of R, E and S, except for the batch that the worker died in: of that, the
+   tables after the last one committed lack their rows. `signals` gets rows only where `events` does: E >= S. `rejects`
+   may be behind, where nothing was rejected, or ahead, where nothing was accepted or the worker died in between.
 2. A restart first brings S to E by folding the rows of `events` in (S, E]. `events` holds exactly the accepted events
    and their bytes, so `signals` is a function of it, and no record is decided a second time for it.
-3. Reading goes on at E + 1. What was accepted before are the rows of `events`: the dedupe state is rebuilt from them,
-   and decides every later record as it would have without the restart.
-4. In (E, R] it is settled which records are rejected: those in `rejects`, and no other for its time or signature,
-   whatever the clock and the key are now, so no record is in both tables or in neither. Their dead letters are
-   published again under the same keys, since the worker may have died before: at least once, and none for a record
-   that was accepted after all.
-5. Above R nothing was committed, so nothing can be contradicted. Of two workers that both read a partition, the first
-   to commit wins; the other is refused, stops, and resumes.
+3. Reading goes on at E + 1. No record above E was accepted, whatever was read since: rejects and repeats, after which
+   the dedupe state is what it was. What was accepted before are the rows of `events`: that state is rebuilt from them,
+   and decides every later record as it would have without the restart, those repeats among them.
+4. In (E, R], if there is such, it is settled which records are rejected: those in `rejects`, and no other for its time
+   or signature, whatever the clock and the key are now, so no record is in both tables or in neither. Their dead
+   letters are published again under the same keys, since the worker may have died before: at least once, and none for a
+   record that was accepted after all.
+5. Above R and E nothing was committed, so nothing can be contradicted. Of two workers that both read a partition, the
+   first to commit wins; the other is refused, stops, and resumes.
+
+Offsets that nothing was added for are committed alone once the source has nothing more, or after `ALONE`: a broker
+forgets old records, and the lake must be seen to have caught up.
 
 A batch is folded while the one before it is committed; commits never overlap. The offsets that Kafka stores for the
 consumer group play no part.
@@ -27,21 +35,28 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
 
-from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS
+from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS, TABLES
 from analytics.lake.tables import Advance, Lake, SourcePartition
+from streams.ingest.cadence import may_cross
 from streams.ingest.errors import DataPlaneError
 from streams.ingest.fold import FoldedBatch, Folder
 from streams.ingest.rejects import KafkaDeadLetters, to_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import datetime, timedelta
+    from datetime import datetime
+
+    import polars as pl
+    import pyarrow as pa
 
     from streams.ingest.records import Batch
     from streams.ingest.recovery import Resumed
     from streams.metrics import Progress
+
+ALONE: Final = timedelta(seconds=5)  # how long offsets wait for a commit that adds something, while records come
 
 
 @dataclass(frozen=True)
@@ -74,7 +89,9 @@ class Pipeline:
         self._now = now
         self._keep = keep
         self._folder = Folder({}, key, keep)
-        self._covered: dict[str, dict[SourcePartition, int]] = {}
+        self._reached: dict[SourcePartition, int] = {}  # the last offset of which everything is committed
+        self._covered: dict[str, dict[SourcePartition, int]] = {}  # by table, the last offset that its log states
+        self._behind_since: datetime | None = None  # since when `events` or `signals` covers less than was reached
         self._taken = 0
         self._committed = 0
 
@@ -89,6 +106,7 @@ class Pipeline:
         events = {partition: start.events for partition, start in resumed.items() if start.events is not None}
         rejects = {partition: start.rejects for partition, start in resumed.items() if start.rejects is not None}
         self._covered = {REJECTS: rejects, EVENTS: dict(events), SIGNALS: dict(events)}
+        self._reached, self._behind_since = {}, None
 
     def fold(self, batch: Batch) -> FoldedBatch:
         """Fold the next batch; nothing is written.
@@ -101,7 +119,9 @@ class Pipeline:
         return self._folder.fold(batch, self._now())
 
     def commit(self, folded: FoldedBatch) -> float:
-        """Publish the batch's rejects and commit its rows with its offsets; how long it took, in seconds.
+        """Publish the batch's rejects and commit its rows with the offsets; how long it took, in seconds.
+
+        A batch without partitions says that nothing more is there for now.
 
         Raises:
             DataPlaneError: A batch before it was not committed.
@@ -112,21 +132,38 @@ class Pipeline:
         if folded.number != self._committed + 1:
             raise DataPlaneError(f"batch {folded.number} cannot follow {self._committed}: one between was lost.")
         began = time.perf_counter()
+        self._reached.update(folded.reached)
         for table, rows in ((REJECTS, to_rows(folded.rejects)), (EVENTS, folded.events), (SIGNALS, folded.signals)):
-            covered = self._covered[table]
-            # After a restart `rejects` may be ahead; it moves only once the others have caught up.
-            advances = {
-                partition: Advance(covered.get(partition), reached)
-                for partition, reached in folded.reached.items()
-                if reached > covered.get(partition, -1)
-            }
-            if advances or len(rows):
-                self._lake.append(table, rows, advances=advances)
-                covered.update({partition: advance.reached for partition, advance in advances.items()})
+            if len(rows):
+                self._append(table, rows)
             if table == REJECTS and folded.letters:
                 self._dead_letters.publish(folded.letters)
+        self._cover(is_idle=not folded.reached)
         self._committed = folded.number
         return time.perf_counter() - began
+
+    def _append(self, table: str, rows: pa.Table | pl.DataFrame) -> None:
+        advances = self._advances(table)
+        self._lake.append(table, rows, advances=advances)
+        self._covered[table].update({partition: advance.reached for partition, advance in advances.items()})
+
+    def _advances(self, table: str) -> dict[SourcePartition, Advance]:
+        covered = self._covered[table]
+        return {
+            partition: Advance(covered.get(partition), reached)
+            for partition, reached in self._reached.items()
+            if reached > covered.get(partition, -1)
+        }
+
+    def _cover(self, *, is_idle: bool) -> None:
+        """Commit offsets alone that have waited for long, or that nothing comes for to travel with."""
+        behind = [table for table in (EVENTS, SIGNALS) if self._advances(table)]
+        now = self._now()
+        self._behind_since = (self._behind_since or now) if behind else None
+        if self._behind_since is not None and (is_idle or now - self._behind_since >= ALONE):
+            for table in behind:
+                self._append(table, TABLES[table].empty_table())
+            self._behind_since = None
 
     def _take(self, number: int) -> None:
         if number != self._taken + 1:
@@ -182,7 +219,9 @@ class DataPlane:
             self._fail(error)  # at once: the next batch, which would meet this error, may never come
             raise
         self._committed(folded)
-        self._progress.count(folded.tally, seconds)
+        if folded.reached:
+            self._progress.count(folded.tally, seconds)
+            self._progress.hurry_is(may_cross(folded.signals))
         self._progress.reach(folded.number)
 
     async def _settle(self) -> None:

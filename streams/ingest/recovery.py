@@ -73,13 +73,12 @@ def resume(
 
 def _check_order(partition: SourcePartition, rejects: int | None, events: int | None, signals: int | None) -> None:
     covered = {"rejects": rejects, "events": events, "signals": signals}
-    offsets = [-1 if offset is None else offset for offset in covered.values()]
-    if offsets != sorted(offsets, reverse=True):
+    if (-1 if events is None else events) < (-1 if signals is None else signals):
         extents = {name: "nothing" if offset is None else f"up to {offset}" for name, offset in covered.items()}
         stated = ", ".join(f"{name} {extent}" for name, extent in extents.items())
         raise LakeOrderError(
-            f"the tables contradict each other about {partition.app_id}: they cover {stated}, but each must cover at "
-            "least what the next one does. Restore all tables from the same moment, or set STAGEKEEPER_LAKE_ROOT to a "
+            f"the tables contradict each other about {partition.app_id}: they cover {stated}, but `events` must cover "
+            "at least what `signals` does. Restore all tables from the same moment, or set STAGEKEEPER_LAKE_ROOT to a "
             "new folder and let the worker read the topics again. `signals` alone may be moved away: it is rebuilt."
         )
 

@@ -18,6 +18,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from analytics.lake.tables import Lake, SourcePartition
 from producers.wire.topics import SOURCE_TOPICS
 from streams.broker import DATA_GROUP, EMBEDDED_PREFIX, KafkaSettings, admin, cluster_id_of
+from streams.ingest.cadence import COMMIT_EVERY_S, IDLE_S, LARGE_RECORDS, SOONEST_S
 from streams.ingest.errors import DataPlaneError, LogIdentityError
 from streams.ingest.pipeline import Assignment
 from streams.ingest.reader_lock import reader_lock
@@ -34,8 +35,7 @@ if TYPE_CHECKING:
 
 LOG: Final = logging.getLogger(__name__)
 
-# A batch is handed over after this many seconds, or earlier with about this many records or bytes.
-BATCH_S: Final = 0.25
+# A batch has at most about this many records, where more wait, and bytes; when it is handed over, see `cadence`.
 BATCH_RECORDS: Final = 30_000
 BATCH_BYTES: Final = 64 * 1_024 * 1_024
 
@@ -84,8 +84,10 @@ class Source:
         *,
         on_failure: Callable[[BaseException], None],
         settings: KafkaSettings | None = None,
+        commit_every_s: float = COMMIT_EVERY_S,
     ) -> None:
         self._lake = lake
+        self._commit_every_s = commit_every_s
         self._put = put
         self._progress = progress
         self._on_failure = on_failure
@@ -180,11 +182,9 @@ class Source:
                 self._revoked(consumer, partitions)
 
     def _read(self, consumer: Consumer) -> None:
-        behind, fetched_s = False, 0.0
+        behind, idle, fetched_s = False, True, 0.0
         while not self._stopping.is_set():
-            now_s = time.monotonic()
-            messages = self._fetch(consumer, BATCH_S + (now_s if behind else fetched_s))
-            fetched_s = time.monotonic()
+            messages = self._fetch(consumer, fetched_s, BATCH_RECORDS if behind else LARGE_RECORDS)
             # A broker that came back empty under the same address is another log. Its identity only ever changes from
             # the old to the new, so records that were fetched before it is seen unchanged are the old log's.
             # What was fetched is kept meanwhile where the broker is away.
@@ -192,8 +192,10 @@ class Source:
                 if self._stopping.wait(0.1):
                     raise StoppedError("the worker is stopping")
             partitions = self._collect(messages)
-            if partitions:
+            if partitions or (not idle and time.monotonic() >= fetched_s + IDLE_S):
+                idle = not partitions
                 self._hand_over(Batch(self._handed_over + 1, partitions))
+                fetched_s = time.monotonic()
             lag = self._lag(consumer)
             self._progress.lag_is(lag)
             behind = lag >= BATCH_RECORDS
@@ -202,16 +204,19 @@ class Source:
                 # earlier, it would wait in a batch of its own for the two that are under way.
                 self._progress.wait_for(self._handed_over - 1, _PAUSE_S, self._stopping.is_set)
 
-    @staticmethod
-    def _fetch(consumer: Consumer, until_s: float) -> list[Message]:
-        """Fetch one batch, up to its limits; once the monotonic clock passes `until_s`, what is there is taken."""
+    def _fetch(self, consumer: Consumer, last_s: float, most: int) -> list[Message]:
+        """Fetch one batch, of about `most` records; `last_s` is when the last was handed over (monotonic seconds)."""
         messages: list[Message] = []
-        size = 0
-        while len(messages) < BATCH_RECORDS and size < BATCH_BYTES:
-            fetched = consumer.consume(FETCH_RECORDS, max(0.0, until_s - time.monotonic()))
+        size, began_s = 0, time.monotonic()
+        while len(messages) < most and size < BATCH_BYTES:
+            every_s = min(SOONEST_S, self._commit_every_s)
+            # After a pause the first record is not kept waiting for others.
+            due_s = max(last_s + (every_s if self._progress.hurry else self._commit_every_s), began_s + every_s)
+            left_s = due_s - time.monotonic()
+            fetched = consumer.consume(FETCH_RECORDS, min(max(0.0, left_s), every_s))
             messages += fetched
             size += sum(map(len, fetched))
-            if len(fetched) < FETCH_RECORDS:
+            if len(fetched) < FETCH_RECORDS and (left_s <= every_s or self._stopping.is_set()):
                 break
         return messages
 

@@ -52,7 +52,8 @@ class _Kept:
 
 def a_source(destination: _Kept, progress: Progress | None = None) -> Source:
     said = progress or Progress()
-    return Source("nowhere:1", "log", None, destination.put, said, on_failure=lambda _: None)  # type: ignore[arg-type]
+    none: Any = None  # no lake is asked
+    return Source("nowhere:1", "log", none, destination.put, said, on_failure=lambda _: None, commit_every_s=0.0)
 
 
 class _Waits(Progress):
