@@ -107,6 +107,17 @@ class AfterPromotion(Part):
         return max(self.window, _LEAST_WINDOWS * batch_s)
 
 
+class Attempts(Part):
+    """What trying an action again costs, so that it does not pass by being tried until it does."""
+
+    budget: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+    """How often, at most, an action that breaks a limit is ever promoted, over all attempts of a cell together."""
+
+    def beta_at(self, attempt: int, beta: float) -> float:
+        """The error level of an attempt, counted from 1: at most beta, and a share of the budget; the shares add up."""
+        return min(beta, self.budget / (attempt * (attempt + 1)))
+
+
 class Gate(Part):
     """What must hold for the actions it matches."""
 
@@ -120,6 +131,8 @@ class Gate(Part):
     """How often, at most, an action that keeps its limits is ever rolled back."""
     beta: Level = 0.05
     """How often, at most, an action that breaks a limit is ever promoted."""
+    attempts: Attempts | None = None
+    """What trying again costs; where it is not stated, every attempt has the whole beta."""
     minimum_exposure: MinimumExposure = MinimumExposure()
     unit: CountBy = "user"
     """What one observation is: `user`, a user's closed window (actions of one user are alike), or `action`."""
@@ -173,6 +186,10 @@ class Gate(Part):
     def at(self, stage: str) -> tuple[GateSignal, ...]:
         """The signals that apply at a stage."""
         return tuple(part for part in self.signals if stage in part.stages)
+
+    def beta_at(self, attempt: int) -> float:
+        """The beta of an attempt of a cell, counted from 1."""
+        return self.beta if self.attempts is None else self.attempts.beta_at(attempt, self.beta)
 
     def unit_of(self, part: GateSignal) -> CountBy:
         """By what a signal of this gate is counted."""

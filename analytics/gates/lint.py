@@ -166,6 +166,9 @@ def _of_gate(gate: Gate) -> Iterator[LintIssue]:
         if level > _LOOSE_LEVEL:
             message = f"{name} is {level:g}, and at most {_LOOSE_LEVEL:g} is a promise worth making"
             yield LintIssue("error", "loose_level", f"{gate.name}/{name}", message)
+    if gate.attempts is not None and gate.attempts.budget < gate.beta:
+        message = f"{gate.attempts.budget:g} is less than beta, {gate.beta:g}, which the first attempt alone may spend"
+        yield LintIssue("warning", "contradictory", f"{gate.name}/attempts", message)
     yield from _maturities(gate)
     yield from _contradictions(gate, live)
     yield from _splits(gate)
@@ -289,6 +292,11 @@ def _minimums(gate: Gate, live: list[GateSignal]) -> Iterator[LintIssue]:
             counted += ", and of as many different users where a promotion speaks of users to come"
         level: Level = "warning" if needed >= IMPOSSIBLE else "note"
         code = "impossible_minimum" if needed >= IMPOSSIBLE else "minimum"
+        if gate.attempts is not None:
+            later = [
+                f"{clean_minimum(part, gate.beta_at(attempt)) or 0:,} at attempt {attempt}" for attempt in (2, 3, 7)
+            ]
+            counted += f"; {', '.join(later)}"
         yield LintIssue(level, code, f"{gate.name}/{part.signal}", counted)
     actions = gate.minimum_exposure.actions
     if 0 < actions < largest:

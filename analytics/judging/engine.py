@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analytics.gates.gate_file import Gate, GateFile, GateTieError
+from analytics.judging.attempts import Attempts
 from analytics.judging.latches import NO_STAGE, Latches
 from analytics.judging.verdict_builder import Group, VerdictBuilder
 from analytics.judging.verdict_rules import VERDICTS, Decisions, GateDecision, Mark
@@ -101,6 +102,7 @@ class Engine:
         self._state = state
         self._gates = gates
         self._change_keys = change_keys
+        self._attempts = Attempts(state)
         self._gate_of = np.empty(0, dtype=np.int32)
         self._matched: dict[tuple[Cell, int], int] = {}
         self.match(np.arange(state.epochs))
@@ -134,16 +136,21 @@ class Engine:
         state, gates = self._state, self._gate_of[epochs]
         comparing = np.array([*(gate.compares for gate in self._gates.gates), False, False], dtype=np.bool_)
         rows = latches.rows(state, self._gates, self._gate_of)
-        inputs = EvaluationInputs(state, sums, self._gates, current, users, rows, epochs[comparing[gates]])
+        attempts = self._attempts.numbers()
+        inputs = EvaluationInputs(state, sums, self._gates, current, users, rows, epochs[comparing[gates]], attempts)
+        # Only where a gate has a budget does it matter which attempt it is.
+        spending = np.array([*(gate.attempts is not None for gate in self._gates.gates), False, False], dtype=np.bool_)
+        tries = np.where(spending[gates], attempts[epochs], 1)
         groups = []
         for number, code in ((_NO_GATE, "no_gate"), (_AMBIGUOUS, "ambiguous_gate")):
             groups.append(_invalid(np.flatnonzero(gates == number), epochs, code, None))
         wrong = (gates >= 0) & impossible({name: state.counts[row, epochs] for row, name in enumerate(COUNTERS)})
         stages = state.stage_of[state.cell_of[epochs]]
-        for number, stage in sorted(set(zip(gates.tolist(), stages.tolist(), strict=True))):
+        for number, stage, attempt in sorted(set(zip(gates.tolist(), stages.tolist(), tries.tolist(), strict=True))):
             if number < 0:
                 continue
-            gate, here = self._gates.gates[number], (gates == number) & (stages == stage)
+            gate = self._attempts.gate_at(self._gates.gates[number], attempt)
+            here = (gates == number) & (stages == stage) & (tries == attempt)
             groups.append(_invalid(np.flatnonzero(here & wrong), epochs, "contradictory_counts", gate))
             places = np.flatnonzero(here & ~wrong)
             if places.size:

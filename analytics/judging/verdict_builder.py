@@ -114,6 +114,7 @@ class VerdictBuilder:
             course = None
             if group.gate is not None and self._inputs.users is not None:
                 course = self._inputs.users.course.shown(epoch)
+            evidence[place]["attempt"] = int(self._inputs.attempts[epoch])
             if course is not None:
                 evidence[place]["course"] = course.model_dump(mode="json", include=_COUNTED_OF_COURSE)
             log_e = None if decision is None or decision.log_e is None else float(decision.log_e[position])
@@ -134,6 +135,7 @@ class VerdictBuilder:
                     gate_content_sha256=content,
                     split=split,
                     course=course,
+                    attempt=int(self._inputs.attempts[epoch]),
                     regraded=() if self._are_over else self._latches.reassessed(cell),
                     is_reassessment=self._are_over,
                 )

@@ -47,6 +47,7 @@ class EvaluationInputs:
     users: UserEvidence | None  # closed user-windows; None where nothing is counted by user
     latches: LatchRows  # what earlier looks decided
     compared: EpochRows  # the epochs that are evaluated and whose gate holds arms against each other
+    attempts: Integers  # of every epoch, which attempt of its cell it is
 
     @cached_property
     def missing(self) -> MissingOutcomes:

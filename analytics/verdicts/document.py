@@ -89,6 +89,8 @@ class VerdictDocument(DocumentPart):
     cohort: str
     epoch: str
     """The stretch of the cell in which nothing that shapes its behaviour changed."""
+    attempt: int | None = None
+    """Which attempt of the cell it is, counted from 1: epochs in which actions were due; null in older verdicts."""
     risk_class: str | None = None
     """Highest risk class seen; null where unknown."""
     verdict_id: str
@@ -155,11 +157,12 @@ class VerdictDocument(DocumentPart):
         return cls(
             **inputs.cell._asdict(),
             epoch=inputs.epoch,
+            attempt=inputs.attempt,
             risk_class=inputs.risk_class,
             verdict_id=verdict.verdict_id,
             verdict=result.verdict,
             to_stage=result.to_stage,
-            summary=messages.summary(result.verdict, result.to_stage, result.reasons),
+            summary=messages.summary(result.verdict, result.to_stage, result.reasons, attempt=inputs.attempt),
             reasons=result.reasons,
             signals=tuple(
                 part.model_copy(update={"contribution": _contribution(verdict, part)}) for part in inputs.signals

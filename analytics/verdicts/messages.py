@@ -216,8 +216,10 @@ def not_on_ladder(stage: str, gate: Gate) -> str:
     return f"{stage} is not on the ladder of the gate `{gate.name}` ({' → '.join(gate.ladder)})"
 
 
-def summary(verdict: VerdictName, to_stage: str | None, reasons: Sequence[Reason]) -> str:
-    """One sentence that says what follows, and the first reason with its numbers."""
+def summary(verdict: VerdictName, to_stage: str | None, reasons: Sequence[Reason], *, attempt: int = 1) -> str:
+    """One sentence that says what follows, and the first reason with its numbers; and which attempt it is, if not the
+    first.
+    """
     lead = {
         VerdictName.PROMOTE: f"Promote to {to_stage}",
         VerdictName.ROLL_BACK: f"Roll back to {to_stage}",
@@ -228,7 +230,8 @@ def summary(verdict: VerdictName, to_stage: str | None, reasons: Sequence[Reason
     first = reasons[0].message
     for conclusion in _CONCLUSIONS:
         first = first.removesuffix(f": {conclusion}")
-    return f"{lead}: {first}{others}."
+    tried = f" Attempt {attempt:,} of this cell." if attempt > 1 else ""
+    return f"{lead}: {first}{others}.{tried}"
 
 
 def sentences(

@@ -103,6 +103,7 @@ class VerdictInputs:
     split: SplitEvidence | None = None  # what the assignments say about the declared split; None where there is none
     regraded: tuple[Reassessment, ...] = ()  # what came of earlier epochs of the cell, of which outcomes came late
     course: RateCourseShown | None = None  # how failures lie in time; None where no day of user-windows is over
+    attempt: int = 1  # which attempt of the cell the epoch is
     is_reassessment: bool = False  # whether this is an epoch that is over
 
     @property

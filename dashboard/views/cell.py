@@ -101,6 +101,8 @@ def _verdict(verdict: VerdictDocument, gates_sha256: str | None, now: datetime) 
     ]
     if verdict.claim is not None:
         facts.append(("Speaks of", labels.CLAIMS[verdict.claim], verdict.claim_text))
+    if verdict.attempt is not None:
+        facts.append(("Attempt", f"{labels.count(verdict.attempt)} of this cell", None))
     if verdict.unit:
         facts.append(("Counted", verdict.unit, None))
     if exposure is not None and exposure.minimum:
