@@ -107,7 +107,7 @@ class AfterPromotion(Part):
         return max(self.window, _LEAST_WINDOWS * batch_s)
 
 
-class Attempts(Part):
+class AttemptBudget(Part):
     """What trying an action again costs, so that it does not pass by being tried until it does."""
 
     budget: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
@@ -131,7 +131,7 @@ class Gate(Part):
     """How often, at most, an action that keeps its limits is ever rolled back."""
     beta: Level = 0.05
     """How often, at most, an action that breaks a limit is ever promoted."""
-    attempts: Attempts | None = None
+    attempts: AttemptBudget | None = None
     """What trying again costs; where it is not stated, every attempt has the whole beta."""
     minimum_exposure: MinimumExposure = MinimumExposure()
     unit: CountBy = "user"

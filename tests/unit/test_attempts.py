@@ -7,7 +7,7 @@ import pytest
 from verdict_cases import CELL, a_row, document_of, executions, gate_file, increments, verdict_on
 
 from analytics.evidence.sequential import trials_to_decision
-from analytics.gates.gate_file import Attempts as AttemptsBudget
+from analytics.gates.gate_file import AttemptBudget
 from analytics.judging.attempts import Attempts
 from analytics.signals.state import CellState
 from producers.strict_yaml import ConfigurationFileError
@@ -34,14 +34,14 @@ def tried(count: int, clean: int, **gate: str) -> dict[str, object]:
     [(1, 0.05, 189, 379), (2, 0.016666667, 250, 502), (3, 0.008333333, 288, 578), (7, 0.001785714, 370, 743)],
 )
 def test_a_budget_is_spent_over_attempts(attempt: int, beta: float, at_two: int, at_one: int) -> None:
-    spent = AttemptsBudget(budget=0.1).beta_at(attempt, 0.05)
+    spent = AttemptBudget(budget=0.1).beta_at(attempt, 0.05)
     assert spent == pytest.approx(beta, abs=1e-9)
     for limit, least in ((0.02, at_two), (0.01, at_one)):
         assert float(trials_to_decision(0, 0, limit, direction="below", alpha=spent)) == least
 
 
 def test_what_all_attempts_may_spend_is_the_budget() -> None:
-    budget = AttemptsBudget(budget=0.1)
+    budget = AttemptBudget(budget=0.1)
     assert sum(budget.beta_at(attempt, 0.5) for attempt in range(1, 100_000)) == pytest.approx(0.1, rel=1e-4)
 
 
