@@ -9,7 +9,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 
 from analytics.lake.storage import options_of
-from analytics.lake.table_schemas import EVENTS, JUDGE_HEARTBEATS, LEASES, SIGNOFFS, TABLES
+from analytics.lake.table_schemas import EVENTS, JUDGE_HEARTBEATS, LEASES, SIGNOFFS, TABLES, VERDICTS
 from analytics.lake.tables import Lake
 
 if TYPE_CHECKING:
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 OLD_NAMES: Final = {JUDGE_HEARTBEATS: "looks", SIGNOFFS: "rulings", LEASES: "claims"}
 _OLD_COLUMNS: Final = {"signoff_id": "ruling_id"}
-_NEW_COLUMNS: Final = {EVENTS: ("kind", "user")}
+_NEW_COLUMNS: Final = {
+    EVENTS: ("kind", "user"),
+    VERDICTS: ("counts_sha256", "sequence", "news", "previous_sha256", "row_sha256"),
+}
 _NUMBERS: Final = ("claim/judge", "beat/judge", "beat/maintenance")
 
 

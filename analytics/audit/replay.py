@@ -17,6 +17,7 @@ from analytics.judging.latches import Latches
 from analytics.judging.user_evidence import UserEvidence, split_actions
 from analytics.judging.user_window_fold import UserWindowFold
 from analytics.judging.user_windows import kept_s
+from analytics.lake import chain
 from analytics.lake.errors import READ_FAILURES, LakeError
 from analytics.lake.storage import unreadable
 from analytics.lake.table_schemas import SIGNALS, VERDICTS
@@ -77,12 +78,15 @@ def replay(lake: Lake, verdict_id: str) -> Replayed:
         AlteredLedgerError: The recorded row contradicts itself.
         GateFileNotKeptError: The gate file is gone.
         AlteredGateFileError: The gate file's bytes were changed.
+        AlteredHistoryError: The row is not what was written, or does not belong to the chain.
         LakeError: The lake cannot be read, or no longer at that version.
     """
     try:
-        return _replay(lake, verdict_id)
+        replayed = _replay(lake, verdict_id)
+        chain.verify(lake, {verdict_id})
     except READ_FAILURES as error:
         raise LakeError(f"verdict {verdict_id} cannot be reached again: {unreadable(lake.root, error)}") from error
+    return replayed
 
 
 def _replay(lake: Lake, verdict_id: str) -> Replayed:

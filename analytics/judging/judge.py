@@ -19,8 +19,9 @@ from analytics.signals.cells import EPOCH
 from analytics.verdicts import heartbeats, ledger, signoffs
 from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.heartbeats import JudgeHeartbeat
+from analytics.verdicts.ledger_writer import LedgerWriter
 from producers.strict_yaml import ConfigurationFileError, read_file
-from producers.wire.events import StageRecommended, StageRecommendedData, schema_id
+from producers.wire.events import StageRecommended, StageRecommendedData, VerdictName, schema_id
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -51,6 +52,7 @@ class Judge:
     ) -> None:
         self._lake = lake
         self._fence = fence
+        self._ledger = LedgerWriter(lake, fence=fence)
         self._path = gates if isinstance(gates, Path) else gates.path
         self.gates = gates if isinstance(gates, GateFile) else None  # the one in force; None while it cannot be read
         self._read_sha256 = None if self.gates is None else self.gates.sha256  # of what was read last, also if refused
@@ -92,6 +94,7 @@ class Judge:
             # Before the first verdict under it: no row of the ledger names a gate file that nobody has.
             gate_store.save(self._lake, gates, now=now)
             self._saved_sha256 = gates.sha256
+        self._ledger.begin()
         if self._news is None:
             self._news = [recommendation_of(document) for document in ledger.unpublished(self._lake)]
         if self._read(gates, now, caught_up=caught_up) and self._state is not None:
@@ -100,7 +103,13 @@ class Judge:
                 for verdict in self._look(self._state, gates, now)
             ]
         news, self._news = self._news, []
-        return news
+        # No promotion rests on a history that is not the one that was written.
+        return [one for one in news if self.history_fault is None or one.data.verdict is not VerdictName.PROMOTE]
+
+    @property
+    def history_fault(self) -> str | None:
+        """Why the ledger cannot be the one that was written; None where all is well."""
+        return self._ledger.fault
 
     def _read(self, gates: GateFile, now: datetime, *, caught_up: bool) -> bool:
         """Take in what is new; whether anything was ever counted."""
@@ -200,12 +209,12 @@ class Judge:
                 None if users is None else users.as_of,
             )
             heartbeats.append(self._lake, heartbeat, fence=self._fence)
+            self._ledger.note_versions()
             self._looked_at = now
         return outcome.news
 
     def _record(self, verdicts: Sequence[Verdict], changed: Collection[str]) -> None:
-        documents = [VerdictDocument.from_verdict(verdict) for verdict in verdicts]
-        ledger.append(self._lake, documents, changed=changed, fence=self._fence)
+        self._ledger.append(verdicts, changed=changed)
 
     def _read_gates(self) -> GateFile | None:
         if self._path is None:

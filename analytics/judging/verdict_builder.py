@@ -14,9 +14,9 @@ from analytics.judging.signal_evidence import EvidenceRows
 from analytics.judging.user_windows import BLOCK_FAILED, WindowCount, promotion_windows
 from analytics.judging.verdict_rules import VERDICTS, Decisions, GateDecision, Mark
 from analytics.signals.cells import MATURE
-from analytics.signals.definitions import COUNTERS, HISTOGRAMS, contradictions
+from analytics.signals.counted import counted_numbers
+from analytics.signals.definitions import COUNTERS, contradictions
 from analytics.signals.state import UNKNOWN_RISK, EpochRows, moment_of
-from analytics.text import iso
 from analytics.verdicts import messages
 from analytics.verdicts.verdict import Exposure, Verdict, VerdictInputs, VerdictResult
 from producers.wire.contract import RiskClass
@@ -172,9 +172,7 @@ class VerdictBuilder:
     def _evidence(self, epochs: EpochRows) -> list[dict[str, object]]:
         """Every number about each epoch, for its digest."""
         inputs, state = self._inputs, self._inputs.state
-        names = (*COUNTERS, *MATURE)
-        columns = [inputs.counter(name)[epochs].tolist() for name in names]
-        histograms = {name: state.histograms(name, epochs) for name in HISTOGRAMS}
+        mature = zip(*(inputs.counter(name)[epochs].tolist() for name in MATURE), strict=True)
         parts = [(gate, part) for gate in inputs.gates.gates for part in gate.signals]
         windows_s = sorted({age_s for _, part in parts for age_s in inputs.gates.ages_s(part)} - {0.0})
         young = {
@@ -208,14 +206,8 @@ class VerdictBuilder:
             early = users.early_counts(epochs)
             blocks = [users.blocks(signal, epochs).rows_by_cell() for signal in BLOCK_FAILED]
         by_epoch = []
-        for place, (epoch, counts) in enumerate(zip(epochs.tolist(), zip(*columns, strict=True), strict=True)):
-            counted: dict[str, object] = dict(zip(names, counts, strict=True))
-            for name, of_epoch in histograms.items():
-                if epoch in of_epoch:
-                    counted[name] = [part.tolist() for part in of_epoch[epoch]]
-            rank = int(state.risk[epoch])
-            counted["risk_rank"] = None if rank == UNKNOWN_RISK else rank
-            counted["last_event_at"] = iso(moment_of(state.event_us[epoch]))
+        for place, (numbers, counts) in enumerate(zip(counted_numbers(state, epochs), mature, strict=True)):
+            counted = numbers | dict(zip(MATURE, counts, strict=True))
             counted["immature"] = [
                 [window_s, *rows[place]] for window_s, rows in young.items() if has_young[window_s][place]
             ]

@@ -25,6 +25,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from analytics.lake.chain import end_of_rows, link
 from analytics.lake.errors import LakeError, LakeInUseError
 from analytics.lake.leases import JUDGE, LEASE_S, MAINTENANCE, Heartbeat, Lease, holder_row, holders
 from analytics.lake.rewrite import Rewriter, chunks
@@ -37,7 +38,7 @@ from analytics.lake.storage import (
     stored_layout,
     uri_of,
 )
-from analytics.lake.table_schemas import COLUMNS, EVENTS, JUDGE_HEARTBEATS, LAYOUT, LEASES, SIGNOFFS, TABLES
+from analytics.lake.table_schemas import COLUMNS, EVENTS, JUDGE_HEARTBEATS, LAYOUT, LEASES, SIGNOFFS, TABLES, VERDICTS
 from analytics.lake.tables import Lake, with_meanings
 
 if TYPE_CHECKING:
@@ -104,9 +105,32 @@ def _fill_event_meanings(root: str, fence: Fence) -> None:
         rewriter = rewriter.refreshed()
 
 
+def _chain_ledger(root: str, fence: Fence) -> None:
+    """Begin the chain: number the rows of `verdicts` in the order in which they lie there, and link them."""
+    table = _open(root, VERDICTS)
+    stored = {field.name for field in table.schema().fields}
+    new = [field for field in Schema.from_arrow(TABLES[VERDICTS]).fields if field.name not in stored]
+    if new:
+        table.alter.add_columns(new, commit_properties=_properties(fence))
+    rewriter = Rewriter(root, VERDICTS, _open(root, VERDICTS), options_of(root), fence)
+    while unchained := [file for file in rewriter.files() if file.least.get("sequence") is None]:
+        end = end_of_rows(scan_table(root, VERDICTS))
+
+        def chained(rows: pl.DataFrame) -> pl.DataFrame:
+            nonlocal end
+            columns = COLUMNS[VERDICTS]
+            dicts = [dict.fromkeys(columns.names()) | row for row in rows.iter_rows(named=True)]
+            end = link(dicts, end)
+            return pl.DataFrame(dicts, schema=columns, orient="row")
+
+        rewriter.rewrite(next(chunks(unchained, _FILL_BYTES, lambda file: file.size)), chained)
+        rewriter = rewriter.refreshed()
+
+
 STEPS: Final[dict[int, tuple[str, Callable[[str, Fence], None]]]] = {
     1: ("looks, rulings and claims become judge_heartbeats, signoffs and leases", _rename_tables),
     2: ("events say what they count as", _fill_event_meanings),
+    3: ("the rows of the ledger are chained", _chain_ledger),
 }
 """By the number of the layout that each begins with: what it does, and how."""
 

@@ -44,7 +44,7 @@ _CONFIGURATION_OF_LEASES: Final = _CONFIGURATION | {"delta.logRetentionDuration"
 
 
 class StorageSettings(BaseSettings):
-    """How to get into a bucket. Every field is an environment variable with the prefix `STAGEKEEPER_LAKE_`.
+    """How to get into a bucket, and what is kept beside the lake. Every field is an environment variable with the prefix `STAGEKEEPER_LAKE_`.
 
     What is unset follows the store's own conventions: the `AWS_*` variables, a profile, or the role of the machine.
     """
@@ -61,6 +61,8 @@ class StorageSettings(BaseSettings):
     """Its key; never printed."""
     session_token: SecretStr | None = None
     """Its session, where there is one; never printed."""
+    head: Path | None = None
+    """File outside the lake that names the ledger's last row; unset means beside a folder, and none for a bucket."""
 
     @classmethod
     def load(cls) -> StorageSettings:
@@ -314,7 +316,7 @@ def unreadable(root: str, error: BaseException) -> UnreadableLakeError:
     if not damaged:
         return UnreadableLakeError(
             f"the lake at {root} cannot be read: {_first_line(error)}. Check that it can be reached; every file is "
-            "there that its tables name, as long as it should be."
+            "there that its tables name, as long as it should be. Restore one that was overwritten from a backup."
         )
     more = f" and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
     return UnreadableLakeError(

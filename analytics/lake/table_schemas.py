@@ -22,7 +22,8 @@ JUDGE_HEARTBEATS: Final = "judge_heartbeats"
 
 # Number of the layout below; `analytics.lake.migrations` brings a lake of an earlier one here, a step a number.
 # 1: the tables `looks`, `rulings` and `claims`. 2: they are called as below. 3: `events` has `kind` and `user`.
-LAYOUT: Final = 3
+# 4: the rows of `verdicts` are chained.
+LAYOUT: Final = 4
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 
@@ -86,6 +87,11 @@ TABLES: Final[dict[str, pa.Schema]] = {
             *_required(_MOMENT, "watermark"),
             *_required(pa.bool_(), "changed"),
             *_required(_TEXT, "payload"),  # the whole verdict as JSON
+            pa.field("counts_sha256", pa.string()),  # of what `signals` held about the epoch; null in older rows
+            # The chain (`analytics.lake.chain`): the number of the row, how many were news up to it, and digests. A row
+            # without is in no chain, and so none that a judge wrote.
+            *(pa.field(name, pa.int64()) for name in ("sequence", "news")),
+            *(pa.field(name, pa.string()) for name in ("previous_sha256", "row_sha256")),
         ]
     ),
     # When the judge looked at every cell: a verdict of the ledger that no later row replaces was found again.

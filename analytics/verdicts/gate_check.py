@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from analytics.gates.gate_file import Gate, GateFile, GateTieError
+from analytics.lake.chain import AlteredHistoryError
 from analytics.text import duration
 from analytics.verdicts import messages
+from analytics.verdicts.history_check import check_history
 from analytics.verdicts.ledger import latest_verdicts
 from analytics.verdicts.signoffs import (
     NothingToSignOffError,
@@ -52,6 +54,7 @@ REASON_CODES: Final[dict[str, str]] = {
     "approved": "A person has approved the promotion, until the approval expires.",
     "dismissed": "A person has dismissed the promotion, until the dismissal expires.",
     "approval_needed": "The evidence suffices, and the gate file wants a person's approval.",
+    "altered_history": "The lake is not the one that was judged: a row, a file or the end of the ledger was changed.",
     "error": "The answer could not be found; the message names the error.",
 }
 """Reason codes that only the gate's answer has, beside those of the verdict itself."""
@@ -119,7 +122,8 @@ def gate_check(
     gate when it rolled back or cannot be judged. The worst cell answers: ROLL_BACK, then INVALID, then HOLD. An
     override that is in force sets the verdicts aside that it is about, and a dismissal shuts the gate on the promotion
     that it is about, unless it was approved later; where the gate asks for it, approval comes last. Evidence that is
-    older than `freshness_s`, or than the gate file's limit, opens nothing. No cohort asks all of them.
+    older than `freshness_s`, or than the gate file's limit, opens nothing, nor does a history that was altered. No
+    cohort asks all of them.
     """
     narrowed_s = min(gates.freshness_s, freshness_s)  # whoever asks may want fresher evidence, never older
     move = _Move((environment, workflow, tool), to_stage, cohort, gates.sha256, now, narrowed_s)
@@ -127,9 +131,14 @@ def gate_check(
         cells = _cells(lake, gates, move)
         signoffs = [] if lake is None else in_force(lake, now=now, action=move.action, to_stage=to_stage)
         answer = _worst([_set_aside(document, answer, signoffs, move) for document, answer in cells.answers])
-        return _approved(answer, cells, signoffs)
+        answer = _approved(answer, cells, signoffs)
+        if answer.answer is VerdictName.PROMOTE and lake is not None:
+            check_history(lake, [document for document, _ in cells.answers])
     except _ShutError as shut:
         return refusal(shut.code, str(shut), to_stage, gate_sha256=gates.sha256)
+    except AlteredHistoryError as error:
+        return refusal("altered_history", str(error), to_stage, gate_sha256=gates.sha256)
+    return answer
 
 
 class _ShutError(StagekeeperError):

@@ -10,7 +10,7 @@ import polars as pl
 
 from analytics.gates import gate_store
 from analytics.gates.gate_store import AlteredGateFileError, GateFileNotKeptError
-from analytics.lake.table_schemas import COLUMNS, EVENTS, VERDICTS
+from analytics.lake.table_schemas import EVENTS, VERDICTS
 from analytics.signals.cells import CELL, EPOCH, EpochKey
 from analytics.signals.state import microseconds
 from analytics.verdicts import heartbeats
@@ -21,9 +21,9 @@ from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping
 
-    from analytics.lake.tables import Fence, Lake
+    from analytics.lake.tables import Lake
     from analytics.verdicts.evidence_models import Reassessment
 
 LatchKey: TypeAlias = tuple[Cell, str, str | None]
@@ -54,20 +54,6 @@ _OUTLINED: Final = pl.Struct(
     }
 )
 """What `latest_outlines` reads of a payload."""
-
-
-def append(
-    lake: Lake, documents: Sequence[VerdictDocument], *, changed: Collection[str], fence: Fence | None = None
-) -> None:
-    """Append verdicts in one commit; none makes no commit. `changed` holds the ids of those that are news.
-
-    Raises:
-        FencedError: Somebody else judges now; nothing was written.
-        LakeError: The commit failed; nothing was written.
-    """
-    if documents:
-        rows = [_row(document, changed=document.verdict_id in changed) for document in documents]
-        lake.append(VERDICTS, pl.DataFrame(rows, schema=COLUMNS[VERDICTS], orient="row"), fence=fence)
 
 
 def latest_verdicts(lake: Lake, *, action: tuple[str, str, str] | None = None) -> list[VerdictDocument]:
@@ -239,13 +225,3 @@ def newest_lake_version(lake: Lake) -> int | None:
     heartbeat = heartbeats.newest(lake)
     versions = ([] if newest is None else [int(newest)]) + ([] if heartbeat is None else [heartbeat.lake_version])
     return max(versions, default=None)
-
-
-def _row(document: VerdictDocument, *, changed: bool) -> dict[str, Any]:
-    return {
-        **{name: getattr(document, name) for name in COLUMNS[VERDICTS] if name in VerdictDocument.model_fields},
-        "verdict": document.verdict.value,
-        "gate": document.gate or "",
-        "changed": changed,
-        "payload": document.model_dump_json(),
-    }

@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from analytics.signals.counted import counts_digest
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
@@ -110,6 +112,11 @@ class VerdictInputs:
     def evidence_sha256(self) -> str:
         """Digest of every number that was counted about the epoch, whether or not a signal used it."""
         return hashlib.sha256(json.dumps(self.evidence, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def counts_sha256(self) -> str:
+        """Digest of what the table `signals` held about the epoch."""
+        return counts_digest(self.evidence)
 
 
 @dataclass(frozen=True, slots=True)

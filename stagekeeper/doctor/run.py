@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from analytics.gates.gate_file import GateFile
     from stagekeeper.doctor.check_result import CheckResult
     from stagekeeper.settings import Settings
 

@@ -92,7 +92,9 @@ class JudgeRunner:
         except KafkaException as error:
             return JudgeRun(f"the broker does not answer: {error.args[0].str()}", self._interval_s)
         self._unpublished = []
-        return JudgeRun(self._judge.gate_error, 0.0 if self._judge.has_more else self._interval_s)
+        return JudgeRun(
+            self._judge.gate_error or self._judge.history_fault, 0.0 if self._judge.has_more else self._interval_s
+        )
 
     @property
     def _interval_s(self) -> float:

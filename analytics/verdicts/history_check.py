@@ -1,0 +1,91 @@
+"""Whether the lake behind some verdicts is whole, and the one that was judged: what the gate asks before it opens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from analytics.lake.chain import AlteredHistoryError, verify
+from analytics.lake.errors import UnreadableLakeError
+from analytics.lake.storage import is_remote
+from analytics.lake.table_schemas import EVENTS, JUDGE_HEARTBEATS, SIGNALS, VERDICTS
+from analytics.signals.cells import CELL
+from analytics.signals.counted import digest_of_increments
+from analytics.verdicts.ledger_head import LedgerHead
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from analytics.lake.tables import Lake
+    from analytics.verdicts.document import VerdictDocument
+
+_FILES: Final = (VERDICTS, SIGNALS, EVENTS, JUDGE_HEARTBEATS)
+_LOOKS: Final = 5  # how often the ledger is read again, where it moves meanwhile
+
+
+def check_history(lake: Lake, documents: Sequence[VerdictDocument]) -> None:
+    """Check the history that verdicts rest on: their rows, the chain, the head outside the lake, counts and files.
+
+    Raises:
+        AlteredHistoryError: It is not the history that was written.
+        LakeError: The lake is damaged, or cannot be read.
+    """
+    ids = {document.verdict_id for document in documents}
+    rows = _check_head(lake, ids)
+    if not is_remote(lake.root):
+        faults = [fault for table in _FILES for fault in lake.damaged(table)]
+        if faults:
+            more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+            raise UnreadableLakeError(
+                f"the lake at {lake.root} is damaged: {faults[0]}{more}. Stop the workers and restore it from a backup "
+                "of one moment."
+            )
+    newest = max(document.lake_version for document in documents)
+    if newest > lake.version(SIGNALS):
+        raise AlteredHistoryError(
+            f"verdicts of the lake at {lake.root} rest on version {newest} of signals, which ends with version "
+            f"{lake.version(SIGNALS)}: it was put back or cut off. Restore a copy of all tables of one moment."
+        )
+    digests = dict(rows.select("verdict_id", "counts_sha256").iter_rows())
+    for document in documents:
+        _check_counts(lake, document, digests[document.verdict_id])
+
+
+def _check_head(lake: Lake, ids: set[str]) -> pl.DataFrame:
+    """The rows of some verdicts, in a ledger that ends as the head says."""
+    head = LedgerHead.of_lake(lake.root)
+    if head is None:
+        return verify(lake, ids)[1]
+    look = 0
+    while True:
+        look += 1
+        kept = head.read()
+        if kept is None:
+            raise AlteredHistoryError(
+                f"no head of the ledger is kept at {head.path}, so nobody can tell whether the lake at {lake.root} was "
+                "put back or cut off. Name the file with STAGEKEEPER_LAKE_HEAD, or start the worker, which begins it."
+            )
+        end, rows = verify(lake, ids)
+        try:
+            head.check(kept, lake, end)
+        except AlteredHistoryError:
+            # A judge that writes at this moment moves both.
+            if look == _LOOKS or (head.read() == kept and verify(lake, ids)[0] == end):
+                raise
+        else:
+            return rows
+
+
+def _check_counts(lake: Lake, document: VerdictDocument, digest: str | None) -> None:
+    """Count the epoch anew, at the version that was judged, where its digest is known."""
+    if digest is None:
+        return
+    here = {**dict(zip(CELL, document.cell, strict=True)), "epoch": document.epoch}
+    rows = lake.scan(SIGNALS, version=document.lake_version).filter(*(pl.col(name) == here[name] for name in here))
+    if digest_of_increments(rows.collect()) != digest:
+        raise AlteredHistoryError(
+            f"the counts of {'/'.join(document.cell)} at version {document.lake_version} of signals are not those that "
+            f"verdict {document.verdict_id} was reached on: files of the lake at {lake.root} were exchanged. Restore "
+            "it from a backup of one moment; `stagekeeper verdicts replay` tells which verdicts still hold."
+        )
