@@ -44,7 +44,7 @@ _CONFIGURATION_OF_LEASES: Final = _CONFIGURATION | {"delta.logRetentionDuration"
 
 
 class StorageSettings(BaseSettings):
-    """How to get into a bucket, and what is kept beside the lake. Every field is an environment variable with the prefix `STAGEKEEPER_LAKE_`.
+    """How to get into a bucket, and what is kept beside a lake: environment variables, prefix `STAGEKEEPER_LAKE_`.
 
     What is unset follows the store's own conventions: the `AWS_*` variables, a profile, or the role of the machine.
     """
