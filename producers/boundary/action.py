@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from producers.boundary.canonical_json import REDACTED
 from producers.errors import UsageError
 from producers.wire.contract import ActionContract, Actor, Evidence, Fallback, Reversibility, RiskClass, Scope, Target
 
@@ -125,7 +126,7 @@ class Action:
     variants: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     undo: Callable[..., Any] | None = None  # takes an execution back; gets its result, and its arguments by name
     tool_version: str | None = None  # version of the tool
-    redact: frozenset[str] = frozenset()  # names of arguments whose values are never stored, at any depth
+    redact: frozenset[str] = frozenset()  # names of arguments whose values are never stored, at any depth; `intent` too
     fallback: Fallback = field(default_factory=Fallback)  # what to do when the action may not run
     consequence: str | None = None  # what happens when it runs, in a sentence for a reviewer
 
@@ -136,7 +137,7 @@ class Action:
                 raise UsageError(f"{self.tool}: {name} is a generator, and would run after its outcome was recorded")
             if is_async(function) and not self.is_async:
                 raise UsageError(f"{self.tool}: the variant {name} is async, and the action is not")
-        self.contract(None, CallContext())  # else every call of it would be refused, and none could be recorded
+        self.contract(CallContext())  # else every call of it would be refused, and none could be recorded
 
     @cached_property
     def is_async(self) -> bool:
@@ -174,7 +175,11 @@ class Action:
             raise BindingError(f"{self.tool}: {error}") from error
         raise BindingError(f"{self.tool}: these arguments cannot be bound")
 
-    def contract(self, arguments_sha256: str | None, context: CallContext) -> ActionContract:
+    def intent(self, context: CallContext) -> str:
+        """Why it is asked for, as it may be recorded."""
+        return REDACTED if context.intent and "intent" in self.redact else context.intent or ""
+
+    def contract(self, context: CallContext) -> ActionContract:
         """The contract of one call; `UsageError` where the context does not fit one, as a confidence above 1."""
         try:
             return ActionContract(
@@ -186,7 +191,7 @@ class Action:
                     model=context.model,
                     prompt_version=context.prompt_version,
                 ),
-                intent=context.intent or "",
+                intent=self.intent(context),
                 target=Target(environment=self.environment, system=self.system, record=context.record),
                 tool=self.tool,
                 tool_version=self.tool_version,
@@ -203,7 +208,6 @@ class Action:
                     prior_review=context.prior_review,
                 ),
                 fallback=self.fallback,
-                arguments_sha256=arguments_sha256,
                 conversation=context.conversation,
                 tool_call=context.tool_call,
                 requested_tool=context.requested_tool,

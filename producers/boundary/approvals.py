@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from producers.boundary.canonical_json import digest
+from producers.boundary.canonical_json import PROCESS_KEY_ID, digest
 from producers.boundary.reviewers import Reviewer, person_of
 from producers.errors import StagekeeperError
 from producers.wire.contract import ActionContract
@@ -21,6 +21,8 @@ from producers.wire.model import Moment, Name, Sha256, Text, WireModel
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from producers.wire.contract import ArgumentsDigest
 
 
 class ReviewState(StrEnum):
@@ -181,7 +183,7 @@ def require_approver(review: Review, reviewer: Reviewer) -> None:
         )
 
 
-def require_redeemable(review: Review, *, at: datetime, arguments_sha256: str, ruleset_sha256: str) -> None:
+def require_redeemable(review: Review, *, at: datetime, arguments: ArgumentsDigest, ruleset_sha256: str) -> None:
     """Check every condition under which an approval may be spent; which `ReviewError` it raises says why not."""
     queued, resolution = review.queued, review.resolution
     name = queued.decision_id
@@ -200,10 +202,25 @@ def require_redeemable(review: Review, *, at: datetime, arguments_sha256: str, r
         raise ApprovalMismatchError(
             f"{name} is marked as approved, and {review.missing_approvals} approval(s) that count are missing"
         )
-    if arguments_sha256 != queued.contract.arguments_sha256:
+    approved = queued.contract.arguments_digest
+    if arguments.key_id != approved.key_id:
+        raise ApprovalMismatchError(f"the arguments of {name} cannot be compared: {_other_key(approved, arguments)}")
+    if arguments != approved:
         raise ApprovalMismatchError(f"the arguments of {name} are not those that {reviewer} approved")
     if ruleset_sha256 != queued.ruleset_sha256:
         raise ApprovalMismatchError(f"the ruleset has changed since {reviewer} approved {name}")
+
+
+def _other_key(approved: ArgumentsDigest, arguments: ArgumentsDigest) -> str:
+    if PROCESS_KEY_ID in {approved.key_id, arguments.key_id}:
+        return (
+            "some are redacted, and without STAGEKEEPER_RECEIPT_KEY only the process that queued them can tell whether "
+            "they are the same. Set it for routers and reviewers, and ask for the action anew"
+        )
+    return (
+        f"they were digested under the key {approved.key_id}, and this router's is {arguments.key_id}. Give routers "
+        "the same STAGEKEEPER_RECEIPT_KEY, or ask for the action anew where it was changed"
+    )
 
 
 def pending_message(review: Review) -> str:

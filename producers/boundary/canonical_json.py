@@ -1,4 +1,4 @@
-"""Canonical JSON (RFC 8785) and its SHA-256, for equal digests in every language; redaction, and copies to digest.
+"""Canonical JSON (RFC 8785), digests of arguments that are equal in every language, copies to digest, and redaction.
 
 docs/boundary.md says how values that JSON lacks are written; `docs/canonical_json_vectors.json` holds examples.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import hmac
+import secrets
 from datetime import date
 from decimal import Decimal
 from enum import Enum
@@ -19,6 +21,7 @@ import rfc8785
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 from producers.errors import UsageError
+from producers.wire.contract import ArgumentsDigest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -27,8 +30,11 @@ if TYPE_CHECKING:
 
 REDACTED: Final = "[redacted]"
 
+_PROCESS_KEY: Final = secrets.token_bytes(32)
+PROCESS_KEY_ID: Final = f"process-{secrets.token_hex(8)}"
+
 _EXACT: Final = 2**53 - 1  # the largest integer that every JSON reader holds exactly; RFC 8785 knows no larger ones
-_PLAIN: Final = frozenset({str, int, float, bool, type(None)})  # values that nobody can change
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})  # values that nobody can change, and that hide nothing
 # Begins the string in place of a larger integer; a string that begins so itself gets it once more in front
 _TAG: Final = "integer:"
 
@@ -95,6 +101,38 @@ def _copy(value: object) -> object:
     return value
 
 
+class ArgumentDigester:
+    """Digests the arguments of calls, so that nobody without the key can try out which ones they were.
+
+    Without a key of its own it uses SHA-256 where nothing is redacted, and else a key that ends with this process: such
+    a digest binds an approval here, and is not for events.
+    """
+
+    def __init__(self, key: bytes | None) -> None:
+        self._of_process = key is None
+        self._key_id = PROCESS_KEY_ID if key is None else key_id_of(key)
+        self._keyed = hmac.new(_PROCESS_KEY if key is None else key, digestmod="sha256")
+
+    def digest(self, arguments: object, redact: Collection[str]) -> ArgumentsDigest:
+        """The digest of arguments of which those named are redacted; `ArgumentError` where they have none."""
+        written = canonical(arguments)
+        if self._of_process and not redact and not _holds_secret(arguments):
+            return ArgumentsDigest(hashlib.sha256(written).hexdigest())
+        keyed = self._keyed.copy()  # `hmac.digest` would hand the interpreter to another thread
+        keyed.update(written)
+        return ArgumentsDigest(None, keyed.hexdigest(), self._key_id)
+
+
+def key_id_of(key: bytes) -> str:
+    """Name a key without telling it: 16 hexadecimal digits of the HMAC-SHA256 of `stagekeeper.key-id` under it."""
+    return hmac.digest(key, b"stagekeeper.key-id", "sha256").hex()[:16]
+
+
+def published(arguments: ArgumentsDigest) -> ArgumentsDigest:
+    """What an event may say: nothing where no key outlives the process."""
+    return ArgumentsDigest() if arguments.key_id == PROCESS_KEY_ID else arguments
+
+
 def redacted(arguments: Mapping[str, object], fields: Collection[str]) -> dict[str, object]:
     """The arguments with the named fields blanked, at any depth: what may be stored and shown to a reviewer."""
     return {name: REDACTED if name in fields else _redact(value, fields) for name, value in arguments.items()}
@@ -110,6 +148,20 @@ def _redact(value: object, fields: Collection[str]) -> object:
     if isinstance(value, list | tuple):
         return [_redact(item, fields) for item in value]
     return value
+
+
+def _holds_secret(value: object) -> bool:
+    if type(value) is dict and _PLAIN.issuperset(map(type, value.values())):
+        return False
+    if isinstance(value, SecretStr | SecretBytes):
+        return True
+    if isinstance(value, BaseModel) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        value = _fields(value)
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return False
+    return not _PLAIN.issuperset(map(type, value)) and any(map(_holds_secret, value))
 
 
 def _fields(value: object) -> dict[str, object]:

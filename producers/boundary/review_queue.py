@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from producers.boundary.action import Action, Permit
 from producers.boundary.approvals import ApprovalMismatchError, QueuedAction, ReviewError
-from producers.boundary.canonical_json import canonical, copied, digest, redacted
+from producers.boundary.canonical_json import canonical, copied, redacted
 from producers.boundary.decision_rules import decide, decide_async
 from producers.boundary.errors import ActionDeniedError
 from producers.errors import UsageError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from producers.boundary.authorization import Authorizer
+    from producers.boundary.canonical_json import ArgumentDigester
     from producers.boundary.flags import FlagEvaluator
     from producers.boundary.review_store import ReviewStore
     from producers.delivery.recorder import Recorder
@@ -38,12 +39,15 @@ class ReviewQueue:
         authorizer: Authorizer,
         flags: FlagEvaluator,
         recorder: Recorder,
+        *,
+        digester: ArgumentDigester,
     ) -> None:
         self._store = store
         self._holds = holds
         self._authorizer = authorizer
         self._flags = flags
         self._recorder = recorder
+        self._digester = digester
         if store is not None and not store.is_protected:
             LOG.warning(
                 "the rows of the review store %s are unprotected: whoever can write that file can approve. "
@@ -106,9 +110,9 @@ class ReviewQueue:
         if again.result.outcome not in {"queue_for_review", "allow"} or not again.enforced:
             message = f"{action.tool} was approved, and is refused by now: {again.result.reason}"
             raise ActionDeniedError(message, receipt, again)
-        store, ruleset_sha256 = self.require_store(), again.ruleset_sha256 or ""
         arguments = copied(arguments)  # what is digested is what runs
-        store.redeem(receipt.decision_id, arguments_sha256=digest(arguments), ruleset_sha256=ruleset_sha256)
+        digest = self._digester.digest(arguments, action.redact)
+        self.require_store().redeem(receipt.decision_id, digest, ruleset_sha256=again.ruleset_sha256 or "")
         return Permit(IssuedReceipt(receipt.decision_id, self._recorder.token(receipt)), again, arguments=arguments)
 
     def give_back(self, permit: Permit) -> None:

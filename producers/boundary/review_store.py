@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from producers.wire.contract import ArgumentsDigest
+
 LOG = logging.getLogger(__name__)
 
 _TABLES = """
@@ -156,11 +158,11 @@ class ReviewStore:
                 return spoken
             # Somebody else has spoken since the row was read: it is read anew.
 
-    def redeem(self, decision_id: str, *, arguments_sha256: str, ruleset_sha256: str) -> Review:
+    def redeem(self, decision_id: str, arguments: ArgumentsDigest, *, ruleset_sha256: str) -> Review:
         """Spend an approval, right before the action runs; `ReviewError` as in `require_redeemable`."""
         row = self._row(decision_id)
         review = row.to_review(self._key)
-        require_redeemable(review, at=self.moment(), arguments_sha256=arguments_sha256, ruleset_sha256=ruleset_sha256)
+        require_redeemable(review, at=self.moment(), arguments=arguments, ruleset_sha256=ruleset_sha256)
         used = f"the approval of {decision_id} has been used; each holds for one execution"
         with self._lock:
             if decision_id in self._used:
@@ -173,10 +175,12 @@ class ReviewStore:
 
     def give_back(self, decision_id: str) -> None:
         """Let a spent approval hold again: the action did not run; `ReviewError` where it cannot be written."""
-        self._change(
-            "UPDATE reviews SET state = ? WHERE decision_id = ? AND state = ?",
-            (ReviewState.APPROVED, decision_id, ReviewState.USED),
-        )
+        row = self._row(decision_id)
+        review = row.to_review(self._key)
+        if review.state is ReviewState.USED:
+            self._replace(row, review.model_copy(update={"state": ReviewState.APPROVED}))
+            with self._lock:
+                self._used.discard(decision_id)
 
     def wait_for_resolution(self, decision_id: str, timeout_s: float) -> Review:
         """Wait until reviewers have decided; `ReviewPendingError` once `timeout_s` have passed."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar, ca
 
 from producers.boundary import errors
 from producers.boundary.action import Action, BindingError, Permit, call_context, recordable
-from producers.boundary.canonical_json import copied, digest
+from producers.boundary.canonical_json import ArgumentDigester, copied, published
 from producers.boundary.decision_rules import READS
 from producers.boundary.endings import require_finished
 from producers.boundary.executions import Executions, Running
@@ -23,7 +23,7 @@ from producers.boundary.shared_calls import SharedCalls
 from producers.boundary.telemetry import add_decision_events, get_traceparent
 from producers.delivery.outbox import OutboxError
 from producers.errors import UsageError
-from producers.wire.contract import Fallback, Reversibility, RiskClass
+from producers.wire.contract import ArgumentsDigest, Fallback, Reversibility, RiskClass
 from producers.wire.decision import Deny
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ ARGUMENTS_NOT_ACCEPTED: Final = "arguments_not_accepted"
 ARGUMENTS_NOT_DIGESTIBLE: Final = "arguments_not_digestible"
 CONTEXT_NOT_VALID: Final = "context_not_valid"
 
+_NO_DIGEST: Final = ArgumentsDigest()
+
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
@@ -68,7 +70,7 @@ class _Asked(NamedTuple):
     call: SharedCall
     details: CallDetails
     arguments: dict[str, Any]  # what was digested
-    arguments_sha256: str | None
+    digest: ArgumentsDigest
     authorized: tuple[Authorization, str]
     fault: _Fault | None
 
@@ -98,7 +100,8 @@ class Router:
         self._environment = environment
         self._agent = agent
         self._clock = clock
-        self._reviews = ReviewQueue(reviews, approval_holds, authorizer, flags, recorder)
+        self._digester = ArgumentDigester(recorder.key)
+        self._reviews = ReviewQueue(reviews, approval_holds, authorizer, flags, recorder, digester=self._digester)
         self._executions = Executions(recorder, clock, tracer_provider)
         self._shared_calls = SharedCalls(steady=getattr(authorizer, "steady", False) is True)
         self._actions: dict[tuple[str, str], Action] = {}
@@ -308,35 +311,33 @@ class Router:
             details = call.details(context)
             reason = ARGUMENTS_NOT_DIGESTIBLE
             arguments = copied(arguments)
-            arguments_sha256 = None if fault is not None else digest(arguments)
+            digest = _NO_DIGEST if fault is not None else self._digester.digest(arguments, action.redact)
         except (UsageError, TypeError) as error:  # a TypeError where the context holds what has no hash
             # Refused, and on record as far as it can be written.
             fault = fault or _Fault(reason, str(error), error)
             context = recordable(context)
             call = self._shared_calls.get(action, context)
             details = call.details(context)
-            arguments_sha256 = None
-        authorized = call.authorize(self._authorizer, arguments_sha256, details)
-        return _Asked(started, call, details, arguments, arguments_sha256, authorized, fault)
+            digest = _NO_DIGEST
+        authorized = call.authorize(self._authorizer, digest, details)
+        return _Asked(started, call, details, arguments, digest, authorized, fault)
 
     def _answer(self, asked: _Asked, values: FlagValues) -> Permit:
-        started, call, details, arguments, arguments_sha256, authorized, fault = asked
+        started, call, details, arguments, digest, authorized, fault = asked
         if fault is not None:
             raise self._refuse_call(asked, fault, values) from fault.cause
-        action = call.action
+        action, public = call.action, published(digest)
         shared = call.decide(authorized, values)
         traceparent = get_traceparent()
         decide_ms = (self._clock() - started) * 1000
         try:
             # On disk first, where what it permits changes anything.
             durable = shared.may_run and action.risk_class not in READS
-            issued = self._recorder.decided_call(
-                shared, details, arguments_sha256, decide_ms, traceparent, durable=durable
-            )
+            issued = self._recorder.decided_call(shared, details, public, decide_ms, traceparent, durable=durable)
         except OutboxError as error:
             LOG.exception("%s is denied: its decision cannot be kept on disk", action.tool)
             refused = call.refuse(shared, Deny(reason="record_not_durable"))
-            issued = self._recorder.decided_call(refused, details, arguments_sha256, decide_ms, traceparent)
+            issued = self._recorder.decided_call(refused, details, public, decide_ms, traceparent)
             message = f"{action.tool} is denied: its decision cannot be kept on disk ({error})"
             raise errors.ActionDeniedError(message, issued.receipt, refused.decision) from error
         decision = shared.decision
@@ -349,17 +350,17 @@ class Router:
         if decision.enforced and result.outcome == "constrain" and result.runs:
             return Permit(issued, decision, result.mode, arguments)
         if decision.enforced and result.outcome == "queue_for_review":
-            contract = call.contract(arguments_sha256, details)
+            contract = call.contract(digest, details)
             self._reviews.submit(action, arguments, contract, issued.receipt, decision)
         raise errors.refusal_of(action, issued.receipt, decision)
 
     def _refuse_call(self, asked: _Asked, fault: _Fault, values: FlagValues) -> errors.InvalidCallError:
-        started, call, details, _, arguments_sha256, authorized, _ = asked
+        started, call, details, _, digest, authorized, _ = asked
         shared = call.decide(authorized, values)
         if shared.decision.result.outcome != "deny":
             shared = call.refuse(shared, Deny(reason=fault.reason))
         decide_ms = (self._clock() - started) * 1000
-        issued = self._recorder.decided_call(shared, details, arguments_sha256, decide_ms, get_traceparent())
+        issued = self._recorder.decided_call(shared, details, published(digest), decide_ms, get_traceparent())
         message = f"{call.action.tool} is denied: {shared.decision.result.reason}; {fault.message}"
         return errors.InvalidCallError(message, issued.receipt, shared.decision)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from producers.boundary.action import Action, CallContext
+from producers.boundary.canonical_json import published
 from producers.boundary.decision_rules import apply_rules, authorize
 from producers.boundary.flags import FlagEvaluator, FlagValues, flag_context
 from producers.boundary.provider_calls import after_fork
@@ -19,7 +20,7 @@ from producers.wire.model import Name
 
 if TYPE_CHECKING:
     from producers.boundary.authorization import Authorizer
-    from producers.wire.contract import ActionContract
+    from producers.wire.contract import ActionContract, ArgumentsDigest
     from producers.wire.decision import Authorization, Outcome
 
 _LIMIT = 2_000  # combinations of action and context that are kept; the oldest go first
@@ -40,7 +41,7 @@ class SharedCall:
 
     def __init__(self, action: Action, context: CallContext, *, steady: bool) -> None:
         self.action = action
-        self._contract = action.contract(None, replace(context, **_NO_DETAILS))
+        self._contract = action.contract(replace(context, **_NO_DETAILS))
         self.flag_context = flag_context(self._contract)
         try:
             self._cohort = _COHORT.validate_python(context.cohort, strict=True)
@@ -61,20 +62,20 @@ class SharedCall:
             return details
         try:
             details = CallDetails(
-                intent=context.intent or "",
+                intent=self.action.intent(context),
                 conversation=context.conversation,
                 tool_call=context.tool_call,
                 requested_tool=context.requested_tool,
             )
         except ValidationError:
-            self.action.contract(None, context)  # says what is wrong
+            self.action.contract(context)  # says what is wrong
             raise
         self._details = (given, details)
         return details
 
-    def contract(self, arguments_sha256: str | None, details: CallDetails) -> ActionContract:
+    def contract(self, arguments: ArgumentsDigest, details: CallDetails) -> ActionContract:
         """The contract of one call."""
-        particular = details.model_dump() | {"arguments_sha256": arguments_sha256}
+        particular = details.model_dump() | arguments._asdict()
         return self._contract.model_copy(update=particular)
 
     def recall(self, flags: FlagEvaluator) -> FlagValues | None:
@@ -105,11 +106,11 @@ class SharedCall:
         return SharedDecision(self._contract, decision, stage=shared.stage, cohort=self._cohort)
 
     def authorize(
-        self, authorizer: Authorizer, arguments_sha256: str | None, details: CallDetails
+        self, authorizer: Authorizer, arguments: ArgumentsDigest, details: CallDetails
     ) -> tuple[Authorization, str]:
         """What hard authorization says of one call, and the digest of its policy."""
         if not self._steady:
-            return authorize(self.contract(arguments_sha256, details), authorizer)
+            return authorize(self.contract(published(arguments), details), authorizer)
         last = self._authorization
         if last is None or last[1] != authorizer.sha256:
             last = self._authorization = authorize(self._contract, authorizer)

@@ -20,7 +20,7 @@ from producers.wire.receipt import IssuedReceipt, Receipt
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from producers.wire.contract import ActionContract
+    from producers.wire.contract import ActionContract, ArgumentsDigest
     from producers.wire.decision import Decision
     from producers.wire.events import EventRecord
     from producers.wire.model import WireModel
@@ -78,6 +78,11 @@ class Recorder:
         """Whether the emitter can put an event on disk."""
         return self._keeper is not None
 
+    @property
+    def key(self) -> bytes | None:
+        """What signs receipts, and digests arguments."""
+        return self._key
+
     def token(self, receipt: Receipt) -> str:
         """The receipt as it travels: an opaque token, signed if this recorder signs."""
         return receipt.token(self._key)
@@ -97,8 +102,13 @@ class Recorder:
         shared = SharedDecision(contract, decision, stage=stage, cohort=cohort)
         issued = shared.issue(self._new_id(), self._moment(decided_at), self._key)
         receipt = issued.receipt
-        details = CallDetails(intent=contract.intent, conversation=contract.conversation, tool_call=contract.tool_call)
-        data = shared.data(issued.token, details, contract.arguments_sha256, decision.decide_ms)
+        details = CallDetails(
+            intent=contract.intent,
+            conversation=contract.conversation,
+            tool_call=contract.tool_call,
+            requested_tool=contract.requested_tool,
+        )
+        data = shared.data(issued.token, details, contract.arguments_digest, decision.decide_ms)
         self._record(
             events.ActionDecided, receipt, data, at=receipt.decided_at, traceparent=traceparent, durable=durable
         )
@@ -108,7 +118,7 @@ class Recorder:
         self,
         shared: SharedDecision,
         details: CallDetails,
-        arguments_sha256: str | None,
+        arguments: ArgumentsDigest,
         decide_ms: float,
         traceparent: str | None,
         *,
@@ -117,7 +127,7 @@ class Recorder:
         """As `decided`, for one of the calls that share a contract and a decision."""
         decision_id, decided_at = self._new_id(), self._moment(None)
         issued = shared.issue(decision_id, decided_at, self._key)
-        data = shared.data(issued.token, details, arguments_sha256, decide_ms)
+        data = shared.data(issued.token, details, arguments, decide_ms)
         # There is one such event for each decision: they have one id.
         record = self._decided_writer.write(decision_id, decided_at, decision_id, data, traceparent=traceparent)
         self._hand_over(record, durable=durable)

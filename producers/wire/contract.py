@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import NamedTuple
 
 from producers.wire.model import Name, Ratio, Sha256, Text, WireModel
 
@@ -108,6 +109,14 @@ class Fallback(WireModel):
     """What the agent should be told."""
 
 
+class ArgumentsDigest(NamedTuple):
+    """What a contract says of its arguments, in its fields; all None where it says nothing."""
+
+    arguments_sha256: str | None = None
+    arguments_hmac: str | None = None
+    key_id: str | None = None
+
+
 class ActionContract(WireModel):
     """The structured description of one requested side effect, made before it runs."""
 
@@ -127,10 +136,19 @@ class ActionContract(WireModel):
     evidence: Evidence = Evidence()
     fallback: Fallback = Fallback()
     arguments_sha256: Sha256 | None = None
-    """Digest of the canonical JSON of the arguments; the arguments themselves never leave the router."""
+    """Digest of the canonical JSON of the arguments, where there is no key and none of them is redacted."""
+    arguments_hmac: Sha256 | None = None
+    """HMAC-SHA256 of the canonical JSON of the arguments; the arguments themselves never leave the router."""
+    key_id: Name | None = None
+    """Names the key of `arguments_hmac` without telling it; digests under different keys cannot be compared."""
     conversation: Name | None = None
     """The conversation that the action belongs to (`gen_ai.conversation.id`)."""
     tool_call: Name | None = None
     """The model's own id of the call (`gen_ai.tool.call.id`)."""
     requested_tool: Name | None = None
     """What was asked for where `tool` is `unknown_tool`, which stands for all tools that the boundary does not know."""
+
+    @property
+    def arguments_digest(self) -> ArgumentsDigest:
+        """What it says of its arguments."""
+        return ArgumentsDigest(self.arguments_sha256, self.arguments_hmac, self.key_id)

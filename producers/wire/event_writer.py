@@ -19,7 +19,7 @@ from producers.wire.receipt import IssuedReceipt, Receipt, write_token
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from producers.wire.contract import ActionContract
+    from producers.wire.contract import ActionContract, ArgumentsDigest
     from producers.wire.decision import Decision
     from producers.wire.stage import Stage
 
@@ -76,6 +76,7 @@ class SharedDecision:
             contract, decision, stage=stage, cohort=cohort, decision_id="-", decided_at=_ANY_MOMENT
         )
         self._receipt_rest = b"," + to_json(list(receipt.__dict__.values())[2:]).removeprefix(b"[")
+        contract = contract.model_copy(update={"arguments_hmac": None, "key_id": None})  # they follow the first digest
         particular = dict.fromkeys(("intent", "arguments_sha256", "conversation", "tool_call", "requested_tool"), b"%b")
         self._json = b'{"receipt":"%%b","contract":%b,"decision":%b}' % (
             _open(contract, particular),
@@ -87,18 +88,26 @@ class SharedDecision:
         payload = to_json([decision_id, decided_at]).removesuffix(b"]") + self._receipt_rest
         return IssuedReceipt(decision_id, write_token(payload, key))
 
-    def data(self, token: str, details: CallDetails, arguments_sha256: str | None, decide_ms: float | None) -> bytes:
+    def data(self, token: str, details: CallDetails, arguments: ArgumentsDigest, decide_ms: float | None) -> bytes:
         """The data of one call's event, as JSON; deciding took `decide_ms` milliseconds."""
         intent, conversation, tool_call, requested_tool = details.members
         return self._json % (
             token.encode(),
             intent,
-            b"" if arguments_sha256 is None else b',"arguments_sha256":' + to_json(arguments_sha256),
+            _digest_members(arguments),
             conversation,
             tool_call,
             requested_tool,
             b"" if decide_ms is None else b',"decide_ms":' + to_json(decide_ms),
         )
+
+
+def _digest_members(arguments: ArgumentsDigest) -> bytes:
+    sha256, hmac, key_id = arguments
+    members = b"" if sha256 is None else b',"arguments_sha256":' + to_json(sha256)
+    if hmac is not None:
+        members += b',"arguments_hmac":' + to_json(hmac)
+    return members if key_id is None else members + b',"key_id":' + to_json(key_id)
 
 
 def _open(record: WireModel, slots: Mapping[str, bytes]) -> bytes:

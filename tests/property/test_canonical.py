@@ -12,7 +12,8 @@ import rfc8785
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from producers.boundary.canonical_json import ArgumentError, canonical, digest
+from producers.boundary.canonical_json import ArgumentDigester, ArgumentError, canonical, digest
+from producers.wire.contract import ArgumentsDigest
 
 VECTORS = json.loads((Path(__file__).parents[2] / "docs" / "canonical_json_vectors.json").read_text(encoding="utf-8"))
 PLAIN = st.none() | st.booleans() | st.integers() | st.text() | st.text().map("integer:{}".format)
@@ -45,6 +46,9 @@ def test_the_published_vectors_hold(vector: dict[str, str]) -> None:
     value = json.loads(vector["json"])
     assert canonical(value).decode() == vector["canonical"]
     assert digest(value) == vector["sha256"]
+    assert ArgumentDigester(None).digest(value, ()) == ArgumentsDigest(vector["sha256"])
+    keyed = ArgumentDigester(VECTORS["hmac_key"].encode()).digest(value, ("redacted",))
+    assert keyed == ArgumentsDigest(None, vector["hmac"], VECTORS["key_id"])
 
 
 @pytest.mark.parametrize("refused", VECTORS["refused"], ids=lambda refused: refused["name"])

@@ -78,7 +78,9 @@ def test_reuse_never_shows(calls: Any, flags: Any) -> None:
         event = shelf.events[before]
         assert isinstance(event, ActionDecided)
         contract, decision = event.data.contract, event.data.decision
-        assert contract == action.contract(digest({}), CallContext(agent="bot", **known))
+        assert contract == action.contract(CallContext(agent="bot", **known)).model_copy(
+            update={"arguments_sha256": digest({})}
+        )
         fresh = decide(contract, Permit(), held, variants=frozenset(action.variants))
         assert decision.model_copy(update={"decide_ms": None}) == fresh.decision
         receipt = Receipt.from_token(event.data.receipt)

@@ -31,7 +31,7 @@ from producers.boundary.reviewers import Reviewer, ReviewersFile, UnknownTokenEr
 from producers.boundary.router import Router
 from producers.delivery.recorder import Recorder
 from producers.strict_yaml import ConfigurationFileError
-from producers.wire.contract import Actor, Reversibility, RiskClass
+from producers.wire.contract import Actor, ArgumentsDigest, Reversibility, RiskClass
 from producers.wire.events import ActionDecided, Resolution
 from producers.wire.receipt import Receipt
 from producers.wire.stage import Stage
@@ -94,7 +94,7 @@ def approve(store: ReviewStore, who: Reviewer | str, decision_id: str = "d-1") -
 
 
 def redeem(store: ReviewStore) -> None:
-    store.redeem("d-1", arguments_sha256="", ruleset_sha256="a" * 64)
+    store.redeem("d-1", ArgumentsDigest(), ruleset_sha256="a" * 64)
 
 
 def written(path: Path, statement: str, *values: object) -> None:
@@ -228,10 +228,10 @@ def test_an_approval_that_was_used_is_not_used_again_though_its_row_is_put_back(
         store.submit(approved)
         approve(store, ADA)
         row = row_of(path, "state, seal")
-        store.redeem("d-1", arguments_sha256="b" * 64, ruleset_sha256="a" * 64)
+        store.redeem("d-1", ArgumentsDigest("b" * 64), ruleset_sha256="a" * 64)
         written(path, "UPDATE reviews SET state = ?, seal = ?", *row)
         with pytest.raises(ApprovalUsedError):
-            store.redeem("d-1", arguments_sha256="b" * 64, ruleset_sha256="a" * 64)
+            store.redeem("d-1", ArgumentsDigest("b" * 64), ruleset_sha256="a" * 64)
 
 
 def test_a_file_of_an_older_version_is_read_on(path: Path, clock: Clock) -> None:
