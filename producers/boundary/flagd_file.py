@@ -15,10 +15,11 @@ import re
 import stat
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from openfeature.contrib.tools.flagd.core import FlagdCore
+from openfeature.contrib.tools.flagd.core.model.flag import Flag
 from openfeature.exception import ParseError, ProviderNotReadyError
 from openfeature.provider import AbstractProvider, Metadata
 
@@ -54,6 +55,7 @@ class Ruleset:
 class _Rules(Ruleset):
     core: FlagdCore | None = None
     timeless: bool = True  # False where targeting sees the clock: each look at the file puts the rules in force anew
+    broken: Mapping[str, str] = field(default_factory=dict)  # what is wrong with single flags, which do not decide
 
 
 class FlagFile(AbstractProvider):
@@ -139,25 +141,33 @@ class FlagFile(AbstractProvider):
         evaluation_context: EvaluationContext | None = None,
     ) -> FlagResolutionDetails[bool]:
         """A boolean flag."""
-        return self._resolve(lambda core: core.resolve_boolean_value(flag_key, default_value, evaluation_context))
+        return self._resolve(
+            flag_key, lambda core: core.resolve_boolean_value(flag_key, default_value, evaluation_context)
+        )
 
     def resolve_string_details(
         self, flag_key: str, default_value: str, evaluation_context: EvaluationContext | None = None
     ) -> FlagResolutionDetails[str]:
         """A string flag."""
-        return self._resolve(lambda core: core.resolve_string_value(flag_key, default_value, evaluation_context))
+        return self._resolve(
+            flag_key, lambda core: core.resolve_string_value(flag_key, default_value, evaluation_context)
+        )
 
     def resolve_integer_details(
         self, flag_key: str, default_value: int, evaluation_context: EvaluationContext | None = None
     ) -> FlagResolutionDetails[int]:
         """An integer flag."""
-        return self._resolve(lambda core: core.resolve_integer_value(flag_key, default_value, evaluation_context))
+        return self._resolve(
+            flag_key, lambda core: core.resolve_integer_value(flag_key, default_value, evaluation_context)
+        )
 
     def resolve_float_details(
         self, flag_key: str, default_value: float, evaluation_context: EvaluationContext | None = None
     ) -> FlagResolutionDetails[float]:
         """A number flag."""
-        return self._resolve(lambda core: core.resolve_float_value(flag_key, default_value, evaluation_context))
+        return self._resolve(
+            flag_key, lambda core: core.resolve_float_value(flag_key, default_value, evaluation_context)
+        )
 
     def resolve_object_details(
         self,
@@ -166,12 +176,16 @@ class FlagFile(AbstractProvider):
         evaluation_context: EvaluationContext | None = None,
     ) -> FlagResolutionDetails[Sequence[FlagValueType] | Mapping[str, FlagValueType]]:
         """A structured flag."""
-        return self._resolve(lambda core: core.resolve_object_value(flag_key, default_value, evaluation_context))
+        return self._resolve(
+            flag_key, lambda core: core.resolve_object_value(flag_key, default_value, evaluation_context)
+        )
 
-    def _resolve(self, resolve: Callable[[FlagdCore], Value]) -> Value:
+    def _resolve(self, flag_key: str, resolve: Callable[[FlagdCore], Value]) -> Value:
         rules = self._rules
         if rules.core is None:
             raise ProviderNotReadyError(rules.error)
+        if flag_key in rules.broken:
+            raise ParseError(rules.broken[flag_key])
         return resolve(rules.core)
 
     def _watch_alive(self) -> None:
@@ -203,6 +217,8 @@ class FlagFile(AbstractProvider):
             read = last
         if read.error is not None and read is not last:
             LOG.error("%s: safe values are in force until it is mended", read.error)
+        for fault in set(read.broken.values()) - set(last.broken.values()):
+            LOG.error("%s; it alone has its safe value until that is mended", fault)
         with self._turn:
             if not read.timeless or (read is last and self._rules is not last):
                 read = replace(read)  # another object: answers by the one before are not reused
@@ -244,12 +260,37 @@ def _parse(text: bytes, path: Path) -> _Rules:
     core = FlagdCore()
     try:
         document = flags_document(text)
+        broken = _take_out_broken(document["flags"], path)
         core.set_flags(document)
         timeless = _is_timeless(document)
     except Exception as error:  # noqa: BLE001 - whatever a reader stumbles over, the file is not usable
-        reason = getattr(error, "error_message", None) or str(error) or type(error).__name__
-        return _Rules(sha256, f"PARSE_ERROR: the flag file {path} is not a flagd file: {reason}")
-    return _Rules(sha256, core=core, timeless=timeless)
+        return _Rules(sha256, f"PARSE_ERROR: the flag file {path} is not a flagd file: {_reason(error)}")
+    return _Rules(sha256, core=core, timeless=timeless, broken=broken)
+
+
+def _take_out_broken(flags: dict[str, Any], path: Path) -> dict[str, str]:
+    """Take out the flags that flagd's engine refuses, which would refuse all for one; gives what is wrong with each."""
+    faults = {key: fault for key, flag in flags.items() if (fault := _fault(key, flag)) is not None}
+    for key in faults:
+        del flags[key]
+    return {key: f"the flag {key!r} of {path} is broken: {fault}" for key, fault in faults.items()}
+
+
+def _fault(key: str, flag: object) -> str | None:
+    if not isinstance(flag, dict):
+        return "it is no object"
+    if missing := [name for name in ("state", "variants") if name not in flag]:
+        return f"it has no {' and no '.join(f'`{name}`' for name in missing)}"
+    try:
+        Flag.from_dict(key, dict(flag))
+    except Exception as error:  # noqa: BLE001 - whatever the engine stumbles over, this flag is not usable
+        return _reason(error)
+    return None
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    return getattr(error, "error_message", None) or str(error) or str(cause) or type(cause).__name__
 
 
 def _is_timeless(rules: object) -> bool:
