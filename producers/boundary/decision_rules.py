@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from producers.boundary.flags import FlagEvaluator, FlagValues, flag_context
-from producers.wire.contract import ActionContract, Reversibility, RiskClass
+from producers.wire.contract import ActionContract, FallbackMode, Reversibility, RiskClass
 from producers.wire.decision import Allow, Authorization, Constrain, Decision, Deny, FallBack, Outcome, QueueForReview
 from producers.wire.stage import STAGE_OF_MODE, Mode, Stage
 
@@ -105,7 +105,12 @@ def _by_mode(contract: ActionContract, mode: Mode, variants: frozenset[str]) -> 
     if mode is Mode.OFF:
         return Deny(reason="mode_off")
     if mode is Mode.FALLBACK:
-        return FallBack(mode=contract.fallback.mode.value, reason="mode_fallback")
+        fallback = contract.fallback.mode
+        if fallback is FallbackMode.SEARCH_ONLY and contract.risk_class in READS:
+            result: Outcome = Allow(reason="fallback_search_only")  # what the action does is the fallback
+        else:
+            result = FallBack(mode=fallback.value, reason="mode_fallback")
+        return result
     if contract.risk_class in READS:
         return Allow(reason="read_within_mode")
     if mode is Mode.SEARCH_ONLY:

@@ -10,13 +10,13 @@ import threading
 import time
 import uuid
 from concurrent.futures import wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from openfeature import api
 from openfeature.evaluation_context import EvaluationContext
 from openfeature.event import EventDetails, ProviderEvent
-from openfeature.exception import OpenFeatureError
+from openfeature.exception import ErrorCode, OpenFeatureError
 from openfeature.flag_evaluation import FlagEvaluationDetails, Reason
 from openfeature.provider import FeatureProvider, ProviderStatus
 from pydantic import ValidationError
@@ -61,7 +61,9 @@ GOVERNANCE_ENABLED: Final = Flag(
     "agent-action-governance-enabled", safe=False, purpose="Master switch: while it is off, every action is denied."
 )
 DENYLIST: Final = Flag(
-    "agent-action-denylist", safe=True, purpose="True where the action is switched off, by tool, workflow, account..."
+    "agent-action-denylist",
+    safe=True,
+    purpose="True where the action is switched off, by tool, workflow, account..., or a list of the tools that are.",
 )
 MODE: Final = Flag(
     "agent-action-mode",
@@ -79,6 +81,7 @@ CONFIDENCE_THRESHOLD: Final = Flag(
     accepts=lambda value: 0.0 <= float(value) <= 1.0,  # false for NaN, too: no confidence is below that
 )
 
+_DETAILS: Final = {bool: "get_boolean_details", float: "get_float_details", str: "get_string_details"}
 FLAGS: Final = (GOVERNANCE_ENABLED, DENYLIST, MODE, APPROVAL_REQUIRED, CONFIDENCE_THRESHOLD)
 
 
@@ -333,13 +336,12 @@ class FlagEvaluator:
                 self._announced = Ruleset(None)
 
     def _evaluate_one(self, flag: Flag, context: EvaluationContext) -> Evaluated:
-        details: FlagEvaluationDetails[bool] | FlagEvaluationDetails[float] | FlagEvaluationDetails[str]
-        if isinstance(flag.safe, bool):
-            details = self._client.get_boolean_details(flag.key, flag.safe, context)
-        elif isinstance(flag.safe, float):
-            details = self._client.get_float_details(flag.key, flag.safe, context)
-        else:
-            details = self._client.get_string_details(flag.key, flag.safe, context)
+        ask = getattr(self._client, _DETAILS[type(flag.safe)])
+        details: FlagEvaluationDetails[Any] = ask(flag.key, flag.safe, context)
+        if flag is DENYLIST and details.error_code is ErrorCode.TYPE_MISMATCH:
+            listed: FlagEvaluationDetails[Any] = self._client.get_object_details(flag.key, [], context)
+            if isinstance(listed.value, list) and all(isinstance(tool, str) for tool in listed.value):
+                details = replace(listed, value=context.attributes["tool"] in listed.value)
         if details.error_code is not None or details.reason == Reason.ERROR:
             code = details.error_code.value if details.error_code is not None else "ERROR"
             return self._safe(flag, FlagReason.ERROR, f"{code}: {details.error_message or ''}")

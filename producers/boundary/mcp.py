@@ -1,64 +1,84 @@
-"""FastMCP middleware that puts every tool of a server behind the router. Needs the extra `mcp`."""
+"""FastMCP middleware that puts a whole server behind the router. Needs the extra `mcp`."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fastmcp.exceptions import ToolError
+from fastmcp.exceptions import DisabledError, NotFoundError, PromptError, ResourceError, ToolError, ValidationError
+from fastmcp.prompts.base import InputRequiredPromptResult
+from fastmcp.resources.base import InputRequiredResourceResult
 from fastmcp.server.dependencies import get_access_token
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
-from fastmcp.tools.base import Tool, ToolResult
+from fastmcp.server.providers.addressing import parse_hashed_backend_name
+from fastmcp.tools.base import InputRequiredToolResult, ToolResult
+from fastmcp.utilities.exceptions import is_timeout_error
+from mcp import MCPError
+from mcp_types import INVALID_PARAMS, INVALID_REQUEST
+from pydantic import ValidationError as InvalidModelError
 
 from producers.boundary.action import Action, Permit, acting, call_context
 from producers.boundary.approvals import ReviewError, ReviewPendingError, ReviewRejectedError
 from producers.boundary.canonical_json import ArgumentError, digest
+from producers.boundary.endings import ArgumentsRefusedError, InputRequiredError
 from producers.boundary.errors import RefusedError, ReviewRequiredError
+from producers.boundary.mcp_actions import (
+    McpActions,
+    ToolNotes,
+    UnknownComponentError,
+    asked_version,
+    in_version,
+    requested_name,
+    resolving,
+    risk_of,
+    running,
+)
 from producers.errors import StagekeeperError, UsageError
-from producers.wire.contract import Reversibility, RiskClass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from mcp_types import CallToolRequestParams, ToolAnnotations
+    from fastmcp import FastMCP
+    from fastmcp.prompts.base import PromptResult
+    from fastmcp.resources.base import ResourceResult
+    from fastmcp.tools.base import Tool
+    from fastmcp.utilities.components import FastMCPComponent
+    from fastmcp.utilities.versions import VersionSpec
+    from mcp_types import CallToolRequestParams, GetPromptRequestParams, ReadResourceRequestParams
 
     from producers.boundary.router import Router
     from producers.importers.catalog import Catalog
     from producers.wire.receipt import Receipt
 
+    Resolved = tuple[Action, FastMCPComponent | None]
+    Perform = Callable[[Permit, Any], Awaitable[Any]]
+
+__all__ = ["BoundaryMiddleware", "ToolNotes", "ToolReturnedError", "risk_of"]
+
 _PENDING_SIZE = 10_000  # calls that wait for a person and are remembered, so that asking again resumes them
+_ASKS = (InputRequiredToolResult, InputRequiredResourceResult, InputRequiredPromptResult)
+_EXECUTION_TIMED_OUT = -32000  # what FastMCP says where a tool outlasts its `timeout=`
 
 
-def risk_of(annotations: ToolAnnotations | None) -> tuple[RiskClass, Reversibility]:
-    """Risk by a tool's annotations; where they are silent, the worst that the protocol lets them mean."""
-    if annotations is None:
-        return RiskClass.IRREVERSIBLE, Reversibility.NONE
-    if annotations.read_only_hint:
-        return RiskClass.SCOPED_READ, Reversibility.AUTOMATIC
-    if annotations.destructive_hint is not False:
-        return RiskClass.IRREVERSIBLE, Reversibility.NONE
-    risk = RiskClass.REVERSIBLE_WRITE if annotations.open_world_hint is False else RiskClass.EXTERNAL_EFFECT
-    return risk, Reversibility.MANUAL if annotations.idempotent_hint else Reversibility.EXPENSIVE
+class _RefusalError(StagekeeperError):
+    """A call that is not performed, as its client is to see it."""
 
+    def __init__(self, text: str, decision_id: str | None, outcome: str) -> None:
+        super().__init__(text)
+        self.meta = {"stagekeeper/decision": decision_id, "stagekeeper/outcome": outcome}
 
-@dataclass(frozen=True)
-class ToolNotes:
-    """Settings of one tool, beside what the catalog says of it."""
-
-    # The server's tool that runs in its place with the same arguments, by constraint (`draft`, `search_only`)
-    variants: Mapping[str, str] = field(default_factory=dict)
-    redact: frozenset[str] = frozenset()  # names of arguments that are never stored
-    consequence: str | None = None  # what happens when it runs, for a reviewer
+    @classmethod
+    def from_refused(cls, refusal: RefusedError) -> _RefusalError:
+        return cls(str(refusal), refusal.receipt.decision_id, refusal.decision.result.outcome)
 
 
 class BoundaryMiddleware(Middleware):
-    """Decides every tool call of a server before the tool runs, enforces the decision, and records both.
+    """Decides every call of a server before it runs: of its tools, resources, prompts and completions.
 
-    A refusal comes back as a tool error with the decision's id, in text and `meta`. A call that waits for a person is
-    resumed by being made again, unchanged, once that person has approved it. What a tool is, the catalog says; where it
-    is silent, the tool's annotations, else the most cautious reading holds.
+    A refusal comes back as an error with the decision's id, in text and `meta` (or `data`). A call that waits for a
+    person is resumed by being made again, unchanged, once that person has approved it. What a tool is, the catalog
+    says; where it is silent, the tool's annotations, else the most cautious reading holds.
     """
 
     def __init__(
@@ -71,64 +91,183 @@ class BoundaryMiddleware(Middleware):
         catalog: Catalog | None = None,
         notes: Mapping[str, ToolNotes] | None = None,
         # Says who acts, in the words of `acting`, by what the server has verified; by default the authenticated client
-        who: Callable[[MiddlewareContext[CallToolRequestParams]], Mapping[str, Any]] | None = None,
+        who: Callable[[MiddlewareContext[Any]], Mapping[str, Any]] | None = None,
         wait_s: float = 0.0,  # how long a call that needs a person is held open before it comes back as an error
     ) -> None:
         self._router = router
-        self._catalog = catalog
-        self._workflow = workflow
-        self._system = system
-        self._environment = environment
         self._notes = dict(notes or {})
+        self._actions = McpActions(
+            workflow=workflow, system=system, environment=environment, catalog=catalog, notes=self._notes
+        )
         self._who = who or _authenticated
         self._wait_s = wait_s
-        self._actions: dict[tuple[object, ...], Action] = {}
+        self._registered: set[tuple[str, str]] = set()
         self._pending: OrderedDict[tuple[object, ...], Receipt] = OrderedDict()
 
     async def on_call_tool(
         self, context: MiddlewareContext[CallToolRequestParams], call_next: CallNext[CallToolRequestParams, ToolResult]
     ) -> ToolResult:
-        """Put one call behind the router."""
-        call = context.message
-        if context.fastmcp_context is None:
-            raise ToolError("this call has no server context, and cannot be decided")
-        if call.task is not None:
-            raise ToolError("a call that runs in the background would end after its record; call it in the foreground")
-        server = context.fastmcp_context.fastmcp
-        # A tool that is not listed (there is none, or it is addressed in another way) is decided like any other.
-        action = self._action(call.name, await server.get_tool(call.name))
-        arguments = dict(call.arguments or {})
+        """Put one call of a tool behind the router."""
+        call, server = context.message, _server_of(context)
 
-        async def perform(permit: Permit) -> ToolResult:
+        async def resolve() -> Resolved:
+            asked = asked_version(call)
+            tool = in_version(await _find_tool(server, call.name, asked), "tool", call.name, asked)
+            listed = tool if asked is None else await _find_tool(server, call.name, None)
+            name = call.name if parse_hashed_backend_name(call.name) is None else tool.name
+            action = self._actions.of_tool(name, tool, asked=asked is not None, listed=listed)
+            return action, tool
+
+        async def perform(permit: Permit, tool: Tool) -> ToolResult:
+            arguments = dict(permit.arguments)
             if permit.constrained_to is None:
-                return await call_next(context)
+                with running(server, call.name, tool):
+                    return await call_next(context.copy(message=call.model_copy(update={"arguments": arguments})))
             variant = self._notes[call.name].variants[permit.constrained_to]
             return await server.call_tool(variant, arguments, run_middleware=False)
 
+        background = "a call that runs in the background would end after its record; call it in the foreground"
+        fault = None if call.task is None else ("background_call", background)
+        try:
+            result: ToolResult = await self._decide(
+                context, call.name, call.arguments or {}, resolve, perform, fault=fault
+            )
+        except _RefusalError as refusal:
+            return ToolResult(content=str(refusal), meta=refusal.meta, is_error=True)
+        return result
+
+    async def on_read_resource(
+        self,
+        context: MiddlewareContext[ReadResourceRequestParams],
+        call_next: CallNext[ReadResourceRequestParams, ResourceResult],
+    ) -> ResourceResult:
+        """Put one read of a resource behind the router."""
+        await self.check_resource_access(context)
+        call, server, uri = context.message, _server_of(context), str(context.message.uri)
+
+        async def resolve() -> Resolved:
+            asked = asked_version(call)
+            resource = await server.get_resource(uri, asked)
+            if resource is not None:
+                listed = resource if asked is None else await server.get_resource(uri)
+                component = in_version(resource, "resource", uri, asked)
+                return self._actions.of_read(f"resource:{uri}", component, listed), component
+            template = in_version(await server.get_resource_template(uri, asked), "resource", uri, asked)
+            latest = template if asked is None else await server.get_resource_template(uri)
+            name = f"resource:{template.uri_template}"
+            return self._actions.of_read(name, template, latest), template
+
+        async def perform(_permit: Permit, component: FastMCPComponent) -> ResourceResult:
+            kind = "template" if hasattr(component, "uri_template") else "resource"
+            with running(server, f"{kind}:{uri}", component):
+                return await call_next(context)
+
+        result: ResourceResult = await self._decide_or_raise(context, f"resource:{uri}", {"uri": uri}, resolve, perform)
+        return result
+
+    async def on_get_prompt(
+        self,
+        context: MiddlewareContext[GetPromptRequestParams],
+        call_next: CallNext[GetPromptRequestParams, PromptResult],
+    ) -> PromptResult:
+        """Put the rendering of one prompt behind the router."""
+        call, server, name = context.message, _server_of(context), f"prompt:{context.message.name}"
+
+        async def resolve() -> Resolved:
+            asked = asked_version(call)
+            prompt = in_version(await server.get_prompt(call.name, asked), "prompt", call.name, asked)
+            listed = prompt if asked is None else await server.get_prompt(call.name)
+            return self._actions.of_read(name, prompt, listed), prompt
+
+        async def perform(permit: Permit, prompt: object) -> PromptResult:
+            arguments = call.arguments and dict(permit.arguments)
+            with running(server, name, prompt):
+                return await call_next(context.copy(message=call.model_copy(update={"arguments": arguments})))
+
+        result: PromptResult = await self._decide_or_raise(context, name, call.arguments or {}, resolve, perform)
+        return result
+
+    async def on_request(self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any]) -> Any:  # noqa: ANN401
+        """Put the completion of an argument behind the router; what else runs anything has a hook of its own."""
+        if context.method != "completion/complete":
+            return await call_next(context)
+        message = context.message if isinstance(context.message, dict) else {}
+        asked = {name: value for name, value in message.items() if name != "_meta"}
+
+        async def resolve() -> Resolved:
+            return self._actions.of_completion(), None
+
+        async def perform(_permit: Permit, _nothing: object) -> Any:  # noqa: ANN401
+            return await call_next(context)
+
+        return await self._decide_or_raise(context, "completion", asked, resolve, perform)
+
+    async def _decide_or_raise(self, *call: Any) -> Any:  # noqa: ANN401
+        """As `_decide`, for what has no error as a result."""
+        try:
+            return await self._decide(*call)
+        except _RefusalError as refusal:
+            raise MCPError(code=INVALID_REQUEST, message=str(refusal), data=refusal.meta) from refusal
+
+    async def _decide(
+        self,
+        context: MiddlewareContext[Any],
+        name: str,
+        arguments: Mapping[str, Any],
+        resolve: Callable[[], Awaitable[Resolved]],
+        perform: Perform,
+        *,
+        fault: tuple[str, str] | None = None,
+    ) -> Any:  # noqa: ANN401
         with acting(**self._who(context)):
             try:
-                return await self._decided(action, arguments, perform)
+                with resolving():
+                    action, component = await resolve()
+            except UnknownComponentError as error:
+                with acting(requested_tool=requested_name(name)):
+                    denied = await self._router.deny_async(self._actions.unknown, error.reason, str(error))
+                raise _RefusalError.from_refused(denied) from error
+            fault = self._register(action) or fault
+            if fault is not None:
+                raise _RefusalError.from_refused(await self._router.deny_async(action, *fault))
+            try:
+                return await self._decided(action, dict(arguments), lambda permit: perform(permit, component))
             except RefusedError as refusal:
-                return _refused(str(refusal), refusal.receipt.decision_id, refusal.decision.result.outcome)
-            except (ReviewError, ArgumentError, UsageError) as error:
-                return _refused(str(error), None, "not_decided")
+                raise _RefusalError.from_refused(refusal) from refusal
+            except (ReviewError, UsageError) as error:
+                raise _RefusalError(str(error), None, "not_decided") from error
 
-    async def _decided(self, action: Action, arguments: dict[str, Any], perform: Callable[[Permit], Any]) -> ToolResult:
-        key = (action.workflow, action.tool, digest(arguments), call_context())
+    def _register(self, action: Action) -> tuple[str, str] | None:
+        """Make an action known to the router, in the version that comes first; says why it cannot be."""
+        key = (action.workflow, action.tool)
+        if key not in self._registered:
+            try:
+                self._router.register(action)
+            except UsageError as error:
+                return "action_not_unique", str(error)
+            self._registered.add(key)
+        return None
+
+    async def _decided(
+        self, action: Action, arguments: dict[str, Any], perform: Callable[[Permit], Awaitable[Any]]
+    ) -> Any:  # noqa: ANN401
+        try:
+            key = (action.workflow, action.tool, action.tool_version, digest(arguments), call_context())
+        except ArgumentError:
+            return await _run(self._router.attempt_async(action, **arguments), perform)  # refused there, on record
         receipt = self._pending.get(key)
         if receipt is not None:
             try:
-                result = await _run(self._router.attempt_approved_async(receipt, action, **arguments), perform)
+                return await self._redeemed(key, receipt, action, arguments, perform)
             except ReviewPendingError as pending:
-                return _refused(f"{pending} [decision {receipt.decision_id}]", receipt.decision_id, "queue_for_review")
+                text = f"{pending} [decision {receipt.decision_id}]"
+                raise _RefusalError(text, receipt.decision_id, "queue_for_review") from pending
             except ReviewRejectedError as rejection:
                 self._pending.pop(key, None)
-                return _refused(f"{rejection} [decision {receipt.decision_id}]", receipt.decision_id, "rejected")
+                text = f"{rejection} [decision {receipt.decision_id}]"
+                raise _RefusalError(text, receipt.decision_id, "rejected") from rejection
             except (ReviewError, RefusedError):
                 self._pending.pop(key, None)  # it does not hold any more: the call is decided anew
-            else:
-                self._pending.pop(key, None)
-                return result
         try:
             return await _run(self._router.attempt_async(action, **arguments), perform)
         except ReviewRequiredError as queued:
@@ -137,52 +276,24 @@ class BoundaryMiddleware(Middleware):
                 self._pending.popitem(last=False)
             if self._wait_s <= 0:
                 raise
-            return await self._after_review(key, queued, action, arguments, perform)
+            try:
+                await self._router.await_review_async(queued.receipt, self._wait_s)
+            except ReviewPendingError:
+                raise queued from None
+            return await self._redeemed(key, queued.receipt, action, arguments, perform)
 
-    async def _after_review(
+    async def _redeemed(
         self,
         key: tuple[object, ...],
-        queued: ReviewRequiredError,
+        receipt: Receipt,
         action: Action,
         arguments: dict[str, Any],
-        perform: Callable[[Permit], Any],
-    ) -> ToolResult:
-        try:
-            await self._router.await_review_async(queued.receipt, self._wait_s)
-        except ReviewPendingError:
-            raise queued from None
-        self._pending.pop(key, None)
-        return await _run(self._router.attempt_approved_async(queued.receipt, action, **arguments), perform)
-
-    def _action(self, name: str, tool: Tool | None) -> Action:
-        annotations = tool.annotations if tool is not None else None
-        version = tool.version if tool is not None else None
-        hints = annotations.model_dump_json() if annotations is not None else None
-        action = self._actions.get((name, version, hints))
-        if action is not None:
-            return action
-        entry = self._catalog.tools.get(name) if self._catalog is not None else None
-        notes = self._notes.get(name, ToolNotes())
-        risk_class, reversibility = (entry.risk_class, entry.reversibility) if entry else risk_of(annotations)
-        workflow = entry.workflow if entry else None
-        if workflow is None:
-            workflow = self._catalog.workflow if entry and self._catalog else self._workflow
-        action = Action(
-            tool=name,
-            workflow=workflow,
-            system=entry.system if entry else self._system,
-            environment=self._environment,
-            risk_class=risk_class,
-            reversibility=reversibility,
-            run=_only_by_the_server,
-            variants=dict.fromkeys(notes.variants, _only_by_the_server),
-            tool_version=(entry.tool_version if entry else None) or version,
-            redact=notes.redact,
-            consequence=notes.consequence
-            or (tool.description[:4000] if tool is not None and tool.description else None),
-        )
-        self._actions[name, version, hints] = self._router.register(action)
-        return action
+        perform: Callable[[Permit], Awaitable[Any]],
+    ) -> Any:  # noqa: ANN401
+        result = await _run(self._router.attempt_approved_async(receipt, action, **arguments), perform)
+        if not isinstance(result, _ASKS):  # whose answer comes with the same call
+            self._pending.pop(key, None)
+        return result
 
 
 class ToolReturnedError(StagekeeperError):
@@ -193,41 +304,78 @@ class ToolReturnedError(StagekeeperError):
         self.result = result
 
 
-async def _run(block: AbstractAsyncContextManager[Permit], perform: Callable[[Permit], Any]) -> ToolResult:
-    """Run the tool within a decided block, so that the record has its failure by the class of its cause."""
-    failure: ToolError | None = None
+class ToolAskedError(InputRequiredError):
+    """The tool asked its client for more input: the class under which that is recorded."""
+
+    def __init__(self, result: object) -> None:
+        super().__init__("the tool asked for more input")
+        self.result = result
+
+
+class ToolTimeoutError(TimeoutError):
+    """The tool, or what it called, ran out of time: the class under which that is recorded."""
+
+
+async def _run(block: AbstractAsyncContextManager[Permit], perform: Callable[[Permit], Awaitable[Any]]) -> Any:  # noqa: ANN401
+    """Run within a decided block, so that the record has the failure by the class of its cause."""
+    failure: Exception | None = None
+    recorded: Exception | None = None
+    cause: BaseException | None = None
     try:
         async with block as permit:
             try:
-                result: ToolResult = await perform(permit)
-            except ToolError as error:
-                failure = error
-                raise (error.__cause__ or error) from None
-            _require_success(result)
-    except ToolReturnedError as returned:
+                result = await perform(permit)
+            except Exception as error:  # noqa: BLE001 - it is raised again below
+                failure, cause, recorded = error, error.__cause__, _as_recorded(error)
+                raise recorded from None
+            _require_result(result)
+    except (ToolReturnedError, ToolAskedError) as returned:
         return returned.result
     except Exception as error:
-        if failure is not None and (error is failure or error is failure.__cause__):
-            raise failure from failure.__cause__
+        if failure is not None and error is recorded:
+            raise failure from cause
         raise
     return result
 
 
-def _require_success(result: ToolResult) -> None:
-    if result.is_error:
+def _require_result(result: object) -> None:
+    if isinstance(result, _ASKS):
+        raise ToolAskedError(result)
+    if isinstance(result, ToolResult) and result.is_error:
         raise ToolReturnedError(result)
 
 
-def _refused(text: str, decision_id: str | None, outcome: str) -> ToolResult:
-    return ToolResult(
-        content=text, meta={"stagekeeper/decision": decision_id, "stagekeeper/outcome": outcome}, is_error=True
-    )
+def _as_recorded(error: Exception) -> Exception:
+    """What an error of FastMCP's stands for."""
+    cause = error.__cause__
+    if isinstance(error, ValidationError) and isinstance(cause, InvalidModelError):
+        return ArgumentsRefusedError("the arguments are not those of the tool")
+    if isinstance(error, NotFoundError | DisabledError):
+        return ArgumentsRefusedError("it is gone since it was decided")
+    if isinstance(error, ToolError | ResourceError | PromptError) and isinstance(cause, Exception):
+        error = cause
+    if isinstance(error, MCPError) and error.error.code == INVALID_PARAMS:
+        return ArgumentsRefusedError(str(error))
+    if is_timeout_error(error) or (
+        isinstance(error, MCPError) and error.error.code == _EXECUTION_TIMED_OUT and "timed out" in str(error)
+    ):
+        return ToolTimeoutError(str(error))
+    return error
 
 
-def _authenticated(_context: MiddlewareContext[CallToolRequestParams]) -> Mapping[str, Any]:
+def _server_of(context: MiddlewareContext[Any]) -> FastMCP:
+    if context.fastmcp_context is None:
+        raise ToolError("this call has no server context, and cannot be decided")
+    return context.fastmcp_context.fastmcp
+
+
+async def _find_tool(server: FastMCP, name: str, version: VersionSpec | None) -> Tool | None:
+    """The tool that the server would run."""
+    tool = await server.get_tool(name, version)
+    address = parse_hashed_backend_name(name) if tool is None else None
+    return tool if address is None else await server.get_tool_by_hash(*address)
+
+
+def _authenticated(_context: MiddlewareContext[Any]) -> Mapping[str, Any]:
     token = get_access_token()
     return {} if token is None else {"user": token.client_id}
-
-
-def _only_by_the_server(**_arguments: Any) -> None:  # noqa: ANN401 - a tool's arguments
-    raise UsageError("a tool of an MCP server runs by its server only; call it again there to resume it")

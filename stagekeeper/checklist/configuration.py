@@ -80,6 +80,8 @@ def _outcomes(flags: dict[str, Any]) -> Point:
     """Which outcomes the variants in the file can lead to, by trying all of them."""
     variants = {flag.key: flags.get(flag.key, {}).get("variants", {}).values() for flag in FLAGS}
     values = {flag.key: list(filter(flag.accepts, variants[flag.key])) or [flag.safe] for flag in FLAGS}
+    if any(isinstance(value, list) for value in values[DENYLIST.key]):
+        values[DENYLIST.key] = [True, False]  # a list of tools denies those alone
     reached: set[str] = set()
     yes = Authorization(permitted=True, rule="any")
     for enabled, denied, mode, approval, threshold in itertools.product(

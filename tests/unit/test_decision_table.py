@@ -8,7 +8,7 @@ import pytest
 from boundary_cases import Permit, Refuse, contract, flag_evaluator
 
 from producers.boundary.decision_rules import decide
-from producers.wire.contract import RiskClass
+from producers.wire.contract import Fallback, FallbackMode, RiskClass
 
 CLASSES = (
     "search scoped_read sensitive_read reversible_write external_effect admin_action irreversible".split()  # noqa: SIM905
@@ -45,6 +45,16 @@ def test_every_mode_for_every_class_of_action(mode: str, place: int, approval: b
     assert decided.decision.result.outcome == LETTERS[expected]
     assert decided.decision.enforced is (mode != "observe")
     assert decided.decision.expects_execution is (expected == "A" and mode != "observe")
+
+
+@pytest.mark.parametrize("fallback", FallbackMode)
+@pytest.mark.parametrize("place", range(7))
+def test_in_an_incident_the_fallback_runs_searches_and_scoped_reads(fallback: FallbackMode, place: int) -> None:
+    asked = contract(risk_class=CLASSES[place]).model_copy(update={"fallback": Fallback(mode=fallback)})
+    decision = decide(asked, Permit(), flag_evaluator(mode="fallback"), variants=frozenset({"search_only"})).decision
+    runs = fallback is FallbackMode.SEARCH_ONLY and CLASSES[place] in {"search", "scoped_read"}
+    assert decision.expects_execution is runs
+    assert decision.result.reason == ("fallback_search_only" if runs else "mode_fallback")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from boundary_cases import KEYS, Permit, Shelf, contract, evaluated, flag_evalua
 from openfeature.event import ProviderEventDetails
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 
+from producers.boundary import flag_store
 from producers.boundary.errors import ActionDeniedError
 from producers.boundary.flagd_file import FlagFile, Ruleset
 from producers.boundary.flags import (
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from producers.boundary.flags import Flag
 
+TOOLS = ("update_ticket", "pay", "look")
 CONTEXT = flag_context(contract(account="acct-1"))
 
 
@@ -145,6 +147,56 @@ def test_one_account_can_be_switched_off_without_touching_others(tmp_path: Path)
         assert evaluated(held, DENYLIST, flag_context(contract(account="acct-2")))[0] is False
     finally:
         held.close()
+
+
+@pytest.mark.parametrize(
+    ("value", "denied"),
+    [
+        (["update_ticket", "pay"], True),
+        (["pay"], False),
+        ([], False),
+        (["update_ticket "], False),
+        (["pay", 7], True),
+        ([["pay"]], True),
+        ({"update_ticket": True}, True),
+        ("update_ticket", True),
+        (None, True),
+    ],
+)
+def test_the_denylist_is_a_boolean_or_a_list_of_tools(tmp_path: Path, value: object, denied: bool) -> None:
+    path = flagd_file(tmp_path / "flags.json", denylist=value)
+    held = FlagEvaluator.from_file(path)
+    try:
+        for evaluator in (held, flag_evaluator(denylist=value)):
+            assert evaluator.evaluate(CONTEXT).denied is denied
+    finally:
+        held.close()
+
+
+def test_a_list_of_tools_that_is_switched_off_denies_everything(tmp_path: Path) -> None:
+    path = flagd_file(tmp_path / "flags.json", denylist=["pay"])
+    document = json.loads(path.read_text())
+    document["flags"][KEYS["denylist"]]["state"] = "DISABLED"
+    path.write_text(json.dumps(document))
+    held = FlagEvaluator.from_file(path)
+    try:
+        assert held.evaluate(CONTEXT).denied is True
+    finally:
+        held.close()
+
+
+def test_one_tool_more_is_switched_off_beside_a_list_of_them(tmp_path: Path) -> None:
+    path = flagd_file(tmp_path / "flags.json", denylist=["pay"])
+    document = json.loads(path.read_text())
+    document["flags"][KEYS["denylist"]]["variants"]["denied"] = True
+    path.write_text(json.dumps(document))
+    flag_store.disable(path, flag_store.DenylistEntry(tool="update_ticket"))
+    held = FlagEvaluator.from_file(path)
+    try:
+        denied = {tool: held.evaluate(flag_context(contract(tool=tool))).denied for tool in TOOLS}
+    finally:
+        held.close()
+    assert denied == {"update_ticket": True, "pay": True, "look": False}
 
 
 def test_a_missing_flag_file_is_named(tmp_path: Path) -> None:
