@@ -1,4 +1,4 @@
-"""Table maintenance: compact small files, roll old minutes up, take out old rows, delete files that nobody needs.
+"""Table maintenance: fold small files, roll old minutes up, take out old rows, delete files that nobody needs.
 
 One process at a time does it, under the lease `maintenance`. Each commit is right by itself: whoever dies in the middle
 leaves a lake that says the same as before.
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from analytics.gates import gate_store
 from analytics.gates.gate_file import GateFile
 from analytics.lake.errors import READ_FAILURES, FencedError
+from analytics.lake.log_files import LOG_KEPT, TOMBSTONES_KEPT, keep_tombstones_short, trim_log
 from analytics.lake.retention import LEAST, Rule, retain
 from analytics.lake.rollup import RollUp
 from analytics.lake.storage import unreadable
@@ -26,7 +28,7 @@ from analytics.verdicts.verdict import REASSESSED
 from producers.errors import StagekeeperError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from analytics.lake.tables import Fence, Lake
@@ -58,7 +60,7 @@ class RetentionPolicy:
         default_factory=lambda: {EVENTS: timedelta(days=400), REJECTS: timedelta(days=90), QUALITY: timedelta(days=400)}
     )
     replay: timedelta = REPLAY  # how long a verdict can be reached again, at most `REPLAY`
-    grace: timedelta = timedelta(days=1)  # how long files stay that only an earlier version consists of
+    grace: timedelta = timedelta(minutes=30)  # how long files stay that only an earlier version consists of
     margin: timedelta = MARGIN  # what clocks may be apart
 
     def kept(self, table: str) -> timedelta | None:
@@ -72,7 +74,7 @@ class Step:
     """What was done to one table, or would be done."""
 
     table: str
-    what: str  # `compact`, `roll_up`, `retain` or `vacuum`
+    what: str  # `configure`, `roll_up`, `retain` or `vacuum`
     rows: int = 0  # rows that there are fewer
     files: int = 0  # files that went, or were rewritten
     size: int = 0  # bytes that were deleted
@@ -113,6 +115,9 @@ class Maintenance:
             yield self._try(SIGNALS, "roll_up", partial(self._roll_up, now, self.policy.roll_up_after))
         for table, age in {JUDGE_HEARTBEATS: _HEARTBEATS_KEPT, **self.policy.keep}.items():
             yield self._try(table, "retain", partial(self._retain, table, now, age))
+        if not self.dry_run:
+            steps = (self._try(table, "configure", partial(self._configure, table)) for table in TABLES)
+            yield from (step for step in steps if step.failed or step.note)
         try:
             needed = self._needed(now)
         except _UNREADABLE as error:
@@ -121,6 +126,47 @@ class Maintenance:
             return
         for table in TABLES:
             yield self._try(table, "vacuum", partial(self._vacuum, table, now, needed))
+
+    def clean(self, now: datetime, tables: Collection[str]) -> Iterator[Step]:
+        """Vacuum those of some tables of which no verdict names an earlier version; the others wait for `run`.
+
+        Worth doing often where much is committed. Raises `FencedError` where somebody else holds the lease, and
+        `LakeError` where the ledger cannot be read.
+        """
+        for table in tables:
+            if not self._may_be_named(table, now):
+                yield self._try(table, "vacuum", partial(self._vacuum, table, now, {}))
+
+    def _may_be_named(self, table: str, now: datetime) -> bool:
+        """Whether a promised verdict, or one that is being reached, may name an earlier version of a table."""
+        if table not in {SIGNALS, EVENTS} or self.lake.version(VERDICTS) == 0:
+            return False
+        if table == SIGNALS:
+            return True
+        try:
+            in_force = GateFile.load(self.gate_file).counts_users
+        except StagekeeperError:
+            in_force = True  # who judges may read another one
+        return in_force or bool(self._counting_users(now))
+
+    def _counting_users(self, now: datetime) -> list[str]:
+        """The gate files of promised verdicts that count by user, or of which nobody knows it any more, by digest."""
+        used = self._promised(now).select(pl.col("gate_sha256").unique()).collect()["gate_sha256"]
+        return [digest for digest in used if self._counts_users(digest)]
+
+    def _counts_users(self, digest: str) -> bool:
+        try:
+            return gate_store.load(self.lake, digest).counts_users
+        except StagekeeperError:
+            return True
+
+    def _promised(self, now: datetime) -> pl.LazyFrame:
+        since = now - min(self.policy.replay, REPLAY)
+        return self.lake.scan(VERDICTS).filter(pl.col("judged_at") >= since)
+
+    def _configure(self, table: str) -> Step:
+        changed = keep_tombstones_short(self.lake, table)
+        return Step(table, "configure", note="checkpoints forget what was taken out" if changed else "")
 
     def _try(self, table: str, what: str, work: Callable[[], Step]) -> Step:
         try:
@@ -187,18 +233,18 @@ class Maintenance:
 
     def _needed(self, now: datetime) -> dict[str, int]:
         """The oldest version of each table that a verdict within its promise names."""
-        since = now - min(self.policy.replay, REPLAY)
-        promised = self.lake.scan(VERDICTS).filter(pl.col("judged_at") >= since)
+        promised = self._promised(now)
         judged_at = pl.col("judged_at")
-        span = promised.select(pl.col("lake_version").min(), judged_at.min().alias("first"), judged_at.max())
-        oldest, first, last = span.collect().row(0)
+        oldest = promised.select(pl.col("lake_version").min()).collect().item()
         if oldest is None:
             return {}
         needed = {SIGNALS: oldest}
         # Versions rise with time, so the first day in which users were counted has the oldest of the events.
+        promised = promised.filter(pl.col("gate_sha256").is_in(self._counting_users(now)))
         version = pl.col("payload").str.json_path_match("$.exposure.events_version").cast(pl.Int64)
+        first, last = promised.select(judged_at.min().alias("first"), judged_at.max()).collect().row(0)
         day = first
-        while day <= last:
+        while day is not None and day <= last:
             of_day = promised.filter(judged_at.is_between(day, day + timedelta(days=1)))
             if (counted := of_day.select(version.min()).collect().item()) is not None:
                 return needed | {EVENTS: counted}
@@ -209,5 +255,9 @@ class Maintenance:
         unused_since = now.astimezone(UTC) - max(self.policy.grace, self.policy.margin)
         margin, oldest = self.policy.margin, needed.get(table)
         gone = vacuum(self.lake, table, unused_since=unused_since, needed=oldest, margin=margin, dry_run=self.dry_run)
-        note = f"readable from version {gone.oldest_version}"
+        # What was taken out is known from the last checkpoint for a while, and longer only from the commits.
+        age = LOG_KEPT if self.policy.grace < TOMBSTONES_KEPT else self.policy.grace
+        unread_since = now.astimezone(UTC) - age
+        shorter = trim_log(self.lake, table, unused_since=unread_since, needed=oldest, dry_run=self.dry_run)
+        note = f"readable from version {gone.oldest_version}, {shorter:,} log files fewer"
         return Step(table, "vacuum", files=gone.files, size=gone.size, note=note)

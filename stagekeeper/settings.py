@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     """How long repetitions of a verdict are kept in the ledger; 0 for ever."""
     replay_days: float = Field(default=90.0, ge=1, le=90)
     """How long a verdict can be reached again bit for bit."""
-    vacuum_grace_hours: float = Field(default=24.0, ge=1)
+    vacuum_grace_hours: float = Field(default=0.5, ge=0.1)
     """How long files stay that only an earlier version consists of."""
 
     @classmethod

@@ -32,12 +32,18 @@ _PREFIX: Final = "STAGEKEEPER_LAKE_"
 # Delta (deltalake 1.6.6) goes from a path to a URL and back, and with these it comes back elsewhere, or panics.
 _UNFIT: Final = re.compile(r"[\\\[\]|^\x00-\x1f\x7f\ud800-\udfff]|%[0-9a-f]{2}", re.IGNORECASE)
 _NAMED: Final = 3  # so many damaged files are named; the others are counted
+CHECKPOINT_EVERY: Final = 100  # commits; opening a table reads at most this many small log files
+TOMBSTONES: Final = {
+    # How long a checkpoint names files that are gone. Without end, each would be as long as the table's history.
+    "delta.deletedFileRetentionDuration": "interval 1 hours"
+}
 _CONFIGURATION: Final = {
     "delta.enableChangeDataFeed": "true",  # what was appended between two versions, whatever was compacted since
-    "delta.checkpointInterval": "100",  # commits; opening a table reads at most this many small log files
-    # How long a verdict can be recomputed at its version: 90 days, and a week between one checkpoint and the next.
+    "delta.checkpointInterval": str(CHECKPOINT_EVERY),
+    # How long a verdict can be recomputed at its version: 90 days, and a week between one checkpoint and the next. Of
+    # what no verdict names, maintenance deletes the log after minutes.
     "delta.logRetentionDuration": "interval 97 days",
-    "delta.deletedFileRetentionDuration": "interval 97 days",
+    **TOMBSTONES,
 }
 # Heartbeats come all the time, and nobody asks how they stood an hour ago.
 _CONFIGURATION_OF_LEASES: Final = _CONFIGURATION | {"delta.logRetentionDuration": "interval 1 hours"}

@@ -27,7 +27,7 @@ from analytics.lake.commits import (
     check_advances,
     fitting,
 )
-from analytics.lake.errors import LakeError, UnreadableLakeError
+from analytics.lake.errors import LakeError, RefusedError, UnreadableLakeError
 from analytics.lake.rewrite import Rewriter, compact_files
 from analytics.lake.table_schemas import COLUMNS, EVENTS, TABLES
 from analytics.signals.event_structs import meanings
@@ -168,6 +168,15 @@ class Lake:
         `LakeError` for another reason.
         """
         data = fitting(table, rows)
+        try:
+            return self._append(table, data, advances, fence)
+        except RefusedError:
+            # Something else was changed meanwhile, such as the table's properties.
+            return self._append(table, data, advances, fence)
+
+    def _append(
+        self, table: str, data: pa.Table, advances: Mapping[StoredNumberT, Advance], fence: Fence | None
+    ) -> int:
         handle = self._handle(table)
         moved = {partition.app_id: advance.reached for partition, advance in advances.items()}
         if fence is not None:
@@ -180,7 +189,7 @@ class Lake:
         except CommitFailedError as error:
             self._numbers.pop(table, None)
             self._check_commit(table, self._handle(table), advances, fence)
-            raise LakeError(f"{table}: the commit was refused: {error}. Nothing was written; try again.") from error
+            raise RefusedError(f"{table}: the commit was refused: {error}. Nothing was written; try again.") from error
         except (DeltaError, OSError) as error:
             self._numbers.pop(table, None)
             raise LakeError(

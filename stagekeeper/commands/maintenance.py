@@ -92,6 +92,8 @@ def _print(steps: Sequence[Step], *, dry_run: bool) -> None:
     for step in steps:
         if step.failed:
             click.echo(f"{step.table}: {step.what.replace('_', '-')} FAILED: {step.note}")
+        elif step.what == "configure":
+            click.echo(f"{step.table}: {step.note}")
         elif step.what == "roll_up":
             click.echo(f"{step.table}: {would}roll up: {step.rows:,} rows fewer ({step.note or 'nothing there'})")
         elif step.what == "retain":

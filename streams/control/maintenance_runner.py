@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from analytics.lake.leases import JUDGE, MAINTENANCE, Lease
+from analytics.lake.storage import CHECKPOINT_EVERY
+from analytics.lake.table_schemas import TABLES
 from analytics.lake.tables import Fence, Lake
 from analytics.maintenance import Maintenance, RetentionPolicy, compact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
     from pathlib import Path
 
+    from analytics.maintenance import Step
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -60,21 +63,33 @@ class MaintenanceRunner:
     every_s: float  # between two rounds of the slow part; 0 leaves it to others
     now: Callable[[], datetime]
     _last_round_s: float | None = None
+    _cleaned: dict[str, int] = field(default_factory=dict)  # by table, the version at which it was cleaned last
 
     def run_once(self, fence: Fence | None) -> None:
-        """Compact small files; roll up, take out and delete once `every_s` has passed. Nothing without the lease.
+        """Fold small files, and delete what a hundred commits left behind; the rest once `every_s` has passed.
+
+        Nothing without the lease.
 
         Raises:
             FencedError: Somebody else holds the lease now.
-            LakeError: Small files cannot be compacted; the tables are as they were.
+            LakeError: Small files cannot be folded; the tables are as they were.
         """
         if fence is None:
             return
         lake = Lake.open(self.lake_root)
         compact(lake, fence=fence)
+        maintenance = Maintenance(lake, self.policy, self.gate_file, fence=fence)
+        versions = {table: lake.version(table) for table in TABLES}
+        grown = [table for table in TABLES if versions[table] >= self._cleaned.get(table, 0) + CHECKPOINT_EVERY]
+        self._say(maintenance.clean(self.now(), grown))
+        self._cleaned.update({table: versions[table] for table in grown})
         now_s = time.monotonic()
         if not self.every_s or (self._last_round_s is not None and now_s < self._last_round_s + self.every_s):
             return
         self._last_round_s = now_s
-        for step in Maintenance(lake, self.policy, self.gate_file, fence=fence).run(self.now()):
+        self._say(maintenance.run(self.now()))
+
+    @staticmethod
+    def _say(steps: Iterable[Step]) -> None:
+        for step in steps:
             LOG.log(logging.WARNING if step.failed else logging.INFO, "maintenance: %s", step.to_dict())
