@@ -41,5 +41,5 @@ class FencedError(LakeError):
     """Another writer has moved an offset or took the lease: drop the rows, read the stored offsets, go on from them."""
 
 
-class RefusedError(LakeError):
+class OvertakenError(LakeError):
     """A commit was refused since the table was changed meanwhile; nothing was written."""

@@ -27,7 +27,7 @@ from analytics.lake.commits import (
     check_advances,
     fitting,
 )
-from analytics.lake.errors import LakeError, RefusedError, UnreadableLakeError
+from analytics.lake.errors import LakeError, OvertakenError, UnreadableLakeError
 from analytics.lake.rewrite import Rewriter, compact_files
 from analytics.lake.table_schemas import COLUMNS, EVENTS, TABLES
 from analytics.signals.event_structs import meanings
@@ -170,7 +170,7 @@ class Lake:
         data = fitting(table, rows)
         try:
             return self._append(table, data, advances, fence)
-        except RefusedError:
+        except OvertakenError:
             # Something else was changed meanwhile, such as the table's properties.
             return self._append(table, data, advances, fence)
 
@@ -189,7 +189,9 @@ class Lake:
         except CommitFailedError as error:
             self._numbers.pop(table, None)
             self._check_commit(table, self._handle(table), advances, fence)
-            raise RefusedError(f"{table}: the commit was refused: {error}. Nothing was written; try again.") from error
+            raise OvertakenError(
+                f"{table}: the commit was refused: {error}. Nothing was written; try again."
+            ) from error
         except (DeltaError, OSError) as error:
             self._numbers.pop(table, None)
             raise LakeError(
