@@ -2,6 +2,7 @@
 
 from producers.boundary.action import (
     Action as Action,
+    ActionResult as ActionResult,
     CallContext as CallContext,
     Permit as Permit,
     acting as acting,
@@ -47,6 +48,7 @@ from producers.delivery.kafka_emitter import (
     Emitter as Emitter,
     KafkaEmitter as KafkaEmitter,
 )
+from producers.delivery.memory_emitter import MemoryEmitter as MemoryEmitter
 from producers.delivery.outbox import (
     Outbox as Outbox,
     OutboxError as OutboxError,

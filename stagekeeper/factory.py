@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,11 +16,17 @@ from producers.boundary.router import Router
 from producers.delivery.outbox import Outbox
 from producers.delivery.outbox_emitter import OutboxEmitter, OutboxOnlyEmitter
 from producers.delivery.recorder import Recorder
+from producers.errors import UsageError
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from producers.boundary.authorization import Authorizer
+
+LOG = logging.getLogger(__name__)
+
+_LEAVE_S = 4.0  # how long the end of a router's block may wait for the broker
 
 
 def open_emitter(settings: Settings, *, client_id: str = "stagekeeper") -> OutboxOnlyEmitter | OutboxEmitter:
@@ -36,21 +44,27 @@ def open_router(
     source: str,
     environment: str,
     agent: str = "unknown",
-    authorization: Path | None = None,
-    flags: Path | None = None,
+    authorization: Path | str | None = None,
+    policy: Authorizer | None = None,
+    flags: Path | str | FlagEvaluator | None = None,
     settings: Settings | None = None,
 ) -> Iterator[Router]:
     """A router from files, ready to use within the block; files and settings that are left out are the configured ones.
 
     `source` says who records, as a URI reference such as `/routers/crm-eu-1`; `environment` and `agent` are for
-    actions that name none. Raises `SettingsError` where a file does not exist, and `ConfigurationFileError`.
+    actions that name none. `policy` is an authorizer of your own in place of the file. The block is left within 5 s,
+    with a line in the log where records wait on disk for a broker that is away. Raises `SettingsError` where a file
+    does not exist, `ConfigurationFileError`, and `UsageError` where both `policy` and `authorization` are given.
     """
     settings = settings or Settings.load()
-    authorizer = FileAuthorizer.load(authorization or settings.authorization)
-    evaluator = FlagEvaluator.from_file(flags or settings.flags)
+    if policy is not None and authorization is not None:
+        raise UsageError("open_router takes `policy=`, an authorizer, or `authorization=`, a file: not both")
+    authorizer = policy or FileAuthorizer.load(Path(authorization or settings.authorization))
+    evaluator = flags if isinstance(flags, FlagEvaluator) else FlagEvaluator.from_file(Path(flags or settings.flags))
     store = ReviewStore(settings.review_store, key=settings.signing_key)
     try:
-        with open_emitter(settings, client_id=agent) as emitter:
+        emitter = open_emitter(settings, client_id=agent)
+        try:
             yield Router(
                 authorizer=authorizer,
                 flags=evaluator,
@@ -59,9 +73,24 @@ def open_router(
                 agent=agent,
                 reviews=store,
             )
+        finally:
+            _close(emitter, settings)
     finally:
         store.close()
-        evaluator.close()
+        if evaluator is not flags:
+            evaluator.close()
+
+
+def _close(emitter: OutboxOnlyEmitter | OutboxEmitter, settings: Settings) -> None:
+    if isinstance(emitter, OutboxOnlyEmitter):
+        emitter.close()
+    elif left := emitter.close(_LEAVE_S):
+        LOG.warning(
+            "%d record(s) are safe on disk, in %s; whoever reaches the broker %s next from there delivers them",
+            left,
+            settings.outbox,
+            settings.kafka_bootstrap_servers,
+        )
 
 
 @contextmanager

@@ -127,6 +127,8 @@ class Action:
     undo: Callable[..., Any] | None = None  # takes an execution back; gets its result, and its arguments by name
     tool_version: str | None = None  # version of the tool
     redact: frozenset[str] = frozenset()  # names of arguments whose values are never stored, at any depth; `intent` too
+    # Names of arguments that a framework injects, such as a context: passed on, but neither copied, digested nor stored
+    exclude: frozenset[str] = frozenset()
     fallback: Fallback = field(default_factory=Fallback)  # what to do when the action may not run
     consequence: str | None = None  # what happens when it runs, in a sentence for a reviewer
 
@@ -137,17 +139,52 @@ class Action:
                 raise UsageError(f"{self.tool}: {name} is a generator, and would run after its outcome was recorded")
             if is_async(function) and not self.is_async:
                 raise UsageError(f"{self.tool}: the variant {name} is async, and the action is not")
+        for name, variant in self.variants.items():
+            self._require_same_parameters(name, variant)
         self.contract(CallContext())  # else every call of it would be refused, and none could be recorded
+
+    def _require_same_parameters(self, name: str, variant: Callable[..., Any]) -> None:
+        """A variant takes whatever the action takes, by name, and needs nothing else."""
+        run, theirs = (inspect.signature(function).parameters for function in (self.run, variant))
+        takes_any = any(item.kind is item.VAR_KEYWORD for item in theirs.values())
+        named = {key for key, item in theirs.items() if item.kind in _NAMED}
+        lacking = [
+            key
+            for key, item in run.items()
+            if not takes_any and (item.kind is item.VAR_KEYWORD or (item.kind in _NAMED and key not in named))
+        ]
+        needed = [
+            key
+            for key, item in theirs.items()
+            if item.default is item.empty
+            and item.kind not in {item.VAR_KEYWORD, item.VAR_POSITIONAL}
+            and (item.kind not in _NAMED or key not in run)
+        ]
+        if lacking or needed:
+            faults = [f"does not take {', '.join(lacking)}"] if lacking else []
+            faults += [f"needs {', '.join(needed)} besides"] if needed else []
+            raise UsageError(
+                f"{self.tool}: the variant {name} {' and '.join(faults)}; "
+                "it is called with the action's arguments by name"
+            )
 
     @cached_property
     def is_async(self) -> bool:
         """Whether the action must be awaited."""
         return is_async(self.run)
 
+    @property
+    def function_name(self) -> str:
+        """Name of the function, with its module."""
+        return f"{self.run.__module__}.{getattr(self.run, '__qualname__', type(self.run).__qualname__)}"
+
     @cached_property
-    def _signature(self) -> tuple[inspect.Signature, tuple[str, ...], frozenset[str], tuple[tuple[str, Any], ...]]:
+    def _signature(
+        self,
+    ) -> tuple[inspect.Signature, tuple[str, ...], frozenset[str], tuple[tuple[str, Any], ...], bool]:
         signature = inspect.signature(self.run)
-        parameters = signature.parameters.values()
+        parameters = [item for item in signature.parameters.values() if item.kind is not item.VAR_KEYWORD]
+        takes_any = len(parameters) < len(signature.parameters)
         for parameter in parameters:
             if parameter.kind not in _NAMED:
                 raise UsageError(
@@ -156,24 +193,31 @@ class Action:
                 )
         positional = tuple(item.name for item in parameters if item.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
         defaults = tuple((item.name, item.default) for item in parameters if item.default is not item.empty)
-        return signature, positional, frozenset(signature.parameters), defaults
+        return signature, positional, frozenset(item.name for item in parameters), defaults, takes_any
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The call's arguments by name, defaults filled in; `BindingError` where the function does not take them."""
-        signature, positional, names, defaults = self._signature
+        signature, positional, names, defaults, takes_any = self._signature
         arguments = dict(zip(positional, args, strict=False))
         given = len(arguments) + len(kwargs)
         arguments.update(kwargs)
-        if len(args) <= len(positional) and len(arguments) == given and arguments.keys() <= names:
+        if len(args) <= len(positional) and len(arguments) == given and (takes_any or arguments.keys() <= names):
             for name, default in defaults:
                 arguments.setdefault(name, default)
-            if len(arguments) == len(names):
+            if len(arguments) == len(names) or (takes_any and names <= arguments.keys()):
                 return arguments
         try:
             signature.bind(*args, **kwargs)
         except TypeError as error:
             raise BindingError(f"{self.tool}: {error}") from error
         raise BindingError(f"{self.tool}: these arguments cannot be bound")
+
+    def split(self, arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The arguments that are asked for, and those that a framework injects."""
+        if not self.exclude:
+            return arguments, {}
+        injected = {name: value for name, value in arguments.items() if name in self.exclude}
+        return {name: value for name, value in arguments.items() if name not in injected}, injected
 
     def intent(self, context: CallContext) -> str:
         """Why it is asked for, as it may be recorded."""
@@ -241,3 +285,16 @@ class Permit:
     def receipt(self) -> Receipt:
         """The receipt as it is read."""
         return self.issued.receipt
+
+
+@dataclass(frozen=True, slots=True)
+class ActionResult:
+    """What an action returned, and the permit that it ran under: its receipt is what an undo or an impact needs."""
+
+    value: Any
+    permit: Permit
+
+    @property
+    def receipt(self) -> Receipt:
+        """The receipt of the decision."""
+        return self.permit.receipt

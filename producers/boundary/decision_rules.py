@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from producers.wire.stage import STAGE_OF_MODE, Mode, Stage
 
 if TYPE_CHECKING:
     from producers.boundary.authorization import Authorizer
+
+LOG = logging.getLogger(__name__)
 
 READS = frozenset({RiskClass.SEARCH, RiskClass.SCOPED_READ})  # what the search-only stage lets through unchanged
 
@@ -96,8 +99,11 @@ def authorize(contract: ActionContract, authorizer: Authorizer) -> tuple[Authori
         if isinstance(answer, Authorization):
             return answer, sha256
         why = f"answered with a {type(answer).__name__}"
-    except Exception as error:  # noqa: BLE001 - whatever an external authorizer raises, the answer must be no
+    except Exception as error:  # whatever an external authorizer raises, the answer must be no
+        LOG.exception("the authorizer failed, and so refuses %s", contract.tool)
         why = type(error).__name__
+    else:
+        LOG.error("the authorizer %s, and so refuses %s", why, contract.tool)
     return Authorization(permitted=False, rule="authorizer-failed", reason=why), "unknown"
 
 

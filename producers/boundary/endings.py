@@ -39,6 +39,11 @@ class InputRequiredError(UsageError):
     """The tool asked for more input in place of running to its end."""
 
 
+async def await_finished(tool: str, result: Any) -> Any:  # noqa: ANN401 - as below
+    """As `require_finished`, once what can be awaited was."""
+    return require_finished(tool, await result if inspect.isawaitable(result) else result)
+
+
 def require_finished(tool: str, result: Any) -> Any:  # noqa: ANN401 - whatever the action returns
     """What a function returned, if it has run; `UsageError` names what would run later, off the record."""
     if type(result) in _PLAIN:

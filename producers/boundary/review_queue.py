@@ -110,10 +110,13 @@ class ReviewQueue:
         if again.result.outcome not in {"queue_for_review", "allow"} or not again.enforced:
             message = f"{action.tool} was approved, and is refused by now: {again.result.reason}"
             raise ActionDeniedError(message, receipt, again)
-        arguments = copied(arguments)  # what is digested is what runs
-        digest = self._digester.digest(arguments, action.redact)
+        asked, injected = action.split(arguments)
+        asked = copied(asked)  # what is digested is what runs
+        digest = self._digester.digest(asked, action.redact)
         self.require_store().redeem(receipt.decision_id, digest, ruleset_sha256=again.ruleset_sha256 or "")
-        return Permit(IssuedReceipt(receipt.decision_id, self._recorder.token(receipt)), again, arguments=arguments)
+        return Permit(
+            IssuedReceipt(receipt.decision_id, self._recorder.token(receipt)), again, arguments=asked | injected
+        )
 
     def give_back(self, permit: Permit) -> None:
         """Let an approval that was spent hold again, since the action asked for more input in place of running."""

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import logging
 import time
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar, cast
 
 from producers.boundary import errors
-from producers.boundary.action import Action, BindingError, Permit, call_context, recordable
+from producers.boundary.action import Action, ActionResult, BindingError, Permit, call_context, recordable
 from producers.boundary.canonical_json import ArgumentDigester, copied, published
 from producers.boundary.decision_rules import READS
-from producers.boundary.endings import require_finished
+from producers.boundary.endings import await_finished, require_finished
 from producers.boundary.executions import Executions, Running
 from producers.boundary.review_queue import ReviewQueue
+from producers.boundary.routed_function import is_method, routed_function
 from producers.boundary.shared_calls import SharedCalls
 from producers.boundary.telemetry import add_decision_events, get_traceparent
 from producers.delivery.outbox import OutboxError
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from producers.wire.decision import Authorization
     from producers.wire.event_writer import CallDetails
     from producers.wire.events import Impact, UndoResult
-    from producers.wire.receipt import Receipt
+    from producers.wire.receipt import IssuedReceipt, Receipt
 
 LOG = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class _Asked(NamedTuple):
     call: SharedCall
     details: CallDetails
     arguments: dict[str, Any]  # what was digested
+    injected: dict[str, Any]  # what else it runs with
     digest: ArgumentsDigest
     authorized: tuple[Authorization, str]
     fault: _Fault | None
@@ -105,6 +107,7 @@ class Router:
         self._executions = Executions(recorder, clock, tracer_provider)
         self._shared_calls = SharedCalls(steady=getattr(authorizer, "steady", False) is True)
         self._actions: dict[tuple[str, str], Action] = {}
+        self._last: ContextVar[IssuedReceipt | None] = ContextVar("stagekeeper-last", default=None)
 
     def action(
         self,
@@ -122,14 +125,18 @@ class Router:
         redact: tuple[str, ...] = (),
         fallback: Fallback | None = None,
         consequence: str | None = None,
+        exclude: tuple[str, ...] = (),
+        on_refusal: Callable[[errors.RefusedError], Any] | None = None,  # what to return, or raise, in its place
     ) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
-        """Put a function, plain or async, behind the router; see `Action` for what the arguments mean.
+        """Put a function or a method, plain or async, behind the router; see `Action` for what the arguments mean.
 
-        The decorated function returns what it (or its lesser variant) returns, or raises a `RefusedError`.
+        The decorated function returns what it (or its lesser variant) returns, or raises a `RefusedError`. Its
+        attribute `perform` returns an `ActionResult` instead, with the receipt.
         """
         variants = {"draft": draft, "search_only": search_only}
 
         def behind(run: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+            instance = tuple(inspect.signature(run).parameters)[:1] if is_method(run) else ()
             action = self.register(
                 Action(
                     tool=tool or run.__name__,
@@ -143,22 +150,12 @@ class Router:
                     undo=undo,
                     tool_version=tool_version,
                     redact=frozenset(redact),
+                    exclude=frozenset((*exclude, *instance)),
                     fallback=fallback or Fallback(),
                     consequence=consequence,
                 )
             )
-
-            @functools.wraps(run)
-            def routed(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-                return cast("Result", self.call(action, *args, **kwargs))
-
-            @functools.wraps(run)
-            async def routed_async(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Any:  # noqa: ANN401
-                return await self.call_async(action, *args, **kwargs)
-
-            chosen = routed_async if action.is_async else routed
-            del chosen.__wrapped__  # no way around the router
-            return cast("Callable[Parameters, Result]", chosen)
+            return cast("Callable[Parameters, Result]", routed_function(self, action, on_refusal))
 
         return behind
 
@@ -168,22 +165,42 @@ class Router:
         Raises the `RefusedError` that says why it did not run as asked, `InvalidCallError` where the arguments do not
         fit; `UsageError` where the action is async.
         """
+        return self.perform(action, *args, **kwargs).value
+
+    async def call_async(self, action: Action, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """As `call`, for an async function; a plain one is fine, too."""
+        return (await self.perform_async(action, *args, **kwargs)).value
+
+    def perform(self, action: Action, *args: Any, **kwargs: Any) -> ActionResult:  # noqa: ANN401
+        """As `call`; what it returned comes with its receipt."""
         _require_plain(action)
         try:
             arguments = action.bind(args, kwargs)
         except BindingError as error:
             raise self.deny(action, ARGUMENTS_NOT_ACCEPTED, str(error)) from error
-        with Running(self._executions, action, self._permit(action, arguments)) as running:
-            return running.remember(require_finished(action.tool, running.function()(**running.permit.arguments)))
+        permit = self._permit(action, arguments)
+        with Running(self._executions, action, permit) as running:
+            value = running.remember(require_finished(action.tool, running.function()(**permit.arguments)))
+        self._last.set(permit.issued)
+        return ActionResult(value, permit)
 
-    async def call_async(self, action: Action, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """As `call`, for an async function; a plain one is fine, too."""
+    async def perform_async(self, action: Action, *args: Any, **kwargs: Any) -> ActionResult:  # noqa: ANN401
+        """As `perform`, for an async function; a plain one is fine, too."""
         try:
             arguments = action.bind(args, kwargs)
         except BindingError as error:
             raise await self.deny_async(action, ARGUMENTS_NOT_ACCEPTED, str(error)) from error
-        with Running(self._executions, action, await self._permit_async(action, arguments)) as running:
-            return running.remember(await _awaited(action, running.function()(**running.permit.arguments)))
+        permit = await self._permit_async(action, arguments)
+        with Running(self._executions, action, permit) as running:
+            value = running.remember(await await_finished(action.tool, running.function()(**permit.arguments)))
+        self._last.set(permit.issued)
+        return ActionResult(value, permit)
+
+    @property
+    def last(self) -> Receipt | None:
+        """The receipt of the last action that ran in this thread or task; None before any has."""
+        issued = self._last.get()
+        return None if issued is None else issued.receipt
 
     @contextmanager
     def attempt(self, action: Action, /, **arguments: Any) -> Iterator[Permit]:  # noqa: ANN401
@@ -243,8 +260,8 @@ class Router:
         known = self._actions.setdefault((action.workflow, action.tool), action)
         if known is not action and known != action:
             raise UsageError(
-                f"{action.tool} of workflow {action.workflow} is {_name_of(known.run)} already, and cannot be "
-                f"{_name_of(action.run)} as well; give one of them another `tool=` or `workflow=`"
+                f"{action.tool} of workflow {action.workflow} is {known.function_name} already, and cannot be "
+                f"{action.function_name} as well; give one of them another `tool=` or `workflow=`"
             )
         return action
 
@@ -258,14 +275,18 @@ class Router:
         _require_plain(action)
         permit = self._reviews.redeem(receipt, action, action.bind(args, kwargs))
         with self._redeemed(action, permit) as running:
-            return running.remember(require_finished(action.tool, action.run(**permit.arguments)))
+            value = running.remember(require_finished(action.tool, action.run(**permit.arguments)))
+        self._last.set(permit.issued)
+        return value
 
     async def resume_async(self, receipt: Receipt, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """As `resume`, for an async function; a plain one is fine, too."""
         action = self._registered(receipt)
         permit = await self._reviews.redeem_async(receipt, action, action.bind(args, kwargs))
         with self._redeemed(action, permit) as running:
-            return running.remember(await _awaited(action, action.run(**permit.arguments)))
+            value = running.remember(await await_finished(action.tool, action.run(**permit.arguments)))
+        self._last.set(permit.issued)
+        return value
 
     def await_review(self, receipt: Receipt, timeout_s: float) -> Review:
         """Wait until a person has spoken about a queued action, so that `resume` runs it; else `ReviewPendingError`."""
@@ -306,6 +327,7 @@ class Router:
         if context.agent is None:
             context = replace(context, agent=self._agent)
         reason = CONTEXT_NOT_VALID
+        arguments, injected = action.split(arguments)
         try:
             call = self._shared_calls.get(action, context)
             details = call.details(context)
@@ -320,10 +342,10 @@ class Router:
             details = call.details(context)
             digest = _NO_DIGEST
         authorized = call.authorize(self._authorizer, digest, details)
-        return _Asked(started, call, details, arguments, digest, authorized, fault)
+        return _Asked(started, call, details, arguments, injected, digest, authorized, fault)
 
     def _answer(self, asked: _Asked, values: FlagValues) -> Permit:
-        started, call, details, arguments, digest, authorized, fault = asked
+        started, call, details, arguments, injected, digest, authorized, fault = asked
         if fault is not None:
             raise self._refuse_call(asked, fault, values) from fault.cause
         action, public = call.action, published(digest)
@@ -346,16 +368,16 @@ class Router:
             targeting_key, _ = call.flag_context
             add_decision_events(issued.decision_id, decision, tool=action.tool, targeting_key=targeting_key)
         if decision.enforced and result.outcome == "allow":
-            return Permit(issued, decision, None, arguments)
+            return Permit(issued, decision, None, {**arguments, **injected})
         if decision.enforced and result.outcome == "constrain" and result.runs:
-            return Permit(issued, decision, result.mode, arguments)
+            return Permit(issued, decision, result.mode, {**arguments, **injected})
         if decision.enforced and result.outcome == "queue_for_review":
             contract = call.contract(digest, details)
             self._reviews.submit(action, arguments, contract, issued.receipt, decision)
         raise errors.refusal_of(action, issued.receipt, decision)
 
     def _refuse_call(self, asked: _Asked, fault: _Fault, values: FlagValues) -> errors.InvalidCallError:
-        started, call, details, _, digest, authorized, _ = asked
+        started, call, details, _, _, digest, authorized, _ = asked
         shared = call.decide(authorized, values)
         if shared.decision.result.outcome != "deny":
             shared = call.refuse(shared, Deny(reason=fault.reason))
@@ -375,11 +397,3 @@ class Router:
 def _require_plain(action: Action) -> None:
     if action.is_async:
         raise UsageError(f"{action.tool} is async; use call_async, resume_async, or the decorated function")
-
-
-async def _awaited(action: Action, result: Any) -> Any:  # noqa: ANN401
-    return require_finished(action.tool, await result if inspect.isawaitable(result) else result)
-
-
-def _name_of(function: Callable[..., Any]) -> str:
-    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"

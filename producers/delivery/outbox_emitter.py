@@ -57,11 +57,15 @@ class OutboxOnlyEmitter:
         """Everything that was handed over is still under way."""
         return DeliveryStats(emitted=self._emitted)
 
+    def close(self) -> None:
+        """Close the outbox; what is in it stays there."""
+        self._outbox.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._outbox.close()
+        self.close()
 
 
 class OutboxEmitter:
@@ -143,15 +147,17 @@ class OutboxEmitter:
 
     def flush(self, timeout_s: float) -> int:
         """Wait until broker and disk have nothing left to do, at most `timeout_s` seconds; return how many are left."""
+        until = time.monotonic() + timeout_s
         with self._state:
             self._flushing += 1
             self._wake.notify()
             self._state.wait_for(lambda: not self._under_way and not self._buffer and not len(self._outbox), timeout_s)
             self._flushing -= 1
-        return self._kafka.flush(timeout_s) + len(self._outbox)
+        return self._kafka.flush(max(0.0, until - time.monotonic())) + len(self._outbox)
 
     def close(self, timeout_s: float = 10.0) -> int:
-        """Deliver what can be delivered in time; what is on disk then stays there for the next start."""
+        """Deliver what can be delivered within so many seconds; the rest is on disk then, for the next start."""
+        until = time.monotonic() + timeout_s
         left = self.flush(timeout_s)
         with self._state:
             self._closing = True
@@ -159,7 +165,7 @@ class OutboxEmitter:
         self._forwarder.join()
         self._closed = True
         self._empty_buffer()
-        self._kafka.close(timeout_s)
+        self._kafka.close(max(0.0, until - time.monotonic()))
         self._forget_acknowledged(all_of_them=True)
         self._outbox.close()
         return left

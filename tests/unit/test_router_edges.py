@@ -108,7 +108,7 @@ def test_a_coroutine_that_nobody_awaited_is_a_failure_and_not_a_success() -> Non
     assert executed.data.status.value == "failed"
 
 
-@pytest.mark.parametrize("run", [lambda *rows: rows, lambda **rows: rows, by_position])
+@pytest.mark.parametrize("run", [lambda *rows: rows, by_position])
 def test_arguments_without_a_name_are_refused_before_anything_is_decided(run: Any) -> None:
     shelf = Shelf()
     with pytest.raises(UsageError, match="cannot be passed by name"):
