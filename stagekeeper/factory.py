@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-_LEAVE_S = 4.0  # how long the end of a router's block may wait for the broker
+_LEAVE_S = 3.0  # how long the end of a router's block may wait for the broker
 
 
 def open_emitter(settings: Settings, *, client_id: str = "stagekeeper") -> OutboxOnlyEmitter | OutboxEmitter:

@@ -348,6 +348,7 @@ class FlagEvaluator:
         if details.reason == Reason.DISABLED:
             return self._safe(flag, FlagReason.DISABLED, "the flag is disabled")
         if not flag.accepts(details.value):
+            _log_no_value(self._name, flag.key, str(details.value)[:100])
             return self._safe(flag, FlagReason.ERROR, f"{str(details.value)[:100]!r} is no value of this flag")
         variant = details.variant or None
         value = None if variant is not None else str(details.value).lower()
@@ -387,6 +388,11 @@ class FlagEvaluator:
             evaluations=evaluations,
             rules=good_for,
         )
+
+
+@functools.lru_cache(maxsize=100)  # each is said once
+def _log_no_value(provider: str, key: str, value: str) -> None:
+    LOG.error("%s says %r for %s, which is no value of it: its safe value applies", provider, value, key)
 
 
 @functools.lru_cache(maxsize=1_000)  # few differ, and a new account evaluates every flag anew

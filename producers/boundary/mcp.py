@@ -330,11 +330,14 @@ async def _run(block: AbstractAsyncContextManager[Permit], perform: Callable[[Pe
                 raise recorded from None
             _require_result(result)
     except (ToolReturnedError, ToolAskedError) as returned:
-        return returned.result
+        result = returned.result
     except Exception as error:
         if failure is not None and error is recorded:
             raise failure from cause
         raise
+    if isinstance(result, ToolResult):
+        # By this whoever sees the consequences can report them.
+        result.meta = {**(result.meta or {}), "stagekeeper/decision": permit.decision_id}
     return result
 
 

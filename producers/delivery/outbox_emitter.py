@@ -156,9 +156,9 @@ class OutboxEmitter:
         return self._kafka.flush(max(0.0, until - time.monotonic())) + len(self._outbox)
 
     def close(self, timeout_s: float = 10.0) -> int:
-        """Deliver what can be delivered within so many seconds; the rest is on disk then, for the next start."""
+        """Deliver what can be delivered within so many seconds; how many are on disk then, for the next start."""
         until = time.monotonic() + timeout_s
-        left = self.flush(timeout_s)
+        self.flush(timeout_s)
         with self._state:
             self._closing = True
             self._wake.notify()
@@ -167,6 +167,7 @@ class OutboxEmitter:
         self._empty_buffer()
         self._kafka.close(max(0.0, until - time.monotonic()))
         self._forget_acknowledged(all_of_them=True)
+        left = len(self._outbox)
         self._outbox.close()
         return left
 
