@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from producers.boundary.authorization import FileAuthorizer
+from producers.boundary.decision_rules import ruleset_of
 from producers.boundary.flags import FlagEvaluator
 from producers.boundary.review_store import ReviewStore
 from producers.boundary.router import Router
@@ -101,3 +102,10 @@ def recording(settings: Settings, source: str) -> Iterator[Recorder]:
         waiting = emitter.flush(5.0)  # seconds; what is left then stays on disk for the next one
     if waiting:
         click.echo(f"{waiting} record(s) wait in {settings.outbox} until the broker can be reached.", err=True)
+
+
+def ruleset_sha256(settings: Settings, flags_sha256: str) -> str:
+    """The ruleset that decisions carry under a flag file; the flags alone where no authorization file is known here."""
+    if not settings.authorization.is_file():
+        return flags_sha256
+    return ruleset_of(FileAuthorizer.load(settings.authorization).sha256, flags_sha256)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 
 from producers.boundary.flagd_file import Ruleset
-from producers.boundary.flags import FLAGS, FlagEvaluator
+from producers.boundary.flags import FlagEvaluator
+from producers.boundary.policy_flags import FLAGS
 from producers.delivery.kafka_emitter import DeliveryStats
 from producers.delivery.outbox import OutboxError
 from producers.wire.contract import ActionContract, Actor, Evidence, Target
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from producers.boundary.flags import Context, Flag, FlagValue
+    from producers.boundary.flags import Context
+    from producers.boundary.policy_flags import Flag, FlagValue
     from producers.wire.decision import FlagEvaluation
     from producers.wire.events import Event, EventRecord
 

@@ -20,7 +20,8 @@ def fields_now() -> dict[str, Fields]:
     found = {type_of(event_class): _fields(event_schema(event_class)) for event_class in EVENT_CLASSES}
     receipt = receipt_schema()
     found["receipt.sk1"] = {
-        item["title"]: {"required": True, "value": _bare(item, receipt["$defs"])} for item in receipt["prefixItems"]
+        item["title"]: {"required": place < receipt["minItems"], "value": _bare(item, receipt["$defs"])}
+        for place, item in enumerate(receipt["prefixItems"])
     }
     return found
 

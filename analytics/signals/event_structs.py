@@ -68,6 +68,8 @@ class ReceiptRow(Struct, array_like=True, forbid_unknown_fields=True, frozen=Tru
     stage: StageName
     cohort: Name
     epoch: Name
+    attempt: Annotated[int, Meta(ge=1, le=9_999)] = 1
+    rung: Annotated[int, Meta(ge=1, le=10)] | None = None
 
     def names(self) -> Names:
         """The fields that must not hold a control character."""

@@ -217,9 +217,7 @@ def not_on_ladder(stage: str, gate: Gate) -> str:
 
 
 def summary(verdict: VerdictName, to_stage: str | None, reasons: Sequence[Reason], *, attempt: int = 1) -> str:
-    """One sentence that says what follows, and the first reason with its numbers; and which attempt it is, if not the
-    first.
-    """
+    """One sentence: what follows, the first reason with its numbers, and which attempt it is, if not the first."""
     lead = {
         VerdictName.PROMOTE: f"Promote to {to_stage}",
         VerdictName.ROLL_BACK: f"Roll back to {to_stage}",

@@ -44,11 +44,13 @@ class SignOffKind(StrEnum):
     DISMISSAL = "dismissal"
     REVOCATION = "revocation"
     """Ends an override before it expires."""
+    ATTEMPT = "attempt"
+    """Begins a new attempt of an action."""
 
     @property
     def with_article(self) -> str:
         """The word in a sentence: `an approval`."""
-        article = "an" if self in {SignOffKind.APPROVAL, SignOffKind.OVERRIDE} else "a"
+        article = "an" if self.value[0] in "ao" else "a"
         return f"{article} {self.value}"
 
 
@@ -201,6 +203,30 @@ def revoke(lake: Lake, override_id: str, *, actor: str, reason: str, now: dateti
     revocation = replace(override, signoff_id=signoff_id, kind=kind, given_at=now, actor=actor, reason=reason)
     _append(lake, revocation, {"about": dict(override.about), "revokes": override_id})
     return revocation
+
+
+def start_attempt(
+    lake: Lake, action: tuple[str, str, str], attempt: int, *, actor: str, reason: str, now: datetime
+) -> SignOff:
+    """Record that somebody begins an attempt of an action; it is about no verdict, and opens nothing.
+
+    Raises `UnusableSignOffError` where it has no actor or no reason, `LakeError` where it cannot be recorded.
+    """
+    kind = SignOffKind.ATTEMPT
+    if not actor.strip() or not reason.strip():
+        raise UnusableSignOffError(f"{kind.with_article} needs who says it and why; say both")
+    signoff_id = _new_id(kind, now, *action, str(attempt), actor, reason)
+    signoff = SignOff(signoff_id, kind, now, now, action, None, "", actor, reason, {})
+    _append(lake, signoff, {"about": {}, "attempt": attempt})
+    return signoff
+
+
+def attempts_started(lake: Lake, action: tuple[str, str, str]) -> int:
+    """The highest attempt of an action that anybody began; 1 where nobody did. Raises `LakeError`."""
+    named = [pl.col(name) == value for name, value in zip(ACTION, action, strict=True)]
+    kind = pl.col("kind") == SignOffKind.ATTEMPT.value
+    payloads = lake.scan(SIGNOFFS).filter(kind, *named).select("payload").collect()["payload"]
+    return max((int(json.loads(payload)["attempt"]) for payload in payloads), default=1)
 
 
 def _new_id(kind: SignOffKind, now: datetime, *basis: str) -> str:

@@ -1,7 +1,7 @@
-"""Entries in the denylist of a flagd file: single tools, workflows or accounts switched off, and on again.
+"""Entries in a flagd file: single tools, workflows or accounts switched off, and on again; and attempts of actions.
 
-They stand in the targeting of `agent-action-denylist`, in front of whatever targeting the flag had before; nothing else
-in the file is touched.
+They stand in the targeting of `agent-action-denylist`, and of `agent-action-attempt`, in front of whatever targeting
+the flag had before; nothing else in the file is touched.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from producers.boundary.flagd_file import flags_document, read_flag_file
-from producers.boundary.flags import DENYLIST
+from producers.boundary.policy_flags import ATTEMPT, DENYLIST
 from producers.errors import UsageError
+from producers.wire.receipt import rung_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,6 +39,17 @@ class DenylistEntry(NamedTuple):
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self._asdict().items() if value is not None)
+
+
+class ActionName(NamedTuple):
+    """The action that an attempt is one of."""
+
+    environment: str
+    workflow: str
+    tool: str
+
+    def __str__(self) -> str:
+        return "/".join(self)
 
 
 def read_flags(path: Path) -> dict[str, Json]:
@@ -72,6 +84,66 @@ def enable(
     leaves the file as it is; `FlagFileError` says that the file cannot be read, understood or written.
     """
     return _rewrite(path, entry, enabled=True, before_write=before_write)
+
+
+def start_attempt(
+    path: Path, action: ActionName, *, earlier: int = 1, before_write: Callable[[int, int, str], None]
+) -> int:
+    """Put an action's next attempt into force, after `earlier`, the highest that is on record elsewhere; its number.
+
+    `before_write` gets the number before, the new one and the new SHA-256 before the file has it: no attempt begins off
+    the record. What it raises leaves the file as it is; `FlagFileError` says that it cannot be read or written.
+    """
+    with _locked(path):
+        document = read_flags(path)
+        flag = document["flags"].setdefault(ATTEMPT.key, _no_attempts())
+        if not isinstance(flag, dict) or flag.get("state") != "ENABLED" or not isinstance(flag.get("variants"), dict):
+            raise FlagFileError(f"{ATTEMPT.key} is disabled or has no variants; set its state to ENABLED, or remove it")
+        attempts, rest = _attempts(flag)
+        # What a targeting of somebody's own says of the action is not known: the next number is one that nobody used.
+        used = [attempts.get(action, ATTEMPT.safe), *([] if rest is None else flag["variants"].values())]
+        before = max((rung_of(str(value)) or (1, None))[0] for value in used)
+        attempt = max(before, earlier) + 1
+        attempts[action] = flag["variants"][str(attempt)] = str(attempt)
+        chain = [part for named, variant in attempts.items() for part in (_named(named), variant)]
+        flag["targeting"] = {"if": [*chain, rest]}
+        text = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+        before_write(before, attempt, hashlib.sha256(text).hexdigest())
+        _replace(path, text)
+        return attempt
+
+
+def _no_attempts() -> Json:
+    metadata = {"owner": "stagekeeper", "kind": "permanent", "description": ATTEMPT.purpose}
+    return {"state": "ENABLED", "variants": {"1": "1"}, "defaultVariant": "1", "metadata": metadata}
+
+
+def _attempts(flag: dict[str, Json]) -> tuple[dict[ActionName, str], Json]:
+    """The attempts of our entries by action, and what other targeting there is."""
+    targeting: Json = flag.get("targeting") or None
+    match targeting:
+        case {"if": [_, _, _, *_] as parts} if len(parts) % 2:
+            names = [name for condition in parts[:-1:2] if (name := _action_of(condition)) is not None]
+            if len(names) == len(parts) // 2 and all(isinstance(variant, str) for variant in parts[1::2]):
+                return dict(zip(names, parts[1::2], strict=True)), parts[-1]
+    return {}, targeting
+
+
+def _named(action: ActionName) -> Json:
+    return {"and": [{"==": [{"var": name}, value]} for name, value in action._asdict().items()]}
+
+
+def _action_of(condition: Json) -> ActionName | None:
+    match condition:
+        case {
+            "and": [
+                {"==": [{"var": "environment"}, str(environment)]},
+                {"==": [{"var": "workflow"}, str(workflow)]},
+                {"==": [{"var": "tool"}, str(tool)]},
+            ]
+        } if len(condition) == 1:
+            return ActionName(environment, workflow, tool)
+    return None
 
 
 def _rewrite(path: Path, entry: DenylistEntry, *, enabled: bool, before_write: Callable[[str], None]) -> str | None:

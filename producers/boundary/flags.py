@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from producers.boundary.canonical_json import digest
 from producers.boundary.flagd_file import FlagFile, Ruleset
+from producers.boundary.policy_flags import ATTEMPT, DENYLIST, FLAGS, Flag, FlagValue
 from producers.boundary.provider_calls import CircuitBreaker, ProviderCalls, after_fork
 from producers.errors import SettingsError
 from producers.wire.decision import FlagEvaluation, FlagReason
@@ -37,52 +38,15 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-FlagValue = bool | str | float
 Evaluated = tuple[FlagValue, FlagEvaluation]
 # What flags are targeted by: the targeting key, then scalar attributes sorted by name. Hashable, to be cached.
 Context = tuple[str, tuple[tuple[str, str | float], ...]]
 
 _CACHE_SIZE = 20_000  # contexts whose values are kept for one ruleset; the oldest go first
 DEADLINE_S: Final = 0.25  # for all flags of one decision together
+_NOT_FOUND: Final = ErrorCode.FLAG_NOT_FOUND.value
 _ATTEMPTS = 5  # how often a context is evaluated anew because the rules changed meanwhile, before the safe values apply
-
-
-@dataclass(frozen=True)
-class Flag:
-    """One flag."""
-
-    key: str  # the flag's key in any provider
-    safe: FlagValue  # the value that releases least: for a flag that is missing or malformed, or a provider that fails
-    purpose: str  # one sentence for people
-    accepts: Callable[[FlagValue], bool] = lambda _value: True  # whether a value of the right type can decide
-
-
-GOVERNANCE_ENABLED: Final = Flag(
-    "agent-action-governance-enabled", safe=False, purpose="Master switch: while it is off, every action is denied."
-)
-DENYLIST: Final = Flag(
-    "agent-action-denylist",
-    safe=True,
-    purpose="True where the action is switched off, by tool, workflow, account..., or a list of the tools that are.",
-)
-MODE: Final = Flag(
-    "agent-action-mode",
-    safe=Mode.SEARCH_ONLY.value,
-    purpose="The authority that the action has.",
-    accepts=lambda value: value in set(Mode),
-)
-APPROVAL_REQUIRED: Final = Flag(
-    "agent-action-approval-required", safe=True, purpose="Whether consequential actions wait for a person."
-)
-CONFIDENCE_THRESHOLD: Final = Flag(
-    "agent-action-confidence-threshold",
-    safe=0.8,
-    purpose="Below this confidence an action waits for a person.",
-    accepts=lambda value: 0.0 <= float(value) <= 1.0,  # false for NaN, too: no confidence is below that
-)
-
 _DETAILS: Final = {bool: "get_boolean_details", float: "get_float_details", str: "get_string_details"}
-FLAGS: Final = (GOVERNANCE_ENABLED, DENYLIST, MODE, APPROVAL_REQUIRED, CONFIDENCE_THRESHOLD)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +59,7 @@ class FlagValues:
     mode: Mode  # the authority that it has
     approval_required: bool  # whether consequential actions wait for a person
     confidence_threshold: float  # the confidence below which an action waits for a person
-    evaluations: tuple[FlagEvaluation, ...]  # how each value came about, in the order of `FLAGS`
+    evaluations: tuple[FlagEvaluation, ...]  # how each came about, in the order of `FLAGS`; `ATTEMPT` if not the first
     rules: Ruleset | None = None  # they are good while these are in force; None where for one call only
 
 
@@ -309,7 +273,11 @@ class FlagEvaluator:
             return self._all_safe(why)
         targeting_key, attributes = context
         evaluation_context = EvaluationContext(targeting_key, dict(attributes))
-        return tuple(self._evaluate_one(flag, evaluation_context) for flag in FLAGS)
+        values = tuple(self._evaluate_one(flag, evaluation_context) for flag in FLAGS)
+        attempt = self._evaluate_one(ATTEMPT, evaluation_context)
+        # Whoever never tried anew has no such flag, which is no error.
+        is_first = attempt[0] == ATTEMPT.safe and (attempt[1].error or _NOT_FOUND).startswith(_NOT_FOUND)
+        return values if is_first else (*values, attempt)
 
     def _unready(self) -> str | None:
         if self._file is not None:
@@ -350,7 +318,8 @@ class FlagEvaluator:
         if not flag.accepts(details.value):
             _log_no_value(self._name, flag.key, str(details.value)[:100])
             return self._safe(flag, FlagReason.ERROR, f"{str(details.value)[:100]!r} is no value of this flag")
-        variant = details.variant or None
+        # An attempt is told by its number, however somebody calls the variant.
+        variant = None if flag is ATTEMPT else details.variant or None
         value = None if variant is not None else str(details.value).lower()
         try:
             return details.value, _evaluation(flag.key, variant, value, str(details.reason or ""), self._name)
@@ -376,7 +345,7 @@ class FlagEvaluator:
     def _flag_values(
         self, rules: Ruleset, evaluated: tuple[Evaluated, ...], *, good_for: Ruleset | None = None
     ) -> FlagValues:
-        (enabled, denied, mode, approval_required, threshold), evaluations = zip(*evaluated, strict=True)
+        (enabled, denied, mode, approval_required, threshold, *_), evaluations = zip(*evaluated, strict=True)
         return FlagValues(
             ruleset_sha256=rules.sha256
             or digest([self._name, [[flag.key, flag.variant or flag.value] for flag in evaluations]]),

@@ -75,7 +75,7 @@ class SharedDecision:
         receipt = Receipt.from_decision(
             contract, decision, stage=stage, cohort=cohort, decision_id="-", decided_at=_ANY_MOMENT
         )
-        self._receipt_rest = b"," + to_json(list(receipt.__dict__.values())[2:]).removeprefix(b"[")
+        self._receipt_rest = b"," + to_json(receipt.members[2:]).removeprefix(b"[")
         contract = contract.model_copy(update={"arguments_hmac": None, "key_id": None})  # they follow the first digest
         particular = dict.fromkeys(("intent", "arguments_sha256", "conversation", "tool_call", "requested_tool"), b"%b")
         self._json = b'{"receipt":"%%b","contract":%b,"decision":%b}' % (

@@ -76,7 +76,8 @@ def receipt_schema() -> Json:
     schema = schema_of(Receipt)
     fields: Json = schema["properties"]
     # An array has no absent fields: the default is for Python callers only.
-    del fields["cohort"]["default"]
+    for field in fields.values():
+        field.pop("default", None)
     return {
         "$schema": DIALECT,
         "$id": "urn:stagekeeper:schema:receipt.sk1",
@@ -88,10 +89,10 @@ def receipt_schema() -> Json:
         "type": "array",
         "prefixItems": [{"title": name, **field} for name, field in fields.items()],
         "items": False,
-        "minItems": len(fields),
+        "minItems": len(RECEIPT.members),
         "maxItems": len(fields),
         "$defs": schema["$defs"],
-        "examples": [list(RECEIPT.model_dump(mode="json").values())],
+        "examples": [list(RECEIPT.model_dump(mode="json").values())[: len(RECEIPT.members)]],
     }
 
 

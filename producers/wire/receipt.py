@@ -11,11 +11,12 @@ import binascii
 import hashlib
 import hmac
 import json
+import re
 from datetime import datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pydantic_core import to_json
 
 from producers.errors import StagekeeperError
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from producers.wire.decision import Decision, FlagEvaluation
 
 VERSION = "sk1"
+ATTEMPT_KEY = "agent-action-attempt"
+"""The flag whose value names the attempt, such as `2`, and the rung within it, such as `2.3`."""
 
 ReceiptFault = Literal["malformed_receipt", "unsigned_receipt", "forged_receipt"]
 
@@ -44,6 +47,8 @@ class ReceiptError(StagekeeperError):
 
 
 _PREFIX = f"{VERSION}.".encode()
+_FEWEST = 8  # members of a token's array
+_ATTEMPT_AND_RUNG = re.compile(r"([1-9][0-9]{0,3})(?:\.([1-9]|10))?", re.ASCII)
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")  # what base64url does not have becomes what base64 does not have
 
@@ -80,6 +85,10 @@ class Receipt(WireModel):
     """Segment of the roll-out; `all` where there are none."""
     epoch: Name
     """Names the stretch in which nothing that shapes the action's behaviour changes; see `epoch_of`."""
+    attempt: Annotated[int, Field(strict=True, ge=1, le=9_999)] = 1
+    """Which attempt of the action it is; in a token only where it is not the first, or there is a rung."""
+    rung: Annotated[int, Field(strict=True, ge=1, le=10)] | None = None
+    """The rung of a roll-out that grows step by step; in a token only where there is one."""
 
     @property
     def cell(self) -> Cell:
@@ -88,15 +97,24 @@ class Receipt(WireModel):
 
     def token(self, key: bytes | None = None) -> str:
         """Write the receipt as an opaque token, signed when a key is given."""
-        return write_token(to_json(list(self.__dict__.values())), key)
+        return write_token(to_json(self.members), key)
+
+    @property
+    def members(self) -> list[object]:
+        """The members of the array in a token; those at the end that say nothing new are left out."""
+        members = list(self.__dict__.values())
+        return members if self.rung is not None else members[: -1 if self.attempt > 1 else -2]
 
     @classmethod
     def from_token(cls, token: str, key: bytes | None = None) -> Receipt:
         """Read a token back; `ReceiptError` where it is malformed, or forged, or unsigned although there is a key."""
         payload = open_token(token, key)
         try:
-            return cls.model_validate(dict(zip(cls.model_fields, json.loads(payload), strict=True)))
-        except (ValueError, ValidationError) as error:
+            members = json.loads(payload)
+            if not _FEWEST <= len(members) <= len(cls.model_fields):
+                raise ValueError(f"it has {len(members)} members")  # noqa: TRY301 - as the others that follow
+            return cls.model_validate(dict(zip(cls.model_fields, members, strict=False)))
+        except (ValueError, TypeError, ValidationError) as error:
             raise ReceiptError("malformed_receipt", f"the receipt's fields are unusable: {error}") from error
 
     @classmethod
@@ -111,6 +129,7 @@ class Receipt(WireModel):
         decided_at: datetime,
     ) -> Receipt:
         """The receipt of one decision about one contract."""
+        attempt, rung = attempt_of(decision.flags)
         return cls(
             decision_id=decision_id,
             decided_at=decided_at,
@@ -126,6 +145,8 @@ class Receipt(WireModel):
                 tool_version=contract.tool_version,
                 flags=decision.flags,
             ),
+            attempt=attempt,
+            rung=rung,
         )
 
 
@@ -183,10 +204,38 @@ def epoch_of(
 
     It is twelve hexadecimal digits of the SHA-256 of the compact JSON array `[stage, model, prompt_version,
     tool_version, variants]`, where `variants` are `[key, variant or value]` of the evaluated flags, sorted, without
-    `SWITCHES`.
+    `SWITCHES` and `ATTEMPT_KEY`; from the second attempt on the attempt's number is the array's last member. At a rung
+    a `.` and its number follow, so that the rungs of one roll-out can be told.
     """
-    variants = sorted([flag.key, flag.variant or flag.value or ""] for flag in flags if flag.key not in SWITCHES)
-    return hashlib.sha256(to_json([stage, model, prompt_version, tool_version, variants])).hexdigest()[:12]
+    evaluated = list(flags)
+    attempt, rung = attempt_of(evaluated)
+    shaping = [flag for flag in evaluated if flag.key not in SWITCHES and not _tells_attempt(flag)]
+    variants = sorted([flag.key, flag.variant or flag.value or ""] for flag in shaping)
+    members = [stage, model, prompt_version, tool_version, variants, *([attempt] if attempt > 1 else [])]
+    name = hashlib.sha256(to_json(members)).hexdigest()[:12]
+    return name if rung is None else f"{name}.{rung}"
+
+
+def attempt_of(flags: Iterable[FlagEvaluation]) -> tuple[int, int | None]:
+    """The attempt and the rung that the evaluated flags name; the first and none where they name none.
+
+    A value that could not be used names none either; it stays among the variants that make an epoch, so that it leads
+    back to no epoch that there was.
+    """
+    for flag in flags:
+        if _tells_attempt(flag):
+            return rung_of(flag.value or "") or (1, None)
+    return 1, None
+
+
+def rung_of(value: str) -> tuple[int, int | None] | None:
+    """The attempt and the rung that a value of `ATTEMPT_KEY` names; None where it is none."""
+    match = _ATTEMPT_AND_RUNG.fullmatch(value)
+    return None if match is None else (int(match[1]), None if match[2] is None else int(match[2]))
+
+
+def _tells_attempt(flag: FlagEvaluation) -> bool:
+    return flag.key == ATTEMPT_KEY and flag.error is None
 
 
 def _signature(unsigned: str, key: bytes) -> bytes:

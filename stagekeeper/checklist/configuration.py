@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from producers.boundary.authorization import FileAuthorizer
 from producers.boundary.decision_rules import READS, apply_rules
 from producers.boundary.flag_store import DenylistEntry, FlagFileError, disable, read_flags
-from producers.boundary.flags import (
+from producers.boundary.flags import FlagEvaluator, FlagValues, flag_context
+from producers.boundary.policy_flags import (
     APPROVAL_REQUIRED,
     CONFIDENCE_THRESHOLD,
     DENYLIST,
@@ -21,9 +22,6 @@ from producers.boundary.flags import (
     GOVERNANCE_ENABLED,
     MODE,
     Flag,
-    FlagEvaluator,
-    FlagValues,
-    flag_context,
 )
 from producers.strict_yaml import ConfigurationFileError
 from producers.wire.contract import ActionContract, Actor, Reversibility, RiskClass, Target

@@ -36,6 +36,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
     "Loop": {
         "recommendations": "List, accept and dismiss recommended stage changes.",
         "flags": "Switch single actions off and on.",
+        "stage": "Try an action anew, on record.",
     },
     "People": {
         "review": "Approve or reject the actions that wait for a person.",

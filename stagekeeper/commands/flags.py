@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from producers.boundary import flag_store
-from producers.boundary.authorization import FileAuthorizer
-from producers.boundary.decision_rules import ruleset_of
 from producers.boundary.flag_store import DenylistEntry
-from producers.boundary.flags import DENYLIST, FLAGS
+from producers.boundary.policy_flags import DENYLIST, FLAGS
 from producers.errors import StagekeeperError, UsageError
 from producers.strict_yaml import suggest
 from producers.wire.events import PolicyChangedData
 from stagekeeper.commands.options import actor_options, flags_option, json_option, print_json, together
-from stagekeeper.factory import recording
+from stagekeeper.factory import recording, ruleset_sha256
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
@@ -143,9 +141,6 @@ def _seen_tools(root: str) -> set[str] | None:
 def _record(settings: Settings, entry: DenylistEntry, sha256: str, actor: str, reason: str, *, denied: bool) -> None:
     variants = ("clear", f"denied for {entry}")
     before, after = variants if denied else variants[::-1]
-    # The ruleset that decisions carry from now on, where the authorization file is known here.
-    if settings.authorization.is_file():
-        sha256 = ruleset_of(FileAuthorizer.load(settings.authorization).sha256, sha256)
     change = PolicyChangedData(
         flag_key=DENYLIST.key,
         changed_by=actor,
@@ -154,7 +149,7 @@ def _record(settings: Settings, entry: DenylistEntry, sha256: str, actor: str, r
         after=after,
         workflow=entry.workflow,
         tool=entry.tool,
-        ruleset_sha256=sha256,
+        ruleset_sha256=ruleset_sha256(settings, sha256),
     )
     with recording(settings, "/stagekeeper/flags") as recorder:
         recorder.policy_changed(change, durable=True)

@@ -15,9 +15,9 @@ from decoding import DecodedEvent, decode_one
 from documents import ROOT, blocks
 
 from producers.wire.decision import FlagEvaluation, FlagReason
-from producers.wire.events import EVENT_CLASSES, HEADERS, event_to_bytes, type_of
+from producers.wire.events import EVENT_CLASSES, HEADERS, ActionDecided, event_to_bytes, type_of
 from producers.wire.examples import EXAMPLES, RECEIPT, SIGNING_KEY
-from producers.wire.receipt import SWITCHES, Receipt, epoch_of
+from producers.wire.receipt import ATTEMPT_KEY, SWITCHES, Receipt, epoch_of
 from producers.wire.stage import Stage
 from producers.wire.topics import MAX_EVENT_BYTES, TOPICS
 from streams.ingest import decode, faults
@@ -64,6 +64,20 @@ def test_the_test_vector_is_what_the_recipe_and_the_library_make() -> None:
     assert (unsigned, key.encode(), signed) == (RECEIPT.token(), SIGNING_KEY, RECEIPT.token(SIGNING_KEY))
     assert Receipt.from_token(signed, key.encode()) == RECEIPT
     assert hashlib.sha256(shape[0].encode()).hexdigest()[:12] == shape[1] == RECEIPT.epoch == json.loads(array)[-1]
+    assert hashlib.sha256(shape[2].encode()).hexdigest()[:12] == shape[3]
+    example = EXAMPLES[ActionDecided]
+    assert isinstance(example, ActionDecided)
+    contract, decision = example.data.contract, example.data.decision
+    second = FlagEvaluation(key=ATTEMPT_KEY, value="2", reason=FlagReason.STATIC)
+    made = Receipt.from_decision(
+        contract,
+        decision.model_copy(update={"flags": (*decision.flags, second)}),
+        stage=RECEIPT.stage,
+        cohort="all",
+        decision_id=RECEIPT.decision_id,
+        decided_at=RECEIPT.decided_at,
+    )
+    assert (made.epoch, made.attempt) == (shape[3], 2)
 
 
 @pytest.mark.parametrize("model", ["large-2026-02", None, 'größer "1"'])

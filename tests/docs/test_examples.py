@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from documents import ROOT
 
 from producers.boundary.authorization import FileAuthorizer
-from producers.boundary.flags import FLAGS, FlagEvaluator
+from producers.boundary.flags import FlagEvaluator
+from producers.boundary.policy_flags import FLAGS
 from producers.delivery.outbox import Outbox
 from producers.wire.events import ActionDecided, ActionExecuted, event_from_bytes
 

@@ -22,14 +22,15 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
 from producers.boundary.decision_rules import decide
-from producers.boundary.flags import FLAGS, FlagEvaluator, flag_context
+from producers.boundary.flags import FlagEvaluator, flag_context
+from producers.boundary.policy_flags import FLAGS
 from producers.wire.decision import FlagReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from producers.boundary.flags import Flag
+    from producers.boundary.policy_flags import Flag
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

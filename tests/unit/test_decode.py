@@ -167,7 +167,7 @@ def test_a_fault_has_its_reason_and_names_the_field(value: bytes | None, reason:
         pytest.param(b"nothing", id="not JSON"),
         pytest.param(b"{}", id="an object"),
         pytest.param(b'["d","2026-03-14T12:00:00Z","p","w","t","draft_write","all"]', id="too short"),
-        pytest.param(b'["d","2026-03-14T12:00:00Z","p","w","t","draft_write","all","e",1]', id="too long"),
+        pytest.param(b'["d","2026-03-14T12:00:00Z","p","w","t","draft_write","all","e",1,2,3]', id="too long"),
         pytest.param(b'["d","yesterday","p","w","t","draft_write","all","e"]', id="no moment"),
         pytest.param(b'["d","2026-03-14T12:00:00","p","w","t","draft_write","all","e"]', id="no zone"),
         pytest.param(b'["d","2026-03-14T12:00:00Z","p","w","t","boss","all","e"]', id="no stage"),

@@ -16,13 +16,8 @@ from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvid
 from producers.boundary import flag_store
 from producers.boundary.errors import ActionDeniedError
 from producers.boundary.flagd_file import FlagFile, Ruleset
-from producers.boundary.flags import (
-    APPROVAL_REQUIRED,
-    CONFIDENCE_THRESHOLD,
-    MODE,
-    FlagEvaluator,
-    flag_context,
-)
+from producers.boundary.flags import FlagEvaluator, flag_context
+from producers.boundary.policy_flags import APPROVAL_REQUIRED, CONFIDENCE_THRESHOLD, MODE
 from producers.boundary.router import Router
 from producers.delivery.recorder import Recorder
 from producers.errors import SettingsError
@@ -31,7 +26,7 @@ from producers.wire.decision import FlagReason
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from producers.boundary.flags import Flag
+    from producers.boundary.policy_flags import Flag
 
 TOOLS = ("update_ticket", "pay", "look")
 CONTEXT = flag_context(contract(account="acct-1"))
@@ -141,7 +136,7 @@ def test_one_account_can_be_switched_off_without_touching_others(tmp_path: Path)
     path.write_text(json.dumps(stated))
     held = FlagEvaluator.from_file(path)
     try:
-        from producers.boundary.flags import DENYLIST  # noqa: PLC0415 - only here
+        from producers.boundary.policy_flags import DENYLIST  # noqa: PLC0415 - only here
 
         assert evaluated(held, DENYLIST, CONTEXT)[0] is True
         assert evaluated(held, DENYLIST, flag_context(contract(account="acct-2")))[0] is False

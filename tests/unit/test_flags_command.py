@@ -12,7 +12,8 @@ from documents import ROOT
 from lakes_of_events import EventLake
 
 from producers.boundary.flag_store import DenylistEntry, FlagFileError, denylist_entries, disable, enable, read_flags
-from producers.boundary.flags import DENYLIST, MODE, FlagEvaluator, flag_context
+from producers.boundary.flags import FlagEvaluator, flag_context
+from producers.boundary.policy_flags import DENYLIST, MODE
 from producers.delivery.outbox import Outbox, OutboxError
 from producers.errors import UsageError
 from producers.wire.events import PolicyChanged, event_from_bytes
