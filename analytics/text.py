@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from datetime import datetime
 
-Unit = Literal["ratio", "ms", "usd", "count", "times"]  # of a signal; `times` is a multiple of a baseline's rate
+# Of a signal; `times` is a multiple of a baseline, `points` a difference from its rate.
+Unit = Literal["ratio", "ms", "usd", "count", "times", "points"]
 
 
 def iso(moment: datetime) -> str:
@@ -29,6 +30,8 @@ def amount(value: float | None, unit: Unit) -> str:
         return percent(value)
     if unit == "times":
         return f"{value:.3g} times the baseline"
+    if unit == "points":
+        return f"{100 * value:.3g} points above the baseline"
     if unit == "ms":
         return f"{float(f'{value:.3g}'):,.0f} ms" if value >= 10 else f"{value:.2g} ms"
     return f"${value:,.2f}" if unit == "usd" and value >= 1 else f"${value:.2g}" if unit == "usd" else f"{value:,.0f}"

@@ -76,13 +76,15 @@ def dollars(value: float | None) -> str:
 
 
 def quantity(value: float | None, unit: str) -> str:
-    """A value in the unit that a verdict names: ratio, ms, usd, count or times (a baseline)."""
+    """A value in the unit that a verdict names: ratio, ms, usd, count, times (a baseline) or points (above it)."""
     if unit == "ms":
         return milliseconds(value)
     if unit == "count":
         return count(None if value is None else round(value))
     if unit == "usd":
         return dollars(value)
+    if unit == "points":
+        return UNKNOWN if value is None else f"{100 * value:+.2g} pp"
     if unit == "times":
         return UNKNOWN if value is None else f"{value:.2g}\u00d7"
     return percent(value)

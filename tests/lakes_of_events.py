@@ -52,8 +52,10 @@ class EventLake:
         model: str = "m-1",
         stage: Stage = Stage.DRAFT_WRITE,
         cohort: str = "all",
+        latency_ms: float | None = None,
+        reported: bool = True,
     ) -> Receipt:
-        """One allowed and executed action."""
+        """One allowed action, executed unless it is never `reported`."""
         at = NOON + timedelta(minutes=minute)
         contract = a_contract()
         contract = contract.model_copy(
@@ -61,7 +63,8 @@ class EventLake:
         )
         receipt = self.recorder.decided(contract, a_decision(), stage=stage, cohort=cohort, decided_at=at)
         status = ExecutionStatus.FAILED if failed else ExecutionStatus.SUCCEEDED
-        self.recorder.executed(receipt, status, at=at + timedelta(seconds=1))
+        if reported:
+            self.recorder.executed(receipt, status, latency_ms=latency_ms, at=at + timedelta(seconds=1))
         return receipt
 
     def undo(self, receipt: Receipt, minute: float) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 OLD_NAMES: Final = {JUDGE_HEARTBEATS: "looks", SIGNOFFS: "rulings", LEASES: "claims"}
 _OLD_COLUMNS: Final = {"signoff_id": "ruling_id"}
 _NEW_COLUMNS: Final = {
-    EVENTS: ("kind", "user"),
+    EVENTS: ("kind", "user", "latency_us", "cost_microusd"),
     VERDICTS: ("counts_sha256", "sequence", "news", "previous_sha256", "row_sha256"),
 }
 _NUMBERS: Final = ("claim/judge", "beat/judge", "beat/maintenance")

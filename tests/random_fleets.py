@@ -11,7 +11,8 @@ from verdict_cases import NOON, a_row
 
 from analytics.gates.gate_file import GateFile
 from analytics.judging.latches import Latches
-from analytics.judging.user_windows import BY_USER, IN_WINDOWS, WINDOW, ClosedWindows
+from analytics.judging.user_windows import IN_WINDOWS, WINDOW, ClosedWindows, amounts_of, known_of
+from analytics.signals import definitions
 from analytics.signals.cells import EPOCH
 from analytics.verdicts.evidence_models import Reassessment
 from analytics.verdicts.signoffs import rollback_binding
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from analytics.verdicts.ledger import LatchKey
 
 STAGES = [stage.value for stage in LADDER]
-RATES = [*BY_USER, "missing_outcome"]
+RATES = list(definitions.RATES)
 
 
 def a_signal(rng: Generator, signal: str, role: str) -> str:
@@ -38,8 +39,8 @@ def a_signal(rng: Generator, signal: str, role: str) -> str:
     weighed = role in {"guardrail", "promote"}
     for key, chance, values in (
         ("weight", 0.4 * (role == "guardrail"), ["1", "2", "4"]),
-        ("maturity", 0.4 * (signal in BY_USER), ["1m", "3m", "10m"]),
-        ("unit", 0.3 * (signal in BY_USER and weighed), ["user", "action"]),
+        ("maturity", 0.4 * (signal in RATES and signal != "missing_outcome"), ["1m", "3m", "10m"]),
+        ("unit", 0.3 * (signal != "severe_incident" and weighed), ["user", "action"]),
         ("must_have_data", 0.25, ["true", "false"]),
         ("dry_run", 0.15, ["true"]),
     ):
@@ -157,21 +158,27 @@ def some_rows(rng: Generator, count: int, first: int, last: int) -> list[dict[st
     return rows
 
 
-def some_users(rng: Generator, state: CellState, watermark: datetime) -> ClosedWindows:
+def some_users(rng: Generator, state: CellState, watermark: datetime, gates: GateFile) -> ClosedWindows:
     """User-windows of most epochs, out of thin air."""
     epochs = [row for row in state.names(np.arange(state.epochs)).iter_rows() if rng.random() < 0.7]
-    rows = []
+    rows, amounts = [], amounts_of(gates)
     for key in epochs:
         for _ in range(int(rng.integers(0, 40))):
             trials = int(rng.integers(0, 6))
-            counts = dict.fromkeys(IN_WINDOWS, 0) | {"decisions": trials, "executed": trials}
+            counts = dict.fromkeys((*IN_WINDOWS, *amounts, *map(known_of, amounts)), 0) | {
+                "decisions": trials,
+                "executed": trials,
+            }
             counts |= {"failed": int(rng.binomial(trials, 0.2)), "undone": int(rng.binomial(trials, 0.05))}
+            counts |= {"expected": trials, "is_first": int(rng.random() < 0.5)}
+            counts |= {name: int(rng.binomial(trials, 0.1)) for name in amounts}
+            counts |= dict.fromkeys(map(known_of, amounts), trials)
             closed = watermark - timedelta(minutes=5 * int(rng.integers(0, 4)))
             rows.append({**dict(zip(EPOCH, key, strict=True)), "closed_at": closed, **counts, "count": 1})
     schema = {
         **dict.fromkeys(EPOCH, pl.String),
         "closed_at": pl.Datetime("us", "UTC"),
-        **dict.fromkeys((*IN_WINDOWS, "count"), pl.Int64),
+        **dict.fromkeys((*IN_WINDOWS, *amounts, *map(known_of, amounts), "count"), pl.Int64),
     }
     people = {key: int(rng.integers(0, 9)) for key in epochs}
     named = frozenset(key for key in epochs if rng.random() < 0.8)

@@ -14,9 +14,9 @@ from analytics.gates import gate_store
 from analytics.judging.engine import judge
 from analytics.judging.event_source import LakeEvents
 from analytics.judging.latches import Latches
-from analytics.judging.user_evidence import UserEvidence, split_actions
+from analytics.judging.user_evidence import UserEvidence, compared_actions, split_actions
 from analytics.judging.user_window_fold import UserWindowFold
-from analytics.judging.user_windows import kept_s
+from analytics.judging.user_windows import amounts_of, kept_s
 from analytics.lake import chain
 from analytics.lake.errors import READ_FAILURES, LakeError
 from analytics.lake.storage import unreadable
@@ -138,10 +138,10 @@ def _users(lake: Lake, state: CellState, gates: GateFile, recorded: VerdictDocum
     exposure, cell = recorded.exposure, recorded.cell
     if exposure is None or exposure.users_as_of is None:
         return None
-    split = split_actions(state, gates)
+    split, single = split_actions(state, gates), compared_actions(state, gates)
     epochs = state.names(np.arange(state.epochs))
-    if split.is_empty():
-        # Where users are split, those of the other arms count too.
+    if split.is_empty() and single.is_empty():
+        # Where users are split or arms compared, those of the other arms count too.
         epochs = epochs.filter(pl.all_horizontal(pl.col(name) == getattr(cell, name) for name in CELL))
     fold = UserWindowFold(LakeEvents(lake))
     windows = fold.fold(
@@ -150,6 +150,9 @@ def _users(lake: Lake, state: CellState, gates: GateFile, recorded: VerdictDocum
         kept_s=kept_s(gates),
         epochs=epochs,
         split=split,
+        amounts=amounts_of(gates),
+        deadline_s=gates.outcome_deadline_s,
+        single=single,
         version=exposure.events_version,
     )
     users = UserEvidence(windows, state)

@@ -185,18 +185,25 @@ def match_history(
     """
     x1, n1 = failures_among(failures, trials)
     x0, n0 = failures_among(base_failures, base_trials, "base failures")
-    wanted = n1.cumsum() * _positive(share)
-    used = np.searchsorted(n0.cumsum(), wanted) + 1
-    # Minutes that need the same amount of history share its last minute, hence the block.
-    lasts = np.flatnonzero(np.diff(used)) if used.size else np.zeros(0, dtype=np.intp)
-    lasts = lasts[used[lasts] <= n0.size]
+    new, old = history_blocks(n1, n0, share=share)
 
     def blocks(counts: IntArray, ends: npt.NDArray[np.intp]) -> IntArray:
         totals = np.concatenate(([0], counts.cumsum()))[ends]
         return np.diff(totals, prepend=0)[:, np.newaxis]
 
-    new, old = lasts + 1, used[lasts]
     return Batches(blocks(x1, new), blocks(n1, new), blocks(x0, old), blocks(n0, old))
+
+
+def history_blocks(
+    trials: IntArray, base_trials: IntArray, *, share: float
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Where the blocks of `match_history` end: after how many minutes of the cell, and of its history."""
+    wanted = trials.cumsum() * _positive(share)
+    used = np.searchsorted(base_trials.cumsum(), wanted) + 1
+    # Minutes that need the same amount of history share its last minute, hence the block.
+    lasts = np.flatnonzero(np.diff(used)) if used.size else np.zeros(0, dtype=np.intp)
+    lasts = lasts[used[lasts] <= base_trials.size]
+    return lasts + 1, used[lasts]
 
 
 def _costs(batches: Batches, ratio: FloatArray, direction: Direction) -> IntArray:

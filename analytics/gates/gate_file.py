@@ -26,6 +26,7 @@ from analytics.gates.gate_signal import (
 )
 from analytics.gates.match import Match
 from analytics.gates.minimum_exposure import MinimumExposure
+from analytics.signals.definitions import QUANTILES
 from producers.boundary.canonical_json import digest
 from producers.strict_yaml import ConfigurationFileError, parse_yaml, read_file
 from producers.wire.model import Name  # noqa: TC001 - as above
@@ -153,6 +154,12 @@ class Gate(Part):
     dry_run: bool = False
     """Judge and show, and do nothing: every verdict is HOLD, with what it would have been."""
     signals: tuple[GateSignal, ...] = ()
+    """What must hold. A signal with several bounds stands here once for each, and its weight is shared among them."""
+
+    @field_validator("signals")
+    @classmethod
+    def _every_bound_is_a_signal(cls, stated: tuple[GateSignal, ...]) -> tuple[GateSignal, ...]:
+        return tuple(part for signal in stated for part in signal.parts)
 
     @field_validator("ladder")
     @classmethod
@@ -171,14 +178,17 @@ class Gate(Part):
     @model_validator(mode="after")
     def _a_ratio_has_a_baseline(self) -> Self:
         for part in self.signals:
-            if part.ratio is not None and self.baseline.kind == "none":
-                raise refusal(f"`ratio` of `{part.signal}` needs a `baseline` of kind concurrent or historic")
+            if part.is_compared and self.baseline.kind == "none":
+                key = "delta" if part.ratio is None else "ratio"
+                raise refusal(f"`{key}` of `{part.signal}` needs a `baseline` of kind concurrent or historic")
         return self
 
     @model_validator(mode="after")
     def _nothing_is_said_twice(self) -> Self:
-        uses = Counter((part.signal, part.role, stage) for part in self.signals for stage in dict.fromkeys(part.stages))
-        for (signal, role, stage), times in uses.items():
+        uses = Counter(
+            (part.signal, part.role, part.bound, stage) for part in self.signals for stage in dict.fromkeys(part.stages)
+        )
+        for (signal, role, _, stage), times in uses.items():
             if times > 1:
                 raise refusal(f"`{signal}` is {role} more than once at {stage}; keep one, or part them by `stages`")
         return self
@@ -193,14 +203,21 @@ class Gate(Part):
 
     def unit_of(self, part: GateSignal) -> CountBy:
         """By what a signal of this gate is counted."""
-        if part.signal in NOT_BY_USER or part.role in {"trip", "watch"} or part.ratio is not None:
+        if part.signal in NOT_BY_USER or part.role in {"trip", "watch"}:
             return "action"
+        if part.signal in QUANTILES and part.is_compared:
+            return "action"  # of a baseline's quantile only the histogram is known
         return part.unit or self.unit
 
     @property
     def compares(self) -> bool:
         """Whether arms are held against each other, minute by minute."""
         return self.baseline.kind != "none" or self.split is not None
+
+    @property
+    def compares_users(self) -> bool:
+        """Whether users' windows are held against those of a baseline."""
+        return any(part.is_compared and self.unit_of(part) == "user" for part in self.signals)
 
     @property
     def split_unit(self) -> CountBy | None:

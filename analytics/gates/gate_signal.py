@@ -18,9 +18,8 @@ Role = Literal["guardrail", "promote", "trip", "watch"]
 
 CountBy = Literal["user", "action"]  # what one observation is: a user's closed window, or a single action
 
-NOT_BY_USER: Final = frozenset({"missing_outcome", *QUANTILES, *COUNTS})
-"""Signals that are counted action by action whatever the gate says: a report that never came is no matter of the user,
-and a histogram does not know whose value it holds."""
+NOT_BY_USER: Final = frozenset(COUNTS)
+"""Signals that are counted action by action whatever the gate says."""
 
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
@@ -62,6 +61,7 @@ def _known_stages(stated: object) -> object:
 StageList = Annotated[tuple[Stage, ...], BeforeValidator(_known_stages), Field(min_length=1)]
 
 
+_LIMITS: Final = ("limit", "limit_ms", "limit_usd", "max_count")
 _WEIGHED: Final = frozenset({"guardrail", "promote"})
 
 
@@ -102,7 +102,9 @@ class GateSignal(Part):
     dry_run: bool = False
     """Shown with what it would do, and does nothing."""
     ratio: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """For a rate, in place of `limit`: the highest tolerable multiple of the baseline's rate."""
+    """The highest tolerable multiple of the baseline's rate, or of its quantile of latency or cost."""
+    delta: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = None
+    """For a rate: how far it may lie above the baseline's, as a difference of ratios (0.01 is one percentage point)."""
 
     @field_validator("signal", mode="before")
     @classmethod
@@ -117,17 +119,13 @@ class GateSignal(Part):
     @model_validator(mode="after")
     def _limit_fits(self) -> Self:
         wanted = self._limit_key()
-        for key in ("limit", "limit_ms", "limit_usd", "max_count"):
+        for key in _LIMITS:
             if getattr(self, key) is not None and key != wanted:
                 raise refusal(
                     f"`{self.signal}` as {self.role} takes {f'`{wanted}`' if wanted else 'no limit'}, not `{key}`"
                 )
-        if self.ratio is not None and (wanted != "limit" or self.limit is not None or self.role not in _WEIGHED):
-            raise refusal(f"`ratio` of `{self.signal}` is for a guardrail or promote rate, in place of `limit`")
-        if self.ratio is not None and self.signal == "missing_outcome":
-            raise refusal("`missing_outcome` takes no `ratio`: it becomes known after its minute, for both arms alike")
         only_trips = f"`{self.signal}` is a count: its role is `trip` or `watch`, not `{self.role}`"
-        if self.role in _WEIGHED and self.ratio is None and (wanted is None or getattr(self, wanted) is None):
+        if self.role in _WEIGHED and not self.is_compared and (wanted is None or getattr(self, wanted) is None):
             raise refusal(f"`{self.signal}` as {self.role} needs `{wanted}`" if wanted else only_trips)
         if self.role == "trip" and self.signal in QUANTILES:
             raise refusal(f"`{self.signal}` is a quantile and counts nothing, so it cannot trip")
@@ -141,13 +139,56 @@ class GateSignal(Part):
         return self
 
     @model_validator(mode="after")
+    def _comparison_fits(self) -> Self:
+        wanted = self._limit_key()
+        for key in ("ratio", "delta"):
+            if getattr(self, key) is None:
+                continue
+            if wanted is None or self.role not in _WEIGHED:
+                raise refusal(f"`{key}` of `{self.signal}` is for a guardrail or promote signal, not for {self.role}")
+            if self.signal == "missing_outcome":
+                raise refusal(
+                    f"`missing_outcome` takes no `{key}`: it becomes known after its minute, for both arms alike"
+                )
+        if self.delta is not None and self.signal in QUANTILES:
+            raise refusal(f"`{self.signal}` is a quantile and takes no `delta`: state a `ratio` of the baseline's")
+        return self
+
+    @model_validator(mode="after")
     def _counting_fits(self) -> Self:
         if self.maturity is not None and (self.signal not in RATES or self.signal == "missing_outcome"):
             why = "it has the file's `outcome_deadline`" if self.signal in RATES else "it is known at once"
             raise refusal(f"`{self.signal}` takes no `maturity`: {why}")
-        if self.unit == "user" and (self.signal in NOT_BY_USER or self.role == "trip" or self.ratio is not None):
+        alone = self.signal in QUANTILES and self.is_compared and self.limit_micro is None
+        if self.unit == "user" and (self.signal in NOT_BY_USER or self.role == "trip" or alone):
             raise refusal(f"`{self.signal}` as {self.role} is counted by action, so it takes no `unit: user`")
         return self
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether it is held against a baseline."""
+        return self.ratio is not None or self.delta is not None
+
+    @property
+    def bound(self) -> str:
+        """What a signal with one bound is held to."""
+        return "ratio" if self.ratio is not None else "delta" if self.delta is not None else "limit"
+
+    @property
+    def parts(self) -> tuple[Self, ...]:
+        """One signal for each bound, a limit, a ratio and a delta; a guardrail's weight is shared among them."""
+        limited = any(getattr(self, key) is not None for key in _LIMITS)
+        stated = [key for key in ("ratio", "delta") if getattr(self, key) is not None]
+        if len(stated) + limited < 2:
+            return (self,)
+        weight = None
+        if self.role == "guardrail":
+            weight = (self.weight or 1.0) / (len(stated) + limited)
+        bounds = [*_LIMITS, "ratio", "delta"]
+        kept = [set(_LIMITS), *({key} for key in stated)][0 if limited else 1 :]
+        return tuple(
+            self.model_copy(update={"weight": weight} | {key: None for key in bounds if key not in own}) for own in kept
+        )
 
     def _limit_key(self) -> str | None:
         if self.role == "trip":

@@ -254,7 +254,7 @@ def _contradictions(gate: Gate, live: list[GateSignal]) -> Iterator[LintIssue]:
 
 def _splits(gate: Gate) -> Iterator[LintIssue]:
     split, place = gate.split, f"{gate.name}/split"
-    concurrent = gate.baseline.kind == "concurrent" and any(part.ratio is not None for part in gate.signals)
+    concurrent = gate.baseline.kind == "concurrent" and any(part.is_compared for part in gate.signals)
     if split is None:
         if concurrent:
             message = (

@@ -10,12 +10,11 @@ import polars as pl
 
 from analytics.evidence import histogram
 from analytics.evidence.clustered_rate import ASSUMPTIONS, UserWindows
-from analytics.evidence.rate_ratio import RatioEvidence, ratio_bounds
 from analytics.evidence.sequential import crosses, log_e_value, lower_bound, trials_to_decision, upper_bound
 from analytics.judging.regression import detector_minutes, watch_actions
 from analytics.judging.user_rates import UserRates
-from analytics.judging.user_windows import WindowCount
-from analytics.judging.weights import EvaluationInputs, SignalWeights, among, ratio_evidence
+from analytics.judging.user_windows import harm_windows, measure
+from analytics.judging.weights import EvaluationInputs, SignalWeights, among
 from analytics.signals.cells import Histogram, known_count
 from analytics.signals.definitions import COUNTS, MICRO_PER, QUANTILES
 from analytics.signals.state import MINUTE_US
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
     from analytics.evidence.sequential import BoolArray, Direction, FloatArray
     from analytics.gates.gate_file import Gate
-    from analytics.judging.baseline import Compared
+    from analytics.judging.compared import Compared
     from analytics.signals.state import EpochRows, Integers
     from analytics.text import Unit
 
@@ -104,7 +103,7 @@ class EvidenceRows:
         lower, upper, more, more_to_harm, assumes = self._bounds(weights)
         regressions, pooled = self._regressions(weights), self._rates.pooled(weights)
         first, heavy = self._rates.first_actions(weights), self._rates.heavy_users(weights)
-        to_come = self._rates.users_to_come(weights)
+        to_come, above = self._rates.users_to_come(weights), self._rates.above_limit(weights)
         levels = weights.window_levels[at].tolist()
         return [
             SignalEvidence(
@@ -125,6 +124,7 @@ class EvidenceRows:
                 first_actions=first[place],
                 heavy_users=heavy[place],
                 users_to_come=to_come[place],
+                above_limit=above[place],
             )
             for place, (position, row, state) in enumerate(zip(at, basis, _states(weights, at), strict=True))
         ]
@@ -152,13 +152,15 @@ class EvidenceRows:
             values, unit, limit = [x / n if n else None for x, n, *_ in table], "ratio", part.limit
         if weights.compared is not None:
             values = [weights.compared[position].value for position in at]
-            limit, unit = part.ratio, "times"
+            limit, unit = (part.delta, "points") if part.delta is not None else (part.ratio, "times")
         by_user, windows = weights.by_user[at], np.zeros(at.size, dtype=np.int64)
         if self._inputs.users is not None and by_user.any():
-            closed = self._inputs.users.table(part.signal, WindowCount(part.harm_age_s), self._epochs)
+            counting = harm_windows(part)
+            closed = self._inputs.users.table(measure(part), counting, self._epochs)
             windows = closed.windows
             # What is shown must be what is weighed: a pooled rate may lie outside its own bounds.
-            shares = zip(values, by_user, closed.value.tolist(), strict=True)
+            weighed = by_user & (weights.compared is None) & (part.signal not in QUANTILES)
+            shares = zip(values, weighed, closed.value.tolist(), strict=True)
             values = [(None if math.isnan(share) else share) if user else value for value, user, share in shares]
         return [
             {
@@ -188,9 +190,8 @@ class EvidenceRows:
         """Lower and upper bounds, trials until safety and until harm are shown, and what is assumed."""
         part, at, beta = weights.part, self._positions, self._gate.beta
         alpha = weights.window_levels[at]
-        if weights.compared is not None and part.ratio is not None:
-            rows = [weights.compared[position] for position in at]
-            return _ratio_bounds(rows, part.ratio, weights.harm_level, beta)
+        if weights.compared is not None:
+            return _compared_bounds([weights.compared[position] for position in at], weights.harm_level, beta)
         threshold, by_action = part.threshold or 0.0, self._bounds_by_action[weights.place]
         more, more_to_harm = by_action.more, by_action.more_to_harm
         lower: list[float | None] = by_action.lower.tolist()
@@ -200,15 +201,17 @@ class EvidenceRows:
         assumes = [ASSUMPTIONS["action"]] * at.size
         users, by_user = self._inputs.users, np.flatnonzero(weights.by_user[at])
         if users is not None and by_user.size:
-            every = users.table(part.signal, WindowCount(part.harm_age_s), self._epochs[by_user])
+            every = users.table(measure(part), harm_windows(part), self._epochs[by_user])
             mature = self._rates.best_windows(users, part, by_user, weights.claim)
             if part.promotion_ages_s(self._inputs.gates.outcome_deadline_s):
                 more[by_user] = trials_to_decision(*_shares(mature), threshold, direction="below", alpha=beta)
             level = alpha[by_user]
             more_to_harm[by_user] = trials_to_decision(*_shares(every), threshold, direction="above", alpha=level)
             lows, highs = every.lower_bound(alpha=level).tolist(), mature.upper_bound(alpha=beta).tolist()
+            is_share = part.signal not in QUANTILES  # of what lies above a quantile's limit: see `above_limit`
             for place, low, high in zip(by_user.tolist(), lows, highs, strict=True):
-                lower[place], upper[place], assumes[place] = low, high, ASSUMPTIONS["user"]
+                lower[place], upper[place] = (low, high) if is_share else (None, None)
+                assumes[place] = ASSUMPTIONS["user"]
         return lower, upper, more, more_to_harm, assumes
 
     def _quantile_bounds(self, weights: SignalWeights) -> tuple[list[float | None], list[float | None]]:
@@ -263,27 +266,14 @@ class EvidenceRows:
         return watched
 
 
-def _ratio_bounds(
-    rows: Sequence[Compared], ratio: float, alpha: float, beta: float
+def _compared_bounds(
+    rows: Sequence[Compared], alpha: float, beta: float
 ) -> tuple[list[float | None], list[float | None], FloatArray, FloatArray, list[str]]:
-    lower: list[float | None] = []
-    upper: list[float | None] = []
-    more, more_to_harm = np.empty(len(rows)), np.empty(len(rows))
-    assumes = []
-    for place, compared in enumerate(rows):
-        harm, safe = ratio_evidence(compared, ratio)
-        high = float(ratio_bounds(compared.mature, alpha=beta)[1][0])
-        lower.append(float(ratio_bounds(compared.batches, alpha=alpha)[0][0]))
-        upper.append(high if np.isfinite(high) else None)
-        more[place], more_to_harm[place] = _more_trials(safe, beta), _more_trials(harm, alpha)
-        assumes.append(f"{ASSUMPTIONS['action']}; {harm.label}")
-    return lower, upper, more, more_to_harm, assumes
-
-
-def _more_trials(evidence: RatioEvidence, alpha: float) -> float:
-    """How many more trials of the new arm decide, if both arms go on as they did; infinity where never."""
-    growth = float(evidence.growth_to_decision(alpha=alpha)[0])
-    return float(np.ceil((growth - 1.0) * int(evidence.trials[0]))) if np.isfinite(growth) else math.inf
+    lower = [compared.harm.bounds(alpha, beta)[0] for compared in rows]
+    upper = [compared.safe.bounds(alpha, beta)[1] for compared in rows]
+    more = np.array([compared.safe.more_trials("below", beta) for compared in rows], dtype=np.float64)
+    more_to_harm = np.array([compared.harm.more_trials("above", alpha) for compared in rows], dtype=np.float64)
+    return lower, upper, more, more_to_harm, [compared.assumes for compared in rows]
 
 
 def _shares(windows: UserWindows) -> tuple[FloatArray, Integers]:

@@ -13,7 +13,15 @@ from analytics.evidence.clustered_rate import UserWindows, design_effect
 from analytics.judging.rate_course import RateCourse
 from analytics.judging.regression import watch_users
 from analytics.judging.user_window_fold import UserWindowFold
-from analytics.judging.user_windows import BLOCK, BLOCK_FAILED, FIRST_ACTIONS, FIRST_FAILED, closed_through, kept_s
+from analytics.judging.user_windows import (
+    BLOCK,
+    BLOCK_FAILED,
+    FIRST_ACTIONS,
+    FIRST_FAILED,
+    amounts_of,
+    closed_through,
+    kept_s,
+)
 from analytics.signals.cells import ACTION, EPOCH, EpochKey, epoch_frame
 from analytics.signals.state import NEVER, CellState, EpochRows, Flags, Integers
 
@@ -58,6 +66,7 @@ class UserEvidence:
         self.open_version: int | None = None  # of the table `events`; None where open windows were not read
         self._people, self._unnamed = self._counts(windows.people), self._counts(windows.unnamed)
         self._tables: dict[tuple[str, WindowCount], UserWindows] = {}
+        self._periods: dict[tuple[str, WindowCount], dict[int, pl.DataFrame]] = {}
         self._log_e: dict[tuple[str, WindowCount, float, Direction], FloatArray] = {}
         self._effects: dict[tuple[str, WindowCount, float], FloatArray] = {}
         self._pooled: dict[tuple[str, WindowCount, float, float], FloatArray] = {}
@@ -137,6 +146,18 @@ class UserEvidence:
         if key not in self._log_e:
             self._log_e[key] = self._table(signal, counting).log_e_value(threshold, direction=direction)
         return self._at(self._log_e[key], epochs)
+
+    def arm(self, signal: str, counting: WindowCount, epochs: list[int]) -> pl.DataFrame:
+        """The windows of a signal in some epochs together: `closed_at`, m, y and how many are alike (`count`)."""
+        key = (signal, counting)
+        if key not in self._periods:
+            table = self.windows.periods(signal, counting)
+            placed = table.with_columns(row=pl.Series(self._state.rows_of(table), dtype=pl.Int64))
+            parts = placed.partition_by("row", as_dict=True, include_key=False)
+            self._periods[key] = {int(str(row)): part for (row,), part in parts.items()}
+        of_epochs, columns = self._periods[key], ["closed_at", "m", "y", "count"]
+        none = pl.DataFrame(schema=dict(zip(columns, [pl.Datetime("us", "UTC"), *[pl.Int64] * 3], strict=True)))
+        return pl.concat([none, *(of_epochs[row].select(columns) for row in epochs if row in of_epochs)])
 
     def pooled_log_e(
         self, signal: str, threshold: float, counting: WindowCount, correlation: float, epochs: EpochRows
@@ -273,7 +294,13 @@ class UserTracker:
             return None
         as_of = closed_through(watermark, gates.user_window)
         windows = UserWindowFold(self._source).fold(
-            as_of=as_of, window_s=gates.user_window, kept_s=kept_s(gates), epochs=self._state.names(epochs)
+            as_of=as_of,
+            window_s=gates.user_window,
+            kept_s=kept_s(gates),
+            epochs=self._state.names(epochs),
+            amounts=amounts_of(gates),
+            deadline_s=gates.outcome_deadline_s,
+            single=compared_actions(self._state, gates),
         )
         return UserEvidence(windows, self._state)
 
@@ -284,6 +311,9 @@ class UserTracker:
             kept_s=kept_s(gates),
             epochs=self._state.names(epochs),
             split=split_actions(self._state, gates),
+            amounts=amounts_of(gates),
+            deadline_s=gates.outcome_deadline_s,
+            single=compared_actions(self._state, gates),
             version=version,
         )
         self._covered = np.zeros(self._state.epochs, dtype=np.bool_)
@@ -298,6 +328,13 @@ class UserTracker:
 def split_actions(state: CellState, gates: GateFile) -> pl.DataFrame:
     """The actions, as a frame with the columns of `ACTION`, of which a gate declares a split of users."""
     rows = [state.actions[row] for row in np.flatnonzero(_split(state, gates))]
+    return pl.DataFrame(rows, schema=dict.fromkeys(ACTION, pl.String), orient="row")
+
+
+def compared_actions(state: CellState, gates: GateFile) -> pl.DataFrame:
+    """The actions, likewise, of which windows are held against those of a baseline."""
+    matches = [gate.match for gate in gates.gates if gate.compares_users]
+    rows = [action for action in state.actions if any(match.may_cover(*action) for match in matches)]
     return pl.DataFrame(rows, schema=dict.fromkeys(ACTION, pl.String), orient="row")
 
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from analytics.evidence.clustered_rate import UserWindows
 from analytics.evidence.sequential import trials_to_decision
-from analytics.judging.user_windows import promotion_windows
+from analytics.judging.user_windows import harm_windows, measure, promotion_windows
 from analytics.judging.weights import EARLY_SHARE, EvaluationInputs, SignalWeights, most_evident
-from analytics.verdicts.evidence_models import FirstActionRate, FirstWindowRate, HeavyUserRate, PooledRate
+from analytics.signals.definitions import QUANTILES
+from analytics.verdicts.evidence_models import AboveLimit, FirstActionRate, FirstWindowRate, HeavyUserRate, PooledRate
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -52,6 +53,27 @@ class UserRates:
                 log_e_seen=float(weights.seen[self._positions[place]]),
             )
         return rates
+
+    def above_limit(self, weights: SignalWeights) -> list[AboveLimit | None]:
+        """The share of the average user-window that lies above the limit of a quantile, with its bounds."""
+        part = weights.part
+        shares: list[AboveLimit | None] = [None] * self._epochs.size
+        users, by_user = self._users, np.flatnonzero(weights.by_user[self._positions])
+        if users is None or part.signal not in QUANTILES or part.threshold is None or not by_user.size:
+            return shares
+        every = users.table(measure(part), harm_windows(part), self._epochs[by_user])
+        best = self.best_windows(users, part, by_user, weights.claim)
+        lows = every.lower_bound(alpha=weights.window_levels[self._positions][by_user])
+        highs = best.upper_bound(alpha=self._gate.beta)
+        for row, place in enumerate(by_user.tolist()):
+            value = float(every.value[row])
+            shares[place] = AboveLimit(
+                value=None if math.isnan(value) else value,
+                lower=float(lows[row]),
+                upper=float(highs[row]),
+                allowed=part.threshold,
+            )
+        return shares
 
     def first_actions(self, weights: SignalWeights) -> list[FirstActionRate | None]:
         """Users' first due actions, in open windows too."""
@@ -99,10 +121,12 @@ class UserRates:
             return rates
         threshold = part.threshold or 0.0
         best, _ = most_evident(
-            [users.pooled_log_e(part.signal, threshold, counting, alike, epochs) for counting in countings]
+            [users.pooled_log_e(measure(part), threshold, counting, alike, epochs) for counting in countings]
         )
-        windows = UserWindows.chosen([users.table(part.signal, counting, epochs) for counting in countings], best)
-        effects = np.choose(best, [users.design_effect(part.signal, counting, alike, epochs) for counting in countings])
+        windows = UserWindows.chosen([users.table(measure(part), counting, epochs) for counting in countings], best)
+        effects = np.choose(
+            best, [users.design_effect(measure(part), counting, alike, epochs) for counting in countings]
+        )
         failures, trials = windows.pooled()
         for row, place in enumerate(by_user.tolist()):
             x, n = int(failures[row]), int(trials[row])
@@ -125,7 +149,7 @@ class UserRates:
         countings = promotion_windows(part, self._deadline_s, claim)
         if not countings:
             return UserWindows.of(places.size, cell=[], actions=[], failures=[], count=[])
-        log_e = [users.log_e(part.signal, threshold, counting, "below", epochs) for counting in countings]
+        log_e = [users.log_e(measure(part), threshold, counting, "below", epochs) for counting in countings]
         best, _ = most_evident(log_e)
-        tables = [users.table(part.signal, counting, epochs) for counting in countings]
+        tables = [users.table(measure(part), counting, epochs) for counting in countings]
         return UserWindows.chosen(tables, best)

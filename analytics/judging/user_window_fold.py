@@ -38,6 +38,7 @@ from analytics.judging.user_windows import (
     ClosedWindows,
     OpenWindows,
     day_before,
+    known_of,
 )
 from analytics.signals.cells import ACTION, EPOCH, EpochKey, epoch_frame
 from analytics.signals.definitions import RATES, UNREPORTED
@@ -54,6 +55,7 @@ _COUNTERS: Final = tuple(
 )
 
 
+_AMOUNT: Final = {"latency": pl.col("latency_us"), "cost": pl.col("cost_microusd")}
 _PERSON: Final = (*EPOCH, "who_1", "who_2")
 
 
@@ -63,7 +65,9 @@ class UserWindowFold:
     def __init__(self, source: EventSource) -> None:
         self._source = source
         self._windows: ClosedWindows | None = None
-        self._split = pl.DataFrame()
+        self._split = self._single = pl.DataFrame()
+        self._amounts: tuple[str, ...] = ()
+        self._deadline_s = 0.0
         self._stored = 0
         self._since = LONG_AGO
         # One row an epoch and user of its closed windows: `EPOCH`, two hashes of who it was, and when the first closed.
@@ -78,18 +82,24 @@ class UserWindowFold:
         kept_s: float,
         epochs: pl.DataFrame,
         split: pl.DataFrame | None = None,
+        amounts: tuple[str, ...] = (),
+        deadline_s: float = 0.0,
+        single: pl.DataFrame | None = None,
         version: int | None = None,
     ) -> ClosedWindows:
         """Fold what is new of some epochs, up to a version of the events; the first fold is the whole.
 
-        `as_of` is the end of the newest closed window (`closed_through`), `kept_s` for how long windows are asked for
-        one by one, and `split` names the actions whose users are split, by the columns of `ACTION`.
+        `as_of` is the end of the newest closed window (`closed_through`), and `kept_s` for how long windows are asked
+        for one by one. `split` names the actions whose users are split, by the columns of `ACTION`, and `single` those
+        of which no windows are held as one. `amounts` are the measures of latency and cost that are counted, and
+        `deadline_s` says when an execution that did not come is overdue.
 
         Raises:
             LakeError: The events cannot be read.
         """
         at = self._source.version() if version is None else version
         split = epochs.select(ACTION).clear() if split is None else split
+        single = epochs.select(ACTION).clear() if single is None else single
         epochs = epochs.select(EPOCH).unique()
         since = as_of - timedelta(seconds=kept_s)
         stored = int(self._source.scan(at).select(pl.len()).collect().item())
@@ -101,7 +111,10 @@ class UserWindowFold:
             or as_of < last.as_of
             or self._since > max(since, LONG_AGO)
             or not self._split.equals(split)
+            or not self._single.equals(single)
+            or (self._amounts, last.deadline_s) != (amounts, deadline_s)
         ):
+            self._amounts, self._single, self._deadline_s = amounts, single, deadline_s
             windows = self._anew(at, as_of, window_s, epochs, split)
         else:
             windows = self._further(last, at, as_of, epochs, split, stored=stored)
@@ -116,7 +129,7 @@ class UserWindowFold:
         decisions = _decisions(
             events.join(epochs.select(EPOCH).unique().lazy(), on=EPOCH, how="semi"), windows.window_s
         )
-        counts = _by_user(decisions).group_by(EPOCH).agg(pl.col(FIRST_ACTIONS).sum(), DUE.sum().alias("due"))
+        counts = _by_user(decisions, ()).group_by(EPOCH).agg(pl.col(FIRST_ACTIONS).sum(), DUE.sum().alias("due"))
         heavy = windows.heavy.lazy().with_columns(pl.lit(windows.as_of + every).alias("closed_at"))
         counted, blocks = pl.collect_all([counts, blocks_of(decisions, heavy)])
         return OpenWindows(at, counted, blocks.drop("closed_at"))
@@ -202,8 +215,8 @@ class UserWindowFold:
             ]
             events = events.filter(pl.any_horizontal(spans))
         chosen = events.join(epochs.lazy(), on=EPOCH, how="semi")
-        decisions = _decisions(chosen, window_s)
-        lazily = _by_user(decisions)
+        decisions = _decisions(chosen, window_s, self._amounts, self._deadline_s)
+        lazily = _by_user(decisions, self._amounts)
         heavy = heavy_after(lazily, every)
         marked = lazily.join(heavy.with_columns(heavy=1), on=[*WINDOW, "who"], how="left")
         every_user, next_heavy, blocks = pl.collect_all(
@@ -220,7 +233,7 @@ class UserWindowFold:
         unnamed = by_user.filter("unnamed").group_by(WINDOW).agg(pl.col("decisions").sum())
         assigned = by_user.filter(pl.col("first_at").is_not_null()).select(*WINDOW, "who", "first_at")
         # Who it was is of no further use for signals: only how many windows were alike is kept.
-        rows = by_user.group_by(*WINDOW, *IN_WINDOWS).agg(pl.len().cast(pl.Int64).alias("count"))
+        rows = by_user.group_by(*WINDOW, *self._in_windows).agg(pl.len().cast(pl.Int64).alias("count"))
         windows = ClosedWindows(
             at,
             as_of,
@@ -234,8 +247,24 @@ class UserWindowFold:
             blocks.filter(wanted),
             next_heavy.filter(pl.col("closed_at") == as_of + every).drop("closed_at"),
             _by_hour(by_user, every),
+            self._deadline_s,
         )
         return windows, people, unnamed
+
+    @property
+    def _in_windows(self) -> tuple[str, ...]:
+        return (*IN_WINDOWS, *self._amounts, *dict.fromkeys(map(known_of, self._amounts)))
+
+    def _as_one(self, windows: ClosedWindows, old: pl.Expr) -> pl.DataFrame:
+        """The rows with windows that are old held as one, unless an execution of them became due later."""
+        due_at = pl.col("closed_at") + pl.col("due_later") * timedelta(seconds=windows.window_s)
+        old &= due_at <= self._since
+        label = pl.when(old).then(pl.lit(LONG_AGO)).otherwise("closed_at").alias("closed_at")
+        later = pl.when(old).then(0).otherwise("due_later").alias("due_later")
+        key = (*WINDOW, *self._in_windows)
+        apart = windows.rows.join(self._single, on=ACTION, how="semi").select(*key, "count")
+        rows = windows.rows.join(self._single, on=ACTION, how="anti").with_columns(label, later)
+        return pl.concat([apart, rows.group_by(key).agg(pl.col("count").sum())])
 
     def _no_longer_first(self, people: pl.DataFrame) -> set[datetime]:
         """When the windows closed that were the first of people who turn out to have been there before."""
@@ -250,7 +279,7 @@ class UserWindowFold:
         self._since = max(self._since, since)
         old = pl.col("closed_at") <= self._since
         label = pl.when(old).then(pl.lit(LONG_AGO)).otherwise("closed_at").alias("closed_at")
-        rows = windows.rows.with_columns(label).group_by(*WINDOW, *IN_WINDOWS).agg(pl.col("count").sum())
+        rows = self._as_one(windows, old=pl.col("closed_at") <= self._since)
         alike = pl.exclude("count")
         blocks = windows.blocks.with_columns(label).group_by(alike).agg(pl.col("count").sum())
         # Of the course in time only the newest day is told from all before it.
@@ -275,8 +304,11 @@ def _first_of(people: pl.DataFrame) -> pl.DataFrame:
     return people.group_by(_PERSON).agg(pl.col("first_closed_at").min())
 
 
-def _decisions(events: pl.LazyFrame, window_s: float) -> pl.LazyFrame:
+def _decisions(
+    events: pl.LazyFrame, window_s: float, amounts: tuple[str, ...] = (), deadline_s: float = 0.0
+) -> pl.LazyFrame:
     """One row a decision in their order: `WINDOW`, `subject`, `who`, `user`, `decided_at`, counters, `UNDECIDED`."""
+    every_us = round(window_s * 1_000_000)
     counted = events.filter(pl.col("decided_at").is_not_null() & (pl.col("kind") != EventKind.UNCOUNTED)).select(
         *EPOCH,
         _closes_at(window_s).alias("closed_at"),
@@ -284,10 +316,16 @@ def _decisions(events: pl.LazyFrame, window_s: float) -> pl.LazyFrame:
         "decided_at",
         "user",
         *(_moved(name).alias(name) for name in _COUNTERS),
+        pl.when(pl.col("kind").is_in(kinds_moving("expected"))).then("time").alias("due_at"),
+        *({name: _AMOUNT[name.removeprefix("known_")].alias(name) for name in map(known_of, amounts)}.values()),
     )
+    known = list(dict.fromkeys(map(known_of, amounts)))
     # Window by window, so that some can be folded without the others. All events of a decision carry its moment.
     by_decision = counted.group_by(*WINDOW, "subject").agg(
-        pl.col("user").drop_nulls().first(), pl.col("decided_at").min(), pl.col(_COUNTERS).sum()
+        pl.col("user").drop_nulls().first(),
+        pl.col("decided_at").min(),
+        pl.col(_COUNTERS).sum(),
+        pl.col("due_at", *known).max(),
     )
     unreported = (
         pl.max_horizontal(pl.sum_horizontal(due) - pl.sum_horizontal(reported), 0).alias(f"unreported_{awaited}")
@@ -295,7 +333,24 @@ def _decisions(events: pl.LazyFrame, window_s: float) -> pl.LazyFrame:
     )
     # A decision without a user must not share a window with another: its own id stands for the user.
     who = pl.when(pl.col("user").is_null()).then(pl.concat_str(pl.lit("\0"), "subject")).otherwise("user")
-    return by_decision.with_columns(who.alias("who"), *unreported).sort("decided_at", "subject")
+    later = (pl.col("due_at").dt.epoch("us") // every_us + 1) * every_us - pl.col("closed_at").dt.epoch("us")
+    above = [
+        (pl.col(known_of(name)) > int(name.partition(">")[2])).fill_null(value=False).cast(pl.Int64).alias(name)
+        for name in amounts
+    ]
+    by_decision = by_decision.with_columns(who.alias("who"), *unreported, *above).with_columns(
+        *(pl.col(name).is_not_null().cast(pl.Int64) for name in known),
+        pl.when(pl.col("unreported_execution") > 0)
+        .then(later // every_us)
+        .otherwise(0)
+        .fill_null(0)
+        .alias("due_later"),
+        pl.when(pl.col("due_at") + timedelta(seconds=deadline_s) <= pl.col("closed_at"))
+        .then("unreported_execution")
+        .otherwise(0)
+        .alias("overdue"),
+    )
+    return by_decision.sort("decided_at", "subject")
 
 
 def _moved(counter: str) -> pl.Expr:
@@ -305,10 +360,11 @@ def _moved(counter: str) -> pl.Expr:
     return moved - pl.col("kind").is_in(down).cast(pl.Int64) if down else moved
 
 
-def _by_user(decisions: pl.LazyFrame) -> pl.LazyFrame:
+def _by_user(decisions: pl.LazyFrame, amounts: tuple[str, ...]) -> pl.LazyFrame:
     """One row an epoch, window (`closed_at`) and user (`who`): `IN_WINDOWS`, `unnamed`, and the first decision."""
     return decisions.group_by(*WINDOW, "who").agg(
-        pl.col(*COUNTED_BY_USER, *UNDECIDED).sum(),
+        pl.col(*COUNTED_BY_USER, *UNDECIDED, "overdue", *amounts, *dict.fromkeys(map(known_of, amounts))).sum(),
+        pl.col("due_later").max().clip(lower_bound=0),
         *_first_actions(),
         pl.col("user").is_null().any().alias("unnamed"),
         pl.col("decided_at").filter(pl.col("decisions") > 0).min().alias("first_at"),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 
+from analytics.evidence import histogram
 from analytics.signals.cells import EPOCH, EpochKey
-from analytics.signals.definitions import RATES, UNREPORTED
+from analytics.signals.definitions import QUANTILES, RATES, UNREPORTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,24 +20,28 @@ if TYPE_CHECKING:
 
 LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """When all windows closed that are held as one; windows are counted from then on."""
-BY_USER: Final[tuple[str, ...]] = tuple(name for name in RATES if name != "missing_outcome")
-"""Rates that can be counted by user."""
+MISSING: Final = "missing_outcome"
 COUNTED_BY_USER: Final = tuple(
-    dict.fromkeys(name for rate in BY_USER for name in (*RATES[rate].trials, *RATES[rate].failures))
+    dict.fromkeys(
+        ["expected"]
+        + [name for rate in RATES if rate != MISSING for name in (*RATES[rate].trials, *RATES[rate].failures)]
+    )
 )
 """Counters of a user-window."""
 UNDECIDED: Final = tuple(f"unreported_{awaited}" for awaited in UNREPORTED)
 FIRST_FAILED: Final = {"execution_error": "first_failed", "timeout": "first_timed_out"}
 """Of rates that are known as soon as an action ran: whether the first due action of a user's window failed."""
 FIRST_ACTIONS: Final = ("first_due", *FIRST_FAILED.values())
-IN_WINDOWS: Final = (*COUNTED_BY_USER, *UNDECIDED, *FIRST_ACTIONS, "heavy", "is_first")
-"""What is held of a user-window: its counters, how many of its trials are undecided, by what they await, and whether it
-is the first closed window of its user in the epoch."""
+IN_WINDOWS: Final = (*COUNTED_BY_USER, *UNDECIDED, *FIRST_ACTIONS, "heavy", "is_first", "due_later", "overdue")
+"""What is held of a user-window: its counters, how many of its trials are undecided, by what they await, whether it is
+the first closed window of its user in the epoch, how many windows later the last unreported execution became due, and
+how many of them were overdue as it closed.
+For every measure of latency or cost there is its column, too, and one of the known values of its source."""
 FAILED: Final = tuple(
     dict.fromkeys(name for rate in ("execution_error", "timeout", "undo", "incident") for name in RATES[rate].failures)
 )
 """Counters of which any makes a user-window one with a failure, where a rate's course in time is looked at."""
-READ_OF_EVENTS: Final = (*EPOCH, "subject", "decided_at", "time", "kind", "user")
+READ_OF_EVENTS: Final = (*EPOCH, "subject", "decided_at", "time", "kind", "user", "latency_us", "cost_microusd")
 """Columns of the table `events` that user-windows are folded from."""
 
 BLOCK: Final = 20  # due actions of a heavy user that are one observation
@@ -55,6 +60,24 @@ class OpenWindows(NamedTuple):
     blocks: pl.DataFrame  # `EPOCH`, the failures of `BLOCK_FAILED` in a heavy user's block, and how many are alike
 
 
+def measure(part: GateSignal) -> str:
+    """What is counted of user-windows for a signal: a rate by its name, or the values above a quantile's limit."""
+    if part.signal not in QUANTILES or part.limit_micro is None:
+        return part.signal
+    return f"{QUANTILES[part.signal].source}>{histogram.snap(part.limit_micro)}"
+
+
+def amounts_of(gates: GateFile) -> tuple[str, ...]:
+    """The measures of latency and cost that are counted by user."""
+    parts = (part for gate in gates.gates for part in gate.signals if gate.unit_of(part) == "user")
+    return tuple(sorted({name for part in parts if (name := measure(part)) not in RATES}))
+
+
+def known_of(amount: str) -> str:
+    """The column of the known values that a measure of latency or cost is taken of."""
+    return f"known_{amount.partition('>')[0]}"
+
+
 class WindowCount(NamedTuple):
     """Which user-windows count, and what their unreported trials count as."""
 
@@ -70,8 +93,21 @@ def promotion_windows(part: GateSignal, deadline_s: float, claim: Claim | None =
     """
     first_only = claim == "users_to_come"
     return [
-        WindowCount(age_s, unreported_failed=True, first_only=first_only) for age_s in part.promotion_ages_s(deadline_s)
+        WindowCount(age_s, unreported_failed=True, first_only=first_only)
+        for age_s in _promotion_ages_s(part, deadline_s)
     ]
+
+
+def harm_windows(part: GateSignal) -> WindowCount:
+    """The count of a signal's user-windows that a rollback rests on."""
+    return WindowCount(part.harm_age_s)
+
+
+def _promotion_ages_s(part: GateSignal, deadline_s: float) -> tuple[float, ...]:
+    """As `GateSignal.promotion_ages_s`, of windows: they know when their values were decided, and what is missing."""
+    if part.signal == MISSING:
+        return (deadline_s,)
+    return (0.0, deadline_s) if part.signal in QUANTILES else part.promotion_ages_s(deadline_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +130,12 @@ class ClosedWindows:
     # Windows in which anything was due: `WINDOW`, the `hour` of day (UTC) in which they opened, how many (`windows`),
     # and how many of them had a failure (`failed`); those before the newest day that is over closed `LONG_AGO`
     by_hour: pl.DataFrame
+    deadline_s: float = 0.0  # seconds after which an execution that did not come is overdue
 
     def tabled(self, signal: str, counting: WindowCount) -> pl.DataFrame:
         """How many of the windows that count had m trials and y failures; `EPOCH`, `m`, `y`, `count`."""
-        closed = pl.col("closed_at") + timedelta(seconds=counting.age_s) <= self.as_of
-        if counting.first_only:
-            closed &= pl.col("is_first") > 0
         return (
-            self._windows(signal, closed, unreported_failed=counting.unreported_failed)
+            self._windows(signal, self._counted(counting), counting)
             .group_by(*EPOCH, "m", "y")
             .agg(pl.col("count").sum())
             .sort("m", "y")
@@ -110,8 +144,7 @@ class ClosedWindows:
 
     def squares(self, signal: str, counting: WindowCount) -> pl.DataFrame:
         """The sum of m^2 over the windows that count, those of heavy users in blocks, by `EPOCH`."""
-        closed = pl.col("closed_at") + timedelta(seconds=counting.age_s) <= self.as_of
-        windows = self._windows(signal, closed, unreported_failed=False)
+        windows = self._windows(signal, self._counted(counting), counting)
         size = pl.when(pl.col("heavy") > 0).then(pl.min_horizontal("m", BLOCK)).otherwise("m")
         return windows.group_by(EPOCH).agg((pl.col("m") * size * pl.col("count")).sum().alias("squares")).collect()
 
@@ -124,8 +157,13 @@ class ClosedWindows:
         """
         closed = (pl.col("closed_at") > since) & (pl.col("closed_at") <= self.as_of)
         key = [*WINDOW, "m", "y"]
-        windows = self._windows(signal, closed, unreported_failed=False)
+        windows = self._windows(signal, closed, WindowCount())
         return windows.group_by(key).agg(pl.col("count").sum()).sort(key).collect()
+
+    def periods(self, signal: str, counting: WindowCount) -> pl.DataFrame:
+        """The windows that count, each with when it closed: `EPOCH`, `closed_at`, m, y and how many are alike."""
+        windows = self._windows(signal, self._counted(counting), counting)
+        return windows.group_by(*WINDOW, "m", "y").agg(pl.col("count").sum()).sort("closed_at", "m", "y").collect()
 
     def first_actions(self) -> pl.DataFrame:
         """Of how many closed windows `FIRST_ACTIONS` hold, and their `due` actions, by `EPOCH`."""
@@ -137,24 +175,38 @@ class ClosedWindows:
         """The beginning of the newest day (UTC) that is over."""
         return day_before(self.as_of)
 
-    def _windows(self, signal: str, closed: pl.Expr, *, unreported_failed: bool) -> pl.LazyFrame:
+    def _counted(self, counting: WindowCount) -> pl.Expr:
+        """Which windows count."""
+        closed = pl.col("closed_at") + timedelta(seconds=counting.age_s) <= self.as_of
+        return closed & (pl.col("is_first") > 0) if counting.first_only else closed
+
+    def _windows(self, signal: str, chosen: pl.Expr, counting: WindowCount) -> pl.LazyFrame:
         """The chosen windows that have trials of a signal: `EPOCH`, `closed_at`, m, y and how many are alike."""
-        rate = RATES[signal]
-        unreported = pl.col(f"unreported_{rate.awaits}") if rate.awaits in UNREPORTED else pl.lit(0, dtype=pl.Int64)
-        failed = unreported if unreported_failed else pl.lit(0, dtype=pl.Int64)
+        trials, failures, unreported = self._trials(signal)
+        failed = unreported if counting.unreported_failed else pl.lit(0, dtype=pl.Int64)
         return (
             self.rows.lazy()
-            .filter(closed)
-            .select(
-                *WINDOW,
-                (pl.sum_horizontal(rate.trials) + unreported).alias("m"),
-                (pl.sum_horizontal(rate.failures) + failed).alias("y"),
-                "count",
-                "heavy",
-            )
+            .filter(chosen)
+            .select(*WINDOW, (trials + unreported).alias("m"), (failures + failed).alias("y"), "count", "heavy")
             .filter(pl.col("m") > 0)
             .with_columns(pl.min_horizontal("m", "y").alias("y"))
         )
+
+    def _trials(self, signal: str) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
+        """Decided trials of a window, failures among them, and trials that are undecided."""
+        if signal == MISSING:
+            # What became due too lately to say is undecided.
+            due_at = pl.col("closed_at") + pl.col("due_later") * timedelta(seconds=self.window_s)
+            all_are = due_at + timedelta(seconds=self.deadline_s) <= self.as_of
+            overdue = pl.when(all_are).then("unreported_execution").otherwise("overdue")
+            undecided = pl.col("unreported_execution") - overdue
+            return pl.max_horizontal(pl.col("expected") - undecided, 0), overdue, undecided
+        if signal not in RATES:
+            known = pl.min_horizontal(known_of(signal), DUE)
+            return known, pl.col(signal), DUE - known
+        rate = RATES[signal]
+        unreported = pl.col(f"unreported_{rate.awaits}") if rate.awaits in UNREPORTED else pl.lit(0, dtype=pl.Int64)
+        return pl.sum_horizontal(rate.trials), pl.sum_horizontal(rate.failures), unreported
 
 
 def closed_through(watermark: datetime, window_s: float) -> datetime:
@@ -171,4 +223,5 @@ def day_before(as_of: datetime) -> datetime:
 def kept_s(gates: GateFile) -> float:
     """For how long a gate file asks for single windows, seconds: the longest maturity, or the detector's lookback."""
     ages_s = [age_s for gate in gates.gates for part in gate.signals for age_s in gates.ages_s(part)]
+    ages_s.append(gates.outcome_deadline_s)
     return max(gates.after_promotion.lookback_s(gates.user_window), *ages_s, 0.0)

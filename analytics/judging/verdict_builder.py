@@ -11,7 +11,7 @@ import numpy as np
 from analytics.gates.gate_file import Gate, GateTieError
 from analytics.judging.latches import NO_STAGE, Latches
 from analytics.judging.signal_evidence import EvidenceRows
-from analytics.judging.user_windows import BLOCK_FAILED, WindowCount, promotion_windows
+from analytics.judging.user_windows import BLOCK_FAILED, harm_windows, measure, promotion_windows
 from analytics.judging.verdict_rules import VERDICTS, Decisions, GateDecision, Mark
 from analytics.signals.cells import MATURE
 from analytics.signals.counted import counted_numbers
@@ -184,11 +184,11 @@ class VerdictBuilder:
         named = np.zeros(epochs.size, dtype=np.bool_) if users is None else users.named(epochs)
         by_user = sorted(
             {
-                (part.signal, counting)
+                (measure(part), counting)
                 for gate, part in parts
                 if gate.unit_of(part) == "user"
                 for counting in (
-                    WindowCount(part.harm_age_s),
+                    harm_windows(part),
                     *(
                         counting
                         for claim in ("users_seen", *gate.claims)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from analytics.evidence import histogram
-from analytics.evidence.rate_ratio import RatioEvidence
 from analytics.evidence.sequential import Direction, FloatArray, crosses, log_e_value, trials_to_decision
-from analytics.judging.baseline import Arms, Compared, compare
+from analytics.judging.baseline import Arms, compare
 from analytics.judging.regression import detector_minutes, watch_actions
-from analytics.judging.user_windows import FIRST_FAILED, WindowCount, promotion_windows
+from analytics.judging.user_windows import FIRST_FAILED, WindowCount, harm_windows, measure, promotion_windows
 from analytics.signals.cells import MATURE
 from analytics.signals.definitions import COUNTS, QUANTILES, RATES, UNREPORTED
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from analytics.gates.gate_file import Claim, Gate, GateFile
     from analytics.gates.gate_signal import GateSignal
+    from analytics.judging.compared import Compared
     from analytics.judging.latches import LatchRows
     from analytics.judging.user_evidence import UserEvidence
     from analytics.judging.window_sums import WindowSums
@@ -182,7 +182,7 @@ class Weigher:
         unreported = self._unreported(part, trials)
         counts = (failures, trials, unreported, *self._promotable(part, failures, trials, unreported)[0])
         by_user = self._named if gate.unit_of(part) == "user" else nobody
-        is_weighed = applies and part.role != "trip" and (part.threshold is not None or part.ratio is not None)
+        is_weighed = applies and part.role != "trip" and (part.threshold is not None or part.is_compared)
         weights = SignalWeights(part, place, applies, is_weighed, *counts, by_user, nobody, nobody)
         if applies and part.role == "trip":
             weights.failing = failures > float(part.max_count or 0)
@@ -193,8 +193,8 @@ class Weigher:
             weights.share = share_of(gate, part, self._stage)
         weights.claim = gate.claim_at(self._stage)
         weights.harm_level = gate.alpha * (1.0 if weights.share is None else weights.share)
-        if part.ratio is not None:
-            self._weigh_ratio(weights, part.ratio)
+        if part.is_compared:
+            self._compare(weights)
         elif part.threshold is not None:
             self._weigh_rate(weights, part.threshold)
         if weights.harm is not None and weights.safe is not None:
@@ -219,14 +219,20 @@ class Weigher:
         weights.mature_failures = np.choose(at, [x for x, _ in counts])
         weights.mature_trials = np.choose(at, [n for _, n in counts])
         if users is not None and weights.by_user.any():
-            harm = users.log_e(part.signal, threshold, WindowCount(part.harm_age_s), "above", self._epochs)
+            harm = users.log_e(
+                measure(part),
+                threshold,
+                harm_windows(part),
+                "above",
+                self._epochs,
+            )
             countings = promotion_windows(part, self._inputs.gates.outcome_deadline_s)
             safe = self._shown_by_users(users, part, threshold, countings)
             if weights.claim == "users_to_come":
                 first = promotion_windows(part, self._inputs.gates.outcome_deadline_s, weights.claim)
                 weights.seen, safe = safe, self._shown_by_users(users, part, threshold, first)
             alike = self._gate.correlation
-            pooled = [users.pooled_log_e(part.signal, threshold, count, alike, self._epochs) for count in countings]
+            pooled = [users.pooled_log_e(measure(part), threshold, count, alike, self._epochs) for count in countings]
             weights.pooled = most_evident(pooled)[1] if pooled else np.zeros(self._epochs.size)
             weights.harm = np.where(weights.by_user, harm, weights.harm)
             if part.signal in FIRST_FAILED:
@@ -244,7 +250,7 @@ class Weigher:
         countings = promotion_windows(part, self._inputs.gates.outcome_deadline_s, weights.claim)
         if weights.seen is None or weights.pooled is None or part.threshold is None or users is None or not countings:
             return None
-        most = np.max([users.table(part.signal, counting, self._epochs).windows for counting in countings], axis=0)
+        most = np.max([users.table(measure(part), counting, self._epochs).windows for counting in countings], axis=0)
         few = most < trials_to_decision(0, 0, part.threshold, direction="below", alpha=beta)
         seen = crosses(weights.seen, beta) & crosses(weights.pooled, beta) & (weights.trials != 0)
         return np.asarray(weights.by_user & seen & few & ~weights.passing & ~weights.failing)
@@ -252,15 +258,17 @@ class Weigher:
     def _shown_by_users(
         self, users: UserEvidence, part: GateSignal, threshold: float, countings: Sequence[WindowCount]
     ) -> FloatArray:
-        shown = [users.log_e(part.signal, threshold, counting, "below", self._epochs) for counting in countings]
+        shown = [users.log_e(measure(part), threshold, counting, "below", self._epochs) for counting in countings]
         return most_evident(shown)[1] if shown else np.zeros(self._epochs.size)
 
-    def _weigh_ratio(self, weights: SignalWeights, ratio: float) -> None:
-        arms = self._inputs.arms
-        weights.compared = [compare(arms, epoch, self._gate, weights.part) for epoch in self._epochs.tolist()]
-        pairs = [ratio_evidence(compared, ratio) for compared in weights.compared]
-        weights.harm = np.array([float(harm.log_e[0]) for harm, _ in pairs])
-        weights.safe = np.array([float(safe.log_e[0]) for _, safe in pairs])
+    def _compare(self, weights: SignalWeights) -> None:
+        arms, users = self._inputs.arms, self._inputs.users
+        weights.compared = [
+            compare(arms, epoch, self._gate, weights.part, users=users if by_user else None, claim=weights.claim)
+            for epoch, by_user in zip(self._epochs.tolist(), weights.by_user.tolist(), strict=True)
+        ]
+        weights.harm = np.array([compared.harm.log_e("above") for compared in weights.compared])
+        weights.safe = np.array([compared.safe.log_e("below") for compared in weights.compared])
 
     def _alarmed(self, part: GateSignal, limit: float, by_user: Flags) -> Flags:
         signal, age_s = part.signal, part.harm_age_s
@@ -358,12 +366,6 @@ def most_evident(log_e: Sequence[FloatArray]) -> tuple[Integers, FloatArray]:
         better = other > np.maximum(best, 0.0)
         at, best = np.where(better, place, at), np.where(better, other, best)
     return at, best
-
-
-def ratio_evidence(compared: Compared, ratio: float) -> tuple[RatioEvidence, RatioEvidence]:
-    """Evidence that a cell fails more, and less, than a multiple of its baseline; the latter by what is mature."""
-    nothing = RatioEvidence.none(1, ratio=ratio, direction="above", comparison=compared.comparison)
-    return nothing.after(compared.batches), replace(nothing, direction="below").after(compared.mature)
 
 
 def among(failures: Integers, trials: Integers) -> tuple[FloatArray, FloatArray]:

@@ -39,7 +39,7 @@ from analytics.lake.storage import (
     uri_of,
 )
 from analytics.lake.table_schemas import COLUMNS, EVENTS, JUDGE_HEARTBEATS, LAYOUT, LEASES, SIGNOFFS, TABLES, VERDICTS
-from analytics.lake.tables import Lake, with_meanings
+from analytics.lake.tables import Lake, with_amounts, with_meanings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -91,13 +91,17 @@ def _rename_tables(root: str, fence: Fence) -> None:
         commit(create_table(root, LEASES), fence, rows=free, name=LEASES, marks=counts)
 
 
-def _fill_event_meanings(root: str, fence: Fence) -> None:
-    """Add the columns `kind` and `user` to `events`, and fill them for the rows that are there, from their bytes."""
+def _add_columns(root: str, fence: Fence) -> None:
     table = _open(root, EVENTS)
     stored = {field.name for field in table.schema().fields}
     new = [field for field in Schema.from_arrow(TABLES[EVENTS]).fields if field.name not in stored]
     if new:
         table.alter.add_columns(new, commit_properties=_properties(fence))
+
+
+def _fill_event_meanings(root: str, fence: Fence) -> None:
+    """Add the columns `kind` and `user` to `events`, and fill them for the rows that are there, from their bytes."""
+    _add_columns(root, fence)
     rewriter = Rewriter(root, EVENTS, _open(root, EVENTS), options_of(root), fence)
     while unfilled := [file for file in rewriter.files() if file.least.get("kind") is None]:
         files = next(chunks(unfilled, _FILL_BYTES, lambda file: file.size))
@@ -127,10 +131,23 @@ def _chain_ledger(root: str, fence: Fence) -> None:
         rewriter = rewriter.refreshed()
 
 
+def _fill_event_amounts(root: str, fence: Fence) -> None:
+    """Add the columns `latency_us` and `cost_microusd` to `events`, and fill them from the rows' bytes.
+
+    Where it begins again after a kill it fills all files again: a file without executions looks as if it never was.
+    """
+    _add_columns(root, fence)
+    rewriter = Rewriter(root, EVENTS, _open(root, EVENTS), options_of(root), fence)
+    for files in list(chunks(rewriter.files(), _FILL_BYTES, lambda file: file.size)):
+        rewriter.rewrite(files, with_amounts)
+        rewriter = rewriter.refreshed()
+
+
 STEPS: Final[dict[int, tuple[str, Callable[[str, Fence], None]]]] = {
     1: ("looks, rulings and claims become judge_heartbeats, signoffs and leases", _rename_tables),
     2: ("events say what they count as", _fill_event_meanings),
     3: ("the rows of the ledger are chained", _chain_ledger),
+    4: ("events say how long an execution took and what it cost", _fill_event_amounts),
 }
 """By the number of the layout that each begins with: what it does, and how."""
 

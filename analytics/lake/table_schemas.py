@@ -22,8 +22,9 @@ JUDGE_HEARTBEATS: Final = "judge_heartbeats"
 
 # Number of the layout below; `analytics.lake.migrations` brings a lake of an earlier one here, a step a number.
 # 1: the tables `looks`, `rulings` and `claims`. 2: they are called as below. 3: `events` has `kind` and `user`.
-# 4: the rows of `verdicts` are chained.
-LAYOUT: Final = 4
+# 4: the rows of `verdicts` are chained. 5: `events` has `latency_us` and
+# `cost_microusd`.
+LAYOUT: Final = 5
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 
@@ -57,6 +58,8 @@ TABLES: Final[dict[str, pa.Schema]] = {
             *_required(pa.binary(), "value"),
             *_required(pa.int8(), "kind"),  # what it counts as: `analytics.signals.event_kinds.EventKind`
             pa.field("user", pa.string()),  # whom a decision's contract names; null for every other event
+            pa.field("latency_us", pa.int64()),  # of an execution, whole microseconds; null where it is not known
+            pa.field("cost_microusd", pa.int64()),  # likewise, millionths of a dollar
         ]
     ),
     # Increments: several rows for one cell, epoch and minute; whoever reads them sums.

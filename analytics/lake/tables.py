@@ -35,7 +35,7 @@ from analytics.signals.event_structs import meanings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Advance", "Fence", "Lake", "SourcePartition", "with_meanings"]
+__all__ = ["Advance", "Fence", "Lake", "SourcePartition", "with_amounts", "with_meanings"]
 
 _BATCH_ROWS: Final = 500_000
 _NO_ADVANCES: Final[Mapping[Any, Advance]] = MappingProxyType({})
@@ -115,11 +115,14 @@ class Lake:
             frame = storage.scan_table(self.root, self._folders.get(table, table), version=wanted)
             if wanted == newest:
                 self._scanned[table] = (newest, frame)
-            if table != EVENTS or wanted == newest or "kind" in frame.collect_schema():
+            if table != EVENTS or wanted == newest or "latency_us" in (columns := frame.collect_schema()):
                 return frame
-            # As of before the migration that added these columns.
+            # As of before the migrations that added columns.
             return frame.map_batches(
-                with_meanings, schema=COLUMNS[EVENTS], projection_pushdown=False, predicate_pushdown=False
+                with_amounts if "kind" in columns else with_meanings,
+                schema=COLUMNS[EVENTS],
+                projection_pushdown=False,
+                predicate_pushdown=False,
             )
         except DeltaError as error:
             raise storage.unreadable_table(self.root, table, error) from error
@@ -298,7 +301,15 @@ class Lake:
 
 
 def with_meanings(events: pl.DataFrame) -> pl.DataFrame:
-    """Rows of `events` of an earlier layout with the columns `kind` and `user`."""
-    kinds, users = zip(*meanings(events["value"]), strict=True) if events.height else ((), ())
-    kind, user = pl.Series("kind", kinds, pl.Int8), pl.Series("user", users, pl.String)
-    return events.with_columns(kind, user).select(COLUMNS[EVENTS].names())
+    """Rows of `events` of an earlier layout with the columns that their bytes say: kind, user, latency and cost."""
+    names = ("kind", "user", "latency_us", "cost_microusd")
+    columns = zip(*meanings(events["value"]), strict=True) if events.height else [()] * len(names)
+    schema = COLUMNS[EVENTS]
+    said = [pl.Series(name, column, schema[name]) for name, column in zip(names, columns, strict=True)]
+    return events.with_columns(said).select(schema.names())
+
+
+def with_amounts(events: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `events` of an earlier layout with the columns `latency_us` and `cost_microusd`; nothing else changes."""
+    amounts = with_meanings(events).select("latency_us", "cost_microusd")
+    return events.with_columns(amounts.get_columns()).select(COLUMNS[EVENTS].names())

@@ -347,15 +347,22 @@ COUNTED_TYPES: Final[frozenset[str]] = frozenset(event.__struct_config__.tag for
 TYPES: Final[frozenset[str]] = frozenset(event.__struct_config__.tag for event in get_args(WireEvent))
 
 
-def meanings(values: Iterable[bytes]) -> list[tuple[EventKind, str | None]]:
-    """Kind and user of accepted events from their bytes, for rows that were stored without these columns.
+def meanings(values: Iterable[bytes]) -> list[tuple[EventKind, str | None, int | None, int | None]]:
+    """Kind, user, latency and cost of accepted events from their bytes, for rows stored without these columns.
+
+    Latency and cost are whole micro-units, as the decoder rounds them.
 
     Raises `UnreadableEventError` where one of them is no event to this version.
     """
     parse = msgspec.json.Decoder(WireEvent).decode
     try:
         return [
-            (event.kind, event.data.contract.actor.user if isinstance(event, WireDecided) else None)
+            (
+                event.kind,
+                event.data.contract.actor.user if isinstance(event, WireDecided) else None,
+                _micro(event.data.latency_ms, 1e3) if isinstance(event, WireExecuted) else None,
+                _micro(event.data.cost_usd, 1e6) if isinstance(event, WireExecuted) else None,
+            )
             for event in map(parse, values)
         ]
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -363,3 +370,7 @@ def meanings(values: Iterable[bytes]) -> list[tuple[EventKind, str | None]]:
             f"the table events holds an event that this version cannot read: {error}. Read the topics again into a new "
             "STAGEKEEPER_LAKE_ROOT, or use the version of Stagekeeper that stored it."
         ) from error
+
+
+def _micro(amount: float | None, factor: float) -> int | None:
+    return None if amount is None else round(amount * factor)

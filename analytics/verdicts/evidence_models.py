@@ -88,6 +88,19 @@ class HeavyUserRate(DocumentPart):
     """How much of it shows harm by heavy users alone."""
 
 
+class AboveLimit(DocumentPart):
+    """By user, the share of what lies above a quantile's limit in the average user-window."""
+
+    value: float | None
+    """The share; null without windows."""
+    lower: float
+    """Its lower bound, at the error level that `harm_threshold` stands for."""
+    upper: float
+    """Its upper bound, at the error level that `safe_threshold` stands for."""
+    allowed: float
+    """The share that may lie above the limit: .05 of a 95 % quantile."""
+
+
 class FirstWindowRate(DocumentPart):
     """Different users, each by the first closed window of the epoch: what a claim about users to come rests on."""
 
@@ -171,6 +184,8 @@ class SignalEvidence(DocumentPart):
     """What heavy users' actions say; null where there are none, and where it is counted by action or fails late."""
     pooled: PooledRate | None = None
     """Of users' windows, what all their actions together say; null where it is counted by action."""
+    above_limit: AboveLimit | None = None
+    """Of a quantile that is counted by user, what lies above its limit, in place of bounds; null elsewhere."""
     users_to_come: FirstWindowRate | None = None
     """What the evidence that the limit is kept rests on where a promotion claims users to come; null elsewhere."""
     assumes: str | None = None

@@ -33,6 +33,9 @@ def measured(evidence: SignalEvidence) -> str:
     """The value and the counts behind it: `undo 4.1 % (12 of 291)`."""
     if evidence.signal in QUANTILES and evidence.limit is not None:
         over = f"{evidence.failures:,} of {evidence.trials:,} above the limit{_unreported(evidence)}"
+        if evidence.above_limit is not None and evidence.above_limit.value is not None:
+            average = f"{percent(evidence.above_limit.value)} in the average of {windows_of(evidence.windows or 0)}"
+            over = f"{over}; {average}, {percent(evidence.above_limit.allowed)} allowed"
         return f"{evidence.signal} {amount(evidence.value, evidence.unit)} ({over})"
     if evidence.signal in RATES and evidence.role != "trip":
         share = f"{evidence.failures:,} of {evidence.trials:,}"

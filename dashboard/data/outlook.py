@@ -119,7 +119,7 @@ def failures_to_harm(evidence: SignalEvidence) -> int | None:
     decides = evidence.harm_threshold
     if evidence.role != "guardrail" or threshold is None or decides is None or evidence.state == "fail":
         return None
-    if evidence.by == "user" or evidence.unit == "times":
+    if evidence.by == "user" or evidence.unit in {"times", "points"}:
         return None  # the counts shown are not those that the evidence was weighed by
     run = np.arange(1, _LOOK_AHEAD + 1)
     evidence_then = log_e_value(evidence.failures + run, evidence.trials + run, threshold, direction="above")
@@ -169,10 +169,11 @@ def _towards_safe(evidence: SignalEvidence) -> str:
 def _outlook(evidence: SignalEvidence) -> SafetyForecast | None:
     """When safety may be shown; None where the counts that a promotion goes by are not those of one rate."""
     threshold, decides = _compared_with(evidence), evidence.safe_threshold
-    if threshold is None or decides is None or evidence.unit == "times" or not evidence.mature_trials:
+    if threshold is None or decides is None or evidence.unit in {"times", "points"} or not evidence.mature_trials:
         return None
     failures, trials = evidence.mature_failures, evidence.mature_trials
     if evidence.by == "user":
         trials = evidence.windows or 0
-        failures = math.ceil((evidence.value or 0.0) * trials)
+        share = evidence.value if evidence.above_limit is None else evidence.above_limit.value
+        failures = math.ceil((share or 0.0) * trials)
     return forecast_safety(min(failures, trials), trials, threshold, beta=math.exp(-decides))

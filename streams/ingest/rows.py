@@ -59,6 +59,8 @@ def event_rows(accepted: Accepted, *, ingested_at: datetime) -> pa.Table:
         "subject": events.subjects,
         "kind": pa.array(events.kinds),
         "user": events.users,
+        "latency_us": _amounts(events.latency_us),
+        "cost_microusd": _amounts(events.cost_microusd),
         "value": accepted.values,
         "time": _timestamps(events.time_us),
         "decided_at": _timestamps(events.decided_at_us, unknown=UNDATED),
@@ -68,6 +70,10 @@ def event_rows(accepted: Accepted, *, ingested_at: datetime) -> pa.Table:
         "ingested_at": _timestamps(np.full(len(events), micros_of(ingested_at))),
     }
     return pa.table([columns[field.name] for field in _SCHEMA], schema=_SCHEMA)
+
+
+def _amounts(micro: Longs) -> pa.Array:
+    return pa.array(micro, mask=micro == UNKNOWN)
 
 
 def _timestamps(us: Longs, unknown: int | None = None) -> pa.Array:

@@ -89,7 +89,7 @@ def history(rng: Generator, gates: GateFile | None = None) -> Iterator[Fleet]:
     for minute in (8.0, 9.5, 9.6, 16.0, 40.0):
         fleet.step(some_rows(rng, int(rng.integers(0, 25)), 0, int(minute) + 1), NOON + timedelta(minutes=minute))
         if rng.random() < 0.5:
-            fleet.users = UserEvidence(some_users(rng, fleet.state, fleet.watermark), fleet.state)
+            fleet.users = UserEvidence(some_users(rng, fleet.state, fleet.watermark, fleet.gates), fleet.state)
         if rng.random() < 0.5:
             fleet.latches = some_latches(rng, fleet.state, fleet.gates)
         if rng.random() < 0.3:

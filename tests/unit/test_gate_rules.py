@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from verdict_cases import CELL, NOON, a_row, document_of, executions, gate_file, verdict_on, verdicts_on
 
@@ -15,6 +16,7 @@ from producers.strict_yaml import ConfigurationFileError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from analytics.verdicts.evidence_models import SignalEvidence
     from analytics.verdicts.verdict import Verdict
 
 UNDO = "signal: undo, role: guardrail, limit: 0.1, maturity: 1h"
@@ -278,9 +280,19 @@ class TestExpiry:
 
 
 class TestUnits:
-    @pytest.mark.parametrize("signal", ["latency_p95", "missing_outcome"])
-    def test_some_signals_are_never_counted_by_user(self, signal: str) -> None:
-        assert "takes no `unit: user`" in refused(f"signal: {signal}, role: watch, unit: user")
+    @pytest.mark.parametrize(
+        ("signal", "gate"),
+        [
+            ("signal: severe_incident, role: watch", {}),
+            ("signal: undo_failed, role: trip", {}),
+            (
+                "signal: latency_p95, role: guardrail, ratio: 1.2",
+                {"baseline": "{kind: concurrent, cohort: held-back}"},
+            ),
+        ],
+    )
+    def test_some_signals_are_never_counted_by_user(self, signal: str, gate: dict[str, str]) -> None:
+        assert "takes no `unit: user`" in refused(f"{signal}, unit: user", **gate)
 
     def test_where_nobody_is_named_actions_are_counted_and_it_says_so(self) -> None:
         found = verdict_on(gate_file("signal: undo, role: guardrail, limit: 0.1"), a_row(**executions(200)))
@@ -347,7 +359,65 @@ class TestBaseline:
 
     def test_a_ratio_needs_a_baseline(self) -> None:
         assert "needs a `baseline`" in refused(RATIO)
-        assert "in place of `limit`" in refused(f"{RATIO}, limit: 0.1", **CONCURRENT)
+        assert "`delta` of `execution_error` needs a `baseline`" in refused(RATIO.replace("ratio: 1.5", "delta: 0.01"))
+        missing = "signal: missing_outcome, role: guardrail, "
+        assert "takes no `ratio`" in refused(f"{missing}ratio: 1.5", **CONCURRENT)
+        assert "takes no `delta`" in refused(f"{missing}delta: 0.1", **CONCURRENT)
+        assert "takes no `delta`" in refused("signal: latency_p95, role: guardrail, delta: 0.1", **CONCURRENT)
+        assert "not for watch" in refused("signal: undo, role: watch, ratio: 1.5", **CONCURRENT)
+        assert "needs `limit`" in refused("signal: undo, role: guardrail", **CONCURRENT)
+
+    def judged(self, gates: GateFile, rows: list[dict[str, Any]]) -> Verdict:
+        found = verdicts_on(gates, *rows, watermark=NOON + timedelta(days=2))
+        (new,) = (verdict for verdict in found if verdict.inputs.cell.cohort == CELL.cohort)
+        return new
+
+    def test_a_limit_and_a_ratio_hold_together(self) -> None:
+        both = f"{RATIO}, limit: 0.3, weight: 4"
+        gates = gate_file(both, **CONCURRENT)
+        assert [(part.bound, part.weight) for part in gates.gates[0].signals] == [("limit", 2.0), ("ratio", 2.0)]
+        found = self.judged(gates, self.arms(failed=6, base_failed=2, minutes=60))
+        # 30 % keeps no limit of 30 % for certain, and is three times the baseline's 10 %.
+        limit, ratio = found.inputs.signals
+        assert (limit.unit, limit.state) == ("ratio", "undecided")
+        assert (ratio.unit, ratio.state) == ("times", "fail")
+        assert found.result.verdict == "ROLL_BACK"
+        found = self.judged(gates, self.arms(failed=2, base_failed=2, minutes=999))
+        assert [part.state for part in found.inputs.signals] == ["pass", "pass"]
+
+    def test_a_difference_needs_no_failure_in_the_baseline(self) -> None:
+        delta = RATIO.replace("ratio: 1.5", "delta: 0.05")
+        gates = gate_file(delta, **CONCURRENT)
+        found = self.judged(gates, self.arms(failed=3, base_failed=0))
+        (part,) = found.inputs.signals
+        assert (part.unit, part.limit, part.value, part.state) == ("points", 0.05, pytest.approx(0.15), "fail")
+        assert part.lower is not None
+        assert part.lower > 0.05
+        assert "15 points above the baseline" in found.result.reasons[0].message
+        (part,) = self.judged(gates, self.arms(failed=1, base_failed=1)).inputs.signals
+        assert part.state == "pass"
+        assert part.upper is not None
+        assert part.upper < 0.05
+
+    def test_a_quantile_may_be_held_to_a_multiple_of_the_baselines(self) -> None:
+        gates = gate_file("signal: latency_p95, role: guardrail, ratio: 1.5", **CONCURRENT)
+        slow, quick = np.full(600, 300.0), np.full(600, 100.0)
+
+        def of(latencies: object) -> SignalEvidence:
+            rows = [
+                a_row(latencies_ms=latencies, **executions(600)),
+                a_row(BESIDE, latencies_ms=quick, **executions(600)),
+            ]
+            (part,) = self.judged(gates, rows).inputs.signals
+            return part
+
+        broken, kept = of(slow), of(quick)
+        assert (broken.state, broken.unit, broken.limit) == ("fail", "times", 1.5)
+        assert broken.value == pytest.approx(3.0, rel=0.03)
+        assert broken.lower is not None
+        assert 2.9 < broken.lower <= 3.0
+        assert (kept.state, kept.value) == ("pass", pytest.approx(1.0, rel=0.03))
+        assert "not minute by minute" in (kept.assumes or "")
 
 
 PROMOTED = CELL._replace(stage="narrow_autonomy")
