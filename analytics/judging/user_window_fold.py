@@ -25,15 +25,13 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from analytics.judging.heavy_users import blocks_of, heavy_after
+from analytics.judging.user_decisions import closes_at, decisions_of, users_of
 from analytics.judging.user_windows import (
-    COUNTED_BY_USER,
     DUE,
     FAILED,
     FIRST_ACTIONS,
-    FIRST_FAILED,
     IN_WINDOWS,
     LONG_AGO,
-    UNDECIDED,
     WINDOW,
     ClosedWindows,
     OpenWindows,
@@ -41,21 +39,12 @@ from analytics.judging.user_windows import (
     known_of,
 )
 from analytics.signals.cells import ACTION, EPOCH, EpochKey, epoch_frame
-from analytics.signals.definitions import RATES, UNREPORTED
-from analytics.signals.event_kinds import EventKind, kinds_moving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from datetime import datetime
 
     from analytics.judging.event_source import EventSource
 
-_COUNTERS: Final = tuple(
-    dict.fromkeys((*COUNTED_BY_USER, *(name for pair in UNREPORTED.values() for part in pair for name in part)))
-)
-
-
-_AMOUNT: Final = {"latency": pl.col("latency_us"), "cost": pl.col("cost_microusd")}
 _PERSON: Final = (*EPOCH, "who_1", "who_2")
 
 
@@ -126,10 +115,10 @@ class UserWindowFold:
         """What is known of the windows after the closed ones; raises `LakeError` where the events cannot be read."""
         at, every = self._source.version() if version is None else version, timedelta(seconds=windows.window_s)
         events = self._source.scan(at).filter(pl.col("decided_at") >= windows.as_of)
-        decisions = _decisions(
+        decisions = decisions_of(
             events.join(epochs.select(EPOCH).unique().lazy(), on=EPOCH, how="semi"), windows.window_s
         )
-        counts = _by_user(decisions, ()).group_by(EPOCH).agg(pl.col(FIRST_ACTIONS).sum(), DUE.sum().alias("due"))
+        counts = users_of(decisions, ()).group_by(EPOCH).agg(pl.col(FIRST_ACTIONS).sum(), DUE.sum().alias("due"))
         heavy = windows.heavy.lazy().with_columns(pl.lit(windows.as_of + every).alias("closed_at"))
         counted, blocks = pl.collect_all([counts, blocks_of(decisions, heavy)])
         return OpenWindows(at, counted, blocks.drop("closed_at"))
@@ -152,7 +141,7 @@ class UserWindowFold:
             return self._anew(at, as_of, window_s, epochs, split)
         touched = (
             fresh.filter(pl.col("decided_at").is_not_null())
-            .select(*EPOCH, _closes_at(window_s).alias("closed_at"))
+            .select(*EPOCH, closes_at(window_s).alias("closed_at"))
             .unique()
             .join(epochs, on=EPOCH, how="semi")
         )
@@ -215,8 +204,8 @@ class UserWindowFold:
             ]
             events = events.filter(pl.any_horizontal(spans))
         chosen = events.join(epochs.lazy(), on=EPOCH, how="semi")
-        decisions = _decisions(chosen, window_s, self._amounts, self._deadline_s)
-        lazily = _by_user(decisions, self._amounts)
+        decisions = decisions_of(chosen, window_s, self._amounts, self._deadline_s)
+        lazily = users_of(decisions, self._amounts)
         heavy = heavy_after(lazily, every)
         marked = lazily.join(heavy.with_columns(heavy=1), on=[*WINDOW, "who"], how="left")
         every_user, next_heavy, blocks = pl.collect_all(
@@ -304,73 +293,6 @@ def _first_of(people: pl.DataFrame) -> pl.DataFrame:
     return people.group_by(_PERSON).agg(pl.col("first_closed_at").min())
 
 
-def _decisions(
-    events: pl.LazyFrame, window_s: float, amounts: tuple[str, ...] = (), deadline_s: float = 0.0
-) -> pl.LazyFrame:
-    """One row a decision in their order: `WINDOW`, `subject`, `who`, `user`, `decided_at`, counters, `UNDECIDED`."""
-    every_us = round(window_s * 1_000_000)
-    counted = events.filter(pl.col("decided_at").is_not_null() & (pl.col("kind") != EventKind.UNCOUNTED)).select(
-        *EPOCH,
-        _closes_at(window_s).alias("closed_at"),
-        "subject",
-        "decided_at",
-        "user",
-        *(_moved(name).alias(name) for name in _COUNTERS),
-        pl.when(pl.col("kind").is_in(kinds_moving("expected"))).then("time").alias("due_at"),
-        *({name: _AMOUNT[name.removeprefix("known_")].alias(name) for name in map(known_of, amounts)}.values()),
-    )
-    known = list(dict.fromkeys(map(known_of, amounts)))
-    # Window by window, so that some can be folded without the others. All events of a decision carry its moment.
-    by_decision = counted.group_by(*WINDOW, "subject").agg(
-        pl.col("user").drop_nulls().first(),
-        pl.col("decided_at").min(),
-        pl.col(_COUNTERS).sum(),
-        pl.col("due_at", *known).max(),
-    )
-    unreported = (
-        pl.max_horizontal(pl.sum_horizontal(due) - pl.sum_horizontal(reported), 0).alias(f"unreported_{awaited}")
-        for awaited, (due, reported) in UNREPORTED.items()
-    )
-    # A decision without a user must not share a window with another: its own id stands for the user.
-    who = pl.when(pl.col("user").is_null()).then(pl.concat_str(pl.lit("\0"), "subject")).otherwise("user")
-    later = (pl.col("due_at").dt.epoch("us") // every_us + 1) * every_us - pl.col("closed_at").dt.epoch("us")
-    above = [
-        (pl.col(known_of(name)) > int(name.partition(">")[2])).fill_null(value=False).cast(pl.Int64).alias(name)
-        for name in amounts
-    ]
-    by_decision = by_decision.with_columns(who.alias("who"), *unreported, *above).with_columns(
-        *(pl.col(name).is_not_null().cast(pl.Int64) for name in known),
-        pl.when(pl.col("unreported_execution") > 0)
-        .then(later // every_us)
-        .otherwise(0)
-        .fill_null(0)
-        .alias("due_later"),
-        pl.when(pl.col("due_at") + timedelta(seconds=deadline_s) <= pl.col("closed_at"))
-        .then("unreported_execution")
-        .otherwise(0)
-        .alias("overdue"),
-    )
-    return by_decision.sort("decided_at", "subject")
-
-
-def _moved(counter: str) -> pl.Expr:
-    """What an event adds to a counter."""
-    up, down = kinds_moving(counter), kinds_moving(counter, by=-1)
-    moved = pl.col("kind").is_in(up).cast(pl.Int64)
-    return moved - pl.col("kind").is_in(down).cast(pl.Int64) if down else moved
-
-
-def _by_user(decisions: pl.LazyFrame, amounts: tuple[str, ...]) -> pl.LazyFrame:
-    """One row an epoch, window (`closed_at`) and user (`who`): `IN_WINDOWS`, `unnamed`, and the first decision."""
-    return decisions.group_by(*WINDOW, "who").agg(
-        pl.col(*COUNTED_BY_USER, *UNDECIDED, "overdue", *amounts, *dict.fromkeys(map(known_of, amounts))).sum(),
-        pl.col("due_later").max().clip(lower_bound=0),
-        *_first_actions(),
-        pl.col("user").is_null().any().alias("unnamed"),
-        pl.col("decided_at").filter(pl.col("decisions") > 0).min().alias("first_at"),
-    )
-
-
 def _by_hour(by_user: pl.DataFrame, every: timedelta) -> pl.DataFrame:
     """The windows in which anything was due, and those of them with a failure, by the hour in which they opened."""
     failed = (pl.sum_horizontal(FAILED) > 0).cast(pl.Int64)
@@ -379,20 +301,6 @@ def _by_hour(by_user: pl.DataFrame, every: timedelta) -> pl.DataFrame:
         .group_by(*WINDOW, (pl.col("closed_at") - every).dt.hour().alias("hour"))
         .agg(pl.len().cast(pl.Int64).alias("windows"), failed.sum().alias("failed"))
     )
-
-
-def _first_actions() -> Iterator[pl.Expr]:
-    """Of the decisions of a user's window, in their order: whether any was due, and how the first of them ended."""
-    due = pl.max_horizontal("expected", "executed") > 0
-    yield due.any().cast(pl.Int64).alias("first_due")
-    for signal, name in FIRST_FAILED.items():
-        failed = pl.sum_horizontal(RATES[signal].failures) > 0
-        yield failed.filter(due).first().fill_null(value=False).cast(pl.Int64).alias(name)
-
-
-def _closes_at(window_s: float) -> pl.Expr:
-    every_us = round(window_s * 1_000_000)
-    return ((pl.col("decided_at").dt.epoch("us") // every_us + 1) * every_us).cast(pl.Datetime("us", "UTC"))
 
 
 def _spans(closed: list[datetime], every: timedelta) -> list[tuple[datetime, datetime]]:
