@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from producers.wire.contract import ActionContract
 
 LOG = logging.getLogger(__name__)
+_log_once = functools.lru_cache(maxsize=100)(LOG.error)
 
 Evaluated = tuple[FlagValue, FlagEvaluation]
 # What flags are targeted by: the targeting key, then scalar attributes sorted by name. Hashable, to be cached.
@@ -316,8 +317,9 @@ class FlagEvaluator:
         if details.reason == Reason.DISABLED:
             return self._safe(flag, FlagReason.DISABLED, "the flag is disabled")
         if not flag.accepts(details.value):
-            _log_no_value(self._name, flag.key, str(details.value)[:100])
-            return self._safe(flag, FlagReason.ERROR, f"{str(details.value)[:100]!r} is no value of this flag")
+            why = f"{str(details.value)[:100]!r} is no value of this flag"
+            _log_once("%s: %s; its safe value applies", flag.key, why)
+            return self._safe(flag, FlagReason.ERROR, why)
         # An attempt is told by its number, however somebody calls the variant.
         variant = None if flag is ATTEMPT else details.variant or None
         value = None if variant is not None else str(details.value).lower()
@@ -357,11 +359,6 @@ class FlagEvaluator:
             evaluations=evaluations,
             rules=good_for,
         )
-
-
-@functools.lru_cache(maxsize=100)  # each is said once
-def _log_no_value(provider: str, key: str, value: str) -> None:
-    LOG.error("%s says %r for %s, which is no value of it: its safe value applies", provider, value, key)
 
 
 @functools.lru_cache(maxsize=1_000)  # few differ, and a new account evaluates every flag anew

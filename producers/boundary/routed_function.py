@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import functools
 import inspect
+from functools import partial
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, cast
 
 from producers.boundary.errors import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
-    from producers.boundary.action import Action
-    from producers.boundary.router import Router
+    from producers.boundary.action import Action, ActionResult
 
 
 def routed_function(
-    router: Router, action: Action, on_refusal: Callable[[RefusedError], Any] | None = None
+    action: Action,
+    perform: Callable[..., ActionResult],
+    perform_async: Callable[..., Coroutine[Any, Any, ActionResult]],
+    on_refusal: Callable[[RefusedError], Any] | None = None,
 ) -> Callable[..., Any]:
-    """A function with the action's signature, annotations and kind that calls the action through the router.
+    """A function with the action's signature, annotations and kind that calls the action by a router's methods.
 
     What frameworks take apart (`inspect.signature`, `typing.get_type_hints`, `__wrapped__`) leads to it or to a twin of
     it, and never around the router. `perform`, an attribute, gives the result with the permit it ran under.
     """
-    call, call_async, refused = router.call, router.call_async, RefusedError  # enclosed: see `_like`
+    refused = RefusedError  # enclosed: see `_like`
 
     def routed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         try:
-            return call(action, *args, **kwargs)
+            return perform(action, *args, **kwargs).value
         except refused as refusal:
             if on_refusal is None:
                 raise
@@ -36,19 +39,16 @@ def routed_function(
 
     async def routed_async(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         try:
-            return await call_async(action, *args, **kwargs)
+            return (await perform_async(action, *args, **kwargs)).value
         except refused as refusal:
             if on_refusal is None:
                 raise
             return on_refusal(refusal)
 
-    def perform(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        return (router.perform_async if action.is_async else router.perform)(action, *args, **kwargs)
-
     model = cast("FunctionType", routed_async if action.is_async else routed)
     shown, twin = _like(model, action.run), _like(model, action.run)
     shown.__wrapped__ = twin  # type: ignore[attr-defined]
-    shown.perform = perform  # type: ignore[attr-defined]
+    shown.perform = partial(perform_async if action.is_async else perform, action)  # type: ignore[attr-defined]
     return shown
 
 

@@ -155,7 +155,8 @@ class Router:
                     consequence=consequence,
                 )
             )
-            return cast("Callable[Parameters, Result]", routed_function(self, action, on_refusal))
+            routed = routed_function(action, self.perform, self.perform_async, on_refusal)
+            return cast("Callable[Parameters, Result]", routed)
 
         return behind
 

@@ -261,7 +261,7 @@ def test_a_failing_authorizer_and_an_unknown_mode_are_logged(
     find("7")
     assert "the authorizer failed, and so refuses find" in caplog.text
     assert "the authorizer is away" in caplog.text
-    assert "'autonomus' for agent-action-mode, which is no value of it" in caplog.text
+    assert "agent-action-mode: 'autonomus' is no value of this flag; its safe value applies" in caplog.text
 
 
 @pytest.fixture
