@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     """The certificate's private key (PEM)."""
     kafka_ssl_key_password: SecretStr | None = None
     """Password of the private key; never printed."""
-    lake_root: str | None = None
+    lake_root: str | None = Field(default=None, pattern=r"\S")
     """Root of the Delta tables; unset means `<home>/lake`."""
     gate_file: Path | None = None
     """The gate file (YAML); unset means `gates.yaml` in the working folder, if there is one."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from producers.errors import StagekeeperError
+from producers.strict_yaml import suggest
 from stagekeeper.own_packages import OWN_PACKAGES, ShadowedPackageError, require_own_packages
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ _PACKAGES_OF_EXTRA = {
 
 
 class CommandGroup(click.Group):
-    """A group of commands that answers a command's old name with the new one, as `renamed` has them."""
+    """A group of commands that suggests the right one for a mistyped name, and for an old one as `renamed` has them."""
 
     def __init__(self, *args: Any, renamed: Mapping[str, str] = MappingProxyType({}), **options: Any) -> None:  # noqa: ANN401 - click's own
         super().__init__(*args, **options)
@@ -74,6 +75,9 @@ class CommandGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if (new_name := self.renamed.get(args[0])) is not None:
             ctx.fail(f"`{args[0]}` is called `stagekeeper {new_name}` now.")
+        names = self.list_commands(ctx)
+        if args[0] not in names and not args[0].startswith("-"):
+            ctx.fail(f"there is no command `{args[0]}`; {suggest(args[0], names)}")
         return super().resolve_command(ctx, args)
 
 

@@ -13,6 +13,7 @@ from producers.boundary.policy_flags import DENYLIST, FLAGS
 from producers.errors import StagekeeperError, UsageError
 from producers.strict_yaml import suggest
 from producers.wire.events import PolicyChangedData
+from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.options import actor_options, flags_option, json_option, print_json, together
 from stagekeeper.factory import recording, ruleset_sha256
 from stagekeeper.settings import Settings
@@ -26,10 +27,11 @@ _entry_options = together(
     click.option("--account", help="Only for this account."),
     actor_options,
     flags_option,
+    json_option,
 )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def command() -> None:
     """See the flags, and switch single actions off and on.
 
@@ -49,7 +51,13 @@ def command() -> None:
 @flags_option
 @json_option
 def show(flag_path: Path | None, *, as_json: bool) -> None:
-    """Print the flags, and what is switched off."""
+    """Print the flags, and what is switched off.
+
+    \b
+    Examples:
+      stagekeeper flags show
+      stagekeeper flags show --json | jq .switched_off
+    """
     path = flag_path if flag_path is not None else Settings.load().flags
     document = flag_store.read_flags(path)
     flags: dict[str, Any] = document["flags"]
@@ -78,35 +86,57 @@ def show(flag_path: Path | None, *, as_json: bool) -> None:
 @command.command()
 @_entry_options
 @click.option("--anyway", is_flag=True, help="Also where nobody has seen the tool.")
-def disable(flag_path: Path | None, actor: str, reason: str, *, anyway: bool, **values: str | None) -> None:
+def disable(
+    flag_path: Path | None, actor: str, reason: str, *, anyway: bool, as_json: bool, **values: str | None
+) -> None:
     """Switch an action off.
 
     A tool that neither the lake nor the flag file has seen may be a slip of the pen, which stops nothing: it needs
     --anyway.
+
+    \b
+    Examples:
+      stagekeeper flags disable --tool issue_refund --as ada@example.org --because "refunds go out twice"
     """
     settings = Settings.load()
     path, entry = flag_path if flag_path is not None else settings.flags, DenylistEntry(**values)
     if entry.tool is not None and not anyway:
         _require_seen(entry.tool, path, settings)
     sha256 = flag_store.disable(path, entry)
+    _say(entry, f"is switched off{' already' if sha256 is None else ''}", changed=sha256 is not None, as_json=as_json)
     if sha256 is None:
-        click.echo(f"{entry} is switched off already.")
         return
-    click.echo(f"{entry} is switched off.")
     # After the fact: nothing may hold up an emergency stop.
     _record(settings, entry, sha256, actor, reason, denied=True)
 
 
 @command.command()
 @_entry_options
-def enable(flag_path: Path | None, actor: str, reason: str, **values: str | None) -> None:
-    """Switch an action on again."""
+def enable(flag_path: Path | None, actor: str, reason: str, *, as_json: bool, **values: str | None) -> None:
+    """Switch an action on again.
+
+    \b
+    Examples:
+      stagekeeper flags enable --tool issue_refund --as ada@example.org --because "mended in 4.2"
+    """
     settings = Settings.load()
     path, entry = flag_path if flag_path is not None else settings.flags, DenylistEntry(**values)
     sha256 = flag_store.enable(
         path, entry, before_write=lambda new: _record(settings, entry, new, actor, reason, denied=False)
     )
-    click.echo(f"{entry} is not switched off." if sha256 is None else f"{entry} is switched on.")
+    _say(
+        entry,
+        f"is {'not switched off' if sha256 is None else 'switched on'}",
+        changed=sha256 is not None,
+        as_json=as_json,
+    )
+
+
+def _say(entry: DenylistEntry, what: str, *, changed: bool, as_json: bool) -> None:
+    if as_json:
+        print_json({**entry._asdict(), "changed": changed, "message": f"{entry} {what}."})
+    else:
+        click.echo(f"{entry} {what}.")
 
 
 def _require_seen(tool: str, path: Path, settings: Settings) -> None:

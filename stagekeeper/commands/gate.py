@@ -108,11 +108,11 @@ def check(
     sys.exit(answer.exit_code)
 
 
-class _OverrideGroup(click.Group):
+class _OverrideGroup(CommandGroup):
     """A group that records an override by itself, and so asks for its options, unless a subcommand comes first."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.obj = args[0] if args and args[0] in self.commands else None
+        ctx.obj = args[0] if args and not args[0].startswith("-") else None
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:

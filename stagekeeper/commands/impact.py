@@ -7,7 +7,7 @@ import click
 from producers.errors import UsageError
 from producers.wire.events import Impact, Incident, Quality, Support
 from producers.wire.receipt import Receipt
-from stagekeeper.commands.options import RecordedText
+from stagekeeper.commands.options import RecordedText, json_option, print_json
 from stagekeeper.factory import recording
 from stagekeeper.find_receipt import find_receipt
 from stagekeeper.settings import Settings
@@ -24,6 +24,7 @@ _NAME = RecordedText("name", 200)
 @click.option("--reference", type=_NAME, help="Reference of the incident or ticket.")
 @click.option("--score", type=click.FloatRange(0, 1), help="Score of the evaluation.")
 @click.option("--evaluator", type=_NAME, help="Who evaluated.")
+@json_option
 def command(  # noqa: PLR0917 - click passes them by name
     decision_id: str | None,
     token: str | None,
@@ -33,6 +34,8 @@ def command(  # noqa: PLR0917 - click passes them by name
     reference: str | None,
     score: float | None,
     evaluator: str | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Report what an action led to: an incident, a support signal or a quality evaluation.
 
@@ -69,5 +72,8 @@ def command(  # noqa: PLR0917 - click passes them by name
         receipt = find_receipt(decision_id or "", settings)
     with recording(settings, "/stagekeeper/impact") as recorder:
         recorder.impact(receipt, impacts[0], durable=True)
+    if as_json:
+        print_json({"decision_id": receipt.decision_id, "impact": impacts[0].model_dump(mode="json")})
+        return
     cell = f"{receipt.workflow} · {receipt.tool} at {receipt.stage.value}"
     click.echo(f"Reported for decision {receipt.decision_id}: {cell}, decided {receipt.decided_at.isoformat()}.")

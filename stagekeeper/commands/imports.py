@@ -15,6 +15,7 @@ from producers.importers.catalog import Catalog
 from producers.importers.failures import FailureRules
 from producers.importers.importer import ImportCounts, ToolCount, TranscriptImporter, require_usable
 from producers.importers.transcript import ToolExamples, Transcript, TranscriptReader, examples_of
+from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.options import json_option, print_json
 from stagekeeper.settings import Settings
 from streams.broker import ensure_topics
@@ -23,7 +24,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 _PATH = click.Path(path_type=Path, allow_dash=True)
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def command() -> None:
     """Import recorded agents.
 

@@ -98,9 +98,16 @@ def together(*decorators: Decorator) -> Decorator:
     return decorate
 
 
+def _named(_context: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Refuse a name of nothing, such as an unset variable of a shell gives: it would be the working folder."""
+    if value is not None and not value.strip():
+        raise click.BadParameter("it names nothing; leave it out for the configured lake")
+    return value
+
+
 json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 lake_option: Final = click.option(
-    "--lake", "root", metavar="ROOT", help="Root of the lake; the configured one by default."
+    "--lake", "root", metavar="ROOT", callback=_named, help="Root of the lake; the configured one by default."
 )
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 gates_option: Final = click.option("--gates", "gate_path", type=_FILE, help="Gate file; the configured one by default.")

@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from analytics.audit.quality import QualityRun, latest_quality, run_quality
+from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.options import Duration, json_option, lake_option, print_json, require_lake
 
 
-@click.group("quality")
+@click.group("quality", cls=CommandGroup)
 def command() -> None:
     """Validate recent events, type by type, and keep the result in the lake.
 

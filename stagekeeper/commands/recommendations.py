@@ -11,11 +11,12 @@ from analytics.text import iso
 from analytics.verdicts.ledger import latest_verdicts
 from analytics.verdicts.list_marks import ListMarks
 from analytics.verdicts.signoffs import SignOffKind
+from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.gate import record_signoff, signoff_options
 from stagekeeper.commands.options import json_option, lake_option, print_json, require_lake
 
 
-@click.group("recommendations")
+@click.group("recommendations", cls=CommandGroup)
 def command() -> None:
     """List the stage changes that were recommended, and accept or dismiss promotions.
 

@@ -15,6 +15,7 @@ from producers.boundary.reviewers import Reviewer, ReviewersFile, person_of, tok
 from producers.errors import UsageError
 from producers.wire.events import EarlierApproval, Resolution
 from producers.wire.receipt import Receipt
+from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.options import RecordedText, actor_options, json_option, print_json
 from stagekeeper.factory import recording
 from stagekeeper.settings import Settings
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from producers.delivery.recorder import Recorder
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def command() -> None:
     """See the actions that wait for a person, and approve or reject them.
 
@@ -48,7 +49,13 @@ def command() -> None:
 @command.command("list")
 @json_option
 def list_waiting(*, as_json: bool) -> None:
-    """List the actions that wait, oldest first."""
+    """List the actions that wait, oldest first.
+
+    \b
+    Examples:
+      stagekeeper review list
+      stagekeeper review list --json | jq '.[].decision_id'
+    """
     refused: list[ReviewError] = []
     with _open_store(Settings.load()) as store:
         waiting = store.waiting(refused.append)
@@ -73,7 +80,12 @@ def list_waiting(*, as_json: bool) -> None:
 @click.argument("decision_id")
 @json_option
 def show(decision_id: str, *, as_json: bool) -> None:
-    """Show one queued action with everything a reviewer needs."""
+    """Show one queued action with everything a reviewer needs.
+
+    \b
+    Examples:
+      stagekeeper review show 5f0c0d6e-2f5a-4b8e-8c77-3a1f9f1f4b11
+    """
     with _open_store(Settings.load()) as store:
         review = store.get(decision_id)
     if as_json:
@@ -86,17 +98,29 @@ def show(decision_id: str, *, as_json: bool) -> None:
 @command.command()
 @click.argument("decision_id")
 @actor_options
-def approve(decision_id: str, actor: str, reason: str) -> None:
-    """Approve one execution of a queued action."""
-    _resolve(decision_id, Resolution.APPROVED, reviewer=actor, rationale=reason)
+@json_option
+def approve(decision_id: str, actor: str, reason: str, *, as_json: bool) -> None:
+    """Approve one execution of a queued action.
+
+    \b
+    Examples:
+      stagekeeper review approve 5f0c0d6e-2f5a-4b8e-8c77-3a1f9f1f4b11 --as ada@example.org --because "agreed by phone"
+    """
+    _resolve(decision_id, Resolution.APPROVED, reviewer=actor, rationale=reason, as_json=as_json)
 
 
 @command.command()
 @click.argument("decision_id")
 @actor_options
-def reject(decision_id: str, actor: str, reason: str) -> None:
-    """Reject a queued action; the reason comes back to the agent."""
-    _resolve(decision_id, Resolution.REJECTED, reviewer=actor, rationale=reason)
+@json_option
+def reject(decision_id: str, actor: str, reason: str, *, as_json: bool) -> None:
+    """Reject a queued action; the reason comes back to the agent.
+
+    \b
+    Examples:
+      stagekeeper review reject 5f0c0d6e-2f5a-4b8e-8c77-3a1f9f1f4b11 --as ada@example.org --because "wrong account"
+    """
+    _resolve(decision_id, Resolution.REJECTED, reviewer=actor, rationale=reason, as_json=as_json)
 
 
 @command.command()
@@ -140,7 +164,7 @@ def _reviewer(settings: Settings, name: str, resolution: Resolution) -> Reviewer
     return reviewer
 
 
-def _resolve(decision_id: str, resolution: Resolution, *, reviewer: str, rationale: str) -> None:
+def _resolve(decision_id: str, resolution: Resolution, *, reviewer: str, rationale: str, as_json: bool) -> None:
     settings = Settings.load()
     person = _reviewer(settings, reviewer, resolution)
     with _open_store(settings) as store, recording(settings, "/stagekeeper/review") as recorder:
@@ -151,7 +175,9 @@ def _resolve(decision_id: str, resolution: Resolution, *, reviewer: str, rationa
             rationale=rationale,
             record=lambda review: _record(recorder, review, settings.signing_key),
         )
-    if review.resolution is None:
+    if as_json:
+        print_json(_document(review))
+    elif review.resolution is None:
         click.echo(f"{decision_id} has {_approvals(review)}, and waits for the rest.")
     else:
         unchecked = "" if person.authenticated else " (a name that nobody has checked)"

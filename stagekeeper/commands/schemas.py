@@ -9,6 +9,7 @@ import click
 from analytics.published_schemas import schema_texts
 from producers.errors import StagekeeperError
 from producers.wire.json_schemas import ASYNCAPI_FILE, asyncapi_text, schema_documents
+from stagekeeper.commands.options import json_option, print_json
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -32,7 +33,8 @@ def stale(folder: Path) -> list[str]:
 @click.command("schemas")
 @click.option("--out", type=_FOLDER, default=Path("docs/schemas"), show_default=True, help="Folder of the documents.")
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 and name the files that are stale.")
-def command(out: Path, *, check: bool) -> None:
+@json_option
+def command(out: Path, *, check: bool, as_json: bool) -> None:
     """Write the JSON Schemas of events, receipt, gate file and verdict, and the AsyncAPI 3 document.
 
     \b
@@ -49,9 +51,15 @@ def command(out: Path, *, check: bool) -> None:
             raise StaleDocumentsError(
                 f"stale in {out}: {', '.join(names)}. Run `stagekeeper schemas --out {out}`; delete what is left over."
             )
-        click.echo(f"{len(published())} documents in {out} are what the models say.")
+        if as_json:
+            print_json({"folder": str(out), "documents": sorted(published()), "written": False})
+        else:
+            click.echo(f"{len(published())} documents in {out} are what the models say.")
         return
     out.mkdir(parents=True, exist_ok=True)
     for name, text in published().items():
         (out / name).write_text(text, encoding="utf-8")
-    click.echo(f"Wrote {len(published())} documents to {out}.")
+    if as_json:
+        print_json({"folder": str(out), "documents": sorted(published()), "written": True})
+    else:
+        click.echo(f"Wrote {len(published())} documents to {out}.")

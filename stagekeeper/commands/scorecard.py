@@ -45,12 +45,10 @@ def command(
     gates = GateFile.parse(demo_gates.read_bytes()) if path is None else GateFile.load(path)
     # The demonstration is a mix of the others.
     chosen = [scenario(name) for name in names] or [made for made in SCENARIOS.values() if made.name != "demo"]
-    cells = [
-        outcome
-        for made in chosen
-        for run in range(runs)
-        for outcome in outcomes(made, gates, seed=seed + run, events=events)
-    ]
+    cells = []
+    for number, made in enumerate(chosen if runs else []):
+        click.echo(f"Scenario {made.name} ({number + 1} of {len(chosen)}), {runs} runs ...", err=True)
+        cells += [outcome for run in range(runs) for outcome in outcomes(made, gates, seed=seed + run, events=events)]
     lake = existing_lake(root)
     answer: dict[str, Any] = {
         "runs": runs,

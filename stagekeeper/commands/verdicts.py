@@ -7,11 +7,11 @@ import click
 from analytics.audit.replay import RECORDED, replay
 from analytics.report import build_report
 from analytics.text import iso
-from stagekeeper.commands import tables
+from stagekeeper.commands import CommandGroup, tables
 from stagekeeper.commands.options import existing_lake, json_option, lake_option, no_events, print_json, require_lake
 
 
-@click.group("verdicts", invoke_without_command=True)
+@click.group("verdicts", cls=CommandGroup, invoke_without_command=True)
 @lake_option
 @json_option
 @click.pass_context

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 from click.testing import CliRunner
 
+from producers.errors import SettingsError
 from stagekeeper.commands import COMMANDS, cli
+from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 HEAVY = ("faust", "polars", "pandas", "streamlit", "deltalake", "pyarrow", "numpy", "great_expectations", "msgspec")
@@ -76,3 +82,81 @@ def test_what_a_routers_machine_needs_works_without_the_extras(words: str, tmp_p
 
 def test_an_unknown_command_is_misuse() -> None:
     assert CliRunner().invoke(cli, ["promote-everything"]).exit_code == 2
+
+
+def every_command(group: click.Group = cli, *words: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield (*words, name), command
+        if isinstance(command, click.Group):
+            yield from every_command(command, *words, name)
+
+
+ALL = dict(every_command())
+# What prints lines for a file, and a secret: nothing that a program reads.
+WITHOUT_JSON = {("review", "enrol")}
+
+
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
+def test_every_command_and_subcommand_has_an_example_of_itself(words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(cli, [*words, "--help"])
+    assert result.exit_code == 0
+    assert f"stagekeeper {' '.join(words)}" in result.output.partition("Examples:")[2]
+
+
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
+def test_whatever_a_program_may_read_it_gets_as_json(words: tuple[str, ...]) -> None:
+    command = ALL[words]
+    if isinstance(command, click.Group) and not command.invoke_without_command:
+        return
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert ("--json" in options) is (words not in WITHOUT_JSON)
+
+
+@pytest.mark.parametrize(
+    ("words", "right"),
+    [
+        ("dcotor", "doctor"),
+        ("verdict", "verdicts"),
+        ("gate chek", "check"),
+        ("gate override lst", "list"),
+        ("flags dissable", "disable"),
+        ("review aprove", "approve"),
+        ("recommendations acept", "accept"),
+        ("quality rn", "run"),
+        ("import transcrpt", "transcript"),
+        ("verdicts repaly", "replay"),
+    ],
+)
+def test_a_mistyped_command_is_answered_with_the_right_one(words: str, right: str) -> None:
+    result = CliRunner().invoke(cli, words.split())
+    assert result.exit_code == 2
+    assert f"did you mean `{right}`?" in result.output
+
+
+@pytest.mark.parametrize("named", ["", "  "])
+@pytest.mark.parametrize("words", ["signals", "verdicts", "doctor", "gate check", "maintenance", "quality run"])
+def test_a_lake_of_nothing_is_misuse(words: str, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {option for parameter in ALL[tuple(words.split())].params for option in parameter.opts}
+    if "--lake" in options:
+        result = CliRunner().invoke(cli, [*words.split(), "--lake", named])
+        assert result.exit_code == 2
+        assert "names nothing" in result.output
+    monkeypatch.setenv("STAGEKEEPER_LAKE_ROOT", named)
+    with pytest.raises(SettingsError, match="STAGEKEEPER_LAKE_ROOT"):
+        Settings.load()
+
+
+def test_the_version_is_told() -> None:
+    result = CliRunner().invoke(cli, ["--version"])
+    assert result.exit_code == 0
+    assert version("stagekeeper") in result.output
+
+
+def test_a_scorecard_says_how_far_it_is() -> None:
+    result = CliRunner().invoke(cli, ["scorecard", "--runs", "1", "--events", "200", "--scenario", "slow", "--json"])
+    assert result.exit_code == 0, result.output
+    assert "Scenario slow (1 of 1)" in result.stderr
+    assert json.loads(result.stdout)["runs"] == 1
