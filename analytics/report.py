@@ -213,7 +213,7 @@ class Counted:
         deadline_us = round(self._deadline_s * 1_000_000)
         since, until = microseconds(before) - deadline_us, microseconds(now) - deadline_us
         recent = self.state.recent
-        passed = (pl.col("expected_at") > since) & (pl.col("expected_at") <= until)
+        passed = pl.any_horizontal(pl.col("expected_at", "executed_at").is_between(since, until, closed="right"))
         if may_pass(since - MINUTE_US, until - MINUTE_US):
             passed |= (pl.col("bucket") > since - MINUTE_US) & (pl.col("bucket") <= until - MINUTE_US)
         epochs = recent.filter(passed)[ROW].unique().to_numpy().astype(np.intp)

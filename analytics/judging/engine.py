@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analytics.gates.gate_file import Gate, GateFile, GateTieError
+from analytics.gates.gate_file import GateFile, GateTieError
 from analytics.judging.attempts import Attempts
 from analytics.judging.latches import NO_STAGE, Latches
 from analytics.judging.verdict_builder import Group, VerdictBuilder
@@ -19,7 +19,6 @@ from analytics.judging.verdict_rules import VERDICTS, Decisions, GateDecision, M
 from analytics.judging.weights import EvaluationInputs
 from analytics.judging.window_sums import WindowSums
 from analytics.signals.cells import EpochKey, epoch_frame
-from analytics.signals.definitions import COUNTERS, impossible
 from analytics.signals.state import UNKNOWN_RISK, CellRows, CellState, EpochRows, number_of
 from producers.wire.contract import RiskClass
 from producers.wire.events import VerdictName
@@ -143,19 +142,15 @@ class Engine:
         tries = np.where(spending[gates], attempts[epochs], 1)
         groups = []
         for number, code in ((_NO_GATE, "no_gate"), (_AMBIGUOUS, "ambiguous_gate")):
-            groups.append(_invalid(np.flatnonzero(gates == number), epochs, code, None))
-        wrong = (gates >= 0) & impossible({name: state.counts[row, epochs] for row, name in enumerate(COUNTERS)})
+            groups.append(_invalid(np.flatnonzero(gates == number), epochs, code))
         stages = state.stage_of[state.cell_of[epochs]]
         for number, stage, attempt in sorted(set(zip(gates.tolist(), stages.tolist(), tries.tolist(), strict=True))):
             if number < 0:
                 continue
             gate = self._attempts.gate_at(self._gates.gates[number], attempt)
-            here = (gates == number) & (stages == stage) & (tries == attempt)
-            groups.append(_invalid(np.flatnonzero(here & wrong), epochs, "contradictory_counts", gate))
-            places = np.flatnonzero(here & ~wrong)
-            if places.size:
-                decision = GateDecision(gate, state.stages[stage], epochs[places], inputs, are_over=are_over)
-                groups.append(Group(places, epochs[places], decision.decisions, gate, decision))
+            places = np.flatnonzero((gates == number) & (stages == stage) & (tries == attempt))
+            decision = GateDecision(gate, state.stages[stage], epochs[places], inputs, are_over=are_over)
+            groups.append(Group(places, epochs[places], decision.decisions, gate, decision))
         change_keys = np.empty(epochs.size, dtype=np.int32)
         for group in groups:
             change_keys[group.places] = self._change_keys.numbers(group.decisions)
@@ -207,10 +202,10 @@ def judge(
     return evaluation.verdicts(np.arange(epochs.size), lake_version=lake_version, judged_at=judged_at)
 
 
-def _invalid(places: npt.NDArray[np.intp], epochs: EpochRows, code: str, gate: Gate | None) -> Group:
+def _invalid(places: npt.NDArray[np.intp], epochs: EpochRows, code: str) -> Group:
     decisions = Decisions.all_alike(places.size, VerdictName.INVALID)
     decisions.add(Mark(code), np.ones(places.size, dtype=np.bool_))
-    return Group(places, epochs[places], decisions, gate)
+    return Group(places, epochs[places], decisions)
 
 
 def _change_key(decisions: Decisions, row: int) -> ChangeKey:

@@ -39,7 +39,7 @@ _ORDER: Final = {
     for place, code in enumerate(
         (
             *("harm", "combined_harm", "regression", "trip", "regraded"),
-            *("hold_expired", "split_mismatch", "undeclared_arm", "latched", "stale_evidence"),
+            *("hold_expired", "split_mismatch", "undeclared_arm", "latched", "contradictory_counts", "stale_evidence"),
             *("no_signals", "no_promotion_signals", "not_on_ladder", "top_of_ladder"),
             # What stands most in the way comes first: it is what a summary shows.
             *("over_limit", "no_maturity", "below_minimum_exposure", "missing_data"),
@@ -143,15 +143,16 @@ class VerdictBuilder:
         return verdict_inputs
 
     def _fault(self, group: Group, epoch: int) -> tuple[str | None, str]:
-        """Why an epoch cannot be judged, and the reason's code; None where it can."""
+        """Why an epoch cannot be judged or promoted, and the reason's code; None where it can."""
+        state = self._inputs.state
         if group.decision is not None:
-            return None, ""
-        state, code = self._inputs.state, group.decisions.marks[0].code
+            if not self._inputs.soundness.contradictory[epoch]:
+                return None, ""
+            counts = {name: int(self._inputs.counter(name)[epoch]) for name in (*COUNTERS, *MATURE)}
+            return "; ".join(contradictions(counts)), "contradictory_counts"
+        code = group.decisions.marks[0].code
         cell = state.cells[state.cell_of[epoch]]
         action = (cell.environment, cell.workflow, cell.tool)
-        if group.gate is not None:
-            counts = {name: int(count) for name, count in zip(COUNTERS, state.counts[:, epoch], strict=True)}
-            return "; ".join(contradictions(counts)), code
         try:
             self._inputs.gates.gate_of(cell, _risk_class(int(state.risk[epoch])))
         except GateTieError as error:

@@ -74,11 +74,12 @@ class Decisions:
 class GateDecision:
     """The verdicts on the cells at one stage under one gate.
 
-    The order never changes: is the evidence usable, is there harm (of a guardrail, of all together, since a promotion),
-    has something tripped, is the evidence fresh, was traffic split as declared, has enough been seen, is it mature, is
-    everything shown safe. Harm comes before staleness because it does not expire: an action that was rolled back goes
-    quiet, and must not look merely undecided for it. It comes before the split because an arm that loses its traffic is
-    often one that is broken. A person's approval comes last, when the gate is asked.
+    The order never changes: is there harm by counts that are intact (of a guardrail, of all together, since a
+    promotion), has something tripped, do all counts add up, is the evidence fresh, was traffic split as declared, has
+    enough been seen, is it mature, is everything shown safe. Counts that contradict each other come after harm, so that
+    one bad event cannot stop a rollback. Harm comes before staleness because it does not expire: an action that was
+    rolled back goes quiet, and must not look merely undecided for it. It comes before the split because an arm that
+    loses its traffic is often one that is broken. A person's approval comes last, when the gate is asked.
 
     What is a dry run takes part in nothing; `would` is what would follow if it did. Epochs that are over are promoted
     no more, so their split is not checked.
@@ -127,7 +128,10 @@ class GateDecision:
         old = (now_us - state.event_us[epochs]) / 1e6 > self._inputs.gates.freshness_s
         stale = ~harmed & ~stands & old
         decisions.add(Mark("stale_evidence"), stale)
-        rest = ~(harmed | stands | stale)
+        contradictory = self._inputs.soundness.contradictory[epochs]
+        decisions.add(Mark("contradictory_counts"), contradictory)
+        unusable = ~harmed & ~stands & (old | contradictory)
+        rest = ~(harmed | stands | unusable)
         split_wrong = self._split(decisions, harmed, rest)
         latched, promoted, is_final = self._promotion(signals, decisions, rest, split_wrong)
         decisions.add(Mark("latched"), stands | latched)
@@ -136,14 +140,14 @@ class GateDecision:
             course = self._inputs.users.course
             decisions.add(Mark("rising"), rest & course.rises(epochs))
             decisions.add(Mark("uneven_hours"), rest & course.is_uneven(epochs))
-        waits = stale | (rest & ~promoted & (not is_final))
+        waits = unusable | (rest & ~promoted & (not is_final))
         if gate.hold_expires is not None:
             held_s = np.maximum((now_us - state.first_us[epochs]) / 1e6, 0.0)
             decisions.add(Mark("hold_expired"), waits & (held_s > gate.hold_expires))
         above = gate.above(self.stage)
         for where, verdict in (
             (harmed | stands, VerdictName.ROLL_BACK),
-            (stale, VerdictName.INVALID),
+            (unusable, VerdictName.INVALID),
             (promoted, VerdictName.PROMOTE),
         ):
             decisions.verdicts[where] = VERDICTS.index(verdict)
@@ -163,18 +167,18 @@ class GateDecision:
 
         for signal in signals:
             if signal.part.role == "guardrail":
-                note("harm", signal, signal.failing)
+                note("harm", signal, signal.failing & ~_tainted([signal]))
         if self.log_e is not None:
             level = self.gate.alpha * EARLY_SHARE
             together = crosses(self.log_e, self.gate.alpha - level * len(self._early_log_e))
             for log_e in self._early_log_e:
                 together |= False if log_e is None else crosses(log_e, level)
-            together &= ~harmed
+            together &= ~harmed & ~_tainted(signals)
             decisions.add(Mark("combined_harm"), together)
             harmed = harmed | together
         for signal in signals:
             if signal.alarmed is not None:
-                note("regression", signal, signal.alarmed)
+                note("regression", signal, signal.alarmed & ~_tainted([signal]))
         for signal in signals:
             if signal.part.role == "trip":
                 note("trip", signal, signal.failing)
@@ -263,6 +267,15 @@ class GateDecision:
             return
         blocks.add(_mark("immature", signal), undecided & (signal.mature_trials == 0))
         blocks.add(_mark("more_evidence_needed", signal), undecided & (signal.mature_trials != 0))
+
+
+def _tainted(signals: Sequence[SignalWeights]) -> Flags:
+    """Where any of some signals counts what contradicts other counts; of shape () where none does."""
+    tainted = np.zeros((), dtype=np.bool_)
+    for signal in signals:
+        if signal.tainted is not None:
+            tainted = tainted | signal.tainted
+    return tainted
 
 
 def _mark(code: str, signal: SignalWeights) -> Mark:

@@ -13,9 +13,10 @@ from analytics.evidence import histogram
 from analytics.evidence.sequential import Direction, FloatArray, crosses, log_e_value, trials_to_decision
 from analytics.judging.baseline import Arms, compare
 from analytics.judging.regression import detector_minutes, watch_actions
+from analytics.judging.soundness import Soundness
 from analytics.judging.user_windows import FIRST_FAILED, WindowCount, harm_windows, measure, promotion_windows
 from analytics.signals.cells import MATURE
-from analytics.signals.definitions import COUNTS, QUANTILES, RATES, UNREPORTED
+from analytics.signals.definitions import COUNTERS, COUNTS, QUANTILES, RATES, UNREPORTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from analytics.judging.latches import LatchRows
     from analytics.judging.user_evidence import UserEvidence
     from analytics.judging.window_sums import WindowSums
-    from analytics.signals.state import CellState, EpochRows, Flags, Integers, MissingOutcomes
+    from analytics.signals.missing_outcomes import MissingOutcomes
+    from analytics.signals.state import CellState, EpochRows, Flags, Integers
 
 
 EARLY_SHARE: Final = 0.25
@@ -55,6 +57,11 @@ class EvaluationInputs:
         return self.sums.missing()
 
     @cached_property
+    def soundness(self) -> Soundness:
+        """Which counts add up."""
+        return Soundness({name: self.counter(name) for name in (*COUNTERS, *MATURE)})
+
+    @cached_property
     def arms(self) -> Arms:
         """The cells of the actions that are compared."""
         deadline_s = self.gates.outcome_deadline_s
@@ -81,6 +88,7 @@ class SignalWeights:
     mature_failures: Integers  # of those that a promotion may count
     mature_trials: Integers  # trials that a promotion may count
     by_user: Flags  # whether closed user-windows are the observations
+    unpermitted: Integers  # executions that nobody permitted, which may all have failed: a rollback counts none of them
     failing: Flags  # where harm is evident, or a trip is over its maximum
     passing: Flags  # where safety is evident, or a trip is not
     harm: FloatArray | None = None  # evidence that the limit is broken, by all that is known; None if not weighed
@@ -97,15 +105,19 @@ class SignalWeights:
     harm_level: float = 1.0  # the error level at which this signal alone shows harm
     few_users: Flags | None = None  # where only those seen are shown safe, too few to speak of users to come
     disagree: Flags | None = None  # where the average user is shown safe, and the actions of all together are not
+    tainted: Flags | None = (
+        None  # where what it counts contradicts other counts, so that it shows no harm; None nowhere
+    )
     alarmed: Flags | None = None  # where the change detector has raised an alarm; None where it does not watch
     compared: list[Compared] | None = None  # what was counted against a baseline, where the limit is a ratio
 
     @property
     def harm_counts(self) -> tuple[Integers, Integers]:
         """Failures and trials that a rollback counts."""
+        failures, trials = self.failures, self.trials + self.unreported
         if self.part.harm_age_s:
-            return self.mature_failures, self.mature_trials
-        return self.failures, self.trials + self.unreported
+            failures, trials = self.mature_failures, self.mature_trials
+        return np.maximum(failures - self.unpermitted, 0), np.maximum(trials - self.unpermitted, 0)
 
     @property
     def window_levels(self) -> FloatArray:
@@ -183,7 +195,10 @@ class Weigher:
         counts = (failures, trials, unreported, *self._promotable(part, failures, trials, unreported)[0])
         by_user = self._named if gate.unit_of(part) == "user" else nobody
         is_weighed = applies and part.role != "trip" and (part.threshold is not None or part.is_compared)
-        weights = SignalWeights(part, place, applies, is_weighed, *counts, by_user, nobody, nobody)
+        sound = self._inputs.soundness
+        unpermitted = sound.unpermitted_of(part, self._epochs)
+        weights = SignalWeights(part, place, applies, is_weighed, *counts, by_user, unpermitted, nobody, nobody)
+        weights.tainted = sound.tainted(part, self._epochs)
         if applies and part.role == "trip":
             weights.failing = failures > float(part.max_count or 0)
             weights.passing = ~weights.failing
@@ -207,7 +222,7 @@ class Weigher:
             weights.passing &= ~weights.disagree
             weights.few_users = self._few_users(weights)
         if part.limit is not None and gate.watches(part, self._stage):
-            weights.alarmed = self._alarmed(part, part.limit, by_user)
+            weights.alarmed = self._alarmed(part, part.limit, by_user) & (failures > weights.unpermitted)
         return weights
 
     def _weigh_rate(self, weights: SignalWeights, threshold: float) -> None:

@@ -15,15 +15,17 @@ from analytics.evidence import histogram
 from analytics.judging.regression import DetectorPrefilter
 from analytics.signals.cells import ESTABLISHED_AFTER, ONE_MINUTE, ROW
 from analytics.signals.definitions import COUNTERS, QUANTILES
+from analytics.signals.missing_outcomes import EVENT_TIMES
 from analytics.signals.state import MINUTE_US, may_pass, microseconds, moment_of
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.gates.gate_file import GateFile
-    from analytics.signals.state import CellState, EpochRows, Flags, Increment, Integers, MissingOutcomes
+    from analytics.signals.missing_outcomes import MissingOutcomes
+    from analytics.signals.state import CellState, EpochRows, Flags, Increment, Integers
 
-_OPEN: Final = (ROW, "bucket", "expected", "executed", "expected_at")
+_OPEN: Final = (ROW, "bucket", "expected", "executed", *EVENT_TIMES)
 _ESTABLISHED_US: Final = ESTABLISHED_AFTER // ONE_MINUTE * MINUTE_US
 
 
@@ -98,8 +100,9 @@ class WindowSums:
             passing[_rows(left)] = True
         for window_us in (0, self._deadline_us):
             passing[_rows(_crossing(state.recent, before, now, window_us))] = True
-        due_at = pl.col("expected_at") + self._deadline_us
-        passing[_rows(self._open.filter((due_at > before) & (due_at <= now)))] = True
+        for name in EVENT_TIMES:
+            due_at = pl.col(name) + self._deadline_us
+            passing[_rows(self._open.filter((due_at > before) & (due_at <= now)))] = True
         if increment is not None:
             self._open = pl.concat([self._open, increment.minutes.select(_OPEN)], rechunk=False)
         self._open = self._still_open(self._open)
@@ -132,9 +135,7 @@ class WindowSums:
 
     def _still_open(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The minutes of which an execution is due or missing, and those that are too young to say; one row each."""
-        summed = rows.group_by(ROW, "bucket").agg(
-            pl.col("expected").sum(), pl.col("executed").sum(), pl.col("expected_at").max()
-        )
+        summed = rows.group_by(ROW, "bucket").agg(pl.col("expected", "executed").sum(), pl.col(EVENT_TIMES).max())
         late = self.watermark_us - self._deadline_us
         waiting = (pl.col("expected_at") > late).fill_null(value=False)
         unequal = pl.col("expected") != pl.col("executed")

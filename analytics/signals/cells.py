@@ -20,10 +20,10 @@ EPOCH: Final[tuple[str, ...]] = (*CELL, "epoch")
 ROW: Final = "row"  # the column that holds an epoch's row number
 ACTION: Final[tuple[str, ...]] = CELL[:3]
 
-MATURE: Final[tuple[str, ...]] = ("mature_expected", "mature_missing", "pending", "in_flight")
+MATURE: Final[tuple[str, ...]] = ("mature_expected", "mature_missing", "pending", "in_flight", "unpermitted")
 """What is counted beside the counters: executions expected in mature minutes, those of them that never came, and those
-that did not come yet although their minute is mature, because an approval came late, and those that did not come yet in
-other minutes."""
+that did not come yet although their minute is mature, because an approval came late, those that did not come yet in
+other minutes, and executions that no decision had expected."""
 
 ESTABLISHED_DECISIONS: Final = 10  # decisions that make an epoch one of its own, and not a slip
 ESTABLISHED_AFTER: Final = timedelta(minutes=10)

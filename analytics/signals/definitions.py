@@ -124,7 +124,11 @@ QUANTILES: Final[dict[str, QuantileSignal]] = {
 """Every quantile that a gate can limit."""
 
 COUNTS: Final[dict[str, CountSignal]] = {
-    signal.name: signal for signal in (CountSignal("severe_incident", "severe_incidents", "executed", "executions"),)
+    signal.name: signal
+    for signal in (
+        CountSignal("severe_incident", "severe_incidents", "executed", "executions"),
+        CountSignal("unpermitted_execution", "unpermitted", "executed", "executions"),
+    )
 }
 """Counts that can only trip."""
 
@@ -141,23 +145,45 @@ _PARTS: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
 from events that travel in order."""
 
 
+_SETTLED_PARTS: Final = ((("mature_expected",), ("decisions",)),)
+"""The same among counts of mature minutes (`analytics.signals.cells.MATURE`): what is on its way does not count yet."""
+
+_MAY_BE_NEGATIVE: Final = "expected"
+
+
 def contradictions(row: Mapping[str, int]) -> list[str]:
-    """Say which counters, all given by name, contradict each other; nothing where they are possible."""
-    faults = [f"{name} is {count}" for name, count in row.items() if count < 0 and name != "expected"]
-    for parts, whole in _PARTS:
+    """Say which counts, by name, contradict each other; nothing where they are possible.
+
+    All counters are given, and those of mature minutes where they are known.
+    """
+    faults = [f"{name} is {count}" for name, count in row.items() if count < 0 and name != _MAY_BE_NEGATIVE]
+    for parts, whole in _rules(row):
         part, total = sum(row[name] for name in parts), sum(row[name] for name in whole)
         if part > total:
             faults.append(f"{' + '.join(parts)} is {part:,}, more than the {total:,} {' + '.join(whole)}")
+    if unpermitted := row.get("unpermitted", 0):
+        faults.append(
+            f"{unpermitted:,} of the {row['executed']:,} executions are of actions that no decision or approval let run"
+        )
     return faults
 
 
-def impossible(counts: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
-    """Which rows have counters that contradict each other: `contradictions` over arrays of one shape."""
-    wrong = [np.asarray(values < 0) for name, values in counts.items() if name != "expected"]
-    wrong += [
-        np.asarray(sum(counts[name] for name in parts) > sum(counts[name] for name in whole)) for parts, whole in _PARTS
+def wrong_counts(counts: Mapping[str, npt.NDArray[np.int64]]) -> list[tuple[tuple[str, ...], npt.NDArray[np.bool_]]]:
+    """Which counts cannot be as large, or small, as they are, and in which rows: `contradictions` over arrays.
+
+    Executions that nobody permitted make no other count wrong, so they are not among them.
+    """
+    wrong: list[tuple[tuple[str, ...], npt.NDArray[np.bool_]]] = [
+        ((name,), np.asarray(values < 0)) for name, values in counts.items() if name != _MAY_BE_NEGATIVE
     ]
-    return np.asarray(np.any(wrong, axis=0))
+    for parts, whole in _rules(counts):
+        excess = sum(counts[name] for name in parts) > sum(counts[name] for name in whole)
+        wrong.append((parts, np.asarray(excess)))
+    return wrong
+
+
+def _rules(counts: Mapping[str, object]) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
+    return (*_PARTS, *(rule for rule in _SETTLED_PARTS if rule[0][0] in counts))
 
 
 def rates_of(row: Mapping[str, int]) -> dict[str, float | None]:

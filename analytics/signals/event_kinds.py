@@ -17,7 +17,8 @@ from analytics.signals.definitions import COUNTERS
 class EventKind(IntEnum):
     """What an event counts as. The number is its row in `INCREMENTS`, and stored in the lake: none changes its meaning.
 
-    UNENFORCED stands for a decision after which nothing runs: the stage only observes, or a constraint has no variant.
+    UNENFORCED stands for a decision after which nothing has to run: the stage only observes, a constraint has no variant,
+    or a router only watches. What it then sees run is OBSERVED: no decision let it run, so it is expected once it is here.
     """
 
     UNCOUNTED = 0
@@ -43,6 +44,9 @@ class EventKind(IntEnum):
     REVIEW_REJECTED = 20
     CANCELLED = 21
     REFUSED = 22
+    OBSERVED_SUCCEEDED = 23
+    OBSERVED_FAILED = 24
+    OBSERVED_TIMED_OUT = 25
 
 
 COUNTERS_OF_KIND: Final[dict[EventKind, tuple[str, ...]]] = {
@@ -69,6 +73,9 @@ COUNTERS_OF_KIND: Final[dict[EventKind, tuple[str, ...]]] = {
     EventKind.REVIEW_REJECTED: ("reviews_rejected",),
     EventKind.CANCELLED: (),
     EventKind.REFUSED: (),
+    EventKind.OBSERVED_SUCCEEDED: ("executed", "expected"),
+    EventKind.OBSERVED_FAILED: ("executed", "failed", "expected"),
+    EventKind.OBSERVED_TIMED_OUT: ("executed", "timed_out", "expected"),
 }
 """The counters that one event of a kind adds 1 to."""
 

@@ -34,6 +34,7 @@ Dollars = Annotated[float, Meta(ge=0, le=LARGEST_COST_USD)]
 StageName: TypeAlias = Literal[
     "observe_only", "search_only", "draft_write", "approval_gated", "narrow_autonomy", "progressive_expansion"
 ]
+ProvenanceName: TypeAlias = Literal["live", "observed", "imported"]
 RiskName: TypeAlias = Literal[
     "search", "scoped_read", "sensitive_read", "reversible_write", "external_effect", "admin_action", "irreversible"
 ]
@@ -111,6 +112,7 @@ class WireDecision(Struct, frozen=True, gc=False):
 
     result: WireResult
     enforced: bool = True
+    provenance: ProvenanceName = "live"
 
 
 class WireIncident(Struct, tag_field="kind", tag="incident", frozen=True, gc=False):
@@ -144,6 +146,7 @@ class ExecutedData(Struct, frozen=True, gc=False):
     status: Literal["succeeded", "failed", "timed_out", "cancelled", "refused"]
     latency_ms: Milliseconds | None = None
     cost_usd: Dollars | None = None
+    provenance: ProvenanceName | None = None
 
 
 class UndoneData(Struct, frozen=True, gc=False):
@@ -223,6 +226,13 @@ _EXECUTION_KINDS: Final[dict[str, EventKind]] = {
     "cancelled": EventKind.CANCELLED,
     "refused": EventKind.REFUSED,
 }
+_OBSERVED_KINDS: Final[dict[str, EventKind]] = {
+    "succeeded": EventKind.OBSERVED_SUCCEEDED,
+    "failed": EventKind.OBSERVED_FAILED,
+    "timed_out": EventKind.OBSERVED_TIMED_OUT,
+    "cancelled": EventKind.UNCOUNTED,
+    "refused": EventKind.UNCOUNTED,
+}
 _UNDO_KINDS: Final[dict[str, EventKind]] = {
     "undone": EventKind.UNDONE,
     "failed": EventKind.UNDO_FAILED,
@@ -243,7 +253,8 @@ class WireDecided(WireEnvelope, tag="stagekeeper.action.decided.v1", frozen=True
     def kind(self) -> EventKind:
         """What it counts as."""
         decision = self.data.decision
-        return _DECISION_KINDS[decision.result.outcome][decision.enforced and decision.result.runs]
+        decides = decision.enforced and decision.provenance != "observed"
+        return _DECISION_KINDS[decision.result.outcome][decides and decision.result.runs]
 
     def names(self) -> Names:
         """As in `WireEnvelope`, and those of its data."""
@@ -265,7 +276,8 @@ class WireExecuted(WireEnvelope, tag="stagekeeper.action.executed.v1", frozen=Tr
     @property
     def kind(self) -> EventKind:
         """What it counts as."""
-        return _EXECUTION_KINDS[self.data.status]
+        data = self.data
+        return (_OBSERVED_KINDS if data.provenance == "observed" else _EXECUTION_KINDS)[data.status]
 
 
 class WireUndone(WireEnvelope, tag="stagekeeper.action.undone.v1", frozen=True, gc=False):

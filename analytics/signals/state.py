@@ -16,6 +16,7 @@ import polars as pl
 from analytics.signals.cells import ACTION, CELL, EPOCH, ROW, Histogram, current_epochs
 from analytics.signals.coverage import HOURS, Coverage, decided_hours, summed_hours
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
+from analytics.signals.missing_outcomes import EVENT_TIMES, MissingOutcomes
 from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
@@ -60,35 +61,10 @@ def may_pass(since_us: int, until_us: int) -> bool:
 class Increment:
     """What one addition brought."""
 
-    minutes: pl.DataFrame  # one row an epoch and minute: `row`, `bucket` (microseconds), every counter, `expected_at`
+    minutes: pl.DataFrame  # one row an epoch and minute: `row`, `bucket` (microseconds), every counter, event times
     epochs: EpochRows  # the epochs that it is about, ascending
     bins: Mapping[str, pl.DataFrame]  # by name of the histogram, one row an epoch and bin: `row`, `bin`, `count`
     risen: EpochRows  # epochs that are new, or whose risk class is another one than before
-
-
-@dataclass(frozen=True)
-class MissingOutcomes:
-    """Executions over the mature minutes, of every epoch; see `CellState.missing_outcomes`."""
-
-    expected: Integers  # without those that are pending
-    missing: Integers
-    pending: Integers  # not there yet although their minute is mature
-    in_flight: Integers  # not there yet, and their minute is not mature
-
-    @property
-    def columns(self) -> tuple[Integers, ...]:
-        """The counts in the order of `MATURE`."""
-        return self.expected, self.missing, self.pending, self.in_flight
-
-    @property
-    def unreported(self) -> Integers:
-        """Executions that are due and not there, whatever the age of their minute."""
-        return self.in_flight + self.overdue
-
-    @property
-    def overdue(self) -> Integers:
-        """Those of them whose minute is mature."""
-        return self.missing + self.pending
 
 
 _SETTLE_EVERY: Final = timedelta(seconds=60)
@@ -115,7 +91,8 @@ class CellState:
         # Each epoch's first and last minute, and its newest event time, microseconds since 1970.
         self.first_us, self.last_us, self.event_us = (np.empty(0, dtype=np.int64) for _ in range(3))
         # The minutes that may still matter, in any number of rows a minute: `row`, `bucket` (microseconds), every
-        # counter, and `expected_at`, when an execution was last expected by event time (null where none is).
+        # counter, and `expected_at` and `executed_at`, when an execution was last expected, and when one last came, by
+        # event time (null where none).
         self.recent = pl.DataFrame(schema=_RECENT)
         self._keys = pl.DataFrame(schema={**dict.fromkeys(EPOCH, pl.String), ROW: pl.UInt32})
         self._cell_rows: dict[Cell, int] = {}
@@ -180,7 +157,7 @@ class CellState:
         rows = rows.with_columns(*_in_microseconds())
         minutes = rows.group_by(ROW, "bucket").agg(
             pl.col(COUNTERS).sum(),
-            pl.col("expected_at").max(),
+            pl.col(EVENT_TIMES).max(),
             pl.col("last_event_at").max(),
             pl.col("risk_rank").max(),
         )
@@ -288,33 +265,13 @@ class CellState:
     def missing_outcomes(
         self, watermark_us: int, deadline_us: int, *, minutes: pl.DataFrame | None = None
     ) -> MissingOutcomes:
-        """Executions over the mature minutes of every epoch.
+        """Executions that are missing, and those that nobody expected, by the minutes of every epoch.
 
-        A minute is mature once it is over for the outcome deadline. An execution that did not come is missing if
-        nothing new came to be expected of its minute for the deadline, and pending otherwise: an approval that arrives
-        late must not count as missing before its execution had its time, nor as fine. Missing is counted minute by
-        minute and never below zero, so that an execution nobody expected does not make up for one that never came.
-
-        `minutes` may leave out minutes that are neither young nor miss an execution; it is everything recent unless
-        given.
+        `minutes` may leave out minutes that are neither young nor miss an execution, nor have one too many; it is
+        everything recent unless given.
         """
         rows = _sum_minutes(self.recent) if minutes is None else minutes
-        at, bucket, expected, executed = (rows[name].to_numpy() for name in (ROW, "bucket", "expected", "executed"))
-        expected_at = rows["expected_at"].fill_null(NEVER).to_numpy()
-        over = bucket + MINUTE_US + deadline_us <= watermark_us
-        waiting = expected_at + deadline_us > watermark_us
-        # Minutes of which nothing was expected have no part in it.
-        short = np.where(expected > 0, np.maximum(expected - executed, 0), 0)
-        sums = [np.zeros(self.epochs, dtype=np.int64) for _ in range(4)]
-        for total, where, values in zip(
-            sums,
-            (~over, over & ~waiting, over & waiting, ~over),
-            (np.maximum(expected, 0), short, short, short),
-            strict=True,
-        ):
-            np.add.at(total, at[where], values[where])
-        young, missing, pending, in_flight = sums
-        return MissingOutcomes(np.maximum(self.counter("expected") - young - pending, 0), missing, pending, in_flight)
+        return MissingOutcomes.from_minutes(rows, self.counter("expected"), watermark_us, deadline_us)
 
     def bins(self, name: str) -> pl.DataFrame:
         """Every occupied bin of a histogram: `at`, `bin`, `count`, in any number of rows a bin."""
@@ -361,9 +318,7 @@ class CellState:
 _ACTION: Final = len(ACTION)
 _Name = TypeVar("_Name")
 _ROW: Final = {name: row for row, name in enumerate(COUNTERS)}
-_RECENT: Final = pl.Schema(
-    {ROW: pl.UInt32, "bucket": pl.Int64, **dict.fromkeys(COUNTERS, pl.Int64), "expected_at": pl.Int64}
-)
+_RECENT: Final = pl.Schema({ROW: pl.UInt32, "bucket": pl.Int64, **dict.fromkeys((*COUNTERS, *EVENT_TIMES), pl.Int64)})
 _BINS: Final = pl.Schema({ROW: pl.UInt32, "bin": pl.Int16, "count": pl.Int64})
 
 
@@ -376,12 +331,19 @@ def number_of(name: _Name, numbers: dict[_Name, int], names: list[_Name]) -> int
 
 
 def _in_microseconds() -> list[pl.Expr]:
-    expecting = pl.when(pl.col("expected") > 0).then(pl.col("last_event_at").dt.epoch("us"))
-    return [expecting.alias("expected_at"), *(pl.col(name).dt.epoch("us") for name in ("bucket", "last_event_at"))]
+    at = {
+        name: pl.when(pl.col(name) > 0).then(pl.col("last_event_at").dt.epoch("us"))
+        for name in ("expected", "executed")
+    }
+    return [
+        *(moment.alias(f"{name}_at") for name, moment in at.items()),
+        *(pl.col(name).dt.epoch("us") for name in ("bucket", "last_event_at")),
+    ]
 
 
 def _sum_minutes(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.group_by(ROW, "bucket").agg(pl.col(COUNTERS).sum(), pl.col("expected_at").max()).select(_RECENT.names())
+    summed = rows.group_by(ROW, "bucket").agg(pl.col(COUNTERS).sum(), pl.col(EVENT_TIMES).max())
+    return summed.select(_RECENT.names())
 
 
 def _sum_bins(rows: pl.DataFrame) -> pl.DataFrame:

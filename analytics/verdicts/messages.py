@@ -256,7 +256,7 @@ def sentences(
         ]
     if evidence is not None:
         return [_OF_SIGNALS[code](evidence)]
-    if inputs.fault is not None or inputs.gate is None:
+    if inputs.gate is None or code == inputs.fault_code:
         return [inputs.fault or "no gate"]
     if code in _OF_INPUTS:
         return [_OF_INPUTS[code](inputs, inputs.gate)]

@@ -25,7 +25,7 @@ REASON_CODES: Final[dict[str, str]] = {
     "no_gate": "No gate matches the action.",
     "ambiguous_gate": "Two gates match the action equally well.",
     "no_signals": "The gate decides nothing at this stage: it has no signals there, or only watched ones.",
-    "contradictory_counts": "Counters contradict each other, for example more failures than executions.",
+    "contradictory_counts": "Counts contradict each other: more executions than decisions let run, for example.",
     "stale_evidence": "The newest evidence is older than the gate file's `freshness`.",
     "harm": "A guardrail's rate is evidently above its limit.",
     "combined_harm": "The guardrails together are evidently broken, although no single one is.",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from producers.wire.contract import ActionContract, ArgumentsDigest
-    from producers.wire.decision import Decision
+    from producers.wire.decision import Decision, Provenance
     from producers.wire.events import EventRecord
     from producers.wire.model import WireModel
     from producers.wire.stage import Stage
@@ -141,13 +141,19 @@ class Recorder:
         latency_ms: float | None = None,
         cost_usd: float | None = None,
         error_type: str | None = None,
+        provenance: Provenance | None = None,  # of what was only observed, or imported
         at: datetime | None = None,
         traceparent: str | None = None,
         durable: bool = False,
     ) -> None:
         """Record how an execution ended. Leave out what is not known; never say zero for it."""
         data = events.ActionExecutedData(
-            receipt=self._token(receipt), status=status, latency_ms=latency_ms, cost_usd=cost_usd, error_type=error_type
+            receipt=self._token(receipt),
+            status=status,
+            latency_ms=latency_ms,
+            cost_usd=cost_usd,
+            error_type=error_type,
+            provenance=provenance,
         )
         self._record(events.ActionExecuted, receipt, data, at=at, traceparent=traceparent, durable=durable)
 

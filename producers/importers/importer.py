@@ -135,7 +135,8 @@ class TranscriptImporter:
             count.unanswered += 1
             return
         status = ExecutionStatus.FAILED if call.failed else ExecutionStatus.SUCCEEDED
-        self._recorder.executed(receipt, status, error_type=TOOL_ERROR if call.failed else None)
+        error_type = TOOL_ERROR if call.failed else None
+        self._recorder.executed(receipt, status, error_type=error_type, provenance=Provenance.IMPORTED)
         count.executed += 1
         count.failed += call.failed
         self.counts.events += 1

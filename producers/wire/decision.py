@@ -101,6 +101,8 @@ class Provenance(StrEnum):
 
     LIVE = "live"
     """A router decided it; its times are measured."""
+    OBSERVED = "observed"
+    """Only watched: the action runs whatever the decision says, and is reported as it was seen."""
     IMPORTED = "imported"
     """Read from a record that has no times: the decision's moment is the moment of the import and measures nothing."""
 

@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from producers.errors import StagekeeperError
 from producers.wire.contract import ActionContract
-from producers.wire.decision import Decision
+from producers.wire.decision import Decision, Provenance
 from producers.wire.model import NAME_PATTERN, Moment, Name, Ratio, Sha256, Text, WireModel
 from producers.wire.topics import DECISIONS, OUTCOMES, POLICY_CHANGES, RECOMMENDATIONS, REVIEWS
 
@@ -64,6 +64,9 @@ class ActionExecutedData(WireModel):
     """What the execution cost, in US dollars."""
     error_type: Name | None = None
     """`error.type`: the class of the failure, never its message."""
+    provenance: Provenance | None = None
+    """How the execution came to be known; null for one that a router let run. What was only observed, or imported, needs
+    no decision that lets it run."""
 
 
 class UndoResult(StrEnum):

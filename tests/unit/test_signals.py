@@ -49,7 +49,11 @@ def test_the_names_are_the_published_ones() -> None:
         "support",
         "quality_failure",
     ]
-    assert set(SIGNALS) == {*RATES, "latency_p50", "latency_p95", "latency_p99", "cost_p95", "severe_incident"}
+    quantiles, counts = (
+        ("latency_p50", "latency_p95", "latency_p99", "cost_p95"),
+        ("severe_incident", "unpermitted_execution"),
+    )
+    assert set(SIGNALS) == {*RATES, *quantiles, *counts}
     assert set(COUNTS) == {"severe_incident"}
 
 
