@@ -17,8 +17,8 @@ from analytics.signals.definitions import COUNTERS
 class EventKind(IntEnum):
     """What an event counts as. The number is its row in `INCREMENTS`, and stored in the lake: none changes its meaning.
 
-    UNENFORCED stands for a decision after which nothing has to run: the stage only observes, a constraint has no variant,
-    or a router only watches. What it then sees run is OBSERVED: no decision let it run, so it is expected once it is here.
+    UNENFORCED stands for a decision after which nothing has to run: the stage only observes, a constraint has no
+    variant, or a router only watches. What it then sees run is OBSERVED: expected once it is here, by no decision.
     """
 
     UNCOUNTED = 0

@@ -65,8 +65,8 @@ class ActionExecutedData(WireModel):
     error_type: Name | None = None
     """`error.type`: the class of the failure, never its message."""
     provenance: Provenance | None = None
-    """How the execution came to be known; null for one that a router let run. What was only observed, or imported, needs
-    no decision that lets it run."""
+    """How the execution came to be known; null for one that a router let run. What was only observed needs no decision
+    that lets it run; what is imported has one beside it."""
 
 
 class UndoResult(StrEnum):

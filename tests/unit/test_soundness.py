@@ -6,15 +6,22 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from fakes import a_decided, an_executed
 from verdict_cases import NOON, a_row, executions, increments, verdict_on
 
 from analytics.gates.gate_file import GateFile
 from analytics.judging.engine import judge
 from analytics.judging.window_sums import WindowSums
+from analytics.signals.definitions import COUNTERS
+from analytics.signals.event_kinds import INCREMENTS
 from analytics.signals.state import CellState
+from producers.wire.decision import Allow, Deny, Provenance
+from producers.wire.events import ExecutionStatus, event_to_bytes
+from streams.ingest.decode import EventDecoder
 
 if TYPE_CHECKING:
     from analytics.verdicts.verdict import Verdict
+    from producers.wire.events import Event
 
 GATES = GateFile.parse(b"""\
 version: 1
@@ -148,3 +155,28 @@ def test_time_alone_brings_the_look_at_which_it_is_seen() -> None:
     assert sums.missing().unpermitted.tolist() == [1]
     (verdict,) = judge(state, GATES, watermark=LATER, lake_version=1, judged_at=LATER)
     assert verdict.result.verdict == "INVALID"
+
+
+def counted(*events: Event) -> dict[str, int]:
+    """The counters that events move."""
+    kinds = EventDecoder(None).decode([event_to_bytes(event) for event in events], None).events.kinds
+    return dict(zip(COUNTERS, INCREMENTS[kinds].sum(axis=0).tolist(), strict=True))
+
+
+@pytest.mark.parametrize("status", [*ExecutionStatus])
+def test_what_was_only_observed_needs_no_decision_that_lets_it_run(status: ExecutionStatus) -> None:
+    """A router that only watches denies, or allows, and the action runs all the same."""
+    for result in (Deny(reason="no"), Allow()):
+        decided = a_decided(result=result)
+        decision = decided.data.decision.model_copy(update={"provenance": Provenance.OBSERVED})
+        decided = decided.model_copy(update={"data": decided.data.model_copy(update={"decision": decision})})
+        executed = an_executed(status=status)
+        data = executed.data.model_copy(update={"provenance": Provenance.OBSERVED})
+        counts = counted(decided, executed.model_copy(update={"data": data}))
+        assert counts["expected"] == counts["executed"] <= counts["decisions"] == 1
+        assert counts["executed"] == (status not in {ExecutionStatus.CANCELLED, ExecutionStatus.REFUSED})
+        assert counts["failed"] == (status is ExecutionStatus.FAILED)
+        assert counts["timed_out"] == (status is ExecutionStatus.TIMED_OUT)
+        verdict = verdict_on(TRIPPING, a_row(**executions(300)), a_row(**counts), watermark=LATER)
+        assert not {"trip", "contradictory_counts"} & codes(verdict)
+    assert counted(a_decided(result=Deny(reason="no")), an_executed())["expected"] == 0
