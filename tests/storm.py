@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 from apache_kafka import ApacheKafka
+from invariants import broken_invariants
 from object_store import ObjectStore
 from storages import Bucket, Folder
 from storm_traffic import KEY, Fingerprint, Traffic
@@ -269,7 +270,7 @@ def differences(lake: Lake, ground_truth: GroundTruth, sent: Fingerprint) -> lis
             compare(f"{each.tool} at {each.stage}: {name}", row.get(name), counted.counts[name])
         compare(f"{each.tool} at {each.stage}: known latencies", row.get("latency_known"), counted.latency_known)
         compare(f"{each.tool} at {each.stage}: known costs", row.get("cost_known"), counted.cost_known)
-    return found
+    return found + broken_invariants(lake)
 
 
 @dataclass(frozen=True)
