@@ -105,9 +105,7 @@ class SignalWeights:
     harm_level: float = 1.0  # the error level at which this signal alone shows harm
     few_users: Flags | None = None  # where only those seen are shown safe, too few to speak of users to come
     disagree: Flags | None = None  # where the average user is shown safe, and the actions of all together are not
-    tainted: Flags | None = (
-        None  # where what it counts contradicts other counts, so that it shows no harm; None nowhere
-    )
+    tainted: Flags | None = None  # where it counts what cannot be, which shows no harm; None nowhere
     alarmed: Flags | None = None  # where the change detector has raised an alarm; None where it does not watch
     compared: list[Compared] | None = None  # what was counted against a baseline, where the limit is a ratio
 
