@@ -13,6 +13,7 @@ from analytics.lake.tables import Lake, SourcePartition
 from producers.wire.topics import SOURCE_TOPICS
 from streams.broker import DATA_GROUP, EMBEDDED_PREFIX, BrokerError, KafkaSettings, admin
 from streams.ingest.reader_lock import has_reader
+from streams.ingest.topic_logs import known_logs, topic_ids
 
 _ANSWER_TIMEOUT_S: Final = 10.0
 
@@ -25,6 +26,7 @@ class Backlog:
 
     def __init__(self, bootstrap_servers: str, log_id: str, settings: KafkaSettings | None = None) -> None:
         self._log_id = log_id
+        self._admin = admin(bootstrap_servers, settings)
         self._earlier_ends: dict[SourcePartition, int] | None = None
         self._firsts: dict[SourcePartition, int] = {}
         self._true_ends: dict[SourcePartition, tuple[int, int]] = {}  # by partition: an answer, and the end behind it
@@ -46,7 +48,7 @@ class Backlog:
             BrokerError: The broker lacks a topic or its last records.
             confluent_kafka.KafkaException: The broker does not answer.
         """
-        return self._left(self._ends(), lake)
+        return self._left(self._ends(lake), lake)
 
     def caught_up(self, lake: Lake) -> bool:
         """Whether the lake covers what the broker held when this was last asked (the first time: holds now).
@@ -54,7 +56,7 @@ class Backlog:
         While records keep coming the newest of them are always under way, so `records_left` hardly ever says 0;
         what counts is that everything older than one look has arrived. Raises as `records_left` does.
         """
-        ends = self._ends()
+        ends = self._ends(lake)
         earlier, self._earlier_ends = ends if self._earlier_ends is None else self._earlier_ends, ends
         return self._left(earlier, lake) == 0
 
@@ -63,7 +65,7 @@ class Backlog:
 
         Raises as `records_left` does.
         """
-        self._ends()
+        self._ends(lake)
         stored = lake.stored_offsets(EVENTS, self._firsts)
         return sum(max(0, self._firsts[partition] - 1 - reached) for partition, reached in stored.items())
 
@@ -75,16 +77,17 @@ class Backlog:
             left += max(0, end - max(reached + 1, self._firsts.get(partition, 0)))
         return left
 
-    def _ends(self) -> dict[SourcePartition, int]:
+    def _ends(self, lake: Lake) -> dict[SourcePartition, int]:
         """The offset that each partition's next record will get; partitions that hold nothing are left out."""
         metadata = self._client.list_topics(timeout=_ANSWER_TIMEOUT_S).topics
+        logs = known_logs(lake, self._log_id, topic_ids(self._admin))
         answers: dict[SourcePartition, int] = {}
         self._firsts = {}
         for topic in SOURCE_TOPICS:
             if topic.name not in metadata:
                 raise BrokerError(f"the topic {topic.name} does not exist. `stagekeeper up` and the worker create it.")
             for number in metadata[topic.name].partitions:
-                partition = SourcePartition(self._log_id, topic.name, number)
+                partition = SourcePartition(logs.get(topic.name, self._log_id), topic.name, number)
                 watermarks = self._client.get_watermark_offsets(_topic_partition(partition), timeout=_ANSWER_TIMEOUT_S)
                 self._firsts[partition], end = watermarks
                 if end > self._firsts[partition]:

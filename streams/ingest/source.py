@@ -24,6 +24,7 @@ from streams.ingest.pipeline import Assignment
 from streams.ingest.reader_lock import reader_lock
 from streams.ingest.records import Batch, PartitionRecords, possible_ms
 from streams.ingest.recovery import resume
+from streams.ingest.topic_logs import remember_logs, topic_ids
 from streams.publisher import CLIENT_LOG
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ _TRANSIENT: Final = frozenset(
         KafkaError._TRANSPORT,  # noqa: SLF001
         KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
         KafkaError._TIMED_OUT,  # noqa: SLF001
+        KafkaError.UNKNOWN_TOPIC_OR_PART,  # whether it is gone, its id tells
+        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
+        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
         KafkaError._MAX_POLL_EXCEEDED,  # noqa: SLF001  (the partitions are lost, and assigned anew by the next poll)
     }
 )
@@ -104,10 +108,16 @@ class Source:
             "auto.offset.reset": "error",  # a missing offset must stop the worker, never move it
             "enable.partition.eof": True,
             "fetch.wait.max.ms": 100,
+            "topic.metadata.refresh.interval.ms": 10_000,  # how soon partitions that were added are read
             **FETCHING,
         }
         self._log_id = log_id
+        self._admin: AdminClient | None = None
+        self._topic_ids: dict[str, str] = {}
+        self._logs: dict[str, str] = {}  # the log of each topic
         self._next: dict[SourcePartition, int] = {}
+        self._seen_ids: dict[str, str] = {}  # the topics' ids as the broker last said
+        self._given: list[TopicPartition] = []  # what this member is to read
         self._handed_over = 0
         self._away = False
         self._stopping = threading.Event()
@@ -136,6 +146,7 @@ class Source:
         try:
             consumer = Consumer(self._config, logger=CLIENT_LOG)
             try:
+                self._admin = admin(self._bootstrap_servers, self._settings)
                 self._check_identity(consumer)
                 if self._log_id.startswith(EMBEDDED_PREFIX):
                     self._read_alone(consumer)
@@ -157,10 +168,9 @@ class Source:
     def _read_as_member(self, consumer: Consumer) -> None:
         # The consumer itself must not be asked within its own callbacks: `list_topics` takes away what the client's
         # next callback of the same `consume` needs. A log line is one, and the process aborts in `CallState_get`.
-        identity_client = admin(self._bootstrap_servers, self._settings)
-
         def assigned(reading: Consumer, partitions: list[TopicPartition]) -> None:
-            self._check_identity(identity_client)
+            if self._admin is not None:
+                self._check_identity(self._admin)
             self._assigned(reading, partitions)
 
         topics = [topic.name for topic in SOURCE_TOPICS]
@@ -191,6 +201,8 @@ class Source:
             while not self._broker_answers(consumer) and messages:
                 if self._stopping.wait(0.1):
                     raise StoppedError("the worker is stopping")
+            if self._is_elsewhere(consumer):
+                continue
             partitions = self._collect(messages)
             if partitions or (not idle and time.monotonic() >= fetched_s + IDLE_S):
                 idle = not partitions
@@ -220,8 +232,21 @@ class Source:
                 break
         return messages
 
+    def _is_elsewhere(self, consumer: Consumer) -> bool:
+        """Whether a topic is gone or was made anew; if so, what there is now is read on from where the lake is.
+
+        What was fetched is not taken then, since nobody can tell which log it is of.
+        """
+        if not self._given or self._seen_ids == self._topic_ids:
+            return False
+        if gone := self._topic_ids.keys() - self._seen_ids.keys():
+            LOG.warning("topics that were read are gone: %s; waiting until they are made anew", ", ".join(sorted(gone)))
+        self._revoked(consumer, self._given)
+        self._assigned(consumer, self._given)
+        return True
+
     def _collect(self, messages: list[Message]) -> dict[SourcePartition, PartitionRecords]:
-        log_id = self._log_id
+        logs, log_id = self._logs, self._log_id
         ends: dict[_TopicAndPartition, int] = {}
         grouped: dict[_TopicAndPartition, list[Message]] = defaultdict(list)
         origins = zip(map(Message.topic, messages), map(Message.partition, messages), strict=True)
@@ -231,13 +256,13 @@ class Source:
             else:
                 self._note_error(error, origin, message.offset(), ends)
         collected = {
-            SourcePartition(log_id, str(topic), int(number or 0)): _columns(group)
+            SourcePartition(logs.get(str(topic), log_id), str(topic), int(number or 0)): _columns(group)
             for (topic, number), group in grouped.items()
         }
         for partition, records in collected.items():
             self._next[partition] = records.offsets[-1] + 1
         for (topic, number), end in ends.items():
-            partition = SourcePartition(log_id, str(topic), int(number or 0))
+            partition = SourcePartition(logs.get(str(topic), log_id), str(topic), int(number or 0))
             # Read to the end, and the last offsets held nothing that the broker hands out: markers and aborted records
             # of transactions on Apache Kafka, null values on the embedded broker. Without a commit that covers them the
             # lake would never count as caught up.
@@ -259,14 +284,23 @@ class Source:
 
     def _assigned(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         log_id = self._log_id
+        self._given = assigned
+        if self._admin is not None:
+            self._topic_ids = self._seen_ids = topic_ids(self._admin)
+            self._logs = remember_logs(self._lake, log_id, self._topic_ids)
         bounds = {}
         for partition in assigned:
+            if self._admin is not None and partition.topic not in self._topic_ids:
+                continue  # it is gone
             low, end = consumer.get_watermark_offsets(partition, timeout=_ANSWER_S)
             if log_id.startswith(EMBEDDED_PREFIX):
                 # It answers with the start of its last batch, plus one. Its log can be neither cut nor exchanged
                 # without a new id, so there is nothing to compare the end with.
                 end = sys.maxsize
-            bounds[SourcePartition(log_id, partition.topic, partition.partition)] = (low, end)
+            bounds[SourcePartition(self._logs.get(partition.topic, log_id), partition.topic, partition.partition)] = (
+                low,
+                end,
+            )
         resumed = resume(self._lake, bounds)
         self._next = {partition: recovered.start for partition, recovered in resumed.items()}
         self._hand_over(Assignment(self._handed_over + 1, resumed))
@@ -302,6 +336,8 @@ class Source:
         """Check the log's identity (`LogIdentityError`); False while the broker is away, which is waited for."""
         try:
             self._check_identity(consumer, timeout_s=1.0)
+            if self._admin is not None:
+                self._seen_ids = topic_ids(self._admin)
         except KafkaException as error:
             if not self._away:
                 LOG.warning("the broker does not answer (%s); waiting for it", error.args[0].str())

@@ -17,7 +17,7 @@ from analytics.lake.table_schemas import EVENTS, SIGNALS
 from analytics.lake.tables import Lake
 from producers.wire.events import event_to_bytes
 from producers.wire.topics import DECISIONS
-from streams.broker import ensure_topics
+from streams.broker import EMBEDDED_PREFIX, ensure_topics
 from streams.lag import Backlog
 
 if TYPE_CHECKING:
@@ -51,8 +51,10 @@ def counted(root: str) -> tuple[int, int]:
 
 @pytest.mark.parametrize("while_it_reads", [True, False], ids=["while it reads", "while none reads"])
 def test_a_topic_that_was_made_anew_is_read_from_its_beginning(
-    either_broker: Broker, lake_root: str, tmp_path: Path, while_it_reads: bool
+    either_broker: Broker, lake_root: str, tmp_path: Path, *, while_it_reads: bool
 ) -> None:
+    if while_it_reads and either_broker.cluster_id.startswith(EMBEDDED_PREFIX):
+        pytest.skip("the embedded broker answers nobody any more once a topic is deleted that somebody reads")
     spoken = Spoken(either_broker)
     worker = WorkerProcess(tmp_path, either_broker, lake_root)
     try:
