@@ -11,7 +11,7 @@ import click
 
 from producers.boundary.authorization import FileAuthorizer
 from producers.boundary.decision_rules import ruleset_of
-from producers.boundary.flags import FlagEvaluator
+from producers.boundary.flags import DEADLINE_S, FlagEvaluator
 from producers.boundary.review_store import ReviewStore
 from producers.boundary.router import Router
 from producers.delivery.outbox import Outbox
@@ -48,12 +48,14 @@ def open_router(
     authorization: Path | str | None = None,
     policy: Authorizer | None = None,
     flags: Path | str | FlagEvaluator | None = None,
+    flag_deadline_s: float = DEADLINE_S,
     settings: Settings | None = None,
 ) -> Iterator[Router]:
     """A router from files, ready to use within the block; files and settings that are left out are the configured ones.
 
     `source` says who records, as a URI reference such as `/routers/crm-eu-1`; `environment` and `agent` are for
-    actions that name none. `policy` is an authorizer of your own in place of the file. The block is left within 5 s,
+    actions that name none. `policy` is an authorizer of your own in place of the file. A decision waits at most
+    `flag_deadline_s` seconds for a flag file that cannot be looked at. The block is left within 5 s,
     with a line in the log where records wait on disk for a broker that is away. Raises `SettingsError` where a file
     does not exist, `ConfigurationFileError`, and `UsageError` where both `policy` and `authorization` are given.
     """
@@ -61,7 +63,10 @@ def open_router(
     if policy is not None and authorization is not None:
         raise UsageError("open_router takes `policy=`, an authorizer, or `authorization=`, a file: not both")
     authorizer = policy or FileAuthorizer.load(Path(authorization or settings.authorization))
-    evaluator = flags if isinstance(flags, FlagEvaluator) else FlagEvaluator.from_file(Path(flags or settings.flags))
+    if isinstance(flags, FlagEvaluator):
+        evaluator = flags
+    else:
+        evaluator = FlagEvaluator.from_file(Path(flags or settings.flags), deadline_s=flag_deadline_s)
     store = ReviewStore(settings.review_store, key=settings.signing_key)
     try:
         emitter = open_emitter(settings, client_id=agent)

@@ -25,9 +25,9 @@ from stagekeeper.settings import Settings
 def command(workers: tuple[str, ...], watch: timedelta, root: str | None, *, as_json: bool) -> None:
     """Find what is wrong with a running installation, and what to do about it.
 
-    Checks broker, topics, workers, lag, lake, commits, clocks, gate file, verdicts, evidence, rejects and the review
-    store from outside, twice, and changes nothing. Every check is pass, warn, fail or unknown, with its evidence and
-    what to do about it.
+    Checks broker, topics, workers, lag, lake, commits, clocks, gate file, verdicts, evidence, rejects, flags and the
+    review store from outside, twice, and changes nothing. Every check is pass, warn, fail or unknown, with its evidence
+    and what to do about it.
 
     Exit code 0: nothing fails. 1: something fails. 3: nothing fails, and something is unknown. 2: usage.
 
