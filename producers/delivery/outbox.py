@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import logging
 import os
 import sqlite3
 import threading
@@ -19,13 +21,21 @@ CREATE TABLE IF NOT EXISTS records (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     topic TEXT NOT NULL,
     key BLOB NOT NULL,
-    value BLOB NOT NULL
+    value BLOB NOT NULL,
+    checksum BLOB
 )
 """
+# Files of earlier versions have no such column; what lies in them without a checksum is taken as it is.
+_ADD_CHECKSUM = "ALTER TABLE records ADD COLUMN checksum BLOB"
+_PUT = "INSERT INTO records (topic, key, value, checksum) VALUES (?, ?, ?, ?)"
+_AFTER = "SELECT seq, topic, key, value, checksum FROM records WHERE seq > ? ORDER BY seq LIMIT ?"
+_OF_KEY = "SELECT seq, topic, key, value, checksum FROM records WHERE key = ? ORDER BY seq"
+
+LOG = logging.getLogger(__name__)
 
 
 class OutboxError(StagekeeperError):
-    """A record could not be put on disk: the disk is full, the file is damaged, or another process holds it."""
+    """A record could not be put on disk: the disk is full, the file is damaged or gone, or another process holds it."""
 
 
 class Waiting(NamedTuple):
@@ -43,6 +53,9 @@ class Outbox:
     With `sync` a record is on the medium before `put` returns; without, it survives the death of this process, not that
     of the machine. `spare_bytes` of the disk are held back to take away what was delivered when it is full; they must
     hold SQLite's log, about 4 MB.
+
+    A file that is deleted, replaced or cut short meanwhile is noticed at the next `put`, and so is a record that was
+    altered since it was put, once somebody has read it: it is never handed out, and stays where it is.
     """
 
     def __init__(self, path: Path, *, sync: bool = True, spare_bytes: int = 8_000_000) -> None:
@@ -54,33 +67,81 @@ class Outbox:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open_database(path, _TABLES, synchronous="FULL" if sync else "NORMAL")
+            if "checksum" not in {name for _, name, *_ in self._file.execute("PRAGMA table_info(records)")}:
+                self._file.execute(_ADD_CHECKSUM)
             # Reads and removals go over a connection of their own: what is removed and comes back after a power cut is
             # delivered twice, which is harmless, so removing need not wait for the medium as `put` does.
             self._tail = open_database(path, _TABLES, synchronous="NORMAL")
             self._hold_spare_room()
+            self._tail.execute("SELECT seq FROM records LIMIT 1").fetchall()  # from here on there is a log beside it
+            log = f"{os.fspath(path)}-wal"
+            # Of the log only which file it is: SQLite cuts it itself.
+            self._files = {os.fspath(path): _stat(os.fspath(path)), log: (_stat(log)[0], 0)}
         except (sqlite3.Error, OSError) as error:
             raise self._named(error) from error
+        self._altered: set[int] = set()
 
     def put(self, topic: str, key: bytes, value: bytes) -> int:
         """Put a record on disk and return its number; `OutboxError` where it is not on disk."""
+        record = topic, key, value
         with self._lock:
+            self._check_files()
             try:
-                cursor = self._file.execute(
-                    "INSERT INTO records (topic, key, value) VALUES (?, ?, ?)", (topic, key, value)
-                )
+                cursor = self._file.execute(_PUT, (*record, _checksum(*record)))
             except sqlite3.Error as error:
                 raise self._named(error) from error
             return int(cursor.lastrowid or 0)
 
     def after(self, seq: int, limit: int) -> list[Waiting]:
         """The next records with numbers above `seq`, oldest first, at most `limit`."""
-        rows = self._read("SELECT seq, topic, key, value FROM records WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)
-        return [Waiting(*row) for row in rows]
+        while rows := self._read(_AFTER, seq, limit):
+            if intact := self._intact(rows):
+                return intact
+            seq = rows[-1][0]
+        return []
 
     def of_key(self, key: bytes) -> list[Waiting]:
         """The records with this key that still wait, oldest first; a search through the whole file."""
-        rows = self._read("SELECT seq, topic, key, value FROM records WHERE key = ? ORDER BY seq", key)
-        return [Waiting(*row) for row in rows]
+        return self._intact(self._read(_OF_KEY, key))
+
+    def _intact(self, rows: list[Any]) -> list[Waiting]:
+        intact = []
+        for *row, checksum in rows:
+            record = Waiting(*row)
+            is_typed = tuple(map(type, record[1:])) == (str, bytes, bytes)
+            if is_typed and (checksum is None or checksum == _checksum(*record[1:])):
+                intact.append(record)
+            elif record.seq not in self._altered:
+                self._altered.add(record.seq)
+                LOG.error("%s", self._altered_error())
+        return intact
+
+    def _altered_error(self) -> OutboxError:
+        numbers = ", ".join(map(str, sorted(self._altered)[:10]))
+        return OutboxError(
+            f"the outbox {self._path} holds records that were altered since they were written (seq {numbers}, "
+            f"{len(self._altered)} in all). They are not delivered. Keep a copy of the file, find out who wrote to it, "
+            "delete these rows, and start the router again."
+        )
+
+    def _check_files(self) -> None:
+        """Make sure that what is written lies where the next process looks for it; `OutboxError` where it would not."""
+        while_running = "while this router was writing to it"
+        for file, (known, least) in self._files.items():
+            identity, size = _stat(file)
+            if identity != known:
+                what = "was deleted" if identity is None else "was replaced by another file"
+                raise OutboxError(
+                    f"{file} {what} {while_running}: nothing that is put there would be found again. What was not "
+                    "delivered yet is lost if this process ends; let it deliver first."
+                )
+            if size < least:
+                raise OutboxError(
+                    f"{file} was cut from {least:,} to {size:,} bytes {while_running}. Restore it from a copy, "
+                    "or move it away, and start the router again."
+                )
+        if self._altered:
+            raise self._altered_error()
 
     def remove(self, seqs: Iterable[int]) -> None:
         """Forget records that the broker has acknowledged."""
@@ -145,6 +206,23 @@ class Outbox:
 
     def _named(self, error: Exception) -> OutboxError:
         return OutboxError(f"the outbox {self._path} cannot be used: {error}. Check the disk's space and the file.")
+
+
+def _stat(file: str) -> tuple[tuple[int, int] | None, int]:
+    """Which file it is (None: none that can be found), and its size in bytes."""
+    try:
+        stat = os.stat(file)  # noqa: PTH116 - at every write; a path object takes ten times as long
+    except OSError:
+        return None, 0
+    return (stat.st_dev, stat.st_ino), stat.st_size
+
+
+def _checksum(topic: str, key: bytes, value: bytes) -> bytes:
+    digest = hashlib.blake2b(digest_size=8)
+    for part in (topic.encode(), key, value):
+        digest.update(len(part).to_bytes(8))
+        digest.update(part)
+    return digest.digest()
 
 
 def open_database(path: Path, tables: str, *, synchronous: str) -> sqlite3.Connection:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -13,6 +14,7 @@ import pytest
 from producers.delivery.outbox import Outbox, OutboxError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -92,3 +94,67 @@ def test_an_outbox_held_by_another_says_so(tmp_path: Path) -> None:
                 outbox.put("t", b"k", b"v")
         finally:
             other.close()
+
+
+def _delete(path: Path) -> None:
+    path.unlink()
+
+
+def _delete_the_log(path: Path) -> None:
+    path.with_name(f"{path.name}-wal").unlink()
+
+
+def _delete_the_folder(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("elsewhere"))
+
+
+def _replace(path: Path) -> None:
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    copy.replace(path)
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, 1_000)
+
+
+@pytest.mark.parametrize("harm", [_delete, _delete_the_log, _delete_the_folder, _replace, _cut])
+@pytest.mark.parametrize("before", [0, 3])
+def test_a_file_that_is_tampered_with_is_noticed_at_the_next_write(
+    tmp_path: Path, harm: Callable[[Path], None], before: int
+) -> None:
+    """SQLite itself goes on writing to a file that nobody finds again."""
+    path = tmp_path / "home" / "outbox.db"
+    outbox = Outbox(path)
+    for _ in range(before):
+        outbox.put("t", b"k", b"v")
+    harm(path)
+    for _ in range(2):
+        with pytest.raises(OutboxError, match="while this router was writing to it"):
+            outbox.put("t", b"k", b"v")
+    outbox.close()
+
+
+def test_a_record_that_was_altered_is_not_delivered_and_stops_writes(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    with Outbox(path) as outbox:
+        seqs = [outbox.put("t", b"k", b"value %d" % number) for number in range(5)]
+        with contextlib.closing(sqlite3.connect(path)) as other, other:
+            other.execute("UPDATE records SET value = 'x' WHERE seq = ?", seqs[:1])
+            other.execute("UPDATE records SET value = x'00' WHERE seq = ?", seqs[1:2])
+        assert [record.seq for record in outbox.after(0, 2)] == seqs[2:4], "what is intact is delivered"
+        assert [record.seq for record in outbox.of_key(b"k")] == seqs[2:]
+        with pytest.raises(OutboxError, match=r"altered since they were written \(seq 1, 2, 2 in all\)"):
+            outbox.put("t", b"k", b"v")
+        assert len(outbox) == 5, "nothing is thrown away"
+
+
+def test_an_outbox_of_an_earlier_version_is_read_on(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    table = "CREATE TABLE records (seq INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT, key BLOB, value BLOB)"
+    with contextlib.closing(sqlite3.connect(path)) as old, old:
+        old.execute(table)
+        old.execute("INSERT INTO records (topic, key, value) VALUES ('t', x'6b', x'76')")
+    with Outbox(path) as outbox:
+        outbox.put("t", b"k", b"new")
+        assert [record.value for record in outbox.after(0, 10)] == [b"v", b"new"]
