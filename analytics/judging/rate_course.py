@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -35,9 +34,15 @@ class RateCourse:
     before: Integers  # those that closed before it. Shape (2, epochs)
     hours: Integers  # both together by the hour of day (UTC) in which they opened. Shape (2, epochs, 24)
 
+    log_rising: FloatArray  # evidence that the rate of each epoch is rising
+    log_uneven: FloatArray  # evidence that the rate of each epoch differs by hour of day
+
     @classmethod
-    def from_windows(cls, windows: ClosedWindows, state: CellState, size: int) -> Self:
-        """Count the windows of so many epochs; those of today are left out until the day is over."""
+    def from_windows(cls, windows: ClosedWindows, state: CellState, size: int, last: RateCourse | None = None) -> Self:
+        """Count the windows of so many epochs; those of today are left out until the day is over.
+
+        `last` is the course before it: of epochs whose counts are the same, the evidence is not worked out again.
+        """
         day = windows.newest_day
         ended = windows.by_hour.filter(pl.col("closed_at") <= day + timedelta(days=1))
         rows = state.rows_of(ended)
@@ -46,17 +51,19 @@ class RateCourse:
         parts = np.zeros((2, 2, size, HOURS), dtype=np.int64)
         for side, name in enumerate(("windows", "failed")):
             np.add.at(parts[side], (is_new.astype(np.intp), rows[placed], hour), ended[name].to_numpy()[placed])
-        return cls(day, size, parts[:, 1].sum(axis=-1), parts[:, 0].sum(axis=-1), parts.sum(axis=1))
-
-    @cached_property
-    def log_rising(self) -> FloatArray:
-        """Evidence that the rate of each epoch is rising."""
-        return log_rising(self.newest[1], self.newest[0], self.before[1], self.before[0])
-
-    @cached_property
-    def log_uneven(self) -> FloatArray:
-        """Evidence that the rate of each epoch differs by hour of day."""
-        return log_uneven_hours(self.hours[1], self.hours[0])
+        newest, before, hours = parts[:, 1].sum(axis=-1), parts[:, 0].sum(axis=-1), parts.sum(axis=1)
+        rising, uneven = np.zeros(size), np.zeros(size)
+        other = hours[0].any(axis=-1)
+        if last is not None:
+            both = min(size, last.size)
+            same = (hours[:, :both] == last.hours[:, :both]).all(axis=(0, 2))
+            same &= (newest[:, :both] == last.newest[:, :both]).all(axis=0)
+            (kept,) = np.nonzero(same)
+            rising[kept], uneven[kept] = last.log_rising[kept], last.log_uneven[kept]
+            other[kept] = False
+        rising[other] = log_rising(newest[1, other], newest[0, other], before[1, other], before[0, other])
+        uneven[other] = log_uneven_hours(hours[1, other], hours[0, other])
+        return cls(day, size, newest, before, hours, rising, uneven)
 
     def rises(self, epochs: EpochRows) -> Flags:
         """Which of some epochs to warn of because of the newest day."""

@@ -50,7 +50,7 @@ _Block = tuple[int, int, int, int]  # the row of its epoch, failed and timed-out
 class UserEvidence:
     """One fold of user-windows beside the state; the evidence of a signal is computed once for each fold."""
 
-    def __init__(self, windows: ClosedWindows, state: CellState) -> None:
+    def __init__(self, windows: ClosedWindows, state: CellState, last: UserEvidence | None = None) -> None:
         self.windows = windows
         self._state = state
         # Of epochs that are newer than the fold no window has closed.
@@ -72,6 +72,7 @@ class UserEvidence:
         self._pooled: dict[tuple[str, WindowCount, float, float], FloatArray] = {}
         self._regressions: dict[tuple[str, float, float], dict[int, Regression]] = {}
         self._course: RateCourse | None = None
+        self._last_course: RateCourse | None = None if last is None else last._course or last._last_course  # noqa: SLF001 - of its like
 
     @property
     def named_epochs(self) -> EpochRows:
@@ -185,7 +186,7 @@ class UserEvidence:
     def course(self) -> RateCourse:
         """How the failures of every epoch lie in time, up to the newest day that is over; one epoch more is empty."""
         if self._course is None:
-            self._course = RateCourse.from_windows(self.windows, self._state, self._size + 1)
+            self._course = RateCourse.from_windows(self.windows, self._state, self._size + 1, self._last_course)
         return self._course
 
     def regressions(self, signal: str, limit: float, rules: AfterPromotion, age_s: float) -> dict[int, Regression]:
@@ -318,7 +319,7 @@ class UserTracker:
         )
         self._covered = np.zeros(self._state.epochs, dtype=np.bool_)
         self._covered[epochs] = True
-        self._evidence = UserEvidence(windows, self._state)
+        self._evidence = UserEvidence(windows, self._state, self._evidence)
         return self._evidence
 
     def _covers(self, epochs: EpochRows) -> bool:

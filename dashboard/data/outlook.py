@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analytics.evidence.forecast import SafetyForecast, forecast_safety
 from analytics.evidence.sequential import log_e_value
-from analytics.signals.definitions import QUANTILES, SIGNALS
+from analytics.signals.definitions import SIGNALS
+from analytics.verdicts.safety_forecast import HARDLY, compared_with, safety_outlook
 from dashboard import labels
 from producers.wire.events import VerdictName
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from analytics.verdicts.document import VerdictDocument
     from analytics.verdicts.evidence_models import SignalEvidence
 
-_HARDLY = 0.01  # a chance that is told as none
 _LOOK_AHEAD = 2_000  # how many further failures in a row are tried before a rollback counts as far away
 
 _TO_MEND: dict[str, str] = {
@@ -115,7 +113,7 @@ def explanation(verdict: VerdictDocument) -> str:
 
 def failures_to_harm(evidence: SignalEvidence) -> int | None:
     """Failures in a row after which a guardrail would call a rollback; None where it cannot, already did, or is far."""
-    threshold = _compared_with(evidence)
+    threshold = compared_with(evidence)
     decides = evidence.harm_threshold
     if evidence.role != "guardrail" or threshold is None or decides is None or evidence.state == "fail":
         return None
@@ -133,14 +131,6 @@ def trials_of(signal: str) -> str:
     return "trials" if definition is None else definition.trial
 
 
-def _compared_with(evidence: SignalEvidence) -> float | None:
-    """The share of failures that the evidence is weighed against."""
-    if evidence.signal in QUANTILES:
-        return QUANTILES[evidence.signal].tail
-    limit = evidence.limit
-    return limit if limit is not None and 0 < limit < 1 else None
-
-
 def _towards_safe(evidence: SignalEvidence) -> str:
     name = labels.signal_name(evidence.signal)
     limit = labels.quantity(evidence.limit, evidence.unit)
@@ -148,8 +138,8 @@ def _towards_safe(evidence: SignalEvidence) -> str:
     trials = "closed user-windows" if evidence.by == "user" else trials_of(evidence.signal)
     if evidence.state == "missing" or not evidence.trials:
         return f"{name}: the first {trials}. Nothing has been seen yet, and nothing missing promotes."
-    outlook = _outlook(evidence)
-    if outlook is not None and outlook.within < _HARDLY:
+    outlook = safety_outlook(evidence)
+    if outlook is not None and outlook.within < HARDLY:
         return (
             f"{name}: {value} is too high to be shown under {limit}, with less than a chance of 1\u202f% within "
             f"{labels.count(outlook.horizon)} more {trials}. It has to come down."
@@ -164,16 +154,3 @@ def _towards_safe(evidence: SignalEvidence) -> str:
         needed = labels.count(evidence.more_needed)
         return f"{name}: about {needed} more {trials} like those so far ({value}, limit {limit})."
     return f"{name}: {value} is not shown under {limit} while it stays as it is."
-
-
-def _outlook(evidence: SignalEvidence) -> SafetyForecast | None:
-    """When safety may be shown; None where the counts that a promotion goes by are not those of one rate."""
-    threshold, decides = _compared_with(evidence), evidence.safe_threshold
-    if threshold is None or decides is None or evidence.unit in {"times", "points"} or not evidence.mature_trials:
-        return None
-    failures, trials = evidence.mature_failures, evidence.mature_trials
-    if evidence.by == "user":
-        trials = evidence.windows or 0
-        share = evidence.value if evidence.above_limit is None else evidence.above_limit.value
-        failures = math.ceil((share or 0.0) * trials)
-    return forecast_safety(min(failures, trials), trials, threshold, beta=math.exp(-decides))

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analytics.text import amount, percent
+from analytics.verdicts.safety_forecast import outlook_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ _WIDE: Final = 150  # columns from which on every figure has room
 _COLOURS: Final = {"PROMOTE": "green", "HOLD": "yellow", "ROLL_BACK": "bold red", "INVALID": "magenta"}
 _URGENCY: Final = ("ROLL_BACK", "INVALID", "PROMOTE", "HOLD")
 _REASONS_SHOWN: Final = 3
+_MOST_FORETOLD: Final = 20  # cells; each takes a tenth of a second
 
 _FIGURES: Final[dict[str, tuple[bool, Callable[[CellSignals], str]]]] = {
     "decided": (True, lambda cell: f"{cell.counts['decisions']:,}"),
@@ -68,9 +70,10 @@ def signals_table(signals: Sequence[CellSignals]) -> Table:
 def verdicts_table(verdicts: Sequence[VerdictDocument], marks: ListMarks) -> Table:
     """One block a cell, most urgent first: the verdict, where it sends the action, and the reasons in numbers.
 
-    What the list's marks believe bears a star and the kind of mark.
+    What the list's marks believe bears a star and the kind of mark. Of the first cells that wait for evidence it says
+    when that may be there.
     """
-    cells, kinds = [verdict.cell for verdict in verdicts], marks.kinds
+    cells, kinds, foretold = [verdict.cell for verdict in verdicts], marks.kinds, 0
     table = _table(cells)
     table.add_column("verdict", no_wrap=True)
     table.add_column("action", overflow="fold", min_width=22)
@@ -80,6 +83,9 @@ def verdicts_table(verdicts: Sequence[VerdictDocument], marks: ListMarks) -> Tab
         if left := len(verdict.reasons) - len(shown):
             shown.append(f"and {left} more")
         target = "" if verdict.to_stage is None else f"\n → {verdict.to_stage}"
+        if verdict.verdict == "HOLD" and foretold < _MOST_FORETOLD and (outlook := _outlook(verdict)) is not None:
+            shown.append(outlook)
+            foretold += 1
         if verdict.independence is not None:
             shown.append(verdict.independence)
         mark = kinds.get(verdict.verdict_id)
@@ -133,6 +139,16 @@ def _action(cell: Cell, among: Sequence[Cell]) -> Text:
         names.insert(0, cell.environment)
     # As plain text: a name may hold brackets, which would be read as markup.
     return Text("/".join(names) + ("" if cell.cohort == "all" else f" ({cell.cohort})"), overflow="fold")
+
+
+def _outlook(verdict: VerdictDocument) -> str | None:
+    """When the signal of the first reason may be shown safe; None where the verdict waits for something else."""
+    first = verdict.reasons[0]
+    evidence = next(
+        (part for part in verdict.signals if part.signal == first.signal and part.state == "undecided"), None
+    )
+    text = None if evidence is None or first.code != "more_evidence_needed" else outlook_text(evidence)
+    return None if text is None else f"forecast of {first.signal}: {text}"
 
 
 def _rate(ratio: float | None) -> str:

@@ -103,3 +103,19 @@ def test_a_budget_is_a_share() -> None:
     for budget in ("0", "-0.1", "1.5", ".inf", "much"):
         with pytest.raises(ConfigurationFileError, match="budget"):
             gate_file(ERRORS, attempts=f"{{budget: {budget}}}")
+
+
+def test_numbers_that_are_kept_up_are_those_counted_afresh() -> None:
+    other = CELL._replace(tool="search")
+    parts = [
+        [a_row(epoch="b", minute=5, **executions(5)), a_row(other, epoch="x", minute=9, **executions(5))],
+        [a_row(epoch="c", minute=7, decisions=3, denied=3)],
+        [a_row(epoch="a", minute=1, **executions(5)), a_row(other, epoch="y", minute=9, **executions(5))],
+        [a_row(epoch="c", minute=8, **executions(5)), a_row(other, epoch="x", minute=2, **executions(5))],
+    ]
+    state = CellState()
+    kept = Attempts(state)
+    for part in parts:
+        state.add(increments(*part))
+        assert kept.numbers().tolist() == Attempts(state).numbers().tolist()
+    assert sorted(kept.numbers().tolist()) == [1, 1, 2, 2, 3]

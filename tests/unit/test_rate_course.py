@@ -110,11 +110,16 @@ def test_a_fold_that_is_kept_up_counts_as_one_that_is_made_anew(history: EventLa
     epochs = state.names(np.arange(state.epochs))
     kept = UserWindowFold(source)
 
-    def course(fold: UserWindowFold, hours: float) -> list[list[int]]:
+    last: list[RateCourse | None] = [None]
+
+    def course(fold: UserWindowFold, hours: float) -> list[object]:
         as_of = NOON + timedelta(hours=hours)
         windows = fold.fold(as_of=as_of, window_s=window_s, kept_s=3_600.0, epochs=epochs)
-        counted = RateCourse.from_windows(windows, state, 1)
-        return [counted.newest.tolist(), counted.before.tolist(), counted.hours.tolist()]
+        counted = RateCourse.from_windows(windows, state, 2, last[0] if fold is kept else None)
+        if fold is kept:
+            last[0] = counted
+        names = ("newest", "before", "hours", "log_rising", "log_uneven")
+        return [getattr(counted, name).tolist() for name in names]
 
     for hours in (6, 12, 24, 42, 48):
         assert course(kept, hours) == course(UserWindowFold(source), hours)

@@ -140,3 +140,33 @@ def test_a_narrow_terminal_still_shows_every_action(lake: Lake, monkeypatch: pyt
     assert max(map(len, lines)) <= 80
     for whole in ("refunds/issue_refund", "draft_write", "12,377", "0.339 %", "PROMOTE"):
         assert any(whole in line for line in lines), whole
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        ((100, 0), "89 to 529 more executions (10-90 %); 97 % within 5,000"),
+        ((200, 2), "242 to over 5,000 more executions (10-90 %); 82 % within 5,000"),
+        ((800, 12), "869 to over 5,000 more executions (10-90 %); 58 % within 5,000"),
+    ],
+)
+def test_a_cell_that_waits_for_evidence_is_foretold_as_a_range_with_its_probability(
+    lake: Lake, counts: tuple[int, int], text: str
+) -> None:
+    lake.append("signals", increments(a_row(**executions(*counts))))
+    gates = gate_file("signal: execution_error, role: promote, limit: 0.02", unit="action")
+    Judge(lake, gates).tick(NOON + timedelta(minutes=10))
+    report = build_report(lake)
+    shown = " ".join(tables.show(tables.verdicts_table(report.verdicts, report.marks)).split())
+    assert f"forecast of execution_error: {text}" in shown
+    (verdict,) = report.verdicts
+    assert "10-90" not in verdict.summary  # what the ledger holds does without
+
+
+def test_no_more_than_twenty_cells_are_foretold(lake: Lake) -> None:
+    cells = [CELL._replace(tool=f"tool-{number}") for number in range(25)]
+    lake.append("signals", increments(*(a_row(cell, **executions(100)) for cell in cells)))
+    gates = gate_file("signal: execution_error, role: promote, limit: 0.02", unit="action")
+    Judge(lake, gates).tick(NOON + timedelta(minutes=10))
+    report = build_report(lake)
+    assert tables.show(tables.verdicts_table(report.verdicts, report.marks)).count("forecast of") == 20
