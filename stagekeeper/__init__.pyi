@@ -29,6 +29,7 @@ from producers.boundary.errors import (
     ActionDeniedError as ActionDeniedError,
     ActionFellBackError as ActionFellBackError,
     ActionObservedError as ActionObservedError,
+    InvalidCallError as InvalidCallError,
     RefusedError as RefusedError,
     ReviewRequiredError as ReviewRequiredError,
 )

@@ -12,6 +12,7 @@ from functools import partial
 from io import IOBase
 from itertools import islice
 from pathlib import PurePath
+from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
 import pydantic
@@ -143,7 +144,7 @@ def _ran_out(task: asyncio.Task[Any]) -> bool:
             manager = getattr(held, "__self__", None)
             if isinstance(manager, Timeout) and manager.expired():
                 return True
-        coroutine = getattr(coroutine, "cr_await", None)
+        coroutine = _awaited_by(coroutine)
     for callback, *_ in getattr(task, "_callbacks", None) or ():
         if isinstance(callback, partial) and callback.args and isinstance(callback.args[0], asyncio.Future):
             # Python 3.11: `wait_for` runs what it is given in a task of its own, and waits for a future beside it.
@@ -151,6 +152,16 @@ def _ran_out(task: asyncio.Task[Any]) -> bool:
                 if not waiting.cancelling() or _ran_out(waiting):
                     return True
     return any(waiting.cancelling() and _ran_out(waiting) for waiting in _waiting_for(task))
+
+
+def _awaited_by(coroutine: object) -> object:
+    """What a coroutine, or an asynchronous generator, waits for."""
+    for name in ("cr_await", "ag_await", "gi_yieldfrom"):
+        if hasattr(coroutine, name):
+            awaited: object = getattr(coroutine, name)
+            return awaited
+    # What `async for` waits for does not name its generator.
+    return next((held for held in gc.get_referents(coroutine) if isinstance(held, AsyncGeneratorType)), None)
 
 
 def _waiting_for(future: asyncio.Future[Any]) -> Iterator[asyncio.Task[Any]]:

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from fastmcp import Client
 from fastmcp.client.transports import StdioTransport
+from mcp import MCPError
 
 from producers.delivery.outbox import Outbox
 from producers.wire.events import ActionDecided, ActionExecuted, event_from_bytes
@@ -93,12 +94,19 @@ async def test_every_tool_of_the_example_is_behind_the_boundary(
             constrained = await call("draft_refund", order="4711", euros=12)
             assert constrained.is_error
             assert "constrained to search_only" in constrained.content[0].text
+            invented = await call("no_such_tool", order="4711")
+            assert "no tool 'no_such_tool'" in invented.content[0].text
+            versioned = await client.call_tool("get_order", {"order": "1"}, version="1.0", raise_on_error=False)
+            assert "no versions to choose from" in versioned.content[0].text
+            with pytest.raises(MCPError, match="no resource"):
+                await client.read_resource("orders://4711")
             decision = denied.meta["stagekeeper/decision"]
     with Outbox(tmp_path / "outbox.db") as outbox:
         events = [event_from_bytes(record.value) for record in outbox.after(0, 100)]
     decided = [event for event in events if isinstance(event, ActionDecided)]
     ran = {event.subject for event in events if isinstance(event, ActionExecuted)}
     outcomes = [event.data.decision.result.outcome for event in decided]
-    assert outcomes == ["allow", "queue_for_review", "queue_for_review", "deny", "constrain"]
+    assert outcomes == ["allow", "queue_for_review", "queue_for_review", "deny", "constrain", *["deny"] * 3]
+    assert [event.data.contract.tool for event in decided[5:]] == ["unknown_tool"] * 3
     assert decided[3].subject == decision
     assert ran == {decided[0].subject, decided[1].subject}

@@ -16,7 +16,7 @@ import pytest
 from boundary_cases import Permit, Shelf, flag_evaluator
 
 from analytics.signals.definitions import COUNTERS, contradictions, wrong_counts
-from analytics.signals.event_kinds import INCREMENTS, EventKind
+from analytics.signals.event_kinds import INCREMENTS, EventKind, kinds_moving
 from producers.boundary.action import Action
 from producers.boundary.router import Router
 from producers.delivery.recorder import Recorder
@@ -191,7 +191,27 @@ async def wait_for_a_helper(call: Awaitable[Any]) -> None:
     await asyncio.wait_for(helper(), 0.01)
 
 
+async def within_a_generator(call: Awaitable[Any]) -> None:
+    async def rows() -> Any:
+        async with asyncio.timeout(0.01):
+            yield await call
+
+    async for _ in rows():
+        pass
+
+
+async def through_a_generator(call: Awaitable[Any]) -> None:
+    async def rows() -> Any:
+        yield await call
+
+    async with asyncio.timeout(0.01):
+        async for _ in rows():
+            pass
+
+
 DEADLINES = [
+    within_a_generator,
+    through_a_generator,
     with_timeout,
     with_named_timeout,
     with_wait_for,
@@ -318,6 +338,7 @@ def test_arguments_that_the_action_does_not_take_are_refused_and_other_mistakes_
 def test_what_was_called_off_or_refused_moves_no_guardrail(kind: EventKind) -> None:
     moved = dict(zip(COUNTERS, INCREMENTS[EventKind.ALLOWED] + INCREMENTS[kind], strict=True))
     assert {name for name, count in moved.items() if count} == {"decisions", "allowed"}, "nothing is expected any more"
+    assert kind in kinds_moving("expected", by=-1), "nor for its user"
     alone = dict(zip(COUNTERS, INCREMENTS[kind], strict=True))
     assert contradictions(alone) == [], "its decision may come later"
     wrong = wrong_counts({name: INCREMENTS[kind][[i]] for i, name in enumerate(COUNTERS)})
