@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from analytics.signals.cells import EPOCH
-from analytics.signals.definitions import COUNTS, RATES
+from analytics.signals.definitions import COUNTERS, COUNTS, RATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +24,7 @@ LARGE_RECORDS: Final = 10_000  # takes longer to fold than to commit, so that wa
 IDLE_S: Final = 2.0  # after which the source says that nothing more is there
 
 _IN_A_ROW: Final = 3  # failures of one cell in one batch, and half of its trials, that may be a crossing under way
+_SEVERE: Final = tuple(count.counted for count in COUNTS.values() if count.counted in COUNTERS)  # some are derived
 _HARM: Final = ("execution_error", "timeout", "undo", "incident", "support", "quality_failure")
 
 
@@ -36,15 +37,14 @@ def may_cross(signals: pl.DataFrame) -> bool:
         (_sum(RATES[name].failures) >= _IN_A_ROW) & (2 * _sum(RATES[name].failures) >= _sum(RATES[name].trials))
         for name in _HARM
     )
-    severe = (pl.col(count.counted) > 0 for count in COUNTS.values())
+    severe = (pl.col(name) > 0 for name in _SEVERE)
     return bool(summed.select(pl.any_horizontal(*in_a_row, *severe).any()).collect().item())
 
 
 def _counters() -> Iterator[str]:
     for name in _HARM:
         yield from (*RATES[name].failures, *RATES[name].trials)
-    for count in COUNTS.values():
-        yield count.counted
+    yield from _SEVERE
 
 
 def _sum(columns: tuple[str, ...]) -> pl.Expr:

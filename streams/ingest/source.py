@@ -192,9 +192,10 @@ class Source:
                 self._revoked(consumer, partitions)
 
     def _read(self, consumer: Consumer) -> None:
-        behind, idle, fetched_s = False, True, 0.0
+        behind, idle, handed_s, fetched_s = False, True, 0.0, time.monotonic()
         while not self._stopping.is_set():
-            messages = self._fetch(consumer, fetched_s, BATCH_RECORDS if behind else LARGE_RECORDS)
+            messages = self._fetch(consumer, handed_s, fetched_s, BATCH_RECORDS if behind else LARGE_RECORDS)
+            fetched_s = time.monotonic()
             # A broker that came back empty under the same address is another log. Its identity only ever changes from
             # the old to the new, so records that were fetched before it is seen unchanged are the old log's.
             # What was fetched is kept meanwhile where the broker is away.
@@ -204,10 +205,10 @@ class Source:
             if self._is_elsewhere(consumer):
                 continue
             partitions = self._collect(messages)
-            if partitions or (not idle and time.monotonic() >= fetched_s + IDLE_S):
+            if partitions or (not idle and fetched_s >= handed_s + IDLE_S):
                 idle = not partitions
                 self._hand_over(Batch(self._handed_over + 1, partitions))
-                fetched_s = time.monotonic()
+                handed_s = time.monotonic()
             lag = self._lag(consumer)
             self._progress.lag_is(lag)
             behind = lag >= BATCH_RECORDS
@@ -216,14 +217,19 @@ class Source:
                 # earlier, it would wait in a batch of its own for the two that are under way.
                 self._progress.wait_for(self._handed_over - 1, _PAUSE_S, self._stopping.is_set)
 
-    def _fetch(self, consumer: Consumer, last_s: float, most: int) -> list[Message]:
-        """Fetch one batch, of about `most` records; `last_s` is when the last was handed over (monotonic seconds)."""
+    def _fetch(self, consumer: Consumer, handed_s: float, fetched_s: float, most: int) -> list[Message]:
+        """Fetch one batch, of about `most` records.
+
+        `handed_s` is when the last was handed over, `fetched_s` when the last fetch ended (monotonic seconds).
+        """
         messages: list[Message] = []
-        size, began_s = 0, time.monotonic()
+        size = 0
         while len(messages) < most and size < BATCH_BYTES:
             every_s = min(SOONEST_S, self._commit_every_s)
-            # After a pause the first record is not kept waiting for others.
-            due_s = max(last_s + (every_s if self._progress.hurry else self._commit_every_s), began_s + every_s)
+            # After a pause the first record is not kept waiting for long, and what came while the plane was busy not at
+            # all.
+            pause_s = every_s if self._progress.hurry else self._commit_every_s
+            due_s = max(handed_s + pause_s, fetched_s + every_s)
             left_s = due_s - time.monotonic()
             fetched = consumer.consume(FETCH_RECORDS, min(max(0.0, left_s), every_s))
             messages += fetched
