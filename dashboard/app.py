@@ -16,6 +16,7 @@ from dashboard.data.reader import LakeReader, read_gate_file
 from dashboard.navigation import page
 from dashboard.urls import PageLocation
 from producers.errors import StagekeeperError
+from producers.web_guard import may_ask
 
 REFRESH_S = 2.0
 
@@ -44,7 +45,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--freshness-s", type=float, default=math.inf, help="narrows the gate file's freshness, seconds"
     )
+    parser.add_argument("--web-name", action="append", default=[], help="a further host name to answer to")
     chosen = parser.parse_args(arguments)
+    headers = st.context.headers
+    if headers and not may_ask(headers.get("Host"), headers.get("Origin"), chosen.web_name):
+        st.error("Host or Origin names nobody here. Whoever runs this page can add the name with --web-name.")
+        st.stop()
     st.set_page_config(page_title="Stagekeeper", layout="wide", initial_sidebar_state="collapsed")
     refreshing(LiveHtml(), chosen.lake, chosen.gates, chosen.freshness_s)
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 import ssl
 import tempfile
 import uuid
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import faust
 
+from producers.web_guard import may_ask
 from streams.broker import EMBEDDED_PREFIX, KafkaSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+View: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
+"""A page of the web server, of Faust's own types."""
 
 
 class KeptChannel(faust.Channel):  # type: ignore[misc]
@@ -24,8 +32,8 @@ class KeptChannel(faust.Channel):  # type: ignore[misc]
         return self._queue
 
 
-def create_faust_app(bootstrap_servers: str, log_id: str, web_port: int, security: KafkaSettings) -> Any:  # noqa: ANN401
-    """Create the Faust app of one worker, with its web server on a port of the loopback interface."""
+def create_faust_app(bootstrap_servers: str, log_id: str, web_address: tuple[str, int], security: KafkaSettings) -> Any:  # noqa: ANN401
+    """Create the Faust app of one worker, with its web server on a host and port."""
     # On the embedded broker a group join takes half the session timeout.
     embedded = log_id.startswith(EMBEDDED_PREFIX)
     session_s, heartbeat_s, rebalance_s = (3.0, 1.0, 12.0) if embedded else (45.0, 3.0, 60.0)
@@ -47,11 +55,23 @@ def create_faust_app(bootstrap_servers: str, log_id: str, web_port: int, securit
         broker_rebalance_timeout=rebalance_s,
         producer_request_timeout=15.0,
         web_enabled=True,
-        web_bind="127.0.0.1",
-        web_host="127.0.0.1",
-        web_port=web_port,
+        web_bind=web_address[0],
+        web_host=web_address[0],
+        web_port=web_address[1],
         web_tables_enabled=False,
     )
+
+
+def guarded(view: View, names: Collection[str]) -> View:
+    """A view that answers only who asks for an address or name of this worker, and no page of another site."""
+
+    async def answer(web: Any, request: Any) -> Any:  # noqa: ANN401  (Faust's own types)
+        if not may_ask(request.headers.get("Host"), request.headers.get("Origin"), names):
+            return web.json({"error": "Host or Origin names nobody here; see --web-name"}, status=403)
+        return await view(web, request)
+
+    answer.__name__ = view.__name__  # by which Faust names the page
+    return answer
 
 
 def _credentials(security: KafkaSettings) -> Any:  # noqa: ANN401  (Faust's own type)

@@ -35,12 +35,13 @@ from analytics.lake.tables import Lake
 from analytics.maintenance import RetentionPolicy
 from producers.delivery.kafka_config import KafkaSecurity
 from producers.errors import StagekeeperError
+from producers.web_guard import LOOPBACK
 from producers.wire.topics import RECOMMENDATIONS
 from streams.broker import KafkaSettings, ensure_topics
 from streams.control.judge_runner import JudgeRunner
 from streams.control.maintenance_runner import Leases, MaintenanceRunner
 from streams.control.recommendation_cache import Recommendations
-from streams.faust_app import KeptChannel, create_faust_app
+from streams.faust_app import KeptChannel, create_faust_app, guarded
 from streams.ingest.cadence import COMMIT_EVERY_S
 from streams.ingest.pipeline import Assignment, DataPlane, Pipeline
 from streams.ingest.rejects import KafkaDeadLetters
@@ -76,7 +77,9 @@ class WorkerConfig:
     now: Callable[[], datetime]
     say: Callable[[str], None]  # takes one line at a time for whoever watches
     as_json: bool = False  # of status lines
-    web_port: int = 0  # port of the web server on the loopback interface; 0 takes a free one
+    web_host: str = LOOPBACK  # interface of the web server
+    web_names: tuple[str, ...] = ()  # further host names under which it may be asked
+    web_port: int = 0  # port of the web server; 0 takes a free one
     data_only: bool = False  # whether to leave the judging to other workers
     commit_every_s: float = COMMIT_EVERY_S  # between two batches that are committed, where nothing hurries
     maintenance_every_s: float = 3_600.0  # between two rounds of roll-up, retention and vacuum; 0: others do them
@@ -91,6 +94,7 @@ class Worker:
     def __init__(self, config: WorkerConfig) -> None:
         limit_memory()
         self._config = config
+        self._withdraw()
         servers, now = config.bootstrap_servers, config.now
         self._log_id = ensure_topics(servers, config.kafka)
         self._web_port = config.web_port or _free_port()
@@ -182,12 +186,15 @@ class Worker:
         ended = self._ended = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: None if ended.done() else ended.set_result(0))
-        app = create_faust_app(self._config.bootstrap_servers, self._log_id, self._web_port, self._config.kafka)
+        app = create_faust_app(
+            self._config.bootstrap_servers, self._log_id, (self._config.web_host, self._web_port), self._config.kafka
+        )
         self._channel = KeptChannel(app, maxsize=1)
         self._started = asyncio.Event()
         self._add_agents(app)
         self._add_timers(app)
         self._add_pages(app)
+        LOG.info("starts: process %d, log %s, lake %s", os.getpid(), self._log_id, self._config.lake_root)
         starting = asyncio.ensure_future(app.start())
         self._source.start()
         drain = False
@@ -230,6 +237,8 @@ class Worker:
         last_resort.daemon = True
         last_resort.start()
         deadline = time.monotonic() + _STOP_S
+        self._withdraw()
+        LOG.info("stops%s", "" if drain else f": {self._failure}")
         if not drain:
             self._stopping.set()
         await asyncio.to_thread(self._source.stop, _STOP_S * 0.6, drain=drain)
@@ -296,6 +305,14 @@ class Worker:
         app.task(judge)
 
     def _add_pages(self, app: Any) -> None:  # noqa: ANN401
+        async def livez(web: Any, _request: Any) -> Any:  # noqa: ANN401
+            alive = self._failure is None and self._source.is_alive
+            return web.json({"live": alive}, status=200 if alive else 503)
+
+        async def readyz(web: Any, _request: Any) -> Any:  # noqa: ANN401
+            faults = self._not_ready()
+            return web.json({"ready": not faults, "faults": faults}, status=503 if faults else 200)
+
         async def health(web: Any, _request: Any) -> Any:  # noqa: ANN401
             totals = asdict(self._progress.totals)
             return web.json({"log_id": self._log_id, "judge": self._fault or "ok", **totals})
@@ -314,9 +331,20 @@ class Worker:
             )
             return web.text(text, content_type=CONTENT_TYPE)
 
-        app.page("/health")(health)
-        app.page("/metrics")(metrics)
-        app.page("/verdicts")(verdicts)
+        views = {"livez": livez, "readyz": readyz, "health": health, "metrics": metrics, "verdicts": verdicts}
+        for name, view in views.items():
+            app.page(f"/{name}")(guarded(view, {self._config.web_host, *self._config.web_names}))
+
+    def _not_ready(self) -> list[str]:
+        """Why this worker does not do its work at this moment; nothing where it does."""
+        conditions = {
+            "it is stopping": self._stopping.is_set(),
+            "the data plane has failed": self._failure is not None or not self._source.is_alive,
+            "it has no partitions to read yet": self._plane.assignment is None,
+            "the broker does not answer": self._source.is_away,
+            f"judge: {self._fault}": self._fault is not None,
+        }
+        return [fault for fault, holds in conditions.items() if holds]
 
     async def _judge(self) -> float:
         """Run the judge once, if this worker holds the lease for it; seconds until the next time."""
@@ -344,11 +372,21 @@ class Worker:
             raise
 
     def _refresh_leases(self) -> None:
-        if self._plane.assignment is not None:  # before that this worker is no good to anybody
-            self._leases.refresh()
+        if self._plane.assignment is None:
+            return  # before that this worker is no good to anybody
+        before = self._leases.judge
+        self._leases.refresh()
+        if (fence := self._leases.judge) != before:
+            LOG.info("another worker judges now" if fence is None else f"judges from now on, tenure {fence.epoch}")
+
+    def _withdraw(self) -> None:
+        """Take the ready file away: who waits for it must not find that of a worker that is gone."""
+        if self._config.ready_file is not None:
+            self._config.ready_file.unlink(missing_ok=True)
 
     def _announce(self) -> None:
-        path, web = self._config.ready_file, f"http://127.0.0.1:{self._web_port}"
+        host = LOOPBACK if self._config.web_host in {"0.0.0.0", "::"} else self._config.web_host  # noqa: S104
+        path, web = self._config.ready_file, f"http://{f'[{host}]' if ':' in host else host}:{self._web_port}"
         LOG.info("ready: reads log %s, answers at %s", self._log_id, web)
         if path is not None:
             draft = path.with_suffix(".draft")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import warnings
@@ -18,24 +19,58 @@ from stagekeeper.settings import Settings
 _CHATTY = ("faust", "mode", "aiokafka", "streams.librdkafka", "streams.lag", "streams.broker")
 
 
+class _LogLine(logging.Formatter):
+    """One line for each record, in UTC; as JSON, or as text."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._as_json = as_json
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if not self._as_json:
+            return text
+        line = {"at": record.asctime, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        if record.exc_text:
+            line["trace"] = record.exc_text
+        return json.dumps(line, ensure_ascii=False)
+
+
 @click.command("worker")
 @click.option(
     "--ready-file",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write this file once the worker reads from the broker.",
 )
-@click.option("--web-port", type=click.IntRange(0, 65_535), default=0, show_default="a free one", help="Loopback port.")
+@click.option(
+    "--web-port", type=click.IntRange(0, 65_535), default=0, show_default="a free one", help="Port of /readyz etc."
+)
+@click.option("--web-host", default="127.0.0.1", show_default=True, help="Interface of the web port.")
+@click.option("--web-name", "web_names", multiple=True, help="A further host name to answer to; may be repeated.")
 @click.option("--data-only", is_flag=True, help="Read and store, and leave the judging to another worker.")
-@click.option("--json", "as_json", is_flag=True, help="Print the status lines as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the status lines and the log as JSON.")
 @click.option("--verbose", is_flag=True, help="Also log what the libraries say.")
-def command(ready_file: Path | None, web_port: int, *, data_only: bool, as_json: bool, verbose: bool) -> None:
+def command(
+    ready_file: Path | None,
+    web_port: int,
+    *,
+    web_host: str,
+    web_names: tuple[str, ...],
+    data_only: bool,
+    as_json: bool,
+    verbose: bool,
+) -> None:
     """Read events from Kafka, keep them in the lake, judge, and publish recommendations.
 
     Prints one line a second while something moves. Runs until SIGTERM or Ctrl-C; exits with another code than 0 when
     the data plane cannot go on. Started again, it resumes from the lake without losing or repeating anything.
 
     Several workers share the partitions of a Kafka cluster; one of them judges. On the embedded broker one reads, and
-    others wait to take its place. The web port answers /health, /metrics (Prometheus) and /verdicts.
+    others wait to take its place. The web port answers /livez and /readyz (503 where the worker is
+    not), /health, /metrics (Prometheus) and /verdicts, to whoever asks for an address, `localhost` or a --web-name.
 
     \b
     Examples:
@@ -44,8 +79,10 @@ def command(ready_file: Path | None, web_port: int, *, data_only: bool, as_json:
       STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 stagekeeper worker --json
     """
     settings = Settings.load()
-    level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LogLine(as_json=as_json))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+    logging.getLogger("streams").setLevel(logging.INFO)
     if not verbose:
         for chatty in _CHATTY:
             logging.getLogger(chatty).setLevel(logging.CRITICAL)
@@ -64,6 +101,8 @@ def command(ready_file: Path | None, web_port: int, *, data_only: bool, as_json:
         say=click.echo,
         as_json=as_json,
         web_port=web_port,
+        web_host=web_host,
+        web_names=web_names,
         data_only=data_only,
         commit_every_s=settings.commit_every_s,
         maintenance_every_s=settings.maintenance_every_s,

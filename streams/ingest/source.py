@@ -138,6 +138,16 @@ class Source:
         return not self._thread.is_alive()
 
     @property
+    def is_alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the broker did not answer when it was last asked."""
+        return self._away
+
+    @property
     def unsaved(self) -> int:
         """Number of batches and assignments that were handed over and are not committed."""
         return self._handed_over - self._progress.reached
