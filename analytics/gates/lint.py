@@ -245,6 +245,11 @@ def _contradictions(gate: Gate, live: list[GateSignal]) -> Iterator[LintIssue]:
         if same and low.signal != high.signal and (_limit(low) or 0.0) >= (_limit(high) or 0.0):
             message = f"{low.signal} may be as high as {high.signal}, so its limit means nothing"
             yield LintIssue("warning", "contradictory", f"{gate.name}/{low.signal}", message)
+    shown = [part for part in live if part.role in {"guardrail", "promote"}]
+    if gate.claim == "users_to_come" and any(gate.unit_of(part) == "action" for part in shown):
+        actions = ", ".join(dict.fromkeys(part.signal for part in shown if gate.unit_of(part) == "action"))
+        message = f"it claims users to come, and {actions} is counted by action, as if each were another user's"
+        yield LintIssue("warning", "contradictory", f"{gate.name}/claim", message)
     least_s = gate.minimum_exposure.least_s
     if gate.hold_expires is not None and gate.hold_expires < least_s:
         expires = duration(gate.hold_expires)

@@ -204,7 +204,7 @@ class JudgeState:
         due = self._reassessments.due(self.touched, self.current, gates, sums.watermark, now)
         if not due.size:
             return
-        users = self._users.once(gates, sums.watermark, due)
+        users = self._users.once(gates, sums.watermark, due, self.current)
         evaluation = engine.evaluate(
             due, sums=sums, current=self.current, latches=self._latches, users=users, are_over=True
         )

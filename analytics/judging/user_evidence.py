@@ -289,19 +289,24 @@ class UserTracker:
         self._folded_at = now
         return self._again(gates, as_of, epochs, None)
 
-    def once(self, gates: GateFile, watermark: datetime, epochs: EpochRows) -> UserEvidence | None:
-        """The closed user-windows of some epochs alone, folded anew; None where no gate asks for them."""
+    def once(self, gates: GateFile, watermark: datetime, epochs: EpochRows, current: EpochRows) -> UserEvidence | None:
+        """The closed user-windows of some epochs, and of the current ones that they may be compared with, folded anew.
+
+        None where no gate asks for them.
+        """
         if not gates.counts_users:
             return None
+        single = compared_actions(self._state, gates)
+        beside = self._state.names(current).join(single, on=ACTION, how="semi")
         as_of = closed_through(watermark, gates.user_window)
         windows = UserWindowFold(self._source).fold(
             as_of=as_of,
             window_s=gates.user_window,
             kept_s=kept_s(gates),
-            epochs=self._state.names(epochs),
+            epochs=pl.concat([self._state.names(epochs), beside]).unique(),
             amounts=amounts_of(gates),
             deadline_s=gates.outcome_deadline_s,
-            single=compared_actions(self._state, gates),
+            single=single,
         )
         return UserEvidence(windows, self._state)
 

@@ -31,6 +31,9 @@ def windows_of(count: int) -> str:
 
 def measured(evidence: SignalEvidence) -> str:
     """The value and the counts behind it: `undo 4.1 % (12 of 291)`."""
+    if evidence.signal in QUANTILES and evidence.unit == "times":
+        among = f"{evidence.trials:,} {SIGNALS[evidence.signal].trial}{_unreported(evidence)}"
+        return f"{evidence.signal} {amount(evidence.value, evidence.unit)} ({among})"
     if evidence.signal in QUANTILES and evidence.limit is not None:
         over = f"{evidence.failures:,} of {evidence.trials:,} above the limit{_unreported(evidence)}"
         if evidence.above_limit is not None and evidence.above_limit.value is not None:
@@ -158,8 +161,7 @@ def claim(inputs: VerdictInputs, verdict: VerdictName) -> str:
     if kept == "traffic_seen":
         return "of the traffic seen more failed than a limit allows, on average; nothing is said of other traffic"
     lead = "" if verdict is VerdictName.PROMOTE else "a promotion from here would say: "
-    seen = inputs.exposure
-    if not seen.by_user:
+    if not any(part.by == "user" for part in inputs.signals):
         return f"{lead}each limit is kept by these actions, every one of them taken for another user's"
     if kept == "users_seen":
         return f"{lead}each limit is kept by the traffic of the users seen; nothing is said of others"

@@ -36,6 +36,8 @@ def safety_outlook(evidence: SignalEvidence) -> SafetyForecast | None:
     if evidence.by == "user":
         trials = evidence.windows or 0
         share = evidence.value if evidence.above_limit is None else evidence.above_limit.value
+        if evidence.users_to_come is not None:
+            share, trials = evidence.users_to_come.value, evidence.users_to_come.users
         failures = math.ceil((share or 0.0) * trials)
     return forecast_safety(min(failures, trials), trials, threshold, beta=math.exp(-decides))
 
@@ -46,6 +48,7 @@ def outlook_text(evidence: SignalEvidence) -> str | None:
     if forecast is None:
         return None
     trials = "user-windows" if evidence.by == "user" else SIGNALS[evidence.signal].trial
+    trials = "different users" if evidence.users_to_come is not None else trials
     far = f"{forecast.horizon:,}"
     if forecast.within < HARDLY:
         return f"less than a chance of {percent(HARDLY)} within {far} more {trials}"

@@ -136,6 +136,7 @@ def _towards_safe(evidence: SignalEvidence) -> str:
     limit = labels.quantity(evidence.limit, evidence.unit)
     value = labels.quantity(evidence.value, evidence.unit)
     trials = "closed user-windows" if evidence.by == "user" else trials_of(evidence.signal)
+    trials = "different users" if evidence.users_to_come is not None else trials
     if evidence.state == "missing" or not evidence.trials:
         return f"{name}: the first {trials}. Nothing has been seen yet, and nothing missing promotes."
     outlook = safety_outlook(evidence)

@@ -12,6 +12,7 @@ import polars as pl
 from verdict_cases import NOON
 
 from analytics.backtest.history import History, run
+from analytics.evidence.histogram import bin_of
 from analytics.judging.user_windows import READ_OF_EVENTS
 from analytics.lake.table_schemas import COLUMNS, EVENTS, SIGNALS
 from analytics.signals.cells import EPOCH
@@ -85,6 +86,8 @@ class Actions:
     delay: FloatArray  # minutes from the decision to the report of the execution; infinity where there is none
     minutes: float  # how long the streams are
     user: IntArray | None = None  # who asked for it; None where nobody is named
+    latency_ms: FloatArray | None = None  # how long the execution took; None where it is not known
+    is_base: BoolArray | None = None  # whether it was held back, in the cohort `held-back`; None where nothing was
 
     def history(self, *, failure: str = "failed", stage: str = "draft_write") -> History:
         """What becomes known of them, and when."""
@@ -94,10 +97,27 @@ class Actions:
         ones = np.ones(self.stream.size, dtype=np.int64)
         outcomes = {"executed": ones[known], failure: self.failed[known].astype(np.int64)}
         decided = dict.fromkeys(("decisions", "allowed", "expected"), ones)
-        rows = [
-            minute_rows(self.stream, decided_in, decided_in, decided, stage=stage),
-            minute_rows(self.stream[known], decided_in[known], known_in, outcomes, stage=stage),
-        ]
+        base = np.zeros(self.stream.size, dtype=np.bool_) if self.is_base is None else self.is_base
+        rows = []
+        for cohort, arm in (("all", ~base), ("held-back", base)):
+            both = known & arm
+            of_arm = {name: counts[arm] for name, counts in decided.items()}
+            rows.append(
+                minute_rows(self.stream[arm], decided_in[arm], decided_in[arm], of_arm, stage=stage, cohort=cohort)
+            )
+            of_known = {name: counts[arm[known]] for name, counts in outcomes.items()}
+            latency = None if self.latency_ms is None else self.latency_ms[both]
+            rows.append(
+                minute_rows(
+                    self.stream[both],
+                    decided_in[both],
+                    known_in[arm[known]],
+                    of_known,
+                    stage=stage,
+                    cohort=cohort,
+                    latency_ms=latency,
+                )
+            )
         return History.from_rows(pl.concat(rows), self._events(known, stage, failure).lazy())
 
     def _events(self, known: BoolArray, stage: str, failure: str) -> pl.DataFrame:
@@ -113,11 +133,14 @@ class Actions:
                 "delay": self.delay,
                 "user": self.user,
                 "outcome": np.where(self.failed, int(bad), int(EventKind.SUCCEEDED)),
+                "is_base": False if self.is_base is None else self.is_base,
+                "latency_ms": None if self.latency_ms is None else self.latency_ms,
             }
         ).with_columns(decided_at=pl.lit(NOON) + pl.duration(microseconds=(pl.col("minute") * 60e6).cast(pl.Int64)))
         reported = actions.filter(pl.Series(known)).with_columns(
             time=pl.col("decided_at") + pl.duration(microseconds=(pl.col("delay") * 60e6).cast(pl.Int64)),
             kind=pl.col("outcome"),
+            latency_us=(pl.col("latency_ms").cast(pl.Float64) * 1_000).round().cast(pl.Int64),
         )
         events = [actions.with_columns(time=pl.col("decided_at"), kind=pl.lit(int(EventKind.ALLOWED))), reported]
         return (
@@ -125,6 +148,8 @@ class Actions:
             .select(
                 *_epoch(stage),
                 pl.col("subject").cast(pl.String),
+                "latency_us",
+                pl.lit(None, dtype=pl.Int64).alias("cost_microusd"),
                 "decided_at",
                 "time",
                 "kind",
@@ -136,22 +161,34 @@ class Actions:
 
 def _epoch(stage: str) -> list[pl.Expr]:
     """The names of a stream's epoch."""
-    names = ("production", "w", None, stage, "all", "e")
-    return [
-        (pl.lit(name) if name is not None else pl.format("s{}", "stream")).alias(column)
-        for column, name in zip(EPOCH, names, strict=True)
-    ]
+    cohort = pl.when("is_base").then(pl.lit("held-back")).otherwise(pl.lit("all"))
+    names = (pl.lit("production"), pl.lit("w"), pl.format("s{}", "stream"), pl.lit(stage), cohort, pl.lit("e"))
+    return [name.alias(column) for column, name in zip(EPOCH, names, strict=True)]
 
 
 def minute_rows(
-    stream: IntArray, minute: IntArray, known_in: IntArray, counts: Mapping[str, IntArray], *, stage: str
+    stream: IntArray,
+    minute: IntArray,
+    known_in: IntArray,
+    counts: Mapping[str, IntArray],
+    *,
+    stage: str,
+    cohort: str = "all",
+    latency_ms: FloatArray | None = None,
 ) -> pl.DataFrame:
     """Rows of the table `signals`: what became known in a minute about the decisions of a minute of a stream."""
-    summed = (
-        pl.DataFrame({"stream": stream, "minute": minute, "known_in": known_in, **counts})
-        .group_by("stream", "minute", "known_in")
-        .agg(pl.col(list(counts)).sum())
-    )
+    table = pl.DataFrame({"stream": stream, "minute": minute, "known_in": known_in, **counts})
+    key = ["stream", "minute", "known_in"]
+    summed = table.group_by(key).agg(pl.col(list(counts)).sum()).with_columns(is_base=pl.lit(cohort != "all"))
+    bins = pl.lit([], dtype=pl.List(pl.Int64))
+    latency = {"bins": bins, "counts": bins}
+    if latency_ms is not None:
+        binned = table.with_columns(
+            bin=pl.Series(bin_of(np.round(latency_ms * 1_000).astype(np.int64)), dtype=pl.Int64)
+        )
+        by_bin = binned.group_by(*key, "bin").agg(pl.len().cast(pl.Int64).alias("seen")).sort("bin")
+        summed = summed.join(by_bin.group_by(key, maintain_order=True).agg("bin", "seen"), on=key)
+        latency = {"bins": pl.col("bin"), "counts": pl.col("seen")}
     return summed.select(
         *_epoch(stage),
         (pl.lit(NOON) + pl.col("minute") * _MINUTE).alias("bucket"),
@@ -159,7 +196,7 @@ def minute_rows(
         (pl.lit(NOON) + pl.col("known_in") * _MINUTE + timedelta(seconds=59)).alias("last_event_at"),
         *(pl.col(name) if name in counts else pl.lit(0).alias(name) for name in COUNTERS),
         *(
-            pl.lit([], dtype=pl.List(pl.Int64)).alias(f"{name}_{part}")
+            (latency[part] if name == "latency" else bins).alias(f"{name}_{part}")
             for name in HISTOGRAMS
             for part in ("bins", "counts")
         ),
@@ -190,6 +227,8 @@ def crossings(history: History, gates: GateFile, streams: int, *, every: timedel
     for turn in run(history, gates, every=every):
         verdict = turn.verdict
         at = first[verdict.result.verdict]
+        if verdict.inputs.cell.cohort != "all":
+            continue
         stream = int(verdict.inputs.cell.tool[1:])
         at[stream] = min(at[stream], (turn.at - NOON) / _MINUTE)
     return Crossings(first[VerdictName.PROMOTE], first[VerdictName.ROLL_BACK])

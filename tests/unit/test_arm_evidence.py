@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 import pytest
+from verdict_cases import NOON
 
 from analytics.evidence.clustered_rate import UserWindows
 from analytics.evidence.errors import EvidenceError
+from analytics.evidence.histogram import BIN_COUNT, bin_of
+from analytics.evidence.quantile_ratio import Observed, quantile_ratio_bounds, quantile_ratio_log_e
 from analytics.evidence.rate_difference import (
     CountedRate,
     WindowedRate,
@@ -19,6 +24,7 @@ from analytics.evidence.rate_difference import (
 from analytics.evidence.rate_ratio import Batches, RatioEvidence
 from analytics.evidence.sequential import crosses
 from analytics.evidence.window_ratio import ArmWindows
+from analytics.judging.baseline import match_windows
 
 if TYPE_CHECKING:
     from analytics.evidence.sequential import Direction
@@ -133,3 +139,51 @@ def test_a_difference_is_forecast_like_a_rate() -> None:
     factor = growth_to_decision(new, base, 0.01, "above", alpha=0.05)
     assert 2.0 < factor < 4.0, "the design says 3,500 actions an arm in the median"
     assert growth_to_decision(new, base, 0.01, "below", alpha=0.05) == float("inf")
+
+
+def windows_at(*periods: tuple[int, int, int]) -> pl.DataFrame:
+    """User-windows of one action: the hour in which they closed, whether they failed, and how many."""
+    rows = [(NOON + timedelta(hours=hour), 1, failed, count) for hour, failed, count in periods]
+    schema = {"closed_at": pl.Datetime("us", "UTC"), "m": pl.Int64, "y": pl.Int64, "count": pl.Int64}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def test_windows_that_close_together_are_one_batch() -> None:
+    found = match_windows(windows_at((1, 1, 2), (2, 0, 3)), windows_at((2, 0, 4), (3, 1, 1)), "hold_back")
+    assert (found.arm(new=True).windows[0], found.arm(new=False).windows[0]) == (3, 4)
+    nothing = match_windows(windows_at(), windows_at((2, 0, 4)), "hold_back")
+    assert nothing.log_e(1.0, "above") == 0.0
+
+
+def test_history_is_taken_in_blocks_of_windows_before_the_first_of_the_cell() -> None:
+    before = windows_at((1, 0, 3), (2, 1, 3), (3, 0, 3), (5, 1, 9))
+    found = match_windows(windows_at((4, 1, 2), (5, 0, 2), (6, 0, 2)), before, "history")
+    base = found.arm(new=False)
+    assert base.windows[0] <= 9, "what came with the cell, or after it, is no history"
+    assert found.arm(new=True).windows[0] >= 2
+    alone = match_windows(windows_at((4, 1, 2)), windows_at((4, 0, 3), (5, 0, 3)), "history")
+    assert alone.log_e(1.0, "above") == 0.0
+
+
+def test_a_quantile_ratio_is_bounded_by_both_arms() -> None:
+    def observed(ms: float, count: int, unreported: int = 0) -> Observed:
+        counts = np.zeros(BIN_COUNT, dtype=np.int64)
+        counts[int(bin_of(round(ms * 1_000)))] = count
+        return Observed(counts, unreported)
+
+    new, base = observed(300.0, 600), observed(100.0, 600)
+    lower, upper = quantile_ratio_bounds(new, base, 0.05, alpha=0.05, beta=0.05)
+    assert lower is not None
+    assert upper is not None
+    assert 2.9 < lower <= 3.0 <= upper < 3.1
+    for ratio in (0.5, 1.0, 2.0, 2.8, 3.2, 5.0):
+        broken = bool(crosses(quantile_ratio_log_e(new, base, ratio, 0.05, "above"), 0.05))
+        kept = bool(crosses(quantile_ratio_log_e(new, base, ratio, 0.05, "below"), 0.05))
+        assert (broken, kept) == (ratio < lower, ratio > upper)
+    # What is not known stands against whoever has to be shown within something.
+    unsure = observed(100.0, 600, unreported=100)
+    assert quantile_ratio_log_e(unsure, base, 1.5, 0.05, "below") < 0
+    assert quantile_ratio_log_e(new, unsure, 1.5, 0.05, "above") < 3
+    nothing = observed(1.0, 0)
+    assert quantile_ratio_bounds(nothing, base, 0.05, alpha=0.05, beta=0.05) == (None, None)
+    assert quantile_ratio_log_e(nothing, base, 1e9, 0.05, "above") > -np.inf

@@ -12,6 +12,7 @@ from verdict_cases import latest_documents
 
 from analytics.evidence.clustered_rate import UserWindows, design_effect
 from analytics.gates.gate_file import GateFile
+from analytics.gates.lint import lint_gates
 from analytics.judging.judge import Judge
 from producers.wire.stage import Stage
 
@@ -145,3 +146,13 @@ def test_golden_numbers_of_user_windows() -> None:
         assert float(found[0]) == pytest.approx(effect)
         pooled = windows((n, x, 1)).pooled_log_e_value(0.02, found, direction="below")
         assert float(pooled[0]) == pytest.approx(log_e, abs=1e-9)
+
+
+def test_a_claim_about_users_is_none_where_actions_are_counted(history: EventLake, tmp_path: Path) -> None:
+    minute = come_back(history, users=30, windows=2, stage=Stage.NARROW_AUTONOMY)
+    text = GATES.replace("    signals", "    unit: action\n    claim: users_to_come\n    signals")
+    found = judged(history, tmp_path, minute, text)
+    assert found["verdict"] == "PROMOTE"
+    assert "every one of them taken for another user's" in found["claim_text"]
+    (issue,) = [issue for issue in lint_gates(GateFile.parse(text.encode())) if issue.code == "contradictory"]
+    assert "execution_error is counted by action" in issue.message
