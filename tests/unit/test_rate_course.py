@@ -128,3 +128,19 @@ def test_a_fold_that_is_kept_up_counts_as_one_that_is_made_anew(history: EventLa
     history.store()
     for hours in (54, 66, 90):
         assert course(kept, hours) == course(UserWindowFold(source), hours)
+
+
+def test_a_later_attempt_is_reached_again(history: EventLake, tmp_path: Path) -> None:
+    path = tmp_path / "gates.yaml"
+    path.write_text(GATES.replace("ladder:", "attempts: {budget: 0.1}\n    ladder:"))
+    for user in range(60):
+        history.act(user / 10, f"user-{user}", failed=True)
+    for user in range(60):
+        history.act(60 + user / 10, f"again-{user}", model="m-2")
+    history.act(179, "the next", model="m-2")
+    history.store()
+    Judge(history.lake, path, settle_s=0).tick(NOON + timedelta(minutes=180))
+    (found,) = latest_documents(history.lake)
+    assert (found["attempt"], found["signals"][0]["safe_threshold"]) == (2, pytest.approx(np.log(60)))
+    assert "Attempt 2 of this cell." in found["summary"]
+    assert replay(history.lake, found["verdict_id"]).document.to_dict()["summary"] == found["summary"]
