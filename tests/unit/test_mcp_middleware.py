@@ -103,6 +103,8 @@ async def test_a_permitted_tool_runs_and_both_events_are_recorded() -> None:
     assert (asked.data.contract.tool, asked.data.contract.risk_class) == ("look", "scoped_read")
     assert asked.data.contract.actor.agent == "bot"
     assert isinstance(shelf.events[1], ActionExecuted)
+    assert result.meta is not None
+    assert result.meta["stagekeeper/decision"] == asked.subject, "by this its consequences are reported"
 
 
 async def test_a_denied_tool_does_not_run_and_the_error_names_the_decision() -> None:
