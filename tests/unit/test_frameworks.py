@@ -5,6 +5,7 @@ Each test has at most 15 lines of what a user would write, in the function that 
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -123,8 +124,6 @@ def test_langgraph(setting: Setting) -> None:
         graph.add_edge("model", "tools")
         return graph.compile()
 
-    import asyncio  # noqa: PLC0415
-
     graph = short(use)(setting.router)
     state = asyncio.run(graph.ainvoke({"messages": []}, {"configurable": {"thread_id": "7"}}))
     message = state["messages"][-1]
@@ -159,7 +158,7 @@ def test_pydantic_ai(setting: Setting) -> None:
             return f"refunded {euros} euros for {order}, by {ctx.deps}"
 
         agent = Agent(FunctionModel(script), deps_type=str, tools=[refund])
-        return agent.run_sync("refund order 4711", deps="the desk").output
+        return asyncio.run(agent.run("refund order 4711", deps="the desk")).output
 
     output = short(use)(setting.router)
     assert set(offered[0].parameters_json_schema["properties"]) == {"order", "euros"}
@@ -204,7 +203,7 @@ def test_openai_agents(setting: Setting) -> None:
             return f"refunded {euros} euros for {order}"
 
         agent = Agent(name="support", model=Scripted(), tools=[refund])
-        return refund, Runner.run_sync(agent, "refund order 4711").final_output
+        return refund, asyncio.run(Runner.run(agent, "refund order 4711")).final_output
 
     tool, output = short(use)(setting.router)
     assert tool.description == "Pay a customer back."
