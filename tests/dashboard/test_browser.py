@@ -39,6 +39,7 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP evil.example 127.0.0.1",
 ]
 
 
@@ -227,3 +228,14 @@ def test_a_server_that_stops_answering_is_not_mistaken_for_a_quiet_lake(page: Pa
     finally:
         served.process.send_signal(signal.SIGCONT)
     page.wait_for_selector(".sk-lost", state="hidden")
+
+
+def test_another_sites_name_that_leads_here_sees_nothing(browser: Browser, served: Served) -> None:
+    context = browser.new_context()
+    try:
+        page = context.new_page()
+        page.goto(served.address.replace("127.0.0.1", "evil.example"))
+        page.get_by_text("names nobody here").wait_for(timeout=60_000)
+        assert "issue_refund" not in page.content()
+    finally:
+        context.close()
