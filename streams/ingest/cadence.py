@@ -22,10 +22,24 @@ COMMIT_EVERY_S: Final = 1.0  # between two batches, where nothing hurries
 SOONEST_S: Final = 0.25  # between two batches where something does, and how long the first record after a pause waits
 LARGE_RECORDS: Final = 10_000  # takes longer to fold than to commit, so that waiting for more would save little
 IDLE_S: Final = 2.0  # after which the source says that nothing more is there
+MOST_IN_HASTE: Final = 40  # batches one after the other, ten seconds; a batch without a row of failures earns one more
 
 _IN_A_ROW: Final = 3  # failures of one cell in one batch, and half of its trials, that may be a crossing under way
 _SEVERE: Final = tuple(count.counted for count in COUNTS.values() if count.counted in COUNTERS)  # some are derived
 _HARM: Final = ("execution_error", "timeout", "undo", "incident", "support", "quality_failure")
+
+
+class Haste:
+    """Tells whether the next batch hurries. What fails for long has crossed by then: haste ends, and is earned anew."""
+
+    def __init__(self) -> None:
+        self._left = MOST_IN_HASTE
+
+    def after(self, signals: pl.DataFrame) -> bool:
+        """Whether the batch after one with these rows for the table `signals` hurries."""
+        in_a_row = may_cross(signals)
+        self._left = max(0, self._left - 1) if in_a_row else min(MOST_IN_HASTE, self._left + 1)
+        return in_a_row and self._left > 0
 
 
 def may_cross(signals: pl.DataFrame) -> bool:

@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Final
 
 from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS, TABLES
 from analytics.lake.tables import Advance, Lake, SourcePartition
-from streams.ingest.cadence import may_cross
+from streams.ingest.cadence import Haste
 from streams.ingest.errors import DataPlaneError
 from streams.ingest.fold import FoldedBatch, Folder
 from streams.ingest.rejects import KafkaDeadLetters, to_rows
@@ -192,6 +192,7 @@ class DataPlane:
         self._folding = ThreadPoolExecutor(1, thread_name_prefix="stagekeeper-fold")
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="stagekeeper-commit")
         self._committing: asyncio.Task[None] | None = None
+        self._haste = Haste()
         self.assignment: Assignment | None = None
 
     async def take(self, item: Assignment | Batch) -> None:
@@ -221,7 +222,7 @@ class DataPlane:
         self._committed(folded)
         if folded.reached:
             self._progress.count(folded.tally, seconds)
-            self._progress.hurry_is(may_cross(folded.signals))
+            self._progress.hurry_is(self._haste.after(folded.signals))
         self._progress.reach(folded.number)
 
     async def _settle(self) -> None:

@@ -16,7 +16,7 @@ from verdict_cases import a_row, increments
 from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS
 from analytics.lake.tables import Lake
 from streams.ingest import source as source_module
-from streams.ingest.cadence import IDLE_S, LARGE_RECORDS, SOONEST_S, may_cross
+from streams.ingest.cadence import IDLE_S, LARGE_RECORDS, MOST_IN_HASTE, SOONEST_S, Haste, may_cross
 from streams.ingest.pipeline import ALONE, Assignment, Pipeline
 from streams.ingest.records import Batch
 from streams.ingest.recovery import resume
@@ -138,6 +138,16 @@ def test_failures_in_a_row_in_one_cell_hurry_and_single_ones_do_not() -> None:
     assert may_cross(increments(a_row(incidents=1, severe_incidents=1)))
     assert may_cross(increments(a_row(undone=3)))
     assert not may_cross(increments(a_row(decisions=9, denied=9), a_row(decisions=9, queued=9)))
+
+
+def test_what_fails_for_long_is_committed_once_a_second_again() -> None:
+    haste, failing, fine = Haste(), increments(harm(9, 9)), increments(harm(0, 9))
+    assert [haste.after(failing) for _ in range(60)] == [True] * (MOST_IN_HASTE - 1) + [False] * (61 - MOST_IN_HASTE)
+    assert not haste.after(fine)
+    assert not haste.after(failing)
+    for _ in range(10):
+        assert not haste.after(fine)
+    assert haste.after(failing)
 
 
 class Traffic:
