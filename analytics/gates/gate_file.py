@@ -27,6 +27,7 @@ from analytics.gates.gate_signal import (
 from analytics.gates.match import Match
 from analytics.gates.minimum_exposure import MinimumExposure
 from analytics.signals.definitions import QUANTILES
+from analytics.signals.past_spans import SPANS_KEPT_S
 from producers.boundary.canonical_json import digest
 from producers.strict_yaml import ConfigurationFileError, parse_yaml, read_file
 from producers.wire.model import Name  # noqa: TC001 - as above
@@ -35,12 +36,19 @@ from producers.wire.stage import LADDER, Stage
 if TYPE_CHECKING:
     from producers.wire.receipt import Cell
 
-# A week of hours: twice the limit, seen in five users an hour, takes some 70 windows to show.
-_LEAST_WINDOWS: Final = 168
 _SHARES_ERR: Final = 1e-9
 
 
 Claim = Literal["users_seen", "users_to_come"]  # of whom a promotion speaks
+
+
+_GONE: Final = {
+    "fleet": "the detector promises `alpha` to each cell by itself, however many are watched; take the key out",
+    "false_alarm_every": "state instead how often a cell that keeps its limits may alarm, as `alpha` `within: 28d`",
+    "window": "the detector looks back over the whole epoch; take the key out",
+}
+DETECTOR_MINUTES_S: Final = 6 * 3_600.0
+"""Seconds for which the detector steps minute by minute."""
 
 
 class GateTieError(ConfigurationFileError):
@@ -91,21 +99,23 @@ class Split(Part):
 class AfterPromotion(Part):
     """The detector that watches every guardrail rate at the stages above the foot of the ladder, by the gate's unit."""
 
-    false_alarm_every: Seconds = 28 * 86_400.0
-    """The mean time between two false alarms anywhere in the fleet, at the least."""
-    fleet: Annotated[int, Field(ge=1)] = 100
-    """How many guardrails of cells are watched at the same time."""
-    window: Seconds = 6 * 3_600.0
-    """How far back it looks, where users are counted over at least 168 user-windows; what is older is left to the
-    guardrail's own evidence."""
+    alpha: Level | None = None
+    """How often, at most, an action that keeps its limits is rolled back by the detector `within` so long, beside the
+    gate's own alpha: the two add up. The gate's alpha unless stated, so at most twice that in the first four weeks."""
+    within: Seconds = 28 * 86_400.0
+    """The time for which `alpha` is promised, to each cell by itself; in twice the time it may be twice as often."""
 
-    def run_length(self, batch_s: float) -> float:
-        """Mean number of batches of so many seconds (a minute, or a user-window) to a guardrail's false alarm."""
-        return run_length(self.fleet, batches_between_alarms=max(self.false_alarm_every / batch_s, 1.0))
+    @model_validator(mode="before")
+    @classmethod
+    def _old_keys_are_named(cls, stated: object) -> object:
+        for key, instead in _GONE.items():
+            if isinstance(stated, dict) and key in stated:
+                raise refusal(f"`after_promotion` takes no `{key}` any more: {instead}")
+        return stated
 
-    def lookback_s(self, batch_s: float) -> float:
-        """Seconds that it looks back where a batch is a user-window of so many seconds."""
-        return max(self.window, _LEAST_WINDOWS * batch_s)
+    def run_length(self, alpha: float, batch_s: float) -> float:
+        """The detector's level for a share of alpha, where a batch is so many seconds (a minute, or a user-window)."""
+        return run_length(alpha, batches=max(self.within / batch_s, 1.0))
 
 
 class AttemptBudget(Part):
@@ -350,11 +360,18 @@ class GateFile(Part):
         return {part.harm_age_s, *part.promotion_ages_s(self.outcome_deadline)}
 
     @property
+    def unrolled_s(self) -> float:
+        """Seconds for which minutes must not be rolled up to hours in the lake: the detector takes them by less."""
+        return self.horizon_s + SPANS_KEPT_S
+
+    @property
     def horizon_s(self) -> float:
-        """Seconds of event time for which single minutes matter: the longest maturity, deadline or window."""
+        """Seconds of event time for which single minutes matter: the longest maturity, deadline or detector."""
         parts = [part for gate in self.gates for part in gate.signals]
         maturities = [part.maturity for part in parts if part.maturity is not None]
-        return max(self.outcome_deadline, self.after_promotion.window, *maturities, 0.0)
+        # The minutes of the hour in which it goes over from hours to minutes are needed as well.
+        watched = 3_600.0 + DETECTOR_MINUTES_S + max((part.harm_age_s for part in parts), default=0.0)
+        return max(self.outcome_deadline, watched, *maturities, 0.0)
 
     @property
     def counts_users(self) -> bool:

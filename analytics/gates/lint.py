@@ -217,7 +217,7 @@ def _stages(gate: Gate, live: list[GateSignal]) -> Iterator[LintIssue]:
 def _maturities(gate: Gate) -> Iterator[LintIssue]:
     for part in gate.signals:
         promotes = any(gate.above(stage) is not None for stage in part.stages)
-        late = part.maturity is None and part.awaits in {"consequence", "evaluation"}
+        late = part.maturity is None and part.awaits in {"consequence", "evaluation", "everything"}
         if late and promotes and part.role in {"guardrail", "promote"}:
             yield LintIssue(
                 "error",
