@@ -123,7 +123,7 @@ def test_counted_by_user_false_alarms_keep_their_distance_and_counted_by_action_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rate", "windows"), [(0.04, 41), (0.06, 15), (0.10, 6)])
+@pytest.mark.parametrize(("rate", "windows"), [(0.04, 38), (0.06, 14), (0.10, 6)])
 def test_the_median_delay_by_user_as_configured_by_default(rate: float, windows: int) -> None:
     # Hourly user-windows and half of 5 % in four weeks; five users of ten actions an hour.
     healthy, runs = 100, 500

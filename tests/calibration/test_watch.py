@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 import pytest
-from simulated import is_median, margin
-from timed_streams import Actions, crossings, minute_rows
+from simulated import margin
+from timed_streams import crossings, minute_rows
 
 from analytics.backtest.history import History
 from analytics.evidence.change_detector import Watch, run_length
@@ -99,22 +99,3 @@ def test_at_the_limit_at_most_alpha_alarms_in_four_weeks(per_minute: int) -> Non
         trials = np.full((MONTH // 28, runs), per_minute)
         watch = watch.after(rng.binomial(trials, LIMIT), trials)
     assert watch.alarmed.mean() <= ALPHA + margin(ALPHA, runs)
-
-
-if __name__ == "__main__":
-    import sys
-
-    per, healthy, bad, every = map(int, sys.argv[1:5])
-    rate = float(sys.argv[5])
-    d = Rise(per, healthy, bad, rate=rate).delays(5, timedelta(minutes=every)) / 60
-    print(
-        sys.argv[1:],
-        "median",
-        np.quantile(d, 0.5),
-        "90%",
-        np.quantile(d, 0.9),
-        "mean",
-        d.mean(),
-        "never",
-        np.isinf(d).mean(),
-    )
