@@ -19,7 +19,7 @@ from analytics.evidence.change_detector import NO_ALARM, Watch
 from analytics.evidence.clustered_rate import ASSUMPTIONS
 from analytics.evidence.mixture import bets
 from analytics.evidence.sequential import BETS
-from analytics.gates.gate_file import DETECTOR_MINUTES_S
+from analytics.gates.after_promotion import DETECTOR_MINUTES_S
 from analytics.signals.cells import ROW
 from analytics.signals.past_spans import HOUR_US, SPAN_US
 from analytics.signals.state import MINUTE_US, may_pass, moment_of

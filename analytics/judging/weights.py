@@ -155,17 +155,13 @@ def share_of(gate: Gate, part: GateSignal, stage: str) -> float:
 
 
 def watched_as(gate: Gate, part: GateSignal, stage: str, gates: GateFile, limit: float) -> tuple[Watched, WatchedUsers]:
-    """How the detector watches a guardrail at a stage, by action and by user.
-
-    As at the stage the guardrails share the level by weight; by user, closed windows have the half of a share, or all
-    of it where nothing is known before they close, and first actions and heavy users a quarter each.
-    """
+    """How the detector watches a guardrail, by action and by user: closed windows have what the early parts leave."""
     rules, age_s = gates.after_promotion, part.harm_age_s
     level = (gate.alpha if rules.alpha is None else rules.alpha) * share_of(gate, part, stage)
     closed = level * (1.0 - 2 * EARLY_SHARE if part.signal in FIRST_FAILED else 1.0)
     windows, early = (rules.run_length(alpha, gates.user_window) for alpha in (closed, level * EARLY_SHARE))
-    by_action = Watched(part.signal, limit, rules.run_length(level, MINUTE_S), age_s)
-    return by_action, WatchedUsers(part.signal, limit, windows, early, age_s)
+    minutes = rules.run_length(level, MINUTE_S)
+    return Watched(part.signal, limit, minutes, age_s), WatchedUsers(part.signal, limit, windows, early, age_s)
 
 
 def combined(signals: Sequence[SignalWeights], *, dry: bool, early: int | None = None) -> FloatArray | None:
