@@ -10,9 +10,10 @@ import numpy as np
 from analytics.evidence import histogram
 from analytics.evidence.clustered_rate import ASSUMPTIONS, UserWindows
 from analytics.evidence.sequential import crosses, log_e_value, lower_bound, trials_to_decision, upper_bound
+from analytics.judging.levels import watched_as
 from analytics.judging.user_rates import UserRates
 from analytics.judging.user_windows import harm_windows, measure
-from analytics.judging.weights import EvaluationInputs, SignalWeights, among, watched_as
+from analytics.judging.weights import EvaluationInputs, SignalWeights, among
 from analytics.signals.cells import Histogram, known_count
 from analytics.signals.definitions import COUNTS, MICRO_PER, QUANTILES
 from analytics.verdicts.evidence_models import (

@@ -12,9 +12,8 @@ import numpy as np
 from analytics.evidence import histogram
 from analytics.evidence.sequential import Direction, FloatArray, crosses, log_e_value, trials_to_decision
 from analytics.judging.baseline import Arms, compare
-from analytics.judging.regression import MINUTE_S, Watched
+from analytics.judging.levels import EARLY_SHARE, share_of, watched_as
 from analytics.judging.soundness import Soundness
-from analytics.judging.user_regression import WatchedUsers
 from analytics.judging.user_windows import FIRST_FAILED, WindowCount, harm_windows, measure, promotion_windows
 from analytics.signals.cells import MATURE
 from analytics.signals.definitions import COUNTERS, COUNTS, QUANTILES, RATES, UNREPORTED
@@ -30,13 +29,6 @@ if TYPE_CHECKING:
     from analytics.judging.window_sums import WindowSums
     from analytics.signals.missing_outcomes import MissingOutcomes
     from analytics.signals.state import CellState, EpochRows, Flags, Integers
-
-
-EARLY_SHARE: Final = 0.25
-"""The part of a guardrail's error level that users' first actions have, and heavy users; closed windows have the rest.
-
-The three are not averaged, since they are filtrations of their own: a union of tests at levels that add up.
-"""
 
 
 @dataclass
@@ -142,26 +134,6 @@ class SignalWeights:
     def missing(self) -> Flags:
         """Where there are no trials."""
         return np.asarray(self.trials == 0)
-
-
-def share_of(gate: Gate, part: GateSignal, stage: str) -> float:
-    """A guardrail's share of its gate's alpha at a stage."""
-    # The shares rest on the gate alone: weights that depended on the data would not bound the error. What is only a dry
-    # run takes nothing from what is not.
-    here = [other for other in gate.at(stage) if other.role == "guardrail"]
-    total = sum(other.weight or 1.0 for other in here if gate.dry_run or not other.dry_run)
-    weight = part.weight or 1.0
-    return weight / (total if gate.dry_run or not part.dry_run else total + weight)
-
-
-def watched_as(gate: Gate, part: GateSignal, stage: str, gates: GateFile, limit: float) -> tuple[Watched, WatchedUsers]:
-    """How the detector watches a guardrail, by action and by user: closed windows have what the early parts leave."""
-    rules, age_s = gates.after_promotion, part.harm_age_s
-    level = (gate.alpha if rules.alpha is None else rules.alpha) * share_of(gate, part, stage)
-    closed = level * (1.0 - 2 * EARLY_SHARE if part.signal in FIRST_FAILED else 1.0)
-    windows, early = (rules.run_length(alpha, gates.user_window) for alpha in (closed, level * EARLY_SHARE))
-    minutes = rules.run_length(level, MINUTE_S)
-    return Watched(part.signal, limit, minutes, age_s), WatchedUsers(part.signal, limit, windows, early, age_s)
 
 
 def combined(signals: Sequence[SignalWeights], *, dry: bool, early: int | None = None) -> FloatArray | None:

@@ -68,8 +68,6 @@ class Increment:
     risen: EpochRows  # epochs that are new, or whose risk class is another one than before
 
 
-
-
 class CellState:
     """Everything counted so far. Add increments in any order and any grouping: the sums are the same."""
 
