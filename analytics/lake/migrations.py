@@ -161,6 +161,7 @@ def _count_bad_outcomes(root: str, fence: Fence) -> None:
     """Add the counter `bad_outcomes` to `signals`: 0 in the rows that are there, and rows for what `events` tells."""
     _add_columns(root, fence, SIGNALS)
     table = _open(root, SIGNALS)
+    fence.check(SIGNALS, table.transaction_version(fence.app_id))
     if table.transaction_version(_BAD_COUNTED) is not None:
         return  # an earlier attempt was killed after it
     rewriter = Rewriter(root, SIGNALS, table, options_of(root), fence)
