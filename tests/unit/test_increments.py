@@ -42,6 +42,7 @@ def test_an_action_is_counted_in_the_minute_of_its_decision() -> None:
         "executed": 1,
         "undone": 1,
         "cost_microusd": 250_000,
+        "bad_outcomes": 1,
     }
     assert row["risk_rank"] == 4
     assert (row["latency_bins"], row["latency_counts"]) == ([int(bin_of(120_000))], [1])
