@@ -185,7 +185,7 @@ class Maintenance:
             return Step(SIGNALS, "roll_up")
         # By the judge's clock, where there is a judge: what is overdue by it is, and nothing else.
         watermark = min(ledger.newest_watermark(self.lake) or newest, now)
-        before = watermark - max(after, timedelta(seconds=gates.horizon_s))
+        before = watermark - max(after, timedelta(seconds=gates.unrolled_s))
         compared = [gate.match for gate in gates.gates if gate.compares]
         actions = self.lake.scan(SIGNALS).select(ACTION).unique().collect().iter_rows() if compared else iter(())
         spared = {action for action in actions if any(match.may_cover(*action) for match in compared)}

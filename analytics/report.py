@@ -13,13 +13,13 @@ from analytics.evidence import histogram
 from analytics.lake.table_schemas import REJECTS, SIGNALS
 from analytics.signals.cells import MATURE, ROW, Histogram, known_count
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS, MICRO_PER_MS, MICRO_PER_USD, rates_of
+from analytics.signals.past_spans import may_settle
 from analytics.signals.state import (
     MINUTE_US,
     NEVER,
     UNKNOWN_RISK,
     CellState,
     may_pass,
-    may_settle,
     microseconds,
     moment_of,
 )

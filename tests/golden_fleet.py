@@ -26,7 +26,7 @@ version: 1
 outcome_deadline: 5m
 freshness: 3d
 user_window: 30m
-after_promotion: {false_alarm_every: 7d, fleet: 50, window: 3h}
+after_promotion: {within: 7d}
 gates:
   - name: plain
     match: {environment: production, workflow: plain}

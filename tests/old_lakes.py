@@ -9,7 +9,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 
 from analytics.lake.storage import options_of
-from analytics.lake.table_schemas import EVENTS, JUDGE_HEARTBEATS, LEASES, SIGNOFFS, TABLES, VERDICTS
+from analytics.lake.table_schemas import EVENTS, JUDGE_HEARTBEATS, LEASES, SIGNALS, SIGNOFFS, TABLES, VERDICTS
 from analytics.lake.tables import Lake
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ OLD_NAMES: Final = {JUDGE_HEARTBEATS: "looks", SIGNOFFS: "rulings", LEASES: "cla
 _OLD_COLUMNS: Final = {"signoff_id": "ruling_id"}
 _NEW_COLUMNS: Final = {
     EVENTS: ("kind", "user", "latency_us", "cost_microusd"),
+    SIGNALS: ("bad_outcomes",),
     VERDICTS: ("counts_sha256", "sequence", "news", "previous_sha256", "row_sha256"),
 }
 _NUMBERS: Final = ("claim/judge", "beat/judge", "beat/maintenance")

@@ -102,9 +102,7 @@ def a_gate_file(rng: Generator) -> GateFile:
     chosen = [*rng.choice(matches, size=rng.integers(0, 3), replace=False), "{workflow: w}"][:: rng.choice([1, -1])]
     chosen = chosen[: 1 + int(rng.integers(0, 4))]
     text = f"version: 1\nfreshness: {rng.choice(['4m', '30m'])}\noutcome_deadline: {rng.choice(['1m', '2m', '5m'])}\n"
-    text += (
-        f"user_window: 5m\nafter_promotion: {{false_alarm_every: 1h, fleet: 1, window: {rng.choice(['6m', '20m'])}}}\n"
-    )
+    text += f"user_window: 5m\nafter_promotion: {{alpha: {rng.choice([0.05, 0.5])}, within: 1h}}\n"
     gates = "\n".join(a_gate(rng, f"gate-{place}", str(match)) for place, match in enumerate(chosen))
     return GateFile.parse(f"{text}gates:\n{gates}\n".encode())
 

@@ -5,9 +5,13 @@ Shiryaev-Roberts with the eight bets of `sequential`: after each batch of n acti
     M_k <- (1 + M_k) omega_k^x / (1 + (omega_k - 1) threshold)^n,     alarm when the mean of the M_k reaches A.
 
 Each bet re-starts at every batch (the "1 +"), so a long healthy past does not delay the alarm. While the rate is at
-most the threshold, the mean of the M_k grows by at most one a batch on average, so the mean number of batches to a
-false alarm is at least A (Pollak, Annals of Statistics 13, 1985; as an e-detector: Shin, Ramdas & Rinaldo, NEJSDS
-2024).
+most the threshold, the mean of the M_k less the number of batches is a supermartingale that begins at 0 (Pollak,
+Annals of Statistics 13, 1985; as an e-detector: Shin, Ramdas & Rinaldo, NEJSDS 2024). Stopped at the alarm or after K
+batches, it says that A times the chance of an alarm within K batches is at most K: `run_length` is that A.
+
+What a batch begins with need not be 1: with any numbers fixed in advance, whose sum within the time is at most K, the
+same holds. And several batches may be taken as one that begins with what the first of them does: whatever the M_k were,
+that is at most what they are after single steps. So old batches can be added up, and the promise holds.
 
 Where actions of one user are alike, a batch's observations are its closed user-windows: one with y failures among m
 actions is Z = y / m and multiplies by 1 + lambda_k (Z - threshold), as in `clustered_rate`. Counting the actions of
@@ -43,7 +47,7 @@ class Watch:
     """What the detector remembers about cells (or guardrails of cells), each on its own."""
 
     threshold: FloatArray  # The limit on the failure rate, a ratio in (0, 1). Shape (cells,).
-    run_length: FloatArray  # A, the least mean number of batches to a false alarm. Shape (cells,).
+    run_length: FloatArray  # A, the level that alarms, in batches. Shape (cells,).
     log_wealth: FloatArray  # Natural logarithm of each M_k; minus infinity before the first batch. Shape (8, cells).
     batches: IntArray  # Batches that stepped. Shape (cells,).
     alarmed_at: IntArray  # The batch that first raised the alarm, counted from 1, or `NO_ALARM`. Shape (cells,).
@@ -65,8 +69,10 @@ class Watch:
             np.full(cells, NO_ALARM, dtype=np.int64),
         )
 
-    def after(self, failures: npt.ArrayLike, trials: npt.ArrayLike) -> Watch:
+    def after(self, failures: npt.ArrayLike, trials: npt.ArrayLike, *, restarts: FloatArray | None = None) -> Watch:
         """Step through batches in their order of event time; counts have the shape (batches, cells), or (cells,).
+
+        `restarts`, of the shape (batches, cells), are what stands for the 1 in the recursion where it is not 1.
 
         Raises `EvidenceError` where counts are impossible, or about another number of cells.
         """
@@ -74,13 +80,14 @@ class Watch:
         if x.shape[1] != self.threshold.size:
             raise EvidenceError(f"the batches are about {x.shape[1]} cells, the watch about {self.threshold.size}")
         odds = np.log(bets("above"))
-        return self._stepped((failed * odds for failed in x), n)
+        return self._stepped((failed * odds for failed in x), n, restarts=restarts)
 
-    def after_windows(self, windows: UserWindows) -> Watch:
+    def after_windows(self, windows: UserWindows, *, thresholds: FloatArray | None = None) -> Watch:
         """Step through batches of closed user-windows in their order of event time.
 
         The windows of a cell in a batch, both counted from 0, are those of cell `batch * cells + cell` of the table.
-        Raises `EvidenceError` where that is not about whole batches of as many cells.
+        `thresholds`, of the shape (batches, cells), stand for the threshold in single batches. Raises `EvidenceError`
+        where that is not about whole batches of as many cells.
         """
         cells = self.threshold.size
         if windows.cells % cells:
@@ -89,16 +96,23 @@ class Watch:
             )
         batches = windows.cells // cells
         won = windows.log_won("above").reshape(BET_COUNT, batches, cells)
-        return self._stepped(iter(won.swapaxes(0, 1)), windows.windows.reshape(batches, cells))
+        return self._stepped(iter(won.swapaxes(0, 1)), windows.windows.reshape(batches, cells), thresholds)
 
-    def _stepped(self, won: Iterator[FloatArray], observed: IntArray) -> Watch:
+    def _stepped(
+        self,
+        won: Iterator[FloatArray],
+        observed: IntArray,
+        thresholds: FloatArray | None = None,
+        restarts: FloatArray | None = None,
+    ) -> Watch:
         """Step through batches: what each won each bet, and the observations that it paid the threshold for."""
-        cost = np.log1p((bets("above") - 1.0) * self.threshold)
+        costs = np.log1p((bets("above") - 1.0) * (self.threshold if thresholds is None else thresholds[:, np.newaxis]))
         bar = np.log(self.run_length) - CROSSING_SLACK
+        log_restarts = np.zeros(observed.shape) if restarts is None else np.log(restarts)
         wealth, batches, alarmed_at = self.log_wealth, self.batches, self.alarmed_at
-        for gain, seen in zip(won, observed, strict=True):
-            some = seen > 0
-            wealth = np.where(some, np.logaddexp(0.0, wealth) + gain - seen * cost, wealth)
+        for step, (gain, seen) in enumerate(zip(won, observed, strict=True)):
+            some, cost = seen > 0, costs if thresholds is None else costs[step]
+            wealth = np.where(some, np.logaddexp(log_restarts[step], wealth) + gain - seen * cost, wealth)
             batches = batches + some
             alarm = some & (average(wealth) >= bar) & (alarmed_at == NO_ALARM)
             alarmed_at = np.where(alarm, batches, alarmed_at)
@@ -115,14 +129,12 @@ class Watch:
         return np.asarray(self.alarmed_at != NO_ALARM)
 
 
-def run_length(watched: int, *, batches_between_alarms: float) -> float:
-    """The A of each of many watched cells, in batches, from what the people who answer the alarms can bear together.
+def run_length(alpha: float, *, batches: float) -> float:
+    """The A at which at most a share alpha of cells that keep their limit alarms within so many batches: K / alpha.
 
-    A cell that starts anew after each alarm raises false ones at a rate of at most 1 / A a batch, so all of them
-    together at most watched / A, however they depend on each other. `batches_between_alarms` is the least mean number
-    of batches between two false alarms anywhere: with one batch a minute, one in four weeks is 40 320. Raises
-    `EvidenceError` where nothing is watched, or the number of batches is under one.
+    Counts the steps that a cell makes, so empty batches cost nothing. Raises `EvidenceError` where alpha is not in
+    (0, 1), or there is less than one batch.
     """
-    if watched < 1 or not (np.isfinite(batches_between_alarms) and batches_between_alarms >= 1):
-        raise EvidenceError("a run length needs at least one watched cell and at least one batch between false alarms")
-    return watched * float(batches_between_alarms)
+    if not 0 < alpha < 1 or not (np.isfinite(batches) and batches >= 1):
+        raise EvidenceError("a run length needs an alpha strictly between 0 and 1, and at least one batch")
+    return float(batches) / alpha

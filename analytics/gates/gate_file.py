@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, Field, PrivateAttr, field_validator, model_validator
 
-from analytics.evidence.change_detector import run_length
+from analytics.gates.after_promotion import DETECTOR_MINUTES_S, AfterPromotion
 from analytics.gates.gate_signal import (
     NOT_BY_USER,
     CountBy,
@@ -27,6 +27,7 @@ from analytics.gates.gate_signal import (
 from analytics.gates.match import Match
 from analytics.gates.minimum_exposure import MinimumExposure
 from analytics.signals.definitions import QUANTILES
+from analytics.signals.past_spans import SPANS_KEPT_S
 from producers.boundary.canonical_json import digest
 from producers.strict_yaml import ConfigurationFileError, parse_yaml, read_file
 from producers.wire.model import Name  # noqa: TC001 - as above
@@ -35,8 +36,6 @@ from producers.wire.stage import LADDER, Stage
 if TYPE_CHECKING:
     from producers.wire.receipt import Cell
 
-# A week of hours: twice the limit, seen in five users an hour, takes some 70 windows to show.
-_LEAST_WINDOWS: Final = 168
 _SHARES_ERR: Final = 1e-9
 
 
@@ -86,26 +85,6 @@ class Split(Part):
     @classmethod
     def _since_is_utc(cls, since: datetime | None) -> datetime | None:
         return None if since is None else since.astimezone(UTC)
-
-
-class AfterPromotion(Part):
-    """The detector that watches every guardrail rate at the stages above the foot of the ladder, by the gate's unit."""
-
-    false_alarm_every: Seconds = 28 * 86_400.0
-    """The mean time between two false alarms anywhere in the fleet, at the least."""
-    fleet: Annotated[int, Field(ge=1)] = 100
-    """How many guardrails of cells are watched at the same time."""
-    window: Seconds = 6 * 3_600.0
-    """How far back it looks, where users are counted over at least 168 user-windows; what is older is left to the
-    guardrail's own evidence."""
-
-    def run_length(self, batch_s: float) -> float:
-        """Mean number of batches of so many seconds (a minute, or a user-window) to a guardrail's false alarm."""
-        return run_length(self.fleet, batches_between_alarms=max(self.false_alarm_every / batch_s, 1.0))
-
-    def lookback_s(self, batch_s: float) -> float:
-        """Seconds that it looks back where a batch is a user-window of so many seconds."""
-        return max(self.window, _LEAST_WINDOWS * batch_s)
 
 
 class AttemptBudget(Part):
@@ -350,11 +329,18 @@ class GateFile(Part):
         return {part.harm_age_s, *part.promotion_ages_s(self.outcome_deadline)}
 
     @property
+    def unrolled_s(self) -> float:
+        """Seconds for which minutes must not be rolled up to hours in the lake: the detector takes them by less."""
+        return self.horizon_s + SPANS_KEPT_S
+
+    @property
     def horizon_s(self) -> float:
-        """Seconds of event time for which single minutes matter: the longest maturity, deadline or window."""
+        """Seconds of event time for which single minutes matter: the longest maturity, deadline or detector."""
         parts = [part for gate in self.gates for part in gate.signals]
         maturities = [part.maturity for part in parts if part.maturity is not None]
-        return max(self.outcome_deadline, self.after_promotion.window, *maturities, 0.0)
+        # The minutes of the hour in which it goes over from hours to minutes are needed as well.
+        watched = 3_600.0 + DETECTOR_MINUTES_S + max((part.harm_age_s for part in parts), default=0.0)
+        return max(self.outcome_deadline, watched, *maturities, 0.0)
 
     @property
     def counts_users(self) -> bool:

@@ -238,8 +238,8 @@ class GateSignal(Part):
         if self.awaits == "execution":
             return (0.0, deadline_s) if self.maturity is None else (max(self.maturity, deadline_s),)
         if self.maturity is not None:
-            return (self.maturity,)
-        return () if self.awaits in {"consequence", "evaluation"} else (0.0,)
+            return (max(self.maturity, deadline_s) if self.awaits == "everything" else self.maturity,)
+        return () if self.awaits in {"consequence", "evaluation", "everything"} else (0.0,)
 
     @property
     def threshold(self) -> float | None:

@@ -10,6 +10,7 @@ import polars as pl
 from analytics.gates.gate_file import GateFile
 from analytics.lake.table_schemas import COLUMNS, GATES
 from producers.errors import StagekeeperError
+from producers.strict_yaml import ConfigurationFileError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -23,6 +24,10 @@ class GateFileNotKeptError(StagekeeperError):
 
 class AlteredGateFileError(StagekeeperError):
     """The bytes that the lake holds for a gate file are not those that its digest stands for."""
+
+
+class EarlierGateFileError(ConfigurationFileError):
+    """A gate file that the lake keeps says what this version does not take any more."""
 
 
 def save(lake: Lake, gates: GateFile, *, now: datetime) -> bool:
@@ -40,6 +45,7 @@ def load(lake: Lake, sha256: str) -> GateFile:
     Raises:
         GateFileNotKeptError: The lake does not hold it.
         AlteredGateFileError: What the lake holds has another digest.
+        EarlierGateFileError: It says what this version does not take any more.
         LakeError: The lake cannot be read.
     """
     texts = _texts(lake, sha256)
@@ -55,7 +61,13 @@ def load(lake: Lake, sha256: str) -> GateFile:
             f"the gate file kept under sha256 {sha256} has sha256 {digest}: its bytes were changed since. "
             "Restore the table `gates` from a backup."
         )
-    return GateFile.parse(text)
+    try:
+        return GateFile.parse(text)
+    except ConfigurationFileError as error:
+        raise EarlierGateFileError(
+            f"the gate file kept under sha256 {sha256} cannot be read by this version: {error}. A verdict under it is "
+            "reached again by the version of Stagekeeper that reached it; what is judged now needs a file of today."
+        ) from error
 
 
 def _texts(lake: Lake, sha256: str) -> pl.Series:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from analytics.evidence.forecast import median_trials_to_harm
 from analytics.evidence.sequential import trials_to_decision
 from analytics.gates.gate_file import Gate, GateFile, GateTieError
+from analytics.judging.levels import EARLY_SHARE, share_of
 from analytics.judging.user_windows import FIRST_FAILED
-from analytics.judging.weights import EARLY_SHARE, share_of
 from analytics.signals.definitions import QUANTILES, RATES, SIGNALS
 from analytics.text import duration, percent
 from producers.strict_yaml import ConfigurationFileError, read_file
@@ -217,7 +217,7 @@ def _stages(gate: Gate, live: list[GateSignal]) -> Iterator[LintIssue]:
 def _maturities(gate: Gate) -> Iterator[LintIssue]:
     for part in gate.signals:
         promotes = any(gate.above(stage) is not None for stage in part.stages)
-        late = part.maturity is None and part.awaits in {"consequence", "evaluation"}
+        late = part.maturity is None and part.awaits in {"consequence", "evaluation", "everything"}
         if late and promotes and part.role in {"guardrail", "promote"}:
             yield LintIssue(
                 "error",

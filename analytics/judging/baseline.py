@@ -97,7 +97,7 @@ def compare(
         matched = _windows_matched(users, [epoch], others, part, comparison=comparison, claim=claim)
     ages_s = part.promotion_ages_s(arms.deadline_s)
     # The arms may report at different speeds: only where an execution is overdue does neither seem better for it.
-    age_s = max(ages_s) if part.awaits in {"execution", "evaluation"} and ages_s else 0.0
+    age_s = max(ages_s) if part.awaits in {"execution", "evaluation", "everything"} and ages_s else 0.0
     seen = matched(age_s, mine_failed=False, theirs_failed=False)
     harm = matched(age_s, mine_failed=False, theirs_failed=True)
     safe = matched(max(ages_s), mine_failed=True, theirs_failed=False, is_promotion=True) if ages_s else _NOTHING

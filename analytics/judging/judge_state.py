@@ -17,7 +17,8 @@ from analytics.judging.latches import Latches, Reassessments
 from analytics.judging.ledger_writes import WritePolicy
 from analytics.judging.user_evidence import UserEvidence, UserTracker
 from analytics.judging.window_sums import WindowSums
-from analytics.signals.state import CellRows, CellState, EpochRows, Flags, Increment, may_settle, microseconds
+from analytics.signals.past_spans import may_settle
+from analytics.signals.state import CellRows, CellState, EpochRows, Flags, Increment, microseconds
 from analytics.verdicts import ledger
 from producers.wire.events import VerdictName
 

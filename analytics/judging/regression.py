@@ -1,69 +1,122 @@
-"""Regressions after a promotion: the change detector over recent minutes, or user-windows, of watched guardrails."""
+"""Regressions after a promotion: the change detector over the minutes of watched guardrails, and the hours before.
+
+It steps by days, by hours, by ten minutes, and by minutes in the end. Most restarts are put where ten minutes begin
+(`_RESTARTS`): of a stretch that has become one batch only those at its beginning are left. An outcome that comes late
+changes the batch of its decision and everything after it; so the level is computed from what is known now, and is the
+same for everybody who knows the same. An alarm is latched by the ledger.
+"""
 
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
 
 from analytics.evidence.change_detector import NO_ALARM, Watch
-from analytics.evidence.clustered_rate import ASSUMPTIONS, UserWindows
+from analytics.evidence.clustered_rate import ASSUMPTIONS
 from analytics.evidence.mixture import bets
 from analytics.evidence.sequential import BETS
-from analytics.signals.cells import EPOCH, ROW
+from analytics.gates.after_promotion import DETECTOR_MINUTES_S
+from analytics.signals.cells import ROW
+from analytics.signals.past_spans import HOUR_US, SPAN_US
 from analytics.signals.state import MINUTE_US, may_pass, moment_of
 from analytics.signals.trials import counted, counters_of
 from analytics.verdicts.evidence_models import Regression
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
-    from analytics.gates.gate_file import AfterPromotion, GateFile
-    from analytics.judging.user_windows import ClosedWindows
+    from analytics.evidence.sequential import FloatArray
+    from analytics.gates.gate_file import GateFile
     from analytics.signals.state import CellState, EpochRows, Flags, Increment, Integers
 
+MINUTE_S: Final = 60.0
 _LARGEST_BET: Final = max(BETS["above"])
-_MINUTE_S: Final = 60.0
+_MINUTES_US: Final = round(DETECTOR_MINUTES_S * 1_000_000)
 _UNIT: Final = 2.0**20
 # How far below the bar the detector is run already: more than its own slack and rounding amount to.
 _MARGIN: Final = 1e-6
+# What the detector begins with at each minute, at the first of ten, and at the first of an hour: 60 an hour in all.
+_RESTARTS: Final = (0.15, 8.0, 3.0)
 
 
-class DetectorPrefilter:
-    """Which epochs can be near an alarm, by sums over the detector's window.
+@dataclass(frozen=True)
+class Watched:
+    """A guardrail rate as the detector watches it."""
 
-    After minutes i the detector's level of a bet is a sum of at most as many products as there are minutes, each at
-    most exp(sum_i max(0, w_i)) with w_i = x_i log(omega) - n_i log1p((omega - 1) threshold). So the sum over minutes of
-    the largest w_i of any bet, in whole units of 2^-20 and rounded up, bounds the level wherever it peaked. It is kept
-    up as minutes enter and leave the window; only where it reaches the bar is the detector itself run.
+    signal: str
+    limit: float  # a ratio
+    run_length: float  # the level that alarms, in batches
+    age_s: float = 0.0  # seconds for which a minute must be over
+
+
+@dataclass
+class _Past:
+    """What the detector knows of every epoch at the end of the hours, as arrays by row."""
+
+    wealth: FloatArray  # log wealth, shape (8, epochs)
+    level: FloatArray  # its average
+    alarmed_us: Integers  # when the batch began that raised the alarm, or -1
+    stale: Flags  # where it has to be computed
+
+    @classmethod
+    def nothing(cls, size: int) -> _Past:
+        """Of so many epochs nothing is known."""
+        return cls(
+            np.full((len(BETS["above"]), size), -np.inf),
+            np.full(size, -np.inf),
+            np.full(size, -1, dtype=np.int64),
+            np.ones(size, dtype=np.bool_),
+        )
+
+    def grown(self, size: int) -> _Past:
+        """With room for epochs that are new."""
+        new = _Past.nothing(size - self.stale.size)
+        return _Past(*(np.concatenate([getattr(self, f.name), getattr(new, f.name)], axis=-1) for f in fields(_Past)))
+
+
+class ActionDetector:
+    """The detector over every epoch, where it counts actions.
+
+    Of each epoch it keeps what it knew at the end of the hours, and how much the minutes since can have won. After
+    minutes i a bet's level is a sum of the level before them and of at most as many products as there are minutes, each
+    times at most exp(sum_i max(0, w_i)) with w_i = x_i log(omega) - n_i log1p((omega - 1) threshold). So the sum over
+    minutes of the largest w_i of any bet, in whole units of 2^-20 and rounded up, bounds the level wherever it peaked.
+    Only where that reaches the bar are the minutes stepped through.
     """
 
     def __init__(self, state: CellState, gates: GateFile, watermark_us: int) -> None:
         self._state = state
-        self._window_us = round(gates.after_promotion.window * 1_000_000)
-        minutes = 2 + self._window_us / MINUTE_US
-        # The rolled hours of a window are rows beside its minutes.
-        self._enough = (
-            math.log(gates.after_promotion.run_length(_MINUTE_S)) - _MARGIN - math.log(minutes * (1 + 1 / 60))
-        )
         watched = {
-            (part.signal, part.limit)
+            (part.signal, part.limit, part.harm_age_s)
             for gate in gates.gates
             for part in gate.signals
             if part.limit is not None and any(gate.watches(part, stage) for stage in part.stages)
         }
-        self._sums: dict[tuple[str, float], Integers] = {key: np.zeros(0, dtype=np.int64) for key in watched}
+        oldest_us = max((round(age_s * 1_000_000) for *_, age_s in watched), default=0)
+        self._window_us = _MINUTES_US + HOUR_US + oldest_us
+        self._sums: dict[tuple[str, float], Integers] = {
+            (signal, limit): np.zeros(0, dtype=np.int64) for signal, limit, _ in watched
+        }
+        self._past: dict[Watched, _Past] = {}
+        self._past_until: dict[Watched, int] = {}
+        self._watermark_us = watermark_us
         self._grow()
         self._add(self._recent(watermark_us - self._window_us, watermark_us - MINUTE_US), 1)
 
     def advance(self, increment: Increment | None, before_us: int, now_us: int) -> None:
         """Take in an increment that the state holds already, and the minutes that enter and leave the window."""
+        self._watermark_us = now_us
         if not self._sums:
             return
         self._grow()
+        if increment is not None and self._past:
+            buckets = increment.minutes["bucket"].to_numpy()
+            for watched, past in self._past.items():
+                past.stale[increment.minutes[ROW].to_numpy()[buckets < self._past_until[watched]]] = True
         since_us, until_us = before_us - self._window_us, before_us - MINUTE_US
         if increment is not None:
             late = increment.minutes.filter(pl.col("bucket").is_between(since_us, until_us))
@@ -78,9 +131,97 @@ class DetectorPrefilter:
         if may_pass(until_us, now_us - MINUTE_US):
             self._add(self._recent(max(until_us + 1, now_us - self._window_us), now_us - MINUTE_US), 1)
 
-    def near(self, signal: str, limit: float, epochs: EpochRows) -> Flags:
-        """Which of some epochs the detector has to be run for."""
-        return np.asarray(self._sums[signal, limit][epochs] / _UNIT >= self._enough)
+    def near(self, watched: Watched, epochs: EpochRows) -> Flags:
+        """Which of some epochs the minutes have to be stepped through for."""
+        past, most = self._known_past(watched, epochs), self._window_us / MINUTE_US + 60
+        bar = math.log(watched.run_length) - _MARGIN
+        won = self._sums[watched.signal, watched.limit][epochs] / _UNIT
+        reached = np.logaddexp(past.level[epochs], math.log(most)) + won
+        return np.asarray((reached >= bar) | (past.alarmed_us[epochs] >= 0))
+
+    def minutes(self, epochs: EpochRows, age_s: float = 0.0) -> pl.DataFrame:
+        """The minutes of some epochs after the hours, closed for an age; by epoch and minute."""
+        until_us = self._watermark_us - round(age_s * 1_000_000)
+        return self._state.minutes(epochs, since_us=_end_of_hours(until_us), until_us=until_us - MINUTE_US)
+
+    def regressions(self, watched: Watched, epochs: EpochRows, minutes: pl.DataFrame | None = None) -> list[Regression]:
+        """What the detector says of some epochs, given ascending; `minutes` are theirs, where somebody has them."""
+        minutes = self.minutes(epochs, watched.age_s) if minutes is None else minutes
+        of = minutes[ROW].to_numpy()
+        starts, ends = np.searchsorted(of, epochs, side="left"), np.searchsorted(of, epochs, side="right")
+        failures, trials = _counts(minutes, watched.signal)
+        failed, tried = (np.concatenate(([0], counts.cumsum())) for counts in (failures, trials))
+        failed, tried = failed[ends] - failed[starts], tried[ends] - tried[starts]
+        past, bar = self._known_past(watched, epochs), math.log(watched.run_length)
+        answers = [
+            Regression(
+                threshold=bar,
+                failures=x,
+                trials=n,
+                window_s=DETECTOR_MINUTES_S,
+                value=x / n if n else None,
+                assumes=ASSUMPTIONS["action"],
+            )
+            for x, n in zip(failed.tolist(), tried.tolist(), strict=True)
+        ]
+        # No bet wins more than its odds at every failure: where even that stays below the bar, nothing needs computing.
+        level, alarmed = past.level[epochs], past.alarmed_us[epochs] >= 0
+        most = np.logaddexp(level, math.log((_MINUTES_US + HOUR_US) / MINUTE_US))
+        (near,) = np.nonzero(alarmed | ((tried > 0) & (failed * math.log(_LARGEST_BET) + most >= bar)))
+        if not near.size:
+            return answers
+        buckets = minutes["bucket"].to_numpy()
+        spans = list(zip(starts[near].tolist(), ends[near].tolist(), strict=True))
+        x, n, restarts = _padded(failures, trials, buckets, spans)
+        start = _begun(watched, past.wealth[:, epochs[near]])
+        watch = start.after(x, n, restarts=restarts) if x.size else None
+        for column, at in enumerate(near):
+            since: datetime | None = None
+            reached = float(level[at] if watch is None else watch.log_level[column])
+            if alarmed[at]:
+                since = moment_of(past.alarmed_us[epochs[at]])
+            elif watch is not None and (step := int(watch.alarmed_at[column])) != NO_ALARM:
+                # Minutes without trials do not step.
+                acted = np.flatnonzero(n[:, column] > 0)
+                since = moment_of(buckets[starts[at] + acted[step - 1]])
+            known = {"log_level": reached if math.isfinite(reached) else None, "since": since}
+            answers[at] = answers[at].model_copy(update=known)
+        return answers
+
+    def _known_past(self, watched: Watched, epochs: EpochRows) -> _Past:
+        """What was known at the end of the hours, computed where it is not yet, or another end than before."""
+        size = self._state.epochs
+        past = self._past.get(watched) or _Past.nothing(size)
+        past = past if past.stale.size == size else past.grown(size)
+        until_us = _end_of_hours(self._watermark_us - round(watched.age_s * 1_000_000))
+        if self._past_until.get(watched) != until_us:
+            past = _Past.nothing(size)
+        self._past[watched], self._past_until[watched] = past, until_us
+        stale = epochs[past.stale[epochs]]
+        if stale.size:
+            self._step(watched, past, np.unique(stale), until_us)
+        return past
+
+    def _step(self, watched: Watched, past: _Past, epochs: EpochRows, until_us: int) -> None:
+        """Step through the days and hours of some epochs."""
+        flags = np.zeros(self._state.epochs, dtype=np.bool_)
+        flags[epochs] = True
+        batches = self._state.past.batches(flags, until_us)
+        past.wealth[:, epochs], past.level[epochs], past.alarmed_us[epochs] = -np.inf, -np.inf, -1
+        past.stale[epochs] = False
+        if batches.is_empty():
+            return
+        of, begins_us = batches[ROW].to_numpy(), batches["span"].to_numpy().astype(np.int64) * SPAN_US
+        failures, trials = _counts(batches, watched.signal)
+        rows, starts = np.unique(of, return_index=True)
+        ends = np.append(starts[1:], of.size)
+        spans = list(zip(starts.tolist(), ends.tolist(), strict=True))
+        x, n, restarts = _padded(failures, trials, begins_us, spans)
+        watch = _begun(watched, past.wealth[:, rows]).after(x, n, restarts=restarts)
+        past.wealth[:, rows], past.level[rows] = watch.log_wealth, watch.log_level
+        for column in np.flatnonzero(watch.alarmed):
+            acted = np.flatnonzero(n[:, column] > 0)
+            past.alarmed_us[rows[column]] = begins_us[starts[column] + acted[watch.alarmed_at[column] - 1]]
 
     def _add(self, minutes: pl.DataFrame, sign: int) -> None:
         """Add what minutes, one row each, can have won."""
@@ -104,6 +245,8 @@ class DetectorPrefilter:
         size = self._state.epochs
         for key, sums in self._sums.items():
             self._sums[key] = np.append(sums, np.zeros(size - sums.size, dtype=np.int64))
+        for watched, past in self._past.items():
+            self._past[watched] = past if past.stale.size == size else past.grown(size)
 
     @property
     def _counters(self) -> list[str]:
@@ -111,129 +254,35 @@ class DetectorPrefilter:
         return sorted({name for signal in signals for name in counters_of(signal)})
 
 
-def _counts(minutes: pl.DataFrame, signal: str) -> tuple[Integers, Integers]:
-    both = minutes.select(counted(signal))
+def _begun(watched: Watched, wealth: FloatArray) -> Watch:
+    """A watch of as many cells that goes on from what they hold."""
+    start = Watch.start(wealth.shape[1], threshold=watched.limit, run_length=watched.run_length)
+    return Watch(start.threshold, start.run_length, wealth, start.batches, start.alarmed_at)
+
+
+def _padded(
+    failures: Integers, trials: Integers, begins_us: Integers, spans: list[tuple[int, int]]
+) -> tuple[Integers, Integers, FloatArray]:
+    """Failures, trials and restarts of batches, those of each span in a column that is filled up with nothing."""
+    longest = max(last - first for first, last in spans)
+    x, n = (np.zeros((longest, len(spans)), dtype=np.int64) for _ in range(2))
+    restarts = np.ones((longest, len(spans)))
+    each, at_ten, at_hour = _RESTARTS
+    for column, (first, last) in enumerate(spans):
+        acted = np.flatnonzero(trials[first:last] > 0)
+        x[: last - first, column], n[: last - first, column] = failures[first:last], trials[first:last]
+        # A batch without trials does not step, so what begins there begins with the next one.
+        begins = begins_us[first:last][acted]
+        new_ten, new_hour = (np.diff(begins // unit_us, prepend=-1) != 0 for unit_us in (SPAN_US, HOUR_US))
+        restarts[acted, column] = each + at_ten * new_ten + at_hour * new_hour
+    return x, n, restarts
+
+
+def _end_of_hours(until_us: int) -> int:
+    """Up to when the detector steps by hours, where it steps up to a moment."""
+    return (until_us - _MINUTES_US) // HOUR_US * HOUR_US
+
+
+def _counts(rows: pl.DataFrame, signal: str) -> tuple[Integers, Integers]:
+    both = rows.select(counted(signal)).cast(pl.Int64)
     return both["x"].to_numpy(), both["n"].to_numpy()
-
-
-def detector_minutes(
-    state: CellState, epochs: EpochRows, *, watermark_us: int, rules: AfterPromotion, age_s: float = 0.0
-) -> pl.DataFrame:
-    """The minutes that the detector looks at, of some epochs, closed for an age; by epoch and minute."""
-    since_us = watermark_us - round(rules.window * 1_000_000)
-    return state.minutes(epochs, since_us=since_us, until_us=watermark_us - round(age_s * 1_000_000) - MINUTE_US)
-
-
-def watch_actions(
-    minutes: pl.DataFrame, signal: str, limit: float, epochs: EpochRows, rules: AfterPromotion
-) -> list[Regression]:
-    """Run the detector over the closed minutes of its window, anew at every look; one answer an epoch.
-
-    A late outcome changes the minute of its decision, and everything after it; so the level is computed from the
-    minutes as they are known now, and is the same for everybody who knows the same. An alarm is latched by the ledger.
-    """
-    of = minutes[ROW].to_numpy()
-    starts, ends = np.searchsorted(of, epochs, side="left"), np.searchsorted(of, epochs, side="right")
-    failures, trials = _counts(minutes, signal)
-    failed, tried = (np.concatenate(([0], counts.cumsum())) for counts in (failures, trials))
-    failed, tried = failed[ends] - failed[starts], tried[ends] - tried[starts]
-    run_length = rules.run_length(_MINUTE_S)
-    bar = math.log(run_length)
-    answers = [
-        Regression(
-            threshold=bar,
-            failures=x,
-            trials=n,
-            window_s=rules.window,
-            value=x / n if n else None,
-            assumes=ASSUMPTIONS["action"],
-        )
-        for x, n in zip(failed.tolist(), tried.tolist(), strict=True)
-    ]
-    # No bet wins more than its odds at every failure: where even that stays below the bar, nothing needs computing.
-    steps = ends - starts
-    (near,) = np.nonzero((tried > 0) & (failed * math.log(_LARGEST_BET) + np.log(steps + 1.0) >= bar))
-    if not near.size:
-        return answers
-    x, n = (np.zeros((int(steps[near].max()), near.size), dtype=np.int64) for _ in range(2))
-    for column, at in enumerate(near):
-        span = slice(starts[at], ends[at])
-        x[: steps[at], column], n[: steps[at], column] = failures[span], trials[span]
-    watch = Watch.start(near.size, threshold=limit, run_length=run_length).after(x, n)
-    buckets = minutes["bucket"].to_numpy()
-    for column, at in enumerate(near):
-        step, level = int(watch.alarmed_at[column]), float(watch.log_level[column])
-        since: datetime | None = None
-        if step != NO_ALARM:
-            # Minutes without trials do not step.
-            acted = np.flatnonzero(n[:, column] > 0)
-            since = moment_of(buckets[starts[at] + acted[step - 1]])
-        reached = {"log_level": level if math.isfinite(level) else None, "since": since}
-        answers[at] = answers[at].model_copy(update=reached)
-    return answers
-
-
-def watch_users(
-    users: ClosedWindows, signal: str, limit: float, epochs: pl.DataFrame, *, rules: AfterPromotion, age_s: float
-) -> list[Regression]:
-    """Run the detector over user-windows closed for an age, a batch a closing time; one answer an epoch."""
-    run_length, lookback_s = rules.run_length(users.window_s), rules.lookback_s(users.window_s)
-    nothing = Regression(
-        threshold=math.log(run_length), window_s=lookback_s, by="user", windows=0, assumes=ASSUMPTIONS["user"]
-    )
-    since, until = (users.as_of - timedelta(seconds=seconds) for seconds in (lookback_s, age_s))
-    rows = users.batches(signal, since=since).filter(pl.col("closed_at") <= until)
-    answers: dict[tuple[str, ...], Regression] = {}
-    near: dict[tuple[str, ...], pl.DataFrame] = {}
-    for key, answer, ceiling, span in _summed_windows(rows, nothing):
-        answers[key] = answer
-        # No bet wins more than the largest: where even that stays below the bar, nothing needs computing.
-        if ceiling >= nothing.threshold:
-            near[key] = rows[span]
-    if near:
-        for key, (level, alarm) in zip(near, _step(list(near.values()), limit, run_length), strict=True):
-            began = None if alarm is None else alarm - timedelta(seconds=users.window_s)
-            answers[key] = answers[key].model_copy(update={"log_level": level, "since": began})
-    return [answers.get(key, nothing) for key in epochs.iter_rows()]
-
-
-def _step(tables: Sequence[pl.DataFrame], limit: float, run_length: float) -> Iterator[tuple[float, datetime | None]]:
-    """Step through the user-windows of many epochs at once: the level of each, and when the alarming batch closed."""
-    pairs = len(tables)
-    batches = [table["closed_at"].rle_id().to_numpy().astype(np.int64) for table in tables]
-    longest = max(int(numbers[-1]) for numbers in batches) + 1
-    cell = np.concatenate([numbers * pairs + column for column, numbers in enumerate(batches)])
-    m, y, count = (np.concatenate([table[name].to_numpy() for table in tables]) for name in ("m", "y", "count"))
-    windows = UserWindows.of(longest * pairs, cell=cell, actions=m, failures=y, count=count)
-    watch = Watch.start(pairs, threshold=limit, run_length=run_length).after_windows(windows)
-    for column, table in enumerate(tables):
-        step = int(watch.alarmed_at[column])
-        alarm = None if step == NO_ALARM else table["closed_at"][int(np.searchsorted(batches[column], step - 1))]
-        yield float(watch.log_level[column]), alarm
-
-
-def _summed_windows(
-    rows: pl.DataFrame, nothing: Regression
-) -> Iterator[tuple[tuple[str, ...], Regression, float, slice]]:
-    """Per epoch: its sums, how high the detector could stand at the most (a natural logarithm), and its rows."""
-    if rows.is_empty():
-        return
-    m, y, count = (rows[name].to_numpy() for name in ("m", "y", "count"))
-    of = rows.select(pl.struct(EPOCH).rle_id().alias("of"))["of"].to_numpy().astype(np.intp)
-    # Row by row in their order, so that the sums come out the same at every replay.
-    failures, trials, windows, shares, won = (
-        np.bincount(of, weights=weights)
-        for weights in (y * count, m * count, count, (y / m) * count, np.log1p((_LARGEST_BET - 1) * (y / m)) * count)
-    )
-    starts = np.flatnonzero(np.diff(of, prepend=-1))
-    keys = rows.select(EPOCH)[starts].iter_rows()
-    ends = [*starts[1:].tolist(), of.size]
-    for at, (key, start, end) in enumerate(zip(keys, starts.tolist(), ends, strict=True)):
-        summed = {
-            "failures": int(failures[at]),
-            "trials": int(trials[at]),
-            "windows": int(windows[at]),
-            "value": float(shares[at] / windows[at]),
-        }
-        answer = nothing.model_copy(update=summed)
-        yield key, answer, float(won[at]) + math.log(end - start + 1), slice(start, end)

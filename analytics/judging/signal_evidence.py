@@ -6,18 +6,16 @@ import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-import polars as pl
 
 from analytics.evidence import histogram
 from analytics.evidence.clustered_rate import ASSUMPTIONS, UserWindows
 from analytics.evidence.sequential import crosses, log_e_value, lower_bound, trials_to_decision, upper_bound
-from analytics.judging.regression import detector_minutes, watch_actions
+from analytics.judging.levels import watched_as
 from analytics.judging.user_rates import UserRates
 from analytics.judging.user_windows import harm_windows, measure
 from analytics.judging.weights import EvaluationInputs, SignalWeights, among
 from analytics.signals.cells import Histogram, known_count
 from analytics.signals.definitions import COUNTS, MICRO_PER, QUANTILES
-from analytics.signals.state import MINUTE_US
 from analytics.verdicts.evidence_models import (
     Regression,
     SignalEvidence,
@@ -61,10 +59,8 @@ class EvidenceRows:
         self._epochs = epochs[positions]
         self._inputs = inputs
         self._rates = UserRates(gate, self._epochs, positions, inputs)
-        rules = inputs.gates.after_promotion
         watched = any(gate.watches(part, stage) for part in gate.signals)
-        chosen = self._epochs if watched else self._epochs[:0]
-        self._minutes = detector_minutes(inputs.state, chosen, watermark_us=inputs.sums.watermark_us, rules=rules)
+        self._minutes = inputs.sums.detector.minutes(self._epochs if watched else self._epochs[:0])
         self._bounds_by_action: dict[int, _Bounds] = {}
 
     def all(self, signals: Sequence[SignalWeights]) -> list[tuple[SignalEvidence, ...]]:
@@ -249,20 +245,17 @@ class EvidenceRows:
 
     def _regressions(self, weights: SignalWeights) -> list[Regression | None]:
         """What the detector says of each row, where it watches: by user wherever the signal itself is."""
-        part, users, rules = weights.part, self._inputs.users, self._inputs.gates.after_promotion
+        part, users, inputs = weights.part, self._inputs.users, self._inputs
         if weights.alarmed is None or part.limit is None:
             return [None] * self._epochs.size
-        minutes, until_us = (
-            self._minutes,
-            self._inputs.sums.watermark_us - round(part.harm_age_s * 1_000_000) - MINUTE_US,
-        )
-        if part.harm_age_s:
-            minutes = minutes.filter(pl.col("bucket") <= until_us)
-        watched: list[Regression | None] = list(watch_actions(minutes, part.signal, part.limit, self._epochs, rules))
+        by_action, by_user = watched_as(self._gate, part, self._stage, inputs.gates, part.limit)
+        minutes = None if part.harm_age_s else self._minutes
+        watched: list[Regression | None] = list(inputs.sums.detector.regressions(by_action, self._epochs, minutes))
         if users is not None:
-            by_user = users.regressions(part.signal, part.limit, rules, part.harm_age_s)
-            for place in np.flatnonzero(weights.by_user[self._positions]).tolist():
-                watched[place] = by_user[int(self._epochs[place])]
+            places = np.flatnonzero(weights.by_user[self._positions])
+            regressions = users.regressions(by_user, self._epochs[places])
+            for place, regression in zip(places.tolist(), regressions, strict=True):
+                watched[place] = regression
         return watched
 
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from analytics.judging.user_windows import COUNTED_BY_USER, FIRST_FAILED, UNDECIDED, WINDOW, known_of
 from analytics.signals.cells import EPOCH
-from analytics.signals.definitions import RATES, UNREPORTED
+from analytics.signals.definitions import BAD, RATES, UNREPORTED
 from analytics.signals.event_kinds import EventKind, kinds_moving
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def decisions_of(
         (pl.col(known_of(name)) > int(name.partition(">")[2])).fill_null(value=False).cast(pl.Int64).alias(name)
         for name in amounts
     ]
-    by_decision = by_decision.with_columns(who.alias("who"), *unreported, *above).with_columns(
+    # Of an action whose execution nobody reported, what was undone would be counted beside its being overdue.
+    bad = ((pl.sum_horizontal(BAD) > 0) & (pl.col("executed") > 0)).cast(pl.Int64).alias("bad_outcomes")
+    by_decision = by_decision.with_columns(who.alias("who"), bad, *unreported, *above).with_columns(
         *(pl.col(name).is_not_null().cast(pl.Int64) for name in known),
         pl.when(pl.col("unreported_execution") > 0)
         .then(later // every_us)

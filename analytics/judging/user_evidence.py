@@ -11,7 +11,7 @@ import polars as pl
 
 from analytics.evidence.clustered_rate import UserWindows, design_effect
 from analytics.judging.rate_course import RateCourse
-from analytics.judging.regression import watch_users
+from analytics.judging.user_regression import OpenCounts, WatchedUsers, regressions
 from analytics.judging.user_window_fold import UserWindowFold
 from analytics.judging.user_windows import (
     BLOCK,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from analytics.evidence.sequential import Direction, FloatArray
-    from analytics.gates.gate_file import AfterPromotion, GateFile
+    from analytics.gates.gate_file import GateFile
     from analytics.judging.event_source import EventSource
     from analytics.judging.user_windows import ClosedWindows, OpenWindows, WindowCount
     from analytics.verdicts.evidence_models import Regression
@@ -44,7 +44,7 @@ _SHARE_OF_TIME: Final = 0.05  # of a judge's time for reading the events of open
 
 
 _EARLY: Final = (*FIRST_ACTIONS, "due")
-_Block = tuple[int, int, int, int]  # the row of its epoch, failed and timed-out actions, and how many are alike
+_Block = tuple[int, ...]  # the row of its epoch, the failures of `BLOCK_FAILED`, and how many are alike
 
 
 class UserEvidence:
@@ -70,9 +70,10 @@ class UserEvidence:
         self._log_e: dict[tuple[str, WindowCount, float, Direction], FloatArray] = {}
         self._effects: dict[tuple[str, WindowCount, float], FloatArray] = {}
         self._pooled: dict[tuple[str, WindowCount, float, float], FloatArray] = {}
-        self._regressions: dict[tuple[str, float, float], dict[int, Regression]] = {}
         self._course: RateCourse | None = None
         self._last_course: RateCourse | None = None if last is None else last._course or last._last_course  # noqa: SLF001 - of its like
+        self._regressions: dict[WatchedUsers, dict[int, Regression]] = {}
+        self._open = OpenCounts(windows.rows.clear(), windows.blocks.clear())
 
     @property
     def named_epochs(self) -> EpochRows:
@@ -98,6 +99,10 @@ class UserEvidence:
         changed[[row for row, *_ in blocks ^ self._open_blocks if row < self._size]] = True
         self._open_early, self._open_blocks, self.open_version = counts, blocks, windows.events_version
         self._heavy.clear()
+        self._open = OpenCounts(windows.counts, windows.blocks)
+        for known in self._regressions.values():
+            for row in np.flatnonzero(changed).tolist():
+                known.pop(row, None)
         return np.flatnonzero(changed)
 
     def first_actions(self, signal: str, epochs: EpochRows) -> tuple[Integers, Integers]:
@@ -131,7 +136,7 @@ class UserEvidence:
                 cell=[block[0] for block in rows],
                 actions=np.full(len(rows), BLOCK),
                 failures=[block[1 + side] for block in rows],
-                count=[block[3] for block in rows],
+                count=[block[-1] for block in rows],
             )
         return self._heavy[signal]
 
@@ -189,14 +194,13 @@ class UserEvidence:
             self._course = RateCourse.from_windows(self.windows, self._state, self._size + 1, self._last_course)
         return self._course
 
-    def regressions(self, signal: str, limit: float, rules: AfterPromotion, age_s: float) -> dict[int, Regression]:
-        """What the detector of a guardrail says of every epoch that names users, by row."""
-        key = (signal, limit, age_s)
-        if key not in self._regressions:
-            rows = self.named_epochs
-            regressions = watch_users(self.windows, signal, limit, self._state.names(rows), rules=rules, age_s=age_s)
-            self._regressions[key] = dict(zip(rows.tolist(), regressions, strict=True))
-        return self._regressions[key]
+    def regressions(self, watched: WatchedUsers, epochs: EpochRows) -> list[Regression]:
+        """What the detectors of a guardrail say of some epochs."""
+        known = self._regressions.setdefault(watched, {})
+        new = [row for row in epochs.tolist() if row not in known]
+        names = self._state.names(np.array(new, dtype=np.intp)).rows()
+        known |= zip(new, regressions(self.windows, names, watched, self._open), strict=True)
+        return [known[row] for row in epochs.tolist()]
 
     def _table(self, signal: str, counting: WindowCount) -> UserWindows:
         key = (signal, counting)

@@ -9,8 +9,9 @@ import numpy as np
 
 from analytics.evidence.clustered_rate import UserWindows
 from analytics.evidence.sequential import trials_to_decision
+from analytics.judging.levels import EARLY_SHARE
 from analytics.judging.user_windows import harm_windows, measure, promotion_windows
-from analytics.judging.weights import EARLY_SHARE, EvaluationInputs, SignalWeights, most_evident
+from analytics.judging.weights import EvaluationInputs, SignalWeights, most_evident
 from analytics.signals.definitions import QUANTILES
 from analytics.verdicts.evidence_models import AboveLimit, FirstActionRate, FirstWindowRate, HeavyUserRate, PooledRate
 

@@ -11,9 +11,10 @@ The first fold reads every event of the epochs. A later fold reads
   and who was heavy in the one after it,
 * everything of epochs that are new, or of which something came for a window that is no longer held by itself.
 
-Windows that are older than everything that asks for single ones (the longest maturity, the detector's lookback) are
-held as one. So memory is bounded by how many kinds of windows there are, and by users, at sixteen bytes each. Where
-events were taken out of the table, or the gate file asks for older windows, everything is folded anew.
+Windows that are older than everything that asks for single ones (the longest maturity, the detector) are held in spans
+of 24 for 28 days, and as one afterwards. So memory is bounded by how many kinds of windows there are, and by users, at
+sixteen bytes each. Where events were taken out of the table, or the gate file asks for older windows, everything is
+folded anew.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ from analytics.judging.user_windows import (
     ClosedWindows,
     OpenWindows,
     day_before,
+    forgotten_by,
+    in_spans,
     known_of,
+    singly_since,
 )
 from analytics.signals.cells import ACTION, EPOCH, EpochKey, epoch_frame
 
@@ -90,7 +94,7 @@ class UserWindowFold:
         split = epochs.select(ACTION).clear() if split is None else split
         single = epochs.select(ACTION).clear() if single is None else single
         epochs = epochs.select(EPOCH).unique()
-        since = as_of - timedelta(seconds=kept_s)
+        since = singly_since(as_of, window_s, kept_s)
         stored = int(self._source.scan(at).select(pl.len()).collect().item())
         last = self._windows
         if (
@@ -245,10 +249,12 @@ class UserWindowFold:
         return (*IN_WINDOWS, *self._amounts, *dict.fromkeys(map(known_of, self._amounts)))
 
     def _as_one(self, windows: ClosedWindows, old: pl.Expr) -> pl.DataFrame:
-        """The rows with windows that are old held as one, unless an execution of them became due later."""
+        """The rows with windows that are old held in spans, or as one, unless an execution of them became due later."""
         due_at = pl.col("closed_at") + pl.col("due_later") * timedelta(seconds=windows.window_s)
         old &= due_at <= self._since
-        label = pl.when(old).then(pl.lit(LONG_AGO)).otherwise("closed_at").alias("closed_at")
+        long_ago = pl.col("closed_at") <= forgotten_by(self._since)
+        span = pl.when(long_ago).then(pl.lit(LONG_AGO)).otherwise(in_spans(self._since, windows.window_s))
+        label = pl.when(old).then(span).otherwise("closed_at").alias("closed_at")
         later = pl.when(old).then(0).otherwise("due_later").alias("due_later")
         key = (*WINDOW, *self._in_windows)
         apart = windows.rows.join(self._single, on=ACTION, how="semi").select(*key, "count")
@@ -264,10 +270,11 @@ class UserWindowFold:
         return set(moved["first_closed_at_known"])
 
     def _merged(self, windows: ClosedWindows, since: datetime) -> ClosedWindows:
-        """With everything that closed up to a moment held as one window, and users counted."""
+        """With what closed up to a moment held in spans, what is older as one window, and users counted."""
         self._since = max(self._since, since)
-        old = pl.col("closed_at") <= self._since
-        label = pl.when(old).then(pl.lit(LONG_AGO)).otherwise("closed_at").alias("closed_at")
+        old = pl.col("closed_at") <= forgotten_by(self._since)
+        label = pl.when(old).then(pl.lit(LONG_AGO)).otherwise(in_spans(self._since, windows.window_s))
+        label = label.alias("closed_at")
         rows = self._as_one(windows, old=pl.col("closed_at") <= self._since)
         alike = pl.exclude("count")
         blocks = windows.blocks.with_columns(label).group_by(alike).agg(pl.col("count").sum())

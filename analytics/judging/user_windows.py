@@ -29,8 +29,8 @@ COUNTED_BY_USER: Final = tuple(
 )
 """Counters of a user-window."""
 UNDECIDED: Final = tuple(f"unreported_{awaited}" for awaited in UNREPORTED)
-FIRST_FAILED: Final = {"execution_error": "first_failed", "timeout": "first_timed_out"}
-"""Of rates that are known as soon as an action ran: whether the first due action of a user's window failed."""
+FIRST_FAILED: Final = {"execution_error": "first_failed", "timeout": "first_timed_out", "bad_outcome": "first_bad"}
+"""Of rates of which much is known as soon as an action ran: whether the first due action of a user's window failed."""
 FIRST_ACTIONS: Final = ("first_due", *FIRST_FAILED.values())
 IN_WINDOWS: Final = (*COUNTED_BY_USER, *UNDECIDED, *FIRST_ACTIONS, "heavy", "is_first", "due_later", "overdue")
 """What is held of a user-window: its counters, how many of its trials are undecided, by what they await, whether it is
@@ -48,7 +48,12 @@ BLOCK: Final = 20  # due actions of a heavy user that are one observation
 DUE: Final = pl.col("executed") + pl.col("unreported_execution")
 """The actions of a window that were due to run."""
 WINDOW: Final = (*EPOCH, "closed_at")
-BLOCK_FAILED: Final = {"execution_error": "failed", "timeout": "timed_out"}
+SINGLE_WINDOWS: Final = 168
+"""Windows that the detector takes one by one, before it takes spans of them: a week of hours."""
+SPAN: Final = 24
+"""Windows that it takes together when they are older."""
+_IN_SPANS: Final = timedelta(days=28)
+BLOCK_FAILED: Final = {"execution_error": "failed", "timeout": "timed_out", "bad_outcome": "bad_outcomes"}
 """Of the same rates: the failures in a block of a heavy user's actions."""
 
 
@@ -148,17 +153,24 @@ class ClosedWindows:
         size = pl.when(pl.col("heavy") > 0).then(pl.min_horizontal("m", BLOCK)).otherwise("m")
         return windows.group_by(EPOCH).agg((pl.col("m") * size * pl.col("count")).sum().alias("squares")).collect()
 
-    def batches(self, signal: str, *, since: datetime) -> pl.DataFrame:
-        """The windows of a signal that closed after a moment, what is unreported being fine.
-
-        Those that closed together are one batch.
+    def batches(self, signal: str) -> pl.DataFrame:
+        """The windows of a signal that the detector steps through, what is unreported being fine.
 
         Gives `EPOCH`, `closed_at`, `m` trials, `y` failures and how many windows (`count`) are alike, in that order.
         """
-        closed = (pl.col("closed_at") > since) & (pl.col("closed_at") <= self.as_of)
         key = [*WINDOW, "m", "y"]
-        windows = self._windows(signal, closed, WindowCount())
-        return windows.group_by(key).agg(pl.col("count").sum()).sort(key).collect()
+        windows = self._windows(signal, pl.col("closed_at") <= self.as_of, WindowCount())
+        return self.in_batches(windows.collect()).group_by(key).agg(pl.col("count").sum()).sort(key)
+
+    def in_batches(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Rows of windows by the batches of the detector: those that closed together, and what is older in spans."""
+        single = singly_since(self.as_of, self.window_s)
+        return rows.filter(pl.col("closed_at") > single - _IN_SPANS).with_columns(in_spans(single, self.window_s))
+
+    @property
+    def lookback_s(self) -> float:
+        """Seconds for which the detector takes windows one by one, at the least."""
+        return SINGLE_WINDOWS * self.window_s
 
     def periods(self, signal: str, counting: WindowCount) -> pl.DataFrame:
         """The windows that count, each with when it closed: `EPOCH`, `closed_at`, m, y and how many are alike."""
@@ -224,4 +236,22 @@ def kept_s(gates: GateFile) -> float:
     """For how long a gate file asks for single windows, seconds: the longest maturity, or the detector's lookback."""
     ages_s = [age_s for gate in gates.gates for part in gate.signals for age_s in gates.ages_s(part)]
     ages_s.append(gates.outcome_deadline_s)
-    return max(gates.after_promotion.lookback_s(gates.user_window), *ages_s, 0.0)
+    return max(SINGLE_WINDOWS * gates.user_window, *ages_s, 0.0)
+
+
+def singly_since(moment: datetime, window_s: float, kept_s: float = 0.0) -> datetime:
+    """The end of the last span before windows are taken one by one, at least as many as are kept at a moment."""
+    kept = timedelta(seconds=max(kept_s, SINGLE_WINDOWS * window_s))
+    return closed_through(max(moment - kept, LONG_AGO), SPAN * window_s)
+
+
+def in_spans(single: datetime, window_s: float) -> pl.Expr:
+    """When the batch closes that a window is in: by itself, or with its span up to the moment `single`."""
+    span_us = round(SPAN * window_s * 1_000_000)
+    end = (-(-pl.col("closed_at").dt.epoch("us") // span_us) * span_us).cast(pl.Datetime("us", "UTC"))
+    return pl.when(pl.col("closed_at") <= single).then(end).otherwise("closed_at").alias("closed_at")
+
+
+def forgotten_by(single: datetime) -> datetime:
+    """Up to when windows need no time of their own, where they are taken one by one since a moment."""
+    return max(single - _IN_SPANS, LONG_AGO)

@@ -15,7 +15,7 @@ from analytics.judging.user_windows import BLOCK_FAILED, harm_windows, measure, 
 from analytics.judging.verdict_rules import VERDICTS, Decisions, GateDecision, Mark
 from analytics.signals.cells import MATURE
 from analytics.signals.counted import counted_numbers
-from analytics.signals.definitions import COUNTERS, contradictions
+from analytics.signals.definitions import ADDED, COUNTERS, contradictions
 from analytics.signals.state import UNKNOWN_RISK, EpochRows, moment_of
 from analytics.verdicts import messages
 from analytics.verdicts.verdict import Exposure, Verdict, VerdictInputs, VerdictResult
@@ -173,11 +173,15 @@ class VerdictBuilder:
     def _evidence(self, epochs: EpochRows) -> list[dict[str, object]]:
         """Every number about each epoch, for its digest."""
         inputs, state = self._inputs, self._inputs.state
-        mature = zip(*(inputs.counter(name)[epochs].tolist() for name in MATURE), strict=True)
+        # What no earlier gate file could ask for has no part in the digests of earlier verdicts.
+        asked = {part.signal for gate in inputs.gates.gates for part in gate.signals}
+        counters = [name for name in COUNTERS if name not in ADDED or "bad_outcome" in asked]
+        added = [name for name in ADDED if name in counters]
+        mature = zip(*(inputs.counter(name)[epochs].tolist() for name in (*MATURE, *added)), strict=True)
         parts = [(gate, part) for gate in inputs.gates.gates for part in gate.signals]
         windows_s = sorted({age_s for _, part in parts for age_s in inputs.gates.ages_s(part)} - {0.0})
         young = {
-            window_s: np.stack([inputs.sums.young(window_s, name)[epochs] for name in COUNTERS], axis=1).tolist()
+            window_s: np.stack([inputs.sums.young(window_s, name)[epochs] for name in counters], axis=1).tolist()
             for window_s in windows_s
         }
         has_young = {window_s: inputs.sums.has_young(window_s)[epochs] for window_s in windows_s}
@@ -208,7 +212,7 @@ class VerdictBuilder:
             blocks = [users.blocks(signal, epochs).rows_by_cell() for signal in BLOCK_FAILED]
         by_epoch = []
         for place, (numbers, counts) in enumerate(zip(counted_numbers(state, epochs), mature, strict=True)):
-            counted = numbers | dict(zip(MATURE, counts, strict=True))
+            counted = numbers | dict(zip((*MATURE, *added), counts, strict=True))
             counted["immature"] = [
                 [window_s, *rows[place]] for window_s, rows in young.items() if has_young[window_s][place]
             ]

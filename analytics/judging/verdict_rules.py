@@ -13,8 +13,9 @@ import numpy as np
 
 from analytics.evidence.sequential import FloatArray, crosses
 from analytics.judging.latches import NO_STAGE, NOT_CROSSED
+from analytics.judging.levels import EARLY_SHARE
 from analytics.judging.split_check import check_split
-from analytics.judging.weights import EARLY_SHARE, EvaluationInputs, SignalWeights, Weigher, combined
+from analytics.judging.weights import EvaluationInputs, SignalWeights, Weigher, combined
 from producers.wire.events import VerdictName
 from producers.wire.stage import ROLLBACK_STAGE, Stage
 

@@ -12,7 +12,7 @@ import numpy as np
 from analytics.evidence import histogram
 from analytics.evidence.sequential import Direction, FloatArray, crosses, log_e_value, trials_to_decision
 from analytics.judging.baseline import Arms, compare
-from analytics.judging.regression import detector_minutes, watch_actions
+from analytics.judging.levels import EARLY_SHARE, share_of, watched_as
 from analytics.judging.soundness import Soundness
 from analytics.judging.user_windows import FIRST_FAILED, WindowCount, harm_windows, measure, promotion_windows
 from analytics.signals.cells import MATURE
@@ -29,13 +29,6 @@ if TYPE_CHECKING:
     from analytics.judging.window_sums import WindowSums
     from analytics.signals.missing_outcomes import MissingOutcomes
     from analytics.signals.state import CellState, EpochRows, Flags, Integers
-
-
-EARLY_SHARE: Final = 0.25
-"""The part of a guardrail's error level that users' first actions have, and heavy users; closed windows have the rest.
-
-The three are not averaged, since they are filtrations of their own: a union of tests at levels that add up.
-"""
 
 
 @dataclass
@@ -143,16 +136,6 @@ class SignalWeights:
         return np.asarray(self.trials == 0)
 
 
-def share_of(gate: Gate, part: GateSignal, stage: str) -> float:
-    """A guardrail's share of its gate's alpha at a stage."""
-    # The shares rest on the gate alone: weights that depended on the data would not bound the error. What is only a dry
-    # run takes nothing from what is not.
-    here = [other for other in gate.at(stage) if other.role == "guardrail"]
-    total = sum(other.weight or 1.0 for other in here if gate.dry_run or not other.dry_run)
-    weight = part.weight or 1.0
-    return weight / (total if gate.dry_run or not part.dry_run else total + weight)
-
-
 def combined(signals: Sequence[SignalWeights], *, dry: bool, early: int | None = None) -> FloatArray | None:
     """The weighted sum of the guardrails' e-values, as a natural logarithm; None where there are no guardrails.
 
@@ -170,6 +153,9 @@ def combined(signals: Sequence[SignalWeights], *, dry: bool, early: int | None =
             term = harm + math.log(signal.share)
             total = term if total is None else np.logaddexp(total, term)
     return total
+
+
+_RAN_BADLY: Final = ("failed", "timed_out")
 
 
 class Weigher:
@@ -284,20 +270,16 @@ class Weigher:
         weights.safe = np.array([compared.safe.log_e("below") for compared in weights.compared])
 
     def _alarmed(self, part: GateSignal, limit: float, by_user: Flags) -> Flags:
-        signal, age_s = part.signal, part.harm_age_s
         inputs, alarmed = self._inputs, np.zeros(self._epochs.size, dtype=np.bool_)
-        rules = inputs.gates.after_promotion
-        (near,) = np.nonzero(~by_user & inputs.sums.prefilter.near(signal, limit, self._epochs))
+        by_action, users = watched_as(self._gate, part, self._stage, inputs.gates, limit)
+        places = np.flatnonzero(~by_user)
+        near = places[inputs.sums.detector.near(by_action, self._epochs[places])]
         if near.size:
-            epochs = self._epochs[near]
-            watermark_us = inputs.sums.watermark_us
-            minutes = detector_minutes(inputs.state, epochs, watermark_us=watermark_us, rules=rules, age_s=age_s)
-            watched = watch_actions(minutes, signal, limit, epochs, rules)
-            alarmed[near] = [regression.since is not None for regression in watched]
+            regressions = inputs.sums.detector.regressions(by_action, self._epochs[near])
+            alarmed[near] = [regression.since is not None for regression in regressions]
         if inputs.users is not None and by_user.any():
-            regressions = inputs.users.regressions(signal, limit, rules, age_s)
-            raised = {epoch for epoch, regression in regressions.items() if regression.since is not None}
-            alarmed |= by_user & np.isin(self._epochs, list(raised))
+            regressions = inputs.users.regressions(users, self._epochs[by_user])
+            alarmed[by_user] = [regression.since is not None for regression in regressions]
         return alarmed
 
     def _counted(self, part: GateSignal) -> tuple[Integers, Integers]:
@@ -312,7 +294,12 @@ class Weigher:
             count = COUNTS[part.signal]
             return self._count(count.counted), self._count(count.trials)
         rate = RATES[part.signal]
-        return self._sum(rate.failures), self._sum(rate.trials)
+        failures, trials = self._sum(rate.failures), self._sum(rate.trials)
+        if part.awaits != "everything":
+            return failures, trials
+        # What was undone, or had an incident, without an execution to be known may be the same as what is overdue.
+        overdue, ran_badly = self._inputs.missing.missing[self._epochs], self._sum(_RAN_BADLY)
+        return ran_badly + np.maximum(failures - ran_badly, overdue), trials + overdue
 
     def _unreported(self, part: GateSignal, trials: Integers) -> Integers:
         """Trials that are due and whose outcome is not known: not reported yet, or reported without a value."""
@@ -322,6 +309,9 @@ class Weigher:
                 return due
             unvalued = np.maximum(self._count("executed") - trials, 0)
             return np.asarray(np.where(trials > 0, due + unvalued, 0))
+        if part.awaits == "everything":
+            missing = self._inputs.missing
+            return np.asarray(missing.unreported[self._epochs] - missing.missing[self._epochs])
         if part.awaits == "review":
             return self._open_reviews(np.zeros_like(trials), self._sum(UNREPORTED["review"][1]))
         return np.zeros_like(trials)
@@ -345,9 +335,11 @@ class Weigher:
         if not age_s:
             return failures + unreported, trials + unreported
         rate = RATES[part.signal]
+        if part.awaits == "everything":
+            failures, trials = np.maximum(self._sum(rate.failures), self._sum(_RAN_BADLY)), self._sum(rate.trials)
         failed, tried = failures - self._young(age_s, rate.failures), trials - self._young(age_s, rate.trials)
         undecided = np.zeros_like(tried)
-        if part.awaits == "execution":
+        if part.awaits in {"execution", "everything"}:
             undecided = self._inputs.missing.overdue[self._epochs]
         elif part.awaits == "review":
             undecided = self._open_reviews(self._young(age_s, ("queued",)), tried)

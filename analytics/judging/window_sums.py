@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from analytics.evidence import histogram
-from analytics.judging.regression import DetectorPrefilter
+from analytics.judging.regression import ActionDetector
 from analytics.signals.cells import ESTABLISHED_AFTER, ONE_MINUTE, ROW
 from analytics.signals.definitions import COUNTERS, QUANTILES
 from analytics.signals.missing_outcomes import EVENT_TIMES
@@ -57,7 +57,7 @@ class WindowSums:
         for window_s in self._windows:
             self._add_young(window_s, state.recent, self.watermark_us)
         self._open = self._still_open(state.recent.select(_OPEN))
-        self.prefilter = DetectorPrefilter(state, gates, self.watermark_us)
+        self.detector = ActionDetector(state, gates, self.watermark_us)
 
     @property
     def watermark(self) -> datetime:
@@ -112,7 +112,7 @@ class WindowSums:
             *(state.first_us + expires_us for expires_us in self._expiries_us),
         ):
             passing |= (moments >= before) & (moments <= now)
-        self.prefilter.advance(increment, before, now)
+        self.detector.advance(increment, before, now)
         return passing
 
     def _grow(self) -> None:

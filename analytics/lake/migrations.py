@@ -38,8 +38,21 @@ from analytics.lake.storage import (
     stored_layout,
     uri_of,
 )
-from analytics.lake.table_schemas import COLUMNS, EVENTS, JUDGE_HEARTBEATS, LAYOUT, LEASES, SIGNOFFS, TABLES, VERDICTS
+from analytics.lake.table_schemas import (
+    COLUMNS,
+    EVENTS,
+    JUDGE_HEARTBEATS,
+    LAYOUT,
+    LEASES,
+    SIGNALS,
+    SIGNOFFS,
+    TABLES,
+    VERDICTS,
+)
 from analytics.lake.tables import Lake, with_amounts, with_meanings
+from analytics.signals.cells import EPOCH
+from analytics.signals.definitions import COUNTERS, HISTOGRAMS
+from analytics.signals.event_kinds import BAD_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -50,6 +63,7 @@ LOG: Final = logging.getLogger(__name__)
 
 _OLD_LEASES: Final = "claims"
 _OLD_MAINTENANCE: Final = "upkeep"
+_BAD_COUNTED: Final = "migration/bad_outcomes"
 _PAUSE_S: Final = 0.5
 _HEARTBEAT_S: Final = 2.0
 _FILL_BYTES: Final = 64 * 1024 * 1024  # size of the files (bytes) that are rewritten in one commit, about
@@ -91,10 +105,10 @@ def _rename_tables(root: str, fence: Fence) -> None:
         commit(create_table(root, LEASES), fence, rows=free, name=LEASES, marks=counts)
 
 
-def _add_columns(root: str, fence: Fence) -> None:
-    table = _open(root, EVENTS)
+def _add_columns(root: str, fence: Fence, name: str = EVENTS) -> None:
+    table = _open(root, name)
     stored = {field.name for field in table.schema().fields}
-    new = [field for field in Schema.from_arrow(TABLES[EVENTS]).fields if field.name not in stored]
+    new = [field for field in Schema.from_arrow(TABLES[name]).fields if field.name not in stored]
     if new:
         table.alter.add_columns(new, commit_properties=_properties(fence))
 
@@ -143,11 +157,62 @@ def _fill_event_amounts(root: str, fence: Fence) -> None:
         rewriter = rewriter.refreshed()
 
 
+def _count_bad_outcomes(root: str, fence: Fence) -> None:
+    """Add the counter `bad_outcomes` to `signals`: 0 in the rows that are there, and rows for what `events` tells."""
+    _add_columns(root, fence, SIGNALS)
+    table = _open(root, SIGNALS)
+    fence.check(SIGNALS, table.transaction_version(fence.app_id))
+    if table.transaction_version(_BAD_COUNTED) is not None:
+        return  # an earlier attempt was killed after it
+    rewriter = Rewriter(root, SIGNALS, table, options_of(root), fence)
+    # What an earlier attempt has filled is filled again: the log keeps no bounds of a column so far to the right.
+    for files in chunks(rewriter.files(), _FILL_BYTES, lambda file: file.size):
+        if not rewriter.rewrite(files, _without_bad_outcomes):
+            raise LakeError(f"{SIGNALS}: somebody else rewrote files meanwhile. Start the worker again.")
+        rewriter = rewriter.refreshed()
+    table = _open(root, SIGNALS)
+    rows = _bad_outcomes(root)
+    try:
+        fence.check(SIGNALS, table.transaction_version(fence.app_id))
+        properties = _properties(fence, {_BAD_COUNTED: 1})
+        write_deltalake(table, rows.to_arrow().cast(TABLES[SIGNALS]), mode="append", commit_properties=properties)
+    except (DeltaError, OSError) as error:
+        raise LakeError(f"{SIGNALS}: the lake cannot be migrated: {error}. Start the worker again.") from error
+
+
+def _without_bad_outcomes(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.with_columns(bad_outcomes=pl.lit(0, dtype=pl.Int64)).select(COLUMNS[SIGNALS].names())
+
+
+def _bad_outcomes(root: str) -> pl.DataFrame:
+    """Rows of `signals` that count nothing but the bad outcomes of `events`, each decision once."""
+    partition = ("log_id", "topic", "partition")
+    first = (
+        scan_table(root, EVENTS)
+        .filter(pl.col("kind").is_in(BAD_KINDS), pl.col("decided_at").is_not_null())
+        .select(*partition, "offset", "subject", *EPOCH, "decided_at", "time")
+        .sort(*partition, "offset")
+        .unique([*partition, "subject"], keep="first", maintain_order=True)
+    )
+    counted = first.group_by(*EPOCH, pl.col("decided_at").dt.truncate("1m").alias("bucket")).agg(
+        pl.col("time").max().alias("last_event_at"), pl.len().cast(pl.Int64).alias("bad_outcomes")
+    )
+    zeros = [pl.lit(0, dtype=pl.Int64).alias(name) for name in COUNTERS if name != "bad_outcomes"]
+    lists = [
+        pl.lit([], dtype=COLUMNS[SIGNALS][f"{name}_{part}"]).alias(f"{name}_{part}")
+        for name in HISTOGRAMS
+        for part in ("bins", "counts")
+    ]
+    rows = counted.with_columns(pl.lit(None, dtype=pl.Int8).alias("risk_rank"), *zeros, *lists)
+    return rows.select(COLUMNS[SIGNALS].names()).collect()
+
+
 STEPS: Final[dict[int, tuple[str, Callable[[str, Fence], None]]]] = {
     1: ("looks, rulings and claims become judge_heartbeats, signoffs and leases", _rename_tables),
     2: ("events say what they count as", _fill_event_meanings),
     3: ("the rows of the ledger are chained", _chain_ledger),
     4: ("events say how long an execution took and what it cost", _fill_event_amounts),
+    5: ("signals count bad outcomes", _count_bad_outcomes),
 }
 """By the number of the layout that each begins with: what it does, and how."""
 

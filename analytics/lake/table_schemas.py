@@ -23,8 +23,8 @@ JUDGE_HEARTBEATS: Final = "judge_heartbeats"
 # Number of the layout below; `analytics.lake.migrations` brings a lake of an earlier one here, a step a number.
 # 1: the tables `looks`, `rulings` and `claims`. 2: they are called as below. 3: `events` has `kind` and `user`.
 # 4: the rows of `verdicts` are chained. 5: `events` has `latency_us` and
-# `cost_microusd`.
-LAYOUT: Final = 5
+# `cost_microusd`. 6: `signals` has `bad_outcomes`.
+LAYOUT: Final = 6
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 

@@ -29,7 +29,8 @@ from analytics.lake.commits import (
 )
 from analytics.lake.errors import LakeError, OvertakenError, UnreadableLakeError
 from analytics.lake.rewrite import Rewriter, compact_files
-from analytics.lake.table_schemas import COLUMNS, EVENTS, TABLES
+from analytics.lake.table_schemas import COLUMNS, EVENTS, SIGNALS, TABLES
+from analytics.signals.definitions import ADDED
 from analytics.signals.event_structs import meanings
 
 if TYPE_CHECKING:
@@ -115,7 +116,13 @@ class Lake:
             frame = storage.scan_table(self.root, self._folders.get(table, table), version=wanted)
             if wanted == newest:
                 self._scanned[table] = (newest, frame)
-            if table != EVENTS or wanted == newest or "latency_us" in (columns := frame.collect_schema()):
+            if table not in {EVENTS, SIGNALS} or wanted == newest:
+                return frame
+            columns = frame.collect_schema()
+            if table == SIGNALS:
+                added = (pl.lit(0, dtype=pl.Int64).alias(name) for name in ADDED if name not in columns)
+                return frame.with_columns(*added).select(COLUMNS[SIGNALS].names())
+            if "latency_us" in columns:
                 return frame
             # As of before the migrations that added columns.
             return frame.map_batches(

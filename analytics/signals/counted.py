@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from analytics.signals.definitions import COUNTERS, HISTOGRAMS
+from analytics.signals.definitions import ADDED, COUNTERS, HISTOGRAMS
 from analytics.signals.state import UNKNOWN_RISK, CellState, moment_of
 from analytics.text import iso
 
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 
     from analytics.signals.state import EpochRows
 
-_NAMES = (*COUNTERS, *HISTOGRAMS, "risk_rank", "last_event_at")
+_COUNTERS = [name for name in COUNTERS if name not in ADDED]  # which digests of earlier layouts are about
+_NAMES = (*_COUNTERS, *HISTOGRAMS, "risk_rank", "last_event_at")
 
 
 def counted_numbers(state: CellState, epochs: EpochRows) -> list[dict[str, object]]:
     """What was counted about some epochs, in their order; a histogram without observations is left out."""
-    columns = [state.counter(name)[epochs].tolist() for name in COUNTERS]
+    columns = [state.counter(name)[epochs].tolist() for name in _COUNTERS]
     histograms = {name: state.histograms(name, epochs) for name in HISTOGRAMS}
     numbers: list[dict[str, object]] = []
     for epoch, counts in zip(epochs.tolist(), zip(*columns, strict=True), strict=True):
         rank = int(state.risk[epoch])
         numbers.append(
             {
-                **dict(zip(COUNTERS, counts, strict=True)),
+                **dict(zip(_COUNTERS, counts, strict=True)),
                 **{name: [part.tolist() for part in bins[epoch]] for name, bins in histograms.items() if epoch in bins},
                 "risk_rank": None if rank == UNKNOWN_RISK else rank,
                 "last_event_at": iso(moment_of(state.event_us[epoch])),

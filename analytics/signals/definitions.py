@@ -23,17 +23,19 @@ MICRO_PER: Final[dict[QuantileUnit, int]] = {"ms": MICRO_PER_MS, "usd": MICRO_PE
 """Micro-units of a histogram in one unit of a limit."""
 
 
-Awaited = Literal["nothing", "execution", "review", "consequence", "evaluation"]
+Awaited = Literal["nothing", "execution", "review", "consequence", "evaluation", "everything"]
 """What decides a trial after it was opened.
 
 `execution`: a due action is a trial, and undecided until its execution is reported. `review`: so is a queued action
 until it is resolved. `consequence`: a trial may fail long after it was counted, so only its age tells that it did not.
-`evaluation`: the same, and which actions are trials becomes known as late.
+`evaluation`: the same, and which actions are trials becomes known as late. `everything`: a due action is a trial, fails
+if its execution is overdue, and may fail long after it was reported.
 """
 
 UNREPORTED: Final[Mapping[Awaited, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "execution": (("expected",), ("executed",)),
     "review": (("queued",), ("reviews_approved", "reviews_rejected")),
+    "everything": (("expected",), ("executed",)),
 }
 """The counters of what is due, and of what was reported of it; the difference is not known yet."""
 
@@ -108,6 +110,7 @@ RATES: Final[dict[str, RateSignal]] = {
         RateSignal(
             "quality_failure", ("quality_failures",), ("quality_checks",), "quality checks", awaits="evaluation"
         ),
+        RateSignal("bad_outcome", ("bad_outcomes",), ("executed",), "executions", awaits="everything"),
     )
 }
 """Every rate, in the order in which tables show them."""
@@ -215,8 +218,14 @@ COUNTERS: Final[tuple[str, ...]] = (
     "reviews_approved",
     "reviews_rejected",
     "cost_microusd",  # sum over the executions whose cost is known
+    "bad_outcomes",  # decisions of which any event of `BAD` is known, each once
 )
 """Names of the integer counters, in the order in which tables show them."""
+
+BAD: Final = ("failed", "timed_out", *_TAKEN_BACK, "incidents")
+"""The counters that make a decision's outcome a bad one."""
+ADDED: Final = ("bad_outcomes",)
+"""Counters that came with a later layout of the lake: what was counted before them has none, and reads as 0."""
 
 HISTOGRAMS: Final[tuple[str, ...]] = ("latency", "cost")
 """Sparse histograms kept beside the counters: microseconds of latency, micro-dollars of cost. The number of known

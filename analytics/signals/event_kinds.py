@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from analytics.signals.definitions import COUNTERS
+from analytics.signals.definitions import BAD, COUNTERS
 
 
 class EventKind(IntEnum):
@@ -98,6 +98,9 @@ _EXECUTIONS: Final = [
     *NO_LONGER_EXPECTED,
 ]
 _REVIEWS: Final = (EventKind.REVIEW_APPROVED, EventKind.REVIEW_REJECTED)
+
+BAD_KINDS: Final = tuple(int(kind) for kind, counters in COUNTERS_OF_KIND.items() if set(counters) & set(BAD))
+"""The kinds of events that make a decision's outcome a bad one. The first of a decision adds 1 to `bad_outcomes`."""
 
 ONCE: Final = np.zeros(len(EventKind), dtype=np.int8)
 """By kind: which of the things that happen once to a decision it is; 0 where each event counts by its own id."""

@@ -17,6 +17,7 @@ from analytics.signals.cells import ACTION, CELL, EPOCH, ROW, Histogram, current
 from analytics.signals.coverage import HOURS, Coverage, decided_hours, summed_hours
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
 from analytics.signals.missing_outcomes import EVENT_TIMES, MissingOutcomes
+from analytics.signals.past_spans import PastSpans
 from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
@@ -67,14 +68,6 @@ class Increment:
     risen: EpochRows  # epochs that are new, or whose risk class is another one than before
 
 
-_SETTLE_EVERY: Final = timedelta(seconds=60)
-
-
-def may_settle(settled_at: datetime | None, watermark: datetime) -> bool:
-    """Whether it is time, by event time, for `CellState.settle`."""
-    return settled_at is None or watermark >= settled_at + _SETTLE_EVERY
-
-
 class CellState:
     """Everything counted so far. Add increments in any order and any grouping: the sums are the same."""
 
@@ -100,6 +93,7 @@ class CellState:
         self._stage_rows: dict[str, int] = {}
         self._bins = {name: pl.DataFrame(schema=_BINS) for name in HISTOGRAMS}
         self._hours = pl.DataFrame(schema=HOURS)
+        self.past = PastSpans()
         self._summed = dict.fromkeys(("recent", "hours", *HISTOGRAMS), 0)
 
     @classmethod
@@ -183,6 +177,7 @@ class CellState:
         self.risk[epochs] = risk
         hours = pl.concat([self._hours, decided_hours(minutes)], rechunk=False)
         self._hours = self._summed_again("hours", hours)
+        self.past.add(minutes)
         minutes = minutes.select(_RECENT.names())
         self.recent = self._summed_again("recent", pl.concat([self.recent, minutes], rechunk=False))
         bins = {name: _occupied(rows, name) for name in HISTOGRAMS}
@@ -192,12 +187,14 @@ class CellState:
 
     def remember(self, increments: pl.DataFrame) -> None:
         """Take the minutes of increments that were added before once more; after `forget`."""
-        rows = increments.join(self._keys, on=EPOCH, how="left").with_columns(*_in_microseconds())
-        self.recent = self._summed_again("recent", pl.concat([self.recent, _sum_minutes(rows)], rechunk=False))
+        minutes = _sum_minutes(increments.join(self._keys, on=EPOCH, how="left").with_columns(*_in_microseconds()))
+        self.past.add(minutes)
+        self.recent = self._summed_again("recent", pl.concat([self.recent, minutes], rechunk=False))
 
     def forget(self) -> None:
         """Let go of all minutes, to take them once more because older ones matter than before."""
         self.recent = self.recent.clear()
+        self.past.forget()
         self._summed["recent"] = 0
 
     def settle(self, watermark: datetime, horizon_s: float, *, whole: Flags) -> None:
@@ -206,6 +203,7 @@ class CellState:
         The horizon is at least the outcome deadline; `whole` flags epochs whose minutes all matter.
         """
         before = microseconds(watermark - timedelta(seconds=horizon_s))
+        self.past.settle(before)
         aged = pl.col("bucket") + MINUTE_US <= before
         # Only what is old enough to leave needs to be added up: most of what is there stays as it is.
         old = _sum_minutes(self.recent.filter(aged))

@@ -35,6 +35,9 @@ class DocumentPart(BaseModel):
     )
 
 
+RegressionPart = Literal["windows", "first_actions", "heavy_users"]
+
+
 class Regression(DocumentPart):
     """What the change detector says about one guardrail after a promotion."""
 
@@ -49,11 +52,13 @@ class Regression(DocumentPart):
     trials: int = 0
     """Trials within its window."""
     window_s: float
-    """How far back it looks, seconds."""
+    """How far back these are counted, seconds; the level goes by all of the epoch, up to 28 days at the least."""
     by: CountBy = "action"
     """What one observation is."""
+    part: RegressionPart = "windows"
+    """By user: whether closed windows are told of, users' first actions, or the blocks of heavy users."""
     windows: int | None = None
-    """Closed user-windows within its window; null where it is counted by action."""
+    """Closed user-windows within its window; null where it is not those that are counted."""
     value: float | None = None
     """The rate within its window: failures over trials, or the failed share of the average user-window."""
     assumes: str

@@ -124,8 +124,10 @@ def regression(evidence: SignalEvidence) -> str:
     share = "unknown" if detected.value is None else percent(detected.value)
     since = "" if detected.since is None else f" since {iso(detected.since)}"
     counted = f"{detected.failures:,} of {detected.trials:,}"
-    if detected.by == "user":
+    if detected.by == "user" and detected.part == "windows":
         counted = f"average of {windows_of(detected.windows or 0)}; {counted} {SIGNALS[evidence.signal].trial}"
+    elif detected.by == "user":
+        counted += " of users' first actions" if detected.part == "first_actions" else " of heavy users' actions"
     return (
         f"{evidence.signal} has risen above its limit of {_limit(evidence)}{since}: {share} "
         f"({counted}) within {duration(detected.window_s)}, counted by {detected.by}: {_ROLL_BACK}"

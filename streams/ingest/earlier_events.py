@@ -10,6 +10,7 @@ import polars as pl
 from analytics.lake.storage import FollowedTable
 from analytics.lake.table_schemas import EVENTS
 from analytics.signals.cells import EPOCH
+from analytics.signals.event_kinds import BAD_KINDS
 from streams.ingest.decode import EARLIEST_US, LATEST_US
 from streams.ingest.event_columns import UNDATED, Longs
 from streams.ingest.identities import OWN, SEPARATOR, Identities, cell_words
@@ -46,6 +47,12 @@ class EarlierEvents:
                 stored = identities_of_rows(self._read(partition, dated, some.dates_us, pl.col(named).is_in(names)))
                 marks[places] = _matched(some, stored)
         return marks
+
+    def bad_of(self, partition: SourcePartition, wanted: Identities) -> Longs:
+        """0 for each decision of which the table tells of a bad outcome, or `NOT_FOUND`; as `marks_of`."""
+        told = pl.col("subject").is_in(pl.Series(wanted.subjects).unique().implode()) & pl.col("kind").is_in(BAD_KINDS)
+        rows = self._read(partition, "decided_at", wanted.dates_us, told)
+        return np.where(pl.Series(wanted.subjects).is_in(rows["subject"].implode()).to_numpy(), 0, NOT_FOUND)
 
     def _read(self, partition: SourcePartition, dated: str, dates_us: Longs, named: pl.Expr) -> pl.DataFrame:
         hours = np.unique(dates_us // _HOUR_US)

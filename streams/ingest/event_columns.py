@@ -44,6 +44,11 @@ class EventColumns:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def span(self, begin: int, end: int) -> EventColumns:
+        """The events from one position to another, which is excluded."""
+        texts = {name: getattr(self, name).slice(begin, end - begin) for name in _TEXTS}
+        return replace(self, **texts, **{name: getattr(self, name)[begin:end] for name in _NUMBERS})
+
     def kept(self, keep: Flags) -> EventColumns:
         """The events at which `keep` holds, in their order."""
         if keep.all():

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from streams.broker import EMBEDDED_PREFIX
+from streams.ingest.bad_decisions import BadDecisions
 from streams.ingest.decode import EventDecoder, latest_possible, micros_of
 from streams.ingest.earlier_events import NOT_FOUND
 from streams.ingest.errors import LogMismatchError
@@ -43,6 +44,7 @@ class PartitionState:
     settled_through: int  # up to this offset the table `rejects` holds what was rejected; nothing is decided anew
     rejected: Mapping[int, Reject]  # stored rejects above `reached`, by offset
     seen: SeenIds  # what was accepted
+    bad: BadDecisions = field(default_factory=BadDecisions)  # the decisions whose outcome is known to be bad
 
 
 @dataclass
@@ -134,6 +136,7 @@ class Folder:
                 self._decode(self._decoder, _Piece(partition, records, positions), possible, parts)
             parts.partitions.append((partition, len(settled) + len(fresh)))
         accepted = self._accept(batch, parts)
+        is_first_bad = self._first_bad(accepted)
         order = {partition: position for position, partition in enumerate(batch.partitions)}
         parts.rejects.sort(key=lambda reject: (order[reject.partition], reject.offset))
         tally = parts.tally
@@ -142,7 +145,7 @@ class Folder:
         return FoldedBatch(
             number=batch.number,
             events=event_rows(accepted, ingested_at=now),
-            signals=count(accepted.events),
+            signals=count(accepted.events, is_first_bad),
             rejects=tuple(parts.rejects),
             letters=(*parts.known_rejects, *parts.rejects),
             reached={partition: self._states[partition].reached for partition in batch.partitions},
@@ -216,6 +219,14 @@ class Folder:
             events, values = events.kept(keep), values.filter(pa.array(keep))
             offsets, broker_at_ms = offsets[keep], broker_at_ms[keep]
         return Accepted(events, values, partitions, offsets, broker_at_ms)
+
+    def _first_bad(self, accepted: Accepted) -> Flags:
+        """Which events are the first of their decision to tell of a bad outcome."""
+        firsts, end = np.zeros(len(accepted.events), dtype=np.bool_), 0
+        for partition, height in accepted.partitions:
+            begin, end = end, end + height
+            firsts[begin:end] = self._states[partition].bad.firsts(accepted.events.span(begin, end))
+        return firsts
 
     def _fold_gap(self, partition: SourcePartition, first: int, end: int, parts: _BatchParts) -> None:
         """Account for the offsets from `first` to `end` (exclusive), at which no record was read."""

@@ -10,6 +10,8 @@ import polars as pl
 
 from analytics.lake.table_schemas import COLUMNS, EVENTS, REJECTS, SIGNALS
 from analytics.lake.tables import Advance, Lake, SourcePartition
+from analytics.signals.event_kinds import BAD_KINDS
+from streams.ingest.bad_decisions import BadDecisions
 from streams.ingest.decode import EARLIEST_US, EventDecoder
 from streams.ingest.dedupe import HORIZON, SeenIds
 from streams.ingest.earlier_events import READ, EarlierEvents, identities_of_rows
@@ -61,12 +63,12 @@ def resume(
     for partition, reached in events.items():
         if signals.get(partition, -1) < reached:
             _catch_up(lake, partition, signals.get(partition), reached)
-    seen = _accepted(lake, partitions, horizon)
+    seen, bad = _accepted(lake, partitions, horizon)
     rejected = _rejects_from(lake, starts)
     resumed = {}
     for partition, start in starts.items():
         reached, settled_through = start - 1, rejects.get(partition, -1)
-        state = PartitionState(reached, settled_through, rejected[partition], seen[partition])
+        state = PartitionState(reached, settled_through, rejected[partition], seen[partition], bad[partition])
         resumed[partition] = Resumed(rejects.get(partition), events.get(partition), start, state)
     return resumed
 
@@ -104,7 +106,12 @@ def _start(partition: SourcePartition, events: int | None, rejects: int | None, 
 def _catch_up(lake: Lake, partition: SourcePartition, stored: int | None, reached: int) -> None:
     """Fold the stored events above `stored` into `signals`: the worker died between the two commits."""
     decoder = EventDecoder(None)  # what is stored was accepted; its receipts were checked then
-    events = _rows_of(lake, EVENTS, partition).select("offset", "value")
+    events = _rows_of(lake, EVENTS, partition).select("offset", "value", "kind", "subject", "decided_at")
+    # The table tells of what is only counted here: nothing but what was counted before may be known.
+    bad, counted = BadDecisions(), events.filter(pl.col("offset") <= (-1 if stored is None else stored))
+    _remember_bad(
+        bad, counted.filter(pl.col("kind").is_in(BAD_KINDS)).select("kind", "subject", "decided_at").collect()
+    )
     previous, done = stored, -1 if stored is None else stored
     while done < reached:
         last = min(done + _CATCH_UP_OFFSETS, reached)
@@ -115,11 +122,14 @@ def _catch_up(lake: Lake, partition: SourcePartition, stored: int | None, reache
                 f"the table events holds events of {partition.app_id} that this version cannot read. "
                 "Use the version of Stagekeeper that stored them."
             )
-        lake.append(SIGNALS, count(decoded.events), advances={partition: Advance(previous, last)})
+        signals = count(decoded.events, bad.firsts(decoded.events))
+        lake.append(SIGNALS, signals, advances={partition: Advance(previous, last)})
         previous = done = last
 
 
-def _accepted(lake: Lake, partitions: Sequence[SourcePartition], horizon: timedelta) -> dict[SourcePartition, SeenIds]:
+def _accepted(
+    lake: Lake, partitions: Sequence[SourcePartition], horizon: timedelta
+) -> tuple[dict[SourcePartition, SeenIds], dict[SourcePartition, BadDecisions]]:
     """What was accepted within the horizon, read in one pass and in chunks, so memory does not grow with partitions."""
     earlier = EarlierEvents(lake.root)
     of_log = pl.col("log_id").is_in(sorted({partition.log_id for partition in partitions}))
@@ -132,6 +142,12 @@ def _accepted(lake: Lake, partitions: Sequence[SourcePartition], horizon: timede
         )
         for partition in partitions
     }
+    bad = {
+        partition: BadDecisions(
+            horizon, earlier=partial(earlier.bad_of, partition), latest_us=latest_us.get(partition, NEVER)
+        )
+        for partition in partitions
+    }
     # In whole microseconds, since the horizon may reach beyond the first moment of year 1.
     oldest_us = [max(seen[partition].held_since_us, EARLIEST_US) for partition in partitions]
     schema = {name: COLUMNS[EVENTS][name] for name in _PARTITION}
@@ -139,7 +155,7 @@ def _accepted(lake: Lake, partitions: Sequence[SourcePartition], horizon: timede
     wanted = wanted.with_columns(oldest=pl.Series(oldest_us, dtype=pl.Int64).cast(pl.Datetime("us", "UTC")))
     wanted = wanted.filter(pl.Series([partition in latest_us for partition in partitions], dtype=pl.Boolean))
     if wanted.is_empty():
-        return seen
+        return seen, bad
     is_recent = (pl.col("time") >= pl.col("oldest")) | (pl.col("decided_at") >= pl.col("oldest"))
     oldest = wanted["oldest"].min()
     recent = (
@@ -151,7 +167,14 @@ def _accepted(lake: Lake, partitions: Sequence[SourcePartition], horizon: timede
     for chunk in recent.collect_batches(chunk_size=200_000, maintain_order=False):
         for (number,), rows in chunk.partition_by("number", as_dict=True).items():
             seen[partitions[number]].remember(identities_of_rows(rows))
-    return seen
+            _remember_bad(bad[partitions[number]], rows)
+    return seen, bad
+
+
+def _remember_bad(bad: BadDecisions, rows: pl.DataFrame) -> None:
+    """Take rows of the table `events` that tell of bad outcomes."""
+    told = rows.filter(pl.col("kind").is_in(BAD_KINDS), pl.col("decided_at").is_not_null())
+    bad.remember(told["subject"].to_arrow(), told["decided_at"].cast(pl.Int64).to_numpy())
 
 
 def _rejects_from(lake: Lake, starts: dict[SourcePartition, int]) -> dict[SourcePartition, dict[int, Reject]]:

@@ -15,7 +15,7 @@ from analytics.signals.definitions import COUNTERS
 from analytics.signals.event_kinds import INCREMENTS
 from analytics.signals.event_structs import CellEpoch
 from streams.ingest.decode import micros_of
-from streams.ingest.event_columns import NO_CELL, UNDATED, UNKNOWN, EventColumns, Longs
+from streams.ingest.event_columns import NO_CELL, UNDATED, UNKNOWN, EventColumns, Flags, Longs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,7 @@ NO_TIMESTAMP: Final = -1  # stands for a record without a timestamp of its broke
 _SCHEMA: Final = TABLES[EVENTS]
 _MINUTE_US: Final = 60_000_000
 _COST: Final = COUNTERS.index("cost_microusd")
+_BAD: Final = COUNTERS.index("bad_outcomes")
 
 
 class Accepted(NamedTuple):
@@ -81,8 +82,10 @@ def _timestamps(us: Longs, unknown: int | None = None) -> pa.Array:
     return timestamps.cast(pa.timestamp("us", tz="UTC"))
 
 
-def count(events: EventColumns) -> pl.DataFrame:
+def count(events: EventColumns, is_first_bad: Flags) -> pl.DataFrame:
     """Count accepted events into increments by cell, epoch and minute; those without a receipt count nothing.
+
+    Of each decision the first event that tells of a bad outcome is flagged.
 
     They are rows for the table `signals`, in the order in which their first event came.
     """
@@ -92,6 +95,7 @@ def count(events: EventColumns) -> pl.DataFrame:
     height = len(rows)
     by_kind = np.bincount(row_of * len(INCREMENTS) + events.kinds[counted], minlength=height * len(INCREMENTS))
     counters: Longs = by_kind.reshape(height, len(INCREMENTS)).astype(np.int64) @ INCREMENTS
+    np.add.at(counters[:, _BAD], row_of, is_first_bad[counted])
     costs = events.cost_microusd[counted]
     priced = costs != UNKNOWN
     np.add.at(counters[:, _COST], row_of[priced], costs[priced])

@@ -15,7 +15,7 @@ from analytics.evidence.change_detector import Watch
 from analytics.gates.gate_file import GateFile
 from analytics.judging.engine import ChangeKeys, Engine, judge
 from analytics.judging.latches import Latches
-from analytics.judging.regression import detector_minutes, watch_actions
+from analytics.judging.regression import Watched
 from analytics.judging.user_evidence import UserEvidence
 from analytics.judging.window_sums import WindowSums
 from analytics.signals.state import CellState, microseconds
@@ -126,7 +126,7 @@ def test_a_verdict_does_not_depend_on_what_is_judged_with_it(seed: int) -> None:
 @settings(max_examples=examples(8), deadline=None)
 def test_missing_outcomes_are_counted_minute_by_minute(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    gates = GateFile.parse(b"version: 1\noutcome_deadline: 3m\nafter_promotion: {window: 20m}\ngates: []\n")
+    gates = GateFile.parse(b"version: 1\noutcome_deadline: 3m\ngates: []\n")
     for fleet in history(rng, gates):
         by_epoch: dict[tuple[str, ...], list[int]] = {}
         now_us, deadline_us = microseconds(fleet.watermark), 180_000_000
@@ -172,26 +172,31 @@ def minute_rows(rng: Generator, minute: int, share: float) -> list[dict[str, Any
 def test_no_alarm_is_overlooked(seed: int, share: float) -> None:
     rng = np.random.default_rng(seed)
     gates = GateFile.parse(
-        b"version: 1\nafter_promotion: {false_alarm_every: 1h, fleet: 1, window: 25m}\ngates:\n  - name: g\n"
+        b"version: 1\nafter_promotion: {within: 1h}\ngates:\n  - name: g\n"
         b"    ladder: [observe_only, search_only, draft_write, approval_gated, narrow_autonomy]\n"
         b"    signals: [{signal: execution_error, role: guardrail, limit: 0.1}]\n"
     )
-    rules = gates.after_promotion
+    watched = Watched("execution_error", 0.1, gates.after_promotion.run_length(0.5, 60.0))
     fleet = Fleet(gates, minute_rows(rng, 0, share), NOON)
     for minute in range(1, 60, int(rng.integers(1, 4))):
         fleet.step(minute_rows(rng, minute, share), NOON + timedelta(minutes=minute, seconds=7))
         if minute % 10 == 0:
             fleet.settle()
         epochs = np.flatnonzero(rng.random(fleet.state.epochs) < 0.7)
-        minutes = detector_minutes(fleet.state, epochs, watermark_us=fleet.sums.watermark_us, rules=rules)
-        near = fleet.sums.prefilter.near("execution_error", 0.1, epochs)
-        for place, regression in enumerate(watch_actions(minutes, "execution_error", 0.1, epochs, rules)):
+        detector = fleet.sums.detector
+        minutes, near = detector.minutes(epochs), detector.near(watched, epochs)
+        for place, regression in enumerate(detector.regressions(watched, epochs)):
             own = minutes.filter(minutes["row"] == epochs[place])
             # What is due and not reported is a trial that did not fail.
             trials = np.maximum(own["executed"].to_numpy(), own["expected"].to_numpy())
             failures = np.minimum(own["failed"].to_numpy(), trials)
-            watch = Watch.start(1, threshold=0.1, run_length=rules.run_length(60.0))
-            for x, n in zip(failures, trials, strict=True):
-                watch = watch.after([x], [n])
+            watch = Watch.start(1, threshold=0.1, run_length=watched.run_length)
+            begun: set[tuple[int, int]] = set()
+            for bucket, x, n in zip(own["bucket"].to_list(), failures, trials, strict=True):
+                if n:
+                    new = [unit for unit in (10, 60) if (unit, bucket // (unit * 60_000_000)) not in begun]
+                    begun |= {(unit, bucket // (unit * 60_000_000)) for unit in new}
+                    restarts = 0.15 + 8.0 * (10 in new) + 3.0 * (60 in new)
+                    watch = watch.after([x], [n], restarts=np.array([[restarts]]))
             assert (regression.since is not None) == bool(watch.alarmed[0])
             assert near[place] or regression.since is None

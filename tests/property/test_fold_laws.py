@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from analytics.evidence.histogram import bin_of
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
-from analytics.signals.event_kinds import COUNTERS_OF_KIND, NO_LONGER_EXPECTED, EventKind
+from analytics.signals.event_kinds import BAD_KINDS, COUNTERS_OF_KIND, NO_LONGER_EXPECTED, EventKind
 from analytics.signals.event_structs import CellEpoch
+from streams.ingest.bad_decisions import BadDecisions
 from streams.ingest.event_columns import UNKNOWN
 from streams.ingest.rows import count
 
@@ -77,6 +79,7 @@ def totals(frames: Iterable[pl.DataFrame]) -> dict[tuple[Any, ...], dict[str, An
 def counted_one_by_one(events: Sequence[DecodedEvent]) -> dict[tuple[Any, ...], dict[str, Any]]:
     """The same without a matrix or a sort."""
     summed: dict[tuple[Any, ...], dict[str, Any]] = {}
+    bad: set[str] = set()
     for event in events:
         if event.cell is None or event.decided_at_us is None:
             continue
@@ -88,6 +91,9 @@ def counted_one_by_one(events: Sequence[DecodedEvent]) -> dict[tuple[Any, ...], 
         total["last"] = max(total["last"], event.time_us)
         total["counts"].update(dict.fromkeys(COUNTERS_OF_KIND[event.kind], 1))
         total["counts"]["expected"] -= event.kind in NO_LONGER_EXPECTED
+        if event.kind in BAD_KINDS and event.subject not in bad:
+            bad.add(event.subject)
+            total["counts"]["bad_outcomes"] += 1
         for name, micro in (("latency", event.latency_us), ("cost", event.cost_microusd)):
             if micro != UNKNOWN:
                 total[name][int(bin_of(micro))] += 1
@@ -96,10 +102,15 @@ def counted_one_by_one(events: Sequence[DecodedEvent]) -> dict[tuple[Any, ...], 
     return summed
 
 
+def counted(events: list[DecodedEvent], bad: BadDecisions | None = None) -> pl.DataFrame:
+    columns = columns_of(events)
+    return count(columns, (bad or BadDecisions()).firsts(columns))
+
+
 @settings(deadline=None)
 @given(st.lists(decoded(), max_size=40))
 def test_the_increments_are_what_counting_one_by_one_gives(events: list[DecodedEvent]) -> None:
-    rolled = count(columns_of(events))
+    rolled = counted(events)
     assert rolled.schema == COLUMNS[SIGNALS]
     plain = rolled.with_columns(pl.col("bucket").cast(pl.Int64) // MINUTE_US, pl.col("last_event_at").cast(pl.Int64))
     assert not plain.select(*CellEpoch._fields, "bucket").is_duplicated().any()
@@ -109,7 +120,10 @@ def test_the_increments_are_what_counting_one_by_one_gives(events: list[DecodedE
 @settings(deadline=None)
 @given(st.lists(decoded(), max_size=40), st.randoms(use_true_random=False), st.integers(1, 5))
 def test_shuffled_and_split_input_gives_the_same_totals(events: list[DecodedEvent], random: Any, parts: int) -> None:
-    whole = totals([count(columns_of(events))])
+    # All events of a decision carry its cell and its moment.
+    events = [replace(event, subject=f"{event.cell} {event.decided_at_us}") for event in events]
+    whole = totals([counted(events)])
+    bad = BadDecisions()
     shuffled = random.sample(events, len(events))
     split = [shuffled[start::parts] for start in range(parts)]
-    assert totals(count(columns_of(part)) for part in split) == whole
+    assert totals(counted(part, bad) for part in split) == whole

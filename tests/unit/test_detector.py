@@ -1,4 +1,4 @@
-"""The regression detector: its recursion, its latch, and its run length for a fleet."""
+"""The regression detector: its recursion, its latch, and the level that keeps a promise."""
 
 from __future__ import annotations
 
@@ -92,12 +92,45 @@ def test_nothing_seen_is_no_alarm_even_at_the_shortest_run_length() -> None:
     assert not watch.alarmed[0]
 
 
-def test_a_fleet_shares_its_false_alarms() -> None:
-    assert run_length(100, batches_between_alarms=40_320) == 4_032_000
-    with pytest.raises(EvidenceError, match="at least one"):
-        run_length(0, batches_between_alarms=10)
-    with pytest.raises(EvidenceError, match="at least one"):
-        run_length(5, batches_between_alarms=0.5)
+def test_the_level_is_the_batches_over_alpha() -> None:
+    assert run_length(0.05, batches=40_320) == pytest.approx(806_400)
+    assert run_length(0.05 / 2, batches=672) == pytest.approx(26_880)
+    for alpha in (0.0, 1.0, float("nan")):
+        with pytest.raises(EvidenceError, match="an alpha strictly between 0 and 1"):
+            run_length(alpha, batches=10)
+    with pytest.raises(EvidenceError, match="at least one batch"):
+        run_length(0.05, batches=0.5)
+
+
+def test_the_levels_that_the_design_computed_by_itself() -> None:
+    watch = Watch.start(1, threshold=0.02, run_length=1e9)
+    levels = []
+    for failed in (0, 1, 3, 5):
+        watch = watch.after([failed], [10])
+        levels.append(float(watch.log_level[0]))
+    assert levels == pytest.approx([-0.569277902, 0.968986728, 5.440370389, 16.212728682], abs=1e-9)
+
+
+def test_batches_that_are_added_up_never_raise_the_level() -> None:
+    rng = np.random.default_rng(7)
+    trials = rng.integers(0, 20, (60, 200))
+    failures = rng.binomial(trials, rng.choice([0.01, 0.05, 0.3], (60, 1)))
+    start = Watch.start(200, threshold=0.02, run_length=1e9)
+    whole = start.after(failures, trials)
+    coarse = start.after(failures.reshape(6, 10, 200).sum(axis=1), trials.reshape(6, 10, 200).sum(axis=1))
+    assert (coarse.log_level <= whole.log_level + 1e-9).all()
+
+
+def test_a_batch_may_have_a_threshold_of_its_own() -> None:
+    rows = [(0, 20, 3), (1, 20, 6), (2, 20, 0)]
+    cell, actions, failures = zip(*rows, strict=True)
+    windows = UserWindows.of(3, cell=cell, actions=actions, failures=failures)
+    bets, wealth = np.array(BETS["above"]), np.zeros(8)
+    thresholds = np.array([[0.02], [0.04], [0.2]])
+    for (_, m, y), (limit,) in zip(rows, thresholds, strict=True):
+        wealth = (1 + wealth) * (1 + (bets - 1) * y / m) / (1 + (bets - 1) * limit)
+    watch = Watch.start(1, threshold=0.02, run_length=1e6).after_windows(windows, thresholds=thresholds)
+    assert watch.log_level[0] == pytest.approx(np.log(wealth.mean()), abs=1e-9)
 
 
 def test_misuse_is_refused() -> None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 GATES = """\
 version: 1
 freshness: 30d
-after_promotion: {window: 10m}
 gates:
   - name: g
     ladder: [draft_write, approval_gated]

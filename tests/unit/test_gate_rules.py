@@ -454,11 +454,11 @@ class TestAfterPromotion:
         assert found.inputs.signals[0].regression is None
         assert found.result.verdict != "ROLL_BACK"
 
-    def test_a_larger_fleet_waits_for_more(self) -> None:
-        text = "version: 1\nafter_promotion: {{fleet: {fleet}}}\ngates: [{{name: g, signals: [{{{errors}}}]}}]"
-        small, large = (GateFile.parse(text.format(fleet=n, errors=ERRORS).encode()) for n in (1, 100_000))
-        bars = [gates.after_promotion.run_length(60.0) for gates in (small, large)]
-        assert bars == [40_320, 40_320 * 100_000]
+    def test_a_smaller_alpha_waits_for_more(self) -> None:
+        text = "version: 1\nafter_promotion: {{{rules}}}\ngates: [{{name: g, signals: [{{{errors}}}]}}]"
+        small, large = (
+            GateFile.parse(text.format(rules=rules, errors=ERRORS).encode()) for rules in ("", "alpha: 0.000001")
+        )
         rows, mark = self.history(300, 2), NOON + timedelta(minutes=302)
         levels = [verdict_on(gates, *rows, watermark=mark).inputs.signals[0].regression for gates in (small, large)]
         assert [level is not None and level.since is not None for level in levels] == [True, False]

@@ -9,6 +9,7 @@ from analytics.evidence.histogram import bin_of
 from analytics.signals.definitions import COUNTERS
 from producers.wire.decision import Deny
 from producers.wire.events import ExecutionStatus, event_to_bytes
+from streams.ingest.bad_decisions import BadDecisions
 from streams.ingest.decode import EventDecoder
 from streams.ingest.rows import count
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def counted(*events: Event) -> pl.DataFrame:
     decoded = EventDecoder(None).decode([event_to_bytes(event) for event in events], None)
     assert not decoded.faults
-    return count(decoded.events)
+    return count(decoded.events, BadDecisions().firsts(decoded.events))
 
 
 def test_nothing_in_nothing_out() -> None:
@@ -41,6 +42,7 @@ def test_an_action_is_counted_in_the_minute_of_its_decision() -> None:
         "executed": 1,
         "undone": 1,
         "cost_microusd": 250_000,
+        "bad_outcomes": 1,
     }
     assert row["risk_rank"] == 4
     assert (row["latency_bins"], row["latency_counts"]) == ([int(bin_of(120_000))], [1])
