@@ -9,6 +9,7 @@ of ours come. Flags, a model, a prompt version or a trace make a decision larger
 from __future__ import annotations
 
 import base64
+import json
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -67,8 +68,8 @@ class _Template(NamedTuple):
     text: str
 
 
-def _templates(tool: str) -> tuple[list[_Template], list[object]]:
-    """The events of one action with placeholders, and the array of its receipt."""
+def _templates(tool: str) -> tuple[list[_Template], str]:
+    """The events of one action with placeholders, and what its receipt's array holds after id and time."""
     kept = _Kept()
     ids = iter((_DECISION, *[_EVENT] * 4))
     recorder = Recorder(
@@ -92,8 +93,10 @@ def _templates(tool: str) -> tuple[list[_Template], list[object]]:
     recorder.impact(receipt, Quality(passed=True))
     recorder.undone(receipt, UndoResult.UNDONE)
     token = receipt.token()
-    row = list(receipt.model_dump(mode="json").values())
-    return [_Template(each.topic, each.value.decode().replace(token, _RECEIPT)) for each in kept.records], row
+    payload = token.removeprefix("sk1.")
+    members = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    constant = json.dumps(members[2:], separators=(",", ":"))[1:-1]
+    return [_Template(each.topic, each.value.decode().replace(token, _RECEIPT)) for each in kept.records], constant
 
 
 def _uuid(number: int) -> str:
@@ -114,11 +117,10 @@ def events(count: int, *, until: datetime, start: int = 0, life: Life = "full") 
     actions = -(-count // LIVES[life])
     began, spacing = until - timedelta(minutes=MINUTES), timedelta(minutes=MINUTES) / max(1, actions)
     for number in range(start, start + actions):
-        templates, row = made[number % TOOLS]
+        templates, constant = made[number % TOOLS]
         moment = (began + (number - start) * spacing).isoformat().replace("+00:00", "Z")
         decision_id = _uuid(8 * number)
-        fields = [decision_id, moment, *row[2:]]
-        payload = "[" + ",".join(f'"{field}"' for field in fields) + "]"
+        payload = f'["{decision_id}","{moment}",{constant}]'
         token = "sk1." + base64.urlsafe_b64encode(payload.encode()).decode().rstrip("=")
         for place, template in enumerate(templates[: LIVES[life]], 1):
             value = template.text.replace(_DECISION, decision_id).replace(_EVENT, _uuid(8 * number + place))

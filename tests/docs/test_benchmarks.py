@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from decoding import DecodedEvent, decode_all
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PARTS = {"asking", "environments", "places", "traffic"}
@@ -16,6 +17,18 @@ def said(*command: str) -> str:
     ran = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=240, check=False)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
+
+
+def test_what_the_benchmarks_send_is_accepted() -> None:
+    sent = said(
+        "-c",
+        f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r})\n"
+        "from datetime import UTC, datetime\nfrom traffic import events\n"
+        "for _, _, value in events(8, until=datetime.now(UTC)): print(value.decode())",
+    )
+    records: list[bytes | None] = [line.encode() for line in sent.splitlines()]
+    assert len(records) == 8
+    assert all(isinstance(event, DecodedEvent) for event in decode_all(records, None, None))
 
 
 @pytest.mark.slow
