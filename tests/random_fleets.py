@@ -11,7 +11,7 @@ from verdict_cases import NOON, a_row
 
 from analytics.gates.gate_file import GateFile
 from analytics.judging.latches import Latches
-from analytics.judging.user_windows import IN_WINDOWS, WINDOW, ClosedWindows, amounts_of, known_of
+from analytics.judging.user_windows import BLOCK_FAILED, IN_WINDOWS, WINDOW, ClosedWindows, amounts_of, known_of
 from analytics.signals import definitions
 from analytics.signals.cells import EPOCH
 from analytics.verdicts.evidence_models import Reassessment
@@ -181,7 +181,7 @@ def some_users(rng: Generator, state: CellState, watermark: datetime, gates: Gat
     people = {key: int(rng.integers(0, 9)) for key in epochs}
     named = frozenset(key for key in epochs if rng.random() < 0.8)
     table = pl.DataFrame(rows, schema=schema, orient="row")
-    heavy = table.clear().select(*WINDOW, failed="failed", timed_out="timed_out", count="count"), table.clear()
+    heavy = table.clear().select(*WINDOW, *BLOCK_FAILED.values(), "count"), table.clear()
     by_hour = pl.DataFrame(schema={name: schema[name] for name in WINDOW})
     by_hour = by_hour.with_columns(*(pl.lit(0, pl.Int64).alias(name) for name in ("hour", "windows", "failed")))
     return ClosedWindows(

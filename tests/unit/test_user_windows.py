@@ -275,6 +275,32 @@ def test_users_who_go_bad_after_a_promotion_raise_the_alarm(history: EventLake, 
     assert replay(history.lake, found["verdict_id"]).document.to_dict()["verdict"] == "ROLL_BACK"
 
 
+def test_an_outage_after_a_promotion_raises_the_alarm_before_its_window_closes(
+    history: EventLake, tmp_path: Path
+) -> None:
+    for number in range(900):
+        history.act(number / 15, f"user-{number % 450}")
+    for number in range(12):
+        history.act(60 + number / 10, f"user-{number}", failed=True)
+    found = watched(history, tmp_path / "gates.yaml", 62, ABOVE)
+    assert (found["part"], found["since"]) == ("first_actions", "2026-03-14T13:00:00Z")
+    (reason,) = [reason for reason in found["reasons"] if reason["code"] == "regression"]
+    assert "of users' first actions" in reason["message"]
+    assert replay(history.lake, found["verdict_id"]).document.to_dict()["verdict"] == "ROLL_BACK"
+
+
+def test_a_heavy_user_who_goes_bad_after_a_promotion_raises_the_alarm(history: EventLake, tmp_path: Path) -> None:
+    for number in range(1_200):
+        history.act(number / 30, "bot")
+        if number % 10 == 0:
+            history.act(number / 30, f"user-{number}")
+    for number in range(240):
+        history.act(40 + number / 30, "bot", failed=True)
+    found = watched(history, tmp_path / "gates.yaml", 49, ABOVE)
+    assert (found["part"], found["since"]) == ("heavy_users", "2026-03-14T12:40:00Z")
+    assert replay(history.lake, found["verdict_id"]).document.to_dict()["verdict"] == "ROLL_BACK"
+
+
 @pytest.mark.slow
 def test_where_nobody_is_named_the_detector_says_that_it_counts_actions(history: EventLake, tmp_path: Path) -> None:
     for number in range(60):
