@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+import pytest
 from jsonschema import Draft202012Validator
 
 from analytics.evidence import histogram
@@ -18,6 +19,7 @@ from analytics.signals.definitions import COUNTERS
 from analytics.signals.state import CellState
 from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.ledger import latest_verdicts
+from producers.strict_yaml import ConfigurationFileError
 from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
@@ -125,3 +127,13 @@ def document_of(verdict: Verdict) -> dict[str, Any]:
 def latest_documents(lake: Lake, **chosen: Any) -> list[dict[str, Any]]:
     """The latest verdicts of a lake, likewise."""
     return [document.to_dict() for document in latest_verdicts(lake, **chosen)]
+
+
+def codes(verdict: Verdict) -> list[str]:
+    return [reason.code for reason in verdict.result.reasons]
+
+
+def refused(*signals: str, **gate: str) -> str:
+    with pytest.raises(ConfigurationFileError) as caught:
+        gate_file(*signals, **gate)
+    return str(caught.value)

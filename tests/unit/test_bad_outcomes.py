@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import pytest
 from lakes_of_events import EventLake
-from verdict_cases import NOON, a_row, gate_file, latest_documents, verdict_on
+from verdict_cases import NOON, a_row, codes, gate_file, latest_documents, verdict_on
 
 from analytics.audit.replay import replay
 from analytics.evidence.sequential import log_e_value
@@ -23,12 +23,6 @@ from streams.ingest.recovery import resume
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from analytics.verdicts.verdict import Verdict
-
-
-def codes(verdict: Verdict) -> list[str]:
-    return [reason.code for reason in verdict.result.reasons]
 
 
 GUARDRAIL = "signal: bad_outcome, role: guardrail, limit: 0.05, maturity: 30m"

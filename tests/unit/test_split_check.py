@@ -13,6 +13,7 @@ from verdict_cases import (
     CELL,
     COHORTS,
     a_row,
+    codes,
     document_of,
     executions,
     latest_documents,
@@ -57,10 +58,6 @@ def arm(split: SplitEvidence | None) -> dict[str, int]:
 def on(found: list[Verdict], cohort: str, stage: str = "draft_write") -> Verdict:
     (verdict,) = [each for each in found if (each.inputs.cell.cohort, each.inputs.cell.stage) == (cohort, stage)]
     return verdict
-
-
-def codes(verdict: Verdict) -> list[str]:
-    return [reason.code for reason in verdict.result.reasons]
 
 
 def judged(

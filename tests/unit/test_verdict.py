@@ -6,7 +6,18 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from verdict_cases import CELL, NOON, a_row, document_of, executions, gate_file, increments, verdict_on, verdicts_on
+from verdict_cases import (
+    CELL,
+    NOON,
+    a_row,
+    codes,
+    document_of,
+    executions,
+    gate_file,
+    increments,
+    verdict_on,
+    verdicts_on,
+)
 
 from analytics.gates.gate_file import GateFile
 from analytics.judging.engine import judge
@@ -18,10 +29,6 @@ from analytics.verdicts.verdict import REASON_CODES, Latch, Verdict
 from producers.wire.events import VerdictName
 
 ERRORS = gate_file("signal: execution_error, role: guardrail, limit: 0.1")
-
-
-def codes(verdict: Verdict) -> list[str]:
-    return [reason.code for reason in verdict.result.reasons]
 
 
 def said(verdict: Verdict) -> str:
