@@ -174,10 +174,15 @@ def outcome_of(path: Path) -> str:
 
 
 @pytest.mark.timeout(30)
-@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("name", [name for name in PLACES if name != "a folder"])
 def test_a_transcript_is_a_regular_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make, said = PLACES[name]
     make(tmp_path / "recorded.jsonl")
     with pytest.raises(TranscriptError, match=said):
         read_transcript(tmp_path / "recorded.jsonl")
+
+
+def test_a_folder_without_transcripts_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TranscriptError, match=r"holds no \.json, \.jsonl or \.gz file"):
+        read_transcript(tmp_path)

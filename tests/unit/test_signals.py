@@ -48,6 +48,7 @@ def test_the_names_are_the_published_ones() -> None:
         "incident",
         "support",
         "quality_failure",
+        "bad_outcome",
     ]
     quantiles, counts = (
         ("latency_p50", "latency_p95", "latency_p99", "cost_p95"),
