@@ -16,10 +16,10 @@ import polars as pl
 from analytics.gates import gate_store
 from analytics.gates.gate_file import GateFile
 from analytics.lake.errors import READ_FAILURES, FencedError
-from analytics.lake.log_files import LOG_KEPT, TOMBSTONES_KEPT, keep_tombstones_short, trim_log
+from analytics.lake.log_files import LOG_KEPT, keep_tombstones_short, trim_log
 from analytics.lake.retention import LEAST, Rule, retain
 from analytics.lake.rollup import RollUp
-from analytics.lake.storage import unreadable
+from analytics.lake.storage import TOMBSTONES_KEPT, unreadable
 from analytics.lake.table_schemas import EVENTS, JUDGE_HEARTBEATS, QUALITY, REJECTS, SIGNALS, SIGNOFFS, TABLES, VERDICTS
 from analytics.lake.vacuum import MARGIN, vacuum
 from analytics.signals.cells import ACTION, CELL, EPOCH

@@ -55,9 +55,9 @@ def open_router(
 
     `source` says who records, as a URI reference such as `/routers/crm-eu-1`; `environment` and `agent` are for
     actions that name none. `policy` is an authorizer of your own in place of the file. A decision waits at most
-    `flag_deadline_s` seconds for a flag file that cannot be looked at. The block is left within 5 s,
-    with a line in the log where records wait on disk for a broker that is away. Raises `SettingsError` where a file
-    does not exist, `ConfigurationFileError`, and `UsageError` where both `policy` and `authorization` are given.
+    `flag_deadline_s` seconds for a flag file that cannot be looked at. The block is left within 5 s, with a line in the
+    log where records wait on disk for a broker that is away. Raises `SettingsError` where a file does not exist,
+    `ConfigurationFileError`, and `UsageError` where both `policy` and `authorization` are given.
     """
     settings = settings or Settings.load()
     if policy is not None and authorization is not None:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from analytics.lake.tables import Lake
 
 LOG_KEPT: Final = timedelta(minutes=2)  # how long a commit can be read by itself: readers look every few seconds
-TOMBSTONES_KEPT: Final = timedelta(hours=1)  # as `storage.TOMBSTONES` says
 LOG: Final = "_delta_log"
 _CHECKPOINT: Final = ".checkpoint.parquet"
 

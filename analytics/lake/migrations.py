@@ -125,11 +125,7 @@ def _fill_event_meanings(root: str, fence: Fence) -> None:
 
 def _chain_ledger(root: str, fence: Fence) -> None:
     """Begin the chain: number the rows of `verdicts` in the order in which they lie there, and link them."""
-    table = _open(root, VERDICTS)
-    stored = {field.name for field in table.schema().fields}
-    new = [field for field in Schema.from_arrow(TABLES[VERDICTS]).fields if field.name not in stored]
-    if new:
-        table.alter.add_columns(new, commit_properties=_properties(fence))
+    _add_columns(root, fence, VERDICTS)
     rewriter = Rewriter(root, VERDICTS, _open(root, VERDICTS), options_of(root), fence)
     while unchained := [file for file in rewriter.files() if file.least.get("sequence") is None]:
         end = end_of_rows(scan_table(root, VERDICTS))

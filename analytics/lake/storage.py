@@ -6,6 +6,7 @@ import os
 import re
 import uuid
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
@@ -33,10 +34,9 @@ _PREFIX: Final = "STAGEKEEPER_LAKE_"
 _UNFIT: Final = re.compile(r"[\\\[\]|^\x00-\x1f\x7f\ud800-\udfff]|%[0-9a-f]{2}", re.IGNORECASE)
 _NAMED: Final = 3  # so many damaged files are named; the others are counted
 CHECKPOINT_EVERY: Final = 100  # commits; opening a table reads at most this many small log files
-TOMBSTONES: Final = {
-    # How long a checkpoint names files that are gone. Without end, each would be as long as the table's history.
-    "delta.deletedFileRetentionDuration": "interval 1 hours"
-}
+TOMBSTONES_KEPT: Final = timedelta(hours=1)
+"""How long a checkpoint names files that are gone. Without end, each would be as long as the table's history."""
+TOMBSTONES: Final = {"delta.deletedFileRetentionDuration": f"interval {TOMBSTONES_KEPT // timedelta(hours=1)} hours"}
 _CONFIGURATION: Final = {
     "delta.enableChangeDataFeed": "true",  # what was appended between two versions, whatever was compacted since
     "delta.checkpointInterval": str(CHECKPOINT_EVERY),

@@ -368,10 +368,9 @@ class Router:
         if traceparent is not None:
             targeting_key, _ = call.flag_context
             add_decision_events(issued.decision_id, decision, tool=action.tool, targeting_key=targeting_key)
-        if decision.enforced and result.outcome == "allow":
-            return Permit(issued, decision, None, {**arguments, **injected} if injected else arguments)
-        if decision.enforced and result.outcome == "constrain" and result.runs:
-            return Permit(issued, decision, result.mode, {**arguments, **injected} if injected else arguments)
+        if decision.enforced and (result.outcome == "allow" or (result.outcome == "constrain" and result.runs)):
+            constrained_to = result.mode if result.outcome == "constrain" else None
+            return Permit(issued, decision, constrained_to, {**arguments, **injected} if injected else arguments)
         if decision.enforced and result.outcome == "queue_for_review":
             contract = call.contract(digest, details)
             self._reviews.submit(action, arguments, contract, issued.receipt, decision)

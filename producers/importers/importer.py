@@ -2,8 +2,8 @@
 
 A transcript has no times: every decision is dated to the moment of its import and marked `imported`. Ids are digests of
 what was said and called up to the call, and of its cell: whatever file it stands in, grown or mended, the same call is
-the same events, and a second import of it is dropped within the hour of events that
-the worker holds in memory, since it is dated anew.
+the same events. A second import is dated anew, so it is dropped only within the hour of events that the worker holds in
+memory.
 """
 
 from __future__ import annotations

@@ -308,7 +308,8 @@ def _parts(item: object, place: str) -> tuple[list[object], dict[str, object]]:
             raise TranscriptError(
                 f"{place} looks like {known}, which is not read; write its calls as messages in OpenAI's chat format"
             )
-        raise TranscriptError(f"{place}: has neither `messages` nor `traj`; its keys: {sorted(map(str, item))}")
+        wanted = ", ".join(f"`{name}`" for name in MESSAGES_KEYS)
+        raise TranscriptError(f"{place}: has none of {wanted}; its keys: {sorted(map(str, item))}")
     messages = item[key]
     if not isinstance(messages, list):
         raise TranscriptError(f"{place}: its messages are a {type(messages).__name__}, not a list")

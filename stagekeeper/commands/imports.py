@@ -71,8 +71,8 @@ def transcript(
     quality impact, passed where the reward is at least 1. What the files do not hold stays unknown: latency and cost
     are null, and the time of a decision is the moment of the import.
 
-    A call counts once, also in a file that grew or was mended: a second import is dropped as a repeat for as long as
-    the worker remembers the first one's ids. Nothing is emitted unless everything can be read.
+    A call counts once, also in a file that grew or was mended, where the second import comes within an hour of events:
+    it is dated anew, and counts again later. Nothing is emitted unless everything can be read.
 
     \b
     Examples:

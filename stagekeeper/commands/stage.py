@@ -12,6 +12,7 @@ from analytics.verdicts.signoffs import start_attempt as sign_attempt
 from producers.boundary.flag_store import ActionName, start_attempt
 from producers.boundary.policy_flags import ATTEMPT
 from producers.wire.events import PolicyChangedData
+from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.options import (
     actor_options,
     flags_option,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from analytics.verdicts.signoffs import SignOff
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def command() -> None:
     """Begin attempts of actions.
 

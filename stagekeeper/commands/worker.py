@@ -69,8 +69,8 @@ def command(
     the data plane cannot go on. Started again, it resumes from the lake without losing or repeating anything.
 
     Several workers share the partitions of a Kafka cluster; one of them judges. On the embedded broker one reads, and
-    others wait to take its place. The web port answers /livez and /readyz (503 where the worker is
-    not), /health, /metrics (Prometheus) and /verdicts, to whoever asks for an address, `localhost` or a --web-name.
+    others wait to take its place. The web port answers /livez and /readyz (503 where the worker is not), /health,
+    /metrics (Prometheus) and /verdicts, to whoever asks for an address, `localhost` or a --web-name.
 
     \b
     Examples:

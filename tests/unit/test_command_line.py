@@ -126,6 +126,7 @@ def test_whatever_a_program_may_read_it_gets_as_json(words: tuple[str, ...]) -> 
         ("review aprove", "approve"),
         ("recommendations acept", "accept"),
         ("quality rn", "run"),
+        ("stage atempt", "attempt"),
         ("import transcrpt", "transcript"),
         ("verdicts repaly", "replay"),
     ],

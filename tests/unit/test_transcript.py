@@ -142,7 +142,10 @@ def test_one_conversation_many_and_lines_are_the_same(write: Write, key: str) ->
         (b"[]", "holds no conversation"),
         ([{"messages": [{"role": "user", "content": "hi"}]}], "no tool call in 1 conversations"),
         (b'{"messages": []}\n{"messages": [}\n', r"line 2 is not JSON"),
-        ([{"messages": []}, {"chat": [], "id": 4}], r"conversation 1: has neither .*'chat', 'id'"),
+        (
+            [{"messages": []}, {"chat": [], "id": 4}],
+            r"conversation 1: has none of `messages`, .*`items`; .*'chat', 'id'",
+        ),
         ([{"messages": []}, 7], r"conversation 1: its messages are a int"),
         ([{"messages": "hello"}], r"conversation 0: its messages are a str"),
         ([{"messages": [{"content": "who says so?"}]}], r"conversation 0, message 0, role"),
