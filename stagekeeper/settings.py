@@ -143,6 +143,7 @@ class Settings(BaseSettings):
 
     def freshness_limit(self, gate_file_s: float | None) -> timedelta:
         """How old evidence may be: as the gate file says (None where it cannot be read), narrowed by the setting."""
+        # A gate file may state more seconds than a duration can hold.
         limits_s = [timedelta.max // timedelta(seconds=1)] + ([] if gate_file_s is None else [gate_file_s])
         if gate_file_s is None or "freshness_s" in self.model_fields_set:
             limits_s.append(self.freshness_s)

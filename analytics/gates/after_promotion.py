@@ -12,7 +12,7 @@ from analytics.gates.gate_signal import Level, Part, Seconds, refusal
 _GONE: Final = {
     "fleet": "the detector promises `alpha` to each cell by itself, however many are watched; take the key out",
     "false_alarm_every": "state instead how often a cell that keeps its limits may alarm, as `alpha` `within: 28d`",
-    "window": "the detector looks back over the whole epoch; take the key out",
+    "window": "the detector looks back over the last 28 days of the epoch and more; take the key out",
 }
 DETECTOR_MINUTES_S: Final = 6 * 3_600.0
 """Seconds for which the detector steps minute by minute."""

@@ -12,12 +12,12 @@ from pydantic import Field, ValidationError
 
 from analytics.verdicts import caveats, messages
 from analytics.verdicts.evidence_models import (
-    Claim,
     DocumentPart,
     RateCourseShown,
     Reassessment,
     SignalEvidence,
     SplitEvidence,
+    VerdictClaim,
 )
 from producers.errors import StagekeeperError
 from producers.wire.events import Reason, VerdictName
@@ -122,7 +122,7 @@ class VerdictDocument(DocumentPart):
     set_aside: str | None = None
     """The rollback of this epoch that a person's override sets aside, where one does."""
     exposure: ExposureShown | None = None
-    claim: Claim | None = None
+    claim: VerdictClaim | None = None
     """Of whom it speaks: a rollback of the traffic seen, a promotion, or what holds one up, of users seen or to come;
     null where nothing follows from the evidence, and in older verdicts."""
     claim_text: str = ""

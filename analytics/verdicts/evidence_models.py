@@ -11,13 +11,14 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from analytics.evidence.sample_ratio import ALPHA
+from analytics.gates.gate_file import Claim
 from analytics.gates.gate_signal import CountBy, Role
 from analytics.text import Unit
 from producers.wire.events import VerdictName
 from producers.wire.model import Moment
 
 SignalState = Literal["pass", "fail", "undecided", "missing", "not_applicable"]
-Claim = Literal["traffic_seen", "users_seen", "users_to_come"]
+VerdictClaim = Literal["traffic_seen", Claim]  # of whom a verdict speaks
 SplitState = Literal["as_declared", "mismatch", "undeclared"]
 
 SPLIT_THRESHOLD: Final = -math.log(ALPHA)  # evidence (a natural logarithm) that a mismatch takes
@@ -52,7 +53,7 @@ class Regression(DocumentPart):
     trials: int = 0
     """Trials within its window."""
     window_s: float
-    """How far back these are counted, seconds; the level goes by all of the epoch, up to 28 days at the least."""
+    """How far back these are counted, seconds; the level goes by at least the last 28 days of the epoch."""
     by: CountBy = "action"
     """What one observation is."""
     part: RegressionPart = "windows"

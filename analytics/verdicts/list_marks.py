@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
 import numpy as np
 
 from analytics.evidence.false_discovery import discoveries
+from analytics.judging.levels import EARLY_SHARE
 from analytics.text import percent
 from analytics.verdicts.evidence_models import DocumentPart
 
@@ -25,7 +26,7 @@ FALSE_DISCOVERY_RATE: Final = 0.05
 """Of the marks of one kind, at most this share is wrong on average."""
 
 _UNKNOWN: Final = -math.inf
-_PARTS: Final = (("windows", 0.5), ("first_actions", 0.25), ("heavy_users", 0.25))
+_PARTS: Final = (("windows", 1.0 - 2 * EARLY_SHARE), ("first_actions", EARLY_SHARE), ("heavy_users", EARLY_SHARE))
 
 Kind = Literal["harm", "safe"]
 

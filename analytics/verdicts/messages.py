@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from analytics.gates.gate_file import Gate
     from analytics.gates.minimum_exposure import MinimumExposure
-    from analytics.verdicts.evidence_models import Claim, SignalEvidence, SplitEvidence
+    from analytics.verdicts.evidence_models import SignalEvidence, SplitEvidence, VerdictClaim
     from analytics.verdicts.verdict import Exposure, VerdictInputs, VerdictResult
 
 _ROLL_BACK = "roll back"
@@ -27,6 +27,13 @@ _CONCLUSIONS = (_ROLL_BACK, _NO_PROMOTION, _WITHIN)
 def windows_of(count: int) -> str:
     """A number of closed user-windows, in words."""
     return f"{count:,} closed user-window{'' if count == 1 else 's'}"
+
+
+def observations(evidence: SignalEvidence) -> str:
+    """What a promotion needs more of: executions and their like, user-windows, or different users."""
+    if evidence.users_to_come is not None:
+        return "different users"
+    return "user-windows" if evidence.by == "user" else SIGNALS[evidence.signal].trial
 
 
 def measured(evidence: SignalEvidence) -> str:
@@ -146,7 +153,7 @@ def too_few_users(evidence: SignalEvidence) -> str:
     )
 
 
-def claim_of(inputs: VerdictInputs, verdict: VerdictName) -> Claim | None:
+def claim_of(inputs: VerdictInputs, verdict: VerdictName) -> VerdictClaim | None:
     """Of whom a verdict speaks; None where nothing follows from the evidence."""
     if verdict is VerdictName.ROLL_BACK:
         return "traffic_seen"
@@ -338,9 +345,7 @@ def _needed(evidence: SignalEvidence) -> str:
     if evidence.more_needed is None:
         return "not shown safe while the rate stays as it is"
     rate = "at this rate" if evidence.failures else "without a failure"
-    observed = "user-windows" if evidence.by == "user" else SIGNALS[evidence.signal].trial
-    observed = "different users" if evidence.users_to_come is not None else observed
-    return f"{evidence.more_needed:,} more {observed} needed {rate}"
+    return f"{evidence.more_needed:,} more {observations(evidence)} needed {rate}"
 
 
 _OF_SIGNALS: Final[Mapping[str, Callable[[SignalEvidence], str]]] = {

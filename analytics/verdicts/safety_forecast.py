@@ -9,8 +9,9 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from analytics.evidence.forecast import SafetyForecast, forecast_safety
-from analytics.signals.definitions import QUANTILES, SIGNALS
+from analytics.signals.definitions import QUANTILES
 from analytics.text import percent
+from analytics.verdicts.messages import observations
 
 if TYPE_CHECKING:
     from analytics.verdicts.evidence_models import SignalEvidence
@@ -47,9 +48,7 @@ def outlook_text(evidence: SignalEvidence) -> str | None:
     forecast = safety_outlook(evidence)
     if forecast is None:
         return None
-    trials = "user-windows" if evidence.by == "user" else SIGNALS[evidence.signal].trial
-    trials = "different users" if evidence.users_to_come is not None else trials
-    far = f"{forecast.horizon:,}"
+    trials, far = observations(evidence), f"{forecast.horizon:,}"
     if forecast.within < HARDLY:
         return f"less than a chance of {percent(HARDLY)} within {far} more {trials}"
     ends = [f"over {far}" if more is None else f"{more:,}" for more in (forecast.early, forecast.late)]

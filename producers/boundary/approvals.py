@@ -163,6 +163,11 @@ class ApprovalUsedError(ReviewError):
     """The approval has been used; each holds for one execution."""
 
 
+def approval_used(decision_id: str) -> ApprovalUsedError:
+    """The error for an approval that was spent before."""
+    return ApprovalUsedError(f"the approval of {decision_id} has been used; each holds for one execution")
+
+
 def require_approver(review: Review, reviewer: Reviewer) -> None:
     """Check whether a reviewer may approve; which `ReviewError` it raises says why not."""
     queued = review.queued
@@ -188,7 +193,7 @@ def require_redeemable(review: Review, *, at: datetime, arguments: ArgumentsDige
     queued, resolution = review.queued, review.resolution
     name = queued.decision_id
     if review.state is ReviewState.USED:
-        raise ApprovalUsedError(f"the approval of {name} has been used; each holds for one execution")
+        raise approval_used(name)
     if resolution is None:
         raise ReviewPendingError(pending_message(review))
     reviewer = resolution.reviewer

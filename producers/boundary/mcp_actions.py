@@ -132,7 +132,7 @@ class McpActions:
         action = self._actions.get(key)
         if action is None:
             if len(self._actions) >= _LIMIT:
-                raise UnknownComponentError("unknown_tool", f"{name} is one of too many tools to be told apart")
+                raise _too_many(name)
             try:
                 action = self._make(name, version, risk, getattr(component, "description", None))
             except UsageError as error:
@@ -147,7 +147,7 @@ class McpActions:
         for key in keys:
             known = self._worst.get(key)
             if known is None and len(self._worst) >= _LIMIT:
-                raise UnknownComponentError("unknown_tool", f"{name} is one of too many tools to be told apart")
+                raise _too_many(name)
             self._worst[key] = risk if known is None else _worse(known, risk)
             worst = _worse(worst, self._worst[key])
         if worst != risk:
@@ -178,6 +178,10 @@ class McpActions:
             fallback=notes.fallback,
             consequence=notes.consequence or (as_text(description) if description else None),
         )
+
+
+def _too_many(name: str) -> UnknownComponentError:
+    return UnknownComponentError("unknown_tool", f"{name} is one of too many tools to be told apart")
 
 
 def in_version(component: Component | None, kind: str, name: str, asked: VersionSpec | None) -> Component:

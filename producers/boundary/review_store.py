@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from producers.boundary.approvals import (
     AlteredReviewError,
     ApprovalExpiredError,
-    ApprovalUsedError,
     QueuedAction,
     Review,
     ReviewError,
@@ -28,6 +27,7 @@ from producers.boundary.approvals import (
     ReviewResolvedError,
     ReviewState,
     UnknownReviewError,
+    approval_used,
     pending_message,
     require_approver,
     require_redeemable,
@@ -163,12 +163,11 @@ class ReviewStore:
         row = self._row(decision_id)
         review = row.to_review(self._key)
         require_redeemable(review, at=self.moment(), arguments=arguments, ruleset_sha256=ruleset_sha256)
-        used = f"the approval of {decision_id} has been used; each holds for one execution"
         with self._lock:
             if decision_id in self._used:
-                raise ApprovalUsedError(used)
+                raise approval_used(decision_id)
         if not self._replace(row, review.model_copy(update={"state": ReviewState.USED})):
-            raise ApprovalUsedError(used)
+            raise approval_used(decision_id)
         with self._lock:
             self._used.add(decision_id)
         return review
