@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from producers.importers.transcript import Transcript
+
     Write = Callable[..., Path]
 
 CASES = ROOT.parent / "shared" / "cases" / "recordings"
@@ -42,6 +45,16 @@ def counted(path: Path, rules: FailureRules | None = None) -> dict[str, tuple[in
     """Calls, failures and unanswered calls by tool."""
     transcript = TranscriptReader(rules or FailureRules()).read([path])
     return {tool.tool: (tool.calls, tool.failed, tool.unanswered) for tool in examples_of(transcript)}
+
+
+def imported(transcript: Transcript, reward_field: str | None = None) -> tuple[FakeEmitter, TranscriptImporter]:
+    """What is emitted of a transcript, and by which importer."""
+    emitter, catalog = FakeEmitter(), Catalog.load(EXAMPLES / "catalog.yaml")
+    require_usable(transcript, catalog, reward_field=reward_field, skip_unknown=False)
+    importer = TranscriptImporter(transcript, catalog, emitter, reward_field=reward_field, key=None, now=FakeClock())
+    for conversation in transcript.conversations:
+        importer.add(conversation)
+    return emitter, importer
 
 
 @pytest.fixture
@@ -351,18 +364,7 @@ def test_a_bad_conversation_can_be_left_out_and_is_listed(write: Write) -> None:
 
 def test_a_reward_that_is_no_finite_number_is_unknown_and_said(write: Write) -> None:
     items = [{"reward": reward, "messages": chat("find_book", "ok")} for reward in (1.0, float("nan"), float("inf"))]
-    emitter = FakeEmitter()
-    transcript = read_transcript(write(items))
-    importer = TranscriptImporter(
-        transcript,
-        Catalog.load(EXAMPLES / "catalog.yaml"),
-        emitter,
-        reward_field="reward",
-        key=None,
-        now=FakeClock(),
-    )
-    for conversation in transcript.conversations:
-        importer.add(conversation)
+    emitter, importer = imported(read_transcript(write(items)), reward_field="reward")
     impacts = [event for event in emitter.events if isinstance(event, events.ActionImpact)]
     assert len(impacts) == 1
     assert importer.counts.left_out == {"conversations without a number at reward": 2}
@@ -370,8 +372,9 @@ def test_a_reward_that_is_no_finite_number_is_unknown_and_said(write: Write) -> 
 
 @pytest.mark.parametrize("call_id", ["x" * 5_000, "with\x00control"])
 def test_an_id_that_no_event_can_hold_is_known_by_its_digest(write: Write, call_id: str) -> None:
-    transcript = read_transcript(write(chat("find_book", "ok", call_id)))
-    require_usable(transcript, Catalog.load(EXAMPLES / "catalog.yaml"), reward_field=None, skip_unknown=False)
+    emitter, _ = imported(read_transcript(write(chat("find_book", "ok", call_id))))
+    (decided,) = (event for event in emitter.events if isinstance(event, events.ActionDecided))
+    assert decided.data.contract.tool_call == f"sha256:{hashlib.sha256(call_id.encode()).hexdigest()}"
 
 
 def test_a_dry_run_shows_examples_and_needs_no_broker(write: Write) -> None:
