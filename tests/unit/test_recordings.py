@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Write = Callable[..., Path]
 
-CASES = ROOT.parent / "shared" / "cases" / "recordings"
+CASES = ROOT / "tests" / "recordings"
 
 
 def chat(tool: str, result: object, call_id: str = "c") -> list[dict[str, Any]]:
@@ -391,7 +391,6 @@ def test_a_dry_run_shows_examples_and_needs_no_broker(write: Write) -> None:
     assert "no regular expression" in mistaken.output
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason=f"the small recordings are not at {CASES}")
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
