@@ -20,6 +20,7 @@ _COUNTERS: Final = tuple(
 )
 
 
+_IS_KNOWN: Final = pl.col("decisions") > 0
 _AMOUNT: Final = {"latency": pl.col("latency_us"), "cost": pl.col("cost_microusd")}
 
 
@@ -50,8 +51,10 @@ def decisions_of(
         pl.max_horizontal(pl.sum_horizontal(due) - pl.sum_horizontal(reported), 0).alias(f"unreported_{awaited}")
         for awaited, (due, reported) in UNREPORTED.items()
     )
-    # A decision without a user must not share a window with another: its own id stands for the user.
-    who = pl.when(pl.col("user").is_null()).then(pl.concat_str(pl.lit("\0"), "subject")).otherwise("user")
+    # A decision without a user must not share a window with another: its own id stands for the user. Before a decision
+    # is read, nobody knows whose its outcomes are: all those are one user's, or else a bot would be many users.
+    nobody = pl.when(_IS_KNOWN).then(pl.concat_str(pl.lit("\0"), "subject")).otherwise(pl.lit("\0"))
+    who = pl.when(pl.col("user").is_null()).then(nobody).otherwise("user")
     later = (pl.col("due_at").dt.epoch("us") // every_us + 1) * every_us - pl.col("closed_at").dt.epoch("us")
     above = [
         (pl.col(known_of(name)) > int(name.partition(">")[2])).fill_null(value=False).cast(pl.Int64).alias(name)
@@ -99,8 +102,11 @@ def _moved(counter: str) -> pl.Expr:
 
 
 def _first_actions() -> Iterator[pl.Expr]:
-    """Of the decisions of a user's window, in their order: whether any was due, and how the first of them ended."""
-    due = pl.max_horizontal("expected", "executed") > 0
+    """Of the decisions of a user's window, in their order: whether any was due, and how the first of them ended.
+
+    Those that were not read yet are left out: which of them is a user's first is not known.
+    """
+    due = _IS_KNOWN & (pl.max_horizontal("expected", "executed") > 0)
     yield due.any().cast(pl.Int64).alias("first_due")
     for signal, name in FIRST_FAILED.items():
         failed = pl.sum_horizontal(RATES[signal].failures) > 0

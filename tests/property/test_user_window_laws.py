@@ -49,7 +49,7 @@ def said(users: ClosedWindows, as_of: datetime) -> list[Any]:
         for signal in ("execution_error", "undo", "denial")
         for maturity_s in (0.0, 600.0, KEPT_S)
     ]
-    recent = users.batches("execution_error", since=as_of - timedelta(seconds=KEPT_S)).rows()
+    recent = users.batches("execution_error").rows()
     unnamed = {key: count for key, count in users.unnamed.items() if count}
     assigned = users.assigned.sort(users.assigned.columns).rows()
     return [
