@@ -9,6 +9,7 @@ memory.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -23,14 +24,16 @@ from producers.wire.events import ExecutionStatus, Quality
 from producers.wire.model import NAME_PATTERN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from datetime import datetime
 
-    from producers.delivery.kafka_emitter import Emitter
+    from producers.delivery.kafka_emitter import DeliveryStats, Emitter
     from producers.importers.catalog import Catalog
     from producers.importers.transcript import Conversation, ToolCall, Transcript
     from producers.wire.contract import ActionContract
+    from producers.wire.events import EventRecord
 
+IMPORTS = "/imports/"  # how the `source` of every imported event begins
 TOOL_ERROR = "tool_error"  # `error.type` of a call whose result reports an error
 _IN_FLIGHT_LIMIT = 50_000
 _LONGEST_ID = 200  # characters
@@ -55,7 +58,8 @@ class ImportCounts:
     skipped: Counter[str] = field(default_factory=Counter)  # calls of tools that the catalog lacks, by tool
     left_out: Counter[str] = field(default_factory=Counter)  # what else was not counted, by reason
     quality_checks: int = 0  # executions with a reward
-    events: int = 0  # events emitted
+    events: int = 0  # events of the calls
+    known: int = 0  # of these, events that were imported before, and so were not emitted again
 
 
 def require_usable(transcript: Transcript, catalog: Catalog, *, reward_field: str | None, skip_unknown: bool) -> None:
@@ -78,7 +82,8 @@ class TranscriptImporter:
     """Imports one transcript, conversation by conversation; raises as `require_usable` does.
 
     `reward_field` is the dotted path of a conversation's reward: one below 1 fails the quality check of every executed
-    call, and None emits no quality. With `skip_unknown`, tools that the catalog lacks are left out.
+    call, and None emits no quality. With `skip_unknown`, tools that the catalog lacks are left out. Events whose ids
+    are `known` from an earlier import are counted and not emitted: dated anew, they would count again.
     """
 
     def __init__(
@@ -91,14 +96,14 @@ class TranscriptImporter:
         key: bytes | None,
         now: Callable[[], datetime],
         skip_unknown: bool = False,
+        known: Collection[str] = (),
     ) -> None:
         require_usable(transcript, catalog, reward_field=reward_field, skip_unknown=skip_unknown)
         self._transcript, self._catalog, self._emitter, self._reward_field = transcript, catalog, emitter, reward_field
         self._ids = _CallIds()
-        self._recorder = Recorder(
-            emitter, source=f"/imports/{transcript.sha256[:16]}", key=key, now=now, new_id=self._ids
-        )
         self.counts = ImportCounts()
+        once = _OnlyNew(emitter, known, self.counts)
+        self._recorder = Recorder(once, source=f"{IMPORTS}{transcript.sha256[:16]}", key=key, now=now, new_id=self._ids)
 
     def add(self, conversation: Conversation) -> None:
         """Emit everything about one conversation."""
@@ -145,6 +150,26 @@ class TranscriptImporter:
             self._recorder.impact(receipt, Quality(passed=reward >= 1, score=score, evaluator=self._reward_field))
             self.counts.quality_checks += 1
             self.counts.events += 1
+
+
+class _OnlyNew:
+    """Hands on the events that nobody imported before."""
+
+    def __init__(self, emitter: Emitter, known: Collection[str], counts: ImportCounts) -> None:
+        self._emitter, self._known, self._counts = emitter, known, counts
+
+    def emit(self, record: EventRecord) -> None:
+        if self._known and json.loads(record.value)["id"] in self._known:
+            self._counts.known += 1
+        else:
+            self._emitter.emit(record)
+
+    def flush(self, timeout_s: float) -> int:
+        return self._emitter.flush(timeout_s)
+
+    @property
+    def stats(self) -> DeliveryStats:
+        return self._emitter.stats
 
 
 def _contract(catalog: Catalog, conversation: Conversation, call: ToolCall) -> ActionContract:

@@ -17,6 +17,7 @@ from producers.importers.importer import ImportCounts, ToolCount, TranscriptImpo
 from producers.importers.transcript import ToolExamples, Transcript, TranscriptReader, examples_of
 from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.options import json_option, print_json
+from stagekeeper.imported_before import imported_before
 from stagekeeper.settings import Settings
 from streams.broker import ensure_topics
 
@@ -110,6 +111,7 @@ def transcript(
             skip_unknown=skip_unknown,
             key=settings.signing_key,
             now=system_clock,
+            known=imported_before(settings),
         )
         with click.progressbar(recorded.conversations, label="conversations", file=sys.stderr) as bar:
             for conversation in bar:
@@ -161,6 +163,7 @@ def _document(
         "skipped": dict(sorted(counts.skipped.items())),
         "tools": tools,
         "events": counts.events,
+        "known_before": counts.known,
         "delivered": stats.delivered,
     }
 
@@ -183,5 +186,7 @@ def _table(recorded: Transcript, counts: ImportCounts, stats: DeliveryStats) -> 
     if counts.skipped:
         skipped = ", ".join(f"{tool} ({count:,})" for tool, count in sorted(counts.skipped.items()))
         lines.append(f"left out, not in the catalog: {skipped}")
+    if counts.known:
+        lines.append(f"{counts.known:,} of {counts.events:,} events were known already, and are not counted again")
     lines += [f"not counted: {reason} ({count:,})" for reason, count in sorted(counts.left_out.items())]
     return "\n".join(lines)

@@ -51,7 +51,12 @@ def bookshop() -> Catalog:
 
 
 def _import(
-    transcript: Transcript, catalog: Catalog, *, reward_field: str | None = None, skip_unknown: bool = False
+    transcript: Transcript,
+    catalog: Catalog,
+    *,
+    reward_field: str | None = None,
+    skip_unknown: bool = False,
+    known: frozenset[str] = frozenset(),
 ) -> tuple[TranscriptImporter, list[events.Event]]:
     emitter = FakeEmitter()
     importer = TranscriptImporter(
@@ -62,6 +67,7 @@ def _import(
         skip_unknown=skip_unknown,
         key=None,
         now=FakeClock(),
+        known=known,
     )
     for conversation in transcript.conversations:
         importer.add(conversation)
@@ -213,6 +219,14 @@ def test_importing_twice_gives_the_same_ids_and_no_two_events_share_one(bookshop
     assert len(set(ids[0])) == len(ids[0])
     without_reward = {event.id for event in _import(transcript, bookshop)[1]}
     assert without_reward < set(ids[0])
+
+
+def test_what_was_imported_before_is_not_emitted_again(bookshop: Catalog) -> None:
+    transcript = read_transcript(EXAMPLES / "transcript.jsonl")
+    before = frozenset(event.id for event in _import(transcript, bookshop)[1])
+    importer, emitted = _import(transcript, bookshop, reward_field="reward", known=before)
+    assert {type(event) for event in emitted} == {events.ActionImpact}
+    assert importer.counts.known == len(before) == importer.counts.events - len(emitted)
 
 
 def test_another_cell_is_another_event(bookshop: Catalog) -> None:
