@@ -40,7 +40,7 @@ class Publisher:
         self._topic = topic
         self._producer = Producer(
             {
-                "compression.type": "lz4",
+                "compression.type": "gzip",  # the one that every client reads with nothing added to it
                 "linger.ms": 2,
                 **(settings or {}),
                 "bootstrap.servers": bootstrap_servers,

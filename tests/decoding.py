@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from analytics.signals.event_structs import CellEpoch
     from streams.ingest.faults import Fault
+
+
+Headers: TypeAlias = list[tuple[str, bytes | str | None]]
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,24 @@ def decode_all(
         decoded.faults[place] if place in decoded.faults else event_at(decoded.events, place)
         for place in range(len(values))
     ]
+
+
+def binary(document: dict[str, Any], content_type: str | None = "application/json") -> tuple[bytes, Headers]:
+    """The value and the headers of an event in binary mode, as the Kafka protocol binding writes them."""
+    named = {name: text for name, text in document.items() if name not in {"data", "datacontenttype"}}
+    headers: Headers = [(f"ce_{name}", text.encode()) for name, text in named.items()]
+    if content_type is not None:
+        headers.append(("content-type", content_type.encode()))
+    return json.dumps(document["data"]).encode(), headers
+
+
+def decode_records(
+    records: Sequence[tuple[bytes | None, Headers | None]], key: bytes | None = None, latest_us: int | None = None
+) -> list[DecodedEvent | Fault]:
+    """What the decoder makes of each value with its headers."""
+    values = [value for value, _ in records]
+    decoded = EventDecoder(key).decode(values, latest_us, headers_of=lambda place: records[place][1])
+    return [decoded.faults.get(place) or event_at(decoded.events, place) for place in range(len(records))]
 
 
 def decode_one(value: bytes | None, key: bytes | None = None, latest_us: int | None = None) -> DecodedEvent | Fault:

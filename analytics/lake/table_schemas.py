@@ -44,7 +44,7 @@ _SOURCE = [
 ]
 
 TABLES: Final[dict[str, pa.Schema]] = {
-    # Every accepted event, once, with the exact bytes that were received.
+    # Every accepted event, once, with the exact bytes received (of binary mode, its structured form).
     EVENTS: pa.schema(
         [
             *_SOURCE,

@@ -14,6 +14,18 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, NamedTupl
 import msgspec
 from msgspec import Meta, Struct
 
+from analytics.signals.decision_structs import (
+    Name,
+    ProvenanceName,
+    WireAllow,
+    WireConstrain,
+    WireContract,
+    WireDecision,
+    WireDeny,
+    WireFallBack,
+    WireQueue,
+    WireResult,
+)
 from analytics.signals.event_kinds import EventKind
 from producers.errors import StagekeeperError
 
@@ -23,7 +35,6 @@ if TYPE_CHECKING:
 LARGEST_LATENCY_MS = 1e12
 LARGEST_COST_USD = 1e6  # above these an amount is a mistake, and sums of it would leave 64 bits
 
-Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Subject = Annotated[str, Meta(min_length=1, max_length=2_100)]
 Text = Annotated[str, Meta(max_length=4_000)]
 Source = Annotated[str, Meta(min_length=1, max_length=500)]
@@ -34,9 +45,12 @@ Dollars = Annotated[float, Meta(ge=0, le=LARGEST_COST_USD)]
 StageName: TypeAlias = Literal[
     "observe_only", "search_only", "draft_write", "approval_gated", "narrow_autonomy", "progressive_expansion"
 ]
-ProvenanceName: TypeAlias = Literal["live", "observed", "imported"]
-RiskName: TypeAlias = Literal[
-    "search", "scoped_read", "sensitive_read", "reversible_write", "external_effect", "admin_action", "irreversible"
+ContentTypeName: TypeAlias = Literal[
+    "application/json",
+    "application/json; charset=utf-8",
+    "application/json; charset=UTF-8",
+    "application/json;charset=utf-8",
+    "application/json;charset=UTF-8",
 ]
 
 
@@ -76,43 +90,6 @@ class ReceiptRow(Struct, array_like=True, forbid_unknown_fields=True, frozen=Tru
         """The fields that must not hold a control character."""
         fields = ("decision_id", "environment", "workflow", "tool", "cohort", "epoch")
         return tuple((f"data.receipt {field}", getattr(self, field)) for field in fields)
-
-
-class WireTarget(Struct, frozen=True, gc=False):
-    """See `producers.wire.contract.Target`."""
-
-    environment: Name
-
-
-class WireActor(Struct, frozen=True, gc=False):
-    """See `producers.wire.contract.Actor`."""
-
-    user: Name | None = None
-
-
-class WireContract(Struct, frozen=True, gc=False):
-    """See `producers.wire.contract.ActionContract`."""
-
-    actor: WireActor
-    target: WireTarget
-    tool: Name
-    workflow: Name
-    risk_class: RiskName
-
-
-class WireResult(Struct, frozen=True, gc=False):
-    """See `producers.wire.decision.Outcome`."""
-
-    outcome: Literal["allow", "constrain", "queue_for_review", "deny", "fallback"]
-    runs: bool = True
-
-
-class WireDecision(Struct, frozen=True, gc=False):
-    """See `producers.wire.decision.Decision`."""
-
-    result: WireResult
-    enforced: bool = True
-    provenance: ProvenanceName = "live"
 
 
 class WireIncident(Struct, tag_field="kind", tag="incident", frozen=True, gc=False):
@@ -203,8 +180,8 @@ class WireEnvelope(Struct, tag_field="type", kw_only=True, frozen=True, gc=False
     source: Source
     time: Moment
     subject: Subject
-    specversion: Literal["1.0"] = "1.0"
-    datacontenttype: Literal["application/json"] = "application/json"
+    specversion: Literal["1.0"]
+    datacontenttype: ContentTypeName = "application/json"
 
     def names(self) -> Names:
         """The fields that must not hold a control character."""
@@ -212,12 +189,12 @@ class WireEnvelope(Struct, tag_field="type", kw_only=True, frozen=True, gc=False
 
 
 # Where nothing runs, and where something does.
-_DECISION_KINDS: Final[dict[str, tuple[EventKind, EventKind]]] = {
-    "allow": (EventKind.ALLOWED_UNENFORCED, EventKind.ALLOWED),
-    "constrain": (EventKind.CONSTRAINED_UNENFORCED, EventKind.CONSTRAINED),
-    "queue_for_review": (EventKind.QUEUED, EventKind.QUEUED),
-    "deny": (EventKind.DENIED, EventKind.DENIED),
-    "fallback": (EventKind.FELL_BACK, EventKind.FELL_BACK),
+_DECISION_KINDS: Final[dict[type[WireResult], tuple[EventKind, EventKind]]] = {
+    WireAllow: (EventKind.ALLOWED_UNENFORCED, EventKind.ALLOWED),
+    WireConstrain: (EventKind.CONSTRAINED_UNENFORCED, EventKind.CONSTRAINED),
+    WireQueue: (EventKind.QUEUED, EventKind.QUEUED),
+    WireDeny: (EventKind.DENIED, EventKind.DENIED),
+    WireFallBack: (EventKind.FELL_BACK, EventKind.FELL_BACK),
 }
 _EXECUTION_KINDS: Final[dict[str, EventKind]] = {
     "succeeded": EventKind.SUCCEEDED,
@@ -254,13 +231,16 @@ class WireDecided(WireEnvelope, tag="stagekeeper.action.decided.v1", frozen=True
         """What it counts as."""
         decision = self.data.decision
         decides = decision.enforced and decision.provenance != "observed"
-        return _DECISION_KINDS[decision.result.outcome][decides and decision.result.runs]
+        return _DECISION_KINDS[type(decision.result)][decides and decision.result.runs]
 
     def names(self) -> Names:
         """As in `WireEnvelope`, and those of its data."""
-        contract = self.data.contract
+        contract, result = self.data.contract, self.data.decision.result
+        mode = result.mode if isinstance(result, WireConstrain | WireFallBack) else ""
         return (
             *WireEnvelope.names(self),
+            ("data.decision.result.reason", result.reason),
+            ("data.decision.result.mode", mode),
             ("data.contract.tool", contract.tool),
             ("data.contract.workflow", contract.workflow),
             ("data.contract.target.environment", contract.target.environment),

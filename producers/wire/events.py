@@ -28,6 +28,15 @@ Subject = Annotated[str, Field(min_length=1, max_length=2_100, pattern=NAME_PATT
 
 Traceparent = Annotated[str, Field(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]  # W3C trace context
 
+# JSON is UTF-8 whether it says so or not; these are the ways in which clients say it
+JsonContentType = Literal[
+    "application/json",
+    "application/json; charset=utf-8",
+    "application/json; charset=UTF-8",
+    "application/json;charset=utf-8",
+    "application/json;charset=UTF-8",
+]
+
 # Above these limits an amount is a mistake, and sums of it would leave 64 bits
 Milliseconds = Annotated[float, Field(ge=0.0, le=1e12, allow_inf_nan=False)]
 Dollars = Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)]
@@ -218,12 +227,14 @@ class CloudEvent(WireModel):
     """When it happened (event time)."""
     subject: Subject
     """The decision id; for a policy change the flag key, for a recommendation the cell."""
-    datacontenttype: Literal["application/json"] = "application/json"
+    datacontenttype: JsonContentType = "application/json"
     dataschema: Annotated[str, Field(max_length=500)] | None = None
     """Identifier of the published schema."""
     traceparent: Traceparent | None = None
     """W3C trace context of the call, where there is one."""
     tracestate: Annotated[str, Field(max_length=512)] | None = None
+    partitionkey: Annotated[str, Field(min_length=1, max_length=2_100)] | None = None
+    """CloudEvents' extension: what the record is keyed by, which some clients write; the same as `subject`."""
 
 
 class ActionDecided(CloudEvent):

@@ -147,9 +147,9 @@ def asyncapi_document() -> Json:
             "version": DOCUMENT_VERSION,
             "description": (
                 "What tool routers and their neighbours send about the actions of AI agents, and what Stagekeeper "
-                "answers. Events are CloudEvents 1.0 in structured mode. Writers use only the published fields; "
-                "readers ignore the ones they do not know. Only optional fields are added or withdrawn, against "
-                f"every version ever published. An event has at most {MAX_EVENT_BYTES} bytes."
+                "answers. Events are CloudEvents 1.0 in structured mode; binary mode is read, too. Writers use only "
+                "the published fields; readers ignore the ones they do not know. Only optional fields are added or "
+                f"withdrawn, against every version ever published. An event has at most {MAX_EVENT_BYTES} bytes."
             ),
             "license": {"name": "Apache-2.0"},
         },

@@ -17,8 +17,18 @@ import pyarrow as pa
 from analytics.signals.event_structs import PolicyData, WireDecided, WireEvent, WireExecuted, WirePolicyChanged
 from producers.wire.contract import RiskClass
 from producers.wire.topics import MAX_EVENT_BYTES
+from streams.ingest.binary_mode import to_structured
 from streams.ingest.event_columns import NO_CELL, UNDATED, UNKNOWN, Bytes, EventColumns, Flags, Longs, binary, longs
-from streams.ingest.faults import MAX_DEPTH, Fault, control_characters, is_too_deep, make_fault, parse_all, parse_fault
+from streams.ingest.faults import (
+    MAX_DEPTH,
+    PARSE_ERRORS,
+    Fault,
+    control_characters,
+    is_too_deep,
+    make_fault,
+    parse_all,
+    parse_fault,
+)
 from streams.ingest.receipt_cache import EPOCH, Opened, ReceiptCache
 
 if TYPE_CHECKING:
@@ -26,7 +36,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from analytics.signals.event_structs import WireContract
+    from analytics.signals.decision_structs import WireContract
+    from streams.ingest.binary_mode import HeadersOf
 
     Places = npt.NDArray[np.intp]
 
@@ -36,7 +47,9 @@ LATEST_US: Final = 253_402_300_799_999_999  # the last moment of year 9999
 
 _RANKS: Final = {risk.value: risk.rank for risk in RiskClass}
 # Stands in the place of what is no event, so that columns have one length.
-_BLANK: Final = WirePolicyChanged(id="-", source="-", time=EPOCH, subject="-", data=PolicyData("-", "-", "-"))
+_BLANK: Final = WirePolicyChanged(
+    specversion="1.0", id="-", source="-", time=EPOCH, subject="-", data=PolicyData("-", "-", "-")
+)
 
 _CLASSES: Final[tuple[type[WireEvent], ...]] = get_args(WireEvent)
 _CODES: Final[dict[type[WireEvent], int]] = {event_class: code for code, event_class in enumerate(_CLASSES)}
@@ -80,18 +93,28 @@ class EventDecoder:
         """Let go of what earlier batches needed."""
         self._receipts.begin_batch()
 
-    def decode(self, values: Sequence[bytes | None], latest_us: int | None, oldest_us: int | None = None) -> Decoded:
+    def decode(
+        self,
+        values: Sequence[bytes | None],
+        latest_us: int | None,
+        oldest_us: int | None = None,
+        headers_of: HeadersOf | None = None,
+    ) -> Decoded:
         """Decode records; without `latest_us` (`latest_possible`), moments may lie ahead of the clock.
 
-        What is about a decision before `oldest_us` is refused, where that is given.
+        What is about a decision before `oldest_us` is refused, where that is given. Without `headers_of`, all records
+        are taken to be in structured mode.
         """
         raw = [value or b"" for value in values]
+        errors: dict[int, Exception] = {}
+        events: list[WireEvent] = parse_all(self._parse, raw, _BLANK, errors)
+        by_headers = self._read_headers(raw, events, errors, headers_of) if errors and headers_of else {}
         joined = b"".join(raw)
         ends = np.zeros(len(raw) + 1, dtype=np.int64)
         np.cumsum(longs(map(len, raw)), out=ends[1:])
         faults = _byte_faults(raw, joined, ends)
-        errors: dict[int, Exception] = {}
-        events: list[WireEvent] = parse_all(self._parse, raw, _BLANK, errors)
+        for place, fault in by_headers.items():
+            faults.setdefault(place, fault)
         for place, error in errors.items():
             if place not in faults:
                 faults[place] = parse_fault(raw[place], error)
@@ -106,6 +129,25 @@ class EventDecoder:
         usable = np.ones(len(raw), dtype=np.bool_)
         usable[list(faults)] = False
         return Decoded(columns, binary(raw, joined, ends), usable, faults)
+
+    def _read_headers(
+        self, raw: list[bytes], events: list[WireEvent], errors: dict[int, Exception], headers_of: HeadersOf
+    ) -> dict[int, Fault]:
+        """Read what is no event by its value as its headers say, in place; the faults that only headers show."""
+        faults: dict[int, Fault] = {}
+        for place in list(errors):
+            read = to_structured(raw[place], headers_of(place) or ()) if raw[place] else None
+            if isinstance(read, Fault):
+                faults[place] = read
+            elif read is not None:
+                raw[place] = read
+                try:
+                    events[place] = self._parse(read)
+                except PARSE_ERRORS as error:
+                    errors[place] = error
+                else:
+                    del errors[place]
+        return faults
 
     def _columns(self, events: list[WireEvent], receipts: list[Opened], faults: dict[int, Fault]) -> EventColumns:
         """The columns of events; those whose receipt is about something else become faults."""

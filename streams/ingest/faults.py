@@ -2,7 +2,7 @@
 
 The first of these checks that fails gives the reason (`docs/events.md` says what each means):
 
-1. `null_value`, `too_large`, `not_json`, `not_object`.
+1. `null_value`, `too_large`, `batched_events`, `not_json`, `not_object`.
 2. The `type`: `missing_field`, `wrong_type`, `unknown_version` (a known name with another version), `unknown_type`.
 3. `specversion`: `wrong_type`, or `unknown_version` where it is not 1.0.
 4. `missing_receipt`, `negative_value`.
@@ -11,7 +11,8 @@ The first of these checks that fails gives the reason (`docs/events.md` says wha
 7. `impossible_time`, `beyond_retention`.
 8. `conflicting_event`: it contradicts one that was accepted before.
 
-All but the last three are functions of the bytes and the receipt key alone. Fields that nobody publishes are ignored,
+All but the last three are functions of the record (its value, and headers where it is in binary mode) and the receipt
+key alone. Fields that nobody publishes are ignored,
 whatever JSON they hold.
 """
 
@@ -37,7 +38,7 @@ _UNVERSIONED: Final = frozenset(name.rpartition(".")[0] for name in TYPES)
 _AMOUNTS: Final = ("latency_ms", "cost_usd", "wait_ms")
 _OPENING, _CLOSING, _QUOTE = np.array([ord("{"), ord("[")]), np.array([ord("}"), ord("]")]), ord('"')
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
-_PARSE_ERRORS: Final = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError)
+PARSE_ERRORS: Final = (msgspec.MsgspecError, ValueError, RecursionError, OverflowError)
 
 Parsed = TypeVar("Parsed", bound="WireEvent | ReceiptRow")
 
@@ -71,6 +72,8 @@ def parse_fault(value: bytes, error: Exception) -> Fault:
         return make_fault("wrong_type", str(unusable))
     except ValueError as malformed:
         return make_fault("not_json", str(malformed))
+    if isinstance(document, list) and any(isinstance(item, dict) and "specversion" in item for item in document):
+        return make_fault("batched_events", f"a batch of {len(document)}; send each event in its own record")
     if not isinstance(document, dict):
         return make_fault("not_object", f"a JSON {_json_name(document)} where an object is expected")
     return _envelope_fault(document) or _data_fault(document) or _field_fault(str(error))
@@ -131,7 +134,7 @@ def parse_all(
     while len(parsed) < len(values):
         try:
             parsed.extend(map(parse, remaining))
-        except _PARSE_ERRORS as error:  # of the value after those that were parsed
+        except PARSE_ERRORS as error:  # of the value after those that were parsed
             errors[len(parsed)] = error
             parsed.append(blank)
     return parsed

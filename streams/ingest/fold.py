@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from analytics.lake.tables import SourcePartition
+    from streams.ingest.binary_mode import HeadersOf
     from streams.ingest.dedupe import SeenIds
     from streams.ingest.faults import Fault
     from streams.ingest.records import Batch, PartitionRecords
@@ -84,6 +85,12 @@ class _Piece:
         if isinstance(self.positions, range):
             return column[self.positions.start : self.positions.stop]
         return [column[position] for position in self.positions]
+
+    @property
+    def headers_of(self) -> HeadersOf | None:
+        """The headers of these records, by the position among them."""
+        headers_of = self.records.headers_of
+        return None if headers_of is None else lambda place: headers_of(self.positions[place])
 
 
 @dataclass
@@ -182,7 +189,7 @@ class Folder:
         self, decoder: EventDecoder, piece: _Piece, possible: tuple[int | None, int | None], parts: _BatchParts
     ) -> None:
         latest_us, oldest_us = possible
-        decoded = decoder.decode(piece.take(piece.records.values), latest_us, oldest_us)
+        decoded = decoder.decode(piece.take(piece.records.values), latest_us, oldest_us, piece.headers_of)
         for place, fault in decoded.faults.items():
             _reject(piece.partition, piece.records, piece.positions[place], fault, parts)
         timestamps = [NO_TIMESTAMP if at_ms is None else at_ms for at_ms in piece.take(piece.records.broker_at_ms)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from analytics.lake.tables import SourcePartition
+    from streams.ingest.binary_mode import HeadersOf
 
 
 @dataclass
@@ -17,6 +18,7 @@ class PartitionRecords:
     keys: list[bytes | None] = field(default_factory=list)
     values: list[bytes | None] = field(default_factory=list)
     broker_at_ms: list[int | None] = field(default_factory=list)  # milliseconds since 1970 UTC; None: no timestamp
+    headers_of: HeadersOf | None = None  # a record's headers by its position here; None: none has any
     end: int | None = None  # the log was read up to here (exclusive), perhaps past the last record; None: not known
 
     def add(self, offset: int, key: bytes | None, value: bytes | None, broker_at_ms: int | None) -> None:

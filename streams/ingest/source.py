@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka.admin import AdminClient
 
+    from streams.ingest.binary_mode import Headers
     from streams.metrics import Progress
 
 LOG: Final = logging.getLogger(__name__)
@@ -380,4 +381,5 @@ def _columns(messages: list[Message]) -> PartitionRecords:
         keys=cast("list[bytes | None]", list(map(Message.key, messages))),  # a plain consumer decodes nothing
         values=cast("list[bytes | None]", list(map(Message.value, messages))),
         broker_at_ms=[possible_ms(at_ms) if kind else None for kind, at_ms in map(Message.timestamp, messages)],
+        headers_of=lambda position: cast("Headers | None", messages[position].headers()),  # a consumer gives no mapping
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from enum import IntEnum, StrEnum
 from pathlib import Path
@@ -14,6 +15,9 @@ from hypothesis import strategies as st
 
 from producers.boundary.canonical_json import ArgumentDigester, ArgumentError, canonical, digest
 from producers.wire.contract import ArgumentsDigest
+from producers.wire.decision import FlagEvaluation, FlagReason
+from producers.wire.receipt import ATTEMPT_KEY, epoch_of
+from producers.wire.stage import Stage
 
 VECTORS = json.loads((Path(__file__).parents[2] / "docs" / "canonical_json_vectors.json").read_text(encoding="utf-8"))
 PLAIN = st.none() | st.booleans() | st.integers() | st.text() | st.text().map("integer:{}".format)
@@ -49,6 +53,31 @@ def test_the_published_vectors_hold(vector: dict[str, str]) -> None:
     assert ArgumentDigester(None).digest(value, ()) == ArgumentsDigest(vector["sha256"])
     keyed = ArgumentDigester(VECTORS["hmac_key"].encode()).digest(value, ("redacted",))
     assert keyed == ArgumentsDigest(None, vector["hmac"], VECTORS["key_id"])
+
+
+@pytest.mark.parametrize("vector", VECTORS["epochs"], ids=lambda vector: vector["name"])
+def test_the_published_epochs_hold(vector: dict[str, Any]) -> None:
+    stage, model, prompt_version, tool_version, variants, *attempt = json.loads(vector["json"])
+    flags = [FlagEvaluation(key=key, value=value, reason=FlagReason.STATIC) for key, value in reversed(variants)]
+    if attempt:
+        value = f"{attempt[0]}.{vector['rung']}"
+        flags.append(FlagEvaluation(key=ATTEMPT_KEY, value=value, reason=FlagReason.STATIC))
+    made = epoch_of(Stage(stage), model=model, prompt_version=prompt_version, tool_version=tool_version, flags=flags)
+    assert made == vector["epoch"]
+    assert (
+        rfc8785.dumps(json.loads(vector["json"])).decode()
+        == vector["canonical"]
+        == canonical(json.loads(vector["json"])).decode()
+    )
+    assert hashlib.sha256(vector["canonical"].encode()).hexdigest()[:12] == vector["epoch"].partition(".")[0]
+
+
+@given(st.text(min_size=1, max_size=9).filter(_is_text), st.text(max_size=9).filter(_is_text))
+def test_an_epoch_is_the_digest_of_its_canonical_form(model: str, value: str) -> None:
+    flag = FlagEvaluation(key="a-flag", value=value, reason=FlagReason.STATIC)
+    shape = ["draft_write", model, None, None, [["a-flag", value]]]
+    expected = hashlib.sha256(rfc8785.dumps(shape)).hexdigest()[:12]
+    assert epoch_of(Stage.DRAFT_WRITE, model=model, flags=[flag]) == expected
 
 
 @pytest.mark.parametrize("refused", VECTORS["refused"], ids=lambda refused: refused["name"])

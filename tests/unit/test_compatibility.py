@@ -32,10 +32,11 @@ def breaks(before: Fields, now: Fields) -> list[str]:
 
 def _has_more_words(before: Any, now: Any) -> bool:
     """Whether a field only takes further words: a reader that lacks them rejects these events alone, by name."""
-    words = [value.get("enum") if isinstance(value, dict) else None for value in (before, now)]
-    if None in words:
+    if not (isinstance(before, dict) and isinstance(now, dict)):
         return False
-    return set(words[0]) < set(words[1]) and {**before, "enum": 0} == {**now, "enum": 0}
+    before, now = ({**value, "enum": value.get("enum", [value.get("const")])} for value in (before, now))
+    rests = [{key: value for key, value in words.items() if key not in {"enum", "const"}} for words in (before, now)]
+    return set(before["enum"]) < set(now["enum"]) and rests[0] == rests[1]
 
 
 def _is_below_new(path: str, before: Fields) -> bool:

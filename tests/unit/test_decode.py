@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from decoding import DecodedEvent, decode_one
+from decoding import DecodedEvent, binary, decode_one, decode_records
 from fakes import KEY, NOON, a_decided, a_receipt, an_executed, an_undone
 
 from producers.wire.events import Resolution, ReviewResolved, ReviewResolvedData, event_to_bytes
@@ -159,6 +159,20 @@ def test_a_fault_has_its_reason_and_names_the_field(value: bytes | None, reason:
     assert fault.reason == reason, fault
     assert named in fault.detail
     assert len(fault.detail) <= 500
+
+
+@pytest.mark.parametrize(("value", "reason"), [pytest.param(*case[1:3], id=case[0]) for case in CASES])
+def test_binary_mode_has_the_same_faults(value: bytes | None, reason: str) -> None:
+    try:
+        document = json.loads(value or b"")
+    except (ValueError, RecursionError):
+        return  # no value in binary mode says this
+    if not isinstance(document, dict) or "data" not in document:
+        return
+    if all(isinstance(text, str) for name, text in document.items() if name != "data"):  # as headers are
+        (read,) = decode_records([binary(document, document.get("datacontenttype"))], KEY, LATEST)
+        assert isinstance(read, Fault)
+        assert read.reason == reason
 
 
 @pytest.mark.parametrize(
