@@ -58,7 +58,7 @@ def test_modes_are_mixed_in_one_batch() -> None:
         executed(),
         (whole, [("content-type", b"x")]),
     ]
-    assert reasons(records) == ["", "", "not_json", ""]
+    assert reasons(records) == ["", "", "not_json", "", ""]
 
 
 @pytest.mark.parametrize(
