@@ -82,9 +82,7 @@ def harm(evidence: SignalEvidence) -> str:
 
 def undecided(evidence: SignalEvidence) -> str:
     """What is still missing."""
-    bound = (
-        f"upper bound {amount(evidence.upper, evidence.unit)}" if evidence.upper is not None else "no upper bound yet"
-    )
+    bound = _bound(evidence, "upper")
     return f"{_against_limit(evidence)}, {bound}{_of_users_to_come(evidence)}: {_needed(evidence)}"
 
 
@@ -330,9 +328,16 @@ def _against_limit(evidence: SignalEvidence) -> str:
 
 
 def _bounded(evidence: SignalEvidence, side: Literal["lower", "upper"], conclusion: str) -> str:
-    bound = evidence.lower if side == "lower" else evidence.upper
     about = _of_users_to_come(evidence) if side == "upper" else ""
-    return f"{_against_limit(evidence)}, {side} bound {amount(bound, evidence.unit)}{about}: {conclusion}"
+    return f"{_against_limit(evidence)}, {_bound(evidence, side)}{about}: {conclusion}"
+
+
+def _bound(evidence: SignalEvidence, side: Literal["lower", "upper"]) -> str:
+    if (above := evidence.above_limit) is not None:
+        # By user a quantile has no bound in its own unit, and what lies above its limit has.
+        return f"{side} bound {percent(above.lower if side == 'lower' else above.upper)} above it"
+    bound = evidence.lower if side == "lower" else evidence.upper
+    return f"no {side} bound yet" if bound is None else f"{side} bound {amount(bound, evidence.unit)}"
 
 
 def _of_users_to_come(evidence: SignalEvidence) -> str:

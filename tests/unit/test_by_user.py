@@ -11,6 +11,7 @@ from verdict_cases import latest_documents
 
 from analytics.audit.replay import replay
 from analytics.judging.judge import Judge
+from analytics.text import percent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +70,9 @@ def test_slow_users_roll_back(history: EventLake, tmp_path: Path) -> None:
         history.act(user / 10, f"user-{user}", latency_ms=5_000.0)
     found = judged(history, tmp_path, 10.5, LATENCY)
     assert found["verdict"] == "ROLL_BACK"
-    assert found["signals"][0]["above_limit"]["lower"] > 0.5
+    lower = found["signals"][0]["above_limit"]["lower"]
+    assert lower > 0.5
+    assert f", lower bound {percent(lower)} above it: roll back" in found["reasons"][0]["message"]
 
 
 def test_a_latency_that_is_not_known_stands_against_a_promotion_and_for_no_rollback(
