@@ -10,7 +10,7 @@ from analytics.verdicts import heartbeats
 from dashboard.components import charts
 from dashboard.components.html import Markup, join, tag
 from dashboard.components.layout import header, nothing_yet
-from dashboard.data.reader import GateFileState
+from dashboard.data.reader import FRESHNESS_S
 from dashboard.views.cell import evidence_table, headline
 from dashboard.views.overview import matrix
 from dashboard.views.quality import quality_panel
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from analytics.verdicts.document import VerdictDocument
     from dashboard.components.live_html import LiveHtml
     from dashboard.data.cell_history import CellHistory
-    from dashboard.data.reader import LakeReader, LakeSnapshot
+    from dashboard.data.reader import GateFileState, LakeReader, LakeSnapshot
     from dashboard.urls import PageLocation
     from producers.wire.receipt import Cell
 
@@ -69,7 +69,7 @@ def _view(snapshot: LakeSnapshot, location: PageLocation, now: datetime) -> Mark
 def _head(snapshot: LakeSnapshot, gates: GateFileState | None, location: PageLocation, now: datetime) -> Markup:
     fault = None if gates is None else gates.fault
     notice = None if fault is None else tag("p", tag("b", "Gate file: "), fault, class_="sk-notice", role="alert")
-    limit_s = GateFileState(None, None).freshness_s if gates is None else gates.freshness_s
+    limit_s = FRESHNESS_S if gates is None else gates.freshness_s
     return join([header(snapshot, location, now, freshness_s=limit_s), notice])
 
 

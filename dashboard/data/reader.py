@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 LOG: Final = logging.getLogger(__name__)
 
+FRESHNESS_S: Final = float(GateFile.model_fields["freshness"].default)
+"""What a gate file allows that does not state it."""
+
 _Read = TypeVar("_Read")
 
 _WATCHED: Final = (JUDGE_HEARTBEATS, SIGNALS, VERDICTS, REJECTS, QUALITY)  # heartbeats first: see `LakeFollower.follow`
@@ -234,7 +237,7 @@ class GateFileState:
 
     sha256: str | None  # None while it cannot be read
     fault: str | None  # what is wrong with it; None where nothing is
-    freshness_s: float = 900.0  # how old evidence may be that opens a gate, in seconds
+    freshness_s: float = FRESHNESS_S  # how old evidence may be that opens a gate, in seconds
 
 
 def read_gate_file(path: Path, *, freshness_s: float = math.inf) -> GateFileState:
@@ -243,8 +246,9 @@ def read_gate_file(path: Path, *, freshness_s: float = math.inf) -> GateFileStat
         status = path.stat()
     except OSError as error:
         fault = f"The gate file {path} cannot be read: {error.strerror}. Nothing is judged without it."
-        return GateFileState(None, fault)
-    state = _load(path, status.st_mtime_ns, status.st_size)
+        state = GateFileState(None, fault)
+    else:
+        state = _load(path, status.st_mtime_ns, status.st_size)
     return replace(state, freshness_s=min(state.freshness_s, freshness_s))
 
 

@@ -21,7 +21,7 @@ from analytics.judging.judge import Judge
 from analytics.lake.table_schemas import COLUMNS, QUALITY
 from analytics.lake.tables import Lake
 from analytics.verdicts.ledger import latest_verdicts
-from dashboard.data.reader import LakeReader
+from dashboard.data.reader import LakeReader, read_gate_file
 from dashboard.urls import PageLocation
 from dashboard.views.overview import MOST_ACTIONS
 from dashboard.views.recommendations import MOST_CARDS
@@ -308,6 +308,13 @@ def test_a_broken_gate_file_is_said_above_the_verdicts(show: Show, tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_freshness_is_narrowed_where_the_gate_file_is_not_there_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "gates.yaml"
+    assert read_gate_file(path, freshness_s=60.0).freshness_s == 60.0
+    path.write_text(GATES, encoding="utf-8")
+    assert read_gate_file(path, freshness_s=60.0).freshness_s == 60.0
+
+
 def test_a_verdict_under_the_gate_file_in_force_is_not_called_changed(show: Show, tmp_path: Path) -> None:
     populated(tmp_path)
     assert "changed since" not in show(tmp_path, PageLocation(cell=FLEET[0].cell)).text
