@@ -73,8 +73,9 @@ class ListMarks(DocumentPart):
     @classmethod
     def of_evidence(cls, evidence: Mapping[str, CellEvidence]) -> Self:
         """Mark verdicts by the evidence of each, which is given by the verdict's id."""
-        ids = np.array(list(evidence), dtype=np.object_)
-        harm, safe = (np.array([one[side] for one in evidence.values()], dtype=np.float64) for side in (0, 1))
+        in_order = sorted(evidence.items())
+        ids = np.array([verdict_id for verdict_id, _ in in_order], dtype=np.object_)
+        harm, safe = (np.array([one[side] for _, one in in_order], dtype=np.float64) for side in (0, 1))
         return cls(
             cells=len(evidence),
             harm=tuple(ids[discoveries(harm, alpha=FALSE_DISCOVERY_RATE)]),

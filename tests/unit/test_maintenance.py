@@ -188,7 +188,7 @@ def test_whoever_lost_the_lease_changes_nothing(lake: Lake, gates: Path) -> None
 
 
 def test_what_a_gate_needs_minutes_of_is_not_rolled(lake: Lake, gates: Path) -> None:
-    days_of(lake, 5)
+    days_of(lake, 7)
     gates.write_text(GATES_TEXT.replace("maturity: 30m", "maturity: 4d"))
     assert step_of(maintenance_of(lake, gates).run(NOW), SIGNALS, "roll_up").rows > 0
     rolled = lake.scan(SIGNALS).filter(is_rolled()).collect()
