@@ -28,11 +28,12 @@ def reader(root: str) -> LakeReader:
 
 
 @st.fragment(run_every=REFRESH_S)
-def refreshing(html: LiveHtml, lake: str, gates: Path | None, freshness_s: float) -> None:
+def refreshing(html: LiveHtml, lake: str, gates: Path | None, freshness_s: float, *, unsigned: bool) -> None:
     """Show the page, and again every `REFRESH_S` seconds."""
     try:
         state = None if gates is None else read_gate_file(gates, freshness_s=freshness_s)
-        page(html, reader(lake), state, PageLocation.from_parameters(query_parameters()), datetime.now(UTC))
+        location = PageLocation.from_parameters(query_parameters())
+        page(html, reader(lake), state, location, datetime.now(UTC), unsigned=unsigned)
     except StagekeeperError as error:
         html.show(trouble(str(error)), slot="upper", content="trouble", leads=True)
 
@@ -46,13 +47,14 @@ def main(arguments: list[str]) -> None:
         "--freshness-s", type=float, default=math.inf, help="narrows the gate file's freshness, seconds"
     )
     parser.add_argument("--web-name", action="append", default=[], help="a further host name to answer to")
+    parser.add_argument("--unsigned", action="store_true", help="say that no receipt key is set")
     chosen = parser.parse_args(arguments)
     headers = st.context.headers
     if headers and not may_ask(headers.get("Host"), headers.get("Origin"), chosen.web_name):
         st.error("Host or Origin names nobody here. Whoever runs this page can add the name with --web-name.")
         st.stop()
     st.set_page_config(page_title="Stagekeeper", layout="wide", initial_sidebar_state="collapsed")
-    refreshing(LiveHtml(), chosen.lake, chosen.gates, chosen.freshness_s)
+    refreshing(LiveHtml(), chosen.lake, chosen.gates, chosen.freshness_s, unsigned=chosen.unsigned)
 
 
 main(sys.argv[1:])

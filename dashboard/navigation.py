@@ -35,9 +35,18 @@ _BEGIN = [
 
 
 def page(
-    html: LiveHtml, reader: LakeReader, gates: GateFileState | None, location: PageLocation, now: datetime
+    html: LiveHtml,
+    reader: LakeReader,
+    gates: GateFileState | None,
+    location: PageLocation,
+    now: datetime,
+    *,
+    unsigned: bool,
 ) -> None:
-    """Show one location as the lake is now; raises a `StagekeeperError` where it cannot be read."""
+    """Show one location as the lake is now, and whether receipts are `unsigned`.
+
+    Raises a `StagekeeperError` where the lake cannot be read.
+    """
     snapshot = reader.snapshot()
     if snapshot is None:
         detail = f"This page reads {reader.root}, and nothing is there. A worker creates it with its first event."
@@ -53,15 +62,15 @@ def page(
         body = nothing_yet("No decisions yet", detail, [simulate, *_BEGIN[::2]])
         html.show(body, slot="upper", content="empty", leads=True)
     else:
-        body = join([_head(snapshot, gates, location, now), _view(snapshot, location, now)])
+        body = join([_head(snapshot, gates, location, now), _view(snapshot, location, now, unsigned=unsigned)])
         html.show(body, slot="upper", content=location.view, leads=True)
 
 
-def _view(snapshot: LakeSnapshot, location: PageLocation, now: datetime) -> Markup:
+def _view(snapshot: LakeSnapshot, location: PageLocation, now: datetime, *, unsigned: bool) -> Markup:
     if location.view == "rejects":
         return rejects_panel(snapshot.rejects, location, now)
     if location.view == "quality":
-        return quality_panel(snapshot.quality, location, now)
+        return quality_panel(snapshot.quality, location, now, unsigned=unsigned)
     board = tag("section", matrix(snapshot, location), class_="sk-board", aria_label="Actions by stage")
     return tag("main", board, recommendations(snapshot, location, now), class_="sk-overview")
 

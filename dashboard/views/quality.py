@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dashboard import labels
 from dashboard.components.html import Child, Markup, tag
@@ -16,12 +16,20 @@ if TYPE_CHECKING:
     from dashboard.urls import PageLocation
 
 
-def quality_panel(run: QualityRun | None, location: PageLocation, now: datetime) -> Markup:
-    """What the last quality run said of each type."""
+_UNSIGNED: Final = (
+    "No receipt key is set: signatures are not looked at, so whoever can write to the topics can make events up. "
+    "Set STAGEKEEPER_RECEIPT_KEY for routers, reviewers and workers."
+)
+
+
+def quality_panel(run: QualityRun | None, location: PageLocation, now: datetime, *, unsigned: bool) -> Markup:
+    """What the last quality run said of each type, and that receipts are unsigned where they are."""
     title = "Data quality"
+    notice = tag("p", _UNSIGNED, class_="sk-notice") if unsigned else None
     if run is None:
         lead = "No quality run is kept in this lake. It checks the newest events type by type:"
-        return panel(title, location, tag("p", lead, class_="sk-lead"), command_line("stagekeeper quality run"))
+        begin = command_line("stagekeeper quality run")
+        return panel(title, location, notice, tag("p", lead, class_="sk-lead"), begin)
     rows: list[tuple[Child, ...]] = [
         (
             signal_state_label("pass" if of_type.success else "fail"),
@@ -36,7 +44,7 @@ def quality_panel(run: QualityRun | None, location: PageLocation, now: datetime)
         "from their bytes, independently of the stream that let them in."
     )
     checked = table(("Result", "Event type", "Checked", "Found"), rows)
-    return panel(title, location, tag("p", lead, class_="sk-lead"), checked)
+    return panel(title, location, notice, tag("p", lead, class_="sk-lead"), checked)
 
 
 def _failure(failure: FailedExpectation) -> Markup:

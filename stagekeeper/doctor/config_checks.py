@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LAKE: Final = "lake"
 GATES: Final = "gate file"
 REVIEWS: Final = "reviews"
+KEY: Final = "key"
 
 _LITTLE_FREE_BYTES: Final = 2 * 1024**3
 _NO_FREE_BYTES: Final = 200 * 1024**2
@@ -71,6 +72,14 @@ def check_lake(root: str) -> tuple[CheckResult, Lake | None]:
     if damaged:
         return failed(LAKE, f"{root}: {damaged[0]}{_and_more(damaged)}", restore), None
     return (_check_bucket_writable if remote else _check_folder_writable)(root), lake
+
+
+def check_receipt_key(key: bytes | None) -> CheckResult:
+    """Whether receipts are signed, as far as the settings here say."""
+    if key is not None:
+        return passed(KEY, "receipts are signed, and unsigned or forged ones are rejected")
+    evidence = "no receipt key is set: whoever can write to the topics can make up decisions, and what came of them"
+    return warned(KEY, evidence, "Set STAGEKEEPER_RECEIPT_KEY for routers, reviewers and workers.")
 
 
 def check_reviews(path: Path, key: bytes | None) -> CheckResult:

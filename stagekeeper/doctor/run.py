@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from analytics.lake.table_schemas import SIGNALS
-from stagekeeper.doctor.config_checks import check_gate_file, check_lake, check_reviews
+from stagekeeper.doctor.config_checks import check_gate_file, check_lake, check_receipt_key, check_reviews
 from stagekeeper.doctor.flag_checks import check_flag_providers
 from stagekeeper.doctor.flow_checks import check_broker, check_commits, check_freshness, check_lag, check_worker
 from stagekeeper.doctor.lake_checks import check_clocks, check_evidence, check_rejects, check_verdicts
@@ -62,5 +62,6 @@ def run_checks(
         check_evidence(lake, settings.freshness_limit(None if gates is None else gates.freshness_s), moment),
         check_rejects(lake, moment),
         check_flag_providers(lake, moment),
+        check_receipt_key(settings.signing_key),
         check_reviews(settings.review_store, settings.signing_key),
     ]

@@ -79,6 +79,8 @@ def page(settings: Settings, port: int) -> Program:
     command += ["--", "--lake", settings.lake, "--gates", str(settings.gates)]
     if "freshness_s" in settings.model_fields_set:
         command += ["--freshness-s", str(settings.freshness_s)]
+    if settings.signing_key is None:
+        command.append("--unsigned")
     return Program("page", tuple(command), settings.home / "page.log", settings.as_environment)
 
 

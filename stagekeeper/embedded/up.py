@@ -167,6 +167,8 @@ class EmbeddedStack:
         if not has_gates:
             hint = "signals are kept, but verdicts need one (--gates FILE)"
             self.progress.step("gates", f"no gate file at {settings.gates}: {hint}")
+        if settings.signing_key is None:
+            self.progress.step("key", "none: receipts are not signed, and none is checked (STAGEKEEPER_RECEIPT_KEY)")
         endpoints = {"kafka_bootstrap_servers": bootstrap_servers, "lake_root": settings.lake}
         self._lock.announce({**endpoints, "gate_file": str(settings.gates)})
         traffic = await self._start_programs(settings)

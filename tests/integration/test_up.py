@@ -177,6 +177,7 @@ def test_without_a_gate_file_it_says_so_and_goes_on(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "verdicts need one" in done.stderr
+    assert "none is checked (STAGEKEEPER_RECEIPT_KEY)" in done.stderr
     assert json.loads(done.stdout)["verdicts"] == []
 
 

@@ -18,7 +18,7 @@ from analytics.lake.table_schemas import COLUMNS, EVENTS, REJECTS, VERDICTS
 from analytics.lake.tables import Lake
 from producers.errors import UsageError
 from stagekeeper.doctor.check_result import CheckState
-from stagekeeper.doctor.config_checks import check_gate_file, check_lake
+from stagekeeper.doctor.config_checks import check_gate_file, check_lake, check_receipt_key
 from stagekeeper.doctor.flow_checks import check_commits, check_freshness, check_lag, check_worker
 from stagekeeper.doctor.lake_checks import check_clocks, check_evidence, check_rejects, check_verdicts
 from stagekeeper.doctor.probes import Snapshot, SnapshotPair, WorkerReport, parse_metrics, probe_worker
@@ -33,6 +33,14 @@ GATES = Path(__file__).parents[2] / "examples" / "gates.yaml"
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
     return Lake.open(str(tmp_path / "lake"))
+
+
+@pytest.mark.parametrize(("key", "state"), [(None, CheckState.WARN), (b"a key", CheckState.PASS)])
+def test_a_receipt_key_that_is_not_set_is_said(key: bytes | None, state: CheckState) -> None:
+    result = check_receipt_key(key)
+    assert result.state is state
+    assert ("STAGEKEEPER_RECEIPT_KEY" in result.fix) is (key is None)
+    assert "a key" not in result.evidence
 
 
 def ago(**length: float) -> datetime:
