@@ -206,7 +206,7 @@ def print_signoff(signoff: SignOff, *, as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--actions-per-minute",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.FiniteRange(min=0, min_open=True),
     default=ACTIONS_PER_MINUTE,
     show_default=True,
     help="The traffic that times are stated at.",

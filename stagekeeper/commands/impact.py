@@ -7,7 +7,7 @@ import click
 from producers.errors import UsageError
 from producers.wire.events import Impact, Incident, Quality, Support
 from producers.wire.receipt import Receipt
-from stagekeeper.commands.options import RecordedText, json_option, print_json
+from stagekeeper.commands.options import FiniteRange, RecordedText, json_option, print_json
 from stagekeeper.factory import recording
 from stagekeeper.find_receipt import find_receipt
 from stagekeeper.settings import Settings
@@ -22,7 +22,7 @@ _NAME = RecordedText("name", 200)
 @click.option("--support", is_flag=True, help="A support signal: a ticket, a complaint, a call back.")
 @click.option("--quality", type=click.Choice(["passed", "failed"]), help="A quality evaluation.")
 @click.option("--reference", type=_NAME, help="Reference of the incident or ticket.")
-@click.option("--score", type=click.FloatRange(0, 1), help="Score of the evaluation.")
+@click.option("--score", type=FiniteRange(0, 1), help="Score of the evaluation.")
 @click.option("--evaluator", type=_NAME, help="Who evaluated.")
 @json_option
 def command(  # noqa: PLR0917 - click passes them by name

@@ -16,7 +16,7 @@ from producers.errors import UsageError
 from producers.simulation.ground_truth import GroundTruth, write_ground_truth
 from producers.simulation.scenarios import SCENARIOS, Scenario, scenario
 from producers.simulation.simulator import Faults, Simulator, TrafficPlan
-from stagekeeper.commands.options import Duration, json_option, print_json
+from stagekeeper.commands.options import Duration, FiniteRange, json_option, print_json
 from stagekeeper.settings import Settings
 from streams.broker import ensure_topics
 
@@ -27,13 +27,13 @@ _WRITE_EVERY_S = 2.0
 
 @click.command()
 @click.option("--scenario", "name", default="demo", show_default=True, help="What to simulate; see --list.")
-@click.option("--rate", type=click.FloatRange(min=0), help="Events a second; 0 is as fast as possible.")
+@click.option("--rate", type=FiniteRange(min=0), help="Events a second; 0 is as fast as possible.")
 @click.option("--events", type=click.IntRange(min=1), help="Emit so many past events and end; else go on live.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Decides everything that is drawn.")
 @click.option("--backfill", type=Duration(), help="How far back the first event lies, for example 2h.")
 @click.option("--backfill-events", type=click.IntRange(min=1), help="Events in the backfill of a live run.")
-@click.option("--repeats", type=click.FloatRange(0, 1), default=0.0, help="Share of events sent twice.")
-@click.option("--malformed", type=click.FloatRange(0, 1), default=0.0, help="Broken records, as a share of events.")
+@click.option("--repeats", type=FiniteRange(0, 1), default=0.0, help="Share of events sent twice.")
+@click.option("--malformed", type=FiniteRange(0, 1), default=0.0, help="Broken records, as a share of events.")
 @click.option("--shuffle", type=Duration(), default="0s", help="Hold events back by up to this long, at random.")
 @click.option(
     "--truth",

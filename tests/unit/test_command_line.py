@@ -161,3 +161,15 @@ def test_a_scorecard_says_how_far_it_is() -> None:
     assert result.exit_code == 0, result.output
     assert "Scenario slow (1 of 1)" in result.stderr
     assert json.loads(result.stdout)["runs"] == 1
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "arguments",
+    [("gate", "lint", "gates.yaml", "--actions-per-minute"), ("simulate", "--rate"), ("impact", "--score")],
+    ids=" ".join,
+)
+def test_what_is_no_finite_number_is_refused(arguments: tuple[str, ...], number: str) -> None:
+    result = CliRunner().invoke(cli, [*arguments, number])
+    assert result.exit_code == 2
+    assert "Invalid value" in result.output
