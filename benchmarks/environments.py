@@ -14,6 +14,7 @@ PINNED: Final = {
     "quix": "quixstreams==3.28.1",
     "pathway": "pathway==0.33.0",
     "agt": "agent-governance-toolkit-core==5.0.0",
+    "gbstats": "gbstats==0.8.0",
 }
 """What each name stands for on the package index."""
 

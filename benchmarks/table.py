@@ -176,6 +176,24 @@ def _decision(found: dict[str, Any]) -> Iterator[Row]:
         yield Row(f"durable decision, median, {each['pace']}", f"{durable:.0f} us", beside, "300 us", durable <= 300)
 
 
+def _rules(found: dict[str, Any]) -> Iterator[Row]:
+    for scenario in found["scenarios"]:
+        ours, promised = scenario["ours"], scenario["promised"]
+        for kind in ("wrong_promotions", "wrong_rollbacks"):
+            shares = {row["rule"]: row[kind] for row in scenario["rows"] if row[kind] is not None}
+            worst = max((name for name in shares if name not in ours), key=lambda n: shares[n]["share"], default="")
+            for name in ours if shares else ():
+                found_share = shares[name]
+                is_asked = promised is not None and name == ours[-1]
+                yield Row(
+                    f"{kind.replace('_', ' ')}, {scenario['name']}: {name}",
+                    f"{found_share['share']:.1%} [{found_share['low']:.1%} to {found_share['high']:.1%}]",
+                    f"{shares[worst]['share']:.0%}: {worst[:44]}" if worst else "",
+                    f"{promised:.0%}" if is_asked else "",
+                    found_share["low"] <= promised if is_asked else None,
+                )
+
+
 BENCHMARKS: Final = (
     Benchmark("ingest", _ingest, (), ("--events", "100000"), broker=True, competitors=("quix", "pathway")),
     Benchmark("freshness", _freshness, (), ("--seconds", "10"), broker=True),
@@ -187,6 +205,7 @@ BENCHMARKS: Final = (
     Benchmark("page", _page, (), ("--cells", "1000")),
     Benchmark("decision", _decision, competitors=("agt",)),
     Benchmark("evidence", _evidence, (), ("--cells", "10000")),
+    Benchmark("rules", _rules, (), ("--times", "0.03", "--rarely", "12"), ("--times", "5"), competitors=("gbstats",)),
 )
 
 

@@ -17,10 +17,11 @@ from analytics.evidence.change_detector import Watch
 from analytics.evidence.sequential import crosses
 
 HERE = Path(__file__).parent
-# The rules live beside the tests that hold them, which are no package.
-sys.path.insert(0, str(HERE.parent / "tests" / "calibration"))
+# The rules live in the benchmark of rules and beside the tests that hold them, which are no packages.
+sys.path[:0] = [str(HERE.parent / "tests" / "calibration"), str(HERE.parent / "benchmarks")]
 
 import comparators as c  # noqa: E402
+import promotion_rules as elsewhere  # noqa: E402
 import test_clustered_users as users  # noqa: E402
 import test_late_outcomes as late  # noqa: E402
 import test_regressions as regressions  # noqa: E402
@@ -64,11 +65,15 @@ def save(figure: Figure, name: str) -> None:
 def plot_peeking() -> None:
     """How often an action exactly at its limit is judged wrongly by now, the longer one looks."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
-    _, normal_below = c.normal_sequence(50)
-    left.plot(LOOKS, curve(c.peeked_above, c.THRESHOLD, "many"), color=OTHER, label="binomial test at every look")
+    _, normal_below = elsewhere.normal_sequence(50)
+    left.plot(
+        LOOKS, curve(elsewhere.peeked_above, c.THRESHOLD, "many"), color=OTHER, label="binomial test at every look"
+    )
     left.plot(LOOKS, curve(c.evidence_above, c.THRESHOLD, "many"), color=OURS, label="Stagekeeper")
     right.plot(LOOKS, curve(normal_below, c.THRESHOLD, "few"), color=SOFT, label="normal sequence, from action 50")
-    right.plot(LOOKS, curve(c.peeked_below, c.THRESHOLD, "few"), color=OTHER, label="binomial test at every look")
+    right.plot(
+        LOOKS, curve(elsewhere.peeked_below, c.THRESHOLD, "few"), color=OTHER, label="binomial test at every look"
+    )
     right.plot(LOOKS, curve(c.evidence_below, c.THRESHOLD, "few"), color=OURS, label="Stagekeeper")
     for axes, title in ((left, "rolled back"), (right, "promoted")):
         axes.axhline(c.ALPHA, color=LEVEL, linestyle=":", linewidth=1)

@@ -10,64 +10,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from dynamic import critical_failures
-from scipy import stats
+from promotion_rules import (
+    ALPHA,
+    ARGO_LONG,
+    ARGO_SHORT,
+    FLAGGER,
+    MOST_OUTCOMES,
+    NORMAL_9,
+    NORMAL_300,
+    PEEKED,
+    THRESHOLD,
+    TOLD,
+    Rule,
+    by_counts,
+)
 from simulated import NEVER
 
 from analytics.evidence.sequential import crosses, log_e_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from promotion_rules import Decisions
+    from simulated import BoolArray, IntArray
 
-    from dynamic import Side
-    from simulated import BoolArray, FloatArray, IntArray
-
-THRESHOLD: Final = 0.02
-ALPHA: Final = 0.05
-ACTIONS: Final = 20_000
+ACTIONS: Final = MOST_OUTCOMES
 STREAMS: Final = 4_000
 RATES: Final = (0.005, 0.01, 0.02, 0.04, 0.06)
 
 _SEED: Final = 20_240_601
 _CHUNK: Final = 200
-
-Decisions: TypeAlias = "tuple[IntArray, IntArray]"
-"""The action at which each stream was rolled back, and promoted; `NEVER` where it was not."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A rule and how it is shown.
-
-    Attributes:
-        name: As in the table.
-        decide: From the failures so far, by stream and action, and the true rate (which only an oracle uses).
-    """
-
-    name: str
-    decide: Callable[[IntArray, float], Decisions]
-
-
-def _first(hits: BoolArray) -> IntArray:
-    return np.asarray(np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, NEVER))
-
-
-def _by_counts(
-    many: Callable[[IntArray, IntArray], BoolArray], few: Callable[[IntArray, IntArray], BoolArray]
-) -> Callable[[IntArray, float], Decisions]:
-    """A rule that looks at failures and trials after every action."""
-
-    @cache
-    def limits(side: Side) -> IntArray:
-        return critical_failures(many if side == "many" else few, ACTIONS, side=side)
-
-    def decide(failures: IntArray, _rate: float) -> Decisions:
-        return _first(failures >= limits("many")), _first(failures <= limits("few"))
-
-    return decide
 
 
 def evidence_above(failures: IntArray, trials: IntArray) -> BoolArray:
@@ -78,89 +51,16 @@ def evidence_below(failures: IntArray, trials: IntArray) -> BoolArray:
     return crosses(log_e_value(failures, trials, THRESHOLD, direction="below"), ALPHA)
 
 
-def peeked_above(failures: IntArray, trials: IntArray) -> BoolArray:
-    """A fixed-sample binomial test at every look; the first is at action 50."""
-    return np.asarray((stats.binom.sf(failures - 1, trials, THRESHOLD) <= ALPHA) & (trials >= 50))
-
-
-def peeked_below(failures: IntArray, trials: IntArray) -> BoolArray:
-    return np.asarray((stats.binom.cdf(failures, trials, THRESHOLD) <= ALPHA) & (trials >= 50))
-
-
-def normal_sequence(
-    first_look: int,
-) -> tuple[Callable[[IntArray, IntArray], BoolArray], Callable[[IntArray, IntArray], BoolArray]]:
-    """A one-sided asymptotic confidence sequence, tuned to be tightest at 1 000 actions.
-
-    Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas, "Time-uniform central limit theory and asymptotic confidence
-    sequences" (Annals of Statistics 52, 2024), with the variance estimated as the observed rate's.
-    """
-    tuning = (-2 * np.log(ALPHA) + np.log(1 - 2 * np.log(ALPHA))) / 1_000
-
-    def half_width(failures: IntArray, trials: IntArray) -> FloatArray:
-        rate, scaled = failures / trials, trials * tuning + 1
-        spread = 2 * scaled / (trials**2 * tuning) * np.log1p(np.sqrt(scaled) / (2 * ALPHA))
-        return np.asarray(np.sqrt(rate * (1 - rate) * spread))
-
-    def above(failures: IntArray, trials: IntArray) -> BoolArray:
-        lower = failures / trials - half_width(failures, trials)
-        return np.asarray((lower > THRESHOLD) & (trials >= first_look))
-
-    def below(failures: IntArray, trials: IntArray) -> BoolArray:
-        upper = failures / trials + half_width(failures, trials)
-        return np.asarray((upper < THRESHOLD) & (trials >= first_look))
-
-    return above, below
-
-
-def oracle(failures: IntArray, rate: float) -> Decisions:
-    """Wald's ratio against the true rate; where the truth favours neither side, against 4 % and 0.5 %."""
-    trials = np.arange(1, failures.shape[1] + 1)
-
-    def ratio(truth: float) -> FloatArray:
-        failed, fine = np.log(truth / THRESHOLD), np.log((1 - truth) / (1 - THRESHOLD))
-        return np.asarray(failures * failed + (trials - failures) * fine)
-
-    bad, good = (rate if rate > THRESHOLD else 0.04), (rate if rate < THRESHOLD else 0.005)
-    return _first(crosses(ratio(bad), ALPHA)), _first(crosses(ratio(good), ALPHA))
-
-
-def windows(
-    *, size: int, fatal: int, passes: int | None = None, count: int | None = None
-) -> Callable[[IntArray, float], Decisions]:
-    """A controller that calls a window failed when its observed rate is above the threshold.
-
-    Args:
-        size: Actions in a window.
-        fatal: Failed windows at which it rolls back.
-        passes: Passed windows at which it promotes.
-        count: Windows after which it promotes.
-    """
-
-    def decide(failures: IntArray, _rate: float) -> Decisions:
-        at_ends = failures[:, size - 1 :: size]
-        failed = (np.diff(at_ends, axis=1, prepend=0) > THRESHOLD * size).cumsum(axis=1)
-        number = np.arange(1, failed.shape[1] + 1)
-        over = failed >= fatal
-        done = number - failed >= passes if passes is not None else np.broadcast_to(number >= count, failed.shape)
-        down, up = (np.where(stop == NEVER, NEVER, stop * size) for stop in (_first(over), _first(done)))
-        return np.where(down <= up, down, NEVER), np.where(up < down, up, NEVER)
-
-    return decide
-
-
 OURS: Final = "Stagekeeper"
-ORACLE: Final = "SPRT that is told the true rate"
-
 RULES: Final = (
-    Rule("Argo Rollouts: `failureLimit: 3`, `count: 48` windows of 100", windows(size=100, fatal=4, count=48)),
-    Rule("Argo Rollouts: `failureLimit: 3`, `count: 5` windows of 20", windows(size=20, fatal=4, count=5)),
-    Rule("Flagger: `threshold: 5`, ten steps, windows of 100", windows(size=100, fatal=5, passes=10)),
-    Rule("Binomial test at every action from the 50th", _by_counts(peeked_above, peeked_below)),
-    Rule("Normal confidence sequence, from action 9", _by_counts(*normal_sequence(9))),
-    Rule("Normal confidence sequence, from action 300", _by_counts(*normal_sequence(300))),
-    Rule(OURS, _by_counts(evidence_above, evidence_below)),
-    Rule(ORACLE, oracle),
+    ARGO_LONG,
+    ARGO_SHORT,
+    FLAGGER,
+    PEEKED,
+    NORMAL_9,
+    NORMAL_300,
+    Rule(OURS, by_counts(evidence_above, evidence_below)),
+    TOLD,
 )
 
 

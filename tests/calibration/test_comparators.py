@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from comparators import (
     ALPHA,
-    ORACLE,
     OURS,
     RATES,
     STREAMS,
     THRESHOLD,
+    TOLD,
     Row,
     compare,
-    normal_sequence,
     table,
 )
 from dynamic import critical_failures, crossing_curve
+from promotion_rules import normal_sequence
 from simulated import NEVER, margin
 
 PAGE = Path(__file__).parents[2] / "docs" / "statistics.md"
@@ -39,7 +39,7 @@ def keeps_both_levels(row: Row) -> bool:
 
 @pytest.mark.slow
 def test_only_our_rule_and_the_one_that_is_told_the_truth_keep_both_levels() -> None:
-    assert {row.name for row in compare() if keeps_both_levels(row)} == {OURS, ORACLE}
+    assert {row.name for row in compare() if keeps_both_levels(row)} == {OURS, TOLD.name}
 
 
 @pytest.mark.slow
@@ -50,7 +50,7 @@ def test_our_shares_on_the_streams_are_the_exact_ones() -> None:
 
 @pytest.mark.slow
 def test_our_delays_stay_within_1_6_of_the_rule_that_is_told_the_truth() -> None:
-    ours, informed = row(OURS), row(ORACLE)
+    ours, informed = row(OURS), row(TOLD.name)
     for rate in RATES:
         if rate > THRESHOLD:
             assert informed.median_rollback(rate) <= ours.median_rollback(rate) < 1.6 * informed.median_rollback(rate)

@@ -9,7 +9,16 @@ import pytest
 from decoding import DecodedEvent, decode_all
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-PARTS = {"asking", "environments", "places", "traffic"}
+PARTS = {
+    "asking",
+    "environments",
+    "places",
+    "promotion_rules",
+    "rule_scenarios",
+    "rule_trials",
+    "rules_page",
+    "traffic",
+}
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in PARTS)
 
 
