@@ -41,6 +41,7 @@ COUNTED: tuple[str, ...] = (
     "reviews_approved",
     "reviews_rejected",
     "cost_microusd",
+    "bad_outcomes",
 )
 """Every counter of the ground truth. The streams' own list lives elsewhere on purpose; a test holds the two equal."""
 
@@ -79,6 +80,8 @@ class GroundTruth:
     repeats: int = 0
     first_event_at: datetime | None = None
     last_event_at: datetime | None = None
+    _bad: set[str] = field(default_factory=set)
+    """Decisions whose outcome is known to be bad; each counts once."""
 
     @property
     def emitted(self) -> int:
@@ -99,6 +102,9 @@ class GroundTruth:
         if phase is not None:
             cell.expected, cell.why = phase.expected and phase.expected.value, phase.why
         _count(event, cell)
+        if _is_bad(event) and receipt.decision_id not in self._bad:
+            self._bad.add(receipt.decision_id)
+            cell.counts["bad_outcomes"] += 1
 
     def to_dict(self, stats: DeliveryStats, *, at: datetime, finished: bool) -> dict[str, object]:
         """As plain JSON values; the command's help describes the fields."""
@@ -159,6 +165,19 @@ def _count(event: Event, cell: CellGroundTruth) -> None:
             _count_impact(event.data.impact, counts)
         case _:
             pass  # policy changes and recommendations belong to no counter
+
+
+def _is_bad(event: Event) -> bool:
+    """Whether an action failed, timed out, had to be taken back, or led to an incident."""
+    match event:
+        case events.ActionExecuted():
+            return event.data.status in {ExecutionStatus.FAILED, ExecutionStatus.TIMED_OUT}
+        case events.ActionUndone():
+            return True
+        case events.ActionImpact():
+            return isinstance(event.data.impact, events.Incident)
+        case _:
+            return False
 
 
 def _count_execution(execution: events.ActionExecutedData, cell: CellGroundTruth) -> None:

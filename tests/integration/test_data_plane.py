@@ -216,13 +216,15 @@ class Truth:
             failed = number % 5 == 0
             status = ExecutionStatus.FAILED if failed else ExecutionStatus.SUCCEEDED
             event = an_executed(receipt, status, event_id=f"executed-{number}", latency_ms=float(number % 900))
-            counters = ("executed", "failed") if failed else ("executed",)
+            counters = ("executed", "failed", "bad_outcomes") if failed else ("executed",)
             self._event(f"executed-{number}", OUTCOMES, receipt, event_to_bytes(event), counters)
         if number % 29 == 0 and not denied:
             value = changed(
                 event_to_bytes(an_undone(receipt, event_id=f"undone-{number}")), "time", str(datetime.now(UTC))
             )
-            self._event(f"undone-{number}", OUTCOMES, receipt, value, ("undone",))
+            # What failed is a bad outcome already.
+            counters = ("undone",) if number % 5 == 0 else ("undone", "bad_outcomes")
+            self._event(f"undone-{number}", OUTCOMES, receipt, value, counters)
         if self._random.random() < 0.06:
             topic, key, value = self._random.choice(self._said[-20_000:])
             self._writer.write("a repeat", topic, value, key)
