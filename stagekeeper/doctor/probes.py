@@ -76,6 +76,14 @@ class SnapshotPair:
         return None if self.readers is None else self.readers > 0
 
     @property
+    def is_under_way(self) -> bool:
+        """Whether a worker answers, and what the broker held may only be waiting for its commit."""
+        before, after = self.before.lag, self.after.lag
+        if before is None or after is None or after > before or after == 0 or self.after.covered:
+            return False
+        return bool(self.worker_metrics)
+
+    @property
     def worker_metrics(self) -> Sequence[Mapping[str, float]]:
         """The metrics of the workers that answered."""
         return [report.metrics for report in self.after.workers if report.error is None]

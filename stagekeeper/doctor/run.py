@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from analytics.lake.table_schemas import SIGNALS
 from stagekeeper.doctor.config_checks import check_gate_file, check_lake, check_receipt_key, check_reviews
@@ -11,6 +11,8 @@ from stagekeeper.doctor.flag_checks import check_flag_providers
 from stagekeeper.doctor.flow_checks import check_broker, check_commits, check_freshness, check_lag, check_worker
 from stagekeeper.doctor.lake_checks import check_clocks, check_evidence, check_rejects, check_verdicts
 from stagekeeper.doctor.probes import SnapshotPair, announced_worker, take_snapshot
+from streams.ingest.cadence import COMMIT_EVERY_S, IDLE_S
+from streams.ingest.pipeline import ALONE
 from streams.lag import Backlog, reader_count
 
 if TYPE_CHECKING:
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
     from stagekeeper.doctor.check_result import CheckResult
     from stagekeeper.settings import Settings
+
+_LONGEST_WAIT_S: Final = ALONE.total_seconds() + IDLE_S + COMMIT_EVERY_S
+"""Seconds for which a record may wait until a commit covers it."""
+_AGAIN_S: Final = 0.5
 
 
 def run_checks(
@@ -48,6 +54,10 @@ def run_checks(
         before = take_snapshot(lake, backlog, addresses)
         wait(watch_s)
         pair = SnapshotPair(before, take_snapshot(lake, backlog, addresses), readers)
+        # Sooner nobody can tell whether a record is stuck, or waits for a commit as it may.
+        while pair.is_under_way and pair.seconds < _LONGEST_WAIT_S:
+            wait(_AGAIN_S)
+            pair = SnapshotPair(before, take_snapshot(lake, backlog, addresses), readers)
     moment, reports = now(), pair.after.workers
     return [
         *broker_results,

@@ -64,14 +64,19 @@ class Flagd(rpc.ServiceServicer):
             changed.data.update({"flags": {key: {} for key in self.values}})
             yield changed
 
+    def _value(self, request: Any, context: Any) -> Any:
+        if request.flag_key not in self.values:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"flag `{request.flag_key}` not found")
+        return self.values[request.flag_key]
+
     def ResolveBoolean(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return pb.ResolveBooleanResponse(value=self.values[request.flag_key], reason="STATIC", variant="set")
+        return pb.ResolveBooleanResponse(value=self._value(request, context), reason="STATIC", variant="set")
 
     def ResolveString(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return pb.ResolveStringResponse(value=self.values[request.flag_key], reason="STATIC", variant="set")
+        return pb.ResolveStringResponse(value=self._value(request, context), reason="STATIC", variant="set")
 
     def ResolveFloat(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return pb.ResolveFloatResponse(value=self.values[request.flag_key], reason="STATIC", variant="set")
+        return pb.ResolveFloatResponse(value=self._value(request, context), reason="STATIC", variant="set")
 
 
 @contextmanager
