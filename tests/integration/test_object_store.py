@@ -7,6 +7,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import polars as pl
 import pyarrow.fs as pafs
 import pytest
 from click.testing import CliRunner
@@ -26,6 +27,8 @@ from analytics.lake.storage import StorageSettings, files_of
 from analytics.lake.table_schemas import EVENTS, SIGNALS, VERDICTS
 from analytics.lake.tables import Advance, Lake, SourcePartition
 from analytics.maintenance import Maintenance, RetentionPolicy
+from analytics.signals.cells import EPOCH
+from analytics.signals.definitions import COUNTERS
 from dashboard.data.reader import LakeReader
 from stagekeeper.commands import cli
 from stagekeeper.doctor.check_result import CheckState
@@ -139,8 +142,12 @@ def test_a_lake_of_an_earlier_layout_is_migrated(bucket_root: str, tmp_path: Pat
     lake = Lake.existing(bucket_root)
     assert lake is not None
     for table in (EVENTS, SIGNALS):
-        expected = history.lake.scan(table).collect()
-        assert_frame_equal(lake.scan(table).collect().select(expected.columns), expected, check_row_order=False)
+        found, expected = (read.scan(table).collect() for read in (lake, history.lake))
+        if table == SIGNALS:  # what an earlier layout did not count has rows of its own
+            found, expected = (
+                rows.group_by(*EPOCH, "bucket").agg(pl.col(COUNTERS).sum()) for rows in (found, expected)
+            )
+        assert_frame_equal(found.select(expected.columns), expected, check_row_order=False)
     with Lease(bucket_root, JUDGE) as lease:
         assert lease.held()
         assert lease.fence is not None

@@ -136,7 +136,7 @@ def test_a_worker_whose_store_dies_says_what_it_could_not_save(own_broker: Embed
         store.stop()
         with unavailable(store) as asked:
             Spoken(own_broker).say(20)
-            await_that(lambda: any("/rejects" in path or "%2Frejects" in path for path in asked), "a commit to begin")
+            await_that(lambda: any("/events" in path or "%2Fevents" in path for path in asked), "a commit to begin")
             assert worker.stop() == 1
         said = worker.log.read_text()
         (named,) = [line for line in said.splitlines() if line.startswith("Error: ")]
