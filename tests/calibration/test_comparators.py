@@ -43,6 +43,7 @@ def test_only_our_rule_and_the_one_that_is_told_the_truth_keep_both_levels() -> 
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_our_shares_on_the_streams_are_the_exact_ones() -> None:
     for share, exact in ((row(OURS).rollbacks(THRESHOLD), 0.034), (row(OURS).promotions(THRESHOLD), 0.049)):
         assert abs(share - exact) <= margin(exact, STREAMS) + 0.0005

@@ -49,6 +49,7 @@ def test_every_benchmark_says_how_it_is_asked(script: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_table_holds_what_a_benchmark_found_beside_what_is_asked() -> None:
     found = json.loads(said(str(BENCHMARKS / "table.py"), "--quick", "--only", "judge", "evidence", "--json"))
     rows = {row["what"]: row for row in found["rows"]}

@@ -13,7 +13,7 @@ SHOWN = 20
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.exhaustive) if name == "fleet" else name for name in LAKES]
+    "name", [pytest.param(name, marks=pytest.mark.exhaustive) if name in {"fleet", "demo"} else name for name in LAKES]
 )
 def test_a_lake_gives_what_it_gave_before(name: str) -> None:
     if (why := missing(name)) is not None:

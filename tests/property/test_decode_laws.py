@@ -388,6 +388,7 @@ def records(draw: st.DrawFn) -> bytes | None:
 
 @settings(deadline=None)
 @given(st.lists(records(), max_size=5), st.sampled_from([KEY, None, b"another"]), MOMENTS | st.none())
+@pytest.mark.slow
 def test_a_record_is_read_the_same_alone_and_in_company(
     values: list[bytes | None], key: bytes | None, now: datetime | None
 ) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import examples
@@ -102,6 +103,7 @@ def what_is_said(rows: pl.DataFrame) -> list[Any]:
 
 @settings(max_examples=examples(30), deadline=None)
 @given(st.lists(increments(), min_size=12, max_size=40), st.data())
+@pytest.mark.slow
 def test_a_rolled_table_says_what_it_said_before(rows: list[dict[str, Any]], data: st.DataObject) -> None:
     table = frame(rows)
     for _ in range(3):

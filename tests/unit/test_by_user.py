@@ -130,6 +130,7 @@ def two_arms(history: EventLake, *, new_failed: int, windows: int = 4, base_fail
         ("{signal: execution_error, role: guardrail, delta: 0.1}", "points"),
     ],
 )
+@pytest.mark.slow
 def test_comparisons_count_users(history: EventLake, tmp_path: Path, signal: str, unit: str) -> None:
     minute = two_arms(history, new_failed=9, base_failed=1)
     (part,) = judged(history, tmp_path, minute, signal)["signals"]

@@ -156,6 +156,7 @@ def test_the_version_is_told() -> None:
     assert version("stagekeeper") in result.output
 
 
+@pytest.mark.slow
 def test_a_scorecard_says_how_far_it_is() -> None:
     result = CliRunner().invoke(cli, ["scorecard", "--runs", "1", "--events", "200", "--scenario", "slow", "--json"])
     assert result.exit_code == 0, result.output

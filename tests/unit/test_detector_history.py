@@ -80,6 +80,7 @@ def test_it_steps_by_days_and_in_the_end_by_minutes(rows: list[dict[str, Any]]) 
     assert level(WindowSums(CellState.from_increments(frame(rows)), GATES, END)) == plain(rows)
 
 
+@pytest.mark.slow
 def test_it_is_the_same_when_kept_up_look_by_look_and_let_go_of(rows: list[dict[str, Any]]) -> None:
     state, first = CellState(), NOON + timedelta(hours=1)
     state.add(frame([row for row in rows if row["bucket"] < first]))

@@ -141,6 +141,7 @@ class TestRegrading:
         assert "earlier_epoch_regraded" not in [reason.code for reason in event.data.reasons]
         assert len(all_rows(lake)) == 1
 
+    @pytest.mark.slow
     def test_what_comes_while_no_judge_runs_is_found_at_the_start(
         self, lake: Lake, judge: Judge, tmp_path: Path
     ) -> None:
@@ -153,6 +154,7 @@ class TestRegrading:
         *_, event = Judge(lake, tmp_path / "gates.yaml", settle_s=0).tick(minute(50))
         assert event.data.reasons[-1].code == "earlier_epoch_regraded"
 
+    @pytest.mark.slow
     def test_it_is_graded_once(self, lake: Lake, judge: Judge, tmp_path: Path) -> None:
         lake.append("signals", increments(*busy("old", 0, 20)))
         judge.tick(minute(30))
@@ -178,6 +180,7 @@ class TestRegrading:
 
 
 class TestBoundedMemory:
+    @pytest.mark.slow
     def test_minutes_that_no_longer_matter_leave(self, lake: Lake, judge: Judge) -> None:
         for hour in range(10):
             lake.append("signals", increments(*busy("old", 60 * hour, 60 * hour + 60)))

@@ -85,6 +85,7 @@ class TestBaseline:
         (new,) = (verdict for verdict in found if verdict.inputs.cell.cohort == CELL.cohort)
         return new
 
+    @pytest.mark.slow
     def test_a_limit_and_a_ratio_hold_together(self) -> None:
         both = f"{RATIO}, limit: 0.3, weight: 4"
         gates = gate_file(both, **CONCURRENT)

@@ -52,6 +52,7 @@ def test_the_first_to_ask_gets_it_and_the_second_does_not(root: str) -> None:
     assert a_lease(root, clock, MAINTENANCE).held()
 
 
+@pytest.mark.slow
 def test_a_holder_keeps_it_for_as_long_as_it_asks(root: str) -> None:
     clock, others = Clock(), Clock(500.0)
     first, second = a_lease(root, clock), a_lease(root, others)

@@ -58,6 +58,7 @@ def log_of(lake: Lake, table: str) -> LogFiles:
     return LogFiles(pafs.SubTreeFileSystem(f"{lake.root}/{table}", pafs.LocalFileSystem()))
 
 
+@pytest.mark.slow
 def test_a_trimmed_log_says_the_same_and_everybody_goes_on(lake: Lake) -> None:
     asleep, writer = Lake.open(lake.root), Lake.open(lake.root)
     append(lake, 0, 45)

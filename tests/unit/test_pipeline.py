@@ -125,6 +125,7 @@ def test_repeats_are_known_for_ever_and_after_a_restart(tmp_path: Path) -> None:
     assert not rows(lake, REJECTS).height
 
 
+@pytest.mark.slow
 def test_an_outbox_that_is_delivered_twice_after_hours_counts_once(tmp_path: Path) -> None:
     """Other routers have moved on meanwhile, and the worker has died between the deliveries."""
     outbox = [value_of(number, minutes=-180 + number / 10) for number in range(200)]

@@ -99,6 +99,7 @@ def test_one_day_alone_neither_rises_nor_differs(history: EventLake, tmp_path: P
 
 
 @pytest.mark.parametrize("window_s", [600.0, 3_600.0, 21_600.0])
+@pytest.mark.slow
 def test_a_fold_that_is_kept_up_counts_as_one_that_is_made_anew(history: EventLake, window_s: float) -> None:
     late = []
     for day in range(3):

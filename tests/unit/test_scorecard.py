@@ -84,6 +84,7 @@ def demo_gates() -> GateFile:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_an_action_that_drifts_after_its_promotion_is_rolled_back() -> None:
     found = {
         one.cell.stage: one

@@ -286,6 +286,7 @@ def test_a_router_opens_by_paths_as_text_or_by_a_policy(files: dict[str, Any]) -
         pass
 
 
+@pytest.mark.slow
 def test_a_router_is_left_soon_though_the_broker_is_away_and_says_where_records_are(
     files: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -317,6 +317,7 @@ class TestByUser:
             replay(event_lake.lake, row)
         assert assigned(latest_documents(event_lake.lake)[0]) == {"new": 89, "held-back": 88}
 
+    @pytest.mark.slow
     def test_a_changed_assignment_is_found_out(self, event_lake: EventLake, tmp_path: Path) -> None:
         self.start(event_lake)
         for number in range(60):

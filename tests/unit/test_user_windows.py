@@ -198,6 +198,7 @@ def judged_nameless(history: EventLake, minute: float, path: Path, text: str) ->
     return found
 
 
+@pytest.mark.slow
 def test_a_restart_alone_reaches_no_new_verdict(history: EventLake, tmp_path: Path) -> None:
     for number in range(60):
         history.act(number / 10, f"user-{number}")
@@ -289,6 +290,7 @@ def test_an_outage_after_a_promotion_raises_the_alarm_before_its_window_closes(
     assert replay(history.lake, found["verdict_id"]).document.to_dict()["verdict"] == "ROLL_BACK"
 
 
+@pytest.mark.slow
 def test_a_heavy_user_who_goes_bad_after_a_promotion_raises_the_alarm(history: EventLake, tmp_path: Path) -> None:
     for number in range(1_200):
         history.act(number / 30, "bot")
