@@ -66,12 +66,12 @@ def whole_path(address: str, lake: Path, count: int) -> dict[str, float]:
     """Events a second from the first commit to the last, and peak memory."""
     worker = WorkerLife(address, lake)
     try:
-        worker.await_that(lambda: bool(commits(lake, "rejects")[1:]))
+        worker.await_that(lambda: bool(commits(lake, "events")[1:]))
         started_s = worker.cpu_s
         # A look at the log is enough: nothing else may read the lake meanwhile.
         worker.await_that(lambda: sum(rows for _, rows in commits(lake, "events")) >= count)
-        worker.await_that(lambda: len(commits(lake, "signals")) >= len(commits(lake, "events")))
         made = [commit for commit in commits(lake, "events") if commit[1]]
+        worker.await_that(lambda: commits(lake, "signals")[-1][0] >= made[-1][0])
         peak_mb, cpu_s = worker.peak_mb, worker.cpu_s - started_s
     finally:
         worker.stop()
