@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from producers.boundary.flagd_file import flags_document, read_flag_file
 from producers.boundary.policy_flags import ATTEMPT, DENYLIST
+from producers.boundary.stage_store import ActionName
 from producers.errors import UsageError
 from producers.wire.receipt import rung_of
 
@@ -39,17 +40,6 @@ class DenylistEntry(NamedTuple):
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self._asdict().items() if value is not None)
-
-
-class ActionName(NamedTuple):
-    """The action that an attempt is one of."""
-
-    environment: str
-    workflow: str
-    tool: str
-
-    def __str__(self) -> str:
-        return "/".join(self)
 
 
 def read_flags(path: Path) -> dict[str, Json]:

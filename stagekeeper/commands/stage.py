@@ -9,8 +9,9 @@ import click
 
 from analytics.verdicts.signoffs import attempts_started
 from analytics.verdicts.signoffs import start_attempt as sign_attempt
-from producers.boundary.flag_store import ActionName, start_attempt
+from producers.boundary.flag_store import start_attempt
 from producers.boundary.policy_flags import ATTEMPT
+from producers.boundary.stage_store import ActionName
 from producers.wire.events import PolicyChangedData
 from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.options import (

@@ -1,0 +1,90 @@
+"""Where the stages of actions are kept, and how they change: one interface for every flag store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from producers.errors import StagekeeperError
+from producers.wire.stage import STAGE_OF_MODE, Mode, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class StageStoreError(StagekeeperError):
+    """The store cannot be read, understood or written; nothing has changed in it."""
+
+
+class ReadOnlyStoreError(StageStoreError):
+    """The store shows stages and takes no changes."""
+
+
+class StageConflictError(StagekeeperError):
+    """The store has another version by now than the change was made for; nothing has changed in it by us."""
+
+
+class ActionName(NamedTuple):
+    """The action that has a stage, and attempts."""
+
+    environment: str
+    workflow: str
+    tool: str
+
+    def __str__(self) -> str:
+        return "/".join(self)
+
+
+@dataclass(frozen=True, slots=True)
+class StageSetting:
+    """What a store says about one action."""
+
+    action: ActionName
+    mode: Mode | None  # None where more than the action decides, such as a percentage or the account: no one stage
+    attempt: int  # which attempt of the action it is
+    version: str  # of all that was read, opaque: a change names it as what it was made for
+    by_entry: bool = False  # whether an entry of ours says so, and not other targeting or the flag's default
+    emergency: bool = False  # whether an emergency covers it: routers fall back whatever `mode` says
+
+    @property
+    def stage(self) -> Stage | None:
+        """The stage that the mode puts the action at."""
+        return None if self.mode is None else STAGE_OF_MODE[self.mode]
+
+
+@dataclass(frozen=True, slots=True)
+class StageChange:
+    """The mode that one action is to have."""
+
+    action: ActionName
+    to: Mode
+    expected_version: str  # of the setting that it was made for: the store has this one, or nothing changes
+
+
+class StageStore(Protocol):
+    """A store of stages. A change is in force for routers within their lease, or an error says why not."""
+
+    @property
+    def name(self) -> str:
+        """What people call it, such as a file's path."""
+
+    def read(self, action: ActionName) -> StageSetting:
+        """What is in force for an action; raises `StageStoreError`."""
+
+    def settings(self) -> list[StageSetting]:
+        """Every action that has an entry of ours; raises `StageStoreError`."""
+
+    def preview(self, change: StageChange) -> str:
+        """What a change would do, as a unified diff; raises as `change` does."""
+
+    def change(self, change: StageChange, *, before_write: Callable[[str], None]) -> StageSetting:
+        """Put a mode into force; what is in force then, at its new version.
+
+        `before_write` gets the new version before it is in force, for nothing changes off the record. What it raises
+        leaves everything as it was.
+
+        Raises:
+            StageConflictError: Another version is there by now.
+            ReadOnlyStoreError: It takes no changes.
+            StageStoreError: It cannot be read, understood or written.
+        """
