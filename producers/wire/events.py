@@ -173,6 +173,12 @@ class PolicyChangedData(WireModel):
     """Set where the change touches one action only."""
     ruleset_sha256: Sha256 | None = None
     """The policy in force after the change."""
+    verdict_id: Name | None = None
+    """The verdict that led to it."""
+    recommendation_id: Name | None = None
+    """The recommendation that it carries out."""
+    signoff_id: Name | None = None
+    """The sign-off that allowed it: an approval or an override."""
 
 
 class VerdictName(StrEnum):
