@@ -58,7 +58,7 @@ gates:
   - name: by approval
     match: {workflow: approval}
     unit: action
-    approval: required
+    on_promote: ask
     alpha: 0.01
     beta: 0.1
     signals:

@@ -80,7 +80,7 @@ def a_gate(rng: Generator, name: str, match: str) -> str:
     least = f"actions: {rng.choice([0, 30])}, users: {rng.choice([0, 3])}, days: {rng.choice([0, 0, 0.003])}"
     lines.append(f"    minimum_exposure: {{{least}}}")
     if rng.random() < 0.3:
-        lines.append("    approval: required")
+        lines.append("    on_promote: ask")
     if rng.random() < 0.4:
         lines.append(f"    hold_expires: {rng.choice(['5m', '20m'])}")
     if rng.random() < 0.1:

@@ -40,6 +40,7 @@ _SHARES_ERR: Final = 1e-9
 
 
 Claim = Literal["users_seen", "users_to_come"]  # of whom a promotion speaks
+_BY_WHOM: Final = frozenset({"name", "owner", "on_roll_back", "on_promote"})  # keys of a gate that judge nothing
 
 
 class GateTieError(ConfigurationFileError):
@@ -126,14 +127,23 @@ class Gate(Part):
     """Of whom a promotion speaks: `users_seen`, of the users' traffic that was seen, or `users_to_come`, of a user who
     is still to come, for which each user counts once. Unless stated: users to come where the promotion widens the
     audience (to progressive expansion), users seen where it widens authority for the same audience."""
-    approval: Literal["none", "required"] = "none"
-    """Whether a person has to approve a promotion before the gate opens."""
+    on_roll_back: Literal["apply", "recommend"] = "recommend"
+    """Whether a rollback is carried out in the flag store at once, by the worker that enacts."""
+    on_promote: Literal["apply", "ask", "recommend"] = "recommend"
+    """Whether a promotion is carried out likewise; with `ask` the gate opens, and it is, once a person has approved."""
     hold_expires: Seconds | None = None
     """How long an epoch may be held before its owner is called."""
     dry_run: bool = False
     """Judge and show, and do nothing: every verdict is HOLD, with what it would have been."""
     signals: tuple[GateSignal, ...] = ()
     """What must hold. A signal with several bounds stands here once for each, and its weight is shared among them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _approval_has_another_name(cls, stated: object) -> object:
+        if isinstance(stated, dict) and "approval" in stated:
+            raise refusal("`approval` is called `on_promote` now: write `on_promote: ask` for `approval: required`")
+        return stated
 
     @field_validator("signals")
     @classmethod
@@ -299,10 +309,13 @@ class GateFile(Part):
     def contents(self) -> dict[str, str]:
         """SHA-256 of the canonical JSON of what each gate judges by: its own content and what it inherits, by its name.
 
-        Comments, other gates, and what a gate is called and who owns it have no part in it.
+        Comments, other gates, what a gate is called, who owns it and what is done by itself have no part in it. Whether
+        a person is asked has, under the name that it had once.
         """
         inherited = self.model_dump(include={"outcome_deadline", "freshness", "user_window", "after_promotion"})
-        return {gate.name: digest(inherited | gate.model_dump(exclude={"name", "owner"})) for gate in self.gates}
+        asks = {gate.name: {"approval": "required" if gate.on_promote == "ask" else "none"} for gate in self.gates}
+        contents = {gate.name: gate.model_dump(exclude=_BY_WHOM) | asks[gate.name] for gate in self.gates}
+        return {name: digest(inherited | content) for name, content in contents.items()}
 
     @property
     def path(self) -> Path | None:

@@ -227,7 +227,7 @@ class GateDecision:
         ready = rest & ~split_wrong & (stands | ~blocked)
         for signal in wanted:
             decisions.add(_mark("shown_safe", signal), ready & ~blocked & signal.passing)
-        if gate.approval == "required":
+        if gate.on_promote == "ask":
             decisions.add(Mark("approval_required"), ready)
         return stands & ready, ready, False
 

@@ -310,7 +310,7 @@ def _approved(answer: GateAnswer, cells: _CellAnswers, signoffs: Sequence[SignOf
     used = []
     for (document, _), gate in zip(cells.answers, cells.leading, strict=False):
         # What an override has opened, a person has looked at already.
-        if gate.approval != "required" or document.verdict is not VerdictName.PROMOTE:
+        if gate.on_promote != "ask" or document.verdict is not VerdictName.PROMOTE:
             continue
         approval = next((signoff for signoff in approvals if is_about(signoff, document)), None)
         if approval is None:

@@ -154,6 +154,18 @@ def test_the_most_specific_match_wins(matches: tuple[str, ...], chosen: str) -> 
     assert gate.name == chosen
 
 
+def test_approval_is_refused_by_the_name_that_it_has_now() -> None:
+    assert "write `on_promote: ask` for `approval: required`" in refused("approval: required, signals: []")
+
+
+def test_what_is_done_by_itself_is_no_content_that_evidence_rests_on_but_that_a_person_is_asked_is() -> None:
+    plain, applied, asked = (
+        parse(f"{keys}signals: []").contents["one"]
+        for keys in ("", "on_roll_back: apply, on_promote: apply, ", "on_promote: ask, ")
+    )
+    assert plain == applied != asked
+
+
 def test_nothing_matches_nothing() -> None:
     assert several("environment: staging").gate_for("production", "w", "t", None) is None
 

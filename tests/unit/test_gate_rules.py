@@ -341,6 +341,6 @@ class TestAfterPromotion:
 
 
 def test_a_promotion_that_needs_approval_says_so() -> None:
-    gates = gate_file("signal: execution_error, role: guardrail, limit: 0.1", approval="required", owner="risk")
+    gates = gate_file("signal: execution_error, role: guardrail, limit: 0.1", on_promote="ask", owner="risk")
     found = verdict_on(gates, a_row(**executions(200)))
     assert (found.result.verdict, codes(found)) == ("PROMOTE", ["shown_safe", "approval_required"])

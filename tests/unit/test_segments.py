@@ -29,7 +29,7 @@ gates:
     signals: [{signal: execution_error, role: guardrail, limit: 0.3}]
   - name: pilot
     match: {cohort: "pilot*"}
-    approval: required
+    on_promote: ask
     signals: [{signal: execution_error, role: guardrail, limit: 0.05}]
 """
 

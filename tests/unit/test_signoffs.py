@@ -151,7 +151,7 @@ def test_a_ruling_has_an_actor_a_reason_and_a_future(place: Place, wrong: dict[s
 
 
 def test_approval_comes_last(tmp_path: Path) -> None:
-    place = Place(tmp_path, GATES.replace("owner: risk", "owner: risk\n    approval: required"))
+    place = Place(tmp_path, GATES.replace("owner: risk", "owner: risk\n    on_promote: ask"))
     place.judged(a_row(**executions(3)))
     assert codes(place.asked()) == ["more_evidence_needed"]
     with pytest.raises(NothingToSignOffError, match="an approval is about PROMOTE"):
