@@ -9,7 +9,16 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 
 from analytics.lake.storage import options_of
-from analytics.lake.table_schemas import EVENTS, JUDGE_HEARTBEATS, LEASES, SIGNALS, SIGNOFFS, TABLES, VERDICTS
+from analytics.lake.table_schemas import (
+    ENACTMENTS,
+    EVENTS,
+    JUDGE_HEARTBEATS,
+    LEASES,
+    SIGNALS,
+    SIGNOFFS,
+    TABLES,
+    VERDICTS,
+)
 from analytics.lake.tables import Lake
 
 if TYPE_CHECKING:
@@ -35,6 +44,8 @@ def downgrade(root: str, old_root: str, offsets: Iterable[str] = ()) -> str:
     """
     lake = Lake.open(root)
     for name, schema in TABLES.items():
+        if name == ENACTMENTS:
+            continue
         new_columns = _NEW_COLUMNS.get(name, ())
         old_schema = pa.schema(
             [

@@ -40,6 +40,7 @@ from analytics.lake.storage import (
 )
 from analytics.lake.table_schemas import (
     COLUMNS,
+    ENACTMENTS,
     EVENTS,
     JUDGE_HEARTBEATS,
     LAYOUT,
@@ -203,12 +204,18 @@ def _bad_outcomes(root: str) -> pl.DataFrame:
     return rows.select(COLUMNS[SIGNALS].names()).collect()
 
 
+def _add_enactments(root: str, fence: Fence) -> None:
+    """Create the table `enactments`, of which earlier versions knew nothing."""
+    commit(create_table(root, ENACTMENTS), fence, name=ENACTMENTS)
+
+
 STEPS: Final[dict[int, tuple[str, Callable[[str, Fence], None]]]] = {
     1: ("looks, rulings and claims become judge_heartbeats, signoffs and leases", _rename_tables),
     2: ("events say what they count as", _fill_event_meanings),
     3: ("the rows of the ledger are chained", _chain_ledger),
     4: ("events say how long an execution took and what it cost", _fill_event_amounts),
     5: ("signals count bad outcomes", _count_bad_outcomes),
+    6: ("what is done about recommendations is kept", _add_enactments),
 }
 """By the number of the layout that each begins with: what it does, and how."""
 

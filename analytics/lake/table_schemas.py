@@ -17,14 +17,15 @@ REJECTS: Final = "rejects"
 QUALITY: Final = "quality"
 GATES: Final = "gates"
 SIGNOFFS: Final = "signoffs"
+ENACTMENTS: Final = "enactments"
 LEASES: Final = "leases"
 JUDGE_HEARTBEATS: Final = "judge_heartbeats"
 
 # Number of the layout below; `analytics.lake.migrations` brings a lake of an earlier one here, a step a number.
 # 1: the tables `looks`, `rulings` and `claims`. 2: they are called as below. 3: `events` has `kind` and `user`.
 # 4: the rows of `verdicts` are chained. 5: `events` has `latency_us` and
-# `cost_microusd`. 6: `signals` has `bad_outcomes`.
-LAYOUT: Final = 6
+# `cost_microusd`. 6: `signals` has `bad_outcomes`. 7: the table `enactments`.
+LAYOUT: Final = 7
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 
@@ -148,6 +149,16 @@ TABLES: Final[dict[str, pa.Schema]] = {
             pa.field("cohort", pa.string()),  # null: all of them
             *_required(_TEXT, "to_stage", "actor", "reason"),
             *_required(_TEXT, "payload"),  # the whole sign-off as JSON, with the verdicts that it is about
+        ]
+    ),
+    # What was done about a recommendation in the store of stages, step by step. Append only.
+    ENACTMENTS: pa.schema(
+        [
+            *_required(_TEXT, "recommendation_id", "phase"),  # phases: `analytics.enactment.enactments.Phase`
+            *_required(_MOMENT, "at"),
+            *_CELL,  # that the recommendation is about
+            *_required(_TEXT, "verdict", "to_stage"),
+            *_required(_TEXT, "payload"),  # the whole step as JSON
         ]
     ),
     # Who took a right that one process at a time holds, or gave it up; see `analytics.lake.leases`.

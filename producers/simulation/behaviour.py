@@ -6,7 +6,7 @@ import hashlib
 import math
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from producers.wire.decision import (
     Allow,
@@ -20,7 +20,7 @@ from producers.wire.decision import (
     QueueForReview,
 )
 from producers.wire.events import ExecutionStatus, Impact, Incident, Quality, Resolution, Support, UndoResult
-from producers.wire.stage import Mode, Stage
+from producers.wire.stage import MODE_OF_STAGE, Stage
 
 if TYPE_CHECKING:
     from random import Random
@@ -202,17 +202,6 @@ def _aftermath(behaviour: Behaviour, ended_s: float, random: Random) -> list[Fol
         if random.random() < share:
             follow_ups.append(FollowUp(ended_s + _log_normal(random, 60.0, 0.7), impact))
     return sorted(follow_ups, key=lambda follow_up: follow_up.after_s)
-
-
-# The flag mode that puts an action into a stage
-MODE_OF_STAGE: Final = {
-    Stage.OBSERVE_ONLY: Mode.OBSERVE,
-    Stage.SEARCH_ONLY: Mode.SEARCH_ONLY,
-    Stage.DRAFT_WRITE: Mode.DRAFT_WRITE,
-    Stage.APPROVAL_GATED: Mode.APPROVED_EXTERNAL,
-    Stage.NARROW_AUTONOMY: Mode.AUTONOMOUS,
-    Stage.PROGRESSIVE_EXPANSION: Mode.EXPANDED,
-}
 
 
 _RULESET = hashlib.sha256(b"the simulated flag store never changes its rules").hexdigest()

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from producers.delivery.kafka_emitter import DeliveryStats, Emitter
 from producers.delivery.recorder import Recorder
 from producers.simulation.behaviour import (
-    MODE_OF_STAGE,
     DrawnAction,
     DrawnExecution,
     Phase,
@@ -36,6 +35,7 @@ from producers.wire.events import (
     UndoResult,
     event_from_bytes,
 )
+from producers.wire.stage import MODE_OF_STAGE
 from producers.wire.topics import OUTCOMES
 
 if TYPE_CHECKING:

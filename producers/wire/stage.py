@@ -49,3 +49,13 @@ STAGE_OF_MODE: dict[Mode, Stage] = {
     Mode.AUTONOMOUS: Stage.NARROW_AUTONOMY,
     Mode.EXPANDED: Stage.PROGRESSIVE_EXPANSION,
 }
+
+# The flag mode that puts an action into a stage
+MODE_OF_STAGE: dict[Stage, Mode] = {
+    Stage.OBSERVE_ONLY: Mode.OBSERVE,
+    Stage.SEARCH_ONLY: Mode.SEARCH_ONLY,
+    Stage.DRAFT_WRITE: Mode.DRAFT_WRITE,
+    Stage.APPROVAL_GATED: Mode.APPROVED_EXTERNAL,
+    Stage.NARROW_AUTONOMY: Mode.AUTONOMOUS,
+    Stage.PROGRESSIVE_EXPANSION: Mode.EXPANDED,
+}
