@@ -2,11 +2,12 @@
 FROM python:3.11-slim AS build
 WORKDIR /src
 RUN python -m venv /opt/stagekeeper
-COPY requirements.lock .
-# Every dependency as it was locked, with its hash; this layer changes only with the lock.
-RUN /opt/stagekeeper/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements.lock
+COPY requirements-image.lock .
+# What runs and what builds it, as it was locked, with its hash; this layer changes only with the lock.
+RUN /opt/stagekeeper/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements-image.lock
 COPY . .
-RUN /opt/stagekeeper/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+RUN /opt/stagekeeper/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
+    && /opt/stagekeeper/bin/pip uninstall --yes hatchling pathspec pluggy trove-classifiers
 
 FROM python:3.11-slim
 RUN useradd --uid 10001 --create-home stagekeeper \

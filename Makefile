@@ -77,9 +77,12 @@ schemas: setup ## write the published schemas and the AsyncAPI document
 screenshots: setup ## take the pictures of the README in headless Chromium
 	@$(BIN)/python docs/screenshots.py
 
-lock: setup ## resolve the newest releases into requirements.lock
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		--all-extras --upgrade pyproject.toml -o requirements.lock
+LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+
+lock: setup ## resolve the newest releases into requirements.lock, and of these what the image runs into its own
+	@$(BIN)/uv $(LOCK) --all-extras --upgrade pyproject.toml -o requirements.lock
+	@$(BIN)/uv $(LOCK) --extra build --extra dashboard --extra streams -c requirements.lock \
+		pyproject.toml -o requirements-image.lock
 
 clean: ## remove the environment and everything that was made
 	@rm -rf $(VENV) .stagekeeper .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,4 +1,4 @@
-"""The page: `streamlit run dashboard/app.py -- --lake ROOT --gates FILE`. It only reads."""
+"""The page, which `stagekeeper page` serves. It only reads."""
 
 from __future__ import annotations
 

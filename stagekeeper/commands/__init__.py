@@ -20,6 +20,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
     "Run": {
         "up": "Start everything: broker, worker, page.",
         "worker": "Run the stream processors.",
+        "page": "Serve the page alone.",
         "simulate": "Emit simulated traffic with a known truth.",
     },
     "Look": {
@@ -102,6 +103,8 @@ class _LazyGroup(CommandGroup):
             extra = next((extra for extra, packages in _PACKAGES_OF_EXTRA.items() if package in packages), None)
             if extra is None:
                 raise
+            if (cmd_name, extra) == ("gate", "analytics"):
+                extra = "gate"  # which is the part of it that this command needs
             raise click.ClickException(
                 f"`stagekeeper {cmd_name}` needs {error.name}, which is not installed. "
                 f'Run: pip install "stagekeeper[{extra}]"'

@@ -15,6 +15,8 @@ from stagekeeper.embedded.ports import LOOPBACK
 from stagekeeper.embedded.supervisor import Program
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stagekeeper.settings import Settings
 
 DEMO_GATE_FILE: Final = Path(__file__).with_name("demo_gates.yaml")
@@ -62,6 +64,13 @@ def quality(settings: Settings) -> Program:
 
 def page(settings: Settings, port: int) -> Program:
     """The page, on the loopback interface; raises `UsageError` where its packages are not installed."""
+    return Program("page", page_command(settings, port), settings.home / "page.log", settings.as_environment)
+
+
+def page_command(
+    settings: Settings, port: int, *, host: str = LOOPBACK, web_names: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The command that serves the page at a host and port; raises as `page` does."""
     package = importlib.util.find_spec("dashboard")
     if package is None or package.origin is None or importlib.util.find_spec("streamlit") is None:
         raise UsageError(
@@ -69,7 +78,7 @@ def page(settings: Settings, port: int) -> Program:
         )
     options = {
         "--server.port": str(port),
-        "--server.address": LOOPBACK,
+        "--server.address": host,
         "--server.headless": "true",
         "--server.fileWatcherType": "none",
         "--browser.gatherUsageStats": "false",
@@ -77,11 +86,12 @@ def page(settings: Settings, port: int) -> Program:
     command = [*_PYTHON, "-m", "streamlit", "run", str(Path(package.origin).with_name("app.py"))]
     command += [part for option in options.items() for part in option]
     command += ["--", "--lake", settings.lake, "--gates", str(settings.gates)]
+    command += [part for name in web_names for part in ("--web-name", name)]
     if "freshness_s" in settings.model_fields_set:
         command += ["--freshness-s", str(settings.freshness_s)]
     if settings.signing_key is None:
         command.append("--unsigned")
-    return Program("page", tuple(command), settings.home / "page.log", settings.as_environment)
+    return tuple(command)
 
 
 def page_answers(port: int) -> bool:
