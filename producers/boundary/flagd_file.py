@@ -209,7 +209,7 @@ class FlagFile(AbstractProvider):
         text: bytes | None = None
         try:
             text = read_flag_file(self._path)
-            read = self._last_read if text == self._text else _parse(text, self._path)
+            read = self._last_read if text == self._text else parse_rules(text, self._path)
         except Exception as error:  # noqa: BLE001 - whatever a file system answers, the file is unreadable
             read = self._without(f"cannot be read: {error}")
         last = self._last_read
@@ -255,7 +255,8 @@ def read_flag_file(path: Path) -> bytes:
     return text
 
 
-def _parse(text: bytes, path: Path) -> _Rules:
+def parse_rules(text: bytes, path: Path) -> _Rules:
+    """The rules that the content of a flag file makes; their `error` says where it makes none."""
     sha256 = hashlib.sha256(text).hexdigest()
     core = FlagdCore()
     try:

@@ -43,6 +43,7 @@ class StageSetting:
     mode: Mode | None  # None where more than the action decides, such as a percentage or the account: no one stage
     attempt: int  # which attempt of the action it is
     version: str  # of all that was read, opaque: a change names it as what it was made for
+    modes: tuple[Mode, ...] = ()  # every one that it may have by what else decides; one where the action alone does
     by_entry: bool = False  # whether an entry of ours says so, and not other targeting or the flag's default
     emergency: bool = False  # whether an emergency covers it: routers fall back whatever `mode` says
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from producers.boundary.authorization import FileAuthorizer
 from producers.boundary.decision_rules import READS, apply_rules
-from producers.boundary.flag_store import DenylistEntry, FlagFileError, disable, read_flags
+from producers.boundary.flag_edit import FlagFileError, FlagText
+from producers.boundary.flagd_denylist import DenylistEntry, disable
 from producers.boundary.flags import FlagEvaluator, FlagValues, flag_context
 from producers.boundary.policy_flags import (
     APPROVAL_REQUIRED,
@@ -40,10 +41,9 @@ _STRANGER = "a-tool-that-nobody-has-written-a-rule-for"
 def flag_points(path: Path, *, today: date) -> list[Point]:
     """Points 2, 4, 8 and 10."""
     try:
-        document = read_flags(path)
+        flags = FlagText.load(path).flags
     except FlagFileError as error:
         return [failed(number, str(error)) for number in (2, 4, 8, 10)]
-    flags: dict[str, Any] = document["flags"]
     return [_defaults(flags), _outcomes(flags), _alone(path), _owned(flags, today)]
 
 

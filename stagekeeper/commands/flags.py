@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from producers.boundary import flag_store
-from producers.boundary.flag_store import DenylistEntry
+from producers.boundary import flagd_denylist
+from producers.boundary.flag_edit import FlagText
+from producers.boundary.flagd_denylist import DenylistEntry, denylist_entries
 from producers.boundary.policy_flags import DENYLIST, FLAGS
 from producers.errors import StagekeeperError, UsageError
 from producers.strict_yaml import suggest
@@ -59,9 +60,8 @@ def show(flag_path: Path | None, *, as_json: bool) -> None:
       stagekeeper flags show --json | jq .switched_off
     """
     path = flag_path if flag_path is not None else Settings.load().flags
-    document = flag_store.read_flags(path)
-    flags: dict[str, Any] = document["flags"]
-    denied = flag_store.denylist_entries(document) if DENYLIST.key in flags else []
+    file = FlagText.load(path)
+    flags, denied = file.flags, denylist_entries(file)
     if as_json:
         answer = {
             "file": str(path),
@@ -102,7 +102,7 @@ def disable(
     path, entry = flag_path if flag_path is not None else settings.flags, DenylistEntry(**values)
     if entry.tool is not None and not anyway:
         _require_seen(entry.tool, path, settings)
-    sha256 = flag_store.disable(path, entry)
+    sha256 = flagd_denylist.disable(path, entry)
     _say(entry, f"is switched off{' already' if sha256 is None else ''}", changed=sha256 is not None, as_json=as_json)
     if sha256 is None:
         return
@@ -121,7 +121,7 @@ def enable(flag_path: Path | None, actor: str, reason: str, *, as_json: bool, **
     """
     settings = Settings.load()
     path, entry = flag_path if flag_path is not None else settings.flags, DenylistEntry(**values)
-    sha256 = flag_store.enable(
+    sha256 = flagd_denylist.enable(
         path, entry, before_write=lambda new: _record(settings, entry, new, actor, reason, denied=False)
     )
     _say(
@@ -141,7 +141,7 @@ def _say(entry: DenylistEntry, what: str, *, changed: bool, as_json: bool) -> No
 
 def _require_seen(tool: str, path: Path, settings: Settings) -> None:
     """Refuse a tool that nobody has seen; where no lake can tell, say so and let it pass: it may be an emergency."""
-    if json.dumps(tool) in json.dumps(flag_store.read_flags(path)):
+    if json.dumps(tool) in json.dumps(FlagText.load(path).document):
         return
     try:
         tools = _seen_tools(settings.lake)

@@ -9,7 +9,7 @@ import click
 
 from analytics.verdicts.signoffs import attempts_started
 from analytics.verdicts.signoffs import start_attempt as sign_attempt
-from producers.boundary.flag_store import start_attempt
+from producers.boundary.flagd_attempts import start_attempt
 from producers.boundary.policy_flags import ATTEMPT
 from producers.boundary.stage_store import ActionName
 from producers.wire.events import PolicyChangedData

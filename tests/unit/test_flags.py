@@ -13,7 +13,7 @@ from boundary_cases import KEYS, Permit, Shelf, contract, evaluated, flag_evalua
 from openfeature.event import ProviderEventDetails
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 
-from producers.boundary import flag_store
+from producers.boundary import flagd_denylist
 from producers.boundary.errors import ActionDeniedError
 from producers.boundary.flagd_file import FlagFile, Ruleset
 from producers.boundary.flags import FlagEvaluator, flag_context
@@ -185,7 +185,7 @@ def test_one_tool_more_is_switched_off_beside_a_list_of_them(tmp_path: Path) -> 
     document = json.loads(path.read_text())
     document["flags"][KEYS["denylist"]]["variants"]["denied"] = True
     path.write_text(json.dumps(document))
-    flag_store.disable(path, flag_store.DenylistEntry(tool="update_ticket"))
+    flagd_denylist.disable(path, flagd_denylist.DenylistEntry(tool="update_ticket"))
     held = FlagEvaluator.from_file(path)
     try:
         denied = {tool: held.evaluate(flag_context(contract(tool=tool))).denied for tool in TOOLS}

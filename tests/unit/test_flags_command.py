@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from documents import ROOT
 from lakes_of_events import EventLake
 
-from producers.boundary.flag_store import DenylistEntry, FlagFileError, denylist_entries, disable, enable, read_flags
+from producers.boundary.flag_edit import FlagFileError, FlagText
+from producers.boundary.flagd_denylist import DenylistEntry, denylist_entries, disable, enable
 from producers.boundary.flags import FlagEvaluator, flag_context
 from producers.boundary.policy_flags import DENYLIST, MODE
 from producers.delivery.outbox import Outbox, OutboxError
@@ -76,7 +77,7 @@ def test_exactly_what_is_named_is_switched_off_and_on_again(
     assert [denied(home, **asked) for asked in still_on] == [False] * len(still_on)
     assert run("enable", *words, *WHO).exit_code == 0
     assert [denied(home, **asked) for asked in off] == [False] * len(off)
-    assert read_flags(home / "flags.json") == read_flags(ROOT / "examples" / "flags.json"), "nothing else was touched"
+    assert (home / "flags.json").read_bytes() == (ROOT / "examples" / "flags.json").read_bytes(), "it left a trace"
 
 
 def test_each_switch_is_on_record_with_who_why_and_the_rules_that_follow(home: Path) -> None:
@@ -103,13 +104,13 @@ def test_switching_twice_changes_and_records_nothing_more(home: Path) -> None:
 
 def test_targeting_that_was_there_before_is_obeyed_after_the_entries(home: Path) -> None:
     path = home / "flags.json"
-    document = read_flags(path)
+    document = FlagText.load(path).document
     document["flags"][DENYLIST.key]["targeting"] = {"if": [{"==": [{"var": "user"}, "eve"]}, "denied", "clear"]}
     path.write_text(json.dumps(document))
-    before = read_flags(path)
+    before = FlagText.load(path).document
     disable(path, DenylistEntry(tool="a"))
     disable(path, DenylistEntry(tool="b"))
-    assert denylist_entries(read_flags(path)) == [DenylistEntry(tool="a"), DenylistEntry(tool="b")]
+    assert denylist_entries(FlagText.load(path)) == [DenylistEntry(tool="a"), DenylistEntry(tool="b")]
     held = FlagEvaluator.from_file(path)
     try:
         assert evaluated(held, DENYLIST, ("eve", (("tool", "c"), ("user", "eve"))))[0] is True
@@ -119,7 +120,7 @@ def test_targeting_that_was_there_before_is_obeyed_after_the_entries(home: Path)
         held.close()
     enable(path, DenylistEntry(tool="a"))
     enable(path, DenylistEntry(tool="b"))
-    assert read_flags(path) == before
+    assert FlagText.load(path).document == before
 
 
 def test_nothing_is_released_off_the_record(home: Path) -> None:
@@ -142,8 +143,9 @@ def test_operators_at_the_same_time_lose_none_of_each_others_entries(home: Path)
         thread.start()
     for thread in threads:
         thread.join()
-    assert {entry.tool for entry in denylist_entries(read_flags(path))} == {f"t-{n}" for n in range(12)}
-    assert [each.name for each in home.iterdir()] == ["flags.json"], "no draft is left behind"
+    assert {entry.tool for entry in denylist_entries(FlagText.load(path))} == {f"t-{n}" for n in range(12)}
+    assert {each.name for each in home.iterdir()} == {"flags.json", ".flags.json.history"}
+    assert len([*(home / ".flags.json.history").iterdir()]) == 12, "a draft is left behind"
 
 
 def test_the_flags_are_shown_with_owners_and_entries(home: Path) -> None:
@@ -160,7 +162,7 @@ def test_the_flags_are_shown_with_owners_and_entries(home: Path) -> None:
 
 def test_a_missing_flag_is_shown_with_the_value_that_applies(home: Path) -> None:
     path = home / "flags.json"
-    document = read_flags(path)
+    document = FlagText.load(path).document
     del document["flags"][MODE.key]
     path.write_text(json.dumps(document))
     assert 'agent-action-mode                   missing: "search_only" applies' in run("show").output
@@ -197,7 +199,7 @@ def test_a_switch_for_everything_is_refused(home: Path) -> None:
 )
 def test_a_file_in_which_nothing_can_be_switched_is_named(home: Path, flag: Any, said: str) -> None:
     path = home / "flags.json"
-    document = read_flags(path)
+    document = FlagText.load(path).document
     document["flags"].pop(DENYLIST.key)
     if flag is not None:
         document["flags"][DENYLIST.key] = flag

@@ -14,7 +14,8 @@ import pytest
 from boundary_cases import KEYS, Permit, Shelf, contract, flagd_file, in_child
 
 from producers.boundary import flagd_file as flag_files
-from producers.boundary.flag_store import DenylistEntry, FlagFileError, disable
+from producers.boundary.flag_edit import FlagFileError
+from producers.boundary.flagd_denylist import DenylistEntry, disable
 from producers.boundary.flagd_file import FlagFile
 from producers.boundary.flags import FlagEvaluator, flag_context
 from producers.boundary.router import Router

@@ -1,0 +1,305 @@
+"""Edits of a flag file: one at a time, checked before it is written, in one step, and never over somebody's own.
+
+Whoever edits takes the file's lock, which people's editors do not: what they write meanwhile is noticed, and wins.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from producers.boundary.flag_history import draft_name, keep, open_history
+from producers.boundary.flagd_file import flags_document, parse_rules, read_flag_file
+from producers.boundary.json_text import members, top_of, with_member
+from producers.boundary.stage_store import StageConflictError, StageStoreError
+from producers.boundary.targeting_entries import Layers, Targeting, variant_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from producers.boundary.policy_flags import Flag, FlagValue
+
+Json = Any  # a flagd document, as JSON has it
+
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_RENAME_EXCHANGE: Final = 2  # <linux/fs.h>
+_AT_FDCWD: Final = -100  # <fcntl.h>
+_NO_EXCHANGE: Final = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}  # the system or the file system cannot
+
+
+class FlagFileError(StageStoreError):
+    """The flag file cannot be read, understood or written."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class FlagText:
+    """What a flag file holds: its characters, and what they mean."""
+
+    path: Path
+    content: bytes
+    characters: str  # without a byte order mark
+    document: dict[str, Json]
+
+    @classmethod
+    def load(cls, path: Path) -> FlagText:
+        """Read a flag file; `FlagFileError` where there is none, or it cannot be used."""
+        try:
+            return cls.from_bytes(path, read_flag_file(path))
+        except OSError as error:
+            raise _unreadable(path, error) from error
+
+    @classmethod
+    def from_bytes(cls, path: Path, content: bytes) -> FlagText:
+        """Understand the content of a flag file; `FlagFileError` where it is none."""
+        try:
+            return cls(path, content, content.decode("utf-8-sig"), flags_document(content))
+        except (ValueError, TypeError) as error:
+            raise FlagFileError(
+                f"{path} is not a flagd file: {error}. Mend it; examples/flags.json shows what one looks like."
+            ) from error
+
+    def edited(self, characters: str) -> FlagText:
+        """The same file with other characters."""
+        mark = _BYTE_ORDER_MARK if self.content.startswith(_BYTE_ORDER_MARK) else b""
+        return self.from_bytes(self.path, mark + characters.encode())
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the content, as decisions carry it."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def flags(self) -> dict[str, Json]:
+        """The flags by key."""
+        flags: dict[str, Json] = self.document["flags"]
+        return flags
+
+    def usable(self, flag: Flag) -> dict[str, Json]:
+        """A flag that can decide; `FlagFileError` where it cannot, so that entries in it would do nothing."""
+        stated = self.flags.get(flag.key)
+        if stated is None:
+            raise FlagFileError(
+                f"{self.path} has no flag {flag.key}, so {flag.safe!r} applies to every action; take it over from what "
+                "`stagekeeper flags init` writes"
+            )
+        if not isinstance(stated, dict) or stated.get("state") != "ENABLED":
+            raise FlagFileError(
+                f"{flag.key} is disabled, so {flag.safe!r} applies to every action; set its state to ENABLED"
+            )
+        if not isinstance(stated.get("variants"), dict):
+            raise FlagFileError(f"{flag.key} has no variants; take them over from what `stagekeeper flags init` writes")
+        return stated
+
+    def targeting(self, flag: Flag) -> Targeting:
+        """A flag's targeting, to be edited; `FlagFileError` where the flag cannot decide."""
+        self.usable(flag)
+        return Targeting(self.characters, flag.key)
+
+    def with_variant(self, flag: Flag, value: FlagValue) -> tuple[FlagText, str]:
+        """The file in which a flag has a variant with this value, and the variant's name."""
+        stated = self.usable(flag)
+        name = variant_of(stated, value)
+        if name is not None:
+            return self, name
+        if not isinstance(value, str):
+            raise FlagFileError(f"{flag.key} has no variant whose value is {json.dumps(value)}; add one")
+        if value in stated["variants"]:
+            raise FlagFileError(f"{flag.key} has a variant {value!r} with another value; give it another name")
+        place = members(self.characters, self._flags_at)[flag.key].value.start
+        variants = members(self.characters, place)["variants"].value.start
+        return self.edited(with_member(self.characters, variants, value, json.dumps(value))), value
+
+    def with_flag(self, flag: Flag, stated: Json) -> FlagText:
+        """The file with one more flag, where it is not there yet."""
+        if flag.key in self.flags:
+            return self
+        ending = "\r\n" if "\r\n" in self.characters else "\n"
+        lines = json.dumps(stated, indent=2 if ending in self.characters else None)
+        text = lines.replace("\n", f"{ending}    ")
+        return self.edited(with_member(self.characters, self._flags_at, flag.key, text))
+
+    @property
+    def _flags_at(self) -> int:
+        return members(self.characters, top_of(self.characters))["flags"].value.start
+
+
+class FlagEdit(NamedTuple):
+    """A flag file before and after an edit."""
+
+    before: FlagText
+    after: FlagText
+
+    @property
+    def new_sha256(self) -> str | None:
+        """Digest of the new content; None where nothing was to be changed."""
+        return None if self.after.content == self.before.content else self.after.sha256
+
+
+def edit_flags(
+    path: Path,
+    flag: Flag,
+    edit: Callable[[FlagText], FlagText],
+    *,
+    before_write: Callable[[str], None] = lambda _sha256: None,
+    expected_sha256: str | None = None,
+) -> FlagEdit:
+    """Put an edit of one flag into force; an edit of nothing writes nothing.
+
+    `before_write` gets the new SHA-256 before the file has it. What it raises, as what `edit` raises, leaves the file
+    as it is.
+
+    Raises:
+        StageConflictError: The file is another by now than `expected_sha256`, or than what was edited.
+        FlagFileError: It cannot be read, understood or written, or the edit would change more than one entry.
+    """
+    with _locked(path):
+        before = FlagText.load(path)
+        if expected_sha256 not in {None, before.sha256}:
+            raise _conflict(path)
+        after = edit(before)
+        made = FlagEdit(before, after)
+        if made.new_sha256 is not None:
+            require_one_entry(made, flag)
+            _write(before, after, before_write)
+        return made
+
+
+def require_one_entry(edit: FlagEdit, flag: Flag) -> None:
+    """Refuse what would change any flag but one, and more in that one than a single entry of ours."""
+    (before, after), key = edit, flag.key
+    path, was, now = before.path, before.flags.get(key), after.flags[key]
+    same_around = {**before.document, "flags": None} == {**after.document, "flags": None}
+    same_others = {**before.flags, key: None} == {**after.flags, key: None}
+    same_flag = was is None or (
+        _without_entries(key, was) == _without_entries(key, now)
+        and now["variants"].items() >= was["variants"].items()
+        and Layers.from_flag(key, was).differing(Layers.from_flag(key, now)) <= 1
+    )
+    old, new = parse_rules(before.content, path), parse_rules(after.content, path)
+    usable = new.error is None and new.broken.keys() <= old.broken.keys() - {key}
+    if not (same_around and same_others and same_flag and usable):
+        raise FlagFileError(f"{path} is written in a way that cannot be edited safely; nothing was. Edit it by hand.")
+
+
+def _without_entries(key: str, flag: dict[str, Json]) -> dict[str, Json]:
+    return {**flag, "variants": None, "targeting": Layers.from_flag(key, flag).rest}
+
+
+def _write(before: FlagText, after: FlagText, before_write: Callable[[str], None]) -> None:
+    path, target = before.path, before.path.resolve()
+    with _named(path):
+        draft = _drafted(target, after.content)
+    try:
+        _require_unchanged(before, target)
+        before_write(after.sha256)
+        with _named(path):
+            _swap(draft, target)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    with _named(path):
+        if (old := read_flag_file(draft)) == before.content:
+            keep(draft, old)
+            return
+        _swap(draft, target)  # somebody's own, of this very moment: it comes back
+        if (late := read_flag_file(draft)) == after.content:
+            draft.unlink()
+        else:
+            keep(draft, late)
+    raise _conflict(path)
+
+
+def _require_unchanged(before: FlagText, target: Path) -> None:
+    with _named(before.path):
+        if read_flag_file(target) != before.content:
+            raise _conflict(before.path)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Give a failure to write its name, and a way out."""
+    try:
+        yield
+    except OSError as error:
+        raise FlagFileError(
+            f"{path} cannot be written: {error.strerror or error}; it is as it was. Whoever changes it needs leave to "
+            f"write to the folder {path.resolve().parent}, must be able to keep the file's owner, and cannot replace a "
+            "file that is mounted by itself: mount its folder."
+        ) from error
+
+
+def _drafted(target: Path, content: bytes) -> Path:
+    """The new content under another name on the same medium, with the mode and the owner of the file."""
+    folder, status = open_history(target), target.stat()
+    unfinished, draft = folder / "new.part", folder / draft_name(content)
+    try:
+        with unfinished.open("xb") as file:
+            os.fchown(file.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(file.fileno(), status.st_mode & 0o777)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        return unfinished.rename(draft)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _swap(draft: Path, target: Path) -> None:
+    """Let two files change places in one step, so that nothing that stood there is lost, of whatever moment."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    exchange = getattr(libc, "renameat2", None)
+    if exchange is None or exchange(_AT_FDCWD, os.fsencode(draft), _AT_FDCWD, os.fsencode(target), _RENAME_EXCHANGE):
+        code = errno.ENOSYS if exchange is None else ctypes.get_errno()
+        if code not in _NO_EXCHANGE:
+            raise OSError(code, os.strerror(code))
+        # In two steps: what somebody puts there between them, within microseconds, goes.
+        old = draft.with_suffix(".old")
+        old.hardlink_to(target)
+        draft.rename(target)
+        old.rename(draft)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _conflict(path: Path) -> StageConflictError:
+    return StageConflictError(f"somebody else has changed {path} meanwhile, and nothing was written; look at it again")
+
+
+def _unreadable(path: Path, error: OSError) -> FlagFileError:
+    why = error.strerror or error
+    return FlagFileError(f"the flag file {path} cannot be read: {why}. Name it with --flags or STAGEKEEPER_FLAG_FILE.")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the file against other operators; it is replaced while held, so the lock is checked against its name."""
+    while True:
+        try:
+            # Without O_NONBLOCK, opening a FIFO would wait for somebody to write to it.
+            held = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        try:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX)
+                is_current = os.path.samestat(os.fstat(held), path.stat())
+            except OSError as error:
+                raise _unreadable(path, error) from error
+            if is_current:
+                yield
+                return
+        finally:
+            os.close(held)

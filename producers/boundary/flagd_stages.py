@@ -1,0 +1,97 @@
+"""Stages of actions in a flagd file: entries in the flag `agent-action-mode`."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from producers.boundary.flag_edit import FlagEdit, FlagText, edit_flags, require_one_entry
+from producers.boundary.flagd_attempts import attempt_in_force
+from producers.boundary.flagd_emergency import emergencies
+from producers.boundary.policy_flags import MODE
+from producers.boundary.possible_values import possible_values
+from producers.boundary.stage_store import ActionName, StageChange, StageConflictError, StageSetting
+from producers.boundary.targeting_entries import Layers
+from producers.wire.stage import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class FlagdStages:
+    """The stages in a flagd file. Entries of ours come first in the flag's targeting, and win over what is there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """The file's path."""
+        return str(self.path)
+
+    def read(self, action: ActionName) -> StageSetting:
+        """What is in force for an action, below any emergency; raises `FlagFileError`."""
+        return setting_of(FlagText.load(self.path), action)
+
+    def settings(self) -> list[StageSetting]:
+        """Every action that has an entry of ours; raises `FlagFileError`."""
+        flags = FlagText.load(self.path)
+        return [setting_of(flags, action) for action in _layers(flags).actions]
+
+    def preview(self, change: StageChange) -> str:
+        """What a change would do to the file, as a unified diff; raises as `change` does."""
+        before = FlagText.load(self.path)
+        if before.sha256 != change.expected_version:
+            raise StageConflictError(f"{self.path} has changed meanwhile; look at it again")
+        edit = FlagEdit(before, _edited(before, change))
+        if edit.new_sha256 is not None:
+            require_one_entry(edit, MODE)
+        was, now = (text.characters.splitlines(keepends=True) for text in edit)
+        return "".join(difflib.unified_diff(was, now, fromfile=self.name, tofile=self.name))
+
+    def change(self, change: StageChange, *, before_write: Callable[[str], None]) -> StageSetting:
+        """Put a mode into force, or leave everything as it is where the entry has it already.
+
+        `before_write` gets the file's new SHA-256 before the file has it, and what it raises leaves the file as it is.
+        Raises `StageConflictError` and `FlagFileError`.
+        """
+        edit = edit_flags(
+            self.path,
+            MODE,
+            lambda flags: _edited(flags, change),
+            before_write=before_write,
+            expected_sha256=change.expected_version,
+        )
+        return setting_of(edit.after, change.action)
+
+
+def setting_of(flags: FlagText, action: ActionName) -> StageSetting:
+    """What a version of a flag file says about an action."""
+    layers = _layers(flags)
+    by_entry = action in layers.actions
+    rule = layers.actions[action] if by_entry else layers.rest
+    modes = tuple(Mode(str(value)) for value in possible_values(flags.flags, MODE, action, rule))
+    return StageSetting(
+        action=action,
+        mode=modes[0] if len(modes) == 1 else None,
+        attempt=attempt_in_force(flags, action),
+        version=flags.sha256,
+        modes=modes,
+        by_entry=by_entry,
+        emergency=any(scope.covers(action) for scope in emergencies(flags)),
+    )
+
+
+def _layers(flags: FlagText) -> Layers:
+    stated = flags.flags.get(MODE.key)
+    return Layers.from_flag(MODE.key, stated) if isinstance(stated, dict) else Layers()
+
+
+def _edited(flags: FlagText, change: StageChange) -> FlagText:
+    stated = flags.usable(MODE)
+    variant = _layers(flags).actions.get(change.action)
+    if isinstance(variant, str) and stated["variants"].get(variant) == change.to.value:
+        return flags
+    flags, variant = flags.with_variant(MODE, change.to.value)
+    return flags.edited(flags.targeting(MODE).with_action(change.action, variant))
