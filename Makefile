@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 # Where this is set, Python compiles every module at every start: a worker then takes 2 s longer to begin.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-all lint style types check quick bench bench-all format lock schemas screenshots clean
+.PHONY: help setup demo test test-all lint style types check quick fast bench bench-all format lock schemas screenshots clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,8 +21,8 @@ $(BIN)/.ready: requirements.lock pyproject.toml
 	@echo "[setup] building $(VENV) with $(PYTHON); about a minute, once"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --no-deps -r requirements.lock
-	@# On all cores at once; some packages carry files that are not meant for this Python, which nobody imports.
-	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+	@# On all cores at once; some packages carry files that are not meant for this Python, and tests; nobody imports these.
+	@$(BIN)/python -m compileall -qq -j 0 -x 'site-packages/.*/tests/' $(VENV)/lib || true
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m pip check --disable-pip-version-check >/dev/null \
 		|| { $(BIN)/python -m pip check; echo "requirements.lock lacks something: make lock mends it."; exit 2; }
@@ -42,7 +42,8 @@ types: setup
 	@$(BIN)/mypy
 
 # One thread of polars for each of two processes: two processes of two threads each only wait for each other.
-FAST := POLARS_MAX_THREADS=1 $(BIN)/pytest -q -n 2 -m "not slow and not integration and not browser"
+# The integration tests are not even read: what they import takes seconds.
+FAST := POLARS_MAX_THREADS=1 $(BIN)/pytest -q -n 2 --ignore=tests/integration -m "not slow and not integration and not browser"
 
 check: style ## the inner loop: lint, and the fast tests with a tenth of the examples of each law
 	@# Types take one core: beside the tests they cost half of their time.
@@ -51,15 +52,18 @@ check: style ## the inner loop: lint, and the fast tests with a tenth of the exa
 quick: setup
 	@QUICK_TESTS=1 $(FAST)
 
+fast: setup
+	@$(FAST)
+
 format: setup ## format and mend what the linter can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
 # Two processes: on a slow machine three make each other late.
-SLOW := $(BIN)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder
+SLOW := POLARS_MAX_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder
 
-test: lint ## everything: lint, the fast tests with all examples, then the slow, integration and browser tests
-	@$(FAST)
+test: style ## everything: lint, the fast tests with all examples, then the slow, integration and browser tests
+	@$(MAKE) --no-print-directory --jobs=2 types fast
 	@$(SLOW) -m "(slow or integration or browser) and not exhaustive"
 
 test-all: test ## also what takes an hour: the storm at full size on both brokers, whole calibrations

@@ -22,7 +22,12 @@ MOST_LINES_IN_ALL: Final = 40_000
 NAMED_BY_OTHERS: Final = re.compile(r"stagekeeper/commands/|dashboard/views/|/errors\.py$|/__\w+__\.py$")
 
 FILES: Final = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-TREES: Final = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
+
+@pytest.fixture(scope="module")
+def trees() -> dict[Path, ast.Module]:
+    """Read when a test asks: every process that collects imports this module, and reading takes a second."""
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 
 def name_of(path: Path) -> str:
@@ -43,17 +48,17 @@ def test_no_two_modules_share_a_name() -> None:
     assert {module: names for module, names in modules.items() if len(names) > 1} == {}
 
 
-def test_no_two_classes_share_a_name() -> None:
+def test_no_two_classes_share_a_name(trees: dict[Path, ast.Module]) -> None:
     classes: dict[str, list[str]] = defaultdict(list)
-    for path, tree in TREES.items():
+    for path, tree in trees.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 classes[node.name].append(name_of(path))
     assert {name: places for name, places in classes.items() if len(places) > 1} == {}
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
-    modules = {name_of(path)[: -len(".py")].replace("/", "."): tree for path, tree in TREES.items()}
+def test_no_modules_import_each_other_in_a_circle(trees: dict[Path, ast.Module]) -> None:
+    modules = {name_of(path)[: -len(".py")].replace("/", "."): tree for path, tree in trees.items()}
     imports: dict[str, set[str]] = {}
     for module, tree in modules.items():
         froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
