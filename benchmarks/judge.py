@@ -71,7 +71,8 @@ def increments(cells: np.ndarray, minutes: np.ndarray, rng: np.random.Generator)
         pl.lit([], dtype=pl.List(pl.Int16)).alias("cost_bins"),
         pl.lit([], dtype=pl.List(pl.Int64)).alias("cost_counts"),
     )
-    frame = frame.with_columns((pl.col("bucket") + timedelta(seconds=59)).alias("last_event_at"))
+    known_at = pl.col("bucket") + timedelta(seconds=59)
+    frame = frame.with_columns(last_event_at=known_at, last_ingested_at=known_at)
     return frame.select(pl.col(name).cast(kind) for name, kind in COLUMNS[SIGNALS].items())
 
 

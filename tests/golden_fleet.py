@@ -294,5 +294,6 @@ def _frame(
         pl.col("bucket").cast(pl.Datetime("us", "UTC")),
         pl.when(pl.col("risk_rank") >= 0).then("risk_rank").alias("risk_rank"),
     )
-    frame = frame.with_columns((pl.col("bucket") + timedelta(seconds=59)).alias("last_event_at"))
+    known_at = pl.col("bucket") + timedelta(seconds=59)
+    frame = frame.with_columns(last_event_at=known_at, last_ingested_at=pl.lit(None))
     return frame.select(pl.col(name).cast(kind) for name, kind in COLUMNS[SIGNALS].items())

@@ -28,7 +28,7 @@ OLD_NAMES: Final = {JUDGE_HEARTBEATS: "looks", SIGNOFFS: "rulings", LEASES: "cla
 _OLD_COLUMNS: Final = {"signoff_id": "ruling_id"}
 _NEW_COLUMNS: Final = {
     EVENTS: ("kind", "user", "latency_us", "cost_microusd"),
-    SIGNALS: ("bad_outcomes",),
+    SIGNALS: ("bad_outcomes", "last_ingested_at"),
     VERDICTS: ("counts_sha256", "sequence", "news", "previous_sha256", "row_sha256"),
 }
 _NUMBERS: Final = ("claim/judge", "beat/judge", "beat/maintenance")

@@ -148,6 +148,7 @@ def some_rows(rng: Generator, count: int, first: int, last: int) -> list[dict[st
                 epoch=str(rng.choice(["e1", "e1", "e1", "e2"])),
                 minute=minute,
                 last_event_at=NOON + timedelta(minutes=minute) + later,
+                last_ingested_at=NOON + timedelta(minutes=minute) + later * 2 if rng.random() < 0.5 else None,
                 risk_rank=None if rng.random() < 0.1 else int(rng.choice([3, 4, 6])),
                 latencies_ms=rng.lognormal(5.5, 1.0, size=min(executed, 6)),
                 **counts,

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+import polars as pl
+
 from analytics.judging.judge_state import JudgeState, PastVerdicts
 from analytics.judging.user_windows import READ_OF_EVENTS
 from analytics.lake.table_schemas import EVENTS, SIGNALS
@@ -16,8 +18,6 @@ from producers.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import polars as pl
 
     from analytics.gates.gate_file import GateFile
     from analytics.lake.tables import Lake
@@ -39,8 +39,10 @@ class History:
 
     @classmethod
     def from_rows(cls, increments: pl.DataFrame, events: pl.LazyFrame) -> History:
-        """Sort rows of the tables `signals` and `events` by when they became known."""
-        return cls(increments.sort("last_event_at"), events.select(READ_OF_EVENTS).collect().sort("time"))
+        """Sort rows of the tables `signals` and `events` by when they became known: as if all had been read at once."""
+        increments = increments.with_columns(last_ingested_at=pl.lit(None, dtype=increments.schema["last_event_at"]))
+        events = events.select(READ_OF_EVENTS).with_columns(ingested_at="time")
+        return cls(increments.sort("last_event_at"), events.collect().sort("time"))
 
     @classmethod
     def from_lake(cls, lake: Lake) -> History:

@@ -11,6 +11,7 @@ from analytics.judging.user_windows import COUNTED_BY_USER, FIRST_FAILED, UNDECI
 from analytics.signals.cells import EPOCH
 from analytics.signals.definitions import BAD, RATES, UNREPORTED
 from analytics.signals.event_kinds import EventKind, kinds_moving
+from analytics.signals.missing_outcomes import known_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,7 @@ def decisions_of(
         "decided_at",
         "user",
         *(_moved(name).alias(name) for name in _COUNTERS),
-        pl.when(pl.col("kind").is_in(kinds_moving("expected"))).then("time").alias("due_at"),
+        pl.when(pl.col("kind").is_in(kinds_moving("expected"))).then(known_at("time", "ingested_at")).alias("due_at"),
         *({name: _AMOUNT[name.removeprefix("known_")].alias(name) for name in map(known_of, amounts)}.values()),
     )
     known = list(dict.fromkeys(map(known_of, amounts)))

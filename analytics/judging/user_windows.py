@@ -41,7 +41,10 @@ FAILED: Final = tuple(
     dict.fromkeys(name for rate in ("execution_error", "timeout", "undo", "incident") for name in RATES[rate].failures)
 )
 """Counters of which any makes a user-window one with a failure, where a rate's course in time is looked at."""
-READ_OF_EVENTS: Final = (*EPOCH, "subject", "decided_at", "time", "kind", "user", "latency_us", "cost_microusd")
+READ_OF_EVENTS: Final = (
+    *(*EPOCH, "subject", "decided_at", "time", "ingested_at"),
+    *("kind", "user", "latency_us", "cost_microusd"),
+)
 """Columns of the table `events` that user-windows are folded from."""
 
 BLOCK: Final = 20  # due actions of a heavy user that are one observation

@@ -50,7 +50,7 @@ from analytics.lake.table_schemas import (
     TABLES,
     VERDICTS,
 )
-from analytics.lake.tables import Lake, with_amounts, with_meanings
+from analytics.lake.tables import Lake, added_to_signals, with_amounts, with_meanings
 from analytics.signals.cells import EPOCH
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
 from analytics.signals.event_kinds import BAD_KINDS
@@ -156,18 +156,10 @@ def _fill_event_amounts(root: str, fence: Fence) -> None:
 
 def _count_bad_outcomes(root: str, fence: Fence) -> None:
     """Add the counter `bad_outcomes` to `signals`: 0 in the rows that are there, and rows for what `events` tells."""
-    _add_columns(root, fence, SIGNALS)
+    _complete_signals(root, fence)
     table = _open(root, SIGNALS)
-    fence.check(SIGNALS, table.transaction_version(fence.app_id))
     if table.transaction_version(_BAD_COUNTED) is not None:
         return  # an earlier attempt was killed after it
-    rewriter = Rewriter(root, SIGNALS, table, options_of(root), fence)
-    # What an earlier attempt has filled is filled again: the log keeps no bounds of a column so far to the right.
-    for files in chunks(rewriter.files(), _FILL_BYTES, lambda file: file.size):
-        if not rewriter.rewrite(files, _without_bad_outcomes):
-            raise LakeError(f"{SIGNALS}: somebody else rewrote files meanwhile. Start the worker again.")
-        rewriter = rewriter.refreshed()
-    table = _open(root, SIGNALS)
     rows = _bad_outcomes(root)
     try:
         fence.check(SIGNALS, table.transaction_version(fence.app_id))
@@ -177,8 +169,21 @@ def _count_bad_outcomes(root: str, fence: Fence) -> None:
         raise LakeError(f"{SIGNALS}: the lake cannot be migrated: {error}. Start the worker again.") from error
 
 
-def _without_bad_outcomes(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.with_columns(bad_outcomes=pl.lit(0, dtype=pl.Int64)).select(COLUMNS[SIGNALS].names())
+def _complete_signals(root: str, fence: Fence) -> None:
+    """Add the columns that `signals` lacks, also to its files: what folds files reads them as they are."""
+    _add_columns(root, fence, SIGNALS)
+    table = _open(root, SIGNALS)
+    fence.check(SIGNALS, table.transaction_version(fence.app_id))
+    rewriter = Rewriter(root, SIGNALS, table, options_of(root), fence)
+    # What an earlier attempt has filled is filled again: the log keeps no bounds of a column so far to the right.
+    for files in chunks(rewriter.files(), _FILL_BYTES, lambda file: file.size):
+        if not rewriter.rewrite(files, _completed):
+            raise LakeError(f"{SIGNALS}: somebody else rewrote files meanwhile. Start the worker again.")
+        rewriter = rewriter.refreshed()
+
+
+def _completed(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.with_columns(added_to_signals(rows.columns)).select(COLUMNS[SIGNALS].names())
 
 
 def _bad_outcomes(root: str) -> pl.DataFrame:
@@ -200,7 +205,9 @@ def _bad_outcomes(root: str) -> pl.DataFrame:
         for name in HISTOGRAMS
         for part in ("bins", "counts")
     ]
-    rows = counted.with_columns(pl.lit(None, dtype=pl.Int8).alias("risk_rank"), *zeros, *lists)
+    rows = counted.with_columns(
+        pl.lit(None, dtype=pl.Int8).alias("risk_rank"), *zeros, *lists, *added_to_signals(COUNTERS)
+    )
     return rows.select(COLUMNS[SIGNALS].names()).collect()
 
 
@@ -216,6 +223,7 @@ STEPS: Final[dict[int, tuple[str, Callable[[str, Fence], None]]]] = {
     4: ("events say how long an execution took and what it cost", _fill_event_amounts),
     5: ("signals count bad outcomes", _count_bad_outcomes),
     6: ("what is done about recommendations is kept", _add_enactments),
+    7: ("signals say when what they count was read", _complete_signals),
 }
 """By the number of the layout that each begins with: what it does, and how."""
 

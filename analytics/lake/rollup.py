@@ -37,7 +37,7 @@ _MINUTE_US: Final = 60_000_000
 _MINUTE_BY_MINUTE: Final = ("expected", "executed")
 _WORTH: Final = 0.25  # share of a file's rows that must go before it is rewritten
 _ROWS_AT_ONCE: Final = 1_500_000  # rows that are in memory at once, about
-_LIGHT: Final = (*EPOCH, "bucket", "last_event_at", *_MINUTE_BY_MINUTE)
+_LIGHT: Final = (*EPOCH, "bucket", "last_event_at", "last_ingested_at", *_MINUTE_BY_MINUTE)
 
 
 def is_rolled(bucket: str = "bucket") -> pl.Expr:
@@ -65,7 +65,9 @@ def roll(minutes: pl.DataFrame) -> pl.DataFrame:
 def _summed(rows: pl.DataFrame) -> pl.DataFrame:
     key = [*EPOCH, "bucket", "known"]
     rows = rows.with_columns(pl.col("last_event_at").dt.truncate("1h").alias("known"))
-    summed = rows.group_by(key).agg(pl.col("risk_rank", "last_event_at").max(), pl.col(*COUNTERS).sum())
+    summed = rows.group_by(key).agg(
+        pl.col("risk_rank", "last_event_at", "last_ingested_at").max(), pl.col(*COUNTERS).sum()
+    )
     for name in HISTOGRAMS:
         bins, counts = f"{name}_bins", f"{name}_counts"
         merged = (
@@ -162,6 +164,8 @@ class RollUp:
     def _eligible(self, rows: pl.DataFrame, ends: pl.DataFrame) -> pl.Series:
         at_end = rows.select(*EPOCH, "bucket").join(ends, on=EPOCH, how="left", maintain_order="left")
         old = (pl.col("bucket") < self._before) & (pl.col("last_event_at") < self._before) & ~is_rolled()
+        # What was read lately may still be waited for, by which its minutes must be told.
+        old &= (pl.col("last_ingested_at") < self._before).fill_null(value=True)
         if self._spared:
             old &= ~pl.struct(ACTION).is_in(self._spared)
         inner = at_end.select((pl.col("bucket") > pl.col("first")) & (pl.col("bucket") < pl.col("last"))).to_series()

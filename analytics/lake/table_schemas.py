@@ -23,9 +23,9 @@ JUDGE_HEARTBEATS: Final = "judge_heartbeats"
 
 # Number of the layout below; `analytics.lake.migrations` brings a lake of an earlier one here, a step a number.
 # 1: the tables `looks`, `rulings` and `claims`. 2: they are called as below. 3: `events` has `kind` and `user`.
-# 4: the rows of `verdicts` are chained. 5: `events` has `latency_us` and
-# `cost_microusd`. 6: `signals` has `bad_outcomes`. 7: the table `enactments`.
-LAYOUT: Final = 7
+# 4: the rows of `verdicts` are chained. 5: `events` has `latency_us` and `cost_microusd`. 6: `signals` has
+# `bad_outcomes`. 7: the table `enactments`. 8: `signals` has `last_ingested_at`.
+LAYOUT: Final = 8
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 
@@ -70,6 +70,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
             *_required(_MOMENT, "bucket"),  # the minute of `decided_at`; of a rolled hour see `analytics.lake.rollup`
             pa.field("risk_rank", pa.int8()),
             *_required(_MOMENT, "last_event_at"),
+            pa.field("last_ingested_at", _MOMENT),  # `ingested_at` of what it counts; null in rows of earlier layouts
             *_required(pa.int64(), *COUNTERS),
             *(
                 pa.field(f"{name}_{part}", pa.list_(kind), nullable=False)

@@ -34,11 +34,12 @@ from analytics.signals.definitions import ADDED
 from analytics.signals.event_structs import meanings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
-__all__ = ["Advance", "Fence", "Lake", "SourcePartition", "with_amounts", "with_meanings"]
+__all__ = ["Advance", "Fence", "Lake", "SourcePartition", "added_to_signals", "with_amounts", "with_meanings"]
 
 _BATCH_ROWS: Final = 500_000
+_MOMENT: Final = COLUMNS[SIGNALS]["last_event_at"]
 _NO_ADVANCES: Final[Mapping[Any, Advance]] = MappingProxyType({})
 
 
@@ -120,8 +121,7 @@ class Lake:
                 return frame
             columns = frame.collect_schema()
             if table == SIGNALS:
-                added = (pl.lit(0, dtype=pl.Int64).alias(name) for name in ADDED if name not in columns)
-                return frame.with_columns(*added).select(COLUMNS[SIGNALS].names())
+                return frame.with_columns(added_to_signals(columns)).select(COLUMNS[SIGNALS].names())
             if "latency_us" in columns:
                 return frame
             # As of before the migrations that added columns.
@@ -305,6 +305,12 @@ class Lake:
     def _check_version(self, table: str, wanted: int, newest: int) -> None:
         if not 0 <= wanted <= newest:
             raise LakeError(f"{table} has no version {wanted}; versions 0 to {newest} exist.")
+
+
+def added_to_signals(columns: Collection[str]) -> list[pl.Expr]:
+    """The columns of `signals` that an earlier layout lacks: nothing was counted, and nobody knows when it was read."""
+    added = {**dict.fromkeys(ADDED, pl.lit(0, dtype=pl.Int64)), "last_ingested_at": pl.lit(None, dtype=_MOMENT)}
+    return [value.alias(name) for name, value in added.items() if name not in columns]
 
 
 def with_meanings(events: pl.DataFrame) -> pl.DataFrame:

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
+import polars as pl
 
 from analytics.signals.cells import ROW
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    import polars as pl
 
     Integers = npt.NDArray[np.int64]
 
 EVENT_TIMES: Final = ("expected_at", "executed_at")
-"""Columns of minutes: when an execution was last expected, and when one last came, by event time."""
+"""Columns of minutes: since when an execution is awaited, and when one last came; see `known_at`."""
+
+HISTORY_AFTER: Final = timedelta(days=1)
+"""What is read so long after it happened is history that somebody brings in, and not a delivery that was late."""
 
 _MINUTE_US: Final = 60_000_000
 _NEVER: Final = -(2**62)
+
+
+def known_at(event_at: str, ingested_at: str) -> pl.Expr:
+    """From when on an outcome can be overdue: when the event happened, or when a worker read it if that was later.
+
+    Decisions and outcomes travel on different topics. What lay in an outbox, or was dated by a slow clock, would be
+    overdue as it is read, before its outcome can be. History goes by event time alone, and so does what was counted
+    before rows said when they were read.
+    """
+    late = pl.col(ingested_at).is_between(event_at, pl.col(event_at) + HISTORY_AFTER)
+    return pl.when(late).then(ingested_at).otherwise(event_at)
 
 
 @dataclass(frozen=True)
@@ -37,8 +52,8 @@ class MissingOutcomes:
         """Count by minutes, of which `all_expected` are the executions ever expected, epoch by epoch.
 
         A minute is mature once it is over for the outcome deadline. An execution that did not come is missing if
-        nothing new came to be expected of its minute for the deadline, and pending otherwise: an approval that arrives
-        late must not count as missing before its execution had its time, nor as fine. Missing is counted minute by
+        nothing new came to be expected of its minute for the deadline (`known_at`), and pending otherwise: an approval
+        that arrives late must not count as missing before its execution had its time, nor as fine. Missing is counted minute by
         minute and never below zero, so that an execution nobody expected does not make up for one that never came.
 
         One that nobody expected is unpermitted once its minute is mature and no execution came in it for the deadline:

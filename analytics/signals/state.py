@@ -16,7 +16,7 @@ import polars as pl
 from analytics.signals.cells import ACTION, CELL, EPOCH, ROW, Histogram, current_epochs
 from analytics.signals.coverage import HOURS, Coverage, decided_hours, summed_hours
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
-from analytics.signals.missing_outcomes import EVENT_TIMES, MissingOutcomes
+from analytics.signals.missing_outcomes import EVENT_TIMES, MissingOutcomes, known_at
 from analytics.signals.past_spans import PastSpans
 from producers.wire.receipt import Cell
 
@@ -84,8 +84,8 @@ class CellState:
         # Each epoch's first and last minute, and its newest event time, microseconds since 1970.
         self.first_us, self.last_us, self.event_us = (np.empty(0, dtype=np.int64) for _ in range(3))
         # The minutes that may still matter, in any number of rows a minute: `row`, `bucket` (microseconds), every
-        # counter, and `expected_at` and `executed_at`, when an execution was last expected, and when one last came, by
-        # event time (null where none).
+        # counter, and `expected_at` and `executed_at`, since when an execution is awaited, and when one last came (null
+        # where none).
         self.recent = pl.DataFrame(schema=_RECENT)
         self._keys = pl.DataFrame(schema={**dict.fromkeys(EPOCH, pl.String), ROW: pl.UInt32})
         self._cell_rows: dict[Cell, int] = {}
@@ -330,7 +330,7 @@ def number_of(name: _Name, numbers: dict[_Name, int], names: list[_Name]) -> int
 
 def _in_microseconds() -> list[pl.Expr]:
     at = {
-        name: pl.when(pl.col(name) > 0).then(pl.col("last_event_at").dt.epoch("us"))
+        name: pl.when(pl.col(name) > 0).then(known_at("last_event_at", "last_ingested_at").dt.epoch("us"))
         for name in ("expected", "executed")
     }
     return [

@@ -152,7 +152,7 @@ class Folder:
         return FoldedBatch(
             number=batch.number,
             events=event_rows(accepted, ingested_at=now),
-            signals=count(accepted.events, is_first_bad),
+            signals=count(accepted.events, is_first_bad, micros_of(now)),
             rejects=tuple(parts.rejects),
             letters=(*parts.known_rejects, *parts.rejects),
             reached={partition: self._states[partition].reached for partition in batch.partitions},

@@ -106,7 +106,9 @@ def _start(partition: SourcePartition, events: int | None, rejects: int | None, 
 def _catch_up(lake: Lake, partition: SourcePartition, stored: int | None, reached: int) -> None:
     """Fold the stored events above `stored` into `signals`: the worker died between the two commits."""
     decoder = EventDecoder(None)  # what is stored was accepted; its receipts were checked then
-    events = _rows_of(lake, EVENTS, partition).select("offset", "value", "kind", "subject", "decided_at")
+    events = _rows_of(lake, EVENTS, partition).select(
+        "offset", "value", "kind", "subject", "decided_at", "ingested_at"
+    )
     # The table tells of what is only counted here: nothing but what was counted before may be known.
     bad, counted = BadDecisions(), events.filter(pl.col("offset") <= (-1 if stored is None else stored))
     _remember_bad(
@@ -115,14 +117,15 @@ def _catch_up(lake: Lake, partition: SourcePartition, stored: int | None, reache
     previous, done = stored, -1 if stored is None else stored
     while done < reached:
         last = min(done + _CATCH_UP_OFFSETS, reached)
-        values = events.filter(pl.col("offset").is_between(done + 1, last)).sort("offset").collect()["value"]
-        decoded = decoder.decode(values.to_list(), None)
+        stored_events = events.filter(pl.col("offset").is_between(done + 1, last)).sort("offset").collect()
+        decoded = decoder.decode(stored_events["value"].to_list(), None)
         if decoded.faults:
             raise LakeOrderError(
                 f"the table events holds events of {partition.app_id} that this version cannot read. "
                 "Use the version of Stagekeeper that stored them."
             )
-        signals = count(decoded.events, bad.firsts(decoded.events))
+        ingested_us = stored_events["ingested_at"].cast(pl.Int64).to_numpy()
+        signals = count(decoded.events, bad.firsts(decoded.events), ingested_us)
         lake.append(SIGNALS, signals, advances={partition: Advance(previous, last)})
         previous = done = last
 

@@ -82,10 +82,10 @@ def _timestamps(us: Longs, unknown: int | None = None) -> pa.Array:
     return timestamps.cast(pa.timestamp("us", tz="UTC"))
 
 
-def count(events: EventColumns, is_first_bad: Flags) -> pl.DataFrame:
+def count(events: EventColumns, is_first_bad: Flags, ingested_us: Longs | int) -> pl.DataFrame:
     """Count accepted events into increments by cell, epoch and minute; those without a receipt count nothing.
 
-    Of each decision the first event that tells of a bad outcome is flagged.
+    Of each decision the first event that tells of a bad outcome is flagged; `ingested_us` is when each was read, or all.
 
     They are rows for the table `signals`, in the order in which their first event came.
     """
@@ -100,7 +100,10 @@ def count(events: EventColumns, is_first_bad: Flags) -> pl.DataFrame:
     priced = costs != UNKNOWN
     np.add.at(counters[:, _COST], row_of[priced], costs[priced])
     risks = _highest(row_of, events.risk_ranks[counted], height, UNKNOWN)
-    last_event = _highest(row_of, events.time_us[counted], height, np.iinfo(np.int64).min)
+    last_event, last_ingested = (
+        _highest(row_of, np.broadcast_to(moments, len(events))[counted], height, np.iinfo(np.int64).min)
+        for moments in (events.time_us, ingested_us)
+    )
     cells = [events.cells[number] for number in cell_of[rows].tolist()]
     columns: dict[str, pl.Series] = {
         name: pl.Series(name, [getattr(cell, name) for cell in cells], dtype=pl.String) for name in CellEpoch._fields
@@ -108,6 +111,7 @@ def count(events: EventColumns, is_first_bad: Flags) -> pl.DataFrame:
     columns["bucket"] = pl.Series("bucket", minutes[rows] * _MINUTE_US)
     columns["risk_rank"] = pl.Series("risk_rank", [None if risk == UNKNOWN else risk for risk in risks.tolist()])
     columns["last_event_at"] = pl.Series("last_event_at", last_event)
+    columns["last_ingested_at"] = pl.Series("last_ingested_at", last_ingested)
     columns |= {name: pl.Series(name, counters[:, index]) for index, name in enumerate(COUNTERS)}
     columns["latency_bins"], columns["latency_counts"] = _histogram(row_of, events.latency_us[counted], height)
     columns["cost_bins"], columns["cost_counts"] = _histogram(row_of, costs, height)

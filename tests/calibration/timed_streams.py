@@ -152,6 +152,7 @@ class Actions:
                 pl.lit(None, dtype=pl.Int64).alias("cost_microusd"),
                 "decided_at",
                 "time",
+                pl.col("time").alias("ingested_at"),
                 "kind",
                 pl.col("user").cast(pl.String),
             )
@@ -194,6 +195,7 @@ def minute_rows(
         (pl.lit(NOON) + pl.col("minute") * _MINUTE).alias("bucket"),
         pl.lit(_RISK_RANK).alias("risk_rank"),
         (pl.lit(NOON) + pl.col("known_in") * _MINUTE + timedelta(seconds=59)).alias("last_event_at"),
+        pl.lit(None).alias("last_ingested_at"),
         *(pl.col(name) if name in counts else pl.lit(0).alias(name) for name in COUNTERS),
         *(
             (latency[part] if name == "latency" else bins).alias(f"{name}_{part}")

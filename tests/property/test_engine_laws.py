@@ -137,7 +137,8 @@ def test_missing_outcomes_are_counted_minute_by_minute(seed: int) -> None:
             minute[0] += row["expected"]
             minute[1] += row["executed"]
             if row["expected"]:
-                minute[2] = max(minute[2], microseconds(row["last_event_at"]))
+                known_at = max(row["last_event_at"], row["last_ingested_at"] or row["last_event_at"])
+                minute[2] = max(minute[2], microseconds(known_at))
         for (key, bucket), (expected, executed, expected_at) in minutes.items():
             sums = by_epoch.setdefault(key, [0, 0, 0])
             short = max(expected - executed, 0) if expected else 0

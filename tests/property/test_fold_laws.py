@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 MINUTE_US = 60_000_000
+INGESTED_US = 10**15
 CELLS = [
     CellEpoch("production", "refunds", "issue_refund", "draft_write", "all", "a"),
     CellEpoch("production", "refunds", "issue_refund", "draft_write", "all", "b"),
@@ -104,7 +105,7 @@ def counted_one_by_one(events: Sequence[DecodedEvent]) -> dict[tuple[Any, ...], 
 
 def counted(events: list[DecodedEvent], bad: BadDecisions | None = None) -> pl.DataFrame:
     columns = columns_of(events)
-    return count(columns, (bad or BadDecisions()).firsts(columns))
+    return count(columns, (bad or BadDecisions()).firsts(columns), INGESTED_US)
 
 
 @settings(deadline=None)
@@ -112,6 +113,7 @@ def counted(events: list[DecodedEvent], bad: BadDecisions | None = None) -> pl.D
 def test_the_increments_are_what_counting_one_by_one_gives(events: list[DecodedEvent]) -> None:
     rolled = counted(events)
     assert rolled.schema == COLUMNS[SIGNALS]
+    assert rolled["last_ingested_at"].cast(pl.Int64).is_in([INGESTED_US]).all()
     plain = rolled.with_columns(pl.col("bucket").cast(pl.Int64) // MINUTE_US, pl.col("last_event_at").cast(pl.Int64))
     assert not plain.select(*CellEpoch._fields, "bucket").is_duplicated().any()
     assert totals([plain]) == counted_one_by_one(events)

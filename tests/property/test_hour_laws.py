@@ -47,6 +47,7 @@ def increments(draw: st.DrawFn) -> dict[str, Any]:
         epoch=draw(st.sampled_from(["e1", "e1", "e1", "e2"])),
         minute=minute,
         last_event_at=seen,
+        last_ingested_at=draw(st.none() | st.integers(0, 2_000).map(lambda minutes: seen + timedelta(minutes=minutes))),
         risk_rank=draw(st.none() | st.integers(0, 6)),
         latencies_ms=draw(st.lists(st.integers(1, 5), max_size=3)),
         **counts,

@@ -10,7 +10,7 @@ from analytics.signals.definitions import COUNTERS
 from producers.wire.decision import Deny
 from producers.wire.events import ExecutionStatus, event_to_bytes
 from streams.ingest.bad_decisions import BadDecisions
-from streams.ingest.decode import EventDecoder
+from streams.ingest.decode import EventDecoder, micros_of
 from streams.ingest.rows import count
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def counted(*events: Event) -> pl.DataFrame:
     decoded = EventDecoder(None).decode([event_to_bytes(event) for event in events], None)
     assert not decoded.faults
-    return count(decoded.events, BadDecisions().firsts(decoded.events))
+    return count(decoded.events, BadDecisions().firsts(decoded.events), micros_of(NOON + timedelta(hours=3)))
 
 
 def test_nothing_in_nothing_out() -> None:
@@ -35,6 +35,7 @@ def test_an_action_is_counted_in_the_minute_of_its_decision() -> None:
     (row,) = rows.iter_rows(named=True)
     assert row["bucket"] == NOON
     assert row["last_event_at"] == NOON + timedelta(hours=1, seconds=59)
+    assert row["last_ingested_at"] == NOON + timedelta(hours=3)
     assert {name: row[name] for name in COUNTERS if row[name]} == {
         "decisions": 1,
         "allowed": 1,

@@ -43,6 +43,7 @@ def test_rows_come_back_as_they_went_in(lake: Lake) -> None:
         **dict.fromkeys(("environment", "workflow", "tool", "stage", "cohort", "epoch"), "é"),
         "bucket": NOON,
         "last_event_at": NOON + timedelta(microseconds=1),
+        "last_ingested_at": NOON + timedelta(microseconds=2),
         "risk_rank": None,
         "latency_bins": [3, 700],
         "latency_counts": [1, 2**40],
