@@ -201,7 +201,7 @@ def test_a_repeated_delivery_is_not_waited_for_again(place: Place) -> None:
     place.arrives(30, *decisions, *place.live(30))
     place.passes(31)
     place.arrives(31.9, *decisions, *place.live(31.9))
-    place.passes(32, 33)
+    place.passes(32, 33, 34)
     assert place.verdict["verdict"] == "ROLL_BACK"
 
 
