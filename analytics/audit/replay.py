@@ -101,7 +101,8 @@ def _replay(lake: Lake, verdict_id: str) -> Replayed:
     # A latch decides, so whoever forges one moves a verdict: what had crossed must follow from its own evidence.
     gates, cell = gate_store.load(lake, row["gate_sha256"]), Cell(*(row[name] for name in CELL))
     under = {None, gates.contents.get(row["gate"])}
-    crossed = sorted(latch.verdict_id for key, kinds in latches.items() if key[2] in under for latch in kinds.values())
+    standing = [latch for key, kinds in latches.items() if key[2] in under for latch in kinds.values()]
+    crossed = sorted(name for latch in standing for name in (latch.verdict_id, latch.refuted_by) if name is not None)
     believed = tuple(crossed_id for crossed_id in crossed if _is_beyond(lake, crossed_id))
     earlier = tuple(crossed_id for crossed_id in crossed if crossed_id not in believed)
     for crossed_id in earlier:

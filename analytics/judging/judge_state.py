@@ -58,12 +58,18 @@ class PastVerdicts:
     @classmethod
     def from_ledger(cls, lake: Lake) -> PastVerdicts:
         """What the ledger says. Raises `LakeError` where it cannot be read."""
+        latches = ledger.latches(lake)
+        rolled_back = [
+            (*cell, epoch)
+            for (cell, epoch, _), crossed in latches.items()
+            if VerdictName.ROLL_BACK in crossed and crossed[VerdictName.ROLL_BACK].refuted_by is None
+        ]
         return cls(
             ledger.latest_outlines(lake),
-            ledger.latches(lake),
+            latches,
             ledger.reassessments(lake),
             ledger.judged_epochs(lake),
-            ledger.judged_epochs(lake, verdict=VerdictName.ROLL_BACK),
+            rolled_back,
             ledger.newest_users(lake),
         )
 

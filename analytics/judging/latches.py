@@ -13,7 +13,7 @@ from analytics.signals.cells import EPOCH, EpochKey, epoch_frame
 from analytics.signals.state import CellState, EpochRows, Flags, Integers, microseconds
 from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.signoffs import rollback_binding
-from analytics.verdicts.verdict import Latch, Verdict
+from analytics.verdicts.verdict import OVERDUE_SIGNALS, Latch, Verdict, overdue_of
 from producers.wire.events import VerdictName
 from producers.wire.stage import LADDER, Stage
 
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from analytics.evidence.sequential import FloatArray
     from analytics.gates.gate_file import GateFile
     from analytics.verdicts.evidence_models import Reassessment
     from analytics.verdicts.ledger import LatchKey
     from producers.wire.receipt import Cell
 
 NOT_CROSSED: Final = -1
+NO_REFUTATION: Final = -1.0  # fewer than any number of outcomes
 NO_STAGE: Final = len(LADDER)  # in place of the rank of a stage: the action stays where it is
 
 _CROSSING: Final = (VerdictName.PROMOTE, VerdictName.ROLL_BACK)
@@ -43,6 +45,10 @@ class LatchRows:
     promoted: npt.NDArray[np.int8]  # where a standing promotion leads, by epoch: a rank, `NO_STAGE` or `NOT_CROSSED`
     rolled_back: npt.NDArray[np.int8]  # where a standing rollback leads, likewise
     set_aside: Flags  # epochs whose rollback an override sets aside
+    # By signal, for each epoch: how many overdue outcomes may be left of those that its rollback rested on alone, or
+    # `NO_REFUTATION`
+    allowed: Mapping[str, FloatArray]
+    refuted: Flags  # epochs whose rollback late outcomes have refuted
     reassessed: Integers  # how many earlier epochs were graded anew, for each cell
 
 
@@ -67,6 +73,8 @@ class Latches:
         self._gate_of: npt.NDArray[np.int32] = np.empty(0, dtype=np.int32)
         self._ranks: dict[VerdictName, npt.NDArray[np.int8]] = {}
         self._set_aside: Flags = np.empty(0, dtype=np.bool_)
+        self._refuted: Flags = np.empty(0, dtype=np.bool_)
+        self._allowed: dict[str, FloatArray] = {}
 
     def of(self, cell: Cell, epoch: str, content_sha256: str | None) -> dict[VerdictName, Latch]:
         """What crossed on an epoch, and counts where its gate has some content."""
@@ -83,10 +91,16 @@ class Latches:
         anew = contents != self._contents or not np.array_equal(gate_of[: self._gate_of.size], self._gate_of)
         if anew:
             self._ranks = {verdict: np.empty(0, dtype=np.int8) for verdict in _CROSSING}
-            self._set_aside = np.empty(0, dtype=np.bool_)
+            self._set_aside = self._refuted = np.empty(0, dtype=np.bool_)
+            self._allowed = dict.fromkeys(OVERDUE_SIGNALS, np.empty(0))
         self._contents, self._gate_of = contents, gate_of.copy()
         more = state.epochs - self._set_aside.size
-        self._set_aside = np.append(self._set_aside, np.zeros(more, dtype=np.bool_))
+        self._set_aside, self._refuted = (
+            np.append(flags, np.zeros(more, dtype=np.bool_)) for flags in (self._set_aside, self._refuted)
+        )
+        self._allowed = {
+            signal: np.append(allowed, np.full(more, NO_REFUTATION)) for signal, allowed in self._allowed.items()
+        }
         self._ranks = {
             verdict: np.append(ranks, np.full(more, NOT_CROSSED, dtype=np.int8))
             for verdict, ranks in self._ranks.items()
@@ -99,21 +113,24 @@ class Latches:
             if row is not None:
                 reassessed[row] = len(made)
         ranks = self._ranks
-        return LatchRows(ranks[VerdictName.PROMOTE], ranks[VerdictName.ROLL_BACK], self._set_aside, reassessed)
+        promoted, rolled_back = ranks[VerdictName.PROMOTE], ranks[VerdictName.ROLL_BACK]
+        return LatchRows(promoted, rolled_back, self._set_aside, self._allowed, self._refuted, reassessed)
 
     def take(self, verdicts: Iterable[Verdict], state: CellState) -> None:
-        """Remember what has crossed for the first time, now that it is recorded."""
+        """Remember what has crossed for the first time, or was refuted, now that it is recorded."""
         new: list[tuple[LatchKey, Latch]] = []
         for verdict in verdicts:
             result, inputs = verdict.result, verdict.inputs
-            if result.verdict not in _CROSSING:
-                continue
-            content = inputs.gate_content_sha256
-            latch = Latch(result.verdict, result.to_stage, verdict.verdict_id, content)
-            key = (inputs.cell, inputs.epoch, content if result.verdict is VerdictName.PROMOTE else None)
-            if self._latches.setdefault(key, {}).setdefault(result.verdict, latch) is latch:
-                new.append((key, latch))
-                self.has_rollbacks |= result.verdict is VerdictName.ROLL_BACK
+            content, overdue = inputs.gate_content_sha256, overdue_of(result.reasons, inputs.signals)
+            made = Latch(result.verdict, result.to_stage, verdict.verdict_id, content, overdue)
+            for kind, under in ((VerdictName.PROMOTE, content), (VerdictName.ROLL_BACK, None)):
+                latches = self._latches.get((inputs.cell, inputs.epoch, under), {})
+                latch = latches[kind].followed_by(verdict, made) if kind in latches else made
+                if latch.verdict is kind and latch is not latches.get(kind):
+                    key = (inputs.cell, inputs.epoch, under)
+                    self._latches.setdefault(key, {})[kind] = latch
+                    new.append((key, latch))
+                    self.has_rollbacks |= kind is VerdictName.ROLL_BACK
         self._set(state, new)
 
     def take_overrides(self, overrides: frozenset[str]) -> bool:
@@ -137,10 +154,19 @@ class Latches:
             content = self._contents[self._gate_of[row]] if row >= 0 and self._gate_of[row] >= 0 else None
             if content is None or under not in {None, content}:
                 continue
-            if under is None and rollback_binding(cell, epoch, content, latch.verdict_id) in self._overrides:
-                self._set_aside[row] = True
+            rank = NO_STAGE if latch.to_stage is None else Stage(latch.to_stage).rank
+            if under is not None:
+                self._ranks[latch.verdict][row] = rank
                 continue
-            self._ranks[latch.verdict][row] = NO_STAGE if latch.to_stage is None else Stage(latch.to_stage).rank
+            self._set_aside[row] = rollback_binding(cell, epoch, content, latch.verdict_id) in self._overrides
+            self._refuted[row] = latch.refuted_by is not None
+            stands = not self._set_aside[row] and not self._refuted[row]
+            self._ranks[latch.verdict][row] = rank if stands else NOT_CROSSED
+            may_be = bool(latch.overdue) and latch.refuted_by is None
+            for allowed in self._allowed.values():
+                allowed[row] = np.inf if may_be else NO_REFUTATION
+            for part in latch.overdue if may_be else ():
+                self._allowed[part.signal][row] = min(part.allowed, self._allowed[part.signal][row])
 
 
 class Reassessments:
@@ -187,7 +213,9 @@ class Reassessments:
         verdicts = list(verdicts)
         rows = self._state.rows_of(epoch_frame([(*one.inputs.cell, one.inputs.epoch) for one in verdicts]))
         back = np.array([one.result.verdict is VerdictName.ROLL_BACK for one in verdicts], dtype=np.bool_)
+        refuted = np.array([one.refuted is not None for one in verdicts], dtype=np.bool_)
         self._judged[rows[rows >= 0]] = True
+        self._rolled_back[rows[(rows >= 0) & refuted]] = False
         self._rolled_back[rows[(rows >= 0) & back]] = True
 
     def due(self, touched: Flags, current: EpochRows, gates: GateFile, watermark: datetime, now: datetime) -> EpochRows:

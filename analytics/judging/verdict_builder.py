@@ -44,7 +44,8 @@ _ORDER: Final = {
             # What stands most in the way comes first: it is what a summary shows.
             *("over_limit", "no_maturity", "below_minimum_exposure", "missing_data"),
             *("too_few_users", "rates_disagree", "immature", "more_evidence_needed"),
-            *("shown_safe", "rising", "uneven_hours", "approval_required", "set_aside", "earlier_epoch_regraded"),
+            *("shown_safe", "rising", "uneven_hours", "approval_required", "set_aside", "late_outcomes"),
+            "earlier_epoch_regraded",
         )
     )
 }
@@ -242,11 +243,15 @@ def _result(decisions: Decisions, position: int, inputs: VerdictInputs, would: V
     rank = int(decisions.stages[position])
     to_stage = None if rank == NO_STAGE else LADDER[rank].value
     latch = inputs.latches.get(verdict)
-    is_latched = latch is not None and (verdict is VerdictName.ROLL_BACK or latch.to_stage == to_stage)
+    stands = latch is not None and latch.refuted_by is None
+    is_latched = latch is not None and stands and (verdict is VerdictName.ROLL_BACK or latch.to_stage == to_stage)
     latched_by = latch.verdict_id if latch is not None and is_latched else None
-    is_set_aside = any(mark.code == "set_aside" for mark, _ in held)
-    set_aside = inputs.latches[VerdictName.ROLL_BACK].verdict_id if is_set_aside else None
-    return VerdictResult(verdict, to_stage, tuple(reasons), latched_by, set_aside, would)
+    codes = {mark.code for mark, _ in held}
+    set_aside, refuted = (
+        inputs.latches[VerdictName.ROLL_BACK].verdict_id if code in codes else None
+        for code in ("set_aside", "late_outcomes")
+    )
+    return VerdictResult(verdict, to_stage, tuple(reasons), latched_by, set_aside, refuted, would)
 
 
 def _evidence_of(mark: Mark, signals: Sequence[SignalEvidence]) -> SignalEvidence | None:

@@ -124,7 +124,8 @@ class GateDecision:
         harmed = self._harm(signals, decisions)
         decisions.add(Mark("regraded"), harmed & (latches.promoted[epochs] != NOT_CROSSED))
         back = latches.rolled_back[epochs]
-        stands = ~harmed & (back != NOT_CROSSED)
+        refuted = ~harmed & self._inputs.refuted[epochs]
+        stands = ~harmed & ~refuted & (back != NOT_CROSSED)
         now_us = self._inputs.sums.watermark_us
         old = (now_us - state.event_us[epochs]) / 1e6 > self._inputs.gates.freshness_s
         stale = ~harmed & ~stands & old
@@ -137,6 +138,7 @@ class GateDecision:
         latched, promoted, is_final = self._promotion(signals, decisions, rest, split_wrong)
         decisions.add(Mark("latched"), stands | latched)
         decisions.add(Mark("set_aside"), latches.set_aside[epochs] & ~harmed)
+        decisions.add(Mark("late_outcomes"), refuted)
         if self._inputs.users is not None:
             course = self._inputs.users.course
             decisions.add(Mark("rising"), rest & course.rises(epochs))

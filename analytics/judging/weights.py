@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from analytics.signals.state import CellState, EpochRows, Flags, Integers
 
 
+_RAN_BADLY: Final = ("failed", "timed_out")
+
+
 @dataclass
 class EvaluationInputs:
     """Everything that the verdicts of one look follow from."""
@@ -48,6 +51,21 @@ class EvaluationInputs:
     def missing(self) -> MissingOutcomes:
         """Expected, missing and pending executions of every epoch."""
         return self.sums.missing()
+
+    @cached_property
+    def refuted(self) -> Flags:
+        """The epochs whose rollback rested on overdue outcomes alone, of which no more are left than its limit allows.
+
+        All that is not reported counts, however young: no other deadline can make an execution less overdue.
+        """
+        unreported, bad = self.missing.unreported, self.state.counter("bad_outcomes")
+        ran_badly = sum(self.state.counter(name) for name in _RAN_BADLY)
+        left = {
+            "missing_outcome": unreported,
+            "bad_outcome": ran_badly + np.maximum(bad - ran_badly, unreported),
+        }
+        within = [left[signal] <= allowed for signal, allowed in self.latches.allowed.items()]
+        return np.asarray(self.latches.refuted | np.all(within, axis=0))
 
     @cached_property
     def soundness(self) -> Soundness:
@@ -153,9 +171,6 @@ def combined(signals: Sequence[SignalWeights], *, dry: bool, early: int | None =
             term = harm + math.log(signal.share)
             total = term if total is None else np.logaddexp(total, term)
     return total
-
-
-_RAN_BADLY: Final = ("failed", "timed_out")
 
 
 class Weigher:

@@ -53,8 +53,9 @@ class MissingOutcomes:
 
         A minute is mature once it is over for the outcome deadline. An execution that did not come is missing if
         nothing new came to be expected of its minute for the deadline (`known_at`), and pending otherwise: an approval
-        that arrives late must not count as missing before its execution had its time, nor as fine. Missing is counted minute by
-        minute and never below zero, so that an execution nobody expected does not make up for one that never came.
+        that arrives late must not count as missing before its execution had its time, nor as fine. Missing is counted
+        minute by minute and never below zero, so that an execution nobody expected does not make up for one that never
+        came.
 
         One that nobody expected is unpermitted once its minute is mature and no execution came in it for the deadline:
         its decision, or its approval, travels on another topic and may be read after it.

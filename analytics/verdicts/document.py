@@ -121,6 +121,8 @@ class VerdictDocument(DocumentPart):
     """The verdict that crossed first and stands, where one did."""
     set_aside: str | None = None
     """The rollback of this epoch that a person's override sets aside, where one does."""
+    refuted: str | None = None
+    """The rollback of this epoch that outcomes that came late refute, where they do."""
     exposure: ExposureShown | None = None
     claim: VerdictClaim | None = None
     """Of whom it speaks: a rollback of the traffic seen, a promotion, or what holds one up, of users seen or to come;
@@ -176,6 +178,7 @@ class VerdictDocument(DocumentPart):
             judged_at=verdict.judged_at,
             latched_by=result.latched_by,
             set_aside=result.set_aside,
+            refuted=result.refuted,
             exposure=ExposureShown(
                 actions=inputs.exposure.actions,
                 minimum=minimum.actions if minimum else 0,

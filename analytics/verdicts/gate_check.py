@@ -41,6 +41,7 @@ EXIT_CODES: Final[dict[VerdictName, int]] = {
 }
 """What `stagekeeper gate check` exits with."""
 
+_QUIET: Final = frozenset({"stale_evidence", "set_aside", "late_outcomes"})  # reasons of a cell that merely went quiet
 _LONGEST: Final = 4_000  # characters of a reason's sentence
 
 REASON_CODES: Final[dict[str, str]] = {
@@ -294,7 +295,7 @@ def _went_quiet(document: VerdictDocument, answer: GateAnswer, move: _Move) -> b
     """
     looked_at, codes = document.confirmed_at, {reason.code for reason in answer.reasons}
     is_watched = looked_at is not None and (move.now - looked_at).total_seconds() <= move.freshness_s
-    return document.set_aside is not None and is_watched and codes <= {"stale_verdict", "stale_evidence", "set_aside"}
+    return document.set_aside is not None and is_watched and codes <= {"stale_verdict", *_QUIET}
 
 
 def _decided_by(signoff: SignOff, answer: GateAnswer, verdict: VerdictName, code: str) -> GateAnswer:
@@ -367,7 +368,7 @@ def _is_against(document: VerdictDocument) -> bool:
 
     That it went quiet does not: an action that is asked about is usually not there yet, or no longer.
     """
-    stale = {reason.code for reason in document.reasons} <= {"stale_evidence", "set_aside"}
+    stale = {reason.code for reason in document.reasons} <= _QUIET
     return document.verdict is VerdictName.ROLL_BACK or (document.verdict is VerdictName.INVALID and not stale)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -11,11 +11,11 @@ import polars as pl
 from analytics.gates import gate_store
 from analytics.gates.gate_store import AlteredGateFileError, GateFileNotKeptError
 from analytics.lake.table_schemas import EVENTS, VERDICTS
-from analytics.signals.cells import CELL, EPOCH, EpochKey
+from analytics.signals.cells import CELL, EPOCH, EpochKey, epoch_frame
 from analytics.signals.state import microseconds
 from analytics.verdicts import heartbeats
 from analytics.verdicts.document import VerdictDocument
-from analytics.verdicts.verdict import REASSESSED, Latch
+from analytics.verdicts.verdict import REASSESSED, Latch, overdue_of
 from producers.strict_yaml import ConfigurationFileError
 from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
@@ -144,17 +144,19 @@ def newest_watermark(lake: Lake) -> datetime | None:
 def latches(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[LatchKey, dict[VerdictName, Latch]]:
     """The first rollback of every epoch of every cell, and its first promotion under each content of its gate.
 
+    A rollback that late outcomes refuted is followed by the first one after that.
     With a row of the ledger, only what was reached before it on its own epoch counts. Rows that do not name the content
     have it from the gate file that is kept; a promotion under a file that is not kept any more does not stand.
     """
     epoch = [*CELL, "epoch"]
     ledger = lake.scan(VERDICTS)
-    rows = ledger.filter(pl.col("verdict").is_in([VerdictName.PROMOTE.value, VerdictName.ROLL_BACK.value]))
+    known = ledger
     if before is not None:
-        rows = rows.filter(*(pl.col(name) == before[name] for name in epoch)).filter(
+        known = known.filter(*(pl.col(name) == before[name] for name in epoch)).filter(
             (pl.col("judged_at") < before["judged_at"])
             | ((pl.col("judged_at") == before["judged_at"]) & (pl.col("lake_version") < before["lake_version"]))
         )
+    rows = known.filter(pl.col("verdict").is_in([VerdictName.PROMOTE.value, VerdictName.ROLL_BACK.value]))
     first = (
         rows.select(*epoch, "gate", "gate_sha256", "verdict", "judged_at", "lake_version", "verdict_id", "to_stage")
         .sort("judged_at", "lake_version")
@@ -178,7 +180,33 @@ def latches(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[Latc
         key = (Cell(*(row[name] for name in CELL)), row["epoch"], digest if verdict is VerdictName.PROMOTE else None)
         latch = Latch(verdict, row["to_stage"], row["verdict_id"], digest)
         latches_of.setdefault(key, {}).setdefault(verdict, latch)
+    _follow_rollbacks(known, latches_of)
     return latches_of
+
+
+def _follow_rollbacks(known: pl.LazyFrame, latches_of: dict[LatchKey, dict[VerdictName, Latch]]) -> None:
+    """See which rollbacks rested on overdue outcomes alone, and what became of those."""
+    back = VerdictName.ROLL_BACK
+    rollbacks = {latches[back].verdict_id: key for key, latches in latches_of.items() if back in latches}
+    if not rollbacks:
+        return
+    payloads = known.filter(pl.col("verdict_id").is_in(list(rollbacks))).sort(ORDER).select("verdict_id", "payload")
+    for verdict_id, payload in payloads.collect().unique("verdict_id", keep="first").iter_rows():
+        document, latches = VerdictDocument.from_json(payload), latches_of[rollbacks[verdict_id]]
+        latches[back] = replace(latches[back], overdue=overdue_of(document.reasons, document.signals))
+    refutable = [(*key[0], key[1]) for key in rollbacks.values() if latches_of[key][back].overdue]
+    if not refutable:
+        return
+    # What is news says something else than the row before it; verdicts on epochs that are over are not told as news.
+    news = pl.col("changed") | pl.col("verdict_id").str.starts_with(REASSESSED)
+    later = known.filter(news).join(epoch_frame(refutable).lazy(), on=EPOCH, how="semi").sort(ORDER)
+    for payload in later.select("payload").collect()["payload"]:
+        document = VerdictDocument.from_json(payload)
+        latches = latches_of[document.cell, document.epoch, None]
+        overdue = overdue_of(document.reasons, document.signals)
+        made = Latch(document.verdict, document.to_stage, document.verdict_id, document.gate_content_sha256, overdue)
+        if document.verdict_id != latches[back].verdict_id:
+            latches[back] = latches[back].followed_by(document, made)
 
 
 def _kept_contents(lake: Lake, sha256: str) -> Mapping[str, str]:
@@ -211,12 +239,9 @@ def reassessments(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dic
     return reassessments_of
 
 
-def judged_epochs(lake: Lake, *, verdict: VerdictName | None = None) -> frozenset[EpochKey]:
-    """The epochs that the ledger has a verdict on; only those of one kind, where it is named."""
-    rows = lake.scan(VERDICTS)
-    if verdict is not None:
-        rows = rows.filter(pl.col("verdict") == verdict.value)
-    return frozenset(rows.select(EPOCH).unique().collect().iter_rows())
+def judged_epochs(lake: Lake) -> frozenset[EpochKey]:
+    """The epochs that the ledger has a verdict on."""
+    return frozenset(lake.scan(VERDICTS).select(EPOCH).unique().collect().iter_rows())
 
 
 def newest_lake_version(lake: Lake) -> int | None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from analytics.signals.counted import counts_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from analytics.gates.gate_file import Gate
+    from analytics.verdicts.document import VerdictDocument
     from analytics.verdicts.evidence_models import RateCourseShown, Reassessment, SignalEvidence, SplitEvidence
     from producers.wire.events import Reason, VerdictName
     from producers.wire.receipt import Cell
@@ -34,6 +35,7 @@ REASON_CODES: Final[dict[str, str]] = {
     "regraded": "The epoch had been promoted; what came later says otherwise.",
     "latched": "An earlier look at the same epoch decided, and that stands.",
     "set_aside": "The epoch was rolled back, and an override sets that aside until it expires.",
+    "late_outcomes": "The epoch was rolled back for overdue outcomes alone, and they came: the evidence decides again.",
     "hold_expired": "The epoch has been held for longer than `hold_expires`: the owner must decide.",
     "split_mismatch": "Traffic was not split as the gate declares, so nothing that compares the arms can be believed.",
     "undeclared_arm": "The gate declares how traffic is split, and the cell's cohort has no share in it.",
@@ -58,6 +60,11 @@ REASON_CODES: Final[dict[str, str]] = {
 """Every reason code and what it means."""
 
 
+OVERDUE_SIGNALS: Final = ("missing_outcome", "bad_outcome")
+"""Signals that an outcome can show harm by for as long as it is overdue."""
+_OF_HARM: Final = frozenset({"harm", "combined_harm", "regression", "trip"})
+
+
 @dataclass(frozen=True, slots=True)
 class Exposure:
     """How much was seen of an epoch."""
@@ -76,6 +83,16 @@ class Exposure:
 
 
 @dataclass(frozen=True, slots=True)
+class Overdue:
+    """A signal that showed harm by outcomes that were overdue."""
+
+    signal: str
+    failures: int  # when it crossed
+    trials: int  # likewise
+    allowed: float  # so many of the failures may be left where late outcomes refute them
+
+
+@dataclass(frozen=True, slots=True)
 class Latch:
     """A verdict that an earlier look reached and that stands."""
 
@@ -83,6 +100,46 @@ class Latch:
     to_stage: str | None  # where it sends the action
     verdict_id: str  # the verdict that crossed first
     content_sha256: str | None = None  # digest of the gate's content then; None where it is not known any more
+    overdue: tuple[Overdue, ...] = ()  # what a rollback rested on, where that was overdue outcomes and nothing else
+    refuted_by: str | None = None  # the verdict that found those outcomes reported: it stands no more
+
+    def followed_by(self, later: Verdict | VerdictDocument, made: Latch) -> Latch:
+        """What stands once a later verdict on the same epoch was reached; `made` is the latch that it would make."""
+        if later.refuted == self.verdict_id and self.refuted_by is None:
+            return replace(self, refuted_by=later.verdict_id)
+        if made.verdict != self.verdict or not shows_harm(later.reasons):
+            return self
+        if self.refuted_by is not None:
+            return made
+        return self if made.overdue else replace(self, overdue=())
+
+
+def shows_harm(reasons: Sequence[Reason]) -> bool:
+    """Whether a rollback shows harm by the evidence of its own look."""
+    return any(reason.code in _OF_HARM for reason in reasons)
+
+
+def overdue_of(reasons: Sequence[Reason], signals: Sequence[SignalEvidence]) -> tuple[Overdue, ...]:
+    """What a rollback rests on, where that is outcomes that are overdue; empty where it rests on anything else.
+
+    By action as many may be left as the limit allows of the trials; by user, where trials are windows, the same share
+    of those that were overdue. Where arms are compared, nothing tells how many.
+    """
+    shown = [(reason.code, reason.signal) for reason in reasons if reason.code in _OF_HARM]
+    overdue = []
+    for code, name in shown:
+        for part in signals:
+            if part.signal != name or part.state != "fail" or (part.role == "trip") != (code == "trip"):
+                continue
+            of_users = part.by == "user"
+            # By user, a bad outcome is one that was reported.
+            if part.signal not in OVERDUE_SIGNALS or (of_users and part.signal == "bad_outcome"):
+                return ()
+            if part.limit is None or part.unit not in {"ratio", "count"}:
+                return ()
+            among = 1 if code == "trip" else part.failures if of_users else part.trials
+            overdue.append(Overdue(part.signal, part.failures, part.trials, float(part.limit) * among))
+    return tuple(overdue) if {part.signal for part in overdue} == {name for _, name in shown} else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +185,7 @@ class VerdictResult:
     reasons: tuple[Reason, ...]  # Why, what matters most first
     latched_by: str | None = None  # the verdict that crossed first, where one did
     set_aside: str | None = None  # the rollback of this epoch that an override sets aside, where one does
+    refuted: str | None = None  # the rollback of this epoch that late outcomes refute, where they do
     would: VerdictResult | None = None  # what would follow if dry runs counted; None where there are none
 
 
@@ -141,6 +199,16 @@ class Verdict:
     lake_version: int  # version of the table `signals`
     watermark: datetime  # newest event time that was known
     judged_at: datetime  # when it was computed; has no part in the verdict
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """Why, what matters most first."""
+        return self.result.reasons
+
+    @property
+    def refuted(self) -> str | None:
+        """The rollback of this epoch that late outcomes refute, where they do."""
+        return self.result.refuted
 
     @property
     def verdict_id(self) -> str:

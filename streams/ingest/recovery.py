@@ -106,9 +106,7 @@ def _start(partition: SourcePartition, events: int | None, rejects: int | None, 
 def _catch_up(lake: Lake, partition: SourcePartition, stored: int | None, reached: int) -> None:
     """Fold the stored events above `stored` into `signals`: the worker died between the two commits."""
     decoder = EventDecoder(None)  # what is stored was accepted; its receipts were checked then
-    events = _rows_of(lake, EVENTS, partition).select(
-        "offset", "value", "kind", "subject", "decided_at", "ingested_at"
-    )
+    events = _rows_of(lake, EVENTS, partition).select("offset", "value", "kind", "subject", "decided_at", "ingested_at")
     # The table tells of what is only counted here: nothing but what was counted before may be known.
     bad, counted = BadDecisions(), events.filter(pl.col("offset") <= (-1 if stored is None else stored))
     _remember_bad(

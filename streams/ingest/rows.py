@@ -85,7 +85,8 @@ def _timestamps(us: Longs, unknown: int | None = None) -> pa.Array:
 def count(events: EventColumns, is_first_bad: Flags, ingested_us: Longs | int) -> pl.DataFrame:
     """Count accepted events into increments by cell, epoch and minute; those without a receipt count nothing.
 
-    Of each decision the first event that tells of a bad outcome is flagged; `ingested_us` is when each was read, or all.
+    Flagged is the first event of each decision that tells of a bad outcome. `ingested_us` is when each was read, or
+    all were.
 
     They are rows for the table `signals`, in the order in which their first event came.
     """
