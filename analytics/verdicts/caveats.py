@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from analytics.signals.definitions import SIGNALS
 from analytics.text import iso, percent
+from producers.wire.events import VerdictName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from analytics.verdicts.evidence_models import RateCourseShown, SignalEvidence
-    from analytics.verdicts.verdict import Exposure
+    from analytics.verdicts.verdict import Exposure, VerdictInputs
 
 _HEURISTIC: Final = "a warning, by a heuristic that decides nothing"
 
@@ -60,4 +62,17 @@ def uneven_hours(course: RateCourseShown | None) -> str:
     return (
         f"failures differ by hour of day: most fail from {course.worst_hour:02}:00 UTC, {share} of the user-windows "
         f"({course.failed_of_worst_hour:,} of {course.windows_of_worst_hour:,}): {_HEURISTIC}"
+    )
+
+
+def late_outcomes(inputs: VerdictInputs) -> str:
+    """That the outcomes came for which an epoch had been rolled back."""
+    latch = inputs.latches[VerdictName.ROLL_BACK]
+    then = "; ".join(
+        f"{part.signal} {part.failures:,} of {part.trials:,} {SIGNALS[part.signal].trial}" for part in latch.overdue
+    )
+    left = sum(int(str(inputs.evidence[name])) for name in ("mature_missing", "pending", "in_flight"))
+    return (
+        f"verdict {latch.verdict_id} had rolled this epoch back for overdue outcomes alone ({then}); all but {left:,} "
+        "have been reported since, so that rollback does not stand, and the evidence decides again"
     )

@@ -353,19 +353,6 @@ def _needed(evidence: SignalEvidence) -> str:
     return f"{evidence.more_needed:,} more {observations(evidence)} needed {rate}"
 
 
-def late_outcomes(inputs: VerdictInputs) -> str:
-    """That the outcomes came for which an epoch had been rolled back."""
-    latch = inputs.latches[VerdictName.ROLL_BACK]
-    then = "; ".join(
-        f"{part.signal} {part.failures:,} of {part.trials:,} {SIGNALS[part.signal].trial}" for part in latch.overdue
-    )
-    left = sum(int(str(inputs.evidence[name])) for name in ("mature_missing", "pending", "in_flight"))
-    return (
-        f"verdict {latch.verdict_id} had rolled this epoch back for overdue outcomes alone ({then}); all but {left:,} "
-        "have been reported since, so that rollback does not stand, and the evidence decides again"
-    )
-
-
 _OF_SIGNALS: Final[Mapping[str, Callable[[SignalEvidence], str]]] = {
     "harm": harm,
     "regression": regression,
@@ -396,7 +383,7 @@ _OF_INPUTS: Final[Mapping[str, Callable[[VerdictInputs, Gate], str]]] = {
         f"verdict {inputs.latches[VerdictName.ROLL_BACK].verdict_id} had rolled this epoch back; a person's override "
         "sets that aside until it expires"
     ),
-    "late_outcomes": lambda inputs, _: late_outcomes(inputs),
+    "late_outcomes": lambda inputs, _: caveats.late_outcomes(inputs),
     "rising": lambda inputs, _: caveats.rising(inputs.course),
     "uneven_hours": lambda inputs, _: caveats.uneven_hours(inputs.course),
     "regraded": lambda inputs, _: (
