@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stagekeeper.embedded.ports import available_port
+from streams.apache_broker import ApacheBroker, missing
 from streams.broker import EmbeddedBroker, ensure_topics
 
 if TYPE_CHECKING:
@@ -49,11 +50,10 @@ def a_broker(kind: str, folder: Path) -> Iterator[str]:
             broker.stop()
         return
     sys.path.insert(0, str(TESTS))
-    import apache_kafka  # noqa: PLC0415 - the tests know how to start one
-
-    if reason := apache_kafka.missing():
+    if reason := missing():
         raise SystemExit(reason)
-    node = apache_kafka.ApacheKafka.start(folder / "kafka", port=available_port(0), controller_port=available_port(0))
+    ports = {"port": available_port(0), "controller_port": available_port(0)}
+    node = ApacheBroker.start(folder / "kafka", **ports, jars=Path(".stagekeeper") / "kafka-jars")
     try:
         ensure_topics(node.address)
         yield node.address

@@ -27,7 +27,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import polars as pl
-from apache_kafka import ApacheKafka
+from apache_kafka import start_kafka
 from invariants import broken_invariants
 from object_store import ObjectStore
 from storages import Bucket, Folder
@@ -37,6 +37,7 @@ from workers import WorkerProcess, await_drained, await_that
 from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS
 from analytics.signals.definitions import COUNTERS
 from stagekeeper.embedded.ports import available_port
+from streams.apache_broker import ApacheBroker
 from streams.broker import EmbeddedBroker, ensure_topics
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Weather:
     def rage(self, kills: int) -> None:
         """So many kills, and for every ten of them each other disaster once (at least once), in random order."""
         others: list[Callable[[], None]] = [self.zombie, self.second_worker, self.refusal]
-        if isinstance(self.broker, ApacheKafka):
+        if isinstance(self.broker, ApacheBroker):
             others.append(self.restart_of_the_broker)
         disasters = [self.kill] * kills + others * max(1, kills // 10)
         self.random.shuffle(disasters)
@@ -224,7 +225,7 @@ class Weather:
 
     def restart_of_the_broker(self) -> None:
         """Apache Kafka goes down and comes back with its log."""
-        assert isinstance(self.broker, ApacheKafka)
+        assert isinstance(self.broker, ApacheBroker)
         self.broker.stop()
         self.broker.restart()
 
@@ -338,7 +339,7 @@ def _a_broker(name: str, folder: Path) -> Iterator[Broker]:
         finally:
             embedded.stop()
     else:
-        node = ApacheKafka.start(folder / "kafka", port=available_port(0), controller_port=available_port(0))
+        node = start_kafka(folder / "kafka")
         try:
             ensure_topics(node.address)
             yield node

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from stagekeeper.commands import tables
 from stagekeeper.commands.options import Duration, print_json
 from stagekeeper.embedded.progress import ProgressPrinter
-from stagekeeper.embedded.up import UpOptions, run
+from stagekeeper.embedded.up import BrokerKind, UpOptions, run
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,7 +29,14 @@ _PORT = click.IntRange(0, 65535)
 @click.option("--json", "as_json", is_flag=True, help="At the end, one JSON document on stdout; progress on stderr.")
 @click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="Folder for everything that is kept.")
 @click.option("--gates", "gate_file", type=click.Path(path_type=Path, dir_okay=False), help="Gate file (YAML).")
-@click.option("--kafka-port", type=_PORT, default=9092, show_default=True, help="Of the embedded broker; 0 is any.")
+@click.option(
+    "--broker",
+    type=click.Choice(get_args(BrokerKind)),
+    default="embedded",
+    show_default=True,
+    help="The broker to start: in memory, or one node of Apache Kafka, which needs Java.",
+)
+@click.option("--kafka-port", type=_PORT, default=9092, show_default=True, help="Of that broker; 0 is any.")
 @click.option("--page-port", type=_PORT, default=8501, show_default=True, help="Of the page; 0 is any.")
 def command(
     *,
@@ -39,6 +46,7 @@ def command(
     as_json: bool,
     home: Path | None,
     gate_file: Path | None,
+    broker: BrokerKind,
     kafka_port: int,
     page_port: int,
 ) -> None:
@@ -55,6 +63,7 @@ def command(
       stagekeeper up --demo                              simulated traffic, and the page
       stagekeeper up --demo --headless --for 45s --json  a run that ends by itself
       stagekeeper up --gates gates.yaml                  for your own routers
+      stagekeeper up --broker apache                     the same, on Apache Kafka, whose log stays
       STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 stagekeeper up --gates gates.yaml
     """
     if home is not None:
@@ -63,6 +72,7 @@ def command(
         settings=Settings.from_environment(),
         demo=demo,
         gate_file=gate_file,
+        broker=broker,
         page=not headless,
         lasting=lasting,
         kafka_port=kafka_port,

@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from analytics.lake.migrations import migrate
 from analytics.lake.table_schemas import EVENTS, VERDICTS
@@ -21,6 +21,7 @@ from stagekeeper.embedded.home_lock import HomeLock, lock_home
 from stagekeeper.embedded.ports import LOOPBACK, available_port
 from stagekeeper.embedded.status import PipelineStatus, row_count
 from stagekeeper.embedded.supervisor import Supervisor, await_ready, ended
+from streams.apache_broker import ApacheBroker
 from streams.broker import BrokerError, EmbeddedBroker, ensure_topics
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from stagekeeper.embedded.progress import ProgressPrinter
     from stagekeeper.settings import Settings
     from streams.children import Child
+
+BrokerKind = Literal["embedded", "apache"]
 
 _READY_S: Final = 60.0
 _STATUS_EVERY_S: Final = 2.0
@@ -46,9 +49,10 @@ class UpOptions:
     settings: Settings  # where things are, from the environment; `home` is the home folder in force
     demo: bool  # simulated traffic into a fresh lake of its own
     gate_file: Path | None  # the gate file, where one was named
+    broker: BrokerKind  # which broker to start, where no cluster is configured
     page: bool  # whether to serve the page
     lasting: timedelta | None  # how long to run once everything is up; None is until stopped
-    kafka_port: int  # preferred port of the embedded broker; 0 is any
+    kafka_port: int  # preferred port of the broker; 0 is any
     page_port: int  # preferred port of the page; 0 is any
 
 
@@ -151,9 +155,17 @@ class EmbeddedStack:
             self.progress.step("broker", f"the cluster at {settings.kafka_bootstrap_servers}")
             return settings, None
         port = self._available_port("broker", self.options.kafka_port)
-        broker = EmbeddedBroker.start(settings.home, port=port)
+        broker: EmbeddedBroker | ApacheBroker
+        if self.options.broker == "apache":
+            folder = (settings.home / "demo" if self.options.demo else settings.home) / "kafka"
+            jars = settings.home / "kafka-jars"
+            self.progress.step("broker", f"Apache Kafka starts, with its log in {folder}; Maven fetches it once")
+            broker = ApacheBroker.start(folder, port=port, controller_port=available_port(0), jars=jars)
+            self.progress.step("broker", f"Apache Kafka, at {broker.address} (process {broker.pid})")
+        else:
+            broker = EmbeddedBroker.start(settings.home, port=port)
+            self.progress.step("broker", f"embedded, at {broker.address} (process {broker.pid}, in memory)")
         at_end.callback(broker.stop)
-        self.progress.step("broker", f"embedded, at {broker.address} (process {broker.pid}, in memory)")
         return settings.model_copy(update={"kafka_bootstrap_servers": broker.address}), broker.child
 
     async def _run_pipeline(self, settings: Settings) -> UpResult:

@@ -8,16 +8,16 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import apache_kafka
 import object_store
 import pytest
-from apache_kafka import ApacheKafka
+from apache_kafka import start_kafka
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from object_store import BUCKET, ObjectStore
 from workers import await_that
 
 from producers.wire.topics import TOPICS
+from streams.apache_broker import ApacheBroker, missing
 from streams.broker import EmbeddedBroker, ensure_topics
 
 if TYPE_CHECKING:
@@ -70,16 +70,14 @@ def own_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka | OtherCluster]:
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheBroker | OtherCluster]:
     """Apache Kafka, started once; or the cluster that the environment names."""
     if address := os.environ.get(OTHER_CLUSTER):
         yield OtherCluster(address, ensure_topics(address))
         return
-    if reason := apache_kafka.missing():
+    if reason := missing():
         pytest.skip(f"{reason}; or set {OTHER_CLUSTER}=host:port to a cluster that may be emptied")
-    started = ApacheKafka.start(
-        tmp_path_factory.mktemp("apache-kafka"), port=unused_port(), controller_port=unused_port()
-    )
+    started = start_kafka(tmp_path_factory.mktemp("apache-kafka"))
     try:
         yield started
     finally:
@@ -108,7 +106,7 @@ def _emptied(address: str) -> None:
 
 
 @pytest.fixture
-def emptied_kafka(kafka: ApacheKafka | OtherCluster) -> Broker:
+def emptied_kafka(kafka: ApacheBroker | OtherCluster) -> Broker:
     """Apache Kafka with empty topics."""
     _emptied(kafka.address)
     return kafka

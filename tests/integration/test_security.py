@@ -6,9 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import apache_kafka
 import pytest
-from apache_kafka import ApacheKafka
+from apache_kafka import start_kafka
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
@@ -31,6 +30,7 @@ from producers.delivery.outbox_emitter import OutboxEmitter
 from producers.wire.events import EventRecord
 from producers.wire.topics import DECISIONS
 from stagekeeper.embedded.ports import available_port
+from streams.apache_broker import missing
 from streams.broker import ensure_topics
 from streams.lag import Backlog
 
@@ -73,7 +73,7 @@ class Guarded:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    if reason := apache_kafka.missing():
+    if reason := missing():
         pytest.skip(reason)
     home = tmp_path_factory.mktemp("guarded-kafka")
     store, authorities = home / "server.p12", home / "ca.pem"
@@ -83,7 +83,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     subprocess.run([*keytool, "-exportcert", "-rfc", "-file", str(authorities)], check=True, capture_output=True)
     port, controller_port, guarded_port = available_port(0), available_port(0), available_port(0)
     users = " ".join(f'user_{name}="{password}"' for name, password in PASSWORDS.items())
-    node = ApacheKafka.start(
+    node = start_kafka(
         home,
         port=port,
         controller_port=controller_port,

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import object_store
 import pytest
-from apache_kafka import ApacheKafka
 from object_store import ObjectStore
 from storages import Bucket, Folder
 from storm import storm
+
+from streams.apache_broker import ApacheBroker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +41,7 @@ def test_everything_is_counted_once_whatever_happens_to_the_workers(
     tools = {cell.tool: counted.counts["decisions"] for cell, counted in aftermath.ground_truth.cells.items()}
     assert max(tools.values()) > 0.4 * sum(tools.values())
     expected = {"kill": kills, "zombie": 1, "second_worker": 1, "refusal": 1}
-    if isinstance(either_broker, ApacheKafka):
+    if isinstance(either_broker, ApacheBroker):
         expected["restart_of_the_broker"] = 1
     assert aftermath.done == expected
 
