@@ -36,10 +36,11 @@ def node(folder: Path) -> list[str]:
 
 
 def go(folder: Path) -> list[str]:
-    if shutil.which("go") is None:
+    compiler = shutil.which("go")
+    if compiler is None:
         pytest.skip("Go is not installed: its client was not tried")
     program = folder / "emit"
-    subprocess.run(["go", "build", "-o", str(program), "."], cwd=CLIENTS / "go", check=True)
+    subprocess.run([compiler, "build", "-o", str(program), "."], cwd=CLIENTS / "go", check=True)
     return [str(program)]
 
 
