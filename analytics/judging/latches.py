@@ -125,7 +125,7 @@ class Latches:
             made = Latch(result.verdict, result.to_stage, verdict.verdict_id, content, overdue)
             for kind, under in ((VerdictName.PROMOTE, content), (VerdictName.ROLL_BACK, None)):
                 latches = self._latches.get((inputs.cell, inputs.epoch, under), {})
-                latch = latches[kind].followed_by(verdict, made) if kind in latches else made
+                latch = latches[kind].followed_by(made, result.refuted) if kind in latches else made
                 if latch.verdict is kind and latch is not latches.get(kind):
                     key = (inputs.cell, inputs.epoch, under)
                     self._latches.setdefault(key, {})[kind] = latch
@@ -165,7 +165,7 @@ class Latches:
             may_be = bool(latch.overdue) and latch.refuted_by is None
             for allowed in self._allowed.values():
                 allowed[row] = np.inf if may_be else NO_REFUTATION
-            for part in latch.overdue if may_be else ():
+            for part in (latch.overdue or ()) if may_be else ():
                 self._allowed[part.signal][row] = min(part.allowed, self._allowed[part.signal][row])
 
 
@@ -213,7 +213,7 @@ class Reassessments:
         verdicts = list(verdicts)
         rows = self._state.rows_of(epoch_frame([(*one.inputs.cell, one.inputs.epoch) for one in verdicts]))
         back = np.array([one.result.verdict is VerdictName.ROLL_BACK for one in verdicts], dtype=np.bool_)
-        refuted = np.array([one.refuted is not None for one in verdicts], dtype=np.bool_)
+        refuted = np.array([one.result.refuted is not None for one in verdicts], dtype=np.bool_)
         self._judged[rows[rows >= 0]] = True
         self._rolled_back[rows[(rows >= 0) & refuted]] = False
         self._rolled_back[rows[(rows >= 0) & back]] = True

@@ -69,7 +69,8 @@ def late_outcomes(inputs: VerdictInputs) -> str:
     """That the outcomes came for which an epoch had been rolled back."""
     latch = inputs.latches[VerdictName.ROLL_BACK]
     then = "; ".join(
-        f"{part.signal} {part.failures:,} of {part.trials:,} {SIGNALS[part.signal].trial}" for part in latch.overdue
+        f"{part.signal} {part.failures:,} of {part.trials:,} {SIGNALS[part.signal].trial}"
+        for part in latch.overdue or ()
     )
     left = sum(int(str(inputs.evidence[name])) for name in ("mature_missing", "pending", "in_flight"))
     return (

@@ -206,7 +206,7 @@ def _follow_rollbacks(known: pl.LazyFrame, latches_of: dict[LatchKey, dict[Verdi
         overdue = overdue_of(document.reasons, document.signals)
         made = Latch(document.verdict, document.to_stage, document.verdict_id, document.gate_content_sha256, overdue)
         if document.verdict_id != latches[back].verdict_id:
-            latches[back] = latches[back].followed_by(document, made)
+            latches[back] = latches[back].followed_by(made, document.refuted)
 
 
 def _kept_contents(lake: Lake, sha256: str) -> Mapping[str, str]:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.gates.gate_file import Gate
-    from analytics.verdicts.document import VerdictDocument
     from analytics.verdicts.evidence_models import RateCourseShown, Reassessment, SignalEvidence, SplitEvidence
     from producers.wire.events import Reason, VerdictName
     from producers.wire.receipt import Cell
@@ -100,32 +99,30 @@ class Latch:
     to_stage: str | None  # where it sends the action
     verdict_id: str  # the verdict that crossed first
     content_sha256: str | None = None  # digest of the gate's content then; None where it is not known any more
-    overdue: tuple[Overdue, ...] = ()  # what a rollback rested on, where that was overdue outcomes and nothing else
+    # What a rollback rests on, where that is overdue outcomes and nothing else; None where it shows nothing, but stands
+    overdue: tuple[Overdue, ...] | None = ()
     refuted_by: str | None = None  # the verdict that found those outcomes reported: it stands no more
 
-    def followed_by(self, later: Verdict | VerdictDocument, made: Latch) -> Latch:
-        """What stands once a later verdict on the same epoch was reached; `made` is the latch that it would make."""
-        if later.refuted == self.verdict_id and self.refuted_by is None:
-            return replace(self, refuted_by=later.verdict_id)
-        if made.verdict != self.verdict or not shows_harm(later.reasons):
+    def followed_by(self, made: Latch, refutes: str | None) -> Latch:
+        """What stands after a later verdict on the same epoch: the latch that it makes, and the rollback it refutes."""
+        if refutes == self.verdict_id and self.refuted_by is None:
+            return replace(self, refuted_by=made.verdict_id)
+        if made.verdict != self.verdict or made.overdue is None:
             return self
         if self.refuted_by is not None:
             return made
         return self if made.overdue else replace(self, overdue=())
 
 
-def shows_harm(reasons: Sequence[Reason]) -> bool:
-    """Whether a rollback shows harm by the evidence of its own look."""
-    return any(reason.code in _OF_HARM for reason in reasons)
-
-
-def overdue_of(reasons: Sequence[Reason], signals: Sequence[SignalEvidence]) -> tuple[Overdue, ...]:
-    """What a rollback rests on, where that is outcomes that are overdue; empty where it rests on anything else.
+def overdue_of(reasons: Sequence[Reason], signals: Sequence[SignalEvidence]) -> tuple[Overdue, ...] | None:
+    """What a rollback rests on, where that is outcomes that are overdue; empty for anything else, None for no harm.
 
     By action as many may be left as the limit allows of the trials; by user, where trials are windows, the same share
     of those that were overdue. Where arms are compared, nothing tells how many.
     """
     shown = [(reason.code, reason.signal) for reason in reasons if reason.code in _OF_HARM]
+    if not shown:
+        return None
     overdue = []
     for code, name in shown:
         for part in signals:
@@ -199,16 +196,6 @@ class Verdict:
     lake_version: int  # version of the table `signals`
     watermark: datetime  # newest event time that was known
     judged_at: datetime  # when it was computed; has no part in the verdict
-
-    @property
-    def reasons(self) -> tuple[Reason, ...]:
-        """Why, what matters most first."""
-        return self.result.reasons
-
-    @property
-    def refuted(self) -> str | None:
-        """The rollback of this epoch that late outcomes refute, where they do."""
-        return self.result.refuted
 
     @property
     def verdict_id(self) -> str:
