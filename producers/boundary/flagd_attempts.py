@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from producers.boundary.flag_edit import FlagText, edit_flags
+from producers.boundary.new_flags import new_flag
 from producers.boundary.policy_flags import ATTEMPT
 from producers.boundary.possible_values import possible_values
 from producers.boundary.targeting_entries import Layers
@@ -15,13 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from producers.boundary.stage_store import ActionName
-
-_FLAG = {
-    "state": "ENABLED",
-    "variants": {"1": "1"},
-    "defaultVariant": "1",
-    "metadata": {"owner": "stagekeeper", "kind": "permanent", "description": ATTEMPT.purpose},
-}
 
 
 def attempt_in_force(flags: FlagText, action: ActionName) -> int:
@@ -45,7 +39,7 @@ def start_attempt(
     numbers: list[int] = []
 
     def edit(flags: FlagText) -> FlagText:
-        flags = flags.with_flag(ATTEMPT, _FLAG)
+        flags = flags.with_flag(ATTEMPT, new_flag(ATTEMPT, owner="stagekeeper"))
         stated = flags.usable(ATTEMPT)
         layers = Layers.from_flag(ATTEMPT.key, stated)
         # What a targeting of somebody's own says of the action is not known: the next number is one that nobody used.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from producers.boundary.flag_edit import FlagEdit, FlagText, edit_flags, require_one_entry
+from producers.boundary.flag_edit import FlagEdit, FlagFileError, FlagText, edit_flags, require_one_entry
+from producers.boundary.flag_history import versions
 from producers.boundary.flagd_attempts import attempt_in_force
 from producers.boundary.flagd_emergency import emergencies
 from producers.boundary.policy_flags import MODE
@@ -15,8 +16,17 @@ from producers.boundary.targeting_entries import Layers
 from producers.wire.stage import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
     from pathlib import Path
+
+
+class StageStep(NamedTuple):
+    """What became of an action's stage when another version of the file took the place of one."""
+
+    at: datetime
+    before: StageSetting
+    after: StageSetting
 
 
 class FlagdStages:
@@ -36,8 +46,7 @@ class FlagdStages:
 
     def settings(self) -> list[StageSetting]:
         """Every action that has an entry of ours; raises `FlagFileError`."""
-        flags = FlagText.load(self.path)
-        return [setting_of(flags, action) for action in _layers(flags).actions]
+        return settings_of(FlagText.load(self.path))
 
     def preview(self, change: StageChange) -> str:
         """What a change would do to the file, as a unified diff; raises as `change` does."""
@@ -81,6 +90,29 @@ def setting_of(flags: FlagText, action: ActionName) -> StageSetting:
         by_entry=by_entry,
         emergency=any(scope.covers(action) for scope in emergencies(flags)),
     )
+
+
+def settings_of(flags: FlagText) -> list[StageSetting]:
+    """What a version of a flag file says about every action that has an entry of ours."""
+    return [setting_of(flags, action) for action in _layers(flags).actions]
+
+
+def stage_steps(path: Path) -> Iterator[StageStep]:
+    """The changes between the versions of a flag file that are kept, newest first; raises `FlagFileError`.
+
+    What cannot be understood among them never decided anything, and is passed over.
+    """
+    after = FlagText.load(path)
+    for version in reversed(versions(path.resolve())):
+        try:
+            before = FlagText.load(version.path)
+        except FlagFileError:
+            continue
+        for action in sorted({setting.action for flags in (before, after) for setting in settings_of(flags)}):
+            step = StageStep(version.until, setting_of(before, action), setting_of(after, action))
+            if step.before.modes != step.after.modes:
+                yield step
+        after = before
 
 
 def _layers(flags: FlagText) -> Layers:

@@ -38,7 +38,8 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
     "Loop": {
         "recommendations": "List, accept and dismiss recommended stage changes.",
         "flags": "Switch single actions off and on.",
-        "stage": "Try an action anew, on record.",
+        "stage": "See and change stages; try an action anew.",
+        "emergency": "Let actions fall back at once, and resume.",
     },
     "People": {
         "review": "Approve or reject the actions that wait for a person.",

@@ -1,26 +1,28 @@
-"""`stagekeeper flags`: show the flags, and switch single actions off and on, on record."""
+"""`stagekeeper flags`: write and show the flags, and switch single actions off and on, on record."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
 
 import click
 
 from producers.boundary import flagd_denylist
 from producers.boundary.flag_edit import FlagText
 from producers.boundary.flagd_denylist import DenylistEntry, denylist_entries
+from producers.boundary.new_flags import new_flag_file
 from producers.boundary.policy_flags import DENYLIST, FLAGS
 from producers.errors import StagekeeperError, UsageError
 from producers.strict_yaml import suggest
 from producers.wire.events import PolicyChangedData
 from stagekeeper.commands import CommandGroup
-from stagekeeper.commands.options import actor_options, flags_option, json_option, print_json, together
+from stagekeeper.commands.options import RecordedText, actor_options, flags_option, json_option, print_json, together
 from stagekeeper.factory import recording, ruleset_sha256
 from stagekeeper.settings import Settings
 
-if TYPE_CHECKING:
-    from pathlib import Path
+_REVIEW_AFTER: Final = timedelta(days=90)
 
 _entry_options = together(
     click.option("--tool", help="The tool; left out, every tool of the workflow or account."),
@@ -34,18 +36,70 @@ _entry_options = together(
 
 @click.group(cls=CommandGroup)
 def command() -> None:
-    """See the flags, and switch single actions off and on.
+    """Write a first flag file, see the flags, and switch single actions off and on.
 
-    Each is an entry in the flag file (flagd JSON) that a router with this file obeys within a second. It touches
+    Each switch is an entry in the flag file (flagd JSON) that a router with this file obeys within a second. It touches
     nothing else, and is recorded as an event with who and why.
 
     \b
     Examples:
+      stagekeeper flags init --owner support-platform@example.org
       stagekeeper flags show
       stagekeeper flags disable --tool issue_refund --as ada@example.org --because "refunds go out twice"
       stagekeeper flags disable --tool issue_refund --account acct-9 --as ada@example.org --because "customer asked"
       stagekeeper flags enable --tool issue_refund --as ada@example.org --because "mended in 4.2"
     """
+
+
+@command.command()
+@click.option(
+    "--provider", type=click.Choice(["flagd"]), default="flagd", show_default=True, help="For which provider."
+)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The file; the configured one by default.")
+@click.option("--owner", type=RecordedText("owner", 200), required=True, help="Who answers for the flags.")
+@click.option(
+    "--review-date", type=click.DateTime(["%Y-%m-%d"]), help="When to look at them again; in 90 days if not given."
+)
+@click.option(
+    "--cleanup-condition",
+    type=RecordedText("condition", 1_000),
+    default="every action has reached its last stage, or the roll-out is given up",
+    show_default=True,
+    help="When the temporary ones go.",
+)
+@json_option
+def init(
+    provider: str,
+    out: Path | None,
+    owner: str,
+    review_date: datetime | None,
+    cleanup_condition: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Write a flag file with every flag, in which nothing acts by itself. An existing file is never replaced.
+
+    \b
+    Examples:
+      stagekeeper flags init --provider flagd --owner support-platform@example.org
+      stagekeeper flags init --out flags.json --owner ada@example.org --review-date 2027-03-01
+    """
+    path = out if out is not None else Settings.load().flags
+    review_on = review_date.date() if review_date is not None else datetime.now(UTC).date() + _REVIEW_AFTER
+    text = new_flag_file(owner=owner, review_date=review_on, cleanup_condition=cleanup_condition)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise UsageError(f"{path} is there already, and stays as it is; name another file with --out") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}; name another file with --out") from error
+    if as_json:
+        print_json({"file": str(path), "provider": provider, "flags": list(json.loads(text)["flags"])})
+        return
+    click.echo(
+        f"wrote {path} for {provider}: every action is at search_only, and whatever has consequences is reviewed"
+    )
 
 
 @command.command()

@@ -128,10 +128,13 @@ actor_options: Final = together(
     click.option("--as", "actor", type=RecordedText("who", 200), required=True, help="Who, e.g. an e-mail address."),
     click.option("--because", "reason", type=_REASON, required=True, help="Why; it stays on record."),
 )
-move_options: Final = together(
+action_options: Final = together(
     click.option("--environment", required=True, help="Environment of the action's target."),
     click.option("--workflow", required=True, help="Workflow of the action."),
     click.option("--tool", required=True, help="Tool of the action."),
+)
+move_options: Final = together(
+    action_options,
     click.option("--to", "to_stage", required=True, type=StageName(), help="The stage that it should move to."),
     click.option("--cohort", help="One segment of the roll-out; all of them by default."),
 )

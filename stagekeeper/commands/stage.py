@@ -1,51 +1,196 @@
-"""`stagekeeper stage`: try an action anew, on record."""
+"""`stagekeeper stage`: which stage every action has, who says so, and how a person changes it, on record."""
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from analytics.verdicts.signoffs import attempts_started
-from analytics.verdicts.signoffs import start_attempt as sign_attempt
+from producers.boundary.flag_edit import FlagText
 from producers.boundary.flagd_attempts import start_attempt
+from producers.boundary.flagd_stages import FlagdStages, StageStep, setting_of, stage_steps
 from producers.boundary.policy_flags import ATTEMPT
-from producers.boundary.stage_store import ActionName
+from producers.boundary.stage_store import ActionName, StageChange, StageConflictError, StageSetting
+from producers.errors import StagekeeperError, UsageError
 from producers.wire.events import PolicyChangedData
+from producers.wire.stage import MODE_OF_STAGE, STAGE_OF_MODE, Mode, Stage
 from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.options import (
+    StageName,
+    action_options,
     actor_options,
     flags_option,
+    gates_option,
     json_option,
     lake_option,
+    lake_root,
     print_json,
     require_lake,
+    together,
 )
 from stagekeeper.factory import recording, ruleset_sha256
 from stagekeeper.settings import Settings
+from stagekeeper.stage_moves import SOURCE, Grounds, in_words, is_upward, move
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from analytics.verdicts.signoffs import SignOff
+    from stagekeeper.stage_records import ModeChange
+
+_TRIES: Final = 10  # how often a change that nobody has looked at is made for what somebody else just wrote
+
+_filter_options = together(
+    click.option("--environment", help="Only actions of this environment."),
+    click.option("--workflow", help="Only actions of this workflow."),
+    click.option("--tool", help="Only actions of this tool."),
+)
+_change_options = together(
+    actor_options,
+    click.option("--yes", is_flag=True, help="Do not ask."),
+    flags_option,
+    gates_option,
+    lake_option,
+    json_option,
+)
 
 
 @click.group(cls=CommandGroup)
 def command() -> None:
-    """Begin attempts of actions.
+    """See which stage every action has, and who says so; change it, and begin attempts.
 
     \b
     Examples:
-      stagekeeper stage attempt --environment production --workflow refunds --tool issue_refund \\
-          --as maria --because "refunds are idempotent since 4.2"
+      stagekeeper stage show
+      stagekeeper stage set --environment production --workflow refunds --tool issue_refund \\
+          --to draft_write --as maria --because "odd refunds since this morning"
+      stagekeeper stage history --tool issue_refund
+      stagekeeper stage revert --environment production --workflow refunds --tool issue_refund \\
+          --as maria --because "it was the billing deploy"
     """
 
 
 @command.command()
-@click.option("--environment", required=True, help="Environment of the action's target.")
-@click.option("--workflow", required=True, help="Workflow of the action.")
-@click.option("--tool", required=True, help="Tool of the action.")
+@_filter_options
+@flags_option
+@lake_option
+@json_option
+def show(flag_path: Path | None, root: str | None, *, as_json: bool, **named: str | None) -> None:
+    """Print the stage and the attempt of every action, who says so, and the newest change on record.
+
+    These are the actions with an entry in the flag file, those that the lake knows, and the one that is named in full.
+
+    \b
+    Examples:
+      stagekeeper stage show
+      stagekeeper stage show --environment production --workflow refunds --tool issue_refund --json
+    """
+    path = _flags(flag_path)
+    flags, (seen, changes) = FlagText.load(path), _from_lake(root)
+    actions = [*(setting.action for setting in FlagdStages(path).settings()), *seen]
+    if all(named.values()):
+        actions.append(ActionName(**{name: str(value) for name, value in named.items()}))
+    wanted = {name: value for name, value in named.items() if value is not None}
+    chosen = [action for action in sorted(set(actions)) if wanted.items() <= action._asdict().items()]
+    rows = [_shown(setting_of(flags, action), changes) for action in chosen]
+    if as_json:
+        print_json({"file": str(path), "version": flags.sha256, "stages": rows})
+        return
+    if not rows:
+        click.echo(f"No action has a stage of its own in {path}, and the lake knows none that was asked for.")
+    for row in rows:
+        for line in _stage_lines(row):
+            click.echo(line)
+
+
+@command.command("set")
+@action_options
+@click.option("--to", "to_stage", required=True, type=StageName(), help="The stage that it is to have.")
+@_change_options
+def set_stage(*, to_stage: str, environment: str, workflow: str, tool: str, **options: Any) -> None:  # noqa: ANN401 - as `_change_options` declares them
+    """Change the stage of an action, in somebody's name.
+
+    The change is shown first, and asked for; without a terminal it needs --yes. Up it goes one stage, where the verdict
+    promotes it there or an override is in force, as `stagekeeper gate check` says. Down it always goes: neither a lake
+    nor a broker is needed.
+
+    \b
+    Exit codes:
+      0           done, or it has that stage already
+      1           it cannot be: the file is another by now, or cannot be written
+      2           usage
+      10, 20, 30  it may not move up: as `stagekeeper gate check`
+
+    \b
+    Examples:
+      stagekeeper stage set --environment production --workflow refunds --tool issue_refund \\
+          --to draft_write --as maria --because "odd refunds since this morning"
+      stagekeeper stage set --environment production --workflow refunds --tool issue_refund \\
+          --to narrow_autonomy --as maria --because "two weeks without an undo" --yes
+    """
+    _change(ActionName(environment, workflow, tool), MODE_OF_STAGE[Stage(to_stage)], **options)
+
+
+@command.command()
+@_filter_options
+@flags_option
+@lake_option
+@json_option
+def history(flag_path: Path | None, root: str | None, *, as_json: bool, **named: str | None) -> None:
+    """Print who changed stages, from what to what, and why, newest first.
+
+    Without a lake these are the changes between the versions of the flag file that are kept beside it.
+
+    \b
+    Examples:
+      stagekeeper stage history
+      stagekeeper stage history --environment production --workflow refunds --tool issue_refund --json
+    """
+    path, (_, changes) = _flags(flag_path), _from_lake(root)
+    known = map(_step_facts, stage_steps(path)) if changes is None else (change.to_dict() for change in changes)
+    # A change that names less than an action is about every action that has what it names.
+    rows = [row for row in known if all(row[name] in {None, value} for name, value in named.items() if value)]
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        click.echo("No change of a stage is known.")
+    for row in rows:
+        click.echo(_change_line(row))
+
+
+@command.command()
+@action_options
+@_change_options
+def revert(*, environment: str, workflow: str, tool: str, **options: Any) -> None:  # noqa: ANN401 - as `_change_options` declares them
+    """Give an action the stage back that it had before the last change; up only as with `stage set`.
+
+    \b
+    Examples:
+      stagekeeper stage revert --environment production --workflow refunds --tool issue_refund \\
+          --as maria --because "it was the billing deploy"
+    """
+    action = ActionName(environment, workflow, tool)
+    path = _flags(options["flag_path"])
+    now = FlagdStages(path).read(action)
+    earlier = next((step.before.mode for step in stage_steps(path) if step.after.action == action), None)
+    if earlier is None:
+        _, changes = _from_lake(options["root"])
+        about = [one.data for one in changes or () if one.is_about(action) and one.data.after == in_words(now)]
+        earlier = next((Mode(one.before) for one in about if one.before in set(Mode)), None)
+    if earlier is None:
+        raise UsageError(
+            f"no earlier stage of {action} is known beside {path} or in the lake, or not as one stage; name the stage "
+            "with `stagekeeper stage set`"
+        )
+    _change(action, earlier, **options)
+
+
+@command.command()
+@action_options
 @actor_options
 @flags_option
 @lake_option
@@ -69,12 +214,15 @@ def attempt(
       stagekeeper stage attempt --environment production --workflow refunds --tool issue_refund \\
           --as maria --because "refunds are idempotent since 4.2"
     """
+    # Whoever only moves actions down needs no extra `analytics`.
+    from analytics.verdicts import signoffs  # noqa: PLC0415
+
     settings, lake = Settings.load(), require_lake(root)
     action = ActionName(**named)
     signed: list[SignOff] = []
 
     def keep(before: int, number: int, flags_sha256: str) -> None:
-        signed.append(sign_attempt(lake, action, number, actor=actor, reason=reason, now=datetime.now(UTC)))
+        signed.append(signoffs.start_attempt(lake, action, number, actor=actor, reason=reason, now=datetime.now(UTC)))
         change = PolicyChangedData(
             flag_key=ATTEMPT.key,
             changed_by=actor,
@@ -85,13 +233,126 @@ def attempt(
             workflow=action.workflow,
             tool=action.tool,
             ruleset_sha256=ruleset_sha256(settings, flags_sha256),
+            signoff_id=signed[0].signoff_id,
         )
-        with recording(settings, "/stagekeeper/stage") as recorder:
+        with recording(settings, SOURCE) as recorder:
             recorder.policy_changed(change, durable=True)
 
-    path = flag_path if flag_path is not None else settings.flags
-    number = start_attempt(path, action, earlier=attempts_started(lake, action), before_write=keep)
+    path = _flags(flag_path)
+    number = start_attempt(path, action, earlier=signoffs.attempts_started(lake, action), before_write=keep)
     if as_json:
         print_json({"attempt": number, "signoff_id": signed[0].signoff_id, **action._asdict(), "file": str(path)})
     else:
         click.echo(f"attempt {number} of {action} begins, signed off by {actor} ({signed[0].signoff_id})")
+
+
+def _flags(flag_path: Path | None) -> Path:
+    return flag_path if flag_path is not None else Settings.load().flags
+
+
+def _change(
+    action: ActionName,
+    to: Mode,
+    *,
+    actor: str,
+    reason: str,
+    yes: bool,
+    flag_path: Path | None,
+    gate_path: Path | None,
+    root: str | None,
+    as_json: bool,
+) -> None:
+    settings, store = Settings.load(), FlagdStages(_flags(flag_path))
+    for left in reversed(range(_TRIES)):
+        before = store.read(action)
+        change = StageChange(action, to, before.version)
+        diff = store.preview(change)
+        if diff:
+            click.echo(diff, err=as_json)
+        grounds = _grounds(before, to, settings, root, gate_path) if diff and is_upward(before, to) else Grounds()
+        if diff and not yes:
+            _ask(action, before, to)
+        try:
+            after = move(store, change, before, grounds, settings, actor=actor, reason=reason)
+            break
+        except StageConflictError:
+            if not yes or not left:
+                raise
+    covered = f" {action} is covered by an emergency, and falls back until that is resumed." if after.emergency else ""
+    if as_json:
+        facts = {"changed": bool(diff), "before": in_words(before), "after": to.value, "diff": diff}
+        print_json({**_facts(after), **facts, **grounds._asdict(), "file": store.name})
+    elif diff:
+        click.echo(f"{action} has the stage {STAGE_OF_MODE[to].value} now (before: {in_words(before)}).{covered}")
+    else:
+        click.echo(f"{action} has the stage {STAGE_OF_MODE[to].value} already.{covered}")
+
+
+def _grounds(before: StageSetting, to: Mode, settings: Settings, root: str | None, gate_path: Path | None) -> Grounds:
+    from stagekeeper.stage_records import grounds_for  # noqa: PLC0415 - needs the extra `analytics`
+
+    return grounds_for(before, STAGE_OF_MODE[to], settings=settings, root=lake_root(root), gate_path=gate_path)
+
+
+def _ask(action: ActionName, before: StageSetting, to: Mode) -> None:
+    if not sys.stdin.isatty():
+        raise UsageError("there is no terminal to ask on, and nothing was changed; add --yes")
+    click.confirm(f"Change {action} from {in_words(before)} to {to.value}?", abort=True, err=True)
+
+
+def _from_lake(root: str | None) -> tuple[list[ActionName], list[ModeChange] | None]:
+    """The actions and the changes of modes that the lake knows; none, and None, where there is no lake to be read."""
+    try:
+        from analytics.lake.tables import Lake  # noqa: PLC0415 - needs the extra `analytics`
+        from stagekeeper import stage_records  # noqa: PLC0415 - as above
+
+        lake = Lake.existing(lake_root(root))
+        return ([], None) if lake is None else (stage_records.actions_seen(lake), stage_records.mode_changes(lake))
+    except (ImportError, StagekeeperError) as error:
+        click.echo(f"What is on record is not known: {error}", err=True)
+        return [], None
+
+
+def _step_facts(step: StageStep) -> dict[str, Any]:
+    return {
+        "at": step.at.isoformat().replace("+00:00", "Z"),
+        **step.after.action._asdict(),
+        "before": in_words(step.before),
+        "after": in_words(step.after),
+        "version": step.after.version,
+    }
+
+
+def _shown(setting: StageSetting, changes: Iterable[ModeChange] | None) -> dict[str, Any]:
+    newest = next((change for change in changes or () if change.is_about(setting.action)), None)
+    return {**_facts(setting), "newest_change": None if newest is None else newest.to_dict()}
+
+
+def _facts(setting: StageSetting) -> dict[str, Any]:
+    return {
+        **setting.action._asdict(),
+        "stage": None if setting.stage is None else setting.stage.value,
+        "modes": [mode.value for mode in setting.modes],
+        "attempt": setting.attempt,
+        "said_by": "entry" if setting.by_entry else "other targeting",
+        "emergency": setting.emergency,
+    }
+
+
+def _stage_lines(row: dict[str, Any]) -> Iterator[str]:
+    action = ActionName(*(row[name] for name in ActionName._fields))
+    stage = row["stage"] or f"no one stage ({' or '.join(row['modes'])})"
+    by = "an entry" if row["said_by"] == "entry" else "other targeting"
+    falls_back = "; EMERGENCY: falls back" if row["emergency"] else ""
+    yield f"{action}  {stage}, attempt {row['attempt']}, by {by}{falls_back}"
+    if (newest := row["newest_change"]) is not None:
+        in_force = newest["after"] in {*row["modes"], " or ".join(row["modes"])} or newest["environment"] is None
+        yield f"  on record: {_change_line(newest)}{'' if in_force else ' (NOT IN FORCE)'}"
+
+
+def _change_line(row: dict[str, Any]) -> str:
+    scope = [row[name] for name in ActionName._fields]
+    action = "/".join(scope) if all(scope) else ", ".join(filter(None, scope)) or "everything"
+    because = f" by {row['changed_by']}: {row['reason']}" if "changed_by" in row else " (the flag file's versions)"
+    led_by = f" (verdict {row['verdict_id']})" if row.get("verdict_id") else ""
+    return f"{row['at']}  {action}  {row['before']} → {row['after']}{because}{led_by}"

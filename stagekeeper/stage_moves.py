@@ -1,0 +1,120 @@
+"""Changes of a stage by a person: upward only on evidence, downward always, and both on record."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from producers.boundary.policy_flags import MODE
+from producers.errors import StagekeeperError
+from producers.wire.events import PolicyChangedData
+from producers.wire.stage import STAGE_OF_MODE
+from stagekeeper.factory import recording, ruleset_sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from producers.boundary.stage_store import StageChange, StageSetting, StageStore
+    from producers.delivery.recorder import Recorder
+    from producers.wire.stage import Mode
+    from stagekeeper.settings import Settings
+
+SOURCE = "/stagekeeper/stage"
+
+Result = TypeVar("Result")
+
+
+class OffTheRecordError(StagekeeperError):
+    """A change is in force, and could not be recorded."""
+
+
+class Grounds(NamedTuple):
+    """What allows a move upward; nothing is needed for one downward."""
+
+    verdict_id: str | None = None
+    recommendation_id: str | None = None
+    signoff_id: str | None = None
+
+
+def is_upward(setting: StageSetting, to: Mode) -> bool:
+    """Whether a mode would give an action more authority than it may have now, for anybody."""
+    return STAGE_OF_MODE[to].rank > min(STAGE_OF_MODE[mode].rank for mode in setting.modes)
+
+
+def in_words(setting: StageSetting) -> str:
+    """The modes that an action may have."""
+    return " or ".join(mode.value for mode in setting.modes)
+
+
+def move(
+    store: StageStore,
+    change: StageChange,
+    before: StageSetting,
+    grounds: Grounds,
+    settings: Settings,
+    *,
+    actor: str,
+    reason: str,
+) -> StageSetting:
+    """Put a change into force, on record: upward the record comes first, and downward nothing holds it up.
+
+    Raises `OffTheRecordError` where a change downward is in force without its record, and what the store raises.
+    """
+
+    def record(recorder: Recorder, sha256: str) -> None:
+        data = PolicyChangedData(
+            flag_key=MODE.key,
+            changed_by=actor,
+            reason=reason,
+            before=in_words(before),
+            after=change.to.value,
+            **change.action._asdict(),
+            ruleset_sha256=ruleset_sha256(settings, sha256),
+            **grounds._asdict(),
+        )
+        recorder.policy_changed(data, durable=True)
+
+    return recorded(
+        record,
+        settings,
+        lambda before_write: store.change(change, before_write=before_write),
+        what=f"{change.action} has the mode {change.to.value}",
+        at_any_rate=not is_upward(before, change.to),
+    )
+
+
+def recorded(
+    record: Callable[[Recorder, str], None],
+    settings: Settings,
+    apply: Callable[[Callable[[str], None]], Result],
+    *,
+    what: str,
+    at_any_rate: bool,
+) -> Result:
+    """Apply a change once it is on this machine's disk as an event; `at_any_rate` also where it cannot be put there.
+
+    Raises `OffTheRecordError`, naming `what` is in force without a record, and what `apply` raises.
+    """
+    failures: list[Exception] = []
+    with ExitStack() as stack:
+        recorders: list[Recorder] = []
+        try:
+            recorders.append(stack.enter_context(recording(settings, SOURCE)))
+        except (StagekeeperError, OSError) as error:
+            if not at_any_rate:
+                raise
+            failures.append(error)
+
+        def before_write(sha256: str) -> None:
+            try:
+                for recorder in recorders:
+                    record(recorder, sha256)
+            except (StagekeeperError, OSError) as error:
+                if not at_any_rate:
+                    raise
+                failures.append(error)
+
+        result = apply(before_write)
+    if failures:
+        raise OffTheRecordError(f"{what}, and that is not on record: {failures[0]}") from failures[0]
+    return result

@@ -1,0 +1,379 @@
+"""`stagekeeper stage` and `stagekeeper emergency`: up on evidence, down always, on record, and obeyed by a router."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from boundary_cases import Permit, Shelf
+from click.testing import CliRunner
+from documents import ROOT
+from lakes_of_events import EventLake
+from verdict_cases import CELL, NOON, a_row, executions, increments
+
+from analytics.judging.judge import Judge
+from analytics.lake.tables import Lake
+from producers.boundary.errors import RefusedError
+from producers.boundary.flagd_stages import FlagdStages
+from producers.boundary.flags import FlagEvaluator
+from producers.boundary.policy_flags import MODE
+from producers.boundary.router import Router
+from producers.boundary.stage_store import ActionName, StageChange, StageConflictError
+from producers.delivery.outbox import Outbox
+from producers.delivery.recorder import Recorder
+from producers.errors import UsageError
+from producers.wire.events import PolicyChanged, event_from_bytes
+from producers.wire.stage import Mode
+from stagekeeper.commands import cli
+from stagekeeper.local_ingest import LocalIngest
+from stagekeeper.stage_moves import OffTheRecordError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+    from producers.wire.events import PolicyChangedData
+
+WHO = ("--as", "maria", "--because", "odd refunds")
+ACTION = ActionName("production", "refunds", "issue_refund")
+NAMED = ("--environment", "production", "--workflow", "refunds", "--tool", "issue_refund")
+GATES = "version: 1\ngates: [{name: errors, signals: [{signal: execution_error, role: guardrail, limit: 0.1}]}]"
+GATED = CELL._replace(stage="approval_gated")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copy(ROOT / "examples" / "flags.json", tmp_path / "flags.json")
+    (tmp_path / "gates.yaml").write_text(GATES)
+    monkeypatch.setenv("STAGEKEEPER_HOME", str(tmp_path))
+    monkeypatch.setenv("STAGEKEEPER_FLAG_FILE", str(tmp_path / "flags.json"))
+    monkeypatch.setenv("STAGEKEEPER_GATE_FILE", str(tmp_path / "gates.yaml"))
+    monkeypatch.setenv("STAGEKEEPER_AUTHORIZATION_FILE", str(ROOT / "examples" / "authorization.yaml"))
+    for name in ("LAKE_ROOT", "KAFKA_BOOTSTRAP_SERVERS", "FRESHNESS_S"):
+        monkeypatch.delenv(f"STAGEKEEPER_{name}", raising=False)
+    return tmp_path
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(cli, list(words))
+
+
+def set_to(stage: str, *more: str) -> Result:
+    return run("stage", "set", *NAMED, "--to", stage, *WHO, "--yes", *more)
+
+
+def mode(home: Path) -> Mode | None:
+    return FlagdStages(home / "flags.json").read(ACTION).mode
+
+
+def changes(home: Path) -> list[PolicyChangedData]:
+    with Outbox(home / "outbox.db") as outbox:
+        events = [event_from_bytes(record.value) for record in outbox.after(0, 100)]
+    return [event.data for event in events if isinstance(event, PolicyChanged)]
+
+
+def judged(home: Path, *rows: dict[str, Any]) -> None:
+    lake, now = Lake.open(str(home / "lake")), datetime.now(UTC)
+    shift = now - timedelta(seconds=10) - NOON
+    moved = [{**row, "bucket": (row["bucket"] + shift).replace(second=0, microsecond=0)} for row in rows]
+    lake.append("signals", increments(*({**row, "last_event_at": now - timedelta(seconds=10)} for row in moved)))
+    Judge(lake, home / "gates.yaml", settle_s=0).tick(now)
+
+
+def stored(home: Path) -> None:
+    """What waits in the outbox is in the lake."""
+    history = EventLake(Lake.open(str(home / "lake")), LocalIngest(now=lambda: datetime.now(UTC)))
+    with Outbox(home / "outbox.db") as outbox:
+        history.emitter.events.extend(event_from_bytes(record.value) for record in outbox.after(0, 100))
+    history.store()
+
+
+def test_a_stage_goes_down_without_lake_or_broker_and_on_record(home: Path) -> None:
+    result = set_to("draft_write")
+    assert result.exit_code == 0, result.output
+    assert "+++" in result.output
+    assert mode(home) is Mode.DRAFT_WRITE
+    assert set_to("observe_only").exit_code == 0
+    first, second = changes(home)
+    assert (first.flag_key, first.changed_by, first.reason) == (MODE.key, "maria", "odd refunds")
+    assert (first.before, first.after) == ("autonomous or draft_write", "draft_write")
+    assert (first.environment, first.workflow, first.tool) == ACTION
+    assert (second.before, second.after, second.verdict_id) == ("draft_write", "observe", None)
+    assert first.ruleset_sha256 != second.ruleset_sha256
+    again = set_to("observe_only")
+    assert (again.exit_code, len(changes(home))) == (0, 2)
+    assert "already" in again.output
+
+
+def test_a_stage_goes_down_also_where_nothing_can_be_recorded_and_that_is_said(home: Path) -> None:
+    (home / "outbox.db").mkdir()
+    result = set_to("search_only")
+    assert isinstance(result.exception, OffTheRecordError)
+    assert "is not on record" in str(result.exception)
+    assert mode(home) is Mode.SEARCH_ONLY
+
+
+@pytest.mark.slow
+def test_a_stage_goes_up_only_on_a_promotion_that_leads_there(home: Path) -> None:
+    refused = set_to("narrow_autonomy")
+    assert (refused.exit_code, mode(home)) == (1, None)
+    assert getattr(refused.exception, "exit_code", None) == 30
+    assert "there is no lake yet" in str(refused.exception)
+    judged(home, a_row(GATED, **executions(377)))
+    assert "one stage at a time" in str(set_to("narrow_autonomy").exception), "it stands at draft_write, for most"
+    assert not (home / "outbox.db").exists()
+    store = FlagdStages(home / "flags.json")
+    document = json.loads((home / "flags.json").read_text())
+    document["flags"][MODE.key] |= {"targeting": None, "defaultVariant": "approved_external"}
+    (home / "flags.json").write_text(json.dumps(document))
+    result = json.loads(set_to("narrow_autonomy", "--json").stdout)
+    assert (result["stage"], result["before"], result["changed"]) == ("narrow_autonomy", "approved_external", True)
+    (change,) = changes(home)
+    assert change.verdict_id == change.recommendation_id == result["verdict_id"] is not None
+    assert store.read(ACTION).by_entry
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("executed", "failed", "exit_code"), [(14, 1, 10), (104, 42, 20)])
+def test_what_is_not_shown_or_does_harm_keeps_a_stage_where_it_is(
+    home: Path, executed: int, failed: int, exit_code: int
+) -> None:
+    judged(home, a_row(GATED, **executions(executed, failed)))
+    set_to("observe_only")
+    before = (home / "flags.json").read_bytes()
+    for stage in ("narrow_autonomy", "search_only"):
+        refused = set_to(stage)
+        assert refused.exit_code == 1
+        assert getattr(refused.exception, "exit_code", None) == (exit_code if stage == "narrow_autonomy" else 30)
+    assert (home / "flags.json").read_bytes() == before
+    overruled = run("gate", "override", *NAMED, "--to", "narrow_autonomy", *WHO, "--expires", "2d")
+    assert (overruled.exit_code == 0) is (failed == 1)
+    document = json.loads(before)
+    document["flags"][MODE.key] |= {"targeting": None, "defaultVariant": "approved_external"}
+    (home / "flags.json").write_text(json.dumps(document))
+    result = set_to("narrow_autonomy")
+    assert (mode(home) is Mode.AUTONOMOUS) is (failed == 1), "an override opens nothing on evident harm"
+    if failed == 1:
+        signoff_id = overruled.output.split()[1]
+        assert (changes(home)[-1].signoff_id, changes(home)[-1].recommendation_id) == (signoff_id, None), result.output
+
+
+def test_without_a_terminal_nothing_changes_unless_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (home / "flags.json").read_bytes()
+    words = ("stage", "set", *NAMED, "--to", "draft_write", *WHO)
+    assert isinstance(run(*words).exception, UsageError)
+    monkeypatch.setattr("stagekeeper.commands.stage.sys", Terminal())
+    assert CliRunner().invoke(cli, list(words), input="n\n").exit_code == 1
+    assert (home / "flags.json").read_bytes() == before
+    agreed = CliRunner().invoke(cli, list(words), input="y\n")
+    assert agreed.exit_code == 0, agreed.output
+    assert mode(home) is Mode.DRAFT_WRITE
+
+
+class Terminal:
+    """A `sys` whose standard input is a terminal."""
+
+    class stdin:  # noqa: N801 - the name that it stands for
+        @staticmethod
+        def isatty() -> bool:
+            return True
+
+
+def test_what_somebody_writes_while_the_question_stands_is_not_overwritten(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = home / "flags.json"
+
+    def answer_late(*_: object, **__: object) -> bool:
+        path.write_text(path.read_text().replace("0.95", "0.9"))
+        return True
+
+    monkeypatch.setattr("stagekeeper.commands.stage.sys", Terminal())
+    monkeypatch.setattr("stagekeeper.commands.stage.click.confirm", answer_late)
+    result = run("stage", "set", *NAMED, "--to", "draft_write", *WHO)
+    assert isinstance(result.exception, StageConflictError)
+    assert '"strict": 0.9\n' in path.read_text()
+    assert (mode(home), changes(home)) == (None, [])
+
+
+def test_what_nobody_looked_at_is_made_for_the_file_as_it_is_then(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, preview, edits = home / "flags.json", FlagdStages.preview, iter(["0.9", "0.8"])
+
+    def late(store: FlagdStages, change: Any) -> str:
+        diff = preview(store, change)
+        if (edit := next(edits, None)) is not None:
+            path.write_text(path.read_text().replace('"strict": 0.95', f'"strict": {edit}'))
+        return diff
+
+    monkeypatch.setattr(FlagdStages, "preview", late)
+    assert set_to("search_only").exit_code == 0
+    assert mode(home) is Mode.SEARCH_ONLY
+    assert '"strict": 0.9' in path.read_text()
+
+
+def test_stages_are_shown_with_who_says_so_and_the_newest_change(home: Path) -> None:
+    set_to("draft_write")
+    run("emergency", "fallback", "--workflow", "refunds", *WHO)
+    shown = json.loads(run("stage", "show", "--json").stdout)
+    (row,) = shown["stages"]
+    assert (row["stage"], row["attempt"], row["said_by"], row["emergency"]) == ("draft_write", 1, "entry", True)
+    assert (row["newest_change"], shown["file"]) == (None, str(home / "flags.json"))
+    stored(home)
+    words = run("stage", "show").output
+    assert "production/refunds/issue_refund  draft_write, attempt 1, by an entry; EMERGENCY: falls back" in words
+    assert "no emergency → fallback for workflow refunds by maria: odd refunds" in words
+    other = json.loads(run("stage", "show", *NAMED[:-1], "close_account", "--json").stdout)["stages"]
+    assert [(one["stage"], one["said_by"]) for one in other] == [("search_only", "other targeting")]
+    assert json.loads(run("stage", "show", "--tool", "none", "--json").stdout)["stages"] == []
+
+
+def test_a_record_whose_change_never_came_into_force_is_shown_as_such(home: Path) -> None:
+    set_to("search_only")
+    stored(home)
+    assert "NOT IN FORCE" not in run("stage", "show").output
+    shutil.copy(ROOT / "examples" / "flags.json", home / "flags.json")
+    assert "(NOT IN FORCE)" in run("stage", "show", *NAMED).output
+
+
+def test_the_history_is_the_lake_s_or_else_that_of_the_file(home: Path) -> None:
+    set_to("draft_write")
+    set_to("search_only")
+    run("stage", "set", *NAMED[:-1], "close_account", "--to", "observe_only", *WHO, "--yes")
+    rows = json.loads(run("stage", "history", "--tool", "issue_refund", "--json").stdout)
+    steps = [("draft_write", "search_only"), ("autonomous or draft_write", "draft_write")]
+    assert [(row["before"], row["after"]) for row in rows] == steps
+    assert "the flag file's versions" in run("stage", "history").output
+    stored(home)
+    rows = json.loads(run("stage", "history", "--tool", "issue_refund", "--json").stdout)
+    assert [(row["before"], row["after"], row["changed_by"]) for row in rows] == [(*step, "maria") for step in steps]
+
+
+def test_a_stage_goes_back_to_the_one_before_the_last_change(home: Path) -> None:
+    nothing = run("stage", "revert", *NAMED, *WHO, "--yes")
+    assert "no earlier stage" in str(nothing.exception)
+    set_to("draft_write")
+    assert "not as one stage" in str(run("stage", "revert", *NAMED, *WHO, "--yes").exception)
+    set_to("observe_only")
+    refused = run("stage", "revert", *NAMED, *WHO, "--yes")
+    assert "may not move up to draft_write" in str(refused.exception)
+    assert mode(home) is Mode.OBSERVE
+    document = json.loads((home / "flags.json").read_text())
+    entry = document["flags"][MODE.key]["targeting"]["if"]
+    entry[1] = "autonomous"
+    (home / "flags.json").write_text(json.dumps(document))
+    set_to("draft_write")
+    shutil.rmtree(home / ".flags.json.history")
+    stored(home)
+    assert "may not move up to narrow_autonomy" in str(run("stage", "revert", *NAMED, *WHO, "--yes").exception)
+    assert mode(home) is Mode.DRAFT_WRITE
+    store = FlagdStages(home / "flags.json")
+    store.change(StageChange(ACTION, Mode.EXPANDED, store.read(ACTION).version), before_write=lambda _: None)
+    reverted = run("stage", "revert", *NAMED, *WHO, "--yes", "--json")
+    assert (reverted.exit_code, json.loads(reverted.stdout)["after"]) == (0, "draft_write"), reverted.output
+
+
+@pytest.mark.parametrize("words", [(), ("--everything", "--tool", "t")])
+def test_an_emergency_says_what_it_is_about(home: Path, words: tuple[str, ...]) -> None:
+    for verb in ("fallback", "resume"):
+        assert isinstance(run("emergency", verb, *words, *WHO).exception, UsageError)
+    assert (home / "flags.json").read_bytes() == (ROOT / "examples" / "flags.json").read_bytes()
+
+
+def test_an_emergency_is_on_record_and_in_force_also_where_it_cannot_be_recorded(home: Path) -> None:
+    assert "falls back." in run("emergency", "fallback", "--everything", *WHO).output
+    assert "already" in run("emergency", "fallback", "--everything", *WHO).output
+    assert json.loads(run("emergency", "resume", "--everything", *WHO, "--json").stdout)["changed"] is True
+    assert "is in no such emergency" in run("emergency", "resume", "--everything", *WHO).output
+    assert (home / "flags.json").read_bytes() == (ROOT / "examples" / "flags.json").read_bytes()
+    first, second = changes(home)
+    assert (first.after, second.before, second.after) == ("fallback for everything",) * 2 + ("no emergency",)
+    (home / "outbox.db").unlink()
+    (home / "outbox.db").mkdir()
+    assert isinstance(run("emergency", "fallback", "--tool", "t", *WHO).exception, OffTheRecordError)
+    before = (home / "flags.json").read_bytes()
+    assert b"emergency" in before
+    assert run("emergency", "resume", "--tool", "t", *WHO).exit_code == 1, "nothing is released off the record"
+    assert (home / "flags.json").read_bytes() == before
+
+
+def test_a_rollback_during_an_emergency_stands_when_that_is_over(home: Path) -> None:
+    set_to("draft_write")
+    run("emergency", "fallback", "--tool", "issue_refund", *WHO)
+    result = set_to("search_only")
+    assert "is covered by an emergency" in result.output
+    run("emergency", "resume", "--tool", "issue_refund", *WHO)
+    setting = FlagdStages(home / "flags.json").read(ACTION)
+    assert (setting.mode, setting.emergency) == (Mode.SEARCH_ONLY, False)
+
+
+def test_a_router_obeys_each_change_within_the_lease(home: Path) -> None:
+    held = FlagEvaluator.from_file(home / "flags.json")
+    router = Router(
+        authorizer=Permit(), flags=held, recorder=Recorder(Shelf(), source="/t"), environment="production", agent="bot"
+    )
+
+    @router.action(
+        workflow="refunds",
+        system="s",
+        risk_class="reversible_write",
+        reversibility="automatic",
+        draft=lambda: "drafted",
+        search_only=lambda: "looked",
+    )
+    def issue_refund() -> str:
+        return "refunded"
+
+    def obeyed(expected: str) -> bool:
+        waited = threading.Event()
+        for _ in range(1_000):
+            try:
+                answer = issue_refund()
+            except RefusedError as refused:
+                answer = type(refused).__name__
+            if answer == expected:
+                return True
+            waited.wait(0.01)
+        return False
+
+    store = FlagdStages(home / "flags.json")
+    try:
+        store.change(StageChange(ACTION, Mode.AUTONOMOUS, store.read(ACTION).version), before_write=lambda _: None)
+        assert obeyed("refunded")
+        set_to("draft_write")
+        assert obeyed("drafted")
+        run("emergency", "fallback", "--everything", *WHO)
+        assert obeyed("ActionFellBackError")
+        set_to("search_only")
+        run("emergency", "resume", "--everything", *WHO)
+        assert obeyed("looked")
+        set_to("observe_only")
+        assert obeyed("ActionObservedError")
+    finally:
+        held.close()
+
+
+def test_flags_are_written_for_who_has_none_and_never_over_any(home: Path) -> None:
+    path = home / "new.json"
+    words = ("flags", "init", "--provider", "flagd", "--out", str(path), "--owner", "ada@example.org")
+    assert run(*words).exit_code == 0
+    before = path.read_bytes()
+    assert "stays as it is" in str(run(*words).exception)
+    assert path.read_bytes() == before
+    held = FlagEvaluator.from_file(path)
+    try:
+        values = held.evaluate(("anybody", ()))
+    finally:
+        held.close()
+    assert (values.enabled, values.denied, values.mode) == (True, False, Mode.SEARCH_ONLY)
+    assert (values.approval_required, values.confidence_threshold) == (True, 0.8)
+    for flag in json.loads(before)["flags"].values():
+        assert flag["metadata"]["owner"] == "ada@example.org"
+        assert flag["metadata"]["cleanup_condition"]
+        assert datetime.fromisoformat(flag["metadata"]["review_date"])
+    result = run("stage", "set", *NAMED, "--to", "observe_only", *WHO, "--yes", "--flags", str(path))
+    assert result.exit_code == 0, result.output
