@@ -151,9 +151,11 @@ def test_signals_are_rebuilt_from_the_events(tmp_path: Path) -> None:
     before = totals(Lake.open(str(tmp_path)))
     assert before["decisions"] > 0
     (tmp_path / SIGNALS).rename(tmp_path / "away")
-    lake = Lake.open(str(tmp_path))
-    work(log, lake, letters, FakeClock(), cuts=Random(2))
+    lake, later = Lake.open(str(tmp_path)), FakeClock()
+    later.advance(30)
+    work(log, lake, letters, later, cuts=Random(2))
     assert totals(lake) == before
+    assert set(rows(lake, SIGNALS)["last_ingested_at"]) <= set(rows(lake, EVENTS)["ingested_at"])
 
 
 def test_two_logs_do_not_know_each_other(tmp_path: Path) -> None:
