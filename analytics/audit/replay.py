@@ -21,6 +21,7 @@ from analytics.lake import chain
 from analytics.lake.errors import READ_FAILURES, LakeError
 from analytics.lake.storage import unreadable
 from analytics.lake.table_schemas import SIGNALS, VERDICTS
+from analytics.signals.alive_epochs import AliveEpochs
 from analytics.signals.cells import ACTION, CELL
 from analytics.signals.state import CellState
 from analytics.verdicts import ledger, signoffs
@@ -65,7 +66,7 @@ class Replayed:
     verdict_id: str  # the verdict
     document: VerdictDocument  # what was reached
     recorded_at: datetime  # when the ledger says that it was judged, which is only recorded
-    earlier: tuple[str, ...]  # verdicts that had crossed before on the same epoch; they were reached again too
+    earlier: tuple[str, ...]  # verdicts that had crossed before on the epochs concerned; they were reached again too
     believed: tuple[str, ...] = ()  # those of which the lake no longer holds the evidence: taken as the ledger has them
 
 
@@ -97,9 +98,12 @@ def _replay(lake: Lake, verdict_id: str) -> Replayed:
         )
     row = rows.row(0, named=True)
     recorded = _payload(row)
-    latches = ledger.latches(lake, before=row)
-    # A latch decides, so whoever forges one moves a verdict: what had crossed must follow from its own evidence.
     gates, cell = gate_store.load(lake, row["gate_sha256"]), Cell(*(row[name] for name in CELL))
+    # The whole action, since a gate may compare one of its cells with another.
+    here = pl.all_horizontal(pl.col(name) == row[name] for name in ACTION)
+    state = CellState.from_increments(lake.scan(SIGNALS, version=row["lake_version"]).filter(here).collect())
+    latches = ledger.latches(lake, before=row, epochs=_concerned(state, gates, cell, row))
+    # A latch decides, so whoever forges one moves a verdict: what had crossed must follow from its own evidence.
     under = {None, gates.contents.get(row["gate"])}
     standing = [latch for key, kinds in latches.items() if key[2] in under for latch in kinds.values()]
     crossed = sorted(name for latch in standing for name in (latch.verdict_id, latch.refuted_by) if name is not None)
@@ -107,9 +111,6 @@ def _replay(lake: Lake, verdict_id: str) -> Replayed:
     earlier = tuple(crossed_id for crossed_id in crossed if crossed_id not in believed)
     for crossed_id in earlier:
         _replay(lake, crossed_id)
-    # The whole action, since a gate may compare one of its cells with another.
-    here = pl.all_horizontal(pl.col(name) == row[name] for name in ACTION)
-    state = CellState.from_increments(lake.scan(SIGNALS, version=row["lake_version"]).filter(here).collect())
     over = [(*cell, row["epoch"])] if verdict_id.startswith(REASSESSED) else []
     verdicts = judge(
         state,
@@ -126,6 +127,16 @@ def _replay(lake: Lake, verdict_id: str) -> Replayed:
     )
     reached = _compare(recorded, next(map(VerdictDocument.from_verdict, verdicts), None))
     return Replayed(verdict_id, reached, recorded.judged_at, earlier, believed)
+
+
+def _concerned(state: CellState, gates: GateFile, cell: Cell, row: dict[str, Any]) -> list[str]:
+    """The epochs that a recorded verdict follows from: its own, and those of its cell that were alive."""
+    at = state.cell_row(cell)
+    if at is None or row["verdict_id"].startswith(REASSESSED):
+        return [row["epoch"]]
+    here = np.arange(len(state.cells)) == at
+    alive = AliveEpochs.from_state(state, here, row["watermark"], gates.horizon_s)
+    return [row["epoch"], *state.names(alive.epochs, ["epoch"])["epoch"]]
 
 
 def _is_beyond(lake: Lake, verdict_id: str) -> bool:

@@ -116,6 +116,8 @@ def _baseline_epochs(arms: Arms, epoch: int, gate: Gate) -> list[int]:
     state = arms.state
     own = int(state.cell_of[epoch])
     cell, cohort = state.cells[own], gate.baseline.cohort
+    if gate.is_baseline(cell):
+        return []
     below = gate.below(cell.stage)
     beside = [
         other

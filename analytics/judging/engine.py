@@ -14,10 +14,12 @@ import numpy as np
 from analytics.gates.gate_file import GateFile, GateTieError
 from analytics.judging.attempts import Attempts
 from analytics.judging.latches import NO_STAGE, Latches
+from analytics.judging.speaking_epochs import speaking
 from analytics.judging.verdict_builder import Group, VerdictBuilder
 from analytics.judging.verdict_rules import VERDICTS, Decisions, GateDecision, Mark
 from analytics.judging.weights import EvaluationInputs
 from analytics.judging.window_sums import WindowSums
+from analytics.signals.alive_epochs import AliveEpochs
 from analytics.signals.cells import EpochKey, epoch_frame
 from analytics.signals.state import UNKNOWN_RISK, CellRows, CellState, EpochRows, number_of
 from producers.wire.contract import RiskClass
@@ -72,18 +74,19 @@ class ChangeKeys:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What follows for some epochs: their change keys, and their verdicts on demand."""
+    """What follows for some cells, or epochs that are over: their change keys, and their verdicts on demand."""
 
-    epochs: EpochRows
+    epochs: EpochRows  # the epoch that each verdict is of
     cells: CellRows  # the cell of each
     change_keys: ChangeKeyNumbers  # the number of each one's change key, see `ChangeKeys`
-    groups: Sequence[Group]
+    groups: Sequence[Group]  # every epoch that was evaluated
     builder: VerdictBuilder
+    places: npt.NDArray[np.intp]  # the place of each of `epochs` among those that were evaluated
 
     def verdicts(self, places: npt.ArrayLike, *, lake_version: int, judged_at: datetime) -> list[Verdict]:
         """The whole verdicts at some places, each named once, in the order given."""
-        wanted = np.asarray(places, dtype=np.intp)
-        at = np.full(self.epochs.size, -1, dtype=np.intp)
+        wanted = self.places[np.asarray(places, dtype=np.intp)]
+        at = np.full(sum(group.places.size for group in self.groups), -1, dtype=np.intp)
         at[wanted] = np.arange(wanted.size)
         built: dict[int, Verdict] = {}
         for group in self.groups:
@@ -122,21 +125,26 @@ class Engine:
         epochs: EpochRows,
         *,
         sums: WindowSums,
-        current: EpochRows,
+        alive: AliveEpochs,
         latches: Latches,
         users: UserEvidence | None,
         are_over: bool = False,
     ) -> Evaluation:
-        """Say what follows for some epochs.
+        """Say what follows for some cells, given by their current epochs.
 
-        `are_over` stands for epochs that are over, and are graded anew because outcomes of them came late; otherwise
-        they are current. `users` is None where nothing is counted by user.
+        Where others are alive beside the current one, all are evaluated, and the verdict is of the worst. `are_over`
+        stands for epochs that are over instead, each of them graded anew because outcomes of it came late. `users` is
+        None where nothing is counted by user.
         """
-        state, gates = self._state, self._gate_of[epochs]
+        state, shares = self._state, np.empty(0)
+        if alive.beside.size and not are_over:
+            concerned = np.isin(state.cell_of[alive.beside], state.cell_of[epochs])
+            epochs, shares = np.concatenate([epochs, alive.beside[concerned]]), alive.shares[concerned]
+        gates = self._gate_of[epochs]
         comparing = np.array([*(gate.compares for gate in self._gates.gates), False, False], dtype=np.bool_)
         rows = latches.rows(state, self._gates, self._gate_of)
         attempts = self._attempts.numbers()
-        inputs = EvaluationInputs(state, sums, self._gates, current, users, rows, epochs[comparing[gates]], attempts)
+        inputs = EvaluationInputs(state, sums, self._gates, alive, users, rows, epochs[comparing[gates]], attempts)
         # Only where a gate has a budget does it matter which attempt it is.
         spending = np.array([*(gate.attempts is not None for gate in self._gates.gates), False, False], dtype=np.bool_)
         tries = np.where(spending[gates], attempts[epochs], 1)
@@ -151,11 +159,13 @@ class Engine:
             places = np.flatnonzero((gates == number) & (stages == stage) & (tries == attempt))
             decision = GateDecision(gate, state.stages[stage], epochs[places], inputs, are_over=are_over)
             groups.append(Group(places, epochs[places], decision.decisions, gate, decision))
+        spoken = speaking(groups, state.cell_of[epochs], shares)
         change_keys = np.empty(epochs.size, dtype=np.int32)
         for group in groups:
             change_keys[group.places] = self._change_keys.numbers(group.decisions)
         builder = VerdictBuilder(inputs, latches, are_over=are_over)
-        return Evaluation(epochs, state.cell_of[epochs], change_keys, groups, builder)
+        epochs = epochs[spoken]
+        return Evaluation(epochs, state.cell_of[epochs], change_keys[spoken], groups, builder, spoken)
 
     def _match(self, cell: Cell, risk_rank: int) -> int:
         risk_class = None if risk_rank == UNKNOWN_RISK else list(RiskClass)[risk_rank].value
@@ -180,21 +190,21 @@ def judge(
 ) -> list[Verdict]:
     """Reach verdicts on a state once: what a verdict is a function of, and nothing else.
 
-    Judges the current epochs of some cells (None is all), or in their place epochs that are `over`; the state must hold
-    all minutes that matter. What is old or mature is so by the watermark, not by a clock. The lake's version and
-    `judged_at` are only recorded. Gives one verdict a cell (or epoch), in the order of their names.
+    Judges some cells (None is all) by the epochs that are alive, or in their place epochs that are `over`; the state
+    must hold all minutes that matter. What is old or mature is so by the watermark, not by a clock. The lake's version
+    and `judged_at` are only recorded. Gives one verdict a cell (or epoch), in the order of their names.
     """
-    current = state.current(np.ones(len(state.cells), dtype=np.bool_), watermark)
+    alive = AliveEpochs.from_state(state, np.ones(len(state.cells), dtype=np.bool_), watermark, gates.horizon_s)
     if over:
         epochs = state.rows_of(epoch_frame(sorted(over)))
         epochs = epochs[epochs >= 0].astype(np.intp)
     else:
         rows = (state.cell_row(cell) for cell in sorted(state.cells if cells is None else cells))
-        epochs = current[np.array([row for row in rows if row is not None], dtype=np.intp)]
+        epochs = alive.current[np.array([row for row in rows if row is not None], dtype=np.intp)]
     evaluation = Engine(state, gates, ChangeKeys()).evaluate(
         epochs,
         sums=WindowSums(state, gates, watermark),
-        current=current,
+        alive=alive,
         latches=Latches() if latches is None else latches,
         users=users,
         are_over=bool(over),

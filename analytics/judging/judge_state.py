@@ -17,6 +17,7 @@ from analytics.judging.latches import Latches, Reassessments
 from analytics.judging.ledger_writes import WritePolicy
 from analytics.judging.user_evidence import UserEvidence, UserTracker
 from analytics.judging.window_sums import WindowSums
+from analytics.signals.alive_epochs import AliveEpochs
 from analytics.signals.past_spans import may_settle
 from analytics.signals.state import CellRows, CellState, EpochRows, Flags, Increment, microseconds
 from analytics.verdicts import ledger
@@ -103,7 +104,8 @@ class JudgeState:
         self._engine: Engine | None = None
         self.due: Flags = np.empty(0, dtype=np.bool_)  # the cells that have to be looked at
         self.touched: Flags = np.empty(0, dtype=np.bool_)  # epochs of which anything came since the last recorded look
-        self.current: EpochRows = np.empty(0, dtype=np.intp)  # the current epoch of each cell
+        self.alive = AliveEpochs.nothing()  # the epochs of each cell that decide now
+        self._horizon_s = 0.0
 
     @property
     def watermark(self) -> datetime | None:
@@ -121,7 +123,6 @@ class JudgeState:
         """Make room for cells and epochs that are new."""
         cells, epochs = len(self.counts.cells), self.counts.epochs
         self.due = np.append(self.due, np.ones(cells - self.due.size, dtype=np.bool_))
-        self.current = np.append(self.current, np.zeros(cells - self.current.size, dtype=np.intp))
         self.touched = np.append(self.touched, np.zeros(epochs - self.touched.size, dtype=np.bool_))
         self._policy.grow()
         self._reassessments.grow()
@@ -147,7 +148,7 @@ class JudgeState:
             self._engine = Engine(self.counts, gates, self._change_keys)
         elif increment is not None:
             self._engine.match(increment.risen)
-        self._gate_sha256 = gates.sha256
+        self._gate_sha256, self._horizon_s = gates.sha256, gates.horizon_s
         every = timedelta(seconds=gates.freshness_s / _FULL_ROUNDS)
         if self._all_due_at is None or watermark >= self._all_due_at + every:
             self.due[:], self._all_due_at = True, watermark
@@ -177,7 +178,7 @@ class JudgeState:
             raise RuntimeError("nothing was read yet")
         if self._latches.take_overrides(overrides):
             self._let_due()
-        users = self._users.follow(gates, sums.watermark, now, self.current)
+        users = self._users.follow(gates, sums.watermark, now, self.alive.epochs)
         if users is not self._evidence:
             self._let_due()
         if users is not None and (changed := self._users.follow_open(users, now)).size:
@@ -190,7 +191,7 @@ class JudgeState:
         wanted = self.due.copy()
         wanted[renewals] = True
         evaluation = engine.evaluate(
-            self.current[wanted], sums=sums, current=self.current, latches=self._latches, users=users
+            self.alive.current[wanted], sums=sums, alive=self.alive, latches=self._latches, users=users
         )
         plan = self._policy.plan(evaluation, renewals, gates.sha256)
         news: list[Verdict] = []
@@ -208,12 +209,12 @@ class JudgeState:
         self, engine: Engine, sums: WindowSums, gates: GateFile, now: datetime, *, lake_version: int, record: Record
     ) -> None:
         """Judge epochs that are over and of which something came late, and record those that it has turned."""
-        due = self._reassessments.due(self.touched, self.current, gates, sums.watermark, now)
+        due = self._reassessments.due(self.touched, self.alive.epochs, gates, sums.watermark, now)
         if not due.size:
             return
-        users = self._users.once(gates, sums.watermark, due, self.current)
+        users = self._users.once(gates, sums.watermark, due, self.alive.current)
         evaluation = engine.evaluate(
-            due, sums=sums, current=self.current, latches=self._latches, users=users, are_over=True
+            due, sums=sums, alive=self.alive, latches=self._latches, users=users, are_over=True
         )
         back = np.array(
             [self._change_keys.key(number)[0] == VerdictName.ROLL_BACK for number in evaluation.change_keys]
@@ -248,8 +249,8 @@ class JudgeState:
 
     def _find_current(self) -> None:
         if self._sums is not None:
-            epochs = self.counts.current(self.due, self._sums.watermark)
-            self.current[self.counts.cell_of[epochs]] = epochs
+            now = AliveEpochs.from_state(self.counts, self.due, self._sums.watermark, self._horizon_s)
+            self.alive = self.alive.updated(self.counts, self.due, now)
 
     def _compared(self, gates: GateFile) -> Flags:
         """The epochs of actions that may be compared with a baseline or a declared split: all their minutes matter."""

@@ -218,14 +218,14 @@ class Reassessments:
         self._rolled_back[rows[(rows >= 0) & refuted]] = False
         self._rolled_back[rows[(rows >= 0) & back]] = True
 
-    def due(self, touched: Flags, current: EpochRows, gates: GateFile, watermark: datetime, now: datetime) -> EpochRows:
+    def due(self, touched: Flags, alive: EpochRows, gates: GateFile, watermark: datetime, now: datetime) -> EpochRows:
         """The epochs to be graded anew now, of those that were touched since the last look that was recorded.
 
         Where actions are counted, whatever changed, at once. Where users are, now and then, and as the last windows of
         an epoch close: they were open when the next one took over.
         """
         late = self._judged & ~self._rolled_back
-        late[current] = False
+        late[alive] = False
         self._changed = (self._changed | touched) & late
         as_of = closed_through(watermark, gates.user_window) if gates.counts_users else None
         if as_of is not None and self._as_of is not None and as_of > self._as_of:

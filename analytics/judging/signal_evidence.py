@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -279,6 +280,9 @@ def _states(weights: SignalWeights, at: Positions) -> list[SignalState]:
     marks = zip(weights.missing[at], weights.failing[at], weights.passing[at], strict=True)
     if weights.part.role == "trip":
         return ["fail" if failing else "pass" for _, failing, _ in marks]
+    if weights.is_baseline is not None and weights.is_baseline[at].any():
+        others = _states(replace(weights, is_baseline=None), at)
+        return ["not_applicable" if own else state for own, state in zip(weights.is_baseline[at], others, strict=True)]
     return [
         "missing" if missing else "fail" if failing else "pass" if passing else "undecided"
         for missing, failing, passing in marks

@@ -272,12 +272,12 @@ class UserTracker:
         self._open_due_at = now + max(_BETWEEN_FOLDS, took)
         return users.take_open(opened)
 
-    def follow(self, gates: GateFile, watermark: datetime, now: datetime, current: EpochRows) -> UserEvidence | None:
+    def follow(self, gates: GateFile, watermark: datetime, now: datetime, alive: EpochRows) -> UserEvidence | None:
         """The closed user-windows at a watermark; None where no gate asks for them. Raises `LakeError`."""
         if not gates.counts_users:
             self._evidence = None
             return None
-        as_of, epochs = closed_through(watermark, gates.user_window), followed(self._state, gates, current)
+        as_of, epochs = closed_through(watermark, gates.user_window), followed(self._state, gates, alive)
         if self._left is not None:
             # Where the last judge stood: a restart alone makes no verdict a new one.
             version, left_at = self._left
@@ -348,16 +348,16 @@ def compared_actions(state: CellState, gates: GateFile) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=dict.fromkeys(ACTION, pl.String), orient="row")
 
 
-def followed(state: CellState, gates: GateFile, current: EpochRows) -> EpochRows:
-    """The epochs whose user-windows matter: the current ones, and all that ran beside them where users are split."""
+def followed(state: CellState, gates: GateFile, alive: EpochRows) -> EpochRows:
+    """The epochs whose user-windows matter: those that are alive, and where users are split all that ran meanwhile."""
     split = _split(state, gates)
     if not split.any():
-        return current
+        return alive
     action_of = state.action_of[state.cell_of]
     began = np.full(split.size, -NEVER, dtype=np.int64)
-    np.minimum.at(began, action_of[current], state.first_us[current])
+    np.minimum.at(began, action_of[alive], state.first_us[alive])
     beside = split[action_of] & (state.last_us >= began[action_of])
-    beside[current] = True
+    beside[alive] = True
     return np.flatnonzero(beside)
 
 

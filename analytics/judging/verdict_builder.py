@@ -18,7 +18,7 @@ from analytics.signals.counted import counted_numbers
 from analytics.signals.definitions import ADDED, COUNTERS, contradictions
 from analytics.signals.state import UNKNOWN_RISK, EpochRows, moment_of
 from analytics.verdicts import messages
-from analytics.verdicts.verdict import Exposure, Verdict, VerdictInputs, VerdictResult
+from analytics.verdicts.verdict import EpochsBeside, Exposure, Verdict, VerdictInputs, VerdictResult
 from producers.wire.contract import RiskClass
 from producers.wire.events import Reason, VerdictName
 from producers.wire.stage import LADDER
@@ -38,9 +38,9 @@ _ORDER: Final = {
     code: place
     for place, code in enumerate(
         (
-            *("harm", "combined_harm", "regression", "trip", "regraded"),
+            *("harm", "combined_harm", "regression", "trip", "regraded", "epoch_beside"),
             *("hold_expired", "split_mismatch", "undeclared_arm", "latched", "contradictory_counts", "stale_evidence"),
-            *("no_signals", "no_promotion_signals", "not_on_ladder", "top_of_ladder"),
+            *("no_signals", "no_promotion_signals", "not_on_ladder", "top_of_ladder", "is_baseline"),
             # What stands most in the way comes first: it is what a summary shows.
             *("over_limit", "no_maturity", "below_minimum_exposure", "missing_data"),
             *("too_few_users", "rates_disagree", "immature", "more_evidence_needed"),
@@ -115,6 +115,10 @@ class VerdictBuilder:
             course = None
             if group.gate is not None and self._inputs.users is not None:
                 course = self._inputs.users.course.shown(epoch)
+            beside = None
+            if not self._are_over and (counts := self._inputs.alive.of_cell(state, int(state.cell_of[epoch]))):
+                beside = EpochsBeside(*counts)
+                evidence[place]["beside"] = [list(one) for one in beside.others]
             evidence[place]["attempt"] = int(self._inputs.attempts[epoch])
             if course is not None:
                 evidence[place]["course"] = course.model_dump(mode="json", include=_COUNTED_OF_COURSE)
@@ -137,6 +141,7 @@ class VerdictBuilder:
                     split=split,
                     course=course,
                     attempt=int(self._inputs.attempts[epoch]),
+                    beside=beside,
                     regraded=() if self._are_over else self._latches.reassessed(cell),
                     is_reassessment=self._are_over,
                 )

@@ -143,7 +143,7 @@ class GateDecision:
             course = self._inputs.users.course
             decisions.add(Mark("rising"), rest & course.rises(epochs))
             decisions.add(Mark("uneven_hours"), rest & course.is_uneven(epochs))
-        waits = unusable | (rest & ~promoted & (not is_final))
+        waits = unusable | (rest & ~promoted & ~is_final)
         if gate.hold_expires is not None:
             held_s = np.maximum((now_us - state.first_us[epochs]) / 1e6, 0.0)
             decisions.add(Mark("hold_expired"), waits & (held_s > gate.hold_expires))
@@ -201,19 +201,23 @@ class GateDecision:
 
     def _promotion(
         self, signals: Sequence[SignalWeights], decisions: Decisions, rest: Flags, split_wrong: Flags
-    ) -> tuple[Flags, Flags, bool]:
-        """Which cells promote because an earlier promotion stands, which promote at all, and whether none can here."""
+    ) -> tuple[Flags, Flags, Flags]:
+        """Which cells promote because an earlier promotion stands, which promote at all, and which never can here."""
         nobody, gate = np.zeros(self.epochs.size, dtype=np.bool_), self.gate
         above = gate.above(self.stage)
         if self.stage not in gate.ladder or above is None:
             decisions.add(Mark("not_on_ladder" if self.stage not in gate.ladder else "top_of_ladder"), rest)
-            return nobody, nobody, True
+            return nobody, nobody, ~nobody
         wanted = [signal for signal in signals if signal.decides and signal.part.role in _WEIGHED]
         if not wanted:
             decisions.add(Mark("no_promotion_signals"), rest)
-            return nobody, nobody, False
+            return nobody, nobody, nobody
         blocks = Decisions.all_alike(self.epochs.size, VerdictName.HOLD)
         self._exposure(blocks)
+        is_baseline = nobody
+        for signal in wanted:
+            is_baseline = is_baseline if signal.is_baseline is None else is_baseline | signal.is_baseline
+        blocks.add(Mark("is_baseline"), is_baseline)
         for signal in signals:
             self._block(signal, blocks)
         blocked = blocks.matrix().any(axis=1)
@@ -231,7 +235,7 @@ class GateDecision:
             decisions.add(_mark("shown_safe", signal), ready & ~blocked & signal.passing)
         if gate.on_promote == "ask":
             decisions.add(Mark("approval_required"), ready)
-        return stands & ready, ready, False
+        return stands & ready, ready, is_baseline
 
     def _exposure(self, blocks: Decisions) -> None:
         state, least, epochs = self._inputs.state, self.gate.minimum_exposure, self.epochs
@@ -253,23 +257,28 @@ class GateDecision:
     def _block(self, signal: SignalWeights, blocks: Decisions) -> None:
         """Where a signal holds up a promotion, and why."""
         part, missing = signal.part, signal.missing
+
+        def note(code: str, where: Flags) -> None:
+            # No data shows what is compared with nothing.
+            blocks.add(_mark(code, signal), where if signal.is_baseline is None else where & ~signal.is_baseline)
+
         if part.needs_data and signal.applies and (part.role not in _WEIGHED or signal.is_asked):
-            blocks.add(_mark("missing_data", signal), missing)
+            note("missing_data", missing)
         if part.role not in _WEIGHED or not signal.is_asked:
             return
         undecided = ~missing & ~signal.failing & ~signal.passing
         if signal.disagree is not None:
-            blocks.add(_mark("rates_disagree", signal), signal.disagree)
+            note("rates_disagree", signal.disagree)
             undecided &= ~signal.disagree
         if signal.few_users is not None:
-            blocks.add(_mark("too_few_users", signal), signal.few_users)
+            note("too_few_users", signal.few_users)
             undecided &= ~signal.few_users
-        blocks.add(_mark("over_limit", signal), ~missing & signal.failing)
+        note("over_limit", ~missing & signal.failing)
         if not part.promotion_ages_s(self._inputs.gates.outcome_deadline_s):
-            blocks.add(_mark("no_maturity", signal), np.ones(self.epochs.size, dtype=np.bool_))
+            note("no_maturity", np.ones(self.epochs.size, dtype=np.bool_))
             return
-        blocks.add(_mark("immature", signal), undecided & (signal.mature_trials == 0))
-        blocks.add(_mark("more_evidence_needed", signal), undecided & (signal.mature_trials != 0))
+        note("immature", undecided & (signal.mature_trials == 0))
+        note("more_evidence_needed", undecided & (signal.mature_trials != 0))
 
 
 def _tainted(signals: Sequence[SignalWeights]) -> Flags:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from analytics.judging.latches import LatchRows
     from analytics.judging.user_evidence import UserEvidence
     from analytics.judging.window_sums import WindowSums
+    from analytics.signals.alive_epochs import AliveEpochs
     from analytics.signals.missing_outcomes import MissingOutcomes
     from analytics.signals.state import CellState, EpochRows, Flags, Integers
 
@@ -41,7 +42,7 @@ class EvaluationInputs:
     state: CellState  # everything counted
     sums: WindowSums  # the sums over minutes and bins, at the watermark of the look
     gates: GateFile  # the gate file
-    current: EpochRows  # the current epoch of every cell
+    alive: AliveEpochs  # the epochs of every cell that decide now
     users: UserEvidence | None  # closed user-windows; None where nothing is counted by user
     latches: LatchRows  # what earlier looks decided
     compared: EpochRows  # the epochs that are evaluated and whose gate holds arms against each other
@@ -76,7 +77,7 @@ class EvaluationInputs:
     def arms(self) -> Arms:
         """The cells of the actions that are compared."""
         deadline_s = self.gates.outcome_deadline_s
-        return Arms(self.state, self.current, self.compared, self.sums.watermark_us, deadline_s)
+        return Arms(self.state, self.alive.current, self.compared, self.sums.watermark_us, deadline_s)
 
     def counter(self, name: str) -> Integers:
         """One counter of every epoch, those of `MATURE` among them."""
@@ -118,6 +119,7 @@ class SignalWeights:
     disagree: Flags | None = None  # where the average user is shown safe, and the actions of all together are not
     tainted: Flags | None = None  # where it counts what cannot be, which shows no harm; None nowhere
     alarmed: Flags | None = None  # where the change detector has raised an alarm; None where it does not watch
+    is_baseline: Flags | None = None  # where the cell is what others are compared with; None where nothing is compared
     compared: list[Compared] | None = None  # what was counted against a baseline, where the limit is a ratio
 
     @property
@@ -277,6 +279,10 @@ class Weigher:
 
     def _compare(self, weights: SignalWeights) -> None:
         arms, users = self._inputs.arms, self._inputs.users
+        cells = self._inputs.state.cell_of[self._epochs].tolist()
+        weights.is_baseline = np.array(
+            [self._gate.is_baseline(arms.state.cells[cell]) for cell in cells], dtype=np.bool_
+        )
         weights.compared = [
             compare(arms, epoch, self._gate, weights.part, users=users if by_user else None, claim=weights.claim)
             for epoch, by_user in zip(self._epochs.tolist(), weights.by_user.tolist(), strict=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 import numpy as np
 import polars as pl
 
-from analytics.signals.cells import ACTION, CELL, EPOCH, ROW, Histogram, current_epochs
+from analytics.signals.cells import ACTION, CELL, EPOCH, ROW, Histogram
 from analytics.signals.coverage import HOURS, Coverage, decided_hours, summed_hours
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
 from analytics.signals.missing_outcomes import EVENT_TIMES, MissingOutcomes, known_at
@@ -21,7 +21,7 @@ from analytics.signals.past_spans import PastSpans
 from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -36,7 +36,6 @@ MINUTE_US: Final = 60_000_000
 NEVER: Final = -(2**62)  # a moment before all others, in microseconds
 UNKNOWN_RISK: Final = -1
 
-_MOMENT: Final = pl.Datetime("us", "UTC")
 _SUM_AGAIN_AT: Final = 50_000
 _CHUNKS: Final = 32
 _DAY: Final = timedelta(days=1)
@@ -122,9 +121,9 @@ class CellState:
         """One counter of every epoch."""
         return np.asarray(self.counts[_ROW[name]])
 
-    def names(self, epochs: EpochRows) -> pl.DataFrame:
-        """The names of some epochs, in the order given: the columns of `EPOCH`."""
-        return self._keys.select(EPOCH)[epochs]
+    def names(self, epochs: EpochRows, columns: Sequence[str] = EPOCH) -> pl.DataFrame:
+        """The names of some epochs, in the order given: some columns of `EPOCH`."""
+        return self._keys.select(columns)[epochs]
 
     def rows_of(self, epochs: pl.DataFrame) -> Integers:
         """The row of each of some epochs, given by the columns of `EPOCH`; -1 where one is unknown."""
@@ -222,33 +221,6 @@ class CellState:
         """On how many days, days of the week and hours of the day some epochs had decisions, by a time zone's clock."""
         hours = self._hours.filter(pl.Series(self._flagged(epochs)[self._hours[ROW].to_numpy()]))
         return Coverage.from_hours(hours, timezone, self.epochs).of(epochs)
-
-    def current(self, cells: Flags, watermark: datetime) -> EpochRows:
-        """The row of the current epoch of each of some cells, in the order of the cells."""
-        (epochs,) = np.nonzero(cells[self.cell_of])
-        several = np.bincount(self.cell_of[epochs], minlength=len(self.cells))[self.cell_of[epochs]] > 1
-        alone, among = epochs[~several], epochs[several]
-        chosen = alone
-        if among.size:
-            totals = pl.DataFrame(
-                {
-                    ROW: among,
-                    "cell": self.cell_of[among],
-                    "epoch": self._keys["epoch"].gather(among),
-                    "decisions": self.counter("decisions")[among],
-                    **{
-                        name: pl.Series(values[among]).cast(_MOMENT)
-                        for name, values in (
-                            ("first_bucket", self.first_us),
-                            ("last_bucket", self.last_us),
-                            ("last_event_at", self.event_us),
-                        )
-                    },
-                }
-            )
-            current = current_epochs(totals, watermark, cell=("cell",))[ROW].to_numpy()
-            chosen = np.concatenate([alone, current.astype(np.intp)])
-        return chosen[np.argsort(self.cell_of[chosen], kind="stable")]
 
     def histograms(self, name: str, epochs: EpochRows) -> dict[int, Histogram]:
         """The sparse histograms of some epochs by row, with ascending bins; none for an epoch without observations."""

@@ -11,8 +11,10 @@ from producers.wire.events import VerdictName
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from analytics.gates.gate_file import Gate
     from analytics.verdicts.evidence_models import RateCourseShown, SignalEvidence
-    from analytics.verdicts.verdict import Exposure, VerdictInputs
+    from analytics.verdicts.verdict import EpochsBeside, Exposure, VerdictInputs
+    from producers.wire.receipt import Cell
 
 _HEURISTIC: Final = "a warning, by a heuristic that decides nothing"
 
@@ -76,4 +78,31 @@ def late_outcomes(inputs: VerdictInputs) -> str:
     return (
         f"verdict {latch.verdict_id} had rolled this epoch back for overdue outcomes alone ({then}); all but {left:,} "
         "have been reported since, so that rollback does not stand, and the evidence decides again"
+    )
+
+
+def beside(epoch: str, beside: EpochsBeside) -> str:
+    """That a verdict is of an epoch beside the newest one, and how much of the traffic it makes."""
+    share = beside.share_of(epoch)
+    if share is None:
+        made = "a share of the decisions that is not known any more, as nothing was decided for long"
+    else:
+        made = f"{percent(share[0] / share[1])} of the decisions ({share[0]:,} of {share[1]:,} within an hour)"
+    return (
+        f"this epoch, `{epoch}`, goes on beside the newest one, `{beside.current}`, and makes {made}: of several that "
+        "are alive the worst speaks for the cell"
+    )
+
+
+def is_baseline(cell: Cell, gate: Gate) -> str:
+    """That a cell is what others are compared with."""
+    compared = ", ".join(dict.fromkeys(part.signal for part in gate.at(cell.stage) if part.is_compared))
+    if gate.baseline.cohort is not None:
+        return (
+            f"the cohort `{cell.cohort}` is what others are compared with, and is compared with nothing itself, so no "
+            f"number of actions shows it safe in {compared}"
+        )
+    return (
+        f"{cell.stage} is the foot of the ladder: what is above is compared with it, and it with nothing, so no number "
+        f"of actions shows it safe in {compared}; to promote it by other signals, leave it out of the `stages` of these"
     )

@@ -21,7 +21,7 @@ from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from analytics.lake.tables import Lake
     from analytics.verdicts.evidence_models import Reassessment
@@ -141,18 +141,22 @@ def newest_watermark(lake: Lake) -> datetime | None:
     return max([*watermarks, *([] if heartbeat is None else [heartbeat.watermark])], default=None)
 
 
-def latches(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[LatchKey, dict[VerdictName, Latch]]:
+def latches(
+    lake: Lake, *, before: Mapping[str, Any] | None = None, epochs: Collection[str] = ()
+) -> dict[LatchKey, dict[VerdictName, Latch]]:
     """The first rollback of every epoch of every cell, and its first promotion under each content of its gate.
 
     A rollback that late outcomes refuted is followed by the first one after that.
-    With a row of the ledger, only what was reached before it on its own epoch counts. Rows that do not name the content
-    have it from the gate file that is kept; a promotion under a file that is not kept any more does not stand.
+    With a row of the ledger, only what was reached before it on some `epochs` of its cell counts. Rows that do not name
+    the content have it from the gate file that is kept; a promotion under a file that is not kept any more does not
+    stand.
     """
     epoch = [*CELL, "epoch"]
     ledger = lake.scan(VERDICTS)
     known = ledger
     if before is not None:
-        known = known.filter(*(pl.col(name) == before[name] for name in epoch)).filter(
+        here = (pl.col(name) == before[name] for name in CELL)
+        known = known.filter(*here, pl.col("epoch").is_in(epochs)).filter(
             (pl.col("judged_at") < before["judged_at"])
             | ((pl.col("judged_at") == before["judged_at"]) & (pl.col("lake_version") < before["lake_version"]))
         )

@@ -259,20 +259,24 @@ def sentences(
     """
     if code == "earlier_epoch_regraded":
         return [
-            f"outcomes of the earlier epoch {made.epoch} came late; it is graded {made.verdict.value} now "
-            f"(verdict {made.verdict_id}): {made.summary}"
+            f"outcomes of {'this' if made.epoch == inputs.epoch else 'the earlier'} epoch {made.epoch} came late; it "
+            f"is graded {made.verdict.value} now (verdict {made.verdict_id}): {made.summary}"
             for made in inputs.regraded
         ]
     if evidence is not None:
         return [_OF_SIGNALS[code](evidence)]
-    if inputs.gate is None or code == inputs.fault_code:
-        return [inputs.fault or "no gate"]
-    if code in _OF_INPUTS:
-        return [_OF_INPUTS[code](inputs, inputs.gate)]
-    if code == "dry_run" and would is not None:
+    if code == "epoch_beside" and inputs.beside is not None:
+        sentence = caveats.beside(inputs.epoch, inputs.beside)
+    elif inputs.gate is None or code == inputs.fault_code:
+        sentence = inputs.fault or "no gate"
+    elif code in _OF_INPUTS:
+        sentence = _OF_INPUTS[code](inputs, inputs.gate)
+    elif code == "dry_run" and would is not None:
         would_say = f"{would.verdict.value}: {summary(would.verdict, would.to_stage, would.reasons)}"
-        return [f"the gate `{inputs.gate.name}` is a dry run here and does nothing; it would say {would_say}"]
-    return [_of_inputs(code, inputs, inputs.gate, verdict, detail)]
+        sentence = f"the gate `{inputs.gate.name}` is a dry run here and does nothing; it would say {would_say}"
+    else:
+        sentence = _of_inputs(code, inputs, inputs.gate, verdict, detail)
+    return [sentence]
 
 
 def _of_inputs(code: str, inputs: VerdictInputs, gate: Gate, verdict: VerdictName, detail: str) -> str:
@@ -348,6 +352,8 @@ def _of_users_to_come(evidence: SignalEvidence) -> str:
 
 def _needed(evidence: SignalEvidence) -> str:
     if evidence.more_needed is None:
+        if evidence.unit in {"times", "points"} and evidence.value is None:
+            return f"its baseline has no {SIGNALS[evidence.signal].trial} beside it yet, or none that failed"
         return "not shown safe while the rate stays as it is"
     rate = "at this rate" if evidence.failures else "without a failure"
     return f"{evidence.more_needed:,} more {observations(evidence)} needed {rate}"
@@ -375,6 +381,7 @@ _OF_INPUTS: Final[Mapping[str, Callable[[VerdictInputs, Gate], str]]] = {
     ),
     "not_on_ladder": lambda inputs, gate: not_on_ladder(inputs.cell.stage, gate),
     "top_of_ladder": lambda inputs, _: f"{inputs.cell.stage} is the top of the ladder; the guardrails are watched on",
+    "is_baseline": lambda inputs, gate: caveats.is_baseline(inputs.cell, gate),
     "approval_required": lambda _, gate: approval_required(gate),
     "stale_evidence": lambda inputs, _: (
         f"the newest evidence is {duration(inputs.stale_s or 0.0)} older than the newest event: it promotes nothing"

@@ -32,6 +32,7 @@ REASON_CODES: Final[dict[str, str]] = {
     "regression": "Since its promotion a guardrail's rate has risen above its limit.",
     "trip": "A count that trips is over its maximum.",
     "regraded": "The epoch had been promoted; what came later says otherwise.",
+    "epoch_beside": "Of epochs that decide side by side the verdict is of the worst, and that is not the newest.",
     "latched": "An earlier look at the same epoch decided, and that stands.",
     "set_aside": "The epoch was rolled back, and an override sets that aside until it expires.",
     "late_outcomes": "The epoch was rolled back for overdue outcomes alone, and they came: the evidence decides again.",
@@ -49,6 +50,7 @@ REASON_CODES: Final[dict[str, str]] = {
     "no_promotion_signals": "The gate has only tripping signals at this stage, so nothing can show the action safe.",
     "not_on_ladder": "The stage is not on the gate's ladder.",
     "top_of_ladder": "There is no higher stage.",
+    "is_baseline": "Others are compared with the cell, so a signal that is compared is compared with nothing here.",
     "shown_safe": "A signal is evidently within its limit.",
     "rising": "A warning: the newest day failed more often than those before, by more than chance. It decides nothing.",
     "uneven_hours": "A warning: failures differ by hour of day, by more than chance. It decides nothing.",
@@ -89,6 +91,18 @@ class Overdue:
     failures: int  # when it crossed
     trials: int  # likewise
     allowed: float  # so many of the failures may be left where late outcomes refute them
+
+
+@dataclass(frozen=True, slots=True)
+class EpochsBeside:
+    """The epochs of a cell that are alive side by side."""
+
+    current: str  # the one that began last
+    others: tuple[tuple[str, int, int], ...]  # the others, what each decided of late (-1: not known), and all together
+
+    def share_of(self, epoch: str) -> tuple[int, int] | None:
+        """Of how many recent decisions an epoch made how many; None where it is not known."""
+        return next(((made, among) for name, made, among in self.others if name == epoch and made >= 0), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +158,7 @@ class VerdictInputs:
     """Everything that a verdict on one cell follows from."""
 
     cell: Cell
-    epoch: str  # its current epoch
+    epoch: str  # its current epoch, or the worst of those that are alive
     risk_class: str | None  # highest risk class seen; None where unknown
     gate: Gate | None  # the gate that matches; None where none does, or two do
     fault: str | None  # why no gate can be named, or which counters contradict each other; None where all is well
@@ -160,6 +174,7 @@ class VerdictInputs:
     regraded: tuple[Reassessment, ...] = ()  # what came of earlier epochs of the cell, of which outcomes came late
     course: RateCourseShown | None = None  # how failures lie in time; None where no day of user-windows is over
     attempt: int = 1  # which attempt of the cell the epoch is
+    beside: EpochsBeside | None = None  # the epochs that are alive side by side; None where one is
     is_reassessment: bool = False  # whether this is an epoch that is over
 
     @property

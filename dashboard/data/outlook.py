@@ -58,6 +58,8 @@ def _to_promote(verdict: VerdictDocument, codes: set[str]) -> list[Forecast]:
         return []
     if "top_of_ladder" in codes:
         return [Forecast(VerdictName.PROMOTE, "Nothing: there is no higher stage. The guardrails are watched on.")]
+    if "is_baseline" in codes:
+        return [Forecast(VerdictName.PROMOTE, "Nothing: others are compared with this cell, and it with nothing.")]
     if "not_on_ladder" in codes:
         return [Forecast(VerdictName.PROMOTE, "A gate whose ladder has this stage on it.")]
     texts = []

@@ -18,6 +18,7 @@ from analytics.judging.latches import Latches
 from analytics.judging.regression import Watched
 from analytics.judging.user_evidence import UserEvidence
 from analytics.judging.window_sums import WindowSums
+from analytics.signals.alive_epochs import AliveEpochs
 from analytics.signals.state import CellState, microseconds
 from analytics.verdicts.document import VerdictDocument
 
@@ -55,8 +56,9 @@ class Fleet:
         self.state.settle(self.watermark, self.gates.horizon_s, whole=whole)
 
     def evaluate(self) -> Evaluation:
-        current = self.state.current(np.ones(len(self.state.cells), dtype=np.bool_), self.watermark)
-        return self.engine.evaluate(current, sums=self.sums, current=current, latches=self.latches, users=self.users)
+        cells = np.ones(len(self.state.cells), dtype=np.bool_)
+        alive = AliveEpochs.from_state(self.state, cells, self.watermark, self.gates.horizon_s)
+        return self.engine.evaluate(alive.current, sums=self.sums, alive=alive, latches=self.latches, users=self.users)
 
     def documents(self) -> list[dict[str, Any]]:
         evaluation = self.evaluate()

@@ -16,6 +16,7 @@ from verdict_cases import CELL, NOON, a_row, gate_file
 from analytics.judging.engine import judge
 from analytics.lake.rollup import is_rolled, roll
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
+from analytics.signals.alive_epochs import AliveEpochs
 from analytics.signals.cells import EPOCH
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
 from analytics.signals.state import CellState, microseconds
@@ -96,10 +97,10 @@ def what_is_said(rows: pl.DataFrame) -> list[Any]:
         for name in HISTOGRAMS
     ]
     verdicts = judge(state, GATES, watermark=LATER, lake_version=7, judged_at=LATER)
-    current = state.current(np.ones(len(state.cells), dtype=np.bool_), LATER)
+    alive = AliveEpochs.from_state(state, np.ones(len(state.cells), dtype=np.bool_), LATER, GATES.horizon_s)
     by_epoch = dict(zip(names, numbers.T.tolist(), strict=True))
     documents = [VerdictDocument.from_verdict(verdict).to_dict() for verdict in verdicts]
-    return [by_epoch, histograms, sorted(names[row] for row in current), documents]
+    return [by_epoch, histograms, sorted(names[row] for row in alive.epochs), documents]
 
 
 @settings(max_examples=examples(30), deadline=None)

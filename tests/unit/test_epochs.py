@@ -12,6 +12,7 @@ from analytics.audit.replay import replay
 from analytics.judging.judge import Judge
 from analytics.lake.table_schemas import VERDICTS
 from analytics.lake.tables import Lake
+from analytics.signals.alive_epochs import AliveEpochs
 from analytics.signals.state import CellState, microseconds
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def minute(at: float) -> datetime:
 
 def current(*rows: dict[str, Any], watermark_minute: float = 60) -> str:
     state = CellState.from_increments(increments(*rows))
-    epochs = state.current(np.ones(len(state.cells), dtype=np.bool_), minute(watermark_minute))
-    (epoch,) = state.names(epochs)["epoch"]
+    alive = AliveEpochs.from_state(state, np.ones(1, dtype=np.bool_), minute(watermark_minute), 86_400.0)
+    (epoch,) = state.names(alive.current)["epoch"]
     return str(epoch)
 
 

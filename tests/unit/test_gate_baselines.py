@@ -3,20 +3,79 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
 from verdict_cases import CELL, NOON, a_row, codes, executions, gate_file, refused, verdicts_on
 
+from analytics.verdicts.document import VerdictDocument
+from dashboard.data.outlook import forecasts
+
 if TYPE_CHECKING:
     from analytics.gates.gate_file import GateFile
     from analytics.verdicts.evidence_models import SignalEvidence
     from analytics.verdicts.verdict import Verdict
+    from producers.wire.receipt import Cell
 
 BESIDE = CELL._replace(cohort="held-back")
 CONCURRENT = {"baseline": "{kind: concurrent, cohort: held-back}"}
+LIMIT = "signal: execution_error, role: guardrail, limit: 0.1"
 RATIO = "signal: execution_error, role: guardrail, ratio: 1.5"
+
+
+class TestTheBaselineItself:
+    """What others are compared with is compared with nothing: it is held, and nothing is forecast of it."""
+
+    LADDER: ClassVar = {"ladder": "[draft_write, approval_gated]", "hold_expires": "1h", "owner": "someone"}
+
+    def of(self, cell: Cell, *signals: str, failed: int = 0, **gate: str) -> Verdict:
+        here, there = CELL._replace(cohort="new", stage="approval_gated"), BESIDE
+        rows = [
+            a_row(one, minute=at, **executions(20, failed if one == cell else 0))
+            for at in range(120)
+            for one in {here, there, cell}
+        ]
+        found = verdicts_on(gate_file(*(signals or [RATIO]), **{**CONCURRENT, **self.LADDER, **gate}), *rows)
+        return next(verdict for verdict in found if verdict.inputs.cell == cell)
+
+    @pytest.mark.parametrize("failed", [0, 2])
+    def test_the_cohort_that_is_held_back(self, failed: int) -> None:
+        found = self.of(BESIDE, failed=failed)
+        assert (found.result.verdict, codes(found)) == ("HOLD", ["is_baseline"])
+        assert found.result.reasons[0].message.startswith("the cohort `held-back` is what others are compared with")
+        (part,) = found.inputs.signals
+        assert (part.state, part.more_needed, part.more_to_harm) == ("not_applicable", None, None)
+        document = VerdictDocument.from_verdict(found)
+        assert [text.text for text in forecasts(document)] == [
+            "Nothing: others are compared with this cell, and it with nothing."
+        ]
+
+    def test_the_stage_that_nothing_is_below(self) -> None:
+        foot = CELL._replace(cohort="new")
+        for kind in ("concurrent", "historic"):
+            found = self.of(foot, baseline=f"{{kind: {kind}}}")
+            assert (found.result.verdict, codes(found)) == ("HOLD", ["is_baseline"])
+            assert "draft_write is the foot of the ladder" in found.result.reasons[0].message
+        limited = self.of(foot, f"{RATIO}, stages: [approval_gated]", LIMIT, baseline="{kind: concurrent}")
+        assert limited.result.verdict == "PROMOTE", "by signals that are not compared there"
+
+    def test_its_limits_count_as_ever(self) -> None:
+        assert codes(self.of(BESIDE, RATIO, LIMIT)) == ["is_baseline"]
+        held = self.of(BESIDE, RATIO, LIMIT, failed=2)
+        assert codes(held) == ["is_baseline", "more_evidence_needed"]
+        assert self.of(BESIDE, RATIO, LIMIT, failed=15).result.verdict == "ROLL_BACK"
+        unseen = self.of(BESIDE, RATIO, "signal: quality_failure, role: promote, limit: 0.1, maturity: 1h")
+        assert codes(unseen) == ["is_baseline", "missing_data"]
+
+    def test_what_is_compared_is_judged_by_it(self) -> None:
+        assert codes(self.of(CELL._replace(cohort="new"))) == ["hold_expired", "more_evidence_needed"]
+        alone = CELL._replace(cohort="new")
+        (found,) = verdicts_on(
+            gate_file(RATIO, **CONCURRENT, **self.LADDER),
+            *(a_row(alone, minute=at, **executions(20, 1)) for at in range(9)),
+        )
+        assert "its baseline has no executions beside it yet" in found.result.reasons[0].message
 
 
 class TestBaseline:
