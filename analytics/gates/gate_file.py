@@ -213,14 +213,6 @@ class Gate(Part):
         """By what the assignments of the declared split are counted; None where none is declared."""
         return None if self.split is None else self.split.unit or self.unit
 
-    def is_baseline(self, cell: Cell) -> bool:
-        """Whether a cell is what others are compared with, and so is compared with nothing itself."""
-        if self.baseline.kind == "none" or cell.stage not in self.ladder:
-            return False
-        if self.baseline.cohort is not None:
-            return cell.cohort == self.baseline.cohort
-        return self.below(cell.stage) is None
-
     def watches(self, part: GateSignal, stage: str) -> bool:
         """Whether the detector watches a signal at a stage: a guardrail rate of actions that have been promoted."""
         rate = part.role == "guardrail" and part.limit is not None and part.signal != "missing_outcome"

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from analytics.gates.gate_file import Claim, Gate
     from analytics.gates.gate_signal import GateSignal
     from analytics.judging.user_evidence import UserEvidence
+    from producers.wire.receipt import Cell
 
 _Matched = Batches | ArmWindows
 _NOTHING: Final = Batches.of(*(np.zeros((0, 1), dtype=np.int64) for _ in range(4)))
@@ -111,12 +112,19 @@ def compare(
     )
 
 
+def is_baseline(gate: Gate, cell: Cell) -> bool:
+    """Whether a cell is what its gate compares others with, and so is compared with nothing itself."""
+    if gate.baseline.kind == "none" or cell.stage not in gate.ladder:
+        return False
+    return gate.below(cell.stage) is None if gate.baseline.cohort is None else cell.cohort == gate.baseline.cohort
+
+
 def _baseline_epochs(arms: Arms, epoch: int, gate: Gate) -> list[int]:
     """The current epochs of the cells that a cell's gate compares it with."""
     state = arms.state
     own = int(state.cell_of[epoch])
     cell, cohort = state.cells[own], gate.baseline.cohort
-    if gate.is_baseline(cell):
+    if is_baseline(gate, cell):
         return []
     below = gate.below(cell.stage)
     beside = [

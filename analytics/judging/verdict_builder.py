@@ -38,9 +38,9 @@ _ORDER: Final = {
     code: place
     for place, code in enumerate(
         (
-            *("harm", "combined_harm", "regression", "trip", "regraded", "epoch_beside"),
-            *("hold_expired", "split_mismatch", "undeclared_arm", "latched", "contradictory_counts", "stale_evidence"),
-            *("no_signals", "no_promotion_signals", "not_on_ladder", "top_of_ladder", "is_baseline"),
+            *("harm", "combined_harm", "regression", "trip", "regraded"),
+            *("hold_expired", "split_mismatch", "undeclared_arm", "epoch_beside", "latched", "contradictory_counts"),
+            *("stale_evidence", "no_signals", "no_promotion_signals", "not_on_ladder", "top_of_ladder", "is_baseline"),
             # What stands most in the way comes first: it is what a summary shows.
             *("over_limit", "no_maturity", "below_minimum_exposure", "missing_data"),
             *("too_few_users", "rates_disagree", "immature", "more_evidence_needed"),

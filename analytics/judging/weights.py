@@ -11,7 +11,7 @@ import numpy as np
 
 from analytics.evidence import histogram
 from analytics.evidence.sequential import Direction, FloatArray, crosses, log_e_value, trials_to_decision
-from analytics.judging.baseline import Arms, compare
+from analytics.judging.baseline import Arms, compare, is_baseline
 from analytics.judging.levels import EARLY_SHARE, share_of, watched_as
 from analytics.judging.soundness import Soundness
 from analytics.judging.user_windows import FIRST_FAILED, WindowCount, harm_windows, measure, promotion_windows
@@ -281,7 +281,7 @@ class Weigher:
         arms, users = self._inputs.arms, self._inputs.users
         cells = self._inputs.state.cell_of[self._epochs].tolist()
         weights.is_baseline = np.array(
-            [self._gate.is_baseline(arms.state.cells[cell]) for cell in cells], dtype=np.bool_
+            [is_baseline(self._gate, arms.state.cells[cell]) for cell in cells], dtype=np.bool_
         )
         weights.compared = [
             compare(arms, epoch, self._gate, weights.part, users=users if by_user else None, claim=weights.claim)

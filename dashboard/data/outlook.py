@@ -28,6 +28,12 @@ _TO_MEND: dict[str, str] = {
 }
 
 
+_UNTIL_IT_ENDS = (
+    "The end of this epoch, which decides beside the newest one: it is over once nothing was decided in it for five "
+    "minutes, and the verdict is that on the newest then."
+)
+
+
 @dataclass(frozen=True)
 class Forecast:
     """One thing that would change a verdict."""
@@ -41,16 +47,18 @@ def forecasts(verdict: VerdictDocument) -> list[Forecast]:
     codes = {reason.code for reason in verdict.reasons}
     if verdict.verdict == "INVALID":
         return [Forecast(VerdictName.INVALID, _TO_MEND[code]) for code in _TO_MEND if code in codes]
+    ended = [Forecast(VerdictName.HOLD, _UNTIL_IT_ENDS)] if "epoch_beside" in codes else []
     if verdict.verdict == "ROLL_BACK":
         return [
+            *ended,
             Forecast(
                 VerdictName.HOLD,
                 "A new epoch. The first crossing is what counts, so this verdict stands until the stage, the model, "
                 "the prompt, the tool or the policy of this action changes; counting then starts afresh. No edit of "
                 "the gate clears it; a signed-off override sets it aside until it expires.",
-            )
+            ),
         ]
-    return [*_to_promote(verdict, codes), *_to_roll_back(verdict)]
+    return [*ended, *_to_promote(verdict, codes), *_to_roll_back(verdict)]
 
 
 def _to_promote(verdict: VerdictDocument, codes: set[str]) -> list[Forecast]:

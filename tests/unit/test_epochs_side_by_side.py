@@ -24,7 +24,9 @@ from analytics.backtest.history import History, run
 from analytics.judging.judge import Judge
 from analytics.lake.table_schemas import COLUMNS, EVENTS, VERDICTS
 from analytics.lake.tables import Lake
+from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.gate_check import gate_check
+from dashboard.data.outlook import forecasts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,6 +123,7 @@ class TestPromotion:
         assert "232 of 1,160" in message
         assert "`new`" in message
         assert document_of(verdict)["summary"].startswith("Hold: this epoch")
+        assert forecasts(VerdictDocument.from_verdict(verdict))[0].text.startswith("The end of this epoch")
 
     def test_it_comes_once_all_are_shown_safe(self) -> None:
         assert said(on(*busy("old", 0, 80), *busy("new", 20, 80))) == ("PROMOTE", "new")
@@ -245,9 +248,11 @@ class TestThroughTheJudge:
 
     def test_a_promotion_rests_on_what_had_crossed_on_every_epoch(self, lake: Lake) -> None:
         old = [*busy("old", 0, 20), *busy("old", 20, 50, failed_of=7)]
-        heard = self.run(lake, [*old, *busy("new", 20, 50, 20)])
-        assert heard[-1] == ("PROMOTE", "new"), "the older one had been promoted, and that stands"
-        for row in lake.scan(VERDICTS).collect().to_dicts():
+        assert said(on(*old, *busy("new", 20, 50, 20))) == ("HOLD", "old"), "by its evidence alone"
+        self.run(lake, [*old, *busy("new", 20, 50, 20)])
+        rows = lake.scan(VERDICTS).sort("judged_at").collect().to_dicts()
+        assert (rows[-1]["verdict"], rows[-1]["epoch"]) == ("PROMOTE", "new"), "the older one's promotion stands"
+        for row in rows:
             assert replay(lake, row["verdict_id"]).document.epoch == row["epoch"]
 
     def test_what_is_alive_is_not_graded_as_if_it_were_over(self, lake: Lake) -> None:
