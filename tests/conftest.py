@@ -35,7 +35,14 @@ _LONGEST_FIRST: Final = (
 
 _FIRST_COMMIT: Final = Path("_delta_log", f"{0:020}.json")
 
-_TOGETHER: Final = ("test_demonstration.py", "test_security.py", "test_browser.py", "test_storm.py")
+_TOGETHER: Final = (
+    "test_demonstration.py",
+    "test_security.py",
+    "test_browser.py",
+    "test_storm.py",
+    "test_comparators.py",
+    "test_quality.py",
+)
 """Modules of which one process runs all tests: they share a fixture that takes many seconds to make, or each of them
 takes so much of the machine that two at once only wait for each other."""
 

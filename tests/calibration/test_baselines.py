@@ -63,7 +63,7 @@ def stops(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [20, 50])
+@pytest.mark.parametrize("size", [pytest.param(20, marks=pytest.mark.exhaustive), 50])
 @pytest.mark.parametrize("split", ["half", "random", "tenth"])
 def test_a_drifting_base_and_a_random_split_roll_back_no_more_than_agreed(size: int, split: str) -> None:
     runs, batches = 3_000, 20_000 // size
@@ -91,7 +91,7 @@ def test_it_holds_at_other_ratios_and_for_non_inferiority(ratio: float, directio
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [20, 50])
+@pytest.mark.parametrize("size", [pytest.param(20, marks=pytest.mark.exhaustive), 50])
 def test_twice_the_base_rate_is_found_in_1910_actions(size: int) -> None:
     runs, batches = 4_000, 12_000 // size
     rates = np.full((batches, runs), 0.02), np.full((batches, runs), 0.01)
@@ -102,7 +102,7 @@ def test_twice_the_base_rate_is_found_in_1910_actions(size: int) -> None:
 @pytest.mark.slow
 def test_batches_of_two_actions_take_twice_as_long() -> None:
     # Half of them hold one arm only, and say nothing.
-    runs, size = 1_000, 2
+    runs, size = 300, 2
     rates = np.full((6_000, runs), 0.02), np.full((6_000, runs), 0.01)
     found = stops(np.random.default_rng(6), rates, np.full((6_000, runs), 0.5), size)
     assert 3_300 < np.median(found) < 4_100

@@ -73,10 +73,10 @@ def looked(actions: Actions, gate_file: GateFile, streams: int, stage: str, ever
 @pytest.mark.parametrize(
     ("users", "days", "alike", "streams"),
     [
-        (50, 14, 0.1, 15),
+        pytest.param(50, 14, 0.1, 15, marks=pytest.mark.exhaustive),
         (50, 14, 0.3, 15),
         pytest.param(50, 14, 0.3, 400, marks=pytest.mark.exhaustive),
-        (300, 3, 0.1, 40),
+        pytest.param(300, 3, 0.1, 40, marks=pytest.mark.exhaustive),
         (300, 3, 0.3, 40),
         pytest.param(300, 7, 0.3, 400, marks=pytest.mark.exhaustive),
     ],
@@ -109,7 +109,7 @@ def visits(
     return stream[seen], minute[seen], bad[seen], (np.repeat(np.arange(users), actions) + base * users)[seen]
 
 
-@pytest.mark.parametrize("actions", [10, 50])
+@pytest.mark.parametrize("actions", [pytest.param(10, marks=pytest.mark.exhaustive), 50])
 def test_slow_visits_at_four_fifths_of_the_limit_roll_nothing_back(actions: int) -> None:
     """Of 10 or 50 alike actions a visit 4 % are slow where 5 % may be; by action many of them were rolled back."""
     streams = 30 if actions == 10 else 15
@@ -124,7 +124,7 @@ def test_slow_visits_at_four_fifths_of_the_limit_roll_nothing_back(actions: int)
         assert looked(acts, by_action, streams, "draft_write", timedelta(hours=1)).rollbacks >= 0.2
 
 
-@pytest.mark.parametrize("alike", [0.1, 0.3])
+@pytest.mark.parametrize("alike", [pytest.param(0.1, marks=pytest.mark.exhaustive), 0.3])
 def test_a_ratio_at_its_limit_keeps_both_levels_by_user(alike: float) -> None:
     """The same rate in both arms, and at most the same asked for; by action a fifth was rolled back."""
     streams, hours = 16, 36

@@ -179,6 +179,7 @@ def test_failures_to_harm_is_the_first_run_that_crosses(failures: int, successes
         (300, 1_000, "30.0 % is too high to be shown under 2.0 %, with less than a chance of 1 % within 5,000 more"),
     ],
 )
+@pytest.mark.slow
 def test_a_way_to_safety_is_a_range_with_its_probability(tmp_path: Path, failures: int, trials: int, told: str) -> None:
     evidence = SignalEvidence(
         signal="undo",
@@ -202,6 +203,7 @@ def test_a_way_to_safety_is_a_range_with_its_probability(tmp_path: Path, failure
     assert told in text.replace("\u202f", " ")
 
 
+@pytest.mark.slow
 def test_what_would_change_a_verdict_names_each_signal_in_its_way(tmp_path: Path) -> None:
     verdicts = latest_verdicts(populated(tmp_path))
     seen = set()

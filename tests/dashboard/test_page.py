@@ -108,6 +108,7 @@ def test_without_a_lake_the_page_says_how_to_begin_and_creates_nothing(show: Sho
     assert not (tmp_path / "lake").exists()
 
 
+@pytest.mark.slow
 def test_an_empty_lake_is_called_empty(show: Show, tmp_path: Path) -> None:
     Lake.open(str(tmp_path / "lake"))
     shown = show(tmp_path)
@@ -315,6 +316,7 @@ def test_freshness_is_narrowed_where_the_gate_file_is_not_there_as_well(tmp_path
     assert read_gate_file(path, freshness_s=60.0).freshness_s == 60.0
 
 
+@pytest.mark.slow
 def test_a_verdict_under_the_gate_file_in_force_is_not_called_changed(show: Show, tmp_path: Path) -> None:
     populated(tmp_path)
     assert "changed since" not in show(tmp_path, PageLocation(cell=FLEET[0].cell)).text

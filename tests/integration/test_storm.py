@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 @pytest.mark.parametrize(
     ("events", "kills"),
     [
-        pytest.param(50_000, 3, marks=pytest.mark.timeout(900), id="every day"),
+        pytest.param(20_000, 2, marks=pytest.mark.timeout(900), id="every day"),
         pytest.param(1_000_000, 20, marks=[pytest.mark.timeout(5400), pytest.mark.exhaustive], id="full size"),
     ],
 )

@@ -38,8 +38,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 LOG = logging.getLogger(__name__)
 
 WORKERS = 32
-ACTIONS = 30_000
-OUTAGE_S = float(os.environ.get("STAGEKEEPER_TEST_OUTAGE_S", "5"))
+ACTIONS = 10_000
+OUTAGE_S = float(os.environ.get("STAGEKEEPER_TEST_OUTAGE_S", "3"))
 """How long the broker is away; the whole promise is 60."""
 RATE = 1_000
 

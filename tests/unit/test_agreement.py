@@ -155,6 +155,7 @@ RESULTS: Final[list[dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.slow
 def test_every_outcome_says_what_it_must() -> None:
     for result in RESULTS:
         document = changed(example(ActionDecided), "data.decision.result", result)

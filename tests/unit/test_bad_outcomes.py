@@ -159,6 +159,7 @@ gates:
 """
 
 
+@pytest.mark.slow
 def test_by_user_each_decision_counts_once_too_and_replays_alike(history: EventLake, tmp_path: Path) -> None:
     (tmp_path / "gates.yaml").write_text(BY_USER)
     receipts = [history.act(n / 20, f"user-{n}", failed=n % 10 == 0) for n in range(200)]

@@ -90,6 +90,7 @@ def test_a_latency_that_is_not_known_stands_against_a_promotion_and_for_no_rollb
 MISSING = "{signal: missing_outcome, role: guardrail, limit: 0.2}"
 
 
+@pytest.mark.slow
 def test_missing_outcomes_of_one_user_are_one_observation(history: EventLake, tmp_path: Path) -> None:
     for user in range(30):
         history.act(user / 10, f"user-{user}")
@@ -103,6 +104,7 @@ def test_missing_outcomes_of_one_user_are_one_observation(history: EventLake, tm
     assert by_action["signals"][0]["state"] == "fail"
 
 
+@pytest.mark.slow
 def test_outcomes_are_missing_only_once_the_deadline_is_over(history: EventLake, tmp_path: Path) -> None:
     for user in range(40):
         history.act(8.1 + user / 100, f"user-{user}", reported=False)
@@ -144,6 +146,7 @@ def test_comparisons_count_users(history: EventLake, tmp_path: Path, signal: str
     assert part["state"] in {"undecided", "pass"}
 
 
+@pytest.mark.slow
 def test_two_users_who_fail_throughout_are_no_ratio_by_user(history: EventLake, tmp_path: Path) -> None:
     minute = two_arms(history, new_failed=2, base_failed=1, windows=1)
     signal = "{signal: execution_error, role: guardrail, ratio: 1.0}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import Message
 from fakes import KEY, FakeClock
+from laws import some
 from source_logs import FIRST, SECOND, KilledError, Letters, Log, MortalLake, hold_all_promises, rows, value_of, work
 from verdict_cases import a_row, increments
 
@@ -72,7 +73,7 @@ def test_a_table_to_which_nothing_is_added_gets_no_commit(tmp_path: Path) -> Non
     hold_all_promises(log, writer.lake)
 
 
-@pytest.mark.parametrize("read", range(9))
+@pytest.mark.parametrize("read", some(range(9)))
 def test_a_restart_after_any_batch_is_exact(tmp_path: Path, read: int) -> None:
     log = Log({FIRST: [value_of(1), value_of(1), b"x", value_of(1), b"y", value_of(2), None, value_of(2)]})
     log.records[SECOND] = [value_of(4), b"z", value_of(4), value_of(6), value_of(6), None, value_of(6), b"z"]
@@ -91,7 +92,7 @@ def test_a_restart_after_any_batch_is_exact(tmp_path: Path, read: int) -> None:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("lives", range(6))
+@pytest.mark.parametrize("lives", some(range(6)))
 def test_a_kill_at_a_commit_that_brings_earlier_offsets_along_is_exact(tmp_path: Path, lives: int, after: bool) -> None:
     log = Log({FIRST: [value_of(1), value_of(1), b"x", value_of(2), value_of(1), value_of(3), b"y"]})
     lake = MortalLake.open(str(tmp_path))
@@ -230,6 +231,7 @@ def test_a_large_batch_goes_early(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(later - earlier <= 0.51 for (earlier, _), (later, _) in pairwise(batches))
 
 
+@pytest.mark.slow
 def test_where_much_waits_batches_are_as_large_as_they_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     batches = handed_over(monkeypatch, Traffic(0, until_s=1, waiting=200_000), seconds=0)
     assert [size for _, size in batches] == [LARGE_RECORDS]

@@ -65,6 +65,7 @@ def test_each_promotion_has_its_claim_unless_the_gate_states_one() -> None:
         assert [gate.claim_at(stage) for stage in stages] == [claim, claim, claim, None]
 
 
+@pytest.mark.slow
 def test_twelve_users_who_come_back_speak_of_themselves_alone(history: EventLake, tmp_path: Path) -> None:
     minute = come_back(history, users=12, windows=4, stage=Stage.NARROW_AUTONOMY)
     found = judged(history, tmp_path, minute)

@@ -142,6 +142,7 @@ def test_what_is_given_up_comes_back_as_it_was() -> None:
     assert lost.seen[-1] == (late, "emitter_closed")
 
 
+@pytest.mark.slow
 def test_many_threads_fill_the_buffer_and_nothing_of_it_is_lost_or_mixed_up(tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     emitter = OutboxEmitter(lambda hook: KafkaEmitter(NOBODY, on_undeliverable=hook), Outbox(path))

@@ -42,7 +42,11 @@ NAMES = (
 REFUSED = ("a\\b", "a[b]", "a|b", "a^b", "a%20b", "a%2Fb", "%2e%2e", "new\nline", "tab\t", "a\x7fb", "bytes\udce4")
 
 
-@pytest.fixture(params=NAMES)
+# Every odd character in one of four names; each by itself is tried with all else that takes long.
+TOGETHER = (" begins and ends ", "-a", "~", "ü日本 a#?%{}*:='\"&;<>%zz$HOME a\u0301😀")
+
+
+@pytest.fixture(params=[*TOGETHER, *(pytest.param(name, marks=pytest.mark.exhaustive) for name in NAMES)])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A folder of an odd name, beside one that a pattern of that name would find too."""
     decoy = EventLake.at(tmp_path / "aXb")

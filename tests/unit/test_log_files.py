@@ -105,6 +105,7 @@ def test_with_a_damaged_checkpoint_nothing_is_deleted(lake: Lake) -> None:
     assert sorted(log.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_whoever_dies_while_trimming_leaves_a_log_without_a_gap(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     append(lake, 0, 45)
     files_of, deleted = storage.files_of, []
@@ -137,6 +138,7 @@ def data_files(lake: Lake, table: str) -> set[str]:
     return {path.name for path in Path(lake.root, table).glob("*.parquet")}
 
 
+@pytest.mark.slow
 def test_what_was_folded_goes_after_the_grace_though_the_log_was_trimmed(lake: Lake) -> None:
     append(lake, 0, 30)
     assert lake.compact(QUALITY)

@@ -82,6 +82,7 @@ print(pa.default_memory_pool().backend_name, round(anonymous_mb() - before))
 
 
 @only_glibc
+@pytest.mark.slow
 def test_large_buffers_are_not_kept() -> None:
     def kept(how: str) -> tuple[str, int]:
         ran = subprocess.run(

@@ -59,6 +59,7 @@ def codes(found: dict[str, Any]) -> list[str]:
     return [reason["code"] for reason in found["reasons"]]
 
 
+@pytest.mark.slow
 def test_a_promotion_warns_of_a_rate_that_rises(history: EventLake, tmp_path: Path) -> None:
     a_day(history, 0, failed=1, users=200)
     a_day(history, 1, failed=18)

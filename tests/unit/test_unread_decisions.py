@@ -54,6 +54,7 @@ def verdict_at(history: EventLake, judge: Judge, minute: float) -> str:
 
 
 @pytest.mark.parametrize("closes", [False, True])
+@pytest.mark.slow
 def test_failures_of_one_bot_are_not_those_of_many_users(history: EventLake, judge: Judge, closes: bool) -> None:
     for number in range(150):
         history.act(number / 5, f"user-{number}")

@@ -241,6 +241,7 @@ def watched(history: EventLake, path: Path, minute: float, text: str) -> dict[st
     return {**part, "verdict": found["verdict"], "reasons": found["reasons"], "verdict_id": found["verdict_id"]}
 
 
+@pytest.mark.slow
 def test_the_detector_counts_users_where_the_gate_does(history: EventLake, tmp_path: Path) -> None:
     # Many users are fine for an hour; then a single one fails a hundred times.
     for number in range(180):
@@ -276,6 +277,7 @@ def test_users_who_go_bad_after_a_promotion_raise_the_alarm(history: EventLake, 
     assert replay(history.lake, found["verdict_id"]).document.to_dict()["verdict"] == "ROLL_BACK"
 
 
+@pytest.mark.slow
 def test_an_outage_after_a_promotion_raises_the_alarm_before_its_window_closes(
     history: EventLake, tmp_path: Path
 ) -> None:
