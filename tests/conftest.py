@@ -30,8 +30,11 @@ _LONGEST_FIRST: Final = (
     "test_workers",
     "test_security",
     "test_doctor",
+    "test_comparators",
+    "test_quality",
 )
-"""Modules with tests of half a minute; the processes of `make test` end together when these begin early."""
+"""Modules with tests of half a minute, or whose tests run together; the processes of `make test` end together when
+these begin early."""
 
 _FIRST_COMMIT: Final = Path("_delta_log", f"{0:020}.json")
 
