@@ -164,7 +164,7 @@ class Counted:
     """Everything counted about every cell."""
 
     def __init__(self, outcome_deadline_s: float = DEFAULT_OUTCOME_DEADLINE_S) -> None:
-        self.state = CellState()
+        self.state = CellState(past=())  # nobody watches here
         self.version = -1  # of `signals`; before the first
         self._deadline_s = outcome_deadline_s
         self._watermark: datetime | None = None

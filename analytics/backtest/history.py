@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from analytics.judging.judge_state import JudgeState, PastVerdicts
+from analytics.judging.regression import watched_counters
 from analytics.judging.user_windows import READ_OF_EVENTS
 from analytics.lake.table_schemas import EVENTS, SIGNALS
 from analytics.signals.cells import EPOCH
@@ -111,7 +112,7 @@ def run(
     """
     now, last = (since or history.first).replace(second=0, microsecond=0) + MINUTE, until or history.last
     events = _KnownEvents(history.events)
-    state = JudgeState(PastVerdicts(), events, writes_all=True)
+    state = JudgeState(PastVerdicts(), events, watched_counters(gates), writes_all=True)
     known_at, done = history.increments["last_event_at"], 0
     while True:
         through = int(known_at.search_sorted(now, side="right"))

@@ -114,8 +114,10 @@ class Watch:
             some, cost = seen > 0, costs if thresholds is None else costs[step]
             wealth = np.where(some, np.logaddexp(log_restarts[step], wealth) + gain - seen * cost, wealth)
             batches = batches + some
-            alarm = some & (average(wealth) >= bar) & (alarmed_at == NO_ALARM)
-            alarmed_at = np.where(alarm, batches, alarmed_at)
+            # The average is at most the largest, which costs less.
+            if np.any(some & (wealth.max(axis=0) >= bar - CROSSING_SLACK)):
+                alarm = some & (average(wealth) >= bar) & (alarmed_at == NO_ALARM)
+                alarmed_at = np.where(alarm, batches, alarmed_at)
         return Watch(self.threshold, self.run_length, wealth, batches, alarmed_at)
 
     @property
@@ -127,6 +129,25 @@ class Watch:
     def alarmed(self) -> BoolArray:
         """Whether an alarm was raised, now or earlier. Shape (cells,)."""
         return np.asarray(self.alarmed_at != NO_ALARM)
+
+
+def ceiling(
+    failures: IntArray, trials: IntArray, restarts: FloatArray, *, threshold: float
+) -> tuple[FloatArray, FloatArray]:
+    """At most how high the log level can stand after batches, and how high it ever stood. Shapes as in `Watch.after`.
+
+    With w_k the log of what a batch multiplies M_k by, M_k is a sum of restarts, each times exp(sum of w_k since). So
+    it is at most the sum of the restarts times exp(C_k), with C_k <- max(0, C_k + w_k) (Page, Biometrika 41, 1954).
+    """
+    odds, costs = np.log(bets("above")), np.log1p((bets("above") - 1.0) * threshold)
+    won, most = np.zeros((BET_COUNT, failures.shape[1])), np.zeros(failures.shape)
+    for step, (failed, tried) in enumerate(zip(failures, trials, strict=True)):
+        won = np.maximum(won + (failed * odds - tried * costs), 0.0)
+        most[step] = won.max(axis=0)
+    begun = np.cumsum(restarts * (trials > 0), axis=0)
+    most += np.log(begun, out=np.full_like(begun, -np.inf), where=begun > 0)
+    never = np.full(failures.shape[1], -np.inf)
+    return (most[-1] if len(most) else never), most.max(axis=0, initial=-np.inf)
 
 
 def run_length(alpha: float, *, batches: float) -> float:

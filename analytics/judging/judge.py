@@ -12,6 +12,7 @@ from analytics.gates import gate_store
 from analytics.gates.gate_file import GateFile
 from analytics.judging.event_source import LakeEvents
 from analytics.judging.judge_state import JudgeState, PastVerdicts
+from analytics.judging.regression import watched_counters
 from analytics.judging.watermark import SETTLE_S, Watermark
 from analytics.lake.errors import ForgottenError, LakeError
 from analytics.lake.table_schemas import SIGNALS
@@ -127,7 +128,8 @@ class Judge:
     def _begin(self, gates: GateFile, version: int, taken: int | None, now: datetime, *, caught_up: bool) -> bool:
         """Read everything, and let go at once of what does not matter any more."""
         self._state = None
-        state = JudgeState(PastVerdicts.from_ledger(self._lake), LakeEvents(self._lake))
+        watched = watched_counters(gates)
+        state = JudgeState(PastVerdicts.from_ledger(self._lake), LakeEvents(self._lake), watched)
         self._watermark = Watermark(settle_s=self._settle_s, at=ledger.newest_watermark(self._lake))
         late = self._since_last_judge(version)
         for rows in self._lake.batches(SIGNALS, version=version):
@@ -147,10 +149,11 @@ class Judge:
         """Take in what was appended. What breaks off in between is not to be used: everything is read anew then."""
         self._state = None
         increment = state.add(rows) if rows.height else None
-        # A longer memory than before has to be filled again.
-        anew = gates.horizon_s > self._horizon_s
+        # A longer memory than before, or one of more counters, has to be filled again.
+        watched = watched_counters(gates)
+        anew = gates.horizon_s > self._horizon_s or not state.counts.past.counters >= watched
         if anew:
-            state.counts.forget()
+            state.counts.forget(past=watched)
             for batch in self._lake.batches(SIGNALS, version=version):
                 state.counts.remember(batch)
                 self._settle(state, gates)

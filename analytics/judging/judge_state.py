@@ -85,10 +85,15 @@ class LookOutcome:
 
 
 class JudgeState:
-    """Everything that a judge knows. With `writes_all` a look writes whatever is new, and renews nothing."""
+    """Everything that a judge knows under gate files that watch no other `counters`.
 
-    def __init__(self, past: PastVerdicts, events: EventSource, *, writes_all: bool = False) -> None:
-        self.counts = CellState()
+    With `writes_all` a look writes whatever is new, and renews nothing.
+    """
+
+    def __init__(
+        self, past: PastVerdicts, events: EventSource, counters: Collection[str], *, writes_all: bool = False
+    ) -> None:
+        self.counts = CellState(past=counters)
         self._change_keys = ChangeKeys()
         self._policy = WritePolicy(past.last, self.counts, self._change_keys, writes_all=writes_all)
         self._latches = Latches(past.latches, past.reassessed)

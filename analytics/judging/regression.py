@@ -9,16 +9,16 @@ same for everybody who knows the same. An alarm is latched by the ledger.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
 
-from analytics.evidence.change_detector import NO_ALARM, Watch
+from analytics.evidence.change_detector import NO_ALARM, Watch, ceiling
 from analytics.evidence.clustered_rate import ASSUMPTIONS
 from analytics.evidence.mixture import bets
-from analytics.evidence.sequential import BETS
+from analytics.evidence.sequential import BET_COUNT, BETS
 from analytics.gates.after_promotion import DETECTOR_MINUTES_S
 from analytics.signals.cells import ROW
 from analytics.signals.past_spans import HOUR_US, SPAN_US
@@ -27,6 +27,7 @@ from analytics.signals.trials import counted, counters_of
 from analytics.verdicts.evidence_models import Regression
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from analytics.evidence.sequential import FloatArray
@@ -41,6 +42,7 @@ _UNIT: Final = 2.0**20
 _MARGIN: Final = 1e-6
 # What the detector begins with at each minute, at the first of ten, and at the first of an hour: 60 an hour in all.
 _RESTARTS: Final = (0.15, 8.0, 3.0)
+_AT_ONCE: Final = 2_000  # epochs whose batches are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -54,55 +56,82 @@ class Watched:
 
 
 @dataclass
-class _Past:
-    """What the detector knows of every epoch at the end of the hours, as arrays by row."""
+class _Known:
+    """What is known of every epoch at the end of the hours, as arrays whose last axis is the epoch's row."""
 
-    wealth: FloatArray  # log wealth, shape (8, epochs)
-    level: FloatArray  # its average
-    alarmed_us: Integers  # when the batch began that raised the alarm, or -1
-    stale: Flags  # where it has to be computed
+    stale: Flags = field(default_factory=lambda: np.ones(0, dtype=np.bool_))  # where it has to be computed
 
-    @classmethod
-    def nothing(cls, size: int) -> _Past:
-        """Of so many epochs nothing is known."""
-        return cls(
-            np.full((len(BETS["above"]), size), -np.inf),
-            np.full(size, -np.inf),
-            np.full(size, -1, dtype=np.int64),
-            np.ones(size, dtype=np.bool_),
-        )
+    def grow(self, size: int) -> None:
+        """Make room for epochs that are new, of which nothing is known."""
+        if more := size - self.stale.size:
+            for name, values in vars(self).items():
+                unknown = np.full((*values.shape[:-1], more), _UNKNOWN[name])
+                setattr(self, name, np.concatenate([values, unknown], axis=-1))
 
-    def grown(self, size: int) -> _Past:
-        """With room for epochs that are new."""
-        new = _Past.nothing(size - self.stale.size)
-        return _Past(*(np.concatenate([getattr(self, f.name), getattr(new, f.name)], axis=-1) for f in fields(_Past)))
+
+@dataclass
+class _Past(_Known):
+    """What the detector knows of one guardrail."""
+
+    wealth: FloatArray = field(default_factory=lambda: np.zeros((BET_COUNT, 0)))  # log wealth, shape (8, epochs)
+    level: FloatArray = field(default_factory=lambda: np.zeros(0))  # its average
+    alarmed_us: Integers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # when the batch began, or -1
+
+
+@dataclass
+class _Ceilings(_Known):
+    """How high the level of each guardrail can be, at the end and at its peak; shape (guardrails, epochs)."""
+
+    level: FloatArray = field(kw_only=True)
+    highest: FloatArray = field(kw_only=True)
+
+
+_UNKNOWN: Final = {"stale": True, "wealth": -np.inf, "level": -np.inf, "highest": -np.inf, "alarmed_us": -1}
+
+
+def watched_rates(gates: GateFile) -> set[tuple[str, float, float]]:
+    """Signal, limit and age, in seconds, of every guardrail that is watched at any stage."""
+    return {
+        (part.signal, part.limit, part.harm_age_s)
+        for gate in gates.gates
+        for part in gate.signals
+        if part.limit is not None and any(gate.watches(part, stage) for stage in part.stages)
+    }
+
+
+def watched_counters(gates: GateFile) -> frozenset[str]:
+    """The counters of everything that is watched."""
+    return frozenset(name for signal, *_ in watched_rates(gates) for name in counters_of(signal))
 
 
 class ActionDetector:
     """The detector over every epoch, where it counts actions.
 
-    Of each epoch it keeps what it knew at the end of the hours, and how much the minutes since can have won. After
-    minutes i a bet's level is a sum of the level before them and of at most as many products as there are minutes, each
-    times at most exp(sum_i max(0, w_i)) with w_i = x_i log(omega) - n_i log1p((omega - 1) threshold). So the sum over
-    minutes of the largest w_i of any bet, in whole units of 2^-20 and rounded up, bounds the level wherever it peaked.
-    Only where that reaches the bar are the minutes stepped through.
+    Of each epoch it keeps how high the level can be at the end of the hours (`ceiling`), and how much the minutes since
+    can have won. After minutes i a bet's level is a sum of the level before them and of at most as many products as
+    there are minutes, each times at most exp(sum_i max(0, w_i)) with w_i = x_i log(omega) - n_i log1p((omega - 1)
+    threshold). So the sum over minutes of the largest w_i of any bet, in whole units of 2^-20 and rounded up, bounds
+    the level wherever it peaked. Only where that reaches the bar, or somebody asks, are batches stepped through.
     """
 
     def __init__(self, state: CellState, gates: GateFile, watermark_us: int) -> None:
         self._state = state
-        watched = {
-            (part.signal, part.limit, part.harm_age_s)
-            for gate in gates.gates
-            for part in gate.signals
-            if part.limit is not None and any(gate.watches(part, stage) for stage in part.stages)
-        }
+        watched = watched_rates(gates)
+        self._counters = sorted(watched_counters(gates))
         oldest_us = max((round(age_s * 1_000_000) for *_, age_s in watched), default=0)
         self._window_us = _MINUTES_US + HOUR_US + oldest_us
         self._sums: dict[tuple[str, float], Integers] = {
             (signal, limit): np.zeros(0, dtype=np.int64) for signal, limit, _ in watched
         }
         self._past: dict[Watched, _Past] = {}
-        self._past_until: dict[Watched, int] = {}
+        self._ceilings: dict[float, _Ceilings] = {}  # by age, of the guardrails of that age
+        self._of_age: dict[float, list[tuple[str, float]]] = {}
+        for signal, limit, age_s in watched:
+            self._of_age.setdefault(age_s, []).append((signal, limit))
+        for age_s, guardrails in self._of_age.items():
+            nothing = np.zeros((len(guardrails), 0))
+            self._ceilings[age_s] = _Ceilings(level=nothing, highest=nothing)
+        self._ends: dict[float, int] = {}  # the end of the hours for which these hold, by age
         self._watermark_us = watermark_us
         self._grow()
         self._add(self._recent(watermark_us - self._window_us, watermark_us - MINUTE_US), 1)
@@ -113,10 +142,11 @@ class ActionDetector:
         if not self._sums:
             return
         self._grow()
-        if increment is not None and self._past:
-            buckets = increment.minutes["bucket"].to_numpy()
-            for watched, past in self._past.items():
-                past.stale[increment.minutes[ROW].to_numpy()[buckets < self._past_until[watched]]] = True
+        if increment is not None:
+            rows, buckets = (increment.minutes[name].to_numpy() for name in (ROW, "bucket"))
+            for age_s, end_us in self._ends.items():
+                for known in self._known(age_s):
+                    known.stale[rows[buckets < end_us]] = True
         since_us, until_us = before_us - self._window_us, before_us - MINUTE_US
         if increment is not None:
             late = increment.minutes.filter(pl.col("bucket").is_between(since_us, until_us))
@@ -132,12 +162,14 @@ class ActionDetector:
             self._add(self._recent(max(until_us + 1, now_us - self._window_us), now_us - MINUTE_US), 1)
 
     def near(self, watched: Watched, epochs: EpochRows) -> Flags:
-        """Which of some epochs the minutes have to be stepped through for."""
-        past, most = self._known_past(watched, epochs), self._window_us / MINUTE_US + 60
+        """Which of some epochs have to be stepped through."""
+        guardrail, most = (watched.signal, watched.limit), self._window_us / MINUTE_US + 60
+        self._bound(watched.age_s, epochs)
+        place, ceilings = self._of_age[watched.age_s].index(guardrail), self._ceilings[watched.age_s]
+        won = self._sums[guardrail][epochs] / _UNIT
+        reached = np.logaddexp(ceilings.level[place, epochs], math.log(most)) + won
         bar = math.log(watched.run_length) - _MARGIN
-        won = self._sums[watched.signal, watched.limit][epochs] / _UNIT
-        reached = np.logaddexp(past.level[epochs], math.log(most)) + won
-        return np.asarray((reached >= bar) | (past.alarmed_us[epochs] >= 0))
+        return np.asarray(np.maximum(reached, ceilings.highest[place, epochs]) >= bar)
 
     def minutes(self, epochs: EpochRows, age_s: float = 0.0) -> pl.DataFrame:
         """The minutes of some epochs after the hours, closed for an age; by epoch and minute."""
@@ -145,13 +177,11 @@ class ActionDetector:
         return self._state.minutes(epochs, since_us=_end_of_hours(until_us), until_us=until_us - MINUTE_US)
 
     def regressions(self, watched: Watched, epochs: EpochRows, minutes: pl.DataFrame | None = None) -> list[Regression]:
-        """What the detector says of some epochs, given ascending; `minutes` are theirs, where somebody has them."""
+        """What the detector says of some epochs; `minutes` are theirs, where somebody has them."""
         minutes = self.minutes(epochs, watched.age_s) if minutes is None else minutes
-        of = minutes[ROW].to_numpy()
-        starts, ends = np.searchsorted(of, epochs, side="left"), np.searchsorted(of, epochs, side="right")
-        failures, trials = _counts(minutes, watched.signal)
-        failed, tried = (np.concatenate(([0], counts.cumsum())) for counts in (failures, trials))
-        failed, tried = failed[ends] - failed[starts], tried[ends] - tried[starts]
+        laid = _Laid(minutes[ROW].to_numpy(), minutes["bucket"].to_numpy(), epochs)
+        x, n, restarts = laid.out(*_counts(minutes, watched.signal))
+        failed, tried = x.sum(axis=0), n.sum(axis=0)
         past, bar = self._known_past(watched, epochs), math.log(watched.run_length)
         answers = [
             Regression(
@@ -170,9 +200,7 @@ class ActionDetector:
         (near,) = np.nonzero(alarmed | ((tried > 0) & (failed * math.log(_LARGEST_BET) + most >= bar)))
         if not near.size:
             return answers
-        buckets = minutes["bucket"].to_numpy()
-        spans = list(zip(starts[near].tolist(), ends[near].tolist(), strict=True))
-        x, n, restarts = _padded(failures, trials, buckets, spans)
+        x, n, restarts = (values[:, near] for values in (x, n, restarts))
         start = _begun(watched, past.wealth[:, epochs[near]])
         watch = start.after(x, n, restarts=restarts) if x.size else None
         for column, at in enumerate(near):
@@ -181,47 +209,53 @@ class ActionDetector:
             if alarmed[at]:
                 since = moment_of(past.alarmed_us[epochs[at]])
             elif watch is not None and (step := int(watch.alarmed_at[column])) != NO_ALARM:
-                # Minutes without trials do not step.
-                acted = np.flatnonzero(n[:, column] > 0)
-                since = moment_of(buckets[starts[at] + acted[step - 1]])
+                since = moment_of(laid.begins_us(n[:, column], step))
             known = {"log_level": reached if math.isfinite(reached) else None, "since": since}
             answers[at] = answers[at].model_copy(update=known)
         return answers
 
     def _known_past(self, watched: Watched, epochs: EpochRows) -> _Past:
         """What was known at the end of the hours, computed where it is not yet, or another end than before."""
-        size = self._state.epochs
-        past = self._past.get(watched) or _Past.nothing(size)
-        past = past if past.stale.size == size else past.grown(size)
-        until_us = _end_of_hours(self._watermark_us - round(watched.age_s * 1_000_000))
-        if self._past_until.get(watched) != until_us:
-            past = _Past.nothing(size)
-        self._past[watched], self._past_until[watched] = past, until_us
-        stale = epochs[past.stale[epochs]]
-        if stale.size:
-            self._step(watched, past, np.unique(stale), until_us)
+        past = self._past.setdefault(watched, _Past())
+        past.grow(self._state.epochs)
+        for some, laid, batches in self._batches(watched.age_s, past, epochs):
+            x, n, restarts = laid.out(*_counts(batches, watched.signal))
+            past.wealth[:, some] = -np.inf
+            watch = _begun(watched, past.wealth[:, some]).after(x, n, restarts=restarts)
+            past.wealth[:, some], past.level[some], past.alarmed_us[some] = watch.log_wealth, watch.log_level, -1
+            for column in np.flatnonzero(watch.alarmed):
+                past.alarmed_us[some[column]] = laid.begins_us(n[:, column], watch.alarmed_at[column])
         return past
 
-    def _step(self, watched: Watched, past: _Past, epochs: EpochRows, until_us: int) -> None:
-        """Step through the days and hours of some epochs."""
-        flags = np.zeros(self._state.epochs, dtype=np.bool_)
-        flags[epochs] = True
-        batches = self._state.past.batches(flags, until_us)
-        past.wealth[:, epochs], past.level[epochs], past.alarmed_us[epochs] = -np.inf, -np.inf, -1
-        past.stale[epochs] = False
-        if batches.is_empty():
-            return
-        of, begins_us = batches[ROW].to_numpy(), batches["span"].to_numpy().astype(np.int64) * SPAN_US
-        failures, trials = _counts(batches, watched.signal)
-        rows, starts = np.unique(of, return_index=True)
-        ends = np.append(starts[1:], of.size)
-        spans = list(zip(starts.tolist(), ends.tolist(), strict=True))
-        x, n, restarts = _padded(failures, trials, begins_us, spans)
-        watch = _begun(watched, past.wealth[:, rows]).after(x, n, restarts=restarts)
-        past.wealth[:, rows], past.level[rows] = watch.log_wealth, watch.log_level
-        for column in np.flatnonzero(watch.alarmed):
-            acted = np.flatnonzero(n[:, column] > 0)
-            past.alarmed_us[rows[column]] = begins_us[starts[column] + acted[watch.alarmed_at[column] - 1]]
+    def _bound(self, age_s: float, epochs: EpochRows) -> None:
+        """Know the ceilings of some epochs at the end of the hours."""
+        ceilings = self._ceilings[age_s]
+        for some, laid, batches in self._batches(age_s, ceilings, epochs):
+            for place, (signal, limit) in enumerate(self._of_age[age_s]):
+                bounds = ceiling(*laid.out(*_counts(batches, signal)), threshold=limit)
+                ceilings.level[place, some], ceilings.highest[place, some] = bounds
+
+    def _batches(
+        self, age_s: float, known: _Known, epochs: EpochRows
+    ) -> Iterator[tuple[EpochRows, _Laid, pl.DataFrame]]:
+        """The days and hours of those of some epochs of which nothing is known at their end; it is known afterwards."""
+        end_us = _end_of_hours(self._watermark_us - round(age_s * 1_000_000))
+        if self._ends.get(age_s) != end_us:
+            self._ends[age_s] = end_us
+            for other in self._known(age_s):
+                other.stale[:] = True
+        stale = np.unique(epochs[known.stale[epochs]])
+        for first in range(0, stale.size, _AT_ONCE):
+            some = stale[first : first + _AT_ONCE]
+            flags = np.zeros(self._state.epochs, dtype=np.bool_)
+            flags[some] = True
+            batches = self._state.past.batches(flags, end_us, self._counters)
+            yield some, _Laid(batches[ROW].to_numpy(), batches["span"].to_numpy() * SPAN_US, some), batches
+            known.stale[some] = False
+
+    def _known(self, age_s: float) -> list[_Known]:
+        """Everything that is known at the end of the hours of an age."""
+        return [*(past for watched, past in self._past.items() if watched.age_s == age_s), self._ceilings[age_s]]
 
     def _add(self, minutes: pl.DataFrame, sign: int) -> None:
         """Add what minutes, one row each, can have won."""
@@ -245,13 +279,8 @@ class ActionDetector:
         size = self._state.epochs
         for key, sums in self._sums.items():
             self._sums[key] = np.append(sums, np.zeros(size - sums.size, dtype=np.int64))
-        for watched, past in self._past.items():
-            self._past[watched] = past if past.stale.size == size else past.grown(size)
-
-    @property
-    def _counters(self) -> list[str]:
-        signals = {signal for signal, _ in self._sums}
-        return sorted({name for signal in signals for name in counters_of(signal)})
+        for known in (*self._past.values(), *self._ceilings.values()):
+            known.grow(size)
 
 
 def _begun(watched: Watched, wealth: FloatArray) -> Watch:
@@ -260,22 +289,32 @@ def _begun(watched: Watched, wealth: FloatArray) -> Watch:
     return Watch(start.threshold, start.run_length, wealth, start.batches, start.alarmed_at)
 
 
-def _padded(
-    failures: Integers, trials: Integers, begins_us: Integers, spans: list[tuple[int, int]]
-) -> tuple[Integers, Integers, FloatArray]:
-    """Failures, trials and restarts of batches, those of each span in a column that is filled up with nothing."""
-    longest = max(last - first for first, last in spans)
-    x, n = (np.zeros((longest, len(spans)), dtype=np.int64) for _ in range(2))
-    restarts = np.ones((longest, len(spans)))
-    each, at_ten, at_hour = _RESTARTS
-    for column, (first, last) in enumerate(spans):
-        acted = np.flatnonzero(trials[first:last] > 0)
-        x[: last - first, column], n[: last - first, column] = failures[first:last], trials[first:last]
-        # A batch without trials does not step, so what begins there begins with the next one.
-        begins = begins_us[first:last][acted]
-        new_ten, new_hour = (np.diff(begins // unit_us, prepend=-1) != 0 for unit_us in (SPAN_US, HOUR_US))
-        restarts[acted, column] = each + at_ten * new_ten + at_hour * new_hour
-    return x, n, restarts
+class _Laid:
+    """Where batches or minutes lie in arrays of one row a moment and one column an epoch."""
+
+    def __init__(self, rows: Integers, begins_us: Integers, epochs: EpochRows) -> None:
+        self._begins_us, self._step = np.unique(begins_us, return_inverse=True)
+        ascending = np.argsort(epochs)
+        self._column = ascending[np.searchsorted(epochs[ascending], rows)]
+        self._shape = (self._begins_us.size, epochs.size)
+
+    def out(self, failures: Integers, trials: Integers) -> tuple[Integers, Integers, FloatArray]:
+        """Failures, trials and restarts of each batch; where there is none, nothing was tried."""
+        x, n = (np.zeros(self._shape, dtype=np.int64) for _ in range(2))
+        x[self._step, self._column], n[self._step, self._column] = failures, trials
+        each, at_ten, at_hour = _RESTARTS
+        restarts = np.full(self._shape, each)
+        for unit_us, more in ((SPAN_US, at_ten), (HOUR_US, at_hour)):
+            # A batch without trials does not step, so what begins there begins with the next one.
+            unit = (self._begins_us // unit_us)[:, np.newaxis]
+            acted = np.maximum.accumulate(np.where(n > 0, unit, -1), axis=0)
+            before = np.vstack([np.full((1, n.shape[1]), -1), acted[:-1]])[: len(n)]
+            restarts += more * (before != unit)
+        return x, n, restarts
+
+    def begins_us(self, trials: Integers, step: int) -> int:
+        """When the batch begins that was an epoch's so-manieth, counted from 1, that had trials."""
+        return int(self._begins_us[np.flatnonzero(trials > 0)[step - 1]])
 
 
 def _end_of_hours(until_us: int) -> int:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Advance", "Fence", "Lake", "SourcePartition", "added_to_signals", "with_amounts", "with_meanings"]
 
-_BATCH_ROWS: Final = 500_000
+_BATCH_ROWS: Final = 200_000
 _MOMENT: Final = COLUMNS[SIGNALS]["last_event_at"]
 _NO_ADVANCES: Final[Mapping[Any, Advance]] = MappingProxyType({})
 

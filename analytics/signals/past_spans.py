@@ -10,14 +10,19 @@ import itertools
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import polars as pl
 
 from analytics.signals.cells import ROW
 from analytics.signals.definitions import RATES, UNREPORTED
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Collection, Iterable, Sequence
+
     import numpy.typing as npt
+
+    Keys = npt.NDArray[np.int64]
+    Counts = npt.NDArray[np.int32]
 
 MINUTE_US: Final = 60_000_000
 SPAN_US: Final = 10 * MINUTE_US
@@ -40,51 +45,68 @@ PAST_COUNTERS: Final = tuple(
     )
 )
 """The counters of every rate that the detector can watch."""
-_PAST: Final = pl.Schema({ROW: pl.UInt32, "span": pl.Int32, **dict.fromkeys(PAST_COUNTERS, pl.Int32)})
-_SUM_AGAIN_AT: Final = 50_000
+_ROW_BITS: Final = 32
+_MERGE_AT: Final = 50_000
 _SETTLE_EVERY: Final = timedelta(seconds=60)
 
 
 class PastSpans:
-    """Counters of epochs by the ten minutes of the decision, counted since 1970."""
+    """Some counters of epochs by the ten minutes of the decision, counted since 1970."""
 
-    def __init__(self) -> None:
-        self._rows = pl.DataFrame(schema=_PAST)
-        self._summed = 0
-        self._hours = 0  # the span up to which hours have been made
+    def __init__(self, counters: Collection[str]) -> None:
+        self._counters = sorted(counters)
+        # Of each column of counts the span and the epoch's row as one number, ascending, so that what is appended
+        # moves little of what is there.
+        self._keys: Keys = np.zeros(0, dtype=np.int64)
+        self._counts: Counts = np.zeros((len(self._counters), 0), dtype=np.int32)
+        self._more: list[tuple[Keys, Counts]] = []  # the same, to be merged
+        self._hours, self._days = 0, 0  # the spans up to which hours and days have been made
+
+    @property
+    def counters(self) -> frozenset[str]:
+        """Those that are kept."""
+        return frozenset(self._counters)
 
     def add(self, minutes: pl.DataFrame) -> None:
         """Add minutes: `row`, `bucket` in microseconds, and the counters."""
-        span = (pl.col("bucket") // SPAN_US).cast(pl.Int32).alias("span")
-        more = _summed(minutes.select(ROW, span, *(pl.col(name).cast(pl.Int32) for name in PAST_COUNTERS)))
-        self._rows = pl.concat([self._rows, more], rechunk=False)
-        if self._rows.height > 2 * self._summed + _SUM_AGAIN_AT:
-            self._rows = _summed(self._rows)
-            self._summed = self._rows.height
+        if not self._counters:
+            return
+        spans = _batches(minutes["bucket"].to_numpy() // SPAN_US, self._hours, self._days)
+        keys = spans << _ROW_BITS | minutes[ROW].to_numpy()
+        self._more.append((keys, minutes.select(pl.col(self._counters).cast(pl.Int32)).to_numpy().T))
+        if sum(keys.size for keys, _ in self._more) > self._keys.size + _MERGE_AT:
+            self._merge()
 
     def settle(self, before_us: int) -> None:
         """Take by hours and days, and let go of, what no detector asks for by spans up to a moment or later."""
         hours, days = _ends(before_us)
-        if hours <= self._hours:
+        if hours <= self._hours or not self._counters:
             return
-        self._hours = hours
-        kept = self._rows.filter(pl.col("span") >= days - _BY_DAYS)
-        self._rows = _summed(kept.with_columns(_batch(hours, days)))
-        self._summed = self._rows.height
+        self._merge()
+        self._hours, self._days = hours, days
+        kept = np.searchsorted(self._keys, (days - _BY_DAYS) << _ROW_BITS)
+        self._keys, self._counts = _summed(_aged(self._keys[kept:], hours, days), self._counts[:, kept:])
 
-    def forget(self) -> None:
-        """Let go of everything, to take it once more."""
-        self._rows, self._summed, self._hours = self._rows.clear(), 0, 0
+    def batches(self, epochs: npt.NDArray[np.bool_], before_us: int, counters: Sequence[str]) -> pl.DataFrame:
+        """The batches of the epochs that are flagged, up to the beginning of an hour: `row`, `span`, some counters.
 
-    def batches(self, epochs: npt.NDArray[np.bool_], before_us: int) -> pl.DataFrame:
-        """The batches of the epochs that are flagged, up to the beginning of an hour: `row`, `span`, the counters.
-
-        A span stands for itself, or for the hour or the day that it begins; by epoch and in their order.
+        A span stands for itself, or for the hour or the day that it begins; in their order, and by epoch in each.
         """
+        self._merge()
         hours, days = _ends(before_us)
-        within = (pl.col("span") >= days - _BY_DAYS) & (pl.col("span") < before_us // SPAN_US)
-        rows = self._rows.filter(within & pl.Series(epochs[self._rows[ROW].to_numpy()]))
-        return _summed(rows.with_columns(_batch(hours, days))).sort(ROW, "span")
+        since, until = (
+            np.searchsorted(self._keys, span << _ROW_BITS) for span in (days - _BY_DAYS, before_us // SPAN_US)
+        )
+        at = since + np.flatnonzero(epochs[_rows(self._keys[since:until])])
+        columns = (self._counts[self._counters.index(name)][at] for name in counters)
+        keys, counts = _summed(_aged(self._keys[at], hours, days), columns)
+        return pl.DataFrame({ROW: _rows(keys), "span": keys >> _ROW_BITS, **dict(zip(counters, counts, strict=True))})
+
+    def _merge(self) -> None:
+        if self._more:
+            keys, counts = zip((self._keys, self._counts), *self._more, strict=True)
+            self._keys, self._counts = _summed(np.concatenate(keys), map(np.concatenate, zip(*counts, strict=True)))
+            self._more = []
 
 
 def may_settle(settled_at: datetime | None, watermark: datetime) -> bool:
@@ -98,11 +120,25 @@ def _ends(before_us: int) -> tuple[int, int]:
     return hours, (hours - _BY_HOURS) // _DAY * _DAY
 
 
-def _batch(hours: int, days: int) -> pl.Expr:
-    span = pl.col("span")
-    by_hour = pl.when(span < hours).then(span // _HOUR * _HOUR).otherwise(span)
-    return pl.when(span < days).then(span // _DAY * _DAY).otherwise(by_hour).cast(pl.Int32).alias("span")
+def _batches(spans: Keys, hours: int, days: int) -> Keys:
+    """The hour or the day that each span belongs to, where it is old enough for it."""
+    by_hour = np.where(spans < hours, spans // _HOUR * _HOUR, spans)
+    return np.where(spans < days, spans // _DAY * _DAY, by_hour)
 
 
-def _summed(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.group_by(ROW, "span").agg(pl.col(PAST_COUNTERS).sum())
+def _aged(keys: Keys, hours: int, days: int) -> Keys:
+    return _batches(keys >> _ROW_BITS, hours, days) << _ROW_BITS | _rows(keys)
+
+
+def _rows(keys: Keys) -> Keys:
+    return keys & ((1 << _ROW_BITS) - 1)
+
+
+def _summed(keys: Keys, counts: Iterable[Counts]) -> tuple[Keys, Counts]:
+    """Columns of counts, added up by key, in the order of keys."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    first = np.flatnonzero(np.diff(ordered, prepend=-1))
+    if first.size == order.size:
+        return ordered, np.stack([counter[order] for counter in counts])
+    return ordered[first], np.stack([np.add.reduceat(counter[order], first, dtype=np.int32) for counter in counts])

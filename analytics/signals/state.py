@@ -17,11 +17,11 @@ from analytics.signals.cells import ACTION, CELL, EPOCH, ROW, Histogram
 from analytics.signals.coverage import HOURS, Coverage, decided_hours, summed_hours
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
 from analytics.signals.missing_outcomes import EVENT_TIMES, MissingOutcomes, known_at
-from analytics.signals.past_spans import PastSpans
+from analytics.signals.past_spans import PAST_COUNTERS, PastSpans
 from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -70,7 +70,7 @@ class Increment:
 class CellState:
     """Everything counted so far. Add increments in any order and any grouping: the sums are the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, past: Collection[str] = PAST_COUNTERS) -> None:
         self.cells: list[Cell] = []  # every cell, by its row
         self.actions: list[tuple[str, ...]] = []  # every action (environment, workflow and tool), by its row
         self.stages: list[str] = []  # every stage that occurs, by its number in `stage_of`
@@ -92,7 +92,7 @@ class CellState:
         self._stage_rows: dict[str, int] = {}
         self._bins = {name: pl.DataFrame(schema=_BINS) for name in HISTOGRAMS}
         self._hours = pl.DataFrame(schema=HOURS)
-        self.past = PastSpans()
+        self.past = PastSpans(past)  # of these counters
         self._summed = dict.fromkeys(("recent", "hours", *HISTOGRAMS), 0)
 
     @classmethod
@@ -148,12 +148,7 @@ class CellState:
             self._register(rows.filter(pl.col(ROW).is_null()).select(EPOCH).unique(maintain_order=True))
             rows = rows.drop(ROW).join(self._keys, on=EPOCH, how="left", maintain_order="left")
         rows = rows.with_columns(*_in_microseconds())
-        minutes = rows.group_by(ROW, "bucket").agg(
-            pl.col(COUNTERS).sum(),
-            pl.col(EVENT_TIMES).max(),
-            pl.col("last_event_at").max(),
-            pl.col("risk_rank").max(),
-        )
+        minutes = _sum_minutes(rows, "last_event_at", "risk_rank")
         totals = (
             minutes.group_by(ROW)
             .agg(
@@ -190,10 +185,10 @@ class CellState:
         self.past.add(minutes)
         self.recent = self._summed_again("recent", pl.concat([self.recent, minutes], rechunk=False))
 
-    def forget(self) -> None:
-        """Let go of all minutes, to take them once more because older ones matter than before."""
+    def forget(self, *, past: Collection[str]) -> None:
+        """Let go of all minutes, to take them once more because older ones matter than before, or other counters."""
         self.recent = self.recent.clear()
-        self.past.forget()
+        self.past = PastSpans(past)
         self._summed["recent"] = 0
 
     def settle(self, watermark: datetime, horizon_s: float, *, whole: Flags) -> None:
@@ -204,11 +199,12 @@ class CellState:
         before = microseconds(watermark - timedelta(seconds=horizon_s))
         self.past.settle(before)
         aged = pl.col("bucket") + MINUTE_US <= before
-        # Only what is old enough to leave needs to be added up: most of what is there stays as it is.
-        old = _sum_minutes(self.recent.filter(aged))
         keep = (pl.col("expected_at") > before).fill_null(value=False) | (pl.col("expected") != pl.col("executed"))
         if whole.any():
-            keep |= pl.Series(whole[old[ROW].to_numpy()])
+            keep |= pl.col(ROW).is_in(np.flatnonzero(whole).astype(np.uint32))
+        # Only minutes of which a part would be kept need to be added up: all others go as they are.
+        old = self.recent.filter(aged)
+        old = _sum_minutes(old.join(old.filter(keep), on=[ROW, "bucket"], how="semi"))
         self.recent = pl.concat([self.recent.filter(~aged), old.filter(keep)])
 
     def minutes(self, epochs: EpochRows, *, since_us: int, until_us: int) -> pl.DataFrame:
@@ -311,9 +307,19 @@ def _in_microseconds() -> list[pl.Expr]:
     ]
 
 
-def _sum_minutes(rows: pl.DataFrame) -> pl.DataFrame:
-    summed = rows.group_by(ROW, "bucket").agg(pl.col(COUNTERS).sum(), pl.col(EVENT_TIMES).max())
-    return summed.select(_RECENT.names())
+def _sum_minutes(rows: pl.DataFrame, *newest: str) -> pl.DataFrame:
+    """One row an epoch and minute, also with the largest of what is `newest`."""
+    names, maxima = [*_RECENT.names(), *newest], pl.col(*EVENT_TIMES, *newest).max()
+    keys = rows[ROW].to_numpy().astype(np.int64) << 32 | rows["bucket"].to_numpy() // MINUTE_US
+    order = np.argsort(keys, kind="stable")
+    new = np.diff(keys[order], prepend=-1, append=-1) != 0
+    # Most are one row already, and copying that costs a tenth of adding it up. (Those of a rolled hour look like its
+    # first minute here, which does no harm.)
+    alone = np.zeros(rows.height, dtype=np.bool_)
+    alone[order] = new[:-1] & new[1:]
+    several = rows.filter(~pl.Series(alone)).group_by(ROW, "bucket").agg(pl.col(COUNTERS).sum(), maxima)
+    one = rows.filter(pl.Series(alone)).with_columns(pl.col(COUNTERS).fill_null(0))
+    return pl.concat([one.select(names), several.select(names)])
 
 
 def _sum_bins(rows: pl.DataFrame) -> pl.DataFrame:

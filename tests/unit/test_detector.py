@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analytics.evidence.change_detector import NO_ALARM, Watch, run_length
+from analytics.evidence.change_detector import NO_ALARM, Watch, ceiling, run_length
 from analytics.evidence.clustered_rate import UserWindows
 from analytics.evidence.errors import EvidenceError
 from analytics.evidence.sequential import BETS, log_e_value
@@ -22,6 +22,25 @@ def test_the_level_is_the_recursion_in_plain_numbers() -> None:
     watch = Watch.start(1, threshold=threshold, run_length=1e6).after(failures[:, None], trials[:, None])
     assert watch.log_level[0] == pytest.approx(np.log(wealth.mean()), abs=1e-9)
     assert watch.batches[0] == np.count_nonzero(trials)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.01, 0.05, 0.2])
+def test_no_level_is_above_its_ceiling_and_none_far_below(rate: float) -> None:
+    rng = np.random.default_rng(8)
+    trials = rng.integers(0, 40, (60, 20))
+    trials[:, 0] = 0
+    failures, restarts = rng.binomial(trials, rate), rng.uniform(0.1, 12.0, trials.shape)
+    watch, levels = Watch.start(20, threshold=0.05, run_length=1e6), []
+    for step in range(60):
+        watch = watch.after(failures[step], trials[step], restarts=restarts[step : step + 1])
+        levels.append(watch.log_level)
+    last, highest = ceiling(failures, trials, restarts, threshold=0.05)
+    assert last[0] == highest[0] == -np.inf, "nothing was tried"
+    above = np.array([last[1:] - levels[-1][1:], highest[1:] - np.max(levels, axis=0)[1:]])
+    begun = np.log(np.sum(restarts * (trials > 0), axis=0)[1:])
+    assert np.all(above >= 0)
+    # It is the largest of eight bets for their average, and the best restart for all of them.
+    assert np.all(above[1] <= begun + np.log(8) - np.log(0.1))
 
 
 def test_after_one_batch_it_is_the_evidence_of_that_batch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -115,6 +116,11 @@ def test_minutes_that_were_rolled_up_are_the_same_hours(rows: list[dict[str, Any
     new = frame([row for row in rows if row["bucket"] >= until.replace(minute=0)])
     state = CellState.from_increments(pl.concat([roll(old).select(new.columns), new]))
     assert level(WindowSums(state, GATES, END)) == plain(rows)
+
+
+def test_a_past_that_cannot_have_alarmed_is_not_stepped_through() -> None:
+    sums = WindowSums(CellState.from_increments(frame(history(np.random.default_rng(4), rate=0.005))), GATES, END)
+    assert not sums.detector.near(replace(WATCHED, run_length=1e6), np.arange(1)).any()
 
 
 def test_an_alarm_of_days_ago_stands_and_says_when() -> None:

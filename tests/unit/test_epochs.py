@@ -207,6 +207,23 @@ class TestBoundedMemory:
         for row in recorded:
             assert replay(lake, row["verdict_id"]).verdict_id == row["verdict_id"]
 
+    def test_a_gate_file_that_watches_more_finds_what_happened_before(self, lake: Lake, tmp_path: Path) -> None:
+        path = tmp_path / "gates.yaml"
+        path.write_text(GATES)
+        judge = Judge(lake, path, settle_s=0)
+        undone = [
+            a_row(epoch="old", stage="approval_gated", minute=at, undone=at < 200, **executions(5))
+            for at in range(0, 600, 5)
+        ]
+        lake.append("signals", increments(*undone))
+        judge.tick(minute(600))
+        path.write_text(GATES + "      - {signal: undo, role: guardrail, limit: 0.05, maturity: 1m}\n")
+        judge.tick(minute(601))
+        (row,) = (row for row in all_rows(lake) if row["judged_at"] == minute(601))
+        assert replay(lake, row["verdict_id"]).verdict_id == row["verdict_id"]
+        (undo,) = (part for part in latest_documents(lake)[0]["signals"] if part["signal"] == "undo")
+        assert undo["regression"]["since"] is not None
+
     def test_what_arrives_for_a_minute_that_left_stands_for_itself(self) -> None:
         rows = [a_row(minute=0, **executions(5)), a_row(minute=30, **executions(1))]
         late = [
