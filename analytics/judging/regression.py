@@ -200,7 +200,7 @@ class ActionDetector:
         (near,) = np.nonzero(alarmed | ((tried > 0) & (failed * math.log(_LARGEST_BET) + most >= bar)))
         if not near.size:
             return answers
-        x, n, restarts = (values[:, near] for values in (x, n, restarts))
+        x, n, restarts = x[:, near], n[:, near], restarts[:, near]
         start = _begun(watched, past.wealth[:, epochs[near]])
         watch = start.after(x, n, restarts=restarts) if x.size else None
         for column, at in enumerate(near):

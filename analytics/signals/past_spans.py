@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     Keys = npt.NDArray[np.int64]
     Counts = npt.NDArray[np.int32]
+    _Part = tuple[Keys, Counts]
 
 MINUTE_US: Final = 60_000_000
 SPAN_US: Final = 10 * MINUTE_US
@@ -47,6 +48,7 @@ PAST_COUNTERS: Final = tuple(
 """The counters of every rate that the detector can watch."""
 _ROW_BITS: Final = 32
 _MERGE_AT: Final = 50_000
+_PARTS: Final = 64
 _SETTLE_EVERY: Final = timedelta(seconds=60)
 
 
@@ -57,9 +59,8 @@ class PastSpans:
         self._counters = sorted(counters)
         # Of each column of counts the span and the epoch's row as one number, ascending, so that what is appended
         # moves little of what is there.
-        self._keys: Keys = np.zeros(0, dtype=np.int64)
-        self._counts: Counts = np.zeros((len(self._counters), 0), dtype=np.int32)
-        self._more: list[tuple[Keys, Counts]] = []  # the same, to be merged
+        self._known: _Part = (np.zeros(0, dtype=np.int64), np.zeros((len(self._counters), 0), dtype=np.int32))
+        self._more: list[_Part] = []  # what came since, to be merged once there is as much of it
         self._hours, self._days = 0, 0  # the spans up to which hours and days have been made
 
     @property
@@ -74,8 +75,10 @@ class PastSpans:
         spans = _batches(minutes["bucket"].to_numpy() // SPAN_US, self._hours, self._days)
         keys = spans << _ROW_BITS | minutes[ROW].to_numpy()
         self._more.append((keys, minutes.select(pl.col(self._counters).cast(pl.Int32)).to_numpy().T))
-        if sum(keys.size for keys, _ in self._more) > self._keys.size + _MERGE_AT:
+        if sum(keys.size for keys, _ in self._more) > self._known[0].size + _MERGE_AT:
             self._merge()
+        elif len(self._more) > _PARTS:
+            self._more = [_merged(self._more)]
 
     def settle(self, before_us: int) -> None:
         """Take by hours and days, and let go of, what no detector asks for by spans up to a moment or later."""
@@ -84,29 +87,27 @@ class PastSpans:
             return
         self._merge()
         self._hours, self._days = hours, days
-        kept = np.searchsorted(self._keys, (days - _BY_DAYS) << _ROW_BITS)
-        self._keys, self._counts = _summed(_aged(self._keys[kept:], hours, days), self._counts[:, kept:])
+        keys, counts = self._known
+        kept = np.searchsorted(keys, (days - _BY_DAYS) << _ROW_BITS)
+        self._known = _summed(_aged(keys[kept:], hours, days), counts[:, kept:])
 
     def batches(self, epochs: npt.NDArray[np.bool_], before_us: int, counters: Sequence[str]) -> pl.DataFrame:
         """The batches of the epochs that are flagged, up to the beginning of an hour: `row`, `span`, some counters.
 
         A span stands for itself, or for the hour or the day that it begins; in their order, and by epoch in each.
         """
-        self._merge()
         hours, days = _ends(before_us)
-        since, until = (
-            np.searchsorted(self._keys, span << _ROW_BITS) for span in (days - _BY_DAYS, before_us // SPAN_US)
-        )
-        at = since + np.flatnonzero(epochs[_rows(self._keys[since:until])])
-        columns = (self._counts[self._counters.index(name)][at] for name in counters)
-        keys, counts = _summed(_aged(self._keys[at], hours, days), columns)
+        since, until = (span << _ROW_BITS for span in (days - _BY_DAYS, before_us // SPAN_US))
+        places = [self._counters.index(name) for name in counters]
+        parts: list[_Part] = []
+        for keys, counts in (self._known, *self._more):
+            at = np.flatnonzero((keys >= since) & (keys < until) & epochs[_rows(keys)])
+            parts.append((_aged(keys[at], hours, days), np.stack([counts[place][at] for place in places])))
+        keys, counts = _merged(parts)
         return pl.DataFrame({ROW: _rows(keys), "span": keys >> _ROW_BITS, **dict(zip(counters, counts, strict=True))})
 
     def _merge(self) -> None:
-        if self._more:
-            keys, counts = zip((self._keys, self._counts), *self._more, strict=True)
-            self._keys, self._counts = _summed(np.concatenate(keys), map(np.concatenate, zip(*counts, strict=True)))
-            self._more = []
+        self._known, self._more = _merged([self._known, *self._more]), []
 
 
 def may_settle(settled_at: datetime | None, watermark: datetime) -> bool:
@@ -134,7 +135,12 @@ def _rows(keys: Keys) -> Keys:
     return keys & ((1 << _ROW_BITS) - 1)
 
 
-def _summed(keys: Keys, counts: Iterable[Counts]) -> tuple[Keys, Counts]:
+def _merged(parts: Sequence[_Part]) -> _Part:
+    keys, counts = zip(*parts, strict=True)
+    return _summed(np.concatenate(keys), map(np.concatenate, zip(*counts, strict=True)))
+
+
+def _summed(keys: Keys, counts: Iterable[Counts]) -> _Part:
     """Columns of counts, added up by key, in the order of keys."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]

@@ -21,7 +21,7 @@ from analytics.signals.past_spans import PAST_COUNTERS, PastSpans
 from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -326,7 +326,7 @@ def _sum_bins(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.group_by(ROW, "bin").agg(pl.col("count").sum()).select(_BINS.names())
 
 
-_SUMMED: Final = {"recent": _sum_minutes, "hours": summed_hours}
+_SUMMED: Final[Mapping[str, Callable[[pl.DataFrame], pl.DataFrame]]] = {"recent": _sum_minutes, "hours": summed_hours}
 
 
 def _occupied(rows: pl.DataFrame, name: str) -> pl.DataFrame:
