@@ -24,13 +24,13 @@ from analytics.judging.compared import (
 from analytics.judging.user_windows import WindowCount, measure
 from analytics.signals.cells import ROW
 from analytics.signals.definitions import QUANTILES
-from analytics.signals.state import MINUTE_US, NEVER, CellState, EpochRows
+from analytics.signals.state import MINUTE_US, NEVER, CellState, EpochRows, Flags
 from analytics.signals.trials import counted, counters_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from analytics.gates.gate_file import Claim, Gate
+    from analytics.gates.gate_file import Claim, Gate, GateFile
     from analytics.gates.gate_signal import GateSignal
     from analytics.judging.user_evidence import UserEvidence
     from producers.wire.receipt import Cell
@@ -47,12 +47,12 @@ class Arms:
     """
 
     def __init__(
-        self, state: CellState, current: EpochRows, epochs: EpochRows, watermark_us: int, deadline_s: float
+        self, state: CellState, current: EpochRows, epochs: EpochRows, watermark_us: int, gates: GateFile
     ) -> None:
         self.state = state
         self.current = current
         self.watermark_us = watermark_us
-        self.deadline_s = deadline_s
+        self.deadline_s = gates.outcome_deadline_s
         beside = state.epochs_of_actions(state.cell_of[epochs])
         self._minutes = state.minutes(beside, since_us=NEVER, until_us=watermark_us - MINUTE_US)
         self._of = self._minutes[ROW].to_numpy()
@@ -73,6 +73,11 @@ class Arms:
     def epochs_of(self, cell: int) -> list[int]:
         """Every epoch of a cell."""
         return self._epochs[cell]
+
+    def are_baselines(self, epochs: EpochRows, gate: Gate) -> Flags:
+        """Which of some epochs are of cells that others are compared with."""
+        cells = (self.state.cells[cell] for cell in self.state.cell_of[epochs].tolist())
+        return np.array([is_baseline(gate, cell) for cell in cells], dtype=np.bool_)
 
     def minutes(self, epochs: Sequence[int]) -> pl.DataFrame:
         """The closed minutes of some epochs, one row an epoch and minute, by epoch and minute."""

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 SHARE_THAT_MATTERS: Final = 0.01
 """An epoch that makes a smaller share of a cell's decisions holds no promotion up; its harm counts all the same."""
 
-_SEVERITY: Final = (VerdictName.PROMOTE, VerdictName.HOLD, VerdictName.INVALID, VerdictName.ROLL_BACK)
-_SEVERITIES: Final = np.array([_SEVERITY.index(verdict) for verdict in VERDICTS])
-_HARM: Final = _SEVERITY.index(VerdictName.ROLL_BACK)
+_GOOD, _OPEN, _HARM = 0, 1, 2
+# What cannot be judged holds a promotion up like what is not shown yet.
+_SEVERITY: Final = {VerdictName.PROMOTE: _GOOD, VerdictName.ROLL_BACK: _HARM}
+_SEVERITIES: Final = np.array([_SEVERITY.get(verdict, _OPEN) for verdict in VERDICTS])
 
 
 def speaking(groups: Sequence[Group], cells: CellRows, shares: FloatArray) -> Places:
@@ -45,7 +46,7 @@ def speaking(groups: Sequence[Group], cells: CellRows, shares: FloatArray) -> Pl
         for row, decisions in enumerate((group.decisions, would or group.decisions)):
             severity[row, group.places] = _SEVERITIES[decisions.verdicts]
     holds = np.append(np.ones(asked, dtype=np.bool_), shares >= SHARE_THAT_MATTERS)
-    severity[~holds & (severity != _HARM)] = 0
+    severity[~holds & (severity != _HARM)] = _GOOD
     place_of = np.empty(cells.max() + 1, dtype=np.intp)
     place_of[cells[:asked]] = spoken
     for place in range(asked, cells.size):

@@ -11,7 +11,7 @@ import numpy as np
 
 from analytics.evidence import histogram
 from analytics.evidence.sequential import Direction, FloatArray, crosses, log_e_value, trials_to_decision
-from analytics.judging.baseline import Arms, compare, is_baseline
+from analytics.judging.baseline import Arms, compare
 from analytics.judging.levels import EARLY_SHARE, share_of, watched_as
 from analytics.judging.soundness import Soundness
 from analytics.judging.user_windows import FIRST_FAILED, WindowCount, harm_windows, measure, promotion_windows
@@ -76,8 +76,7 @@ class EvaluationInputs:
     @cached_property
     def arms(self) -> Arms:
         """The cells of the actions that are compared."""
-        deadline_s = self.gates.outcome_deadline_s
-        return Arms(self.state, self.alive.current, self.compared, self.sums.watermark_us, deadline_s)
+        return Arms(self.state, self.alive.current, self.compared, self.sums.watermark_us, self.gates)
 
     def counter(self, name: str) -> Integers:
         """One counter of every epoch, those of `MATURE` among them."""
@@ -279,10 +278,7 @@ class Weigher:
 
     def _compare(self, weights: SignalWeights) -> None:
         arms, users = self._inputs.arms, self._inputs.users
-        cells = self._inputs.state.cell_of[self._epochs].tolist()
-        weights.is_baseline = np.array(
-            [is_baseline(self._gate, arms.state.cells[cell]) for cell in cells], dtype=np.bool_
-        )
+        weights.is_baseline = arms.are_baselines(self._epochs, self._gate)
         weights.compared = [
             compare(arms, epoch, self._gate, weights.part, users=users if by_user else None, claim=weights.claim)
             for epoch, by_user in zip(self._epochs.tolist(), weights.by_user.tolist(), strict=True)
