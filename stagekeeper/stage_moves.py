@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from producers.boundary.policy_flags import MODE
 from producers.errors import StagekeeperError
 from producers.wire.events import PolicyChangedData
-from producers.wire.stage import STAGE_OF_MODE
+from producers.wire.stage import STAGE_OF_MODE, Mode
 from stagekeeper.factory import recording, ruleset_sha256
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from producers.boundary.stage_store import StageChange, StageSetting, StageStore
     from producers.delivery.recorder import Recorder
-    from producers.wire.stage import Mode
     from stagekeeper.settings import Settings
 
 SOURCE = "/stagekeeper/stage"
@@ -36,14 +35,23 @@ class Grounds(NamedTuple):
     signoff_id: str | None = None
 
 
-def is_upward(setting: StageSetting, to: Mode) -> bool:
-    """Whether a mode would give an action more authority than it may have now, for anybody."""
+def is_upward(setting: StageSetting, to: Mode, share: int | None = None) -> bool:
+    """Whether a mode, for a share of accounts, would give anybody more authority than he may have now."""
+    if to is Mode.EXPANDED and (setting.share is not None or setting.mode is Mode.EXPANDED):
+        return (share or 100) > (setting.share or 100)
     return STAGE_OF_MODE[to].rank > min(STAGE_OF_MODE[mode].rank for mode in setting.modes)
 
 
 def in_words(setting: StageSetting) -> str:
     """The modes that an action may have."""
+    if setting.share is not None:
+        return mode_in_words(setting.modes[0], setting.share)
     return " or ".join(mode.value for mode in setting.modes)
+
+
+def mode_in_words(mode: Mode, share: int | None) -> str:
+    """A mode, and how many accounts have it."""
+    return mode.value if share in {None, 100} else f"{mode.value} ({share} % of accounts)"
 
 
 def move(
@@ -67,7 +75,7 @@ def move(
             changed_by=actor,
             reason=reason,
             before=in_words(before),
-            after=change.to.value,
+            after=mode_in_words(change.to, change.share),
             **change.action._asdict(),
             ruleset_sha256=ruleset_sha256(settings, sha256),
             **grounds._asdict(),
@@ -78,8 +86,8 @@ def move(
         record,
         settings,
         lambda before_write: store.change(change, before_write=before_write),
-        what=f"{change.action} has the mode {change.to.value}",
-        at_any_rate=not is_upward(before, change.to),
+        what=f"{change.action} has the mode {mode_in_words(change.to, change.share)}",
+        at_any_rate=not is_upward(before, change.to, change.share),
     )
 
 

@@ -196,8 +196,10 @@ def _changes(lake: Lake) -> dict[tuple[str | None, str | None], list[tuple[datet
             change = parse(value).data
         except (msgspec.MsgspecError, RecursionError):
             continue  # whatever it changed, it was no mode
-        if change.after in modes:
-            changes[change.workflow, change.tool].append((at, modes[change.after]))
+        # A roll-out by share says in brackets how many accounts have the mode.
+        mode, _, _ = (change.after or "").partition(" (")
+        if mode in modes:
+            changes[change.workflow, change.tool].append((at, modes[mode]))
     return changes
 
 

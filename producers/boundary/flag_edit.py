@@ -22,7 +22,7 @@ from producers.boundary.stage_store import StageConflictError, StageStoreError
 from producers.boundary.targeting_entries import Layers, Targeting, variant_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from producers.boundary.policy_flags import Flag, FlagValue
@@ -147,13 +147,13 @@ class FlagEdit(NamedTuple):
 
 def edit_flags(
     path: Path,
-    flag: Flag,
+    flags: Sequence[Flag],
     edit: Callable[[FlagText], FlagText],
     *,
     before_write: Callable[[str], None] = lambda _sha256: None,
     expected_sha256: str | None = None,
 ) -> FlagEdit:
-    """Put an edit of one flag into force; an edit of nothing writes nothing.
+    """Put an edit of an entry in each of some flags into force; an edit of nothing writes nothing.
 
     `before_write` gets the new SHA-256 before the file has it. What it raises, as what `edit` raises, leaves the file
     as it is.
@@ -169,26 +169,32 @@ def edit_flags(
         after = edit(before)
         made = FlagEdit(before, after)
         if made.new_sha256 is not None:
-            require_one_entry(made, flag)
+            require_one_entry(made, flags)
             _write(before, after, before_write)
         return made
 
 
-def require_one_entry(edit: FlagEdit, flag: Flag) -> None:
-    """Refuse what would change any flag but one, and more in that one than a single entry of ours."""
-    (before, after), key = edit, flag.key
-    path, was, now = before.path, before.flags.get(key), after.flags[key]
+def require_one_entry(edit: FlagEdit, flags: Sequence[Flag]) -> None:
+    """Refuse what would change any flag but these, and more in one of these than a single entry of ours."""
+    (before, after), ours = edit, {flag.key: None for flag in flags}
+    path = before.path
     same_around = {**before.document, "flags": None} == {**after.document, "flags": None}
-    same_others = {**before.flags, key: None} == {**after.flags, key: None}
-    same_flag = was is None or (
+    same_others = {**before.flags, **ours} == {**after.flags, **ours}
+    one_entry_each = all(
+        _differ_in_one_entry(key, before.flags[key], after.flags[key]) for key in ours if key in before.flags
+    )
+    old, new = parse_rules(before.content, path), parse_rules(after.content, path)
+    usable = new.error is None and new.broken.keys() <= old.broken.keys() - ours.keys()
+    if not (same_around and same_others and one_entry_each and usable):
+        raise FlagFileError(f"{path} is written in a way that cannot be edited safely; nothing was. Edit it by hand.")
+
+
+def _differ_in_one_entry(key: str, was: dict[str, Json], now: dict[str, Json]) -> bool:
+    return was == now or (
         _without_entries(key, was) == _without_entries(key, now)
         and now["variants"].items() >= was["variants"].items()
         and Layers.from_flag(key, was).differing(Layers.from_flag(key, now)) <= 1
     )
-    old, new = parse_rules(before.content, path), parse_rules(after.content, path)
-    usable = new.error is None and new.broken.keys() <= old.broken.keys() - {key}
-    if not (same_around and same_others and same_flag and usable):
-        raise FlagFileError(f"{path} is written in a way that cannot be edited safely; nothing was. Edit it by hand.")
 
 
 def _without_entries(key: str, flag: dict[str, Json]) -> dict[str, Json]:

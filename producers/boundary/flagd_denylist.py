@@ -48,7 +48,7 @@ def disable(path: Path, entry: DenylistEntry) -> str | None:
         flags, denied = flags.with_variant(DENYLIST, True)  # noqa: FBT003 - the flag's value
         return flags.edited(flags.targeting(DENYLIST).with_switch(entry.values, denied))
 
-    return edit_flags(path, DENYLIST, edit).new_sha256
+    return edit_flags(path, [DENYLIST], edit).new_sha256
 
 
 def enable(
@@ -67,7 +67,7 @@ def enable(
             return flags
         return flags.edited(flags.targeting(DENYLIST).without_switch(entry.values))
 
-    return edit_flags(path, DENYLIST, edit, before_write=before_write).new_sha256
+    return edit_flags(path, [DENYLIST], edit, before_write=before_write).new_sha256
 
 
 def _require_named(entry: DenylistEntry) -> None:

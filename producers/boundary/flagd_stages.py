@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from producers.boundary.flag_edit import FlagEdit, FlagFileError, FlagText, edit_flags, require_one_entry
 from producers.boundary.flag_history import versions
-from producers.boundary.flagd_attempts import attempt_in_force
+from producers.boundary.flagd_attempts import attempt_in_force, with_rung
 from producers.boundary.flagd_emergency import emergencies
-from producers.boundary.policy_flags import MODE
+from producers.boundary.policy_flags import ATTEMPT, MODE
 from producers.boundary.possible_values import possible_values
 from producers.boundary.stage_store import ActionName, StageChange, StageConflictError, StageSetting
-from producers.boundary.targeting_entries import Layers
+from producers.boundary.targeting_entries import Layers, share_of, shared
 from producers.wire.stage import Mode
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class FlagdStages:
             raise StageConflictError(f"{self.path} has changed meanwhile; look at it again")
         edit = FlagEdit(before, _edited(before, change))
         if edit.new_sha256 is not None:
-            require_one_entry(edit, MODE)
+            require_one_entry(edit, [MODE, ATTEMPT])
         was, now = (text.characters.splitlines(keepends=True) for text in edit)
         return "".join(difflib.unified_diff(was, now, fromfile=self.name, tofile=self.name))
 
@@ -67,7 +67,7 @@ class FlagdStages:
         """
         edit = edit_flags(
             self.path,
-            MODE,
+            [MODE, ATTEMPT],
             lambda flags: _edited(flags, change),
             before_write=before_write,
             expected_sha256=change.expected_version,
@@ -88,6 +88,7 @@ def setting_of(flags: FlagText, action: ActionName) -> StageSetting:
         version=flags.sha256,
         modes=modes,
         by_entry=by_entry,
+        share=share_of(rule) if by_entry else None,
         emergency=any(scope.covers(action) for scope in emergencies(flags)),
     )
 
@@ -110,7 +111,7 @@ def stage_steps(path: Path) -> Iterator[StageStep]:
             continue
         for action in sorted({setting.action for flags in (before, after) for setting in settings_of(flags)}):
             step = StageStep(version.until, setting_of(before, action), setting_of(after, action))
-            if step.before.modes != step.after.modes:
+            if (step.before.modes, step.before.share) != (step.after.modes, step.after.share):
                 yield step
         after = before
 
@@ -121,9 +122,16 @@ def _layers(flags: FlagText) -> Layers:
 
 
 def _edited(flags: FlagText, change: StageChange) -> FlagText:
-    stated = flags.usable(MODE)
-    variant = _layers(flags).actions.get(change.action)
-    if isinstance(variant, str) and stated["variants"].get(variant) == change.to.value:
-        return flags
+    flags.usable(MODE)
     flags, variant = flags.with_variant(MODE, change.to.value)
-    return flags.edited(flags.targeting(MODE).with_action(change.action, variant))
+    rule: str | dict[str, Any] = variant
+    before, share = _layers(flags).actions.get(change.action), change.share
+    if share is None and change.to is Mode.EXPANDED and share_of(before) is not None:
+        share = 100  # the roll-out is complete
+    if share is not None:
+        flags, otherwise = flags.with_variant(MODE, Mode.AUTONOMOUS.value)
+        rule = shared(variant, otherwise, share)
+    if before != rule:
+        flags = flags.edited(flags.targeting(MODE).with_action(change.action, rule))
+    # Whoever has left the roll-out is at none of its rungs; what is complete stays at the last.
+    return flags if share is None and change.to is Mode.EXPANDED else with_rung(flags, change.action, share)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from producers.errors import StagekeeperError
+from producers.errors import StagekeeperError, UsageError
 from producers.wire.stage import STAGE_OF_MODE, Mode, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+RUNGS: Final = (1, 5, 25, 50, 100)
+"""The shares of accounts, in percent, by which progressive expansion grows; the first is rung 1."""
 
 
 class StageStoreError(StagekeeperError):
@@ -45,6 +49,9 @@ class StageSetting:
     version: str  # of all that was read, opaque: a change names it as what it was made for
     modes: tuple[Mode, ...] = ()  # every one that it may have by what else decides; one where the action alone does
     by_entry: bool = False  # whether an entry of ours says so, and not other targeting or the flag's default
+    share: int | None = (
+        None  # percent of accounts at the first of `modes`, in a roll-out of ours; the rest has the other
+    )
     emergency: bool = False  # whether an emergency covers it: routers fall back whatever `mode` says
 
     @property
@@ -60,6 +67,14 @@ class StageChange:
     action: ActionName
     to: Mode
     expected_version: str  # of the setting that it was made for: the store has this one, or nothing changes
+    share: int | None = None  # of `RUNGS`: so many percent of accounts have `expanded`, the others `autonomous`
+
+    def __post_init__(self) -> None:
+        if self.share is not None and (self.to is not Mode.EXPANDED or self.share not in RUNGS):
+            raise UsageError(
+                f"a roll-out by share is one of {', '.join(map(str, RUNGS))} % of accounts at {Mode.EXPANDED.value}, "
+                f"not {self.share} % at {self.to.value}"
+            )
 
 
 class StageStore(Protocol):

@@ -35,6 +35,10 @@ SWITCHES: Final = {DENYLIST.key: Switch(True), MODE.key: Switch(Mode.FALLBACK.va
 """The flags that have an outer layer."""
 
 
+# Of what accounts are told apart by: without it each flag would choose others.
+_ACCOUNT: Final = {"cat": ["stagekeeper-roll-out", {"var": "targetingKey"}]}
+
+
 @dataclass(frozen=True, slots=True)
 class Layers:
     """What a targeting says: what is switched, what single actions have, and the rest."""
@@ -145,6 +149,21 @@ class Targeting:
 def condition_of(values: Mapping[str, str], *, word: str | None = None) -> Json:
     """The condition that all values hold."""
     return {"and": [*([] if word is None else [word]), *({"==": [{"var": name}, values[name]]} for name in values)]}
+
+
+def shared(variant: str, otherwise: str, share: int) -> Json:
+    """What gives a share of accounts, in percent, a variant, in every flag the same accounts, and more as it grows."""
+    if share == 100:
+        return variant
+    return {"fractional": [_ACCOUNT, [variant, share], [otherwise, 100 - share]]}
+
+
+def share_of(rule: Json) -> int | None:
+    """The percentage of accounts that a rule of `shared` gives its first variant; None where it is none."""
+    match rule:
+        case {"fractional": [account, [str(), int(share)], [str(), int(rest)]]} if account == _ACCOUNT:
+            return share if share + rest == 100 else None
+    return None
 
 
 def variant_of(flag: Mapping[str, Json], value: FlagValue) -> str | None:

@@ -12,7 +12,7 @@ from producers.boundary.flag_edit import FlagText
 from producers.boundary.flagd_attempts import start_attempt
 from producers.boundary.flagd_stages import FlagdStages, StageStep, setting_of, stage_steps
 from producers.boundary.policy_flags import ATTEMPT
-from producers.boundary.stage_store import ActionName, StageChange, StageConflictError, StageSetting
+from producers.boundary.stage_store import RUNGS, ActionName, StageChange, StageConflictError, StageSetting
 from producers.errors import StagekeeperError, UsageError
 from producers.wire.events import PolicyChangedData
 from producers.wire.stage import MODE_OF_STAGE, STAGE_OF_MODE, Mode, Stage
@@ -32,7 +32,7 @@ from stagekeeper.commands.options import (
 )
 from stagekeeper.factory import recording, ruleset_sha256
 from stagekeeper.settings import Settings
-from stagekeeper.stage_moves import SOURCE, Grounds, in_words, is_upward, move
+from stagekeeper.stage_moves import SOURCE, Grounds, in_words, is_upward, mode_in_words, move
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -109,8 +109,13 @@ def show(flag_path: Path | None, root: str | None, *, as_json: bool, **named: st
 @command.command("set")
 @action_options
 @click.option("--to", "to_stage", required=True, type=StageName(), help="The stage that it is to have.")
+@click.option(
+    "--share",
+    type=click.Choice([str(share) for share in RUNGS]),
+    help="With progressive_expansion: for so many percent of accounts; the others have narrow_autonomy.",
+)
 @_change_options
-def set_stage(*, to_stage: str, environment: str, workflow: str, tool: str, **options: Any) -> None:  # noqa: ANN401 - as `_change_options` declares them
+def set_stage(*, to_stage: str, share: str | None, environment: str, workflow: str, tool: str, **options: Any) -> None:  # noqa: ANN401 - as `_change_options` declares them
     """Change the stage of an action, in somebody's name.
 
     The change is shown first, and asked for; without a terminal it needs --yes. Up it goes one stage, where the verdict
@@ -130,8 +135,11 @@ def set_stage(*, to_stage: str, environment: str, workflow: str, tool: str, **op
           --to draft_write --as maria --because "odd refunds since this morning"
       stagekeeper stage set --environment production --workflow refunds --tool issue_refund \\
           --to narrow_autonomy --as maria --because "two weeks without an undo" --yes
+      stagekeeper stage set --environment production --workflow refunds --tool issue_refund \\
+          --to progressive_expansion --share 5 --as maria --because "a month without an undo"
     """
-    _change(ActionName(environment, workflow, tool), MODE_OF_STAGE[Stage(to_stage)], **options)
+    action, percent = ActionName(environment, workflow, tool), None if share is None else int(share)
+    _change(action, MODE_OF_STAGE[Stage(to_stage)], share=percent, **options)
 
 
 @command.command()
@@ -176,7 +184,9 @@ def revert(*, environment: str, workflow: str, tool: str, **options: Any) -> Non
     action = ActionName(environment, workflow, tool)
     path = _flags(options["flag_path"])
     now = FlagdStages(path).read(action)
-    earlier = next((step.before.mode for step in stage_steps(path) if step.after.action == action), None)
+    last = next((step.before for step in stage_steps(path) if step.after.action == action), None)
+    share = None if last is None else last.share
+    earlier = None if last is None else last.modes[0] if share is not None else last.mode
     if earlier is None:
         _, changes = _from_lake(options["root"])
         about = [one.data for one in changes or () if one.is_about(action) and one.data.after == in_words(now)]
@@ -186,7 +196,7 @@ def revert(*, environment: str, workflow: str, tool: str, **options: Any) -> Non
             f"no earlier stage of {action} is known beside {path} or in the lake, or not as one stage; name the stage "
             "with `stagekeeper stage set`"
         )
-    _change(action, earlier, **options)
+    _change(action, earlier, share=share, **options)
 
 
 @command.command()
@@ -254,6 +264,7 @@ def _change(
     action: ActionName,
     to: Mode,
     *,
+    share: int | None,
     actor: str,
     reason: str,
     yes: bool,
@@ -265,13 +276,15 @@ def _change(
     settings, store = Settings.load(), FlagdStages(_flags(flag_path))
     for left in reversed(range(_TRIES)):
         before = store.read(action)
-        change = StageChange(action, to, before.version)
+        change = StageChange(action, to, before.version, share)
         diff = store.preview(change)
         if diff:
             click.echo(diff, err=as_json)
-        grounds = _grounds(before, to, settings, root, gate_path) if diff and is_upward(before, to) else Grounds()
+        grounds = (
+            _grounds(before, to, settings, root, gate_path) if diff and is_upward(before, to, share) else Grounds()
+        )
         if diff and not yes:
-            _ask(action, before, to)
+            _ask(action, before, mode_in_words(to, share))
         try:
             after = move(store, change, before, grounds, settings, actor=actor, reason=reason)
             break
@@ -279,13 +292,14 @@ def _change(
             if not yes or not left:
                 raise
     covered = f" {action} is covered by an emergency, and falls back until that is resumed." if after.emergency else ""
+    words = STAGE_OF_MODE[to].value + (f" for {share} % of accounts" if share is not None else "")
     if as_json:
-        facts = {"changed": bool(diff), "before": in_words(before), "after": to.value, "diff": diff}
+        facts = {"changed": bool(diff), "before": in_words(before), "after": mode_in_words(to, share), "diff": diff}
         print_json({**_facts(after), **facts, **grounds._asdict(), "file": store.name})
     elif diff:
-        click.echo(f"{action} has the stage {STAGE_OF_MODE[to].value} now (before: {in_words(before)}).{covered}")
+        click.echo(f"{action} has the stage {words} now (before: {in_words(before)}).{covered}")
     else:
-        click.echo(f"{action} has the stage {STAGE_OF_MODE[to].value} already.{covered}")
+        click.echo(f"{action} has the stage {words} already.{covered}")
 
 
 def _grounds(before: StageSetting, to: Mode, settings: Settings, root: str | None, gate_path: Path | None) -> Grounds:
@@ -294,10 +308,10 @@ def _grounds(before: StageSetting, to: Mode, settings: Settings, root: str | Non
     return grounds_for(before, STAGE_OF_MODE[to], settings=settings, root=lake_root(root), gate_path=gate_path)
 
 
-def _ask(action: ActionName, before: StageSetting, to: Mode) -> None:
+def _ask(action: ActionName, before: StageSetting, to: str) -> None:
     if not sys.stdin.isatty():
         raise UsageError("there is no terminal to ask on, and nothing was changed; add --yes")
-    click.confirm(f"Change {action} from {in_words(before)} to {to.value}?", abort=True, err=True)
+    click.confirm(f"Change {action} from {in_words(before)} to {to}?", abort=True, err=True)
 
 
 def _from_lake(root: str | None) -> tuple[list[ActionName], list[ModeChange] | None]:
@@ -333,6 +347,8 @@ def _facts(setting: StageSetting) -> dict[str, Any]:
         **setting.action._asdict(),
         "stage": None if setting.stage is None else setting.stage.value,
         "modes": [mode.value for mode in setting.modes],
+        "share": setting.share,
+        "in_words": in_words(setting),
         "attempt": setting.attempt,
         "said_by": "entry" if setting.by_entry else "other targeting",
         "emergency": setting.emergency,
@@ -341,12 +357,12 @@ def _facts(setting: StageSetting) -> dict[str, Any]:
 
 def _stage_lines(row: dict[str, Any]) -> Iterator[str]:
     action = ActionName(*(row[name] for name in ActionName._fields))
-    stage = row["stage"] or f"no one stage ({' or '.join(row['modes'])})"
+    stage = row["stage"] or f"no one stage ({row['in_words']})"
     by = "an entry" if row["said_by"] == "entry" else "other targeting"
     falls_back = "; EMERGENCY: falls back" if row["emergency"] else ""
     yield f"{action}  {stage}, attempt {row['attempt']}, by {by}{falls_back}"
     if (newest := row["newest_change"]) is not None:
-        in_force = newest["after"] in {*row["modes"], " or ".join(row["modes"])} or newest["environment"] is None
+        in_force = newest["environment"] is None or newest["after"] == row["in_words"]
         yield f"  on record: {_change_line(newest)}{'' if in_force else ' (NOT IN FORCE)'}"
 
 

@@ -4,93 +4,42 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from boundary_cases import Permit, Shelf
 from click.testing import CliRunner
 from documents import ROOT
-from lakes_of_events import EventLake
-from verdict_cases import CELL, NOON, a_row, executions, increments
+from stage_cases import (
+    ACTION,
+    GATED,
+    NAMED,
+    WHO,
+    changes,
+    judged,
+    make_home,
+    mode,
+    run,
+    set_to,
+    stored,
+)
+from verdict_cases import a_row, executions
 
-from analytics.judging.judge import Judge
-from analytics.lake.tables import Lake
-from producers.boundary.errors import RefusedError
 from producers.boundary.flagd_stages import FlagdStages
-from producers.boundary.flags import FlagEvaluator
 from producers.boundary.policy_flags import MODE
-from producers.boundary.router import Router
-from producers.boundary.stage_store import ActionName, StageChange, StageConflictError
-from producers.delivery.outbox import Outbox
-from producers.delivery.recorder import Recorder
+from producers.boundary.stage_store import StageChange, StageConflictError
 from producers.errors import UsageError
-from producers.wire.events import PolicyChanged, event_from_bytes
 from producers.wire.stage import Mode
 from stagekeeper.commands import cli
-from stagekeeper.local_ingest import LocalIngest
 from stagekeeper.stage_moves import OffTheRecordError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from click.testing import Result
-
-    from producers.wire.events import PolicyChangedData
-
-WHO = ("--as", "maria", "--because", "odd refunds")
-ACTION = ActionName("production", "refunds", "issue_refund")
-NAMED = ("--environment", "production", "--workflow", "refunds", "--tool", "issue_refund")
-GATES = "version: 1\ngates: [{name: errors, signals: [{signal: execution_error, role: guardrail, limit: 0.1}]}]"
-GATED = CELL._replace(stage="approval_gated")
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copy(ROOT / "examples" / "flags.json", tmp_path / "flags.json")
-    (tmp_path / "gates.yaml").write_text(GATES)
-    monkeypatch.setenv("STAGEKEEPER_HOME", str(tmp_path))
-    monkeypatch.setenv("STAGEKEEPER_FLAG_FILE", str(tmp_path / "flags.json"))
-    monkeypatch.setenv("STAGEKEEPER_GATE_FILE", str(tmp_path / "gates.yaml"))
-    monkeypatch.setenv("STAGEKEEPER_AUTHORIZATION_FILE", str(ROOT / "examples" / "authorization.yaml"))
-    for name in ("LAKE_ROOT", "KAFKA_BOOTSTRAP_SERVERS", "FRESHNESS_S"):
-        monkeypatch.delenv(f"STAGEKEEPER_{name}", raising=False)
-    return tmp_path
-
-
-def run(*words: str) -> Result:
-    return CliRunner().invoke(cli, list(words))
-
-
-def set_to(stage: str, *more: str) -> Result:
-    return run("stage", "set", *NAMED, "--to", stage, *WHO, "--yes", *more)
-
-
-def mode(home: Path) -> Mode | None:
-    return FlagdStages(home / "flags.json").read(ACTION).mode
-
-
-def changes(home: Path) -> list[PolicyChangedData]:
-    with Outbox(home / "outbox.db") as outbox:
-        events = [event_from_bytes(record.value) for record in outbox.after(0, 100)]
-    return [event.data for event in events if isinstance(event, PolicyChanged)]
-
-
-def judged(home: Path, *rows: dict[str, Any]) -> None:
-    lake, now = Lake.open(str(home / "lake")), datetime.now(UTC)
-    shift = now - timedelta(seconds=10) - NOON
-    moved = [{**row, "bucket": (row["bucket"] + shift).replace(second=0, microsecond=0)} for row in rows]
-    lake.append("signals", increments(*({**row, "last_event_at": now - timedelta(seconds=10)} for row in moved)))
-    Judge(lake, home / "gates.yaml", settle_s=0).tick(now)
-
-
-def stored(home: Path) -> None:
-    """What waits in the outbox is in the lake."""
-    history = EventLake(Lake.open(str(home / "lake")), LocalIngest(now=lambda: datetime.now(UTC)))
-    with Outbox(home / "outbox.db") as outbox:
-        history.emitter.events.extend(event_from_bytes(record.value) for record in outbox.after(0, 100))
-    history.store()
+    return make_home(tmp_path, monkeypatch)
 
 
 def test_a_stage_goes_down_without_lake_or_broker_and_on_record(home: Path) -> None:
@@ -275,105 +224,3 @@ def test_a_stage_goes_back_to_the_one_before_the_last_change(home: Path) -> None
     store.change(StageChange(ACTION, Mode.EXPANDED, store.read(ACTION).version), before_write=lambda _: None)
     reverted = run("stage", "revert", *NAMED, *WHO, "--yes", "--json")
     assert (reverted.exit_code, json.loads(reverted.stdout)["after"]) == (0, "draft_write"), reverted.output
-
-
-@pytest.mark.parametrize("words", [(), ("--everything", "--tool", "t")])
-def test_an_emergency_says_what_it_is_about(home: Path, words: tuple[str, ...]) -> None:
-    for verb in ("fallback", "resume"):
-        assert isinstance(run("emergency", verb, *words, *WHO).exception, UsageError)
-    assert (home / "flags.json").read_bytes() == (ROOT / "examples" / "flags.json").read_bytes()
-
-
-def test_an_emergency_is_on_record_and_in_force_also_where_it_cannot_be_recorded(home: Path) -> None:
-    assert "falls back." in run("emergency", "fallback", "--everything", *WHO).output
-    assert "already" in run("emergency", "fallback", "--everything", *WHO).output
-    assert json.loads(run("emergency", "resume", "--everything", *WHO, "--json").stdout)["changed"] is True
-    assert "is in no such emergency" in run("emergency", "resume", "--everything", *WHO).output
-    assert (home / "flags.json").read_bytes() == (ROOT / "examples" / "flags.json").read_bytes()
-    first, second = changes(home)
-    assert (first.after, second.before, second.after) == ("fallback for everything",) * 2 + ("no emergency",)
-    (home / "outbox.db").unlink()
-    (home / "outbox.db").mkdir()
-    assert isinstance(run("emergency", "fallback", "--tool", "t", *WHO).exception, OffTheRecordError)
-    before = (home / "flags.json").read_bytes()
-    assert b"emergency" in before
-    assert run("emergency", "resume", "--tool", "t", *WHO).exit_code == 1, "nothing is released off the record"
-    assert (home / "flags.json").read_bytes() == before
-
-
-def test_a_rollback_during_an_emergency_stands_when_that_is_over(home: Path) -> None:
-    set_to("draft_write")
-    run("emergency", "fallback", "--tool", "issue_refund", *WHO)
-    result = set_to("search_only")
-    assert "is covered by an emergency" in result.output
-    run("emergency", "resume", "--tool", "issue_refund", *WHO)
-    setting = FlagdStages(home / "flags.json").read(ACTION)
-    assert (setting.mode, setting.emergency) == (Mode.SEARCH_ONLY, False)
-
-
-def test_a_router_obeys_each_change_within_the_lease(home: Path) -> None:
-    held = FlagEvaluator.from_file(home / "flags.json")
-    router = Router(
-        authorizer=Permit(), flags=held, recorder=Recorder(Shelf(), source="/t"), environment="production", agent="bot"
-    )
-
-    @router.action(
-        workflow="refunds",
-        system="s",
-        risk_class="reversible_write",
-        reversibility="automatic",
-        draft=lambda: "drafted",
-        search_only=lambda: "looked",
-    )
-    def issue_refund() -> str:
-        return "refunded"
-
-    def obeyed(expected: str) -> bool:
-        waited = threading.Event()
-        for _ in range(1_000):
-            try:
-                answer = issue_refund()
-            except RefusedError as refused:
-                answer = type(refused).__name__
-            if answer == expected:
-                return True
-            waited.wait(0.01)
-        return False
-
-    store = FlagdStages(home / "flags.json")
-    try:
-        store.change(StageChange(ACTION, Mode.AUTONOMOUS, store.read(ACTION).version), before_write=lambda _: None)
-        assert obeyed("refunded")
-        set_to("draft_write")
-        assert obeyed("drafted")
-        run("emergency", "fallback", "--everything", *WHO)
-        assert obeyed("ActionFellBackError")
-        set_to("search_only")
-        run("emergency", "resume", "--everything", *WHO)
-        assert obeyed("looked")
-        set_to("observe_only")
-        assert obeyed("ActionObservedError")
-    finally:
-        held.close()
-
-
-def test_flags_are_written_for_who_has_none_and_never_over_any(home: Path) -> None:
-    path = home / "new.json"
-    words = ("flags", "init", "--provider", "flagd", "--out", str(path), "--owner", "ada@example.org")
-    assert run(*words).exit_code == 0
-    before = path.read_bytes()
-    assert "stays as it is" in str(run(*words).exception)
-    assert path.read_bytes() == before
-    held = FlagEvaluator.from_file(path)
-    try:
-        values = held.evaluate(("anybody", ()))
-    finally:
-        held.close()
-    assert (values.enabled, values.denied, values.mode) == (True, False, Mode.SEARCH_ONLY)
-    assert (values.approval_required, values.confidence_threshold) == (True, 0.8)
-    for flag in json.loads(before)["flags"].values():
-        assert flag["metadata"]["owner"] == "ada@example.org"
-        assert flag["metadata"]["cleanup_condition"]
-        assert datetime.fromisoformat(flag["metadata"]["review_date"])
-    result = run("stage", "set", *NAMED, "--to", "observe_only", *WHO, "--yes", "--flags", str(path))
-    assert result.exit_code == 0, result.output
