@@ -16,7 +16,7 @@ from analytics.signals import definitions
 from analytics.signals.cells import EPOCH
 from analytics.verdicts.evidence_models import Reassessment
 from analytics.verdicts.signoffs import rollback_binding
-from analytics.verdicts.verdict import Latch
+from analytics.verdicts.verdict import Latch, Overdue
 from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
 from producers.wire.stage import LADDER
@@ -201,7 +201,8 @@ def some_latches(rng: Generator, state: CellState, gates: GateFile) -> Latches:
             latch = Latch(VerdictName.PROMOTE, str(rng.choice(STAGES)), "0123", content)
             latches[cell, epoch, content] = {latch.verdict: latch}
         if rng.random() < 0.1:
-            latch = Latch(VerdictName.ROLL_BACK, "search_only", "4567", content)
+            overdue = (Overdue("missing_outcome", 9, 10, float(rng.integers(0, 30))),) if rng.random() < 0.5 else ()
+            latch = Latch(VerdictName.ROLL_BACK, "search_only", "4567", content, overdue)
             latches[cell, epoch, None] = {latch.verdict: latch}
             if rng.random() < 0.3:
                 overrides.add(rollback_binding(cell, epoch, content, latch.verdict_id))
