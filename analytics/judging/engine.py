@@ -167,6 +167,13 @@ class Engine:
         epochs = epochs[spoken]
         return Evaluation(epochs, state.cell_of[epochs], change_keys[spoken], groups, builder, spoken)
 
+    def refuted(self, sums: WindowSums, latches: Latches) -> EpochRows:
+        """The epochs whose rollback late outcomes refute, where no verdict says so yet."""
+        rows = latches.rows(self._state, self._gates, self._gate_of)
+        if not any((allowed >= 0).any() for allowed in rows.allowed.values()):
+            return np.empty(0, dtype=np.intp)
+        return np.flatnonzero(rows.refuted_now(self._state, sums.missing()) & ~rows.refuted)
+
     def _match(self, cell: Cell, risk_rank: int) -> int:
         risk_class = None if risk_rank == UNKNOWN_RISK else list(RiskClass)[risk_rank].value
         try:

@@ -213,8 +213,15 @@ class JudgeState:
     def _reassess(
         self, engine: Engine, sums: WindowSums, gates: GateFile, now: datetime, *, lake_version: int, record: Record
     ) -> None:
-        """Judge epochs that are over and of which something came late, and record those that it has turned."""
-        due = self._reassessments.due(self.touched, self.alive.epochs, gates, sums.watermark, now)
+        """Judge epochs of which something came late, and record those that it has turned.
+
+        Those that are over are turned to their harm; those whose rollback it refutes are, whether or not they are over:
+        another may speak for their cell.
+        """
+        late = self._reassessments.due(self.touched, self.alive.epochs, gates, sums.watermark, now)
+        refuted = engine.refuted(sums, self._latches)
+        refuted = refuted[self.touched[refuted]]
+        due = np.union1d(late, refuted)
         if not due.size:
             return
         users = self._users.once(gates, sums.watermark, due, self.alive.current)
@@ -224,12 +231,16 @@ class JudgeState:
         back = np.array(
             [self._change_keys.key(number)[0] == VerdictName.ROLL_BACK for number in evaluation.change_keys]
         )
+        back &= np.isin(due, late)
         turned = evaluation.verdicts(np.flatnonzero(back), lake_version=lake_version, judged_at=now)
+        places = np.flatnonzero(np.isin(due, refuted))
+        refuting = evaluation.verdicts(places, lake_version=lake_version, judged_at=now)
+        refuting = [verdict for verdict in refuting if verdict.result.refuted is not None]
         # A verdict on an epoch that is over is told by the one on the current epoch, which names it.
-        record(turned, ())
-        self._reassessments.take(turned)
-        self._reassessments.looked(due)
-        self._latches.take(turned, self.counts)
+        record([*turned, *refuting], ())
+        self._reassessments.take([*turned, *refuting])
+        self._reassessments.looked(late)
+        self._latches.take([*turned, *refuting], self.counts)
         self._latches.take_reassessed(turned)
         self._let_due(self.counts.cell_of[due[back]])
 

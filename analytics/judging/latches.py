@@ -10,6 +10,7 @@ import numpy as np
 
 from analytics.judging.user_windows import closed_through
 from analytics.signals.cells import EPOCH, EpochKey, epoch_frame
+from analytics.signals.definitions import RAN_BADLY
 from analytics.signals.state import CellState, EpochRows, Flags, Integers, microseconds
 from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.signoffs import rollback_binding
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from analytics.evidence.sequential import FloatArray
     from analytics.gates.gate_file import GateFile
+    from analytics.signals.missing_outcomes import MissingOutcomes
     from analytics.verdicts.evidence_models import Reassessment
     from analytics.verdicts.ledger import LatchKey
     from producers.wire.receipt import Cell
@@ -50,6 +52,19 @@ class LatchRows:
     allowed: Mapping[str, FloatArray]
     refuted: Flags  # epochs whose rollback late outcomes have refuted
     reassessed: Integers  # how many earlier epochs were graded anew, for each cell
+
+    def refuted_now(self, state: CellState, missing: MissingOutcomes) -> Flags:
+        """The epochs whose rollback rested on overdue outcomes alone, of which no more are left than its limit allows.
+
+        All that is not reported counts, however young: no other deadline can make an execution less overdue.
+        """
+        unreported, bad = missing.unreported, state.counter("bad_outcomes")
+        ran_badly = np.sum([state.counter(name) for name in RAN_BADLY], axis=0)
+        left = {
+            "missing_outcome": unreported,
+            "bad_outcome": ran_badly + np.maximum(bad - ran_badly, unreported),
+        }
+        return np.all([left[signal] <= allowed for signal, allowed in self.allowed.items()], axis=0)
 
 
 class Latches:
@@ -124,6 +139,8 @@ class Latches:
             content, overdue = inputs.gate_content_sha256, overdue_of(result.reasons, inputs.signals)
             made = Latch(result.verdict, result.to_stage, verdict.verdict_id, content, overdue)
             for kind, under in ((VerdictName.PROMOTE, content), (VerdictName.ROLL_BACK, None)):
+                if kind is VerdictName.PROMOTE and inputs.is_reassessment:
+                    continue  # what is graded anew is promoted no more
                 latches = self._latches.get((inputs.cell, inputs.epoch, under), {})
                 latch = latches[kind].followed_by(made, result.refuted) if kind in latches else made
                 if latch.verdict is kind and latch is not latches.get(kind):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from analytics.judging.levels import EARLY_SHARE, share_of, watched_as
 from analytics.judging.soundness import Soundness
 from analytics.judging.user_windows import FIRST_FAILED, WindowCount, harm_windows, measure, promotion_windows
 from analytics.signals.cells import MATURE
-from analytics.signals.definitions import COUNTERS, COUNTS, QUANTILES, RATES, UNREPORTED
+from analytics.signals.definitions import COUNTERS, COUNTS, QUANTILES, RAN_BADLY, RATES, UNREPORTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from analytics.signals.alive_epochs import AliveEpochs
     from analytics.signals.missing_outcomes import MissingOutcomes
     from analytics.signals.state import CellState, EpochRows, Flags, Integers
-
-
-_RAN_BADLY: Final = ("failed", "timed_out")
 
 
 @dataclass
@@ -55,18 +52,8 @@ class EvaluationInputs:
 
     @cached_property
     def refuted(self) -> Flags:
-        """The epochs whose rollback rested on overdue outcomes alone, of which no more are left than its limit allows.
-
-        All that is not reported counts, however young: no other deadline can make an execution less overdue.
-        """
-        unreported, bad = self.missing.unreported, self.state.counter("bad_outcomes")
-        ran_badly = sum(self.state.counter(name) for name in _RAN_BADLY)
-        left = {
-            "missing_outcome": unreported,
-            "bad_outcome": ran_badly + np.maximum(bad - ran_badly, unreported),
-        }
-        within = [left[signal] <= allowed for signal, allowed in self.latches.allowed.items()]
-        return np.asarray(self.latches.refuted | np.all(within, axis=0))
+        """The epochs whose rollback late outcomes have refuted, or refute now."""
+        return self.latches.refuted | self.latches.refuted_now(self.state, self.missing)
 
     @cached_property
     def soundness(self) -> Soundness:
@@ -315,7 +302,7 @@ class Weigher:
         if part.awaits != "everything":
             return failures, trials
         # What was undone, or had an incident, without an execution to be known may be the same as what is overdue.
-        overdue, ran_badly = self._inputs.missing.missing[self._epochs], self._sum(_RAN_BADLY)
+        overdue, ran_badly = self._inputs.missing.missing[self._epochs], self._sum(RAN_BADLY)
         return ran_badly + np.maximum(failures - ran_badly, overdue), trials + overdue
 
     def _unreported(self, part: GateSignal, trials: Integers) -> Integers:
@@ -353,7 +340,7 @@ class Weigher:
             return failures + unreported, trials + unreported
         rate = RATES[part.signal]
         if part.awaits == "everything":
-            failures, trials = np.maximum(self._sum(rate.failures), self._sum(_RAN_BADLY)), self._sum(rate.trials)
+            failures, trials = np.maximum(self._sum(rate.failures), self._sum(RAN_BADLY)), self._sum(rate.trials)
         failed, tried = failures - self._young(age_s, rate.failures), trials - self._young(age_s, rate.trials)
         undecided = np.zeros_like(tried)
         if part.awaits in {"execution", "everything"}:

@@ -222,7 +222,9 @@ COUNTERS: Final[tuple[str, ...]] = (
 )
 """Names of the integer counters, in the order in which tables show them."""
 
-BAD: Final = ("failed", "timed_out", *_TAKEN_BACK, "incidents")
+RAN_BADLY: Final = ("failed", "timed_out")
+"""The counters of executions that did not succeed."""
+BAD: Final = (*RAN_BADLY, *_TAKEN_BACK, "incidents")
 """The counters that make a decision's outcome a bad one."""
 ADDED: Final = ("bad_outcomes",)
 """Counters that came with a later layout of the lake: what was counted before them has none, and reads as 0."""

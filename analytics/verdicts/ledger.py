@@ -160,7 +160,8 @@ def latches(
             (pl.col("judged_at") < before["judged_at"])
             | ((pl.col("judged_at") == before["judged_at"]) & (pl.col("lake_version") < before["lake_version"]))
         )
-    rows = known.filter(pl.col("verdict").is_in([VerdictName.PROMOTE.value, VerdictName.ROLL_BACK.value]))
+    is_promoted = (pl.col("verdict") == VerdictName.PROMOTE) & ~pl.col("verdict_id").str.starts_with(REASSESSED)
+    rows = known.filter(is_promoted | (pl.col("verdict") == VerdictName.ROLL_BACK))
     first = (
         rows.select(*epoch, "gate", "gate_sha256", "verdict", "judged_at", "lake_version", "verdict_id", "to_stage")
         .sort("judged_at", "lake_version")
@@ -239,7 +240,9 @@ def reassessments(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dic
     ordered = rows.select(*CELL, "epoch", "judged_at", "payload").sort("judged_at", "epoch").collect()
     for row in ordered.iter_rows(named=True):
         cell = Cell(*(row[name] for name in CELL))
-        reassessments_of.setdefault(cell, []).append(VerdictDocument.from_json(row["payload"]).reassessment)
+        document = VerdictDocument.from_json(row["payload"])
+        if document.refuted is None:
+            reassessments_of.setdefault(cell, []).append(document.reassessment)
     return reassessments_of
 
 

