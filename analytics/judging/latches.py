@@ -64,7 +64,7 @@ class LatchRows:
             "missing_outcome": unreported,
             "bad_outcome": ran_badly + np.maximum(bad - ran_badly, unreported),
         }
-        return np.all([left[signal] <= allowed for signal, allowed in self.allowed.items()], axis=0)
+        return np.asarray(np.all([left[signal] <= allowed for signal, allowed in self.allowed.items()], axis=0))
 
 
 class Latches:
