@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from producers.boundary.flags import Context
-    from producers.boundary.policy_flags import Flag, FlagValue
+    from producers.boundary.policy_flags import Context, Flag, FlagValue
     from producers.wire.decision import FlagEvaluation
     from producers.wire.events import Event, EventRecord
 

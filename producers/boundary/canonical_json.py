@@ -24,7 +24,7 @@ from producers.errors import UsageError
 from producers.wire.contract import ArgumentsDigest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -46,9 +46,7 @@ class ArgumentError(UsageError):
 def canonical(value: object) -> bytes:
     """Write a value as canonical JSON; `ArgumentError`, with the type's name, where a part of it has no such form."""
     try:
-        if type(value) is dict and _has_ascii_names(value):
-            return _ascii_object(value)
-        return rfc8785.dumps(_json(value))
+        return _text(value).encode()
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"{error}. Pass plain values, dates, decimals, enums or pydantic models.") from error
     except RecursionError as error:
@@ -72,10 +70,7 @@ def copied(arguments: dict[str, object]) -> dict[str, object]:
     The dictionary itself must be the caller's own; it comes back where nothing in it can change. What has no canonical
     form is left as it is, since its digest is refused.
     """
-    for value in arguments.values():
-        if type(value) not in _PLAIN:
-            break
-    else:
+    if _PLAIN.issuperset(map(type, arguments.values())):
         return arguments
     try:
         return {name: _copy(value) for name, value in arguments.items()}
@@ -91,9 +86,13 @@ def _copy(value: object) -> object:
         return value
     # Copied whole before its members are looked at: another thread may change it meanwhile.
     if kind is dict:
-        return {_copy(name): _copy(item) for name, item in value.copy().items()}  # type: ignore[attr-defined]
+        members = value.copy()  # type: ignore[attr-defined]
+        if _PLAIN.issuperset(map(type, members)) and _PLAIN.issuperset(map(type, members.values())):
+            return members
+        return {_copy(name): _copy(item) for name, item in members.items()}
     if kind is list:
-        return [_copy(item) for item in value.copy()]  # type: ignore[attr-defined]
+        items = value.copy()  # type: ignore[attr-defined]
+        return items if _PLAIN.issuperset(map(type, items)) else [_copy(item) for item in items]
     if isinstance(
         value, dict | list | tuple | set | frozenset | bytearray | str | BaseModel | SecretStr | SecretBytes
     ) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
@@ -151,17 +150,21 @@ def _redact(value: object, fields: Collection[str]) -> object:
 
 
 def _holds_secret(value: object) -> bool:
-    if type(value) is dict and _PLAIN.issuperset(map(type, value.values())):
-        return False
-    if isinstance(value, SecretStr | SecretBytes):
-        return True
-    if isinstance(value, BaseModel) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
-        value = _fields(value)
+    members: Iterable[object]
     if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list | tuple):
+        members = value.values()
+    elif isinstance(value, list | tuple):
+        members = value
+    elif isinstance(value, SecretStr | SecretBytes):
+        return True
+    elif isinstance(value, BaseModel) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        members = _fields(value).values()
+    else:
         return False
-    return not _PLAIN.issuperset(map(type, value)) and any(map(_holds_secret, value))
+    # Most are plain, and the types are looked at in one step.
+    return not _PLAIN.issuperset(map(type, members)) and any(
+        _holds_secret(member) for member in members if type(member) not in _PLAIN
+    )
 
 
 def _fields(value: object) -> dict[str, object]:
@@ -178,22 +181,22 @@ def _has_ascii_names(members: dict[str, object]) -> bool:
         return False
 
 
-def _ascii_object(members: dict[str, object]) -> bytes:
-    """An object whose names are ASCII, in a sixth of the library's time (benchmarks/decision.py).
+def _text(value: object) -> str:
+    """Plain values, and objects whose names are ASCII, in a sixth of the library's time (benchmarks/decision.py).
 
     Exact types only, since a subclass may be written otherwise; other names are sorted in UTF-16, by the library.
     """
-    written = []
-    for name in sorted(members):
-        value = members[name]
-        if type(value) is str and not value.startswith(_TAG):
-            text = quoted(value)
-        elif type(value) is int and -_EXACT <= value <= _EXACT:
-            text = str(value)
-        else:
-            text = canonical(value).decode()
-        written.append(f"{quoted(name)}:{text}")
-    return f"{{{','.join(written)}}}".encode()
+    kind = type(value)
+    if kind is str and not value.startswith(_TAG):  # type: ignore[attr-defined]
+        return quoted(value)  # type: ignore[arg-type]
+    if kind is int and -_EXACT <= value <= _EXACT:  # type: ignore[operator]
+        return str(value)
+    if kind is list:
+        return f"[{','.join(map(_text, value))}]"  # type: ignore[call-overload]
+    if kind is dict and _has_ascii_names(value):  # type: ignore[arg-type]
+        members = [f"{quoted(name)}:{_text(value[name])}" for name in sorted(value)]  # type: ignore[call-overload,index]
+        return f"{{{','.join(members)}}}"
+    return rfc8785.dumps(_json(value)).decode()
 
 
 def _json(value: object) -> Json:  # noqa: C901, PLR0911, PLR0912 - one line for each kind

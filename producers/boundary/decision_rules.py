@@ -7,13 +7,14 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from producers.boundary.flags import FlagEvaluator, FlagValues, flag_context
+from producers.boundary.policy_flags import flag_context
 from producers.wire.contract import ActionContract, FallbackMode, Reversibility, RiskClass
 from producers.wire.decision import Allow, Authorization, Constrain, Decision, Deny, FallBack, Outcome, QueueForReview
 from producers.wire.stage import STAGE_OF_MODE, Mode, Stage
 
 if TYPE_CHECKING:
     from producers.boundary.authorization import Authorizer
+    from producers.boundary.flags import FlagEvaluator, FlagValues
 
 LOG = logging.getLogger(__name__)
 

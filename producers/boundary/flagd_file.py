@@ -16,7 +16,7 @@ import stat
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from openfeature.contrib.tools.flagd.core import FlagdCore
 from openfeature.contrib.tools.flagd.core.model.flag import Flag
@@ -50,12 +50,20 @@ class Ruleset:
     sha256: str | None  # digest of what decides; None where the provider does not show it
     error: str | None = None  # why they cannot decide, behind OpenFeature's code; None where they can
 
+    def attributes_of(self, flag_key: str) -> frozenset[str] | None:  # noqa: ARG002 - not every provider shows its rules
+        """What a flag looks at, as `attributes_read` says; None where it may look at anything."""
+        return None
+
 
 @dataclass(frozen=True, eq=False)
 class _Rules(Ruleset):
     core: FlagdCore | None = None
     timeless: bool = True  # False where targeting sees the clock: each look at the file puts the rules in force anew
     broken: Mapping[str, str] = field(default_factory=dict)  # what is wrong with single flags, which do not decide
+    attributes: Mapping[str, frozenset[str] | None] = field(default_factory=dict)  # by flag; those it lacks see none
+
+    def attributes_of(self, flag_key: str) -> frozenset[str] | None:
+        return self.attributes.get(flag_key, frozenset())
 
 
 class FlagFile(AbstractProvider):
@@ -264,9 +272,10 @@ def parse_rules(text: bytes, path: Path) -> _Rules:
         broken = _take_out_broken(document["flags"], path)
         core.set_flags(document)
         timeless = _is_timeless(document)
+        attributes = {key: attributes_read(flag.get("targeting")) for key, flag in document["flags"].items()}
     except Exception as error:  # noqa: BLE001 - whatever a reader stumbles over, the file is not usable
         return _Rules(sha256, f"PARSE_ERROR: the flag file {path} is not a flagd file: {_reason(error)}")
-    return _Rules(sha256, core=core, timeless=timeless, broken=broken)
+    return _Rules(sha256, core=core, timeless=timeless, broken=broken, attributes=attributes)
 
 
 def _take_out_broken(flags: dict[str, Any], path: Path) -> dict[str, str]:
@@ -305,6 +314,42 @@ def _is_timeless(rules: object) -> bool:
     if not isinstance(name, str) or not name or name.startswith("$flagd"):
         return bool(name == "$flagd.flagKey")
     return all(map(_is_timeless, rules.values()))
+
+
+TARGETING_KEY: Final = "targetingKey"  # the name under which rules see the targeting key
+# Operators that see nothing but their arguments; `map`, `missing` and their like see more
+_PLAIN_OPERATORS = frozenset({"if", "?:", "and", "or", "!", "!!", "in", "cat", "substr", "min", "max", "merge"}) | (
+    {"==", "===", "!=", "!==", "<", "<=", ">", ">=", *"+-*/%", "starts_with", "ends_with", "sem_ver", "fractional"}
+)
+
+
+def attributes_read(rule: object) -> frozenset[str] | None:
+    """Names of the attributes that targeting looks at, so that its answer is reused where these are alike.
+
+    `TARGETING_KEY` is among them where a percentage may look at it. None where they cannot be told: a name is computed,
+    or an operator is not known here.
+    """
+    parts: list[object] = []
+    names: set[str] = set()
+    if isinstance(rule, list):
+        parts = rule
+    elif isinstance(rule, dict) and rule:
+        operator, arguments = next(iter(rule.items()))
+        parts = arguments if isinstance(arguments, list) else [arguments]
+        if operator == "var":
+            name, *parts = parts or [None]
+            if not isinstance(name, str) or not name or (name.startswith("$flagd") and name != "$flagd.flagKey"):
+                return None
+            names = {name, name.partition(".")[0]}  # a dot may lead into what the first part names
+        elif operator == "fractional":
+            names = {TARGETING_KEY}
+        if len(rule) > 1 or operator not in {"var", *_PLAIN_OPERATORS}:
+            return None
+    for part in parts:
+        if (read := attributes_read(part)) is None:
+            return None
+        names |= read
+    return frozenset(names)
 
 
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)  # and strings, whose brackets are none

@@ -10,8 +10,8 @@ import threading
 import time
 import uuid
 from concurrent.futures import wait
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 from openfeature import api
 from openfeature.evaluation_context import EvaluationContext
@@ -22,8 +22,8 @@ from openfeature.provider import FeatureProvider, ProviderStatus
 from pydantic import ValidationError
 
 from producers.boundary.canonical_json import digest
-from producers.boundary.flagd_file import FlagFile, Ruleset
-from producers.boundary.policy_flags import ATTEMPT, DENYLIST, FLAGS, Flag, FlagValue
+from producers.boundary.flagd_file import TARGETING_KEY, FlagFile, Ruleset
+from producers.boundary.policy_flags import ATTEMPT, DENYLIST, FLAGS, Context, Flag, FlagValue
 from producers.boundary.provider_calls import CircuitBreaker, ProviderCalls, after_fork
 from producers.errors import SettingsError
 from producers.wire.decision import FlagEvaluation, FlagReason
@@ -34,15 +34,16 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from producers.wire.contract import ActionContract
 
 LOG = logging.getLogger(__name__)
 _log_once = functools.lru_cache(maxsize=100)(LOG.error)
 
-Evaluated = tuple[FlagValue, FlagEvaluation]
-# What flags are targeted by: the targeting key, then scalar attributes sorted by name. Hashable, to be cached.
-Context = tuple[str, tuple[tuple[str, str | float], ...]]
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
+Evaluated = tuple[FlagValue, FlagEvaluation]
+
+_ALL_FLAGS: Final = (*FLAGS, ATTEMPT)
 _CACHE_SIZE = 20_000  # contexts whose values are kept for one ruleset; the oldest go first
 DEADLINE_S: Final = 0.25  # for all flags of one decision together
 _NOT_FOUND: Final = ErrorCode.FLAG_NOT_FOUND.value
@@ -64,38 +65,55 @@ class FlagValues:
     rules: Ruleset | None = None  # they are good while these are in force; None where for one call only
 
 
-def flag_context(contract: ActionContract) -> Context:
-    """What the flags may target, flat: some providers drop structured context, so every attribute is a scalar."""
-    actor, target, scope = contract.actor, contract.target, contract.scope
-    attributes: dict[str, str | float | None] = {
-        "agent": actor.agent,
-        "user": actor.user,
-        "account": actor.account or scope.account,
-        "service_identity": actor.service_identity,
-        "model": actor.model,
-        "prompt_version": actor.prompt_version,
-        "tool": contract.tool,
-        "tool_version": contract.tool_version,
-        "workflow": contract.workflow,
-        "environment": target.environment,
-        "system": target.system,
-        "region": scope.region,
-        "risk_class": contract.risk_class.value,
-        "reversibility": contract.reversibility.value,
-    }
-    scalars = tuple(sorted((name, value) for name, value in attributes.items() if value is not None))
-    return actor.account or actor.user or actor.agent, scalars
+# A flag's key, and of a context the targeting key and the attributes that the flag looks at
+_Question = tuple[str, str | None, tuple[tuple[str, str | float], ...]]
 
 
-@dataclass
 class _Cache:
-    rules: Ruleset | None
-    values: dict[Context | tuple[Evaluated, ...], FlagValues] = field(default_factory=dict)
+    """What one ruleset has answered."""
 
-    def put(self, key: Context | tuple[Evaluated, ...], values: FlagValues) -> None:
-        if len(self.values) >= _CACHE_SIZE:
-            del self.values[next(iter(self.values))]
-        self.values[key] = values
+    def __init__(self, rules: Ruleset | None) -> None:
+        self.rules = rules
+        self.values: dict[Context | tuple[Evaluated, ...], FlagValues] = {}
+        self.answers: dict[
+            _Question | None, Evaluated
+        ] = {}  # so that a new account costs only the flags that look at it
+        self._attributes = {flag.key: None if rules is None else rules.attributes_of(flag.key) for flag in _ALL_FLAGS}
+        listed = self._attributes[DENYLIST.key]
+        if listed is not None:
+            self._attributes[DENYLIST.key] = listed | {"tool"}  # its value may be a list of tools
+
+    def question(self, flag: Flag, context: Context) -> _Question | None:
+        """What a flag is asked about a context: equal questions have equal answers. None where it sees everything."""
+        names = self._attributes[flag.key]
+        if names is None:
+            return None
+        targeting_key, attributes = context
+        looked_at = tuple(item for item in attributes if item[0] in names) if names else ()
+        return flag.key, targeting_key if TARGETING_KEY in names else None, looked_at
+
+    def keep(self, context: Context, answers: tuple[Evaluated, ...]) -> None:
+        """Reuse these; but not failures, which need not come again though the question does."""
+        for flag, answer in zip(_ALL_FLAGS, answers, strict=False):
+            question = self.question(flag, context)
+            if question is not None and _is_found_or_missing(answer):
+                _put(self.answers, question, answer)
+
+
+def _is_found_or_missing(answer: Evaluated) -> bool:
+    return (answer[1].error or _NOT_FOUND).startswith(_NOT_FOUND)
+
+
+def _is_first(answers: tuple[Evaluated, ...]) -> bool:
+    """Whether it is the first attempt: whoever never tried anew has no such flag, which is no error."""
+    value, _ = answers[-1]
+    return len(answers) == len(_ALL_FLAGS) and value == ATTEMPT.safe and _is_found_or_missing(answers[-1])
+
+
+def _put(cache: dict[Key, Value], key: Key, value: Value) -> None:
+    if len(cache) >= _CACHE_SIZE:
+        del cache[next(iter(cache))]
+    cache[key] = value
 
 
 class FlagEvaluator:
@@ -240,24 +258,26 @@ class FlagEvaluator:
             if values is not None:
                 return values
             if self._in_process:
-                evaluated = self._evaluate(context)
+                answers = self._evaluate(context, cache)
             elif not self._breaker.admit():
                 return self._safe_values(rules, "GENERAL: the provider does not answer in time, and is left alone")
             else:
-                answer = self._calls.submit(functools.partial(self._evaluate, context))
+                answer = self._calls.submit(functools.partial(self._evaluate, context, cache))
                 yield answer
                 if not answer.done():
                     answer.cancel()
                     self._breaker.fail()
                     return self._safe_values(rules, f"GENERAL: no answer within {self._deadline_s * 1000:g} ms")
                 self._breaker.succeed()
-                evaluated = answer.result()
+                answers = answer.result()
+            evaluated = answers[: len(FLAGS)] if _is_first(answers) else answers
             values = cache.values.get(evaluated) or self._flag_values(rules, evaluated, good_for=rules)
             now = self._ruleset()
             if now is rules:
                 with self._lock:
-                    cache.put(context, values)
-                    cache.put(evaluated, values)
+                    _put(cache.values, context, values)
+                    _put(cache.values, evaluated, values)
+                    cache.keep(context, answers)
                 return values
             rules = now  # values of two rulesets may be among them
         return self._safe_values(rules, "the rules change faster than they can be evaluated")
@@ -266,19 +286,17 @@ class FlagEvaluator:
         """Stop watching, and forget the provider."""
         self._provider.shutdown()
 
-    def _evaluate(self, context: Context) -> tuple[Evaluated, ...]:
+    def _evaluate(self, context: Context, cache: _Cache) -> tuple[Evaluated, ...]:
         if self._inherited and self._make is not None:
             self._make_anew(self._make)
         why = self._unready()
         if why is not None:
             return self._all_safe(why)
         targeting_key, attributes = context
-        evaluation_context = EvaluationContext(targeting_key, dict(attributes))
-        values = tuple(self._evaluate_one(flag, evaluation_context) for flag in FLAGS)
-        attempt = self._evaluate_one(ATTEMPT, evaluation_context)
-        # Whoever never tried anew has no such flag, which is no error.
-        is_first = attempt[0] == ATTEMPT.safe and (attempt[1].error or _NOT_FOUND).startswith(_NOT_FOUND)
-        return values if is_first else (*values, attempt)
+        asked = EvaluationContext(targeting_key, dict(attributes))
+        return tuple(
+            cache.answers.get(cache.question(flag, context)) or self._evaluate_one(flag, asked) for flag in _ALL_FLAGS
+        )
 
     def _unready(self) -> str | None:
         if self._file is not None:

@@ -1,4 +1,4 @@
-"""The flags that decide about an action: their keys, safe values and purposes."""
+"""The flags that decide about an action: their keys, safe values and purposes, and what they may target."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from producers.wire.stage import Mode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from producers.wire.contract import ActionContract
+
 FlagValue = bool | str | float
+# What flags are targeted by: the targeting key, then scalar attributes sorted by name. Hashable, to be cached.
+Context = tuple[str, tuple[tuple[str, str | float], ...]]
 
 
 @dataclass(frozen=True)
@@ -57,3 +61,26 @@ ATTEMPT: Final = Flag(
     purpose="Which attempt of the action it is, such as `2`, and at which rung, such as `2.3`; the first without it.",
     accepts=lambda value: rung_of(str(value)) is not None,
 )
+
+
+def flag_context(contract: ActionContract) -> Context:
+    """What the flags may target, flat: some providers drop structured context, so every attribute is a scalar."""
+    actor, target, scope = contract.actor, contract.target, contract.scope
+    attributes: dict[str, str | float | None] = {
+        "agent": actor.agent,
+        "user": actor.user,
+        "account": actor.account or scope.account,
+        "service_identity": actor.service_identity,
+        "model": actor.model,
+        "prompt_version": actor.prompt_version,
+        "tool": contract.tool,
+        "tool_version": contract.tool_version,
+        "workflow": contract.workflow,
+        "environment": target.environment,
+        "system": target.system,
+        "region": scope.region,
+        "risk_class": contract.risk_class.value,
+        "reversibility": contract.reversibility.value,
+    }
+    scalars = tuple(sorted((name, value) for name, value in attributes.items() if value is not None))
+    return actor.account or actor.user or actor.agent, scalars

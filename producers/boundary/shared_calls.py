@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from operator import attrgetter
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from producers.boundary.action import Action, CallContext
 from producers.boundary.canonical_json import published
 from producers.boundary.decision_rules import apply_rules, authorize
-from producers.boundary.flags import FlagEvaluator, FlagValues, flag_context
+from producers.boundary.policy_flags import flag_context
 from producers.boundary.provider_calls import after_fork
 from producers.errors import UsageError
 from producers.wire.event_writer import CallDetails, SharedDecision
@@ -20,6 +20,7 @@ from producers.wire.model import Name
 
 if TYPE_CHECKING:
     from producers.boundary.authorization import Authorizer
+    from producers.boundary.flags import FlagEvaluator, FlagValues
     from producers.wire.contract import ActionContract, ArgumentsDigest
     from producers.wire.decision import Authorization, Outcome
 
@@ -27,6 +28,8 @@ _LIMIT = 2_000  # combinations of action and context that are kept; the oldest g
 
 _shared_context = attrgetter(*(item.name for item in fields(CallContext) if item.name not in CallDetails.model_fields))
 
+
+Kept = TypeVar("Kept")
 
 _COHORT: TypeAdapter[str] = TypeAdapter(Name)
 _NO_DETAILS: dict[str, Any] = dict.fromkeys(CallDetails.model_fields)
@@ -39,8 +42,9 @@ class SharedCall:
     policies), and a decision is reused only for the same flag values and the same authorization.
     """
 
-    def __init__(self, action: Action, context: CallContext, *, steady: bool) -> None:
+    def __init__(self, action: Action, context: CallContext, decisions: SharedDecisions, *, steady: bool) -> None:
         self.action = action
+        self._decisions = decisions
         self._contract = action.contract(replace(context, **_NO_DETAILS))
         self.flag_context = flag_context(self._contract)
         try:
@@ -95,8 +99,16 @@ class SharedCall:
             and (last[0] is authorization or last[0] == authorization)
         ):
             return last[3]
-        staged = apply_rules(self._contract, authorization, authorizer_sha256, values, self._variants)
-        shared = SharedDecision(self._contract, staged.decision, stage=staged.stage, cohort=self._cohort)
+        actor, confidence = self._contract.actor, self._contract.evidence.confidence
+        # All that can tell decisions on one action apart, and their receipts.
+        kind = (values, authorizer_sha256, confidence, actor.model, actor.prompt_version, self._cohort)
+        like = self._decisions.get(self.action, authorization, kind)
+        if like is not None:
+            shared = like.for_contract(self._contract)
+        else:
+            staged = apply_rules(self._contract, authorization, authorizer_sha256, values, self._variants)
+            shared = SharedDecision(self._contract, staged.decision, stage=staged.stage, cohort=self._cohort)
+            self._decisions.put(self.action, authorization, kind, shared)
         self._decision = (authorization, authorizer_sha256, values, shared)
         return shared
 
@@ -117,12 +129,12 @@ class SharedCall:
         return last
 
 
-class SharedCalls:
-    """The `SharedCall`s of one router, whose authorizer is `steady` or not. Safe to use from many threads."""
+class _Shelf(Generic[Kept]):
+    """A bounded dictionary, the oldest entries of which go first. Safe to use from many threads, and after a fork."""
 
-    def __init__(self, *, steady: bool) -> None:
-        self._steady = steady
-        self._calls: dict[tuple[object, ...], SharedCall] = {}
+    def __init__(self) -> None:
+        self._kept: dict[tuple[object, ...], Kept] = {}
+        self.get = self._kept.get
         self.begin_anew()
         after_fork(self)
 
@@ -130,14 +142,45 @@ class SharedCalls:
         """Forget, in a process that is forked, who holds the lock."""
         self._lock = Lock()
 
+    def put(self, key: tuple[object, ...], kept: Kept) -> None:
+        """Keep something."""
+        with self._lock:
+            if len(self._kept) >= _LIMIT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = kept
+
+
+class SharedDecisions:
+    """Decisions that differ only in contexts on which nothing of them rests."""
+
+    def __init__(self) -> None:
+        self._shelf: _Shelf[tuple[Action, Authorization, SharedDecision]] = _Shelf()
+
+    def get(self, action: Action, authorization: Authorization, kind: tuple[object, ...]) -> SharedDecision | None:
+        """The decision of one kind."""
+        kept = self._shelf.get((id(action), id(authorization), kind))
+        return None if kept is None else kept[2]
+
+    def put(
+        self, action: Action, authorization: Authorization, kind: tuple[object, ...], shared: SharedDecision
+    ) -> None:
+        """Keep a decision, with what its key names by id."""
+        self._shelf.put((id(action), id(authorization), kind), (action, authorization, shared))
+
+
+class SharedCalls:
+    """The `SharedCall`s of one router, whose authorizer is `steady` or not."""
+
+    def __init__(self, *, steady: bool) -> None:
+        self._steady = steady
+        self._calls: _Shelf[SharedCall] = _Shelf()
+        self._decisions = SharedDecisions()
+
     def get(self, action: Action, context: CallContext) -> SharedCall:
         """What calls of an action in a context share."""
         key = (id(action), _shared_context(context))  # the action is kept with the call, so its id is its own
         shared = self._calls.get(key)
         if shared is None:
-            shared = SharedCall(action, context, steady=self._steady)
-            with self._lock:
-                if len(self._calls) >= _LIMIT:
-                    del self._calls[next(iter(self._calls))]
-                self._calls[key] = shared
+            shared = SharedCall(action, context, self._decisions, steady=self._steady)
+            self._calls.put(key, shared)
         return shared

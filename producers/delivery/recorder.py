@@ -100,15 +100,15 @@ class Recorder:
     ) -> Receipt:
         """Record a decision before anything is executed, and return the receipt that all later events about it need."""
         shared = SharedDecision(contract, decision, stage=stage, cohort=cohort)
-        issued = shared.issue(self._new_id(), self._moment(decided_at), self._key)
-        receipt = issued.receipt
+        token = shared.token(to_json(self._new_id()), to_json(self._moment(decided_at)), self._key)
+        receipt = Receipt.from_token(token)
         details = CallDetails(
             intent=contract.intent,
             conversation=contract.conversation,
             tool_call=contract.tool_call,
             requested_tool=contract.requested_tool,
         )
-        data = shared.data(issued.token, details, contract.arguments_digest, decision.decide_ms)
+        data = shared.data(token, details, contract.arguments_digest, decision.decide_ms)
         self._record(
             events.ActionDecided, receipt, data, at=receipt.decided_at, traceparent=traceparent, durable=durable
         )
@@ -125,13 +125,16 @@ class Recorder:
         durable: bool = False,
     ) -> IssuedReceipt:
         """As `decided`, for one of the calls that share a contract and a decision."""
-        decision_id, decided_at = self._new_id(), self._moment(None)
-        issued = shared.issue(decision_id, decided_at, self._key)
-        data = shared.data(issued.token, details, arguments, decide_ms)
+        decision_id = self._new_id()
+        id_json, time_json = to_json(decision_id), to_json(self._moment(None))
+        token = shared.token(id_json, time_json, self._key)
+        data = shared.data(token, details, arguments, decide_ms)
         # There is one such event for each decision: they have one id.
-        record = self._decided_writer.write(decision_id, decided_at, decision_id, data, traceparent=traceparent)
+        record = self._decided_writer.write(
+            id_json, time_json, id_json, decision_id.encode(), data, traceparent=traceparent
+        )
         self._hand_over(record, durable=durable)
-        return issued
+        return IssuedReceipt(decision_id, token)
 
     def executed(
         self,
@@ -218,10 +221,12 @@ class Recorder:
         traceparent: str | None = None,
         durable: bool,
     ) -> None:
+        subject = about if isinstance(about, str) else about.decision_id
         record = self._writers[event_class].write(
-            self._new_id(),
-            self._moment(at),
-            about if isinstance(about, str) else about.decision_id,
+            to_json(self._new_id()),
+            to_json(self._moment(at)),
+            to_json(subject),
+            subject.encode(),
             data if isinstance(data, bytes) else to_json(data, exclude_none=True),
             traceparent=None if traceparent is None else _TRACEPARENT.validate_python(traceparent),
         )

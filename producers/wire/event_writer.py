@@ -6,6 +6,7 @@ benchmarks/decision.py measures what that saves a decision.
 
 from __future__ import annotations
 
+from copy import copy
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from pydantic_core import to_json
 
 from producers.wire.events import CloudEvent, Event, EventRecord, schema_id, type_of
 from producers.wire.model import Name, Text, WireModel
-from producers.wire.receipt import IssuedReceipt, Receipt, write_token
+from producers.wire.receipt import Receipt, write_token
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,14 +40,14 @@ class EventWriter:
         self._json = b'%b,"type":%b,"data":%%b}' % (opened.removesuffix(b"}"), to_json(type_of(event_class)))
 
     def write(
-        self, event_id: str, time: datetime, subject: str, data: bytes, *, traceparent: str | None = None
+        self, event_id: bytes, time: bytes, subject: bytes, key: bytes, data: bytes, *, traceparent: str | None = None
     ) -> EventRecord:
-        """The record of one event; its time is in UTC, its data JSON, its traceparent a W3C trace context."""
+        """The record of one event, from JSON: its id, its time in UTC, its subject, whose UTF-8 is `key`, its data.
+
+        The traceparent is a W3C trace context.
+        """
         trace = b"" if traceparent is None else b',"traceparent":' + to_json(traceparent)
-        event_id_json = to_json(event_id)
-        subject_json = event_id_json if subject is event_id else to_json(subject)  # one id for decision and event
-        value = self._json % (event_id_json, to_json(time), subject_json, trace, data)
-        return EventRecord(self._topic, subject.encode(), value)
+        return EventRecord(self._topic, key, self._json % (event_id, time, subject, trace, data))
 
 
 class CallDetails(WireModel):
@@ -66,7 +67,7 @@ class CallDetails(WireModel):
 class SharedDecision:
     """A contract and the decision on it, for all calls that differ only in the arguments of its methods."""
 
-    __slots__ = ("_json", "_receipt_rest", "decision", "may_run", "stage")
+    __slots__ = ("_decision_json", "_json", "_receipt_rest", "decision", "may_run", "stage")
 
     def __init__(self, contract: ActionContract, decision: Decision, *, stage: Stage, cohort: str) -> None:
         self.decision = decision
@@ -76,17 +77,24 @@ class SharedDecision:
             contract, decision, stage=stage, cohort=cohort, decision_id="-", decided_at=_ANY_MOMENT
         )
         self._receipt_rest = b"," + to_json(receipt.members[2:]).removeprefix(b"[")
+        self._decision_json = _open(decision, {"decide_ms": b"%b"})
+        self._json = self._write(contract)
+
+    def for_contract(self, contract: ActionContract) -> SharedDecision:
+        """The same decision on another contract, of which the receipt says the same."""
+        other = copy(self)
+        other._json = self._write(contract)  # noqa: SLF001 - its own kind
+        return other
+
+    def _write(self, contract: ActionContract) -> bytes:
         contract = contract.model_copy(update={"arguments_hmac": None, "key_id": None})  # they follow the first digest
         particular = dict.fromkeys(("intent", "arguments_sha256", "conversation", "tool_call", "requested_tool"), b"%b")
-        self._json = b'{"receipt":"%%b","contract":%b,"decision":%b}' % (
-            _open(contract, particular),
-            _open(decision, {"decide_ms": b"%b"}),
-        )
+        opened = _open(contract, particular)
+        return b'{"receipt":"%%b","contract":%b,"decision":%b}' % (opened, self._decision_json)
 
-    def issue(self, decision_id: str, decided_at: datetime, key: bytes | None) -> IssuedReceipt:
-        """The receipt of one call, decided at a moment in UTC; signed when a key is given."""
-        payload = to_json([decision_id, decided_at]).removesuffix(b"]") + self._receipt_rest
-        return IssuedReceipt(decision_id, write_token(payload, key))
+    def token(self, decision_id: bytes, decided_at: bytes, key: bytes | None) -> str:
+        """The receipt's token for one call, from JSON: its id, and its moment in UTC; signed when a key is given."""
+        return write_token(b"[%b,%b%b" % (decision_id, decided_at, self._receipt_rest), key)
 
     def data(self, token: str, details: CallDetails, arguments: ArgumentsDigest, decide_ms: float | None) -> bytes:
         """The data of one call's event, as JSON; deciding took `decide_ms` milliseconds."""
@@ -104,9 +112,9 @@ class SharedDecision:
 
 def _digest_members(arguments: ArgumentsDigest) -> bytes:
     sha256, hmac, key_id = arguments
-    members = b"" if sha256 is None else b',"arguments_sha256":' + to_json(sha256)
+    members = b"" if sha256 is None else b',"arguments_sha256":"%b"' % sha256.encode()  # hexadecimal, nothing to escape
     if hmac is not None:
-        members += b',"arguments_hmac":' + to_json(hmac)
+        members += b',"arguments_hmac":"%b"' % hmac.encode()
     return members if key_id is None else members + b',"key_id":' + to_json(key_id)
 
 

@@ -14,7 +14,7 @@ from producers.boundary.authorization import FileAuthorizer
 from producers.boundary.decision_rules import READS, apply_rules
 from producers.boundary.flag_edit import FlagFileError, FlagText
 from producers.boundary.flagd_denylist import DenylistEntry, disable
-from producers.boundary.flags import FlagEvaluator, FlagValues, flag_context
+from producers.boundary.flags import FlagEvaluator, FlagValues
 from producers.boundary.policy_flags import (
     APPROVAL_REQUIRED,
     CONFIDENCE_THRESHOLD,
@@ -23,6 +23,7 @@ from producers.boundary.policy_flags import (
     GOVERNANCE_ENABLED,
     MODE,
     Flag,
+    flag_context,
 )
 from producers.strict_yaml import ConfigurationFileError
 from producers.wire.contract import ActionContract, Actor, Reversibility, RiskClass, Target

@@ -22,8 +22,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
 from producers.boundary.decision_rules import decide
-from producers.boundary.flags import FlagEvaluator, flag_context
-from producers.boundary.policy_flags import FLAGS
+from producers.boundary.flags import FlagEvaluator
+from producers.boundary.policy_flags import FLAGS, flag_context
 from producers.wire.decision import FlagReason
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from openfeature.contrib.provider.flagd.config import ResolverType
 from openfeature.schemas.protobuf.flagd.evaluation.v2 import evaluation_pb2 as pb
 from openfeature.schemas.protobuf.flagd.evaluation.v2 import evaluation_pb2_grpc as rpc
 
-from producers.boundary.flags import FlagEvaluator, flag_context
+from producers.boundary.flags import FlagEvaluator
+from producers.boundary.policy_flags import flag_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -36,8 +35,8 @@ def receipt_under(path: Path, attempt: object = None, **flag: Any) -> tuple[Rece
     finally:
         held.close()
     shared = SharedDecision(contract(), decided.decision, stage=decided.stage, cohort="all")
-    issued = shared.issue("d-1", datetime(2026, 3, 2, 9, 30, tzinfo=UTC), None)
-    return issued.receipt, [evaluation.key for evaluation in decided.decision.flags]
+    token = shared.token(b'"d-1"', b'"2026-03-02T09:30:00Z"', None)
+    return Receipt.from_token(token), [evaluation.key for evaluation in decided.decision.flags]
 
 
 def test_whoever_never_tried_anew_has_no_such_flag_and_the_epoch_of_before(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 from boundary_cases import KEYS, contract, flagd_file
 
-from producers.boundary.flags import FlagEvaluator, flag_context
+from producers.boundary.flags import FlagEvaluator
+from producers.boundary.policy_flags import flag_context
 
 if TYPE_CHECKING:
     from pathlib import Path

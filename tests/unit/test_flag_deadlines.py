@@ -15,7 +15,8 @@ from openfeature.provider import AbstractProvider, Metadata
 from producers.boundary.action import Action
 from producers.boundary.decision_rules import decide_async
 from producers.boundary.errors import ActionDeniedError
-from producers.boundary.flags import FlagEvaluator, flag_context
+from producers.boundary.flags import FlagEvaluator
+from producers.boundary.policy_flags import flag_context
 from producers.boundary.router import Router
 from producers.delivery.recorder import Recorder
 from producers.wire.contract import Reversibility, RiskClass

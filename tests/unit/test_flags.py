@@ -16,8 +16,8 @@ from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvid
 from producers.boundary import flagd_denylist
 from producers.boundary.errors import ActionDeniedError
 from producers.boundary.flagd_file import FlagFile, Ruleset
-from producers.boundary.flags import FlagEvaluator, flag_context
-from producers.boundary.policy_flags import APPROVAL_REQUIRED, CONFIDENCE_THRESHOLD, MODE
+from producers.boundary.flags import FlagEvaluator
+from producers.boundary.policy_flags import APPROVAL_REQUIRED, CONFIDENCE_THRESHOLD, MODE, flag_context
 from producers.boundary.router import Router
 from producers.delivery.recorder import Recorder
 from producers.errors import SettingsError

@@ -13,8 +13,8 @@ from lakes_of_events import EventLake
 
 from producers.boundary.flag_edit import FlagFileError, FlagText
 from producers.boundary.flagd_denylist import DenylistEntry, denylist_entries, disable, enable
-from producers.boundary.flags import FlagEvaluator, flag_context
-from producers.boundary.policy_flags import DENYLIST, MODE
+from producers.boundary.flags import FlagEvaluator
+from producers.boundary.policy_flags import DENYLIST, MODE, flag_context
 from producers.delivery.outbox import Outbox, OutboxError
 from producers.errors import UsageError
 from producers.wire.events import PolicyChanged, event_from_bytes

@@ -17,7 +17,8 @@ from producers.boundary import flagd_file as flag_files
 from producers.boundary.flag_edit import FlagFileError
 from producers.boundary.flagd_denylist import DenylistEntry, disable
 from producers.boundary.flagd_file import FlagFile
-from producers.boundary.flags import FlagEvaluator, flag_context
+from producers.boundary.flags import FlagEvaluator
+from producers.boundary.policy_flags import flag_context
 from producers.boundary.router import Router
 from producers.delivery.recorder import Recorder
 

@@ -19,8 +19,8 @@ from openfeature.flag_evaluation import FlagResolutionDetails, Reason
 from openfeature.provider import AbstractProvider, Metadata
 
 from producers.boundary.decision_rules import decide
-from producers.boundary.flags import FlagEvaluator, flag_context
-from producers.boundary.policy_flags import FLAGS
+from producers.boundary.flags import FlagEvaluator
+from producers.boundary.policy_flags import FLAGS, flag_context
 from producers.wire.decision import FlagReason
 
 if TYPE_CHECKING:
