@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -125,16 +126,18 @@ def _fetched(jars: Path) -> str:
         if not distribution.is_dir():
             raise BrokerError(f"there is no folder {distribution}. Set KAFKA_HOME to the folder of a Kafka release.")
         return f"{distribution}/*"
-    stamp = jars / "pom.xml"
-    if not stamp.exists() or stamp.read_text() != _POM:
-        shutil.rmtree(jars, ignore_errors=True)
-        jars.mkdir(parents=True)
-        pom = jars / "fetching.xml"
-        pom.write_text(_POM)
-        _done(
-            ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={jars}"], _FETCH_S
-        )
-        pom.rename(stamp)
+    jars.parent.mkdir(parents=True, exist_ok=True)
+    with jars.with_name(f"{jars.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of processes that want it at once one fetches, and the others wait
+        stamp = jars / "pom.xml"
+        if not stamp.exists() or stamp.read_text() != _POM:
+            shutil.rmtree(jars, ignore_errors=True)
+            jars.mkdir()
+            pom = jars / "fetching.xml"
+            pom.write_text(_POM)
+            maven = ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={jars}"]
+            _done(maven, _FETCH_S)
+            pom.rename(stamp)
     return f"{jars}/*"
 
 
