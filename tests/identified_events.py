@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from analytics.signals.event_kinds import EventKind
 from streams.ingest.earlier_events import NOT_FOUND
+from streams.ingest.id_store import words_of
 from streams.ingest.identities import Identities
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ def identities(names: Sequence[str], times_us: Sequence[int]) -> Identities:
     """Undos of one decision, told apart by their names."""
     times = np.array(times_us, dtype=np.int64)
     return Identities.from_columns(
-        pa.array([""] * len(names), pa.string()),
-        pa.array(names, pa.string()),
+        (subjects := pa.array([""] * len(names), pa.string()), pa.array(names, pa.string())),
+        words_of(subjects),
         kinds=np.full(len(names), EventKind.UNDONE, dtype=np.int8),
         moments_us=(times, np.zeros_like(times)),
         cells=np.zeros(len(names), dtype=np.uint64),

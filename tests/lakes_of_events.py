@@ -10,7 +10,7 @@ from fakes import FakeClock, FakeEmitter, a_contract, a_decision, a_recorder
 
 from analytics.lake.table_schemas import EVENTS, SIGNALS
 from analytics.lake.tables import Lake
-from producers.wire.events import ExecutionStatus, Incident, UndoResult
+from producers.wire.events import ExecutionStatus, Impact, Incident, UndoResult
 from producers.wire.stage import Stage
 from stagekeeper.local_ingest import LocalIngest
 
@@ -54,6 +54,7 @@ class EventLake:
         cohort: str = "all",
         latency_ms: float | None = None,
         reported: bool = True,
+        status: ExecutionStatus | None = None,
     ) -> Receipt:
         """One allowed action, executed unless it is never `reported`."""
         at = NOON + timedelta(minutes=minute)
@@ -62,16 +63,19 @@ class EventLake:
             update={"actor": contract.actor.model_copy(update={"user": user, "model": model})}
         )
         receipt = self.recorder.decided(contract, a_decision(), stage=stage, cohort=cohort, decided_at=at)
-        status = ExecutionStatus.FAILED if failed else ExecutionStatus.SUCCEEDED
+        status = status or (ExecutionStatus.FAILED if failed else ExecutionStatus.SUCCEEDED)
         if reported:
             self.recorder.executed(receipt, status, latency_ms=latency_ms, at=at + timedelta(seconds=1))
         return receipt
 
-    def undo(self, receipt: Receipt, minute: float) -> None:
-        self.recorder.undone(receipt, UndoResult.UNDONE, at=NOON + timedelta(minutes=minute))
+    def undo(self, receipt: Receipt, minute: float, result: UndoResult = UndoResult.UNDONE) -> None:
+        self.recorder.undone(receipt, result, at=NOON + timedelta(minutes=minute))
+
+    def impact(self, receipt: Receipt, impact: Impact, minute: float) -> None:
+        self.recorder.impact(receipt, impact, at=NOON + timedelta(minutes=minute))
 
     def severe_incident(self, receipt: Receipt, minute: float) -> None:
-        self.recorder.impact(receipt, Incident(severity=1), at=NOON + timedelta(minutes=minute))
+        self.impact(receipt, Incident(severity=1), minute)
 
     def store(self) -> None:
         """Everything that was told since the last time reaches the lake."""

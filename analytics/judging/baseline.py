@@ -24,6 +24,7 @@ from analytics.judging.compared import (
 from analytics.judging.user_windows import WindowCount, measure
 from analytics.signals.cells import ROW
 from analytics.signals.definitions import QUANTILES
+from analytics.signals.missing_outcomes import MissingOutcomes
 from analytics.signals.state import MINUTE_US, NEVER, CellState, EpochRows, Flags
 from analytics.signals.trials import counted, counters_of
 
@@ -102,7 +103,8 @@ def compare(
     else:
         matched = _windows_matched(users, [epoch], others, part, comparison=comparison, claim=claim)
     ages_s = part.promotion_ages_s(arms.deadline_s)
-    # The arms may report at different speeds: only where an execution is overdue does neither seem better for it.
+    # The arms may report at different speeds: only where an execution is overdue does neither seem better for it. Then
+    # it is a bad outcome in both, and only what is not known besides is fine or failed by whose it is.
     age_s = max(ages_s) if part.awaits in {"execution", "evaluation", "everything"} and ages_s else 0.0
     seen = matched(age_s, mine_failed=False, theirs_failed=False)
     harm = matched(age_s, mine_failed=False, theirs_failed=True)
@@ -148,7 +150,7 @@ def _baseline_epochs(arms: Arms, epoch: int, gate: Gate) -> list[int]:
 def _minutes_matched(
     arms: Arms, epoch: int, others: list[int], part: GateSignal, comparison: Comparison
 ) -> Callable[..., _Matched]:
-    mine, theirs = _summed(arms.minutes([epoch]), part), _summed(arms.minutes(others), part)
+    mine, theirs = _summed(arms, [epoch], part), _summed(arms, others, part)
     # The cell's minutes from where on each is known by itself. Actions with a baseline are not rolled up; where the
     # baseline came into the gate file later, failures that came late would lie apart from their rolled hour.
     rolled = mine.filter(pl.col("bucket") % MINUTE_US != 0)["bucket"].max()
@@ -156,11 +158,13 @@ def _minutes_matched(
         mine = mine.filter(pl.col("bucket") > rolled)
 
     def matched(age_s: float, *, mine_failed: bool, theirs_failed: bool, is_promotion: bool = False) -> _Matched:
-        """The minutes of an age, and whether what is overdue counts as failed on either side."""
+        """The minutes of an age, and whether what is not reported counts as failed on either side."""
         del is_promotion  # minutes are the same for both
         old = pl.col("bucket") <= arms.watermark_us - round(age_s * 1_000_000) - MINUTE_US
         arm, base = (
-            minutes.filter(old).select("bucket", *counted(part.signal, unreported_failed=failed))
+            minutes.filter(old).select(
+                "bucket", *counted(part.signal, unreported_failed=failed, overdue=pl.col("overdue"))
+            )
             for minutes, failed in ((mine, mine_failed), (theirs, theirs_failed))
         )
         return _matched(arm, base, comparison)
@@ -273,8 +277,15 @@ def _compared_quantiles(
     return Compared(comparison, "action", both, both, value, remark="compares whole epochs, not minute by minute")
 
 
-def _summed(minutes: pl.DataFrame, part: GateSignal) -> pl.DataFrame:
-    return minutes.group_by("bucket").agg(pl.col(counters_of(part.signal)).sum()).sort("bucket")
+def _summed(arms: Arms, epochs: list[int], part: GateSignal) -> pl.DataFrame:
+    """The minutes of some epochs together: `bucket`, the counters of a rate, and the executions that are `overdue`."""
+    minutes = arms.minutes(epochs)
+    each, nothing = np.arange(minutes.height, dtype=np.uint32), np.zeros(minutes.height, dtype=np.int64)
+    numbered = minutes.with_columns(pl.Series(ROW, each))
+    deadline_us = round(arms.deadline_s * 1_000_000)
+    overdue = MissingOutcomes.from_minutes(numbered, nothing, arms.watermark_us, deadline_us).missing
+    columns = pl.col(*counters_of(part.signal), "overdue").sum()
+    return minutes.with_columns(pl.Series("overdue", overdue)).group_by("bucket").agg(columns).sort("bucket")
 
 
 def _matched(new: pl.DataFrame, base: pl.DataFrame, comparison: Comparison) -> Batches:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from analytics.judging.user_windows import COUNTED_BY_USER, FIRST_FAILED, UNDECIDED, WINDOW, known_of
+from analytics.signals.aftermath import FACTS, counted_once
 from analytics.signals.cells import EPOCH
-from analytics.signals.definitions import BAD, RATES, UNREPORTED
+from analytics.signals.definitions import COUNTED_ONCE, RATES, UNREPORTED
 from analytics.signals.event_kinds import EventKind, kinds_moving
 from analytics.signals.missing_outcomes import known_at
 
@@ -17,9 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _COUNTERS: Final = tuple(
-    dict.fromkeys((*COUNTED_BY_USER, *(name for pair in UNREPORTED.values() for part in pair for name in part)))
+    name
+    for name in dict.fromkeys(
+        (*COUNTED_BY_USER, *(name for pair in UNREPORTED.values() for part in pair for name in part))
+    )
+    if name not in COUNTED_ONCE
 )
-
+_TELLS: Final = {name: f"tells_{name}" for name in FACTS}  # a column each
 
 _IS_KNOWN: Final = pl.col("decisions") > 0
 _AMOUNT: Final = {"latency": pl.col("latency_us"), "cost": pl.col("cost_microusd")}
@@ -37,6 +42,7 @@ def decisions_of(
         "decided_at",
         "user",
         *(_moved(name).alias(name) for name in _COUNTERS),
+        *(pl.col("kind").is_in(FACTS[name]).alias(tells) for name, tells in _TELLS.items()),
         pl.when(pl.col("kind").is_in(kinds_moving("expected"))).then(known_at("time", "ingested_at")).alias("due_at"),
         *({name: _AMOUNT[name.removeprefix("known_")].alias(name) for name in map(known_of, amounts)}.values()),
     )
@@ -46,6 +52,7 @@ def decisions_of(
         pl.col("user").drop_nulls().first(),
         pl.col("decided_at").min(),
         pl.col(_COUNTERS).sum(),
+        pl.col(*_TELLS.values()).any(),
         pl.col("due_at", *known).max(),
     )
     unreported = (
@@ -61,9 +68,11 @@ def decisions_of(
         (pl.col(known_of(name)) > int(name.partition(">")[2])).fill_null(value=False).cast(pl.Int64).alias(name)
         for name in amounts
     ]
+    once = counted_once({name: pl.col(tells) for name, tells in _TELLS.items()})
     # Of an action whose execution nobody reported, what was undone would be counted beside its being overdue.
-    bad = ((pl.sum_horizontal(BAD) > 0) & (pl.col("executed") > 0)).cast(pl.Int64).alias("bad_outcomes")
-    by_decision = by_decision.with_columns(who.alias("who"), bad, *unreported, *above).with_columns(
+    once["bad_outcomes"] &= pl.col("executed") > 0
+    came = (once[name].cast(pl.Int64).alias(name) for name in COUNTED_ONCE)
+    by_decision = by_decision.with_columns(who.alias("who"), *came, *unreported, *above).with_columns(
         *(pl.col(name).is_not_null().cast(pl.Int64) for name in known),
         pl.when(pl.col("unreported_execution") > 0)
         .then(later // every_us)

@@ -210,18 +210,24 @@ class ClosedWindows:
     def _trials(self, signal: str) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
         """Decided trials of a window, failures among them, and trials that are undecided."""
         if signal == MISSING:
-            # What became due too lately to say is undecided.
-            due_at = pl.col("closed_at") + pl.col("due_later") * timedelta(seconds=self.window_s)
-            all_are = due_at + timedelta(seconds=self.deadline_s) <= self.as_of
-            overdue = pl.when(all_are).then("unreported_execution").otherwise("overdue")
-            undecided = pl.col("unreported_execution") - overdue
-            return pl.max_horizontal(pl.col("expected") - undecided, 0), overdue, undecided
+            undecided = pl.col("unreported_execution") - self._overdue
+            return pl.max_horizontal(pl.col("expected") - undecided, 0), self._overdue, undecided
         if signal not in RATES:
             known = pl.min_horizontal(known_of(signal), DUE)
             return known, pl.col(signal), DUE - known
         rate = RATES[signal]
+        trials, failures = pl.sum_horizontal(rate.trials), pl.sum_horizontal(rate.failures)
         unreported = pl.col(f"unreported_{rate.awaits}") if rate.awaits in UNREPORTED else pl.lit(0, dtype=pl.Int64)
-        return pl.sum_horizontal(rate.trials), pl.sum_horizontal(rate.failures), unreported
+        if rate.awaits == "everything":
+            return trials + self._overdue, failures + self._overdue, unreported - self._overdue
+        return trials, failures, unreported
+
+    @property
+    def _overdue(self) -> pl.Expr:
+        """The executions of a window that have failed by not coming; what became due too lately to say is undecided."""
+        due_at = pl.col("closed_at") + pl.col("due_later") * timedelta(seconds=self.window_s)
+        all_are = due_at + timedelta(seconds=self.deadline_s) <= self.as_of
+        return pl.when(all_are).then("unreported_execution").otherwise("overdue")
 
 
 def closed_through(watermark: datetime, window_s: float) -> datetime:

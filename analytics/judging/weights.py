@@ -303,7 +303,7 @@ class Weigher:
             return failures, trials
         # What was undone, or had an incident, without an execution to be known may be the same as what is overdue.
         overdue, ran_badly = self._inputs.missing.missing[self._epochs], self._sum(RAN_BADLY)
-        return ran_badly + np.maximum(failures - ran_badly, overdue), trials + overdue
+        return np.maximum(failures, ran_badly + overdue), trials + overdue
 
     def _unreported(self, part: GateSignal, trials: Integers) -> Integers:
         """Trials that are due and whose outcome is not known: not reported yet, or reported without a value."""

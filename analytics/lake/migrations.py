@@ -52,8 +52,8 @@ from analytics.lake.table_schemas import (
 )
 from analytics.lake.tables import Lake, added_to_signals, with_amounts, with_meanings
 from analytics.signals.cells import EPOCH
-from analytics.signals.definitions import COUNTERS, HISTOGRAMS
-from analytics.signals.event_kinds import BAD_KINDS
+from analytics.signals.definitions import BAD, COUNTERS, HISTOGRAMS
+from analytics.signals.event_kinds import kinds_moving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -191,7 +191,8 @@ def _bad_outcomes(root: str) -> pl.DataFrame:
     partition = ("log_id", "topic", "partition")
     first = (
         scan_table(root, EVENTS)
-        .filter(pl.col("kind").is_in(BAD_KINDS), pl.col("decided_at").is_not_null())
+        .filter(pl.col("kind").is_in([kind for name in BAD for kind in kinds_moving(name)]))
+        .filter(pl.col("decided_at").is_not_null())
         .select(*partition, "offset", "subject", *EPOCH, "decided_at", "time")
         .sort(*partition, "offset")
         .unique([*partition, "subject"], keep="first", maintain_order=True)

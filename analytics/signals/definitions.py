@@ -85,7 +85,7 @@ class CountSignal:
 
 Signal = RateSignal | QuantileSignal | CountSignal
 
-_TAKEN_BACK: Final = ("undone", "undo_failed", "not_undoable")
+TAKEN_BACK: Final = ("undone", "undo_failed", "not_undoable")
 
 RATES: Final[dict[str, RateSignal]] = {
     signal.name: signal
@@ -102,8 +102,8 @@ RATES: Final[dict[str, RateSignal]] = {
         ),
         RateSignal("execution_error", ("failed",), ("executed",), "executions", awaits="execution"),
         RateSignal("timeout", ("timed_out",), ("executed",), "executions", awaits="execution"),
-        RateSignal("undo", _TAKEN_BACK, ("executed",), "executions", awaits="consequence"),
-        RateSignal("undo_failed", ("undo_failed", "not_undoable"), _TAKEN_BACK, "undos"),
+        RateSignal("undo", TAKEN_BACK, ("executed",), "executions", awaits="consequence"),
+        RateSignal("undo_failed", ("undo_failed", "not_undoable"), TAKEN_BACK, "undos"),
         RateSignal("missing_outcome", ("mature_missing",), ("mature_expected",), "expected executions"),
         RateSignal("incident", ("incidents",), ("executed",), "executions", awaits="consequence"),
         RateSignal("support", ("support",), ("executed",), "executions", awaits="consequence"),
@@ -140,7 +140,6 @@ SIGNALS: Final[dict[str, Signal]] = {**RATES, **QUANTILES, **COUNTS}  # every si
 _PARTS: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
     (("allowed", "constrained", "queued", "denied", "fell_back"), ("decisions",)),
     (("failed", "timed_out"), ("executed",)),
-    (_TAKEN_BACK, ("executed",)),
     (("severe_incidents",), ("incidents",)),
     (("quality_failures",), ("quality_checks",)),
 )
@@ -148,8 +147,12 @@ _PARTS: Final[tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = (
 from events that travel in order."""
 
 
-_SETTLED_PARTS: Final = ((("mature_expected",), ("decisions",)),)
-"""The same among counts of mature minutes (`analytics.signals.cells.MATURE`): what is on its way does not count yet."""
+_SETTLED_PARTS: Final = (
+    (("mature_expected",), ("decisions",)),
+    # What is undone may have run although nobody has reported it.
+    (TAKEN_BACK, ("executed", "mature_missing", "pending", "in_flight")),
+)
+"""The same where `analytics.signals.cells.MATURE` is known too: what is on its way does not count yet."""
 
 _MAY_BE_NEGATIVE: Final = "expected"
 
@@ -186,7 +189,7 @@ def wrong_counts(counts: Mapping[str, npt.NDArray[np.int64]]) -> list[tuple[tupl
 
 
 def _rules(counts: Mapping[str, object]) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
-    return (*_PARTS, *(rule for rule in _SETTLED_PARTS if rule[0][0] in counts))
+    return (*_PARTS, *(rule for rule in _SETTLED_PARTS if all(name in counts for part in rule for name in part)))
 
 
 def rates_of(row: Mapping[str, int]) -> dict[str, float | None]:
@@ -207,14 +210,14 @@ COUNTERS: Final[tuple[str, ...]] = (
     "executed",
     "failed",
     "timed_out",
-    "undone",
-    "undo_failed",
-    "not_undoable",
+    "undone",  # decisions whose undo worked, and none failed
+    "undo_failed",  # of which one failed, whatever a later one did
+    "not_undoable",  # of which one could not be done, likewise
     "incidents",
     "severe_incidents",  # severity 1
     "support",
-    "quality_checks",
-    "quality_failures",
+    "quality_checks",  # decisions that were evaluated
+    "quality_failures",  # that any evaluation failed
     "reviews_approved",
     "reviews_rejected",
     "cost_microusd",  # sum over the executions whose cost is known
@@ -222,10 +225,20 @@ COUNTERS: Final[tuple[str, ...]] = (
 )
 """Names of the integer counters, in the order in which tables show them."""
 
+COUNTED_ONCE: Final = (
+    *TAKEN_BACK,
+    "incidents",
+    "severe_incidents",
+    "support",
+    "quality_checks",
+    "quality_failures",
+    "bad_outcomes",
+)
+"""The counters of what came of decisions: each decision once, however often it is told (`analytics.signals.aftermath`)."""
 RAN_BADLY: Final = ("failed", "timed_out")
-"""The counters of executions that did not succeed."""
-BAD: Final = (*RAN_BADLY, *_TAKEN_BACK, "incidents")
-"""The counters that make a decision's outcome a bad one."""
+"""What makes an execution a bad one by itself."""
+BAD: Final = (*RAN_BADLY, *TAKEN_BACK, "incidents")
+"""What makes a decision's outcome a bad one."""
 ADDED: Final = ("bad_outcomes",)
 """Counters that came with a later layout of the lake: what was counted before them has none, and reads as 0."""
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from analytics.signals.definitions import BAD, COUNTERS
+from analytics.signals.definitions import COUNTED_ONCE, COUNTERS
 
 
 class EventKind(IntEnum):
@@ -77,7 +77,7 @@ COUNTERS_OF_KIND: Final[dict[EventKind, tuple[str, ...]]] = {
     EventKind.OBSERVED_FAILED: ("executed", "failed", "expected"),
     EventKind.OBSERVED_TIMED_OUT: ("executed", "timed_out", "expected"),
 }
-"""The counters that one event of a kind adds 1 to."""
+"""The counters that one event of a kind adds 1 to, or of `COUNTED_ONCE`: that it tells of."""
 
 NO_LONGER_EXPECTED: Final = (EventKind.CANCELLED, EventKind.REFUSED)
 """Kinds of events that take 1 from `expected`: what was called off, or never begun, is no execution, good or bad."""
@@ -88,8 +88,10 @@ def change_of(kind: EventKind, counter: str) -> int:
     return int(counter in COUNTERS_OF_KIND[kind]) - int(counter == "expected" and kind in NO_LONGER_EXPECTED)
 
 
-INCREMENTS: Final = np.array([[change_of(kind, name) for name in COUNTERS] for kind in EventKind], dtype=np.int64)
-"""The same as a matrix, kinds x counters: the events of each kind times this are the counters."""
+INCREMENTS: Final = np.array(
+    [[0 if name in COUNTED_ONCE else change_of(kind, name) for name in COUNTERS] for kind in EventKind], dtype=np.int64
+)
+"""The same as a matrix, kinds x counters, without `COUNTED_ONCE`: the events of each kind times this are the counters."""
 INCREMENTS.setflags(write=False)
 
 _DECISIONS: Final = [kind for kind, counters in COUNTERS_OF_KIND.items() if "decisions" in counters]
@@ -99,9 +101,6 @@ _EXECUTIONS: Final = [
 ]
 _REVIEWS: Final = (EventKind.REVIEW_APPROVED, EventKind.REVIEW_REJECTED)
 
-BAD_KINDS: Final = tuple(int(kind) for kind, counters in COUNTERS_OF_KIND.items() if set(counters) & set(BAD))
-"""The kinds of events that make a decision's outcome a bad one. The first of a decision adds 1 to `bad_outcomes`."""
-
 ONCE: Final = np.zeros(len(EventKind), dtype=np.int8)
 """By kind: which of the things that happen once to a decision it is; 0 where each event counts by its own id."""
 for _number, _kinds in enumerate((_DECISIONS, _EXECUTIONS, _REVIEWS), 1):
@@ -110,5 +109,5 @@ ONCE.setflags(write=False)
 
 
 def kinds_moving(counter: str, by: int = 1) -> list[int]:
-    """The kinds of events that add so much to a counter."""
+    """The kinds of events that add so much to a counter, or tell of it."""
     return [int(kind) for kind in EventKind if change_of(kind, counter) == by]

@@ -76,20 +76,31 @@ class SeenIds:
 
         Raises `LakeError` where the earlier ones cannot be read.
         """
-        words, dates_us, marks = events.words, events.dates_us, events.marks
-        stored = self.ids.times_of(words)
-        before = np.where(stored == NEVER, NOT_FOUND, stored & _MARK)
+        before = self.marks_of(events)
+        _mark_twins(events.words, events.marks, before)
+        self.keep(events.take(np.flatnonzero(before == NOT_FOUND)))
+        return before
+
+    def marks_of(self, events: Identities) -> Longs:
+        """The marks under which identities were accepted before, or `NOT_FOUND`; raises as `accept_all`."""
+        before = self.held(events.words)
         if self._earlier is not None:
-            older = np.flatnonzero((before == NOT_FOUND) & (dates_us < self.held_since_us))
+            older = np.flatnonzero((before == NOT_FOUND) & (events.dates_us < self.held_since_us))
             if older.size:
                 before[older] = self._earlier(events.take(older))
-        _mark_twins(words, marks, before)
-        accepted = before == NOT_FOUND
-        if accepted.any():
-            # By the latest date: so what is not yet in the table outlives the batch, whatever its own date.
-            self._latest_us = max(self._latest_us, int(dates_us[accepted].max()))
-            self._keep(words[accepted], np.full(int(accepted.sum()), self._latest_us), marks[accepted])
         return before
+
+    def held(self, words: Words) -> Longs:
+        """The same of what is held here."""
+        stored = self.ids.times_of(words)
+        return np.where(stored == NEVER, NOT_FOUND, stored & _MARK)
+
+    def keep(self, accepted: Identities) -> None:
+        """Add what is accepted now; of one identity the largest of the latest marks stands."""
+        if len(accepted):
+            # By the latest date: so what is not yet in the table outlives the batch, whatever its own date.
+            self._latest_us = max(self._latest_us, int(accepted.dates_us.max()))
+            self._keep(accepted.words, np.full(len(accepted), self._latest_us), accepted.marks)
 
     def _keep(self, words: Words, dates_us: Longs, marks: Longs) -> None:
         since_us = self.held_since_us

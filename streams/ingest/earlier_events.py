@@ -9,10 +9,11 @@ import polars as pl
 
 from analytics.lake.storage import FollowedTable
 from analytics.lake.table_schemas import EVENTS
+from analytics.signals.aftermath import FACTS_OF_KIND, TELLING
 from analytics.signals.cells import EPOCH
-from analytics.signals.event_kinds import BAD_KINDS
 from streams.ingest.decode import EARLIEST_US, LATEST_US
 from streams.ingest.event_columns import UNDATED, Longs
+from streams.ingest.id_store import words_of
 from streams.ingest.identities import OWN, SEPARATOR, Identities, cell_words
 
 if TYPE_CHECKING:
@@ -48,11 +49,15 @@ class EarlierEvents:
                 marks[places] = _matched(some, stored)
         return marks
 
-    def bad_of(self, partition: SourcePartition, wanted: Identities) -> Longs:
-        """0 for each decision of which the table tells of a bad outcome, or `NOT_FOUND`; as `marks_of`."""
-        told = pl.col("subject").is_in(pl.Series(wanted.subjects).unique().implode()) & pl.col("kind").is_in(BAD_KINDS)
+    def facts_of(self, partition: SourcePartition, wanted: Identities) -> Longs:
+        """The set of facts that the table tells of each decision, or `NOT_FOUND`; as `marks_of`."""
+        subjects = pl.Series(wanted.subjects)
+        told = pl.col("subject").is_in(subjects.unique().implode()) & pl.col("kind").is_in(TELLING)
         rows = self._read(partition, "decided_at", wanted.dates_us, told)
-        return np.where(pl.Series(wanted.subjects).is_in(rows["subject"].implode()).to_numpy(), 0, NOT_FOUND)
+        known: dict[str, int] = {}
+        for subject, facts in zip(rows["subject"], FACTS_OF_KIND[rows["kind"].to_numpy()].tolist(), strict=True):
+            known[subject] = known.get(subject, 0) | facts
+        return np.array([known.get(subject, NOT_FOUND) for subject in subjects], dtype=np.int64)
 
     def _read(self, partition: SourcePartition, dated: str, dates_us: Longs, named: pl.Expr) -> pl.DataFrame:
         hours = np.unique(dates_us // _HOUR_US)
@@ -72,9 +77,10 @@ def identities_of_rows(rows: pl.DataFrame) -> Identities:
     names = rows.select(pl.concat_str(EPOCH, separator=SEPARATOR)).to_series()
     different = names.drop_nulls().unique()
     words = pl.Series(cell_words(different.to_arrow()), dtype=pl.UInt64)
+    subjects = rows["subject"].to_arrow()
     return Identities.from_columns(
-        rows["subject"].to_arrow(),
-        rows["id"].to_arrow(),
+        (subjects, rows["id"].to_arrow()),
+        words_of(subjects),
         kinds=rows["kind"].to_numpy(),
         moments_us=(
             rows["time"].cast(pl.Int64).to_numpy(),

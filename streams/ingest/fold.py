@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from streams.broker import EMBEDDED_PREFIX
-from streams.ingest.bad_decisions import BadDecisions
 from streams.ingest.decode import EventDecoder, latest_possible, micros_of
 from streams.ingest.earlier_events import NOT_FOUND
 from streams.ingest.errors import LogMismatchError
 from streams.ingest.event_columns import EventColumns, Flags, Longs, chained, joined, longs
+from streams.ingest.id_store import words_of
 from streams.ingest.identities import conflict_fault, identities_of
+from streams.ingest.known_facts import FactChanges, KnownFacts
 from streams.ingest.rejects import Reject, reject
 from streams.ingest.rows import NO_TIMESTAMP, Accepted, count, event_rows
 
@@ -45,7 +46,7 @@ class PartitionState:
     settled_through: int  # up to this offset the table `rejects` holds what was rejected; nothing is decided anew
     rejected: Mapping[int, Reject]  # stored rejects above `reached`, by offset
     seen: SeenIds  # what was accepted
-    bad: BadDecisions = field(default_factory=BadDecisions)  # the decisions whose outcome is known to be bad
+    known: KnownFacts = field(default_factory=KnownFacts)  # what came of decisions
 
 
 @dataclass
@@ -142,8 +143,7 @@ class Folder:
             for positions in _chunks(fresh):
                 self._decode(self._decoder, _Piece(partition, records, positions), possible, parts)
             parts.partitions.append((partition, len(settled) + len(fresh)))
-        accepted = self._accept(batch, parts)
-        is_first_bad = self._first_bad(accepted)
+        accepted, changes = self._accept(batch, parts)
         order = {partition: position for position, partition in enumerate(batch.partitions)}
         parts.rejects.sort(key=lambda reject: (order[reject.partition], reject.offset))
         tally = parts.tally
@@ -152,7 +152,7 @@ class Folder:
         return FoldedBatch(
             number=batch.number,
             events=event_rows(accepted, ingested_at=now),
-            signals=count(accepted.events, is_first_bad, micros_of(now)),
+            signals=count(accepted.events, changes, micros_of(now)),
             rejects=tuple(parts.rejects),
             letters=(*parts.known_rejects, *parts.rejects),
             reached={partition: self._states[partition].reached for partition in batch.partitions},
@@ -199,12 +199,13 @@ class Folder:
         parts.offsets.append(longs(piece.take(piece.records.offsets)))
         parts.broker_at_ms.append(longs(timestamps))
 
-    def _accept(self, batch: Batch, parts: _BatchParts) -> Accepted:
+    def _accept(self, batch: Batch, parts: _BatchParts) -> tuple[Accepted, FactChanges]:
         events = joined(parts.events or [self._decoder.decode([], None).events])
         values = pa.chunked_array(parts.values, pa.binary())
         offsets, broker_at_ms = chained(parts.offsets), chained(parts.broker_at_ms)
         keep = np.concatenate([np.empty(0, dtype=np.bool_), *parts.usable])
-        identities = identities_of(events)
+        words = words_of(events.subjects)
+        identities = identities_of(events, words)
         partitions, end = [], 0
         for partition, height in parts.partitions:
             begin, end = end, end + height
@@ -224,16 +225,12 @@ class Folder:
             partitions.append((partition, accepted))
         if not keep.all():
             events, values = events.kept(keep), values.filter(pa.array(keep))
-            offsets, broker_at_ms = offsets[keep], broker_at_ms[keep]
-        return Accepted(events, values, partitions, offsets, broker_at_ms)
-
-    def _first_bad(self, accepted: Accepted) -> Flags:
-        """Which events are the first of their decision to tell of a bad outcome."""
-        firsts, end = np.zeros(len(accepted.events), dtype=np.bool_), 0
-        for partition, height in accepted.partitions:
+            offsets, broker_at_ms, words = offsets[keep], broker_at_ms[keep], words[keep]
+        changes, end = [], 0
+        for partition, height in partitions:
             begin, end = end, end + height
-            firsts[begin:end] = self._states[partition].bad.firsts(accepted.events.span(begin, end))
-        return firsts
+            changes.append(self._states[partition].known.take(events.span(begin, end), words[begin:end], begin))
+        return Accepted(events, values, partitions, offsets, broker_at_ms), FactChanges.joined(changes)
 
     def _fold_gap(self, partition: SourcePartition, first: int, end: int, parts: _BatchParts) -> None:
         """Account for the offsets from `first` to `end` (exclusive), at which no record was read."""

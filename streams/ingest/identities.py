@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Places = npt.NDArray[np.intp]
+    Texts = tuple[pa.Array, pa.Array]  # subjects and ids
     Moments = tuple[Longs, Longs]  # event times and moments of the decisions, microseconds since 1970 UTC
 
 MARK_BITS: Final = 31
@@ -50,11 +51,14 @@ class Identities:
 
     @classmethod
     def from_columns(
-        cls, subjects: pa.Array, ids: pa.Array, *, kinds: npt.NDArray[np.int8], moments_us: Moments, cells: Words
+        cls, texts: Texts, words: Words, *, kinds: npt.NDArray[np.int8], moments_us: Moments, cells: Words
     ) -> Identities:
-        """The identities of events in cells and epochs (`cell_words`; 0 where an event is in none)."""
-        once, (time_us, decided_at_us) = ONCE[kinds], moments_us
-        words = words_of(subjects)
+        """The identities of events in cells and epochs (`cell_words`; 0 where an event is in none).
+
+        `words` are those of the subjects (`words_of`), and stay as they are.
+        """
+        (subjects, ids), once, (time_us, decided_at_us) = texts, ONCE[kinds], moments_us
+        words = words.copy()
         own = np.flatnonzero(once == OWN)
         if own.size:
             words[own] = words[own] * _ODD + words_of(ids if own.size == len(ids) else ids.take(pa.array(own)))
@@ -75,8 +79,8 @@ class Identities:
         return Identities(*texts, self.once[places], self.words[places], self.dates_us[places], self.marks[places])
 
 
-def identities_of(events: EventColumns) -> Identities:
-    """The identities of events."""
+def identities_of(events: EventColumns, words: Words) -> Identities:
+    """The identities of events, of which `words` are the words of the subjects."""
     named = np.flatnonzero(events.cell_of != NO_CELL)
     cells = np.zeros(len(events), dtype=np.uint64)
     if named.size:
@@ -84,7 +88,8 @@ def identities_of(events: EventColumns) -> Identities:
         names = [SEPARATOR.join(events.cells[number]) for number in used.tolist()]
         cells[named] = cell_words(pa.array(names, pa.string()))[cell_of]
     moments_us = events.time_us, events.decided_at_us
-    return Identities.from_columns(events.subjects, events.ids, kinds=events.kinds, moments_us=moments_us, cells=cells)
+    texts = events.subjects, events.ids
+    return Identities.from_columns(texts, words, kinds=events.kinds, moments_us=moments_us, cells=cells)
 
 
 def cell_words(names: pa.Array) -> Words:

@@ -10,14 +10,14 @@ import polars as pl
 
 from analytics.lake.table_schemas import COLUMNS, EVENTS, REJECTS, SIGNALS
 from analytics.lake.tables import Advance, Lake, SourcePartition
-from analytics.signals.event_kinds import BAD_KINDS
-from streams.ingest.bad_decisions import BadDecisions
+from analytics.signals.aftermath import TELLING
 from streams.ingest.decode import EARLIEST_US, EventDecoder
 from streams.ingest.dedupe import HORIZON, SeenIds
 from streams.ingest.earlier_events import READ, EarlierEvents, identities_of_rows
 from streams.ingest.errors import LakeOrderError, LogMismatchError
 from streams.ingest.fold import PartitionState
-from streams.ingest.id_store import NEVER
+from streams.ingest.id_store import NEVER, words_of
+from streams.ingest.known_facts import KnownFacts
 from streams.ingest.rejects import Reject, from_rows
 from streams.ingest.rows import count
 
@@ -63,12 +63,12 @@ def resume(
     for partition, reached in events.items():
         if signals.get(partition, -1) < reached:
             _catch_up(lake, partition, signals.get(partition), reached)
-    seen, bad = _accepted(lake, partitions, horizon)
+    seen, known = _accepted(lake, partitions, horizon)
     rejected = _rejects_from(lake, starts)
     resumed = {}
     for partition, start in starts.items():
         reached, settled_through = start - 1, rejects.get(partition, -1)
-        state = PartitionState(reached, settled_through, rejected[partition], seen[partition], bad[partition])
+        state = PartitionState(reached, settled_through, rejected[partition], seen[partition], known[partition])
         resumed[partition] = Resumed(rejects.get(partition), events.get(partition), start, state)
     return resumed
 
@@ -108,10 +108,8 @@ def _catch_up(lake: Lake, partition: SourcePartition, stored: int | None, reache
     decoder = EventDecoder(None)  # what is stored was accepted; its receipts were checked then
     events = _rows_of(lake, EVENTS, partition).select("offset", "value", "kind", "subject", "decided_at", "ingested_at")
     # The table tells of what is only counted here: nothing but what was counted before may be known.
-    bad, counted = BadDecisions(), events.filter(pl.col("offset") <= (-1 if stored is None else stored))
-    _remember_bad(
-        bad, counted.filter(pl.col("kind").is_in(BAD_KINDS)).select("kind", "subject", "decided_at").collect()
-    )
+    known, counted = KnownFacts(), events.filter(pl.col("offset") <= (-1 if stored is None else stored))
+    _remember(known, counted.filter(pl.col("kind").is_in(TELLING)).select("kind", "subject", "decided_at").collect())
     previous, done = stored, -1 if stored is None else stored
     while done < reached:
         last = min(done + _CATCH_UP_OFFSETS, reached)
@@ -122,15 +120,15 @@ def _catch_up(lake: Lake, partition: SourcePartition, stored: int | None, reache
                 f"the table events holds events of {partition.app_id} that this version cannot read. "
                 "Use the version of Stagekeeper that stored them."
             )
-        ingested_us = stored_events["ingested_at"].cast(pl.Int64).to_numpy()
-        signals = count(decoded.events, bad.firsts(decoded.events), ingested_us)
+        changes = known.take(decoded.events, words_of(decoded.events.subjects))
+        signals = count(decoded.events, changes, stored_events["ingested_at"].cast(pl.Int64).to_numpy())
         lake.append(SIGNALS, signals, advances={partition: Advance(previous, last)})
         previous = done = last
 
 
 def _accepted(
     lake: Lake, partitions: Sequence[SourcePartition], horizon: timedelta
-) -> tuple[dict[SourcePartition, SeenIds], dict[SourcePartition, BadDecisions]]:
+) -> tuple[dict[SourcePartition, SeenIds], dict[SourcePartition, KnownFacts]]:
     """What was accepted within the horizon, read in one pass and in chunks, so memory does not grow with partitions."""
     earlier = EarlierEvents(lake.root)
     of_log = pl.col("log_id").is_in(sorted({partition.log_id for partition in partitions}))
@@ -143,9 +141,9 @@ def _accepted(
         )
         for partition in partitions
     }
-    bad = {
-        partition: BadDecisions(
-            horizon, earlier=partial(earlier.bad_of, partition), latest_us=latest_us.get(partition, NEVER)
+    known = {
+        partition: KnownFacts(
+            horizon, earlier=partial(earlier.facts_of, partition), latest_us=latest_us.get(partition, NEVER)
         )
         for partition in partitions
     }
@@ -156,7 +154,7 @@ def _accepted(
     wanted = wanted.with_columns(oldest=pl.Series(oldest_us, dtype=pl.Int64).cast(pl.Datetime("us", "UTC")))
     wanted = wanted.filter(pl.Series([partition in latest_us for partition in partitions], dtype=pl.Boolean))
     if wanted.is_empty():
-        return seen, bad
+        return seen, known
     is_recent = (pl.col("time") >= pl.col("oldest")) | (pl.col("decided_at") >= pl.col("oldest"))
     oldest = wanted["oldest"].min()
     recent = (
@@ -168,14 +166,17 @@ def _accepted(
     for chunk in recent.collect_batches(chunk_size=200_000, maintain_order=False):
         for (number,), rows in chunk.partition_by("number", as_dict=True).items():
             seen[partitions[number]].remember(identities_of_rows(rows))
-            _remember_bad(bad[partitions[number]], rows)
-    return seen, bad
+            # Of an older decision only some of what was told of it was read: the table is asked for all of it.
+            recent_enough = pl.col("decided_at").cast(pl.Int64) >= oldest_us[number]
+            _remember(known[partitions[number]], rows.filter(recent_enough))
+    return seen, known
 
 
-def _remember_bad(bad: BadDecisions, rows: pl.DataFrame) -> None:
-    """Take rows of the table `events` that tell of bad outcomes."""
-    told = rows.filter(pl.col("kind").is_in(BAD_KINDS), pl.col("decided_at").is_not_null())
-    bad.remember(told["subject"].to_arrow(), told["decided_at"].cast(pl.Int64).to_numpy())
+def _remember(known: KnownFacts, rows: pl.DataFrame) -> None:
+    """Take rows of the table `events` that tell what came of decisions."""
+    told = rows.filter(pl.col("kind").is_in(TELLING), pl.col("decided_at").is_not_null())
+    decided_at_us = told["decided_at"].cast(pl.Int64).to_numpy()
+    known.remember(told["subject"].to_arrow(), decided_at_us, told["kind"].to_numpy())
 
 
 def _rejects_from(lake: Lake, starts: dict[SourcePartition, int]) -> dict[SourcePartition, dict[int, Reject]]:

@@ -11,22 +11,25 @@ import pyarrow as pa
 from analytics.evidence.histogram import BIN_COUNT, bin_of
 from analytics.lake.table_schemas import COLUMNS, EVENTS, SIGNALS, TABLES
 from analytics.lake.tables import SourcePartition
-from analytics.signals.definitions import COUNTERS
+from analytics.signals.aftermath import COUNTS_OF_FACTS, FACT_BITS
+from analytics.signals.definitions import COUNTED_ONCE, COUNTERS
 from analytics.signals.event_kinds import INCREMENTS
 from analytics.signals.event_structs import CellEpoch
 from streams.ingest.decode import micros_of
-from streams.ingest.event_columns import NO_CELL, UNDATED, UNKNOWN, EventColumns, Flags, Longs
+from streams.ingest.event_columns import NO_CELL, UNDATED, UNKNOWN, EventColumns, Longs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
+
+    from streams.ingest.known_facts import FactChanges
 
 NO_TIMESTAMP: Final = -1  # stands for a record without a timestamp of its broker, in a column of milliseconds
 
 _SCHEMA: Final = TABLES[EVENTS]
 _MINUTE_US: Final = 60_000_000
 _COST: Final = COUNTERS.index("cost_microusd")
-_BAD: Final = COUNTERS.index("bad_outcomes")
+_ONCE: Final = [COUNTERS.index(name) for name in COUNTED_ONCE]
 
 
 class Accepted(NamedTuple):
@@ -82,11 +85,10 @@ def _timestamps(us: Longs, unknown: int | None = None) -> pa.Array:
     return timestamps.cast(pa.timestamp("us", tz="UTC"))
 
 
-def count(events: EventColumns, is_first_bad: Flags, ingested_us: Longs | int) -> pl.DataFrame:
-    """Count accepted events into increments by cell, epoch and minute; those without a receipt count nothing.
+def count(events: EventColumns, changes: FactChanges, ingested_us: Longs | int) -> pl.DataFrame:
+    """Count accepted events, and what they change about what is known of their decisions, by cell, epoch and minute.
 
-    Flagged is the first event of each decision that tells of a bad outcome. `ingested_us` is when each was read, or
-    all were.
+    Those without a receipt count nothing. `ingested_us` is when each was read, or all were.
 
     They are rows for the table `signals`, in the order in which their first event came.
     """
@@ -96,7 +98,9 @@ def count(events: EventColumns, is_first_bad: Flags, ingested_us: Longs | int) -
     height = len(rows)
     by_kind = np.bincount(row_of * len(INCREMENTS) + events.kinds[counted], minlength=height * len(INCREMENTS))
     counters: Longs = by_kind.reshape(height, len(INCREMENTS)).astype(np.int64) @ INCREMENTS
-    np.add.at(counters[:, _BAD], row_of, is_first_bad[counted])
+    counters[:, _ONCE] = _counted_once(
+        changes, row_of[np.searchsorted(np.flatnonzero(counted), changes.places)], height
+    )
     costs = events.cost_microusd[counted]
     priced = costs != UNKNOWN
     np.add.at(counters[:, _COST], row_of[priced], costs[priced])
@@ -117,6 +121,15 @@ def count(events: EventColumns, is_first_bad: Flags, ingested_us: Longs | int) -
     columns["latency_bins"], columns["latency_counts"] = _histogram(row_of, events.latency_us[counted], height)
     columns["cost_bins"], columns["cost_counts"] = _histogram(row_of, costs, height)
     return pl.DataFrame(columns).select(pl.col(name).cast(kind) for name, kind in COLUMNS[SIGNALS].items())
+
+
+def _counted_once(changes: FactChanges, row_of: Longs, height: int) -> Longs:
+    """What changes add to `COUNTED_ONCE` of their rows. Shape (rows, `COUNTED_ONCE`)."""
+    # Of a batch few different changes are to be expected: each is looked up once.
+    different, which = np.unique(changes.before << FACT_BITS | changes.after, return_inverse=True)
+    added = COUNTS_OF_FACTS[different & (1 << FACT_BITS) - 1] - COUNTS_OF_FACTS[different >> FACT_BITS]
+    by_change = np.bincount(row_of * different.size + which, minlength=height * different.size)
+    return np.asarray(by_change.reshape(height, different.size) @ added)
 
 
 def _rows(cell_of: Longs, minutes: Longs) -> tuple[Longs, Longs]:

@@ -20,7 +20,7 @@ from streams.ingest.decode import EventDecoder
 from streams.ingest.dedupe import SeenIds
 from streams.ingest.earlier_events import NOT_FOUND
 from streams.ingest.fold import FoldedBatch, Folder, PartitionState
-from streams.ingest.id_store import Sizes
+from streams.ingest.id_store import Sizes, words_of
 from streams.ingest.identities import KIND_MASK, identities_of
 from streams.ingest.records import Batch, PartitionRecords
 
@@ -194,6 +194,7 @@ def test_identities_have_one_date_whatever_the_event_says() -> None:
     """The look-up beyond the horizon goes by it."""
     late = an_executed().model_copy(update={"time": NOON + timedelta(days=3), "id": "late"})
     events = [event_to_bytes(event) for event in (an_executed(), late)]
-    found = identities_of(EventDecoder(None).decode(events, None).events)
+    columns = EventDecoder(None).decode(events, None).events
+    found = identities_of(columns, words_of(columns.subjects))
     assert np.unique(found.dates_us).size == 1
     assert found.words[0].tolist() == found.words[1].tolist()

@@ -9,8 +9,9 @@ from analytics.evidence.histogram import bin_of
 from analytics.signals.definitions import COUNTERS
 from producers.wire.decision import Deny
 from producers.wire.events import ExecutionStatus, event_to_bytes
-from streams.ingest.bad_decisions import BadDecisions
 from streams.ingest.decode import EventDecoder, micros_of
+from streams.ingest.id_store import words_of
+from streams.ingest.known_facts import KnownFacts
 from streams.ingest.rows import count
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 def counted(*events: Event) -> pl.DataFrame:
     decoded = EventDecoder(None).decode([event_to_bytes(event) for event in events], None)
     assert not decoded.faults
-    return count(decoded.events, BadDecisions().firsts(decoded.events), micros_of(NOON + timedelta(hours=3)))
+    changes = KnownFacts().take(decoded.events, words_of(decoded.events.subjects))
+    return count(decoded.events, changes, micros_of(NOON + timedelta(hours=3)))
 
 
 def test_nothing_in_nothing_out() -> None:
