@@ -50,9 +50,10 @@ from analytics.lake.table_schemas import (
     TABLES,
     VERDICTS,
 )
-from analytics.lake.tables import Lake, added_to_signals, with_amounts, with_meanings
+from analytics.lake.tables import Lake, SourcePartition, added_to_signals, with_amounts, with_meanings
+from analytics.signals.aftermath import FACTS, TELLING, counted_once
 from analytics.signals.cells import EPOCH
-from analytics.signals.definitions import BAD, COUNTERS, HISTOGRAMS
+from analytics.signals.definitions import BAD, COUNTED_ONCE, COUNTERS, HISTOGRAMS
 from analytics.signals.event_kinds import kinds_moving
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ LOG: Final = logging.getLogger(__name__)
 _OLD_LEASES: Final = "claims"
 _OLD_MAINTENANCE: Final = "upkeep"
 _BAD_COUNTED: Final = "migration/bad_outcomes"
+_ONCE_COUNTED: Final = "migration/counted_once"
+_PARTITION: Final = SourcePartition._fields
+_MINUTE: Final = pl.col("decided_at").dt.truncate("1m").alias("bucket")
 _PAUSE_S: Final = 0.5
 _HEARTBEAT_S: Final = 2.0
 _FILL_BYTES: Final = 64 * 1024 * 1024  # size of the files (bytes) that are rewritten in one commit, about
@@ -160,10 +164,14 @@ def _count_bad_outcomes(root: str, fence: Fence) -> None:
     table = _open(root, SIGNALS)
     if table.transaction_version(_BAD_COUNTED) is not None:
         return  # an earlier attempt was killed after it
-    rows = _bad_outcomes(root)
+    _append_counts(root, _bad_outcomes(root), fence, _BAD_COUNTED)
+
+
+def _append_counts(root: str, rows: pl.DataFrame, fence: Fence, mark: str) -> None:
+    table = _open(root, SIGNALS)
     try:
         fence.check(SIGNALS, table.transaction_version(fence.app_id))
-        properties = _properties(fence, {_BAD_COUNTED: 1})
+        properties = _properties(fence, {mark: 1})
         write_deltalake(table, rows.to_arrow().cast(TABLES[SIGNALS]), mode="append", commit_properties=properties)
     except (DeltaError, OSError) as error:
         raise LakeError(f"{SIGNALS}: the lake cannot be migrated: {error}. Start the worker again.") from error
@@ -188,19 +196,25 @@ def _completed(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _bad_outcomes(root: str) -> pl.DataFrame:
     """Rows of `signals` that count nothing but the bad outcomes of `events`, each decision once."""
-    partition = ("log_id", "topic", "partition")
     first = (
         scan_table(root, EVENTS)
         .filter(pl.col("kind").is_in([kind for name in BAD for kind in kinds_moving(name)]))
         .filter(pl.col("decided_at").is_not_null())
-        .select(*partition, "offset", "subject", *EPOCH, "decided_at", "time")
-        .sort(*partition, "offset")
-        .unique([*partition, "subject"], keep="first", maintain_order=True)
+        .select(*_PARTITION, "offset", "subject", *EPOCH, "decided_at", "time")
+        .sort(*_PARTITION, "offset")
+        .unique([*_PARTITION, "subject"], keep="first", maintain_order=True)
     )
-    counted = first.group_by(*EPOCH, pl.col("decided_at").dt.truncate("1m").alias("bucket")).agg(
-        pl.col("time").max().alias("last_event_at"), pl.len().cast(pl.Int64).alias("bad_outcomes")
+    return _counting(
+        first.group_by(*EPOCH, _MINUTE).agg(
+            pl.col("time").max().alias("last_event_at"), pl.len().cast(pl.Int64).alias("bad_outcomes")
+        )
     )
-    zeros = [pl.lit(0, dtype=pl.Int64).alias(name) for name in COUNTERS if name != "bad_outcomes"]
+
+
+def _counting(counted: pl.LazyFrame) -> pl.DataFrame:
+    """Rows of `signals` that count nothing but what is given, by `EPOCH` and `bucket`."""
+    stated = counted.collect_schema().names()
+    zeros = [pl.lit(0, dtype=pl.Int64).alias(name) for name in COUNTERS if name not in stated]
     lists = [
         pl.lit([], dtype=COLUMNS[SIGNALS][f"{name}_{part}"]).alias(f"{name}_{part}")
         for name in HISTOGRAMS
@@ -210,6 +224,45 @@ def _bad_outcomes(root: str) -> pl.DataFrame:
         pl.lit(None, dtype=pl.Int8).alias("risk_rank"), *zeros, *lists, *added_to_signals(COUNTERS)
     )
     return rows.select(COLUMNS[SIGNALS].names()).collect()
+
+
+def _count_once(root: str, fence: Fence) -> None:
+    """Take out of `signals` what a decision added to a counter more than once, or after it was called off."""
+    table = _open(root, SIGNALS)
+    fence.check(SIGNALS, table.transaction_version(fence.app_id))
+    if table.transaction_version(_ONCE_COUNTED) is None:  # else an earlier attempt was killed after it
+        _append_counts(root, _too_much(root, table), fence, _ONCE_COUNTED)
+
+
+def _too_much(root: str, signals: DeltaTable) -> pl.DataFrame:
+    """Rows of `signals` that bring what was counted, of the events of which it was, to what they count as."""
+    told = (
+        scan_table(root, EVENTS)
+        .filter(pl.col("kind").is_in(TELLING), pl.col("decided_at").is_not_null())
+        .select(*_PARTITION, "offset", "subject", *EPOCH, _MINUTE, "time", "kind")
+    )
+    partitions = told.select(_PARTITION).unique().collect()
+    # What `events` holds beyond that is counted as today, once the worker reads on.
+    covered = [signals.transaction_version(SourcePartition(*row).app_id) for row in partitions.iter_rows()]
+    reached = partitions.with_columns(pl.Series("reached", covered, dtype=pl.Int64)).lazy()
+    tells = {name: pl.col("kind").is_in(kinds) for name, kinds in FACTS.items()}
+    by_decision = (
+        told.join(reached, on=_PARTITION)
+        .filter(pl.col("offset") <= pl.col("reached"))
+        .group_by(*_PARTITION, "subject", *EPOCH, "bucket")
+        .agg(
+            pl.col("time").max(),
+            *(tell.any().alias(f"tells_{name}") for name, tell in tells.items()),
+            *(tells[name].sum().cast(pl.Int64).alias(name) for name in COUNTED_ONCE if name in tells),
+        )
+        .with_columns(bad_outcomes=pl.any_horizontal(f"tells_{name}" for name in BAD).cast(pl.Int64))
+    )
+    once = counted_once({name: pl.col(f"tells_{name}") for name in FACTS})
+    less = by_decision.with_columns((once[name].cast(pl.Int64) - pl.col(name)).alias(name) for name in COUNTED_ONCE)
+    changed = less.filter(pl.any_horizontal(pl.col(COUNTED_ONCE) != 0))
+    return _counting(
+        changed.group_by(*EPOCH, "bucket").agg(pl.col("time").max().alias("last_event_at"), pl.col(COUNTED_ONCE).sum())
+    )
 
 
 def _add_enactments(root: str, fence: Fence) -> None:
@@ -225,6 +278,7 @@ STEPS: Final[dict[int, tuple[str, Callable[[str, Fence], None]]]] = {
     5: ("signals count bad outcomes", _count_bad_outcomes),
     6: ("what is done about recommendations is kept", _add_enactments),
     7: ("signals say when what they count was read", _complete_signals),
+    8: ("signals count what comes of a decision once", _count_once),
 }
 """By the number of the layout that each begins with: what it does, and how."""
 

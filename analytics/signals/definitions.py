@@ -234,7 +234,7 @@ COUNTED_ONCE: Final = (
     "quality_failures",
     "bad_outcomes",
 )
-"""The counters of what came of decisions: each decision once, however often it is told (`analytics.signals.aftermath`)."""
+"""The counters of what came of decisions, each once however often it is told (`analytics.signals.aftermath`)."""
 RAN_BADLY: Final = ("failed", "timed_out")
 """What makes an execution a bad one by itself."""
 BAD: Final = (*RAN_BADLY, *TAKEN_BACK, "incidents")

@@ -91,7 +91,7 @@ def change_of(kind: EventKind, counter: str) -> int:
 INCREMENTS: Final = np.array(
     [[0 if name in COUNTED_ONCE else change_of(kind, name) for name in COUNTERS] for kind in EventKind], dtype=np.int64
 )
-"""The same as a matrix, kinds x counters, without `COUNTED_ONCE`: the events of each kind times this are the counters."""
+"""The same as a matrix, kinds x counters: the events of each kind times this are the counters but `COUNTED_ONCE`."""
 INCREMENTS.setflags(write=False)
 
 _DECISIONS: Final = [kind for kind, counters in COUNTERS_OF_KIND.items() if "decisions" in counters]

@@ -80,8 +80,8 @@ class GroundTruth:
     repeats: int = 0
     first_event_at: datetime | None = None
     last_event_at: datetime | None = None
-    _bad: set[str] = field(default_factory=set)
-    """Decisions whose outcome is known to be bad; each counts once."""
+    _once: set[tuple[str, str]] = field(default_factory=set)
+    """Decisions with what they have counted and several events may tell; each counts once."""
 
     @property
     def emitted(self) -> int:
@@ -102,9 +102,10 @@ class GroundTruth:
         if phase is not None:
             cell.expected, cell.why = phase.expected and phase.expected.value, phase.why
         _count(event, cell)
-        if _is_bad(event) and receipt.decision_id not in self._bad:
-            self._bad.add(receipt.decision_id)
-            cell.counts["bad_outcomes"] += 1
+        for name in _told_again(event):
+            if (receipt.decision_id, name) not in self._once:
+                self._once.add((receipt.decision_id, name))
+                cell.counts[name] += 1
 
     def to_dict(self, stats: DeliveryStats, *, at: datetime, finished: bool) -> dict[str, object]:
         """As plain JSON values; the command's help describes the fields."""
@@ -167,17 +168,17 @@ def _count(event: Event, cell: CellGroundTruth) -> None:
             pass  # policy changes and recommendations belong to no counter
 
 
-def _is_bad(event: Event) -> bool:
-    """Whether an action failed, timed out, had to be taken back, or led to an incident."""
+def _told_again(event: Event) -> tuple[str, ...]:
+    """What an event counts unless another event about its decision did: several of them may tell it."""
     match event:
-        case events.ActionExecuted():
-            return event.data.status in {ExecutionStatus.FAILED, ExecutionStatus.TIMED_OUT}
+        case events.ActionExecuted(data=data) if data.status in {ExecutionStatus.FAILED, ExecutionStatus.TIMED_OUT}:
+            return ("bad_outcomes",)
         case events.ActionUndone():
-            return True
-        case events.ActionImpact():
-            return isinstance(event.data.impact, events.Incident)
+            return ("bad_outcomes",)
+        case events.ActionImpact(data=events.ActionImpactData(impact=events.Incident())):
+            return ("bad_outcomes", "incidents")
         case _:
-            return False
+            return ()
 
 
 def _count_execution(execution: events.ActionExecutedData, cell: CellGroundTruth) -> None:
@@ -193,7 +194,6 @@ def _count_execution(execution: events.ActionExecutedData, cell: CellGroundTruth
 def _count_impact(impact: events.Impact, counts: Counter[str]) -> None:
     match impact:
         case events.Incident():
-            counts["incidents"] += 1
             counts["severe_incidents"] += impact.severity == 1
         case events.Support():
             counts["support"] += 1

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from analytics.evidence.histogram import bin_of
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
-from analytics.signals.definitions import COUNTERS, HISTOGRAMS
-from analytics.signals.event_kinds import BAD_KINDS, COUNTERS_OF_KIND, NO_LONGER_EXPECTED, EventKind
+from analytics.signals.definitions import BAD, COUNTED_ONCE, COUNTERS, HISTOGRAMS
+from analytics.signals.event_kinds import COUNTERS_OF_KIND, NO_LONGER_EXPECTED, EventKind
 from analytics.signals.event_structs import CellEpoch
-from streams.ingest.bad_decisions import BadDecisions
 from streams.ingest.event_columns import UNKNOWN
+from streams.ingest.id_store import words_of
+from streams.ingest.known_facts import KnownFacts
 from streams.ingest.rows import count
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def totals(frames: Iterable[pl.DataFrame]) -> dict[tuple[Any, ...], dict[str, An
 def counted_one_by_one(events: Sequence[DecodedEvent]) -> dict[tuple[Any, ...], dict[str, Any]]:
     """The same without a matrix or a sort."""
     summed: dict[tuple[Any, ...], dict[str, Any]] = {}
-    bad: set[str] = set()
+    kinds_of: dict[str, set[EventKind]] = defaultdict(set)
     for event in events:
         if event.cell is None or event.decided_at_us is None:
             continue
@@ -90,11 +91,11 @@ def counted_one_by_one(events: Sequence[DecodedEvent]) -> dict[tuple[Any, ...], 
         )
         total["risk"] = max(total["risk"], event.risk_rank)
         total["last"] = max(total["last"], event.time_us)
-        total["counts"].update(dict.fromkeys(COUNTERS_OF_KIND[event.kind], 1))
+        total["counts"].update(dict.fromkeys(set(COUNTERS_OF_KIND[event.kind]).difference(COUNTED_ONCE), 1))
         total["counts"]["expected"] -= event.kind in NO_LONGER_EXPECTED
-        if event.kind in BAD_KINDS and event.subject not in bad:
-            bad.add(event.subject)
-            total["counts"]["bad_outcomes"] += 1
+        total["counts"].subtract(Counter(came_of(kinds_of[event.subject])))
+        kinds_of[event.subject].add(event.kind)
+        total["counts"].update(came_of(kinds_of[event.subject]))
         for name, micro in (("latency", event.latency_us), ("cost", event.cost_microusd)):
             if micro != UNKNOWN:
                 total[name][int(bin_of(micro))] += 1
@@ -103,9 +104,21 @@ def counted_one_by_one(events: Sequence[DecodedEvent]) -> dict[tuple[Any, ...], 
     return summed
 
 
-def counted(events: list[DecodedEvent], bad: BadDecisions | None = None) -> pl.DataFrame:
+def came_of(kinds: set[EventKind]) -> set[str]:
+    """What a decision counts once, by the kinds of its events: the table of the documents, case by case."""
+    told = {name for kind in kinds for name in COUNTERS_OF_KIND[kind]}
+    once = told & {"quality_checks", "quality_failures", "severe_incidents", "incidents", "support"}
+    undos = [name for name in ("not_undoable", "undo_failed", "undone") if name in told]
+    bad = told & set(BAD)
+    if kinds & set(NO_LONGER_EXPECTED):
+        once -= {"support"} | (set() if "severe_incidents" in told else {"incidents"})
+        undos, bad = [], bad & {"failed", "timed_out"}
+    return once | set(undos[:1]) | ({"bad_outcomes"} if bad else set())
+
+
+def counted(events: list[DecodedEvent], known: KnownFacts | None = None) -> pl.DataFrame:
     columns = columns_of(events)
-    return count(columns, (bad or BadDecisions()).firsts(columns), INGESTED_US)
+    return count(columns, (known or KnownFacts()).take(columns, words_of(columns.subjects)), INGESTED_US)
 
 
 @settings(deadline=None)
@@ -125,7 +138,20 @@ def test_shuffled_and_split_input_gives_the_same_totals(events: list[DecodedEven
     # All events of a decision carry its cell and its moment.
     events = [replace(event, subject=f"{event.cell} {event.decided_at_us}") for event in events]
     whole = totals([counted(events)])
-    bad = BadDecisions()
+    known = KnownFacts()
     shuffled = random.sample(events, len(events))
     split = [shuffled[start::parts] for start in range(parts)]
-    assert totals(counted(part, bad) for part in split) == whole
+    assert totals(counted(part, known) for part in split) == whole
+
+
+@settings(deadline=None)
+@given(st.lists(decoded(), min_size=1, max_size=15), st.randoms(use_true_random=False))
+def test_what_came_of_decisions_is_counted_once_however_often_it_is_told(
+    events: list[DecodedEvent], random: Any
+) -> None:
+    events = [replace(event, subject=f"{event.cell} {event.decided_at_us}") for event in events]
+    known = KnownFacts()
+    once = totals([counted(events)])
+    again = totals(counted(part, known) for part in (events, random.choices(events, k=20), events))
+    for key, total in once.items():
+        assert [total["counts"][name] for name in COUNTED_ONCE] == [again[key]["counts"][name] for name in COUNTED_ONCE]

@@ -162,11 +162,12 @@ def test_a_cancellation_takes_back_one_expectation_however_often_it_comes() -> N
     assert folded(a_decided(), *cancelled).signals.select("expected", "executed").sum().row(0) == (0, 0)
 
 
-def test_undos_and_impacts_count_by_their_own_id_within_the_decision() -> None:
+def test_undos_and_impacts_are_kept_by_their_own_id_and_count_once_for_their_decision() -> None:
     events = [an_impact("q-1"), an_impact("q-2"), an_impact("q-1"), an_impact("q-1", decision_id="decision-2")]
     undos = [an_undone(event_id="u-1"), an_undone(event_id="u-1"), an_undone(event_id="u-2")]
     batch = folded(*events, *undos)
-    assert batch.signals.select("quality_checks", "undone").sum().row(0) == (3, 2)
+    assert batch.tally.accepted == 5
+    assert batch.signals.select("quality_checks", "undone").sum().row(0) == (2, 1)
     assert not batch.rejects
 
 

@@ -18,6 +18,11 @@ def test_a_lake_whose_books_do_not_balance_says_where(tmp_path: Path) -> None:
     history = EventLake.at(tmp_path)
     for minute in range(30):
         history.act(minute, f"user-{minute % 3}" if minute % 5 else None, failed=minute % 7 == 0)
+    for status in (ExecutionStatus.SUCCEEDED, ExecutionStatus.CANCELLED):
+        receipt = history.act(29, "user-1", status=status)
+        for minute in range(30, 33):
+            history.undo(receipt, minute)
+            history.severe_incident(receipt, minute)
     history.store()
     assert broken_invariants(history.lake) == []
     receipt = history.act(30, "user-1")
@@ -26,7 +31,7 @@ def test_a_lake_whose_books_do_not_balance_says_where(tmp_path: Path) -> None:
     )
     history.store()
     (found,) = broken_invariants(history.lake)
-    assert "1 of the 32 executions are of actions that no decision or approval let run" in found
+    assert "1 of the 33 executions are of actions that no decision or approval let run" in found
     rows = history.lake.scan(SIGNALS).collect()
     history.lake.append(SIGNALS, rows.filter(rows["failed"] > 0).head(1))
     assert any("failed is 5 by user, 6 by action" in line for line in broken_invariants(history.lake))

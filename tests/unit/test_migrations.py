@@ -37,6 +37,7 @@ from analytics.signals.definitions import COUNTERS
 from analytics.verdicts.gate_check import gate_check
 from analytics.verdicts.ledger import latches, latest_verdicts
 from analytics.verdicts.signoffs import SignOffKind, in_force, record
+from producers.wire.events import ExecutionStatus, Incident, UndoResult
 from producers.wire.topics import TOPICS
 from stagekeeper.commands import cli
 from stagekeeper.local_ingest import LOG_ID
@@ -341,3 +342,27 @@ def test_verdicts_of_before_can_be_reached_again(old: str, history: EventLake) -
     assert verdict.exposure is not None
     assert verdict.exposure.events_version is not None, "users were not counted: the test proves nothing"
     assert replay(lake, verdict.verdict_id)
+
+
+def test_what_was_counted_again_and_again_is_taken_out_once(tmp_path: Path) -> None:
+    history = EventLake.at(tmp_path)
+    receipts = [history.act(n, "ada", status=ExecutionStatus.CANCELLED if n == 3 else None) for n in range(4)]
+    for minute, result in enumerate((UndoResult.FAILED, UndoResult.UNDONE, UndoResult.UNDONE)):
+        history.undo(receipts[0], 60 + minute, result)
+    history.impact(receipts[1], Incident(severity=3), 60)
+    history.impact(receipts[1], Incident(severity=1), 61)
+    history.undo(receipts[3], 60)
+    history.store()
+    outcomes = next(source for source in SOURCES if source.topic == "agent.outcomes")
+    today = history.lake.scan(SIGNALS).collect()
+    # What an earlier version had counted beside it.
+    row = today.filter(pl.col("decisions") > 0).head(1)
+    too_much = {"undone": 3, "incidents": 1, "bad_outcomes": 1}
+    excess = row.with_columns(pl.lit(too_much.get(name, 0), dtype=pl.Int64).alias(name) for name in COUNTERS)
+    history.lake.append(SIGNALS, excess, advances={outcomes: Advance(None, 1_000)})
+    events = DeltaTable(f"{history.lake.root}/{EVENTS}")
+    migrations.commit(events, Fence(JUDGE, 1), marks={LAYOUT_MARK: LAYOUT - 1})
+    for _ in range(2):
+        assert migrate(history.lake.root) or stored_layout(history.lake.root) == LAYOUT
+        found = Lake.open(history.lake.root).scan(SIGNALS).collect()
+        assert found.select(COUNTERS).sum().row(0) == today.select(COUNTERS).sum().row(0)
