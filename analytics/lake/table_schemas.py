@@ -24,7 +24,8 @@ JUDGE_HEARTBEATS: Final = "judge_heartbeats"
 # Number of the layout below; `analytics.lake.migrations` brings a lake of an earlier one here, a step a number.
 # 1: the tables `looks`, `rulings` and `claims`. 2: they are called as below. 3: `events` has `kind` and `user`.
 # 4: the rows of `verdicts` are chained. 5: `events` has `latency_us` and `cost_microusd`. 6: `signals` has
-# `bad_outcomes`. 7: the table `enactments`. 8: `signals` has `last_ingested_at`. 9: it counts once what comes of a decision.
+# `bad_outcomes`. 7: the table `enactments`. 8: `signals` has `last_ingested_at`. 9: it counts what comes of a
+# decision once.
 LAYOUT: Final = 9
 
 _MOMENT = pa.timestamp("us", tz="UTC")

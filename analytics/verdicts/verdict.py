@@ -143,8 +143,7 @@ def overdue_of(reasons: Sequence[Reason], signals: Sequence[SignalEvidence]) -> 
             if part.signal != name or part.state != "fail" or (part.role == "trip") != (code == "trip"):
                 continue
             of_users = part.by == "user"
-            # By user, a bad outcome is one that was reported.
-            if part.signal not in OVERDUE_SIGNALS or (of_users and part.signal == "bad_outcome"):
+            if part.signal not in OVERDUE_SIGNALS:
                 return ()
             if part.limit is None or part.unit not in {"ratio", "count"}:
                 return ()
