@@ -58,10 +58,7 @@ class EvaluationInputs:
         """
         unreported, bad = self.missing.unreported, self.state.counter("bad_outcomes")
         ran_badly = sum(self.state.counter(name) for name in RAN_BADLY)
-        left = {
-            "missing_outcome": unreported,
-            "bad_outcome": ran_badly + np.maximum(bad - ran_badly, unreported),
-        }
+        left = {"missing_outcome": unreported, "bad_outcome": np.maximum(bad, ran_badly + unreported)}
         within = [left[signal] <= allowed for signal, allowed in self.latches.allowed.items()]
         return np.asarray(self.latches.refuted | np.all(within, axis=0))
 
