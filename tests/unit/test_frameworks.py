@@ -193,7 +193,7 @@ def test_openai_agents(setting: Setting) -> None:
             return ModelResponse(output=[output], usage=Usage(), response_id=None)
 
         def stream_response(self, *_: Any, **__: Any) -> Any:
-            raise NotImplementedError
+            raise AssertionError("nobody streams here")
 
     def use(router: Router) -> Any:
         @function_tool

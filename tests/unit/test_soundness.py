@@ -33,17 +33,25 @@ gates:
       - {signal: execution_error, role: guardrail, limit: 0.1, unit: action}
       - {signal: undo, role: guardrail, limit: 0.1, unit: action, maturity: 1m, must_have_data: false}
 """)
-TRIPPING = GateFile.parse(b"""\
+LATER = NOON + timedelta(hours=1)
+
+
+def tripping(*counts: str) -> GateFile:
+    """Gates that trip on counts, beside a guardrail."""
+    trips = "".join(f"\n      - {{signal: {count}, role: trip}}" for count in counts)
+    return GateFile.parse(
+        f"""\
 version: 1
 freshness: 30d
 gates:
   - name: everything
     signals:
-      - {signal: execution_error, role: guardrail, limit: 0.1, unit: action}
-      - {signal: unpermitted_execution, role: trip}
-      - {signal: severe_incident, role: trip}
-""")
-LATER = NOON + timedelta(hours=1)
+      - {{signal: execution_error, role: guardrail, limit: 0.1, unit: action}}{trips}
+""".encode()
+    )
+
+
+TRIPPING = tripping("unpermitted_execution", "severe_incident")
 
 
 def codes(verdict: Verdict) -> set[str]:
@@ -60,7 +68,7 @@ def said(verdict: Verdict, code: str) -> str:
     [
         ({"executed": 301}, ["1 of the 301 executions", "no decision or approval"]),
         ({"executed": 600}, ["300 of the 600 executions"]),
-        ({"undone": 301}, ["undone + undo_failed + not_undoable is 301", "300 executed"]),
+        ({"undone": 301}, ["undone + undo_failed + not_undoable is 301", "300 executed + mature_missing"]),
         ({"expected": 320, "executed": 320}, ["mature_expected is 320", "300 decisions"]),
         ({"allowed": 301}, ["is 301, more than the 300 decisions"]),
         ({"denied": 1}, ["is 301, more than the 300 decisions"]),
@@ -129,19 +137,8 @@ def test_an_execution_that_nobody_permitted_trips() -> None:
 
 def test_another_trip_works_beside_a_contradiction() -> None:
     bad = {"executed": 301, "incidents": 1, "severe_incidents": 1, "denied": 1}
-    gates = GateFile.parse(TRIPPING_ON_INCIDENTS)
+    gates = tripping("severe_incident")
     assert verdict_on(gates, a_row(**{**executions(300), **bad}), watermark=LATER).result.verdict == "ROLL_BACK"
-
-
-TRIPPING_ON_INCIDENTS = b"""\
-version: 1
-freshness: 30d
-gates:
-  - name: everything
-    signals:
-      - {signal: execution_error, role: guardrail, limit: 0.1, unit: action}
-      - {signal: severe_incident, role: trip}
-"""
 
 
 def test_time_alone_brings_the_look_at_which_it_is_seen() -> None:
