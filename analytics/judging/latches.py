@@ -60,10 +60,7 @@ class LatchRows:
         """
         unreported, bad = missing.unreported, state.counter("bad_outcomes")
         ran_badly = np.sum([state.counter(name) for name in RAN_BADLY], axis=0)
-        left = {
-            "missing_outcome": unreported,
-            "bad_outcome": ran_badly + np.maximum(bad - ran_badly, unreported),
-        }
+        left = {"missing_outcome": unreported, "bad_outcome": np.maximum(bad, ran_badly + unreported)}
         return np.asarray(np.all([left[signal] <= allowed for signal, allowed in self.allowed.items()], axis=0))
 
 

@@ -52,15 +52,8 @@ class EvaluationInputs:
 
     @cached_property
     def refuted(self) -> Flags:
-        """The epochs whose rollback rested on overdue outcomes alone, of which no more are left than its limit allows.
-
-        All that is not reported counts, however young: no other deadline can make an execution less overdue.
-        """
-        unreported, bad = self.missing.unreported, self.state.counter("bad_outcomes")
-        ran_badly = sum(self.state.counter(name) for name in RAN_BADLY)
-        left = {"missing_outcome": unreported, "bad_outcome": np.maximum(bad, ran_badly + unreported)}
-        within = [left[signal] <= allowed for signal, allowed in self.latches.allowed.items()]
-        return np.asarray(self.latches.refuted | np.all(within, axis=0))
+        """The epochs whose rollback late outcomes have refuted, or refute now."""
+        return self.latches.refuted | self.latches.refuted_now(self.state, self.missing)
 
     @cached_property
     def soundness(self) -> Soundness:

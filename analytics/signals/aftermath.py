@@ -51,8 +51,7 @@ def counted_once(facts: Mapping[str, Truth]) -> dict[str, Truth]:
     }
 
 
-FACT_BITS: Final = len(FACTS)
-"""Bits of a set of facts."""
+FACT_BITS: Final = len(FACTS)  # of a set of facts
 
 FACTS_OF_KIND: Final = np.zeros(len(EventKind), dtype=np.int64)
 """By kind of event: the set of facts that it tells."""
@@ -60,8 +59,7 @@ for _bit, _kinds in enumerate(FACTS.values()):
     FACTS_OF_KIND[_kinds] |= 1 << _bit
 FACTS_OF_KIND.setflags(write=False)
 
-TELLING: Final = np.flatnonzero(FACTS_OF_KIND).tolist()
-"""The kinds of events that tell any."""
+TELLING: Final = np.flatnonzero(FACTS_OF_KIND).tolist()  # the kinds of events that tell any
 
 _SETS: Final = np.arange(1 << FACT_BITS)
 COUNTS_OF_FACTS: Final = np.column_stack(
