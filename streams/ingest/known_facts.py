@@ -103,7 +103,6 @@ def _gathered(decisions: Identities, marks: Longs) -> tuple[Longs, Longs]:
     while step < longest:
         after[step:] |= np.where(of[step:] == of[:-step], after[:-step], 0)
         step *= 2
-    before = np.where(begins, known[order], np.append([0], after[:-1]))
     in_order = np.empty((2, order.size), dtype=np.int64)
-    in_order[:, order] = before, after
+    in_order[:, order] = np.where(begins, known[order], np.append([0], after[:-1])), after
     return in_order[0], in_order[1]
