@@ -314,7 +314,7 @@ class GateFile(Part):
         """
         inherited = self.model_dump(include={"outcome_deadline", "freshness", "user_window", "after_promotion"})
         asks = {gate.name: {"approval": "required" if gate.on_promote == "ask" else "none"} for gate in self.gates}
-        contents = {gate.name: gate.model_dump(exclude=_BY_WHOM) | asks[gate.name] for gate in self.gates}
+        contents = {gate.name: gate.model_dump(exclude=set(_BY_WHOM)) | asks[gate.name] for gate in self.gates}
         return {name: digest(inherited | content) for name, content in contents.items()}
 
     @property
