@@ -20,7 +20,17 @@ from analytics.lake.log_files import LOG_KEPT, keep_tombstones_short, trim_log
 from analytics.lake.retention import LEAST, Rule, retain
 from analytics.lake.rollup import RollUp
 from analytics.lake.storage import TOMBSTONES_KEPT, unreadable
-from analytics.lake.table_schemas import EVENTS, JUDGE_HEARTBEATS, QUALITY, REJECTS, SIGNALS, SIGNOFFS, TABLES, VERDICTS
+from analytics.lake.table_schemas import (
+    ENACTMENTS,
+    EVENTS,
+    JUDGE_HEARTBEATS,
+    QUALITY,
+    REJECTS,
+    SIGNALS,
+    SIGNOFFS,
+    TABLES,
+    VERDICTS,
+)
 from analytics.lake.vacuum import MARGIN, vacuum
 from analytics.signals.cells import ACTION, CELL, EPOCH
 from analytics.verdicts import ledger
@@ -223,13 +233,15 @@ class Maintenance:
         return pl.struct(EPOCH).is_in(epochs.to_dicts()) if epochs.height else pl.col(EPOCH[0]).is_null()
 
     def _lasting(self) -> set[str]:
-        """Verdicts that later ones rest on: the last of each epoch, what had crossed, and what people signed off."""
+        """Verdicts that later ones rest on: the last of each epoch, what had crossed, was signed off or carried out."""
         verdicts = self.lake.scan(VERDICTS).sort("judged_at", "lake_version")
         lasting = set(verdicts.group_by(EPOCH).agg(pl.col("verdict_id").last()).collect()["verdict_id"])
         crossed: Iterable[Mapping[Any, Any]] = ledger.latches(self.lake).values()
         lasting |= {latch.verdict_id for kinds in crossed for latch in kinds.values()}
         about = self.lake.scan(SIGNOFFS).select(pl.col("payload").str.extract_all(r'"[^"]+"').explode()).collect()
-        return lasting | {quoted.strip('"') for quoted in about["payload"].drop_nulls()}
+        enacted = self.lake.scan(ENACTMENTS).select(pl.col("payload").str.json_path_match("$.verdict_id")).collect()
+        lasting |= {quoted.strip('"') for quoted in about["payload"].drop_nulls()}
+        return lasting | set(enacted["payload"].drop_nulls())
 
     def _needed(self, now: datetime) -> dict[str, int]:
         """The oldest version of each table that a verdict within its promise names."""

@@ -49,6 +49,10 @@ class Settings(BaseSettings):
     """The gate file (YAML); unset means `gates.yaml` in the working folder, if there is one."""
     flag_file: Path | None = None
     """The flag file (flagd JSON); unset means `flags.json` in the working folder."""
+    enact: bool = False
+    """Whether a worker carries out in the flag file what the gate file lets it."""
+    effect_deadline_s: float = Field(default=10.0, gt=0)
+    """How long, in seconds, a router may decide by the old stage after a change before it is named."""
     authorization_file: Path | None = None
     """The authorization file (YAML); unset means `authorization.yaml` in the working folder."""
     receipt_key: SecretStr | None = None
@@ -113,7 +117,7 @@ class Settings(BaseSettings):
         return {f"STAGEKEEPER_{name.upper()}": str(value) for name, value in values.items()}
 
     def running(self) -> dict[str, str | Path]:
-        """The broker, lake root and gate file of the embedded stack that runs under `home`; empty where none does."""
+        """Broker, lake root, gate and flag file of the embedded stack that runs under `home`; empty where none does."""
         path = self.home / RUNNING_FILE
         try:
             content = json.loads(path.read_text())
@@ -124,7 +128,7 @@ class Settings(BaseSettings):
         return {
             "kafka_bootstrap_servers": str(content["kafka_bootstrap_servers"]),
             "lake_root": str(content["lake_root"]),
-            "gate_file": Path(content["gate_file"]),
+            **{name: Path(content[name]) for name in ("gate_file", "flag_file") if name in content},
         }
 
     @property

@@ -176,10 +176,30 @@ def status_line(before: Totals, now: Totals, seconds: float, *, as_json: bool) -
     )
 
 
+@dataclass(frozen=True)
+class Enacting:
+    """What a worker that enacts has to say."""
+
+    is_holder: bool = False  # whether it is the one that enacts
+    fault: bool = False  # whether something cannot be carried out at this moment
+    lives: Mapping[str, int] = field(default_factory=dict)  # recommendations by how far they are
+    seconds_to_apply: tuple[float, ...] = ()  # from verdict to changed stage, of each change
+
+
 def exposition(
-    totals: Totals, freshness: Freshness, *, up_s: float, judging: bool, judge_fault: bool, now: datetime
+    totals: Totals,
+    freshness: Freshness,
+    *,
+    up_s: float,
+    judging: bool,
+    judge_fault: bool,
+    now: datetime,
+    enacting: Enacting | None = None,
 ) -> str:
-    """All metrics of a worker in Prometheus's text format; `judge_fault` says that its last look failed."""
+    """All metrics of a worker in Prometheus's text format; `judge_fault` says that its last look failed.
+
+    `enacting` is None where the worker was not told to enact.
+    """
     age_s = None if freshness.last_event_at is None else (now - freshness.last_event_at).total_seconds()
     commit_s = {"_sum": totals.commit_s, "_count": totals.batches}
     quantiles = {'{quantile="0.5"}': freshness.p50_s, '{quantile="0.99"}': freshness.p99_s}
@@ -196,7 +216,20 @@ def exposition(
         *_metric("judging", "gauge", "1 in the worker that judges.", int(judging)),
         *_metric("judge_fault", "gauge", "1 while nothing can be judged.", int(judge_fault)),
     ]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *([] if enacting is None else _enacting(enacting)), ""])
+
+
+def _enacting(enacting: Enacting) -> list[str]:
+    lives = {f'{{life="{life}"}}': count for life, count in sorted(enacting.lives.items())}
+    applied_s = {"_sum": sum(enacting.seconds_to_apply), "_count": len(enacting.seconds_to_apply)}
+    late = enacting.lives.get("not_in_force", 0)
+    return [
+        *_metric("enacting", "gauge", "1 in the worker that changes stages.", int(enacting.is_holder)),
+        *_metric("enactor_fault", "gauge", "1 while a change cannot be carried out.", int(enacting.fault)),
+        *_metric("recommendations", "gauge", "Recommendations by how far they are.", lives),
+        *_metric("changes_not_in_force", "gauge", "Changes that a source does not decide by in time.", late),
+        *_metric("verdict_to_applied_seconds", "summary", "From a verdict to the changed stage.", applied_s),
+    ]
 
 
 def _metric(name: str, kind: str, purpose: str, value: float | Mapping[str, float | None] | None) -> list[str]:

@@ -35,9 +35,16 @@ class Publisher:
     """Publishes to one topic: idempotent, acks=all, keyed as Java and Faust do it. One thread at a time may use it."""
 
     def __init__(
-        self, bootstrap_servers: str, topic: str, *, client_id: str, settings: KafkaSettings | None = None
+        self,
+        bootstrap_servers: str,
+        topic: str,
+        *,
+        client_id: str,
+        settings: KafkaSettings | None = None,
+        patience_s: float = _FLUSH_S,  # how long to wait for the acknowledgement of what is published together
     ) -> None:
         self._topic = topic
+        self._patience_s = patience_s
         self._producer = Producer(
             {
                 "compression.type": "gzip",  # the one that every client reads with nothing added to it
@@ -48,7 +55,7 @@ class Publisher:
                 "enable.idempotence": True,
                 "acks": "all",
                 "partitioner": "murmur2_random",
-                "message.timeout.ms": int(_FLUSH_S * 1_000),
+                "message.timeout.ms": int(patience_s * 1_000),
             },
             logger=CLIENT_LOG,
         )
@@ -57,7 +64,7 @@ class Publisher:
         """Publish and wait for the acknowledgement of all of them.
 
         Raises:
-            PublicationError: One was not acknowledged in 30 s. Others may have been.
+            PublicationError: One was not acknowledged in time. Others may have been.
         """
         failures: list[str] = []
 
@@ -75,7 +82,7 @@ class Publisher:
                     self._producer.poll(0.1)  # the local queue is full: let some go out
                 else:
                     break
-        left = self._producer.flush(_FLUSH_S)
+        left = self._producer.flush(self._patience_s)
         if left or failures:
             reason = failures[0] if failures else "no acknowledgement in time"
             raise PublicationError(

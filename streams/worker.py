@@ -1,26 +1,24 @@
 """The worker: a Faust app around the data plane and the judge.
 
 librdkafka feeds, Faust schedules: a thread puts whole micro-batches on an in-memory channel, an agent folds and commits
-them, another keeps the latest recommendations, timers report and maintain the lake, a task runs the judge, and the
-app's web server answers `/health`, `/metrics` and `/verdicts`. Nothing that must be right rests on Faust: an exception
-in the data plane ends the process, and the next one resumes from the lake.
+them, another keeps the latest recommendations, timers report and maintain the lake, tasks run the judge and the
+enactor, and the app's web server answers `/health`, `/metrics` and `/verdicts`. Nothing that must be right rests on
+Faust: an exception in the data plane ends the process, and the next one resumes from the lake.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import polars as pl
@@ -32,30 +30,27 @@ from analytics.lake.migrations import migrate
 from analytics.lake.storage import unreadable
 from analytics.lake.table_schemas import EVENTS
 from analytics.lake.tables import Lake
-from analytics.maintenance import RetentionPolicy
-from producers.delivery.kafka_config import KafkaSecurity
 from producers.errors import StagekeeperError
-from producers.web_guard import LOOPBACK
 from producers.wire.topics import RECOMMENDATIONS
-from streams.broker import KafkaSettings, ensure_topics
+from streams.broker import ensure_topics
+from streams.control.enactor_runner import LOOK_EVERY_S, EnactorRunner
 from streams.control.judge_runner import JudgeRunner
 from streams.control.maintenance_runner import Leases, MaintenanceRunner
 from streams.control.recommendation_cache import Recommendations
 from streams.faust_app import KeptChannel, create_faust_app, guarded
-from streams.ingest.cadence import COMMIT_EVERY_S
 from streams.ingest.pipeline import Assignment, DataPlane, Pipeline
 from streams.ingest.rejects import KafkaDeadLetters
 from streams.ingest.source import Source, StoppedError
 from streams.malloc import limit_memory, release_free_memory
-from streams.metrics import CONTENT_TYPE, FreshnessGauge, Progress, Totals, exposition, status_line
+from streams.metrics import CONTENT_TYPE, Enacting, FreshnessGauge, Progress, Totals, exposition, status_line
+from streams.ready_file import ReadyFile, free_port, web_address
 from streams.shutdown import end_process, unsaved
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable
-    from datetime import datetime
-    from pathlib import Path
 
     from streams.ingest.records import Batch
+    from streams.worker_config import WorkerConfig
 
 LOG: Final = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -66,38 +61,17 @@ _START_S: Final = 60.0
 _STOP_S: Final = 4.0
 
 
-@dataclass(frozen=True)
-class WorkerConfig:
-    """What a worker needs to know."""
-
-    bootstrap_servers: str  # `host:port,...`
-    lake_root: str
-    gate_file: Path  # whether or not it exists
-    receipt_key: bytes | None  # signs receipts; None where none is configured
-    now: Callable[[], datetime]
-    say: Callable[[str], None]  # takes one line at a time for whoever watches
-    as_json: bool = False  # of status lines
-    web_host: str = LOOPBACK  # interface of the web server
-    web_names: tuple[str, ...] = ()  # further host names under which it may be asked
-    web_port: int = 0  # port of the web server; 0 takes a free one
-    data_only: bool = False  # whether to leave the judging to other workers
-    commit_every_s: float = COMMIT_EVERY_S  # between two batches that are committed, where nothing hurries
-    maintenance_every_s: float = 3_600.0  # between two rounds of roll-up, retention and vacuum; 0: others do them
-    policy: RetentionPolicy = field(default_factory=RetentionPolicy)
-    ready_file: Path | None = None  # written once the worker reads; JSON: process id, log's identity, web address
-    kafka: KafkaSettings = field(default_factory=KafkaSecurity)
-
-
 class Worker:
     """One worker process; raises a `StagekeeperError` where the broker or the lake cannot be used."""
 
     def __init__(self, config: WorkerConfig) -> None:
         limit_memory()
         self._config = config
-        self._withdraw()
+        self._ready_file = ReadyFile(config.ready_file)
+        self._ready_file.withdraw()
         servers, now = config.bootstrap_servers, config.now
         self._log_id = ensure_topics(servers, config.kafka)
-        self._web_port = config.web_port or _free_port()
+        self._web_port = config.web_port or free_port()
         self._progress = Progress()
         dead_letters = KafkaDeadLetters(servers, config.kafka)
         migrate(config.lake_root)
@@ -110,7 +84,7 @@ class Worker:
             self.fail,
             lambda folded: self._gauge.note(pl.DataFrame(folded.events.select(["type", "time", "broker_at"])), now()),
         )
-        self._leases = Leases(config.lake_root, judges=not config.data_only)
+        self._leases = Leases(config.lake_root, judges=not config.data_only, enacts=config.stages is not None)
         self._maintenance = MaintenanceRunner(
             config.lake_root, config.gate_file, config.policy, every_s=config.maintenance_every_s, now=now
         )
@@ -129,9 +103,10 @@ class Worker:
         self._judge_runner = JudgeRunner(
             servers, self._log_id, config.lake_root, config.gate_file, now=now, settings=config.kafka
         )
+        self._enactor_runner = None if config.stages is None else EnactorRunner(config, config.stages)
         self._recommendations = Recommendations()
         self._recommendations.fill(lake)
-        names = ("judge", "maintenance", "leases")
+        names = ("judge", "enactor", "maintenance", "leases")
         self._aside = {name: ThreadPoolExecutor(1, f"stagekeeper-{name}") for name in names}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[int] | None = None
@@ -237,7 +212,7 @@ class Worker:
         last_resort.daemon = True
         last_resort.start()
         deadline = time.monotonic() + _STOP_S
-        self._withdraw()
+        self._ready_file.withdraw()
         LOG.info("stops%s", "" if drain else f": {self._failure}")
         if not drain:
             self._stopping.set()
@@ -265,7 +240,9 @@ class Worker:
             async for item in stream:
                 await self._plane.take(item)
                 if isinstance(item, Assignment):
-                    self._announce()
+                    web = web_address(self._config.web_host, self._web_port)
+                    LOG.info("ready: reads log %s, answers at %s", self._log_id, web)
+                    self._ready_file.announce(self._log_id, web, enacts=self._config.stages is not None)
 
         async def recommendations(stream: AsyncIterable[bytes | None]) -> None:
             async for value in stream:
@@ -299,10 +276,16 @@ class Worker:
                 await asyncio.sleep(pause_s)
                 pause_s = await self._judge()
 
+        async def enactor() -> None:
+            while not self._stopping.is_set() and self._enactor_runner is not None:
+                await asyncio.sleep(LOOK_EVERY_S)
+                await self._enact(self._enactor_runner)
+
         app.timer(1.0)(report)
         app.timer(_LEASES_EVERY_S)(leases)
         app.timer(_MAINTENANCE_EVERY_S)(maintenance)
         app.task(judge)
+        app.task(enactor)
 
     def _add_pages(self, app: Any) -> None:  # noqa: ANN401
         async def livez(web: Any, _request: Any) -> Any:  # noqa: ANN401
@@ -311,11 +294,13 @@ class Worker:
 
         async def readyz(web: Any, _request: Any) -> Any:  # noqa: ANN401
             faults = self._not_ready()
-            return web.json({"ready": not faults, "faults": faults}, status=503 if faults else 200)
+            ready = {"ready": not faults, "faults": faults, "enacts": self._leases.enactor is not None}
+            return web.json(ready, status=503 if faults else 200)
 
         async def health(web: Any, _request: Any) -> Any:  # noqa: ANN401
-            totals = asdict(self._progress.totals)
-            return web.json({"log_id": self._log_id, "judge": self._fault or "ok", **totals})
+            totals, runner = asdict(self._progress.totals), self._enactor_runner
+            enactor = {} if runner is None else {"enactor": runner.report.fault or "ok"}
+            return web.json({"log_id": self._log_id, "judge": self._fault or "ok", **enactor, **totals})
 
         async def verdicts(web: Any, _request: Any) -> Any:  # noqa: ANN401
             return web.json({"verdicts": self._recommendations.as_list()})
@@ -328,6 +313,7 @@ class Worker:
                 judging=self._leases.judge is not None,
                 judge_fault=self._fault is not None,
                 now=self._config.now(),
+                enacting=self._enacting(),
             )
             return web.text(text, content_type=CONTENT_TYPE)
 
@@ -360,6 +346,19 @@ class Worker:
             self._config.say(f"judge: {run.fault or 'judging again'}")
         return run.next_in_s
 
+    async def _enact(self, runner: EnactorRunner) -> None:
+        """Carry out what is due, if this worker holds the lease for it."""
+        fence, before = self._leases.enactor, runner.report.fault
+        report = None if fence is None else await self._run_aside("enactor", lambda: runner.run_once(fence))
+        if report is not None and report.fault != before:
+            self._config.say(f"enactor: {report.fault or 'carrying out again'}")
+
+    def _enacting(self) -> Enacting | None:
+        if self._enactor_runner is None:
+            return None
+        report, is_holder = self._enactor_runner.report, self._leases.enactor is not None
+        return Enacting(is_holder, is_holder and report.fault is not None, report.lives, report.seconds_to_apply)
+
     async def _run_aside(self, name: str, work: Callable[[], Result]) -> Result | None:
         """Work in a thread of its own; a named failure is logged, and does not hold up the data plane."""
         try:
@@ -378,23 +377,3 @@ class Worker:
         self._leases.refresh()
         if (fence := self._leases.judge) != before:
             LOG.info("another worker judges now" if fence is None else f"judges from now on, tenure {fence.epoch}")
-
-    def _withdraw(self) -> None:
-        """Take the ready file away: who waits for it must not find that of a worker that is gone."""
-        if self._config.ready_file is not None:
-            self._config.ready_file.unlink(missing_ok=True)
-
-    def _announce(self) -> None:
-        host = LOOPBACK if self._config.web_host in {"0.0.0.0", "::"} else self._config.web_host  # noqa: S104
-        path, web = self._config.ready_file, f"http://{f'[{host}]' if ':' in host else host}:{self._web_port}"
-        LOG.info("ready: reads log %s, answers at %s", self._log_id, web)
-        if path is not None:
-            draft = path.with_suffix(".draft")
-            draft.write_text(json.dumps({"pid": os.getpid(), "log_id": self._log_id, "web": web}))
-            draft.replace(path)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

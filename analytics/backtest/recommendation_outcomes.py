@@ -6,12 +6,13 @@ import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import msgspec
 import polars as pl
 
 from analytics.backtest.scorecard import Share
+from analytics.enactment.enactments import SOURCE, Enactment, EnactmentPhase, enactments
 from analytics.lake.table_schemas import EVENTS, SIGNOFFS, VERDICTS
 from analytics.signals.cells import CELL
 from analytics.signals.event_kinds import kinds_moving
@@ -29,8 +30,15 @@ if TYPE_CHECKING:
 FOLLOWED_FOR: Final = timedelta(days=7)
 """How long after a recommendation people's words, and after a promotion incidents, are counted with it."""
 
-Life = Literal["open", "accepted", "dismissed", "superseded"]
+Answer = Literal["open", "accepted", "dismissed", "superseded"]  # people's; `superseded` by another call, or a move
+Life = Literal[Answer, "expired", "applied", "not in force", "in force"]
 
+_LIFE_OF: Final[dict[EnactmentPhase, Life]] = {
+    EnactmentPhase.APPLIED: "applied",
+    EnactmentPhase.NOT_IN_FORCE: "not in force",
+    EnactmentPhase.IN_FORCE: "in force",
+    EnactmentPhase.SUPERSEDED: "superseded",
+}
 _CALLS: Final = (VerdictName.PROMOTE.value, VerdictName.ROLL_BACK.value)
 _ACCEPTS: Final = {SignOffKind.APPROVAL.value: _CALLS[0]}
 _DISMISSES: Final = {SignOffKind.DISMISSAL.value: _CALLS[0], SignOffKind.OVERRIDE.value: _CALLS[1]}
@@ -65,10 +73,60 @@ class Recommendation:
         )
 
 
-def recommendations(lake: Lake) -> list[tuple[Recommendation, Life]]:
+class Followed(NamedTuple):
+    """A recommendation, and what became of it."""
+
+    recommendation: Recommendation
+    life: Life
+    enactment: Enactment | None  # what was done in the store of stages; None where nothing was
+
+    def to_dict(self) -> dict[str, Any]:
+        """Both as a JSON object: also how long it took until the store had it, and until all were heard to obey."""
+        one, applied = self.recommendation, None if self.enactment is None else self.enactment.applied
+        last = None if self.enactment is None else self.enactment.last
+        in_force_at = None if last is None else last.in_force_at
+        return {
+            **one.to_dict(),
+            "life": self.life,
+            "applied_at": None if applied is None else iso(applied.at),
+            "in_force_at": None if in_force_at is None else iso(in_force_at),
+            "seconds_to_apply": None if applied is None else _seconds(applied.judged_at, applied.at),
+            "seconds_to_force": None if applied is None or not in_force_at else _seconds(applied.at, in_force_at),
+            "sources": [] if last is None else list(last.sources),
+        }
+
+
+def recommendations(lake: Lake, *, now: datetime) -> list[Followed]:
     """Every promotion and rollback that was recommended, oldest first, and its fate. Raises `LakeError`."""
     made = _recommendations(_turns(lake))
-    return list(zip(made, _lives(lake, made), strict=True))
+    done = list(enactments(lake).values())
+    return [
+        Followed(one, _life(one, answer, enactment, now), enactment)
+        for one, answer in zip(made, _answers(lake, made), strict=True)
+        for enactment in [_enactment_of(one, done)]
+    ]
+
+
+def _life(one: Recommendation, answer: Answer, enactment: Enactment | None, now: datetime) -> Life:
+    if enactment is not None and enactment.phase is not EnactmentPhase.INTENDED:
+        return _LIFE_OF[enactment.phase]
+    return "expired" if answer == "open" and now - one.at > FOLLOWED_FOR else answer
+
+
+def _enactment_of(one: Recommendation, done: Sequence[Enactment]) -> Enactment | None:
+    """What was done about a recommendation: its own change, or that of another cohort, which moved the whole action."""
+    key, moves = (*one.cell, one.epoch, one.verdict, one.to_stage), (*one.cell[:-1], one.verdict, one.to_stage)
+    for each in done:
+        step, applied = each.last, each.applied
+        moved = (*step.action, step.stage, step.verdict.value, step.to_stage) == moves
+        if step.key == key or (moved and applied is not None and one.follows(applied.at)):
+            return each
+    return None
+
+
+def _seconds(since: datetime, until: datetime) -> float:
+    """Never below zero: clocks of two machines may be apart."""
+    return round(max((until - since).total_seconds(), 0.0), 3)
 
 
 def of_history(lake: Lake) -> dict[str, Any]:
@@ -84,9 +142,9 @@ def of_history(lake: Lake) -> dict[str, Any]:
     made = _recommendations(turns)
     promotions = [one for one in made if one.verdict == VerdictName.PROMOTE.value]
     rollbacks = [row for row in turns if row["verdict"] == VerdictName.ROLL_BACK.value]
-    lives = _lives(lake, made)
+    answers = _answers(lake, made)
     incidents = _incidents(lake)
-    agreement = {word: _agreement(made, lives, word) for word in _CALLS}
+    agreement = {word: _agreement(made, answers, word) for word in _CALLS}
     return {
         "promotions": len(promotions),
         "rollbacks": len(rollbacks),
@@ -137,8 +195,8 @@ def _call(row: dict[str, Any]) -> tuple[str, str]:
     return row["verdict"], row["to_stage"]
 
 
-def _agreement(made: Sequence[Recommendation], lives: Sequence[Life], word: str) -> dict[str, Any]:
-    counted = Counter(life for one, life in zip(made, lives, strict=True) if one.verdict == word)
+def _agreement(made: Sequence[Recommendation], answers: Sequence[Answer], word: str) -> dict[str, Any]:
+    counted = Counter(answer for one, answer in zip(made, answers, strict=True) if one.verdict == word)
     answered = counted["accepted"] + counted["dismissed"]
     return {
         **{life: counted[life] for life in ("accepted", "dismissed", "superseded", "open")},
@@ -146,11 +204,11 @@ def _agreement(made: Sequence[Recommendation], lives: Sequence[Life], word: str)
     }
 
 
-def _lives(lake: Lake, made: Sequence[Recommendation]) -> list[Life]:
-    """What became of each recommendation: the first answer to it."""
+def _answers(lake: Lake, made: Sequence[Recommendation]) -> list[Answer]:
+    """What people made of each recommendation: the first answer to it. What is done by itself is no answer."""
     changes, signoffs = _changes(lake), _signoffs(lake)
 
-    def answers(one: Recommendation) -> Iterator[tuple[datetime, Life]]:
+    def answers(one: Recommendation) -> Iterator[tuple[datetime, Answer]]:
         _, workflow, tool = one.cell[:3]
         for at, mode in changes[workflow, tool]:
             stage = STAGE_OF_MODE[mode]
@@ -160,18 +218,20 @@ def _lives(lake: Lake, made: Sequence[Recommendation]) -> list[Life]:
                 moved = stage.rank <= Stage(one.to_stage).rank
             if moved:
                 yield at, "accepted"
+            elif stage != one.cell[3]:
+                yield at, "superseded"
         for at, kind in signoffs[one.cell, one.epoch, one.verdict]:
             if _ACCEPTS.get(kind) == one.verdict:
                 yield at, "accepted"
             elif _DISMISSES.get(kind) == one.verdict:
                 yield at, "dismissed"
 
-    lives: list[Life] = []
+    given: list[Answer] = []
     for one in made:
-        unanswered: Life = "open" if one.until is None else "superseded"
-        _, life = min((answer for answer in answers(one) if one.follows(answer[0])), default=(one.at, unanswered))
-        lives.append(life)
-    return lives
+        unanswered: Answer = "open" if one.until is None else "superseded"
+        _, answer = min((answer for answer in answers(one) if one.follows(answer[0])), default=(one.at, unanswered))
+        given.append(answer)
+    return given
 
 
 class _ModeChange(msgspec.Struct):
@@ -185,8 +245,8 @@ class _PolicyChange(msgspec.Struct):
 
 
 def _changes(lake: Lake) -> dict[tuple[str | None, str | None], list[tuple[datetime, Mode]]]:
-    """Every change of the mode of a workflow and tool: when, and to what."""
-    changed = pl.col("type") == "stagekeeper.policy.changed.v1"
+    """Every change of the mode of a workflow and tool by somebody: when, and to what."""
+    changed = (pl.col("type") == "stagekeeper.policy.changed.v1") & (pl.col("source") != SOURCE)
     rows = lake.scan(EVENTS).filter(changed).select("time", "value").collect()
     parse = msgspec.json.Decoder(_PolicyChange).decode
     modes = {mode.value: mode for mode in STAGE_OF_MODE}

@@ -37,6 +37,7 @@ LEASE_S: Final = 15.0  # seconds without a heartbeat after which a lease may be 
 
 JUDGE: Final = "judge"
 MAINTENANCE: Final = "maintenance"
+ENACTOR: Final = "enactor"
 
 
 class Heartbeat(NamedTuple):
@@ -51,7 +52,7 @@ class Heartbeat(NamedTuple):
 
 
 class Lease:
-    """A lease (`JUDGE` or `MAINTENANCE`) over a lake that exists, and this process's attempts to hold it; thread-safe.
+    """A lease (such as `JUDGE`) over a lake that exists, and this process's attempts to hold it; thread-safe.
 
     It may be taken after `lease_s` (the same for everybody) without a heartbeat, by a clock whose seconds only rise;
     the holder is for people to read. The lake is a handle of its own, opened unless given.

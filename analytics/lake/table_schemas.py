@@ -156,7 +156,7 @@ TABLES: Final[dict[str, pa.Schema]] = {
     # What was done about a recommendation in the store of stages, step by step. Append only.
     ENACTMENTS: pa.schema(
         [
-            *_required(_TEXT, "recommendation_id", "phase"),  # phases: `analytics.enactment.enactments.Phase`
+            *_required(_TEXT, "recommendation_id", "phase"),  # phases: `analytics.enactment.enactments.EnactmentPhase`
             *_required(_MOMENT, "at"),
             *_CELL,  # that the recommendation is about
             *_required(_TEXT, "verdict", "to_stage"),

@@ -48,6 +48,13 @@ class FlagdStages:
         """Every action that has an entry of ours; raises `FlagFileError`."""
         return settings_of(FlagText.load(self.path))
 
+    def had(self, version: str) -> bool:
+        """Whether the file had a version that was changed by an edit of ours since; raises `FlagFileError`."""
+        try:
+            return any(earlier.sha256 == version for earlier in versions(self.path.resolve()))
+        except OSError as error:
+            raise FlagFileError(f"the earlier versions of {self.path} cannot be read: {error.strerror}.") from error
+
     def preview(self, change: StageChange) -> str:
         """What a change would do to the file, as a unified diff; raises as `change` does."""
         before = FlagText.load(self.path)

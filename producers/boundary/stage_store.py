@@ -90,6 +90,12 @@ class StageStore(Protocol):
     def settings(self) -> list[StageSetting]:
         """Every action that has an entry of ours; raises `StageStoreError`."""
 
+    def had(self, version: str) -> bool:
+        """Whether a version was in force once and another took its place, as far back as that is kept.
+
+        Raises `StageStoreError`.
+        """
+
     def preview(self, change: StageChange) -> str:
         """What a change would do, as a unified diff; raises as `change` does."""
 

@@ -72,6 +72,11 @@ class Phase:
     expected: VerdictName | None  # the verdict that this cell deserves; None where it depends on how much has been seen
     why: str  # what is right or wrong with it, in one phrase
     after: int = 0  # number of the decision (from 0) at which the phase begins
+    live_after_s: float | None = None  # seconds of the present after which it begins instead, whatever the number
+
+    def begins_by(self, decision: int, live_s: float) -> bool:
+        """Whether the phase has begun by a decision's number, after so many seconds of the present."""
+        return self.after <= decision if self.live_after_s is None else self.live_after_s <= live_s
 
 
 @dataclass(frozen=True)
@@ -88,9 +93,9 @@ class SimulatedAction:
     weight: float = 1.0  # its share of the traffic, relative to the others'
     cohorts: tuple[str, ...] = ("all",)  # segments of the roll-out; calls fall into them with equal probability
 
-    def phase_at(self, decision: int) -> Phase:
-        """The phase that decision number `decision` (from 0) falls into."""
-        return next(phase for phase in reversed(self.phases) if phase.after <= decision)
+    def phase_at(self, decision: int, live_s: float = 0.0) -> Phase:
+        """The phase that decision number `decision` (from 0) falls into, after so many seconds of the present."""
+        return next(phase for phase in reversed(self.phases) if phase.begins_by(decision, live_s))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from producers.wire.stage import Stage
 
 PROMOTE, HOLD, ROLL_BACK = VerdictName.PROMOTE, VerdictName.HOLD, VerdictName.ROLL_BACK
 
+_GOES_WRONG_AFTER_S = 15.0  # of the present, so that a demonstration of a minute or two shows what follows
 HEALTHY = Behaviour()  # clearly inside every limit
 
 
@@ -162,7 +163,16 @@ _UPDATE_ADDRESS = SimulatedAction(
     risk_class=RiskClass.REVERSIBLE_WRITE,
     reversibility=Reversibility.AUTOMATIC,
     intent="the customer has moved",
-    phases=(Phase(Stage.PROGRESSIVE_EXPANSION, HEALTHY, HOLD, "healthy, and already on the highest stage"),),
+    phases=(
+        Phase(Stage.PROGRESSIVE_EXPANSION, HEALTHY, HOLD, "healthy, and already on the highest stage"),
+        Phase(
+            Stage.PROGRESSIVE_EXPANSION,
+            HEALTHY.having(failed=0.3, severe_incident=0.25),
+            ROLL_BACK,
+            "a release goes wrong while one watches: it takes part in incidents of severity 1",
+            live_after_s=_GOES_WRONG_AFTER_S,
+        ),
+    ),
     weight=1.2,
 )
 _ROTATE_KEY = SimulatedAction(

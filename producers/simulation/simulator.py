@@ -24,6 +24,7 @@ from producers.simulation.behaviour import (
     SimulatedAction,
     draw_action,
 )
+from producers.simulation.flagged_stages import drawn_under, phase_under
 from producers.simulation.ground_truth import GroundTruth
 from producers.simulation.malformed import REASONS, UNSIGNED_FAULTS, malformed
 from producers.wire.contract import ActionContract, Actor, Evidence, Target
@@ -41,6 +42,7 @@ from producers.wire.topics import OUTCOMES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from producers.simulation.flagged_stages import FlaggedStages
     from producers.simulation.scenarios import Scenario
     from producers.wire.events import Event, EventRecord
     from producers.wire.receipt import Receipt
@@ -112,7 +114,8 @@ class Simulator:
     """Emits one scenario; equal seed, plan and clock give equal records.
 
     `wait` waits so many seconds and says whether to stop, like `threading.Event.wait`; `observe` is called every so
-    often, for progress and for the file of the ground truth.
+    often, for progress and for the file of the ground truth. With `flags` actions take their stage from a flag file, as
+    real ones do, and not from the scenario.
     """
 
     def __init__(
@@ -127,6 +130,7 @@ class Simulator:
         key: bytes | None = None,
         faults: Faults | None = None,
         observe: Callable[[Simulator], None] = lambda _: None,
+        flags: FlaggedStages | None = None,
     ) -> None:
         self._scenario, self._emitter, self._plan, self._faults = scenario, emitter, plan, faults or Faults()
         self._now, self._wait, self._observe = now, wait, observe
@@ -136,6 +140,7 @@ class Simulator:
         self._randoms = [_random(seed, f"{action.workflow}/{action.tool}") for action in scenario.actions]
         self._decisions = [0] * len(scenario.actions)
         self._indices, self._shares = range(len(scenario.actions)), _cumulated(scenario)
+        self._flags = flags
         self._capture = _Capture()
         self._recorder = Recorder(
             self._capture,
@@ -212,17 +217,21 @@ class Simulator:
         (index,) = self._arrivals.choices(self._indices, cum_weights=self._shares)
         action, random, decision = self._scenario.actions[index], self._randoms[index], self._decisions[index]
         self._decisions[index] += 1
-        phase = action.phase_at(decision)
+        live_s = (at - self.began_at).total_seconds()
+        phase = action.phase_at(decision, live_s)
         if decision > 0 and phase.after == decision and phase.stage is not action.phase_at(decision - 1).stage:
             self._recorder.policy_changed(_promotion(action, action.phase_at(decision - 1), phase), at=at)
             self._queue_captured(None, None)
+        # The past was decided by the flags as they were when the present began.
+        values = None if self._flags is None else self._flags.values(action, live=live_s > 0)
+        if values is not None:
+            phase = phase_under(phase, values)
         drawn = draw_action(phase, random)
+        contract = _contract(action, random)
+        if values is not None:
+            drawn = drawn_under(drawn, contract, values, scripted=action.phase_at(decision, live_s).stage)
         receipt = self._recorder.decided(
-            _contract(action, random),
-            drawn.decision,
-            stage=phase.stage,
-            cohort=random.choice(action.cohorts),
-            decided_at=at,
+            contract, drawn.decision, stage=phase.stage, cohort=random.choice(action.cohorts), decided_at=at
         )
         self._record(drawn, receipt, random)
         self._queue_captured(receipt, phase)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
 import click
 
-from analytics.backtest.recommendation_outcomes import recommendations
+from analytics.backtest.recommendation_outcomes import Followed, recommendations
 from analytics.text import iso
 from analytics.verdicts.ledger import latest_verdicts
 from analytics.verdicts.list_marks import ListMarks
@@ -14,6 +15,8 @@ from analytics.verdicts.signoffs import SignOffKind
 from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.gate import record_signoff, signoff_options
 from stagekeeper.commands.options import json_option, lake_option, print_json, require_lake
+
+_WAITING: Final = frozenset({"open", "not in force"})  # lives that ask for somebody
 
 
 @click.group("recommendations", cls=CommandGroup)
@@ -32,11 +35,11 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--all", "show_all", is_flag=True, help="Also those that were accepted, dismissed or superseded.")
+@click.option("--all", "show_all", is_flag=True, help="Also those that nobody has to look at any more.")
 @lake_option
 @json_option
 def list_recommendations(root: str | None, *, show_all: bool, as_json: bool) -> None:
-    """List the recommendations that are open, oldest first.
+    """List the recommendations that are open, and changes that are not in force, oldest first.
 
     A star marks those whose verdict the list as a whole believes, among all cells that were judged.
 
@@ -46,34 +49,46 @@ def list_recommendations(root: str | None, *, show_all: bool, as_json: bool) -> 
       stagekeeper recommendations list --all --json | jq '.[] | {tool, verdict, to_stage, life}'
     """
     lake = require_lake(root)
-    listed = [(one, life) for one, life in recommendations(lake) if show_all or life == "open"]
+    listed = [one for one in recommendations(lake, now=datetime.now(UTC)) if show_all or one.life in _WAITING]
     latest = {(tuple(document.cell), document.epoch): document for document in latest_verdicts(lake)}
     marks = ListMarks.of_documents(latest.values())
     kinds = marks.kinds
     shown = []
-    for one, life in listed:
+    for one in listed:
         # What was superseded was marked, or not, in a list that nobody sees any more.
-        document = latest.get((one.cell, one.epoch)) if life != "superseded" else None
-        shown.append((one, life, None if document is None else kinds.get(document.verdict_id), document))
+        key = (one.recommendation.cell, one.recommendation.epoch)
+        document = latest.get(key) if one.life != "superseded" else None
+        shown.append((one, None if document is None else kinds.get(document.verdict_id), document))
     if as_json:
         rate = {"false_discovery_rate": marks.false_discovery_rate}
         print_json(
             [
-                {**one.to_dict(), "life": life, "mark": mark, **rate, "unit": None if seen is None else seen.unit}
-                for one, life, mark, seen in shown
+                {**one.to_dict(), "mark": mark, **rate, "unit": None if seen is None else seen.unit}
+                for one, mark, seen in shown
             ]
         )
         return
     if not listed:
         click.echo("Nothing was recommended yet." if show_all else "No recommendation is open.")
-    for one, life, mark, seen in shown:
-        environment, workflow, tool, stage, cohort = one.cell
+    for one, mark, seen in shown:
+        said = one.recommendation
+        environment, workflow, tool, stage, cohort = said.cell
         action = f"{environment}/{workflow}/{tool} ({cohort})"
-        more = [f"* {mark}" if mark else "", (seen and seen.independence) or ""]
-        line = [iso(one.at), f"{one.verdict:<9}", action, f"{stage} → {one.to_stage}", life, *filter(None, more)]
-        click.echo("  ".join(line))
+        more = [_enacted(one), f"* {mark}" if mark else "", (seen and seen.independence) or ""]
+        line = [iso(said.at), f"{said.verdict:<9}", action, f"{stage} → {said.to_stage}", one.life]
+        click.echo("  ".join([*line, *filter(None, more)]))
     if listed:
         click.echo(marks.note)
+
+
+def _enacted(one: Followed) -> str:
+    """What was done in the store of stages, in a few words."""
+    shown = one.to_dict()
+    if one.life == "not in force":
+        return f"still decided by the old stage by {', '.join(shown['sources'])}"
+    if one.life == "in force":
+        return f"after {shown['seconds_to_force']:.1f} s, {len(shown['sources'])} source(s) heard"
+    return f"at {shown['applied_at']}" if one.life == "applied" else ""
 
 
 @command.command()

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import click
 
+from producers.boundary.flags import FlagEvaluator
 from producers.delivery.kafka_emitter import KafkaEmitter
 from producers.delivery.recorder import system_clock
 from producers.errors import UsageError
+from producers.simulation.flagged_stages import FlaggedStages, write_flags
 from producers.simulation.ground_truth import GroundTruth, write_ground_truth
 from producers.simulation.scenarios import SCENARIOS, Scenario, scenario
 from producers.simulation.simulator import Faults, Simulator, TrafficPlan
@@ -41,6 +43,12 @@ _WRITE_EVERY_S = 2.0
     type=click.Path(path_type=Path, dir_okay=False),
     help="File for the ground truth.  [default: <home>/simulations/SCENARIO-seed-SEED.json]",
 )
+@click.option(
+    "--flags",
+    "flag_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Take stages from this flag file, which is written where it is missing.",
+)
 @click.option("--list", "listing", is_flag=True, help="List the scenarios, what is wrong in each, and its verdicts.")
 @json_option
 def command(
@@ -55,6 +63,7 @@ def command(
     malformed: float,
     shuffle: timedelta,
     truth_file: Path | None,
+    flag_path: Path | None,
     listing: bool,
     as_json: bool,
 ) -> None:
@@ -63,6 +72,8 @@ def command(
     With --events the run is finite: exactly that many events, their times spread over the past two hours (or
     --backfill), sent at --rate (default: as fast as possible). Without --events it is live: first the --backfill, if
     any, then --rate events a second (default 50) until SIGINT or SIGTERM.
+
+    With --flags actions take their stage from a flag file, so that a change of stage changes what they may do.
 
     The ground truth (a file, also --json) counts what was really emitted: events by type, repeats, broken records by
     reason, records delivered, and for every cell each counter, the executions with known latency and cost, and the
@@ -90,6 +101,9 @@ def command(
     truth_file = truth_file or settings.home / "simulations" / f"{name}-seed-{seed}.json"
     truth_file.parent.mkdir(parents=True, exist_ok=True)
     observer = _Observer(emitter, truth_file)
+    if flag_path is not None and not flag_path.exists():
+        write_flags(flag_path, chosen)
+    evaluator = None if flag_path is None else FlagEvaluator.from_file(flag_path)
     simulator = Simulator(
         chosen,
         emitter,
@@ -100,10 +114,13 @@ def command(
         now=system_clock,
         wait=stop.wait,
         observe=observer,
+        flags=None if evaluator is None else FlaggedStages(evaluator),
     )
     try:
         truth = simulator.run()
     finally:
+        if evaluator is not None:
+            evaluator.close()
         emitter.close(15.0)
         document = observer.write(simulator.ground_truth, finished=True)
     if as_json:

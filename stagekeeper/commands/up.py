@@ -81,7 +81,7 @@ def command(
     result = run(options, ProgressPrinter(sys.stderr if as_json else sys.stdout))
     if result.report is not None:
         if as_json:
-            print_json(result.report.to_dict())
+            print_json({**result.report.to_dict(), **result.loop})
         else:
             shown = (
                 tables.signals_table(result.report.signals),

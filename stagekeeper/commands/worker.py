@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import warnings
 from datetime import UTC, datetime
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import click
 
-from producers.errors import StagekeeperError
+from producers.boundary.flagd_stages import FlagdStages
+from producers.errors import StagekeeperError, UsageError
 from stagekeeper.commands.maintenance import retention_policy
 from stagekeeper.settings import Settings
 
@@ -51,6 +53,7 @@ class _LogLine(logging.Formatter):
 @click.option("--web-host", default="127.0.0.1", show_default=True, help="Interface of the web port.")
 @click.option("--web-name", "web_names", multiple=True, help="A further host name to answer to; may be repeated.")
 @click.option("--data-only", is_flag=True, help="Read and store, and leave the judging to another worker.")
+@click.option("--enact", is_flag=True, help="Carry out in the flag file what the gate file lets it do.")
 @click.option("--json", "as_json", is_flag=True, help="Print the status lines and the log as JSON.")
 @click.option("--verbose", is_flag=True, help="Also log what the libraries say.")
 def command(
@@ -60,6 +63,7 @@ def command(
     web_host: str,
     web_names: tuple[str, ...],
     data_only: bool,
+    enact: bool,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -67,6 +71,9 @@ def command(
 
     Prints one line a second while something moves. Runs until SIGTERM or Ctrl-C; exits with another code than 0 when
     the data plane cannot go on. Started again, it resumes from the lake without losing or repeating anything.
+
+    With --enact (or STAGEKEEPER_ENACT=true) one worker also carries out rollbacks and promotions in the flag file,
+    where the gate file says `on_roll_back: apply`, or `on_promote: apply` or `ask`.
 
     Several workers share the partitions of a Kafka cluster; one of them judges. On the embedded broker one reads, and
     others wait to take its place. The web port answers /livez and /readyz (503 where the worker is not), /health,
@@ -76,6 +83,7 @@ def command(
     Examples:
       stagekeeper worker
       stagekeeper worker --data-only --web-port 9101
+      STAGEKEEPER_FLAG_FILE=/etc/agents/flags.json stagekeeper worker --enact
       STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS=kafka:9092 stagekeeper worker --json
     """
     settings = Settings.load()
@@ -89,8 +97,14 @@ def command(
         warnings.simplefilter("ignore")  # the libraries' own, about Python versions to come
     # After the warnings are dealt with.
     from streams.shutdown import end_process  # noqa: PLC0415
-    from streams.worker import Worker, WorkerConfig  # noqa: PLC0415
+    from streams.worker import Worker  # noqa: PLC0415
+    from streams.worker_config import WorkerConfig  # noqa: PLC0415
 
+    stages = None
+    if enact or settings.enact:
+        if not settings.flags.is_file():
+            raise UsageError(f"there is no flag file at {settings.flags} to enact in; name it in STAGEKEEPER_FLAG_FILE")
+        stages = FlagdStages(settings.flags)
     config = WorkerConfig(
         bootstrap_servers=settings.require_kafka(),
         lake_root=settings.lake,
@@ -107,6 +121,9 @@ def command(
         commit_every_s=settings.commit_every_s,
         maintenance_every_s=settings.maintenance_every_s,
         policy=retention_policy(settings),
+        stages=stages,
+        freshness_s=settings.freshness_s if "freshness_s" in settings.model_fields_set else math.inf,
+        effect_deadline_s=settings.effect_deadline_s,
         ready_file=ready_file,
     )
     try:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import polars as pl
 from confluent_kafka import KafkaException
 
+from analytics.backtest.recommendation_outcomes import recommendations
+from analytics.enactment.effect import time_to_safe_s
 from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS
 from analytics.lake.tables import Lake
 from analytics.report import Report, build_report
 from analytics.verdicts.ledger import latest_verdicts, newest_lake_version, newest_watermark
+from producers.wire.events import VerdictName
 from streams.broker import BrokerError
 from streams.lag import Backlog
 
@@ -71,6 +74,16 @@ class PipelineStatus:
     def report(self) -> Report:
         """The document of signals, verdicts and rejects."""
         return build_report(self._lake)
+
+    def loop(self) -> dict[str, Any]:
+        """What was done about recommendations, as JSON; the time to safe is that of the newest rollback."""
+        followed = recommendations(self._lake, now=self._now())
+        made = [one.enactment.applied for one in followed if one.enactment is not None and one.enactment.applied]
+        rollbacks = sorted((step for step in made if step.verdict is VerdictName.ROLL_BACK), key=lambda step: step.at)
+        return {
+            "enactments": [one.to_dict() for one in followed if one.enactment is not None],
+            "time_to_safe_s": time_to_safe_s(self._lake, rollbacks[-1]) if rollbacks else None,
+        }
 
     def _unjudged(self) -> int:
         judged = newest_lake_version(self._lake)

@@ -9,12 +9,15 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from analytics.enactment.due_changes import asks_for_enactor
+from analytics.gates.gate_file import GateFile
 from analytics.lake.migrations import migrate
 from analytics.lake.table_schemas import EVENTS, VERDICTS
 from analytics.lake.tables import Lake
 from producers.errors import UsageError
+from producers.strict_yaml import ConfigurationFileError
 from producers.wire.topics import TOPICS
 from stagekeeper.embedded import programs
 from stagekeeper.embedded.home_lock import HomeLock, lock_home
@@ -25,7 +28,7 @@ from streams.apache_broker import ApacheBroker
 from streams.broker import BrokerError, EmbeddedBroker, ensure_topics
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Mapping
     from datetime import timedelta
 
     from analytics.report import Report
@@ -61,6 +64,7 @@ class UpResult:
     """How a run ended."""
 
     report: Report | None  # None where the run was stopped before its end
+    loop: Mapping[str, Any]  # what was done about recommendations, and how soon the newest rollback was safe
     exit_code: int  # 0; 1 where something is missing; 128 + the signal where a run of a given length was cut short
 
 
@@ -94,7 +98,7 @@ async def _run_until_signal(stack: EmbeddedStack) -> UpResult:
     except asyncio.CancelledError:
         if not received:
             raise
-        return UpResult(None, 0 if stack.options.lasting is None else 128 + received[0])
+        return UpResult(None, {}, 0 if stack.options.lasting is None else 128 + received[0])
 
 
 class EmbeddedStack:
@@ -139,15 +143,30 @@ class EmbeddedStack:
         gates = self.options.gate_file or (programs.DEMO_GATE_FILE if self.options.demo else configured.gates)
         if self.options.gate_file is not None and not gates.is_file():
             raise UsageError(f"there is no gate file at {gates}.")
-        lake = configured.lake
+        lake, flags = configured.lake, configured.flags
         if self.options.demo:
             folder = home / "demo"
             if programs.fresh_demo_folder(folder):
                 self.progress.step("demo", f"wiped the previous demonstration in {folder}")
-            lake = str(folder / "lake")
+            lake, flags = str(folder / "lake"), folder / "flags.json"
+            programs.write_demo_flags(flags)
         elif "://" not in lake:
             lake = str(Path(lake).absolute())
-        return configured.model_copy(update={"home": home, "lake_root": lake, "gate_file": gates.absolute()})
+        files = {"gate_file": gates.absolute(), "flag_file": flags.absolute()}
+        return configured.model_copy(update={"home": home, "lake_root": lake, **files})
+
+    def _enacts(self, settings: Settings) -> bool:
+        """Whether a worker is to carry out what it recommends: the gate file, or a setting, asks for it."""
+        try:
+            asked = settings.enact or (settings.gates.is_file() and asks_for_enactor(GateFile.load(settings.gates)))
+        except ConfigurationFileError:
+            asked = False  # the worker says what is wrong with it
+        if asked and not settings.flags.is_file():
+            self.progress.step("enactor", f"none: there is no flag file at {settings.flags} (STAGEKEEPER_FLAG_FILE)")
+            return False
+        if asked:
+            self.progress.step("enactor", f"carries out in {settings.flags} what the gate file lets it")
+        return asked
 
     def _start_broker(self, settings: Settings, at_end: ExitStack) -> tuple[Settings, Child | None]:
         """The settings with the broker in use, and its process when it is ours. Runs on the thread that stays."""
@@ -182,7 +201,7 @@ class EmbeddedStack:
         if settings.signing_key is None:
             self.progress.step("key", "none: receipts are not signed, and none is checked (STAGEKEEPER_RECEIPT_KEY)")
         endpoints = {"kafka_bootstrap_servers": bootstrap_servers, "lake_root": settings.lake}
-        self._lock.announce({**endpoints, "gate_file": str(settings.gates)})
+        self._lock.announce({**endpoints, "gate_file": str(settings.gates), "flag_file": str(settings.flags)})
         traffic = await self._start_programs(settings)
         self._watch(self._check_quality(settings, VERDICTS if has_gates else EVENTS))
         with PipelineStatus(
@@ -193,10 +212,11 @@ class EmbeddedStack:
                 await self._end_traffic(traffic)
             missing = await self._settle(status)
             report = await asyncio.to_thread(status.report)
+            loop = await asyncio.to_thread(status.loop)
         error = missing or self._traffic_error
         if error is not None:
             self.progress.step("fault", error)
-        return UpResult(report, 1 if error is not None else 0)
+        return UpResult(report, loop, 1 if error is not None else 0)
 
     async def _start_programs(self, settings: Settings) -> Child | None:
         """Start worker, traffic and page at once, and wait for each; the traffic's process, where there is one."""
@@ -204,7 +224,7 @@ class EmbeddedStack:
         ready_file.unlink(missing_ok=True)
         page_port = self._available_port("page", self.options.page_port) if self.options.page else None
         page = programs.page(settings, page_port) if page_port is not None else None
-        worker = programs.worker(settings, ready_file)
+        worker = programs.worker(settings, ready_file, enacts=self._enacts(settings))
         worker_child = self._supervisor.start(worker)
         page_child = self._supervisor.start(page) if page is not None else None
         traffic = None

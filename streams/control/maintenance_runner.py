@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from analytics.lake.leases import JUDGE, MAINTENANCE, Lease
+from analytics.lake.leases import ENACTOR, JUDGE, MAINTENANCE, Lease
 from analytics.lake.storage import CHECKPOINT_EVERY
 from analytics.lake.table_schemas import TABLES
 from analytics.lake.tables import Fence, Lake
@@ -26,31 +26,38 @@ LOG: Final = logging.getLogger(__name__)
 class Leases:
     """The leases that this worker holds or tries to get. Safe to share between threads."""
 
-    def __init__(self, lake_root: str, *, judges: bool) -> None:
-        self._judge = Lease(lake_root, JUDGE) if judges else None
-        self._maintenance = Lease(lake_root, MAINTENANCE)
+    def __init__(self, lake_root: str, *, judges: bool, enacts: bool = False) -> None:
+        names = {JUDGE: judges, ENACTOR: enacts, MAINTENANCE: True}
+        self._leases = {name: Lease(lake_root, name) for name, wanted in names.items() if wanted}
 
     @property
     def judge(self) -> Fence | None:
         """Proof of the lease to judge; None while somebody else holds it."""
-        return None if self._judge is None else self._judge.fence
+        return self._fence(JUDGE)
+
+    @property
+    def enactor(self) -> Fence | None:
+        """Proof of the lease to enact; None while somebody else holds it."""
+        return self._fence(ENACTOR)
 
     @property
     def maintenance(self) -> Fence | None:
         """Proof of the lease to maintain the lake; None while somebody else holds it."""
-        return self._maintenance.fence
+        return self._fence(MAINTENANCE)
+
+    def _fence(self, name: str) -> Fence | None:
+        lease = self._leases.get(name)
+        return None if lease is None else lease.fence
 
     def refresh(self) -> None:
         """Keep what is held, and try to get the rest (`Lease.held`); raises `LakeError` where the lake fails."""
-        if self._judge is not None:
-            self._judge.held()
-        self._maintenance.held()
+        for lease in self._leases.values():
+            lease.held()
 
     def release(self) -> None:
         """Let others have them at once."""
-        if self._judge is not None:
-            self._judge.release()
-        self._maintenance.release()
+        for lease in self._leases.values():
+            lease.release()
 
 
 @dataclass

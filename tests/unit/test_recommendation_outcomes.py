@@ -81,7 +81,7 @@ def test_nobody_has_answered_yet(tmp_path: Path) -> None:
     ("minute", "after", "tool", "life"),
     [
         (20, "approved_external", "issue_refund", "accepted"),
-        (20, "autonomous", "issue_refund", "open"),
+        (20, "autonomous", "issue_refund", "superseded"),
         (20, "approved_external", "another", "open"),
         (60 * 24 * 8, "approved_external", "issue_refund", "open"),
     ],
@@ -137,4 +137,4 @@ def test_what_the_judge_took_back_itself_is_nobodys_word(tmp_path: Path) -> None
     place.looked(20)
     place.moved(30, "approved_external")
     assert place.agreement("PROMOTE") == {"superseded": 1}
-    assert place.agreement("ROLL_BACK") == {"open": 1}
+    assert place.agreement("ROLL_BACK") == {"superseded": 1}, "it is about a stage that the action has left"

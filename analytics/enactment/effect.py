@@ -1,0 +1,134 @@
+"""Proof of effect: whether the decisions that followed a change of stage show that every source decides by it.
+
+No two clocks are compared to prove it: of each source the newest decision counts, by the source's own clock. To say
+that a source is late takes its clock and that of the worker that stored the decision: one that is ahead accuses nobody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from analytics.enactment.enactments import EnactmentPhase
+from analytics.lake.table_schemas import EVENTS
+from analytics.signals.cells import ACTION, EPOCH
+from producers.wire.events import ActionDecided, VerdictName, type_of
+from producers.wire.receipt import Receipt, ReceiptError
+from producers.wire.stage import Stage
+
+if TYPE_CHECKING:
+    from analytics.enactment.enactments import Enactment, EnactmentStep
+    from analytics.lake.tables import Lake
+
+WINDOW: Final = timedelta(minutes=15)
+"""How long before a change a source has decided the action to be waited for, and how long it may then be silent."""
+
+_DECIDED: Final = pl.col("type") == type_of(ActionDecided)
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What the decisions show about one change."""
+
+    heard: tuple[str, ...] = ()  # sources that decide by the new stage
+    waiting: tuple[str, ...] = ()  # sources that have not decided since, and are not late yet
+    late: tuple[str, ...] = ()  # sources that decide by the old stage after the deadline
+    began_at: datetime | None = None  # when the last of those heard began to
+
+    @property
+    def is_in_force(self) -> bool:
+        """Whether all sources decide by the new stage, and there is at least one."""
+        return bool(self.heard) and not self.waiting and not self.late
+
+
+def decisions_around(lake: Lake, change: EnactmentStep) -> pl.DataFrame:
+    """The decisions on an action since shortly before it was changed: `source`, `stage`, `decided_at`, `ingested_at`.
+
+    Raises `LakeError`.
+    """
+    named = [pl.col(name) == value for name, value in zip(ACTION, change.action, strict=True)]
+    since = change.at - WINDOW
+    return (
+        lake.scan(EVENTS)
+        .filter(_DECIDED, pl.col("decided_at") >= since, *named)
+        .select("source", "stage", "decided_at", "ingested_at")
+        .collect()
+    )
+
+
+def effect_of(decisions: pl.DataFrame, change: EnactmentStep, *, now: datetime, deadline: timedelta) -> Effect:
+    """What decisions (as `decisions_around` gives them) show about an applied change."""
+    heard, waiting, late = [], [], []
+    began_at = None
+    conforming = _conforming(change)
+    for (source,), own in decisions.sort("decided_at", "ingested_at").group_by("source", maintain_order=True):
+        newest = own.row(-1, named=True)
+        if newest["stage"] in conforming:
+            if max(newest["decided_at"], newest["ingested_at"]) >= change.at:
+                heard.append(str(source))
+                began_at = max(_began(own, conforming), began_at or change.at)
+        elif newest["decided_at"] < now - WINDOW:
+            continue  # it decides nothing any more
+        elif min(newest["decided_at"], newest["ingested_at"]) > change.at + deadline:
+            late.append(str(source))
+        else:
+            waiting.append(str(source))
+    return Effect(tuple(sorted(heard)), tuple(sorted(waiting)), tuple(sorted(late)), began_at)
+
+
+def next_step(one: Enactment, effect: Effect, now: datetime) -> EnactmentStep | None:
+    """The step that a change takes by its effect; None where there is nothing new to say."""
+    applied = one.applied
+    if applied is None:
+        return None
+    if effect.is_in_force:
+        return applied.followed_by(EnactmentPhase.IN_FORCE, at=now, sources=effect.heard, in_force_at=effect.began_at)
+    if effect.late and (one.phase is EnactmentPhase.APPLIED or one.last.sources != effect.late):
+        return applied.followed_by(EnactmentPhase.NOT_IN_FORCE, at=now, sources=effect.late)
+    return None
+
+
+def time_to_safe_s(lake: Lake, rollback: EnactmentStep) -> float | None:
+    """Seconds from the newest event that the verdict knew when it crossed, to the first decision at the lower stage.
+
+    None while there is no such decision. Raises `LakeError`.
+    """
+    if rollback.watermark is None:
+        return None
+    safe = decisions_around(lake, rollback).filter(
+        pl.col("stage").is_in(list(_conforming(rollback))), pl.col("decided_at") >= rollback.watermark
+    )
+    first = safe["decided_at"].min()
+    return round((first - rollback.watermark).total_seconds(), 3) if isinstance(first, datetime) else None
+
+
+def attempt_of(lake: Lake, epoch: tuple[str, ...]) -> int | None:
+    """The attempt that the decisions of a cell's epoch name; None where none is there. Raises `LakeError`."""
+    named = [pl.col(name) == value for name, value in zip(EPOCH, epoch, strict=True)]
+    token = pl.col("value").cast(pl.String).str.json_path_match("$.data.receipt")
+    tokens = lake.scan(EVENTS).filter(_DECIDED, *named).select(token.alias("token")).head(1).collect()["token"]
+    try:
+        # Its signature was checked before it was stored.
+        return Receipt.from_token(tokens[0]).attempt if tokens.len() and tokens[0] is not None else None
+    except ReceiptError:
+        return None
+
+
+def _conforming(change: EnactmentStep) -> frozenset[str]:
+    """The stages by which a source obeys a change: a rollback also where something takes it lower still."""
+    if change.verdict is VerdictName.PROMOTE:
+        return frozenset({change.to_stage})
+    return frozenset(stage.value for stage in Stage if stage.rank <= Stage(change.to_stage).rank)
+
+
+def _began(own: pl.DataFrame, conforming: frozenset[str]) -> datetime:
+    """When the newest unbroken run of decisions by the new stage began."""
+    obeys = own["stage"].is_in(list(conforming)).to_list()
+    first = len(obeys) - 1
+    while first and obeys[first - 1]:
+        first -= 1
+    began: datetime = own["decided_at"][first]
+    return began

@@ -1,0 +1,385 @@
+"""The enactor: carries out what the ledger calls for in the store of stages, once, and shows that it is in force.
+
+One process at a time enacts, under the lease `enactor`; every row that it writes carries the fence. A change is three
+steps: the row `intended`, in the same breath as the store is written and before it is; the row `applied`; the event
+`policy.changed`, whose id follows from the recommendation. Wherever it is killed, the next one finds in the rows and in
+the store how far the change is, and finishes it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+from confluent_kafka import KafkaException
+
+from analytics.enactment.due_changes import (
+    Done,
+    DueChange,
+    Known,
+    NotDue,
+    gate_of,
+    promotion_due,
+    recommendation_id,
+    rollback_due,
+    stages_of,
+)
+from analytics.enactment.effect import attempt_of, decisions_around, effect_of, next_step
+from analytics.enactment.enactments import Enactment, EnactmentPhase, EnactmentStep, append, enactments
+from analytics.enactment.standing_calls import StandingCalls, crossings
+from analytics.gates.gate_file import GateFile
+from analytics.lake.errors import FencedError
+from analytics.lake.storage import reading
+from analytics.lake.table_schemas import EVENTS, SIGNOFFS
+from analytics.verdicts.gate_check import gate_check
+from analytics.verdicts.history_check import check_history
+from analytics.verdicts.ledger import latest_verdicts
+from analytics.verdicts.signoffs import SignOff, SignOffKind, in_force
+from producers.boundary.stage_store import (
+    ActionName,
+    StageChange,
+    StageConflictError,
+    StageSetting,
+    StageStore,
+    StageStoreError,
+)
+from producers.errors import StagekeeperError
+from producers.strict_yaml import ConfigurationFileError, read_file
+from producers.wire.events import VerdictName
+from streams.control.pauses import Pauses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from pathlib import Path
+
+    from analytics.lake.tables import Fence, Lake
+    from producers.wire.events import PolicyChanged
+
+LOG: Final = logging.getLogger(__name__)
+
+EFFECT_DEADLINE_S: Final = 10.0
+
+_WATCHED_FOR: Final = timedelta(days=1)  # how long after a change its effect is looked for
+_UNPROVEN: Final = frozenset({EnactmentPhase.APPLIED, EnactmentPhase.NOT_IN_FORCE})
+_WATCHED_CLOSELY: Final = timedelta(minutes=2)
+_TOLD_FOR: Final = timedelta(days=7)  # how long after a change its event is published if it has not come back
+_CONFLICTS: Final = 3  # how often one look tries again where somebody else writes the store
+
+
+@dataclass(frozen=True)
+class EnactorReport:
+    """What the enactor has to say of itself."""
+
+    fault: str | None = None  # why something cannot be carried out at this moment; None where all is well
+    lives: Counter[str] = field(default_factory=Counter)  # recommendations by how far they are
+    seconds_to_apply: tuple[float, ...] = ()  # from the verdict that crossed to the changed store, of each change
+
+
+class Enactor:
+    """Carries out recommendations on a lake's handle of its own. One thread at a time may use it.
+
+    `publish` hands over policy changes and returns once they are acknowledged, or raises a `StagekeeperError`.
+    """
+
+    def __init__(
+        self,
+        lake: Lake,
+        gate_file: Path,
+        store: StageStore,
+        publish: Callable[[list[PolicyChanged]], None],
+        *,
+        now: Callable[[], datetime],
+        clock: Callable[[], float] = time.monotonic,
+        freshness_s: float = math.inf,
+        effect_deadline_s: float = EFFECT_DEADLINE_S,
+    ) -> None:
+        self._lake, self._store, self._publish = lake, store, publish
+        self._gate_file = gate_file
+        self._now, self._clock = now, clock
+        self._freshness_s = freshness_s
+        self._deadline = timedelta(seconds=effect_deadline_s)
+        self._fence: Fence | None = None
+        self._pauses = Pauses(clock)
+        self._calls = StandingCalls(lake)
+        self._past: dict[str, Enactment] = {}
+        self._untold: list[EnactmentStep] = []
+        self._gates: GateFile | None = None
+        self._gate_text: bytes | None = None
+        self._signoffs_version = -1
+        self._signoffs: list[SignOff] = []
+        self._faults: dict[str, str] = {}
+
+    def look(self, fence: Fence) -> EnactorReport:
+        """Carry out what is due: rollbacks, then promotions, then proofs and events. What fails is tried again.
+
+        Raises:
+            FencedError: Somebody else enacts now; nothing more was changed.
+            LakeError: The lake cannot be read or written; what was begun is finished at a later look.
+        """
+        try:
+            with reading(self._lake.root):
+                self._begin(fence)
+                gates = self._read_gates()
+                self._take_news()
+                for word in (VerdictName.ROLL_BACK, VerdictName.PROMOTE):
+                    self._carry_out(word, gates)
+                self._prove()
+        except FencedError:
+            self._fence = None
+            raise
+        self._tell()
+        return self._report()
+
+    def _carry_out(self, word: VerdictName, gates: GateFile | None) -> None:
+        begun = [one for one in self._past.values() if not one.is_settled and one.last.verdict is word]
+        for one in begun:
+            self._guarded(one.last.action, word, functools.partial(self._resume, one))
+        if gates is not None:
+            for action in self._asked(word, gates):
+                self._guarded(action, word, functools.partial(self._enact, action, word, gates))
+
+    def _begin(self, fence: Fence) -> None:
+        if fence == self._fence:
+            return
+        # From here on nothing of an earlier holder can come, so what is read below is the last word.
+        append(self._lake, [], fence=fence)
+        self._past = enactments(self._lake)
+        self._calls = StandingCalls(self._lake)
+        self._untold = self._not_told()
+        self._pauses.forget()
+        self._faults.clear()
+        self._fence = fence
+
+    def _not_told(self) -> list[EnactmentStep]:
+        """Changes that were applied and whose event has not come back through Kafka."""
+        since = self._now() - _TOLD_FOR
+        made = [step for one in self._past.values() if (step := one.applied) is not None and step.at >= since]
+        if not made:
+            return []
+        ids = pl.Series("id", [step.event_id for step in made]).implode()
+        came = set(self._lake.scan(EVENTS).filter(pl.col("id").is_in(ids)).select("id").collect()["id"])
+        return [step for step in made if step.event_id not in came]
+
+    def _read_gates(self) -> GateFile | None:
+        try:
+            text = read_file(self._gate_file, name="the gate file")
+            if text != self._gate_text:
+                self._pauses.forget()
+                self._gate_text, self._gates = text, None
+                self._gates = GateFile.parse(text, path=self._gate_file)
+            self._faults.pop("gates", None)
+        except ConfigurationFileError as error:
+            self._gates, self._gate_text = None, None  # nothing is carried out under a file that nobody can read
+            self._fault("gates", str(error))
+        return self._gates
+
+    def _take_news(self) -> None:
+        for action in self._calls.refresh():
+            self._pauses.forget(action)
+        version = self._lake.version(SIGNOFFS)
+        if version != self._signoffs_version:
+            self._pauses.forget()
+            self._signoffs_version = version
+        self._signoffs = in_force(self._lake, now=self._now()) if version else []
+
+    def _asked(self, word: VerdictName, gates: GateFile) -> list[ActionName]:
+        """The actions of which a cell calls for that, as far as the gate lets it be carried out and it was not yet."""
+        approved = {
+            (signoff.action, signoff.to_stage) for signoff in self._signoffs if signoff.kind is SignOffKind.APPROVAL
+        }
+        done = Done(one for one in self._past.values() if one.is_settled)
+        wanted: dict[ActionName, None] = {}
+        for call in self._calls.by_cell.values():
+            if call.verdict != word or (gate := gate_of(gates, call.cell, call.risk_class)) is None:
+                continue
+            does = gate.on_roll_back if word is VerdictName.ROLL_BACK else gate.on_promote
+            if does == "recommend" or (does == "ask" and (tuple(call.action), call.to_stage) not in approved):
+                continue
+            if not done.covers(call.key, call.crossed):
+                wanted[call.action] = None
+        return [action for action in wanted if self._pauses.over(action, word)]
+
+    def _guarded(self, action: ActionName, word: VerdictName, work: Callable[[], bool | None]) -> None:
+        """Work on one action; what fails is left alone for a while, longer each time, and holds up no other action."""
+        name = f"{word} of {action}"
+        try:
+            done = work()
+        except FencedError:
+            raise
+        except StagekeeperError as error:
+            self._pauses.failed(action, word)
+            self._fault(name, f"{name} cannot be carried out: {error}")
+            return
+        self._faults.pop(name, None)
+        if done:
+            self._pauses.forget(action)
+        elif done is False:
+            self._pauses.refused(action, word)
+
+    def _fault(self, name: str, message: str) -> None:
+        if self._faults.get(name) != message:
+            LOG.error("%s", message)
+        self._faults[name] = message
+
+    def _resume(self, one: Enactment) -> bool | None:
+        """Find out how far a change is that was intended, and finish its record where the store has it.
+
+        None leaves it as it is: it was not written, and whether it is due still is asked anew.
+        """
+        step, setting = one.last, self._store.read(one.last.action)
+        now_has_it = setting.version == step.version_after or setting.mode is step.mode_after
+        taken_back = not now_has_it and self._store.had(step.version_after)
+        # It may have been written and taken back: on that doubt nothing is promoted.
+        in_doubt = step.verdict is VerdictName.PROMOTE and setting.version != step.version_before
+        if now_has_it:
+            note = "the store had it already: whoever wrote it was stopped before the record"
+            self._applied(step, setting.version, note)
+        elif taken_back or setting.mode is not step.mode_before or in_doubt:
+            note = f"the store was changed by somebody else meanwhile, to {setting.mode or 'several modes'}"
+            self._append(step.followed_by(EnactmentPhase.SUPERSEDED, at=self._now(), note=note))
+        else:
+            return None
+        return True
+
+    def _enact(self, action: ActionName, word: VerdictName, gates: GateFile) -> bool:
+        for left in reversed(range(_CONFLICTS)):
+            setting = self._store.read(action)
+            if isinstance(due := self._due(word, setting, gates), NotDue):
+                LOG.debug("%s of %s is not carried out: %s", word, action, due.message)
+                return False
+            try:
+                self._change(due, setting)
+            except StageConflictError:
+                if not left:
+                    raise
+            else:
+                break
+        return True
+
+    def _due(self, word: VerdictName, setting: StageSetting, gates: GateFile) -> DueChange | NotDue:
+        calls = [call for call in self._calls.of(setting.action) if call.verdict == word]
+        here = [call for call in calls if call.cell.stage in stages_of(setting)]
+        if not here:
+            return NotDue("moved")
+        known = Known(
+            latest_verdicts(self._lake, action=setting.action),
+            setting,
+            {key: attempt_of(self._lake, key) for key in ((*call.cell, call.epoch) for call in here)},
+            [one for one in self._past.values() if one.last.action == setting.action],
+            [signoff for signoff in self._signoffs if signoff.action == tuple(setting.action)],
+        )
+        if word is VerdictName.ROLL_BACK:
+            due = rollback_due(known, gates, crossings(self._lake, [call.crossed for call in here]))
+            if isinstance(due, DueChange):
+                check_history(self._lake, [due.document])
+            return due
+        action = setting.action._asdict()
+        answer = gate_check(
+            self._lake, gates, **action, to_stage=here[0].to_stage, now=self._now(), freshness_s=self._freshness_s
+        )
+        return promotion_due(known, gates, answer)
+
+    def _change(self, due: DueChange, setting: StageSetting) -> None:
+        document, now = due.document, self._now()
+        crossed = recommendation_id(document)
+        first = crossings(self._lake, [crossed]).get(crossed)
+        intended: EnactmentStep | None = None
+
+        def keep(version_after: str) -> None:
+            nonlocal intended
+            intended = EnactmentStep(
+                recommendation_id=crossed,
+                phase=EnactmentPhase.INTENDED,
+                at=now,
+                **document.cell._asdict(),
+                epoch=document.epoch,
+                verdict=document.verdict,
+                verdict_id=document.verdict_id,
+                to_stage=document.to_stage or "",
+                attempt=setting.attempt,
+                mode_before=setting.mode,
+                mode_after=due.to,
+                store=self._store.name,
+                version_before=setting.version,
+                version_after=version_after,
+                reason=document.summary,
+                judged_at=document.judged_at if first is None else first.judged_at,
+                watermark=document.watermark if first is None else first.watermark,
+                signoff_id=due.signoff_id,
+            )
+            self._append(intended)
+
+        after = self._store.change(StageChange(setting.action, due.to, setting.version), before_write=keep)
+        if intended is None:
+            raise StageStoreError(f"{self._store.name} has changed {setting.action} off the record")
+        self._applied(intended, after.version)
+
+    def _applied(self, step: EnactmentStep, version: str, note: str = "") -> None:
+        applied = step.followed_by(EnactmentPhase.APPLIED, at=self._now(), version_after=version, note=note)
+        self._append(applied)
+        self._untold.append(applied)
+        LOG.warning("%s goes from %s to %s: %s", applied.action, applied.stage, applied.to_stage, applied.reason)
+
+    def _append(self, step: EnactmentStep) -> None:
+        append(self._lake, [step], fence=self._fence)
+        before = self._past.get(step.recommendation_id)
+        self._past[step.recommendation_id] = Enactment((*(() if before is None else before.steps), step))
+
+    def _prove(self) -> None:
+        """Look for the effect of what was applied lately, in the decisions that follow."""
+        now = self._now()
+        for one in list(self._past.values()):
+            applied = one.applied
+            if applied is None or one.phase not in _UNPROVEN or now - applied.at > _WATCHED_FOR:
+                continue
+            if not self._pauses.over(applied.action, "effect"):
+                continue
+            self._pauses.wait(applied.action, "effect", 1.0 if now - applied.at < _WATCHED_CLOSELY else 15.0)
+            effect = effect_of(decisions_around(self._lake, applied), applied, now=now, deadline=self._deadline)
+            step = next_step(one, effect, now)
+            if step is None and self._moved_on(applied):
+                step = applied.followed_by(
+                    EnactmentPhase.SUPERSEDED, at=now, note="somebody else has changed the stage since"
+                )
+            if step is not None:
+                self._append(step)
+            if step is not None and step.phase is EnactmentPhase.NOT_IN_FORCE:
+                message = "%s is at %s, and after %.0f s still decided by the old stage, by %s"
+                deadline_s = self._deadline.total_seconds()
+                LOG.error(message, step.action, step.to_stage, deadline_s, ", ".join(step.sources))
+
+    def _moved_on(self, applied: EnactmentStep) -> bool:
+        try:
+            return self._store.read(applied.action).mode is not applied.mode_after
+        except StageStoreError as error:
+            LOG.warning("whether %s was moved since is not known: %s", applied.action, error)
+            return False
+
+    def _tell(self) -> None:
+        """Publish the policy changes that nobody has acknowledged yet; a repetition counts once, by its id."""
+        if not self._untold or not self._pauses.over(None, "events"):
+            return
+        try:
+            self._publish([step.to_event() for step in self._untold])
+        except (StagekeeperError, KafkaException) as error:
+            self._pauses.failed(None, "events")
+            self._fault("events", f"policy changes are not published yet: {error}")
+            return
+        self._untold = []
+        self._faults.pop("events", None)
+
+    def _report(self) -> EnactorReport:
+        lives = Counter(one.phase.value for one in self._past.values())
+        done = Done(one for one in self._past.values() if one.is_settled)
+        lives["open"] = sum(not done.covers(call.key, call.crossed) for call in self._calls.by_cell.values())
+        made = [one.applied for one in self._past.values() if one.applied is not None]
+        seconds = tuple(max((step.at - step.judged_at).total_seconds(), 0.0) for step in made)
+        return EnactorReport("; ".join(self._faults.values()) or None, lives, seconds)
