@@ -40,7 +40,7 @@ _SHARES_ERR: Final = 1e-9
 
 
 Claim = Literal["users_seen", "users_to_come"]  # of whom a promotion speaks
-_BY_WHOM: Final = {"name", "owner", "on_roll_back", "on_promote"}  # keys of a gate that judge nothing
+_BY_WHOM: Final = frozenset({"name", "owner", "on_roll_back", "on_promote"})  # keys of a gate that judge nothing
 
 
 class GateTieError(ConfigurationFileError):
