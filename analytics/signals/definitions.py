@@ -189,7 +189,8 @@ def wrong_counts(counts: Mapping[str, npt.NDArray[np.int64]]) -> list[tuple[tupl
 
 
 def _rules(counts: Mapping[str, object]) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
-    return (*_PARTS, *(rule for rule in _SETTLED_PARTS if all(name in counts for part in rule for name in part)))
+    settled = [rule for rule in _SETTLED_PARTS if rule[0][0] in counts]
+    return (*_PARTS, *((parts, tuple(name for name in whole if name in counts)) for parts, whole in settled))
 
 
 def rates_of(row: Mapping[str, int]) -> dict[str, float | None]:
