@@ -134,7 +134,8 @@ def alive_epochs(totals: pl.DataFrame, watermark: datetime) -> pl.DataFrame:
         pl.when("alive").then("first_bucket"),
         *(pl.when(~pl.col("alive")).then(name) for name in ("decisions", "last_bucket", "last_event_at")),
     )
-    ranked = marked.with_columns(alive=alive).sort("cell", "alive", *order, "epoch", nulls_last=False)
+    chosen = pl.col("alive") | ~pl.col("alive").any().over("cell")
+    ranked = marked.with_columns(alive=alive).filter(chosen).sort("cell", "alive", *order, "epoch", nulls_last=False)
     goes_on = pl.col("last_bucket") > pl.col("first_bucket").last().over("cell") + ONE_MINUTE
     is_current = pl.int_range(pl.len()).over("cell") == pl.len().over("cell") - 1
     return (
