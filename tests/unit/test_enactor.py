@@ -459,6 +459,17 @@ def test_a_store_that_cannot_be_written_is_tried_again_and_holds_up_nothing_else
     assert place.mode is Mode.SEARCH_ONLY
 
 
+def test_a_flag_file_that_is_gone_is_named_and_changed_once_it_is_back(tmp_path: Path) -> None:
+    place = Place(tmp_path, store="flagd")
+    place.judged()
+    path = place.store.stages.path
+    path.rename(path.with_suffix(".away"))
+    assert "cannot be read" in (place.look().fault or "")
+    path.with_suffix(".away").rename(path)
+    assert place.look().fault is None
+    assert place.mode is Mode.SEARCH_ONLY
+
+
 def test_rollbacks_come_before_promotions_and_do_not_wait_for_one_that_fails(tmp_path: Path) -> None:
     place = Place(tmp_path, GATES.replace("ask", "apply"))
     other = ActionName("production", "refunds", "other")

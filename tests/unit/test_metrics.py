@@ -5,7 +5,7 @@ from datetime import timedelta
 import polars as pl
 from fakes import NOON
 
-from streams.metrics import Freshness, FreshnessGauge, Totals, exposition
+from streams.metrics import Enacting, Freshness, FreshnessGauge, Totals, exposition
 
 
 def _events(ages_s: list[float | None], *, type_name: str = "stagekeeper.action.decided.v1") -> pl.DataFrame:
@@ -74,3 +74,16 @@ def test_what_is_unknown_is_left_out_and_what_is_known_is_exact() -> None:
     assert busy['stagekeeper_freshness_seconds{quantile="0.99"}'] == "1.5"
     assert busy["stagekeeper_evidence_age_seconds"] == "30.0"
     assert busy["stagekeeper_judging"] == "1"
+
+
+def test_only_a_worker_that_enacts_says_what_it_carries_out() -> None:
+    def rendered(enacting: Enacting | None) -> dict[str, str]:
+        text = exposition(Totals(), Freshness(), up_s=7.0, judging=True, judge_fault=False, now=NOON, enacting=enacting)
+        return dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+
+    assert not [name for name in rendered(None) if "recommendations" in name or "enact" in name]
+    lives = {"open": 2, "not_in_force": 1}
+    said = rendered(Enacting(is_holder=True, fault=True, lives=lives, seconds_to_apply=(1.5, 2.0)))
+    assert said['stagekeeper_recommendations{life="open"}'] == "2"
+    assert said["stagekeeper_changes_not_in_force"] == said["stagekeeper_enactor_fault"] == "1"
+    assert said["stagekeeper_verdict_to_applied_seconds_sum"] == "3.5"

@@ -108,7 +108,6 @@ def test_an_action_goes_wrong_while_one_watches_and_is_constrained_from_then_on(
     assert 0 < to_safe_s < 10
     lives = {(one.recommendation.cell[2], one.life) for one in recommendations(loop.lake, now=loop.clock())}
     assert (ACTION.tool, "in force") in lives
-    assert {life for _, life in lives} >= {"open", "in force"}, "a promotion waits for a person"
     # What the simulator knows is what the lake counts.
     counted = loop.lake.scan(SIGNALS).group_by("tool", "stage").agg(pl.col("decisions").sum()).collect()
     found = {(tool, stage): decisions for tool, stage, decisions in counted.iter_rows()}
