@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import pytest
+from lakes_of_events import EventLake
 from verdict_cases import (
     CELL,
     NOON,
@@ -15,6 +17,7 @@ from verdict_cases import (
     executions,
     gate_file,
     increments,
+    latest_documents,
     verdict_on,
     verdicts_on,
 )
@@ -33,9 +36,16 @@ if TYPE_CHECKING:
 
     from analytics.verdicts.verdict import Verdict
 
-import polars as pl
-
 TEN = timedelta(minutes=10)
+BY_USER = """\
+version: 1
+user_window: 5m
+freshness: 2h
+gates:
+  - name: g
+    ladder: [draft_write, approval_gated]
+    signals: [{signal: execution_error, role: guardrail, limit: 0.1}]
+"""
 LADDER = "[draft_write, approval_gated]"
 GATES = gate_file(
     "signal: execution_error, role: guardrail, limit: 0.1, unit: action",
@@ -259,3 +269,28 @@ class TestThroughTheJudge:
         self.run(lake, [*busy("old", 0, 60), *busy("old", 60, 100, failed_of=1), *busy("new", 40, 110, 2)])
         ids = lake.scan(VERDICTS).select("verdict_id").collect()["verdict_id"]
         assert not ids.str.starts_with("r").any()
+
+
+@pytest.mark.slow
+def test_users_of_every_epoch_are_counted(tmp_path: Path) -> None:
+    """A canary beside a model that fails, counted by user: look by look, and reached again."""
+    history, path = EventLake.at(tmp_path), tmp_path / "gates.yaml"
+    path.write_text(BY_USER)
+    judge = Judge(history.lake, path, settle_s=0)
+    for look in range(4):
+        for user in range(20):
+            at = 20 * look + user / 2
+            history.act(at, f"old-{look}-{user}", model="old", failed=look == 3)
+            if look:
+                history.act(at, f"new-{look}-{user}", model="new")
+        history.store()
+        judge.tick(minute(20 * look + 19))
+    *_, last = lake_rows = history.lake.scan(VERDICTS).sort("judged_at").collect().to_dicts()
+    epochs = {row["epoch"] for row in lake_rows}
+    assert (last["verdict"], len(epochs)) == ("ROLL_BACK", 2)
+    (document,) = latest_documents(history.lake)
+    assert {"harm", "epoch_beside"} <= {reason["code"] for reason in document["reasons"]}
+    (part,) = document["signals"]
+    assert (part["by"], part["failures"], part["trials"]) == ("user", 20, 80)
+    for row in lake_rows:
+        assert replay(history.lake, row["verdict_id"]).document.verdict == row["verdict"]
