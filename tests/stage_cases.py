@@ -14,13 +14,14 @@ from verdict_cases import CELL, NOON, increments
 from analytics.judging.judge import Judge
 from analytics.lake.tables import Lake
 from producers.boundary.flagd_stages import FlagdStages
-from producers.boundary.stage_store import ActionName
+from producers.boundary.stage_store import ActionName, StageChange
 from producers.delivery.outbox import Outbox
 from producers.wire.events import PolicyChanged, event_from_bytes
 from stagekeeper.commands import cli
 from stagekeeper.local_ingest import LocalIngest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import pytest
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 WHO = ("--as", "maria", "--because", "odd refunds")
 ACTION = ActionName("production", "refunds", "issue_refund")
+OTHER = ActionName("production", "refunds", "close_account")
 NAMED = ("--environment", "production", "--workflow", "refunds", "--tool", "issue_refund")
 GATES = "version: 1\ngates: [{name: errors, signals: [{signal: execution_error, role: guardrail, limit: 0.1}]}]"
 GATED = CELL._replace(stage="approval_gated")
@@ -80,3 +82,11 @@ def stored(home: Path) -> None:
     with Outbox(home / "outbox.db") as outbox:
         history.emitter.events.extend(event_from_bytes(record.value) for record in outbox.after(0, 100))
     history.store()
+
+
+def ignore(_sha256: str) -> None: ...
+
+
+def put(path: Path, mode: Mode, action: ActionName = ACTION, before_write: Callable[[str], None] = ignore) -> None:
+    store = FlagdStages(path)
+    store.change(StageChange(action, mode, store.read(action).version), before_write=before_write)

@@ -1,6 +1,6 @@
 """Edits of a flag file: one at a time, checked before it is written, in one step, and never over somebody's own.
 
-Whoever edits takes the file's lock, which people's editors do not: what they write meanwhile is noticed, and wins.
+Whoever edits takes a lock, which people's editors do not: what they write meanwhile is noticed, and wins.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from producers.boundary.flag_history import draft_name, keep, open_history
+from producers.boundary.flag_history import draft_name, keep, make_history, tidy
 from producers.boundary.flagd_file import flags_document, parse_rules, read_flag_file
 from producers.boundary.json_text import members, top_of, with_member
 from producers.boundary.stage_store import StageConflictError, StageStoreError
@@ -217,12 +217,21 @@ def _write(before: FlagText, after: FlagText, before_write: Callable[[str], None
         if (old := read_flag_file(draft)) == before.content:
             keep(draft, old)
             return
-        _swap(draft, target)  # somebody's own, of this very moment: it comes back
-        if (late := read_flag_file(draft)) == after.content:
-            draft.unlink()
-        else:
-            keep(draft, late)
+        _give_back(draft, target, after.content)
     raise _conflict(path)
+
+
+def _give_back(draft: Path, target: Path, ours: bytes) -> None:
+    """Put back what somebody else wrote in the moment of the write; what he wrote last stays, the rest is kept."""
+    theirs, expected = read_flag_file(draft), ours
+    _swap(draft, target)
+    while (taken := read_flag_file(draft)) != expected:
+        theirs, expected = taken, theirs
+        _swap(draft, target)
+    if taken == ours:
+        draft.unlink()
+    else:
+        keep(draft, taken)
 
 
 def _require_unchanged(before: FlagText, target: Path) -> None:
@@ -246,7 +255,8 @@ def _named(path: Path) -> Iterator[None]:
 
 def _drafted(target: Path, content: bytes) -> Path:
     """The new content under another name on the same medium, with the mode and the owner of the file."""
-    folder, status = open_history(target), target.stat()
+    folder, status = make_history(target), target.stat()
+    tidy(folder)
     unfinished, draft = folder / "new.part", folder / draft_name(content)
     try:
         with unfinished.open("xb") as file:
@@ -291,21 +301,16 @@ def _unreadable(path: Path, error: OSError) -> FlagFileError:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the file against other operators; it is replaced while held, so the lock is checked against its name."""
-    while True:
-        try:
-            # Without O_NONBLOCK, opening a FIFO would wait for somebody to write to it.
-            held = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            raise _unreadable(path, error) from error
-        try:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX)
-                is_current = os.path.samestat(os.fstat(held), path.stat())
-            except OSError as error:
-                raise _unreadable(path, error) from error
-            if is_current:
-                yield
-                return
-        finally:
-            os.close(held)
+    """Hold a flag file against other operators.
+
+    What is locked is the folder of its earlier versions: the file itself is another whenever somebody replaces it.
+    """
+    FlagText.load(path)  # where there is no flag file, no folder is made
+    with _named(path):
+        held = os.open(make_history(path.resolve()), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with _named(path):
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)

@@ -41,17 +41,24 @@ def versions(target: Path) -> list[FlagVersion]:
     ]
 
 
-def open_history(target: Path) -> Path:
-    """The folder of a flag file's earlier versions, made where it is missing, with nothing half-done in it.
-
-    What a process that was killed left there is either a draft that never was in force, which goes, or the version that
-    its draft had just replaced, which is kept. Call it with the file's lock held.
-    """
+def make_history(target: Path) -> Path:
+    """The folder of a flag file's earlier versions, made where it is missing."""
     folder = history_of(target)
-    if not folder.exists():
+    try:
         folder.mkdir(mode=0o700)
-        owner = target.stat()
-        os.chown(folder, owner.st_uid, owner.st_gid)  # whoever may write the file may write here
+    except FileExistsError:
+        return folder
+    owner = target.stat()
+    os.chown(folder, owner.st_uid, owner.st_gid)  # whoever may write the file may write here
+    return folder
+
+
+def tidy(folder: Path) -> None:
+    """Settle what a process that was killed left in the folder. Nobody else may be writing there.
+
+    It is either a draft that never was in force, which goes, or the version that its draft had just replaced, which is
+    kept.
+    """
     for unfinished in folder.glob("*.part"):
         unfinished.unlink()
     for draft in folder.glob("draft-*"):
@@ -60,7 +67,6 @@ def open_history(target: Path) -> Path:
             draft.unlink()
         else:
             keep(draft, content)
-    return folder
 
 
 def draft_name(content: bytes) -> str:

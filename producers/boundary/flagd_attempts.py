@@ -32,8 +32,9 @@ def with_rung(flags: FlagText, action: ActionName, share: int | None) -> FlagTex
     """The file in which the accounts of a roll-out are at its rung, and the others at none; no share ends it."""
     number = attempt_in_force(flags, action)
     stated = flags.flags.get(ATTEMPT.key)
-    decides = isinstance(stated, dict) and stated.get("state") == "ENABLED" and isinstance(stated.get("variants"), dict)
-    entry = Layers.from_flag(ATTEMPT.key, stated).actions.get(action) if decides else None
+    entry = None
+    if isinstance(stated, dict) and stated.get("state") == "ENABLED" and isinstance(stated.get("variants"), dict):
+        entry = Layers.from_flag(ATTEMPT.key, stated).actions.get(action)
     if share is None and (entry is None or rung_of(str(entry)) == (number, None)):
         return flags
     flags, none = flags.with_flag(ATTEMPT, new_flag(ATTEMPT, owner="stagekeeper")).with_variant(ATTEMPT, str(number))

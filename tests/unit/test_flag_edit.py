@@ -6,14 +6,12 @@ import json
 import os
 import re
 import shutil
-import signal
 import stat
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from documents import ROOT
+from stage_cases import ACTION, OTHER, ignore, put
 
 from producers.boundary import flag_edit
 from producers.boundary.flag_edit import FlagFileError, FlagText
@@ -30,23 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-ACTION = ActionName("production", "refunds", "issue_refund")
-OTHER = ActionName("production", "refunds", "close_account")
-
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     folder = tmp_path / "etc"
     folder.mkdir()
     return shutil.copy(ROOT / "examples" / "flags.json", folder / "flags.json")
-
-
-def ignore(_sha256: str) -> None: ...
-
-
-def put(path: Path, mode: Mode, action: ActionName = ACTION, before_write: Callable[[str], None] = ignore) -> None:
-    store = FlagdStages(path)
-    store.change(StageChange(action, mode, store.read(action).version), before_write=before_write)
 
 
 def crlf(content: bytes) -> bytes:
@@ -200,20 +187,23 @@ def test_what_a_person_writes_in_the_same_moment_is_a_conflict_and_stays(path: P
     assert not [*history_of(path).iterdir()]
 
 
-def test_what_a_person_writes_twice_in_the_same_moment_is_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_person_writes_last_in_the_same_moment_stays_and_the_rest_is_kept(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = path.read_bytes() + b" ", path.read_bytes() + b"  "
     swap = flag_edit._swap  # noqa: SLF001 - the moment that no test can hit
     written = iter([first, second])
 
     def late(draft: Path, target: Path) -> None:
-        target.write_bytes(next(written))
+        if (theirs := next(written, None)) is not None:
+            target.write_bytes(theirs)
         swap(draft, target)
 
     monkeypatch.setattr(flag_edit, "_swap", late)
     with pytest.raises(StageConflictError):
         put(path, Mode.SEARCH_ONLY)
-    assert path.read_bytes() == first
-    assert [one.path.read_bytes() for one in versions(path)] == [second]
+    assert path.read_bytes() == second
+    assert [one.path.read_bytes() for one in versions(path)] == [first]
 
 
 def test_where_files_cannot_change_places_in_one_step_they_do_in_two(
@@ -344,76 +334,3 @@ def test_a_variant_that_is_missing_is_added_and_one_that_means_something_else_is
     path.write_text(json.dumps({"flags": {MODE.key: flag}}))
     with pytest.raises(FlagFileError, match="give it another name"):
         put(path, Mode.DRAFT_WRITE)
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from producers.boundary import flag_edit
-from producers.boundary.flagd_stages import FlagdStages
-from producers.boundary.stage_store import ActionName, StageChange
-from producers.wire.stage import Mode
-
-path, when = Path(sys.argv[1]), sys.argv[2]
-store, action = FlagdStages(path), ActionName("production", "refunds", "issue_refund")
-die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-if when == "after":
-    flag_edit.keep = die
-elif when == "draft":
-    flag_edit.os.fchmod = die
-record = die if when == "before" else print
-store.change(StageChange(action, Mode.OBSERVE, store.read(action).version), before_write=record)
-"""
-
-
-@pytest.mark.parametrize("when", ["draft", "before", "after"])
-def test_a_process_that_is_killed_leaves_the_old_file_or_the_new_one(path: Path, when: str) -> None:
-    before = path.read_bytes()
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(path), when], cwd=ROOT, check=False, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    setting = FlagdStages(path).read(ACTION)
-    if when == "after":
-        assert setting.mode is Mode.OBSERVE
-    else:
-        assert path.read_bytes() == before
-    middle = path.read_bytes()
-    put(path, Mode.SEARCH_ONLY)
-    kept = [one.path.read_bytes() for one in versions(path)]
-    assert kept == ([before, middle] if when == "after" else [before]), "what was in force is kept, and nothing else"
-    assert len([*history_of(path).iterdir()]) == len(kept)
-
-
-OPERATOR = """
-import sys
-from pathlib import Path
-from producers.boundary.flagd_stages import FlagdStages
-from producers.boundary.stage_store import ActionName, StageChange, StageConflictError
-from producers.wire.stage import Mode
-
-store, name = FlagdStages(Path(sys.argv[1])), sys.argv[2]
-print("ready", flush=True)
-sys.stdin.readline()
-conflicts = 0
-for number in range(10):
-    action = ActionName("production", name, f"tool-{number}")
-    while True:
-        try:
-            store.change(StageChange(action, Mode.OBSERVE, store.read(action).version), before_write=lambda _: None)
-            break
-        except StageConflictError:
-            conflicts += 1
-print(conflicts)
-"""
-
-
-def test_operators_in_two_processes_lose_none_of_each_others_entries(path: Path) -> None:
-    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
-    operators = [subprocess.Popen([sys.executable, "-c", OPERATOR, str(path), name], **pipes) for name in ("a", "b")]
-    for operator in operators:
-        assert operator.stdout.readline() == "ready\n"
-    for operator in operators:
-        operator.stdin.write("\n")
-        operator.stdin.flush()
-    assert [operator.communicate()[0].strip().isdigit() for operator in operators] == [True, True]
-    entries = {(setting.action.workflow, setting.action.tool) for setting in FlagdStages(path).settings()}
-    assert entries == {(name, f"tool-{number}") for name in "ab" for number in range(10)}
