@@ -18,7 +18,8 @@ from producers.wire.stage import MODE_OF_STAGE, STAGE_OF_MODE, Stage
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from producers.boundary.flags import Context, FlagEvaluator, FlagValues
+    from producers.boundary.flags import FlagEvaluator, FlagValues
+    from producers.boundary.policy_flags import Context
     from producers.simulation.behaviour import Phase, SimulatedAction
     from producers.simulation.scenarios import Scenario
     from producers.wire.contract import ActionContract
