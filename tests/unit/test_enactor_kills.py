@@ -1,0 +1,181 @@
+"""The enactor killed, overtaken or refused anywhere: every change is made once and told once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from enactor_cases import ACTION, GATES, Place, at
+from fakes import a_contract, a_decision
+from stage_stores import KilledError
+
+from analytics.enactment.enactments import EnactmentPhase
+from analytics.lake.errors import FencedError
+from analytics.lake.leases import ENACTOR
+from analytics.lake.table_schemas import ENACTMENTS
+from analytics.lake.tables import Fence
+from producers.boundary.stage_store import ActionName, StageChange
+from producers.errors import StagekeeperError
+from producers.wire.stage import Mode, Stage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(params=["memory", "flagd"])
+def place(tmp_path: Path, request: pytest.FixtureRequest) -> Place:
+    return Place(tmp_path, store=request.param)
+
+
+def killed(place: Place) -> None:
+    with pytest.raises(KilledError):
+        place.look()
+    place.store.before = place.store.after = lambda: None
+    place.restarted()
+
+
+def kill() -> None:
+    raise KilledError
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_killed_between_intended_and_write_it_is_carried_out_by_the_next(place: Place, failed: bool) -> None:
+    place.judged(failed=failed)
+    if not failed:
+        place.approved()
+    place.store.before = kill
+    killed(place)
+    assert (place.phases, place.mode, place.told) == ([EnactmentPhase.INTENDED], Mode.DRAFT_WRITE, [])
+    place.look()
+    assert len(place.store.changes) == 1
+    assert place.phases == [EnactmentPhase.INTENDED, EnactmentPhase.INTENDED, EnactmentPhase.APPLIED]
+    assert len({event.id for event in place.told}) == 1
+
+
+@pytest.mark.parametrize("others_edit", [False, True])
+@pytest.mark.parametrize("failed", [True, False])
+def test_killed_between_write_and_applied_the_record_is_completed_and_the_change_not_repeated(
+    place: Place, failed: bool, others_edit: bool
+) -> None:
+    place.judged(failed=failed)
+    if not failed:
+        place.approved()
+    place.store.after = kill
+    killed(place)
+    mode = place.mode
+    assert mode is not Mode.DRAFT_WRITE
+    if others_edit:
+        place.store.set(ActionName("production", "support", "search"), Mode.OBSERVE)
+    place.look()
+    assert (place.phases, place.mode) == ([EnactmentPhase.INTENDED, EnactmentPhase.APPLIED], mode)
+    assert len(place.store.changes) == 1
+    assert "had it already" in place.steps[-1].note
+    assert len(place.told) == 1
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_killed_and_taken_back_by_a_person_it_is_not_repeated(place: Place, failed: bool) -> None:
+    place.judged(failed=failed)
+    if not failed:
+        place.approved()
+    place.store.after = kill
+    killed(place)
+    place.store.set(ACTION, Mode.DRAFT_WRITE)
+    place.look()
+    assert (place.mode, place.phases) == (Mode.DRAFT_WRITE, [EnactmentPhase.INTENDED, EnactmentPhase.SUPERSEDED])
+    place.look()
+    assert place.mode is Mode.DRAFT_WRITE
+
+
+def test_killed_between_applied_and_event_the_next_one_tells_it(place: Place) -> None:
+    place.judged()
+    place.broker_is_away = True
+    assert "not published yet" in (place.look().fault or "")
+    assert (place.mode, place.told) == (Mode.SEARCH_ONLY, [])
+    place.broker_is_away = False
+    place.restarted()
+    assert place.look().fault is None
+    (event,) = place.told
+    # It comes back through Kafka, and is not told again.
+    place.history.emitter.events.append(event)
+    place.history.store()
+    place.restarted()
+    place.look()
+    assert place.told == [event]
+
+
+def test_of_two_enactors_the_earlier_can_change_nothing_any_more(place: Place) -> None:
+    earlier = place.enactor
+    place.look()
+    place.judged()
+    later = place.restarted()
+    later.look(Fence(ENACTOR, 2))
+    changes = list(place.store.changes)
+    assert len(changes) == 1
+    place.store.set(ACTION, Mode.DRAFT_WRITE)
+    with pytest.raises(FencedError):
+        earlier.look(Fence(ENACTOR, 1))
+    assert (place.mode, place.store.changes) == (Mode.DRAFT_WRITE, changes)
+
+
+def test_one_that_lost_its_lease_while_it_wrote_writes_nothing(place: Place) -> None:
+    place.look()
+    place.judged()
+    place.lake.append(ENACTMENTS, place.lake.scan(ENACTMENTS).collect(), fence=Fence(ENACTOR, 2))
+    with pytest.raises(FencedError):
+        place.look()
+    assert (place.mode, place.store.changes) == (Mode.DRAFT_WRITE, [])
+
+
+def test_a_store_that_cannot_be_written_is_tried_again_and_holds_up_nothing_else(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.judged()
+    place.store.broken = "the disk is full"
+    assert "cannot be carried out: the disk is full" in (place.look().fault or "")
+    tried = place.phases
+    place.look(after_s=0.1)
+    assert place.phases == tried, "it is left alone for a moment"
+    place.store.broken = None
+    assert place.look(after_s=5.0).fault is None
+    assert place.mode is Mode.SEARCH_ONLY
+
+
+def test_a_flag_file_that_is_gone_is_named_and_changed_once_it_is_back(tmp_path: Path) -> None:
+    place = Place(tmp_path, store="flagd")
+    place.judged()
+    path = place.store.stages.path
+    path.rename(path.with_suffix(".away"))
+    assert "cannot be read" in (place.look().fault or "")
+    path.with_suffix(".away").rename(path)
+    assert place.look().fault is None
+    assert place.mode is Mode.SEARCH_ONLY
+
+
+def test_rollbacks_come_before_promotions_and_do_not_wait_for_one_that_fails(tmp_path: Path) -> None:
+    place = Place(tmp_path, GATES.replace("ask", "apply"))
+    other = ActionName("production", "refunds", "other")
+    place.store.set(other, Mode.DRAFT_WRITE)
+    contract = a_contract(tool="other")
+    for number in range(60):
+        receipt = place.history.recorder.decided(
+            contract, a_decision(), stage=Stage.DRAFT_WRITE, decided_at=at(4 + number / 10)
+        )
+        place.history.recorder.executed(receipt, "succeeded", latency_ms=1.0, at=at(4.1 + number / 10))
+    place.judged()
+    asked: list[StageChange] = []
+    change = place.store.change
+
+    def noted(one: StageChange, **more: Any) -> Any:
+        asked.append(one)
+        if one.to is not Mode.SEARCH_ONLY:
+            raise StagekeeperError("the disk is full")
+        return change(one, **more)
+
+    place.store.change = noted
+    report = place.look()
+    assert [one.to for one in asked] == [Mode.SEARCH_ONLY, Mode.APPROVED_EXTERNAL]
+    assert "PROMOTE of production/refunds/other" in (report.fault or "")
+    assert place.mode is Mode.SEARCH_ONLY
