@@ -50,13 +50,8 @@ def decisions_around(lake: Lake, change: EnactmentStep) -> pl.DataFrame:
     Raises `LakeError`.
     """
     named = [pl.col(name) == value for name, value in zip(ACTION, change.action, strict=True)]
-    since = change.at - WINDOW
-    return (
-        lake.scan(EVENTS)
-        .filter(_DECIDED, pl.col("decided_at") >= since, *named)
-        .select("source", "stage", "decided_at", "ingested_at")
-        .collect()
-    )
+    rows = lake.scan(EVENTS).filter(_DECIDED, pl.col("decided_at") >= change.at - WINDOW, *named)
+    return rows.select("source", "stage", "decided_at", "ingested_at").collect()
 
 
 def effect_of(decisions: pl.DataFrame, change: EnactmentStep, *, now: datetime, deadline: timedelta) -> Effect:

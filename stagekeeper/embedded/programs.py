@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Final
 from urllib.error import URLError
 
 from producers.errors import UsageError
-from producers.simulation.flagged_stages import write_flags
-from producers.simulation.scenarios import scenario
 from stagekeeper.embedded.ports import LOOPBACK
 from stagekeeper.embedded.supervisor import Program
 
@@ -22,13 +20,13 @@ if TYPE_CHECKING:
     from stagekeeper.settings import Settings
 
 DEMO_GATE_FILE: Final = Path(__file__).with_name("demo_gates.yaml")
+DEMO: Final = "demo"  # the scenario
 DEMO_HISTORY: Final = "2h"
 DEMO_HISTORY_EVENTS: Final = 24_000
 DEMO_RATE: Final = 40  # live events a second of the demonstration
 DEMO_MALFORMED: Final = 0.0005  # broken records as a share of the events, so that the rejects can be seen
 QUALITY_EVERY_S: Final = 300.0  # seconds between two validations of fresh events
 
-_DEMO: Final = "demo"  # the scenario
 _DEMO_MARK: Final = ".stagekeeper-demo"
 _PYTHON: Final = (sys.executable, "-P")  # without the working folder: it may hold packages with names like ours
 
@@ -38,17 +36,12 @@ def worker(settings: Settings, ready_file: Path, *, enacts: bool) -> Program:
     return _own(settings, "worker", "worker", "--ready-file", str(ready_file), *(["--enact"] if enacts else []))
 
 
-def write_demo_flags(path: Path) -> None:
-    """Write the demonstration's own flag file, with an entry for every simulated action."""
-    write_flags(path, scenario(_DEMO))
-
-
 def demo_traffic(settings: Settings, truth_file: Path) -> Program:
     """Simulated traffic: two hours of history at once, then live until it is stopped."""
     pace = ["--rate", str(DEMO_RATE), "--backfill", DEMO_HISTORY, "--backfill-events", str(DEMO_HISTORY_EVENTS)]
     storm = ["--malformed", str(DEMO_MALFORMED)]
     files = ["--truth", str(truth_file), "--flags", str(settings.flags)]
-    return _own(settings, "traffic", "simulate", "--scenario", _DEMO, *pace, *storm, *files)
+    return _own(settings, "traffic", "simulate", "--scenario", DEMO, *pace, *storm, *files)
 
 
 def fresh_demo_folder(folder: Path) -> bool:

@@ -17,6 +17,8 @@ from analytics.lake.migrations import migrate
 from analytics.lake.table_schemas import EVENTS, VERDICTS
 from analytics.lake.tables import Lake
 from producers.errors import UsageError
+from producers.simulation.flagged_stages import write_flags
+from producers.simulation.scenarios import scenario
 from producers.strict_yaml import ConfigurationFileError
 from producers.wire.topics import TOPICS
 from stagekeeper.embedded import programs
@@ -149,7 +151,7 @@ class EmbeddedStack:
             if programs.fresh_demo_folder(folder):
                 self.progress.step("demo", f"wiped the previous demonstration in {folder}")
             lake, flags = str(folder / "lake"), folder / "flags.json"
-            programs.write_demo_flags(flags)
+            write_flags(flags, scenario(programs.DEMO))
         elif "://" not in lake:
             lake = str(Path(lake).absolute())
         files = {"gate_file": gates.absolute(), "flag_file": flags.absolute()}

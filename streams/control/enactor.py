@@ -334,14 +334,18 @@ class Enactor:
         self._past[step.recommendation_id] = Enactment((*(() if before is None else before.steps), step))
 
     def _prove(self) -> None:
-        """Look for the effect of what was applied lately, in the decisions that follow."""
+        """Look for the effect of what was applied lately, in the decisions that follow; of one change at each look.
+
+        The next rollback waits for no more than that.
+        """
         now = self._now()
-        for one in list(self._past.values()):
-            applied = one.applied
-            if applied is None or one.phase not in _UNPROVEN or now - applied.at > _WATCHED_FOR:
-                continue
-            if not self._pauses.over(applied.action, "effect"):
-                continue
+        recent = [
+            (self._pauses.until_s(applied.action, "effect"), one, applied)
+            for one in self._past.values()
+            if one.phase in _UNPROVEN and (applied := one.applied) is not None and now - applied.at <= _WATCHED_FOR
+        ]
+        due = [waiting for waiting in recent if waiting[0] <= self._clock()]
+        for _, one, applied in sorted(due, key=lambda waiting: waiting[0])[:1]:
             self._pauses.wait(applied.action, "effect", 1.0 if now - applied.at < _WATCHED_CLOSELY else 15.0)
             effect = effect_of(decisions_around(self._lake, applied), applied, now=now, deadline=self._deadline)
             step = next_step(one, effect, now)

@@ -24,8 +24,11 @@ class Pauses:
 
     def over(self, action: ActionName | None, purpose: str) -> bool:
         """Whether it may be tried again."""
-        until_s, _ = self._until.get((action, purpose), (0.0, 0.0))
-        return self._clock() >= until_s
+        return self._clock() >= self.until_s(action, purpose)
+
+    def until_s(self, action: ActionName | None, purpose: str) -> float:
+        """When it may be tried again, by the clock; 0 where it was not tried yet."""
+        return self._until.get((action, purpose), (0.0, 0.0))[0]
 
     def refused(self, action: ActionName | None, purpose: str) -> None:
         """Nothing was to be done."""
