@@ -76,13 +76,14 @@ class PipelineStatus:
         return build_report(self._lake)
 
     def loop(self) -> dict[str, Any]:
-        """What was done about recommendations, as JSON; the time to safe is that of the newest rollback."""
+        """What was done about recommendations; the time to safe is of the newest rollback that a decision followed."""
         followed = recommendations(self._lake, now=self._now())
         made = [one.enactment.applied for one in followed if one.enactment is not None and one.enactment.applied]
         rollbacks = sorted((step for step in made if step.verdict is VerdictName.ROLL_BACK), key=lambda step: step.at)
+        to_safe_s = (time_to_safe_s(self._lake, step) for step in reversed(rollbacks))
         return {
             "enactments": [one.to_dict() for one in followed if one.enactment is not None],
-            "time_to_safe_s": time_to_safe_s(self._lake, rollbacks[-1]) if rollbacks else None,
+            "time_to_safe_s": next((seconds for seconds in to_safe_s if seconds is not None), None),
         }
 
     def _unjudged(self) -> int:

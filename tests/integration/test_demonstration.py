@@ -11,6 +11,8 @@ from up_process import clean_environment, command
 
 from analytics.audit.quality import latest_quality
 from analytics.lake.tables import Lake
+from producers.boundary.flagd_stages import FlagdStages
+from producers.boundary.stage_store import ActionName
 from stagekeeper.settings import RUNNING_FILE
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -60,6 +62,22 @@ def test_everything_that_was_emitted_is_counted(demonstration: dict[str, Any]) -
     assert truth["finished"]
     counted = sum(cell["counts"]["decisions"] for cell in demonstration["report"]["signals"])
     assert counted == sum(cell["counts"]["decisions"] for cell in truth["cells"])
+
+
+@pytest.mark.timeout(300)
+def test_what_harms_is_rolled_back_in_the_demonstrations_own_flag_file_and_promotions_wait(
+    demonstration: dict[str, Any],
+) -> None:
+    report = demonstration["report"]
+    made = report["enactments"]
+    assert {one["verdict"] for one in made} == {"ROLL_BACK"}
+    assert report["time_to_safe_s"] is not None
+    stages = FlagdStages(demonstration["home"] / "demo" / "flags.json")
+    for one in made:
+        action = ActionName(one["environment"], one["workflow"], one["tool"])
+        assert stages.read(action).stage == one["to_stage"]
+        assert one["life"] in {"applied", "in force"}
+        assert one["applied_at"] is not None
 
 
 @pytest.mark.timeout(300)
