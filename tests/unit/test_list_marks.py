@@ -126,7 +126,7 @@ def test_commands_state_the_marks_their_rate_and_what_is_assumed(tmp_path: Path)
     assert "* harm" in shown
     assert "* safe" in shown
     assert shown.count("assumes independent actions") == 2
-    for command in (["verdicts"], ["recommendations", "list"]):
+    for command in (["verdicts"], ["recommendations", "list", "--all"]):
         output = CliRunner().invoke(cli, [*command, "--lake", lake.root], catch_exceptions=False).output
         assert "* harm" in output
         assert "at most 5 % are wrong on average" in output
