@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 Json = Any  # a flagd document, as JSON has it
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_PATIENCE_S: Final = 5.0  # for another operator's edit
 _RENAME_EXCHANGE: Final = 2  # <linux/fs.h>
 _AT_FDCWD: Final = -100  # <fcntl.h>
 _NO_EXCHANGE: Final = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}  # the system or the file system cannot
@@ -310,7 +312,25 @@ def _locked(path: Path) -> Iterator[None]:
         held = os.open(make_history(path.resolve()), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with _named(path):
-            fcntl.flock(held, fcntl.LOCK_EX)
+            _await_lock(held, path)
         yield
     finally:
         os.close(held)
+
+
+def _await_lock(held: int, path: Path) -> None:
+    """Take the lock, which an operator holds for milliseconds; one that is stopped must not hold up a rollback."""
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                folder = make_history(path.resolve())
+                raise FlagFileError(
+                    f"another process has been editing {path} for {_PATIENCE_S:g} s, and nothing was changed. End it "
+                    f"(`fuser {folder}` names it), and try again."
+                ) from None
+            time.sleep(0.01)  # flock(2) can be waited for without an end, or not at all
+        else:
+            return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +15,8 @@ import pytest
 from documents import ROOT
 from stage_cases import ACTION, OTHER, put
 
+from producers.boundary import flag_edit
+from producers.boundary.flag_edit import FlagFileError
 from producers.boundary.flag_history import history_of, versions
 from producers.boundary.flagd_stages import FlagdStages
 from producers.boundary.stage_store import StageConflictError
@@ -62,6 +66,24 @@ def test_a_process_that_is_killed_leaves_the_old_file_or_the_new_one(path: Path,
     kept = [one.path.read_bytes() for one in versions(path)]
     assert kept == ([before, middle] if when == "after" else [before]), "what was in force is kept, and nothing else"
     assert len([*history_of(path).iterdir()]) == len(kept)
+
+
+def test_an_operator_that_was_stopped_in_an_edit_holds_nobody_up_for_ever(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(path, Mode.SEARCH_ONLY)
+    before = path.read_bytes()
+    monkeypatch.setattr(flag_edit, "_PATIENCE_S", 0.05)
+    stopped = os.open(history_of(path), os.O_RDONLY)
+    try:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        with pytest.raises(FlagFileError, match=r"another process has been editing .* for 0\.05 s.*fuser"):
+            put(path, Mode.OBSERVE)
+        assert path.read_bytes() == before
+    finally:
+        os.close(stopped)
+    put(path, Mode.OBSERVE)
+    assert FlagdStages(path).read(ACTION).mode is Mode.OBSERVE
 
 
 OPERATOR = """
