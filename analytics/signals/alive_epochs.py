@@ -73,7 +73,7 @@ class AliveEpochs:
 
     @classmethod
     def nothing(cls) -> Self:
-        """None at all."""
+        """The state before any look."""
         return cls(*(np.empty(0, dtype=np.intp) for _ in range(4)))
 
     def updated(self, state: CellState, cells: Flags, now: AliveEpochs) -> AliveEpochs:
@@ -95,7 +95,7 @@ class AliveEpochs:
 
     @property
     def epochs(self) -> EpochRows:
-        """All of them."""
+        """The current epochs, then those beside them."""
         return np.concatenate([self.current, self.beside])
 
     @property

@@ -75,9 +75,8 @@ class _Cache:
     def __init__(self, rules: Ruleset | None) -> None:
         self.rules = rules
         self.values: dict[Context | tuple[Evaluated, ...], FlagValues] = {}
-        self.answers: dict[
-            _Question | None, Evaluated
-        ] = {}  # so that a new account costs only the flags that look at it
+        # So that a new account costs only the flags that look at it
+        self.answers: dict[_Question, Evaluated] = {}
         self._attributes = {flag.key: None if rules is None else rules.attributes_of(flag.key) for flag in _ALL_FLAGS}
         listed = self._attributes[DENYLIST.key]
         if listed is not None:
@@ -91,6 +90,11 @@ class _Cache:
         targeting_key, attributes = context
         looked_at = tuple(item for item in attributes if item[0] in names) if names else ()
         return flag.key, targeting_key if TARGETING_KEY in names else None, looked_at
+
+    def answer(self, flag: Flag, context: Context) -> Evaluated | None:
+        """What a flag answered in a context that it cannot tell from this one."""
+        question = self.question(flag, context)
+        return None if question is None else self.answers.get(question)
 
     def keep(self, context: Context, answers: tuple[Evaluated, ...]) -> None:
         """Reuse these; but not failures, which need not come again though the question does."""
@@ -294,9 +298,7 @@ class FlagEvaluator:
             return self._all_safe(why)
         targeting_key, attributes = context
         asked = EvaluationContext(targeting_key, dict(attributes))
-        return tuple(
-            cache.answers.get(cache.question(flag, context)) or self._evaluate_one(flag, asked) for flag in _ALL_FLAGS
-        )
+        return tuple(cache.answer(flag, context) or self._evaluate_one(flag, asked) for flag in _ALL_FLAGS)
 
     def _unready(self) -> str | None:
         if self._file is not None:

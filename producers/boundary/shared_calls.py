@@ -38,8 +38,8 @@ _NO_DETAILS: dict[str, Any] = dict.fromkeys(CallDetails.model_fields)
 class SharedCall:
     """One action in one context.
 
-    Nothing outlives its cause: flags and authorization are asked for every call (a steady authorizer for each of its
-    policies), and a decision is reused only for the same flag values and the same authorization.
+    Flags and authorization are asked for every call (a steady authorizer for each of its policies), and a decision is
+    reused only for the same flag values and the same authorization.
     """
 
     def __init__(self, action: Action, context: CallContext, decisions: SharedDecisions, *, steady: bool) -> None:
@@ -102,13 +102,15 @@ class SharedCall:
         actor, confidence = self._contract.actor, self._contract.evidence.confidence
         # All that can tell decisions on one action apart, and their receipts.
         kind = (values, authorizer_sha256, confidence, actor.model, actor.prompt_version, self._cohort)
-        like = self._decisions.get(self.action, authorization, kind)
+        # Each answer of an authorizer that is not steady is an object of its own, which no other call has.
+        like = self._decisions.get(self.action, authorization, kind) if self._steady else None
         if like is not None:
             shared = like.for_contract(self._contract)
         else:
             staged = apply_rules(self._contract, authorization, authorizer_sha256, values, self._variants)
             shared = SharedDecision(self._contract, staged.decision, stage=staged.stage, cohort=self._cohort)
-            self._decisions.put(self.action, authorization, kind, shared)
+            if self._steady:
+                self._decisions.put(self.action, authorization, kind, shared)
         self._decision = (authorization, authorizer_sha256, values, shared)
         return shared
 
@@ -143,7 +145,7 @@ class _Shelf(Generic[Kept]):
         self._lock = Lock()
 
     def put(self, key: tuple[object, ...], kept: Kept) -> None:
-        """Keep something."""
+        """Keep a value, in the place of the oldest where there are too many."""
         with self._lock:
             if len(self._kept) >= _LIMIT:
                 del self._kept[next(iter(self._kept))]
