@@ -58,6 +58,14 @@ def test_every_word_and_every_reason_code_is_in_the_fleet() -> None:
         words.add(word)
         codes.update(reason.partition(":")[0] for reason in reasons)
     assert words == {"PROMOTE", "HOLD", "ROLL_BACK", "INVALID"}
-    # It has no events by user, nobody signs anything off, and no epoch goes on beside the next one.
-    left_out = {"rates_disagree", "set_aside", "too_few_users", "rising", "uneven_hours", "epoch_beside"}
+    # It has no events by user, nobody signs anything off, no epoch goes on beside the next one, no outcome comes late.
+    left_out = {
+        "rates_disagree",
+        "set_aside",
+        "too_few_users",
+        "rising",
+        "uneven_hours",
+        "epoch_beside",
+        "late_outcomes",
+    }
     assert codes == set(REASON_CODES) - left_out
