@@ -1,6 +1,7 @@
 """Edits of a flag file: one at a time, checked before it is written, in one step, and never over somebody's own.
 
-Whoever edits takes a lock, which people's editors do not: what they write meanwhile is noticed, and wins.
+Whoever edits takes a lock, which people's editors do not: what they write meanwhile is noticed, and wins. What is
+urgent does without the lock where another holds it for long.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -28,10 +30,14 @@ if TYPE_CHECKING:
 
     from producers.boundary.policy_flags import Flag, FlagValue
 
+LOG = logging.getLogger(__name__)
+
 Json = Any  # a flagd document, as JSON has it
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _PATIENCE_S: Final = 5.0  # for another operator's edit
+_URGENT_PATIENCE_S: Final = 2.0
+_TRIES: Final = 10  # how often an edit that is made for no certain content is made for what somebody else just wrote
 _RENAME_EXCHANGE: Final = 2  # <linux/fs.h>
 _AT_FDCWD: Final = -100  # <fcntl.h>
 _NO_EXCHANGE: Final = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}  # the system or the file system cannot
@@ -154,26 +160,29 @@ def edit_flags(
     *,
     before_write: Callable[[str], None] = lambda _sha256: None,
     expected_sha256: str | None = None,
+    urgent: bool = False,
 ) -> FlagEdit:
     """Put an edit of an entry in each of some flags into force; an edit of nothing writes nothing.
 
     `before_write` gets the new SHA-256 before the file has it. What it raises, as what `edit` raises, leaves the file
-    as it is.
+    as it is. Where `expected_sha256` is None, the edit is made anew for what somebody else writes meanwhile. An
+    `urgent` edit waits for no operator that holds the file for more than a moment.
 
     Raises:
         StageConflictError: The file is another by now than `expected_sha256`, or than what was edited.
         FlagFileError: It cannot be read, understood or written, or the edit would change more than one entry.
     """
-    with _locked(path):
-        before = FlagText.load(path)
-        if expected_sha256 not in {None, before.sha256}:
-            raise _conflict(path)
-        after = edit(before)
-        made = FlagEdit(before, after)
-        if made.new_sha256 is not None:
-            require_one_entry(made, flags)
-            _write(before, after, before_write)
-        return made
+    for _ in range(_TRIES if expected_sha256 is None else 1):
+        with suppress(StageConflictError), _locked(path, urgent=urgent) as alone:
+            before = FlagText.load(path)
+            if expected_sha256 not in {None, before.sha256}:
+                break
+            made = FlagEdit(before, edit(before))
+            if made.new_sha256 is not None:
+                require_one_entry(made, flags)
+                _write(made, before_write, alone=alone)
+            return made
+    raise _conflict(path)
 
 
 def require_one_entry(edit: FlagEdit, flags: Sequence[Flag]) -> None:
@@ -203,9 +212,12 @@ def _without_entries(key: str, flag: dict[str, Json]) -> dict[str, Json]:
     return {**flag, "variants": None, "targeting": Layers.from_flag(key, flag).rest}
 
 
-def _write(before: FlagText, after: FlagText, before_write: Callable[[str], None]) -> None:
+def _write(edit: FlagEdit, before_write: Callable[[str], None], *, alone: bool) -> None:
+    before, after = edit
     path, target = before.path, before.path.resolve()
     with _named(path):
+        if alone:
+            tidy(target)
         draft = _drafted(target, after.content)
     try:
         _require_unchanged(before, target)
@@ -213,13 +225,20 @@ def _write(before: FlagText, after: FlagText, before_write: Callable[[str], None
         with _named(path):
             _swap(draft, target)
     except BaseException:
-        draft.unlink(missing_ok=True)
+        tidy(target, f"{draft.name}*")  # keeps what it holds where the two have changed places
         raise
-    with _named(path):
+    # From here on the change is in force: what fails now takes nothing back.
+    try:
         if (old := read_flag_file(draft)) == before.content:
             keep(draft, old)
+            _sync(draft.parent, target.parent)
             return
+    except OSError as error:
+        LOG.error("%s is changed; what it was before lies in %s, and may not stay: %s", path, draft.parent, error)  # noqa: TRY400 - the error says it all
+        return
+    with _named(path, f"what somebody else wrote in the same moment lies in {draft}"):
         _give_back(draft, target, after.content)
+        _sync(draft.parent, target.parent)
     raise _conflict(path)
 
 
@@ -243,13 +262,13 @@ def _require_unchanged(before: FlagText, target: Path) -> None:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _named(path: Path, state: str = "it is as it was") -> Iterator[None]:
     """Give a failure to write its name, and a way out."""
     try:
         yield
     except OSError as error:
         raise FlagFileError(
-            f"{path} cannot be written: {error.strerror or error}; it is as it was. Whoever changes it needs leave to "
+            f"{path} cannot be written: {error.strerror or error}; {state}. Whoever changes it needs leave to "
             f"write to the folder {path.resolve().parent}, must be able to keep the file's owner, and cannot replace a "
             "file that is mounted by itself: mount its folder."
         ) from error
@@ -257,9 +276,8 @@ def _named(path: Path) -> Iterator[None]:
 
 def _drafted(target: Path, content: bytes) -> Path:
     """The new content under another name on the same medium, with the mode and the owner of the file."""
-    folder, status = make_history(target), target.stat()
-    tidy(folder)
-    unfinished, draft = folder / "new.part", folder / draft_name(content)
+    status, draft = target.stat(), make_history(target) / draft_name(content)
+    unfinished = draft.with_suffix(".part")
     try:
         with unfinished.open("xb") as file:
             os.fchown(file.fileno(), status.st_uid, status.st_gid)
@@ -285,11 +303,15 @@ def _swap(draft: Path, target: Path) -> None:
         old.hardlink_to(target)
         draft.rename(target)
         old.rename(draft)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+
+
+def _sync(*folders: Path) -> None:
+    for folder in folders:
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def _conflict(path: Path) -> StageConflictError:
@@ -302,35 +324,37 @@ def _unreadable(path: Path, error: OSError) -> FlagFileError:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a flag file against other operators.
+def _locked(path: Path, *, urgent: bool) -> Iterator[bool]:
+    """Hold a flag file against other operators; whether it is held, which what is urgent does not wait for.
 
     What is locked is the folder of its earlier versions: the file itself is another whenever somebody replaces it.
     """
     FlagText.load(path)  # where there is no flag file, no folder is made
     with _named(path):
-        held = os.open(make_history(path.resolve()), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = make_history(path.resolve())
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with _named(path):
-            _await_lock(held, path)
-        yield
+            alone = _await_lock(held, _URGENT_PATIENCE_S if urgent else _PATIENCE_S)
+        if not alone and not urgent:
+            raise FlagFileError(
+                f"another process has been editing {path} for {_PATIENCE_S:g} s, and nothing was changed. End it "
+                f"(`fuser {folder}` names it), and try again."
+            )
+        yield alone
     finally:
         os.close(held)
 
 
-def _await_lock(held: int, path: Path) -> None:
+def _await_lock(held: int, patience_s: float) -> bool:
     """Take the lock, which an operator holds for milliseconds; one that is stopped must not hold up a rollback."""
-    until = time.monotonic() + _PATIENCE_S
+    until = time.monotonic() + patience_s
     while True:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > until:
-                folder = make_history(path.resolve())
-                raise FlagFileError(
-                    f"another process has been editing {path} for {_PATIENCE_S:g} s, and nothing was changed. End it "
-                    f"(`fuser {folder}` names it), and try again."
-                ) from None
+                return False
             time.sleep(0.01)  # flock(2) can be waited for without an end, or not at all
         else:
-            return
+            return True

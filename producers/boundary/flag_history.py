@@ -53,17 +53,15 @@ def make_history(target: Path) -> Path:
     return folder
 
 
-def tidy(folder: Path) -> None:
+def tidy(target: Path, drafts: str = "draft-*") -> None:
     """Settle what a process that was killed left in the folder. Nobody else may be writing there.
 
-    It is either a draft that never was in force, which goes, or the version that its draft had just replaced, which is
-    kept.
+    It is either a draft that never was in force, or another name of what is in force still, which goes; or the version
+    that its draft had just replaced, which is kept.
     """
-    for unfinished in folder.glob("*.part"):
-        unfinished.unlink()
-    for draft in folder.glob("draft-*"):
+    for draft in history_of(target).glob(drafts):
         content = draft.read_bytes()
-        if draft.name == draft_name(content):
+        if draft.suffix == ".part" or draft.name == draft_name(content) or draft.samefile(target):
             draft.unlink()
         else:
             keep(draft, content)

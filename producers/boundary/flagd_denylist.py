@@ -48,7 +48,7 @@ def disable(path: Path, entry: DenylistEntry) -> str | None:
         flags, denied = flags.with_variant(DENYLIST, True)  # noqa: FBT003 - the flag's value
         return flags.edited(flags.targeting(DENYLIST).with_switch(entry.values, denied))
 
-    return edit_flags(path, [DENYLIST], edit).new_sha256
+    return edit_flags(path, [DENYLIST], edit, urgent=True).new_sha256
 
 
 def enable(

@@ -55,7 +55,7 @@ def fall_back(path: Path, scope: EmergencyScope) -> str | None:
         flags, fallback = flags.with_variant(MODE, Mode.FALLBACK.value)
         return flags.edited(flags.targeting(MODE).with_switch(scope.values, fallback))
 
-    return edit_flags(path, [MODE], edit).new_sha256
+    return edit_flags(path, [MODE], edit, urgent=True).new_sha256
 
 
 def resume(path: Path, scope: EmergencyScope, *, before_write: Callable[[str], None]) -> str | None:

@@ -229,7 +229,7 @@ def attempt(
 
     settings, lake = Settings.load(), require_lake(root)
     action = ActionName(**named)
-    signed: list[SignOff] = []
+    signed: list[SignOff] = []  # one for each try: somebody else may write the file at the same moment
 
     def keep(before: int, number: int, flags_sha256: str) -> None:
         signed.append(signoffs.start_attempt(lake, action, number, actor=actor, reason=reason, now=datetime.now(UTC)))
@@ -243,17 +243,17 @@ def attempt(
             workflow=action.workflow,
             tool=action.tool,
             ruleset_sha256=ruleset_sha256(settings, flags_sha256),
-            signoff_id=signed[0].signoff_id,
+            signoff_id=signed[-1].signoff_id,
         )
-        with recording(settings, SOURCE) as recorder:
-            recorder.policy_changed(change, durable=True)
+        recorder.policy_changed(change, durable=True)
 
     path = _flags(flag_path)
-    number = start_attempt(path, action, earlier=signoffs.attempts_started(lake, action), before_write=keep)
+    with recording(settings, SOURCE) as recorder:  # it waits for the broker when nobody waits for the file
+        number = start_attempt(path, action, earlier=signoffs.attempts_started(lake, action), before_write=keep)
     if as_json:
-        print_json({"attempt": number, "signoff_id": signed[0].signoff_id, **action._asdict(), "file": str(path)})
+        print_json({"attempt": number, "signoff_id": signed[-1].signoff_id, **action._asdict(), "file": str(path)})
     else:
-        click.echo(f"attempt {number} of {action} begins, signed off by {actor} ({signed[0].signoff_id})")
+        click.echo(f"attempt {number} of {action} begins, signed off by {actor} ({signed[-1].signoff_id})")
 
 
 def _flags(flag_path: Path | None) -> Path:

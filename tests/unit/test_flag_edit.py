@@ -206,6 +206,49 @@ def test_what_a_person_writes_last_in_the_same_moment_stays_and_the_rest_is_kept
     assert [one.path.read_bytes() for one in versions(path)] == [first]
 
 
+def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(number: int) -> None:
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+
+
+def no_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(flag_edit, "keep", refuse)
+
+
+@pytest.mark.parametrize("fault", [no_sync, no_keeping])
+def test_what_fails_after_the_exchange_is_said_and_denies_no_change(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Callable[..., None]
+) -> None:
+    before = path.read_bytes()
+    fault(monkeypatch)
+    put(path, Mode.SEARCH_ONLY)
+    assert FlagdStages(path).read(ACTION).mode is Mode.SEARCH_ONLY
+    assert [one.read_bytes() for one in history_of(path).iterdir()] == [before]
+    assert f"is changed; what it was before lies in {history_of(path)}" in caplog.text
+
+
+def test_whoever_is_interrupted_after_the_exchange_loses_no_version(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, swap = path.read_bytes(), flag_edit._swap  # noqa: SLF001 - the moment that no test can hit
+
+    def interrupted(draft: Path, target: Path) -> None:
+        swap(draft, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(flag_edit, "_swap", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        put(path, Mode.SEARCH_ONLY)
+    assert FlagdStages(path).read(ACTION).mode is Mode.SEARCH_ONLY
+    assert [one.path.read_bytes() for one in versions(path)] == [before]
+
+
 def test_where_files_cannot_change_places_in_one_step_they_do_in_two(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,8 @@ from stage_cases import ACTION, OTHER, put
 from producers.boundary import flag_edit
 from producers.boundary.flag_edit import FlagFileError
 from producers.boundary.flag_history import history_of, versions
+from producers.boundary.flagd_denylist import DenylistEntry, disable
+from producers.boundary.flagd_emergency import EmergencyScope, fall_back
 from producers.boundary.flagd_stages import FlagdStages
 from producers.boundary.stage_store import StageConflictError
 from producers.wire.stage import Mode
@@ -46,14 +48,18 @@ if when == "after":
     flag_edit.keep = die
 elif when == "draft":
     flag_edit.os.fchmod = die
+elif when == "linked":
+    flag_edit.ctypes.CDLL = lambda *_, **__: object()
+    rename = Path.rename
+    Path.rename = lambda self, to: die() if to == path.resolve() else rename(self, to)
 record = die if when == "before" else print
 store.change(StageChange(action, Mode.OBSERVE, store.read(action).version), before_write=record)
 """
 
 
-@pytest.mark.parametrize("when", ["draft", "before", "after"])
+@pytest.mark.parametrize("when", ["draft", "before", "linked", "after"])
 def test_a_process_that_is_killed_leaves_the_old_file_or_the_new_one(path: Path, when: str) -> None:
-    before = path.read_bytes()
+    before, rights = path.read_bytes(), path.stat().st_mode
     killed = subprocess.run([sys.executable, "-c", KILLED, str(path), when], cwd=ROOT, check=False, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     setting = FlagdStages(path).read(ACTION)
@@ -63,6 +69,7 @@ def test_a_process_that_is_killed_leaves_the_old_file_or_the_new_one(path: Path,
         assert path.read_bytes() == before
     middle = path.read_bytes()
     put(path, Mode.SEARCH_ONLY)
+    assert path.stat().st_mode == rights
     kept = [one.path.read_bytes() for one in versions(path)]
     assert kept == ([before, middle] if when == "after" else [before]), "what was in force is kept, and nothing else"
     assert len([*history_of(path).iterdir()]) == len(kept)
@@ -80,10 +87,42 @@ def test_an_operator_that_was_stopped_in_an_edit_holds_nobody_up_for_ever(
         with pytest.raises(FlagFileError, match=r"another process has been editing .* for 0\.05 s.*fuser"):
             put(path, Mode.OBSERVE)
         assert path.read_bytes() == before
+        monkeypatch.setattr(flag_edit, "_URGENT_PATIENCE_S", 0.05)
+        fall_back(path, EmergencyScope())
+        disable(path, DenylistEntry(tool="t"))
+        assert FlagdStages(path).read(ACTION).emergency
     finally:
         os.close(stopped)
     put(path, Mode.OBSERVE)
     assert FlagdStages(path).read(ACTION).mode is Mode.OBSERVE
+
+
+def test_what_an_emergency_changes_before_a_stopped_operator_goes_on_stays(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flag_edit, "_URGENT_PATIENCE_S", 0.05)
+    before = path.read_bytes()
+    with pytest.raises(StageConflictError):
+        put(path, Mode.OBSERVE, before_write=lambda _: fall_back(path, EmergencyScope()) and None)
+    assert FlagdStages(path).read(ACTION).emergency
+    assert [one.path.read_bytes() for one in versions(path)] == [before]
+    assert len([*history_of(path).iterdir()]) == 1, "a draft is left behind"
+
+
+def test_an_edit_that_fits_any_content_is_made_for_what_somebody_else_just_wrote(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, swap = path.read_bytes() + b"\n", flag_edit._swap  # noqa: SLF001 - the moment that no test can hit
+
+    def late(draft: Path, target: Path) -> None:
+        if target.read_bytes() + b"\n" == theirs:
+            target.write_bytes(theirs)
+        swap(draft, target)
+
+    monkeypatch.setattr(flag_edit, "_swap", late)
+    fall_back(path, EmergencyScope())
+    assert FlagdStages(path).read(ACTION).emergency
+    assert [one.path.read_bytes() for one in versions(path)] == [theirs]
 
 
 OPERATOR = """
