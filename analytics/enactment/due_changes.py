@@ -71,10 +71,11 @@ class Done:
     def __init__(self, changes: Iterable[Enactment]) -> None:
         steps = [one.last for one in changes]
         self._ids = {step.recommendation_id for step in steps}
-        self._keys = {step.key for step in steps}
+        # A rollback that was refuted may be followed by a real one of the same epoch: that is another crossing.
+        self._keys = {step.key for step in steps if step.verdict is VerdictName.PROMOTE}
 
     def covers(self, key: tuple[str, ...], crossed: str) -> bool:
-        """Whether the recommendation of that cell, epoch, verdict and destination, or of that crossing, is one."""
+        """Whether the recommendation of that crossing is one, or the promotion of that cell, epoch and destination."""
         return crossed in self._ids or key in self._keys
 
 
@@ -170,8 +171,9 @@ def _against_rollback(
     gate = gate_of(gates, document.cell, document.risk_class)
     if gate is None or gate.on_roll_back != "apply":
         return "recommend_only"
-    # Under a percentage the whole action goes back, and for no part of it that may be upwards.
-    if any(_rank(document.to_stage) >= stage.rank for stage in stages_of(known.setting)):
+    # Under a percentage the whole action goes back, for no part of it upwards; a part may be there already.
+    to = _rank(document.to_stage)
+    if to >= Stage(document.stage).rank or any(to > stage.rank for stage in stages_of(known.setting)):
         return "upwards"
     if any(signoff.kind is SignOffKind.OVERRIDE and is_about(signoff, document) for signoff in known.signoffs):
         return "overridden"

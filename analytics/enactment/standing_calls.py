@@ -64,14 +64,16 @@ class StandingCalls:
         if version == self._version:
             return set()
         columns = [*_COLUMNS, "payload"]
-        rows = self._lake.scan(VERDICTS).select(columns)
+        rows, kept = self._lake.scan(VERDICTS).select(columns), {}
         if self._version >= 0:
             try:
                 rows = self._lake.increments(VERDICTS, after=self._version, through=version, columns=columns).lazy()
+                kept = self.by_cell
             except ForgottenError:
-                self.by_cell = {}
-        self._version = version
-        return {self._take(row) for row in _last(rows)}
+                pass  # the table is read whole
+        news = _last(rows)
+        self.by_cell, self._version = kept, version  # only now: what was not read is news at the next look, too
+        return {self._take(row) for row in news}
 
     def of(self, action: ActionName) -> list[StandingCall]:
         """What is called for about one action."""

@@ -10,7 +10,10 @@ import polars as pl
 import pytest
 from enactor_cases import ACTION, GATES, ROLL_BACK, SAYS, Place, at
 
-from analytics.enactment.enactments import EnactmentPhase
+from analytics.enactment import standing_calls
+from analytics.enactment.due_changes import Done
+from analytics.enactment.enactments import EnactmentPhase, enactments
+from analytics.lake.errors import LakeError
 from analytics.lake.table_schemas import SIGNALS
 from analytics.verdicts.ledger import latest_verdicts
 from analytics.verdicts.signoffs import SignOffKind, record
@@ -185,6 +188,7 @@ def test_a_person_who_writes_at_the_same_moment_has_the_last_word(place: Place) 
     ("modes", "after"),
     [
         ((Mode.DRAFT_WRITE, Mode.AUTONOMOUS), Mode.SEARCH_ONLY),
+        ((Mode.SEARCH_ONLY, Mode.DRAFT_WRITE), Mode.SEARCH_ONLY),  # a part is there already
         ((Mode.DRAFT_WRITE, Mode.OBSERVE), None),  # for a part it would be upwards
         ((Mode.EXPANDED, Mode.AUTONOMOUS), None),  # none is at the stage that was judged
     ],
@@ -244,3 +248,32 @@ def test_counts_that_were_exchanged_change_nothing(place: Place) -> None:
     rows.write_parquet(path)
     assert place.look().fault is not None
     assert place.mode is Mode.DRAFT_WRITE
+
+
+def test_a_rollback_whose_first_reading_fails_is_carried_out_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path)
+    place.look()
+    place.judged()
+    with monkeypatch.context() as patched:
+        patched.setattr(standing_calls, "_last", refused)
+        with pytest.raises(LakeError):
+            place.look()
+    place.look()
+    assert place.mode is Mode.SEARCH_ONLY
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_another_crossing_of_an_epoch_is_another_rollback_and_no_other_promotion(tmp_path: Path, failed: bool) -> None:
+    place = Place(tmp_path, GATES.replace("ask", "apply"))
+    place.judged(failed=failed)
+    place.look()
+    done = Done(enactments(place.lake).values())
+    step = place.steps[-1]
+    assert done.covers(step.key, step.recommendation_id)
+    assert done.covers(step.key, "another crossing") is not failed
+
+
+def refused(*_: Any) -> Any:
+    raise LakeError("the bucket does not answer")
