@@ -14,8 +14,8 @@ from stagekeeper.factory import recording, ruleset_sha256
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from producers.boundary.flagd_overlays import Overlay, Scope
     from producers.boundary.stage_store import StageChange, StageSetting, StageStore
-    from producers.delivery.recorder import Recorder
     from stagekeeper.settings import Settings
 
 SOURCE = "/stagekeeper/stage"
@@ -25,6 +25,8 @@ Result = TypeVar("Result")
 
 class OffTheRecordError(StagekeeperError):
     """A change is in force, and could not be recorded."""
+
+    exit_code = 3  # 1 says that nothing has changed
 
 
 class Grounds(NamedTuple):
@@ -68,22 +70,16 @@ def move(
 
     Raises `OffTheRecordError` where a change downward is in force without its record, and what the store raises.
     """
-
-    def record(recorder: Recorder, sha256: str) -> None:
-        data = PolicyChangedData(
+    return recorded(
+        PolicyChangedData(
             flag_key=MODE.key,
             changed_by=actor,
             reason=reason,
             before=in_words(before),
             after=mode_in_words(change.to, change.share),
             **change.action._asdict(),
-            ruleset_sha256=ruleset_sha256(settings, sha256),
             **grounds._asdict(),
-        )
-        recorder.policy_changed(data, durable=True)
-
-    return recorded(
-        record,
+        ),
         settings,
         lambda before_write: store.change(change, before_write=before_write),
         what=f"{change.action} has the mode {mode_in_words(change.to, change.share)}",
@@ -91,32 +87,43 @@ def move(
     )
 
 
+def overlay_change(
+    overlay: Overlay, scope: Scope, actor: str, reason: str, *, before: str, after: str
+) -> PolicyChangedData:
+    """What is recorded of an entry that comes or goes."""
+    return PolicyChangedData(
+        flag_key=overlay.flag.key,
+        changed_by=actor,
+        reason=reason,
+        before=before,
+        after=after,
+        workflow=scope.workflow,
+        tool=scope.tool,
+    )
+
+
 def recorded(
-    record: Callable[[Recorder, str], None],
+    change: PolicyChangedData,
     settings: Settings,
     apply: Callable[[Callable[[str], None]], Result],
     *,
     what: str,
     at_any_rate: bool,
+    source: str = SOURCE,
 ) -> Result:
     """Apply a change once it is on this machine's disk as an event; `at_any_rate` also where it cannot be put there.
 
     Raises `OffTheRecordError`, naming `what` is in force without a record, and what `apply` raises.
     """
     failures: list[Exception] = []
-    with ExitStack() as stack:
-        recorders: list[Recorder] = []
-        try:
-            recorders.append(stack.enter_context(recording(settings, SOURCE)))
-        except (StagekeeperError, OSError) as error:
-            if not at_any_rate:
-                raise
-            failures.append(error)
+    with ExitStack() as stack:  # of recorders, which wait for the broker when nobody waits for the file any more
 
         def before_write(sha256: str) -> None:
+            failures.clear()
             try:
-                for recorder in recorders:
-                    record(recorder, sha256)
+                recorder = stack.enter_context(recording(settings, source))
+                data = change.model_copy(update={"ruleset_sha256": ruleset_sha256(settings, sha256)})
+                recorder.policy_changed(data, durable=True)
             except (StagekeeperError, OSError) as error:
                 if not at_any_rate:
                     raise

@@ -46,8 +46,6 @@ _NO_EXCHANGE: Final = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}  # the system 
 class FlagFileError(StageStoreError):
     """The flag file cannot be read, understood or written."""
 
-    exit_code = 2
-
 
 @dataclass(frozen=True, slots=True)
 class FlagText:

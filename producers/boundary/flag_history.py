@@ -49,7 +49,11 @@ def make_history(target: Path) -> Path:
     except FileExistsError:
         return folder
     owner = target.stat()
-    os.chown(folder, owner.st_uid, owner.st_gid)  # whoever may write the file may write here
+    try:
+        os.chown(folder, owner.st_uid, owner.st_gid)  # the file's owner may edit it, whoever was the first to
+    except OSError:
+        folder.rmdir()  # nobody but us could edit the file for as long as it is there
+        raise
     return folder
 
 

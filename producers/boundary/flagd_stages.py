@@ -6,9 +6,9 @@ import difflib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from producers.boundary.flag_edit import FlagEdit, FlagFileError, FlagText, edit_flags, require_one_entry
-from producers.boundary.flag_history import versions
+from producers.boundary.flag_history import FlagVersion, versions
 from producers.boundary.flagd_attempts import attempt_in_force, with_rung
-from producers.boundary.flagd_emergency import emergencies
+from producers.boundary.flagd_overlays import EMERGENCIES
 from producers.boundary.policy_flags import ATTEMPT, MODE
 from producers.boundary.possible_values import possible_values
 from producers.boundary.stage_store import ActionName, StageChange, StageConflictError, StageSetting
@@ -50,10 +50,7 @@ class FlagdStages:
 
     def had(self, version: str) -> bool:
         """Whether the file had a version that was changed by an edit of ours since; raises `FlagFileError`."""
-        try:
-            return any(earlier.sha256 == version for earlier in versions(self.path.resolve()))
-        except OSError as error:
-            raise FlagFileError(f"the earlier versions of {self.path} cannot be read: {error.strerror}.") from error
+        return any(earlier.sha256 == version for earlier in _versions(self.path))
 
     def preview(self, change: StageChange) -> str:
         """What a change would do to the file, as a unified diff; raises as `change` does."""
@@ -96,7 +93,7 @@ def setting_of(flags: FlagText, action: ActionName) -> StageSetting:
         modes=modes,
         by_entry=by_entry,
         share=share_of(rule) if by_entry else None,
-        emergency=any(scope.covers(action) for scope in emergencies(flags)),
+        emergency=any(scope.covers(action) for scope in EMERGENCIES.scopes(flags)),
     )
 
 
@@ -111,7 +108,7 @@ def stage_steps(path: Path) -> Iterator[StageStep]:
     What cannot be understood among them never decided anything, and is passed over.
     """
     after = FlagText.load(path)
-    for version in reversed(versions(path.resolve())):
+    for version in reversed(_versions(path)):
         try:
             before = FlagText.load(version.path)
         except FlagFileError:
@@ -121,6 +118,13 @@ def stage_steps(path: Path) -> Iterator[StageStep]:
             if (step.before.modes, step.before.share) != (step.after.modes, step.after.share):
                 yield step
         after = before
+
+
+def _versions(path: Path) -> list[FlagVersion]:
+    try:
+        return versions(path.resolve())
+    except OSError as error:
+        raise FlagFileError(f"the earlier versions of {path} cannot be read: {error.strerror}.") from error
 
 
 def _layers(flags: FlagText) -> Layers:

@@ -6,23 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from producers.boundary import flagd_emergency
-from producers.boundary.flagd_emergency import EmergencyScope
-from producers.boundary.policy_flags import MODE
+from producers.boundary.flagd_overlays import EMERGENCIES, Scope
 from producers.errors import UsageError
-from producers.wire.events import PolicyChangedData
 from producers.wire.stage import Mode
 from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.options import actor_options, flags_option, json_option, print_json, together
-from stagekeeper.factory import ruleset_sha256
 from stagekeeper.settings import Settings
-from stagekeeper.stage_moves import recorded
+from stagekeeper.stage_moves import overlay_change, recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
-
-    from producers.delivery.recorder import Recorder
 
 _options = together(
     click.option("--everything", is_flag=True, help="Every action."),
@@ -60,7 +53,14 @@ def fallback(
     everything: bool,
     as_json: bool,
 ) -> None:
-    """Let actions fall back, at once and without asking; it is recorded after it is in force.
+    """Let actions fall back, at once and without asking; it is recorded after it is in force, as is a repetition.
+
+    \b
+    Exit codes:
+      0  they fall back
+      1  they do not: the flag file cannot be read or written
+      2  usage
+      3  they fall back, and that is not on record: say it again
 
     \b
     Examples:
@@ -69,15 +69,17 @@ def fallback(
     """
     scope, settings = _scope(workflow, tool, everything=everything), Settings.load()
     path = flag_path if flag_path is not None else settings.flags
-    sha256 = flagd_emergency.fall_back(path, scope)
-    _say(scope, f"falls back{' already' if sha256 is None else ''}", changed=sha256 is not None, as_json=as_json)
-    if sha256 is None:
-        return
-    # After the fact: nothing may hold up an emergency.
+    edit = EMERGENCIES.add(path, scope)
+    changed = edit.new_sha256 is not None
+    _say(scope, f"falls back{'' if changed else ' already'}", changed=changed, as_json=as_json)
+    # After the fact, for nothing may hold up an emergency; and also what was there: its record may be missing.
+    in_force = f"{Mode.FALLBACK.value} for {scope}"
     recorded(
-        _record(scope, settings, actor, reason, begins=True),
+        overlay_change(
+            EMERGENCIES, scope, actor, reason, before="no emergency" if changed else in_force, after=in_force
+        ),
         settings,
-        lambda record: record(sha256),
+        lambda record: record(edit.after.sha256),
         what=f"{scope} falls back",
         at_any_rate=True,
     )
@@ -103,47 +105,27 @@ def resume(
     """
     scope, settings = _scope(workflow, tool, everything=everything), Settings.load()
     path = flag_path if flag_path is not None else settings.flags
-    sha256 = recorded(
-        _record(scope, settings, actor, reason, begins=False),
+    edit = recorded(
+        overlay_change(
+            EMERGENCIES, scope, actor, reason, before=f"{Mode.FALLBACK.value} for {scope}", after="no emergency"
+        ),
         settings,
-        lambda record: flagd_emergency.resume(path, scope, before_write=record),
+        lambda record: EMERGENCIES.remove(path, scope, before_write=record),
         what=f"the emergency of {scope} is over",
         at_any_rate=False,
     )
-    words = "resumes" if sha256 is not None else "is in no such emergency"
-    _say(scope, words, changed=sha256 is not None, as_json=as_json)
+    changed = edit.new_sha256 is not None
+    _say(scope, "resumes" if changed else "is in no such emergency", changed=changed, as_json=as_json)
 
 
-def _scope(workflow: str | None, tool: str | None, *, everything: bool) -> EmergencyScope:
-    scope = EmergencyScope(workflow, tool)
+def _scope(workflow: str | None, tool: str | None, *, everything: bool) -> Scope:
+    scope = Scope(workflow, tool)
     if everything == bool(scope.values):
         raise UsageError("say what it is about: --everything, or --workflow, or --tool, or both of these")
     return scope
 
 
-def _record(
-    scope: EmergencyScope, settings: Settings, actor: str, reason: str, *, begins: bool
-) -> Callable[[Recorder, str], None]:
-    words = ("no emergency", f"{Mode.FALLBACK.value} for {scope}")
-    before, after = words if begins else words[::-1]
-
-    def record(recorder: Recorder, sha256: str) -> None:
-        change = PolicyChangedData(
-            flag_key=MODE.key,
-            changed_by=actor,
-            reason=reason,
-            before=before,
-            after=after,
-            workflow=scope.workflow,
-            tool=scope.tool,
-            ruleset_sha256=ruleset_sha256(settings, sha256),
-        )
-        recorder.policy_changed(change, durable=True)
-
-    return record
-
-
-def _say(scope: EmergencyScope, words: str, *, changed: bool, as_json: bool) -> None:
+def _say(scope: Scope, words: str, *, changed: bool, as_json: bool) -> None:
     if as_json:
         print_json(
             {**scope._asdict(), "everything": not scope.values, "changed": changed, "message": f"{scope} {words}."}

@@ -9,20 +9,19 @@ from typing import Any, Final
 
 import click
 
-from producers.boundary import flagd_denylist
 from producers.boundary.flag_edit import FlagText
-from producers.boundary.flagd_denylist import DenylistEntry, denylist_entries
+from producers.boundary.flagd_overlays import DENIED, Scope
 from producers.boundary.new_flags import new_flag_file
-from producers.boundary.policy_flags import DENYLIST, FLAGS
+from producers.boundary.policy_flags import FLAGS
 from producers.errors import StagekeeperError, UsageError
 from producers.strict_yaml import suggest
-from producers.wire.events import PolicyChangedData
 from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.options import RecordedText, actor_options, flags_option, json_option, print_json, together
-from stagekeeper.factory import recording, ruleset_sha256
 from stagekeeper.settings import Settings
+from stagekeeper.stage_moves import overlay_change, recorded
 
 _REVIEW_AFTER: Final = timedelta(days=90)
+_SOURCE: Final = "/stagekeeper/flags"
 
 _entry_options = together(
     click.option("--tool", help="The tool; left out, every tool of the workflow or account."),
@@ -115,7 +114,7 @@ def show(flag_path: Path | None, *, as_json: bool) -> None:
     """
     path = flag_path if flag_path is not None else Settings.load().flags
     file = FlagText.load(path)
-    flags, denied = file.flags, denylist_entries(file)
+    flags, denied = file.flags, DENIED.scopes(file)
     if as_json:
         answer = {
             "file": str(path),
@@ -146,22 +145,35 @@ def disable(
     """Switch an action off.
 
     A tool that neither the lake nor the flag file has seen may be a slip of the pen, which stops nothing: it needs
-    --anyway.
+    --anyway. It is recorded after it is in force, as is a repetition.
+
+    \b
+    Exit codes:
+      0  it is switched off
+      1  it is not: the flag file cannot be read or written
+      2  usage
+      3  it is switched off, and that is not on record: say it again
 
     \b
     Examples:
       stagekeeper flags disable --tool issue_refund --as ada@example.org --because "refunds go out twice"
     """
     settings = Settings.load()
-    path, entry = flag_path if flag_path is not None else settings.flags, DenylistEntry(**values)
+    path, entry = flag_path if flag_path is not None else settings.flags, _entry(values)
     if entry.tool is not None and not anyway:
         _require_seen(entry.tool, path, settings)
-    sha256 = flagd_denylist.disable(path, entry)
-    _say(entry, f"is switched off{' already' if sha256 is None else ''}", changed=sha256 is not None, as_json=as_json)
-    if sha256 is None:
-        return
-    # After the fact: nothing may hold up an emergency stop.
-    _record(settings, entry, sha256, actor, reason, denied=True)
+    edit = DENIED.add(path, entry)
+    changed, denied = edit.new_sha256 is not None, f"denied for {entry}"
+    _say(entry, f"is switched off{'' if changed else ' already'}", changed=changed, as_json=as_json)
+    # After the fact, for nothing may hold up an emergency stop; and also what was there: its record may be missing.
+    recorded(
+        overlay_change(DENIED, entry, actor, reason, before="clear" if changed else denied, after=denied),
+        settings,
+        lambda record: record(edit.after.sha256),
+        what=f"{entry} is switched off",
+        at_any_rate=True,
+        source=_SOURCE,
+    )
 
 
 @command.command()
@@ -174,19 +186,27 @@ def enable(flag_path: Path | None, actor: str, reason: str, *, as_json: bool, **
       stagekeeper flags enable --tool issue_refund --as ada@example.org --because "mended in 4.2"
     """
     settings = Settings.load()
-    path, entry = flag_path if flag_path is not None else settings.flags, DenylistEntry(**values)
-    sha256 = flagd_denylist.enable(
-        path, entry, before_write=lambda new: _record(settings, entry, new, actor, reason, denied=False)
+    path, entry = flag_path if flag_path is not None else settings.flags, _entry(values)
+    edit = recorded(
+        overlay_change(DENIED, entry, actor, reason, before=f"denied for {entry}", after="clear"),
+        settings,
+        lambda record: DENIED.remove(path, entry, before_write=record),
+        what=f"{entry} is switched on",
+        at_any_rate=False,
+        source=_SOURCE,
     )
-    _say(
-        entry,
-        f"is {'not switched off' if sha256 is None else 'switched on'}",
-        changed=sha256 is not None,
-        as_json=as_json,
-    )
+    changed = edit.new_sha256 is not None
+    _say(entry, f"is {'switched on' if changed else 'not switched off'}", changed=changed, as_json=as_json)
 
 
-def _say(entry: DenylistEntry, what: str, *, changed: bool, as_json: bool) -> None:
+def _entry(values: dict[str, str | None]) -> Scope:
+    entry = Scope(**values)
+    if not entry.values:
+        raise UsageError("say what to switch: a tool, a workflow or an account")
+    return entry
+
+
+def _say(entry: Scope, what: str, *, changed: bool, as_json: bool) -> None:
     if as_json:
         print_json({**entry._asdict(), "changed": changed, "message": f"{entry} {what}."})
     else:
@@ -220,23 +240,6 @@ def _seen_tools(root: str) -> set[str] | None:
     with reading(root):
         lake = Lake.existing(root)
         return None if lake is None else set(lake.scan(SIGNALS).select("tool").unique().collect()["tool"])
-
-
-def _record(settings: Settings, entry: DenylistEntry, sha256: str, actor: str, reason: str, *, denied: bool) -> None:
-    variants = ("clear", f"denied for {entry}")
-    before, after = variants if denied else variants[::-1]
-    change = PolicyChangedData(
-        flag_key=DENYLIST.key,
-        changed_by=actor,
-        reason=reason,
-        before=before,
-        after=after,
-        workflow=entry.workflow,
-        tool=entry.tool,
-        ruleset_sha256=ruleset_sha256(settings, sha256),
-    )
-    with recording(settings, "/stagekeeper/flags") as recorder:
-        recorder.policy_changed(change, durable=True)
 
 
 def _facts(flag: dict[str, Any]) -> dict[str, Any]:

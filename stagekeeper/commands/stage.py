@@ -127,6 +127,7 @@ def set_stage(*, to_stage: str, share: str | None, environment: str, workflow: s
       0           done, or it has that stage already
       1           it cannot be: the file is another by now, or cannot be written
       2           usage
+      3           done, and that is not on record
       10, 20, 30  it may not move up: as `stagekeeper gate check`
 
     \b

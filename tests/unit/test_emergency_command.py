@@ -44,8 +44,9 @@ def test_an_emergency_is_on_record_and_in_force_also_where_it_cannot_be_recorded
     assert json.loads(run("emergency", "resume", "--everything", *WHO, "--json").stdout)["changed"] is True
     assert "is in no such emergency" in run("emergency", "resume", "--everything", *WHO).output
     assert (home / "flags.json").read_bytes() == (ROOT / "examples" / "flags.json").read_bytes()
-    first, second = changes(home)
-    assert (first.after, second.before, second.after) == ("fallback for everything",) * 2 + ("no emergency",)
+    steps = [(one.before, one.after) for one in changes(home)]
+    on, off = "fallback for everything", "no emergency"
+    assert steps == [(off, on), (on, on), (on, off)], "a repetition is on record: that of the first may be missing"
     (home / "outbox.db").unlink()
     (home / "outbox.db").mkdir()
     assert isinstance(run("emergency", "fallback", "--tool", "t", *WHO).exception, OffTheRecordError)

@@ -17,8 +17,7 @@ from producers.boundary import flag_edit
 from producers.boundary.flag_edit import FlagFileError, FlagText
 from producers.boundary.flag_history import KEPT, history_of, versions
 from producers.boundary.flagd_attempts import start_attempt
-from producers.boundary.flagd_denylist import DenylistEntry, disable, enable
-from producers.boundary.flagd_emergency import EmergencyScope, fall_back, resume
+from producers.boundary.flagd_overlays import DENIED, EMERGENCIES, Scope
 from producers.boundary.flagd_stages import FlagdStages
 from producers.boundary.policy_flags import ATTEMPT, DENYLIST, MODE
 from producers.boundary.stage_store import ActionName, StageChange, StageConflictError
@@ -71,15 +70,15 @@ def test_what_is_added_and_taken_away_leaves_the_file_byte_for_byte(
 ) -> None:
     path.write_bytes(shape(path.read_bytes()))
     before = path.read_bytes()
-    for entry in (DenylistEntry(tool="a"), DenylistEntry(workflow="ü", account="b"), DenylistEntry(tool="c")):
-        disable(path, entry)
-    for scope in (EmergencyScope(), EmergencyScope(tool="issue_refund"), EmergencyScope("refunds", "x")):
-        fall_back(path, scope)
+    for entry in (Scope(tool="a"), Scope(workflow="ü", account="b"), Scope(tool="c")):
+        DENIED.add(path, entry)
+    for scope in (Scope(), Scope(tool="issue_refund"), Scope("refunds", "x")):
+        EMERGENCIES.add(path, scope)
     assert path.read_bytes() != before
-    for scope in (EmergencyScope(tool="issue_refund"), EmergencyScope("refunds", "x"), EmergencyScope()):
-        resume(path, scope, before_write=ignore)
-    for entry in (DenylistEntry(tool="c"), DenylistEntry(tool="a"), DenylistEntry(workflow="ü", account="b")):
-        enable(path, entry)
+    for scope in (Scope(tool="issue_refund"), Scope("refunds", "x"), Scope()):
+        EMERGENCIES.remove(path, scope, before_write=ignore)
+    for entry in (Scope(tool="c"), Scope(tool="a"), Scope(workflow="ü", account="b")):
+        DENIED.remove(path, entry, before_write=ignore)
     assert path.read_bytes() == before
 
 
@@ -123,7 +122,7 @@ def test_a_targeting_of_somebody_s_own_stands_behind_ours_as_it_was_written(path
     start = text.index('"targeting": {', text.index(f'"{MODE.key}"')) + len('"targeting": ')
     own = text[start : text.index('"metadata"', start)].rstrip().rstrip(",")
     put(path, Mode.DRAFT_WRITE)
-    fall_back(path, EmergencyScope(tool="find_book"))
+    EMERGENCIES.add(path, Scope(tool="find_book"))
     assert own in path.read_text()
     store = FlagdStages(path)
     assert store.read(ActionName("production", "any", "find_book")).mode is Mode.SEARCH_ONLY
@@ -151,8 +150,8 @@ def test_a_layer_that_somebody_wrote_with_another_variant_is_not_ours(path: Path
     document["flags"][MODE.key]["targeting"] = own
     document["flags"][DENYLIST.key]["targeting"] = {"if": [own["if"][0], "clear", "denied"]}
     path.write_text(json.dumps(document))
-    disable(path, DenylistEntry(tool="b"))
-    fall_back(path, EmergencyScope(tool="b"))
+    DENIED.add(path, Scope(tool="b"))
+    EMERGENCIES.add(path, Scope(tool="b"))
     flags = FlagText.load(path).flags
     assert flags[MODE.key]["targeting"]["if"][1:] == ["fallback", own]
     assert flags[DENYLIST.key]["targeting"]["if"][1:] == ["denied", document["flags"][DENYLIST.key]["targeting"]]
@@ -345,7 +344,7 @@ def test_a_file_that_cannot_be_used_is_named_with_a_way_out(
     version = FlagText.load(path).sha256 if damage in {disabled, without, taken} else ""
     for attempt in (
         lambda: store.change(StageChange(ACTION, Mode.OBSERVE, version), before_write=pytest.fail),
-        lambda: fall_back(path, EmergencyScope()),
+        lambda: EMERGENCIES.add(path, Scope()),
     ):
         with pytest.raises(FlagFileError, match=message):
             attempt()
@@ -363,6 +362,18 @@ def test_a_folder_that_cannot_be_written_to_is_named(path: Path, monkeypatch: py
     assert path.read_bytes() == before
 
 
+def test_whoever_cannot_give_the_history_to_the_files_owner_leaves_none(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refuse)
+    with pytest.raises(FlagFileError, match="keep the file's owner"):
+        put(path, Mode.OBSERVE)
+    assert not history_of(path).exists(), "the owner cannot write there"
+
+
 def test_a_variant_that_is_missing_is_added_and_one_that_means_something_else_is_not_taken(path: Path) -> None:
     document = json.loads(path.read_text())
     variants = document["flags"][MODE.key]["variants"]
@@ -370,7 +381,7 @@ def test_a_variant_that_is_missing_is_added_and_one_that_means_something_else_is
     del variants["observe"]
     path.write_text(json.dumps(document, indent=2))
     put(path, Mode.OBSERVE)
-    fall_back(path, EmergencyScope())
+    EMERGENCIES.add(path, Scope())
     flag = FlagText.load(path).flags[MODE.key]
     assert (flag["variants"]["observe"], flag["targeting"]["if"][1]) == ("observe", "stop")
     flag["variants"]["draft_write"] = "autonomous"

@@ -10,15 +10,17 @@ from boundary_cases import contract, evaluated
 from click.testing import CliRunner
 from documents import ROOT
 from lakes_of_events import EventLake
+from stage_cases import ignore
 
 from producers.boundary.flag_edit import FlagFileError, FlagText
-from producers.boundary.flagd_denylist import DenylistEntry, denylist_entries, disable, enable
+from producers.boundary.flagd_overlays import DENIED, Scope
 from producers.boundary.flags import FlagEvaluator
 from producers.boundary.policy_flags import DENYLIST, MODE, flag_context
 from producers.delivery.outbox import Outbox, OutboxError
 from producers.errors import UsageError
 from producers.wire.events import PolicyChanged, event_from_bytes
 from stagekeeper.commands import cli
+from stagekeeper.stage_moves import OffTheRecordError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,12 +96,19 @@ def test_each_switch_is_on_record_with_who_why_and_the_rules_that_follow(home: P
     assert first.ruleset_sha256 != second.ruleset_sha256
 
 
-def test_switching_twice_changes_and_records_nothing_more(home: Path) -> None:
-    run("disable", "--tool", "t", *WHO)
+def test_switching_twice_changes_nothing_more_and_what_is_off_is_on_record_at_last(home: Path) -> None:
+    (home / "outbox.db").mkdir()
+    assert run("disable", "--tool", "t", *WHO).exception.exit_code == OffTheRecordError.exit_code == 3
+    before = (home / "flags.json").read_bytes()
+    (home / "outbox.db").rmdir()
     assert "already" in run("disable", "--tool", "t", *WHO).output
+    assert (home / "flags.json").read_bytes() == before
     run("enable", "--tool", "t", *WHO)
     assert "is not switched off" in run("enable", "--tool", "t", *WHO).output
-    assert len(changes(home)) == 2
+    assert [(one.data.before, one.data.after) for one in changes(home)] == [
+        ("denied for tool t", "denied for tool t"),
+        ("denied for tool t", "clear"),
+    ]
 
 
 def test_targeting_that_was_there_before_is_obeyed_after_the_entries(home: Path) -> None:
@@ -108,9 +117,9 @@ def test_targeting_that_was_there_before_is_obeyed_after_the_entries(home: Path)
     document["flags"][DENYLIST.key]["targeting"] = {"if": [{"==": [{"var": "user"}, "eve"]}, "denied", "clear"]}
     path.write_text(json.dumps(document))
     before = FlagText.load(path).document
-    disable(path, DenylistEntry(tool="a"))
-    disable(path, DenylistEntry(tool="b"))
-    assert denylist_entries(FlagText.load(path)) == [DenylistEntry(tool="a"), DenylistEntry(tool="b")]
+    DENIED.add(path, Scope(tool="a"))
+    DENIED.add(path, Scope(tool="b"))
+    assert DENIED.scopes(FlagText.load(path)) == [Scope(tool="a"), Scope(tool="b")]
     held = FlagEvaluator.from_file(path)
     try:
         assert evaluated(held, DENYLIST, ("eve", (("tool", "c"), ("user", "eve"))))[0] is True
@@ -118,32 +127,32 @@ def test_targeting_that_was_there_before_is_obeyed_after_the_entries(home: Path)
         assert evaluated(held, DENYLIST, ("ada", (("tool", "b"), ("user", "ada"))))[0] is True
     finally:
         held.close()
-    enable(path, DenylistEntry(tool="a"))
-    enable(path, DenylistEntry(tool="b"))
+    DENIED.remove(path, Scope(tool="a"), before_write=ignore)
+    DENIED.remove(path, Scope(tool="b"), before_write=ignore)
     assert FlagText.load(path).document == before
 
 
 def test_nothing_is_released_off_the_record(home: Path) -> None:
     path = home / "flags.json"
-    disable(path, DenylistEntry(tool="t"))
+    DENIED.add(path, Scope(tool="t"))
     before = path.read_bytes()
 
     def full(_sha256: str) -> None:
         raise OutboxError("the disk is full")
 
     with pytest.raises(OutboxError):
-        enable(path, DenylistEntry(tool="t"), before_write=full)
+        DENIED.remove(path, Scope(tool="t"), before_write=full)
     assert path.read_bytes() == before
 
 
 def test_operators_at_the_same_time_lose_none_of_each_others_entries(home: Path) -> None:
     path = home / "flags.json"
-    threads = [threading.Thread(target=disable, args=(path, DenylistEntry(tool=f"t-{n}"))) for n in range(12)]
+    threads = [threading.Thread(target=DENIED.add, args=(path, Scope(tool=f"t-{n}"))) for n in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {entry.tool for entry in denylist_entries(FlagText.load(path))} == {f"t-{n}" for n in range(12)}
+    assert {entry.tool for entry in DENIED.scopes(FlagText.load(path))} == {f"t-{n}" for n in range(12)}
     assert {each.name for each in home.iterdir()} == {"flags.json", ".flags.json.history"}
     assert len([*(home / ".flags.json.history").iterdir()]) == 12, "a draft is left behind"
 
@@ -206,13 +215,13 @@ def test_a_file_in_which_nothing_can_be_switched_is_named(home: Path, flag: Any,
     path.write_text(json.dumps(document))
     before = path.read_bytes()
     with pytest.raises(FlagFileError, match=said):
-        disable(path, DenylistEntry(tool="t"))
+        DENIED.add(path, Scope(tool="t"))
     assert path.read_bytes() == before
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FlagFileError, match="STAGEKEEPER_FLAG_FILE"):
-        disable(tmp_path / "none.json", DenylistEntry(tool="t"))
+        DENIED.add(tmp_path / "none.json", Scope(tool="t"))
 
 
 def test_a_tool_that_nobody_has_seen_is_switched_off_only_anyway(home: Path) -> None:

@@ -24,6 +24,7 @@ from stage_cases import (
 )
 from verdict_cases import a_row, executions
 
+from producers.boundary.flag_edit import FlagFileError
 from producers.boundary.flagd_stages import FlagdStages
 from producers.boundary.policy_flags import MODE
 from producers.boundary.stage_store import StageChange, StageConflictError
@@ -63,7 +64,9 @@ def test_a_stage_goes_down_also_where_nothing_can_be_recorded_and_that_is_said(h
     result = set_to("search_only")
     assert isinstance(result.exception, OffTheRecordError)
     assert "is not on record" in str(result.exception)
+    assert OffTheRecordError.exit_code == 3, "1 says that nothing changed"
     assert mode(home) is Mode.SEARCH_ONLY
+    assert "already" in set_to("search_only").output, "what changes nothing needs no record"
 
 
 @pytest.mark.slow
@@ -199,6 +202,15 @@ def test_the_history_is_the_lake_s_or_else_that_of_the_file(home: Path) -> None:
     stored(home)
     rows = json.loads(run("stage", "history", "--tool", "issue_refund", "--json").stdout)
     assert [(row["before"], row["after"], row["changed_by"]) for row in rows] == [(*step, "maria") for step in steps]
+
+
+def test_earlier_versions_that_cannot_be_read_are_named(home: Path) -> None:
+    (home / ".flags.json.history").write_text("no folder")
+    for words in (("stage", "history"), ("stage", "revert", *NAMED, *WHO, "--yes")):
+        refused = run(*words).exception
+        assert isinstance(refused, FlagFileError)
+        assert refused.exit_code == 1, "it is no misuse"
+        assert "earlier versions of" in str(refused)
 
 
 def test_a_stage_goes_back_to_the_one_before_the_last_change(home: Path) -> None:
