@@ -14,7 +14,7 @@ from stagekeeper.factory import recording, ruleset_sha256
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from producers.boundary.flagd_overlays import Overlay, Scope
+    from producers.boundary.flagd_overlays import Overlay, OverlayScope
     from producers.boundary.stage_store import StageChange, StageSetting, StageStore
     from stagekeeper.settings import Settings
 
@@ -88,7 +88,7 @@ def move(
 
 
 def overlay_change(
-    overlay: Overlay, scope: Scope, actor: str, reason: str, *, before: str, after: str
+    overlay: Overlay, scope: OverlayScope, actor: str, reason: str, *, before: str, after: str
 ) -> PolicyChangedData:
     """What is recorded of an entry that comes or goes."""
     return PolicyChangedData(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from producers.boundary.stage_store import ActionName
 
 
-class Scope(NamedTuple):
+class OverlayScope(NamedTuple):
     """What an entry covers: every action that has all of the values given; without any, everything."""
 
     workflow: str | None = None
@@ -44,13 +44,13 @@ class Overlay(NamedTuple):
 
     flag: Flag
 
-    def scopes(self, flags: FlagText) -> list[Scope]:
+    def scopes(self, flags: FlagText) -> list[OverlayScope]:
         """What is covered by entries of ours."""
         stated = flags.flags.get(self.flag.key)
         switched = Layers.from_flag(self.flag.key, stated).switched if isinstance(stated, dict) else []
-        return [Scope(**values) for values in switched if values.keys() <= set(Scope._fields)]
+        return [OverlayScope(**values) for values in switched if values.keys() <= set(OverlayScope._fields)]
 
-    def add(self, path: Path, scope: Scope) -> FlagEdit:
+    def add(self, path: Path, scope: OverlayScope) -> FlagEdit:
         """Add an entry at once, where it is not there; raises `FlagFileError`."""
 
         def edit(flags: FlagText) -> FlagText:
@@ -62,7 +62,7 @@ class Overlay(NamedTuple):
 
         return edit_flags(path, [self.flag], edit, urgent=True)
 
-    def remove(self, path: Path, scope: Scope, *, before_write: Callable[[str], None]) -> FlagEdit:
+    def remove(self, path: Path, scope: OverlayScope, *, before_write: Callable[[str], None]) -> FlagEdit:
         """Take exactly this entry away, where it is there; raises `FlagFileError`.
 
         `before_write` gets the new SHA-256 before the file has it: nothing is released off the record. What it raises

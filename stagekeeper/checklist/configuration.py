@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from producers.boundary.authorization import FileAuthorizer
 from producers.boundary.decision_rules import READS, apply_rules
 from producers.boundary.flag_edit import FlagFileError, FlagText
-from producers.boundary.flagd_overlays import DENIED, Scope
+from producers.boundary.flagd_overlays import DENIED, OverlayScope
 from producers.boundary.flags import FlagEvaluator, FlagValues
 from producers.boundary.policy_flags import (
     APPROVAL_REQUIRED,
@@ -114,7 +114,7 @@ def _alone(path: Path) -> Point:
         with closing(FlagEvaluator.from_file(copy)) as before:
             unchanged = before.evaluate(others)
         try:
-            DENIED.add(copy, Scope(tool="one-tool"))
+            DENIED.add(copy, OverlayScope(tool="one-tool"))
         except FlagFileError as error:
             return failed(8, str(error))
         with closing(FlagEvaluator.from_file(copy)) as after:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from producers.boundary.flagd_overlays import EMERGENCIES, Scope
+from producers.boundary.flagd_overlays import EMERGENCIES, OverlayScope
 from producers.errors import UsageError
 from producers.wire.stage import Mode
 from stagekeeper.commands import CommandGroup
@@ -118,14 +118,14 @@ def resume(
     _say(scope, "resumes" if changed else "is in no such emergency", changed=changed, as_json=as_json)
 
 
-def _scope(workflow: str | None, tool: str | None, *, everything: bool) -> Scope:
-    scope = Scope(workflow, tool)
+def _scope(workflow: str | None, tool: str | None, *, everything: bool) -> OverlayScope:
+    scope = OverlayScope(workflow, tool)
     if everything == bool(scope.values):
         raise UsageError("say what it is about: --everything, or --workflow, or --tool, or both of these")
     return scope
 
 
-def _say(scope: Scope, words: str, *, changed: bool, as_json: bool) -> None:
+def _say(scope: OverlayScope, words: str, *, changed: bool, as_json: bool) -> None:
     if as_json:
         print_json(
             {**scope._asdict(), "everything": not scope.values, "changed": changed, "message": f"{scope} {words}."}

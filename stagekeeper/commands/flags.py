@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from producers.boundary.flag_edit import FlagText
-from producers.boundary.flagd_overlays import DENIED, Scope
+from producers.boundary.flagd_overlays import DENIED, OverlayScope
 from producers.boundary.new_flags import new_flag_file
 from producers.boundary.policy_flags import FLAGS
 from producers.errors import StagekeeperError, UsageError
@@ -199,14 +199,14 @@ def enable(flag_path: Path | None, actor: str, reason: str, *, as_json: bool, **
     _say(entry, f"is {'switched on' if changed else 'not switched off'}", changed=changed, as_json=as_json)
 
 
-def _entry(values: dict[str, str | None]) -> Scope:
-    entry = Scope(**values)
+def _entry(values: dict[str, str | None]) -> OverlayScope:
+    entry = OverlayScope(**values)
     if not entry.values:
         raise UsageError("say what to switch: a tool, a workflow or an account")
     return entry
 
 
-def _say(entry: Scope, what: str, *, changed: bool, as_json: bool) -> None:
+def _say(entry: OverlayScope, what: str, *, changed: bool, as_json: bool) -> None:
     if as_json:
         print_json({**entry._asdict(), "changed": changed, "message": f"{entry} {what}."})
     else:

@@ -17,7 +17,7 @@ from producers.boundary import flag_edit
 from producers.boundary.flag_edit import FlagFileError, FlagText
 from producers.boundary.flag_history import KEPT, history_of, versions
 from producers.boundary.flagd_attempts import start_attempt
-from producers.boundary.flagd_overlays import DENIED, EMERGENCIES, Scope
+from producers.boundary.flagd_overlays import DENIED, EMERGENCIES, OverlayScope
 from producers.boundary.flagd_stages import FlagdStages
 from producers.boundary.policy_flags import ATTEMPT, DENYLIST, MODE
 from producers.boundary.stage_store import ActionName, StageChange, StageConflictError
@@ -70,14 +70,14 @@ def test_what_is_added_and_taken_away_leaves_the_file_byte_for_byte(
 ) -> None:
     path.write_bytes(shape(path.read_bytes()))
     before = path.read_bytes()
-    for entry in (Scope(tool="a"), Scope(workflow="ü", account="b"), Scope(tool="c")):
+    for entry in (OverlayScope(tool="a"), OverlayScope(workflow="ü", account="b"), OverlayScope(tool="c")):
         DENIED.add(path, entry)
-    for scope in (Scope(), Scope(tool="issue_refund"), Scope("refunds", "x")):
+    for scope in (OverlayScope(), OverlayScope(tool="issue_refund"), OverlayScope("refunds", "x")):
         EMERGENCIES.add(path, scope)
     assert path.read_bytes() != before
-    for scope in (Scope(tool="issue_refund"), Scope("refunds", "x"), Scope()):
+    for scope in (OverlayScope(tool="issue_refund"), OverlayScope("refunds", "x"), OverlayScope()):
         EMERGENCIES.remove(path, scope, before_write=ignore)
-    for entry in (Scope(tool="c"), Scope(tool="a"), Scope(workflow="ü", account="b")):
+    for entry in (OverlayScope(tool="c"), OverlayScope(tool="a"), OverlayScope(workflow="ü", account="b")):
         DENIED.remove(path, entry, before_write=ignore)
     assert path.read_bytes() == before
 
@@ -122,7 +122,7 @@ def test_a_targeting_of_somebody_s_own_stands_behind_ours_as_it_was_written(path
     start = text.index('"targeting": {', text.index(f'"{MODE.key}"')) + len('"targeting": ')
     own = text[start : text.index('"metadata"', start)].rstrip().rstrip(",")
     put(path, Mode.DRAFT_WRITE)
-    EMERGENCIES.add(path, Scope(tool="find_book"))
+    EMERGENCIES.add(path, OverlayScope(tool="find_book"))
     assert own in path.read_text()
     store = FlagdStages(path)
     assert store.read(ActionName("production", "any", "find_book")).mode is Mode.SEARCH_ONLY
@@ -150,8 +150,8 @@ def test_a_layer_that_somebody_wrote_with_another_variant_is_not_ours(path: Path
     document["flags"][MODE.key]["targeting"] = own
     document["flags"][DENYLIST.key]["targeting"] = {"if": [own["if"][0], "clear", "denied"]}
     path.write_text(json.dumps(document))
-    DENIED.add(path, Scope(tool="b"))
-    EMERGENCIES.add(path, Scope(tool="b"))
+    DENIED.add(path, OverlayScope(tool="b"))
+    EMERGENCIES.add(path, OverlayScope(tool="b"))
     flags = FlagText.load(path).flags
     assert flags[MODE.key]["targeting"]["if"][1:] == ["fallback", own]
     assert flags[DENYLIST.key]["targeting"]["if"][1:] == ["denied", document["flags"][DENYLIST.key]["targeting"]]
@@ -344,7 +344,7 @@ def test_a_file_that_cannot_be_used_is_named_with_a_way_out(
     version = FlagText.load(path).sha256 if damage in {disabled, without, taken} else ""
     for attempt in (
         lambda: store.change(StageChange(ACTION, Mode.OBSERVE, version), before_write=pytest.fail),
-        lambda: EMERGENCIES.add(path, Scope()),
+        lambda: EMERGENCIES.add(path, OverlayScope()),
     ):
         with pytest.raises(FlagFileError, match=message):
             attempt()
@@ -381,7 +381,7 @@ def test_a_variant_that_is_missing_is_added_and_one_that_means_something_else_is
     del variants["observe"]
     path.write_text(json.dumps(document, indent=2))
     put(path, Mode.OBSERVE)
-    EMERGENCIES.add(path, Scope())
+    EMERGENCIES.add(path, OverlayScope())
     flag = FlagText.load(path).flags[MODE.key]
     assert (flag["variants"]["observe"], flag["targeting"]["if"][1]) == ("observe", "stop")
     flag["variants"]["draft_write"] = "autonomous"

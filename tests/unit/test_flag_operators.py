@@ -18,7 +18,7 @@ from stage_cases import ACTION, OTHER, put
 from producers.boundary import flag_edit
 from producers.boundary.flag_edit import FlagFileError
 from producers.boundary.flag_history import history_of, versions
-from producers.boundary.flagd_overlays import DENIED, EMERGENCIES, Scope
+from producers.boundary.flagd_overlays import DENIED, EMERGENCIES, OverlayScope
 from producers.boundary.flagd_stages import FlagdStages
 from producers.boundary.stage_store import StageConflictError
 from producers.wire.stage import Mode
@@ -87,8 +87,8 @@ def test_an_operator_that_was_stopped_in_an_edit_holds_nobody_up_for_ever(
             put(path, Mode.OBSERVE)
         assert path.read_bytes() == before
         monkeypatch.setattr(flag_edit, "_URGENT_PATIENCE_S", 0.05)
-        EMERGENCIES.add(path, Scope())
-        DENIED.add(path, Scope(tool="t"))
+        EMERGENCIES.add(path, OverlayScope())
+        DENIED.add(path, OverlayScope(tool="t"))
         assert FlagdStages(path).read(ACTION).emergency
     finally:
         os.close(stopped)
@@ -102,7 +102,7 @@ def test_what_an_emergency_changes_before_a_stopped_operator_goes_on_stays(
     monkeypatch.setattr(flag_edit, "_URGENT_PATIENCE_S", 0.05)
     before = path.read_bytes()
     with pytest.raises(StageConflictError):
-        put(path, Mode.OBSERVE, before_write=lambda _: EMERGENCIES.add(path, Scope()) and None)
+        put(path, Mode.OBSERVE, before_write=lambda _: EMERGENCIES.add(path, OverlayScope()) and None)
     assert FlagdStages(path).read(ACTION).emergency
     assert [one.path.read_bytes() for one in versions(path)] == [before]
     assert len([*history_of(path).iterdir()]) == 1, "a draft is left behind"
@@ -119,7 +119,7 @@ def test_an_edit_that_fits_any_content_is_made_for_what_somebody_else_just_wrote
         swap(draft, target)
 
     monkeypatch.setattr(flag_edit, "_swap", late)
-    EMERGENCIES.add(path, Scope())
+    EMERGENCIES.add(path, OverlayScope())
     assert FlagdStages(path).read(ACTION).emergency
     assert [one.path.read_bytes() for one in versions(path)] == [theirs]
 

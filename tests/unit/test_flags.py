@@ -15,7 +15,7 @@ from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvid
 
 from producers.boundary.errors import ActionDeniedError
 from producers.boundary.flagd_file import FlagFile, Ruleset
-from producers.boundary.flagd_overlays import DENIED, Scope
+from producers.boundary.flagd_overlays import DENIED, OverlayScope
 from producers.boundary.flags import FlagEvaluator
 from producers.boundary.policy_flags import APPROVAL_REQUIRED, CONFIDENCE_THRESHOLD, MODE, flag_context
 from producers.boundary.router import Router
@@ -185,7 +185,7 @@ def test_one_tool_more_is_switched_off_beside_a_list_of_them(tmp_path: Path) -> 
     document = json.loads(path.read_text())
     document["flags"][KEYS["denylist"]]["variants"]["denied"] = True
     path.write_text(json.dumps(document))
-    DENIED.add(path, Scope(tool="update_ticket"))
+    DENIED.add(path, OverlayScope(tool="update_ticket"))
     held = FlagEvaluator.from_file(path)
     try:
         denied = {tool: held.evaluate(flag_context(contract(tool=tool))).denied for tool in TOOLS}

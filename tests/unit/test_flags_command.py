@@ -13,7 +13,7 @@ from lakes_of_events import EventLake
 from stage_cases import ignore
 
 from producers.boundary.flag_edit import FlagFileError, FlagText
-from producers.boundary.flagd_overlays import DENIED, Scope
+from producers.boundary.flagd_overlays import DENIED, OverlayScope
 from producers.boundary.flags import FlagEvaluator
 from producers.boundary.policy_flags import DENYLIST, MODE, flag_context
 from producers.delivery.outbox import Outbox, OutboxError
@@ -117,9 +117,9 @@ def test_targeting_that_was_there_before_is_obeyed_after_the_entries(home: Path)
     document["flags"][DENYLIST.key]["targeting"] = {"if": [{"==": [{"var": "user"}, "eve"]}, "denied", "clear"]}
     path.write_text(json.dumps(document))
     before = FlagText.load(path).document
-    DENIED.add(path, Scope(tool="a"))
-    DENIED.add(path, Scope(tool="b"))
-    assert DENIED.scopes(FlagText.load(path)) == [Scope(tool="a"), Scope(tool="b")]
+    DENIED.add(path, OverlayScope(tool="a"))
+    DENIED.add(path, OverlayScope(tool="b"))
+    assert DENIED.scopes(FlagText.load(path)) == [OverlayScope(tool="a"), OverlayScope(tool="b")]
     held = FlagEvaluator.from_file(path)
     try:
         assert evaluated(held, DENYLIST, ("eve", (("tool", "c"), ("user", "eve"))))[0] is True
@@ -127,27 +127,27 @@ def test_targeting_that_was_there_before_is_obeyed_after_the_entries(home: Path)
         assert evaluated(held, DENYLIST, ("ada", (("tool", "b"), ("user", "ada"))))[0] is True
     finally:
         held.close()
-    DENIED.remove(path, Scope(tool="a"), before_write=ignore)
-    DENIED.remove(path, Scope(tool="b"), before_write=ignore)
+    DENIED.remove(path, OverlayScope(tool="a"), before_write=ignore)
+    DENIED.remove(path, OverlayScope(tool="b"), before_write=ignore)
     assert FlagText.load(path).document == before
 
 
 def test_nothing_is_released_off_the_record(home: Path) -> None:
     path = home / "flags.json"
-    DENIED.add(path, Scope(tool="t"))
+    DENIED.add(path, OverlayScope(tool="t"))
     before = path.read_bytes()
 
     def full(_sha256: str) -> None:
         raise OutboxError("the disk is full")
 
     with pytest.raises(OutboxError):
-        DENIED.remove(path, Scope(tool="t"), before_write=full)
+        DENIED.remove(path, OverlayScope(tool="t"), before_write=full)
     assert path.read_bytes() == before
 
 
 def test_operators_at_the_same_time_lose_none_of_each_others_entries(home: Path) -> None:
     path = home / "flags.json"
-    threads = [threading.Thread(target=DENIED.add, args=(path, Scope(tool=f"t-{n}"))) for n in range(12)]
+    threads = [threading.Thread(target=DENIED.add, args=(path, OverlayScope(tool=f"t-{n}"))) for n in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -215,13 +215,13 @@ def test_a_file_in_which_nothing_can_be_switched_is_named(home: Path, flag: Any,
     path.write_text(json.dumps(document))
     before = path.read_bytes()
     with pytest.raises(FlagFileError, match=said):
-        DENIED.add(path, Scope(tool="t"))
+        DENIED.add(path, OverlayScope(tool="t"))
     assert path.read_bytes() == before
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FlagFileError, match="STAGEKEEPER_FLAG_FILE"):
-        DENIED.add(tmp_path / "none.json", Scope(tool="t"))
+        DENIED.add(tmp_path / "none.json", OverlayScope(tool="t"))
 
 
 def test_a_tool_that_nobody_has_seen_is_switched_off_only_anyway(home: Path) -> None:

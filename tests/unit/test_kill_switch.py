@@ -16,7 +16,7 @@ from boundary_cases import KEYS, Permit, Shelf, contract, flagd_file, in_child
 from producers.boundary import flagd_file as flag_files
 from producers.boundary.flag_edit import FlagFileError
 from producers.boundary.flagd_file import FlagFile
-from producers.boundary.flagd_overlays import DENIED, Scope
+from producers.boundary.flagd_overlays import DENIED, OverlayScope
 from producers.boundary.flags import FlagEvaluator
 from producers.boundary.policy_flags import flag_context
 from producers.boundary.router import Router
@@ -163,7 +163,7 @@ def test_nothing_is_switched_off_with_success_in_a_file_that_routers_cannot_read
 ) -> None:
     spoil(path)
     with pytest.raises(FlagFileError, match=str(path)):
-        DENIED.add(path, Scope(tool="update_ticket"))
+        DENIED.add(path, OverlayScope(tool="update_ticket"))
 
 
 def test_an_edit_that_keeps_size_and_dates_is_in_force(path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_child_after_fork_sees_what_is_switched_off(path: Path) -> None:
 
     def child() -> str:
         answers = [write()]
-        DENIED.add(path, Scope(tool="write"))
+        DENIED.add(path, OverlayScope(tool="write"))
         _wait_until(lambda: held.evaluate(flag_context(contract(tool="write"))).denied)
         try:
             answers.append(write())
