@@ -45,13 +45,13 @@ class Effect:
 
 
 def decisions_around(lake: Lake, change: EnactmentStep) -> pl.DataFrame:
-    """The decisions on an action since shortly before it was changed: `source`, `stage`, `decided_at`, `ingested_at`.
+    """The decisions on an action since shortly before it was changed: `source`, `user`, `stage`, and when.
 
     Raises `LakeError`.
     """
     named = [pl.col(name) == value for name, value in zip(ACTION, change.action, strict=True)]
     rows = lake.scan(EVENTS).filter(_DECIDED, pl.col("decided_at") >= change.at - WINDOW, *named)
-    return rows.select("source", "stage", "decided_at", "ingested_at").collect()
+    return rows.select("source", "user", "stage", "decided_at", "ingested_at").collect()
 
 
 def effect_of(decisions: pl.DataFrame, change: EnactmentStep, *, now: datetime, deadline: timedelta) -> Effect:
@@ -59,6 +59,11 @@ def effect_of(decisions: pl.DataFrame, change: EnactmentStep, *, now: datetime, 
     heard, waiting, late = [], [], []
     began_at = None
     conforming = _conforming(change)
+    if change.mode_before is None:
+        # More than the action decided: who had the new stage already shows nothing, nor does it without a name.
+        is_new = pl.col("stage").is_in(list(conforming))
+        moved = decisions.filter(~is_new)["user"].drop_nulls()
+        decisions = decisions.filter(~is_new | pl.col("user").is_in(moved.implode()))
     for (source,), own in decisions.sort("decided_at", "ingested_at").group_by("source", maintain_order=True):
         newest = own.row(-1, named=True)
         if newest["stage"] in conforming:

@@ -9,8 +9,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
-from pydantic import ConfigDict
+from pydantic import ConfigDict, ValidationError
 
+from analytics.lake.errors import UnreadableLakeError
 from analytics.lake.table_schemas import COLUMNS, ENACTMENTS
 from analytics.signals.cells import CELL
 from analytics.verdicts.evidence_models import DocumentPart
@@ -183,13 +184,19 @@ def append(lake: Lake, steps: Iterable[EnactmentStep], *, fence: Fence | None = 
 
 
 def enactments(lake: Lake) -> dict[str, Enactment]:
-    """What was done, by recommendation, oldest first. Raises `LakeError`."""
+    """What was done, by recommendation, oldest first. Raises `LakeError`, also where a row cannot be read."""
     if not lake.version(ENACTMENTS):
         return {}
-    rows = lake.scan(ENACTMENTS).select("at", "payload").sort("at").collect()
+    rows = lake.scan(ENACTMENTS).select("at", "recommendation_id", "payload").sort("at").collect()
     by_recommendation: dict[str, list[EnactmentStep]] = {}
-    for payload in rows["payload"]:
-        step = EnactmentStep.model_validate_json(payload)
+    for at, recommendation_id, payload in rows.iter_rows():
+        try:
+            step = EnactmentStep.model_validate_json(payload)
+        except ValidationError as error:
+            raise UnreadableLakeError(
+                f"The row of {ENACTMENTS} of {at.isoformat()} about recommendation {recommendation_id} cannot be read, "
+                f"so what was carried out is not known and nothing is: {error}"
+            ) from error
         by_recommendation.setdefault(step.recommendation_id, []).append(step)
     # By phase first: two machines' clocks may be apart.
     return {

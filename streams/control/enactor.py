@@ -1,7 +1,7 @@
 """The enactor: carries out what the ledger calls for in the store of stages, once, and shows that it is in force.
 
 One process at a time enacts, under the lease `enactor`; every row that it writes carries the fence. A change is three
-steps: the row `intended`, in the same breath as the store is written and before it is; the row `applied`; the event
+steps: the row `intended`, while the store is locked and before it is written; the row `applied`; the event
 `policy.changed`, whose id follows from the recommendation. Wherever it is killed, the next one finds in the rows and in
 the store how far the change is, and finishes it.
 """
@@ -31,7 +31,7 @@ from analytics.enactment.due_changes import (
     rollback_due,
     stages_of,
 )
-from analytics.enactment.effect import attempt_of, decisions_around, effect_of, next_step
+from analytics.enactment.effect import attempt_of
 from analytics.enactment.enactments import Enactment, EnactmentPhase, EnactmentStep, append, enactments
 from analytics.enactment.standing_calls import StandingCalls, crossings
 from analytics.gates.gate_file import GateFile
@@ -53,6 +53,7 @@ from producers.boundary.stage_store import (
 from producers.errors import StagekeeperError
 from producers.strict_yaml import ConfigurationFileError, read_file
 from producers.wire.events import VerdictName
+from streams.control.enactor_proofs import Proofs
 from streams.control.pauses import Pauses
 
 if TYPE_CHECKING:
@@ -67,9 +68,6 @@ LOG: Final = logging.getLogger(__name__)
 
 EFFECT_DEADLINE_S: Final = 10.0
 
-_WATCHED_FOR: Final = timedelta(days=1)  # how long after a change its effect is looked for
-_UNPROVEN: Final = frozenset({EnactmentPhase.APPLIED, EnactmentPhase.NOT_IN_FORCE})
-_WATCHED_CLOSELY: Final = timedelta(minutes=2)
 _TOLD_FOR: Final = timedelta(days=7)  # how long after a change its event is published if it has not come back
 _CONFLICTS: Final = 3  # how often one look tries again where somebody else writes the store
 
@@ -105,9 +103,9 @@ class Enactor:
         self._gate_file = gate_file
         self._now, self._clock = now, clock
         self._freshness_s = freshness_s
-        self._deadline = timedelta(seconds=effect_deadline_s)
         self._fence: Fence | None = None
         self._pauses = Pauses(clock)
+        self._proofs = Proofs(lake, store, self._pauses, now=now, deadline=timedelta(seconds=effect_deadline_s))
         self._calls = StandingCalls(lake)
         self._past: dict[str, Enactment] = {}
         self._untold: list[EnactmentStep] = []
@@ -129,22 +127,34 @@ class Enactor:
                 self._begin(fence)
                 gates = self._read_gates()
                 self._take_news()
+                names = {"gates", "events"}
                 for word in (VerdictName.ROLL_BACK, VerdictName.PROMOTE):
-                    self._carry_out(word, gates)
-                self._prove()
+                    names |= self._carry_out(word, gates)
+                # What nobody asks for any more is no fault any more.
+                self._faults = {name: message for name, message in self._faults.items() if name in names}
+                # Of one change at each look: the next rollback waits for no more than that.
+                if (step := self._proofs.step(self._past.values())) is not None:
+                    self._append(step)
         except FencedError:
             self._fence = None
             raise
         self._tell()
         return self._report()
 
-    def _carry_out(self, word: VerdictName, gates: GateFile | None) -> None:
+    def _carry_out(self, word: VerdictName, gates: GateFile | None) -> set[str]:
+        """Finish what was begun and begin what is due, each but in its pauses; what all that is called."""
         begun = [one for one in self._past.values() if not one.is_settled and one.last.verdict is word]
         for one in begun:
-            self._guarded(one.last.action, word, functools.partial(self._resume, one))
-        if gates is not None:
-            for action in self._asked(word, gates):
+            if self._pauses.over(one.last.action, word):
+                self._guarded(one.last.action, word, functools.partial(self._resume, one))
+        asked = [] if gates is None else self._asked(word, gates)
+        for action in asked:
+            if self._pauses.over(action, word) and gates is not None:
                 self._guarded(action, word, functools.partial(self._enact, action, word, gates))
+        for action in {one.last.action for one in begun}.difference(asked):
+            if self._pauses.over(action, word):
+                self._pauses.refused(action, word)
+        return {_name(word, action) for action in (*asked, *(one.last.action for one in begun))}
 
     def _begin(self, fence: Fence) -> None:
         if fence == self._fence:
@@ -205,11 +215,11 @@ class Enactor:
                 continue
             if not done.covers(call.key, call.crossed):
                 wanted[call.action] = None
-        return [action for action in wanted if self._pauses.over(action, word)]
+        return list(wanted)
 
     def _guarded(self, action: ActionName, word: VerdictName, work: Callable[[], bool | None]) -> None:
         """Work on one action; what fails is left alone for a while, longer each time, and holds up no other action."""
-        name = f"{word} of {action}"
+        name = _name(word, action)
         try:
             done = work()
         except FencedError:
@@ -218,7 +228,8 @@ class Enactor:
             self._pauses.failed(action, word)
             self._fault(name, f"{name} cannot be carried out: {error}")
             return
-        self._faults.pop(name, None)
+        if done is not None:
+            self._faults.pop(name, None)
         if done:
             self._pauses.forget(action)
         elif done is False:
@@ -235,18 +246,21 @@ class Enactor:
         None leaves it as it is: it was not written, and whether it is due still is asked anew.
         """
         step, setting = one.last, self._store.read(one.last.action)
-        now_has_it = setting.version == step.version_after or setting.mode is step.mode_after
-        taken_back = not now_has_it and self._store.had(step.version_after)
-        # It may have been written and taken back: on that doubt nothing is promoted.
-        in_doubt = step.verdict is VerdictName.PROMOTE and setting.version != step.version_before
-        if now_has_it:
+        was_written = setting.version == step.version_after or self._store.had(step.version_after)
+        is_promotion = step.verdict is VerdictName.PROMOTE
+        if was_written and setting.mode is step.mode_after:
             note = "the store had it already: whoever wrote it was stopped before the record"
             self._applied(step, setting.version, note)
-        elif taken_back or setting.mode is not step.mode_before or in_doubt:
+            return True
+        # It may have been written and taken back: on that doubt nothing is promoted.
+        in_doubt = is_promotion and setting.version != step.version_before
+        if was_written or setting.mode is not step.mode_before or in_doubt:
             note = f"the store was changed by somebody else meanwhile, to {setting.mode or 'several modes'}"
-            self._append(step.followed_by(EnactmentPhase.SUPERSEDED, at=self._now(), note=note))
+        elif is_promotion and all(call.key != step.key for call in self._calls.by_cell.values()):
+            note = "the ledger does not call for it any more"  # a rollback stays open: its latch may speak again
         else:
             return None
+        self._append(step.followed_by(EnactmentPhase.SUPERSEDED, at=self._now(), note=note))
         return True
 
     def _enact(self, action: ActionName, word: VerdictName, gates: GateFile) -> bool:
@@ -333,40 +347,6 @@ class Enactor:
         before = self._past.get(step.recommendation_id)
         self._past[step.recommendation_id] = Enactment((*(() if before is None else before.steps), step))
 
-    def _prove(self) -> None:
-        """Look for the effect of what was applied lately, in the decisions that follow; of one change at each look.
-
-        The next rollback waits for no more than that.
-        """
-        now = self._now()
-        recent = [
-            (self._pauses.until_s(applied.action, "effect"), one, applied)
-            for one in self._past.values()
-            if one.phase in _UNPROVEN and (applied := one.applied) is not None and now - applied.at <= _WATCHED_FOR
-        ]
-        due = [waiting for waiting in recent if waiting[0] <= self._clock()]
-        for _, one, applied in sorted(due, key=lambda waiting: waiting[0])[:1]:
-            self._pauses.wait(applied.action, "effect", 1.0 if now - applied.at < _WATCHED_CLOSELY else 15.0)
-            effect = effect_of(decisions_around(self._lake, applied), applied, now=now, deadline=self._deadline)
-            step = next_step(one, effect, now)
-            if step is None and self._moved_on(applied):
-                step = applied.followed_by(
-                    EnactmentPhase.SUPERSEDED, at=now, note="somebody else has changed the stage since"
-                )
-            if step is not None:
-                self._append(step)
-            if step is not None and step.phase is EnactmentPhase.NOT_IN_FORCE:
-                message = "%s is at %s, and after %.0f s still decided by the old stage, by %s"
-                deadline_s = self._deadline.total_seconds()
-                LOG.error(message, step.action, step.to_stage, deadline_s, ", ".join(step.sources))
-
-    def _moved_on(self, applied: EnactmentStep) -> bool:
-        try:
-            return self._store.read(applied.action).mode is not applied.mode_after
-        except StageStoreError as error:
-            LOG.warning("whether %s was moved since is not known: %s", applied.action, error)
-            return False
-
     def _tell(self) -> None:
         """Publish the policy changes that nobody has acknowledged yet; a repetition counts once, by its id."""
         if not self._untold or not self._pauses.over(None, "events"):
@@ -387,3 +367,7 @@ class Enactor:
         made = [one.applied for one in self._past.values() if one.applied is not None]
         seconds = tuple(max((step.at - step.judged_at).total_seconds(), 0.0) for step in made)
         return EnactorReport("; ".join(self._faults.values()) or None, lives, seconds)
+
+
+def _name(word: VerdictName, action: ActionName) -> str:
+    return f"{word} of {action}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import pytest
 from enactor_cases import ACTION, GATES, Place, at
 from fakes import a_contract, a_decision
 from stage_stores import KilledError
 
 from analytics.enactment.enactments import EnactmentPhase
-from analytics.lake.errors import FencedError
+from analytics.lake.errors import FencedError, UnreadableLakeError
 from analytics.lake.leases import ENACTOR
 from analytics.lake.table_schemas import ENACTMENTS
 from analytics.lake.tables import Fence
@@ -179,3 +180,59 @@ def test_rollbacks_come_before_promotions_and_do_not_wait_for_one_that_fails(tmp
     assert [one.to for one in asked] == [Mode.SEARCH_ONLY, Mode.APPROVED_EXTERNAL]
     assert "PROMOTE of production/refunds/other" in (report.fault or "")
     assert place.mode is Mode.SEARCH_ONLY
+
+
+def test_a_fault_goes_once_nobody_asks_for_what_failed(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.judged()
+    place.store.broken = "the disk is full"
+    for seconds in (0.5, 0.1, 0.5, 0.1):
+        assert place.look(after_s=seconds).fault is not None, "it has not gone, only been left alone"
+    place.gate_file.write_text(GATES.replace("on_roll_back: apply, ", ""))
+    assert place.look().fault is None
+
+
+def test_what_a_person_did_while_a_change_was_open_is_not_signed_by_the_enactor(tmp_path: Path) -> None:
+    place = Place(tmp_path, store="flagd")
+    place.judged()
+    place.store.before = kill
+    killed(place)
+    place.store.set(ActionName("production", "support", "search"), Mode.OBSERVE)
+    place.store.set(ACTION, Mode.SEARCH_ONLY)
+    place.look()
+    assert (place.phases, place.told) == ([EnactmentPhase.INTENDED, EnactmentPhase.SUPERSEDED], [])
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_an_open_change_that_nothing_calls_for_is_not_looked_at_for_ever(tmp_path: Path, failed: bool) -> None:
+    place = Place(tmp_path, GATES.replace("ask", "apply"))
+    place.judged(failed=failed)
+    place.store.before = kill
+    killed(place)
+    place.gate_file.write_text(GATES.replace("on_roll_back: apply, on_promote: ask, ", ""))
+    if not failed:
+        place.judged(14, failed=True, count=200)
+    reads, read = 0, place.store.read
+
+    def counted(action: ActionName) -> Any:
+        nonlocal reads
+        reads += 1
+        return read(action)
+
+    place.store.read = counted
+    for _ in range(20):
+        place.look(after_s=0.5)
+    assert 0 < reads < 10
+    # A rollback may be called for again, and nothing missing promotes.
+    assert place.phases[-1] is (EnactmentPhase.INTENDED if failed else EnactmentPhase.SUPERSEDED)
+
+
+def test_a_row_that_cannot_be_read_is_named_and_nothing_is_carried_out(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.judged()
+    place.look()
+    rows = place.lake.scan(ENACTMENTS).collect().with_columns(payload=pl.lit("{}"))
+    place.lake.append(ENACTMENTS, rows.head(1))
+    place.restarted()
+    with pytest.raises(UnreadableLakeError, match=rows["recommendation_id"][0]):
+        place.look()

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import pytest
 from click.testing import CliRunner
 from enactor_cases import ACTION, GATES, ROLL_BACK, Place, at
 
 from analytics.backtest.recommendation_outcomes import of_history, recommendations
+from analytics.enactment.effect import effect_of
 from analytics.enactment.enactments import EnactmentPhase
 from analytics.maintenance import Maintenance, RetentionPolicy
 from producers.wire.stage import Mode, Stage
 from stagekeeper.commands import cli
+from stagekeeper.local_ingest import LocalIngest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,6 +86,69 @@ def test_a_person_who_moves_it_before_it_is_in_force_ends_the_wait(place: Place)
     place.store.set(ACTION, Mode.OBSERVE)
     place.look()
     assert place.phases[-1] is EnactmentPhase.SUPERSEDED
+
+
+def test_a_person_who_moved_it_is_no_alarm(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.judged()
+    place.look()
+    place.store.set(ACTION, Mode.AUTONOMOUS)
+    place.decided("/routers/b", Stage.NARROW_AUTONOMY, 11)
+    place.look()
+    assert place.phases[-1] is EnactmentPhase.SUPERSEDED
+    assert EnactmentPhase.NOT_IN_FORCE not in place.phases
+
+
+def test_what_is_decided_in_an_emergency_proves_nothing(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.judged()
+    place.look()
+    read = place.store.read
+    place.store.read = lambda action: dataclasses.replace(read(action), emergency=True)
+    place.history.ingest = LocalIngest(now=lambda: place.now)
+    place.decided("/tests", Stage.SEARCH_ONLY, 1)
+    place.now = at(11)
+    place.look()
+    place.store.read = read
+    place.look()
+    assert place.phases[-1] is EnactmentPhase.APPLIED, "it fell back then, whatever the stage below"
+    place.decided("/tests", Stage.SEARCH_ONLY, 61)
+    place.look()
+    assert place.phases[-1] is EnactmentPhase.IN_FORCE
+
+
+def test_under_a_percentage_only_who_had_the_old_stage_proves_it(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.judged()
+    place.look()
+    step = place.steps[-1].model_copy(update={"mode_before": None})
+
+    def proven(*decided: tuple[str | None, Stage]) -> bool:
+        rows = [
+            {"source": "/tests", "user": user, "stage": stage.value, "decided_at": moment, "ingested_at": moment}
+            for second, (user, stage) in enumerate(decided, start=-1)
+            for moment in [step.at + timedelta(seconds=second)]
+        ]
+        decisions = pl.DataFrame(rows, schema_overrides={"user": pl.String})
+        return effect_of(decisions, step, now=at(11), deadline=timedelta(seconds=10)).is_in_force
+
+    old, new = Stage.DRAFT_WRITE, Stage.SEARCH_ONLY
+    assert not proven(("high", old), ("low", new), ("low", new))
+    assert not proven((None, old), (None, new), (None, new))
+    assert proven(("high", old), ("low", new), ("high", new))
+
+
+def test_one_that_is_late_for_days_is_watched_until_it_obeys(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.judged()
+    place.look()
+    place.decided("/routers/b", Stage.DRAFT_WRITE, 11)
+    assert place.look().lives["not_in_force"] == 1
+    place.now = at(10) + timedelta(days=3)
+    assert place.look(after_s=1000).lives["not_in_force"] == 1, "nobody was heard"
+    place.decided("/routers/b", Stage.SEARCH_ONLY, timedelta(days=3).total_seconds() - 5)
+    assert place.look(after_s=1000).lives["not_in_force"] == 0
+    assert place.phases[-1] is EnactmentPhase.IN_FORCE
 
 
 def listed(place: Place, *words: str) -> list[dict[str, Any]]:
