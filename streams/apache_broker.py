@@ -78,11 +78,7 @@ class ApacheBroker:
         (home / "server.properties").write_text(_properties(home, port, controller_port) + extra)
         cluster_id = _formatted(home, classpath)
         broker = cls(f"127.0.0.1:{port}", cluster_id, home, _run(home, classpath), classpath)
-        try:
-            broker.await_ready()
-        except BaseException:
-            broker.stop()
-            raise
+        broker.await_ready()
         return broker
 
     @property
@@ -91,7 +87,23 @@ class ApacheBroker:
         return self.child.process.pid
 
     def await_ready(self) -> None:
-        """Return once the node answers a client; raises `BrokerError` as `start` does."""
+        """Return once the node answers a client; one that does not is stopped. Raises `BrokerError` as `start` does."""
+        try:
+            self._await_answer()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop it in order, or by force after 20 s; its log stays. Does nothing when it has stopped already."""
+        self.child.stop(_STOP_S)
+
+    def restart(self) -> None:
+        """Start again on the same log; raises `BrokerError` as `start` does."""
+        self.child = _run(self.home, self._classpath)
+        self.await_ready()
+
+    def _await_answer(self) -> None:
         deadline = time.monotonic() + READY_S
         client = admin(self.address)
         while time.monotonic() < deadline:
@@ -103,15 +115,6 @@ class ApacheBroker:
             except KafkaException:
                 continue  # not listening yet; the loop ends on its process or on the deadline
         raise BrokerError(f"Apache Kafka did not answer in {READY_S:.0f} s; see {self.child.log}")
-
-    def stop(self) -> None:
-        """Stop it in order, or by force after 20 s; its log stays. Does nothing when it has stopped already."""
-        self.child.stop(_STOP_S)
-
-    def restart(self) -> None:
-        """Start again on the same log; raises `BrokerError` as `start` does."""
-        self.child = _run(self.home, self._classpath)
-        self.await_ready()
 
 
 def _distribution() -> Path | None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from producers.boundary.flagd_stages import FlagdStages
+from producers.boundary.flag_edit import FlagText
+from producers.boundary.flagd_stages import FlagdStages, settings_of
 from producers.boundary.stage_store import (
     ActionName,
     StageChange,
@@ -52,12 +53,6 @@ class MemoryStages:
     def had(self, version: str) -> bool:
         return version in {f"v{edit}" for edit in range(self.edits)}
 
-    def settings(self) -> list[StageSetting]:
-        return [self.read(action) for action in self.modes]
-
-    def preview(self, change: StageChange) -> str:
-        return f"{change.action} to {change.to}"
-
     def change(self, change: StageChange, *, before_write: Callable[[str], None]) -> StageSetting:
         if change.expected_version != f"v{self.edits}":
             raise StageConflictError("the store has changed meanwhile")
@@ -91,19 +86,13 @@ class FileStages:
 
     @property
     def modes(self) -> dict[ActionName, Mode | None]:
-        return {setting.action: setting.mode for setting in self.stages.settings()}
+        return {setting.action: setting.mode for setting in settings_of(FlagText.load(self.stages.path))}
 
     def read(self, action: ActionName) -> StageSetting:
         return self.stages.read(action)
 
     def had(self, version: str) -> bool:
         return self.stages.had(version)
-
-    def settings(self) -> list[StageSetting]:
-        return self.stages.settings()
-
-    def preview(self, change: StageChange) -> str:
-        return self.stages.preview(change)
 
     def change(self, change: StageChange, *, before_write: Callable[[str], None]) -> StageSetting:
         def keep(version: str) -> None:

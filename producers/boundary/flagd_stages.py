@@ -44,10 +44,6 @@ class FlagdStages:
         """What is in force for an action, below any emergency; raises `FlagFileError`."""
         return setting_of(FlagText.load(self.path), action)
 
-    def settings(self) -> list[StageSetting]:
-        """Every action that has an entry of ours; raises `FlagFileError`."""
-        return settings_of(FlagText.load(self.path))
-
     def had(self, version: str) -> bool:
         """Whether the file had a version that was changed by an edit of ours since; raises `FlagFileError`."""
         return any(earlier.sha256 == version for earlier in _versions(self.path))
@@ -57,7 +53,7 @@ class FlagdStages:
         before = FlagText.load(self.path)
         if before.sha256 != change.expected_version:
             raise StageConflictError(f"{self.path} has changed meanwhile; look at it again")
-        edit = FlagEdit(before, _edited(before, change))
+        edit = FlagEdit(before, with_stage(before, change))
         if edit.new_sha256 is not None:
             require_one_entry(edit, [MODE, ATTEMPT])
         was, now = (text.characters.splitlines(keepends=True) for text in edit)
@@ -72,7 +68,7 @@ class FlagdStages:
         edit = edit_flags(
             self.path,
             [MODE, ATTEMPT],
-            lambda flags: _edited(flags, change),
+            lambda flags: with_stage(flags, change),
             before_write=before_write,
             expected_sha256=change.expected_version,
         )
@@ -132,7 +128,8 @@ def _layers(flags: FlagText) -> Layers:
     return Layers.from_flag(MODE.key, stated) if isinstance(stated, dict) else Layers()
 
 
-def _edited(flags: FlagText, change: StageChange) -> FlagText:
+def with_stage(flags: FlagText, change: StageChange) -> FlagText:
+    """The file in which an action has a mode, and its accounts the rung; raises `FlagFileError`."""
     flags.usable(MODE)
     flags, variant = flags.with_variant(MODE, change.to.value)
     rule: str | dict[str, Any] = variant

@@ -20,10 +20,6 @@ class StageStoreError(StagekeeperError):
     """The store cannot be read, understood or written; nothing has changed in it."""
 
 
-class ReadOnlyStoreError(StageStoreError):
-    """The store shows stages and takes no changes."""
-
-
 class StageConflictError(StagekeeperError):
     """The store has another version by now than the change was made for; nothing has changed in it by us."""
 
@@ -87,17 +83,11 @@ class StageStore(Protocol):
     def read(self, action: ActionName) -> StageSetting:
         """What is in force for an action; raises `StageStoreError`."""
 
-    def settings(self) -> list[StageSetting]:
-        """Every action that has an entry of ours; raises `StageStoreError`."""
-
     def had(self, version: str) -> bool:
         """Whether a version was in force once and another took its place, as far back as that is kept.
 
         Raises `StageStoreError`.
         """
-
-    def preview(self, change: StageChange) -> str:
-        """What a change would do, as a unified diff; raises as `change` does."""
 
     def change(self, change: StageChange, *, before_write: Callable[[str], None]) -> StageSetting:
         """Put a mode into force; what is in force then, at its new version.
@@ -107,6 +97,5 @@ class StageStore(Protocol):
 
         Raises:
             StageConflictError: Another version is there by now.
-            ReadOnlyStoreError: It takes no changes.
             StageStoreError: It cannot be read, understood or written.
         """

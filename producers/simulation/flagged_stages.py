@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from producers.boundary.decision_rules import apply_rules
-from producers.boundary.flagd_stages import FlagdStages
+from producers.boundary.flag_edit import FlagText
+from producers.boundary.flagd_stages import with_stage
 from producers.boundary.new_flags import new_flag
 from producers.boundary.policy_flags import APPROVAL_REQUIRED, FLAGS
 from producers.boundary.stage_store import ActionName, StageChange
@@ -31,12 +32,11 @@ def write_flags(path: Path, scenario: Scenario) -> None:
     """Write a flag file with an entry for every action of a scenario, at the stage where its career begins."""
     flags = {flag.key: new_flag(flag, owner="demonstration") for flag in FLAGS}
     flags[APPROVAL_REQUIRED.key]["defaultVariant"] = "off"  # whoever must be asked is, by the mode
-    path.write_text(json.dumps({"flags": flags}, indent=2) + "\n", encoding="utf-8")
-    stages = FlagdStages(path)
+    text = FlagText.from_bytes(path, (json.dumps({"flags": flags}, indent=2) + "\n").encode())
     for action in scenario.actions:
         name = ActionName(ENVIRONMENT, action.workflow, action.tool)
-        change = StageChange(name, MODE_OF_STAGE[action.phases[0].stage], stages.read(name).version)
-        stages.change(change, before_write=lambda _: None)
+        text = with_stage(text, StageChange(name, MODE_OF_STAGE[action.phases[0].stage], text.sha256))
+    path.write_bytes(text.content)
 
 
 class FlaggedStages:

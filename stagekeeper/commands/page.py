@@ -13,6 +13,7 @@ from stagekeeper.commands.options import lake_option
 from stagekeeper.embedded.ports import available_port
 from stagekeeper.embedded.programs import page_command
 from stagekeeper.settings import Settings
+from streams.ready_file import web_address
 
 
 @click.command("page")
@@ -37,6 +38,6 @@ def command(root: str | None, gate_file: Path | None, host: str, port: int, web_
     if available_port(port) != port:
         raise UsageError(f"port {port} is taken. Choose another with --port.")
     served = page_command(settings, port, host=host, web_names=web_names)
-    click.echo(f"open http://{host if host != '0.0.0.0' else LOOPBACK}:{port}", err=True)  # noqa: S104 - what was asked
+    click.echo(f"open {web_address(host, port)}", err=True)
     # In this process, so that signals and the exit code are the page's own.
     os.execve(served[0], served, {**os.environ, **settings.as_environment})  # noqa: S606 - a list that we made

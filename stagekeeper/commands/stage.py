@@ -10,7 +10,7 @@ import click
 
 from producers.boundary.flag_edit import FlagText
 from producers.boundary.flagd_attempts import start_attempt
-from producers.boundary.flagd_stages import FlagdStages, StageStep, setting_of, stage_steps
+from producers.boundary.flagd_stages import FlagdStages, StageStep, setting_of, settings_of, stage_steps
 from producers.boundary.policy_flags import ATTEMPT
 from producers.boundary.stage_store import RUNGS, ActionName, StageChange, StageConflictError, StageSetting
 from producers.errors import StagekeeperError, UsageError
@@ -90,7 +90,7 @@ def show(flag_path: Path | None, root: str | None, *, as_json: bool, **named: st
     """
     path = _flags(flag_path)
     flags, (seen, changes) = FlagText.load(path), _from_lake(root)
-    actions = [*(setting.action for setting in FlagdStages(path).settings()), *seen]
+    actions = [*(setting.action for setting in settings_of(flags)), *seen]
     if all(named.values()):
         actions.append(ActionName(**{name: str(value) for name, value in named.items()}))
     wanted = {name: value for name, value in named.items() if value is not None}

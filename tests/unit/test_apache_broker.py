@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import pytest
+
+from stagekeeper.embedded.ports import available_port
 from streams import apache_broker
+from streams.apache_broker import ApacheBroker
+from streams.broker import BrokerError
+from streams.children import Child
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def test_of_two_that_want_its_jars_at_once_one_fetches_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,3 +33,16 @@ def test_of_two_that_want_its_jars_at_once_one_fetches_them(tmp_path: Path, monk
         paths = list(processes.map(apache_broker._fetched, [jars, jars]))  # noqa: SLF001
     assert paths == [f"{jars}/*"] * 2
     assert fetched == ["mvn"]
+
+
+def test_a_node_that_does_not_answer_again_is_not_left_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(*_: object) -> Child:
+        return Child.start("silent", [sys.executable, "-c", "import signal; signal.pause()"], log=tmp_path / "log")
+
+    monkeypatch.setattr(apache_broker, "_run", silent)
+    monkeypatch.setattr(apache_broker, "READY_S", 0.1)
+    broker = ApacheBroker(f"127.0.0.1:{available_port(0)}", "id", tmp_path, silent(), "")
+    broker.stop()
+    with pytest.raises(BrokerError, match="did not answer"):
+        broker.restart()
+    assert not broker.child.running

@@ -18,7 +18,7 @@ from producers.boundary.flag_edit import FlagFileError, FlagText
 from producers.boundary.flag_history import KEPT, history_of, versions
 from producers.boundary.flagd_attempts import start_attempt
 from producers.boundary.flagd_overlays import DENIED, EMERGENCIES, OverlayScope
-from producers.boundary.flagd_stages import FlagdStages
+from producers.boundary.flagd_stages import FlagdStages, settings_of
 from producers.boundary.policy_flags import ATTEMPT, DENYLIST, MODE
 from producers.boundary.stage_store import ActionName, StageChange, StageConflictError
 from producers.wire.stage import Mode
@@ -126,7 +126,7 @@ def test_a_targeting_of_somebody_s_own_stands_behind_ours_as_it_was_written(path
     assert own in path.read_text()
     store = FlagdStages(path)
     assert store.read(ActionName("production", "any", "find_book")).mode is Mode.SEARCH_ONLY
-    assert [setting.action for setting in store.settings()] == [ACTION]
+    assert [setting.action for setting in settings_of(FlagText.load(path))] == [ACTION]
 
 
 def test_a_targeting_of_somebody_s_own_that_names_the_same_action_gives_way_to_ours(path: Path) -> None:

@@ -16,10 +16,10 @@ from documents import ROOT
 from stage_cases import ACTION, OTHER, put
 
 from producers.boundary import flag_edit
-from producers.boundary.flag_edit import FlagFileError
+from producers.boundary.flag_edit import FlagFileError, FlagText
 from producers.boundary.flag_history import history_of, versions
 from producers.boundary.flagd_overlays import DENIED, EMERGENCIES, OverlayScope
-from producers.boundary.flagd_stages import FlagdStages
+from producers.boundary.flagd_stages import FlagdStages, settings_of
 from producers.boundary.stage_store import StageConflictError
 from producers.wire.stage import Mode
 
@@ -36,7 +36,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from producers.boundary import flag_edit
-from producers.boundary.flagd_stages import FlagdStages
+from producers.boundary.flagd_stages import FlagdStages, settings_of
 from producers.boundary.stage_store import ActionName, StageChange
 from producers.wire.stage import Mode
 
@@ -127,7 +127,7 @@ def test_an_edit_that_fits_any_content_is_made_for_what_somebody_else_just_wrote
 OPERATOR = """
 import sys
 from pathlib import Path
-from producers.boundary.flagd_stages import FlagdStages
+from producers.boundary.flagd_stages import FlagdStages, settings_of
 from producers.boundary.stage_store import ActionName, StageChange, StageConflictError
 from producers.wire.stage import Mode
 
@@ -160,7 +160,7 @@ def test_operators_take_turns_also_where_a_person_replaces_the_file_between_them
     with pytest.raises(StageConflictError):
         put(path, Mode.SEARCH_ONLY, before_write=meanwhile)
     second.join()
-    assert [setting.action for setting in FlagdStages(path).settings()] == [OTHER]
+    assert [setting.action for setting in settings_of(FlagText.load(path))] == [OTHER]
     assert path.read_bytes().endswith(b"\n\n")
 
 
@@ -173,5 +173,5 @@ def test_operators_in_two_processes_lose_none_of_each_others_entries(path: Path)
         operator.stdin.write("\n")
         operator.stdin.flush()
     assert [operator.communicate()[0].strip().isdigit() for operator in operators] == [True, True]
-    entries = {(setting.action.workflow, setting.action.tool) for setting in FlagdStages(path).settings()}
+    entries = {(setting.action.workflow, setting.action.tool) for setting in settings_of(FlagText.load(path))}
     assert entries == {(name, f"tool-{number}") for name in "ab" for number in range(10)}
