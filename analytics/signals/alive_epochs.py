@@ -165,4 +165,4 @@ def _side_by_side(
     by_epoch, by_cell = np.zeros(state.epochs, dtype=np.int64), np.zeros(len(state.cells), dtype=np.int64)
     np.add.at(by_epoch, rows[counted], minutes["decisions"].to_numpy()[counted])
     np.add.at(by_cell, state.cell_of[rows[counted]], minutes["decisions"].to_numpy()[counted])
-    return np.where(known, by_epoch[beside], -1), by_cell[cells]
+    return np.where(known, by_epoch[beside], -1), np.where(known, by_cell[cells], -1)
