@@ -1,26 +1,20 @@
-"""What the lake knows of stages: who changed them, and whether an action may move up."""
+"""What the lake knows of stages: which actions there are, and whether one may move up."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-
-import msgspec
-import polars as pl
+from typing import TYPE_CHECKING
 
 from analytics.gates.gate_file import GateFile
 from analytics.lake.storage import reading
-from analytics.lake.table_schemas import EVENTS, SIGNALS
+from analytics.lake.table_schemas import SIGNALS
 from analytics.lake.tables import Lake
 from analytics.signals.cells import ACTION
-from analytics.text import iso
 from analytics.verdicts.gate_check import gate_check
 from analytics.verdicts.ledger import latest_verdicts
-from producers.boundary.policy_flags import MODE
 from producers.boundary.stage_store import ActionName
 from producers.errors import StagekeeperError
-from producers.wire.events import PolicyChanged, VerdictName, type_of
+from producers.wire.events import VerdictName
 from producers.wire.stage import STAGE_OF_MODE, Stage
 from stagekeeper.stage_moves import Grounds, in_words
 
@@ -37,58 +31,6 @@ class MoveRefusedError(StagekeeperError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-
-
-class ModeChangeData(msgspec.Struct):
-    """What a record says of a change of `agent-action-mode`."""
-
-    changed_by: str
-    reason: str
-    before: str | None = None
-    after: str | None = None
-    environment: str | None = None
-    workflow: str | None = None
-    tool: str | None = None
-    ruleset_sha256: str | None = None
-    verdict_id: str | None = None
-    recommendation_id: str | None = None
-    signoff_id: str | None = None
-
-
-class _ModeChangeEvent(msgspec.Struct):
-    data: ModeChangeData
-
-
-@dataclass(frozen=True, slots=True)
-class ModeChange:
-    """One change of `agent-action-mode` that is on record."""
-
-    at: datetime
-    data: ModeChangeData
-
-    def is_about(self, action: ActionName) -> bool:
-        """Whether it changed an action; one that names less changed every action that has what it names."""
-        named = [getattr(self.data, name) for name in ActionName._fields]
-        return all(value in {None, wanted} for value, wanted in zip(named, action, strict=True))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The change as a JSON object."""
-        return {"at": iso(self.at), **msgspec.structs.asdict(self.data)}
-
-
-def mode_changes(lake: Lake) -> list[ModeChange]:
-    """Every change of `agent-action-mode` that is on record, newest first. Raises `LakeError`."""
-    with reading(lake.root):
-        changed = (pl.col("type") == type_of(PolicyChanged)) & (pl.col("subject") == MODE.key)
-        rows = lake.scan(EVENTS).filter(changed).sort("time", descending=True).select("time", "value").collect()
-    parse = msgspec.json.Decoder(_ModeChangeEvent).decode
-    changes = []
-    for at, value in rows.iter_rows():
-        try:
-            changes.append(ModeChange(at, parse(value).data))
-        except (msgspec.MsgspecError, RecursionError):
-            continue  # a field that is not counted may hold anything
-    return changes
 
 
 def actions_seen(lake: Lake) -> list[ActionName]:

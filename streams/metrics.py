@@ -222,7 +222,7 @@ def exposition(
 def _enacting(enacting: Enacting) -> list[str]:
     lives = {f'{{life="{life}"}}': count for life, count in sorted(enacting.lives.items())}
     applied_s = {"_sum": sum(enacting.seconds_to_apply), "_count": len(enacting.seconds_to_apply)}
-    late = enacting.lives.get("not_in_force", 0)
+    late = enacting.lives.get("not in force", 0)
     return [
         *_metric("enacting", "gauge", "1 in the worker that changes stages.", int(enacting.is_holder)),
         *_metric("enactor_fault", "gauge", "1 while a change cannot be carried out.", int(enacting.fault)),

@@ -6,39 +6,33 @@ import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import msgspec
 import polars as pl
 
 from analytics.backtest.scorecard import Share
-from analytics.enactment.enactments import SOURCE, Enactment, EnactmentPhase, enactments
+from analytics.enactment.due_changes import Done
+from analytics.enactment.enactments import SOURCE, Enactment, Life, enactments
+from analytics.enactment.mode_changes import mode_changes
 from analytics.lake.table_schemas import EVENTS, SIGNOFFS, VERDICTS
 from analytics.signals.cells import CELL
 from analytics.signals.event_kinds import kinds_moving
 from analytics.text import iso
 from analytics.verdicts.signoffs import SignOffKind
 from analytics.verdicts.verdict import REASSESSED
+from producers.boundary.stage_store import ActionName
 from producers.wire.events import VerdictName
 from producers.wire.stage import STAGE_OF_MODE, Mode, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from analytics.enactment.mode_changes import ModeChange
     from analytics.lake.tables import Lake
 
 FOLLOWED_FOR: Final = timedelta(days=7)
 """How long after a recommendation people's words, and after a promotion incidents, are counted with it."""
 
-Answer = Literal["open", "accepted", "dismissed", "superseded"]  # people's; `superseded` by another call, or a move
-Life = Literal[Answer, "expired", "applied", "not in force", "in force"]
-
-_LIFE_OF: Final[dict[EnactmentPhase, Life]] = {
-    EnactmentPhase.APPLIED: "applied",
-    EnactmentPhase.NOT_IN_FORCE: "not in force",
-    EnactmentPhase.IN_FORCE: "in force",
-    EnactmentPhase.SUPERSEDED: "superseded",
-}
 _CALLS: Final = (VerdictName.PROMOTE.value, VerdictName.ROLL_BACK.value)
 _ACCEPTS: Final = {SignOffKind.APPROVAL.value: _CALLS[0]}
 _DISMISSES: Final = {SignOffKind.DISMISSAL.value: _CALLS[0], SignOffKind.OVERRIDE.value: _CALLS[1]}
@@ -53,7 +47,7 @@ class Recommendation:
     verdict: str  # PROMOTE or ROLL_BACK
     to_stage: str  # where it was to go
     at: datetime  # when it was first said
-    verdict_id: str  # the verdict that said it first
+    verdict_id: str  # the verdict that crossed first
     until: datetime | None  # when the judge itself called for something else, or another epoch began; None if neither
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,6 +59,11 @@ class Recommendation:
             "verdict_id": self.verdict_id,
             "recommended_at": iso(self.at),
         }
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Cell, epoch, verdict and destination."""
+        return (*self.cell, self.epoch, self.verdict, self.to_stage)
 
     def follows(self, moment: datetime) -> bool:
         """Whether something that happened then can be an answer to it."""
@@ -87,7 +86,7 @@ class Followed(NamedTuple):
         in_force_at = None if last is None else last.in_force_at
         return {
             **one.to_dict(),
-            "life": self.life,
+            "life": self.life.value,
             "applied_at": None if applied is None else iso(applied.at),
             "in_force_at": None if in_force_at is None else iso(in_force_at),
             "seconds_to_apply": None if applied is None else _seconds(applied.judged_at, applied.at),
@@ -99,27 +98,28 @@ class Followed(NamedTuple):
 def recommendations(lake: Lake, *, now: datetime) -> list[Followed]:
     """Every promotion and rollback that was recommended, oldest first, and its fate. Raises `LakeError`."""
     made = _recommendations(_turns(lake))
-    done = list(enactments(lake).values())
+    changes = list(enactments(lake).values())
+    done = Done(changes)
     return [
         Followed(one, _life(one, answer, enactment, now), enactment)
         for one, answer in zip(made, _answers(lake, made), strict=True)
-        for enactment in [_enactment_of(one, done)]
+        for enactment in [done.of(one.key, one.verdict_id) or _moved_with(one, changes)]
     ]
 
 
-def _life(one: Recommendation, answer: Answer, enactment: Enactment | None, now: datetime) -> Life:
-    if enactment is not None and enactment.phase is not EnactmentPhase.INTENDED:
-        return _LIFE_OF[enactment.phase]
-    return "expired" if answer == "open" and now - one.at > FOLLOWED_FOR else answer
+def _life(one: Recommendation, answer: Life, enactment: Enactment | None, now: datetime) -> Life:
+    if enactment is not None and enactment.is_settled:
+        return enactment.life
+    return Life.EXPIRED if answer is Life.OPEN and now - one.at > FOLLOWED_FOR else answer
 
 
-def _enactment_of(one: Recommendation, done: Sequence[Enactment]) -> Enactment | None:
-    """What was done about a recommendation: its own change, or that of another cohort, which moved the whole action."""
-    key, moves = (*one.cell, one.epoch, one.verdict, one.to_stage), (*one.cell[:-1], one.verdict, one.to_stage)
-    for each in done:
+def _moved_with(one: Recommendation, changes: Sequence[Enactment]) -> Enactment | None:
+    """The change for another cell, such as a cohort, that moved the whole action as a recommendation says."""
+    moves = (*one.cell[:-1], one.verdict, one.to_stage)
+    for each in changes:
         step, applied = each.last, each.applied
         moved = (*step.action, step.stage, step.verdict.value, step.to_stage) == moves
-        if step.key == key or (moved and applied is not None and one.follows(applied.at)):
+        if moved and applied is not None and one.follows(applied.at):
             return each
     return None
 
@@ -161,7 +161,8 @@ def _turns(lake: Lake) -> list[dict[str, Any]]:
     return (
         lake.scan(VERDICTS)
         .filter(pl.col("changed") | pl.col("verdict_id").str.starts_with(REASSESSED))
-        .select(*CELL, "epoch", "verdict", "to_stage", "judged_at", "verdict_id")
+        .with_columns(crossed=pl.coalesce(pl.col("payload").str.json_path_match("$.latched_by"), "verdict_id"))
+        .select(*CELL, "epoch", "verdict", "to_stage", "judged_at", "verdict_id", "crossed")
         .sort("judged_at")
         .collect()
         .to_dicts()
@@ -180,22 +181,26 @@ def _recommendations(turns: Sequence[dict[str, Any]]) -> list[Recommendation]:
         is_call, at = row["verdict"] in _CALLS, row["judged_at"]
         for place in list(standing[cell]):
             other = made[place]
-            if row["epoch"] != other.epoch or (is_call and _call(row) != (other.verdict, other.to_stage)):
+            said = (other.verdict, other.to_stage, *([other.verdict_id] if other.verdict == _CALLS[1] else []))
+            if row["epoch"] != other.epoch or (is_call and _said(row) != said):
                 made[place] = replace(other, until=at)
                 standing[cell].remove(place)
-        key = (cell, row["epoch"], *_call(row))
+        key = (cell, row["epoch"], *_said(row))
         if is_call and key not in seen:
             seen.add(key)
             standing[cell].append(len(made))
-            made.append(Recommendation(cell, row["epoch"], *_call(row), at, row["verdict_id"], until=None))
+            made.append(
+                Recommendation(cell, row["epoch"], row["verdict"], row["to_stage"], at, row["crossed"], until=None)
+            )
     return made
 
 
-def _call(row: dict[str, Any]) -> tuple[str, str]:
-    return row["verdict"], row["to_stage"]
+def _said(row: dict[str, Any]) -> tuple[str, ...]:
+    """What makes two calls of an epoch one recommendation, by the rule of `Done`: a rollback's crossing, too."""
+    return row["verdict"], row["to_stage"], *([row["crossed"]] if row["verdict"] == _CALLS[1] else [])
 
 
-def _agreement(made: Sequence[Recommendation], answers: Sequence[Answer], word: str) -> dict[str, Any]:
+def _agreement(made: Sequence[Recommendation], answers: Sequence[Life], word: str) -> dict[str, Any]:
     counted = Counter(answer for one, answer in zip(made, answers, strict=True) if one.verdict == word)
     answered = counted["accepted"] + counted["dismissed"]
     return {
@@ -204,63 +209,41 @@ def _agreement(made: Sequence[Recommendation], answers: Sequence[Answer], word: 
     }
 
 
-def _answers(lake: Lake, made: Sequence[Recommendation]) -> list[Answer]:
+def _answers(lake: Lake, made: Sequence[Recommendation]) -> list[Life]:
     """What people made of each recommendation: the first answer to it. What is done by itself is no answer."""
-    changes, signoffs = _changes(lake), _signoffs(lake)
+    changes, signoffs = mode_changes(lake), _signoffs(lake)
 
-    def answers(one: Recommendation) -> Iterator[tuple[datetime, Answer]]:
-        _, workflow, tool = one.cell[:3]
-        for at, mode in changes[workflow, tool]:
+    def answers(one: Recommendation) -> Iterator[tuple[datetime, Life]]:
+        for at, mode in _moves(one, changes):
             stage = STAGE_OF_MODE[mode]
             if one.verdict == _CALLS[0]:
                 moved = stage == one.to_stage and mode is not Mode.FALLBACK
             else:
                 moved = stage.rank <= Stage(one.to_stage).rank
             if moved:
-                yield at, "accepted"
+                yield at, Life.ACCEPTED
             elif stage != one.cell[3]:
-                yield at, "superseded"
+                yield at, Life.SUPERSEDED
         for at, kind in signoffs[one.cell, one.epoch, one.verdict]:
             if _ACCEPTS.get(kind) == one.verdict:
-                yield at, "accepted"
+                yield at, Life.ACCEPTED
             elif _DISMISSES.get(kind) == one.verdict:
-                yield at, "dismissed"
+                yield at, Life.DISMISSED
 
-    given: list[Answer] = []
+    given: list[Life] = []
     for one in made:
-        unanswered: Answer = "open" if one.until is None else "superseded"
+        unanswered = Life.OPEN if one.until is None else Life.SUPERSEDED
         _, answer = min((answer for answer in answers(one) if one.follows(answer[0])), default=(one.at, unanswered))
         given.append(answer)
     return given
 
 
-class _ModeChange(msgspec.Struct):
-    workflow: str | None = None
-    tool: str | None = None
-    after: str | None = None
-
-
-class _PolicyChange(msgspec.Struct):
-    data: _ModeChange
-
-
-def _changes(lake: Lake) -> dict[tuple[str | None, str | None], list[tuple[datetime, Mode]]]:
-    """Every change of the mode of a workflow and tool by somebody: when, and to what."""
-    changed = (pl.col("type") == "stagekeeper.policy.changed.v1") & (pl.col("source") != SOURCE)
-    rows = lake.scan(EVENTS).filter(changed).select("time", "value").collect()
-    parse = msgspec.json.Decoder(_PolicyChange).decode
-    modes = {mode.value: mode for mode in STAGE_OF_MODE}
-    changes: dict[tuple[str | None, str | None], list[tuple[datetime, Mode]]] = defaultdict(list)
-    for at, value in rows.iter_rows():
-        try:
-            change = parse(value).data
-        except (msgspec.MsgspecError, RecursionError):
-            continue  # whatever it changed, it was no mode
-        # A roll-out by share says in brackets how many accounts have the mode.
-        mode, _, _ = (change.after or "").partition(" (")
-        if mode in modes:
-            changes[change.workflow, change.tool].append((at, modes[mode]))
-    return changes
+def _moves(one: Recommendation, changes: Sequence[ModeChange]) -> Iterator[tuple[datetime, Mode]]:
+    """Every move of its action by somebody that can be an answer to it: when, and to what."""
+    action = ActionName(*one.cell[:3])
+    for change in changes:
+        if one.follows(change.at) and change.source != SOURCE and change.mode and change.is_about(action):
+            yield change.at, change.mode
 
 
 def _signoffs(lake: Lake) -> dict[tuple[tuple[str, ...], str, str], list[tuple[datetime, str]]]:

@@ -69,14 +69,18 @@ class Done:
     """Which recommendations some changes carry out."""
 
     def __init__(self, changes: Iterable[Enactment]) -> None:
-        steps = [one.last for one in changes]
-        self._ids = {step.recommendation_id for step in steps}
+        self._by_id = {one.last.recommendation_id: one for one in changes}
+        promotions = [one for one in self._by_id.values() if one.last.verdict is VerdictName.PROMOTE]
         # A rollback that was refuted may be followed by a real one of the same epoch: that is another crossing.
-        self._keys = {step.key for step in steps if step.verdict is VerdictName.PROMOTE}
+        self._by_key = {one.last.key: one for one in promotions}
+
+    def of(self, key: tuple[str, ...], crossed: str) -> Enactment | None:
+        """The change that carries out the recommendation of that crossing, or a promotion of that key."""
+        return self._by_id.get(crossed) or self._by_key.get(key)
 
     def covers(self, key: tuple[str, ...], crossed: str) -> bool:
-        """Whether the recommendation of that crossing is one, or the promotion of that cell, epoch and destination."""
-        return crossed in self._ids or key in self._keys
+        """Whether one of them does."""
+        return self.of(key, crossed) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,20 @@ class EnactmentPhase(StrEnum):
 _ORDER: Final = tuple(EnactmentPhase)
 
 
+class Life(StrEnum):
+    """What has become of a recommendation."""
+
+    OPEN = "open"
+    ACCEPTED = "accepted"
+    DISMISSED = "dismissed"
+    EXPIRED = "expired"
+    SUPERSEDED = "superseded"
+    """By another call, or because somebody moved the action."""
+    APPLIED = "applied"
+    NOT_IN_FORCE = "not in force"
+    IN_FORCE = "in force"
+
+
 class EnactmentStep(DocumentPart):
     """One step of one change, with what it takes to finish the change after a kill."""
 
@@ -159,6 +173,11 @@ class Enactment:
     def applied(self) -> EnactmentStep | None:
         """The step by which the store had the change; None while it has not."""
         return next((step for step in self.steps if step.phase is EnactmentPhase.APPLIED), None)
+
+    @property
+    def life(self) -> Life:
+        """What has become of the recommendation by it."""
+        return Life.OPEN if self.phase is EnactmentPhase.INTENDED else Life[self.phase.name]
 
     @property
     def is_settled(self) -> bool:

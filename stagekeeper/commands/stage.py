@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from analytics.enactment.mode_changes import ModeChange
     from analytics.verdicts.signoffs import SignOff
-    from stagekeeper.stage_records import ModeChange
 
 _TRIES: Final = 10  # how often a change that nobody has looked at is made for what somebody else just wrote
 
@@ -318,11 +318,12 @@ def _ask(action: ActionName, before: StageSetting, to: str) -> None:
 def _from_lake(root: str | None) -> tuple[list[ActionName], list[ModeChange] | None]:
     """The actions and the changes of modes that the lake knows; none, and None, where there is no lake to be read."""
     try:
-        from analytics.lake.tables import Lake  # noqa: PLC0415 - needs the extra `analytics`
-        from stagekeeper import stage_records  # noqa: PLC0415 - as above
+        from analytics.enactment.mode_changes import mode_changes  # noqa: PLC0415 - needs the extra `analytics`
+        from analytics.lake.tables import Lake  # noqa: PLC0415 - as above
+        from stagekeeper.stage_records import actions_seen  # noqa: PLC0415 - as above
 
         lake = Lake.existing(lake_root(root))
-        return ([], None) if lake is None else (stage_records.actions_seen(lake), stage_records.mode_changes(lake))
+        return ([], None) if lake is None else (actions_seen(lake), mode_changes(lake))
     except (ImportError, StagekeeperError) as error:
         click.echo(f"What is on record is not known: {error}", err=True)
         return [], None

@@ -361,7 +361,7 @@ class Enactor:
         self._faults.pop("events", None)
 
     def _report(self) -> EnactorReport:
-        lives = Counter(one.phase.value for one in self._past.values())
+        lives = Counter(one.life.value for one in self._past.values() if one.is_settled)
         done = Done(one for one in self._past.values() if one.is_settled)
         lives["open"] = sum(not done.covers(call.key, call.crossed) for call in self._calls.by_cell.values())
         made = [one.applied for one in self._past.values() if one.applied is not None]

@@ -59,11 +59,11 @@ def test_a_source_that_decides_by_the_old_stage_after_the_deadline_is_named_unti
     for _ in range(3):
         report = place.look()
     assert (place.phases[-1], place.steps[-1].sources) == (EnactmentPhase.NOT_IN_FORCE, ("/routers/b",))
-    assert place.phases.count(EnactmentPhase.NOT_IN_FORCE) == report.lives["not_in_force"] == 1
+    assert place.phases.count(EnactmentPhase.NOT_IN_FORCE) == report.lives["not in force"] == 1
     assert "/routers/b" in caplog.text
     place.decided("/routers/b", Stage.SEARCH_ONLY, 20)
     report = place.look()
-    assert (place.phases[-1], report.lives["not_in_force"]) == (EnactmentPhase.IN_FORCE, 0)
+    assert (place.phases[-1], report.lives["not in force"]) == (EnactmentPhase.IN_FORCE, 0)
 
 
 @pytest.mark.parametrize("ahead_s", [-400, 400])
@@ -143,11 +143,11 @@ def test_one_that_is_late_for_days_is_watched_until_it_obeys(tmp_path: Path) -> 
     place.judged()
     place.look()
     place.decided("/routers/b", Stage.DRAFT_WRITE, 11)
-    assert place.look().lives["not_in_force"] == 1
+    assert place.look().lives["not in force"] == 1
     place.now = at(10) + timedelta(days=3)
-    assert place.look(after_s=1000).lives["not_in_force"] == 1, "nobody was heard"
+    assert place.look(after_s=1000).lives["not in force"] == 1, "nobody was heard"
     place.decided("/routers/b", Stage.SEARCH_ONLY, timedelta(days=3).total_seconds() - 5)
-    assert place.look(after_s=1000).lives["not_in_force"] == 0
+    assert place.look(after_s=1000).lives["not in force"] == 0
     assert place.phases[-1] is EnactmentPhase.IN_FORCE
 
 

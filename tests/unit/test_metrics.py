@@ -82,7 +82,7 @@ def test_only_a_worker_that_enacts_says_what_it_carries_out() -> None:
         return dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
 
     assert not [name for name in rendered(None) if "recommendations" in name or "enact" in name]
-    lives = {"open": 2, "not_in_force": 1}
+    lives = {"open": 2, "not in force": 1}
     said = rendered(Enacting(is_holder=True, fault=True, lives=lives, seconds_to_apply=(1.5, 2.0)))
     assert said['stagekeeper_recommendations{life="open"}'] == "2"
     assert said["stagekeeper_changes_not_in_force"] == said["stagekeeper_enactor_fault"] == "1"

@@ -47,12 +47,13 @@ class Place:
         self.history.store()
         self.judge.tick(at(minute))
 
-    def moved(self, minute: float, after: str, *, tool: str = "issue_refund") -> None:
+    def moved(self, minute: float, after: str, *, tool: str = "issue_refund", environment: str | None = None) -> None:
         change = PolicyChangedData(
             flag_key="agent-action-mode",
             changed_by="maria",
             reason="as recommended",
             after=after,
+            environment=environment,
             workflow="refunds",
             tool=tool,
         )
@@ -138,3 +139,11 @@ def test_what_the_judge_took_back_itself_is_nobodys_word(tmp_path: Path) -> None
     place.moved(30, "approved_external")
     assert place.agreement("PROMOTE") == {"superseded": 1}
     assert place.agreement("ROLL_BACK") == {"superseded": 1}, "it is about a stage that the action has left"
+
+
+def test_a_move_in_another_environment_answers_nothing(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.moved(12, "approved_external", environment="staging")
+    assert place.agreement("PROMOTE") == {"open": 1}
+    place.moved(13, "approved_external", environment="production")
+    assert place.agreement("PROMOTE") == {"accepted": 1}
