@@ -201,7 +201,7 @@ def _said(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _agreement(made: Sequence[Recommendation], answers: Sequence[Life], word: str) -> dict[str, Any]:
-    counted = Counter(answer for one, answer in zip(made, answers, strict=True) if one.verdict == word)
+    counted = Counter(answer.value for one, answer in zip(made, answers, strict=True) if one.verdict == word)
     answered = counted["accepted"] + counted["dismissed"]
     return {
         **{life: counted[life] for life in ("accepted", "dismissed", "superseded", "open")},
