@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from producers.boundary.decision_rules import decide
 from producers.boundary.flags import FlagEvaluator
 from producers.boundary.policy_flags import ATTEMPT
 from producers.delivery.outbox import Outbox
+from producers.delivery.outbox_emitter import OutboxOnlyEmitter
 from producers.wire.events import PolicyChanged, event_from_bytes
 from producers.wire.receipt import attempt_of
 from stagekeeper.commands import cli
@@ -76,6 +79,25 @@ def test_an_attempt_is_signed_off_and_on_record(home: Path) -> None:
     change = event.data
     assert (change.flag_key, change.before, change.after, change.tool) == (ATTEMPT.key, "1", "2", "issue_refund")
     assert (change.changed_by, change.environment) == ("maria", "production")
+
+
+def test_no_command_waits_for_the_broker_while_it_holds_the_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed, flush = [], OutboxOnlyEmitter.flush
+
+    def free(emitter: OutboxOnlyEmitter, timeout_s: float) -> int:
+        held = os.open(home / ".flags.json.history", os.O_RDONLY)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flushed.append(True)
+        finally:
+            os.close(held)
+        return flush(emitter, timeout_s)
+
+    monkeypatch.setattr(OutboxOnlyEmitter, "flush", free)
+    begin(home, "issue_refund")
+    for words in (("disable", "--anyway"), ("enable",)):
+        CliRunner().invoke(cli, ["flags", *words, "--tool", "t", *WHO], catch_exceptions=False)
+    assert flushed == [True] * 3
 
 
 def test_a_flag_file_that_was_put_back_leads_to_no_attempt_that_there_was(home: Path) -> None:
