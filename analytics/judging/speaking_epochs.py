@@ -33,7 +33,8 @@ def speaking(groups: Sequence[Group], cells: CellRows, shares: FloatArray) -> Pl
     """The place of the epoch that speaks for each cell, among all that were decided; it is told by a reason of its own.
 
     The last ones, as many as there are `shares`, are alive beside the current epochs of their cells, which are the
-    others. The current one speaks unless another is worse. Of two that are alike, because nothing but dry runs is asked
+    others. The current one speaks unless another is worse, and of others that are equally bad the one that began last:
+    an older one's harm may have been acted upon. Of two that are alike, because nothing but dry runs is asked
     of them, it is the one that would be worse.
     """
     asked = cells.size - shares.size
@@ -51,7 +52,8 @@ def speaking(groups: Sequence[Group], cells: CellRows, shares: FloatArray) -> Pl
     place_of[cells[:asked]] = spoken
     for place in range(asked, cells.size):
         cell = place_of[cells[place]]
-        if tuple(severity[:, place]) > tuple(severity[:, spoken[cell]]):
+        severe, most = tuple(severity[:, place]), tuple(severity[:, spoken[cell]])
+        if severe > most or (severe == most and spoken[cell] >= asked):
             spoken[cell] = place
     speaks_beside = np.zeros(cells.size, dtype=np.bool_)
     speaks_beside[spoken[spoken >= asked]] = True

@@ -25,6 +25,10 @@ STILL_ALIVE: Final = timedelta(minutes=5)
 """An established epoch that has been silent for longer than this, while another decided, is over."""
 SHARE_OVER: Final = timedelta(hours=1)
 """Over how long, up to the cell's newest decision, it is counted how much each of several epochs decides."""
+SLOW_PARTS: Final = 10
+"""Of fewer decisions in that time than make an epoch one of its own, a tenth of the cell's counts all the same."""
+SLOW_GAPS: Final = 3
+"""An epoch that decides so seldom is over once it has been silent for this many of its usual gaps."""
 
 _MOMENT: Final = pl.Datetime("us", "UTC")
 
@@ -57,18 +61,22 @@ class AliveEpochs:
                     "cell": state.cell_of[among],
                     "epoch": state.names(among, ["epoch"])["epoch"],
                     "decisions": state.counter("decisions")[among],
+                    "severe": state.counter("severe_incidents")[among] > 0,
                     **{name: pl.Series(values[among]).cast(_MOMENT) for name, values in moments},
                 }
             )
-            found = alive_epochs(totals, watermark)
-            rows, is_current = found[ROW].to_numpy().astype(np.intp), found["is_current"].to_numpy()
+            going = epochs_going_on(totals, watermark)
+            rows, is_current = going[ROW].to_numpy().astype(np.intp), going["is_current"].to_numpy()
             current, beside = np.concatenate([current, rows[is_current]]), rows[~is_current]
+            harmed = going["harmed"].to_numpy()[~is_current]
         current = current[np.argsort(state.cell_of[current], kind="stable")]
         if not beside.size:
             return cls(current, *(np.empty(0, dtype=np.intp) for _ in range(3)))
-        decisions, among = _side_by_side(state, current, beside, watermark, horizon_s)
-        # As with an epoch that begins: single odd decisions of one that had ended bring it not back.
-        counts = (decisions < 0) | (decisions >= ESTABLISHED_DECISIONS)
+        decisions, among, silent_us, gap_us = _side_by_side(state, current, beside, watermark, horizon_s)
+        alive = silent_us <= np.maximum(STILL_ALIVE // ONE_MINUTE * MINUTE_US, SLOW_GAPS * gap_us)
+        # As with an epoch that begins: a single odd decision of one that had ended brings it not back.
+        slow = (decisions > 1) & (decisions * SLOW_PARTS >= among)
+        counts = alive & ((decisions < 0) | (decisions >= ESTABLISHED_DECISIONS) | slow) | (harmed & (decisions != 0))
         return cls(current, beside[counts], decisions[counts], among[counts])
 
     @classmethod
@@ -104,8 +112,8 @@ class AliveEpochs:
         return np.where(self.decisions < 0, 1.0, self.decisions / np.maximum(self.among, 1))
 
 
-def alive_epochs(totals: pl.DataFrame, watermark: datetime) -> pl.DataFrame:
-    """The row of each cell's current epoch (`is_current`), and before it those of epochs that are alive beside it.
+def epochs_going_on(totals: pl.DataFrame, watermark: datetime) -> pl.DataFrame:
+    """The row of each cell's current epoch (`is_current`), and before it those of epochs that may be alive beside it.
 
     A new epoch takes over once it is established: after `ESTABLISHED_DECISIONS` decisions, or after `ESTABLISHED_AFTER`
     in which no other epoch decided anything. So a single odd decision (the flags were at their safe defaults for a
@@ -113,11 +121,12 @@ def alive_epochs(totals: pl.DataFrame, watermark: datetime) -> pl.DataFrame:
     began last is current, and a late arrival of an older one does not bring it back. While none is established, it is
     the one with most decisions.
 
-    The others that are alive are beside it where they decided over a minute after it began: routers that change one
-    after the other within a minute leave nothing beside the new epoch.
+    The others may be beside it that are established, or had a severe incident (`harmed`), and decided within the hour
+    before the cell's newest decision and over a minute after the current one began: routers that change one after the
+    other within a minute leave nothing beside the new epoch.
 
-    `totals` has one row an epoch of a cell: `cell`, `epoch`, `decisions`, `first_bucket`, `last_bucket` and
-    `last_event_at`, and whatever else is wanted.
+    `totals` has one row an epoch of a cell: `cell`, `epoch`, `decisions`, `first_bucket`, `last_bucket`,
+    `last_event_at` and `severe`, and whatever else is wanted.
     """
     others = pl.col("last_bucket").sort(descending=True).first().over("cell")
     second = pl.col("last_bucket").sort(descending=True).slice(1, 1).first().over("cell")
@@ -134,21 +143,31 @@ def alive_epochs(totals: pl.DataFrame, watermark: datetime) -> pl.DataFrame:
         pl.when("alive").then("first_bucket"),
         *(pl.when(~pl.col("alive")).then(name) for name in ("decisions", "last_bucket", "last_event_at")),
     )
-    chosen = pl.col("alive") | ~pl.col("alive").any().over("cell")
-    ranked = marked.with_columns(alive=alive).filter(chosen).sort("cell", "alive", *order, "epoch", nulls_last=False)
+    harmed = ~pl.col("established") & pl.col("severe")
+    late = pl.col("last_bucket") >= pl.col("last_bucket").max().over("cell") - SHARE_OVER
+    near = (pl.col("established") | harmed) & late
+    chosen = pl.col("alive") | pl.col("near") | ~pl.col("alive").any().over("cell")
+    ranked = (
+        marked.with_columns(alive=alive, near=near, harmed=harmed)
+        .filter(chosen)
+        .sort("cell", "alive", *order, "epoch", nulls_last=False)
+    )
     goes_on = pl.col("last_bucket") > pl.col("first_bucket").last().over("cell") + ONE_MINUTE
     is_current = pl.int_range(pl.len()).over("cell") == pl.len().over("cell") - 1
     return (
         ranked.with_columns(is_current=is_current, goes_on=goes_on)
-        .filter(pl.col("is_current") | (pl.col("alive") & pl.col("goes_on")))
-        .drop("established", "alive", "goes_on")
+        .filter(pl.col("is_current") | (pl.col("near") & pl.col("goes_on")))
+        .drop("established", "alive", "near", "goes_on")
     )
 
 
 def _side_by_side(
     state: CellState, current: EpochRows, beside: EpochRows, watermark: datetime, horizon_s: float
-) -> tuple[Integers, Integers]:
-    """What epochs decided in the last hour beside the current one, -1 where not known; and all alive ones together."""
+) -> tuple[Integers, Integers, Integers, Integers]:
+    """What epochs decided in the last hour beside the current one, and what all of their cell did; -1 where not known.
+
+    Then for how long each has been silent, and its usual gap between decisions, 0 where not known; microseconds.
+    """
     current_of = np.zeros(len(state.cells), dtype=np.intp)
     current_of[state.cell_of[current]] = current
     cells = state.cell_of[beside]
@@ -165,4 +184,7 @@ def _side_by_side(
     by_epoch, by_cell = np.zeros(state.epochs, dtype=np.int64), np.zeros(len(state.cells), dtype=np.int64)
     np.add.at(by_epoch, rows[counted], minutes["decisions"].to_numpy()[counted])
     np.add.at(by_cell, state.cell_of[rows[counted]], minutes["decisions"].to_numpy()[counted])
-    return np.where(known, by_epoch[beside], -1), np.where(known, by_cell[cells], -1)
+    decisions = np.where(known, by_epoch[beside], -1)
+    passed_us = newest_us[cells] - since_us[cells]
+    gap_us = np.where(decisions > 0, passed_us // np.maximum(decisions, 1), 0)
+    return decisions, np.where(known, by_cell[cells], -1), newest_us[cells] - state.last_us[beside], gap_us

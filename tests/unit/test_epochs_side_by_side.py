@@ -120,6 +120,34 @@ class TestHarm:
         rows = [*busy("old", 0, 100, failed_of=2, cell=foot), *busy("new", 20, 100, cell=foot)]
         assert said(on(*rows)) == ("ROLL_BACK", "old")
 
+    def test_of_several_that_are_bad_the_one_that_began_last_speaks(self) -> None:
+        stale, bad = busy("stale", 0, 100, failed_of=2), busy("bad", 20, 100, failed_of=2)
+        assert said(on(*stale, *bad, *busy("healthy", 40, 100))) == ("ROLL_BACK", "bad")
+
+    def test_severe_incidents_of_an_epoch_of_few_decisions_trip(self) -> None:
+        severe = {**executions(3, 3), "incidents": 3, "severe_incidents": 3}
+        canary = [a_row(epoch="canary", minute=at, **severe) for at in (100, 130, 150)]
+        old = busy("old", 0, 160)
+        assert said(on(*old)) == ("PROMOTE", "old")
+        assert said(on(*old, *canary)) == ("ROLL_BACK", "canary")
+        assert said(on(*old, *busy("old", 160, 240), *canary)) == ("PROMOTE", "old"), "an hour after its last decision"
+
+
+class TestSlowCells:
+    @pytest.mark.parametrize(("old", "new"), [(7, 5), (7, 2), (10, 10), (20, 10)])
+    def test_an_older_epoch_that_decides_seldom_is_seen_at_every_look(self, old: int, new: int) -> None:
+        rows = [a_row(epoch="old", minute=at, **executions(1, 1)) for at in range(0, 900, old)]
+        rows += [a_row(epoch="new", minute=at, **executions(1)) for at in range(203, 900, new)]
+        for until in range(420, 900, 37):
+            verdict = on(*[row for row in rows if row["bucket"] <= minute(until)])
+            assert said(verdict) == ("ROLL_BACK", "old"), until
+
+    def test_one_that_ended_is_over_after_three_of_its_gaps(self) -> None:
+        old = [a_row(epoch="old", minute=at, **executions(1, 1)) for at in range(0, 300, 10)]
+        new = [a_row(epoch="new", minute=at, **executions(1)) for at in range(203, 400, 5)]
+        seen = [said(on(*old, *[row for row in new if row["bucket"] <= minute(until)]))[1] for until in (310, 345)]
+        assert seen == ["old", "new"]
+
 
 class TestPromotion:
     def test_it_waits_for_every_epoch_that_matters(self) -> None:
