@@ -28,7 +28,7 @@ from dashboard.data.reader import LakeFollower, LakeReader
 from stagekeeper.commands import cli
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from analytics.judging.event_source import EventSource
@@ -301,8 +301,8 @@ def test_who_keeps_the_counts_up_lets_go_of_what_was_taken_out_and_of_nothing_el
     begun: list[JudgeState] = []
 
     class Noted(JudgeState):
-        def __init__(self, past: PastVerdicts, events: EventSource) -> None:
-            super().__init__(past, events)
+        def __init__(self, past: PastVerdicts, events: EventSource, watched: Collection[str]) -> None:
+            super().__init__(past, events, watched)
             begun.append(self)
 
     kept: list[LakeFollower] = []

@@ -70,5 +70,9 @@ def test_our_own_packages_are_found() -> None:
 
 def test_what_up_starts_does_not_look_into_the_working_folder(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
-    started = [programs.worker(settings, tmp_path / "ready"), programs.quality(settings), programs.page(settings, 1)]
+    started = [
+        programs.worker(settings, tmp_path / "ready", enacts=True),
+        programs.quality(settings),
+        programs.page(settings, 1),
+    ]
     assert [program.command[1] for program in started] == ["-P"] * 3
