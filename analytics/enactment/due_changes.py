@@ -31,6 +31,7 @@ REFUSALS: Final[dict[str, str]] = {
     "moved": "The store gives the action another stage than the one that was judged: somebody has moved it meanwhile.",
     "many_stages": "The store decides by more than the action, such as a percentage: a person promotes from there.",
     "emergency": "An emergency covers the action.",
+    "stopped": "A person has stopped the action: mode `off` or `fallback`, the master switch, or the denylist.",
     "other_attempt": "The verdict is of another attempt than the store's, or it is not known of which.",
     "other_gate_content": "The gate has another content by now; the worker judges under the new one first.",
     "overridden": "A person has set the rollback aside.",
@@ -40,6 +41,8 @@ REFUSALS: Final[dict[str, str]] = {
     "rolled_back": "The action was rolled back, and nobody has begun a new attempt since.",
 }
 """Why a recommendation is not carried out, by code."""
+
+_STOPPED: Final = frozenset({Mode.OFF, Mode.FALLBACK})  # only people write these: they are the mode of no stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,8 @@ def promotion_due(known: Known, gates: GateFile, answer: GateAnswer) -> DueChang
         return NotDue("gate_shut")
     if known.setting.emergency or known.setting.mode is None:
         return NotDue("emergency" if known.setting.emergency else "many_stages")
+    if known.setting.denied:
+        return NotDue("stopped")
     made = [one.applied for one in known.past if one.applied is not None]
     if any(one.verdict is VerdictName.ROLL_BACK and known.setting.attempt <= one.attempt for one in made):
         return NotDue("rolled_back")
@@ -161,6 +166,7 @@ def _against(document: VerdictDocument, known: Known, gates: GateFile) -> str | 
         return "recommend_only"
     done = Done(one for one in known.past if one.is_settled)
     reasons = {
+        "stopped": setting.mode in _STOPPED,
         "done": done.covers(call_key(document), recommendation_id(document)),
         "moved": document.stage not in stages_of(setting),
         "other_gate_content": document.gate_content_sha256 != gates.contents[gate.name],
@@ -177,7 +183,8 @@ def _against_rollback(
         return "recommend_only"
     # Under a percentage the whole action goes back, for no part of it upwards; a part may be there already.
     to = _rank(document.to_stage)
-    if to >= Stage(document.stage).rank or any(to > stage.rank for stage in stages_of(known.setting)):
+    is_up = any(to > stage.rank for stage in stages_of(known.setting))
+    if is_up or to >= Stage(document.stage).rank or not _STOPPED.isdisjoint(modes_of(known.setting)):
         return "upwards"
     if any(signoff.kind is SignOffKind.OVERRIDE and is_about(signoff, document) for signoff in known.signoffs):
         return "overridden"
@@ -189,10 +196,14 @@ def _against_rollback(
     return None
 
 
+def modes_of(setting: StageSetting) -> tuple[Mode, ...]:
+    """The modes that a store may give an action; one where the action alone decides."""
+    return setting.modes if setting.mode is None else (setting.mode,)
+
+
 def stages_of(setting: StageSetting) -> frozenset[Stage]:
-    """The stages that a store may give an action; one where the action alone decides."""
-    modes = setting.modes if setting.mode is None else (setting.mode,)
-    return frozenset(STAGE_OF_MODE[mode] for mode in modes)
+    """The stages that these modes put it at."""
+    return frozenset(STAGE_OF_MODE[mode] for mode in modes_of(setting))
 
 
 def call_key(document: VerdictDocument) -> tuple[str, ...]:

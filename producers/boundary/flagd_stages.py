@@ -9,7 +9,7 @@ from producers.boundary.flag_edit import FlagEdit, FlagFileError, FlagText, edit
 from producers.boundary.flag_history import FlagVersion, versions
 from producers.boundary.flagd_attempts import attempt_in_force, with_rung
 from producers.boundary.flagd_overlays import EMERGENCIES
-from producers.boundary.policy_flags import ATTEMPT, MODE
+from producers.boundary.policy_flags import ATTEMPT, DENYLIST, GOVERNANCE_ENABLED, MODE
 from producers.boundary.possible_values import possible_values
 from producers.boundary.stage_store import ActionName, StageChange, StageConflictError, StageSetting
 from producers.boundary.targeting_entries import Layers, share_of, shared
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
     from pathlib import Path
+
+    from producers.boundary.policy_flags import Flag
 
 
 class StageStep(NamedTuple):
@@ -90,7 +92,15 @@ def setting_of(flags: FlagText, action: ActionName) -> StageSetting:
         by_entry=by_entry,
         share=share_of(rule) if by_entry else None,
         emergency=any(scope.covers(action) for scope in EMERGENCIES.scopes(flags)),
+        denied=_always(flags, GOVERNANCE_ENABLED, action, value=False) or _always(flags, DENYLIST, action, value=True),
     )
+
+
+def _always(flags: FlagText, flag: Flag, action: ActionName, *, value: bool) -> bool:
+    """Whether a switch has a value for the action, whatever else decides."""
+    stated = flags.flags.get(flag.key)
+    rule = stated.get("targeting") if isinstance(stated, dict) else None
+    return set(possible_values(flags.flags, flag, action, rule)) == {value}
 
 
 def settings_of(flags: FlagText) -> list[StageSetting]:

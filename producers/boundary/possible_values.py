@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 from openfeature.contrib.tools.flagd.core.targeting.targeting import targeting as evaluate
 from openfeature.evaluation_context import EvaluationContext
 
+from producers.boundary.policy_flags import DENYLIST
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -32,14 +34,16 @@ def possible_values(flags: Mapping[str, Json], flag: Flag, action: ActionName, r
     if _OPEN in results:
         results = [*variants, None]
     names = [_variant(result) if result is not None else stated.get("defaultVariant") for result in results]
-    return tuple(dict.fromkeys(_accepted(flag, variants.get(_variant(name))) for name in names))
+    return tuple(dict.fromkeys(_accepted(flag, variants.get(_variant(name)), action) for name in names))
 
 
 def _variant(result: Json) -> str:
     return str(result).lower() if isinstance(result, bool) else str(result)
 
 
-def _accepted(flag: Flag, value: Json) -> FlagValue:
+def _accepted(flag: Flag, value: Json, action: ActionName) -> FlagValue:
+    if flag is DENYLIST and isinstance(value, list) and all(isinstance(tool, str) for tool in value):
+        return action.tool in value
     return value if type(value) is type(flag.safe) and flag.accepts(value) else flag.safe
 
 

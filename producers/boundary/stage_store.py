@@ -49,6 +49,7 @@ class StageSetting:
         None  # percent of accounts at the first of `modes`, in a roll-out of ours; the rest has the other
     )
     emergency: bool = False  # whether an emergency covers it: routers fall back whatever `mode` says
+    denied: bool = False  # whether the master switch or the denylist stops it: routers deny it whatever `mode` says
 
     @property
     def stage(self) -> Stage | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -167,6 +168,38 @@ def test_an_action_that_a_person_has_moved_meanwhile_is_left_where_it_is(place: 
     assert (place.mode, place.phases) == (mode, [])
 
 
+@pytest.mark.parametrize(("mode", "ladder"), [(Mode.FALLBACK, "search_only"), (Mode.OFF, "observe_only")])
+@pytest.mark.parametrize("failed", [True, False])
+def test_what_a_person_has_stopped_is_moved_neither_up_nor_down(
+    place: Place, mode: Mode, ladder: str, failed: bool
+) -> None:
+    above = {"search_only": "draft_write", "observe_only": "search_only"}[ladder]
+    gates = GATES.replace("ask", "apply").replace("draft_write, approval_gated", f"{ladder}, {above}")
+    place.gate_file.write_text(gates)
+    place.store.set(ACTION, Mode.OBSERVE if mode is Mode.OFF else Mode.SEARCH_ONLY)
+    place.judged(failed=failed, stage=Stage(ladder))
+    place.store.set(ACTION, mode)
+    place.look()
+    assert (place.mode, place.phases) == (mode, [])
+
+
+@pytest.mark.parametrize(
+    ("flag", "stopping"), [("agent-action-governance-enabled", "off"), ("agent-action-denylist", "denied")]
+)
+@pytest.mark.parametrize("failed", [True, False])
+def test_while_every_action_is_denied_nothing_is_promoted_and_harm_is_rolled_back(
+    tmp_path: Path, flag: str, stopping: str, failed: bool
+) -> None:
+    place = Place(tmp_path, GATES.replace("ask", "apply"), store="flagd")
+    place.judged(failed=failed)
+    path = place.store.stages.path
+    flags = json.loads(path.read_text())
+    flags["flags"][flag]["defaultVariant"] = stopping
+    path.write_text(json.dumps(flags))
+    place.look()
+    assert place.mode is (Mode.SEARCH_ONLY if failed else Mode.DRAFT_WRITE)
+
+
 def test_a_person_who_writes_at_the_same_moment_has_the_last_word(place: Place) -> None:
     place.judged()
     read, moved = place.store.read, False
@@ -189,6 +222,7 @@ def test_a_person_who_writes_at_the_same_moment_has_the_last_word(place: Place) 
     [
         ((Mode.DRAFT_WRITE, Mode.AUTONOMOUS), Mode.SEARCH_ONLY),
         ((Mode.SEARCH_ONLY, Mode.DRAFT_WRITE), Mode.SEARCH_ONLY),  # a part is there already
+        ((Mode.DRAFT_WRITE, Mode.FALLBACK), None),  # a person has stopped a part
         ((Mode.DRAFT_WRITE, Mode.OBSERVE), None),  # for a part it would be upwards
         ((Mode.EXPANDED, Mode.AUTONOMOUS), None),  # none is at the stage that was judged
     ],
