@@ -10,7 +10,7 @@ from producers.boundary.flagd_overlays import EMERGENCIES, OverlayScope
 from producers.errors import UsageError
 from producers.wire.stage import Mode
 from stagekeeper.commands import CommandGroup
-from stagekeeper.commands.options import actor_options, flags_option, json_option, print_json, together
+from stagekeeper.commands.options import NAME, actor_options, flags_option, json_option, print_json, together
 from stagekeeper.settings import Settings
 from stagekeeper.stage_moves import overlay_change, recorded
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 _options = together(
     click.option("--everything", is_flag=True, help="Every action."),
-    click.option("--workflow", help="Only in this workflow."),
-    click.option("--tool", help="Only this tool."),
+    click.option("--workflow", type=NAME, help="Only in this workflow."),
+    click.option("--tool", type=NAME, help="Only this tool."),
     actor_options,
     flags_option,
     json_option,

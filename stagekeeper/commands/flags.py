@@ -16,7 +16,15 @@ from producers.boundary.policy_flags import FLAGS
 from producers.errors import StagekeeperError, UsageError
 from producers.strict_yaml import suggest
 from stagekeeper.commands import CommandGroup
-from stagekeeper.commands.options import RecordedText, actor_options, flags_option, json_option, print_json, together
+from stagekeeper.commands.options import (
+    NAME,
+    RecordedText,
+    actor_options,
+    flags_option,
+    json_option,
+    print_json,
+    together,
+)
 from stagekeeper.settings import Settings
 from stagekeeper.stage_moves import overlay_change, recorded
 
@@ -24,9 +32,9 @@ _REVIEW_AFTER: Final = timedelta(days=90)
 _SOURCE: Final = "/stagekeeper/flags"
 
 _entry_options = together(
-    click.option("--tool", help="The tool; left out, every tool of the workflow or account."),
-    click.option("--workflow", help="Only in this workflow."),
-    click.option("--account", help="Only for this account."),
+    click.option("--tool", type=NAME, help="The tool; left out, every tool of the workflow or account."),
+    click.option("--workflow", type=NAME, help="Only in this workflow."),
+    click.option("--account", type=NAME, help="Only for this account."),
     actor_options,
     flags_option,
     json_option,

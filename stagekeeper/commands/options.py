@@ -123,20 +123,21 @@ lake_option: Final = click.option(
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 gates_option: Final = click.option("--gates", "gate_path", type=_FILE, help="Gate file; the configured one by default.")
 flags_option: Final = click.option("--flags", "flag_path", type=_FILE, help="Flag file; the configured one by default.")
+NAME: Final = RecordedText("name", 200)  # as `wire.model.Name`
 _REASON: Final = RecordedText("why", 4_000, one_line=False)
 actor_options: Final = together(
     click.option("--as", "actor", type=RecordedText("who", 200), required=True, help="Who, e.g. an e-mail address."),
     click.option("--because", "reason", type=_REASON, required=True, help="Why; it stays on record."),
 )
 action_options: Final = together(
-    click.option("--environment", required=True, help="Environment of the action's target."),
-    click.option("--workflow", required=True, help="Workflow of the action."),
-    click.option("--tool", required=True, help="Tool of the action."),
+    click.option("--environment", type=NAME, required=True, help="Environment of the action's target."),
+    click.option("--workflow", type=NAME, required=True, help="Workflow of the action."),
+    click.option("--tool", type=NAME, required=True, help="Tool of the action."),
 )
 move_options: Final = together(
     action_options,
     click.option("--to", "to_stage", required=True, type=StageName(), help="The stage that it should move to."),
-    click.option("--cohort", help="One segment of the roll-out; all of them by default."),
+    click.option("--cohort", type=NAME, help="One segment of the roll-out; all of them by default."),
 )
 
 

@@ -18,6 +18,7 @@ from producers.wire.events import PolicyChangedData
 from producers.wire.stage import MODE_OF_STAGE, STAGE_OF_MODE, Mode, Stage
 from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.options import (
+    NAME,
     StageName,
     action_options,
     actor_options,
@@ -44,9 +45,9 @@ if TYPE_CHECKING:
 _TRIES: Final = 10  # how often a change that nobody has looked at is made for what somebody else just wrote
 
 _filter_options = together(
-    click.option("--environment", help="Only actions of this environment."),
-    click.option("--workflow", help="Only actions of this workflow."),
-    click.option("--tool", help="Only actions of this tool."),
+    click.option("--environment", type=NAME, help="Only actions of this environment."),
+    click.option("--workflow", type=NAME, help="Only actions of this workflow."),
+    click.option("--tool", type=NAME, help="Only actions of this tool."),
 )
 _change_options = together(
     actor_options,

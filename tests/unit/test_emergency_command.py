@@ -38,6 +38,25 @@ def test_an_emergency_says_what_it_is_about(home: Path, words: tuple[str, ...]) 
     assert (home / "flags.json").read_bytes() == (ROOT / "examples" / "flags.json").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["", " ", "two\nlines", "x" * 201, "\udcff"])
+@pytest.mark.parametrize("option", ["--environment", "--workflow", "--tool"])
+def test_a_name_that_no_event_can_have_is_refused_before_anything_is_written(
+    home: Path, option: str, name: str
+) -> None:
+    action = [name if before == option else word for before, word in zip(("", *NAMED), NAMED, strict=False)]
+    commands = [("stage", "set", *action, "--to", "observe_only", "--yes"), ("stage", "attempt", *action)]
+    if option != "--environment":
+        commands += [
+            (*verb, option, name)
+            for verb in [("emergency", "fallback"), ("emergency", "resume"), ("flags", "disable"), ("flags", "enable")]
+        ]
+    for words in commands:
+        result = run(*words, *WHO)
+        assert (result.exit_code, "Traceback" in result.output) == (2, False), words
+        assert option in result.output
+    assert (home / "flags.json").read_bytes() == (ROOT / "examples" / "flags.json").read_bytes()
+
+
 def test_an_emergency_is_on_record_and_in_force_also_where_it_cannot_be_recorded(home: Path) -> None:
     assert "falls back." in run("emergency", "fallback", "--everything", *WHO).output
     assert "already" in run("emergency", "fallback", "--everything", *WHO).output
