@@ -35,13 +35,14 @@ REFUSALS: Final[dict[str, str]] = {
     "other_attempt": "The verdict is of another attempt than the store's, or it is not known of which.",
     "other_gate_content": "The gate has another content by now; the worker judges under the new one first.",
     "overridden": "A person has set the rollback aside.",
-    "upwards": "The destination is not below the stage.",
+    "upwards": "The destination is not below every stage that the store may give the action.",
     "stale_harm": "The harm was shown on evidence that was stale already.",
     "gate_shut": "The gate does not open: evidence, freshness or a person's word is missing.",
     "rolled_back": "The action was rolled back, and nobody has begun a new attempt since.",
 }
 """Why a recommendation is not carried out, by code."""
 
+_LEAVE_HARM: Final = frozenset({"upwards", "stale_harm", "other_attempt"})
 _STOPPED: Final = frozenset({Mode.OFF, Mode.FALLBACK})  # only people write these: they are the mode of no stage
 
 
@@ -100,6 +101,7 @@ class NotDue:
     """Why nothing is to be changed."""
 
     code: str  # of `REFUSALS`
+    leaves_harm: bool = False  # whether harm that was shown goes on, and no person has said that it may
 
     @property
     def message(self) -> str:
@@ -128,8 +130,8 @@ def rollback_due(known: Known, gates: GateFile, crossings: Mapping[str, Crossing
         reason = _against(document, known, gates) or _against_rollback(document, known, gates, crossings)
         if reason is None:
             return DueChange(document, MODE_OF_STAGE[Stage(document.to_stage or document.stage)])
-        if reason != "moved":
-            refusal = NotDue(reason)
+        if reason != "moved" and not refusal.leaves_harm:
+            refusal = NotDue(reason, reason in _LEAVE_HARM and _is_in_force(document, known.setting))
     return refusal
 
 
@@ -194,6 +196,12 @@ def _against_rollback(
     if not any(look is not None and look.was_fresh(gates.freshness_s) for look in shown):
         return "stale_harm"
     return None
+
+
+def _is_in_force(call: VerdictDocument, setting: StageSetting) -> bool:
+    """Whether routers may still decide above the stage that a rollback leads to."""
+    is_above = any(stage.rank > _rank(call.to_stage) for stage in stages_of(setting))
+    return is_above and not setting.emergency and not setting.denied
 
 
 def modes_of(setting: StageSetting) -> tuple[Mode, ...]:

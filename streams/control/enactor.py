@@ -72,6 +72,10 @@ _TOLD_FOR: Final = timedelta(days=7)  # how long after a change its event is pub
 _CONFLICTS: Final = 3  # how often one look tries again where somebody else writes the store
 
 
+class HarmStaysError(StagekeeperError):
+    """A rollback that the gate leaves to the enactor is not due, and the action stays above where it should be."""
+
+
 @dataclass(frozen=True)
 class EnactorReport:
     """What the enactor has to say of itself."""
@@ -267,6 +271,8 @@ class Enactor:
         for left in reversed(range(_CONFLICTS)):
             setting = self._store.read(action)
             if isinstance(due := self._due(word, setting, gates), NotDue):
+                if due.leaves_harm:
+                    raise HarmStaysError(due.message)
                 LOG.debug("%s of %s is not carried out: %s", word, action, due.message)
                 return False
             try:

@@ -18,6 +18,7 @@ from analytics.lake.errors import LakeError
 from analytics.lake.table_schemas import SIGNALS
 from analytics.verdicts.ledger import latest_verdicts
 from analytics.verdicts.signoffs import SignOffKind, record
+from producers.boundary.flagd_overlays import EMERGENCIES, OverlayScope
 from producers.boundary.stage_store import ActionName, StageChange
 from producers.wire.stage import Mode, Stage
 
@@ -103,7 +104,7 @@ def test_a_rollback_may_rest_on_evidence_that_is_stale_by_now_but_not_on_what_wa
     stale.history.store()
     stale.judge.tick(at(300))
     stale.now = at(300)
-    stale.look()
+    assert "stale already" in (stale.look().fault or "")
     assert latest_verdicts(stale.lake)[0].verdict == ROLL_BACK
     assert stale.mode is Mode.DRAFT_WRITE, "an import of what happened long ago moves nothing now"
 
@@ -155,6 +156,7 @@ def test_a_verdict_of_another_attempt_than_the_stores_moves_nothing(tmp_path: Pa
     place.store.attempt = 2
     place.look()
     assert place.mode is Mode.DRAFT_WRITE
+    assert "another attempt" in (place.look().fault or "")
     place.store.attempt = 1
     place.look()
     assert place.mode is Mode.SEARCH_ONLY
@@ -236,6 +238,28 @@ def test_under_a_percentage_the_whole_action_goes_back_unless_that_is_upwards_fo
     place.store.read = lambda action: dataclasses.replace(read(action), mode=None, modes=modes)
     place.look()
     assert [change.to for change in place.store.changes] == ([] if after is None else [after])
+
+
+def test_a_rollback_that_nobody_can_carry_out_is_a_fault_until_the_harm_is_over(tmp_path: Path) -> None:
+    place = Place(tmp_path, store="flagd")
+    place.judged()
+    path = place.store.stages.path
+    flags = json.loads(path.read_text())
+    mode = flags["flags"]["agent-action-mode"]
+    flags["$evaluators"] = {"stages": mode["targeting"]}
+    mode["targeting"] = {"$ref": "stages"}
+    path.write_text(json.dumps(flags))
+    for _ in range(2):
+        fault = place.look().fault or ""
+        assert "ROLL_BACK of production/refunds/issue_refund cannot be carried out: The destination is not" in fault
+    assert place.phases == []
+    EMERGENCIES.add(path, OverlayScope(tool=ACTION.tool))
+    assert place.look().fault is None, "it falls back, and does no harm"
+    EMERGENCIES.remove(path, OverlayScope(tool=ACTION.tool), before_write=lambda _: None)
+    assert place.look().fault is not None
+    mode["targeting"] = flags["$evaluators"]["stages"]
+    path.write_text(json.dumps(flags))
+    assert (place.look().fault, place.mode) == (None, Mode.SEARCH_ONLY)
 
 
 def test_a_ruling_in_force_stops_a_rollback(place: Place) -> None:
