@@ -48,7 +48,9 @@ class Recommendation:
     to_stage: str  # where it was to go
     at: datetime  # when it was first said
     verdict_id: str  # the verdict that crossed first
-    until: datetime | None  # when the judge itself called for something else, or another epoch began; None if neither
+    # From when to when it was called for: until the judge called for something else, or another epoch began; None while
+    # neither. What was called for again is the same recommendation.
+    called_for: tuple[tuple[datetime, datetime | None], ...]
 
     def to_dict(self) -> dict[str, Any]:
         """The recommendation as a JSON object."""
@@ -67,8 +69,9 @@ class Recommendation:
 
     def follows(self, moment: datetime) -> bool:
         """Whether something that happened then can be an answer to it."""
-        return (
-            self.at <= moment <= min(self.until or datetime.max.replace(tzinfo=moment.tzinfo), self.at + FOLLOWED_FOR)
+        return any(
+            since <= moment <= since + FOLLOWED_FOR and (until is None or moment <= until)
+            for since, until in self.called_for
         )
 
 
@@ -110,7 +113,7 @@ def recommendations(lake: Lake, *, now: datetime) -> list[Followed]:
 def _life(one: Recommendation, answer: Life, enactment: Enactment | None, now: datetime) -> Life:
     if enactment is not None and enactment.is_settled:
         return enactment.life
-    return Life.EXPIRED if answer is Life.OPEN and now - one.at > FOLLOWED_FOR else answer
+    return Life.EXPIRED if answer is Life.OPEN and now - one.called_for[-1][0] > FOLLOWED_FOR else answer
 
 
 def _moved_with(one: Recommendation, changes: Sequence[Enactment]) -> Enactment | None:
@@ -170,10 +173,10 @@ def _turns(lake: Lake) -> list[dict[str, Any]]:
 
 
 def _recommendations(turns: Sequence[dict[str, Any]]) -> list[Recommendation]:
-    """Each call of each epoch once, with the moment at which another one took its place."""
+    """Each call of each epoch once, with the moments at which another one took its place and it came back."""
     made: list[Recommendation] = []
     standing: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    seen: set[tuple[object, ...]] = set()
+    places: dict[tuple[object, ...], int] = {}
     for row in turns:
         if row["verdict_id"].startswith(REASSESSED):
             continue
@@ -183,15 +186,22 @@ def _recommendations(turns: Sequence[dict[str, Any]]) -> list[Recommendation]:
             other = made[place]
             said = (other.verdict, other.to_stage, *([other.verdict_id] if other.verdict == _CALLS[1] else []))
             if row["epoch"] != other.epoch or (is_call and _said(row) != said):
-                made[place] = replace(other, until=at)
+                *earlier, (since, _) = other.called_for
+                made[place] = replace(other, called_for=(*earlier, (since, at)))
                 standing[cell].remove(place)
         key = (cell, row["epoch"], *_said(row))
-        if is_call and key not in seen:
-            seen.add(key)
-            standing[cell].append(len(made))
+        if not is_call or places.get(key) in standing[cell]:
+            continue
+        if key in places:
+            again = made[places[key]]
+            made[places[key]] = replace(again, called_for=(*again.called_for, (at, None)))
+        else:
+            places[key] = len(made)
+            called_for = ((at, None),)
             made.append(
-                Recommendation(cell, row["epoch"], row["verdict"], row["to_stage"], at, row["crossed"], until=None)
+                Recommendation(cell, row["epoch"], row["verdict"], row["to_stage"], at, row["crossed"], called_for)
             )
+        standing[cell].append(places[key])
     return made
 
 
@@ -222,7 +232,7 @@ def _answers(lake: Lake, made: Sequence[Recommendation]) -> list[Life]:
                 moved = stage.rank <= Stage(one.to_stage).rank
             if moved:
                 yield at, Life.ACCEPTED
-            elif stage != one.cell[3]:
+            elif stage != one.cell[3] and at >= one.called_for[-1][0]:  # called for again: it is there again
                 yield at, Life.SUPERSEDED
         for at, kind in signoffs[one.cell, one.epoch, one.verdict]:
             if _ACCEPTS.get(kind) == one.verdict:
@@ -232,7 +242,7 @@ def _answers(lake: Lake, made: Sequence[Recommendation]) -> list[Life]:
 
     given: list[Life] = []
     for one in made:
-        unanswered = Life.OPEN if one.until is None else Life.SUPERSEDED
+        unanswered = Life.OPEN if one.called_for[-1][1] is None else Life.SUPERSEDED
         _, answer = min((answer for answer in answers(one) if one.follows(answer[0])), default=(one.at, unanswered))
         given.append(answer)
     return given

@@ -147,3 +147,22 @@ def test_a_move_in_another_environment_answers_nothing(tmp_path: Path) -> None:
     assert place.agreement("PROMOTE") == {"open": 1}
     place.moved(13, "approved_external", environment="production")
     assert place.agreement("PROMOTE") == {"accepted": 1}
+
+
+@pytest.mark.parametrize(("failed", "word"), [(False, "PROMOTE"), (True, "ROLL_BACK")])
+def test_what_is_called_for_again_is_open_again(tmp_path: Path, failed: bool, word: str) -> None:
+    place = Place(tmp_path, failed=failed)
+    for number in range(20):
+        place.history.act(20 + number / 10, f"b{number}", model="another")
+    place.looked(30)
+    assert place.agreement(word) == {"superseded": 1}
+    place.moved(35, "observe")
+    assert place.agreement(word) == {"superseded": 1}, "nothing was called for at that time"
+    for number in range(60):
+        place.history.act(40 + number / 10, f"c{number}", failed=failed)
+    place.looked(50)
+    assert place.agreement(word) == {"open": 1}
+    kind = SignOffKind.OVERRIDE if failed else SignOffKind.DISMISSAL
+    said = {"to_stage": MOVE["to_stage"], "cohort": None, **SAYS, "now": at(60), "expires_at": at(80)}
+    record(place.history.lake, kind, latest_verdicts(place.history.lake), **said)
+    assert place.agreement(word) == {"dismissed": 1}
