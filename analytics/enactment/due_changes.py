@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from analytics.gates.gate_file import GateTieError
 from analytics.verdicts.signoffs import SignOffKind, is_about, shown_harm
 from producers.wire.events import VerdictName
-from producers.wire.stage import MODE_OF_STAGE, STAGE_OF_MODE, Mode, Stage
+from producers.wire.stage import MODE_OF_STAGE, STAGE_OF_MODE, STOPPED, Mode, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -43,7 +43,6 @@ REFUSALS: Final[dict[str, str]] = {
 """Why a recommendation is not carried out, by code."""
 
 _LEAVE_HARM: Final = frozenset({"upwards", "stale_harm", "other_attempt"})
-_STOPPED: Final = frozenset({Mode.OFF, Mode.FALLBACK})  # only people write these: they are the mode of no stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +167,7 @@ def _against(document: VerdictDocument, known: Known, gates: GateFile) -> str | 
         return "recommend_only"
     done = Done(one for one in known.past if one.is_settled)
     reasons = {
-        "stopped": setting.mode in _STOPPED,
+        "stopped": setting.mode in STOPPED,
         "done": done.covers(call_key(document), recommendation_id(document)),
         "moved": document.stage not in stages_of(setting),
         "other_gate_content": document.gate_content_sha256 != gates.contents[gate.name],
@@ -186,7 +185,7 @@ def _against_rollback(
     # Under a percentage the whole action goes back, for no part of it upwards; a part may be there already.
     to = _rank(document.to_stage)
     is_up = any(to > stage.rank for stage in stages_of(known.setting))
-    if is_up or to >= Stage(document.stage).rank or not _STOPPED.isdisjoint(modes_of(known.setting)):
+    if is_up or to >= Stage(document.stage).rank or not STOPPED.isdisjoint(modes_of(known.setting)):
         return "upwards"
     if any(signoff.kind is SignOffKind.OVERRIDE and is_about(signoff, document) for signoff in known.signoffs):
         return "overridden"

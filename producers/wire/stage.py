@@ -59,3 +59,5 @@ MODE_OF_STAGE: dict[Stage, Mode] = {
     Stage.NARROW_AUTONOMY: Mode.AUTONOMOUS,
     Stage.PROGRESSIVE_EXPANSION: Mode.EXPANDED,
 }
+
+STOPPED = frozenset(Mode) - frozenset(MODE_OF_STAGE.values())  # the modes of no stage: people alone write them

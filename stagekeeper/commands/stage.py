@@ -15,7 +15,7 @@ from producers.boundary.policy_flags import ATTEMPT
 from producers.boundary.stage_store import RUNGS, ActionName, StageChange, StageConflictError, StageSetting
 from producers.errors import StagekeeperError, UsageError
 from producers.wire.events import PolicyChangedData
-from producers.wire.stage import MODE_OF_STAGE, STAGE_OF_MODE, Mode, Stage
+from producers.wire.stage import MODE_OF_STAGE, STAGE_OF_MODE, STOPPED, Mode, Stage
 from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.options import (
     NAME,
@@ -282,6 +282,8 @@ def _change(
         diff = store.preview(change)
         if diff:
             click.echo(diff, err=as_json)
+            if lifted := [mode.value for mode in before.modes if mode in STOPPED - {to}]:
+                click.echo(f"It lifts the mode {' or '.join(lifted)}, by which {action} was stopped.", err=as_json)
         grounds = (
             _grounds(before, to, settings, root, gate_path) if diff and is_upward(before, to, share) else Grounds()
         )

@@ -29,7 +29,7 @@ from producers.boundary.flagd_stages import FlagdStages
 from producers.boundary.policy_flags import MODE
 from producers.boundary.stage_store import StageChange, StageConflictError
 from producers.errors import UsageError
-from producers.wire.stage import Mode
+from producers.wire.stage import MODE_OF_STAGE, Mode, Stage
 from stagekeeper.commands import cli
 from stagekeeper.stage_moves import OffTheRecordError
 
@@ -57,6 +57,18 @@ def test_a_stage_goes_down_without_lake_or_broker_and_on_record(home: Path) -> N
     again = set_to("observe_only")
     assert (again.exit_code, len(changes(home))) == (0, 2)
     assert "already" in again.output
+
+
+@pytest.mark.parametrize(("stopped", "stage"), [(Mode.OFF, "observe_only"), (Mode.FALLBACK, "search_only")])
+def test_whoever_lifts_what_stops_an_action_is_told_so(home: Path, stopped: Mode, stage: str) -> None:
+    store = FlagdStages(home / "flags.json")
+    store.change(StageChange(ACTION, stopped, store.read(ACTION).version), before_write=lambda _: None)
+    refused = set_to("draft_write")
+    assert (refused.exit_code, mode(home)) == (1, stopped), "it takes evidence"
+    result = set_to(stage)
+    assert (result.exit_code, mode(home)) == (0, MODE_OF_STAGE[Stage(stage)])
+    assert f"It lifts the mode {stopped.value}," in result.output
+    assert "It lifts" not in set_to("observe_only").output
 
 
 def test_a_stage_goes_down_also_where_nothing_can_be_recorded_and_that_is_said(home: Path) -> None:
