@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from producers.boundary.flags import FlagEvaluator
-from producers.boundary.policy_flags import MODE
+from producers.boundary.policy_flags import DENYLIST, MODE
 from producers.boundary.possible_values import possible_values
 from producers.boundary.stage_store import ActionName
 from producers.wire.stage import Mode
@@ -73,3 +73,9 @@ def test_every_answer_of_the_engine_is_foreseen_and_none_that_the_action_exclude
 )
 def test_a_flag_that_cannot_decide_has_its_safe_value(flag: Any) -> None:
     assert possible_values({MODE.key: flag}, MODE, ACTION, {"if": [TOOL, "a"]}) == (MODE.safe,)
+
+
+@pytest.mark.parametrize(("tools", "value"), [(["issue_refund"], True), (["another"], False), ([1], True)])
+def test_the_denylist_may_be_a_list_of_tools(tools: list[Any], value: bool) -> None:
+    flags = {DENYLIST.key: {"state": "ENABLED", "variants": {"listed": tools}, "defaultVariant": "listed"}}
+    assert possible_values(flags, DENYLIST, ACTION, None) == (value,)
