@@ -66,6 +66,7 @@ class Known:
     attempts: Mapping[tuple[str, ...], int | None]  # by cell and epoch: the attempt that its decisions name
     past: Collection[Enactment]  # every change of this action that was begun
     signoffs: Sequence[SignOff]  # about the action, in force
+    newest: Mapping[tuple[str, ...], datetime]  # by cell and epoch: the newest decision, where there is one
 
 
 class Done:
@@ -191,7 +192,10 @@ def _against_rollback(
         return "overridden"
     shown = [crossings.get(recommendation_id(document))]
     if shown_harm(document):
-        shown.append(Crossing(document.judged_at, document.watermark))  # it is shown again, maybe on fresher evidence
+        # It is shown again, by each heartbeat of the judge, and as fresh as what the cell itself has decided since.
+        at, through = document.confirmed_at or document.judged_at, document.confirmed_through or document.watermark
+        newest = known.newest.get((*document.cell, document.epoch))
+        shown.append(None if newest is None else Crossing(at, min(through, newest)))
     if not any(look is not None and look.was_fresh(gates.freshness_s) for look in shown):
         return "stale_harm"
     return None

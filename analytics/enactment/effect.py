@@ -105,6 +105,13 @@ def time_to_safe_s(lake: Lake, rollback: EnactmentStep) -> float | None:
     return round((first - rollback.watermark).total_seconds(), 3) if isinstance(first, datetime) else None
 
 
+def newest_decision(lake: Lake, epoch: tuple[str, ...]) -> datetime | None:
+    """When a cell's epoch decided last; None where it is not known. Raises `LakeError`."""
+    named = [pl.col(name) == value for name, value in zip(EPOCH, epoch, strict=True)]
+    newest = lake.scan(EVENTS).filter(_DECIDED, *named).select(pl.col("decided_at").max()).collect().item()
+    return newest if isinstance(newest, datetime) else None
+
+
 def attempt_of(lake: Lake, epoch: tuple[str, ...]) -> int | None:
     """The attempt that the decisions of a cell's epoch name; None where none is there. Raises `LakeError`."""
     named = [pl.col(name) == value for name, value in zip(EPOCH, epoch, strict=True)]

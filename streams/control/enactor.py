@@ -31,7 +31,7 @@ from analytics.enactment.due_changes import (
     rollback_due,
     stages_of,
 )
-from analytics.enactment.effect import attempt_of
+from analytics.enactment.effect import attempt_of, newest_decision
 from analytics.enactment.enactments import Enactment, EnactmentPhase, EnactmentStep, append, enactments
 from analytics.enactment.standing_calls import StandingCalls, crossings
 from analytics.gates.gate_file import GateFile
@@ -289,12 +289,14 @@ class Enactor:
         here = [call for call in calls if call.cell.stage in stages_of(setting)]
         if not here:
             return NotDue("moved")
+        keys = [(*call.cell, call.epoch) for call in here]
         known = Known(
             latest_verdicts(self._lake, action=setting.action),
             setting,
-            {key: attempt_of(self._lake, key) for key in ((*call.cell, call.epoch) for call in here)},
+            {key: attempt_of(self._lake, key) for key in keys},
             [one for one in self._past.values() if one.last.action == setting.action],
             [signoff for signoff in self._signoffs if signoff.action == tuple(setting.action)],
+            {key: at for key in keys if (at := newest_decision(self._lake, key)) is not None},
         )
         if word is VerdictName.ROLL_BACK:
             due = rollback_due(known, gates, crossings(self._lake, [call.crossed for call in here]))

@@ -107,6 +107,20 @@ def test_a_rollback_may_rest_on_evidence_that_is_stale_by_now_but_not_on_what_wa
     assert "stale already" in (stale.look().fault or "")
     assert latest_verdicts(stale.lake)[0].verdict == ROLL_BACK
     assert stale.mode is Mode.DRAFT_WRITE, "an import of what happened long ago moves nothing now"
+    # The watermark moves on by another cell: what is imported is as old as it was.
+    stale.history.act(300, "u0", cohort="eu")
+    stale.history.store()
+    stale.judge.tick(at(301))
+    stale.now = at(301)
+    assert "stale already" in (stale.look().fault or "")
+    # The cell decides again, and its row of the ledger is not written anew within ten seconds.
+    stale.history.act(301, "u0", failed=True)
+    stale.history.store()
+    stale.judge.tick(at(301.1))
+    stale.now = at(301.1)
+    assert latest_verdicts(stale.lake)[0].judged_at == at(301)
+    stale.look()
+    assert stale.mode is Mode.SEARCH_ONLY
 
 
 @pytest.mark.parametrize("failed", [True, False])
