@@ -290,13 +290,14 @@ class Enactor:
         if not here:
             return NotDue("moved")
         keys = [(*call.cell, call.epoch) for call in here]
+        harmful = keys if word is VerdictName.ROLL_BACK else []  # the gate asks itself how fresh a promotion is
         known = Known(
             latest_verdicts(self._lake, action=setting.action),
             setting,
             {key: attempt_of(self._lake, key) for key in keys},
             [one for one in self._past.values() if one.last.action == setting.action],
             [signoff for signoff in self._signoffs if signoff.action == tuple(setting.action)],
-            {key: at for key in keys if (at := newest_decision(self._lake, key)) is not None},
+            {key: at for key in harmful if (at := newest_decision(self._lake, key)) is not None},
         )
         if word is VerdictName.ROLL_BACK:
             due = rollback_due(known, gates, crossings(self._lake, [call.crossed for call in here]))
