@@ -35,7 +35,7 @@ GARBAGE = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.tex
 FAILURES = st.sampled_from([RuntimeError("x"), FlagNotFoundError("x"), ParseError("x"), TimeoutError(), KeyError("x")])
 PLAUSIBLE = {
     KEYS["enabled"]: st.just(True),
-    KEYS["denylist"]: st.just(False),
+    KEYS["denylist"]: st.just(False) | st.lists(st.sampled_from(["t", "other"]), max_size=2),
     KEYS["mode"]: st.sampled_from([mode.value for mode in Mode]),
     KEYS["approval"]: st.booleans(),
     KEYS["threshold"]: st.floats(0, 1),
@@ -166,7 +166,9 @@ def test_nothing_runs_that_authorization_refuses_and_nothing_runs_off_the_record
         assert authorizer.asked[-1] == decided.data.contract, "authorization saw what is on record"
         assert decided.data.decision.expects_execution
         assert call["answers"][KEYS["enabled"]] is True
-        assert call["answers"][KEYS["denylist"]] is False
+        denied = call["answers"][KEYS["denylist"]]
+        assert denied is False or (isinstance(denied, list) and all(isinstance(tool, str) for tool in denied))
+        assert denied is False or "t" not in denied, "a list denies the tools that it names"
         assert ran[0].endswith(f"after {before + 1} events"), "the decision is on record before the action runs"
         if call["risk"] not in READS:
             assert decided in shelf.kept[kept:], "and on disk, where it changes the world"
