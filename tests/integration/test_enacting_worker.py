@@ -64,7 +64,7 @@ def test_harm_changes_the_flag_file_is_told_and_is_in_force(
 
         await_that(lambda: told().height == 1, "the policy change")
         act(own_broker, Stage.SEARCH_ONLY, 1)
-        await_that(lambda: metrics(worker).get('recommendations{life="in_force"}') == 1.0, "the proof")
+        await_that(lambda: metrics(worker).get('recommendations{life="in force"}') == 1.0, "the proof")
         seen = metrics(worker)
         assert (seen["enacting"], seen["enactor_fault"], seen["changes_not_in_force"]) == (1.0, 0.0, 0.0)
         assert seen["verdict_to_applied_seconds_count"] == 1.0
