@@ -98,7 +98,6 @@ class Router:
     ) -> None:
         self._authorizer = authorizer
         self._flags = flags
-        self._recorder = recorder
         self._environment = environment
         self._agent = agent
         self._clock = clock
@@ -351,24 +350,23 @@ class Router:
             raise self._refuse_call(asked, fault, values) from fault.cause
         action, public = call.action, published(digest)
         shared = call.decide(authorized, values)
-        traceparent = get_traceparent()
         decide_ms = (self._clock() - started) * 1000
         try:
             # On disk first, where what it permits changes anything.
             durable = shared.may_run and action.risk_class not in READS
-            issued = self._recorder.decided_call(shared, details, public, decide_ms, traceparent, durable=durable)
+            issued = self._executions.decided(action, shared, details, public, decide_ms, durable=durable)
         except OutboxError as error:
             LOG.exception("%s is denied: its decision cannot be kept on disk", action.tool)
             refused = call.refuse(shared, Deny(reason="record_not_durable"))
-            issued = self._recorder.decided_call(refused, details, public, decide_ms, traceparent)
+            issued = self._executions.decided(action, refused, details, public, decide_ms)
             message = f"{action.tool} is denied: its decision cannot be kept on disk ({error})"
             raise errors.ActionDeniedError(message, issued.receipt, refused.decision) from error
         decision = shared.decision
         result = decision.result
-        if traceparent is not None:
+        if get_traceparent() is not None:
             targeting_key, _ = call.flag_context
             add_decision_events(issued.decision_id, decision, tool=action.tool, targeting_key=targeting_key)
-        if decision.enforced and (result.outcome == "allow" or (result.outcome == "constrain" and result.runs)):
+        if decision.expects_execution:
             constrained_to = result.mode if result.outcome == "constrain" else None
             return Permit(issued, decision, constrained_to, {**arguments, **injected} if injected else arguments)
         if decision.enforced and result.outcome == "queue_for_review":
@@ -382,7 +380,7 @@ class Router:
         if shared.decision.result.outcome != "deny":
             shared = call.refuse(shared, Deny(reason=fault.reason))
         decide_ms = (self._clock() - started) * 1000
-        issued = self._recorder.decided_call(shared, details, published(digest), decide_ms, get_traceparent())
+        issued = self._executions.decided(call.action, shared, details, published(digest), decide_ms)
         message = f"{call.action.tool} is denied: {shared.decision.result.reason}; {fault.message}"
         return errors.InvalidCallError(message, issued.receipt, shared.decision)
 

@@ -1,11 +1,14 @@
-"""OpenTelemetry: an `execute_tool` span for each execution, an event for each evaluated flag and each decision.
+"""OpenTelemetry: a span for each execution and each refusal, an event for each evaluated flag and each decision.
 
 Silent until a tracer provider is configured. The names of attributes are those of OpenTelemetry's conventions for GenAI
 and feature flags, and for what they lack `stagekeeper.*`. `openfeature.telemetry` still has the flags' older names.
+For what a boundary refuses the GenAI conventions have settled no span: the name of ours is our own, and it has no
+`gen_ai.operation.name`, so that whoever counts calls of tools by it does not count what never ran.
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from openfeature.exception import ErrorCode
@@ -17,8 +20,10 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, TracerProvider
 
     from producers.wire.decision import Decision, FlagEvaluation
+    from producers.wire.event_writer import SharedDecision
 
 _OPERATION = "execute_tool"
+_REFUSAL = "stagekeeper.refuse"
 _ERROR_TYPE = "error.type"
 _ERROR_CODES = frozenset(ErrorCode) - {ErrorCode.GENERAL}
 
@@ -40,14 +45,49 @@ def add_decision_events(decision_id: str, decision: Decision, *, tool: str, targ
         span.add_event("feature_flag.evaluation", _flag_attributes(flag, decision.ruleset_sha256, targeting_key))
     span.add_event(
         "stagekeeper.action.decided",
-        {
-            "stagekeeper.decision.id": decision_id,
-            "gen_ai.tool.name": tool,
-            "stagekeeper.decision.outcome": decision.result.outcome,
-            "stagekeeper.decision.reason": decision.result.reason,
-            "stagekeeper.decision.enforced": decision.enforced,
-        },
+        {"stagekeeper.decision.id": decision_id, "gen_ai.tool.name": tool, **_decision_attributes(decision)},
     )
+
+
+class RefusalSpan:
+    """The span of a decision after which nothing runs, below the caller's; that one where the process makes none.
+
+    Its status stays unset: that a boundary refuses is no error of the boundary.
+    """
+
+    __slots__ = ("_span", "traceparent")
+
+    def __init__(
+        self, provider: TracerProvider | None, action: Action, shared: SharedDecision, decide_ms: float
+    ) -> None:
+        provider = provider or trace.get_tracer_provider()
+        self._span: Span | None = None
+        if not isinstance(provider, trace.ProxyTracerProvider):
+            decision = shared.decision
+            authorization = decision.authorization
+            self._span = provider.get_tracer("stagekeeper").start_span(
+                f"{_REFUSAL} {action.tool}",
+                start_time=time.time_ns() - int(decide_ms * 1e6),
+                attributes={
+                    **_call_attributes(action),
+                    **_decision_attributes(decision),
+                    "stagekeeper.stage": shared.stage.value,
+                    **_known(
+                        {
+                            "stagekeeper.decision.mode": getattr(decision.result, "mode", None),
+                            "stagekeeper.authorization.rule": None if authorization is None else authorization.rule,
+                            "feature_flag.version": decision.ruleset_sha256,
+                        }
+                    ),
+                },
+            )
+        self.traceparent = get_traceparent(self._span)
+
+    def end(self, decision_id: str) -> None:
+        """End the span, with the id of the decision."""
+        if self._span is not None:
+            self._span.set_attribute("stagekeeper.decision.id", decision_id)
+            self._span.end()
 
 
 class ExecutionSpan:
@@ -76,11 +116,18 @@ class ExecutionSpan:
         self._span.end()
 
 
-def _execution_attributes(action: Action, permit: Permit) -> dict[str, str]:
+def _decision_attributes(decision: Decision) -> dict[str, str | bool]:
+    return {
+        "stagekeeper.decision.outcome": decision.result.outcome,
+        "stagekeeper.decision.reason": decision.result.reason,
+        "stagekeeper.decision.enforced": decision.enforced,
+    }
+
+
+def _call_attributes(action: Action) -> dict[str, str]:
     call = call_context()
     return _known(
         {
-            "gen_ai.operation.name": _OPERATION,
             "gen_ai.tool.name": action.tool,
             "gen_ai.tool.type": "function",
             "gen_ai.workflow.name": action.workflow,
@@ -89,6 +136,14 @@ def _execution_attributes(action: Action, permit: Permit) -> dict[str, str]:
             "gen_ai.conversation.id": call.conversation,
             "gen_ai.tool.call.id": call.tool_call,
             "user.id": call.user,
+        }
+    )
+
+
+def _execution_attributes(action: Action, permit: Permit) -> dict[str, str]:
+    return _call_attributes(action) | _known(
+        {
+            "gen_ai.operation.name": _OPERATION,
             "stagekeeper.decision.id": permit.decision_id,
             "stagekeeper.decision.outcome": permit.decision.result.outcome,
             "stagekeeper.stage": permit.receipt.stage.value,

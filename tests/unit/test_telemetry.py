@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from producers.boundary.action import acting
-from producers.boundary.errors import ActionDeniedError
+from producers.boundary.errors import ActionDeniedError, InvalidCallError, RefusedError
 from producers.boundary.router import Router
 from producers.delivery.recorder import Recorder
 from producers.wire.events import ActionDecided, ActionExecuted
@@ -95,14 +95,67 @@ def test_every_evaluated_flag_is_an_event_of_the_callers_span() -> None:
     assert held.spans()["execute_tool refund"].attributes["stagekeeper.constrained_to"] == "search_only"  # type: ignore[index]
 
 
-def test_a_denied_action_has_no_execute_span_and_its_verdict_is_in_the_trace() -> None:
+def test_a_denied_action_has_a_span_of_its_own_below_the_callers_that_its_event_names() -> None:
     held = Traced(denylist=True)
-    with held.provider.get_tracer("agent").start_as_current_span("agent"), pytest.raises(ActionDeniedError):
+    with (
+        held.provider.get_tracer("agent").start_as_current_span("agent"),
+        acting(agent="bot", conversation="c-1", tool_call="t-1"),
+        pytest.raises(ActionDeniedError),
+    ):
         held.refund()()
-    assert list(held.spans()) == ["agent"]
-    assert isinstance(held.shelf.events[0], ActionDecided)
-    assert held.shelf.events[0].traceparent is not None
-    assert "stagekeeper.action.decided" in [event.name for event in held.spans()["agent"].events]
+    assert set(held.spans()) == {"agent", "stagekeeper.refuse refund"}
+    agent, span = held.spans()["agent"], held.spans()["stagekeeper.refuse refund"]
+    (decided,) = held.shelf.events
+    assert span.parent is not None
+    assert span.context is not None
+    assert agent.context is not None
+    assert span.parent.span_id == agent.context.span_id
+    assert (decided.traceparent or "").startswith(f"00-{agent.context.trace_id:032x}-{span.context.span_id:016x}-")
+    attributes = dict(span.attributes or {})
+    assert attributes["stagekeeper.decision.id"] == decided.subject
+    assert (attributes["stagekeeper.decision.outcome"], attributes["stagekeeper.decision.reason"]) == (
+        "deny",
+        "on_denylist",
+    )
+    assert attributes["stagekeeper.decision.enforced"] is True
+    assert (attributes["gen_ai.tool.name"], attributes["gen_ai.tool.call.id"]) == ("refund", "t-1")
+    assert attributes["gen_ai.conversation.id"] == "c-1"
+    assert "gen_ai.operation.name" not in attributes, "nobody counts it as a call of the tool"
+    assert span.status.status_code is trace.StatusCode.UNSET
+    assert "stagekeeper.action.decided" in [event.name for event in agent.events]
+
+
+@pytest.mark.parametrize(
+    ("flags", "outcome"),
+    [({"mode": "approved_external"}, None), ({"mode": "observe"}, "allow"), ({"mode": "search_only"}, "constrain")],
+)
+def test_whatever_lets_nothing_run_has_such_a_span_and_nothing_else_has(
+    flags: dict[str, Any], outcome: str | None
+) -> None:
+    held = Traced(**flags)
+    routed = held.refund()
+    if outcome is None:
+        routed()
+        assert list(held.spans()) == ["execute_tool refund"]
+        return
+    with pytest.raises(RefusedError):
+        routed()
+    (span,) = held.exporter.get_finished_spans()
+    assert span.name == "stagekeeper.refuse refund"
+    assert span.parent is None
+    assert span.start_time is not None
+    assert span.end_time is not None
+    assert span.start_time <= span.end_time
+    assert (span.attributes or {})["stagekeeper.decision.outcome"] == outcome
+
+
+def test_a_call_that_is_refused_for_what_it_is_has_such_a_span() -> None:
+    held = Traced()
+    with pytest.raises(InvalidCallError):
+        held.refund()("an argument too many")
+    assert (held.spans()["stagekeeper.refuse refund"].attributes or {})["stagekeeper.decision.reason"] == (
+        "arguments_not_accepted"
+    )
 
 
 def test_a_failure_marks_the_span_by_its_class() -> None:
