@@ -33,6 +33,7 @@ from analytics.lake.tables import Lake
 from producers.errors import StagekeeperError
 from producers.wire.topics import RECOMMENDATIONS
 from streams.broker import ensure_topics
+from streams.control.enactor import EnactorReport
 from streams.control.enactor_runner import LOOK_EVERY_S, EnactorRunner
 from streams.control.judge_runner import JudgeRunner
 from streams.control.maintenance_runner import Leases, MaintenanceRunner
@@ -323,12 +324,14 @@ class Worker:
 
     def _not_ready(self) -> list[str]:
         """Why this worker does not do its work at this moment; nothing where it does."""
+        enactor = EnactorReport() if self._enactor_runner is None else self._enactor_runner.report
         conditions = {
             "it is stopping": self._stopping.is_set(),
             "the data plane has failed": self._failure is not None or not self._source.is_alive,
             "it has no partitions to read yet": self._plane.assignment is None,
             "the broker does not answer": self._source.is_away,
             f"judge: {self._fault}": self._fault is not None,
+            f"enactor: {enactor.fault}": self._leases.enactor is not None and enactor.is_failing,
         }
         return [fault for fault, holds in conditions.items() if holds]
 

@@ -45,8 +45,8 @@ def at(minute: float) -> datetime:
 class Place:
     """A lake with an action at draft_write, a judge, a store, and enactors that come and go."""
 
-    def __init__(self, folder: Path, gates: str = GATES, store: str = "memory") -> None:
-        self.history = EventLake.at(folder)
+    def __init__(self, folder: Path, gates: str = GATES, store: str = "memory", root: str | None = None) -> None:
+        self.history = EventLake.at(folder, root)
         self.lake = self.history.lake
         self.gate_file = folder / "gates.yaml"
         self.gate_file.write_text(gates)
@@ -92,6 +92,15 @@ class Place:
         self.history.store()
         self.now = at(minute)
         self.judge.tick(self.now)
+
+    def acts_of(self, action: ActionName, *, failed: bool) -> None:
+        """Actions of another tool in the six minutes before ten past, not stored yet."""
+        contract, status = a_contract(tool=action.tool), "failed" if failed else "succeeded"
+        for number in range(60):
+            receipt = self.history.recorder.decided(
+                contract, a_decision(), stage=Stage.DRAFT_WRITE, decided_at=at(4 + number / 10)
+            )
+            self.history.recorder.executed(receipt, status, latency_ms=1.0, at=at(4.1 + number / 10))
 
     def decided(self, source: str, stage: Stage, seconds: float, *, attempt: int = 1) -> None:
         """One decision so many seconds after ten past twelve, by the source's own clock."""

@@ -39,8 +39,8 @@ class EventLake:
         self.recorder = a_recorder(self.emitter, clock=FakeClock(NOON))
 
     @classmethod
-    def at(cls, folder: Path) -> EventLake:
-        lake = Lake.open(str(folder / "lake"))
+    def at(cls, folder: Path, root: str | None = None) -> EventLake:
+        lake = Lake.open(root or str(folder / "lake"))
         return cls(lake, LocalIngest(now=lambda: NOON + timedelta(days=9)))
 
     def act(

@@ -26,6 +26,11 @@ class KilledError(BaseException):
     """Ends an enactor where it is."""
 
 
+def kill() -> None:
+    """Be killed at this moment."""
+    raise KilledError
+
+
 def nothing() -> None:
     """What a test does at a moment unless it says something else."""
 
@@ -50,7 +55,11 @@ class MemoryStages:
         mode = self.modes.get(action)
         return StageSetting(action, mode, self.attempt, f"v{self.edits}", by_entry=True)
 
-    def had(self, version: str) -> bool:
+    def newest_replaced(self) -> str:
+        return ""
+
+    def had(self, version: str, *, after: str = "") -> bool:
+        assert after == ""
         return version in {f"v{edit}" for edit in range(self.edits)}
 
     def change(self, change: StageChange, *, before_write: Callable[[str], None]) -> StageSetting:
@@ -91,8 +100,11 @@ class FileStages:
     def read(self, action: ActionName) -> StageSetting:
         return self.stages.read(action)
 
-    def had(self, version: str) -> bool:
-        return self.stages.had(version)
+    def newest_replaced(self) -> str:
+        return self.stages.newest_replaced()
+
+    def had(self, version: str, *, after: str = "") -> bool:
+        return self.stages.had(version, after=after)
 
     def change(self, change: StageChange, *, before_write: Callable[[str], None]) -> StageSetting:
         def keep(version: str) -> None:

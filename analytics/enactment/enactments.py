@@ -95,6 +95,8 @@ class EnactmentStep(DocumentPart):
     version_before: str
     version_after: str
     """The store's versions without the change and with it."""
+    replaced_before: str = ""
+    """The version that was the newest of those that another had replaced by then: the same version may come twice."""
     reason: str
     """The verdict in a sentence."""
     judged_at: Moment

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-KEPT: Final = 20  # versions; the oldest go first
+KEPT: Final = 20  # versions; the oldest go first, and their names stay
+
+FORGOTTEN: Final = "forgotten"
+"""The file in the folder with the names of the versions that are kept no longer, one a line."""
 
 _NAME: Final = re.compile(r"(\d{8}T\d{12}Z)-([0-9a-f]{64})\.json", re.ASCII)
 _MOMENT: Final = "%Y%m%dT%H%M%S%fZ"
@@ -39,6 +42,18 @@ def versions(target: Path) -> list[FlagVersion]:
     return [
         FlagVersion(datetime.strptime(match[1], _MOMENT).replace(tzinfo=UTC), match[2], path) for match, path in matches
     ]
+
+
+def replaced(target: Path) -> list[str]:
+    """Name of every version that another took the place of, oldest first; `OSError` where that cannot be read.
+
+    Kept or not: what was in force is known for good, for 98 bytes each.
+    """
+    try:
+        forgotten = (history_of(target) / FORGOTTEN).read_text(encoding="ascii").splitlines()
+    except FileNotFoundError:
+        forgotten = []
+    return sorted({*forgotten, *(version.path.name for version in versions(target))})
 
 
 def make_history(target: Path) -> Path:
@@ -79,7 +94,25 @@ def draft_name(content: bytes) -> str:
 def keep(old: Path, content: bytes) -> None:
     """Put a version that was just replaced, and lies in the folder under another name, among the earlier ones."""
     old.chmod(0o600)
-    name = f"{datetime.now(UTC).strftime(_MOMENT)}-{hashlib.sha256(content).hexdigest()}.json"
-    old.rename(old.parent / name)
-    for _, path in sorted((path.name, path) for path in old.parent.iterdir() if _NAME.fullmatch(path.name))[:-KEPT]:
-        path.unlink()
+    folder, sha256 = old.parent, hashlib.sha256(content).hexdigest()
+    kept = sorted(path.name for path in folder.iterdir() if _NAME.fullmatch(path.name))
+    until = datetime.now(UTC)
+    if kept:  # names tell the order, also where the clock was set back
+        newest = datetime.strptime(kept[-1].partition("-")[0], _MOMENT).replace(tzinfo=UTC)
+        until = max(until, newest + timedelta(microseconds=1))
+    old.rename(folder / f"{until.strftime(_MOMENT)}-{sha256}.json")
+    if len(kept) >= KEPT:
+        _forget(folder, kept[: len(kept) + 1 - KEPT])
+
+
+def _forget(folder: Path, names: list[str]) -> None:
+    """Take versions away once their names are on the disk for good."""
+    with (folder / FORGOTTEN).open("a", encoding="ascii") as file:
+        owner = folder.stat()
+        os.fchown(file.fileno(), owner.st_uid, owner.st_gid)  # whoever was the first to forget
+        os.fchmod(file.fileno(), 0o600)
+        file.writelines(f"{name}\n" for name in names)
+        file.flush()
+        os.fsync(file.fileno())
+    for name in names:
+        (folder / name).unlink(missing_ok=True)  # an urgent edit beside this one may forget the same

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from producers.boundary.flag_edit import FlagEdit, FlagFileError, FlagText, edit_flags, require_one_entry
-from producers.boundary.flag_history import FlagVersion, versions
+from producers.boundary.flag_history import replaced, versions
 from producers.boundary.flagd_attempts import attempt_in_force, with_rung
 from producers.boundary.flagd_overlays import EMERGENCIES
 from producers.boundary.policy_flags import ATTEMPT, DENYLIST, GOVERNANCE_ENABLED, MODE
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from producers.boundary.policy_flags import Flag
+
+
+Earlier = TypeVar("Earlier")
 
 
 class StageStep(NamedTuple):
@@ -46,9 +49,13 @@ class FlagdStages:
         """What is in force for an action, below any emergency; raises `FlagFileError`."""
         return setting_of(FlagText.load(self.path), action)
 
-    def had(self, version: str) -> bool:
-        """Whether the file had a version that was changed by an edit of ours since; raises `FlagFileError`."""
-        return any(earlier.sha256 == version for earlier in _versions(self.path))
+    def newest_replaced(self) -> str:
+        """Name of the file's newest earlier version; raises `FlagFileError`."""
+        return next(reversed(_read_history(self.path, replaced)), "")
+
+    def had(self, version: str, *, after: str = "") -> bool:
+        """Whether the file had a version that an edit of ours replaced after that one; raises `FlagFileError`."""
+        return any(version in name for name in _read_history(self.path, replaced) if name > after)
 
     def preview(self, change: StageChange) -> str:
         """What a change would do to the file, as a unified diff; raises as `change` does."""
@@ -114,7 +121,7 @@ def stage_steps(path: Path) -> Iterator[StageStep]:
     What cannot be understood among them never decided anything, and is passed over.
     """
     after = FlagText.load(path)
-    for version in reversed(_versions(path)):
+    for version in reversed(_read_history(path, versions)):
         try:
             before = FlagText.load(version.path)
         except FlagFileError:
@@ -126,9 +133,9 @@ def stage_steps(path: Path) -> Iterator[StageStep]:
         after = before
 
 
-def _versions(path: Path) -> list[FlagVersion]:
+def _read_history(path: Path, read: Callable[[Path], list[Earlier]]) -> list[Earlier]:
     try:
-        return versions(path.resolve())
+        return read(path.resolve())
     except OSError as error:
         raise FlagFileError(f"the earlier versions of {path} cannot be read: {error.strerror}.") from error
 

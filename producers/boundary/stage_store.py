@@ -84,8 +84,14 @@ class StageStore(Protocol):
     def read(self, action: ActionName) -> StageSetting:
         """What is in force for an action; raises `StageStoreError`."""
 
-    def had(self, version: str) -> bool:
-        """Whether a version was in force once and another took its place, as far back as that is kept.
+    def newest_replaced(self) -> str:
+        """Name of the version that another took the place of last; later ones sort after it. Empty where there is none.
+
+        Raises `StageStoreError`.
+        """
+
+    def had(self, version: str, *, after: str = "") -> bool:
+        """Whether a version was in force and another took its place, after the one that `newest_replaced` named.
 
         Raises `StageStoreError`.
         """

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-import polars as pl
 from confluent_kafka import KafkaException
+from polars.exceptions import PanicException
 
 from analytics.enactment.due_changes import (
     Done,
@@ -37,7 +37,7 @@ from analytics.enactment.standing_calls import StandingCalls, crossings
 from analytics.gates.gate_file import GateFile
 from analytics.lake.errors import FencedError
 from analytics.lake.storage import reading
-from analytics.lake.table_schemas import EVENTS, SIGNOFFS
+from analytics.lake.table_schemas import SIGNOFFS
 from analytics.verdicts.gate_check import gate_check
 from analytics.verdicts.history_check import check_history
 from analytics.verdicts.ledger import latest_verdicts
@@ -53,8 +53,10 @@ from producers.boundary.stage_store import (
 from producers.errors import StagekeeperError
 from producers.strict_yaml import ConfigurationFileError, read_file
 from producers.wire.events import VerdictName
+from streams.control.enactor_faults import EnactorFaults, HarmStaysError
 from streams.control.enactor_proofs import Proofs
 from streams.control.pauses import Pauses
+from streams.control.policy_change_news import PolicyChangeNews
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,12 +70,7 @@ LOG: Final = logging.getLogger(__name__)
 
 EFFECT_DEADLINE_S: Final = 10.0
 
-_TOLD_FOR: Final = timedelta(days=7)  # how long after a change its event is published if it has not come back
 _CONFLICTS: Final = 3  # how often one look tries again where somebody else writes the store
-
-
-class HarmStaysError(StagekeeperError):
-    """A rollback that the gate leaves to the enactor is not due, and the action stays above where it should be."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +78,7 @@ class EnactorReport:
     """What the enactor has to say of itself."""
 
     fault: str | None = None  # why something cannot be carried out at this moment; None where all is well
+    is_failing: bool = False  # whether a fault is a failure, and not a refusal
     lives: Counter[str] = field(default_factory=Counter)  # recommendations by how far they are
     seconds_to_apply: tuple[float, ...] = ()  # from the verdict that crossed to the changed store, of each change
 
@@ -103,7 +101,7 @@ class Enactor:
         freshness_s: float = math.inf,
         effect_deadline_s: float = EFFECT_DEADLINE_S,
     ) -> None:
-        self._lake, self._store, self._publish = lake, store, publish
+        self._lake, self._store = lake, store
         self._gate_file = gate_file
         self._now, self._clock = now, clock
         self._freshness_s = freshness_s
@@ -112,12 +110,12 @@ class Enactor:
         self._proofs = Proofs(lake, store, self._pauses, now=now, deadline=timedelta(seconds=effect_deadline_s))
         self._calls = StandingCalls(lake)
         self._past: dict[str, Enactment] = {}
-        self._untold: list[EnactmentStep] = []
+        self._news = PolicyChangeNews(publish)
         self._gates: GateFile | None = None
         self._gate_text: bytes | None = None
         self._signoffs_version = -1
         self._signoffs: list[SignOff] = []
-        self._faults: dict[str, str] = {}
+        self._faults = EnactorFaults()
 
     def look(self, fence: Fence) -> EnactorReport:
         """Carry out what is due: rollbacks, then promotions, then proofs and events. What fails is tried again.
@@ -131,19 +129,20 @@ class Enactor:
                 self._begin(fence)
                 gates = self._read_gates()
                 self._take_news()
-                names = {"gates", "events"}
+                names = {"gates", "events", "proofs"}
                 for word in (VerdictName.ROLL_BACK, VerdictName.PROMOTE):
                     names |= self._carry_out(word, gates)
-                # What nobody asks for any more is no fault any more.
-                self._faults = {name: message for name, message in self._faults.items() if name in names}
-                # Of one change at each look: the next rollback waits for no more than that.
-                if (step := self._proofs.step(self._past.values())) is not None:
-                    self._append(step)
+                self._faults.keep(names)
+                self._prove()
+            self._tell()
+            return self._report()
         except FencedError:
             self._fence = None
             raise
-        self._tell()
-        return self._report()
+
+    def begin_anew(self) -> None:
+        """Forget what is known, after an error that may have come amid something; the next look reads it."""
+        self._fence = None
 
     def _carry_out(self, word: VerdictName, gates: GateFile | None) -> set[str]:
         """Finish what was begun and begin what is due, each but in its pauses; what all that is called."""
@@ -167,20 +166,10 @@ class Enactor:
         append(self._lake, [], fence=fence)
         self._past = enactments(self._lake)
         self._calls = StandingCalls(self._lake)
-        self._untold = self._not_told()
+        self._news.load(self._lake, self._past.values(), now=self._now())
         self._pauses.forget()
-        self._faults.clear()
+        self._faults.keep(())
         self._fence = fence
-
-    def _not_told(self) -> list[EnactmentStep]:
-        """Changes that were applied and whose event has not come back through Kafka."""
-        since = self._now() - _TOLD_FOR
-        made = [step for one in self._past.values() if (step := one.applied) is not None and step.at >= since]
-        if not made:
-            return []
-        ids = pl.Series("id", [step.event_id for step in made]).implode()
-        came = set(self._lake.scan(EVENTS).filter(pl.col("id").is_in(ids)).select("id").collect()["id"])
-        return [step for step in made if step.event_id not in came]
 
     def _read_gates(self) -> GateFile | None:
         try:
@@ -189,10 +178,10 @@ class Enactor:
                 self._pauses.forget()
                 self._gate_text, self._gates = text, None
                 self._gates = GateFile.parse(text, path=self._gate_file)
-            self._faults.pop("gates", None)
+            self._faults.clear("gates")
         except ConfigurationFileError as error:
             self._gates, self._gate_text = None, None  # nothing is carried out under a file that nobody can read
-            self._fault("gates", str(error))
+            self._faults.note("gates", error)
         return self._gates
 
     def _take_news(self) -> None:
@@ -225,24 +214,33 @@ class Enactor:
         """Work on one action; what fails is left alone for a while, longer each time, and holds up no other action."""
         name = _name(word, action)
         try:
-            done = work()
+            with reading(self._lake.root):
+                done = work()
         except FencedError:
             raise
-        except StagekeeperError as error:
+        except (Exception, PanicException) as error:  # noqa: BLE001 - whatever it is, other rollbacks wait for nobody
             self._pauses.failed(action, word)
-            self._fault(name, f"{name} cannot be carried out: {error}")
+            self._faults.note(name, error, f"{name} cannot be carried out: ")
             return
         if done is not None:
-            self._faults.pop(name, None)
+            self._faults.clear(name)
         if done:
             self._pauses.forget(action)
         elif done is False:
             self._pauses.refused(action, word)
 
-    def _fault(self, name: str, message: str) -> None:
-        if self._faults.get(name) != message:
-            LOG.error("%s", message)
-        self._faults[name] = message
+    def _prove(self) -> None:
+        """Look at one change for its effect: the next rollback waits for no more than that."""
+        try:
+            with reading(self._lake.root):
+                if (step := self._proofs.step(self._past.values())) is not None:
+                    self._append(step)
+        except FencedError:
+            raise
+        except (Exception, PanicException) as error:  # noqa: BLE001 - the next change is proven at the next look
+            self._faults.note("proofs", error, "whether a change is in force is not known: ")
+        else:
+            self._faults.clear("proofs")
 
     def _resume(self, one: Enactment) -> bool | None:
         """Find out how far a change is that was intended, and finish its record where the store has it.
@@ -250,7 +248,9 @@ class Enactor:
         None leaves it as it is: it was not written, and whether it is due still is asked anew.
         """
         step, setting = one.last, self._store.read(one.last.action)
-        was_written = setting.version == step.version_after or self._store.had(step.version_after)
+        was_written = setting.version == step.version_after or self._store.had(
+            step.version_after, after=step.replaced_before
+        )
         is_promotion = step.verdict is VerdictName.PROMOTE
         if was_written and setting.mode is step.mode_after:
             note = "the store had it already: whoever wrote it was stopped before the record"
@@ -333,6 +333,7 @@ class Enactor:
                 store=self._store.name,
                 version_before=setting.version,
                 version_after=version_after,
+                replaced_before=self._store.newest_replaced(),
                 reason=document.summary,
                 judged_at=document.judged_at if first is None else first.judged_at,
                 watermark=document.watermark if first is None else first.watermark,
@@ -348,7 +349,7 @@ class Enactor:
     def _applied(self, step: EnactmentStep, version: str, note: str = "") -> None:
         applied = step.followed_by(EnactmentPhase.APPLIED, at=self._now(), version_after=version, note=note)
         self._append(applied)
-        self._untold.append(applied)
+        self._news.untold.append(applied)
         LOG.warning("%s goes from %s to %s: %s", applied.action, applied.stage, applied.to_stage, applied.reason)
 
     def _append(self, step: EnactmentStep) -> None:
@@ -357,17 +358,15 @@ class Enactor:
         self._past[step.recommendation_id] = Enactment((*(() if before is None else before.steps), step))
 
     def _tell(self) -> None:
-        """Publish the policy changes that nobody has acknowledged yet; a repetition counts once, by its id."""
-        if not self._untold or not self._pauses.over(None, "events"):
+        if not self._news.untold or not self._pauses.over(None, "events"):
             return
         try:
-            self._publish([step.to_event() for step in self._untold])
+            self._news.publish()
         except (StagekeeperError, KafkaException) as error:
             self._pauses.failed(None, "events")
-            self._fault("events", f"policy changes are not published yet: {error}")
+            self._faults.note("events", error, "policy changes are not published yet: ")
             return
-        self._untold = []
-        self._faults.pop("events", None)
+        self._faults.clear("events")
 
     def _report(self) -> EnactorReport:
         lives = Counter(one.life.value for one in self._past.values() if one.is_settled)
@@ -375,7 +374,7 @@ class Enactor:
         lives["open"] = sum(not done.covers(call.key, call.crossed) for call in self._calls.by_cell.values())
         made = [one.applied for one in self._past.values() if one.applied is not None]
         seconds = tuple(max((step.at - step.judged_at).total_seconds(), 0.0) for step in made)
-        return EnactorReport("; ".join(self._faults.values()) or None, lives, seconds)
+        return EnactorReport(self._faults.text, self._faults.is_failing, lives, seconds)
 
 
 def _name(word: VerdictName, action: ActionName) -> str:

@@ -11,25 +11,29 @@ import polars as pl
 import pyarrow.fs as pafs
 import pytest
 from click.testing import CliRunner
+from enactor_cases import Place
 from lakes_of_events import EventLake
 from object_store import KEY, READER, SECRET
 from old_lakes import downgrade
 from polars.testing import assert_frame_equal
+from stage_stores import KilledError, kill, nothing
 from verdict_cases import NOON, a_row, executions, increments
 
 from analytics.audit.replay import replay
+from analytics.enactment.enactments import EnactmentPhase
 from analytics.judging.judge import Judge
 from analytics.lake import storage
 from analytics.lake.errors import FencedError, OutdatedLakeError, UnreadableLakeError
-from analytics.lake.leases import JUDGE, Lease
+from analytics.lake.leases import ENACTOR, JUDGE, Lease
 from analytics.lake.migrations import migrate
 from analytics.lake.storage import StorageSettings, files_of
 from analytics.lake.table_schemas import EVENTS, SIGNALS, VERDICTS
-from analytics.lake.tables import Advance, Lake, SourcePartition
+from analytics.lake.tables import Advance, Fence, Lake, SourcePartition
 from analytics.maintenance import Maintenance, RetentionPolicy
 from analytics.signals.cells import EPOCH
 from analytics.signals.definitions import COUNTERS
 from dashboard.data.reader import LakeReader
+from producers.wire.stage import Mode, Stage
 from stagekeeper.commands import cli
 from stagekeeper.doctor.check_result import CheckState
 from stagekeeper.doctor.config_checks import check_lake
@@ -208,6 +212,26 @@ def test_the_doctor_tries_whether_a_bucket_can_be_written(bucket_root: str, monk
     assert "nothing can be committed" in result.evidence
     assert SECRET not in f"{result}"
     assert objects() == before
+
+
+def test_a_rollback_is_carried_out_once_and_proven_whoever_is_killed_or_overtaken(
+    bucket_root: str, tmp_path: Path
+) -> None:
+    place = Place(tmp_path, store="flagd", root=bucket_root)
+    place.judged()
+    earlier, place.store.after = place.enactor, kill
+    with pytest.raises(KilledError):
+        place.look()
+    place.store.after = nothing
+    place.restarted()
+    report = place.look()
+    assert (report.fault, place.mode) == (None, Mode.SEARCH_ONLY)
+    assert place.phases == [EnactmentPhase.INTENDED, EnactmentPhase.APPLIED]
+    with pytest.raises(FencedError):
+        earlier.look(Fence(ENACTOR, 1))
+    place.decided("/tests", Stage.SEARCH_ONLY, 1)
+    assert place.look().lives["in force"] == 1
+    assert (len(place.store.changes), len({event.id for event in place.told})) == (1, 1)
 
 
 def test_a_store_that_takes_the_same_commit_twice_is_refused(bucket_root: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
-from enactor_cases import ACTION, GATES, Place, at
-from fakes import a_contract, a_decision
-from stage_stores import KilledError
+from enactor_cases import ACTION, GATES, Place
+from stage_stores import KilledError, kill
 
 from analytics.enactment.enactments import EnactmentPhase
 from analytics.lake.errors import FencedError, UnreadableLakeError
 from analytics.lake.leases import ENACTOR
 from analytics.lake.table_schemas import ENACTMENTS
 from analytics.lake.tables import Fence
+from producers.boundary.flag_history import KEPT
 from producers.boundary.stage_store import ActionName, StageChange
 from producers.errors import StagekeeperError
-from producers.wire.stage import Mode, Stage
+from producers.wire.stage import Mode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,10 +36,6 @@ def killed(place: Place) -> None:
         place.look()
     place.store.before = place.store.after = lambda: None
     place.restarted()
-
-
-def kill() -> None:
-    raise KilledError
 
 
 @pytest.mark.parametrize("failed", [True, False])
@@ -78,17 +74,36 @@ def test_killed_between_write_and_applied_the_record_is_completed_and_the_change
 
 
 @pytest.mark.parametrize("failed", [True, False])
-def test_killed_and_taken_back_by_a_person_it_is_not_repeated(place: Place, failed: bool) -> None:
+@pytest.mark.parametrize("later_edits", [0, KEPT + 1])
+def test_killed_and_taken_back_by_a_person_it_is_not_repeated(place: Place, failed: bool, later_edits: int) -> None:
     place.judged(failed=failed)
     if not failed:
         place.approved()
     place.store.after = kill
     killed(place)
     place.store.set(ACTION, Mode.DRAFT_WRITE)
+    for number in range(later_edits):
+        place.store.set(ActionName("production", "support", f"tool-{number}"), Mode.OBSERVE)
     place.look()
     assert (place.mode, place.phases) == (Mode.DRAFT_WRITE, [EnactmentPhase.INTENDED, EnactmentPhase.SUPERSEDED])
     place.look()
     assert place.mode is Mode.DRAFT_WRITE
+
+
+@pytest.mark.parametrize("later_edits", [0, KEPT + 1])
+def test_killed_before_the_write_a_rollback_to_bytes_that_the_file_had_before_is_made(
+    tmp_path: Path, later_edits: int
+) -> None:
+    place = Place(tmp_path, store="flagd")
+    for mode in (Mode.SEARCH_ONLY, Mode.DRAFT_WRITE):
+        place.store.set(ACTION, mode)
+    place.judged()
+    place.store.before = kill
+    killed(place)
+    for number in range(later_edits):
+        place.store.set(ActionName("production", "support", f"tool-{number}"), Mode.OBSERVE)
+    place.look()
+    assert (place.mode, place.phases[-1]) == (Mode.SEARCH_ONLY, EnactmentPhase.APPLIED)
 
 
 def test_killed_between_applied_and_event_the_next_one_tells_it(place: Place) -> None:
@@ -159,12 +174,7 @@ def test_rollbacks_come_before_promotions_and_do_not_wait_for_one_that_fails(tmp
     place = Place(tmp_path, GATES.replace("ask", "apply"))
     other = ActionName("production", "refunds", "other")
     place.store.set(other, Mode.DRAFT_WRITE)
-    contract = a_contract(tool="other")
-    for number in range(60):
-        receipt = place.history.recorder.decided(
-            contract, a_decision(), stage=Stage.DRAFT_WRITE, decided_at=at(4 + number / 10)
-        )
-        place.history.recorder.executed(receipt, "succeeded", latency_ms=1.0, at=at(4.1 + number / 10))
+    place.acts_of(other, failed=False)
     place.judged()
     asked: list[StageChange] = []
     change = place.store.change
@@ -180,6 +190,32 @@ def test_rollbacks_come_before_promotions_and_do_not_wait_for_one_that_fails(tmp
     assert [one.to for one in asked] == [Mode.SEARCH_ONLY, Mode.APPROVED_EXTERNAL]
     assert "PROMOTE of production/refunds/other" in (report.fault or "")
     assert place.mode is Mode.SEARCH_ONLY
+
+
+def test_an_error_that_nobody_expected_holds_up_no_other_rollback_and_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = Place(tmp_path)
+    other = ActionName("production", "refunds", "other")
+    place.store.set(other, Mode.DRAFT_WRITE)
+    place.acts_of(other, failed=True)
+    place.judged()
+    read, broken = place.store.read, {other}
+
+    def odd(action: ActionName) -> Any:
+        if action in broken:
+            raise ZeroDivisionError("nobody thought of it")
+        return read(action)
+
+    place.store.read = odd
+    report = place.look()
+    assert (place.mode, place.store.modes[other]) == (Mode.SEARCH_ONLY, Mode.DRAFT_WRITE)
+    assert "ZeroDivisionError: nobody thought of it" in (report.fault or "")
+    assert report.is_failing
+    assert caplog.records[-1].exc_info is not None, "the trace is logged"
+    broken.clear()
+    report = place.look()
+    assert (place.store.modes[other], report.fault, report.is_failing) == (Mode.SEARCH_ONLY, None, False)
 
 
 def test_a_fault_goes_once_nobody_asks_for_what_failed(tmp_path: Path) -> None:
