@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
+
+from analytics.lake.table_schemas import LAYOUT
 
 if TYPE_CHECKING:
     from streams.ingest.fold import Tally
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 CONTENT_TYPE: Final = "text/plain; version=0.0.4"
 WINDOW: Final = timedelta(minutes=5)  # how far back the quantiles of freshness look
 
+_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _SAMPLES_A_BATCH: Final = 200
 _RECOMMENDED: Final = "stagekeeper.stage.recommended.v1"  # by the worker's own judge: it keeps no evidence young
 
@@ -35,6 +39,7 @@ class Totals:
     batches: int = 0  # committed
     commit_s: float = 0.0  # time spent on commits, in seconds
     lag: int | None = None  # records in the log that are not yet read; None until the first look
+    reasons: Mapping[str, int] = field(default_factory=dict)  # rejects by reason code, of which there are few
 
 
 @dataclass
@@ -64,8 +69,8 @@ class Progress:
             self._committed = number
             self._changed.notify_all()
 
-    def count(self, tally: Tally, commit_s: float) -> None:
-        """Add a committed batch."""
+    def count(self, tally: Tally, commit_s: float, reasons: Iterable[str] = ()) -> None:
+        """Add a committed batch, with the reason of each reject."""
         with self._changed:
             totals = self._totals
             self._totals = replace(
@@ -76,6 +81,7 @@ class Progress:
                 rejects=totals.rejects + tally.rejected,
                 batches=totals.batches + 1,
                 commit_s=totals.commit_s + commit_s,
+                reasons=Counter(totals.reasons) + Counter(reasons),
             )
 
     def lag_is(self, lag: int) -> None:
@@ -184,6 +190,7 @@ class Enacting:
     fault: bool = False  # whether something cannot be carried out at this moment
     lives: Mapping[str, int] = field(default_factory=dict)  # recommendations by how far they are
     seconds_to_apply: tuple[float, ...] = ()  # from verdict to changed stage, of each change
+    seconds_to_force: tuple[float, ...] = ()  # from there until every source decided by it
 
 
 def exposition(
@@ -195,45 +202,60 @@ def exposition(
     judge_fault: bool,
     now: datetime,
     enacting: Enacting | None = None,
+    more: Iterable[str] = (),
 ) -> str:
     """All metrics of a worker in Prometheus's text format; `judge_fault` says that its last look failed.
 
-    `enacting` is None where the worker was not told to enact.
+    `enacting` is None where the worker was not told to enact; `more` are lines of others.
     """
     age_s = None if freshness.last_event_at is None else (now - freshness.last_event_at).total_seconds()
     commit_s = {"_sum": totals.commit_s, "_count": totals.batches}
     quantiles = {'{quantile="0.5"}': freshness.p50_s, '{quantile="0.99"}': freshness.p99_s}
+    rejects = {labels(reason=reason): count for reason, count in sorted(totals.reasons.items())}
+    build = {labels(version=version("stagekeeper"), layout=str(LAYOUT)): 1}
     lines = [
-        *_metric("events_read_total", "counter", "Records read, repeats and rejects included.", totals.read),
-        *_metric("events_stored_total", "counter", "Events committed to the lake.", totals.stored),
-        *_metric("repeats_total", "counter", "Repeats dropped.", totals.repeats),
-        *_metric("rejects_total", "counter", "Records rejected.", totals.rejects),
-        *_metric("lag_records", "gauge", "Records in the log that are not yet read.", totals.lag),
-        *_metric("commit_seconds", "summary", "Time of the commits of a batch.", commit_s),
-        *_metric("freshness_seconds", "gauge", "From a record's timestamp until its counts can be read.", quantiles),
-        *_metric("evidence_age_seconds", "gauge", "Age of the newest event that is stored.", age_s),
-        *_metric("uptime_seconds", "gauge", "Since the worker started.", up_s),
-        *_metric("judging", "gauge", "1 in the worker that judges.", int(judging)),
-        *_metric("judge_fault", "gauge", "1 while nothing can be judged.", int(judge_fault)),
+        *metric("build_info", "gauge", "1, for the release and the layout of lakes that it writes.", build),
+        *metric("events_read_total", "counter", "Records read, repeats and rejects included.", totals.read),
+        *metric("events_stored_total", "counter", "Events committed to the lake.", totals.stored),
+        *metric("repeats_total", "counter", "Repeats dropped.", totals.repeats),
+        *metric("rejects_total", "counter", "Records rejected.", totals.rejects),
+        *metric("rejects_by_reason_total", "counter", "The same by reason code.", rejects),
+        *metric("lag_records", "gauge", "Records in the log that are not yet read.", totals.lag),
+        *metric("commit_seconds", "summary", "Time of the commits of a batch.", commit_s),
+        *metric("freshness_seconds", "summary", "From a record's timestamp until its counts can be read.", quantiles),
+        *metric("evidence_age_seconds", "gauge", "Age of the newest event that is stored.", age_s),
+        *metric("uptime_seconds", "gauge", "Since the worker started.", up_s),
+        *metric("judging", "gauge", "1 in the worker that judges.", int(judging)),
+        *metric("judge_fault", "gauge", "1 while nothing can be judged.", int(judge_fault)),
     ]
-    return "\n".join([*lines, *([] if enacting is None else _enacting(enacting)), ""])
+    return "\n".join([*lines, *([] if enacting is None else _enacting(enacting)), *more, ""])
 
 
 def _enacting(enacting: Enacting) -> list[str]:
     lives = {f'{{life="{life}"}}': count for life, count in sorted(enacting.lives.items())}
-    applied_s = {"_sum": sum(enacting.seconds_to_apply), "_count": len(enacting.seconds_to_apply)}
+    applied_s, force_s = map(_summed, (enacting.seconds_to_apply, enacting.seconds_to_force))
     late = enacting.lives.get("not in force", 0)
     return [
-        *_metric("enacting", "gauge", "1 in the worker that changes stages.", int(enacting.is_holder)),
-        *_metric("enactor_fault", "gauge", "1 while a change cannot be carried out.", int(enacting.fault)),
-        *_metric("recommendations", "gauge", "Recommendations by how far they are.", lives),
-        *_metric("changes_not_in_force", "gauge", "Changes that a source does not decide by in time.", late),
-        *_metric("verdict_to_applied_seconds", "summary", "From a verdict to the changed stage.", applied_s),
+        *metric("enacting", "gauge", "1 in the worker that changes stages.", int(enacting.is_holder)),
+        *metric("enactor_fault", "gauge", "1 while a change cannot be carried out.", int(enacting.fault)),
+        *metric("recommendations", "gauge", "Recommendations by how far they are.", lives),
+        *metric("changes_not_in_force", "gauge", "Changes that a source does not decide by in time.", late),
+        *metric("verdict_to_applied_seconds", "summary", "From a verdict to the changed stage.", applied_s),
+        *metric("applied_to_in_force_seconds", "summary", "From there until every source decided by it.", force_s),
     ]
 
 
-def _metric(name: str, kind: str, purpose: str, value: float | Mapping[str, float | None] | None) -> list[str]:
-    """One number, or one for each suffix; what is unknown is left out."""
+def _summed(seconds: tuple[float, ...]) -> dict[str, float | None]:
+    return {"_sum": sum(seconds), "_count": len(seconds)}
+
+
+def metric(name: str, kind: str, purpose: str, value: float | Mapping[str, float | None] | None) -> list[str]:
+    """The lines of one number, or of one for each suffix, such as `labels`; what is unknown is left out."""
     values = value if isinstance(value, Mapping) else {"": value}
     lines = [f"stagekeeper_{name}{suffix} {number!r}" for suffix, number in values.items() if number is not None]
     return [f"# HELP stagekeeper_{name} {purpose}", f"# TYPE stagekeeper_{name} {kind}", *lines] if lines else []
+
+
+def labels(**values: str) -> str:
+    """Labels as a suffix of a metric's name, whatever their values hold."""
+    return "{" + ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in values.items()) + "}"

@@ -33,6 +33,7 @@ from analytics.lake.tables import Lake
 from producers.errors import StagekeeperError
 from producers.wire.topics import RECOMMENDATIONS
 from streams.broker import ensure_topics
+from streams.control.cell_metrics import CellGauges, CellMetrics
 from streams.control.enactor import EnactorReport
 from streams.control.enactor_runner import LOOK_EVERY_S, EnactorRunner
 from streams.control.judge_runner import JudgeRunner
@@ -58,6 +59,7 @@ Result = TypeVar("Result")
 
 _MAINTENANCE_EVERY_S: Final = 10.0
 _LEASES_EVERY_S: Final = 2.0
+_CELLS_EVERY_S: Final = 5.0
 _START_S: Final = 60.0
 _STOP_S: Final = 4.0
 
@@ -107,7 +109,9 @@ class Worker:
         self._enactor_runner = None if config.stages is None else EnactorRunner(config, config.stages)
         self._recommendations = Recommendations()
         self._recommendations.fill(lake)
-        names = ("judge", "enactor", "maintenance", "leases")
+        self._cell_gauges = CellGauges(Lake.open(config.lake_root), most=config.metrics_cells)
+        self._cells: CellMetrics | None = None  # None where another worker judges, or what they are is not known
+        names = ("judge", "enactor", "maintenance", "leases", "metrics")
         self._aside = {name: ThreadPoolExecutor(1, f"stagekeeper-{name}") for name in names}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[int] | None = None
@@ -271,6 +275,10 @@ class Worker:
         async def leases() -> None:
             await self._run_aside("leases", self._refresh_leases)
 
+        async def cells() -> None:
+            judges, work = self._leases.judge is not None, lambda: self._cell_gauges.read(self._config.now())
+            self._cells = await self._run_aside("metrics", work) if judges else None
+
         async def judge() -> None:
             pause_s = 0.0
             while not self._stopping.is_set():
@@ -283,6 +291,7 @@ class Worker:
                 await self._enact(self._enactor_runner)
 
         app.timer(1.0)(report)
+        app.timer(_CELLS_EVERY_S)(cells)
         app.timer(_LEASES_EVERY_S)(leases)
         app.timer(_MAINTENANCE_EVERY_S)(maintenance)
         app.task(judge)
@@ -315,6 +324,7 @@ class Worker:
                 judge_fault=self._fault is not None,
                 now=self._config.now(),
                 enacting=self._enacting(),
+                more=[] if self._cells is None else self._cells.lines(self._config.now()),
             )
             return web.text(text, content_type=CONTENT_TYPE)
 
@@ -360,7 +370,8 @@ class Worker:
         if self._enactor_runner is None:
             return None
         report, is_holder = self._enactor_runner.report, self._leases.enactor is not None
-        return Enacting(is_holder, is_holder and report.fault is not None, report.lives, report.seconds_to_apply)
+        fault, took_s = is_holder and report.fault is not None, (report.seconds_to_apply, report.seconds_to_force)
+        return Enacting(is_holder, fault, report.lives, *took_s)
 
     async def _run_aside(self, name: str, work: Callable[[], Result]) -> Result | None:
         """Work in a thread of its own; a named failure is logged, and does not hold up the data plane."""

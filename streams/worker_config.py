@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from analytics.maintenance import RetentionPolicy
 from producers.delivery.kafka_config import KafkaSecurity
 from producers.web_guard import LOOPBACK
+from streams.control.cell_metrics import MOST_CELLS
 from streams.control.enactor import EFFECT_DEADLINE_S
 from streams.ingest.cadence import COMMIT_EVERY_S
 
@@ -42,5 +43,6 @@ class WorkerConfig:
     stages: StageStore | None = None  # where recommendations are carried out; None leaves that to others, or to people
     freshness_s: float = math.inf  # how old evidence of a promotion may be, beside the gate file's limit
     effect_deadline_s: float = EFFECT_DEADLINE_S  # after which a source that decides by the old stage is named
+    metrics_cells: int = MOST_CELLS  # of how many cells there are metrics at most
     ready_file: Path | None = None  # written once the worker reads; JSON: process id, log's identity, web address
     kafka: KafkaSettings = field(default_factory=KafkaSecurity)

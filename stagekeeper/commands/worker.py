@@ -124,6 +124,7 @@ def command(
         stages=stages,
         freshness_s=settings.freshness_s if "freshness_s" in settings.model_fields_set else math.inf,
         effect_deadline_s=settings.effect_deadline_s,
+        metrics_cells=settings.metrics_cells,
         ready_file=ready_file,
     )
     try:

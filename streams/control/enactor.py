@@ -81,6 +81,7 @@ class EnactorReport:
     is_failing: bool = False  # whether a fault is a failure, and not a refusal
     lives: Counter[str] = field(default_factory=Counter)  # recommendations by how far they are
     seconds_to_apply: tuple[float, ...] = ()  # from the verdict that crossed to the changed store, of each change
+    seconds_to_force: tuple[float, ...] = ()  # from there until the last source decided by it, of each that is in force
 
 
 class Enactor:
@@ -374,7 +375,9 @@ class Enactor:
         lives["open"] = sum(not done.covers(call.key, call.crossed) for call in self._calls.by_cell.values())
         made = [one.applied for one in self._past.values() if one.applied is not None]
         seconds = tuple(max((step.at - step.judged_at).total_seconds(), 0.0) for step in made)
-        return EnactorReport(self._faults.text, self._faults.is_failing, lives, seconds)
+        proven = [(one.applied.at, one.last.in_force_at) for one in self._past.values() if one.applied is not None]
+        to_force = tuple(max((at - since).total_seconds(), 0.0) for since, at in proven if at is not None)
+        return EnactorReport(self._faults.text, self._faults.is_failing, lives, seconds, to_force)
 
 
 def _name(word: VerdictName, action: ActionName) -> str:

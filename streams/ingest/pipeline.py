@@ -221,7 +221,7 @@ class DataPlane:
             raise
         self._committed(folded)
         if folded.reached:
-            self._progress.count(folded.tally, seconds)
+            self._progress.count(folded.tally, seconds, [one.reason for one in folded.rejects])
             self._progress.hurry_is(self._haste.after(folded.signals))
         self._progress.reach(folded.number)
 
