@@ -113,7 +113,7 @@ def test_the_alerts_fire_when_they_should_and_else_do_not(tmp_path: Path) -> Non
     }
     names = [rule["alert"] for rule in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"][0]["rules"]]
     silent = {"StagekeeperCellsLeftOut"}
-    look = f"count by (alertname) (ALERTS{{alertstate='firing'}})"
+    look = "count by (alertname) (ALERTS{alertstate='firing'})"
 
     def firing(names: set[str]) -> list[dict[str, Any]]:
         return [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(names)]

@@ -69,5 +69,9 @@ def test_harm_changes_the_flag_file_is_told_and_is_in_force(
         assert (seen["enacting"], seen["enactor_fault"], seen["changes_not_in_force"]) == (1.0, 0.0, 0.0)
         assert seen["verdict_to_applied_seconds_count"] == 1.0
         assert told().height == 1
+        await_that(lambda: metrics(worker).get('cells{verdict="ROLL_BACK"}') == 1.0, "the metrics of the cell")
+        seen = metrics(worker)
+        assert seen["applied_to_in_force_seconds_count"] == 1.0
+        assert [name for name in seen if name.startswith("cell_verdict") and 'stage="draft_write"' in name]
     finally:
         worker.kill()

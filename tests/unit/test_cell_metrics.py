@@ -103,7 +103,7 @@ def test_a_verdict_of_a_later_release_is_named(place: Place, monkeypatch: pytest
     gauges = gauges_of(place)
     rows = place.lake.scan("verdicts").collect()
     broken = rows.with_columns(payload=rows["payload"].str.replace('"verdict":"ROLL_BACK"', '"verdict":"LATER"'))
-    monkeypatch.setattr(Lake, "scan", lambda self, table, **_: broken.lazy() if table == "verdicts" else None)
+    monkeypatch.setattr(Lake, "scan", lambda _, table: broken.lazy() if table == "verdicts" else None)
     with pytest.raises(UnknownShapeError, match="Run the worker of the release"):
         gauges.read(at(11))
 
