@@ -18,6 +18,8 @@ from producers.wire.receipt import Receipt, ReceiptError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from producers.wire.events import Event
+
 Value: TypeAlias = str | float | None
 Facts: TypeAlias = dict[str, Value]
 
@@ -71,6 +73,14 @@ def facts_of(row: Mapping[str, Any]) -> Facts:
         "watermark_ahead_s": _seconds_between(at, _moment(_at(document, ("data", "watermark")))),
     }
     return facts | _receipt_facts(row, document, at)
+
+
+def stored_event(value: bytes) -> Event | None:
+    """A stored event without what its writer added to the published fields; None where it is not as published."""
+    try:
+        return EVENT.validate_json(value, extra="ignore")
+    except (ValidationError, OverflowError):
+        return None
 
 
 def _receipt_facts(row: Mapping[str, Any], document: Mapping[str, Any], at: datetime | None) -> Facts:
