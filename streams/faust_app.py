@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import faust
+from faust.tables import TableManager
 
 from producers.web_guard import may_ask
 from streams.broker import EMBEDDED_PREFIX, KafkaSettings
@@ -32,17 +33,27 @@ class KeptChannel(faust.Channel):  # type: ignore[misc]
         return self._queue
 
 
+class NoTables(TableManager):  # type: ignore[misc]
+    """A manager without tables: a plain one waits a second for tables to be declared, at every start."""
+
+    async def on_start(self) -> None:
+        """Begin at once, since this app declares none."""
+        await self._update_channels()
+        await self.recovery.start()
+
+
 def create_faust_app(bootstrap_servers: str, log_id: str, web_address: tuple[str, int], security: KafkaSettings) -> Any:  # noqa: ANN401
     """Create the Faust app of one worker, with its web server on a host and port."""
-    # On the embedded broker a group join takes half the session timeout.
+    # On the embedded broker a group join takes half the session timeout, in whole seconds.
     embedded = log_id.startswith(EMBEDDED_PREFIX)
-    session_s, heartbeat_s, rebalance_s = (3.0, 1.0, 12.0) if embedded else (45.0, 3.0, 60.0)
+    session_s, heartbeat_s, rebalance_s = (2.0, 0.6, 12.0) if embedded else (45.0, 3.0, 60.0)
     return faust.App(
         # A group of its own for each process: everybody keeps all recommendations, and nobody waits for another's join.
         f"stagekeeper-control-{uuid.uuid4()}",
         broker=[f"kafka://{server.strip()}" for server in bootstrap_servers.split(",")],
         broker_credentials=_credentials(security),
         store="memory://",
+        TableManager=NoTables,
         datadir=str(Path(tempfile.gettempdir(), "stagekeeper-control")),  # it keeps nothing there, and yet makes it
         autodiscover=False,
         topic_allow_declare=False,  # topics are created with their settings before anything runs

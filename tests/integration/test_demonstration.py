@@ -23,7 +23,7 @@ def demonstration(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One whole demonstration without a page, and the document that it prints."""
     home = tmp_path_factory.mktemp("demo-home")
     done = subprocess.run(
-        command(home, "--demo", "--headless", "--for", "60s", "--json"),
+        command(home, "--demo", "--headless", "--for", "30s", "--json"),
         capture_output=True,
         text=True,
         env=clean_environment(),

@@ -60,6 +60,12 @@ def children_of(pid: int) -> list[int]:
     return [int(line) for line in listed.stdout.split() if int(line) != pid]
 
 
+def process_of(part: str, lines: Sequence[str]) -> int:
+    """The process of the worker or the broker, as the lines of the start name it."""
+    line = next(line for line in lines if f"] {part}" in line)
+    return int(line.split("process ")[1].split(",")[0])
+
+
 @contextmanager
 def watched(pids: Sequence[int]) -> Iterator[list[int]]:
     handles = [os.pidfd_open(pid) for pid in pids]
@@ -100,32 +106,52 @@ def test_a_killed_parent_takes_everything_along_and_the_next_start_says_so(tmp_p
             process.kill()
             assert all_end(handles, LONGEST_STOP_S)
     assert (tmp_path / RUNNING_FILE).exists()
-    with running(command(tmp_path, "--headless", "--for", "0s")) as again:
-        said = "".join(read_until(again, "] running"))
-        assert f"process {process.pid} ended without tidying up" in said
-        assert again.wait(LONGEST_START_S) == 0
+    # The next one has no gate file in its folder either, which it says and goes on.
+    again = subprocess.run(
+        command(tmp_path, "--headless", "--for", "0s", "--json"),
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        cwd=tmp_path,
+        timeout=LONGEST_START_S,
+        check=False,
+    )
+    assert again.returncode == 0, again.stderr
+    assert f"process {process.pid} ended without tidying up" in again.stderr
+    assert "verdicts need one" in again.stderr
+    assert "none is checked (STAGEKEEPER_RECEIPT_KEY)" in again.stderr
+    assert json.loads(again.stdout)["verdicts"] == []
 
 
-def test_a_dead_worker_is_restarted_with_its_reason(tmp_path: Path) -> None:
-    with running(command(tmp_path, "--headless")) as process:
-        lines = read_until(process, "] running")
-        line = next(line for line in lines if "] worker" in line)
-        worker = int(line.split("process ")[1].split(",")[0])
-        os.kill(worker, signal.SIGKILL)
-        (said,) = read_until(process, "] restart")[-1:]
-        assert "worker ended with signal SIGKILL" in said
-        assert "restarting in 1 s" in said
-        process.send_signal(signal.SIGINT)
-        assert process.wait(LONGEST_STOP_S) == 0
+def test_a_taken_port_moves_a_second_one_is_refused_and_a_dead_worker_is_restarted_each_with_its_reason(
+    tmp_path: Path,
+) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        taken = holder.getsockname()[1]
+        with running(command(tmp_path, "--headless", "--kafka-port", str(taken))) as process:
+            lines = read_until(process, "] running")
+            assert any(f"port {taken} is taken; using " in line for line in lines)
+            second = subprocess.run(
+                command(tmp_path, "--headless"), capture_output=True, text=True, env=clean_environment(), check=False
+            )
+            assert second.returncode == 1
+            assert f"`stagekeeper up` runs in {tmp_path} already" in second.stderr
+            os.kill(process_of("worker", lines), signal.SIGKILL)
+            (said,) = read_until(process, "] restart")[-1:]
+            assert "worker ended with signal SIGKILL" in said
+            assert "restarting in 1 s" in said
+            process.send_signal(signal.SIGINT)
+            assert process.wait(LONGEST_STOP_S) == 0
 
 
 @pytest.mark.timeout(300)
 def test_a_worker_killed_amid_traffic_loses_and_repeats_nothing(tmp_path: Path) -> None:
     with running(command(tmp_path, "--demo", "--headless", "--for", "15s")) as process:
         lines = read_until(process, "] running")
-        line = next(line for line in lines if "] worker" in line)
         read_until(process, "] status")
-        os.kill(int(line.split("process ")[1].split(",")[0]), signal.SIGKILL)
+        os.kill(process_of("worker", lines), signal.SIGKILL)
         read_until(process, "] restart")
         read_until(process, "] settled")
         assert process.wait(LONGEST_STOP_S) == 0
@@ -138,47 +164,10 @@ def test_a_worker_killed_amid_traffic_loses_and_repeats_nothing(tmp_path: Path) 
 def test_a_dead_broker_ends_the_run_with_the_reason(tmp_path: Path) -> None:
     with running(command(tmp_path, "--headless")) as process:
         lines = read_until(process, "] running")
-        line = next(line for line in lines if "] broker" in line)
-        os.kill(int(line.split("process ")[1].split(",")[0]), signal.SIGKILL)
+        os.kill(process_of("broker", lines), signal.SIGKILL)
         (said,) = read_until(process, "Error:")[-1:]
         assert "the embedded broker ended with signal SIGKILL" in said
         assert process.wait(LONGEST_STOP_S) == 1
-
-
-def test_a_second_one_in_the_same_home_is_refused(tmp_path: Path) -> None:
-    with running(command(tmp_path, "--headless")) as first:
-        read_until(first, "] broker")
-        second = subprocess.run(
-            command(tmp_path, "--headless"), capture_output=True, text=True, env=clean_environment(), check=False
-        )
-        assert second.returncode == 1
-        assert f"`stagekeeper up` runs in {tmp_path} already" in second.stderr
-        first.terminate()
-        assert first.wait(LONGEST_STOP_S) == 0
-
-
-def test_a_taken_port_moves_and_says_so(tmp_path: Path) -> None:
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        holder.listen()
-        taken = holder.getsockname()[1]
-        options = ("--headless", "--kafka-port", str(taken), "--for", "0s")
-        with running(command(tmp_path, *options)) as process:
-            (said,) = read_until(process, "is taken")[-1:]
-            assert f"port {taken} is taken; using " in said
-            read_until(process, "] running")
-            assert process.wait(LONGEST_START_S) == 0
-
-
-def test_without_a_gate_file_it_says_so_and_goes_on(tmp_path: Path) -> None:
-    arguments = command(tmp_path / "home", "--headless", "--for", "0s", "--json")
-    done = subprocess.run(
-        arguments, capture_output=True, text=True, env=clean_environment(), cwd=tmp_path, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "verdicts need one" in done.stderr
-    assert "none is checked (STAGEKEEPER_RECEIPT_KEY)" in done.stderr
-    assert json.loads(done.stdout)["verdicts"] == []
 
 
 def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path) -> None:
