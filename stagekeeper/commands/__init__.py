@@ -46,6 +46,9 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "impact": "Report what an action led to.",
     },
     "Import": {"import": "Import recorded agents."},
+    "Audit": {
+        "audit": "Ask why, search, export, check whether the record is whole.",
+    },
     "Keep": {
         "maintenance": "Compact the lake: roll up, apply retention, vacuum.",
         "schemas": "Write the published schemas.",
