@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
-TESTS = Path(__file__).parents[1] / "tests"
-
 
 def machine() -> str:
     """What the numbers were measured on."""
@@ -39,32 +37,34 @@ def machine() -> str:
 
 
 @contextmanager
-def a_broker(kind: str, folder: Path) -> Iterator[str]:
+def a_node(kind: str, folder: Path) -> Iterator[EmbeddedBroker | ApacheBroker]:
     """A broker with empty topics: `embedded`, or `apache` (Java and Maven are needed)."""
+    node: EmbeddedBroker | ApacheBroker
     if kind == "embedded":
-        broker = EmbeddedBroker.start(folder, port=available_port(0))
-        try:
-            ensure_topics(broker.address)
-            yield broker.address
-        finally:
-            broker.stop()
-        return
-    sys.path.insert(0, str(TESTS))
-    if reason := missing():
-        raise SystemExit(reason)
-    ports = {"port": available_port(0), "controller_port": available_port(0)}
-    node = ApacheBroker.start(folder / "kafka", **ports, jars=Path(".stagekeeper") / "kafka-jars")
+        node = EmbeddedBroker.start(folder, port=available_port(0))
+    else:
+        if reason := missing():
+            raise SystemExit(reason)
+        ports = {"port": available_port(0), "controller_port": available_port(0)}
+        node = ApacheBroker.start(folder / "kafka", **ports, jars=Path(".stagekeeper") / "kafka-jars")
     try:
         ensure_topics(node.address)
-        yield node.address
+        yield node
     finally:
         node.stop()
+
+
+@contextmanager
+def a_broker(kind: str, folder: Path) -> Iterator[str]:
+    """The address of a broker as `a_node` gives it."""
+    with a_node(kind, folder) as node:
+        yield node.address
 
 
 class WorkerLife:
     """A worker from its start to its end."""
 
-    def __init__(self, address: str, lake: Path, *arguments: str) -> None:
+    def __init__(self, address: str, lake: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
         self.lake = lake
         lake.mkdir(parents=True, exist_ok=True)
         self._log = lake.parent / f"worker-{time.monotonic_ns()}.log"
@@ -80,6 +80,7 @@ class WorkerLife:
                     "STAGEKEEPER_GATE_FILE": str(lake / "no-gates.yaml"),
                     "STAGEKEEPER_HOME": str(lake.parent),
                     "STAGEKEEPER_RECEIPT_KEY": "",
+                    **(environment or {}),
                 },
             )
 

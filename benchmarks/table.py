@@ -110,6 +110,26 @@ def _recovery(found: dict[str, Any]) -> Iterator[Row]:
     )
 
 
+def _time_to_safe(found: dict[str, Any]) -> Iterator[Row]:
+    rate = f"{found['events_per_s']:,} events/s"
+    labels = {
+        "steady": f"outcome to constrained in another process, {rate}",
+        "killed": f"  the worker killed at that moment, {rate}",
+        "restart": "  the broker restarted at that moment",
+        "fleet": "  a hundred at once, all of them",
+    }
+    for name, label in labels.items():
+        if name in found:
+            part = found[name]
+            yield Row(
+                label,
+                f"p50 {part['p50_s']:.2f} s, p99 {part['p99_s']:.2f} s, longest {part['max_s']:.2f} s",
+                "",
+                {"steady": "p50 2 s, p99 5 s", "fleet": "10 s"}.get(name, "20 s"),
+                part["met"],
+            )
+
+
 def _memory(found: dict[str, Any]) -> Iterator[Row]:
     yield Row(
         f"a worker's own memory over {found['events']:,} events, late",
@@ -197,6 +217,7 @@ def _rules(found: dict[str, Any]) -> Iterator[Row]:
 BENCHMARKS: Final = (
     Benchmark("ingest", _ingest, (), ("--events", "100000"), broker=True, competitors=("quix", "pathway")),
     Benchmark("freshness", _freshness, (), ("--seconds", "10"), broker=True),
+    Benchmark("time_to_safe", _time_to_safe, (), ("--quick",), broker=True),
     Benchmark("recovery", _recovery, (), ("--events", "200000", "--backlog", "20000"), broker=True),
     Benchmark(
         "memory", _memory, ("--events", "5000000"), ("--events", "1000000"), ("--events", "20000000"), broker=True

@@ -58,7 +58,7 @@ def grounds_for(
     lake, moment = Lake.existing(root), now or datetime.now(UTC)
     with reading(root):
         answer = gate_check(lake, gates, to_stage=to.value, now=moment, freshness_s=fresh_s, **setting.action._asdict())
-        verdicts = [] if lake is None else latest_verdicts(lake, action=setting.action)
+        verdicts = [] if lake is None else latest_verdicts(lake, actions=[setting.action])
     why = "; ".join(reason.message for reason in answer.reasons)
     if answer.answer is not VerdictName.PROMOTE:
         raise MoveRefusedError(

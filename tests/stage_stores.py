@@ -17,7 +17,7 @@ from producers.boundary.stage_store import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from producers.wire.stage import Mode
 
@@ -107,14 +107,19 @@ class FileStages:
         return self.stages.had(version, after=after)
 
     def change(self, change: StageChange, *, before_write: Callable[[str], None]) -> StageSetting:
+        return self.change_together([change], before_write=before_write)[0]
+
+    def change_together(
+        self, changes: Sequence[StageChange], *, before_write: Callable[[str], None]
+    ) -> list[StageSetting]:
         def keep(version: str) -> None:
             before_write(version)
             self.before()
 
-        setting = self.stages.change(change, before_write=keep)
-        self.changes.append(change)
+        settings = self.stages.change_together(changes, before_write=keep)
+        self.changes += changes
         self.after()
-        return setting
+        return settings
 
     def set(self, action: ActionName, mode: Mode) -> None:
         """What a person does with an editor or a command."""

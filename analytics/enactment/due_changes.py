@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from analytics.enactment.enactments import EnactmentPhase, EnactmentStep
 from analytics.gates.gate_file import GateTieError
 from analytics.verdicts.signoffs import SignOffKind, is_about, shown_harm
 from producers.wire.events import VerdictName
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
+    from analytics.enactment.effect import NewestDecision
     from analytics.enactment.enactments import Enactment
     from analytics.gates.gate_file import Gate, GateFile
     from analytics.verdicts.document import VerdictDocument
@@ -63,10 +65,9 @@ class Known:
 
     documents: Sequence[VerdictDocument]  # the latest verdict on each of its cells
     setting: StageSetting  # what the store says
-    attempts: Mapping[tuple[str, ...], int | None]  # by cell and epoch: the attempt that its decisions name
     past: Collection[Enactment]  # every change of this action that was begun
     signoffs: Sequence[SignOff]  # about the action, in force
-    newest: Mapping[tuple[str, ...], datetime]  # by cell and epoch: the newest decision, where there is one
+    newest: Mapping[tuple[str, ...], NewestDecision]  # by cell and epoch, where there is one
 
 
 class Done:
@@ -94,6 +95,32 @@ class DueChange:
     document: VerdictDocument
     to: Mode
     signoff_id: str | None = None
+
+    def intended(
+        self, setting: StageSetting, crossings: Mapping[str, Crossing], *, at: datetime, **store: str
+    ) -> EnactmentStep:
+        """The record that it is about to be made; `store` says what the store and its versions are called."""
+        document = self.document
+        first = crossings.get(recommendation_id(document))
+        return EnactmentStep(
+            recommendation_id=recommendation_id(document),
+            phase=EnactmentPhase.INTENDED,
+            at=at,
+            **document.cell._asdict(),
+            epoch=document.epoch,
+            verdict=document.verdict,
+            verdict_id=document.verdict_id,
+            to_stage=document.to_stage or "",
+            attempt=setting.attempt,
+            mode_before=setting.mode,
+            mode_after=self.to,
+            version_before=setting.version,
+            reason=document.summary,
+            judged_at=document.judged_at if first is None else first.judged_at,
+            watermark=document.watermark if first is None else first.watermark,
+            signoff_id=self.signoff_id,
+            **store,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +194,13 @@ def _against(document: VerdictDocument, known: Known, gates: GateFile) -> str | 
     if gate is None or gate.dry_run:
         return "recommend_only"
     done = Done(one for one in known.past if one.is_settled)
+    newest = known.newest.get((*document.cell, document.epoch))
     reasons = {
         "stopped": setting.mode in STOPPED,
         "done": done.covers(call_key(document), recommendation_id(document)),
         "moved": document.stage not in stages_of(setting),
         "other_gate_content": document.gate_content_sha256 != gates.contents[gate.name],
-        "other_attempt": known.attempts.get((*document.cell, document.epoch)) != setting.attempt,
+        "other_attempt": newest is None or newest.attempt != setting.attempt,
     }
     return next((code for code, holds in reasons.items() if holds), None)
 
@@ -195,7 +223,7 @@ def _against_rollback(
         # It is shown again, by each heartbeat of the judge, and as fresh as what the cell itself has decided since.
         at, through = document.confirmed_at or document.judged_at, document.confirmed_through or document.watermark
         newest = known.newest.get((*document.cell, document.epoch))
-        shown.append(None if newest is None else Crossing(at, min(through, newest)))
+        shown.append(None if newest is None else Crossing(at, min(through, newest.at)))
     if not any(look is not None and look.was_fresh(gates.freshness_s) for look in shown):
         return "stale_harm"
     return None

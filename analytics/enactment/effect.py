@@ -14,14 +14,17 @@ import polars as pl
 
 from analytics.enactment.enactments import EnactmentPhase
 from analytics.lake.table_schemas import EVENTS
-from analytics.signals.cells import ACTION, EPOCH
+from analytics.signals.cells import ACTION, EPOCH, rows_of
 from producers.wire.events import ActionDecided, VerdictName, type_of
 from producers.wire.receipt import Receipt, ReceiptError
 from producers.wire.stage import Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from analytics.enactment.enactments import Enactment, EnactmentStep
     from analytics.lake.tables import Lake
+    from analytics.signals.cells import EpochKey
 
 WINDOW: Final = timedelta(minutes=15)
 """How long before a change a source has decided the action to be waited for, and how long it may then be silent."""
@@ -105,21 +108,33 @@ def time_to_safe_s(lake: Lake, rollback: EnactmentStep) -> float | None:
     return round((first - rollback.watermark).total_seconds(), 3) if isinstance(first, datetime) else None
 
 
-def newest_decision(lake: Lake, epoch: tuple[str, ...]) -> datetime | None:
-    """When a cell's epoch decided last; None where it is not known. Raises `LakeError`."""
-    named = [pl.col(name) == value for name, value in zip(EPOCH, epoch, strict=True)]
-    newest = lake.scan(EVENTS).filter(_DECIDED, *named).select(pl.col("decided_at").max()).collect().item()
-    return newest if isinstance(newest, datetime) else None
+@dataclass(frozen=True, slots=True)
+class NewestDecision:
+    """The newest decision of a cell's epoch."""
+
+    at: datetime
+    attempt: int | None  # that it names; None where its receipt cannot be read
 
 
-def attempt_of(lake: Lake, epoch: tuple[str, ...]) -> int | None:
-    """The attempt that the decisions of a cell's epoch name; None where none is there. Raises `LakeError`."""
-    named = [pl.col(name) == value for name, value in zip(EPOCH, epoch, strict=True)]
+def newest_decisions(lake: Lake, epochs: Collection[EpochKey]) -> dict[EpochKey, NewestDecision]:
+    """The newest decision of each of some epochs of cells, but of those that decided nothing. Raises `LakeError`."""
+    if not epochs:
+        return {}
+    decided = rows_of(lake.scan(EVENTS).filter(_DECIDED), EPOCH, epochs)
+    newest = decided.select(*EPOCH, "decided_at", "id").sort("decided_at").group_by(EPOCH).last().collect()
     token = pl.col("value").cast(pl.String).str.json_path_match("$.data.receipt")
-    tokens = lake.scan(EVENTS).filter(_DECIDED, *named).select(token.alias("token")).head(1).collect()["token"]
+    named = lake.scan(EVENTS).filter(_DECIDED, pl.col("id").is_in(newest["id"].implode())).select("id", token)
+    tokens = dict(named.collect().iter_rows())
+    return {
+        tuple(epoch): NewestDecision(decided_at, _attempt_in(tokens.get(event_id)))
+        for *epoch, decided_at, event_id in newest.iter_rows()
+    }
+
+
+def _attempt_in(token: str | None) -> int | None:
     try:
         # Its signature was checked before it was stored.
-        return Receipt.from_token(tokens[0]).attempt if tokens.len() and tokens[0] is not None else None
+        return None if token is None else Receipt.from_token(token).attempt
     except ReceiptError:
         return None
 

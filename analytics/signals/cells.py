@@ -10,7 +10,7 @@ import polars as pl
 from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -34,6 +34,13 @@ Histogram = tuple["npt.NDArray[np.int16]", "npt.NDArray[np.int64]"]  # bins and 
 def epoch_frame(keys: Collection[EpochKey]) -> pl.DataFrame:
     """Epochs as a frame with the columns of `EPOCH`, in the order given."""
     return pl.DataFrame(list(keys), schema=dict.fromkeys(EPOCH, pl.String), orient="row")
+
+
+def rows_of(rows: pl.LazyFrame, names: Sequence[str], keys: Collection[Sequence[str]]) -> pl.LazyFrame:
+    """The rows whose columns `names` hold one of some keys; files that hold none of their values are passed over."""
+    wanted = pl.DataFrame(list(keys), schema=dict.fromkeys(names, pl.String), orient="row").unique()
+    rows = rows.filter(*(pl.col(name).is_in(wanted[name].unique().implode()) for name in names))
+    return rows if wanted.height == 1 else rows.join(wanted.lazy(), on=list(names), how="semi")
 
 
 def known_count(histogram: Histogram | None) -> int:

@@ -230,7 +230,7 @@ def _cells(lake: Lake | None, gates: GateFile, move: _Move) -> _CellAnswers:
         raise _ShutError("no_lake", "there is no lake yet; start the worker, or name another lake")
     verdicts = [
         document
-        for document in latest_verdicts(lake, action=move.action)
+        for document in latest_verdicts(lake, actions=[move.action])
         if move.cohort is None or document.cohort == move.cohort
     ]
     risk_class = _risk_class(verdicts)

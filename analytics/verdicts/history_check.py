@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Final
-
-import polars as pl
 
 from analytics.lake.chain import AlteredHistoryError, verify
 from analytics.lake.errors import UnreadableLakeError
 from analytics.lake.storage import is_remote
 from analytics.lake.table_schemas import EVENTS, JUDGE_HEARTBEATS, SIGNALS, VERDICTS
-from analytics.signals.cells import CELL
+from analytics.signals.cells import EPOCH, rows_of
 from analytics.signals.counted import digest_of_increments
 from analytics.verdicts.ledger_head import LedgerHead
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    import polars as pl
 
     from analytics.lake.tables import Lake
     from analytics.verdicts.document import VerdictDocument
@@ -48,8 +49,12 @@ def check_history(lake: Lake, documents: Sequence[VerdictDocument]) -> None:
             f"{lake.version(SIGNALS)}: it was put back or cut off. Restore a copy of all tables of one moment."
         )
     digests = dict(rows.select("verdict_id", "counts_sha256").iter_rows())
+    by_version = defaultdict[int, list["VerdictDocument"]](list)
     for document in documents:
-        _check_counts(lake, document, digests[document.verdict_id])
+        if digests[document.verdict_id] is not None:  # rows of earlier layouts have none
+            by_version[document.lake_version].append(document)
+    for version, judged in by_version.items():
+        _check_counts(lake, version, judged, digests)
 
 
 def _check_head(lake: Lake, ids: set[str]) -> pl.DataFrame:
@@ -77,15 +82,17 @@ def _check_head(lake: Lake, ids: set[str]) -> pl.DataFrame:
             return rows
 
 
-def _check_counts(lake: Lake, document: VerdictDocument, digest: str | None) -> None:
-    """Count the epoch anew, at the version that was judged, where its digest is known."""
-    if digest is None:
-        return
-    here = {**dict(zip(CELL, document.cell, strict=True)), "epoch": document.epoch}
-    rows = lake.scan(SIGNALS, version=document.lake_version).filter(*(pl.col(name) == here[name] for name in here))
-    if digest_of_increments(rows.collect()) != digest:
-        raise AlteredHistoryError(
-            f"the counts of {'/'.join(document.cell)} at version {document.lake_version} of signals are not those that "
-            f"verdict {document.verdict_id} was reached on: files of the lake at {lake.root} were exchanged. Restore "
-            "it from a backup of one moment; `stagekeeper verdicts replay` tells which verdicts still hold."
-        )
+def _check_counts(
+    lake: Lake, version: int, documents: Sequence[VerdictDocument], digests: Mapping[str, str | None]
+) -> None:
+    """Count epochs anew, at the version of `signals` at which they were judged."""
+    keys = [(*document.cell, document.epoch) for document in documents]
+    rows = rows_of(lake.scan(SIGNALS, version=version), EPOCH, keys).collect().partition_by(EPOCH, as_dict=True)
+    for key, document in zip(keys, documents, strict=True):
+        counted = digest_of_increments(rows[key]) if key in rows else None
+        if counted != digests[document.verdict_id]:
+            raise AlteredHistoryError(
+                f"the counts of {'/'.join(document.cell)} at version {version} of signals are not those that "
+                f"verdict {document.verdict_id} was reached on: files of the lake at {lake.root} were exchanged. "
+                "Restore it from a backup of one moment; `stagekeeper verdicts replay` tells which verdicts still hold."
+            )

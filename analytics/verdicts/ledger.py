@@ -11,7 +11,7 @@ import polars as pl
 from analytics.gates import gate_store
 from analytics.gates.gate_store import AlteredGateFileError, GateFileNotKeptError
 from analytics.lake.table_schemas import EVENTS, VERDICTS
-from analytics.signals.cells import CELL, EPOCH, EpochKey, epoch_frame
+from analytics.signals.cells import ACTION, CELL, EPOCH, EpochKey, epoch_frame, rows_of
 from analytics.signals.state import microseconds
 from analytics.verdicts import heartbeats
 from analytics.verdicts.document import VerdictDocument
@@ -56,15 +56,17 @@ _OUTLINED: Final = pl.Struct(
 """What `latest_outlines` reads of a payload."""
 
 
-def latest_verdicts(lake: Lake, *, action: tuple[str, str, str] | None = None) -> list[VerdictDocument]:
-    """The last verdict on every cell (of one action), by the cells' names, and up to when it was found again."""
+def latest_verdicts(lake: Lake, *, actions: Collection[tuple[str, str, str]] | None = None) -> list[VerdictDocument]:
+    """The last verdict on every cell (of some actions), by the cells' names, and up to when it was found again."""
     heartbeat = heartbeats.newest(lake)
-    return [heartbeats.confirmed(document, heartbeat) for document in unconfirmed_verdicts(lake, action=action)]
+    return [heartbeats.confirmed(document, heartbeat) for document in unconfirmed_verdicts(lake, actions=actions)]
 
 
-def unconfirmed_verdicts(lake: Lake, *, action: tuple[str, str, str] | None = None) -> list[VerdictDocument]:
-    """The last verdict on every cell (of one action), by the cells' names, as the ledger has it."""
-    return [VerdictDocument.from_json(payload) for payload in _last(lake, action)["payload"]]
+def unconfirmed_verdicts(
+    lake: Lake, *, actions: Collection[tuple[str, str, str]] | None = None
+) -> list[VerdictDocument]:
+    """The last verdict on every cell (of some actions), by the cells' names, as the ledger has it."""
+    return [VerdictDocument.from_json(payload) for payload in _last(lake, actions)["payload"]]
 
 
 def latest_outlines(lake: Lake) -> dict[Cell, Outline]:
@@ -93,11 +95,11 @@ def verdicts_between(lake: Lake, *, after: int, through: int) -> list[VerdictDoc
     return [VerdictDocument.from_json(payload) for payload in rows["payload"]]
 
 
-def _last(lake: Lake, action: tuple[str, str, str] | None, *more: str) -> pl.DataFrame:
+def _last(lake: Lake, actions: Collection[tuple[str, str, str]] | None, *more: str) -> pl.DataFrame:
     # Two reads at one version: payloads are large, and only the last of each cell is wanted.
     ledger = lake.scan(VERDICTS).filter(~pl.col("verdict_id").str.starts_with(REASSESSED))
-    if action is not None:
-        ledger = ledger.filter(*(pl.col(name) == value for name, value in zip(CELL[:3], action, strict=True)))
+    if actions is not None:
+        ledger = rows_of(ledger, ACTION, actions)
     last = ledger.select(*CELL, *ORDER).sort(ORDER).unique(subset=CELL, keep="last", maintain_order=True).collect()
     return (
         ledger.filter(pl.col("verdict_id").is_in(last["verdict_id"].implode()))

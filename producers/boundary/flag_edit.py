@@ -159,8 +159,9 @@ def edit_flags(
     before_write: Callable[[str], None] = lambda _sha256: None,
     expected_sha256: str | None = None,
     urgent: bool = False,
+    entries: int = 1,
 ) -> FlagEdit:
-    """Put an edit of an entry in each of some flags into force; an edit of nothing writes nothing.
+    """Put an edit of an entry (or of so many) in each of some flags into force; an edit of nothing writes nothing.
 
     `before_write` gets the new SHA-256 before the file has it. What it raises, as what `edit` raises, leaves the file
     as it is. Where `expected_sha256` is None, the edit is made anew for what somebody else writes meanwhile. An
@@ -168,7 +169,7 @@ def edit_flags(
 
     Raises:
         StageConflictError: The file is another by now than `expected_sha256`, or than what was edited.
-        FlagFileError: It cannot be read, understood or written, or the edit would change more than one entry.
+        FlagFileError: It cannot be read, understood or written, or the edit would change more than these entries.
     """
     for _ in range(_TRIES if expected_sha256 is None else 1):
         with suppress(StageConflictError), _locked(path, urgent=urgent) as alone:
@@ -177,32 +178,32 @@ def edit_flags(
                 break
             made = FlagEdit(before, edit(before))
             if made.new_sha256 is not None:
-                require_one_entry(made, flags)
+                require_entries(made, flags, entries)
                 _write(made, before_write, alone=alone)
             return made
     raise _conflict(path)
 
 
-def require_one_entry(edit: FlagEdit, flags: Sequence[Flag]) -> None:
-    """Refuse what would change any flag but these, and more in one of these than a single entry of ours."""
+def require_entries(edit: FlagEdit, flags: Sequence[Flag], most: int = 1) -> None:
+    """Refuse what would change any flag but these, and more in one of these than so many entries of ours."""
     (before, after), ours = edit, {flag.key: None for flag in flags}
     path = before.path
     same_around = {**before.document, "flags": None} == {**after.document, "flags": None}
     same_others = {**before.flags, **ours} == {**after.flags, **ours}
-    one_entry_each = all(
-        _differ_in_one_entry(key, before.flags[key], after.flags[key]) for key in ours if key in before.flags
+    entries_alone = all(
+        _differ_in_entries(key, before.flags[key], after.flags[key], most) for key in ours if key in before.flags
     )
     old, new = parse_rules(before.content, path), parse_rules(after.content, path)
     usable = new.error is None and new.broken.keys() <= old.broken.keys() - ours.keys()
-    if not (same_around and same_others and one_entry_each and usable):
+    if not (same_around and same_others and entries_alone and usable):
         raise FlagFileError(f"{path} is written in a way that cannot be edited safely; nothing was. Edit it by hand.")
 
 
-def _differ_in_one_entry(key: str, was: dict[str, Json], now: dict[str, Json]) -> bool:
+def _differ_in_entries(key: str, was: dict[str, Json], now: dict[str, Json], most: int) -> bool:
     return was == now or (
         _without_entries(key, was) == _without_entries(key, now)
         and now["variants"].items() >= was["variants"].items()
-        and Layers.from_flag(key, was).differing(Layers.from_flag(key, now)) <= 1
+        and Layers.from_flag(key, was).differing(Layers.from_flag(key, now)) <= most
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from producers.boundary.flag_edit import FlagEdit, FlagFileError, FlagText, edit_flags, require_one_entry
+from producers.boundary.flag_edit import FlagEdit, FlagFileError, FlagText, edit_flags, require_entries
 from producers.boundary.flag_history import replaced, versions
 from producers.boundary.flagd_attempts import attempt_in_force, with_rung
 from producers.boundary.flagd_overlays import EMERGENCIES
@@ -16,7 +17,7 @@ from producers.boundary.targeting_entries import Layers, share_of, shared
 from producers.wire.stage import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -64,7 +65,7 @@ class FlagdStages:
             raise StageConflictError(f"{self.path} has changed meanwhile; look at it again")
         edit = FlagEdit(before, with_stage(before, change))
         if edit.new_sha256 is not None:
-            require_one_entry(edit, [MODE, ATTEMPT])
+            require_entries(edit, [MODE, ATTEMPT])
         was, now = (text.characters.splitlines(keepends=True) for text in edit)
         return "".join(difflib.unified_diff(was, now, fromfile=self.name, tofile=self.name))
 
@@ -74,14 +75,23 @@ class FlagdStages:
         `before_write` gets the file's new SHA-256 before the file has it, and what it raises leaves the file as it is.
         Raises `StageConflictError` and `FlagFileError`.
         """
+        return self.change_together([change], before_write=before_write)[0]
+
+    def change_together(
+        self, changes: Sequence[StageChange], *, before_write: Callable[[str], None]
+    ) -> list[StageSetting]:
+        """As `change`, for several actions in one step: all are in force, or none."""
+        if len({change.expected_version for change in changes}) != 1:
+            raise StageConflictError(f"{self.path} has changed meanwhile; look at it again")
         edit = edit_flags(
             self.path,
             [MODE, ATTEMPT],
-            lambda flags: with_stage(flags, change),
+            lambda flags: functools.reduce(with_stage, changes, flags),
             before_write=before_write,
-            expected_sha256=change.expected_version,
+            expected_sha256=changes[0].expected_version,
+            entries=len(changes),
         )
-        return setting_of(edit.after, change.action)
+        return [setting_of(edit.after, change.action) for change in changes]
 
 
 def setting_of(flags: FlagText, action: ActionName) -> StageSetting:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
 from producers.errors import StagekeeperError, UsageError
 from producers.wire.stage import STAGE_OF_MODE, Mode, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 RUNGS: Final = (1, 5, 25, 50, 100)
@@ -106,3 +106,13 @@ class StageStore(Protocol):
             StageConflictError: Another version is there by now.
             StageStoreError: It cannot be read, understood or written.
         """
+
+
+@runtime_checkable
+class ChangesTogether(Protocol):
+    """A store that can change the stages of several actions in one step."""
+
+    def change_together(
+        self, changes: Sequence[StageChange], *, before_write: Callable[[str], None]
+    ) -> list[StageSetting]:
+        """As `StageStore.change`, for changes that were made for the same version: all are in force, or none."""

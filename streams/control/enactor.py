@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from confluent_kafka import KafkaException
 from polars.exceptions import PanicException
 
+from analytics.enactment.action_facts import ActionFacts
 from analytics.enactment.due_changes import (
     Done,
     DueChange,
@@ -27,23 +28,21 @@ from analytics.enactment.due_changes import (
     NotDue,
     gate_of,
     promotion_due,
-    recommendation_id,
     rollback_due,
     stages_of,
 )
-from analytics.enactment.effect import attempt_of, newest_decision
 from analytics.enactment.enactments import Enactment, EnactmentPhase, EnactmentStep, append, enactments
-from analytics.enactment.standing_calls import StandingCalls, crossings
+from analytics.enactment.standing_calls import StandingCalls
 from analytics.gates.gate_file import GateFile
 from analytics.lake.errors import FencedError
 from analytics.lake.storage import reading
 from analytics.lake.table_schemas import SIGNOFFS
 from analytics.verdicts.gate_check import gate_check
 from analytics.verdicts.history_check import check_history
-from analytics.verdicts.ledger import latest_verdicts
 from analytics.verdicts.signoffs import SignOff, SignOffKind, in_force
 from producers.boundary.stage_store import (
     ActionName,
+    ChangesTogether,
     StageChange,
     StageConflictError,
     StageSetting,
@@ -70,6 +69,7 @@ LOG: Final = logging.getLogger(__name__)
 
 EFFECT_DEADLINE_S: Final = 10.0
 
+_TOGETHER: Final = 2  # from so many rollbacks on that are due at one look they are made in one step
 _CONFLICTS: Final = 3  # how often one look tries again where somebody else writes the store
 
 
@@ -152,9 +152,12 @@ class Enactor:
             if self._pauses.over(one.last.action, word):
                 self._guarded(one.last.action, word, functools.partial(self._resume, one))
         asked = [] if gates is None else self._asked(word, gates)
-        for action in asked:
-            if self._pauses.over(action, word) and gates is not None:
-                self._guarded(action, word, functools.partial(self._enact, action, word, gates))
+        ready = [action for action in asked if self._pauses.over(action, word)]
+        if ready and gates is not None:
+            moved, facts = self._together(ready, word, gates)
+            for action in ready:
+                if action not in moved:
+                    self._guarded(action, word, functools.partial(self._enact, action, word, gates, facts))
         for action in {one.last.action for one in begun}.difference(asked):
             if self._pauses.over(action, word):
                 self._pauses.refused(action, word)
@@ -235,7 +238,7 @@ class Enactor:
         try:
             with reading(self._lake.root):
                 if (step := self._proofs.step(self._past.values())) is not None:
-                    self._append(step)
+                    self._append([step])
         except FencedError:
             raise
         except (Exception, PanicException) as error:  # noqa: BLE001 - the next change is proven at the next look
@@ -255,7 +258,7 @@ class Enactor:
         is_promotion = step.verdict is VerdictName.PROMOTE
         if was_written and setting.mode is step.mode_after:
             note = "the store had it already: whoever wrote it was stopped before the record"
-            self._applied(step, setting.version, note)
+            self._applied([step], setting.version, note)
             return True
         # It may have been written and taken back: on that doubt nothing is promoted.
         in_doubt = is_promotion and setting.version != step.version_before
@@ -265,19 +268,20 @@ class Enactor:
             note = "the ledger does not call for it any more"  # a rollback stays open: its latch may speak again
         else:
             return None
-        self._append(step.followed_by(EnactmentPhase.SUPERSEDED, at=self._now(), note=note))
+        self._append([step.followed_by(EnactmentPhase.SUPERSEDED, at=self._now(), note=note)])
         return True
 
-    def _enact(self, action: ActionName, word: VerdictName, gates: GateFile) -> bool:
+    def _enact(self, action: ActionName, word: VerdictName, gates: GateFile, facts: ActionFacts | None) -> bool:
+        facts = facts or self._facts([action], word)
         for left in reversed(range(_CONFLICTS)):
             setting = self._store.read(action)
-            if isinstance(due := self._due(word, setting, gates), NotDue):
+            if isinstance(due := self._due(word, setting, gates, facts), NotDue):
                 if due.leaves_harm:
                     raise HarmStaysError(due.message)
                 LOG.debug("%s of %s is not carried out: %s", word, action, due.message)
                 return False
             try:
-                self._change(due, setting)
+                self._change([(due, setting)], facts)
             except StageConflictError:
                 if not left:
                     raise
@@ -285,78 +289,92 @@ class Enactor:
                 break
         return True
 
-    def _due(self, word: VerdictName, setting: StageSetting, gates: GateFile) -> DueChange | NotDue:
+    def _together(
+        self, actions: list[ActionName], word: VerdictName, gates: GateFile
+    ) -> tuple[set[ActionName], ActionFacts | None]:
+        """Read about all, and roll back in one step what can be; whom that does not help is tried alone."""
+        facts, dues = None, list[tuple[DueChange, StageSetting]]()
+        try:
+            with reading(self._lake.root):
+                facts = self._facts(actions, word)
+                if word is VerdictName.ROLL_BACK and len(actions) > 1 and isinstance(self._store, ChangesTogether):
+                    for action in actions:
+                        setting = self._store.read(action)
+                        if isinstance(due := self._due(word, setting, gates, facts), DueChange):
+                            dues.append((due, setting))
+                if len(dues) < _TOGETHER:
+                    return set(), facts
+                self._change(dues, facts)
+        except FencedError:
+            raise
+        except (Exception, PanicException) as error:  # noqa: BLE001 - what is at fault is named when it is tried alone
+            LOG.warning("%d actions cannot be seen to together, and are one by one: %s", len(actions), error)
+            return set(), facts
+        for _, setting in dues:
+            self._faults.clear(_name(word, setting.action))
+            self._pauses.forget(setting.action)
+        return {setting.action for _, setting in dues}, facts
+
+    def _facts(self, actions: list[ActionName], word: VerdictName) -> ActionFacts:
+        wanted = set(actions)
+        calls = [call for call in self._calls.by_cell.values() if call.action in wanted and call.verdict == word]
+        return ActionFacts.load(self._lake, calls)
+
+    def _due(self, word: VerdictName, setting: StageSetting, gates: GateFile, facts: ActionFacts) -> DueChange | NotDue:
         calls = [call for call in self._calls.of(setting.action) if call.verdict == word]
         here = [call for call in calls if call.cell.stage in stages_of(setting)]
         if not here:
             return NotDue("moved")
-        keys = [(*call.cell, call.epoch) for call in here]
-        harmful = keys if word is VerdictName.ROLL_BACK else []  # the gate asks itself how fresh a promotion is
         known = Known(
-            latest_verdicts(self._lake, action=setting.action),
+            facts.documents.get(setting.action, []),
             setting,
-            {key: attempt_of(self._lake, key) for key in keys},
             [one for one in self._past.values() if one.last.action == setting.action],
             [signoff for signoff in self._signoffs if signoff.action == tuple(setting.action)],
-            {key: at for key in harmful if (at := newest_decision(self._lake, key)) is not None},
+            facts.newest,
         )
         if word is VerdictName.ROLL_BACK:
-            due = rollback_due(known, gates, crossings(self._lake, [call.crossed for call in here]))
-            if isinstance(due, DueChange):
-                check_history(self._lake, [due.document])
-            return due
+            return rollback_due(known, gates, facts.crossings)
         action = setting.action._asdict()
         answer = gate_check(
             self._lake, gates, **action, to_stage=here[0].to_stage, now=self._now(), freshness_s=self._freshness_s
         )
         return promotion_due(known, gates, answer)
 
-    def _change(self, due: DueChange, setting: StageSetting) -> None:
-        document, now = due.document, self._now()
-        crossed = recommendation_id(document)
-        first = crossings(self._lake, [crossed]).get(crossed)
-        intended: EnactmentStep | None = None
+    def _change(self, dues: list[tuple[DueChange, StageSetting]], facts: ActionFacts) -> None:
+        """Change what is due, on record before and after."""
+        rollbacks = [due.document for due, _ in dues if due.document.verdict is VerdictName.ROLL_BACK]
+        if rollbacks:  # of a promotion the gate has asked
+            check_history(self._lake, rollbacks)
+        now, intended = self._now(), list[EnactmentStep]()
 
         def keep(version_after: str) -> None:
-            nonlocal intended
-            intended = EnactmentStep(
-                recommendation_id=crossed,
-                phase=EnactmentPhase.INTENDED,
-                at=now,
-                **document.cell._asdict(),
-                epoch=document.epoch,
-                verdict=document.verdict,
-                verdict_id=document.verdict_id,
-                to_stage=document.to_stage or "",
-                attempt=setting.attempt,
-                mode_before=setting.mode,
-                mode_after=due.to,
-                store=self._store.name,
-                version_before=setting.version,
-                version_after=version_after,
-                replaced_before=self._store.newest_replaced(),
-                reason=document.summary,
-                judged_at=document.judged_at if first is None else first.judged_at,
-                watermark=document.watermark if first is None else first.watermark,
-                signoff_id=due.signoff_id,
-            )
+            before = self._store.newest_replaced()
+            versions = {"store": self._store.name, "version_after": version_after, "replaced_before": before}
+            intended[:] = [due.intended(setting, facts.crossings, at=now, **versions) for due, setting in dues]
             self._append(intended)
 
-        after = self._store.change(StageChange(setting.action, due.to, setting.version), before_write=keep)
-        if intended is None:
-            raise StageStoreError(f"{self._store.name} has changed {setting.action} off the record")
+        changes = [StageChange(setting.action, due.to, setting.version) for due, setting in dues]
+        if len(changes) > 1 and isinstance(self._store, ChangesTogether):
+            after = self._store.change_together(changes, before_write=keep)[0]
+        else:
+            after = self._store.change(changes[0], before_write=keep)
+        if not intended:
+            raise StageStoreError(f"{self._store.name} has changed {changes[0].action} off the record")
         self._applied(intended, after.version)
 
-    def _applied(self, step: EnactmentStep, version: str, note: str = "") -> None:
-        applied = step.followed_by(EnactmentPhase.APPLIED, at=self._now(), version_after=version, note=note)
-        self._append(applied)
-        self._news.untold.append(applied)
-        LOG.warning("%s goes from %s to %s: %s", applied.action, applied.stage, applied.to_stage, applied.reason)
+    def _applied(self, steps: list[EnactmentStep], version: str, note: str = "") -> None:
+        now = self._now()
+        steps = [step.followed_by(EnactmentPhase.APPLIED, at=now, version_after=version, note=note) for step in steps]
+        self._append(steps)
+        self._news.untold += steps
+        for step in steps:
+            LOG.warning("%s goes from %s to %s: %s", step.action, step.stage, step.to_stage, step.reason)
 
-    def _append(self, step: EnactmentStep) -> None:
-        append(self._lake, [step], fence=self._fence)
-        before = self._past.get(step.recommendation_id)
-        self._past[step.recommendation_id] = Enactment((*(() if before is None else before.steps), step))
+    def _append(self, steps: list[EnactmentStep]) -> None:
+        append(self._lake, steps, fence=self._fence)
+        for step in steps:
+            before = self._past.get(step.recommendation_id)
+            self._past[step.recommendation_id] = Enactment((*(() if before is None else before.steps), step))
 
     def _tell(self) -> None:
         if not self._news.untold or not self._pauses.over(None, "events"):

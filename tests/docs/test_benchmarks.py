@@ -12,6 +12,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PARTS = {
     "asking",
     "environments",
+    "loop_routers",
     "places",
     "promotion_rules",
     "rule_scenarios",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 import pytest
@@ -14,7 +14,7 @@ from analytics.lake.errors import FencedError, UnreadableLakeError
 from analytics.lake.leases import ENACTOR
 from analytics.lake.table_schemas import ENACTMENTS
 from analytics.lake.tables import Fence
-from producers.boundary.flag_history import KEPT
+from producers.boundary.flag_history import KEPT, versions
 from producers.boundary.stage_store import ActionName, StageChange
 from producers.errors import StagekeeperError
 from producers.wire.stage import Mode
@@ -190,6 +190,63 @@ def test_rollbacks_come_before_promotions_and_do_not_wait_for_one_that_fails(tmp
     assert [one.to for one in asked] == [Mode.SEARCH_ONLY, Mode.APPROVED_EXTERNAL]
     assert "PROMOTE of production/refunds/other" in (report.fault or "")
     assert place.mode is Mode.SEARCH_ONLY
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Place:
+    """Several actions that go wrong at once."""
+    place = Place(tmp_path, store="flagd")
+    for action in OTHERS:
+        place.store.set(action, Mode.DRAFT_WRITE)
+        place.acts_of(action, failed=True)
+    place.judged()
+    return place
+
+
+OTHERS: Final = [ActionName("production", "refunds", f"tool-{number}") for number in range(3)]
+
+
+def test_rollbacks_that_are_due_at_once_are_one_change_of_the_store_and_each_on_record(fleet: Place) -> None:
+    before = len(versions(fleet.store.stages.path))
+    report = fleet.look()
+    assert report.fault is None
+    assert {fleet.store.modes[action] for action in (ACTION, *OTHERS)} == {Mode.SEARCH_ONLY}
+    assert len(versions(fleet.store.stages.path)) == before + 1
+    assert len({step.version_after for step in fleet.steps}) == 1
+    assert len({event.id for event in fleet.told}) == report.lives["applied"] == 4
+    assert fleet.phases.count(EnactmentPhase.INTENDED) == fleet.phases.count(EnactmentPhase.APPLIED) == 4
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_amid_rollbacks_at_once_each_is_finished_once(fleet: Place, moment: str) -> None:
+    setattr(fleet.store, moment, kill)
+    killed(fleet)
+    assert fleet.look().lives["applied"] == 4
+    assert {fleet.store.modes[action] for action in (ACTION, *OTHERS)} == {Mode.SEARCH_ONLY}
+    assert len({event.id for event in fleet.told}) == len(fleet.store.changes) == 4
+
+
+@pytest.mark.parametrize("fault", ["read", "write"])
+def test_one_that_cannot_be_rolled_back_holds_up_none_of_those_that_are_due_with_it(
+    fleet: Place, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = fleet.store.stages
+    name = {"read": "read", "write": "change_together"}[fault]
+    really = getattr(stages, name)
+
+    def odd(asked: Any, **more: Any) -> Any:
+        named = [asked] if fault == "read" else [change.action for change in asked]
+        if OTHERS[0] in named:
+            raise ZeroDivisionError("nobody thought of it")
+        return really(asked, **more)
+
+    monkeypatch.setattr(stages, name, odd)
+    report = fleet.look()
+    monkeypatch.undo()
+    assert {fleet.store.modes[action] for action in (ACTION, *OTHERS[1:])} == {Mode.SEARCH_ONLY}
+    assert fleet.store.modes[OTHERS[0]] is Mode.DRAFT_WRITE
+    assert f"ROLL_BACK of {OTHERS[0]}" in (report.fault or "")
+    assert fleet.look().lives["applied"] == 4
 
 
 def test_an_error_that_nobody_expected_holds_up_no_other_rollback_and_is_tried_again(
