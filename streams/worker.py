@@ -34,7 +34,7 @@ from producers.errors import StagekeeperError
 from producers.wire.topics import RECOMMENDATIONS
 from streams.broker import ensure_topics
 from streams.control.cell_metrics import CellGauges, CellMetrics
-from streams.control.enactor import EnactorReport
+from streams.control.enactor_report import EnactorReport
 from streams.control.enactor_runner import LOOK_EVERY_S, EnactorRunner
 from streams.control.judge_runner import JudgeRunner
 from streams.control.maintenance_runner import Leases, MaintenanceRunner

@@ -21,7 +21,8 @@ from producers.delivery.recorder import Recorder
 from producers.errors import StagekeeperError
 from producers.wire.decision import FlagEvaluation, FlagReason
 from producers.wire.stage import Mode, Stage
-from streams.control.enactor import Enactor, EnactorReport
+from streams.control.enactor import Enactor
+from streams.control.enactor_report import EnactorReport
 
 if TYPE_CHECKING:
     from pathlib import Path

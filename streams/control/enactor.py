@@ -12,8 +12,6 @@ import functools
 import logging
 import math
 import time
-from collections import Counter
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -54,6 +52,7 @@ from producers.strict_yaml import ConfigurationFileError, read_file
 from producers.wire.events import VerdictName
 from streams.control.enactor_faults import EnactorFaults, HarmStaysError
 from streams.control.enactor_proofs import Proofs
+from streams.control.enactor_report import EnactorReport
 from streams.control.pauses import Pauses
 from streams.control.policy_change_news import PolicyChangeNews
 
@@ -71,17 +70,6 @@ EFFECT_DEADLINE_S: Final = 10.0
 
 _TOGETHER: Final = 2  # from so many rollbacks on that are due at one look they are made in one step
 _CONFLICTS: Final = 3  # how often one look tries again where somebody else writes the store
-
-
-@dataclass(frozen=True)
-class EnactorReport:
-    """What the enactor has to say of itself."""
-
-    fault: str | None = None  # why something cannot be carried out at this moment; None where all is well
-    is_failing: bool = False  # whether a fault is a failure, and not a refusal
-    lives: Counter[str] = field(default_factory=Counter)  # recommendations by how far they are
-    seconds_to_apply: tuple[float, ...] = ()  # from the verdict that crossed to the changed store, of each change
-    seconds_to_force: tuple[float, ...] = ()  # from there until the last source decided by it, of each that is in force
 
 
 class Enactor:
@@ -136,7 +124,7 @@ class Enactor:
                 self._faults.keep(names)
                 self._prove()
             self._tell()
-            return self._report()
+            return EnactorReport.of_past(self._past.values(), self._calls.by_cell.values(), self._faults)
         except FencedError:
             self._fence = None
             raise
@@ -386,16 +374,6 @@ class Enactor:
             self._faults.note("events", error, "policy changes are not published yet: ")
             return
         self._faults.clear("events")
-
-    def _report(self) -> EnactorReport:
-        lives = Counter(one.life.value for one in self._past.values() if one.is_settled)
-        done = Done(one for one in self._past.values() if one.is_settled)
-        lives["open"] = sum(not done.covers(call.key, call.crossed) for call in self._calls.by_cell.values())
-        made = [one.applied for one in self._past.values() if one.applied is not None]
-        seconds = tuple(max((step.at - step.judged_at).total_seconds(), 0.0) for step in made)
-        proven = [(one.applied.at, one.last.in_force_at) for one in self._past.values() if one.applied is not None]
-        to_force = tuple(max((at - since).total_seconds(), 0.0) for since, at in proven if at is not None)
-        return EnactorReport(self._faults.text, self._faults.is_failing, lives, seconds, to_force)
 
 
 def _name(word: VerdictName, action: ActionName) -> str:

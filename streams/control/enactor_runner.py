@@ -14,8 +14,9 @@ from analytics.lake.tables import Lake
 from producers.errors import StagekeeperError
 from producers.wire.events import HEADERS, EventRecord
 from producers.wire.topics import POLICY_CHANGES
-from streams.control.enactor import Enactor, EnactorReport
+from streams.control.enactor import Enactor
 from streams.control.enactor_faults import fault_of
+from streams.control.enactor_report import EnactorReport
 from streams.control.pauses import Pauses
 from streams.publisher import Publisher, Record
 
