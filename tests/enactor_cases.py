@@ -22,12 +22,12 @@ from producers.errors import StagekeeperError
 from producers.wire.decision import FlagEvaluation, FlagReason
 from producers.wire.stage import Mode, Stage
 from streams.control.enactor import Enactor
-from streams.control.enactor_report import EnactorReport
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from producers.wire.events import PolicyChanged
+    from streams.control.enactor_report import EnactorReport
 
 ACTION: Final = ActionName("production", "refunds", "issue_refund")
 GATES: Final = (
