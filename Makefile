@@ -50,7 +50,7 @@ check: style ## the inner loop: lint, and the fast tests with a tenth of the exa
 	@$(MAKE) --no-print-directory --jobs=2 types quick
 
 quick: setup
-	@QUICK_TESTS=1 $(FAST)
+	@TEST_EXAMPLES=0.1 $(FAST)
 
 fast: setup
 	@$(FAST)
@@ -62,12 +62,13 @@ format: setup ## format and mend what the linter can mend
 # Two processes: on a slow machine three make each other late.
 SLOW := POLARS_MAX_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder
 
-test: style ## everything: lint, the fast tests with all examples, then the slow, integration and browser tests
+test: style ## everything: lint, the fast tests with four tenths of the examples, then the slow, integration and browser tests
 	@$(MAKE) --no-print-directory --jobs=2 types fast
 	@$(SLOW) -m "(slow or integration or browser) and not exhaustive"
 
-test-all: test ## also what takes an hour: the storm at full size on both brokers, whole calibrations
+test-all: test ## also what takes an hour: the storm at full size on both brokers, whole calibrations, all examples
 	@$(SLOW) -m exhaustive
+	@TEST_EXAMPLES=1 $(SLOW) tests/property tests/unit/test_schemas.py tests/unit/test_receipt_cache.py
 
 bench: setup ## every benchmark, and one table; ARGS="--quick" for a look, ARGS="--broker apache"
 	@$(BIN)/python benchmarks/table.py $(ARGS)

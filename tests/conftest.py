@@ -50,6 +50,22 @@ _TOGETHER: Final = (
 takes so much of the machine that two at once only wait for each other."""
 
 
+_SECONDS_TO_IMPORT: Final = "test_mcp_"
+"""Modules whose imports (FastMCP and all that it brings) take a third of the time in which all others are read."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where slow tests are left out, leave out also the import of modules that are slow for it."""
+    is_left_out = collection_path.name.startswith(_SECONDS_TO_IMPORT) and "not slow" in config.getoption("markexpr")
+    return is_left_out or None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark as slow what is left out with the slow ones, so that the others find it."""
+    if item.path.name.startswith(_SECONDS_TO_IMPORT):
+        item.add_marker(pytest.mark.slow)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the random order, but put the longest tests first, then the other integration tests."""

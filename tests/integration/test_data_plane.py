@@ -246,6 +246,12 @@ def newest_commit(root: str, table: str) -> str:
     return "" if lake is None else f"{lake.version(table):020}.json"
 
 
+@pytest.mark.parametrize(
+    "either_broker",
+    # The commits are the same on both; how partitions come back on Apache Kafka is seen by the storm of every day.
+    ["embedded", pytest.param("apache", marks=pytest.mark.exhaustive)],
+    indirect=True,
+)
 def test_sudden_death_leaves_exact_counts(either_broker: Broker, either_lake: str, tmp_path: Path) -> None:
     lake_root = either_lake
     if "://" in lake_root and not isinstance(either_broker, EmbeddedBroker):

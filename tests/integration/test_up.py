@@ -146,6 +146,7 @@ def test_a_taken_port_moves_a_second_one_is_refused_and_a_dead_worker_is_restart
             assert process.wait(LONGEST_STOP_S) == 0
 
 
+@pytest.mark.exhaustive  # the storm kills workers every day, and counts as this does
 @pytest.mark.timeout(300)
 def test_a_worker_killed_amid_traffic_loses_and_repeats_nothing(tmp_path: Path) -> None:
     with running(command(tmp_path, "--demo", "--headless", "--for", "15s")) as process:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import examples
 
 from producers.boundary.flagd_file import TARGETING_KEY, FlagFile, attributes_read
 from producers.boundary.flags import FlagEvaluator
@@ -55,7 +56,7 @@ CONTEXTS = st.tuples(
 
 @pytest.mark.slow
 @given(rules=st.lists(TARGETING, min_size=5, max_size=5), contexts=st.lists(CONTEXTS, min_size=2, max_size=8))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_a_reused_answer_is_the_one_that_the_file_gives(rules: list[Any], contexts: list[Any]) -> None:
     flags = {
         flag.key: {
