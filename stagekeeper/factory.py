@@ -39,6 +39,11 @@ def open_emitter(settings: Settings, *, client_id: str = "stagekeeper") -> Outbo
     return OutboxEmitter.to_kafka(servers, outbox, client_id=client_id, settings=settings.kafka_security)
 
 
+def open_review_store(settings: Settings) -> ReviewStore:
+    """The configured desk of actions that wait for a person; `ReviewError` where it cannot be used."""
+    return ReviewStore(settings.review_store, key=settings.signing_key)
+
+
 @contextmanager
 def open_router(
     *,
@@ -67,7 +72,7 @@ def open_router(
         evaluator = flags
     else:
         evaluator = FlagEvaluator.from_file(Path(flags or settings.flags), deadline_s=flag_deadline_s)
-    store = ReviewStore(settings.review_store, key=settings.signing_key)
+    store = open_review_store(settings)
     try:
         emitter = open_emitter(settings, client_id=agent)
         try:

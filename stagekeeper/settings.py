@@ -64,6 +64,16 @@ class Settings(BaseSettings):
     """The persons who may approve (YAML); unset means `reviewers.yaml` in the working folder, if there is one."""
     reviewer_token: SecretStr | None = None
     """Token of the person who approves or rejects; never printed."""
+    tokens_file: Path | None = None
+    """Tokens of the service (YAML), which `stagekeeper token` writes; unset means `tokens.yaml` in the home folder."""
+    permit_s: float = Field(default=10.0, ge=1, le=300)
+    """How long, in seconds, a permit of the service lets its action begin, and a retry finds the same decision."""
+    service_tls_certificate: Path | None = None
+    """Certificate (PEM) of the service, with its chain; with it the service speaks TLS alone."""
+    service_tls_key: Path | None = None
+    """The certificate's private key (PEM)."""
+    service_tls_client_ca: Path | None = None
+    """Authorities (PEM) of which every client must show a certificate, besides its token."""
     freshness_s: float = Field(default=900.0, gt=0)
     """A verdict older than this many seconds does not open a gate."""
     commit_every_s: float = Field(default=1.0, ge=0.1, le=10)
@@ -184,6 +194,16 @@ class Settings(BaseSettings):
     def review_store(self) -> Path:
         """The file in which actions wait for a person."""
         return self.home / "reviews.db"
+
+    @property
+    def tokens(self) -> Path:
+        """The tokens file in force, whether or not it exists."""
+        return self.tokens_file if self.tokens_file is not None else self.home / "tokens.yaml"
+
+    @property
+    def service_log(self) -> Path:
+        """The file in which the service keeps its decisions, and those of its records that wait for the broker."""
+        return self.home / "service.db"
 
     @property
     def outbox(self) -> Path:

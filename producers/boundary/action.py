@@ -45,13 +45,14 @@ class CallContext:
     conversation: str | None = None  # id of the conversation
     tool_call: str | None = None  # the model's id of the call
     requested_tool: str | None = None  # the name that was asked for, where the action stands for all unknown ones
+    traffic_ratio: float | None = None  # share of traffic that the roll-out covers
     cohort: str = "all"  # segment of the roll-out; few by rule
 
 
 _NO_CONTEXT = CallContext()
 _CALL_CONTEXT: ContextVar[CallContext] = ContextVar("stagekeeper-call-context", default=_NO_CONTEXT)
 _FIELDS = frozenset(item.name for item in fields(CallContext))
-_RATIOS = frozenset({"confidence", "source_coverage"})
+_RATIOS = frozenset({"confidence", "source_coverage", "traffic_ratio"})
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -243,7 +244,11 @@ class Action:
                 risk_class=self.risk_class,
                 reversibility=self.reversibility,
                 scope=Scope(
-                    account=context.account, region=context.region, environment=self.environment, workflow=self.workflow
+                    account=context.account,
+                    region=context.region,
+                    environment=self.environment,
+                    workflow=self.workflow,
+                    traffic_ratio=context.traffic_ratio,
                 ),
                 evidence=Evidence(
                     confidence=context.confidence,

@@ -14,7 +14,7 @@ from producers.boundary.action import Action, Permit, as_name, is_async
 from producers.boundary.approvals import ReviewError
 from producers.boundary.decision_rules import READS
 from producers.boundary.endings import NOT_RUN, InputRequiredError, status_of
-from producers.boundary.telemetry import ExecutionSpan, RefusalSpan, get_traceparent
+from producers.boundary.telemetry import ExecutionSpan
 from producers.delivery.outbox import OutboxError
 from producers.errors import UsageError
 from producers.wire.events import ExecutionStatus, Impact, UndoResult
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
     from producers.delivery.recorder import Recorder
-    from producers.wire.contract import ArgumentsDigest
-    from producers.wire.event_writer import CallDetails, SharedDecision
-    from producers.wire.receipt import IssuedReceipt, Receipt
+    from producers.wire.receipt import Receipt
 
 LOG = logging.getLogger(__name__)
 
@@ -45,7 +43,7 @@ class Execution:
 
 
 class Executions:
-    """Records what one router decides, runs and undoes; safe to use from many threads. Its clock counts seconds."""
+    """Runs and undoes on behalf of one router; safe to use from many threads. Its clock counts seconds."""
 
     def __init__(self, recorder: Recorder, clock: Callable[[], float], tracer_provider: TracerProvider | None) -> None:
         self.recorder = recorder
@@ -53,25 +51,6 @@ class Executions:
         self.tracer_provider = tracer_provider
         self._lock = Lock()
         self._executions: OrderedDict[str, Execution | str] = OrderedDict()
-
-    def decided(
-        self,
-        action: Action,
-        shared: SharedDecision,
-        details: CallDetails,
-        arguments: ArgumentsDigest,
-        decide_ms: float,
-        *,
-        durable: bool = False,
-    ) -> IssuedReceipt:
-        """Record a decision, and emit the span of one after which nothing runs; raises as `Recorder.decided_call`."""
-        record = functools.partial(self.recorder.decided_call, shared, details, arguments, decide_ms, durable=durable)
-        if shared.decision.expects_execution:
-            return record(traceparent=get_traceparent())
-        span = RefusalSpan(self.tracer_provider, action, shared, decide_ms)
-        issued = record(traceparent=span.traceparent)
-        span.end(issued.decision_id)
-        return issued
 
     def remember(self, decision_id: str, execution: Execution | str) -> None:
         """Keep an execution for its undo, or why there is none."""

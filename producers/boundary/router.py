@@ -4,77 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import time
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
-from producers.boundary import errors
-from producers.boundary.action import Action, ActionResult, BindingError, Permit, call_context, recordable
-from producers.boundary.canonical_json import ArgumentDigester, copied, published
-from producers.boundary.decision_rules import READS
+from producers.boundary.action import Action, ActionResult, BindingError, Permit
+from producers.boundary.call_decisions import CallDecisions
+from producers.boundary.canonical_json import ArgumentDigester
 from producers.boundary.endings import await_finished, require_finished
 from producers.boundary.executions import Executions, Running
 from producers.boundary.review_queue import ReviewQueue
 from producers.boundary.routed_function import is_method, routed_function
-from producers.boundary.shared_calls import SharedCalls
-from producers.boundary.telemetry import add_decision_events, get_traceparent
-from producers.delivery.outbox import OutboxError
 from producers.errors import UsageError
-from producers.wire.contract import ArgumentsDigest, Fallback, Reversibility, RiskClass
-from producers.wire.decision import Deny
+from producers.wire.contract import Fallback, Reversibility, RiskClass
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from opentelemetry.trace import TracerProvider
 
+    from producers.boundary import errors
     from producers.boundary.approvals import Review
     from producers.boundary.authorization import Authorizer
-    from producers.boundary.flags import FlagEvaluator, FlagValues
+    from producers.boundary.flags import FlagEvaluator
     from producers.boundary.review_store import ReviewStore
-    from producers.boundary.shared_calls import SharedCall
     from producers.delivery.recorder import Recorder
-    from producers.wire.decision import Authorization
-    from producers.wire.event_writer import CallDetails
     from producers.wire.events import Impact, UndoResult
     from producers.wire.receipt import IssuedReceipt, Receipt
 
-LOG = logging.getLogger(__name__)
-
-# Why a call is denied for what it is
-ARGUMENTS_NOT_ACCEPTED: Final = "arguments_not_accepted"
-ARGUMENTS_NOT_DIGESTIBLE: Final = "arguments_not_digestible"
-CONTEXT_NOT_VALID: Final = "context_not_valid"
-
-_NO_DIGEST: Final = ArgumentsDigest()
+ARGUMENTS_NOT_ACCEPTED: Final = "arguments_not_accepted"  # why a call is denied for what it is
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
-
-
-class _Fault(NamedTuple):
-    """Why a call cannot be decided as it is."""
-
-    reason: str  # the code that is recorded
-    message: str
-    cause: Exception | None = None
-
-
-class _Asked(NamedTuple):
-    """A call of which the flags are still to be asked."""
-
-    started: float  # by the router's clock
-    call: SharedCall
-    details: CallDetails
-    arguments: dict[str, Any]  # what was digested
-    injected: dict[str, Any]  # what else it runs with
-    digest: ArgumentsDigest
-    authorized: tuple[Authorization, str]
-    fault: _Fault | None
 
 
 class Router:
@@ -96,15 +59,20 @@ class Router:
         clock: Callable[[], float] = time.perf_counter,  # seconds that never go back
         tracer_provider: TracerProvider | None = None,  # None: the one that the process has configured, if it has
     ) -> None:
-        self._authorizer = authorizer
-        self._flags = flags
         self._environment = environment
-        self._agent = agent
-        self._clock = clock
-        self._digester = ArgumentDigester(recorder.key)
-        self._reviews = ReviewQueue(reviews, approval_holds, authorizer, flags, recorder, digester=self._digester)
+        digester = ArgumentDigester(recorder.key)
+        self._reviews = ReviewQueue(reviews, approval_holds, authorizer, flags, recorder, digester=digester)
+        self._calls = CallDecisions(
+            authorizer,
+            flags,
+            recorder,
+            self._reviews,
+            digester,
+            agent=agent,
+            clock=clock,
+            tracer_provider=tracer_provider,
+        )
         self._executions = Executions(recorder, clock, tracer_provider)
-        self._shared_calls = SharedCalls(steady=getattr(authorizer, "steady", False) is True)
         self._actions: dict[tuple[str, str], Action] = {}
         self._last: ContextVar[IssuedReceipt | None] = ContextVar("stagekeeper-last", default=None)
 
@@ -178,7 +146,7 @@ class Router:
             arguments = action.bind(args, kwargs)
         except BindingError as error:
             raise self.deny(action, ARGUMENTS_NOT_ACCEPTED, str(error)) from error
-        permit = self._permit(action, arguments)
+        permit = self._calls.permit(action, arguments)
         with Running(self._executions, action, permit) as running:
             value = running.remember(require_finished(action.tool, running.function()(**permit.arguments)))
         self._last.set(permit.issued)
@@ -190,7 +158,7 @@ class Router:
             arguments = action.bind(args, kwargs)
         except BindingError as error:
             raise await self.deny_async(action, ARGUMENTS_NOT_ACCEPTED, str(error)) from error
-        permit = await self._permit_async(action, arguments)
+        permit = await self._calls.permit_async(action, arguments)
         with Running(self._executions, action, permit) as running:
             value = running.remember(await await_finished(action.tool, running.function()(**permit.arguments)))
         self._last.set(permit.issued)
@@ -209,14 +177,14 @@ class Router:
         The block must honour `permit.constrained_to`, since the action's own function is not called, and use
         `permit.arguments`, which are what was decided. Raises a `RefusedError` where it may not run.
         """
-        with Running(self._executions, action, self._permit(action, arguments)) as running:
+        with Running(self._executions, action, self._calls.permit(action, arguments)) as running:
             yield running.permit
             running.remember(None)
 
     @asynccontextmanager
     async def attempt_async(self, action: Action, /, **arguments: Any) -> AsyncIterator[Permit]:  # noqa: ANN401
         """As `attempt`, without holding up the event loop."""
-        with Running(self._executions, action, await self._permit_async(action, arguments)) as running:
+        with Running(self._executions, action, await self._calls.permit_async(action, arguments)) as running:
             yield running.permit
             running.remember(None)
 
@@ -240,17 +208,24 @@ class Router:
             yield running.permit
             running.remember(None)
 
+    async def decide_async(self, action: Action, /, **arguments: Any) -> Permit:  # noqa: ANN401
+        """Decide, for whoever performs the action elsewhere, and has its execution recorded by the permit's receipt.
+
+        Raises a `RefusedError` where it may not run.
+        """
+        return await self._calls.permit_async(action, arguments)
+
+    async def redeem_async(self, receipt: Receipt, action: Action, /, **arguments: Any) -> Permit:  # noqa: ANN401
+        """As `decide_async`, for a queued action that a person has approved; raises as `resume` does."""
+        return await self._reviews.redeem_async(receipt, action, arguments)
+
     def deny(self, action: Action, reason: str, message: str) -> errors.InvalidCallError:
         """Record that a call is denied for what it is, whatever the policy says; returns the error to raise."""
-        fault = _Fault(reason, message)
-        asked = self._ask(action, {}, fault)
-        return self._refuse_call(asked, fault, self._flags.evaluate(asked.call.flag_context))
+        return self._calls.deny(action, reason, message)
 
     async def deny_async(self, action: Action, reason: str, message: str) -> errors.InvalidCallError:
         """As `deny`, without holding up the event loop."""
-        fault = _Fault(reason, message)
-        asked = self._ask(action, {}, fault)
-        return self._refuse_call(asked, fault, await self._flags.evaluate_async(asked.call.flag_context))
+        return await self._calls.deny_async(action, reason, message)
 
     def register(self, action: Action) -> Action:
         """Make an action known by its workflow and tool, so that a receipt is enough to resume it.
@@ -308,81 +283,8 @@ class Router:
         """Record an incident, a support signal or a quality evaluation that followed from an action."""
         self._executions.impact(receipt, impact)
 
-    def _permit(self, action: Action, arguments: dict[str, Any]) -> Permit:
-        asked = self._ask(action, arguments)
-        call = asked.call
-        return self._answer(asked, call.recall(self._flags) or self._flags.evaluate(call.flag_context))
-
-    async def _permit_async(self, action: Action, arguments: dict[str, Any]) -> Permit:
-        asked = self._ask(action, arguments)
-        call = asked.call
-        return self._answer(asked, call.recall(self._flags) or await self._flags.evaluate_async(call.flag_context))
-
     def _redeemed(self, action: Action, permit: Permit) -> Running:
         return Running(self._executions, action, permit, self._reviews.give_back)
-
-    def _ask(self, action: Action, arguments: dict[str, Any], fault: _Fault | None = None) -> _Asked:
-        started = self._clock()
-        context = call_context()
-        if context.agent is None:
-            context = replace(context, agent=self._agent)
-        reason = CONTEXT_NOT_VALID
-        arguments, injected = action.split(arguments)
-        try:
-            call = self._shared_calls.get(action, context)
-            details = call.details(context)
-            reason = ARGUMENTS_NOT_DIGESTIBLE
-            arguments = copied(arguments)
-            digest = _NO_DIGEST if fault is not None else self._digester.digest(arguments, action.redact)
-        except (UsageError, TypeError) as error:  # a TypeError where the context holds what has no hash
-            # Refused, and on record as far as it can be written.
-            fault = fault or _Fault(reason, str(error), error)
-            context = recordable(context)
-            call = self._shared_calls.get(action, context)
-            details = call.details(context)
-            digest = _NO_DIGEST
-        authorized = call.authorize(self._authorizer, digest, details)
-        return _Asked(started, call, details, arguments, injected, digest, authorized, fault)
-
-    def _answer(self, asked: _Asked, values: FlagValues) -> Permit:
-        started, call, details, arguments, injected, digest, authorized, fault = asked
-        if fault is not None:
-            raise self._refuse_call(asked, fault, values) from fault.cause
-        action, public = call.action, published(digest)
-        shared = call.decide(authorized, values)
-        decide_ms = (self._clock() - started) * 1000
-        try:
-            # On disk first, where what it permits changes anything.
-            durable = shared.may_run and action.risk_class not in READS
-            issued = self._executions.decided(action, shared, details, public, decide_ms, durable=durable)
-        except OutboxError as error:
-            LOG.exception("%s is denied: its decision cannot be kept on disk", action.tool)
-            refused = call.refuse(shared, Deny(reason="record_not_durable"))
-            issued = self._executions.decided(action, refused, details, public, decide_ms)
-            message = f"{action.tool} is denied: its decision cannot be kept on disk ({error})"
-            raise errors.ActionDeniedError(message, issued.receipt, refused.decision) from error
-        decision = shared.decision
-        result = decision.result
-        if get_traceparent() is not None:
-            targeting_key, _ = call.flag_context
-            add_decision_events(issued.decision_id, decision, tool=action.tool, targeting_key=targeting_key)
-        if decision.expects_execution:
-            constrained_to = result.mode if result.outcome == "constrain" else None
-            return Permit(issued, decision, constrained_to, {**arguments, **injected} if injected else arguments)
-        if decision.enforced and result.outcome == "queue_for_review":
-            contract = call.contract(digest, details)
-            self._reviews.submit(action, arguments, contract, issued.receipt, decision)
-        raise errors.refusal_of(action, issued.receipt, decision)
-
-    def _refuse_call(self, asked: _Asked, fault: _Fault, values: FlagValues) -> errors.InvalidCallError:
-        started, call, details, _, _, digest, authorized, _ = asked
-        shared = call.decide(authorized, values)
-        if shared.decision.result.outcome != "deny":
-            shared = call.refuse(shared, Deny(reason=fault.reason))
-        decide_ms = (self._clock() - started) * 1000
-        issued = self._executions.decided(call.action, shared, details, published(digest), decide_ms)
-        message = f"{call.action.tool} is denied: {shared.decision.result.reason}; {fault.message}"
-        return errors.InvalidCallError(message, issued.receipt, shared.decision)
 
     def _registered(self, receipt: Receipt) -> Action:
         self._reviews.require_store()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from operator import attrgetter
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -129,6 +129,27 @@ class SharedCall:
         if last is None or last[1] != authorizer.sha256:
             last = self._authorization = authorize(self._contract, authorizer)
         return last
+
+
+class CallFault(NamedTuple):
+    """Why a call cannot be decided as it is."""
+
+    reason: str  # the code that is recorded
+    message: str
+    cause: Exception | None = None
+
+
+class AskedCall(NamedTuple):
+    """A call of which the flags are still to be asked."""
+
+    started: float  # by the router's clock
+    call: SharedCall
+    details: CallDetails
+    arguments: dict[str, Any]  # what was digested
+    injected: dict[str, Any]  # what else it runs with
+    digest: ArgumentsDigest
+    authorized: tuple[Authorization, str]
+    fault: CallFault | None
 
 
 class _Shelf(Generic[Kept]):

@@ -97,6 +97,14 @@ class DurableEmitter(Emitter, Protocol):
         """Put an event on disk, then see to its delivery; `OutboxError` where what it records must not happen."""
 
 
+@runtime_checkable
+class AsyncDurableEmitter(DurableEmitter, Protocol):
+    """A durable emitter that waits for the disk without holding up the event loop."""
+
+    async def keep_async(self, record: EventRecord) -> None:
+        """As `keep`."""
+
+
 class KafkaEmitter:
     """Hands events to a librdkafka producer: idempotent, acks=all, compressed, keyed by the event's subject.
 
@@ -185,6 +193,14 @@ class KafkaEmitter:
         except KafkaException as error:  # too large, or a fatal error of the idempotent producer
             return str(error.args[0].name())
         return None
+
+    def reaches_broker(self, timeout_s: float) -> bool:
+        """Whether a broker answers within so many seconds."""
+        try:
+            self._producer.list_topics(timeout=timeout_s)
+        except KafkaException:
+            return False
+        return True
 
     def flush(self, timeout_s: float) -> int:
         """Wait until every record has met its fate, at most `timeout_s` seconds; return how many are left."""

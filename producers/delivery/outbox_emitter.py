@@ -48,6 +48,9 @@ class OutboxOnlyEmitter:
 
     emit = keep
 
+    def look(self) -> None:
+        """Nothing, since another process looks there."""
+
     def flush(self, timeout_s: float) -> int:  # noqa: ARG002 - there is nothing to wait for
         """How many records wait on disk."""
         return len(self._outbox)
@@ -134,11 +137,19 @@ class OutboxEmitter:
         self._outbox.put(*record)
         self._kept = True
 
+    def look(self) -> None:
+        """Have the forwarder look at the disk: somebody else has put events into the outbox."""
+        self._kept = True
+
     @property
     def stats(self) -> DeliveryStats:
         """The Kafka client's count of what became of everything, and what it has not been handed yet."""
         counted = self._kafka.stats
         return replace(counted, emitted=counted.emitted + len(self._buffer) // 3)
+
+    def reaches_broker(self, timeout_s: float) -> bool:
+        """Whether a broker answers within so many seconds."""
+        return self._kafka.reaches_broker(timeout_s)
 
     @property
     def waiting(self) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from producers.delivery.kafka_emitter import DurableEmitter, Emitter
+from producers.delivery.kafka_emitter import AsyncDurableEmitter, DurableEmitter, Emitter
 from producers.errors import UsageError
 from producers.wire import events
 from producers.wire.event_writer import CallDetails, EventWriter, SharedDecision
@@ -67,6 +67,7 @@ class Recorder:
     ) -> None:
         self._emitter = emitter
         self._keeper = emitter if isinstance(emitter, DurableEmitter) else None
+        self._async_keeper = emitter if isinstance(emitter, AsyncDurableEmitter) else None
         self._writers = {event_class: EventWriter(event_class, source) for event_class in events.EVENT_CLASSES}
         self._decided_writer = self._writers[events.ActionDecided]
         self._key = key
@@ -114,17 +115,15 @@ class Recorder:
         )
         return receipt
 
-    def decided_call(
+    def write_decided_call(
         self,
         shared: SharedDecision,
         details: CallDetails,
         arguments: ArgumentsDigest,
         decide_ms: float,
         traceparent: str | None,
-        *,
-        durable: bool = False,
-    ) -> IssuedReceipt:
-        """As `decided`, for one of the calls that share a contract and a decision."""
+    ) -> tuple[events.EventRecord, IssuedReceipt]:
+        """As `decided`, for one of the calls that share a contract and a decision: its event, to be handed over."""
         decision_id = self._new_id()
         id_json, time_json = to_json(decision_id), to_json(self._moment(None))
         token = shared.token(id_json, time_json, self._key)
@@ -133,8 +132,7 @@ class Recorder:
         record = self._decided_writer.write(
             id_json, time_json, id_json, decision_id.encode(), data, traceparent=traceparent
         )
-        self._hand_over(record, durable=durable)
-        return IssuedReceipt(decision_id, token)
+        return record, IssuedReceipt(decision_id, token)
 
     def executed(
         self,
@@ -230,7 +228,7 @@ class Recorder:
             data if isinstance(data, bytes) else to_json(data, exclude_none=True),
             traceparent=None if traceparent is None else _TRACEPARENT.validate_python(traceparent),
         )
-        self._hand_over(record, durable=durable)
+        self.hand_over(record, durable=durable)
 
     def _moment(self, given: datetime | None) -> datetime:
         moment = given if given is not None else self._now()
@@ -243,7 +241,15 @@ class Recorder:
     def _token(self, receipt: Receipt | IssuedReceipt) -> str:
         return receipt.token if isinstance(receipt, IssuedReceipt) else receipt.token(self._key)
 
-    def _hand_over(self, record: EventRecord, *, durable: bool) -> None:
+    async def hand_over_async(self, record: EventRecord, *, durable: bool) -> None:
+        """As `hand_over`, without holding up the event loop where the emitter can do that."""
+        if durable and self._async_keeper is not None:
+            await self._async_keeper.keep_async(record)
+        else:
+            self.hand_over(record, durable=durable)
+
+    def hand_over(self, record: EventRecord, *, durable: bool) -> None:
+        """Record an event that was written before; raises as every method here."""
         if not durable:
             self._emitter.emit(record)
         elif self._keeper is not None:

