@@ -69,3 +69,8 @@ class PageLocation:
     def with_verdict(self, verdict: str | None) -> Self:
         """The overview with recommendations of one verdict, or of all."""
         return replace(self, verdict=verdict, view="overview", cell=None)
+
+
+def page_address(page: str, cell: Cell) -> str:
+    """The whole address at which a page shows a cell."""
+    return page + PageLocation(cell=cell).address

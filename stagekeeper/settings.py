@@ -53,6 +53,8 @@ class Settings(BaseSettings):
     """Whether a worker carries out in the flag file what the gate file lets it."""
     effect_deadline_s: float = Field(default=10.0, gt=0)
     """How long, in seconds, a router may decide by the old stage after a change before it is named."""
+    webhooks_file: Path | None = None
+    """The webhooks file (YAML): who is told of changes in the lives of recommendations; unset means nobody."""
     metrics_cells: int = Field(default=500, ge=0, le=10_000)
     """Of how many cells a worker has metrics of their own at most; what calls for somebody comes first."""
     authorization_file: Path | None = None

@@ -19,6 +19,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import polars as pl
@@ -33,11 +34,11 @@ from analytics.lake.tables import Lake
 from producers.errors import StagekeeperError
 from producers.wire.topics import RECOMMENDATIONS
 from streams.broker import ensure_topics
-from streams.control.cell_metrics import CellGauges, CellMetrics
 from streams.control.enactor_report import EnactorReport
 from streams.control.enactor_runner import LOOK_EVERY_S, EnactorRunner
 from streams.control.judge_runner import JudgeRunner
 from streams.control.maintenance_runner import Leases, MaintenanceRunner
+from streams.control.outward import Outward
 from streams.control.recommendation_cache import Recommendations
 from streams.faust_app import KeptChannel, create_faust_app, guarded
 from streams.ingest.pipeline import Assignment, DataPlane, Pipeline
@@ -59,7 +60,6 @@ Result = TypeVar("Result")
 
 _MAINTENANCE_EVERY_S: Final = 10.0
 _LEASES_EVERY_S: Final = 2.0
-_CELLS_EVERY_S: Final = 5.0
 _START_S: Final = 60.0
 _STOP_S: Final = 4.0
 
@@ -109,9 +109,8 @@ class Worker:
         self._enactor_runner = None if config.stages is None else EnactorRunner(config, config.stages)
         self._recommendations = Recommendations()
         self._recommendations.fill(lake)
-        self._cell_gauges = CellGauges(Lake.open(config.lake_root), most=config.metrics_cells)
-        self._cells: CellMetrics | None = None  # None where another worker judges, or what they are is not known
-        names = ("judge", "enactor", "maintenance", "leases", "metrics")
+        self._outward = Outward(config)
+        names = ("judge", "enactor", "maintenance", "leases", "metrics", "webhooks")
         self._aside = {name: ThreadPoolExecutor(1, f"stagekeeper-{name}") for name in names}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[int] | None = None
@@ -275,10 +274,6 @@ class Worker:
         async def leases() -> None:
             await self._run_aside("leases", self._refresh_leases)
 
-        async def cells() -> None:
-            judges, work = self._leases.judge is not None, lambda: self._cell_gauges.read(self._config.now())
-            self._cells = await self._run_aside("metrics", work) if judges else None
-
         async def judge() -> None:
             pause_s = 0.0
             while not self._stopping.is_set():
@@ -291,7 +286,8 @@ class Worker:
                 await self._enact(self._enactor_runner)
 
         app.timer(1.0)(report)
-        app.timer(_CELLS_EVERY_S)(cells)
+        for name, every_s, work in self._outward.timers:
+            app.timer(every_s)(partial(self._run_aside, name, partial(work, lambda: self._leases.judge)))
         app.timer(_LEASES_EVERY_S)(leases)
         app.timer(_MAINTENANCE_EVERY_S)(maintenance)
         app.task(judge)
@@ -324,7 +320,7 @@ class Worker:
                 judge_fault=self._fault is not None,
                 now=self._config.now(),
                 enacting=self._enacting(),
-                more=[] if self._cells is None else self._cells.lines(self._config.now()),
+                more=self._outward.lines(self._config.now()),
             )
             return web.text(text, content_type=CONTENT_TYPE)
 

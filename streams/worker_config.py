@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from producers.boundary.stage_store import StageStore
+    from producers.wire.receipt import Cell
     from streams.broker import KafkaSettings
+    from streams.webhooks.endpoints import Webhooks
 
 
 @dataclass(frozen=True)
@@ -44,5 +46,7 @@ class WorkerConfig:
     freshness_s: float = math.inf  # how old evidence of a promotion may be, beside the gate file's limit
     effect_deadline_s: float = EFFECT_DEADLINE_S  # after which a source that decides by the old stage is named
     metrics_cells: int = MOST_CELLS  # of how many cells there are metrics at most
+    webhooks: Webhooks | None = None  # who is told of changes in the lives of recommendations; None: nobody
+    link: Callable[[Cell], str] | None = None  # where the page shows a cell
     ready_file: Path | None = None  # written once the worker reads; JSON: process id, log's identity, web address
     kafka: KafkaSettings = field(default_factory=KafkaSecurity)

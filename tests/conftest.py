@@ -109,7 +109,7 @@ def _new_tables_are_copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
     def first_commit(name: str) -> str:
         # What tests of the log and of other layouts change.
-        made_with = f"{name} {storage._CONFIGURATION} {storage.LAYOUT} {storage.TABLES[name]}"  # noqa: SLF001
+        made_with = f"{name} {storage._CONFIGURATION} {storage.LAYOUT} {storage.SCHEMAS[name]}"  # noqa: SLF001
         if made_with not in firsts:
             root = tmp_path_factory.mktemp("new-tables")
             create(str(root), name)

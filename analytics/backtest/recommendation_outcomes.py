@@ -6,7 +6,7 @@ import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import polars as pl
 
@@ -22,6 +22,7 @@ from analytics.verdicts.signoffs import SignOffKind
 from analytics.verdicts.verdict import REASSESSED
 from producers.boundary.stage_store import ActionName
 from producers.wire.events import VerdictName
+from producers.wire.receipt import Cell
 from producers.wire.stage import STAGE_OF_MODE, Mode, Stage
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ FOLLOWED_FOR: Final = timedelta(days=7)
 _CALLS: Final = (VerdictName.PROMOTE.value, VerdictName.ROLL_BACK.value)
 _ACCEPTS: Final = {SignOffKind.APPROVAL.value: _CALLS[0]}
 _DISMISSES: Final = {SignOffKind.DISMISSAL.value: _CALLS[0], SignOffKind.OVERRIDE.value: _CALLS[1]}
+
+
+SignOffs: TypeAlias = dict[tuple[tuple[str, ...], str, str], list[tuple[datetime, str]]]
+"""By a verdict's cell, epoch and word: when somebody spoke about it, and the kind of the sign-off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,11 @@ class Recommendation:
         }
 
     @property
+    def place(self) -> Cell:
+        """The cell that it is about."""
+        return Cell(*self.cell)
+
+    @property
     def key(self) -> tuple[str, ...]:
         """Cell, epoch, verdict and destination."""
         return (*self.cell, self.epoch, self.verdict, self.to_stage)
@@ -81,6 +91,8 @@ class Followed(NamedTuple):
     recommendation: Recommendation
     life: Life
     enactment: Enactment | None  # what was done in the store of stages; None where nothing was
+    answer: Life  # what people made of it, or the judge by saying something else; open where nobody did
+    answered_at: datetime  # when; where nobody did, when it was last called for
 
     def to_dict(self) -> dict[str, Any]:
         """Both as a JSON object: also how long it took until the store had it, and until all were heard to obey."""
@@ -100,12 +112,24 @@ class Followed(NamedTuple):
 
 def recommendations(lake: Lake, *, now: datetime) -> list[Followed]:
     """Every promotion and rollback that was recommended, oldest first, and its fate. Raises `LakeError`."""
-    made = _recommendations(_turns(lake))
-    changes = list(enactments(lake).values())
+    said = turns(lake.scan(VERDICTS))
+    return followed(said, mode_changes(lake), signoffs(lake), list(enactments(lake).values()), now=now)
+
+
+def followed(
+    said: Sequence[dict[str, Any]],  # as `turns` gives it
+    moves: Sequence[ModeChange],
+    words: SignOffs,
+    changes: Sequence[Enactment],
+    *,
+    now: datetime,
+) -> list[Followed]:
+    """As `recommendations`, from what was read before."""
+    made = _recommendations(said)
     done = Done(changes)
     return [
-        Followed(one, _life(one, answer, enactment, now), enactment)
-        for one, answer in zip(made, _answers(lake, made), strict=True)
+        Followed(one, _life(one, answer, enactment, now), enactment, answer, at)
+        for one, (at, answer) in zip(made, _answers(made, moves, words), strict=True)
         for enactment in [done.of(one.key, one.verdict_id) or _moved_with(one, changes)]
     ]
 
@@ -141,11 +165,11 @@ def of_history(lake: Lake) -> dict[str, Any]:
     epoch, or the action at the stage that it led to, was rolled back afterwards; with an incident when one was reported
     about a decision made there within a week.
     """
-    turns = _turns(lake)
-    made = _recommendations(turns)
+    said = turns(lake.scan(VERDICTS))
+    made = _recommendations(said)
     promotions = [one for one in made if one.verdict == VerdictName.PROMOTE.value]
-    rollbacks = [row for row in turns if row["verdict"] == VerdictName.ROLL_BACK.value]
-    answers = _answers(lake, made)
+    rollbacks = [row for row in said if row["verdict"] == VerdictName.ROLL_BACK.value]
+    answers = [answer for _, answer in _answers(made, mode_changes(lake), signoffs(lake))]
     incidents = _incidents(lake)
     agreement = {word: _agreement(made, answers, word) for word in _CALLS}
     return {
@@ -159,11 +183,10 @@ def of_history(lake: Lake) -> dict[str, Any]:
     }
 
 
-def _turns(lake: Lake) -> list[dict[str, Any]]:
-    """The verdicts that said something new, oldest first."""
+def turns(ledger: pl.LazyFrame) -> list[dict[str, Any]]:
+    """The verdicts that said something new, oldest first, among rows of the ledger."""
     return (
-        lake.scan(VERDICTS)
-        .filter(pl.col("changed") | pl.col("verdict_id").str.starts_with(REASSESSED))
+        ledger.filter(pl.col("changed") | pl.col("verdict_id").str.starts_with(REASSESSED))
         .with_columns(crossed=pl.coalesce(pl.col("payload").str.json_path_match("$.latched_by"), "verdict_id"))
         .select(*CELL, "epoch", "verdict", "to_stage", "judged_at", "verdict_id", "crossed")
         .sort("judged_at")
@@ -219,9 +242,10 @@ def _agreement(made: Sequence[Recommendation], answers: Sequence[Life], word: st
     }
 
 
-def _answers(lake: Lake, made: Sequence[Recommendation]) -> list[Life]:
-    """What people made of each recommendation: the first answer to it. What is done by itself is no answer."""
-    changes, signoffs = mode_changes(lake), _signoffs(lake)
+def _answers(
+    made: Sequence[Recommendation], changes: Sequence[ModeChange], words: SignOffs
+) -> list[tuple[datetime, Life]]:
+    """What people made of each recommendation: the first answer to it, and when. What is done by itself is none."""
 
     def answers(one: Recommendation) -> Iterator[tuple[datetime, Life]]:
         for at, mode in _moves(one, changes):
@@ -234,17 +258,17 @@ def _answers(lake: Lake, made: Sequence[Recommendation]) -> list[Life]:
                 yield at, Life.ACCEPTED
             elif stage != one.cell[3] and at >= one.called_for[-1][0]:  # called for again: it is there again
                 yield at, Life.SUPERSEDED
-        for at, kind in signoffs[one.cell, one.epoch, one.verdict]:
+        for at, kind in words.get((one.cell, one.epoch, one.verdict), ()):
             if _ACCEPTS.get(kind) == one.verdict:
                 yield at, Life.ACCEPTED
             elif _DISMISSES.get(kind) == one.verdict:
                 yield at, Life.DISMISSED
 
-    given: list[Life] = []
+    given: list[tuple[datetime, Life]] = []
     for one in made:
-        unanswered = Life.OPEN if one.called_for[-1][1] is None else Life.SUPERSEDED
-        _, answer = min((answer for answer in answers(one) if one.follows(answer[0])), default=(one.at, unanswered))
-        given.append(answer)
+        since, until = one.called_for[-1]
+        unanswered = (since, Life.OPEN) if until is None else (until, Life.SUPERSEDED)
+        given.append(min((answer for answer in answers(one) if one.follows(answer[0])), default=unanswered))
     return given
 
 
@@ -256,7 +280,7 @@ def _moves(one: Recommendation, changes: Sequence[ModeChange]) -> Iterator[tuple
             yield change.at, change.mode
 
 
-def _signoffs(lake: Lake) -> dict[tuple[tuple[str, ...], str, str], list[tuple[datetime, str]]]:
+def signoffs(lake: Lake) -> SignOffs:
     """Every sign-off on a verdict, by the verdict's cell, epoch and word: when, and its kind."""
     rows = lake.scan(SIGNOFFS).select("given_at", "kind", "payload").collect().rows()
     about = [
@@ -271,11 +295,11 @@ def _signoffs(lake: Lake) -> dict[tuple[tuple[str, ...], str, str], list[tuple[d
         .collect()
     )
     targets = {row[0]: (row[1 : 1 + len(CELL)], row[-2], row[-1]) for row in verdicts.iter_rows()}
-    signoffs: dict[tuple[tuple[str, ...], str, str], list[tuple[datetime, str]]] = defaultdict(list)
+    given: SignOffs = defaultdict(list)
     for at, kind, verdict_id in about:
         if verdict_id in targets:
-            signoffs[targets[verdict_id]].append((at, kind))
-    return signoffs
+            given[targets[verdict_id]].append((at, kind))
+    return given
 
 
 def _incidents(lake: Lake) -> list[dict[str, Any]]:

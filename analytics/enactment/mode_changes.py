@@ -68,10 +68,15 @@ class ModeChange:
         return {"at": iso(self.at), **msgspec.structs.asdict(self.data)}
 
 
-def mode_changes(lake: Lake) -> list[ModeChange]:
-    """Every change of `agent-action-mode` that is on record, newest first. Raises `LakeError`."""
+def mode_changes(lake: Lake, *, stored_since: datetime | None = None) -> list[ModeChange]:
+    """Every change of `agent-action-mode` that is on record (or was put there since a moment), newest first.
+
+    Raises `LakeError`.
+    """
     with reading(lake.root):
         changed = (pl.col("type") == type_of(PolicyChanged)) & (pl.col("subject") == MODE.key)
+        if stored_since is not None:
+            changed &= pl.col("ingested_at") >= stored_since
         rows = (
             lake.scan(EVENTS).filter(changed).sort("time", descending=True).select("time", "source", "value").collect()
         )

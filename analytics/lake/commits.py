@@ -12,7 +12,7 @@ from deltalake.exceptions import DeltaError
 
 from analytics.lake.errors import FencedError, ForgottenError, LakeError, SchemaMismatchError, UnreadableLakeError
 from analytics.lake.storage import files_of
-from analytics.lake.table_schemas import COLUMNS, EVENTS, TABLES
+from analytics.lake.table_schemas import COLUMNS, EVENTS, SCHEMAS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,7 +38,7 @@ WRITER_PROPERTIES: Final = {
             for field in schema
         },
     )
-    for name, schema in TABLES.items()
+    for name, schema in SCHEMAS.items()
 }
 
 _VERSION: Final = "_commit_version"
@@ -116,9 +116,9 @@ def _offset(value: int | None) -> str:
 
 def fitting(table: str, rows: pl.DataFrame | pa.Table) -> pa.Table:
     """The rows as an Arrow table with exactly the stored columns; raises `SchemaMismatchError` if they do not fit."""
-    if table not in TABLES:
-        raise LakeError(f"there is no table {table!r}; the tables are {', '.join(TABLES)}.")
-    schema, columns = TABLES[table], COLUMNS[table]
+    if table not in SCHEMAS:
+        raise LakeError(f"there is no table {table!r}; the tables are {', '.join(SCHEMAS)}.")
+    schema, columns = SCHEMAS[table], COLUMNS[table]
     required = [field.name for field in schema if not field.nullable]
     if isinstance(rows, pa.Table):
         if rows.schema == schema and not any(rows[name].null_count for name in required):

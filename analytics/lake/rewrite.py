@@ -28,7 +28,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from analytics.lake.commits import ROWS_AT_A_TIME, TAKEN, UNIQUE, Fence
 from analytics.lake.errors import LakeError
 from analytics.lake.storage import files_of, uri_of
-from analytics.lake.table_schemas import TABLES
+from analytics.lake.table_schemas import SCHEMAS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -81,7 +81,7 @@ class Rewriter:
         self.root, self.table, self.options = root, table, options
         self._handle, self._fence = handle, fence
         self._store = files_of(root, table, options)
-        self._schema: pa.Schema = TABLES[table]
+        self._schema: pa.Schema = SCHEMAS[table]
         self._check()
 
     def refreshed(self) -> Self:

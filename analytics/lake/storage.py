@@ -22,7 +22,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from analytics.lake.errors import READ_FAILURES, OutdatedLakeError, SchemaMismatchError, UnreadableLakeError
-from analytics.lake.table_schemas import EVENTS, LAYOUT, LEASES, TABLES
+from analytics.lake.table_schemas import EVENTS, LAYOUT, LEASES, SCHEMAS, TABLES
 from producers.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ def open_table(root: str, name: str) -> DeltaTable | None:
             f"the lake at {root} has layout {layout} of a later version of Stagekeeper, this one knows up to {LAYOUT}. "
             "Install that version, or set STAGEKEEPER_LAKE_ROOT to another lake."
         )
-    stored, expected = _columns(table.schema()), _columns(Schema.from_arrow(TABLES[name]))
+    stored, expected = _columns(table.schema()), _columns(Schema.from_arrow(SCHEMAS[name]))
     differences = "; ".join(
         f"{column} is {stored.get(column, 'missing')}, expected {expected.get(column, 'no such column')}"
         for column in {**expected, **stored}
@@ -250,7 +250,7 @@ def create_table(root: str, name: str) -> DeltaTable:
     try:
         return DeltaTable.create(
             uri_of(root, name),
-            schema=Schema.from_arrow(TABLES[name]),
+            schema=Schema.from_arrow(SCHEMAS[name]),
             mode="error",
             configuration=_CONFIGURATION_OF_LEASES if name == LEASES else _CONFIGURATION,
             name=name,

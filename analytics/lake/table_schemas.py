@@ -20,6 +20,7 @@ SIGNOFFS: Final = "signoffs"
 ENACTMENTS: Final = "enactments"
 LEASES: Final = "leases"
 JUDGE_HEARTBEATS: Final = "judge_heartbeats"
+DELIVERIES: Final = "deliveries"
 
 # Number of the layout below; `analytics.lake.migrations` brings a lake of an earlier one here, a step a number.
 # 1: the tables `looks`, `rulings` and `claims`. 2: they are called as below. 3: `events` has `kind` and `user`.
@@ -176,5 +177,22 @@ TABLES: Final[dict[str, pa.Schema]] = {
 }
 """Every table and its Arrow schema. A column that may be unknown is nullable; all others must have a value."""
 
-COLUMNS: Final[dict[str, pl.Schema]] = {name: pl.Schema(schema) for name, schema in TABLES.items()}
+ON_DEMAND: Final[dict[str, pa.Schema]] = {
+    # What came of each message to each receiver of webhooks. Append only.
+    DELIVERIES: pa.schema(
+        [
+            *_required(_TEXT, "endpoint"),
+            *_required(_MOMENT, "at"),
+            *_required(_TEXT, "outcome"),  # `begun` (from then on it is told), `delivered` or `given_up`
+            pa.field("message_id", pa.string()),  # null for `begun`
+            *_required(pa.int64(), "attempts"),
+            *_required(_TEXT, "detail"),
+        ]
+    ),
+}
+"""Tables that whoever needs them creates: a lake is whole without them, and they are no part of its layout's number."""
+
+SCHEMAS: Final = TABLES | ON_DEMAND
+
+COLUMNS: Final[dict[str, pl.Schema]] = {name: pl.Schema(schema) for name, schema in SCHEMAS.items()}
 """The same columns as polars types, for whoever builds rows."""

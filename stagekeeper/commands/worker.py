@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -96,7 +97,9 @@ def command(
             logging.getLogger(chatty).setLevel(logging.CRITICAL)
         warnings.simplefilter("ignore")  # the libraries' own, about Python versions to come
     # After the warnings are dealt with.
+    from dashboard.urls import page_address  # noqa: PLC0415
     from streams.shutdown import end_process  # noqa: PLC0415
+    from streams.webhooks.endpoints import Webhooks  # noqa: PLC0415
     from streams.worker import Worker  # noqa: PLC0415
     from streams.worker_config import WorkerConfig  # noqa: PLC0415
 
@@ -105,6 +108,7 @@ def command(
         if not settings.flags.is_file():
             raise UsageError(f"there is no flag file at {settings.flags} to enact in; name it in STAGEKEEPER_FLAG_FILE")
         stages = FlagdStages(settings.flags)
+    webhooks = None if settings.webhooks_file is None else Webhooks.load(settings.webhooks_file)
     config = WorkerConfig(
         bootstrap_servers=settings.require_kafka(),
         lake_root=settings.lake,
@@ -125,6 +129,8 @@ def command(
         freshness_s=settings.freshness_s if "freshness_s" in settings.model_fields_set else math.inf,
         effect_deadline_s=settings.effect_deadline_s,
         metrics_cells=settings.metrics_cells,
+        webhooks=webhooks,
+        link=None if webhooks is None or webhooks.page is None else functools.partial(page_address, webhooks.page),
         ready_file=ready_file,
     )
     try:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
 from streams.control.cell_metrics import CellMetrics, ShownSignal, ShownVerdict
 from streams.metrics import Enacting, Freshness, Totals, exposition
+from streams.webhooks.dispatcher import ReceiverState, webhook_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yaml"
 DASHBOARD = ROOT / "deploy" / "grafana" / "stagekeeper.json"
 NOW = datetime(2026, 3, 14, 12, tzinfo=UTC)
+SENT = Counter({("payments", "delivered"): 1})
 NAME = re.compile(r"\bstagekeeper_\w+")
 
 
@@ -42,7 +45,10 @@ def everything() -> str:
         judge_fault=False,
         now=NOW,
         enacting=Enacting(is_holder=True, lives={"open": 1}, seconds_to_apply=(1.0,), seconds_to_force=(1.0,)),
-        more=cells.lines(NOW),
+        more=[
+            *cells.lines(NOW),
+            *webhook_lines({"payments": ReceiverState(NOW, set(), waiting=1, oldest_at=NOW)}, SENT, NOW),
+        ],
     )
 
 
@@ -109,6 +115,7 @@ def test_the_alerts_fire_when_they_should_and_else_do_not(tmp_path: Path) -> Non
         "stagekeeper_events_read_total": "0+100x40",
         "stagekeeper_rejects_total": "0+0x20 0+50x20",
         harm: "0.2+0x20 0.9+0x20",
+        'stagekeeper_webhooks_oldest_seconds{endpoint="payments"}': "0+0x20 700+0x20",
         "stagekeeper_cells_left_out": "0+0x100",
     }
     names = [rule["alert"] for rule in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"][0]["rules"]]

@@ -1,0 +1,67 @@
+"""What the worker that judges tells beside its verdicts: metrics of cells, and webhooks."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from analytics.lake.tables import Lake
+from producers.errors import StagekeeperError
+from streams.control.cell_metrics import CellGauges
+from streams.webhooks.webhook_runner import SEND_EVERY_S, WebhookRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from analytics.lake.tables import Fence
+    from streams.control.cell_metrics import CellMetrics
+    from streams.worker_config import WorkerConfig
+
+CELLS_EVERY_S: Final = 5.0
+
+LOG: Final = logging.getLogger(__name__)
+
+
+class Outward:
+    """Reads for the metrics, and sends webhooks: each method on one thread at a time, and not on the other's."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._gauges = CellGauges(Lake.open(config.lake_root), most=config.metrics_cells)
+        self._cells: CellMetrics | None = None  # None where another worker judges, or what they are is not known
+        self._now = config.now
+        self._webhooks = (
+            None
+            if config.webhooks is None
+            else WebhookRunner(config.lake_root, config.webhooks, now=config.now, link=config.link)
+        )
+
+    @property
+    def timers(self) -> list[tuple[str, float, Callable[[Callable[[], Fence | None]], None]]]:
+        """Name of the thread, seconds between two times, and what is then done with what gives the judge's fence."""
+        return [("metrics", CELLS_EVERY_S, self.read_cells), ("webhooks", SEND_EVERY_S, self.send)]
+
+    def read_cells(self, judge: Callable[[], Fence | None]) -> None:
+        """Read what the metrics of cells say; nothing without the lease. Raises `LakeError`."""
+        self._cells = None
+        if judge() is not None:
+            self._cells = self._gauges.read(self._now())
+
+    def send(self, judge: Callable[[], Fence | None]) -> None:
+        """Send webhooks; nothing without the lease. Raises `LakeError`; whatever else happens ends no worker."""
+        if self._webhooks is None:
+            return
+        if (fence := judge()) is None:
+            self._webhooks.lines = []
+            return
+        try:
+            self._webhooks.run_once(fence)
+        except StagekeeperError:
+            raise
+        except Exception:  # a worker that rolls back must not end because it cannot tell of it
+            LOG.exception("webhooks were not sent, and are tried again")
+
+    def lines(self, now: datetime) -> list[str]:
+        """Their metrics in Prometheus's text format."""
+        cells = [] if self._cells is None else self._cells.lines(now)
+        return [*cells, *([] if self._webhooks is None else self._webhooks.lines)]
