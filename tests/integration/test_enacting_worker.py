@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from fakes import a_contract, a_decision
 from stage_stores import flag_file
+from webhook_receiver import SECRET, Receiver
 from workers import PATIENCE_S, WorkerProcess, await_that, metrics
 
 from analytics.enactment.enactments import SOURCE
@@ -22,6 +23,7 @@ from producers.wire.events import ExecutionStatus
 from producers.wire.stage import Mode, Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from streams.broker import EmbeddedBroker
@@ -35,6 +37,12 @@ GATES: Final = (
 )
 
 
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as one:
+        yield one
+
+
 def act(broker: EmbeddedBroker, stage: Stage, count: int) -> None:
     emitter = KafkaEmitter(broker.address, client_id="router")
     recorder = Recorder(emitter, source="/routers/a")
@@ -45,14 +53,24 @@ def act(broker: EmbeddedBroker, stage: Stage, count: int) -> None:
 
 
 def test_harm_changes_the_flag_file_is_told_and_is_in_force(
-    own_broker: EmbeddedBroker, lake_root: str, tmp_path: Path
+    own_broker: EmbeddedBroker, lake_root: str, tmp_path: Path, receiver: Receiver
 ) -> None:
     (tmp_path / "gates.yaml").write_text(GATES)
+    (tmp_path / "webhooks.yaml").write_text(
+        "version: 1\npage: https://stagekeeper.example.com/\nendpoints:\n"
+        f"  - {{name: people, url: '{receiver.url}', secret_env: HOOK_SECRET, allow_private: true}}\n"
+    )
     flags = flag_file(tmp_path / "flags", {ACTION: Mode.DRAFT_WRITE})
-    environment = {"STAGEKEEPER_GATE_FILE": str(tmp_path / "gates.yaml"), "STAGEKEEPER_FLAG_FILE": str(flags)}
+    environment = {
+        "STAGEKEEPER_GATE_FILE": str(tmp_path / "gates.yaml"),
+        "STAGEKEEPER_FLAG_FILE": str(flags),
+        "STAGEKEEPER_WEBHOOKS_FILE": str(tmp_path / "webhooks.yaml"),
+        "HOOK_SECRET": SECRET,
+    }
     worker = WorkerProcess(tmp_path, own_broker, lake_root, "", "--enact", environment=environment)
     try:
         assert worker.await_ready()["enacts"] is True
+        await_that(lambda: 'webhooks_waiting{endpoint="people"}' in metrics(worker), "the receiver to be known")
         act(own_broker, Stage.DRAFT_WRITE, 60)
         stages = FlagdStages(flags)
         await_that(lambda: stages.read(ACTION).mode is Mode.SEARCH_ONLY, "the rollback")
@@ -73,5 +91,9 @@ def test_harm_changes_the_flag_file_is_told_and_is_in_force(
         seen = metrics(worker)
         assert seen["applied_to_in_force_seconds_count"] == 1.0
         assert [name for name in seen if name.startswith("cell_verdict") and 'stage="draft_write"' in name]
+        await_that(lambda: len(receiver.taken) >= 3, "people to be told")
+        assert receiver.lives == ["open", "applied", "in_force"]
+        assert [body["data"]["verdict"] for body in receiver.verified()] == ["ROLL_BACK"] * 3
+        assert receiver.taken[0]["data"]["link"].startswith("https://stagekeeper.example.com/?cell_environment=")
     finally:
         worker.kill()
