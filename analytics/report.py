@@ -11,18 +11,10 @@ from pydantic import BaseModel, ConfigDict
 
 from analytics.evidence import histogram
 from analytics.lake.table_schemas import REJECTS, SIGNALS
-from analytics.signals.cells import MATURE, ROW, Histogram, known_count
+from analytics.signals.cells import MATURE, MINUTE_US, NEVER, ROW, Histogram, known_count
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS, MICRO_PER_MS, MICRO_PER_USD, rates_of
 from analytics.signals.past_spans import may_settle
-from analytics.signals.state import (
-    MINUTE_US,
-    NEVER,
-    UNKNOWN_RISK,
-    CellState,
-    may_pass,
-    microseconds,
-    moment_of,
-)
+from analytics.signals.state import UNKNOWN_RISK, CellState, may_pass, microseconds, moment_of
 from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.ledger import latest_verdicts
 from analytics.verdicts.list_marks import ListMarks

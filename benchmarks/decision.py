@@ -324,12 +324,12 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def _broker(folder: Path) -> tuple[str, Callable[[], None]]:
     try:
-        from stagekeeper.embedded.ports import available_port  # noqa: PLC0415 - with the next
         from streams.broker import EmbeddedBroker, ensure_topics  # noqa: PLC0415 - an extra
+        from streams.ports import available_port  # noqa: PLC0415 - with the next
     except ModuleNotFoundError as error:
         print(f"WITHOUT A BROKER: {error.name} is not installed; records wait in the client.", file=sys.stderr)
         return "127.0.0.1:1", lambda: None
-    broker = EmbeddedBroker.start(folder / "broker", port=available_port(0))
+    broker = EmbeddedBroker.start(folder / "broker", port=available_port())
     ensure_topics(broker.address)
     return broker.address, broker.stop
 

@@ -15,9 +15,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stagekeeper.embedded.ports import available_port
 from streams.apache_broker import ApacheBroker, missing
 from streams.broker import EmbeddedBroker, ensure_topics
+from streams.ports import available_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,11 +41,11 @@ def a_node(kind: str, folder: Path) -> Iterator[EmbeddedBroker | ApacheBroker]:
     """A broker with empty topics: `embedded`, or `apache` (Java and Maven are needed)."""
     node: EmbeddedBroker | ApacheBroker
     if kind == "embedded":
-        node = EmbeddedBroker.start(folder, port=available_port(0))
+        node = EmbeddedBroker.start(folder, port=available_port())
     else:
         if reason := missing():
             raise SystemExit(reason)
-        ports = {"port": available_port(0), "controller_port": available_port(0)}
+        ports = {"port": available_port(), "controller_port": available_port()}
         node = ApacheBroker.start(folder / "kafka", **ports, jars=Path(".stagekeeper") / "kafka-jars")
     try:
         ensure_topics(node.address)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,10 +36,3 @@ def web_address(host: str, port: int) -> str:
     """The URL at which a web server is reached from this machine."""
     reached = LOOPBACK if host in {"0.0.0.0", "::"} else host  # noqa: S104
     return f"http://{f'[{reached}]' if ':' in reached else reached}:{port}"
-
-
-def free_port() -> int:
-    """A port that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -46,7 +46,8 @@ from streams.ingest.rejects import KafkaDeadLetters
 from streams.ingest.source import Source, StoppedError
 from streams.malloc import limit_memory, release_free_memory
 from streams.metrics import CONTENT_TYPE, Enacting, FreshnessGauge, Progress, Totals, exposition, status_line
-from streams.ready_file import ReadyFile, free_port, web_address
+from streams.ports import available_port
+from streams.ready_file import ReadyFile, web_address
 from streams.shutdown import end_process, unsaved
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Worker:
         self._ready_file.withdraw()
         servers, now = config.bootstrap_servers, config.now
         self._log_id = ensure_topics(servers, config.kafka)
-        self._web_port = config.web_port or free_port()
+        self._web_port = config.web_port or available_port()
         self._progress = Progress()
         dead_letters = KafkaDeadLetters(servers, config.kafka)
         migrate(config.lake_root)

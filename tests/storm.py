@@ -36,9 +36,9 @@ from workers import WorkerProcess, await_drained, await_that
 
 from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS
 from analytics.signals.definitions import COUNTERS
-from stagekeeper.embedded.ports import available_port
 from streams.apache_broker import ApacheBroker
 from streams.broker import EmbeddedBroker, ensure_topics
+from streams.ports import available_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -332,7 +332,7 @@ def storm(
 @contextmanager
 def _a_broker(name: str, folder: Path) -> Iterator[Broker]:
     if name == "embedded":
-        embedded = EmbeddedBroker.start(folder / "broker", port=available_port(0))
+        embedded = EmbeddedBroker.start(folder / "broker", port=available_port())
         try:
             ensure_topics(embedded.address)
             yield embedded

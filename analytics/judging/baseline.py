@@ -22,10 +22,9 @@ from analytics.judging.compared import (
     WindowedRatio,
 )
 from analytics.judging.user_windows import WindowCount, measure
-from analytics.signals.cells import ROW
+from analytics.signals.cells import MINUTE_US, NEVER, ROW
 from analytics.signals.definitions import QUANTILES
 from analytics.signals.missing_outcomes import MissingOutcomes
-from analytics.signals.state import MINUTE_US, NEVER, CellState, EpochRows, Flags
 from analytics.signals.trials import counted, counters_of
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from analytics.gates.gate_file import Claim, Gate, GateFile
     from analytics.gates.gate_signal import GateSignal
     from analytics.judging.user_evidence import UserEvidence
+    from analytics.signals.state import CellState, EpochRows, Flags
     from producers.wire.receipt import Cell
 
 _Matched = Batches | ArmWindows

@@ -20,9 +20,9 @@ from analytics.evidence.clustered_rate import ASSUMPTIONS
 from analytics.evidence.mixture import bets
 from analytics.evidence.sequential import BET_COUNT, BETS
 from analytics.gates.after_promotion import DETECTOR_MINUTES_S
-from analytics.signals.cells import ROW
+from analytics.signals.cells import MINUTE_US, ROW
 from analytics.signals.past_spans import HOUR_US, SPAN_US
-from analytics.signals.state import MINUTE_US, may_pass, moment_of
+from analytics.signals.state import may_pass, moment_of
 from analytics.signals.trials import counted, counters_of
 from analytics.verdicts.evidence_models import Regression
 

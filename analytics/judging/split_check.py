@@ -19,8 +19,8 @@ import polars as pl
 
 from analytics.evidence.sample_ratio import ALPHA, log_mismatch
 from analytics.evidence.sequential import crosses
-from analytics.signals.cells import ACTION, ONE_MINUTE
-from analytics.signals.state import MINUTE_US, microseconds, moment_of
+from analytics.signals.cells import ACTION, MINUTE_US, ONE_MINUTE
+from analytics.signals.state import microseconds, moment_of
 from analytics.verdicts.evidence_models import SplitArm, SplitEvidence, SplitState
 
 if TYPE_CHECKING:

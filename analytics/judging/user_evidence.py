@@ -22,8 +22,7 @@ from analytics.judging.user_windows import (
     closed_through,
     kept_s,
 )
-from analytics.signals.cells import ACTION, EPOCH, EpochKey, epoch_frame
-from analytics.signals.state import NEVER, CellState, EpochRows, Flags, Integers
+from analytics.signals.cells import ACTION, EPOCH, NEVER, EpochKey, epoch_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from analytics.gates.gate_file import GateFile
     from analytics.judging.event_source import EventSource
     from analytics.judging.user_windows import ClosedWindows, OpenWindows, WindowCount
+    from analytics.signals.state import CellState, EpochRows, Flags, Integers
     from analytics.verdicts.evidence_models import Regression
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)

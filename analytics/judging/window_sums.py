@@ -14,10 +14,10 @@ import polars as pl
 from analytics.evidence import histogram
 from analytics.judging.regression import ActionDetector
 from analytics.signals.alive_epochs import ESTABLISHED_AFTER
-from analytics.signals.cells import ONE_MINUTE, ROW
+from analytics.signals.cells import MINUTE_US, ONE_MINUTE, ROW
 from analytics.signals.definitions import COUNTERS, QUANTILES
 from analytics.signals.missing_outcomes import EVENT_TIMES
-from analytics.signals.state import MINUTE_US, may_pass, microseconds, moment_of
+from analytics.signals.state import may_pass, microseconds, moment_of
 
 if TYPE_CHECKING:
     from datetime import datetime

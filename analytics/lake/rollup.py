@@ -24,7 +24,7 @@ import polars as pl
 from analytics.lake.errors import LakeError
 from analytics.lake.rewrite import Rewriter, StoredFile, chunks
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
-from analytics.signals.cells import ACTION, EPOCH
+from analytics.signals.cells import ACTION, EPOCH, MINUTE_US
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from analytics.lake.tables import Fence, Lake
 
 _ROLLED: Final = timedelta(microseconds=1)
-_MINUTE_US: Final = 60_000_000
 _MINUTE_BY_MINUTE: Final = ("expected", "executed")
 _WORTH: Final = 0.25  # share of a file's rows that must go before it is rewritten
 _ROWS_AT_ONCE: Final = 1_500_000  # rows that are in memory at once, about
@@ -42,7 +41,7 @@ _LIGHT: Final = (*EPOCH, "bucket", "last_event_at", "last_ingested_at", *_MINUTE
 
 def is_rolled(bucket: str = "bucket") -> pl.Expr:
     """Whether a row of `signals` stands for an hour."""
-    return pl.col(bucket).dt.epoch("us") % _MINUTE_US != 0
+    return pl.col(bucket).dt.epoch("us") % MINUTE_US != 0
 
 
 def roll(minutes: pl.DataFrame) -> pl.DataFrame:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, Self
 import numpy as np
 import polars as pl
 
-from analytics.signals.cells import ONE_MINUTE, ROW
-from analytics.signals.state import MINUTE_US, NEVER, microseconds
+from analytics.signals.cells import MINUTE_US, NEVER, ONE_MINUTE, ROW
+from analytics.signals.state import microseconds
 
 if TYPE_CHECKING:
     from datetime import datetime

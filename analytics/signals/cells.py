@@ -26,6 +26,8 @@ that did not come yet although their minute is mature, because an approval came 
 other minutes, and executions that no decision had expected."""
 
 ONE_MINUTE: Final = timedelta(minutes=1)
+MINUTE_US: Final = 60_000_000
+NEVER: Final = -(2**62)  # a moment before all others, in microseconds
 EpochKey = tuple[str, ...]  # values of the columns `EPOCH`, in their order
 
 Histogram = tuple["npt.NDArray[np.int16]", "npt.NDArray[np.int64]"]  # bins and the observations in each, equally long

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 import numpy as np
 import polars as pl
 
-from analytics.signals.cells import ROW
+from analytics.signals.cells import MINUTE_US, NEVER, ROW
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -21,9 +21,6 @@ EVENT_TIMES: Final = ("expected_at", "executed_at")
 
 HISTORY_AFTER: Final = timedelta(days=1)
 """What is read so long after it happened is history that somebody brings in, and not a delivery that was late."""
-
-_MINUTE_US: Final = 60_000_000
-_NEVER: Final = -(2**62)
 
 
 def known_at(event_at: str, ingested_at: str) -> pl.Expr:
@@ -62,8 +59,8 @@ class MissingOutcomes:
         """
         names = (ROW, "bucket", "expected", "executed")
         at, bucket, expected, executed = (minutes[name].to_numpy() for name in names)
-        expected_at, executed_at = (minutes[name].fill_null(_NEVER).to_numpy() for name in EVENT_TIMES)
-        over = bucket + _MINUTE_US + deadline_us <= watermark_us
+        expected_at, executed_at = (minutes[name].fill_null(NEVER).to_numpy() for name in EVENT_TIMES)
+        over = bucket + MINUTE_US + deadline_us <= watermark_us
         waiting = expected_at + deadline_us > watermark_us
         settled = over & (executed_at + deadline_us <= watermark_us)
         due = np.maximum(expected, 0)

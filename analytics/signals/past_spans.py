@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from analytics.signals.cells import ROW
+from analytics.signals.cells import MINUTE_US, ROW
 from analytics.signals.definitions import RATES, UNREPORTED
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     Counts = npt.NDArray[np.int32]
     _Part = tuple[Keys, Counts]
 
-MINUTE_US: Final = 60_000_000
 SPAN_US: Final = 10 * MINUTE_US
 HOUR_US: Final = 60 * MINUTE_US
 _HOUR: Final = HOUR_US // SPAN_US  # spans

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 import numpy as np
 import polars as pl
 
-from analytics.signals.cells import ACTION, CELL, EPOCH, ROW, Histogram
+from analytics.signals.cells import ACTION, CELL, EPOCH, MINUTE_US, NEVER, ROW, Histogram
 from analytics.signals.coverage import HOURS, Coverage, decided_hours, summed_hours
 from analytics.signals.definitions import COUNTERS, HISTOGRAMS
 from analytics.signals.missing_outcomes import EVENT_TIMES, MissingOutcomes, known_at
@@ -32,8 +32,6 @@ CellRows: TypeAlias = "npt.NDArray[np.intp]"  # row numbers of cells, likewise
 Integers: TypeAlias = "npt.NDArray[np.int64]"
 Flags: TypeAlias = "npt.NDArray[np.bool_]"
 
-MINUTE_US: Final = 60_000_000
-NEVER: Final = -(2**62)  # a moment before all others, in microseconds
 UNKNOWN_RISK: Final = -1
 
 _SUM_AGAIN_AT: Final = 50_000

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from analytics.signals.cells import ROW
-from analytics.signals.state import MINUTE_US, CellState, Increment, Integers
+from analytics.signals.cells import MINUTE_US, ROW
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from analytics.signals.state import CellState, Increment, Integers
     from producers.wire.receipt import Cell
 
 _WIDTHS_MIN = (1, 2, 5, 10, 15, 30, 60, 120, 240, 480, 720, 1_440)

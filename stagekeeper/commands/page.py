@@ -10,9 +10,9 @@ import click
 from producers.errors import UsageError
 from producers.web_guard import LOOPBACK
 from stagekeeper.commands.options import lake_option
-from stagekeeper.embedded.ports import available_port
 from stagekeeper.embedded.programs import page_command
 from stagekeeper.settings import Settings
+from streams.ports import available_port
 from streams.ready_file import web_address
 
 

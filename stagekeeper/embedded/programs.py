@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.error import URLError
 
 from producers.errors import UsageError
-from stagekeeper.embedded.ports import LOOPBACK
+from producers.web_guard import LOOPBACK
 from stagekeeper.embedded.supervisor import Program
 
 if TYPE_CHECKING:

@@ -20,14 +20,15 @@ from producers.errors import UsageError
 from producers.simulation.flagged_stages import write_flags
 from producers.simulation.scenarios import scenario
 from producers.strict_yaml import ConfigurationFileError
+from producers.web_guard import LOOPBACK
 from producers.wire.topics import TOPICS
 from stagekeeper.embedded import programs
 from stagekeeper.embedded.home_lock import HomeLock, lock_home
-from stagekeeper.embedded.ports import LOOPBACK, available_port
 from stagekeeper.embedded.status import PipelineStatus, row_count
 from stagekeeper.embedded.supervisor import Supervisor, await_ready, ended
 from streams.apache_broker import ApacheBroker
 from streams.broker import BrokerError, EmbeddedBroker, ensure_topics
+from streams.ports import available_port
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping

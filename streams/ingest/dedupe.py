@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from analytics.signals.cells import MINUTE_US
 from streams.ingest.earlier_events import NOT_FOUND
 from streams.ingest.id_store import NEVER, SIZES, IdStore, Sizes, Words
 from streams.ingest.identities import MARK_BITS
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 HORIZON: Final = timedelta(hours=1)  # how far back, by date, what was accepted is held in memory
 
-_MINUTE_US: Final = 60_000_000
 _MARK: Final = (1 << MARK_BITS) - 1
 
 
@@ -111,7 +111,7 @@ class SeenIds:
 
 def _packed(dates_us: Longs) -> Longs:
     """Dates in whole minutes above the bits of a mark; they sort as the dates do, and fit for the years 1 to 9999."""
-    return dates_us // _MINUTE_US << MARK_BITS
+    return dates_us // MINUTE_US << MARK_BITS
 
 
 def _mark_twins(words: Words, marks: Longs, before: Longs) -> None:

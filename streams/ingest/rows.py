@@ -12,6 +12,7 @@ from analytics.evidence.histogram import BIN_COUNT, bin_of
 from analytics.lake.table_schemas import COLUMNS, EVENTS, SIGNALS, TABLES
 from analytics.lake.tables import SourcePartition
 from analytics.signals.aftermath import COUNTS_OF_FACTS, FACT_BITS
+from analytics.signals.cells import MINUTE_US
 from analytics.signals.definitions import COUNTED_ONCE, COUNTERS
 from analytics.signals.event_kinds import INCREMENTS
 from analytics.signals.event_structs import CellEpoch
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 NO_TIMESTAMP: Final = -1  # stands for a record without a timestamp of its broker, in a column of milliseconds
 
 _SCHEMA: Final = TABLES[EVENTS]
-_MINUTE_US: Final = 60_000_000
 _COST: Final = COUNTERS.index("cost_microusd")
 _ONCE: Final = [COUNTERS.index(name) for name in COUNTED_ONCE]
 
@@ -93,7 +93,7 @@ def count(events: EventColumns, changes: FactChanges, ingested_us: Longs | int) 
     They are rows for the table `signals`, in the order in which their first event came.
     """
     counted = (events.cell_of != NO_CELL) & (events.decided_at_us != UNDATED)
-    cell_of, minutes = events.cell_of[counted], events.decided_at_us[counted] // _MINUTE_US
+    cell_of, minutes = events.cell_of[counted], events.decided_at_us[counted] // MINUTE_US
     rows, row_of = _rows(cell_of, minutes)
     height = len(rows)
     by_kind = np.bincount(row_of * len(INCREMENTS) + events.kinds[counted], minlength=height * len(INCREMENTS))
@@ -113,7 +113,7 @@ def count(events: EventColumns, changes: FactChanges, ingested_us: Longs | int) 
     columns: dict[str, pl.Series] = {
         name: pl.Series(name, [getattr(cell, name) for cell in cells], dtype=pl.String) for name in CellEpoch._fields
     }
-    columns["bucket"] = pl.Series("bucket", minutes[rows] * _MINUTE_US)
+    columns["bucket"] = pl.Series("bucket", minutes[rows] * MINUTE_US)
     columns["risk_rank"] = pl.Series("risk_rank", [None if risk == UNKNOWN else risk for risk in risks.tolist()])
     columns["last_event_at"] = pl.Series("last_event_at", last_event)
     columns["last_ingested_at"] = pl.Series("last_ingested_at", last_ingested)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from workers import await_that
 from producers.wire.topics import TOPICS
 from streams.apache_broker import ApacheBroker, missing
 from streams.broker import EmbeddedBroker, ensure_topics
+from streams.ports import available_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,18 +39,10 @@ class OtherCluster:
     cluster_id: str
 
 
-def unused_port() -> int:
-    """A TCP port on the loopback interface that nothing uses at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
     """An embedded broker with every topic. Its log is shared by all tests of the session: tell your events apart."""
-    started = EmbeddedBroker.start(tmp_path_factory.mktemp("broker"), port=unused_port())
+    started = EmbeddedBroker.start(tmp_path_factory.mktemp("broker"), port=available_port())
     try:
         ensure_topics(started.address)
         yield started
@@ -61,7 +53,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
     """An embedded broker of this test's own, with every topic: empty logs, and free to be stopped."""
-    started = EmbeddedBroker.start(tmp_path / "own-broker", port=unused_port())
+    started = EmbeddedBroker.start(tmp_path / "own-broker", port=available_port())
     try:
         ensure_topics(started.address)
         yield started

@@ -18,6 +18,7 @@ from workers import await_that
 
 from producers.wire.topics import DECISIONS, RECOMMENDATIONS, TOPICS
 from streams.broker import BrokerError, EmbeddedBroker, TopicError, ensure_topics, inspect_topics
+from streams.ports import available_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,16 +29,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def bare(tmp_path: Path) -> Iterator[EmbeddedBroker]:
-    started = EmbeddedBroker.start(tmp_path, port=unused_port())
+    started = EmbeddedBroker.start(tmp_path, port=available_port())
     yield started
     started.stop()
 
@@ -100,7 +94,7 @@ def test_a_stopped_broker_is_gone_and_stopping_it_again_is_nothing(bare: Embedde
 
 def test_nobody_answering_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.broker._ANSWER_TIMEOUT_S", 0.5)
-    address = f"127.0.0.1:{unused_port()}"
+    address = f"127.0.0.1:{available_port()}"
     with pytest.raises(BrokerError, match=f"no Kafka broker answers at {address}"):
         ensure_topics(address)
 
@@ -182,7 +176,7 @@ def test_the_broker_dies_with_a_killed_parent(tmp_path: Path) -> None:
         f"""
         import signal, pathlib
         from streams.broker import EmbeddedBroker
-        broker = EmbeddedBroker.start(pathlib.Path({str(tmp_path)!r}), port={unused_port()})
+        broker = EmbeddedBroker.start(pathlib.Path({str(tmp_path)!r}), port={available_port()})
         print(broker.pid, flush=True)
         signal.pause()
         """

@@ -23,8 +23,8 @@ from analytics.signals.definitions import COUNTERS
 from producers.wire.decision import Deny
 from producers.wire.events import ExecutionStatus, PolicyChanged, PolicyChangedData, event_to_bytes
 from producers.wire.topics import DEAD_LETTER, DECISIONS, MAX_RECORD_BYTES, OUTCOMES, POLICY_CHANGES, REVIEWS
-from stagekeeper.embedded.ports import available_port
 from streams.broker import EmbeddedBroker, ensure_topics
+from streams.ports import available_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -307,7 +307,7 @@ def test_sudden_death_leaves_exact_counts(either_broker: Broker, either_lake: st
 
 @pytest.fixture
 def second_broker(own_broker: EmbeddedBroker, tmp_path: Path) -> Iterator[EmbeddedBroker]:
-    started = EmbeddedBroker.start(tmp_path / "second-broker", port=available_port(0))
+    started = EmbeddedBroker.start(tmp_path / "second-broker", port=available_port())
     try:
         ensure_topics(started.address)
         yield started

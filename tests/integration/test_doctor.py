@@ -20,10 +20,10 @@ from stagekeeper.commands import cli
 from stagekeeper.doctor.check_result import CheckResult, CheckState
 from stagekeeper.doctor.flow_checks import check_broker
 from stagekeeper.doctor.run import run_checks
-from stagekeeper.embedded.ports import available_port
 from stagekeeper.embedded.status import row_count
 from stagekeeper.settings import Settings
 from streams.broker import EmbeddedBroker, ensure_topics
+from streams.ports import available_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,7 +115,7 @@ def test_the_command_tells_by_its_exit_code_and_in_json(own_broker: EmbeddedBrok
 @pytest.fixture
 def bare_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
     """A broker without topics."""
-    started = EmbeddedBroker.start(tmp_path / "bare", port=available_port(0))
+    started = EmbeddedBroker.start(tmp_path / "bare", port=available_port())
     yield started
     started.stop()
 

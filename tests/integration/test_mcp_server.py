@@ -19,7 +19,7 @@ from mcp import MCPError
 from producers.delivery.outbox import Outbox
 from producers.wire.events import ActionDecided, ActionExecuted, event_from_bytes
 from stagekeeper.commands import cli
-from stagekeeper.embedded.ports import available_port
+from streams.ports import available_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ def over_stdio(home: Path) -> Iterator[Any]:
 
 @contextmanager
 def over_http(home: Path) -> Iterator[Any]:
-    port = available_port(0)
+    port = available_port()
     server = subprocess.Popen(
         [sys.executable, PROGRAM, str(port)], env=environment(home), stderr=subprocess.PIPE, text=True
     )

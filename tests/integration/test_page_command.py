@@ -14,8 +14,8 @@ from documents import ROOT
 from up_process import clean_environment
 
 from analytics.lake.tables import Lake
-from stagekeeper.embedded.ports import available_port
 from stagekeeper.embedded.programs import page_answers
+from streams.ports import available_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ runpy.run_module("stagekeeper", run_name="__main__")
 
 
 def test_the_page_is_served_until_it_is_stopped(tmp_path: Path) -> None:
-    port = available_port(0)
+    port = available_port()
     command = [sys.executable, "-m", "stagekeeper", "page", "--lake", str(tmp_path / "lake"), "--port", str(port)]
     page = subprocess.Popen(command, cwd=tmp_path, env=clean_environment(), stderr=subprocess.PIPE, text=True)
     try:

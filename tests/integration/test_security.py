@@ -29,10 +29,10 @@ from producers.delivery.outbox import Outbox
 from producers.delivery.outbox_emitter import OutboxEmitter
 from producers.wire.events import EventRecord
 from producers.wire.topics import DECISIONS
-from stagekeeper.embedded.ports import available_port
 from streams.apache_broker import missing
 from streams.broker import ensure_topics
 from streams.lag import Backlog
+from streams.ports import available_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +81,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     made = ["-genkeypair", "-keyalg", "RSA", "-dname", "CN=127.0.0.1", "-ext", "SAN=ip:127.0.0.1", "-validity", "2"]
     subprocess.run([*keytool, *made], check=True, capture_output=True)
     subprocess.run([*keytool, "-exportcert", "-rfc", "-file", str(authorities)], check=True, capture_output=True)
-    port, controller_port, guarded_port = available_port(0), available_port(0), available_port(0)
+    port, controller_port, guarded_port = available_port(), available_port(), available_port()
     users = " ".join(f'user_{name}="{password}"' for name, password in PASSWORDS.items())
     node = start_kafka(
         home,

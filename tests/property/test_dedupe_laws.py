@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from identified_events import Table, identities
 
+from analytics.signals.cells import MINUTE_US
 from streams.ingest.dedupe import SeenIds
 from streams.ingest.earlier_events import NOT_FOUND
 from streams.ingest.id_store import Sizes, words_of
@@ -17,7 +18,6 @@ from streams.ingest.id_store import Sizes, words_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MINUTE_US = 60_000_000
 HORIZON = timedelta(minutes=50)
 TINY = Sizes(least=2, on_disk=8, most=64)
 UUIDS = st.uuids().map(str)

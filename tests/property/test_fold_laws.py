@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from analytics.evidence.histogram import bin_of
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
+from analytics.signals.cells import MINUTE_US
 from analytics.signals.definitions import BAD, COUNTED_ONCE, COUNTERS, HISTOGRAMS
 from analytics.signals.event_kinds import COUNTERS_OF_KIND, NO_LONGER_EXPECTED, EventKind
 from analytics.signals.event_structs import CellEpoch
@@ -24,7 +25,6 @@ from streams.ingest.rows import count
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-MINUTE_US = 60_000_000
 INGESTED_US = 10**15
 CELLS = [
     CellEpoch("production", "refunds", "issue_refund", "draft_write", "all", "a"),

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stagekeeper.embedded.ports import available_port
 from streams import apache_broker
 from streams.apache_broker import ApacheBroker
 from streams.broker import BrokerError
 from streams.children import Child
+from streams.ports import available_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ def test_a_node_that_does_not_answer_again_is_not_left_running(tmp_path: Path, m
 
     monkeypatch.setattr(apache_broker, "_run", silent)
     monkeypatch.setattr(apache_broker, "READY_S", 0.1)
-    broker = ApacheBroker(f"127.0.0.1:{available_port(0)}", "id", tmp_path, silent(), "")
+    broker = ApacheBroker(f"127.0.0.1:{available_port()}", "id", tmp_path, silent(), "")
     broker.stop()
     with pytest.raises(BrokerError, match="did not answer"):
         broker.restart()

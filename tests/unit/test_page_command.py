@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from stagekeeper.commands import cli, page
-from stagekeeper.embedded.ports import available_port
+from streams.ports import available_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +28,6 @@ def test_the_address_that_is_named_can_be_opened(
 ) -> None:
     monkeypatch.setenv("STAGEKEEPER_HOME", str(tmp_path))
     monkeypatch.setattr(page.os, "execve", lambda *_: None)
-    port = available_port(0)
+    port = available_port()
     answer = CliRunner().invoke(cli, ["page", "--host", host, "--port", str(port)])
     assert answer.stderr == f"open http://{reached}:{port}\n"

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import socket
 
-from stagekeeper.embedded.ports import LOOPBACK, available_port
+from producers.web_guard import LOOPBACK
+from streams.ports import available_port
 
 
 def test_a_free_port_is_kept() -> None:
-    free = available_port(0)
+    free = available_port()
     assert available_port(free) == free
 
 
@@ -30,5 +31,5 @@ def test_a_port_held_on_every_interface_is_taken() -> None:
 
 
 def test_a_promised_port_moves_too() -> None:
-    free = available_port(0)
+    free = available_port()
     assert available_port(free, taken=frozenset({free})) != free

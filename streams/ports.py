@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import socket
-from typing import Final
 
-LOOPBACK: Final = "127.0.0.1"
+from producers.web_guard import LOOPBACK
 
 
-def available_port(preferred: int, *, taken: frozenset[int] = frozenset()) -> int:
+def available_port(preferred: int = 0, *, taken: frozenset[int] = frozenset()) -> int:
     """The preferred port (0: any) when it can be listened on and is not `taken`, else a free one."""
     if preferred and preferred not in taken and _bound(preferred) is not None:
         return preferred
