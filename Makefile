@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 # Where this is set, Python compiles every module at every start: a worker then takes 2 s longer to begin.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-all lint style types check quick fast bench bench-all format lock schemas screenshots clean
+.PHONY: help setup demo test test-all computing programs lint style types check quick fast bench bench-all format lock schemas screenshots clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -63,8 +63,15 @@ format: setup ## format and mend what the linter can mend
 SLOW := POLARS_MAX_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadscope --no-loadscope-reorder
 
 test: style ## everything: lint, the fast tests with four tenths of the examples, then the slow, integration and browser tests
-	@$(MAKE) --no-print-directory --jobs=2 types fast
-	@$(SLOW) -m "(slow or integration or browser) and not exhaustive"
+	@# Who waits for a broker or a page leaves half a core idle: what only computes takes it, in a process of its own.
+	@$(MAKE) --no-print-directory --jobs=2 computing programs
+
+computing: types
+	@POLARS_MAX_THREADS=1 $(BIN)/pytest -q -n 0 --ignore=tests/integration \
+		-m "slow and not (integration or browser or exhaustive)"
+
+programs: fast
+	@$(SLOW) -m "(integration or browser) and not exhaustive"
 
 test-all: test ## also what takes an hour: the storm at full size on both brokers, whole calibrations, all examples
 	@$(SLOW) -m exhaustive

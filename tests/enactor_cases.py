@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+import pytest
 from fakes import FakeIds, a_contract, a_decision
 from lakes_of_events import NOON, EventLake
 from stage_stores import FileStages, MemoryStages
@@ -37,6 +38,8 @@ GATES: Final = (
 MOVE: Final = {"environment": "production", "workflow": "refunds", "tool": "issue_refund", "to_stage": "approval_gated"}
 SAYS: Final = {"actor": "maria", "reason": "because"}
 ROLL_BACK, PROMOTE = "ROLL_BACK", "PROMOTE"
+STORES: Final = ("flagd", pytest.param("memory", marks=pytest.mark.exhaustive))
+"""Stores of stages. The enactor asks none of them what it is: every day the real one, and where it is killed both."""
 
 
 def at(minute: float) -> datetime:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
-from enactor_cases import ACTION, GATES, ROLL_BACK, SAYS, Place, at
+from enactor_cases import ACTION, GATES, ROLL_BACK, SAYS, STORES, Place, at
 
 from analytics.enactment import standing_calls
 from analytics.enactment.due_changes import Done
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(params=["memory", "flagd"])
+@pytest.fixture(params=STORES)
 def place(tmp_path: Path, request: pytest.FixtureRequest) -> Place:
     return Place(tmp_path, store=request.param)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 from click.testing import CliRunner
-from enactor_cases import ACTION, GATES, ROLL_BACK, Place, at
+from enactor_cases import ACTION, GATES, ROLL_BACK, STORES, Place, at
 
 from analytics.backtest.recommendation_outcomes import of_history, recommendations
 from analytics.enactment.effect import effect_of
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(params=["memory", "flagd"])
+@pytest.fixture(params=STORES)
 def place(tmp_path: Path, request: pytest.FixtureRequest) -> Place:
     return Place(tmp_path, store=request.param)
 
