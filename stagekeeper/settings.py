@@ -62,6 +62,10 @@ class Settings(BaseSettings):
     receipt_key: SecretStr | None = None
     """Key that signs receipts and protects the rows of the review store; when set, events with unsigned or forged
     receipts are rejected, and so are rows that were written without it."""
+    audit_key_file: Path | None = None
+    """Key that signs checkpoints of the transparency logs (`stagekeeper audit keygen`); unset leaves them unsigned."""
+    seal_every_s: float = Field(default=60.0, ge=0)
+    """Seconds between two seals of the transparency logs in a worker; 0: only by `stagekeeper audit seal`."""
     reviewers_file: Path | None = None
     """The persons who may approve (YAML); unset means `reviewers.yaml` in the working folder, if there is one."""
     reviewer_token: SecretStr | None = None

@@ -90,7 +90,13 @@ class Worker:
         )
         self._leases = Leases(config.lake_root, judges=not config.data_only, enacts=config.stages is not None)
         self._maintenance = MaintenanceRunner(
-            config.lake_root, config.gate_file, config.policy, every_s=config.maintenance_every_s, now=now
+            config.lake_root,
+            config.gate_file,
+            config.policy,
+            every_s=config.maintenance_every_s,
+            now=now,
+            seal_every_s=config.seal_every_s,
+            signers=config.signers,
         )
         self._began_s = time.monotonic()
         own_lake = Lake.open(config.lake_root)  # handles are not shared between threads

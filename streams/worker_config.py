@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from analytics.audit.signed_note import Signer
     from producers.boundary.stage_store import StageStore
     from producers.wire.receipt import Cell
     from streams.broker import KafkaSettings
@@ -45,6 +46,8 @@ class WorkerConfig:
     stages: StageStore | None = None  # where recommendations are carried out; None leaves that to others, or to people
     freshness_s: float = math.inf  # how old evidence of a promotion may be, beside the gate file's limit
     effect_deadline_s: float = EFFECT_DEADLINE_S  # after which a source that decides by the old stage is named
+    seal_every_s: float = 60.0  # between two seals of the transparency logs; 0: others seal
+    signers: tuple[Signer, ...] = ()  # whose keys sign the checkpoints of these logs
     metrics_cells: int = MOST_CELLS  # of how many cells there are metrics at most
     webhooks: Webhooks | None = None  # who is told of changes in the lives of recommendations; None: nobody
     link: Callable[[Cell], str] | None = None  # where the page shows a cell

@@ -14,6 +14,7 @@ from analytics.lake.table_schemas import (
     EVENTS,
     JUDGE_HEARTBEATS,
     LEASES,
+    SEALS,
     SIGNALS,
     SIGNOFFS,
     TABLES,
@@ -44,7 +45,7 @@ def downgrade(root: str, old_root: str, offsets: Iterable[str] = ()) -> str:
     """
     lake = Lake.open(root)
     for name, schema in TABLES.items():
-        if name == ENACTMENTS:
+        if name in {ENACTMENTS, SEALS}:
             continue
         new_columns = _NEW_COLUMNS.get(name, ())
         old_schema = pa.schema(

@@ -17,6 +17,7 @@ import logging
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -45,6 +46,7 @@ from analytics.lake.table_schemas import (
     JUDGE_HEARTBEATS,
     LAYOUT,
     LEASES,
+    SEALS,
     SIGNALS,
     SIGNOFFS,
     TABLES,
@@ -265,9 +267,9 @@ def _too_much(root: str, signals: DeltaTable) -> pl.DataFrame:
     )
 
 
-def _add_enactments(root: str, fence: Fence) -> None:
-    """Create the table `enactments`, of which earlier versions knew nothing."""
-    commit(create_table(root, ENACTMENTS), fence, name=ENACTMENTS)
+def _add_table(root: str, fence: Fence, name: str) -> None:
+    """Create a table of which earlier versions knew nothing."""
+    commit(create_table(root, name), fence, name=name)
 
 
 STEPS: Final[dict[int, tuple[str, Callable[[str, Fence], None]]]] = {
@@ -276,9 +278,10 @@ STEPS: Final[dict[int, tuple[str, Callable[[str, Fence], None]]]] = {
     3: ("the rows of the ledger are chained", _chain_ledger),
     4: ("events say how long an execution took and what it cost", _fill_event_amounts),
     5: ("signals count bad outcomes", _count_bad_outcomes),
-    6: ("what is done about recommendations is kept", _add_enactments),
+    6: ("what is done about recommendations is kept", partial(_add_table, name=ENACTMENTS)),
     7: ("signals say when what they count was read", _complete_signals),
     8: ("signals count what comes of a decision once", _count_once),
+    9: ("transparency logs are sealed", partial(_add_table, name=SEALS)),
 }
 """By the number of the layout that each begins with: what it does, and how."""
 

@@ -69,6 +69,8 @@ class StorageSettings(BaseSettings):
     """Its session, where there is one; never printed."""
     head: Path | None = None
     """File outside the lake that names the ledger's last row; unset means beside a folder, and none for a bucket."""
+    checkpoints: Path | None = None
+    """Folder outside the lake for the newest checkpoints of its transparency logs; unset means likewise."""
 
     @classmethod
     def load(cls) -> StorageSettings:

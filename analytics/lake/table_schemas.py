@@ -18,6 +18,7 @@ QUALITY: Final = "quality"
 GATES: Final = "gates"
 SIGNOFFS: Final = "signoffs"
 ENACTMENTS: Final = "enactments"
+SEALS: Final = "seals"
 LEASES: Final = "leases"
 JUDGE_HEARTBEATS: Final = "judge_heartbeats"
 DELIVERIES: Final = "deliveries"
@@ -26,8 +27,8 @@ DELIVERIES: Final = "deliveries"
 # 1: the tables `looks`, `rulings` and `claims`. 2: they are called as below. 3: `events` has `kind` and `user`.
 # 4: the rows of `verdicts` are chained. 5: `events` has `latency_us` and `cost_microusd`. 6: `signals` has
 # `bad_outcomes`. 7: the table `enactments`. 8: `signals` has `last_ingested_at`. 9: it counts what comes of a
-# decision once.
-LAYOUT: Final = 9
+# decision once. 10: the table `seals`.
+LAYOUT: Final = 10
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 
@@ -162,6 +163,20 @@ TABLES: Final[dict[str, pa.Schema]] = {
             *_CELL,  # that the recommendation is about
             *_required(_TEXT, "verdict", "to_stage"),
             *_required(_TEXT, "payload"),  # the whole step as JSON
+        ]
+    ),
+    # What the transparency logs (`analytics.audit.sealed_logs`) grew by, a row for each seal of a log. Append only.
+    SEALS: pa.schema(
+        [
+            *_required(_TEXT, "log"),
+            *_required(_MOMENT, "sealed_at"),
+            *_required(pa.int64(), "first", "size"),  # the index of its first entry, and how many entries there are
+            *_required(pa.int64(), "last_position"),
+            pa.field("positions", pa.list_(pa.int64()), nullable=False),  # of each, where it stands in its source
+            *_required(pa.binary(), "leaves"),  # the hash of each, 32 bytes
+            *_required(pa.binary(), "tiles"),  # roots of the tiles of 256 leaves that became full
+            *_required(pa.binary(), "peaks"),  # roots of the full subtrees of the tree as it is now, smallest first
+            *_required(_TEXT, "checkpoint"),  # the signed note about it
         ]
     ),
     # Who took a right that one process at a time holds, or gave it up; see `analytics.lake.leases`.

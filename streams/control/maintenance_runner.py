@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from analytics.audit.sealing import Anchor, Sealer
+from analytics.lake.chain import AlteredHistoryError
 from analytics.lake.leases import ENACTOR, JUDGE, MAINTENANCE, Lease
 from analytics.lake.storage import CHECKPOINT_EVERY
 from analytics.lake.table_schemas import TABLES
@@ -14,10 +17,11 @@ from analytics.lake.tables import Fence, Lake
 from analytics.maintenance import Maintenance, RetentionPolicy, compact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
     from pathlib import Path
 
+    from analytics.audit.signed_note import Signer
     from analytics.maintenance import Step
 
 LOG: Final = logging.getLogger(__name__)
@@ -69,6 +73,9 @@ class MaintenanceRunner:
     policy: RetentionPolicy
     every_s: float  # between two rounds of the slow part; 0 leaves it to others
     now: Callable[[], datetime]
+    seal_every_s: float = 0.0  # between two seals of the transparency logs; 0 leaves them to others
+    signers: Sequence[Signer] = ()
+    _last_seal_s: float = -math.inf
     _last_round_s: float | None = None
     _cleaned: dict[str, int] = field(default_factory=dict)  # by table, the version at which it was cleaned last
 
@@ -90,11 +97,21 @@ class MaintenanceRunner:
         grown = [table for table in TABLES if versions[table] >= self._cleaned.get(table, 0) + CHECKPOINT_EVERY]
         self._say(maintenance.clean(self.now(), grown))
         self._cleaned.update({table: versions[table] for table in grown})
+        self._seal(lake, fence)
         now_s = time.monotonic()
         if not self.every_s or (self._last_round_s is not None and now_s < self._last_round_s + self.every_s):
             return
         self._last_round_s = now_s
         self._say(maintenance.run(self.now()))
+
+    def _seal(self, lake: Lake, fence: Fence) -> None:
+        if not self.seal_every_s or time.monotonic() < self._last_seal_s + self.seal_every_s:
+            return
+        self._last_seal_s = time.monotonic()
+        try:
+            Sealer(lake, self.signers, Anchor.of_lake(lake.root), now=self.now, fence=fence).run()
+        except AlteredHistoryError as error:
+            LOG.error("nothing is sealed any more: %s", error)  # noqa: TRY400 - the sentence says all
 
     @staticmethod
     def _say(steps: Iterable[Step]) -> None:

@@ -361,7 +361,7 @@ def test_what_was_counted_again_and_again_is_taken_out_once(tmp_path: Path) -> N
     excess = row.with_columns(pl.lit(too_much.get(name, 0), dtype=pl.Int64).alias(name) for name in COUNTERS)
     history.lake.append(SIGNALS, excess, advances={outcomes: Advance(None, 1_000)})
     events = DeltaTable(f"{history.lake.root}/{EVENTS}")
-    migrations.commit(events, Fence(JUDGE, 1), marks={LAYOUT_MARK: LAYOUT - 1})
+    migrations.commit(events, Fence(JUDGE, 1), marks={LAYOUT_MARK: 8})
     for _ in range(2):
         assert migrate(history.lake.root) or stored_layout(history.lake.root) == LAYOUT
         found = Lake.open(history.lake.root).scan(SIGNALS).collect()
