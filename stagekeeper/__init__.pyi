@@ -24,6 +24,10 @@ from producers.boundary.authorization import (
     FileAuthorizer as FileAuthorizer,
     SteadyAuthorizer as SteadyAuthorizer,
 )
+from producers.boundary.authzen import (
+    AuthzenAuthorizer as AuthzenAuthorizer,
+    PolicyPointError as PolicyPointError,
+)
 from producers.boundary.errors import (
     ActionConstrainedError as ActionConstrainedError,
     ActionDeniedError as ActionDeniedError,

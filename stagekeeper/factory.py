@@ -18,11 +18,14 @@ from producers.delivery.outbox import Outbox
 from producers.delivery.outbox_emitter import OutboxEmitter, OutboxOnlyEmitter
 from producers.delivery.recorder import Recorder
 from producers.errors import UsageError
+from producers.wire.events import EarlierApproval
+from producers.wire.receipt import Receipt
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from producers.boundary.approvals import Review
     from producers.boundary.authorization import Authorizer
 
 LOG = logging.getLogger(__name__)
@@ -112,6 +115,30 @@ def recording(settings: Settings, source: str) -> Iterator[Recorder]:
         waiting = emitter.flush(5.0)  # seconds; what is left then stays on disk for the next one
     if waiting:
         click.echo(f"{waiting} record(s) wait in {settings.outbox} until the broker can be reached.", err=True)
+
+
+def record_resolution(recorder: Recorder, review: Review) -> None:
+    """Put the word that settles a review on this machine's disk as an event."""
+    resolution = review.resolution
+    if resolution is None:
+        raise AssertionError("a resolved review has a resolution")
+    earlier = tuple(
+        EarlierApproval(reviewer=word.reviewer, rationale=word.rationale, at=word.at)
+        for word in review.approvals
+        if word is not resolution
+    )
+    recorder.review_resolved(
+        Receipt.from_token(review.queued.receipt, recorder.key),
+        resolution.resolution,
+        reviewer=resolution.reviewer,
+        rationale=resolution.rationale,
+        # Of another clock than the store's, which may be behind it by now.
+        wait_ms=max(0.0, (resolution.at - review.queued.queued_at).total_seconds() * 1000),
+        authenticated=resolution.authenticated,
+        earlier_approvals=earlier or None,
+        at=resolution.at,
+        durable=True,
+    )
 
 
 def ruleset_sha256(settings: Settings, flags_sha256: str) -> str:

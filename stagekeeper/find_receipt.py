@@ -6,11 +6,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from producers.boundary.approvals import UnknownReviewError
-from producers.boundary.review_store import ReviewStore
 from producers.delivery.outbox import Outbox
 from producers.errors import UsageError
 from producers.wire.events import ActionDecided, event_from_bytes
 from producers.wire.receipt import Receipt
+from stagekeeper.factory import open_review_store
 
 if TYPE_CHECKING:
     from stagekeeper.settings import Settings
@@ -38,7 +38,7 @@ def find_receipt(decision_id: str, settings: Settings) -> Receipt:
 def _queued(decision_id: str, settings: Settings) -> str | None:
     if not settings.review_store.is_file():
         return None
-    with ReviewStore(settings.review_store, key=settings.signing_key) as store, suppress(UnknownReviewError):
+    with open_review_store(settings) as store, suppress(UnknownReviewError):
         return store.get(decision_id).queued.receipt
     return None
 
@@ -51,24 +51,41 @@ def _waiting(decision_id: str, settings: Settings) -> str | None:
     return _token_in(values, decision_id)
 
 
+def find_receipts_of_trace(trace_id: str, settings: Settings) -> list[Receipt]:
+    """The receipts of all decisions in the lake that were made within a trace (W3C), which 32 digits name."""
+    marks = b'"traceparent":"00-' + trace_id.encode()
+    tokens = (_token_in([value]) for value in _decisions_in_lake(settings, containing=marks))
+    return [Receipt.from_token(token, settings.signing_key) for token in tokens if token is not None]
+
+
 def _in_lake(decision_id: str, settings: Settings) -> str | None:
+    return _token_in(_decisions_in_lake(settings, decision_id=decision_id), decision_id)
+
+
+def _decisions_in_lake(
+    settings: Settings, *, decision_id: str | None = None, containing: bytes | None = None
+) -> list[bytes]:
     try:
         import polars as pl  # noqa: PLC0415 - an extra: without it there is no lake to look into
 
         from analytics.lake.tables import Lake  # noqa: PLC0415 - as above
     except ModuleNotFoundError:
-        return None
+        return []
     lake = Lake.existing(settings.lake)
     if lake is None:
-        return None
-    decided = (pl.col("subject") == decision_id) & (pl.col("type") == "stagekeeper.action.decided.v1")
-    rows = lake.scan("events").filter(decided).select("value").head(1).collect()
-    return _token_in(rows["value"].to_list(), decision_id)
+        return []
+    wanted = pl.col("type") == "stagekeeper.action.decided.v1"
+    if decision_id is not None:
+        wanted &= pl.col("subject") == decision_id
+    if containing is not None:
+        wanted &= pl.col("value").bin.contains(containing)
+    rows = lake.scan("events").filter(wanted).select("value").head(100).collect()
+    return list(rows["value"])
 
 
-def _token_in(values: list[bytes], decision_id: str) -> str | None:
+def _token_in(values: list[bytes], decision_id: str | None = None) -> str | None:
     for value in values:
         event = event_from_bytes(value)
-        if isinstance(event, ActionDecided) and event.subject == decision_id:
+        if isinstance(event, ActionDecided) and decision_id in {None, event.subject}:
             return event.data.receipt
     return None

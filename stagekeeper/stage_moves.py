@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from producers.boundary.policy_flags import MODE
+from producers.boundary.stage_store import StageChange, StageConflictError
 from producers.errors import StagekeeperError
 from producers.wire.events import PolicyChangedData
 from producers.wire.stage import STAGE_OF_MODE, Mode
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from producers.boundary.flagd_overlays import Overlay, OverlayScope
-    from producers.boundary.stage_store import StageChange, StageSetting, StageStore
+    from producers.boundary.flagd_stages import FlagdStages
+    from producers.boundary.stage_store import ActionName, StageSetting, StageStore
     from stagekeeper.settings import Settings
 
 SOURCE = "/stagekeeper/stage"
@@ -85,6 +87,69 @@ def move(
         what=f"{change.action} has the mode {mode_in_words(change.to, change.share)}",
         at_any_rate=not is_upward(before, change.to, change.share),
     )
+
+
+class StageWish(NamedTuple):
+    """What somebody wants an action's stage to be, and why."""
+
+    action: ActionName
+    to: Mode
+    share: int | None
+    actor: str
+    reason: str
+
+
+class StageMove(NamedTuple):
+    """A change of a stage that was made; an empty difference says that it was so already."""
+
+    before: StageSetting
+    after: StageSetting
+    diff: str
+    grounds: Grounds
+
+
+def change_stage(
+    store: FlagdStages,
+    wish: StageWish,
+    settings: Settings,
+    *,
+    grounds_of: Callable[[StageSetting], Grounds],
+    show: Callable[[StageSetting, str], None] = lambda _before, _diff: None,
+    agree: Callable[[StageSetting], None] = lambda _before: None,
+    tries: int = 10,  # how often it is made for what somebody else just wrote
+) -> StageMove:
+    """Change a stage, upward only on grounds, once whoever is asked agrees; raises as `move` and what is given here."""
+    while True:
+        tries -= 1
+        before = store.read(wish.action)
+        change = StageChange(wish.action, wish.to, before.version, wish.share)
+        diff = store.preview(change)
+        if diff:
+            show(before, diff)
+        grounds = grounds_of(before) if diff and is_upward(before, wish.to, wish.share) else Grounds()
+        if diff:
+            agree(before)
+        try:
+            after = move(store, change, before, grounds, settings, actor=wish.actor, reason=wish.reason)
+        except StageConflictError:
+            if tries <= 0:
+                raise
+        else:
+            return StageMove(before, after, diff, grounds)
+
+
+def stage_facts(setting: StageSetting) -> dict[str, Any]:
+    """A setting as a JSON object."""
+    return {
+        **setting.action._asdict(),
+        "stage": None if setting.stage is None else setting.stage.value,
+        "modes": [mode.value for mode in setting.modes],
+        "share": setting.share,
+        "in_words": in_words(setting),
+        "attempt": setting.attempt,
+        "said_by": "entry" if setting.by_entry else "other targeting",
+        "emergency": setting.emergency,
+    }
 
 
 def overlay_change(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from datetime import datetime
 
+    from producers.boundary.review_store import ReviewStore
     from producers.wire.events import Event
     from stagekeeper.api.access import AccessControl
     from stagekeeper.api.decision_log import DecisionLog
@@ -65,6 +66,7 @@ class Service:
     client: httpx.AsyncClient
     log: DecisionLog
     access: AccessControl
+    reviews: ReviewStore
     tokens: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -95,6 +97,10 @@ class Service:
     def look_at_tokens(self) -> None:
         """Have the tokens file looked at anew."""
         self.access.checker.look()
+
+    def break_desk(self) -> None:
+        """Take the file of the reviews away from the store."""
+        self.reviews._file.close()  # noqa: SLF001 - as a database that is gone
 
     def flags(self, **values: Any) -> None:
         flagd_file(self.folder / "flags.json", **values)
@@ -152,4 +158,4 @@ async def running_service(
     with open_service(settings_in(folder, **(changed or {})), source="/service/test", now=now) as app:
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-            yield Service(folder, client, app.state.log, app.state.access, tokens)
+            yield Service(folder, client, app.state.log, app.state.access, app.state.reviews, tokens)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from producers.boundary import errors
 from producers.boundary.action import Permit, call_context, recordable
 from producers.boundary.canonical_json import copied, published
-from producers.boundary.decision_rules import READS
+from producers.boundary.decision_rules import READS, StagedDecision, decide_async
 from producers.boundary.shared_calls import AskedCall, CallFault, SharedCalls
 from producers.boundary.telemetry import RefusalSpan, add_decision_events, get_traceparent
 from producers.delivery.outbox import OutboxError
@@ -80,6 +80,11 @@ class CallDecisions:
         return await self._answer_async(
             asked, call.recall(self._flags) or await self._flags.evaluate_async(call.flag_context)
         )
+
+    async def foresee_async(self, action: Action) -> StagedDecision:
+        """What would be decided about a call, off the record."""
+        contract = action.contract(replace(call_context(), agent=call_context().agent or self._agent))
+        return await decide_async(contract, self._authorizer, self._flags, variants=frozenset(action.variants))
 
     def deny(self, action: Action, reason: str, message: str) -> errors.InvalidCallError:
         """Record that a call is denied for what it is, whatever the policy says; returns the error to raise."""

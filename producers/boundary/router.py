@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from producers.boundary import errors
     from producers.boundary.approvals import Review
     from producers.boundary.authorization import Authorizer
+    from producers.boundary.decision_rules import StagedDecision
     from producers.boundary.flags import FlagEvaluator
     from producers.boundary.review_store import ReviewStore
     from producers.delivery.recorder import Recorder
@@ -214,6 +215,10 @@ class Router:
         Raises a `RefusedError` where it may not run.
         """
         return await self._calls.permit_async(action, arguments)
+
+    async def foresee_async(self, action: Action) -> StagedDecision:
+        """What would be decided about a call now; it is not recorded, and permits nothing."""
+        return await self._calls.foresee_async(action)
 
     async def redeem_async(self, receipt: Receipt, action: Action, /, **arguments: Any) -> Permit:  # noqa: ANN401
         """As `decide_async`, for a queued action that a person has approved; raises as `resume` does."""

@@ -210,6 +210,31 @@ class ReviewWord(WireModel):
     because: Annotated[str, Field(min_length=1, max_length=4_000, pattern=r"\S")]
 
 
+class MoveRuling(WireModel):
+    """What a person rules on a move of an action."""
+
+    environment: Name
+    workflow: Name
+    tool: Name
+    to: Stage
+    cohort: Name | None = None
+    because: Annotated[str, Field(min_length=1, max_length=4_000, pattern=r"\S")]
+    expires_s: Annotated[float, Field(gt=0, le=366 * 86_400)]
+    """For how long it holds."""
+
+
+class StageChangeRequest(WireModel):
+    """The stage that an action is to have."""
+
+    environment: Name
+    workflow: Name
+    tool: Name
+    to: Stage
+    share: Annotated[int, Field(ge=1, le=100)] | None = None
+    """With progressive_expansion: for so many percent of accounts."""
+    because: Annotated[str, Field(min_length=1, max_length=4_000, pattern=r"\S")]
+
+
 class AcceptedEvents(WireModel):
     """How many events are on disk, and on their way."""
 

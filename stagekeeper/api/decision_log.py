@@ -121,6 +121,11 @@ class DecisionLog:
         """A decision by its id."""
         return self._unwritten.get(decision_id) or self._decision(f"{_SELECT}decision_id = ?", decision_id)
 
+    def containing(self, mark: bytes, since: datetime) -> list[bytes]:
+        """The events of decisions since a moment that contain some bytes; at most 100."""
+        query = "SELECT value FROM decisions WHERE decided_at >= ? AND instr(value, ?) LIMIT 100"
+        return [row[0] for row in self._read(query, since.timestamp(), mark)]
+
     def report(self, decision_id: str, kind: str) -> str | None:
         """Digest of what was reported of one kind about a decision; None where nothing was."""
         query = "SELECT content_sha256 FROM reports WHERE decision_id = ? AND kind = ?"
@@ -192,7 +197,7 @@ class DecisionLog:
         rows = self._read(query, value)
         return LoggedDecision(*rows[0]) if rows else None
 
-    def _read(self, query: str, *values: str | float) -> list[Any]:
+    def _read(self, query: str, *values: str | float | bytes) -> list[Any]:
         with self._lock:
             try:
                 return self._file.execute(query, values).fetchall()

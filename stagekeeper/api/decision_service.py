@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic_core import to_json
 
 from producers.boundary.action import acting
-from producers.boundary.approvals import ReviewState, UnknownReviewError
+from producers.boundary.approvals import ReviewError, ReviewState, UnknownReviewError
 from producers.boundary.canonical_json import canonical
 from producers.boundary.errors import RefusedError
 from producers.wire.events import ActionDecided, event_from_bytes
@@ -26,7 +26,7 @@ from stagekeeper.api.problems import ProblemError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from producers.boundary.approvals import Review
     from producers.boundary.review_store import ReviewStore
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _POLL_S: Final = 0.25  # how often the desk is read for a word that somebody waits for: reviewers are other processes
 _REPORTED: Final = "INSERT INTO reports VALUES (?, ?, ?, ?)"
 _PERMITTED: Final = "UPDATE decisions SET may_run = 1 WHERE decision_id = ?"
+_TRACED: Final = timedelta(hours=1)  # how long a decision is found here by its trace; later it is in the lake
 EXECUTION: Final = "execution"
 UNDO: Final = "undo"
 
@@ -100,6 +101,14 @@ class DecisionService:
                 if self._now().timestamp() < logged.good_until and (answer := await self._again(logged)) is not None:
                     return answer
             return await self._decide(asked, context, request, sha256, owner)
+
+    async def foresee(self, token: AccessToken, asked: DecisionRequest) -> tuple[str, str, bool]:
+        """What would be decided now, off the record: outcome, reason, and whether it would run as asked."""
+        action = self._actions.get(asked)
+        with acting(**asked_context(asked, token)):
+            decision = (await self._router.foresee_async(action)).decision
+        runs = decision.expects_execution and decision.result.outcome == "allow"
+        return decision.result.outcome, decision.result.reason, runs
 
     async def redeem(self, token: AccessToken, decision_id: str, asked: DecisionRequest) -> DecisionAnswer:
         """Spend a person's approval on the very action that was queued; raises a `ReviewError` as in process."""
@@ -181,6 +190,42 @@ class DecisionService:
             raise _unknown(receipt.decision_id)
         return await self._impact(receipt if logged is None else logged, impact, key)
 
+    def knows(self, decision_id: str) -> bool:
+        """Whether a decision was made here."""
+        return self._log.get(decision_id) is not None
+
+    def receipt_of(self, decision_id: str) -> Receipt | None:
+        """The receipt of a decision that was made here."""
+        logged = self._log.get(decision_id)
+        return None if logged is None else Receipt.from_token(_decided(logged).data.receipt, self._recorder.key)
+
+    def receipts_of_trace(self, trace_id: str) -> list[Receipt]:
+        """The receipts of the decisions that were made here within a trace, of late."""
+        since = self._now() - _TRACED
+        return [
+            Receipt.from_token(_decided_from(value).data.receipt, self._recorder.key)
+            for value in self._log.containing(b'"traceparent":"00-' + trace_id.encode(), since)
+        ]
+
+    def require_not_anothers(self, token: AccessToken, decision_id: str, *, is_execution: bool) -> None:
+        """Check that what is reported as an event is about nobody else's decision; raises `ProblemError`.
+
+        What was decided here is reported on its own route, where it counts once.
+        """
+        logged = self._log.get(decision_id)
+        if logged is None:
+            return
+        if token.agent is not None and logged.owner != owner_of(token):
+            raise _not_yours(token, decision_id)
+        if is_execution:
+            raise ProblemError(
+                409, "decided_here", f"decision {decision_id} was made here; report to /v1/decisions/{decision_id}"
+            )
+
+    async def accept(self, records: Sequence[EventRecord]) -> None:
+        """Put events of other routers on disk, on their way to the broker; `OutboxError` where none of them is."""
+        await self._emitter.append(records, lambda _: None)
+
     async def _impact(self, about: LoggedDecision | Receipt, impact: events.Impact, key: str | None) -> ReportAnswer:
         reference = key or getattr(impact, "reference", None)
         # What nothing tells from another impact counts for itself.
@@ -223,7 +268,7 @@ class DecisionService:
             return None
         try:
             return await asyncio.to_thread(self._reviews.get, event.subject)
-        except UnknownReviewError:
+        except ReviewError:  # there is none, or nobody can tell: nothing can be approved
             if must_exist:
                 raise
             return None

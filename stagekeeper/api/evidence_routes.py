@@ -5,17 +5,35 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response
 
+from analytics.audit.replay import UnknownVerdictError, replay
+from analytics.gates.gate_file import GateFile
+from analytics.lake.storage import reading
+from analytics.lake.tables import Lake
+from analytics.report import build_report
+from analytics.verdicts.gate_check import sign_off
+from analytics.verdicts.signoffs import SignOffKind
+from producers.boundary.flag_edit import FlagText
+from producers.boundary.flagd_stages import FlagdStages, setting_of, settings_of
+from producers.boundary.stage_store import ActionName
 from producers.wire.model import Name
-from producers.wire.stage import Stage
-from stagekeeper.api.access import Reading
+from producers.wire.stage import MODE_OF_STAGE, Stage
+from stagekeeper.api.access import Operating, Reading
+from stagekeeper.api.access_tokens import AccessToken
+from stagekeeper.api.api_models import MoveRuling, StageChangeRequest
 from stagekeeper.api.decision_routes import PROBLEMS
+from stagekeeper.api.problems import ProblemError
 from stagekeeper.gate_question import GateQuestion, ask_gate
+from stagekeeper.listed_recommendations import list_recommendations
 from stagekeeper.settings import Settings
+from stagekeeper.stage_moves import StageWish, change_stage, stage_facts
+from stagekeeper.stage_records import actions_seen, grounds_for
+
+AllOfThem = Annotated[bool, Query(alias="all", description="Also those that nobody has to look at any more.")]
 
 _SHUT_FOR: Final = timedelta(seconds=10)  # how long a no without evidence may be remembered
 
@@ -55,6 +73,110 @@ def gate(
     if if_none_match is not None and etag in {each.strip() for each in if_none_match.split(",")}:
         return Response(status_code=304, headers=headers)
     return JSONResponse({**shown, "verdict": shown["answer"], "expires_at": expires_at.isoformat()}, headers=headers)
+
+
+@routes.get("/cells")
+def list_cells(request: Request, _token: Reading) -> JSONResponse:
+    """What was counted about every cell, as `stagekeeper signals --json` has it."""
+    report = _report(request)
+    return JSONResponse({"signals": report["signals"], "rejects": report["rejects"]})
+
+
+@routes.get("/verdicts")
+def list_verdicts(request: Request, _token: Reading) -> JSONResponse:
+    """The latest verdict on every cell, and which of them to believe as a list."""
+    report = _report(request)
+    return JSONResponse({"verdicts": report["verdicts"], "marks": report["marks"]})
+
+
+@routes.get("/verdicts/{verdict_id}")
+def get_verdict(request: Request, _token: Reading, verdict_id: str) -> JSONResponse:
+    """A verdict, reached again from the lake version and the gate file that it names."""
+    settings = _settings(request)
+    with reading(settings.lake):
+        try:
+            replayed = replay(_lake(settings), verdict_id)
+        except UnknownVerdictError as error:
+            raise ProblemError(404, "unknown_verdict", str(error)) from error
+    return JSONResponse(replayed.document.to_dict())
+
+
+@routes.get("/recommendations")
+def list_recommended(request: Request, _token: Reading, *, all_of_them: AllOfThem = False) -> JSONResponse:
+    """The recommendations that ask for somebody, oldest first."""
+    settings = _settings(request)
+    with reading(settings.lake):
+        listed, _ = list_recommendations(_lake(settings), now=datetime.now(UTC), show_all=all_of_them)
+    return JSONResponse([one.to_dict() for one in listed])
+
+
+@routes.post("/recommendations/accept")
+def accept_recommendation(request: Request, token: Operating, ruling: MoveRuling) -> JSONResponse:
+    """Accept a promotion that the evidence allows, as the token's person, where the gate file asks for one."""
+    return _sign_off(request, token, SignOffKind.APPROVAL, ruling)
+
+
+@routes.post("/recommendations/dismiss")
+def dismiss_recommendation(request: Request, token: Operating, ruling: MoveRuling) -> JSONResponse:
+    """Dismiss a recommended promotion for a while, as the token's person: the gate stays shut."""
+    return _sign_off(request, token, SignOffKind.DISMISSAL, ruling)
+
+
+@routes.get("/stages")
+def list_stages(request: Request, _token: Reading) -> JSONResponse:
+    """The stage of every action that has an entry in the flag file, or that the lake knows."""
+    settings = _settings(request)
+    flags, lake = FlagText.load(settings.flags), Lake.existing(settings.lake)
+    named = {setting.action for setting in settings_of(flags)} | set(() if lake is None else actions_seen(lake))
+    rows = [stage_facts(setting_of(flags, action)) for action in sorted(named)]
+    return JSONResponse({"version": flags.sha256, "stages": rows})
+
+
+@routes.post("/stages")
+def change(request: Request, token: Operating, wanted: StageChangeRequest) -> JSONResponse:
+    """Change a stage as the token's person: up only where the gate says yes, down always, and on record."""
+    settings, person = _settings(request), token.person or ""
+    action = ActionName(wanted.environment, wanted.workflow, wanted.tool)
+    moved = change_stage(
+        FlagdStages(settings.flags),
+        StageWish(action, MODE_OF_STAGE[wanted.to], wanted.share, person, wanted.because),
+        settings,
+        grounds_of=lambda before: grounds_for(before, wanted.to, settings=settings, root=settings.lake, gate_path=None),
+    )
+    return JSONResponse({**stage_facts(moved.after), "changed": bool(moved.diff), **moved.grounds._asdict()})
+
+
+def _sign_off(request: Request, token: AccessToken, kind: SignOffKind, ruling: MoveRuling) -> JSONResponse:
+    settings, now = _settings(request), datetime.now(UTC)
+    with reading(settings.lake):
+        signed = sign_off(
+            _lake(settings),
+            GateFile.load(settings.gates),
+            kind,
+            environment=ruling.environment,
+            workflow=ruling.workflow,
+            tool=ruling.tool,
+            to_stage=ruling.to.value,
+            cohort=ruling.cohort,
+            actor=token.person or "",
+            reason=ruling.because,
+            now=now,
+            expires_at=now + timedelta(seconds=ruling.expires_s),
+        )
+    return JSONResponse(signed.to_dict())
+
+
+def _report(request: Request) -> dict[str, Any]:
+    root = _settings(request).lake
+    with reading(root):
+        return build_report(Lake.existing(root)).to_dict()
+
+
+def _lake(settings: Settings) -> Lake:
+    lake = Lake.existing(settings.lake)
+    if lake is None:
+        raise ProblemError(404, "no_lake", f"there is no lake at {settings.lake} yet; a worker makes one")
+    return lake
 
 
 def _settings(request: Request) -> Settings:

@@ -80,7 +80,7 @@ def open_service(settings: Settings, *, source: str, now: Callable[[], datetime]
             ready=lambda: _readiness(checker, flags, reviews, log, delivery),
             lifespan=lambda _app: _housekeeping(log),
         )
-        app.state.log = log
+        app.state.log, app.state.reviews, app.state.recorder = log, reviews, recorder
         yield app
 
 

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from pydantic.json_schema import models_json_schema
 
-from stagekeeper.api import decision_routes, evidence_routes
+from stagekeeper.api import authzen_routes, decision_routes, evidence_routes, intake_routes, review_routes
 from stagekeeper.api.api_models import DecisionRequest, FlatContract
 from stagekeeper.api.problems import answer_problems
 from stagekeeper.api.request_limits import RequestLimits
@@ -67,8 +67,8 @@ def service_app(
     app.state.access, app.state.decisions, app.state.settings = access, decisions, settings
     app.add_middleware(RequestLimits)
     answer_problems(app)
-    for routes in (decision_routes.routes, evidence_routes.routes):
-        app.include_router(routes)
+    for room in (decision_routes, review_routes, evidence_routes, intake_routes, authzen_routes):
+        app.include_router(room.routes)
 
     @app.get("/livez", include_in_schema=True, tags=["health"])
     async def livez() -> dict[str, bool]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from analytics.backtest.recommendation_outcomes import Followed, recommendations
 from analytics.text import iso
-from analytics.verdicts.ledger import latest_verdicts
-from analytics.verdicts.list_marks import ListMarks
 from analytics.verdicts.signoffs import SignOffKind
 from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.gate import record_signoff, signoff_options
 from stagekeeper.commands.options import json_option, lake_option, print_json, require_lake
+from stagekeeper.listed_recommendations import list_recommendations as find_listed
 
-_WAITING: Final = frozenset({"open", "not in force"})  # lives that ask for somebody
+if TYPE_CHECKING:
+    from analytics.backtest.recommendation_outcomes import Followed
 
 
 @click.group("recommendations", cls=CommandGroup)
@@ -48,29 +47,13 @@ def list_recommendations(root: str | None, *, show_all: bool, as_json: bool) -> 
       stagekeeper recommendations list
       stagekeeper recommendations list --all --json | jq '.[] | {tool, verdict, to_stage, life}'
     """
-    lake = require_lake(root)
-    listed = [one for one in recommendations(lake, now=datetime.now(UTC)) if show_all or one.life in _WAITING]
-    latest = {(tuple(document.cell), document.epoch): document for document in latest_verdicts(lake)}
-    marks = ListMarks.of_documents(latest.values())
-    kinds = marks.kinds
-    shown = []
-    for one in listed:
-        # What was superseded was marked, or not, in a list that nobody sees any more.
-        key = (one.recommendation.cell, one.recommendation.epoch)
-        document = latest.get(key) if one.life != "superseded" else None
-        shown.append((one, None if document is None else kinds.get(document.verdict_id), document))
+    listed, marks = find_listed(require_lake(root), now=datetime.now(UTC), show_all=show_all)
     if as_json:
-        rate = {"false_discovery_rate": marks.false_discovery_rate}
-        print_json(
-            [
-                {**one.to_dict(), "mark": mark, **rate, "unit": None if seen is None else seen.unit}
-                for one, mark, seen in shown
-            ]
-        )
+        print_json([one.to_dict() for one in listed])
         return
     if not listed:
         click.echo("Nothing was recommended yet." if show_all else "No recommendation is open.")
-    for one, mark, seen in shown:
+    for one, mark, seen, _ in listed:
         said = one.recommendation
         environment, workflow, tool, stage, cohort = said.cell
         action = f"{environment}/{workflow}/{tool} ({cohort})"

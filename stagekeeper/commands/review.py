@@ -10,19 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from producers.boundary.review_store import ReviewStore
 from producers.boundary.reviewers import Reviewer, ReviewersFile, person_of, token_sha256
 from producers.errors import UsageError
-from producers.wire.events import EarlierApproval, Resolution
-from producers.wire.receipt import Receipt
+from producers.wire.events import Resolution
 from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.options import RecordedText, actor_options, json_option, print_json
-from stagekeeper.factory import recording
+from stagekeeper.factory import open_review_store, record_resolution, recording
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
     from producers.boundary.approvals import Review, ReviewError, ReviewResolution
-    from producers.delivery.recorder import Recorder
+    from producers.boundary.review_store import ReviewStore
 
 
 @click.group(cls=CommandGroup)
@@ -145,7 +143,7 @@ def _open_store(settings: Settings) -> ReviewStore:
     if settings.signing_key is None:
         unprotected = f"The rows of {settings.review_store} are unprotected: whoever can write that file can approve."
         click.echo(f"{unprotected} Set STAGEKEEPER_RECEIPT_KEY for routers and reviewers.", err=True)
-    return ReviewStore(settings.review_store, key=settings.signing_key)
+    return open_review_store(settings)
 
 
 def _reviewer(settings: Settings, name: str, resolution: Resolution) -> Reviewer:
@@ -173,7 +171,7 @@ def _resolve(decision_id: str, resolution: Resolution, *, reviewer: str, rationa
             resolution,
             reviewer=person,
             rationale=rationale,
-            record=lambda review: _record(recorder, review, settings.signing_key),
+            record=lambda settled: record_resolution(recorder, settled),
         )
     if as_json:
         print_json(_document(review))
@@ -182,30 +180,6 @@ def _resolve(decision_id: str, resolution: Resolution, *, reviewer: str, rationa
     else:
         unchecked = "" if person.authenticated else " (a name that nobody has checked)"
         click.echo(f"{decision_id} is {resolution.value} by {person.name}{unchecked}.")
-
-
-def _record(recorder: Recorder, review: Review, key: bytes | None) -> None:
-    """Put the resolution on this machine's disk as an event."""
-    resolution = review.resolution
-    if resolution is None:
-        raise AssertionError("a resolved review has a resolution")
-    earlier = tuple(
-        EarlierApproval(reviewer=word.reviewer, rationale=word.rationale, at=word.at)
-        for word in review.approvals
-        if word is not resolution
-    )
-    recorder.review_resolved(
-        Receipt.from_token(review.queued.receipt, key),
-        resolution.resolution,
-        reviewer=resolution.reviewer,
-        rationale=resolution.rationale,
-        # Of another clock than the store's, which may be behind it by now.
-        wait_ms=max(0.0, (resolution.at - review.queued.queued_at).total_seconds() * 1000),
-        authenticated=resolution.authenticated,
-        earlier_approvals=earlier or None,
-        at=resolution.at,
-        durable=True,
-    )
 
 
 def _approvals(review: Review) -> str:

@@ -12,7 +12,7 @@ from producers.boundary.flag_edit import FlagText
 from producers.boundary.flagd_attempts import start_attempt
 from producers.boundary.flagd_stages import FlagdStages, StageStep, setting_of, settings_of, stage_steps
 from producers.boundary.policy_flags import ATTEMPT
-from producers.boundary.stage_store import RUNGS, ActionName, StageChange, StageConflictError, StageSetting
+from producers.boundary.stage_store import RUNGS, ActionName, StageSetting
 from producers.errors import StagekeeperError, UsageError
 from producers.wire.events import PolicyChangedData
 from producers.wire.stage import MODE_OF_STAGE, STAGE_OF_MODE, STOPPED, Mode, Stage
@@ -33,7 +33,7 @@ from stagekeeper.commands.options import (
 )
 from stagekeeper.factory import recording, ruleset_sha256
 from stagekeeper.settings import Settings
-from stagekeeper.stage_moves import SOURCE, Grounds, in_words, is_upward, mode_in_words, move
+from stagekeeper.stage_moves import SOURCE, Grounds, StageWish, change_stage, in_words, mode_in_words, stage_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -276,30 +276,27 @@ def _change(
     as_json: bool,
 ) -> None:
     settings, store = Settings.load(), FlagdStages(_flags(flag_path))
-    for left in reversed(range(_TRIES)):
-        before = store.read(action)
-        change = StageChange(action, to, before.version, share)
-        diff = store.preview(change)
-        if diff:
-            click.echo(diff, err=as_json)
-            if lifted := [mode.value for mode in before.modes if mode in STOPPED - {to}]:
-                click.echo(f"It lifts the mode {' or '.join(lifted)}, by which {action} was stopped.", err=as_json)
-        grounds = (
-            _grounds(before, to, settings, root, gate_path) if diff and is_upward(before, to, share) else Grounds()
-        )
-        if diff and not yes:
-            _ask(action, before, mode_in_words(to, share))
-        try:
-            after = move(store, change, before, grounds, settings, actor=actor, reason=reason)
-            break
-        except StageConflictError:
-            if not yes or not left:
-                raise
+
+    def show(before: StageSetting, diff: str) -> None:
+        click.echo(diff, err=as_json)
+        if lifted := [mode.value for mode in before.modes if mode in STOPPED - {to}]:
+            click.echo(f"It lifts the mode {' or '.join(lifted)}, by which {action} was stopped.", err=as_json)
+
+    moved = change_stage(
+        store,
+        StageWish(action, to, share, actor, reason),
+        settings,
+        grounds_of=lambda before: _grounds(before, to, settings, root, gate_path),
+        show=show,
+        agree=lambda before: None if yes else _ask(action, before, mode_in_words(to, share)),
+        tries=_TRIES if yes else 1,
+    )
+    before, after, diff, grounds = moved
     covered = f" {action} is covered by an emergency, and falls back until that is resumed." if after.emergency else ""
     words = STAGE_OF_MODE[to].value + (f" for {share} % of accounts" if share is not None else "")
     if as_json:
         facts = {"changed": bool(diff), "before": in_words(before), "after": mode_in_words(to, share), "diff": diff}
-        print_json({**_facts(after), **facts, **grounds._asdict(), "file": store.name})
+        print_json({**stage_facts(after), **facts, **grounds._asdict(), "file": store.name})
     elif diff:
         click.echo(f"{action} has the stage {words} now (before: {in_words(before)}).{covered}")
     else:
@@ -344,20 +341,7 @@ def _step_facts(step: StageStep) -> dict[str, Any]:
 
 def _shown(setting: StageSetting, changes: Iterable[ModeChange] | None) -> dict[str, Any]:
     newest = next((change for change in changes or () if change.is_about(setting.action)), None)
-    return {**_facts(setting), "newest_change": None if newest is None else newest.to_dict()}
-
-
-def _facts(setting: StageSetting) -> dict[str, Any]:
-    return {
-        **setting.action._asdict(),
-        "stage": None if setting.stage is None else setting.stage.value,
-        "modes": [mode.value for mode in setting.modes],
-        "share": setting.share,
-        "in_words": in_words(setting),
-        "attempt": setting.attempt,
-        "said_by": "entry" if setting.by_entry else "other targeting",
-        "emergency": setting.emergency,
-    }
+    return {**stage_facts(setting), "newest_change": None if newest is None else newest.to_dict()}
 
 
 def _stage_lines(row: dict[str, Any]) -> Iterator[str]:
