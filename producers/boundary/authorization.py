@@ -92,13 +92,24 @@ class _CompiledRule:
             if isinstance(patterns, tuple) and "*" not in patterns
         )
 
+    def missing(self, values: Mapping[str, str | None]) -> list[str]:
+        """The fields that it restricts and that have no value, where it permits everything else; else nothing."""
+        unknown = [field for field, _, _ in self.checks if values[field] is None]
+        known = [check for check in self.checks if check[0] not in unknown]
+        return unknown if all(_matches(check, values[check[0]]) for check in known) else []
+
     def permits(self, values: Mapping[str, str | None]) -> bool:
-        for field, names, globs in self.checks:
-            value = values[field]
-            # An unknown value satisfies only "anything": a rule that names values must see one of them.
-            if value is None or not (value in names or any(glob.match(value) for glob in globs)):
+        # A loop, since it runs for every call.
+        for check in self.checks:  # noqa: SIM110
+            if not _matches(check, values[check[0]]):
                 return False
         return True
+
+
+def _matches(check: tuple[str, frozenset[str], tuple[re.Pattern[str], ...]], value: str | None) -> bool:
+    """Whether a value is one that a rule names. An unknown one satisfies only "anything", which is no check."""
+    _, names, globs = check
+    return value is not None and (value in names or any(glob.match(value) for glob in globs))
 
 
 class AuthorizationFile(_PolicyModel):
@@ -130,20 +141,35 @@ class FileAuthorizer:
 
     def authorize(self, contract: ActionContract) -> Authorization:
         """The first rule that permits the action, else the default deny."""
-        actor, target = contract.actor, contract.target
-        values = {
-            "tools": contract.tool,
-            "environments": target.environment,
-            "systems": target.system,
-            "records": target.record,
-            "workflows": contract.workflow,
-            "agents": actor.agent,
-            "users": actor.user,
-            "accounts": actor.account,
-            "service_identities": actor.service_identity,
-        }
-        rank = contract.risk_class.rank
+        values, rank = _values(contract), contract.risk_class.rank
         for rule in self._rules:
             if rank <= rule.rank and rule.permits(values):
                 return rule.answer
         return DEFAULT_DENY
+
+    def missing(self, contract: ActionContract) -> tuple[str, ...]:
+        """What would have to be known of an action to tell which rule decides; nothing where the answer is certain."""
+        values, rank = _values(contract), contract.risk_class.rank
+        for rule in self._rules:
+            if rank <= rule.rank:
+                if unknown := rule.missing(values):
+                    return tuple(unknown)
+                if rule.permits(values):
+                    break
+        return ()
+
+
+def _values(contract: ActionContract) -> dict[str, str | None]:
+    """What rules restrict, by the names of their fields."""
+    actor, target = contract.actor, contract.target
+    return {
+        "tools": contract.tool,
+        "environments": target.environment,
+        "systems": target.system,
+        "records": target.record,
+        "workflows": contract.workflow,
+        "agents": actor.agent,
+        "users": actor.user,
+        "accounts": actor.account,
+        "service_identities": actor.service_identity,
+    }

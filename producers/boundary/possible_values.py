@@ -26,24 +26,29 @@ def possible_values(flags: Mapping[str, Json], flag: Flag, action: ActionName, r
 
     A flag that is missing, disabled or broken has its safe value, as for a router.
     """
+    return values_where(flags, flag, action._asdict(), rule)
+
+
+def values_where(flags: Mapping[str, Json], flag: Flag, known: Mapping[str, str], rule: Json) -> tuple[FlagValue, ...]:
+    """As `possible_values`, where some attributes are known, the tool among them, and all others may be anything."""
     stated = flags.get(flag.key)
     if not isinstance(stated, dict) or stated.get("state") != "ENABLED" or not isinstance(stated.get("variants"), dict):
         return (flag.safe,)
     variants: dict[str, Json] = stated["variants"]
-    results = _results(rule, action._asdict()) if rule else [None]
+    results = _results(rule, known) if rule else [None]
     if _OPEN in results:
         results = [*variants, None]
     names = [_variant(result) if result is not None else stated.get("defaultVariant") for result in results]
-    return tuple(dict.fromkeys(_accepted(flag, variants.get(_variant(name)), action) for name in names))
+    return tuple(dict.fromkeys(_accepted(flag, variants.get(_variant(name)), known["tool"]) for name in names))
 
 
 def _variant(result: Json) -> str:
     return str(result).lower() if isinstance(result, bool) else str(result)
 
 
-def _accepted(flag: Flag, value: Json, action: ActionName) -> FlagValue:
-    if flag is DENYLIST and isinstance(value, list) and all(isinstance(tool, str) for tool in value):
-        return action.tool in value
+def _accepted(flag: Flag, value: Json, tool: str) -> FlagValue:
+    if flag is DENYLIST and isinstance(value, list) and all(isinstance(listed, str) for listed in value):
+        return tool in value
     return value if type(value) is type(flag.safe) and flag.accepts(value) else flag.safe
 
 

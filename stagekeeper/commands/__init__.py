@@ -41,6 +41,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "flags": "Switch single actions off and on.",
         "stage": "See and change stages; try an action anew.",
         "emergency": "Let actions fall back at once, and resume.",
+        "policy": "Try flags and authorization on recorded contracts.",
     },
     "People": {
         "token": "Say who may ask the service, and for what.",

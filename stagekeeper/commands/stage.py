@@ -12,7 +12,7 @@ from producers.boundary.flag_edit import FlagText
 from producers.boundary.flagd_attempts import start_attempt
 from producers.boundary.flagd_stages import FlagdStages, StageStep, setting_of, settings_of, stage_steps
 from producers.boundary.policy_flags import ATTEMPT
-from producers.boundary.stage_store import RUNGS, ActionName, StageSetting
+from producers.boundary.stage_store import RUNGS, ActionName, StageChange, StageSetting
 from producers.errors import StagekeeperError, UsageError
 from producers.wire.events import PolicyChangedData
 from producers.wire.stage import MODE_OF_STAGE, STAGE_OF_MODE, STOPPED, Mode, Stage
@@ -33,7 +33,17 @@ from stagekeeper.commands.options import (
 )
 from stagekeeper.factory import recording, ruleset_sha256
 from stagekeeper.settings import Settings
-from stagekeeper.stage_moves import SOURCE, Grounds, StageWish, change_stage, in_words, mode_in_words, stage_facts
+from stagekeeper.stage_moves import (
+    SOURCE,
+    Grounds,
+    StageWish,
+    change_stage,
+    in_words,
+    is_upward,
+    mode_in_words,
+    stage_facts,
+)
+from stagekeeper.stage_preview import preview_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -281,6 +291,9 @@ def _change(
         click.echo(diff, err=as_json)
         if lifted := [mode.value for mode in before.modes if mode in STOPPED - {to}]:
             click.echo(f"It lifts the mode {' or '.join(lifted)}, by which {action} was stopped.", err=as_json)
+        if not yes or is_upward(before, to, share):  # nothing holds up a change downwards that nobody looks at
+            change = StageChange(action, to, before.version, share)
+            click.echo(preview_line(store.path, change, settings, lake_root(root)), err=as_json)
 
     moved = change_stage(
         store,
