@@ -104,6 +104,8 @@ from producers.wire.events import (
     Quality as Quality,
     Resolution as Resolution,
     ReviewResolved as ReviewResolved,
+    RouterStatus as RouterStatus,
+    RouterStatusData as RouterStatusData,
     StageRecommended as StageRecommended,
     Support as Support,
     UndoResult as UndoResult,

@@ -14,6 +14,7 @@ from producers.boundary.decision_rules import ruleset_of
 from producers.boundary.flags import DEADLINE_S, FlagEvaluator
 from producers.boundary.review_store import ReviewStore
 from producers.boundary.router import Router
+from producers.boundary.status_reporter import StatusReporter
 from producers.delivery.outbox import Outbox
 from producers.delivery.outbox_emitter import OutboxEmitter, OutboxOnlyEmitter
 from producers.delivery.recorder import Recorder
@@ -79,20 +80,37 @@ def open_router(
     try:
         emitter = open_emitter(settings, client_id=agent)
         try:
-            yield Router(
-                authorizer=authorizer,
-                flags=evaluator,
-                recorder=Recorder(emitter, source=source, key=settings.signing_key),
-                environment=environment,
-                agent=agent,
-                reviews=store,
-            )
+            recorder = Recorder(emitter, source=source, key=settings.signing_key)
+            with _telling(evaluator, emitter, source=source, environment=environment):
+                yield Router(
+                    authorizer=authorizer,
+                    flags=evaluator,
+                    recorder=recorder,
+                    environment=environment,
+                    agent=agent,
+                    reviews=store,
+                )
         finally:
             _close(emitter, settings)
     finally:
         store.close()
         if evaluator is not flags:
             evaluator.close()
+
+
+@contextmanager
+def _telling(
+    flags: FlagEvaluator, emitter: OutboxOnlyEmitter | OutboxEmitter, *, source: str, environment: str
+) -> Iterator[None]:
+    """Have a router tell what it decides by, where a broker is configured: on disk that would only pile up."""
+    if isinstance(emitter, OutboxOnlyEmitter):
+        yield
+        return
+    reporter = StatusReporter(flags, emitter, source=source, environment=environment).start()
+    try:
+        yield
+    finally:
+        reporter.close()
 
 
 def _close(emitter: OutboxOnlyEmitter | OutboxEmitter, settings: Settings) -> None:

@@ -16,7 +16,7 @@ from producers.web_guard import may_ask
 from streams.broker import EMBEDDED_PREFIX, KafkaSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import AsyncIterable, Collection
 
 View: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
 """A page of the web server, of Faust's own types."""
@@ -71,6 +71,17 @@ def create_faust_app(bootstrap_servers: str, log_id: str, web_address: tuple[str
         web_port=web_address[1],
         web_tables_enabled=False,
     )
+
+
+def follow(app: Any, topic: str, take: Callable[[bytes | None], None]) -> None:  # noqa: ANN401
+    """Have an agent hand over the value of every record that comes to a topic from now on."""
+    raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
+
+    async def agent(stream: AsyncIterable[bytes | None]) -> None:
+        async for value in stream:
+            take(value)
+
+    app.agent(app.topic(topic, **raw), name=topic)(agent)
 
 
 def guarded(view: View, names: Collection[str]) -> View:

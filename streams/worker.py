@@ -32,7 +32,7 @@ from analytics.lake.storage import unreadable
 from analytics.lake.table_schemas import EVENTS
 from analytics.lake.tables import Lake
 from producers.errors import StagekeeperError
-from producers.wire.topics import RECOMMENDATIONS
+from producers.wire.topics import RECOMMENDATIONS, ROUTERS
 from streams.broker import ensure_topics
 from streams.control.enactor_report import EnactorReport
 from streams.control.enactor_runner import LOOK_EVERY_S, EnactorRunner
@@ -40,7 +40,8 @@ from streams.control.judge_runner import JudgeRunner
 from streams.control.maintenance_runner import Leases, MaintenanceRunner
 from streams.control.outward import Outward
 from streams.control.recommendation_cache import Recommendations
-from streams.faust_app import KeptChannel, create_faust_app, guarded
+from streams.control.router_statuses import RouterStatuses
+from streams.faust_app import KeptChannel, create_faust_app, follow, guarded
 from streams.ingest.pipeline import Assignment, DataPlane, Pipeline
 from streams.ingest.rejects import KafkaDeadLetters
 from streams.ingest.source import Source, StoppedError
@@ -113,7 +114,8 @@ class Worker:
         self._judge_runner = JudgeRunner(
             servers, self._log_id, config.lake_root, config.gate_file, now=now, settings=config.kafka
         )
-        self._enactor_runner = None if config.stages is None else EnactorRunner(config, config.stages)
+        self._routers = RouterStatuses(now)
+        self._enactor_runner = None if config.stages is None else EnactorRunner(config, config.stages, self._routers)
         self._recommendations = Recommendations()
         self._recommendations.fill(lake)
         self._outward = Outward(config)
@@ -255,15 +257,9 @@ class Worker:
                     LOG.info("ready: reads log %s, answers at %s", self._log_id, web)
                     self._ready_file.announce(self._log_id, web, enacts=self._config.stages is not None)
 
-        async def recommendations(stream: AsyncIterable[bytes | None]) -> None:
-            async for value in stream:
-                self._recommendations.take(value)
-
-        topic = app.topic(
-            RECOMMENDATIONS, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
-        )
         app.agent(self._channel, name="data-plane")(data_plane)
-        app.agent(topic, name="recommendations")(recommendations)
+        follow(app, RECOMMENDATIONS, self._recommendations.take)
+        follow(app, ROUTERS, self._routers.take)
 
     def _add_timers(self, app: Any) -> None:  # noqa: ANN401
         async def report() -> None:
@@ -318,6 +314,9 @@ class Worker:
         async def verdicts(web: Any, _request: Any) -> Any:  # noqa: ANN401
             return web.json({"verdicts": self._recommendations.as_list()})
 
+        async def routers(web: Any, _request: Any) -> Any:  # noqa: ANN401
+            return web.json({"routers": self._routers.as_list()})
+
         async def metrics(web: Any, _request: Any) -> Any:  # noqa: ANN401
             text = exposition(
                 self._progress.totals,
@@ -331,9 +330,8 @@ class Worker:
             )
             return web.text(text, content_type=CONTENT_TYPE)
 
-        views = {"livez": livez, "readyz": readyz, "health": health, "metrics": metrics, "verdicts": verdicts}
-        for name, view in views.items():
-            app.page(f"/{name}")(guarded(view, {self._config.web_host, *self._config.web_names}))
+        for view in (livez, readyz, health, metrics, verdicts, routers):
+            app.page(f"/{view.__name__}")(guarded(view, {self._config.web_host, *self._config.web_names}))
 
     def _not_ready(self) -> list[str]:
         """Why this worker does not do its work at this moment; nothing where it does."""

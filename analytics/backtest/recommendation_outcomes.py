@@ -107,6 +107,7 @@ class Followed(NamedTuple):
             "seconds_to_apply": None if applied is None else _seconds(applied.judged_at, applied.at),
             "seconds_to_force": None if applied is None or not in_force_at else _seconds(applied.at, in_force_at),
             "sources": [] if last is None else list(last.sources),
+            "silent": [] if last is None else list(last.silent),
         }
 
 

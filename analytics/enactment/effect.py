@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -39,6 +40,7 @@ class Effect:
     heard: tuple[str, ...] = ()  # sources that decide by the new stage
     waiting: tuple[str, ...] = ()  # sources that have not decided since, and are not late yet
     late: tuple[str, ...] = ()  # sources that decide by the old stage after the deadline
+    silent: tuple[str, ...] = ()  # routers that told what they decide by until a while ago: not waited for
     began_at: datetime | None = None  # when the last of those heard began to
 
     @property
@@ -47,39 +49,115 @@ class Effect:
         return bool(self.heard) and not self.waiting and not self.late
 
 
-def decisions_around(lake: Lake, change: EnactmentStep) -> pl.DataFrame:
-    """The decisions on an action since shortly before it was changed: `source`, `user`, `stage`, and when.
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What a router told last of the rules that it decides by."""
+
+    source: str
+    obeys: bool | None  # whether a change is among them; None where they are not known here
+    since: datetime  # when they came into force there, by its clock
+    told_at: datetime  # by its clock
+    heard_at: datetime  # by ours
+    is_silent: bool = False  # whether it should have told again by now
+
+
+def decisions_around(lake: Lake, changes: Collection[EnactmentStep]) -> pl.DataFrame:
+    """The decisions on actions since shortly before the first was changed: action, `source`, `user`, `stage`, and when.
 
     Raises `LakeError`.
     """
-    named = [pl.col(name) == value for name, value in zip(ACTION, change.action, strict=True)]
-    rows = lake.scan(EVENTS).filter(_DECIDED, pl.col("decided_at") >= change.at - WINDOW, *named)
-    return rows.select("source", "user", "stage", "decided_at", "ingested_at").collect()
+    since = min(change.at for change in changes) - WINDOW
+    rows = lake.scan(EVENTS).filter(_DECIDED, pl.col("decided_at") >= since)
+    rows = rows_of(rows, ACTION, [change.action for change in changes])
+    return rows.select(*ACTION, "source", "user", "stage", "decided_at", "ingested_at").collect()
 
 
-def effect_of(decisions: pl.DataFrame, change: EnactmentStep, *, now: datetime, deadline: timedelta) -> Effect:
-    """What decisions (as `decisions_around` gives them) show about an applied change."""
-    heard, waiting, late = [], [], []
-    began_at = None
+def effect_of(
+    decisions: pl.DataFrame,
+    change: EnactmentStep,
+    *,
+    now: datetime,
+    deadline: timedelta,
+    holdings: Collection[Holding] = (),
+) -> Effect:
+    """What decisions (as `decisions_around` gives them) and what routers told show about an applied change.
+
+    Of the two the newer counts, by the source's clock: a decision that was made after new rules came into force there
+    shows more than that they did.
+    """
+    decisions = decisions.filter(
+        pl.col("decided_at") >= change.at - WINDOW,
+        *(pl.col(name) == value for name, value in zip(ACTION, change.action, strict=True)),
+    )
+    shown: dict[_Shown, list[str]] = {state: [] for state in _Shown}
+    began_at = change.at
     conforming = _conforming(change)
     if change.mode_before is None:
         # More than the action decided: who had the new stage already shows nothing, nor does it without a name.
         is_new = pl.col("stage").is_in(list(conforming))
         moved = decisions.filter(~is_new)["user"].drop_nulls()
         decisions = decisions.filter(~is_new | pl.col("user").is_in(moved.implode()))
-    for (source,), own in decisions.sort("decided_at", "ingested_at").group_by("source", maintain_order=True):
-        newest = own.row(-1, named=True)
-        if newest["stage"] in conforming:
-            if max(newest["decided_at"], newest["ingested_at"]) >= change.at:
-                heard.append(str(source))
-                began_at = max(_began(own, conforming), began_at or change.at)
-        elif newest["decided_at"] < now - WINDOW:
-            continue  # it decides nothing any more
-        elif min(newest["decided_at"], newest["ingested_at"]) > change.at + deadline:
-            late.append(str(source))
-        else:
-            waiting.append(str(source))
-    return Effect(tuple(sorted(heard)), tuple(sorted(waiting)), tuple(sorted(late)), began_at)
+    told = {holding.source: holding for holding in holdings}
+    by_source = decisions.sort("decided_at", "ingested_at").partition_by("source", as_dict=True)
+    for source in sorted({*told, *(str(name) for (name,) in by_source)}):
+        own, holding = by_source.get((source,)), told.get(source)
+        state, began = _Shown.NOTHING, None
+        if own is not None:
+            state, began = _shown_by_decisions(own, change, conforming, now=now, late_from=change.at + deadline)
+        if holding is not None and _counts(holding, state, own):
+            state, began = _shown_by_status(holding, late_from=change.at + deadline)
+        shown[state].append(source)
+        began_at = max(began_at, began or began_at)
+    heard, waiting, late, silent = (
+        tuple(shown[state]) for state in (_Shown.OBEYS, _Shown.WAITS, _Shown.IS_LATE, _Shown.IS_SILENT)
+    )
+    return Effect(heard, waiting, late, silent, began_at if heard else None)
+
+
+class _Shown(Enum):
+    """What is shown of one source."""
+
+    OBEYS = auto()
+    WAITS = auto()
+    IS_LATE = auto()
+    IS_SILENT = auto()
+    NOTHING = auto()
+
+
+_Seen = tuple[_Shown, datetime | None]  # with the moment from which it obeys
+
+
+def _shown_by_decisions(
+    own: pl.DataFrame, change: EnactmentStep, conforming: frozenset[str], *, now: datetime, late_from: datetime
+) -> _Seen:
+    newest = own.row(-1, named=True)
+    decided_at, stored_at = newest["decided_at"], newest["ingested_at"]
+    if newest["stage"] in conforming:
+        obeys = max(decided_at, stored_at) >= change.at
+        return (_Shown.OBEYS, _began(own, conforming)) if obeys else (_Shown.NOTHING, None)
+    if decided_at < now - WINDOW:
+        return _Shown.NOTHING, None  # it decides nothing any more
+    return (_Shown.IS_LATE if min(decided_at, stored_at) > late_from else _Shown.WAITS), None
+
+
+def _counts(holding: Holding, state: _Shown, own: pl.DataFrame | None) -> bool:
+    """Whether what a router told says more than its decisions, which show a state."""
+    if own is None or state is _Shown.NOTHING:
+        return True
+    if holding.obeys is None and not holding.is_silent:
+        return False
+    newest = own.row(-1, named=True)["decided_at"]
+    return bool(newest <= (holding.since if holding.obeys else holding.told_at))
+
+
+def _shown_by_status(holding: Holding, *, late_from: datetime) -> _Seen:
+    if holding.is_silent:
+        return _Shown.IS_SILENT, None
+    if holding.obeys is None:
+        return _Shown.NOTHING, None
+    if holding.obeys:
+        return _Shown.OBEYS, holding.since
+    return (_Shown.IS_LATE if min(holding.told_at, holding.heard_at) > late_from else _Shown.WAITS), None
 
 
 def next_step(one: Enactment, effect: Effect, now: datetime) -> EnactmentStep | None:
@@ -88,7 +166,8 @@ def next_step(one: Enactment, effect: Effect, now: datetime) -> EnactmentStep | 
     if applied is None:
         return None
     if effect.is_in_force:
-        return applied.followed_by(EnactmentPhase.IN_FORCE, at=now, sources=effect.heard, in_force_at=effect.began_at)
+        more = {"sources": effect.heard, "silent": effect.silent, "in_force_at": effect.began_at}
+        return applied.followed_by(EnactmentPhase.IN_FORCE, at=now, **more)
     if effect.late and (one.phase is EnactmentPhase.APPLIED or one.last.sources != effect.late):
         return applied.followed_by(EnactmentPhase.NOT_IN_FORCE, at=now, sources=effect.late)
     return None
@@ -101,7 +180,7 @@ def time_to_safe_s(lake: Lake, rollback: EnactmentStep) -> float | None:
     """
     if rollback.watermark is None:
         return None
-    safe = decisions_around(lake, rollback).filter(
+    safe = decisions_around(lake, [rollback]).filter(
         pl.col("stage").is_in(list(_conforming(rollback))), pl.col("decided_at") >= rollback.watermark
     )
     first = safe["decided_at"].min()

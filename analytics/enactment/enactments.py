@@ -107,6 +107,8 @@ class EnactmentStep(DocumentPart):
     """The approval that allowed it; null where none was asked for."""
     sources: tuple[str, ...] = ()
     """In force: who decides by it. Not in force: who still decides by the old stage."""
+    silent: tuple[str, ...] = ()
+    """In force: routers that were not heard of any more, and not waited for."""
     in_force_at: Moment | None = None
     """When the last source began to decide by it, by the sources' clocks."""
     note: str = ""
@@ -121,6 +123,12 @@ class EnactmentStep(DocumentPart):
     def key(self) -> tuple[str, ...]:
         """Cell, epoch, verdict and destination: what is carried out at most once."""
         return (*(getattr(self, name) for name in CELL), self.epoch, self.verdict.value, self.to_stage)
+
+    @property
+    def routers(self) -> str:
+        """Of a change that is in force: at how many routers, such as `11 of 12 routers (silent: /routers/b)`."""
+        silent = f" (silent: {', '.join(self.silent)})" if self.silent else ""
+        return f"{len(self.sources)} of {len(self.sources) + len(self.silent)} routers{silent}"
 
     @property
     def event_id(self) -> str:
@@ -152,7 +160,7 @@ class EnactmentStep(DocumentPart):
 
     def followed_by(self, phase: EnactmentPhase, *, at: datetime, **more: Any) -> EnactmentStep:  # noqa: ANN401 - fields of it
         """The next step of the same change."""
-        return self.model_copy(update={"phase": phase, "at": at, "sources": (), "note": "", **more})
+        return self.model_copy(update={"phase": phase, "at": at, "sources": (), "silent": (), "note": "", **more})
 
 
 @dataclass(frozen=True, slots=True)

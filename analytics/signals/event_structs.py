@@ -173,6 +173,16 @@ class RecommendedData(Struct, frozen=True, gc=False):
     verdict: Literal["PROMOTE", "HOLD", "ROLL_BACK", "INVALID"]
 
 
+class StatusData(Struct, frozen=True, gc=False):
+    """See `producers.wire.events.RouterStatusData`."""
+
+    receipt: ClassVar[None] = None
+    environment: Name
+    provider: Name
+    ready: bool
+    tells_every_s: Annotated[float, Meta(gt=0.0, le=3600.0)]
+
+
 class WireEnvelope(Struct, tag_field="type", kw_only=True, frozen=True, gc=False):
     """What all events share; see `producers.wire.events.CloudEvent`."""
 
@@ -330,10 +340,25 @@ class WireRecommended(WireEnvelope, tag="stagekeeper.stage.recommended.v1", froz
         return (*WireEnvelope.names(self), *((f"data.{field}", getattr(data, field)) for field in fields))
 
 
+class WireRouterStatus(WireEnvelope, tag="stagekeeper.router.status.v1", frozen=True, gc=False):
+    """A router told what it decides by."""
+
+    kind: ClassVar[EventKind] = EventKind.UNCOUNTED
+    data: StatusData
+
+    def names(self) -> Names:
+        """As in `WireEnvelope`, and those of its data."""
+        return (
+            *WireEnvelope.names(self),
+            ("data.environment", self.data.environment),
+            ("data.provider", self.data.provider),
+        )
+
+
 Counted: TypeAlias = WireDecided | WireExecuted | WireUndone | WireImpacted | WireReviewed
 """Events about an action: they carry a receipt and are counted."""
 
-WireEvent: TypeAlias = Counted | WirePolicyChanged | WireRecommended
+WireEvent: TypeAlias = Counted | WirePolicyChanged | WireRecommended | WireRouterStatus
 
 COUNTED_TYPES: Final[frozenset[str]] = frozenset(event.__struct_config__.tag for event in get_args(Counted))
 TYPES: Final[frozenset[str]] = frozenset(event.__struct_config__.tag for event in get_args(WireEvent))

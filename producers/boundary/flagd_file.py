@@ -83,7 +83,7 @@ class FlagFile(AbstractProvider):
         super().__init__()
         self._path = path
         self._poll_s = poll_s
-        self._lease_s = lease_s
+        self.lease_s = lease_s
         self._clock = clock
         self._closed = False
         self.begin_anew()
@@ -94,21 +94,21 @@ class FlagFile(AbstractProvider):
         self._turn = threading.Condition()
         self._wake = threading.Event()
         self._watcher: threading.Thread | None = None
-        self._confirmed_until = -math.inf
+        self.confirmed_until = -math.inf
         self._unanswered_since: float | None = None  # when a caller first waited for a look that has not ended yet
         self._text: bytes | None = None
         self._last_read = self._rules = self._without("has not been read yet")
 
     def get_rules(self) -> Ruleset:
         """The rules in force. From the moment this names new rules, no evaluation follows the old ones."""
-        if self._clock() > self._confirmed_until:
+        if self._clock() > self.confirmed_until:
             self._lapse()
         return self._rules
 
     @property
     def lapsed(self) -> bool:
         """Whether nobody has looked at the file within the lease, so that `confirm` may have to wait."""
-        return self._clock() > self._confirmed_until
+        return self._clock() > self.confirmed_until
 
     def confirm(self, timeout_s: float) -> None:
         """Have the file looked at where the lease is over. All who wait for one look wait so long together."""
@@ -231,14 +231,14 @@ class FlagFile(AbstractProvider):
             if not read.timeless or (read is last and self._rules is not last):
                 read = replace(read)  # another object: answers by the one before are not reused
             self._text, self._last_read, self._rules = text, read, read
-            self._confirmed_until = began + self._lease_s
+            self.confirmed_until = began + self.lease_s
             self._unanswered_since = None
             self._turn.notify_all()
 
     def _lapse(self) -> None:
         with self._turn:
             if self.lapsed and self._rules is self._last_read:
-                self._rules = self._without(f"has not been looked at for {self._lease_s:g} s")
+                self._rules = self._without(f"has not been looked at for {self.lease_s:g} s")
 
     def _without(self, why: str) -> _Rules:
         sha256 = hashlib.sha256(f"unreadable\x00{why}".encode(errors="backslashreplace")).hexdigest()

@@ -206,6 +206,18 @@ class FlagEvaluator:
         return self._ruleset().sha256
 
     @property
+    def provider_name(self) -> str:
+        """What the provider calls itself."""
+        return self._name
+
+    @property
+    def confirmed_age_s(self) -> float | None:
+        """Seconds since the rules were last seen to be the ones in force; None where the provider does not say."""
+        file = self._file
+        age_s = math.inf if file is None else self._clock() - (file.confirmed_until - file.lease_s)
+        return age_s if math.isfinite(age_s) else None
+
+    @property
     def ready(self) -> bool:
         """Whether decisions follow the provider; while they do not, the safe values are in force."""
         if self._file is not None:

@@ -11,7 +11,7 @@ from producers.errors import StagekeeperError
 from producers.wire.contract import ActionContract
 from producers.wire.decision import Decision, Provenance
 from producers.wire.model import NAME_PATTERN, Moment, Name, Ratio, Sha256, Text, WireModel
-from producers.wire.topics import DECISIONS, OUTCOMES, POLICY_CHANGES, RECOMMENDATIONS, REVIEWS
+from producers.wire.topics import DECISIONS, OUTCOMES, POLICY_CHANGES, RECOMMENDATIONS, REVIEWS, ROUTERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -218,6 +218,25 @@ class StageRecommendedData(WireModel):
     """The latest event time that the verdict knows of."""
 
 
+class RouterStatusData(WireModel):
+    """What a router decides by at this moment."""
+
+    environment: Name
+    """Of the actions that name none."""
+    provider: Name
+    """Who answers for its flags."""
+    ready: bool
+    """Whether decisions follow the provider; while they do not, safe values are in force."""
+    flags_sha256: Sha256 | None = None
+    """The flags' rules; null where the provider does not show them."""
+    since: Moment | None = None
+    """When these came into force there."""
+    confirmed_at: Moment | None = None
+    """When they were last seen to be the ones in force; null where the provider does not say."""
+    tells_every_s: Annotated[float, Field(gt=0.0, le=3600.0)]
+    """In how many seconds the next status comes at the latest."""
+
+
 class CloudEvent(WireModel):
     """The envelope that all events share (CloudEvents 1.0, structured mode)."""
 
@@ -232,7 +251,7 @@ class CloudEvent(WireModel):
     time: Moment
     """When it happened (event time)."""
     subject: Subject
-    """The decision id; for a policy change the flag key, for a recommendation the cell."""
+    """The decision id; for a policy change the flag key, for a recommendation the cell, for a status the source."""
     datacontenttype: JsonContentType = "application/json"
     dataschema: Annotated[str, Field(max_length=500)] | None = None
     """Identifier of the published schema."""
@@ -299,7 +318,24 @@ class StageRecommended(CloudEvent):
     data: StageRecommendedData
 
 
-Event = ActionDecided | ActionExecuted | ActionUndone | ActionImpact | ReviewResolved | PolicyChanged | StageRecommended
+class RouterStatus(CloudEvent):
+    """A router tells what it decides by; of each source only the latest counts."""
+
+    topic = ROUTERS
+    type: Literal["stagekeeper.router.status.v1"] = "stagekeeper.router.status.v1"
+    data: RouterStatusData
+
+
+Event = (
+    ActionDecided
+    | ActionExecuted
+    | ActionUndone
+    | ActionImpact
+    | ReviewResolved
+    | PolicyChanged
+    | StageRecommended
+    | RouterStatus
+)
 
 # Every type of event, in the order of an action's life
 EVENT_CLASSES: tuple[type[Event], ...] = (
@@ -310,6 +346,7 @@ EVENT_CLASSES: tuple[type[Event], ...] = (
     ReviewResolved,
     PolicyChanged,
     StageRecommended,
+    RouterStatus,
 )
 
 EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])  # reads any event by its `type`

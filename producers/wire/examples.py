@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _ROUTER: Final = "/routers/support-eu-1"
 _DECIDED_AT: Final = datetime(2026, 3, 2, 9, 30, 12, 250_000, tzinfo=UTC)
 _RULESET: Final = "5d1f0b6f3a0e4f7f8a3f0f4e1c9d6b7a2e8c4d5f6a7b8c9d0e1f2a3b4c5d6e7f"
+_FLAGS: Final = "c4a1d7e90b3f52688e2d4f6a1c3b5d7e9f0a2b4c6d8e0f1a3b5c7d9e1f2a4b6c"
 _GATE: Final = "9b2d7c4e1f3a5b6c8d0e2f4a6b8c0d1e3f5a7b9c1d2e4f6a8b0c3d5e7f9a1b2c"
 
 _FLAG = FlagEvaluation(
@@ -167,6 +168,22 @@ _EVENTS: Final[tuple[events.Event, ...]] = (
             gate_sha256=_GATE,
             lake_version=1874,
             watermark=_moment(12, 0, 0),
+        ),
+    ),
+    events.RouterStatus(
+        id="08-status",
+        source=_ROUTER,
+        time=_moment(12, 0, 11),
+        subject=_ROUTER,
+        dataschema=events.schema_id(events.RouterStatus),
+        data=events.RouterStatusData(
+            environment=RECEIPT.environment,
+            provider="flagd",
+            ready=True,
+            flags_sha256=_FLAGS,
+            since=_moment(12, 0, 7),
+            confirmed_at=_moment(12, 0, 11),
+            tells_every_s=5.0,
         ),
     ),
 )

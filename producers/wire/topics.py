@@ -9,6 +9,7 @@ OUTCOMES = "agent.outcomes"
 REVIEWS = "agent.reviews"
 POLICY_CHANGES = "agent.policy-changes"
 RECOMMENDATIONS = "agent.recommendations"
+ROUTERS = "agent.routers"
 DEAD_LETTER = "agent.dead-letter"
 
 MAX_EVENT_BYTES = 1_000_000  # the largest event that is accepted; a larger one is rejected as `too_large`
@@ -42,6 +43,13 @@ TOPICS: tuple[Topic, ...] = (
     Topic(POLICY_CHANGES, 1, "flag key", "Who changed which flag, from what to what, and why.", _EVENT_SETTINGS),
     Topic(RECOMMENDATIONS, 1, "cell", "The latest verdict on every cell.", _LATEST_SETTINGS),
     Topic(
+        ROUTERS,
+        1,
+        "source",
+        "What each router decides by, told every few seconds.",
+        {**_EVENT_SETTINGS, "retention.ms": str(3600 * 1000)},
+    ),
+    Topic(
         DEAD_LETTER,
         1,
         "topic/partition/offset of the rejected record",
@@ -50,5 +58,5 @@ TOPICS: tuple[Topic, ...] = (
     ),
 )
 
-# What the data plane reads into the lake: everything but its own dead letters
-SOURCE_TOPICS: tuple[Topic, ...] = tuple(topic for topic in TOPICS if topic.name != DEAD_LETTER)
+# What the data plane reads into the lake: everything but its own dead letters, and what only the latest counts of
+SOURCE_TOPICS: tuple[Topic, ...] = tuple(topic for topic in TOPICS if topic.name not in {ROUTERS, DEAD_LETTER})

@@ -70,7 +70,8 @@ def _enacted(one: Followed) -> str:
     if one.life == "not in force":
         return f"still decided by the old stage by {', '.join(shown['sources'])}"
     if one.life == "in force":
-        return f"after {shown['seconds_to_force']:.1f} s, {len(shown['sources'])} source(s) heard"
+        routers = "" if one.enactment is None else one.enactment.last.routers
+        return f"after {shown['seconds_to_force']:.1f} s at {routers}"
     return f"at {shown['applied_at']}" if one.life == "applied" else ""
 
 

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 
     from analytics.lake.tables import Fence, Lake
     from producers.wire.events import PolicyChanged
+    from streams.control.router_statuses import RouterStatuses
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class Enactor:
         clock: Callable[[], float] = time.monotonic,
         freshness_s: float = math.inf,
         effect_deadline_s: float = EFFECT_DEADLINE_S,
+        routers: RouterStatuses | None = None,
     ) -> None:
         self._lake, self._store = lake, store
         self._gate_file = gate_file
@@ -96,7 +98,8 @@ class Enactor:
         self._freshness_s = freshness_s
         self._fence: Fence | None = None
         self._pauses = Pauses(clock)
-        self._proofs = Proofs(lake, store, self._pauses, now=now, deadline=timedelta(seconds=effect_deadline_s))
+        deadline = timedelta(seconds=effect_deadline_s)
+        self._proofs = Proofs(lake, store, self._pauses, routers, now=now, deadline=deadline)
         self._calls = StandingCalls(lake)
         self._past: dict[str, Enactment] = {}
         self._news = PolicyChangeNews(publish)
@@ -222,11 +225,11 @@ class Enactor:
             self._pauses.refused(action, word)
 
     def _prove(self) -> None:
-        """Look at one change for its effect: the next rollback waits for no more than that."""
+        """Look for the effect of the latest changes, at once: the next rollback waits for no more than that."""
         try:
             with reading(self._lake.root):
-                if (step := self._proofs.step(self._past.values())) is not None:
-                    self._append([step])
+                if steps := self._proofs.steps(self._past.values()):
+                    self._append(steps)
         except FencedError:
             raise
         except (Exception, PanicException) as error:  # noqa: BLE001 - the next change is proven at the next look

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from analytics.lake.tables import Fence
     from producers.boundary.stage_store import StageStore
     from producers.wire.events import PolicyChanged
+    from streams.control.router_statuses import RouterStatuses
     from streams.worker_config import WorkerConfig
 
 LOG: Final = logging.getLogger(__name__)
@@ -39,7 +40,12 @@ class EnactorRunner:
     """An enactor with its own lake handle, and a producer for what it has to tell. One thread at a time may use it."""
 
     def __init__(
-        self, config: WorkerConfig, stages: StageStore, *, clock: Callable[[], float] = time.monotonic
+        self,
+        config: WorkerConfig,
+        stages: StageStore,
+        routers: RouterStatuses | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._publisher = Publisher(
             config.bootstrap_servers,
@@ -56,6 +62,7 @@ class EnactorRunner:
             now=config.now,
             freshness_s=config.freshness_s,
             effect_deadline_s=config.effect_deadline_s,
+            routers=routers,
         )
         self._pauses = Pauses(clock)
         self.report = EnactorReport()  # of the last look

@@ -21,6 +21,7 @@ from producers.wire.events import (
     ActionUndone,
     Event,
     PolicyChanged,
+    RouterStatus,
     event_from_bytes,
     event_to_bytes,
 )
@@ -38,6 +39,7 @@ UNREAD: Final = re.compile(
 ALSO_UNREAD: Final[dict[type[Event], set[str]]] = {
     ActionUndone: {"data.reason"},
     PolicyChanged: {"data.environment", "data.workflow", "data.tool", "data.ruleset_sha256"},
+    RouterStatus: {"data.flags_sha256", "data.since", "data.confirmed_at"},
 }
 # What these name is tied to a receipt, which a change breaks.
 TIED: Final = re.compile(r"subject|data\.receipt|data\.contract\.(tool|workflow|target\.environment)")

@@ -11,7 +11,7 @@ from producers.wire import events
 from producers.wire.contract import Evidence, Scope
 from producers.wire.decision import Allow, Constrain, Deny, FallBack, Outcome, QueueForReview
 from producers.wire.events import EventError, EventRecord, event_from_bytes, event_to_bytes
-from producers.wire.topics import DECISIONS, OUTCOMES, POLICY_CHANGES, RECOMMENDATIONS, REVIEWS
+from producers.wire.topics import DECISIONS, OUTCOMES, POLICY_CHANGES, RECOMMENDATIONS, REVIEWS, ROUTERS
 
 TOPIC_OF = {
     events.ActionDecided: DECISIONS,
@@ -21,6 +21,7 @@ TOPIC_OF = {
     events.ReviewResolved: REVIEWS,
     events.PolicyChanged: POLICY_CHANGES,
     events.StageRecommended: RECOMMENDATIONS,
+    events.RouterStatus: ROUTERS,
 }
 
 

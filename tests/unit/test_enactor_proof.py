@@ -125,7 +125,14 @@ def test_under_a_percentage_only_who_had_the_old_stage_proves_it(tmp_path: Path)
 
     def proven(*decided: tuple[str | None, Stage]) -> bool:
         rows = [
-            {"source": "/tests", "user": user, "stage": stage.value, "decided_at": moment, "ingested_at": moment}
+            {
+                **ACTION._asdict(),
+                "source": "/tests",
+                "user": user,
+                "stage": stage.value,
+                "decided_at": moment,
+                "ingested_at": moment,
+            }
             for second, (user, stage) in enumerate(decided, start=-1)
             for moment in [step.at + timedelta(seconds=second)]
         ]
