@@ -7,15 +7,18 @@ distribution is carried from one step of the boundary to the next, and what reac
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analytics.evidence.sequential import CROSSING_SLACK, FloatArray, log_e_value
+from analytics.evidence.sequential import CROSSING_SLACK, BoolArray, CellArray, FloatArray, log_e_value, smallest_whole
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
 _MOST_FAILURES: Final = 400
@@ -28,14 +31,29 @@ _NOTHING: Final = 1e-10
 def last_trials_of_harm(failures: npt.ArrayLike, threshold: float, *, alpha: float) -> FloatArray:
     """The most trials among which so many failures are evident harm; one less than the failures where none are."""
     x = np.asarray(failures, dtype=np.float64)
-    # With as many failures as the threshold means, nothing speaks of harm; it holds for fewer trials, and never again.
-    low, high = x - 1.0, np.ceil(x / threshold)
     bar = -np.log(alpha) - CROSSING_SLACK
-    while np.any(high - low > 1.0):
-        probe = np.floor((low + high) / 2.0)
-        held = log_e_value(x, np.maximum(probe, x), threshold, direction="above") >= bar
-        low, high = np.where(held & (high - low > 1.0), probe, low), np.where(held, high, probe)
-    return low
+
+    def is_over(cells: CellArray, trials: FloatArray) -> BoolArray:
+        return np.asarray(log_e_value(x[cells], trials, threshold, direction="above") < bar)
+
+    # With as many failures as the threshold means, nothing speaks of harm; it holds for fewer trials, and never again.
+    return smallest_whole(is_over, x - 1.0, np.ceil(x / threshold)) - 1.0
+
+
+def least_growth(decides: Callable[[float], bool], *, longest: float, precision: float = 1e-12) -> float:
+    """The factor by which counts must grow to decide: 1 where they do already, infinity where `longest` is too short.
+
+    `decides` says whether counts that have grown by a factor do; the factor is found to a relative precision.
+    """
+    if decides(1.0):
+        return 1.0
+    if not decides(longest):
+        return math.inf
+    low, high = 1.0, longest
+    while high / low > 1.0 + precision:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return high
 
 
 def median_trials_to_harm(rate: float, threshold: float, *, alpha: float) -> int | None:
@@ -78,13 +96,13 @@ class SafetyForecast:
 def first_trials_of_safety(failures: npt.ArrayLike, threshold: float, *, beta: float, most: int) -> FloatArray:
     """The fewest trials among which so many failures are evident safety; infinity where that takes more than a most."""
     x = np.asarray(failures, dtype=np.float64)
-    low, high = x - 1.0, np.full_like(x, most + 1.0)
     bar = -np.log(beta) - CROSSING_SLACK
-    while np.any(high - low > 1.0):
-        probe = np.floor((low + high) / 2.0)
-        held = log_e_value(x, np.maximum(probe, x), threshold, direction="below") >= bar
-        low, high = np.where(held, low, probe), np.where(held, probe, high)
-    return np.where(high > most, np.inf, high)
+
+    def is_safe(cells: CellArray, trials: FloatArray) -> BoolArray:
+        return np.asarray(log_e_value(x[cells], trials, threshold, direction="below") >= bar)
+
+    least = smallest_whole(is_safe, x - 1.0, np.full_like(x, most + 1.0))
+    return np.where(least > most, np.inf, least)
 
 
 @lru_cache(maxsize=4_096)

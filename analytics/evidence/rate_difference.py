@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from analytics.evidence.forecast import least_growth
 from analytics.evidence.sequential import crosses, log_e_value, lower_bound, upper_bound
 
 if TYPE_CHECKING:
@@ -107,12 +108,4 @@ def growth_to_decision(
         ours, theirs = (CountedRate(rate.failures * factor, rate.trials * factor) for rate in (new, base))
         return bool(crosses(difference_log_e(ours, theirs, margin, direction), alpha))
 
-    if not new.trials or not base.trials or not decides(_LONGEST):
-        return float("inf")
-    low, high = 1.0, _LONGEST
-    if decides(low):
-        return low
-    for _ in range(_HALVINGS):
-        middle = float(np.sqrt(low * high))
-        low, high = (low, middle) if decides(middle) else (middle, high)
-    return high
+    return least_growth(decides, longest=_LONGEST) if new.trials and base.trials else float("inf")

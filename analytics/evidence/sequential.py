@@ -160,7 +160,7 @@ def trials_to_decision(
 
     # One past the single bet's own crossing certainly decides, whatever rounding did to it.
     high = np.maximum(np.ceil(start - n[cells]), 0.0) + 1.0
-    more[cells] = _first(decided, np.ceil(total - n[cells]), np.zeros(cells.size), high)
+    more[cells] = smallest_whole(decided, np.zeros(cells.size), high, np.ceil(total - n[cells]))
     return more.reshape(shape)
 
 
@@ -182,7 +182,7 @@ def _lower(x: FloatArray, n: FloatArray, bar: FloatArray) -> FloatArray:
     def undecided(among: CellArray, units: FloatArray) -> BoolArray:
         return np.asarray(_log_e(x[among], n[among], units / GRID, "above") < bar[among])
 
-    last = _first(undecided, np.floor(root * GRID) + 1.0, np.zeros_like(x), np.full_like(x, GRID)) - 1.0
+    last = smallest_whole(undecided, np.zeros_like(x), np.full_like(x, GRID), np.floor(root * GRID) + 1.0) - 1.0
     # The next float up, so that a threshold exactly on the last crossing grid point is still strictly below it.
     lower[cells] = np.where(last > 0, np.nextafter(last / GRID, 1.0), 0.0)
     return lower
@@ -199,7 +199,7 @@ def _upper(x: FloatArray, n: FloatArray, bar: FloatArray) -> FloatArray:
     def decided(among: CellArray, units: FloatArray) -> BoolArray:
         return np.asarray(_log_e(x[among], n[among], units / GRID, "below") >= bar[among])
 
-    first = _first(decided, np.ceil(root * GRID), np.zeros_like(x), np.full_like(x, GRID))
+    first = smallest_whole(decided, np.zeros_like(x), np.full_like(x, GRID), np.ceil(root * GRID))
     upper[cells] = np.nextafter(first / GRID, 0.0)
     return upper
 
@@ -240,12 +240,16 @@ def _mixture(terms: list[FloatArray], slopes: list[FloatArray]) -> tuple[FloatAr
     return np.asarray(peak + np.log(mass / BET_COUNT)), np.asarray(slope)
 
 
-def _first(
-    holds: Callable[[CellArray, FloatArray], BoolArray], guess: FloatArray, low: FloatArray, high: FloatArray
+def smallest_whole(
+    holds: Callable[[CellArray, FloatArray], BoolArray],
+    low: FloatArray,
+    high: FloatArray,
+    guess: FloatArray | None = None,
 ) -> FloatArray:
     """Find, per cell, the smallest whole number in (low, high] at which a monotone condition holds.
 
-    `holds` evaluates it for cells given by position, at one number each; the answer is probably within one of `guess`.
+    `holds` evaluates it for cells given by position, at one number each; it is never asked about `high`, where it must
+    hold. The answer is probably within one of `guess`, where there is one. Shape (cells,) throughout.
     """
     low, high = low.copy(), high.copy()
     cells = np.arange(low.size)
@@ -255,9 +259,9 @@ def _first(
         high[cells[held]] = probe[held]
         low[cells[~held]] = probe[~held]
 
-    for shift in (0.0, -1.0, 1.0):
-        inside = cells[(guess + shift > low) & (guess + shift < high)]
-        narrow(inside, guess[inside] + shift)
+    for probe in () if guess is None else (guess, guess - 1.0, guess + 1.0):
+        inside = cells[(probe > low) & (probe < high)]
+        narrow(inside, probe[inside])
     while (wide := cells[high - low > 1.0]).size:
         narrow(wide, np.floor((low[wide] + high[wide]) / 2.0))
     return high

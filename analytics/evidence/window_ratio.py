@@ -19,6 +19,7 @@ import numpy as np
 
 from analytics.evidence.clustered_rate import UserWindows
 from analytics.evidence.errors import EvidenceError
+from analytics.evidence.forecast import least_growth
 from analytics.evidence.mixture import IntArray, average, bets, failures_among, whole
 from analytics.evidence.sequential import crosses
 
@@ -84,15 +85,7 @@ class ArmWindows:
     def growth_to_decision(self, ratio: float, direction: Direction, *, alpha: float) -> float:
         """Forecast by which factor the windows must grow to decide; infinity where these rates never do."""
         wealth = self._log_wealth(ratio, direction)
-        if crosses(average(wealth), alpha).all():
-            return 1.0
-        if wealth.max() <= 0:
-            return float("inf")
-        low, high = 1.0, _GROWTH
-        for _ in range(_HALVINGS + 20):
-            middle = float(np.sqrt(low * high))
-            low, high = (low, middle) if crosses(average(wealth * middle), alpha).all() else (middle, high)
-        return high
+        return least_growth(lambda factor: bool(crosses(average(wealth * factor), alpha).all()), longest=_GROWTH)
 
     def bounds(self, *, alpha: float, beta: float) -> tuple[float, float]:
         """Bound the ratio of the rates from below at alpha, and from above at beta: the evidence turned around."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from analytics.evidence.clustered_rate import ASSUMPTIONS
+from analytics.evidence.forecast import least_growth
 from analytics.evidence.quantile_ratio import Observed, quantile_ratio_bounds, quantile_ratio_log_e
 from analytics.evidence.rate_difference import (
     CountedRate,
@@ -150,17 +151,12 @@ class QuantileRatio:
 
     def more_trials(self, direction: Direction, alpha: float) -> float:
         """More known values of the new arm."""
-        low, high = 1.0, _LONGEST
-        if not self._decides(high, direction, alpha):
-            return math.inf
-        while high / low > 1.001:
-            middle = math.sqrt(low * high)
-            low, high = (low, middle) if self._decides(middle, direction, alpha) else (middle, high)
-        return _more(1.0 if self._decides(1.0, direction, alpha) else high, int(self.new.counts.sum()))
 
-    def _decides(self, factor: float, direction: Direction, alpha: float) -> bool:
-        new, base = self.new.grown(factor), self.base.grown(factor)
-        return bool(crosses(quantile_ratio_log_e(new, base, self.ratio, self.tail, direction), alpha))
+        def decides(factor: float) -> bool:
+            new, base = self.new.grown(factor), self.base.grown(factor)
+            return bool(crosses(quantile_ratio_log_e(new, base, self.ratio, self.tail, direction), alpha))
+
+        return _more(least_growth(decides, longest=_LONGEST, precision=1e-3), int(self.new.counts.sum()))
 
 
 def _more(growth: float, trials: float) -> float:

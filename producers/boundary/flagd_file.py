@@ -305,15 +305,16 @@ def _reason(error: BaseException) -> str:
 
 def _is_timeless(rules: object) -> bool:
     """Whether no rule can see the clock: every variable is named outright, and none is flagd's own."""
-    if isinstance(rules, list):
-        return all(map(_is_timeless, rules))
-    if not isinstance(rules, dict):
-        return True
-    variable = rules.get("var", "named")
+    parts = rules.values() if isinstance(rules, dict) else rules if isinstance(rules, list) else ()
+    sees_clock = isinstance(rules, dict) and "var" in rules and _named(rules["var"]) is None
+    return not sees_clock and all(map(_is_timeless, parts))
+
+
+def _named(variable: object) -> str | None:
+    """The attribute that `var` looks at; None where its name is computed, or is flagd's own, as the clock's is."""
     name = variable[0] if isinstance(variable, list) and variable else variable
-    if not isinstance(name, str) or not name or name.startswith("$flagd"):
-        return bool(name == "$flagd.flagKey")
-    return all(map(_is_timeless, rules.values()))
+    is_named = isinstance(name, str) and name and (name == "$flagd.flagKey" or not name.startswith("$flagd"))
+    return str(name) if is_named else None
 
 
 TARGETING_KEY: Final = "targetingKey"  # the name under which rules see the targeting key
@@ -337,8 +338,7 @@ def attributes_read(rule: object) -> frozenset[str] | None:
         operator, arguments = next(iter(rule.items()))
         parts = arguments if isinstance(arguments, list) else [arguments]
         if operator == "var":
-            name, *parts = parts or [None]
-            if not isinstance(name, str) or not name or (name.startswith("$flagd") and name != "$flagd.flagKey"):
+            if (name := _named(arguments)) is None:
                 return None
             names = {name, name.partition(".")[0]}  # a dot may lead into what the first part names
         elif operator == "fractional":
