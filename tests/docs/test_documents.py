@@ -170,11 +170,7 @@ def test_no_file_has_grown_beyond_one_idea() -> None:
         name_of(path): lines
         for path in [*sources, *DOCUMENTS]
         # The reference has a section for every command, and holds no idea but that.
-<<<<<<< HEAD
         if (lines := path.read_text(encoding="utf-8").count("\n")) > (800 if path == CLI_PAGE else 420)
-=======
-        if (lines := path.read_text(encoding="utf-8").count("\n")) > (700 if path == CLI_PAGE else 420)
->>>>>>> ffd1b3a (The reference of commands may be as long as it is)
     }
     assert long == {}
 
