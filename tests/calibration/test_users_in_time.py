@@ -60,7 +60,9 @@ def a_bot(seed: int, streams: int, hours: int, *, bot_rate: float, rate: float =
     return Actions(stream, rng.random(size) * minutes, failed, np.full(size, 0.03), minutes, user)
 
 
-@pytest.mark.parametrize(("rate", "median", "slowest"), [(0.98, 10, 20), (0.3, 25, 60)])
+@pytest.mark.parametrize(
+    ("rate", "median", "slowest"), [pytest.param(0.98, 10, 20, marks=pytest.mark.exhaustive), (0.3, 25, 60)]
+)
 def test_an_outage_is_found_before_the_first_window_closes(rate: float, median: int, slowest: int) -> None:
     found = crossings(new_users(5, 40, 2, rate=rate, alike=1e-9).history(), GATES, 40, every=timedelta(minutes=1))
     assert found.rollbacks == 1.0

@@ -24,6 +24,12 @@ def pipeline(either_broker: Broker, lake_root: str, tmp_path: Path) -> Iterator[
         yield made
 
 
+@pytest.mark.parametrize(
+    "either_broker",
+    # What emits and what reads is tried on Apache Kafka every day by others; an import adds nothing of its own to them.
+    ["embedded", pytest.param("apache", marks=pytest.mark.exhaustive)],
+    indirect=True,
+)
 def test_the_example_reaches_the_lake_and_a_second_import_changes_nothing(pipeline: Pipeline) -> None:
     example = ("import", "transcript", str(EXAMPLES / "transcript.jsonl"), "--catalog", str(EXAMPLES / "catalog.yaml"))
     first = pipeline.run(*example, "--reward-field", "reward", "--json")

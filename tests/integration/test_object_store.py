@@ -132,6 +132,7 @@ def test_verdicts_are_reached_again_after_roll_up_and_vacuum(bucket_root: str, t
         assert replay(Lake.open(bucket_root), verdict_id).verdict_id == verdict_id
 
 
+@pytest.mark.exhaustive  # in a folder every day (tests/unit/test_migrations.py)
 def test_a_lake_of_an_earlier_layout_is_migrated(bucket_root: str, tmp_path: Path) -> None:
     history = EventLake.at(tmp_path)
     for number in range(20):

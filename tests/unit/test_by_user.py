@@ -16,6 +16,8 @@ from analytics.text import percent
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow  # they judge lakes of their own, which takes some tenths of a second each
+
 GATES = """\
 version: 1
 user_window: 10m

@@ -73,6 +73,7 @@ def test_a_table_to_which_nothing_is_added_gets_no_commit(tmp_path: Path) -> Non
     hold_all_promises(log, writer.lake)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", some(range(9)))
 def test_a_restart_after_any_batch_is_exact(tmp_path: Path, read: int) -> None:
     log = Log({FIRST: [value_of(1), value_of(1), b"x", value_of(1), b"y", value_of(2), None, value_of(2)]})
@@ -91,6 +92,7 @@ def test_a_restart_after_any_batch_is_exact(tmp_path: Path, read: int) -> None:
         assert lake.stored_offsets(table, [FIRST, SECOND]) == {FIRST: 7, SECOND: 7}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("lives", some(range(6)))
 def test_a_kill_at_a_commit_that_brings_earlier_offsets_along_is_exact(tmp_path: Path, lives: int, after: bool) -> None:

@@ -19,6 +19,8 @@ from producers.wire.stage import Stage
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow  # they judge lakes of their own, which takes some tenths of a second each
+
 GATES = """\
 version: 1
 user_window: 10m

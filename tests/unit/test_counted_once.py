@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     Told = Callable[["EventLake", "Receipt", float], None]
 
+pytestmark = pytest.mark.slow  # they judge lakes of their own, which takes some tenths of a second each
+
 CANCELLED, REFUSED = ExecutionStatus.CANCELLED, ExecutionStatus.REFUSED
 
 

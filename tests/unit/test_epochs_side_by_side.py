@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from analytics.verdicts.verdict import Verdict
 
+pytestmark = pytest.mark.slow  # they judge lakes of their own, which takes some tenths of a second each
+
 TEN = timedelta(minutes=10)
 BY_USER = """\
 version: 1

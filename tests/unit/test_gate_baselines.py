@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from analytics.verdicts.verdict import Verdict
     from producers.wire.receipt import Cell
 
+pytestmark = pytest.mark.slow  # they judge lakes of their own, which takes some tenths of a second each
+
 BESIDE = CELL._replace(cohort="held-back")
 CONCURRENT = {"baseline": "{kind: concurrent, cohort: held-back}"}
 LIMIT = "signal: execution_error, role: guardrail, limit: 0.1"

@@ -27,6 +27,8 @@ from analytics.lake.vacuum import vacuum
 from analytics.maintenance import Maintenance, RetentionPolicy
 from streams.control.maintenance_runner import MaintenanceRunner
 
+pytestmark = pytest.mark.slow  # they judge lakes of their own, which takes some tenths of a second each
+
 PARTITION = SourcePartition("cluster-1", "agent.decisions", 0)
 GATES = """\
 version: 1

@@ -14,6 +14,8 @@ from analytics.judging.judge import Judge
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow  # they judge lakes of their own, which takes some tenths of a second each
+
 BOUNDS = ("ratio: 1.5", "delta: 0.02")
 
 

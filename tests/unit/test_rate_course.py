@@ -20,6 +20,8 @@ from analytics.signals.state import CellState
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow  # they judge lakes of their own, which takes some tenths of a second each
+
 GATES = """\
 version: 1
 freshness: 30d
