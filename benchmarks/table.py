@@ -87,6 +87,9 @@ def _ingest(found: dict[str, Any]) -> Iterator[Row]:
             ratio = rate / found[key]
             yield Row(f"  ratio to {label}", f"{ratio:.2f} x", f"{found[key]:,.0f}/s", f"{asked:g} x", ratio >= asked)
 
+    share = found["sealing_cpu_us"] / found["worker"]["cpu_us"]
+    yield Row("  sealing it, of that processor time", f"{share:.0%}", "", "10 %", share <= 0.1)
+
 
 def _freshness(found: dict[str, Any]) -> Iterator[Row]:
     visible, bare = found["visible"], found["bare_consume"]

@@ -79,8 +79,8 @@ def prove(lake: Lake, identity: str) -> str:
     """
     for table, name in _IDS.items():
         rows = lake.scan(table).filter(pl.col(name) == identity).collect()
-        for log, found in entries(table, rows):
-            return _prove(lake, identity, log, found[0].position, found[0].data)
+        for log, (position, *_), (data, *_) in entries(table, rows):
+            return _prove(lake, identity, log, position, data)
     raise ProofError(
         f"no accepted event and no verdict that was news has the id {identity}. A rejected record is in no log: "
         "`stagekeeper signals` names its reason."

@@ -198,8 +198,8 @@ class _Rows:
         rows = self._rows.filter(number > self._reached, number <= last).collect()
         ids = dict(rows.select(number, _IDS[self._table]).iter_rows())
         sealed = dict(zip(self._positions, zip(self._leaves, self._may_be_gone, strict=True), strict=True))
-        for _, found in entries(self._table, rows):
-            for position, data in found:
+        for _, positions, found in entries(self._table, rows):
+            for position, data in zip(positions, found, strict=True):
                 leaf, _ = sealed.pop(position, (None, False))
                 if leaf == leaf_hash(data):
                     check.checked += 1
@@ -216,8 +216,8 @@ class _Rows:
 
     def _compare_numberless(self, check: LogCheck) -> None:
         sealed = dict(zip(self._leaves, self._positions, strict=True))
-        for _, found in entries(self._table, self._rows.collect()):
-            known = sum(sealed.pop(leaf_hash(entry.data), None) is not None for entry in found)
+        for _, _, found in entries(self._table, self._rows.collect()):
+            known = sum(sealed.pop(leaf, None) is not None for leaf in map(leaf_hash, found))
             check.checked, check.not_sealed = known, len(found) - known
         for position in sealed.values():
             check.add("missing", "the row that was sealed is not there, or was changed", position)

@@ -36,11 +36,12 @@ _STATED: Final = (
 )  # fmt: skip
 
 
-class Entry(NamedTuple):
-    """One entry of a log."""
+class Entries(NamedTuple):
+    """Entries of one log, in its order."""
 
-    position: int  # where it stands in its source: its offset, or its number among the rows
-    data: bytes
+    log: str
+    positions: list[int]  # where each stands in its source: its offset, or its number among the rows
+    data: list[bytes]
 
 
 def table_of(log: str) -> str | None:
@@ -60,21 +61,30 @@ def rows_of(log: str) -> pl.Expr:
     return pl.col("changed") if log == own_log(VERDICTS) else pl.lit(value=True)
 
 
-def entries(table: str, rows: pl.DataFrame) -> Iterator[tuple[str, list[Entry]]]:
-    """The entries that rows of a table make, by log, in the order of the log."""
+def entries(table: str, rows: pl.DataFrame) -> Iterator[Entries]:
+    """The entries that rows of a table make, by log."""
     if table == EVENTS:
-        stated = pl.concat_str([_netstring(name) for name in _STATED]).cast(pl.Binary)
-        made = rows.select("offset", stated.alias("stated"), "value", partition_log().alias("log")).sort("offset")
-        for (log,), own in made.group_by("log", maintain_order=True):
-            columns = own.select("offset", "stated", "value").iter_rows()
-            yield str(log), [Entry(offset, header + value) for offset, header, value in columns]
+        stated = pl.concat_str([*map(_stated, _STATED), pl.lit("")], separator=",").cast(pl.Binary)
+        made = rows.select("offset", stated.alias("stated"), "value", partition_log().alias("log")).sort(
+            "log", "offset"
+        )
+        for log, first, count in (
+            made.select(pl.col("log").rle().struct.unnest())
+            .select("value", pl.col("len").cum_sum() - pl.col("len"), pl.col("len").alias("count"))
+            .iter_rows()
+        ):
+            own = made.slice(first, count)
+            data = [
+                header + value for header, value in zip(own["stated"].to_list(), own["value"].to_list(), strict=True)
+            ]
+            yield Entries(log, own["offset"].to_list(), data)
         return
     if table == VERDICTS:
         rows = rows.filter("changed").sort("news")
     if rows.height:
-        numbers = rows["news"].to_list() if table == VERDICTS else range(1, rows.height + 1)
+        numbers = rows["news"].to_list() if table == VERDICTS else list(range(1, rows.height + 1))
         dicts = rows.select(COLUMNS[table].names()).iter_rows(named=True)
-        yield _OTHERS[table], [Entry(*pair) for pair in zip(numbers, map(canonical, dicts), strict=True)]
+        yield Entries(_OTHERS[table], numbers, list(map(canonical, dicts)))
 
 
 def partition_log() -> pl.Expr:
@@ -83,10 +93,12 @@ def partition_log() -> pl.Expr:
     return pl.concat_str(pl.lit(_EVENTS_V1), log_id, pl.lit("/"), topic, pl.lit("/"), partition)
 
 
-def _netstring(name: str) -> pl.Expr:
-    """A value with its length in bytes before it, so that nothing can move from one into the next; nulls have none."""
-    kind = COLUMNS[EVENTS][name]
-    value = pl.col(name).dt.timestamp("us") if isinstance(kind, pl.Datetime) else pl.col(name)
-    text = value.cast(pl.String)
-    length = text.str.len_bytes().cast(pl.String)
-    return pl.when(text.is_null()).then(pl.lit("-,")).otherwise(pl.concat_str(length, pl.lit(":"), text, pl.lit(",")))
+def _stated(name: str) -> pl.Expr:
+    """A number in decimal, a moment in microseconds, text with its length in bytes before it, and `-` for null."""
+    kind, value = COLUMNS[EVENTS][name], pl.col(name)
+    if kind == pl.String:
+        # So that nothing can move from one column into the next.
+        text = pl.concat_str(value.str.len_bytes().cast(pl.String), pl.lit(":"), value)
+    else:
+        text = (value.to_physical() if isinstance(kind, pl.Datetime) else value).cast(pl.String)
+    return text.fill_null("-")

@@ -7,6 +7,7 @@ never. The newest checkpoints are copied to a folder outside the lake; a lake th
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -222,28 +223,28 @@ class Sealer:
         """Seal rows, and keep how far the table is read; gives the number of new entries."""
         now, sealed = self._now(), 0
         grown: list[dict[str, object]] = []
-        for log, found in entries(table, rows):
+        for log, positions, data in entries(table, rows):
             before = ends.get(log, NOTHING)
             if table in NUMBERLESS:
                 known = self._leaves(log)
-                hashed = [leaf for entry in found if (leaf := leaf_hash(entry.data)) not in known]
-                new = list(enumerate(hashed, start=before.size + 1))
+                leaves = [leaf for leaf in map(leaf_hash, data) if leaf not in known]
+                new = list(range(before.size + 1, before.size + 1 + len(leaves)))
             else:  # a sealer may have been killed before it kept how far it was
-                new = [(at, leaf_hash(data)) for at, data in found if at > before.last_position]
-            if not new:
+                first = bisect_right(positions, before.last_position)
+                new, leaves = positions[first:], list(map(leaf_hash, data[first:]))
+            if not leaves:
                 continue
-            leaves = [leaf for _, leaf in new]
             frontier, tiles = before.frontier.extended(leaves)
             note = Checkpoint(log, frontier.size, frontier.root, (f"sealed {iso(now)}",)).note(self._signers)
-            ends[log] = Head(frontier, new[-1][0], note)
+            ends[log] = Head(frontier, new[-1], note)
             row = {
                 "log": log, "sealed_at": now, "first": before.size, "size": frontier.size,
-                "last_position": new[-1][0], "positions": [position for position, _ in new],
+                "last_position": new[-1], "positions": new,
                 "leaves": b"".join(leaves), "tiles": b"".join(tiles), "peaks": b"".join(frontier.peaks),
                 "checkpoint": note,
             }  # fmt: skip
             grown.append(row)
-            sealed += len(new)
+            sealed += len(leaves)
         if grown or advances:
             self._lake.append(SEALS, pl.DataFrame(grown, COLUMNS[SEALS]), advances=advances, fence=self._fence)
         return sealed
