@@ -173,15 +173,12 @@ class CellGauges:
 
     def _follow_ledger(self) -> None:
         rows, version = self._news(VERDICTS, [*CELL, *ORDER, "payload"])
-        last = (
-            rows.filter(~pl.col("verdict_id").str.starts_with(REASSESSED))
-            .sort(ORDER)
-            .unique(subset=CELL, keep="last", maintain_order=True)
-            .select(*CELL, "payload")
-            .collect()
-        )
+        # Two reads: payloads are large, and only the last of each cell is wanted.
+        ours = rows.filter(~pl.col("verdict_id").str.starts_with(REASSESSED)).select(*CELL, *ORDER)
+        last = ours.sort(ORDER).unique(subset=CELL, keep="last", maintain_order=True).collect()["verdict_id"]
+        payloads = rows.filter(pl.col("verdict_id").is_in(last.implode())).select(*CELL, "payload").collect()
         try:
-            news = {Cell(*cell): _PARSE(payload) for *cell, payload in last.iter_rows()}
+            news = {Cell(*cell): _PARSE(payload) for *cell, payload in payloads.iter_rows()}
         except msgspec.MsgspecError as error:
             raise UnknownShapeError(
                 f"the ledger holds a verdict of a shape that this release does not know, so cells have no metrics: "

@@ -43,9 +43,12 @@ class Outward:
 
     def read_cells(self, judge: Callable[[], Fence | None]) -> None:
         """Read what the metrics of cells say; nothing without the lease. Raises `LakeError`."""
-        self._cells = None
-        if judge() is not None:
-            self._cells = self._gauges.read(self._now())
+        cells = None
+        try:
+            if judge() is not None:
+                cells = self._gauges.read(self._now())
+        finally:
+            self._cells = cells  # what is not known any more is shown no longer
 
     def send(self, judge: Callable[[], Fence | None]) -> None:
         """Send webhooks; nothing without the lease. Raises `LakeError`; whatever else happens ends no worker."""

@@ -38,6 +38,9 @@ LOG: Final = logging.getLogger(__name__)
 DELAYS_S: Final = (5.0, 30.0, 300.0, 900.0, 1_800.0)  # after each failure of a receiver in a row; then the last
 GIVEN_UP_AFTER: Final = timedelta(days=3)
 AT_ONCE: Final = 20  # messages to one receiver at one look: as many are repeated if the worker dies meanwhile
+TURN_S: Final = (
+    5.0  # after which a receiver gets no further one at this look, seconds: the others' next look waits for it
+)
 
 _JITTER: Final = 0.2  # so that receivers that failed together are not tried together
 
@@ -127,14 +130,12 @@ class Dispatcher:
     def _of(self, name: str, changes: Sequence[LifeChange], owners: Mapping[str, str | None]) -> list[LifeChange]:
         """What one receiver still has to take: what was tried least often first, then the oldest."""
         endpoint, receiver = self._endpoints[name], self._receivers[name]
-        mine = {
-            change.change_id: change
-            for change in reversed(changes)
-            if change.at >= receiver.begun_at
-            and change.life in endpoint.lives
-            and (not endpoint.owners or owners.get(change.recommendation.verdict_id) in endpoint.owners)
-            and change.change_id not in receiver.settled
-        }
+        mine: dict[str, LifeChange] = {}
+        for change in changes:
+            is_theirs = not endpoint.owners or owners.get(change.recommendation.verdict_id) in endpoint.owners
+            is_wanted = is_theirs and change.life in endpoint.lives and change.at >= receiver.begun_at
+            if is_wanted and change.change_id not in receiver.settled:
+                mine.setdefault(change.change_id, change)
         return sorted(mine.values(), key=lambda change: (receiver.attempts[change.change_id], change.at))
 
     async def _send_all(
@@ -146,10 +147,13 @@ class Dispatcher:
     async def _send_to(
         self, name: str, mine: Sequence[LifeChange], documents: Mapping[str, VerdictDocument], now: datetime
     ) -> list[Delivery]:
-        """Send to one receiver until it fails once."""
+        """Send to one receiver until it fails once, or others have waited long enough for it."""
         endpoint, receiver, rows = self._endpoints[name], self._receivers[name], []
+        began_s = self._clock()
         async with session_for(endpoint) as session:
             for change in mine[:AT_ONCE]:
+                if self._clock() - began_s > TURN_S:
+                    break
                 said = change.recommendation
                 link = None if self._link is None else self._link(said.place)
                 body = body_of(endpoint, change, documents.get(said.verdict_id), link)
@@ -158,6 +162,8 @@ class Dispatcher:
                 tried = receiver.attempts[change.change_id]
                 self._sent[name, "delivered" if attempt.delivered else "failed"] += 1
                 if attempt.delivered:
+                    if receiver.failures:
+                        LOG.warning("webhook `%s` takes messages again after %d failure(s)", name, receiver.failures)
                     receiver.failures = 0
                     rows.append(Delivery(name, now, DeliveryOutcome.DELIVERED, change.change_id, tried, attempt.detail))
                     continue

@@ -11,6 +11,7 @@ import pytest
 from enactor_cases import ACTION, GATES, Place, at
 from webhook_receiver import SECRET, Receiver
 
+from analytics.enactment.life_changes import LifeFeed
 from analytics.lake.errors import FencedError, LakeError
 from analytics.lake.leases import JUDGE
 from analytics.lake.table_schemas import DELIVERIES
@@ -192,6 +193,42 @@ def test_a_slow_receiver_holds_up_no_other(place: Place) -> None:
         place.judged(failed=True)
         sender.send()
         assert first.lives == second.lives == ["open"]
+
+
+def test_a_slow_receiver_gets_no_further_message_while_others_wait(place: Place, receiver: Receiver) -> None:
+    sender = Sender(place, endpoint(receiver))
+    sender.send()
+
+    def slow(_: int) -> tuple[int, dict[str, str]]:
+        sender.seconds += 6.0
+        return 204, {}
+
+    receiver.answer = slow
+    place.judged(failed=True)
+    place.look()
+    sender.send()
+    assert receiver.lives == ["open"]
+    assert sender.metrics['webhooks_waiting{endpoint="payments"}'] == 1
+    sender.send()
+    assert receiver.lives == ["open", "applied"]
+
+
+def test_what_is_followed_is_what_a_new_worker_reads(place: Place) -> None:
+    followed = LifeFeed(Lake.open(place.lake.root))
+    place.judged(failed=False)
+    for step in (
+        lambda: None,
+        place.approved,
+        place.look,
+        lambda: place.judged(20, failed=True, stage=Stage.APPROVAL_GATED),
+    ):
+        step()
+        read = [(change.change_id, change.life, change.at) for change in followed.read(place.now)]
+        whole = LifeFeed(Lake.open(place.lake.root)).read(place.now)
+        assert read == [(change.change_id, change.life, change.at) for change in whole]
+    assert [life for _, life, _ in read] == ["open", "accepted", "applied", "open"]
+    later = place.now + timedelta(days=8)
+    assert "expired" in [change.life for change in followed.read(later)]
 
 
 def test_slack_gets_its_own_shape(place: Place, receiver: Receiver) -> None:
