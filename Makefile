@@ -93,7 +93,7 @@ LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes 
 
 lock: setup ## resolve the newest releases into requirements.lock, and of these what the image runs into its own
 	@$(BIN)/uv $(LOCK) --all-extras --upgrade pyproject.toml -o requirements.lock
-	@$(BIN)/uv $(LOCK) --extra build --extra dashboard --extra streams -c requirements.lock \
+	@$(BIN)/uv $(LOCK) --extra build --extra dashboard --extra service --extra streams -c requirements.lock \
 		pyproject.toml -o requirements-image.lock
 
 clean: ## remove the environment and everything that was made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import signal
 import socket
 import ssl
 import sys
@@ -71,6 +72,9 @@ def command(host: str, port: int, *, source: str, behind_proxy: bool, ready_file
         print_json({"address": address}) if as_json else click.echo(f"serves {address}", err=True)
         if ready_file is not None:
             ready_file.write_text(f"{address}\n", encoding="utf-8")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # The server heeds them, and raises them again once it has ended, while there is still something to do.
+            signal.signal(number, lambda *_: None)
         try:
             uvicorn.Server(config).run(sockets=[listening])
         finally:

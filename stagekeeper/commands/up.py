@@ -38,6 +38,7 @@ _PORT = click.IntRange(0, 65535)
 )
 @click.option("--kafka-port", type=_PORT, default=9092, show_default=True, help="Of that broker; 0 is any.")
 @click.option("--page-port", type=_PORT, default=8501, show_default=True, help="Of the page; 0 is any.")
+@click.option("--service-port", type=_PORT, default=8600, show_default=True, help="Of the HTTP service; 0 is any.")
 def command(
     *,
     demo: bool,
@@ -49,11 +50,15 @@ def command(
     broker: BrokerKind,
     kafka_port: int,
     page_port: int,
+    service_port: int,
 ) -> None:
-    """Start the embedded stack: broker, topics, lake, worker, page.
+    """Start the embedded stack: broker, topics, lake, worker, page, and the HTTP service.
 
     With STAGEKEEPER_KAFKA_BOOTSTRAP_SERVERS set, that Kafka cluster is used and no broker is started. A port that is
     taken is replaced by a free one. Ctrl-C stops everything.
+
+    The service starts where the extra `service`, a flag file and an authorization file are there; the demonstration
+    has both. Without a tokens file a first token is drawn, for agent `local-agent`, into <home>/service.token.
 
     With --for it ends by itself: it waits until the lake has everything that was emitted, every cell is judged and the
     events were validated once, prints signals and verdicts, and exits 0.
@@ -77,6 +82,7 @@ def command(
         lasting=lasting,
         kafka_port=kafka_port,
         page_port=page_port,
+        service_port=service_port,
     )
     result = run(options, ProgressPrinter(sys.stderr if as_json else sys.stdout))
     if result.report is not None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stagekeeper.settings import Settings
 
 DEMO_GATE_FILE: Final = Path(__file__).with_name("demo_gates.yaml")
+DEMO_AUTHORIZATION: Final = Path(__file__).with_name("demo_authorization.yaml")
 DEMO: Final = "demo"  # the scenario
 DEMO_HISTORY: Final = "2h"
 DEMO_HISTORY_EVENTS: Final = 24_000
@@ -94,6 +95,11 @@ def page_command(
     if settings.signing_key is None:
         command.append("--unsigned")
     return tuple(command)
+
+
+def service(settings: Settings, port: int, ready_file: Path) -> Program:
+    """The HTTP service, on the loopback interface; `ready_file` appears once it serves."""
+    return _own(settings, "service", "serve", "--port", str(port), "--ready-file", str(ready_file))
 
 
 def page_answers(port: int) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib.util
+import os
 import signal
 import time
 from contextlib import ExitStack
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from analytics.report import Report
     from stagekeeper.embedded.progress import ProgressPrinter
+    from stagekeeper.embedded.supervisor import Program
     from stagekeeper.settings import Settings
     from streams.children import Child
 
@@ -60,6 +63,7 @@ class UpOptions:
     lasting: timedelta | None  # how long to run once everything is up; None is until stopped
     kafka_port: int  # preferred port of the broker; 0 is any
     page_port: int  # preferred port of the page; 0 is any
+    service_port: int  # preferred port of the HTTP service; 0 is any
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,11 @@ class EmbeddedStack:
         files = {"gate_file": gates.absolute(), "flag_file": flags.absolute()}
         return configured.model_copy(update={"home": home, "lake_root": lake, **files})
 
+    def _authorization(self) -> Path:
+        """The authorization file; the demonstration brings one of its own where none is configured."""
+        configured = self.options.settings.authorization
+        return programs.DEMO_AUTHORIZATION if self.options.demo and not configured.is_file() else configured
+
     def _enacts(self, settings: Settings) -> bool:
         """Whether a worker is to carry out what it recommends: the gate file, or a setting, asks for it."""
         try:
@@ -227,9 +236,13 @@ class EmbeddedStack:
         ready_file.unlink(missing_ok=True)
         page_port = self._available_port("page", self.options.page_port) if self.options.page else None
         page = programs.page(settings, page_port) if page_port is not None else None
+        service_ready = settings.home / "service.ready"
+        service_ready.unlink(missing_ok=True)
+        service = self._service(settings, service_ready)
         worker = programs.worker(settings, ready_file, enacts=self._enacts(settings))
         worker_child = self._supervisor.start(worker)
         page_child = self._supervisor.start(page) if page is not None else None
+        service_child = self._supervisor.start(service) if service is not None else None
         traffic = None
         if self.options.demo:
             traffic = self._supervisor.start(programs.demo_traffic(settings, settings.home / "demo" / "truth.json"))
@@ -244,7 +257,35 @@ class EmbeddedStack:
             await await_ready(page_child, functools.partial(programs.page_answers, page_port), timeout_s=_READY_S)
             self._watch(self._supervisor.keep(page))
             self.progress.step("page", f"open http://{LOOPBACK}:{page_port}")
+        if service is not None and service_child is not None:
+            await await_ready(service_child, service_ready.exists, timeout_s=_READY_S)
+            self._watch(self._supervisor.keep(service))
+            address = service_ready.read_text(encoding="utf-8").strip()
+            self.progress.step("service", f"{address}, with the tokens of {settings.tokens} (log {service.log})")
         return traffic
+
+    def _service(self, settings: Settings, ready_file: Path) -> Program | None:
+        """The HTTP service, where what it decides by is there; else a line says what is missing."""
+        settings = settings.model_copy(update={"authorization_file": self._authorization().absolute()})
+        missing = next((path for path in (settings.authorization, settings.flags) if not path.is_file()), None)
+        if missing is not None or importlib.util.find_spec("uvicorn") is None:
+            what = f"there is no file at {missing}" if missing is not None else "the extra `service` is not installed"
+            self.progress.step("service", f"none: {what}")
+            return None
+        if not settings.tokens.is_file():
+            self._draw_first_token(settings)
+        return programs.service(settings, self._available_port("service", self.options.service_port), ready_file)
+
+    def _draw_first_token(self, settings: Settings) -> None:
+        """A token for a first try on this machine, in a file that its owner alone can read."""
+        from stagekeeper.api.access_tokens import draw_token  # noqa: PLC0415 - not there without the extra
+
+        _, text = draw_token(settings.tokens, agent="local-agent", service="local", scopes=["decide", "report", "read"])
+        path = settings.home / "service.token"
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+        self.progress.step("token", f"a first one, for agent `local-agent`, is in {path}")
 
     async def _check_quality(self, settings: Settings, after: str) -> None:
         """Validate fresh events now and then; the first time once a table has rows, out of the way of the start."""

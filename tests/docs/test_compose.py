@@ -22,15 +22,15 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
 def test_kafka_worker_and_page_are_there_with_healthchecks() -> None:
-    assert set(COMPOSE["services"]) == {"kafka", "worker", "data-worker", "page"}
+    assert set(COMPOSE["services"]) == {"kafka", "worker", "data-worker", "page", "service"}
     assert all("test" in service["healthcheck"] for service in COMPOSE["services"].values())
-    for name in ("worker", "data-worker", "page"):
+    for name in ("worker", "data-worker", "page", "service"):
         assert COMPOSE["services"][name]["command"][0] in COMMANDS
 
 
 def test_ports_are_published_on_the_loopback_interface_only() -> None:
     published = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
-    assert len(published) == 2
+    assert len(published) == 3
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
@@ -56,7 +56,7 @@ def test_images_are_pinned_and_kafka_runs_without_a_zookeeper() -> None:
 
 def test_the_environment_is_made_of_settings() -> None:
     known = {f"STAGEKEEPER_{name.upper()}" for name in Settings.model_fields}
-    for name in ("worker", "page"):
+    for name in ("worker", "page", "service"):
         assert set(COMPOSE["services"][name]["environment"]) <= known
 
 
