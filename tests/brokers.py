@@ -1,8 +1,16 @@
-"""What tests need of any broker, embedded or not."""
+"""What tests need of any broker, embedded or not, and an embedded one."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from streams.broker import EmbeddedBroker, ensure_topics
+from streams.ports import available_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
 class Broker(Protocol):
@@ -16,3 +24,14 @@ class Broker(Protocol):
 
     @property
     def pid(self) -> int: ...
+
+
+@contextmanager
+def embedded_broker(folder: Path) -> Iterator[EmbeddedBroker]:
+    """An embedded broker with every topic."""
+    started = EmbeddedBroker.start(folder, port=available_port())
+    try:
+        ensure_topics(started.address)
+        yield started
+    finally:
+        started.stop()

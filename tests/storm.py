@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 from apache_kafka import start_kafka
+from brokers import embedded_broker
 from invariants import broken_invariants
 from object_store import ObjectStore
 from storages import Bucket, Folder
@@ -38,7 +39,6 @@ from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS
 from analytics.signals.definitions import COUNTERS
 from streams.apache_broker import ApacheBroker
 from streams.broker import EmbeddedBroker, ensure_topics
-from streams.ports import available_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -332,12 +332,8 @@ def storm(
 @contextmanager
 def _a_broker(name: str, folder: Path) -> Iterator[Broker]:
     if name == "embedded":
-        embedded = EmbeddedBroker.start(folder / "broker", port=available_port())
-        try:
-            ensure_topics(embedded.address)
+        with embedded_broker(folder / "broker") as embedded:
             yield embedded
-        finally:
-            embedded.stop()
     else:
         node = start_kafka(folder / "kafka")
         try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import object_store
 import pytest
 from apache_kafka import start_kafka
+from brokers import embedded_broker
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from object_store import BUCKET, ObjectStore
@@ -18,7 +19,6 @@ from workers import await_that
 from producers.wire.topics import TOPICS
 from streams.apache_broker import ApacheBroker, missing
 from streams.broker import EmbeddedBroker, ensure_topics
-from streams.ports import available_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,23 +42,15 @@ class OtherCluster:
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
     """An embedded broker with every topic. Its log is shared by all tests of the session: tell your events apart."""
-    started = EmbeddedBroker.start(tmp_path_factory.mktemp("broker"), port=available_port())
-    try:
-        ensure_topics(started.address)
+    with embedded_broker(tmp_path_factory.mktemp("broker")) as started:
         yield started
-    finally:
-        started.stop()
 
 
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
     """An embedded broker of this test's own, with every topic: empty logs, and free to be stopped."""
-    started = EmbeddedBroker.start(tmp_path / "own-broker", port=available_port())
-    try:
-        ensure_topics(started.address)
+    with embedded_broker(tmp_path / "own-broker") as started:
         yield started
-    finally:
-        started.stop()
 
 
 @pytest.fixture(scope="session")

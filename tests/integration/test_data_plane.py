@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
+from brokers import embedded_broker
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from fakes import KEY, a_decided, a_receipt, an_executed, an_undone
 from workers import a_worker, await_drained, await_that
@@ -24,7 +25,6 @@ from producers.wire.decision import Deny
 from producers.wire.events import ExecutionStatus, PolicyChanged, PolicyChangedData, event_to_bytes
 from producers.wire.topics import DEAD_LETTER, DECISIONS, MAX_RECORD_BYTES, OUTCOMES, POLICY_CHANGES, REVIEWS
 from streams.broker import EmbeddedBroker, ensure_topics
-from streams.ports import available_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -307,12 +307,8 @@ def test_sudden_death_leaves_exact_counts(either_broker: Broker, either_lake: st
 
 @pytest.fixture
 def second_broker(own_broker: EmbeddedBroker, tmp_path: Path) -> Iterator[EmbeddedBroker]:
-    started = EmbeddedBroker.start(tmp_path / "second-broker", port=available_port())
-    try:
-        ensure_topics(started.address)
+    with embedded_broker(tmp_path / "second-broker") as started:
         yield started
-    finally:
-        started.stop()
 
 
 def write_some(broker: EmbeddedBroker, prefix: str, count: int) -> None:

@@ -142,7 +142,10 @@ def test_unusable_topics_are_named(bare_broker: EmbeddedBroker) -> None:
     assert f"{DECISIONS} has 1 partitions, 4 are needed" in results[-1].evidence
 
 
-def test_a_broker_that_is_away_is_named_and_the_rest_is_still_looked_at(tmp_path: Path) -> None:
+def test_a_broker_that_is_away_is_named_and_the_rest_is_still_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.broker._ANSWER_TIMEOUT_S", 0.5)  # nobody will answer
     settings = Settings(home=tmp_path, kafka_bootstrap_servers="127.0.0.1:1", gate_file=GATES)
     found = checks(settings, wait=lambda _: None)
     assert found["broker"].state is CheckState.FAIL
