@@ -42,6 +42,7 @@ GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         "stage": "See and change stages; try an action anew.",
         "emergency": "Let actions fall back at once, and resume.",
         "policy": "Try flags and authorization on recorded contracts.",
+        "webhooks": "See who is told of recommendations; try them.",
     },
     "People": {
         "token": "Say who may ask the service, and for what.",
@@ -63,7 +64,7 @@ COMMANDS: Final = {name: summary for commands in GROUPS.values() for name, summa
 READ_LAKE = "stagekeeper.lake"  # where the context of a command says which lake it reads
 
 _PACKAGES_OF_EXTRA = {
-    "streams": ("faust", "aiokafka"),
+    "streams": ("faust", "aiokafka", "aiohttp"),
     "analytics": (
         "cryptography",
         "msgspec",

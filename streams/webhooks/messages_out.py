@@ -17,6 +17,7 @@ from producers.wire.events import VerdictName
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from analytics.enactment.life_changes import LifeChange
     from analytics.verdicts.document import VerdictDocument
@@ -51,6 +52,15 @@ def body_of(endpoint: Endpoint, change: LifeChange, document: VerdictDocument | 
     """The bytes that a receiver gets; the same at every attempt. `document` is None where the ledger has it no more."""
     make = _slack if endpoint.format == "slack" else _standard
     return json.dumps(make(change, document, link), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def trial_body(endpoint: Endpoint, now: datetime) -> bytes:
+    """The bytes of a message that says nothing but that it came."""
+    text = f"Stagekeeper tries whether the endpoint {endpoint.name} can be reached."
+    message: dict[str, Any] = {"text": text}
+    if endpoint.format == "standard":
+        message = {"type": "stagekeeper.trial", "timestamp": iso(now), "data": {"endpoint": endpoint.name}}
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def headline(change: LifeChange) -> str:

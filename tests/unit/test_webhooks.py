@@ -17,8 +17,6 @@ from analytics.lake.leases import JUDGE
 from analytics.lake.table_schemas import DELIVERIES
 from analytics.lake.tables import Fence, Lake
 from dashboard.urls import page_address
-from producers.errors import SettingsError
-from producers.strict_yaml import ConfigurationFileError
 from producers.wire.stage import Mode, Stage
 from streams.webhooks import dispatcher
 from streams.webhooks.delivery import ForbiddenAddressError, check_address
@@ -349,49 +347,3 @@ def test_the_vector_of_the_specifications_libraries() -> None:
     assert signed([KEY], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, b'{"test": 2432232314}') == (
         "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
     )
-
-
-FILE = """
-version: 1
-page: https://stagekeeper.example.com/
-endpoints:
-  - {name: payments, owners: [payments], url: "https://hooks.example.com/x", secret_env: HOOK_SECRET}
-  - {name: slack, format: slack, url_file: URL, lives: [open, not in force]}
-"""
-
-
-def test_the_file_and_its_secrets_are_read_and_never_shown(tmp_path: Path) -> None:
-    (tmp_path / "url").write_text("https://hooks.slack.example/T0/secret\n")
-    path = tmp_path / "webhooks.yaml"
-    path.write_text(FILE.replace("URL", str(tmp_path / "url")))
-    held = Webhooks.load(path, environment={"HOOK_SECRET": f"{SECRET} whsec_{'A' * 32}"})
-    payments, slack = held.endpoints
-    assert (len(payments.secrets), payments.owners) == (2, {"payments"})
-    assert (slack.url, slack.secrets) == ("https://hooks.slack.example/T0/secret", ())
-    assert len(slack.lives) == 2
-    assert "secret" not in repr(held).replace("secrets", "")
-
-
-@pytest.mark.parametrize(
-    ("text", "environment", "message"),
-    [
-        (FILE, {}, "HOOK_SECRET holds no secret"),
-        (FILE, {"HOOK_SECRET": "hunter2"}, "is not `whsec_` and base64 of 24 to 64 bytes; make one with"),
-        (FILE, {"HOOK_SECRET": SECRET}, "its URL cannot be read from URL"),
-        (FILE.replace("https://hooks.example.com/x", "ftp://x"), {}, "begins with http"),
-        (FILE.replace("https://hooks", "https://me:hunter2@hooks"), {}, "name or password"),
-        (FILE.replace(", secret_env: HOOK_SECRET", ""), {}, "what is not signed is not believed"),
-        (FILE.replace("url_file: URL", 'url: "https://hooks.slack.example/hunter2"'), {}, "the URL is the secret"),
-        (FILE.replace("name: slack", "name: payments"), {}, "twice there: payments"),
-        (FILE.replace("page:", "pages:"), {}, "pages"),
-    ],
-)
-def test_what_is_wrong_with_the_file_is_named_without_any_secret(
-    tmp_path: Path, text: str, environment: dict[str, str], message: str
-) -> None:
-    path = tmp_path / "webhooks.yaml"
-    path.write_text(text)
-    with pytest.raises((SettingsError, ConfigurationFileError)) as refused:
-        Webhooks.load(path, environment=environment)
-    assert message in str(refused.value)
-    assert "hunter2" not in str(refused.value)
