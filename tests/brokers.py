@@ -5,12 +5,19 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+import pytest
+
 from streams.broker import EmbeddedBroker, ensure_topics
 from streams.ports import available_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+apache_in_exhaustive = pytest.mark.parametrize(
+    "either_broker", ["embedded", pytest.param("apache", marks=pytest.mark.exhaustive)], indirect=True
+)
+"""For a test whose promise others hold on Apache Kafka every day: exact counts, the storm; what emits, the outbox."""
 
 
 class Broker(Protocol):

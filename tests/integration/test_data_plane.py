@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
-from brokers import embedded_broker
+from brokers import apache_in_exhaustive, embedded_broker
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from fakes import KEY, a_decided, a_receipt, an_executed, an_undone
 from workers import a_worker, await_drained, await_that
@@ -246,12 +246,7 @@ def newest_commit(root: str, table: str) -> str:
     return "" if lake is None else f"{lake.version(table):020}.json"
 
 
-@pytest.mark.parametrize(
-    "either_broker",
-    # The commits are the same on both; how partitions come back on Apache Kafka is seen by the storm of every day.
-    ["embedded", pytest.param("apache", marks=pytest.mark.exhaustive)],
-    indirect=True,
-)
+@apache_in_exhaustive
 def test_sudden_death_leaves_exact_counts(either_broker: Broker, either_lake: str, tmp_path: Path) -> None:
     lake_root = either_lake
     if "://" in lake_root and not isinstance(either_broker, EmbeddedBroker):

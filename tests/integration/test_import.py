@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from brokers import apache_in_exhaustive
 from pipeline import Pipeline, running_pipeline
 from shared_recordings import CALLS, EXAMPLES, FILE, needs_recorded_calls
 
@@ -24,12 +25,7 @@ def pipeline(either_broker: Broker, lake_root: str, tmp_path: Path) -> Iterator[
         yield made
 
 
-@pytest.mark.parametrize(
-    "either_broker",
-    # What emits and what reads is tried on Apache Kafka every day by others; an import adds nothing of its own to them.
-    ["embedded", pytest.param("apache", marks=pytest.mark.exhaustive)],
-    indirect=True,
-)
+@apache_in_exhaustive
 def test_the_example_reaches_the_lake_and_a_second_import_changes_nothing(pipeline: Pipeline) -> None:
     example = ("import", "transcript", str(EXAMPLES / "transcript.jsonl"), "--catalog", str(EXAMPLES / "catalog.yaml"))
     first = pipeline.run(*example, "--reward-field", "reward", "--json")
@@ -67,6 +63,7 @@ def test_the_example_reaches_the_lake_and_a_second_import_changes_nothing(pipeli
     assert again["rejects"]["total"] == 0
 
 
+@apache_in_exhaustive
 @needs_recorded_calls
 def test_the_recorded_airline_agent_is_judged_by_what_it_did(pipeline: Pipeline) -> None:
     catalog = str(EXAMPLES / "catalog-airline.yaml")

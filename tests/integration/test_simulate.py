@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from brokers import apache_in_exhaustive
 from pipeline import program, running_pipeline
 from shared_recordings import ROOT
 
@@ -31,6 +32,7 @@ def _by_cell(cells: list[dict[str, Any]]) -> dict[Cell, dict[str, Any]]:
     return {Cell(*(cell[name] for name in Cell._fields)): cell for cell in cells}
 
 
+@apache_in_exhaustive
 def test_the_lake_holds_exactly_the_truth_through_a_storm(
     either_broker: Broker, lake_root: str, tmp_path: Path
 ) -> None:
