@@ -1,4 +1,4 @@
-"""The real providers and clients of FeatBit and Unleash, against servers that speak their protocols on this machine.
+"""FeatBit's real provider and client, against a server that speaks its protocol on this machine.
 
 The rules that they serve are the same five flags; what is tested is the way that docs/boundary.md describes.
 """
@@ -16,8 +16,6 @@ from boundary_cases import KEYS, Permit, contract, evaluated, in_child
 from fbclient.client import FBClient
 from fbclient.config import Config
 from featbit_openfeature import FeatBitProvider
-from openfeature.contrib.provider.unleash import UnleashProvider
-from UnleashClient.cache import FileCache
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
@@ -28,7 +26,6 @@ from producers.wire.decision import FlagReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from producers.boundary.policy_flags import Flag
 
@@ -106,48 +103,10 @@ class Service:
         self._open.close()
 
 
-class Unleash(Service):
-    """Serves `/api/client/features`, which the client fetches again and again."""
-
-    def __init__(self, folder: Path, missing: str | None = None) -> None:
-        super().__init__(missing)
-        address = self._open.enter_context(self.http(lambda _path: self._features()))
-        cache = FileCache("stagekeeper", directory=str(folder))
-        provider = UnleashProvider(url=f"{address}/api", app_name="router", api_token="a:b.c", cache=cache)  # noqa: S106 - of a server that asks for none
-        provider.client.unleash_refresh_interval = 1  # 15 s where nobody says so
-        self.evaluator = FlagEvaluator(provider)
-
-    def _features(self) -> dict[str, Any]:
-        return {"version": 2, "features": [self._feature(key, value) for key, value in self.values.items()]}
-
-    @staticmethod
-    def _feature(key: str, value: object) -> dict[str, Any]:
-        constraints = []
-        if key == KEYS["denylist"] and value is False:
-            constraints = [{"contextName": "account", "operator": "IN", "values": [BARRED]}]
-        variants = []
-        if not isinstance(value, bool):
-            payload = {"type": "string" if isinstance(value, str) else "number", "value": str(value)}
-            variants = [{"name": f"v-{value}", "weight": 1000, "weightType": "variable", "payload": payload}]
-        return {
-            "name": key,
-            "type": "operational",
-            "enabled": value is not False or bool(constraints),
-            "strategies": [
-                {
-                    "name": "flexibleRollout",
-                    "constraints": constraints,
-                    "parameters": {"rollout": "100", "stickiness": "default", "groupId": key},
-                }
-            ],
-            "variants": variants,
-        }
-
-
 class FeatBit(Service):
     """Serves `/streaming`, a web socket over which flags come in full at first, then as they change."""
 
-    def __init__(self, _folder: Path, missing: str | None = None) -> None:
+    def __init__(self, missing: str | None = None) -> None:
         super().__init__(missing)
         self._moment = 0
         self._connections: list[ServerConnection] = []
@@ -211,9 +170,9 @@ class FeatBit(Service):
         }
 
 
-@pytest.fixture(params=[Unleash, FeatBit])
-def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
-    with request.param(tmp_path) as made:
+@pytest.fixture
+def service() -> Iterator[FeatBit]:
+    with FeatBit() as made:
         yield made
 
 
@@ -227,7 +186,7 @@ def test_the_five_flags_decide_by_targeting_key_and_scalar_attributes(service: S
     barred = decide(contract(account=BARRED), Permit(), service.evaluator).decision
     assert (barred.result.outcome, barred.result.reason) == ("deny", "on_denylist")
     assert barred.ruleset_sha256 != decision.ruleset_sha256, "it covers the answers, since no rules are shown"
-    assert any("/client/features" in path or "/streaming" in path for path in service.asked)
+    assert any("/streaming" in path for path in service.asked)
 
 
 def test_a_change_is_in_force_once_the_client_has_it(service: Service) -> None:
@@ -255,18 +214,16 @@ def test_a_value_that_cannot_decide_falls_to_the_safe_one(service: Service) -> N
     assert "everything" in (answers.evaluations[2].error or "")
 
 
-@pytest.mark.parametrize("kind", [Unleash, FeatBit])
 @pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.key)
-def test_a_missing_flag_has_its_safe_value(kind: Any, flag: Flag, tmp_path: Path) -> None:
-    with kind(tmp_path, missing=flag.key) as service:
+def test_a_missing_flag_has_its_safe_value(flag: Flag) -> None:
+    with FeatBit(missing=flag.key) as service:
         value, evaluation = evaluated(service.evaluator, flag, flag_context(contract(account="acct-2")))
         assert value == flag.safe
-        if kind is FeatBit:
-            assert "FLAG_NOT_FOUND" in (evaluation.error or "")
+        assert "FLAG_NOT_FOUND" in (evaluation.error or "")
 
 
-def test_a_flag_of_featbit_that_is_off_has_its_safe_value_and_not_its_off_variation(tmp_path: Path) -> None:
-    with FeatBit(tmp_path) as service:
+def test_a_flag_of_featbit_that_is_off_has_its_safe_value_and_not_its_off_variation() -> None:
+    with FeatBit() as service:
         context = flag_context(contract(account="acct-2"))
         assert service.evaluator.evaluate(context).denied is False
         service.off = KEYS["denylist"]
