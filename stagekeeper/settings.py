@@ -49,8 +49,13 @@ class Settings(BaseSettings):
     """The gate file (YAML); unset means `gates.yaml` in the working folder, if there is one."""
     flag_file: Path | None = None
     """The flag file (flagd JSON); unset means `flags.json` in the working folder."""
+    stage_store: str | None = Field(default=None, pattern=r"\S")
+    """Where stages are changed: `unleash:URL?project=P&environment=E`, `featbit:URL?environment=ID`, to read only
+    `openfeature:MODULE:FUNCTION`; unset means the flag file."""
+    stage_store_token: SecretStr | None = None
+    """Token of that service's management API; never printed."""
     enact: bool = False
-    """Whether a worker carries out in the flag file what the gate file lets it."""
+    """Whether a worker carries out in the flag file, or the service, what the gate file lets it."""
     effect_deadline_s: float = Field(default=10.0, gt=0)
     """How long, in seconds, a router may decide by the old stage after a change before it is named."""
     webhooks_file: Path | None = None

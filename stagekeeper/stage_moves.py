@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from producers.boundary.flagd_overlays import Overlay, OverlayScope
-    from producers.boundary.flagd_stages import FlagdStages
     from producers.boundary.stage_store import ActionName, StageSetting, StageStore
+    from producers.boundary.stage_writer import StageWriter
     from stagekeeper.settings import Settings
 
 SOURCE = "/stagekeeper/stage"
@@ -109,7 +109,7 @@ class StageMove(NamedTuple):
 
 
 def change_stage(
-    store: FlagdStages,
+    store: StageWriter,
     wish: StageWish,
     settings: Settings,
     *,

@@ -62,6 +62,7 @@ class StoreLaws:
         assert (after.mode, after.by_entry, recorded) == (Mode.DRAFT_WRITE, True, [after.version])
         assert store.read(REFUND) == after
         assert store.had(before.version)
+        assert not store.had(before.version, after=store.newest_replaced())
         assert not store.had(after.version)
         again = put(store, REFUND, Mode.AUTONOMOUS, record=recorded.append)
         assert recorded == [after.version, again.version]

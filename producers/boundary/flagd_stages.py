@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import difflib
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from producers.boundary.flag_edit import FlagEdit, FlagFileError, FlagText, edit_flags, require_entries
 from producers.boundary.flag_history import replaced, versions
-from producers.boundary.flagd_attempts import attempt_in_force, with_rung
+from producers.boundary.flagd_attempts import attempt_in_force, start_attempt, with_rung
 from producers.boundary.flagd_overlays import EMERGENCIES
 from producers.boundary.policy_flags import ATTEMPT, DENYLIST, GOVERNANCE_ENABLED, MODE
 from producers.boundary.possible_values import possible_values
 from producers.boundary.stage_store import ActionName, StageChange, StageConflictError, StageSetting
+from producers.boundary.stage_writer import OverlayEdit, StageStep
 from producers.boundary.targeting_entries import Layers, share_of, shared
 from producers.wire.stage import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from datetime import datetime
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from producers.boundary.flagd_overlays import Overlay, OverlayScope
     from producers.boundary.policy_flags import Flag
 
 
 Earlier = TypeVar("Earlier")
-
-
-class StageStep(NamedTuple):
-    """What became of an action's stage when another version of the file took the place of one."""
-
-    at: datetime
-    before: StageSetting
-    after: StageSetting
 
 
 class FlagdStages:
@@ -92,6 +85,32 @@ class FlagdStages:
             entries=len(changes),
         )
         return [setting_of(edit.after, change.action) for change in changes]
+
+    def settings(self, others: Iterable[ActionName] = ()) -> list[StageSetting]:
+        """What is in force for every action that has an entry of ours, and for others; raises `FlagFileError`."""
+        flags = FlagText.load(self.path)
+        return [setting_of(flags, action) for action in sorted({*_layers(flags).actions, *others})]
+
+    def steps(self) -> Iterator[StageStep]:
+        """The changes between the versions that are kept, newest first; raises `FlagFileError`."""
+        return stage_steps(self.path)
+
+    def cover(self, overlay: Overlay, scope: OverlayScope) -> OverlayEdit:
+        """Add an entry at once, where it is not there; raises `FlagFileError`."""
+        edit = overlay.add(self.path, scope)
+        return OverlayEdit(edit.new_sha256 is not None, edit.after.sha256)
+
+    def uncover(self, overlay: Overlay, scope: OverlayScope, *, before_write: Callable[[str], None]) -> OverlayEdit:
+        """Take exactly this entry away, where it is there; raises `FlagFileError`."""
+        edit = overlay.remove(self.path, scope, before_write=before_write)
+        return OverlayEdit(edit.new_sha256 is not None, edit.after.sha256)
+
+    def start_attempt(self, action: ActionName, *, earlier: int, before_write: Callable[[int, int, str], None]) -> int:
+        """Put an action's next attempt into force; its number. Raises `FlagFileError`."""
+        return start_attempt(self.path, action, earlier=earlier, before_write=before_write)
+
+    def close(self) -> None:
+        """Nothing: a file is opened for each edit."""
 
 
 def setting_of(flags: FlagText, action: ActionName) -> StageSetting:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from producers.boundary.stage_store import StageStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
     from producers.boundary.flagd_overlays import Overlay, OverlayScope
@@ -35,8 +35,8 @@ class StageWriter(StageStore, Protocol):
     def preview(self, change: StageChange) -> str:
         """What a change would do, as a unified diff; empty where it is so already."""
 
-    def settings(self) -> list[StageSetting]:
-        """What is in force for every action that has an entry of ours."""
+    def settings(self, others: Iterable[ActionName] = ()) -> list[StageSetting]:
+        """What one version says of every action that has an entry of ours, and of others, sorted."""
 
     def steps(self) -> Iterator[StageStep]:
         """The changes that the store remembers, newest first."""
@@ -52,3 +52,6 @@ class StageWriter(StageStore, Protocol):
 
         `before_write` gets the number before, the new one and the new version first.
         """
+
+    def close(self) -> None:
+        """Let go of what it holds open."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from producers.boundary.policy_flags import ATTEMPT, FLAGS
@@ -68,7 +68,8 @@ class FeatBitFlags:
                     return  # it was made then
                 before = self._served(flag.key, json.loads(previous))
                 if before.version != flag.version:
-                    yield EarlierFlag(datetime.fromisoformat(entry["createdAt"]), before)
+                    until = datetime.fromisoformat(entry["createdAt"]).astimezone(UTC)
+                    yield EarlierFlag(until, before, until.isoformat(timespec="microseconds"))
                 flag = before
             if len(entries) < _PAGE:
                 return
@@ -117,14 +118,21 @@ class FeatBitFlags:
         for rule in flag.with_rule(old, new).rules:
             if rule.id is None:
                 continue  # users that are targeted one by one, which are no rules
-            as_read = raw.get(rule.id)
-            rules.append(as_read if as_read is not None and rule is not new else {**(as_read or {}), **_raw(rule)})
+            is_new = rule.id not in raw or (old is not None and rule.id == old.id)
+            rules.append({**raw.get(rule.id, {}), **_raw(rule)} if is_new else raw[rule.id])
         targeting: dict[str, Json] = {
             name: flag.native.get(name) for name in ("targetUsers", "fallthrough", "exptIncludeAllTargets")
         }
         targeting |= {"disabledVariationId": flag.native["disabledVariationId"], "rules": rules}
         body = {"revision": revision, "targeting": targeting, "comment": _COMMENT}
         self._data(flag.key, self.api.write("PUT", f"{self._path(flag.key)}/targeting", body).body)
+
+    def close(self) -> None:
+        """Let the connections go."""
+        self.api.close()
+
+    def prepare(self) -> None:
+        """Nothing: FeatBit targets by whatever property it is sent."""
 
     def create(self, new: NewFlag) -> bool:
         """Make a flag that gives everybody its default variant; one that is there is left alone."""

@@ -20,6 +20,7 @@ class EarlierFlag(NamedTuple):
 
     until: datetime
     flag: ServedFlag
+    name: str  # later ones sort after it
 
 
 class NewFlag(NamedTuple):
@@ -88,5 +89,11 @@ class FlagService(Protocol):
             OutcomeUnknownError: Nothing says whether it was made.
         """
 
+    def prepare(self) -> None:
+        """Make what flags need around them."""
+
     def create(self, new: NewFlag) -> bool:
         """Make a flag, or finish one that was begun; False where it is there and is left alone."""
+
+    def close(self) -> None:
+        """Let the connections go."""

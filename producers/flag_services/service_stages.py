@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import logging
 from dataclasses import dataclass, replace
@@ -17,12 +18,12 @@ from producers.flag_services.served_flags import RuleKind, ServedFlags, highest_
 from producers.wire.stage import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from producers.boundary.flagd_overlays import Overlay, OverlayScope
     from producers.boundary.policy_flags import Flag, FlagValue
     from producers.boundary.stage_store import ActionName, StageChange
-    from producers.flag_services.flag_service import FlagService
+    from producers.flag_services.flag_service import EarlierFlag, FlagService
     from producers.flag_services.served_flags import ServedFlag, ServedRule
 
 LOG: Final = logging.getLogger(__name__)
@@ -60,20 +61,28 @@ class ServiceStages:
         """What is in force for an action, below any emergency."""
         return setting_of(self._load(), action)
 
-    def settings(self) -> list[StageSetting]:
-        """What is in force for every action that has an entry of ours."""
+    def settings(self, others: Iterable[ActionName] = ()) -> list[StageSetting]:
+        """What is in force for every action that has an entry of ours, and for others."""
         flags = self._load()
-        return [setting_of(flags, action) for action in _actions(flags[MODE.key])]
+        return [setting_of(flags, action) for action in sorted({*_actions(flags[MODE.key]), *others})]
 
-    def had(self, version: str) -> bool:
-        """Whether another version of the mode's flag took the place of this one."""
+    def newest_replaced(self) -> str:
+        """Name of the version of the mode's flag that another took the place of last; empty where there is none."""
+        return next((one.name for one in self._earlier()), "")
+
+    def had(self, version: str, *, after: str = "") -> bool:
+        """Whether another version of the mode's flag took the place of this one, after what `newest_replaced` named."""
+        later = itertools.takewhile(lambda one: one.name > after, self._earlier())
+        return any(one.flag.version == version for one in later)
+
+    def _earlier(self) -> Iterator[EarlierFlag]:
         mode = self.service.load(MODE)
-        return mode is not None and any(one.flag.version == version for one in self.service.earlier(mode))
+        return iter(()) if mode is None else self.service.earlier(mode)
 
     def steps(self) -> Iterator[StageStep]:
         """The changes that the service remembers, newest first."""
         after = self.service.load(MODE)
-        for until, before in () if after is None else self.service.earlier(after):
+        for until, before, _ in () if after is None else self.service.earlier(after):
             for action in sorted({*_actions(before), *_actions(after)}):
                 step = StageStep(until, setting_of({MODE.key: before}, action), setting_of({MODE.key: after}, action))
                 if (step.before.modes, step.before.share) != (step.after.modes, step.after.share):
@@ -123,6 +132,10 @@ class ServiceStages:
         before_write(before, number, _edited(flags, edits)[ATTEMPT.key].version)  # type: ignore[union-attr]
         self._made(flags, edits, action)
         return number
+
+    def close(self) -> None:
+        """Let the service's connections go."""
+        self.service.close()
 
     def _load(self) -> ServedFlags:
         return {flag.key: self.service.load(flag) for flag in (MODE, ATTEMPT, DENYLIST, GOVERNANCE_ENABLED)}

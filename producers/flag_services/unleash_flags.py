@@ -82,7 +82,7 @@ class UnleashFlags:
             if before is None:
                 return
             if before.version != flag.version:
-                yield EarlierFlag(datetime.fromisoformat(event["createdAt"]), before)
+                yield EarlierFlag(datetime.fromisoformat(event["createdAt"]), before, f"{event['id']:020d}")
             flag = before
 
     def rule(
@@ -117,6 +117,10 @@ class UnleashFlags:
         elif old is not None and new is not None:
             self._patch(flag.key, old, new)
 
+    def close(self) -> None:
+        """Let the connections go."""
+        self.api.close()
+
     def create(self, new: NewFlag) -> bool:
         """Make a flag with one strategy, for everybody; or give that to one that was begun."""
         flag = self.load(new.flag)
@@ -135,7 +139,7 @@ class UnleashFlags:
         self._write("POST", f"{self._path(new.flag.key)}/on")
         return True
 
-    def create_context_fields(self) -> None:
+    def prepare(self) -> None:
         """Make the context fields that constraints of ours, and of people, name."""
         there = {field["name"] for field in self.api.get("/api/admin/context").body}
         for field in CONTEXT_FIELDS:

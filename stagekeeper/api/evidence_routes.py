@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from datetime import UTC, datetime, timedelta
@@ -17,8 +18,6 @@ from analytics.lake.tables import Lake
 from analytics.report import build_report
 from analytics.verdicts.gate_check import sign_off
 from analytics.verdicts.signoffs import SignOffKind
-from producers.boundary.flag_edit import FlagText
-from producers.boundary.flagd_stages import FlagdStages, setting_of, settings_of
 from producers.boundary.stage_store import ActionName
 from producers.wire.model import Name
 from producers.wire.stage import MODE_OF_STAGE, Stage
@@ -32,6 +31,7 @@ from stagekeeper.listed_recommendations import list_recommendations
 from stagekeeper.settings import Settings
 from stagekeeper.stage_moves import StageWish, change_stage, stage_facts
 from stagekeeper.stage_records import actions_seen, grounds_for
+from stagekeeper.stage_stores import open_stages
 
 AllOfThem = Annotated[bool, Query(alias="all", description="Also those that nobody has to look at any more.")]
 
@@ -124,12 +124,13 @@ def dismiss_recommendation(request: Request, token: Operating, ruling: MoveRulin
 
 @routes.get("/stages")
 def list_stages(request: Request, _token: Reading) -> JSONResponse:
-    """The stage of every action that has an entry in the flag file, or that the lake knows."""
+    """The stage of every action that has an entry in the flag store, or that the lake knows."""
     settings = _settings(request)
-    flags, lake = FlagText.load(settings.flags), Lake.existing(settings.lake)
-    named = {setting.action for setting in settings_of(flags)} | set(() if lake is None else actions_seen(lake))
-    rows = [stage_facts(setting_of(flags, action)) for action in sorted(named)]
-    return JSONResponse({"version": flags.sha256, "stages": rows})
+    lake = Lake.existing(settings.lake)
+    with contextlib.closing(open_stages(settings)) as store:
+        found = store.settings(() if lake is None else actions_seen(lake))
+    version = found[0].version if found else None
+    return JSONResponse({"version": version, "stages": [stage_facts(setting) for setting in found]})
 
 
 @routes.post("/stages")
@@ -137,12 +138,15 @@ def change(request: Request, token: Operating, wanted: StageChangeRequest) -> JS
     """Change a stage as the token's person: up only where the gate says yes, down always, and on record."""
     settings, person = _settings(request), token.person or ""
     action = ActionName(wanted.environment, wanted.workflow, wanted.tool)
-    moved = change_stage(
-        FlagdStages(settings.flags),
-        StageWish(action, MODE_OF_STAGE[wanted.to], wanted.share, person, wanted.because),
-        settings,
-        grounds_of=lambda before: grounds_for(before, wanted.to, settings=settings, root=settings.lake, gate_path=None),
-    )
+    with contextlib.closing(open_stages(settings)) as store:
+        moved = change_stage(
+            store,
+            StageWish(action, MODE_OF_STAGE[wanted.to], wanted.share, person, wanted.because),
+            settings,
+            grounds_of=lambda before: grounds_for(
+                before, wanted.to, settings=settings, root=settings.lake, gate_path=None
+            ),
+        )
     return JSONResponse({**stage_facts(moved.after), "changed": bool(moved.diff), **moved.grounds._asdict()})
 
 

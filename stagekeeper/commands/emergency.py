@@ -10,7 +10,7 @@ from producers.boundary.flagd_overlays import EMERGENCIES, OverlayScope
 from producers.errors import UsageError
 from producers.wire.stage import Mode
 from stagekeeper.commands import CommandGroup
-from stagekeeper.commands.options import NAME, actor_options, flags_option, json_option, print_json, together
+from stagekeeper.commands.options import NAME, actor_options, flags_option, json_option, print_json, stages, together
 from stagekeeper.settings import Settings
 from stagekeeper.stage_moves import overlay_change, recorded
 
@@ -58,7 +58,7 @@ def fallback(
     \b
     Exit codes:
       0  they fall back
-      1  they do not: the flag file cannot be read or written
+      1  they do not: the flag store cannot be read or written
       2  usage
       3  they fall back, and that is not on record: say it again
 
@@ -68,9 +68,8 @@ def fallback(
       stagekeeper emergency fallback --workflow refunds --tool issue_refund --as maria --because "refunds go out twice"
     """
     scope, settings = _scope(workflow, tool, everything=everything), Settings.load()
-    path = flag_path if flag_path is not None else settings.flags
-    edit = EMERGENCIES.add(path, scope)
-    changed = edit.new_sha256 is not None
+    edit = stages(flag_path).cover(EMERGENCIES, scope)
+    changed = edit.changed
     _say(scope, f"falls back{'' if changed else ' already'}", changed=changed, as_json=as_json)
     # After the fact, for nothing may hold up an emergency; and also what was there: its record may be missing.
     in_force = f"{Mode.FALLBACK.value} for {scope}"
@@ -79,7 +78,7 @@ def fallback(
             EMERGENCIES, scope, actor, reason, before="no emergency" if changed else in_force, after=in_force
         ),
         settings,
-        lambda record: record(edit.after.sha256),
+        lambda record: record(edit.version),
         what=f"{scope} falls back",
         at_any_rate=True,
     )
@@ -104,17 +103,17 @@ def resume(
       stagekeeper emergency resume --tool issue_refund --as maria --because "mended in 4.2"
     """
     scope, settings = _scope(workflow, tool, everything=everything), Settings.load()
-    path = flag_path if flag_path is not None else settings.flags
+    store = stages(flag_path)
     edit = recorded(
         overlay_change(
             EMERGENCIES, scope, actor, reason, before=f"{Mode.FALLBACK.value} for {scope}", after="no emergency"
         ),
         settings,
-        lambda record: EMERGENCIES.remove(path, scope, before_write=record),
+        lambda record: store.uncover(EMERGENCIES, scope, before_write=record),
         what=f"the emergency of {scope} is over",
         at_any_rate=False,
     )
-    changed = edit.new_sha256 is not None
+    changed = edit.changed
     _say(scope, "resumes" if changed else "is in no such emergency", changed=changed, as_json=as_json)
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from producers.boundary.flag_edit import FlagText
 from producers.boundary.flagd_overlays import DENIED, OverlayScope
+from producers.boundary.flagd_stages import FlagdStages
 from producers.boundary.new_flags import new_flag_file
 from producers.boundary.policy_flags import FLAGS
 from producers.errors import StagekeeperError, UsageError
+from producers.flag_services.flag_service import first_flags
 from producers.strict_yaml import suggest
 from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.options import (
@@ -23,10 +26,15 @@ from stagekeeper.commands.options import (
     flags_option,
     json_option,
     print_json,
+    stages,
     together,
 )
 from stagekeeper.settings import Settings
 from stagekeeper.stage_moves import overlay_change, recorded
+
+if TYPE_CHECKING:
+    from producers.boundary.stage_writer import StageWriter
+    from producers.flag_services.flag_service import NewFlag
 
 _REVIEW_AFTER: Final = timedelta(days=90)
 _SOURCE: Final = "/stagekeeper/flags"
@@ -60,7 +68,11 @@ def command() -> None:
 
 @command.command()
 @click.option(
-    "--provider", type=click.Choice(["flagd"]), default="flagd", show_default=True, help="For which provider."
+    "--provider",
+    type=click.Choice(["flagd", "unleash", "featbit"]),
+    default="flagd",
+    show_default=True,
+    help="For which provider.",
 )
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The file; the configured one by default.")
 @click.option("--owner", type=RecordedText("owner", 200), required=True, help="Who answers for the flags.")
@@ -84,16 +96,45 @@ def init(
     *,
     as_json: bool,
 ) -> None:
-    """Write a flag file with every flag, in which nothing acts by itself. An existing file is never replaced.
+    """Make every flag, so that nothing acts by itself: a flag file, or flags in Unleash or FeatBit.
+
+    Who owns each, when it is reviewed and when it goes stands in its metadata, or its description there. A file or a
+    flag that is there already is never replaced. A service is the one that STAGEKEEPER_STAGE_STORE names, with a token
+    of its management API in STAGEKEEPER_STAGE_STORE_TOKEN.
 
     \b
     Examples:
       stagekeeper flags init --provider flagd --owner support-platform@example.org
       stagekeeper flags init --out flags.json --owner ada@example.org --review-date 2027-03-01
+      STAGEKEEPER_STAGE_STORE="unleash:https://unleash.example?project=default&environment=production" \\
+          stagekeeper flags init --provider unleash --owner ada@example.org
     """
-    path = out if out is not None else Settings.load().flags
+    settings = Settings.load()
     review_on = review_date.date() if review_date is not None else datetime.now(UTC).date() + _REVIEW_AFTER
-    text = new_flag_file(owner=owner, review_date=review_on, cleanup_condition=cleanup_condition)
+    if provider == "flagd":
+        path = out if out is not None else settings.flags
+        text = new_flag_file(owner=owner, review_date=review_on, cleanup_condition=cleanup_condition)
+        _write_new(path, text)
+        where, names, made = str(path), {"file": str(path)}, list(json.loads(text)["flags"])
+    elif out is not None:
+        raise UsageError(
+            f"--out names a flag file, and --provider {provider} makes flags in the service; leave one out"
+        )
+    else:
+        flags = first_flags(owner=owner, review_date=review_on, cleanup_condition=cleanup_condition)
+        where, made = _made_in_service(provider, settings, flags)
+        names = {"store": where}
+    if as_json:
+        print_json({**names, "provider": provider, "flags": made})
+    elif made:
+        click.echo(
+            f"wrote {where} for {provider}: every action is at search_only, and whatever has consequences is reviewed"
+        )
+    else:
+        click.echo(f"{where} has every flag already, and they stay as they are")
+
+
+def _write_new(path: Path, text: str) -> None:
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -101,12 +142,19 @@ def init(
         raise UsageError(f"{path} is there already, and stays as it is; name another file with --out") from error
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}; name another file with --out") from error
-    if as_json:
-        print_json({"file": str(path), "provider": provider, "flags": list(json.loads(text)["flags"])})
-        return
-    click.echo(
-        f"wrote {path} for {provider}: every action is at search_only, and whatever has consequences is reviewed"
-    )
+
+
+def _made_in_service(provider: str, settings: Settings, flags: list[NewFlag]) -> tuple[str, list[str]]:
+    """The service's name, and the flags that it did not have."""
+    from stagekeeper.stage_stores import open_service  # noqa: PLC0415 - a flag file needs none
+
+    if not (settings.stage_store or "").startswith(f"{provider}:"):
+        raise UsageError(
+            f"STAGEKEEPER_STAGE_STORE names no {provider}; set it to {provider}:URL?... as docs/loop.md says"
+        )
+    with contextlib.closing(open_service(settings)) as service:
+        service.prepare()
+        return service.name, [new.flag.key for new in flags if service.create(new)]
 
 
 @command.command()
@@ -152,13 +200,13 @@ def disable(
 ) -> None:
     """Switch an action off.
 
-    A tool that neither the lake nor the flag file has seen may be a slip of the pen, which stops nothing: it needs
+    A tool that neither the lake nor the flag store has seen may be a slip of the pen, which stops nothing: it needs
     --anyway. It is recorded after it is in force, as is a repetition.
 
     \b
     Exit codes:
       0  it is switched off
-      1  it is not: the flag file cannot be read or written
+      1  it is not: the flag store cannot be read or written
       2  usage
       3  it is switched off, and that is not on record: say it again
 
@@ -166,18 +214,17 @@ def disable(
     Examples:
       stagekeeper flags disable --tool issue_refund --as ada@example.org --because "refunds go out twice"
     """
-    settings = Settings.load()
-    path, entry = flag_path if flag_path is not None else settings.flags, _entry(values)
+    settings, store, entry = Settings.load(), stages(flag_path), _entry(values)
     if entry.tool is not None and not anyway:
-        _require_seen(entry.tool, path, settings)
-    edit = DENIED.add(path, entry)
-    changed, denied = edit.new_sha256 is not None, f"denied for {entry}"
+        _require_seen(entry.tool, store, settings)
+    edit = store.cover(DENIED, entry)
+    changed, denied = edit.changed, f"denied for {entry}"
     _say(entry, f"is switched off{'' if changed else ' already'}", changed=changed, as_json=as_json)
     # After the fact, for nothing may hold up an emergency stop; and also what was there: its record may be missing.
     recorded(
         overlay_change(DENIED, entry, actor, reason, before="clear" if changed else denied, after=denied),
         settings,
-        lambda record: record(edit.after.sha256),
+        lambda record: record(edit.version),
         what=f"{entry} is switched off",
         at_any_rate=True,
         source=_SOURCE,
@@ -193,17 +240,16 @@ def enable(flag_path: Path | None, actor: str, reason: str, *, as_json: bool, **
     Examples:
       stagekeeper flags enable --tool issue_refund --as ada@example.org --because "mended in 4.2"
     """
-    settings = Settings.load()
-    path, entry = flag_path if flag_path is not None else settings.flags, _entry(values)
+    settings, store, entry = Settings.load(), stages(flag_path), _entry(values)
     edit = recorded(
         overlay_change(DENIED, entry, actor, reason, before=f"denied for {entry}", after="clear"),
         settings,
-        lambda record: DENIED.remove(path, entry, before_write=record),
+        lambda record: store.uncover(DENIED, entry, before_write=record),
         what=f"{entry} is switched on",
         at_any_rate=False,
         source=_SOURCE,
     )
-    changed = edit.new_sha256 is not None
+    changed = edit.changed
     _say(entry, f"is {'switched on' if changed else 'not switched off'}", changed=changed, as_json=as_json)
 
 
@@ -221,9 +267,12 @@ def _say(entry: OverlayScope, what: str, *, changed: bool, as_json: bool) -> Non
         click.echo(f"{entry} {what}.")
 
 
-def _require_seen(tool: str, path: Path, settings: Settings) -> None:
+def _require_seen(tool: str, store: StageWriter, settings: Settings) -> None:
     """Refuse a tool that nobody has seen; where no lake can tell, say so and let it pass: it may be an emergency."""
-    if json.dumps(tool) in json.dumps(FlagText.load(path).document):
+    if isinstance(store, FlagdStages):
+        if json.dumps(tool) in json.dumps(FlagText.load(store.path).document):
+            return
+    elif any(setting.action.tool == tool for setting in store.settings()):
         return
     try:
         tools = _seen_tools(settings.lake)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from analytics.lake.tables import Lake
+    from producers.boundary.stage_writer import StageWriter
 
     Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
@@ -122,7 +123,9 @@ lake_option: Final = click.option(
 )
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 gates_option: Final = click.option("--gates", "gate_path", type=_FILE, help="Gate file; the configured one by default.")
-flags_option: Final = click.option("--flags", "flag_path", type=_FILE, help="Flag file; the configured one by default.")
+flags_option: Final = click.option(
+    "--flags", "flag_path", type=_FILE, help="Flag file; the configured store by default."
+)
 NAME: Final = RecordedText("name", 200)  # as `wire.model.Name`
 _REASON: Final = RecordedText("why", 4_000, one_line=False)
 actor_options: Final = together(
@@ -170,6 +173,16 @@ def require_lake(root: str | None) -> Lake:
     if lake is None:
         raise NoLakeError(no_events(None, root))
     return lake
+
+
+def stages(flag_path: Path | None) -> StageWriter:
+    """The store of stages that was named or configured, until the command ends. Raises `SettingsError`."""
+    from stagekeeper.stage_stores import open_stages  # noqa: PLC0415 - few commands need one
+
+    store = open_stages(Settings.load(), flag_path)
+    if (context := click.get_current_context(silent=True)) is not None:
+        context.call_on_close(store.close)
+    return store
 
 
 def lake_root(root: str | None) -> str:

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from producers.boundary.flag_edit import FlagText
-from producers.boundary.flagd_attempts import start_attempt
-from producers.boundary.flagd_stages import FlagdStages, StageStep, setting_of, settings_of, stage_steps
+from producers.boundary.flagd_stages import FlagdStages
 from producers.boundary.policy_flags import ATTEMPT
 from producers.boundary.stage_store import RUNGS, ActionName, StageChange, StageSetting
 from producers.errors import StagekeeperError, UsageError
@@ -29,6 +27,7 @@ from stagekeeper.commands.options import (
     lake_root,
     print_json,
     require_lake,
+    stages,
     together,
 )
 from stagekeeper.factory import recording, ruleset_sha256
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
 
     from analytics.enactment.mode_changes import ModeChange
     from analytics.verdicts.signoffs import SignOff
+    from producers.boundary.stage_writer import StageStep, StageWriter
 
 _TRIES: Final = 10  # how often a change that nobody has looked at is made for what somebody else just wrote
 
@@ -92,26 +92,24 @@ def command() -> None:
 def show(flag_path: Path | None, root: str | None, *, as_json: bool, **named: str | None) -> None:
     """Print the stage and the attempt of every action, who says so, and the newest change on record.
 
-    These are the actions with an entry in the flag file, those that the lake knows, and the one that is named in full.
+    These are the actions with an entry in the flag store, those that the lake knows, and the one that is named in full.
 
     \b
     Examples:
       stagekeeper stage show
       stagekeeper stage show --environment production --workflow refunds --tool issue_refund --json
     """
-    path = _flags(flag_path)
-    flags, (seen, changes) = FlagText.load(path), _from_lake(root)
-    actions = [*(setting.action for setting in settings_of(flags)), *seen]
+    store, (seen, changes) = stages(flag_path), _from_lake(root)
     if all(named.values()):
-        actions.append(ActionName(**{name: str(value) for name, value in named.items()}))
+        seen = [*seen, ActionName(**{name: str(value) for name, value in named.items()})]
     wanted = {name: value for name, value in named.items() if value is not None}
-    chosen = [action for action in sorted(set(actions)) if wanted.items() <= action._asdict().items()]
-    rows = [_shown(setting_of(flags, action), changes) for action in chosen]
+    settings = [one for one in store.settings(seen) if wanted.items() <= one.action._asdict().items()]
+    rows = [_shown(setting, changes) for setting in settings]
     if as_json:
-        print_json({"file": str(path), "version": flags.sha256, "stages": rows})
+        print_json({**_where(store), "version": next((one.version for one in settings), None), "stages": rows})
         return
     if not rows:
-        click.echo(f"No action has a stage of its own in {path}, and the lake knows none that was asked for.")
+        click.echo(f"No action has a stage of its own in {store.name}, and the lake knows none that was asked for.")
     for row in rows:
         for line in _stage_lines(row):
             click.echo(line)
@@ -162,15 +160,16 @@ def set_stage(*, to_stage: str, share: str | None, environment: str, workflow: s
 def history(flag_path: Path | None, root: str | None, *, as_json: bool, **named: str | None) -> None:
     """Print who changed stages, from what to what, and why, newest first.
 
-    Without a lake these are the changes between the versions of the flag file that are kept beside it.
+    Without a lake these are the changes that the store remembers: a flag file by the versions that are kept beside it,
+    Unleash and FeatBit by their own logs.
 
     \b
     Examples:
       stagekeeper stage history
       stagekeeper stage history --environment production --workflow refunds --tool issue_refund --json
     """
-    path, (_, changes) = _flags(flag_path), _from_lake(root)
-    known = map(_step_facts, stage_steps(path)) if changes is None else (change.to_dict() for change in changes)
+    store, (_, changes) = stages(flag_path), _from_lake(root)
+    known = map(_step_facts, store.steps()) if changes is None else (change.to_dict() for change in changes)
     # A change that names less than an action is about every action that has what it names.
     rows = [row for row in known if all(row[name] in {None, value} for name, value in named.items() if value)]
     if as_json:
@@ -194,9 +193,9 @@ def revert(*, environment: str, workflow: str, tool: str, **options: Any) -> Non
           --as maria --because "it was the billing deploy"
     """
     action = ActionName(environment, workflow, tool)
-    path = _flags(options["flag_path"])
-    now = FlagdStages(path).read(action)
-    last = next((step.before for step in stage_steps(path) if step.after.action == action), None)
+    store = stages(options["flag_path"])
+    now = store.read(action)
+    last = next((step.before for step in store.steps() if step.after.action == action), None)
     share = None if last is None else last.share
     earlier = None if last is None else last.modes[0] if share is not None else last.mode
     if earlier is None:
@@ -205,8 +204,8 @@ def revert(*, environment: str, workflow: str, tool: str, **options: Any) -> Non
         earlier = next((Mode(one.before) for one in about if one.before in set(Mode)), None)
     if earlier is None:
         raise UsageError(
-            f"no earlier stage of {action} is known beside {path} or in the lake, or not as one stage; name the stage "
-            "with `stagekeeper stage set`"
+            f"no earlier stage of {action} is known to {store.name} or in the lake, or not as one stage; name the "
+            "stage with `stagekeeper stage set`"
         )
     _change(action, earlier, share=share, **options)
 
@@ -259,17 +258,13 @@ def attempt(
         )
         recorder.policy_changed(change, durable=True)
 
-    path = _flags(flag_path)
-    with recording(settings, SOURCE) as recorder:  # it waits for the broker when nobody waits for the file
-        number = start_attempt(path, action, earlier=signoffs.attempts_started(lake, action), before_write=keep)
+    store = stages(flag_path)
+    with recording(settings, SOURCE) as recorder:  # it waits for the broker when nobody waits for the store
+        number = store.start_attempt(action, earlier=signoffs.attempts_started(lake, action), before_write=keep)
     if as_json:
-        print_json({"attempt": number, "signoff_id": signed[-1].signoff_id, **action._asdict(), "file": str(path)})
+        print_json({"attempt": number, "signoff_id": signed[-1].signoff_id, **action._asdict(), **_where(store)})
     else:
         click.echo(f"attempt {number} of {action} begins, signed off by {actor} ({signed[-1].signoff_id})")
-
-
-def _flags(flag_path: Path | None) -> Path:
-    return flag_path if flag_path is not None else Settings.load().flags
 
 
 def _change(
@@ -285,7 +280,7 @@ def _change(
     root: str | None,
     as_json: bool,
 ) -> None:
-    settings, store = Settings.load(), FlagdStages(_flags(flag_path))
+    settings, store = Settings.load(), stages(flag_path)
 
     def show(before: StageSetting, diff: str) -> None:
         click.echo(diff, err=as_json)
@@ -309,7 +304,7 @@ def _change(
     words = STAGE_OF_MODE[to].value + (f" for {share} % of accounts" if share is not None else "")
     if as_json:
         facts = {"changed": bool(diff), "before": in_words(before), "after": mode_in_words(to, share), "diff": diff}
-        print_json({**stage_facts(after), **facts, **grounds._asdict(), "file": store.name})
+        print_json({**stage_facts(after), **facts, **grounds._asdict(), **_where(store)})
     elif diff:
         click.echo(f"{action} has the stage {words} now (before: {in_words(before)}).{covered}")
     else:
@@ -342,6 +337,10 @@ def _from_lake(root: str | None) -> tuple[list[ActionName], list[ModeChange] | N
         return [], None
 
 
+def _where(store: StageWriter) -> dict[str, str]:
+    return {"store": store.name, **({"file": store.name} if isinstance(store, FlagdStages) else {})}
+
+
 def _step_facts(step: StageStep) -> dict[str, Any]:
     return {
         "at": step.at.isoformat().replace("+00:00", "Z"),
@@ -371,6 +370,6 @@ def _stage_lines(row: dict[str, Any]) -> Iterator[str]:
 def _change_line(row: dict[str, Any]) -> str:
     scope = [row[name] for name in ActionName._fields]
     action = "/".join(scope) if all(scope) else ", ".join(filter(None, scope)) or "everything"
-    because = f" by {row['changed_by']}: {row['reason']}" if "changed_by" in row else " (the flag file's versions)"
+    because = f" by {row['changed_by']}: {row['reason']}" if "changed_by" in row else " (as the store remembers)"
     led_by = f" (verdict {row['verdict_id']})" if row.get("verdict_id") else ""
     return f"{row['at']}  {action}  {row['before']} → {row['after']}{because}{led_by}"

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import click
 
-from producers.boundary.flagd_stages import FlagdStages
 from producers.errors import StagekeeperError, UsageError
+from producers.flag_services.read_only_stages import ReadOnlyStages
 from stagekeeper.commands.maintenance import retention_policy
 from stagekeeper.settings import Settings
+from stagekeeper.stage_stores import open_stages
 
 # Loggers that repeat every attempt to connect; the worker says once that the broker is away.
 _CHATTY = ("faust", "mode", "aiokafka", "streams.librdkafka", "streams.lag", "streams.broker")
@@ -54,7 +55,7 @@ class _LogLine(logging.Formatter):
 @click.option("--web-host", default="127.0.0.1", show_default=True, help="Interface of the web port.")
 @click.option("--web-name", "web_names", multiple=True, help="A further host name to answer to; may be repeated.")
 @click.option("--data-only", is_flag=True, help="Read and store, and leave the judging to another worker.")
-@click.option("--enact", is_flag=True, help="Carry out in the flag file what the gate file lets it do.")
+@click.option("--enact", is_flag=True, help="Carry out in the flag store what the gate file lets it do.")
 @click.option("--json", "as_json", is_flag=True, help="Print the status lines and the log as JSON.")
 @click.option("--verbose", is_flag=True, help="Also log what the libraries say.")
 def command(
@@ -74,6 +75,7 @@ def command(
     the data plane cannot go on. Started again, it resumes from the lake without losing or repeating anything.
 
     With --enact (or STAGEKEEPER_ENACT=true) one worker also carries out rollbacks and promotions in the flag file,
+    or the service that STAGEKEEPER_STAGE_STORE names,
     where the gate file says `on_roll_back: apply`, or `on_promote: apply` or `ask`.
 
     Several workers share the partitions of a Kafka cluster; one of them judges. On the embedded broker one reads, and
@@ -106,9 +108,11 @@ def command(
 
     stages = None
     if enact or settings.enact:
-        if not settings.flags.is_file():
+        if settings.stage_store is None and not settings.flags.is_file():
             raise UsageError(f"there is no flag file at {settings.flags} to enact in; name it in STAGEKEEPER_FLAG_FILE")
-        stages = FlagdStages(settings.flags)
+        stages = open_stages(settings)
+        if isinstance(stages, ReadOnlyStages):
+            raise UsageError(f"{stages.name} is read-only, so nothing can be enacted in it; leave out --enact")
     webhooks = None if settings.webhooks_file is None else Webhooks.load(settings.webhooks_file)
     config = WorkerConfig(
         bootstrap_servers=settings.require_kafka(),

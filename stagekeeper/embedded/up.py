@@ -160,7 +160,9 @@ class EmbeddedStack:
         elif "://" not in lake:
             lake = str(Path(lake).absolute())
         files = {"gate_file": gates.absolute(), "flag_file": flags.absolute()}
-        return configured.model_copy(update={"home": home, "lake_root": lake, **files})
+        # Simulated routers read the demonstration's own file.
+        store = None if self.options.demo else configured.stage_store
+        return configured.model_copy(update={"home": home, "lake_root": lake, "stage_store": store, **files})
 
     def _authorization(self) -> Path:
         """The authorization file; the demonstration brings one of its own where none is configured."""
@@ -173,10 +175,14 @@ class EmbeddedStack:
             asked = settings.enact or (settings.gates.is_file() and asks_for_enactor(GateFile.load(settings.gates)))
         except ConfigurationFileError:
             asked = False  # the worker says what is wrong with it
-        if asked and not settings.flags.is_file():
+        if asked and settings.stage_store is not None:
+            self.progress.step(
+                "enactor", "carries out in the store that STAGEKEEPER_STAGE_STORE names what the gate lets it"
+            )
+        elif asked and not settings.flags.is_file():
             self.progress.step("enactor", f"none: there is no flag file at {settings.flags} (STAGEKEEPER_FLAG_FILE)")
             return False
-        if asked:
+        elif asked:
             self.progress.step("enactor", f"carries out in {settings.flags} what the gate file lets it")
         return asked
 
