@@ -32,6 +32,7 @@ _LONGEST_FIRST: Final = (
     "test_doctor",
     "test_comparators",
     "test_quality",
+    "test_unleash",
 )
 """Modules with tests of half a minute, or whose tests run together; the processes of `make test` end together when
 these begin early."""
@@ -45,6 +46,7 @@ _TOGETHER: Final = (
     "test_storm.py",
     "test_comparators.py",
     "test_quality.py",
+    "test_unleash.py",
 )
 """Modules of which one process runs all tests: they share a fixture that takes many seconds to make, or each of them
 takes so much of the machine that two at once only wait for each other."""

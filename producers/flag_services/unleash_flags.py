@@ -97,11 +97,11 @@ class UnleashFlags:
         strategy = strategy_of(shares, title=kind.value, scope=scope)
         if old is not None:
             native = {**old.native, "variants": strategy["variants"]}
-            return _rule(flag.key, {**native, "id": old.id, "sortOrder": old.place}, ())
+            return rule_of(flag.key, {**native, "id": old.id, "sortOrder": old.place})
         # Below every switch, and before whatever somebody else wrote.
         others = [rule.place for rule in flag.rules if rule.kind is RuleKind.OTHER]
         place = _SWITCHES_AT if kind is RuleKind.SWITCH else min(others, default=1) - 1
-        return _rule(flag.key, {**strategy, "sortOrder": place}, ())
+        return rule_of(flag.key, {**strategy, "sortOrder": place})
 
     def put(self, flag: ServedFlag, old: ServedRule | None, new: ServedRule | None) -> None:
         """Add, change or remove one strategy."""
@@ -246,12 +246,13 @@ def _variant(value: FlagValue, percent: int, kind: str) -> dict[str, Json]:
 
 def _flag(key: str, *, is_on: bool, strategies: list[Json], variants: Sequence[Json]) -> ServedFlag:
     ordered = sorted(strategies, key=lambda strategy: strategy.get("sortOrder") or 0)
-    rules = tuple(_rule(key, strategy, variants) for strategy in ordered if not strategy.get("disabled"))
+    rules = tuple(rule_of(key, strategy, variants) for strategy in ordered if not strategy.get("disabled"))
     # A flag of variants that nothing gives, or that is off, is answered with the default of whoever asks.
     return ServedFlag(key, is_on, rules, (False,) if _is_boolean(key) else (None,), native=variants)
 
 
-def _rule(key: str, strategy: Json, variants: Sequence[Json]) -> ServedRule:
+def rule_of(key: str, strategy: Json, variants: Sequence[Json] = ()) -> ServedRule:
+    """What a strategy says; `variants` are those of a flag whose strategies have none."""
     conditions = [_condition(constraint) for constraint in strategy.get("constraints", [])]
     if strategy.get("segments") or strategy["name"] not in {"default", "flexibleRollout"}:
         conditions.append(Condition("", frozenset(), is_plain=False))

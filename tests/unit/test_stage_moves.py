@@ -210,7 +210,7 @@ def test_the_history_is_the_lake_s_or_else_that_of_the_file(home: Path) -> None:
     rows = json.loads(run("stage", "history", "--tool", "issue_refund", "--json").stdout)
     steps = [("draft_write", "search_only"), ("autonomous or draft_write", "draft_write")]
     assert [(row["before"], row["after"]) for row in rows] == steps
-    assert "the flag file's versions" in run("stage", "history").output
+    assert "as the store remembers" in run("stage", "history").output
     stored(home)
     rows = json.loads(run("stage", "history", "--tool", "issue_refund", "--json").stdout)
     assert [(row["before"], row["after"], row["changed_by"]) for row in rows] == [(*step, "maria") for step in steps]
