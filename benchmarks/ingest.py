@@ -137,13 +137,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         f"peak {worker['peak_mb']:.0f} MB"
     )
     share = found["sealing_cpu_us"] / worker["cpu_us"]
-<<<<<<< HEAD
     taken_us = f"{found['sealing_cpu_us']:>10.1f} us of CPU a row"
     yield f"{'sealing what it took in':<28}{taken_us} = {share:.0%} of the whole path's"
-=======
-    cost = f"{found['sealing_cpu_us']:>10.1f} us of CPU a row"
-    yield f"{'sealing what it took in':<28}{cost} = {share:.0%} of the whole path's"
->>>>>>> 9ae1900 (The preview of a change is of flag files; room for the flag services)
     for name, label in (
         ("bare_consume", "bare consume()"),
         ("tuned_consume", "bare, set as the worker's"),
