@@ -45,6 +45,7 @@ class CandidateRules:
 
     def __init__(self, authorizer: FileAuthorizer, evaluator: FlagEvaluator, flags: FlagText) -> None:
         self._authorizer, self._evaluator, self._flags = authorizer, evaluator, flags
+        self._sha256 = flags.sha256
         stated = {flag: flags.flags.get(flag.key) for flag in FLAGS}
         self._read = {
             flag: attributes_read(one.get("targeting") if isinstance(one, dict) else None)
@@ -76,6 +77,8 @@ class CandidateRules:
         if values.rules is None:
             why = next((flag.error for flag in values.evaluations if flag.error), "they change")
             raise UnusableRulesError(f"the flag file {self._flags.path} cannot be decided by: {why}")
+        if values.ruleset_sha256 != self._sha256:
+            raise UnusableRulesError(f"the flag file {self._flags.path} has changed meanwhile; start anew")
         # Which lesser variants a router has is not on record, and nothing of what is compared rests on it.
         return apply_rules(known, authorization, sha256, values, frozenset()).decision
 

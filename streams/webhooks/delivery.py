@@ -59,10 +59,10 @@ async def deliver(session: aiohttp.ClientSession, endpoint: Endpoint, message_id
     except TimeoutError:
         return Attempt(delivered=False, detail=f"no answer within {TIMEOUT_S:g} s")
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        # aiohttp's messages hold the host, of some the whole URL.
-        reason = error if isinstance(error, ForbiddenAddressError) else error.__cause__
-        named = f": {reason}" if isinstance(reason, ForbiddenAddressError) else ""
-        return Attempt(delivered=False, detail=f"{type(error).__name__}{named}")
+        # Not the whole message: of some it holds the URL.
+        forbidden = next((one for one in (error, error.__cause__) if isinstance(one, ForbiddenAddressError)), None)
+        why = forbidden or getattr(error, "strerror", None)
+        return Attempt(delivered=False, detail=type(error).__name__ + (f": {why}" if why else ""))
 
 
 @asynccontextmanager

@@ -230,6 +230,10 @@ def test_rules_that_decide_nothing_are_refused_and_a_missing_flag_is_said(place:
         assert set(candidate.on_safe_values.values()) == {"it is missing"}
         assert len(candidate.on_safe_values) == 5
     with CandidateRules.opened(place.flags, place.authorization) as candidate:
+        place.mode("search_only")
+        await_that(lambda: candidate._evaluator.sha256 != candidate._flags.sha256, "the file to be read")  # noqa: SLF001
+        with pytest.raises(UnusableRulesError, match="has changed meanwhile"):
+            candidate.decide(refund(account="a"))
         place.flags.write_text("{")
         await_that(lambda: candidate._evaluator.rules().error is not None, "the file to be read")  # noqa: SLF001
         with pytest.raises(UnusableRulesError, match="cannot be decided by"):

@@ -332,6 +332,21 @@ def test_a_private_address_is_asked_only_where_that_is_allowed(place: Place, rec
     assert sender.metrics['webhook_attempts_total{endpoint="payments",outcome="failed"}'] == 1
 
 
+def test_a_failure_says_why_and_not_where(place: Place, receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+    url = receiver.url.replace("/hook", "/hunter2")
+    sender = Sender(place, Endpoint("a", url.replace("http:", "https:"), (KEY,), allow_private=True))
+    with Receiver() as closed:
+        gone = closed.url.replace("/hook", "/hunter2")
+    sender.endpoints = (*sender.endpoints, Endpoint("b", gone, (KEY,), allow_private=True))
+    sender.restart()
+    sender.send()
+    place.judged(failed=True)
+    sender.send()
+    assert "webhook `a` failed: Client" in caplog.text
+    assert "webhook `b` failed: ClientConnectorError: Connect call failed" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
 def test_addresses_that_hand_out_credentials_are_never_asked() -> None:
     for address in ("169.254.169.254", "::ffff:169.254.169.254", "fe80::1%eth0", "0.0.0.0", "224.0.0.1"):  # noqa: S104
         with pytest.raises(ForbiddenAddressError):
