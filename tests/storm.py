@@ -1,8 +1,9 @@
 """A storm over the data plane, and the count afterwards.
 
 Traffic with repeats, disorder and broken records flows at a steady pace while workers are killed, frozen past their
-session, joined by others, denied the lake and cut off from the broker. Afterwards the tables of the lake are compared
-with what the simulator says that it emitted, to the last unit.
+session, joined by others, denied the lake and cut off from the broker. They enact as well, and are killed in the moment
+in which the flag file changes. Afterwards the tables of the lake are compared with what the simulator says that it
+emitted, to the last unit, and flag file, enactments and policy changes with each other.
 
     python tests/storm.py --events 1000000 --kills 20 --broker apache
     python tests/storm.py --minutes 60 --broker embedded
@@ -14,34 +15,31 @@ Prints what happens, then every difference; exits with 1 where there is one.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 import polars as pl
-from apache_kafka import start_kafka
-from brokers import embedded_broker
 from invariants import broken_invariants
-from object_store import ObjectStore
-from storages import Bucket, Folder
-from storm_traffic import KEY, Fingerprint, Traffic
+from storm_enactor import Enacted
+from storm_places import a_broker, a_folder, a_storage
+from storm_traffic import KEY, Fingerprint, Traffic, lopsided
 from workers import WorkerProcess, await_drained, await_that
 
+from analytics.enactment.enactments import enactments
 from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS
 from analytics.signals.definitions import COUNTERS
 from streams.apache_broker import ApacheBroker
-from streams.broker import EmbeddedBroker, ensure_topics
+from streams.broker import EmbeddedBroker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from brokers import Broker
     from storages import Storage
@@ -58,7 +56,9 @@ REFUSAL_S = 10.0
 _AFTER_PROGRESS = 0.75
 """Share of disasters that wait for a commit first; the others also hit workers that have not come to work yet."""
 
-_LASTS_S = {"kill": 7.0, "zombie": 16.0, "second_worker": 9.0, "refusal": 14.0, "restart_of_the_broker": 15.0}
+_LASTS_S = {"kill": 7.0, "zombie": 16.0, "second_worker": 9.0, "refusal": 14.0, "restart_of_the_broker": 15.0} | {
+    "kill_amid_a_change": 15.0
+}
 """How long each disaster and the recovery take, about; how long they do take on this machine is learned."""
 
 _QUICKEST = 0.3
@@ -68,13 +68,14 @@ _QUICKEST = 0.3
 class Crew:
     """The workers, and a supervisor that replaces one that ends."""
 
-    def __init__(self, folder: Path, broker: Broker, lake_root: str) -> None:
-        self._folder, self._broker, self._lake_root = folder, broker, lake_root
+    def __init__(self, folder: Path, broker: Broker, lake_root: str, enacted: Enacted) -> None:
+        self._folder, self._broker, self._lake_root, self.enacted = folder, broker, lake_root, enacted
         self.workers: list[WorkerProcess] = []
         self.ended: list[str] = []
 
     def join(self) -> WorkerProcess:
-        worker = WorkerProcess(self._folder, self._broker, self._lake_root, KEY)
+        environment = self.enacted.environment
+        worker = WorkerProcess(self._folder, self._broker, self._lake_root, KEY, environment=environment)
         self.workers.append(worker)
         return worker
 
@@ -128,7 +129,7 @@ class Weather:
 
     def rage(self, kills: int) -> None:
         """So many kills, and for every ten of them each other disaster once (at least once), in random order."""
-        others: list[Callable[[], None]] = [self.zombie, self.second_worker, self.refusal]
+        others: list[Callable[[], None]] = [self.zombie, self.second_worker, self.refusal, self.kill_amid_a_change]
         if isinstance(self.broker, ApacheBroker):
             others.append(self.restart_of_the_broker)
         disasters = [self.kill] * kills + others * max(1, kills // 10)
@@ -181,6 +182,20 @@ class Weather:
         """SIGKILL at a random moment."""
         self.moment()
         self.crew.leave(self.random.choice(self.crew.workers), kill=True)
+        self.crew.join()
+
+    def kill_amid_a_change(self) -> None:
+        """SIGKILL of all in the moment in which the flag file changes."""
+
+        def changed() -> bool:
+            self.crew.tend()
+            return self.crew.enacted.version != before
+
+        before = self.crew.enacted.version
+        self.crew.enacted.let(every=True)
+        if self.done["kill_amid_a_change"] == 0:  # from then on nothing is left to change
+            await_that(changed, "a rollback", every_s=0.001)
+        self.crew.kill_all()
         self.crew.join()
 
     def zombie(self) -> None:
@@ -238,8 +253,8 @@ def differences(lake: Lake, ground_truth: GroundTruth, sent: Fingerprint) -> lis
         if stored != emitted:
             found.append(f"{what}: the lake says {stored}, emitted were {emitted}")
 
-    # What the workers' own judge says comes through the same log.
-    events = lake.scan(EVENTS).filter(pl.col("type") != "stagekeeper.stage.recommended.v1")
+    # What the workers' own judge and enactor say comes through the same log.
+    events = lake.scan(EVENTS).filter(~pl.col("source").str.starts_with("/stagekeeper/"))
     counts = events.select(pl.len(), pl.col("id").n_unique().alias("ids")).collect()
     compare("events", counts["len"][0], ground_truth.emitted)
     compare("ids", counts["ids"][0], ground_truth.emitted)
@@ -312,7 +327,8 @@ def storm(
         seed: Decides traffic, order and moments.
         say: Takes what happens, line by line.
     """
-    crew = Crew(folder, broker, storage.root)
+    enacted = Enacted(folder / "enacted", lopsided())
+    crew = Crew(folder, broker, storage.root, enacted)
     try:
         crew.join().await_ready()
         with Traffic(broker, events=events, seed=seed) as traffic:
@@ -322,48 +338,20 @@ def storm(
         began = time.monotonic()
         lake = await_drained(broker, storage.root, crew.tend)
         say(f"drained: {time.monotonic() - began:.1f} s")
+
+        def agree() -> bool:
+            crew.tend()
+            return not enacted.disagreements(lake)
+
+        with suppress(AssertionError):  # what does not agree is told below
+            await_that(agree, "flag file, enactments and policy changes to agree", every_s=0.5)
+        say(f"agreed: {time.monotonic() - began:.1f} s, {len(enactments(lake))} rollbacks")
         for worker in list(crew.workers):
             crew.leave(worker, kill=False)
     finally:
         crew.kill_all()
-    return Aftermath(truth, differences(lake, truth, sent), crew.ended, weather.done)
-
-
-@contextmanager
-def _a_broker(name: str, folder: Path) -> Iterator[Broker]:
-    if name == "embedded":
-        with embedded_broker(folder / "broker") as embedded:
-            yield embedded
-    else:
-        node = start_kafka(folder / "kafka")
-        try:
-            ensure_topics(node.address)
-            yield node
-        finally:
-            node.stop()
-
-
-@contextmanager
-def _a_storage(kind: str, folder: Path) -> Iterator[Storage]:
-    if kind == "folder":
-        yield Folder(folder / "lake")
-        return
-    store = ObjectStore.start(folder / "store")
-    os.environ.update(store.environment)
-    try:
-        yield Bucket(store)
-    finally:
-        store.stop()
-
-
-@contextmanager
-def _a_folder(kept: Path | None) -> Iterator[str]:
-    if kept is not None:
-        kept.mkdir(parents=True)
-        yield str(kept)
-    else:
-        with tempfile.TemporaryDirectory() as name:
-            yield name
+    found = differences(lake, truth, sent) + enacted.disagreements(lake)
+    return Aftermath(truth, found, crew.ended, weather.done)
 
 
 def _say(line: str) -> None:
@@ -387,9 +375,9 @@ def main() -> int:
         kills = max(1, round((asked.minutes * 60 - 40) / 8))
         events = round(asked.minutes * 60 * 1_500)
     with (
-        _a_folder(asked.keep) as name,
-        _a_broker(asked.broker, Path(name)) as broker,
-        _a_storage(asked.lake, Path(name)) as storage,
+        a_folder(asked.keep) as name,
+        a_broker(asked.broker, Path(name)) as broker,
+        a_storage(asked.lake, Path(name)) as storage,
     ):
         began = time.monotonic()
         aftermath = storm(broker, Path(name), storage, events=events, kills=kills, seed=asked.seed, say=_say)

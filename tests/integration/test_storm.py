@@ -40,7 +40,7 @@ def test_everything_is_counted_once_whatever_happens_to_the_workers(
     assert aftermath.ground_truth.malformed.total() > events * 0.0005
     tools = {cell.tool: counted.counts["decisions"] for cell, counted in aftermath.ground_truth.cells.items()}
     assert max(tools.values()) > 0.4 * sum(tools.values())
-    expected = {"kill": kills, "zombie": 1, "second_worker": 1, "refusal": 1}
+    expected = {"kill": kills, "zombie": 1, "second_worker": 1, "refusal": 1, "kill_amid_a_change": 1}
     if isinstance(either_broker, ApacheBroker):
         expected["restart_of_the_broker"] = 1
     assert aftermath.done == expected
