@@ -14,6 +14,7 @@ from verdict_cases import CELL, a_row, executions, gate_file, verdict_on
 from analytics.backtest.history import Turn
 from analytics.backtest.recommendation_outcomes import of_history
 from analytics.backtest.scorecard import CellOutcome, clopper_pearson, score, scored
+from analytics.evidence.errors import EvidenceError
 from analytics.gates.gate_file import GateFile
 from analytics.judging.judge import Judge
 from producers.simulation.scenarios import scenario
@@ -53,6 +54,12 @@ def test_the_bounds_are_the_exact_ones(count: int, among: int) -> None:
 
 def test_nothing_bounds_nothing() -> None:
     assert clopper_pearson(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("count", "among"), [(-1, 3), (4, 3)])
+def test_what_is_no_share_has_no_bounds(count: int, among: int) -> None:
+    with pytest.raises(EvidenceError, match=f"{count} of {among}"):
+        clopper_pearson(count, among)
 
 
 def test_what_a_mistake_is() -> None:
