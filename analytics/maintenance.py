@@ -21,6 +21,7 @@ from analytics.lake.retention import LEAST, Rule, retain
 from analytics.lake.rollup import RollUp
 from analytics.lake.storage import TOMBSTONES_KEPT, unreadable
 from analytics.lake.table_schemas import (
+    DROPPED,
     ENACTMENTS,
     EVENTS,
     JUDGE_HEARTBEATS,
@@ -54,6 +55,7 @@ _AGES: Final[Mapping[str, str]] = {
     EVENTS: "ingested_at",
     SIGNALS: "last_event_at",
     REJECTS: "rejected_at",
+    DROPPED: "dropped_at",
     QUALITY: "run_at",
     VERDICTS: "judged_at",
     JUDGE_HEARTBEATS: "judged_at",
@@ -67,7 +69,12 @@ class RetentionPolicy:
     roll_up_after: timedelta | None = timedelta(days=2)  # age from which minutes are rolled up; None never does
     # For ever where not named. Of `signals` only epochs that are over go, and of `verdicts` only repetitions.
     keep: Mapping[str, timedelta] = field(
-        default_factory=lambda: {EVENTS: timedelta(days=400), REJECTS: timedelta(days=90), QUALITY: timedelta(days=400)}
+        default_factory=lambda: {
+            EVENTS: timedelta(days=400),
+            REJECTS: timedelta(days=90),
+            DROPPED: timedelta(days=400),
+            QUALITY: timedelta(days=400),
+        }
     )
     replay: timedelta = REPLAY  # how long a verdict can be reached again, at most `REPLAY`
     grace: timedelta = timedelta(minutes=30)  # how long files stay that only an earlier version consists of

@@ -39,6 +39,7 @@ class DecodedEvent:
     risk_rank: int = UNKNOWN
     latency_us: int = UNKNOWN
     cost_microusd: int = UNKNOWN
+    record_number: str | None = None
 
 
 def decode_all(
@@ -94,6 +95,7 @@ def event_at(events: EventColumns, place: int) -> DecodedEvent:
         risk_rank=int(events.risk_ranks[place]),
         latency_us=int(events.latency_us[place]),
         cost_microusd=int(events.cost_microusd[place]),
+        record_number=events.record_numbers[place].as_py(),
     )
 
 
@@ -105,6 +107,7 @@ def columns_of(events: Sequence[DecodedEvent]) -> EventColumns:
         ids=pa.array([event.id for event in events], pa.string()),
         types=pa.array([event.type for event in events], pa.string()),
         sources=pa.array([event.source for event in events], pa.string()),
+        record_numbers=pa.array([event.record_number for event in events], pa.string()),
         subjects=pa.array([event.subject for event in events], pa.string()),
         users=pa.array([event.user for event in events], pa.string()),
         time_us=longs(event.time_us for event in events),

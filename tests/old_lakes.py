@@ -10,6 +10,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_d
 
 from analytics.lake.storage import options_of
 from analytics.lake.table_schemas import (
+    DROPPED,
     ENACTMENTS,
     EVENTS,
     JUDGE_HEARTBEATS,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 OLD_NAMES: Final = {JUDGE_HEARTBEATS: "looks", SIGNOFFS: "rulings", LEASES: "claims"}
 _OLD_COLUMNS: Final = {"signoff_id": "ruling_id"}
 _NEW_COLUMNS: Final = {
-    EVENTS: ("kind", "user", "latency_us", "cost_microusd"),
+    EVENTS: ("kind", "user", "latency_us", "cost_microusd", "incarnation", "sequence"),
     SIGNALS: ("bad_outcomes", "last_ingested_at"),
     VERDICTS: ("counts_sha256", "sequence", "news", "previous_sha256", "row_sha256"),
 }
@@ -45,7 +46,7 @@ def downgrade(root: str, old_root: str, offsets: Iterable[str] = ()) -> str:
     """
     lake = Lake.open(root)
     for name, schema in TABLES.items():
-        if name in {ENACTMENTS, SEALS}:
+        if name in {DROPPED, ENACTMENTS, SEALS}:
             continue
         new_columns = _NEW_COLUMNS.get(name, ())
         old_schema = pa.schema(

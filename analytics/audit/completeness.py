@@ -16,8 +16,10 @@ from pydantic import BaseModel, ConfigDict
 
 from analytics.audit.blame import POLICY_CHANGED
 from analytics.audit.facts import stored_event
+from analytics.audit.numbering import NumberGap, numbers_of
+from analytics.lake.retention import LEAST
 from analytics.lake.storage import reading
-from analytics.lake.table_schemas import EVENTS, REJECTS
+from analytics.lake.table_schemas import DROPPED, EVENTS, REJECTS
 from analytics.signals.cells import CELL
 from analytics.signals.event_kinds import NO_LONGER_EXPECTED, EventKind, kinds_moving
 from analytics.signals.missing_outcomes import known_at
@@ -58,6 +60,7 @@ _EXPECTING: Final = kinds_moving("expected")
 _OBSERVED: Final = [EventKind.OBSERVED_SUCCEEDED, EventKind.OBSERVED_FAILED, EventKind.OBSERVED_TIMED_OUT]
 _EXECUTED: Final = [kind for kind in kinds_moving("executed") if kind not in _OBSERVED]
 _REVIEWED: Final = [EventKind.REVIEW_APPROVED, EventKind.REVIEW_REJECTED]
+_READ_AT: Final = {EVENTS: "ingested_at", REJECTS: "rejected_at", DROPPED: "dropped_at"}
 _PARTITION: Final = ("log_id", "topic", "partition")
 
 
@@ -126,17 +129,22 @@ def completeness(lake: Lake, *, deadline: timedelta, since: datetime | None = No
     with reading(lake.root):
         version = lake.version(EVENTS)
         stored = lake.scan(EVENTS, version=version)
-        totals = stored.select(pl.len(), pl.col("time").max()).collect()
-        events, watermark = totals.row(0)
+        totals = stored.select(pl.len(), pl.col("time").max(), pl.col("ingested_at").max()).collect()
+        events, watermark, newest = totals.row(0)
         rejected = lake.scan(REJECTS)
         gaps: list[Gap] = []
-        decisions = 0
+        decisions, silent = 0, list[str]()
         if watermark is not None:
             recent = stored if since is None else stored.filter(pl.coalesce("decided_at", "time") >= since)
             decisions = recent.filter(pl.col("kind").is_in(_DECISIONS)).select(pl.len()).collect().item()
             gaps += _of_decisions(recent, watermark - deadline)
-            gaps += _offsets(stored, rejected, since)
+            kept = _whole_since(lake)
+            bounds = [moment for moment in (since, kept) if moment is not None]
+            gaps += _offsets(lake, stored, max(bounds, default=None))
+            numbers = numbers_of(lake, version, kept)
+            gaps += _numbers(stored, numbers.gaps(newest - deadline), since)
             gaps += _policies(recent, stored)
+            silent = sorted({*stored.select(pl.col("source").unique()).collect()["source"]} - numbers.sources)
         return CompletenessReport(
             events_version=version,
             watermark=watermark,
@@ -146,7 +154,7 @@ def completeness(lake: Lake, *, deadline: timedelta, since: datetime | None = No
             events=events,
             rejects=rejected.select(pl.len()).collect().item(),
             gaps=tuple(gaps),
-            unsequenced_sources=(),
+            unsequenced_sources=tuple(silent),
         )
 
 
@@ -210,12 +218,52 @@ def _gap(code: GapCode, *, count: int, examples: Sequence[GapExample], cells: It
     )
 
 
-def _offsets(events: pl.LazyFrame, rejects: pl.LazyFrame, since: datetime | None) -> list[Gap]:
-    """Offsets between the first and the last of a partition that the lake has no row for."""
+def _whole_since(lake: Lake) -> datetime | None:
+    """From when on no row was taken out of what accounts for offsets and numbers; None where none ever was."""
+    moments = []
+    for table, column in _READ_AT.items():
+        lake.version(table)
+        if lake.taken(table) is not None:
+            oldest = lake.scan(table).select(pl.col(column).min()).collect().item()
+            newest = lake.scan(EVENTS).select(pl.col("ingested_at").max()).collect().item()
+            moments.append(newest - LEAST if oldest is None else oldest)
+    return max(moments, default=None)
+
+
+def _numbers(events: pl.LazyFrame, missing: Sequence[NumberGap], since: datetime | None) -> list[Gap]:
+    """Numbers that routers gave, of incarnations that were heard since then."""
+    missing = [gap for gap in missing if since is None or gap.since >= since]
+    if not missing:
+        return []
+    concerned = events.filter(pl.col("incarnation").is_in([gap.incarnation for gap in missing]))
+    cells = concerned.filter(pl.col("tool").is_not_null()).select(CELL).unique().sort(CELL).collect()
+    examples = [
+        GapExample(
+            what=gap.source or "a source of which everything was dropped",
+            detail=f"{gap.missing:,} events of its incarnation {gap.incarnation} never came: {_ranges(gap)}",
+            at=gap.since,
+        )
+        for gap in sorted(missing, key=lambda gap: -gap.missing)[:EXAMPLES]
+    ]
+    return [_gap("sequence_gap", count=sum(gap.missing for gap in missing), cells=cells.rows(), examples=examples)]
+
+
+def _ranges(gap: NumberGap) -> str:
+    shown = [f"{begin:,}" if begin == end else f"{begin:,} to {end:,}" for begin, end in gap.ranges]
+    told = sum(end - begin + 1 for begin, end in gap.ranges)
+    return ", ".join([*shown, *(["…"] if told < gap.missing else [])])
+
+
+def _offsets(lake: Lake, events: pl.LazyFrame, since: datetime | None) -> list[Gap]:
+    """Offsets between the first and the last of a partition that no table accounts for."""
+    tables = {EVENTS: events, REJECTS: lake.scan(REJECTS), DROPPED: lake.scan(DROPPED)}
+    parts = {
+        table: rows if since is None else rows.filter(pl.col(_READ_AT[table]) >= since)
+        for table, rows in tables.items()
+    }
+    dropped = parts.pop(DROPPED).with_columns(offset=pl.int_ranges("offset", pl.col("through") + 1)).explode("offset")
     columns = [*_PARTITION, "offset"]
-    rows = events if since is None else events.filter(pl.col("ingested_at") >= since)
-    others = rejects if since is None else rejects.filter(pl.col("rejected_at") >= since)
-    known = pl.concat([rows.select(columns), others.select(columns)])
+    known = pl.concat([rows.select(columns) for rows in [*parts.values(), dropped]])
     spans = (
         known.group_by(_PARTITION)
         .agg(

@@ -33,6 +33,7 @@ NUMBERLESS: Final = (SIGNOFFS, ENACTMENTS)
 _STATED: Final = (
     "offset", "id", "type", "source", "time", "subject", "environment", "workflow", "tool", "stage", "cohort", "epoch",
     "decided_at", "broker_at", "ingested_at", "kind", "user", "latency_us", "cost_microusd",
+    "incarnation", "sequence",
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # The application transaction of a commit that takes rows out; its number is the version that they were in.
 TAKEN: Final = "taken"
 # Columns of which hardly two rows hold the same: looking for what repeats in them takes time and saves no room.
-UNIQUE: Final[dict[str, tuple[str, ...]]] = {EVENTS: ("offset", "id", "subject", "value")}
+UNIQUE: Final[dict[str, tuple[str, ...]]] = {EVENTS: ("offset", "id", "subject", "value", "sequence")}
 ROWS_AT_A_TIME: Final = {EVENTS: 16_384}  # rows that are held at a time while files are rewritten, where they are long
 
 WRITER_PROPERTIES: Final = {
@@ -137,6 +137,12 @@ def fitting(table: str, rows: pl.DataFrame | pa.Table) -> pa.Table:
     if faults:
         raise SchemaMismatchError(f"rows for {table} do not fit: {'; '.join(faults)}.")
     return rows.select(columns.names()).cast(columns).to_arrow().cast(schema)
+
+
+def completed(table: str, rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of an earlier layout, null in the columns that it lacks and that may be."""
+    lacking = [field.name for field in SCHEMAS[table] if field.nullable and field.name not in rows.columns]
+    return rows.with_columns(pl.lit(None, COLUMNS[table][name]).alias(name) for name in lacking)
 
 
 def appended(

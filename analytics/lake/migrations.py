@@ -41,6 +41,7 @@ from analytics.lake.storage import (
 )
 from analytics.lake.table_schemas import (
     COLUMNS,
+    DROPPED,
     ENACTMENTS,
     EVENTS,
     JUDGE_HEARTBEATS,
@@ -272,6 +273,12 @@ def _add_table(root: str, fence: Fence, name: str) -> None:
     commit(create_table(root, name), fence, name=name)
 
 
+def _number_events(root: str, fence: Fence) -> None:
+    """Add the columns `incarnation` and `sequence` to `events`, null in the rows there are, and create `dropped`."""
+    _add_columns(root, fence)
+    commit(create_table(root, DROPPED), fence, name=DROPPED)
+
+
 STEPS: Final[dict[int, tuple[str, Callable[[str, Fence], None]]]] = {
     1: ("looks, rulings and claims become judge_heartbeats, signoffs and leases", _rename_tables),
     2: ("events say what they count as", _fill_event_meanings),
@@ -282,6 +289,7 @@ STEPS: Final[dict[int, tuple[str, Callable[[str, Fence], None]]]] = {
     7: ("signals say when what they count was read", _complete_signals),
     8: ("signals count what comes of a decision once", _count_once),
     9: ("transparency logs are sealed", partial(_add_table, name=SEALS)),
+    10: ("events bear their sources' numbers, and what is dropped is kept", _number_events),
 }
 """By the number of the layout that each begins with: what it does, and how."""
 

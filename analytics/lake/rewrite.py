@@ -25,7 +25,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from analytics.lake.commits import ROWS_AT_A_TIME, TAKEN, UNIQUE, Fence
+from analytics.lake.commits import ROWS_AT_A_TIME, TAKEN, UNIQUE, Fence, completed
 from analytics.lake.errors import LakeError
 from analytics.lake.storage import files_of, uri_of
 from analytics.lake.table_schemas import SCHEMAS
@@ -136,7 +136,7 @@ class Rewriter:
                 # Read as it is needed: without being told so, Arrow loads the whole file first.
                 stored = pq.ParquetFile(opened, pre_buffer=False, buffer_size=1 << 20)
                 for batch in stored.iter_batches(ROWS_AT_A_TIME.get(self.table, _BATCH_ROWS)):
-                    rows = pl.DataFrame(pa.Table.from_batches([batch]))
+                    rows = completed(self.table, pl.DataFrame(pa.Table.from_batches([batch])))
                     yield rows if change is None else change(rows)
 
     def _replace(

@@ -14,6 +14,7 @@ EVENTS: Final = "events"
 SIGNALS: Final = "signals"
 VERDICTS: Final = "verdicts"
 REJECTS: Final = "rejects"
+DROPPED: Final = "dropped"
 QUALITY: Final = "quality"
 GATES: Final = "gates"
 SIGNOFFS: Final = "signoffs"
@@ -27,8 +28,8 @@ DELIVERIES: Final = "deliveries"
 # 1: the tables `looks`, `rulings` and `claims`. 2: they are called as below. 3: `events` has `kind` and `user`.
 # 4: the rows of `verdicts` are chained. 5: `events` has `latency_us` and `cost_microusd`. 6: `signals` has
 # `bad_outcomes`. 7: the table `enactments`. 8: `signals` has `last_ingested_at`. 9: it counts what comes of a
-# decision once. 10: the table `seals`.
-LAYOUT: Final = 10
+# decision once. 10: the table `seals`. 11: `events` has `incarnation` and `sequence`; the table `dropped`.
+LAYOUT: Final = 11
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 
@@ -64,6 +65,9 @@ TABLES: Final[dict[str, pa.Schema]] = {
             pa.field("user", pa.string()),  # whom a decision's contract names; null for every other event
             pa.field("latency_us", pa.int64()),  # of an execution, whole microseconds; null where it is not known
             pa.field("cost_microusd", pa.int64()),  # likewise, millionths of a dollar
+            # Which life of its source recorded it, and as how manieth of its events; null where nobody numbers them.
+            pa.field("incarnation", pa.string()),
+            pa.field("sequence", pa.int64()),
         ]
     ),
     # Increments: several rows for one cell, epoch and minute; whoever reads them sums.
@@ -123,6 +127,18 @@ TABLES: Final[dict[str, pa.Schema]] = {
             *_required(pa.int64(), "size"),  # bytes; 0 for a null value
             pa.field("broker_at", _MOMENT),
             *_required(_MOMENT, "rejected_at"),
+        ]
+    ),
+    # Offsets that are neither in `events` nor in `rejects`: repeats, and those that hold no record (markers of
+    # transactions, what the log was compacted of). A worker that was killed may have written some of them twice.
+    DROPPED: pa.schema(
+        [
+            *_SOURCE,
+            *_required(pa.int64(), "through"),  # the last of these offsets
+            *_required(_TEXT, "reason"),  # `repeat` or `no_record`
+            *(pa.field(name, pa.string()) for name in ("id", "source", "incarnation")),  # of a repeat
+            pa.field("sequence", pa.int64()),
+            *_required(_MOMENT, "dropped_at"),
         ]
     ),
     # Validation runs.

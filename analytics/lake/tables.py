@@ -122,6 +122,8 @@ class Lake:
             columns = frame.collect_schema()
             if table == SIGNALS:
                 return frame.with_columns(added_to_signals(columns)).select(COLUMNS[SIGNALS].names())
+            lacking = [name for name in ("incarnation", "sequence") if name not in columns]
+            frame = frame.with_columns(pl.lit(None, COLUMNS[EVENTS][name]).alias(name) for name in lacking)
             if "latency_us" in columns:
                 return frame
             # As of before the migrations that added columns.

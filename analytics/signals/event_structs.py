@@ -38,6 +38,7 @@ LARGEST_COST_USD = 1e6  # above these an amount is a mistake, and sums of it wou
 Subject = Annotated[str, Meta(min_length=1, max_length=2_100)]
 Text = Annotated[str, Meta(max_length=4_000)]
 Source = Annotated[str, Meta(min_length=1, max_length=500)]
+RecordNumber = Annotated[str, Meta(min_length=3, max_length=51)]  # the decoder looks at its form
 Token = Annotated[str, Meta(min_length=5, max_length=4_000)]
 Moment = Annotated[datetime, Meta(tz=True)]
 Milliseconds = Annotated[float, Meta(ge=0, le=LARGEST_LATENCY_MS)]
@@ -187,6 +188,7 @@ class WireEnvelope(Struct, tag_field="type", kw_only=True, frozen=True, gc=False
     """What all events share; see `producers.wire.events.CloudEvent`."""
 
     id: Name
+    recordnumber: RecordNumber | None = None
     source: Source
     time: Moment
     subject: Subject

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from datetime import UTC, datetime
 from random import Random
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from pydantic import TypeAdapter
 from pydantic_core import to_json
@@ -47,6 +49,42 @@ def random_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
 
 
+def random_incarnation() -> str:
+    """Names one life of a recorder, unlike any other."""
+    return f"{_random.getrandbits(64) ^ time.time_ns():016x}"
+
+
+class RecordNumbers:
+    """The numbers of one recorder's events: 1, 2, … of one incarnation, which a forked process does not share."""
+
+    __slots__ = ("__weakref__", "_count", "_new_incarnation", "_prefix")
+
+    def __init__(self, new_incarnation: Callable[[], str]) -> None:
+        self._new_incarnation = new_incarnation
+        self.begin()
+        _numbers.add(self)
+
+    def begin(self) -> None:
+        """Begin another incarnation."""
+        self._prefix = f"{self._new_incarnation()}.".encode()
+        self._count = itertools.count(1)
+
+    def next(self) -> bytes:
+        """The next one; no two threads get the same."""
+        return self._prefix + b"%d" % next(self._count)
+
+
+_numbers: WeakSet[RecordNumbers] = WeakSet()
+
+
+def _begin_incarnations() -> None:
+    for numbers in list(_numbers):
+        numbers.begin()
+
+
+os.register_at_fork(after_in_child=_begin_incarnations)  # after the generator has its new seed
+
+
 class Recorder:
     """Builds the events of an action's life and hands them to an emitter.
 
@@ -64,6 +102,7 @@ class Recorder:
         key: bytes | None = None,  # signs receipts; None leaves them unsigned
         now: Callable[[], datetime] = system_clock,
         new_id: Callable[[], str] = random_id,  # of decisions and events; each must be unique for ever
+        new_incarnation: Callable[[], str] = random_incarnation,  # under which its events are numbered; likewise
     ) -> None:
         self._emitter = emitter
         self._keeper = emitter if isinstance(emitter, DurableEmitter) else None
@@ -73,6 +112,7 @@ class Recorder:
         self._key = key
         self._now = now
         self._new_id = new_id
+        self._numbers = RecordNumbers(new_incarnation)
 
     @property
     def can_keep(self) -> bool:
@@ -130,7 +170,13 @@ class Recorder:
         data = shared.data(token, details, arguments, decide_ms)
         # There is one such event for each decision: they have one id.
         record = self._decided_writer.write(
-            id_json, time_json, id_json, decision_id.encode(), data, traceparent=traceparent
+            id_json,
+            time_json,
+            id_json,
+            decision_id.encode(),
+            data,
+            traceparent=traceparent,
+            number=self._numbers.next(),
         )
         return record, IssuedReceipt(decision_id, token)
 
@@ -227,6 +273,7 @@ class Recorder:
             subject.encode(),
             data if isinstance(data, bytes) else to_json(data, exclude_none=True),
             traceparent=None if traceparent is None else _TRACEPARENT.validate_python(traceparent),
+            number=self._numbers.next(),  # the last that is asked for: what cannot be written needs none
         )
         self.hand_over(record, durable=durable)
 

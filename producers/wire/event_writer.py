@@ -36,18 +36,27 @@ class EventWriter:
         self._topic = event_class.topic
         envelope = CloudEvent(id="-", source=source, time=_ANY_MOMENT, subject="-", dataschema=schema_id(event_class))
         slots = {name: b',"%b":%%b' % name.encode() for name in ("id", "time", "subject")}
-        opened = _open(envelope, {**slots, "traceparent": b"%b"})
+        opened = _open(envelope, {**slots, "recordnumber": b"%b", "traceparent": b"%b"})
         self._json = b'%b,"type":%b,"data":%%b}' % (opened.removesuffix(b"}"), to_json(type_of(event_class)))
 
     def write(
-        self, event_id: bytes, time: bytes, subject: bytes, key: bytes, data: bytes, *, traceparent: str | None = None
+        self,
+        event_id: bytes,
+        time: bytes,
+        subject: bytes,
+        key: bytes,
+        data: bytes,
+        *,
+        traceparent: str | None = None,
+        number: bytes = b"",
     ) -> EventRecord:
         """The record of one event, from JSON: its id, its time in UTC, its subject, whose UTF-8 is `key`, its data.
 
-        The traceparent is a W3C trace context.
+        The traceparent is a W3C trace context; `number` is its record number, or nothing.
         """
         trace = b"" if traceparent is None else b',"traceparent":' + to_json(traceparent)
-        return EventRecord(self._topic, key, self._json % (event_id, time, subject, trace, data))
+        numbered = b',"recordnumber":"%b"' % number if number else b""
+        return EventRecord(self._topic, key, self._json % (event_id, numbered, time, subject, trace, data))
 
 
 class CallDetails(WireModel):

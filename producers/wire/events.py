@@ -28,6 +28,9 @@ Subject = Annotated[str, Field(min_length=1, max_length=2_100, pattern=NAME_PATT
 
 Traceparent = Annotated[str, Field(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]  # W3C trace context
 
+# The number that an incarnation of a source gave an event: `<incarnation>.<number>`, counted from 1
+RecordNumber = Annotated[str, Field(max_length=51, pattern=r"^[0-9a-z]{1,32}\.[1-9][0-9]{0,17}$")]
+
 # JSON is UTF-8 whether it says so or not; these are the ways in which clients say it
 JsonContentType = Literal[
     "application/json",
@@ -246,6 +249,9 @@ class CloudEvent(WireModel):
     specversion: Literal["1.0"] = "1.0"
     id: Name
     """Unique for each event; a repeated id is counted once."""
+    recordnumber: RecordNumber | None = None
+    """Which incarnation of the source recorded it, a dot, and its number there, from 1 without a gap.
+    An incarnation ends with its process. A number that never comes is an event that was lost."""
     source: Annotated[str, Field(min_length=1, max_length=500)]
     """Who emitted it, as a URI reference, for example `/routers/crm-eu-1`."""
     time: Moment

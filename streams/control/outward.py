@@ -1,4 +1,4 @@
-"""What the worker that judges tells beside its verdicts: metrics of cells, and webhooks."""
+"""What the worker that judges tells beside its verdicts: metrics of cells, which events are missing, and webhooks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from analytics.lake.tables import Lake
 from producers.errors import StagekeeperError
 from streams.control.cell_metrics import CellGauges
+from streams.control.number_watch import NumberWatch
 from streams.webhooks.webhook_runner import SEND_EVERY_S, WebhookRunner
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from streams.worker_config import WorkerConfig
 
 CELLS_EVERY_S: Final = 5.0
+NUMBERS_EVERY_S: Final = 15.0
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ class Outward:
     def __init__(self, config: WorkerConfig) -> None:
         self._gauges = CellGauges(Lake.open(config.lake_root), most=config.metrics_cells)
         self._cells: CellMetrics | None = None  # None where another worker judges, or what they are is not known
+        self._numbers = NumberWatch(config.lake_root)
         self._now = config.now
         self._webhooks = (
             None
@@ -39,7 +42,11 @@ class Outward:
     @property
     def timers(self) -> list[tuple[str, float, Callable[[Callable[[], Fence | None]], None]]]:
         """Name of the thread, seconds between two times, and what is then done with what gives the judge's fence."""
-        return [("metrics", CELLS_EVERY_S, self.read_cells), ("webhooks", SEND_EVERY_S, self.send)]
+        return [
+            ("metrics", CELLS_EVERY_S, self.read_cells),
+            ("metrics", NUMBERS_EVERY_S, self.look_at_numbers),
+            ("webhooks", SEND_EVERY_S, self.send),
+        ]
 
     def read_cells(self, judge: Callable[[], Fence | None]) -> None:
         """Read what the metrics of cells say; nothing without the lease. Raises `LakeError`."""
@@ -49,6 +56,10 @@ class Outward:
                 cells = self._gauges.read(self._now())
         finally:
             self._cells = cells  # what is not known any more is shown no longer
+
+    def look_at_numbers(self, judge: Callable[[], Fence | None]) -> None:
+        """Look which events never came; nothing without the lease. Raises `LakeError`."""
+        self._numbers.run_once(judge(), self._now())
 
     def send(self, judge: Callable[[], Fence | None]) -> None:
         """Send webhooks; nothing without the lease. Raises `LakeError`; whatever else happens ends no worker."""
@@ -67,4 +78,4 @@ class Outward:
     def lines(self, now: datetime) -> list[str]:
         """Their metrics in Prometheus's text format."""
         cells = [] if self._cells is None else self._cells.lines(now)
-        return [*cells, *([] if self._webhooks is None else self._webhooks.lines)]
+        return [*cells, *self._numbers.lines(), *([] if self._webhooks is None else self._webhooks.lines)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, cast, get_args
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from analytics.signals.event_structs import PolicyData, WireDecided, WireEvent, WireExecuted, WirePolicyChanged
 from producers.wire.contract import RiskClass
@@ -45,6 +46,7 @@ AHEAD_LIMIT: Final = timedelta(minutes=5)  # how far an event may lie ahead of t
 EARLIEST_US: Final = -62_135_596_800_000_000  # the first moment of year 1
 LATEST_US: Final = 253_402_300_799_999_999  # the last moment of year 9999
 
+_RECORD_NUMBER: Final = r"\A[0-9a-z]{1,32}\.[1-9][0-9]{0,17}\z"
 _RANKS: Final = {risk.value: risk.rank for risk in RiskClass}
 # Stands in the place of what is no event, so that columns have one length.
 _BLANK: Final = WirePolicyChanged(
@@ -124,6 +126,7 @@ class EventDecoder:
         receipts = self._receipts.open_all([event.data.receipt for event in events], faults)
         _blank_out(events, faults)
         columns = self._columns(events, receipts, faults)
+        _check_numbers(columns, faults)
         _check_times(columns, latest_us, faults)
         _check_age(columns, oldest_us, faults)
         usable = np.ones(len(raw), dtype=np.bool_)
@@ -168,6 +171,7 @@ class EventDecoder:
             ids=pa.array([event.id for event in events], pa.string()),
             types=_TYPE_NAMES.take(pa.array(codes)),
             sources=pa.array([event.source for event in events], pa.string()),
+            record_numbers=pa.array([event.recordnumber for event in events], pa.string()),
             subjects=pa.array(subjects, pa.string()),
             users=_users(contracts, is_decided),
             time_us=_micros([event.time - EPOCH for event in events]),
@@ -251,6 +255,18 @@ def _differing(one: Sequence[object], other: Sequence[object]) -> list[int]:
 
 def _mismatch(field: str, of_receipt: str, where: str, value: str) -> Fault:
     return make_fault("receipt_mismatch", f"the receipt's {field} is {of_receipt!r}, but {where} is {value!r}")
+
+
+def _check_numbers(events: EventColumns, faults: dict[int, Fault]) -> None:
+    numbers = events.record_numbers
+    if numbers.null_count == len(numbers):
+        return
+    is_odd = pc.invert(pc.match_substring_regex(numbers, _RECORD_NUMBER)).fill_null(False)  # noqa: FBT003 - Arrow's own
+    for place in np.flatnonzero(is_odd.to_numpy(zero_copy_only=False)).tolist():
+        number = numbers[place].as_py()
+        faults.setdefault(
+            place, make_fault("wrong_type", f"recordnumber: {number!r} is no incarnation, dot and number")
+        )
 
 
 def _check_times(events: EventColumns, latest_us: int | None, faults: dict[int, Fault]) -> None:

@@ -30,6 +30,7 @@ class EventColumns:
     ids: pa.StringArray  # event ids
     types: pa.StringArray  # CloudEvents types
     sources: pa.StringArray  # who emitted them
+    record_numbers: pa.StringArray  # incarnations of the sources, a dot, and numbers; null where there is none
     subjects: pa.StringArray  # decision ids, flag keys or cells
     users: pa.StringArray  # the users that decisions name; null where none is named, and for every other event
     time_us: Longs  # event times, microseconds since 1970 UTC
@@ -49,6 +50,12 @@ class EventColumns:
         texts = {name: getattr(self, name).slice(begin, end - begin) for name in _TEXTS}
         return replace(self, **texts, **{name: getattr(self, name)[begin:end] for name in _NUMBERS})
 
+    def at(self, places: npt.NDArray[np.intp]) -> EventColumns:
+        """The events at some places."""
+        chosen = pa.array(places)
+        texts = {name: getattr(self, name).take(chosen) for name in _TEXTS}
+        return replace(self, **texts, **{name: getattr(self, name)[places] for name in _NUMBERS})
+
     def kept(self, keep: Flags) -> EventColumns:
         """The events at which `keep` holds, in their order."""
         if keep.all():
@@ -58,7 +65,7 @@ class EventColumns:
         return replace(self, **texts, **{name: getattr(self, name)[keep] for name in _NUMBERS})
 
 
-_TEXTS: Final = ("ids", "types", "sources", "subjects", "users")
+_TEXTS: Final = ("ids", "types", "sources", "record_numbers", "subjects", "users")
 _NUMBERS: Final = ("time_us", "decided_at_us", "kinds", "risk_ranks", "latency_us", "cost_microusd", "cell_of")
 
 

@@ -18,7 +18,7 @@ from streams.ingest.id_store import words_of
 from streams.ingest.identities import conflict_fault, identities_of
 from streams.ingest.known_facts import FactChanges, KnownFacts
 from streams.ingest.rejects import Reject, reject
-from streams.ingest.rows import NO_TIMESTAMP, Accepted, count, event_rows
+from streams.ingest.rows import NO_TIMESTAMP, Accepted, count, dropped_rows, event_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -68,6 +68,7 @@ class FoldedBatch:
     events: pa.Table  # rows for the table `events`
     signals: pl.DataFrame  # rows for the table `signals`
     rejects: tuple[Reject, ...]  # what was rejected for the first time
+    dropped: pl.DataFrame  # rows for the table `dropped`
     letters: tuple[Reject, ...]  # and what the table holds already: a worker that died may not have published it
     reached: Mapping[SourcePartition, int]  # the last offset of each partition in the batch
     tally: Tally
@@ -107,6 +108,8 @@ class _BatchParts:
     partitions: list[tuple[SourcePartition, int]] = field(default_factory=list)  # in turn, with their record counts
     rejects: list[Reject] = field(default_factory=list)  # what was rejected for the first time
     known_rejects: list[Reject] = field(default_factory=list)  # what had been rejected before a restart
+    repeats: list[tuple[SourcePartition, EventColumns, Longs]] = field(default_factory=list)  # with their offsets
+    gaps: list[tuple[SourcePartition, int, int]] = field(default_factory=list)  # first and last offset without a record
     tally: Tally = field(default_factory=Tally)
 
 
@@ -154,6 +157,7 @@ class Folder:
             events=event_rows(accepted, ingested_at=now),
             signals=count(accepted.events, changes, micros_of(now)),
             rejects=tuple(parts.rejects),
+            dropped=dropped_rows(parts.repeats, parts.gaps, dropped_at=now),
             letters=(*parts.known_rejects, *parts.rejects),
             reached={partition: self._states[partition].reached for partition in batch.partitions},
             tally=tally,
@@ -215,6 +219,9 @@ class Folder:
             is_new = before == NOT_FOUND
             keep[places] = is_new
             conflicts = np.flatnonzero(~is_new & (before != mine.marks))
+            repeats = places[~is_new & (before == mine.marks)]
+            if repeats.size:
+                parts.repeats.append((partition, events.at(repeats), offsets[repeats]))
             for place in conflicts.tolist():
                 records = batch.partitions[partition]
                 position = bisect_left(records.offsets, int(offsets[places[place]]))
@@ -241,6 +248,8 @@ class Folder:
             )
         if not partition.log_id.startswith(EMBEDDED_PREFIX):
             parts.tally.skipped += end - first
+            if end > first:
+                parts.gaps.append((partition, first, end - 1))
             return
         state = self._states[partition]
         # The embedded broker keeps null values but never hands them out.

@@ -38,7 +38,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from analytics.lake.table_schemas import EVENTS, REJECTS, SIGNALS, TABLES
+from analytics.lake.table_schemas import DROPPED, EVENTS, REJECTS, SIGNALS, TABLES
 from analytics.lake.tables import Advance, Lake, SourcePartition
 from streams.ingest.cadence import Haste
 from streams.ingest.errors import DataPlaneError
@@ -133,6 +133,9 @@ class Pipeline:
             raise DataPlaneError(f"batch {folded.number} cannot follow {self._committed}: one between was lost.")
         began = time.perf_counter()
         self._reached.update(folded.reached)
+        if folded.dropped.height:
+            # Before `events`, after which nobody reads these offsets again; twice, where the worker dies in between.
+            self._lake.append(DROPPED, folded.dropped)
         for table, rows in ((REJECTS, to_rows(folded.rejects)), (EVENTS, folded.events), (SIGNALS, folded.signals)):
             if len(rows):
                 self._append(table, rows)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from analytics.evidence.histogram import BIN_COUNT, bin_of
-from analytics.lake.table_schemas import COLUMNS, EVENTS, SIGNALS, TABLES
+from analytics.lake.table_schemas import COLUMNS, DROPPED, EVENTS, SIGNALS, TABLES
 from analytics.lake.tables import SourcePartition
 from analytics.signals.aftermath import COUNTS_OF_FACTS, FACT_BITS
 from analytics.signals.cells import MINUTE_US
@@ -65,6 +66,7 @@ def event_rows(accepted: Accepted, *, ingested_at: datetime) -> pa.Table:
         "user": events.users,
         "latency_us": _amounts(events.latency_us),
         "cost_microusd": _amounts(events.cost_microusd),
+        **_numbered(events.record_numbers),
         "value": accepted.values,
         "time": _timestamps(events.time_us),
         "decided_at": _timestamps(events.decided_at_us, unknown=UNDATED),
@@ -74,6 +76,40 @@ def event_rows(accepted: Accepted, *, ingested_at: datetime) -> pa.Table:
         "ingested_at": _timestamps(np.full(len(events), micros_of(ingested_at))),
     }
     return pa.table([columns[field.name] for field in _SCHEMA], schema=_SCHEMA)
+
+
+def dropped_rows(
+    repeats: Sequence[tuple[SourcePartition, EventColumns, Longs]],
+    gaps: Sequence[tuple[SourcePartition, int, int]],
+    *,
+    dropped_at: datetime,
+) -> pl.DataFrame:
+    """Rows for the table `dropped`: repeats with their offsets, and first and last of offsets without a record."""
+    schema = COLUMNS[DROPPED]
+    frames = [pl.DataFrame(schema=schema)]
+    for partition, events, offsets in repeats:
+        columns = {"id": events.ids, "source": events.sources, **_numbered(events.record_numbers)}
+        told = pl.DataFrame({name: pl.Series(name, column) for name, column in columns.items()})
+        frames.append(_dropped(told.with_columns(offset=offsets, through=offsets), partition, "repeat", dropped_at))
+    for partition, first, last in gaps:
+        told = pl.DataFrame({"offset": [first], "through": [last]})
+        frames.append(_dropped(told, partition, "no_record", dropped_at))
+    return pl.concat(frames)
+
+
+def _dropped(told: pl.DataFrame, partition: SourcePartition, reason: str, at: datetime) -> pl.DataFrame:
+    shared = {**partition._asdict(), "reason": reason, "dropped_at": at}
+    rows = told.with_columns(pl.lit(value).alias(name) for name, value in shared.items())
+    lacking = [name for name in COLUMNS[DROPPED] if name not in rows.columns]
+    rows = rows.with_columns(pl.lit(None).alias(name) for name in lacking)
+    return rows.select(pl.col(name).cast(kind) for name, kind in COLUMNS[DROPPED].items())
+
+
+def _numbered(record_numbers: pa.StringArray) -> dict[str, pa.Array]:
+    """Record numbers as the columns `incarnation` and `sequence`."""
+    parts = pc.extract_regex(record_numbers, r"(?P<incarnation>\w+)\.(?P<sequence>\d+)")
+    incarnations, sequences = parts.flatten()
+    return {"incarnation": incarnations, "sequence": sequences.cast(pa.int64())}
 
 
 def _amounts(micro: Longs) -> pa.Array:

@@ -14,9 +14,11 @@ import pytest
 import yaml
 from documents import ROOT
 
+from analytics.audit.numbering import NumberGap
 from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
 from streams.control.cell_metrics import CellMetrics, ShownSignal, ShownVerdict
+from streams.control.number_watch import missing_lines
 from streams.metrics import Enacting, Freshness, Totals, exposition
 from streams.webhooks.dispatcher import ReceiverState, webhook_lines
 
@@ -47,6 +49,7 @@ def everything() -> str:
         enacting=Enacting(is_holder=True, lives={"open": 1}, seconds_to_apply=(1.0,), seconds_to_force=(1.0,)),
         more=[
             *cells.lines(NOW),
+            *missing_lines([NumberGap("/router", "i", 1, ((1, 1),), NOW)]),
             *webhook_lines({"payments": ReceiverState(NOW, set(), waiting=1, oldest_at=NOW)}, SENT, NOW),
         ],
     )
@@ -116,6 +119,7 @@ def test_the_alerts_fire_when_they_should_and_else_do_not(tmp_path: Path) -> Non
         "stagekeeper_rejects_total": "0+0x20 0+50x20",
         harm: "0.2+0x20 0.9+0x20",
         'stagekeeper_webhooks_oldest_seconds{endpoint="payments"}': "0+0x20 700+0x20",
+        'stagekeeper_events_missing_by_source{source="/router"}': "0+0x20 3+0x20",
         "stagekeeper_cells_left_out": "0+0x100",
     }
     names = [rule["alert"] for rule in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"][0]["rules"]]

@@ -154,3 +154,36 @@ def test_an_empty_lake_claims_nothing(lake: EventLake) -> None:
     found = completeness(lake.lake, deadline=DEADLINE)
     assert (found.events, found.watermark, found.gaps) == (0, None, ())
     assert CompletenessReport.model_validate_json(found.model_dump_json()) == found
+
+
+def test_numbers_that_never_came_name_their_router(lake: EventLake) -> None:
+    for minute in range(4):
+        lake.act(minute, "u-1")
+    del lake.emitter.events[2:4]  # numbers 3 and 4: a decision and its execution
+    assert report(lake).gaps == ()  # read a moment ago: they may still come
+    lake.ingest._now = lambda: NOON + timedelta(days=10)  # noqa: SLF001 - what it folds next is read a day later
+    later = report(lake, later=61)
+    gap = gaps(later)["sequence_gap"]
+    assert (gap.count, gap.cells, gap.examples[0].what, later.state) == (2, (CELL,), "/tests", "INVALID")
+    assert "3 to 4" in gap.examples[0].detail
+
+
+def test_what_was_dropped_as_a_repeat_or_rejected_did_come(lake: EventLake) -> None:
+    receipt = lake.act(0, "u-1")
+    executed(lake, receipt)  # once more, by another event
+    lake.act(1, "u-1")
+    folded = lake.ingest.fold(lake.emitter.events)
+    lake.emitter.events.clear()
+    assert folded.dropped.select("reason", "source", "sequence").rows() == [("repeat", "/tests", 3)]
+    for table, rows in (("dropped", folded.dropped), ("events", folded.events), ("signals", folded.signals)):
+        lake.lake.append(table, rows)
+    lake.ingest._now = lambda: NOON + timedelta(days=10)  # noqa: SLF001 - what it folds next is read a day later
+    assert report(lake).gaps == ()
+
+
+def test_a_router_that_numbers_nothing_is_named(lake: EventLake) -> None:
+    lake.act(0, "u-1")
+    lake.emitter.events[:] = [
+        event.model_copy(update={"recordnumber": None, "source": "/other"}) for event in lake.emitter.events
+    ]
+    assert report(lake).unsequenced_sources == ("/other",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -115,7 +116,9 @@ def routed() -> list[bytes]:
 
 
 def written() -> list[bytes]:
-    return [event_to_bytes(EXAMPLES[event_class]) for event_class in EVENT_CLASSES] + recorded() + routed()
+    """Without their numbers, which there were not then."""
+    values = [event_to_bytes(EXAMPLES[event_class]) for event_class in EVENT_CLASSES] + recorded() + routed()
+    return [re.sub(rb',"recordnumber":"[0-9a-z]+\.[1-9][0-9]*"', b"", value) for value in values]
 
 
 def test_every_event_has_the_bytes_that_it_had() -> None:
