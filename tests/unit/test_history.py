@@ -176,7 +176,7 @@ def test_nothing_opens_on_what_is_left(
     copied: History, harm: Callable[[History, str], None], table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history = copied
-    monkeypatch.setattr("stagekeeper.commands.gate.datetime", FrozenClock)
+    monkeypatch.setattr("stagekeeper.gate_question.datetime", FrozenClock)
     if (harm, table) == (overwritten, EVENTS):
         pytest.skip("nothing of the events is read for a gate that counts by action; replay reads them")
     harm(history, table)
