@@ -12,6 +12,7 @@ import click
 from producers.boundary.authorization import FileAuthorizer
 from producers.boundary.decision_rules import ruleset_of
 from producers.boundary.flags import DEADLINE_S, FlagEvaluator
+from producers.boundary.review_database import PostgresReviews
 from producers.boundary.review_store import ReviewStore
 from producers.boundary.router import Router
 from producers.boundary.status_reporter import StatusReporter
@@ -45,7 +46,9 @@ def open_emitter(settings: Settings, *, client_id: str = "stagekeeper") -> Outbo
 
 def open_review_store(settings: Settings) -> ReviewStore:
     """The configured desk of actions that wait for a person; `ReviewError` where it cannot be used."""
-    return ReviewStore(settings.review_store, key=settings.signing_key)
+    url = settings.review_database
+    place = settings.review_store if url is None else PostgresReviews(url.get_secret_value())
+    return ReviewStore(place, key=settings.signing_key)
 
 
 @contextmanager

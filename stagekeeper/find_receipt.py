@@ -36,7 +36,7 @@ def find_receipt(decision_id: str, settings: Settings) -> Receipt:
 
 
 def _queued(decision_id: str, settings: Settings) -> str | None:
-    if not settings.review_store.is_file():
+    if settings.review_database is None and not settings.review_store.is_file():
         return None
     with open_review_store(settings) as store, suppress(UnknownReviewError):
         return store.get(decision_id).queued.receipt

@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     """The persons who may approve (YAML); unset means `reviewers.yaml` in the working folder, if there is one."""
     reviewer_token: SecretStr | None = None
     """Token of the person who approves or rejects; never printed."""
+    review_database: SecretStr | None = None
+    """URL of the PostgreSQL database in which actions wait for a person, `postgresql://...`; unset means the file
+    `reviews.db` in the home folder. Never printed."""
     tokens_file: Path | None = None
     """Tokens of the service (YAML), which `stagekeeper token` writes; unset means `tokens.yaml` in the home folder."""
     permit_s: float = Field(default=10.0, ge=1, le=300)

@@ -100,7 +100,7 @@ class Service:
 
     def break_desk(self) -> None:
         """Take the file of the reviews away from the store."""
-        self.reviews._file.close()  # noqa: SLF001 - as a database that is gone
+        self.reviews._database.close()  # noqa: SLF001 - as a database that is gone
 
     def flags(self, **values: Any) -> None:
         flagd_file(self.folder / "flags.json", **values)

@@ -52,7 +52,7 @@ class ReviewQueue:
             LOG.warning(
                 "the rows of the review store %s are unprotected: whoever can write that file can approve. "
                 "Set STAGEKEEPER_RECEIPT_KEY for routers and reviewers",
-                store.path,
+                store.name,
             )
 
     def submit(

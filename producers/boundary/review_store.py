@@ -1,4 +1,4 @@
-"""Queued actions and their reviews, in one SQLite file that routers and reviewers share.
+"""Queued actions and their reviews, in one SQLite file or one database that routers and reviewers share.
 
 With a key each row carries an HMAC over everything in it: what was shown, who said what and when, its state. A row that
 was written or changed without the key is refused.
@@ -10,10 +10,10 @@ import hashlib
 import hmac
 import json
 import logging
-import sqlite3
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from producers.boundary.approvals import (
@@ -33,64 +33,39 @@ from producers.boundary.approvals import (
     require_redeemable,
 )
 from producers.boundary.review_clock import ClockMark, ReviewClock
+from producers.boundary.review_database import SqliteReviews
 from producers.boundary.reviewers import Reviewer
-from producers.delivery.outbox import open_database
 from producers.wire.events import Resolution
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
+    from producers.boundary.review_database import ReviewDatabase
     from producers.wire.contract import ArgumentsDigest
 
 LOG = logging.getLogger(__name__)
-
-_TABLES = """
-CREATE TABLE IF NOT EXISTS reviews (
-    decision_id TEXT PRIMARY KEY,
-    state TEXT NOT NULL,
-    queued_at TEXT NOT NULL,
-    queued TEXT NOT NULL,
-    resolution TEXT,
-    seal TEXT
-)
-"""
-
-_CLOCK = """
-CREATE TABLE IF NOT EXISTS clock (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    moment TEXT NOT NULL,
-    boot TEXT NOT NULL,
-    uptime_s REAL NOT NULL
-)
-"""
 
 _SELECT = "SELECT decision_id, state, queued, resolution, seal FROM reviews "
 _POLL_S = 0.2  # how often the file is read for a resolution that somebody waits for
 
 
 class ReviewStore:
-    """Queued actions in one SQLite file, safe to use from many threads and processes. Its folder is created."""
+    """Queued actions in one SQLite file or one database, safe to use from many threads and processes."""
 
     def __init__(
         self,
-        path: Path,
+        place: Path | ReviewDatabase,  # the path of an SQLite file, or where else the rows are
         *,
         key: bytes | None = None,  # protects the rows, the one that signs receipts; None leaves them unprotected
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self.path = path
+        self._database: ReviewDatabase = SqliteReviews(place) if isinstance(place, Path) else place
+        self.name = self._database.name  # where it is, for messages
         self._key = key
         self._clock = ReviewClock(now)
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._used: set[str] = set()  # by this process, so that a row that is put back is not used again
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open_database(path, _TABLES, synchronous="FULL")
-            self._complete_tables()
-        except (sqlite3.Error, OSError) as error:
-            raise ReviewError(f"the review store {path} cannot be used: {error}") from error
 
     @property
     def is_protected(self) -> bool:
@@ -101,7 +76,8 @@ class ReviewStore:
         """The moment that time limits are held against; it does not go back where a clock is set back."""
         mark = self._clock.read(self._mark())
         self._change(
-            "INSERT OR REPLACE INTO clock (id, moment, boot, uptime_s) VALUES (1, ?, ?, ?)",
+            "INSERT INTO clock (id, moment, boot, uptime_s) VALUES (1, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+            "moment = excluded.moment, boot = excluded.boot, uptime_s = excluded.uptime_s",
             (mark.moment.isoformat(), mark.boot, mark.uptime_s),
         )
         return mark.moment
@@ -193,10 +169,9 @@ class ReviewStore:
         return review
 
     def close(self) -> None:
-        """Close the file."""
+        """Close it."""
         self._closed.set()
-        with self._lock:
-            self._file.close()
+        self._database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -242,7 +217,7 @@ class ReviewStore:
         try:
             return ClockMark(datetime.fromisoformat(rows[0][0]), rows[0][1], rows[0][2]) if rows else None
         except (TypeError, ValueError) as error:
-            raise ReviewError(f"the clock of the review store {self.path} cannot be read: {error}") from error
+            raise ReviewError(f"the clock of the review store {self.name} cannot be read: {error}") from error
 
     def _replace(self, row: _Row, review: Review, *, before: Callable[[], None] = lambda: None) -> int:
         """Put a review in the place of the row that was read; 0 where that has changed since."""
@@ -254,39 +229,11 @@ class ReviewStore:
             before=before,
         )
 
-    def _complete_tables(self) -> None:
-        """Add what files of older versions do not have."""
-        self._file.execute(_CLOCK)
-        if all(column[1] != "seal" for column in self._file.execute("PRAGMA table_info(reviews)")):
-            try:
-                self._file.execute("ALTER TABLE reviews ADD COLUMN seal TEXT")
-            except sqlite3.OperationalError as error:
-                if "duplicate column" not in str(error):  # another process has added it meanwhile
-                    raise
-
     def _read(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        with self._lock:
-            try:
-                return self._file.execute(query, values).fetchall()
-            except sqlite3.Error as error:
-                raise ReviewError(f"the review store {self.path} cannot be read: {error}") from error
+        return self._database.read(query, values)
 
     def _change(self, query: str, values: tuple[object, ...], *, before: Callable[[], None] = lambda: None) -> int:
-        """Change rows, after something that must have happened `before`; where that raises, nothing is changed."""
-        with self._lock:
-            try:
-                self._file.execute("BEGIN IMMEDIATE")
-                try:
-                    changed = self._file.execute(query, values).rowcount
-                    if changed:
-                        before()
-                    self._file.execute("COMMIT")
-                finally:
-                    if self._file.in_transaction:
-                        self._file.execute("ROLLBACK")
-            except sqlite3.Error as error:
-                raise ReviewError(f"the review store {self.path} cannot be written: {error}") from error
-        return changed
+        return self._database.change(query, values, before)
 
 
 class _Row(NamedTuple):

@@ -140,10 +140,11 @@ def enrol(name: str) -> None:
 
 
 def _open_store(settings: Settings) -> ReviewStore:
-    if settings.signing_key is None:
-        unprotected = f"The rows of {settings.review_store} are unprotected: whoever can write that file can approve."
+    store = open_review_store(settings)
+    if not store.is_protected:
+        unprotected = f"The rows of {store.name} are unprotected: whoever can write there can approve."
         click.echo(f"{unprotected} Set STAGEKEEPER_RECEIPT_KEY for routers and reviewers.", err=True)
-    return open_review_store(settings)
+    return store
 
 
 def _reviewer(settings: Settings, name: str, resolution: Resolution) -> Reviewer:
