@@ -9,24 +9,24 @@ import hashlib
 import hmac
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from producers.boundary.action import acting
 from producers.boundary.approvals import ReviewError, ReviewState, UnknownReviewError
 from producers.boundary.canonical_json import canonical
 from producers.boundary.errors import RefusedError
-from producers.wire.decision import Decision
 from producers.wire.receipt import Receipt
 from stagekeeper.api.api_models import DecisionAnswer, ReportAnswer, ReviewStatus, RunPermit
 from stagekeeper.api.contract_actions import ContractActions, asked_context
 from stagekeeper.api.decision_log import LoggedDecision, collected_records, deciding
+from stagekeeper.api.made_decision import MadeDecision, Turns
 from stagekeeper.api.problems import ProblemError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from producers.boundary.approvals import Review
     from producers.boundary.review_store import ReviewStore
@@ -203,7 +203,7 @@ class DecisionService:
         """The receipts of the decisions that were made here within a trace, of late."""
         since = self._now() - _TRACED
         return [
-            Receipt.from_token(_Made.from_event(value).receipt, self._recorder.key)
+            Receipt.from_token(MadeDecision.from_event(value).receipt, self._recorder.key)
             for value in self._log.containing(b'"traceparent":"00-' + trace_id.encode(), since)
         ]
 
@@ -237,10 +237,10 @@ class DecisionService:
     async def _decide(
         self, asked: DecisionRequest, context: dict[str, object], request: str | None, sha256: str, owner: str
     ) -> DecisionAnswer:
-        made: list[_Made] = []
+        made: list[MadeDecision] = []
 
         def row(record: EventRecord) -> LoggedDecision:
-            one = _Made.from_event(record.value)
+            one = MadeDecision.from_event(record.value)
             made.append(one)
             good_for_s = self._holds_s if one.is_queued else self._permit_s
             at, may_run = one.decided_at.timestamp(), int(one.decision.expects_execution)
@@ -261,7 +261,7 @@ class DecisionService:
         except UnknownReviewError:
             return None
 
-    async def _review(self, made: _Made, *, must_exist: bool = False) -> Review | None:
+    async def _review(self, made: MadeDecision, *, must_exist: bool = False) -> Review | None:
         if not made.is_queued:
             return None
         try:
@@ -271,7 +271,7 @@ class DecisionService:
                 raise
             return None
 
-    def _answer(self, made: _Made, review: Review | None) -> DecisionAnswer:
+    def _answer(self, made: MadeDecision, review: Review | None) -> DecisionAnswer:
         event, decision, permit, status = made.event, made.decision, None, None
         result = decision.result
         if decision.expects_execution:
@@ -337,26 +337,6 @@ class DecisionService:
         return ReportAnswer(decision_id=decision_id, recorded=True)
 
 
-class Turns:
-    """Lets those who are about the same thing take turns. For one event loop."""
-
-    def __init__(self) -> None:
-        self._locks: dict[str, tuple[asyncio.Lock, list[None]]] = {}
-
-    @contextlib.asynccontextmanager
-    async def take(self, name: str) -> AsyncIterator[None]:
-        """Wait until nobody else is about this."""
-        lock, users = self._locks.setdefault(name, (asyncio.Lock(), []))
-        users.append(None)
-        try:
-            async with lock:
-                yield
-        finally:
-            users.pop()
-            if not users:
-                del self._locks[name]
-
-
 def owner_of(token: AccessToken) -> str:
     """Whose decisions a token's are: another token of the same agent and service may report them."""
     return to_json([token.agent, token.service]).decode()
@@ -372,29 +352,8 @@ def _not_yours(token: AccessToken, decision_id: str) -> ProblemError:
     )
 
 
-class _Made(NamedTuple):
-    """A decision as its event says it; only what is looked at is read into a model (benchmarks/service.py)."""
-
-    event: dict[str, Any]
-    decision: Decision
-    decided_at: datetime
-
-    @classmethod
-    def from_event(cls, value: bytes) -> Self:
-        event = from_json(value)
-        return cls(event, Decision.model_validate(event["data"]["decision"]), datetime.fromisoformat(event["time"]))
-
-    @property
-    def receipt(self) -> str:
-        return str(self.event["data"]["receipt"])
-
-    @property
-    def is_queued(self) -> bool:
-        return self.decision.enforced and self.decision.result.outcome == "queue_for_review"
-
-
-def _decided(logged: LoggedDecision) -> _Made:
-    return _Made.from_event(logged.value)
+def _decided(logged: LoggedDecision) -> MadeDecision:
+    return MadeDecision.from_event(logged.value)
 
 
 def _sha256(asked: object) -> str:
