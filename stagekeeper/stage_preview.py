@@ -10,25 +10,27 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 from producers.boundary.flag_edit import FlagText
-from producers.boundary.flagd_stages import with_stage
-from producers.errors import StagekeeperError
+from producers.boundary.flagd_stages import FlagdStages, with_stage
+from producers.errors import StagekeeperError, UsageError
 
 if TYPE_CHECKING:
     from analytics.backtest.policy_replay import PolicyComparison
-    from producers.boundary.stage_store import StageChange
+    from producers.boundary.stage_store import StageChange, StageStore
     from stagekeeper.settings import Settings
 
 LOOKED_BACK: Final = timedelta(days=7)
 MOST_DECISIONS: Final = 2_000  # the newest; a person waits
 
 
-def preview_line(path: Path, change: StageChange, settings: Settings, root: str) -> str:
+def preview_line(store: StageStore, change: StageChange, settings: Settings, root: str) -> str:
     """A line beside the diff, by the rules in force and those after the change; it holds up nothing that it cannot say.
 
     `stagekeeper policy backtest` says more.
     """
     try:
-        return _in_words(_compared(path, change, settings, root))
+        if not isinstance(store, FlagdStages):
+            raise UsageError(f"only a flag file can be tried, and {store.name} is none")
+        return _in_words(_compared(store.path, change, settings, root))
     except (ImportError, OSError, StagekeeperError) as error:
         return f"What it would have done with recorded contracts is not known: {error}"
 

@@ -286,12 +286,9 @@ def _change(
         click.echo(diff, err=as_json)
         if lifted := [mode.value for mode in before.modes if mode in STOPPED - {to}]:
             click.echo(f"It lifts the mode {' or '.join(lifted)}, by which {action} was stopped.", err=as_json)
-        # Only a flag file can be tried on what was recorded.
-        if isinstance(store, FlagdStages) and (
-            not yes or is_upward(before, to, share)
-        ):  # nothing holds up a change downwards that nobody looks at
+        if not yes or is_upward(before, to, share):  # nothing holds up a change downwards that nobody looks at
             change = StageChange(action, to, before.version, share)
-            click.echo(preview_line(store.path, change, settings, lake_root(root)), err=as_json)
+            click.echo(preview_line(store, change, settings, lake_root(root)), err=as_json)
 
     moved = change_stage(
         store,

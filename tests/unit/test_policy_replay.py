@@ -13,6 +13,7 @@ from boundary_cases import contract
 from click.testing import CliRunner
 from documents import ROOT
 from lakes_of_events import NOON, EventLake
+from stage_stores import MemoryStages
 from workers import await_that
 
 from analytics.backtest.candidate_rules import CandidateRules, UnusableRulesError
@@ -21,9 +22,12 @@ from producers.boundary.authorization import FileAuthorizer
 from producers.boundary.decision_rules import decide
 from producers.boundary.flag_edit import FlagFileError
 from producers.boundary.flags import FlagEvaluator
-from producers.boundary.stage_store import ActionName
+from producers.boundary.stage_store import ActionName, StageChange
 from producers.wire.decision import Decision, Deny
+from producers.wire.stage import Mode
 from stagekeeper.commands import cli
+from stagekeeper.settings import Settings
+from stagekeeper.stage_preview import preview_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -283,6 +287,14 @@ def test_a_change_of_a_stage_is_shown_with_what_it_would_have_done(home: Place) 
         in result.output
     )
     assert "nothing was changed; add --yes" in str(result.exception) + result.output
+
+
+def test_of_a_store_that_is_no_flag_file_it_is_said_that_nothing_is_known(home: Place) -> None:
+    action = ActionName("production", "refunds", "issue_refund")
+    store = MemoryStages({action: Mode.DRAFT_WRITE})
+    change = StageChange(action, Mode.SEARCH_ONLY, store.read(action).version)
+    line = preview_line(store, change, Settings.load(), str(home.folder / "lake"))
+    assert "is not known: only a flag file can be tried, and " in line
 
 
 def test_a_change_downwards_is_made_where_nothing_is_on_record(home: Place) -> None:
