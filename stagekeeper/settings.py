@@ -54,6 +54,10 @@ class Settings(BaseSettings):
     `openfeature:MODULE:FUNCTION`; unset means the flag file."""
     stage_store_token: SecretStr | None = None
     """Token of that service's management API; never printed."""
+    flag_webhook_secret: SecretStr | None = None
+    """Unleash's whole `Authorization`, or FeatBit's secret, by which its webhooks are known; never printed."""
+    flag_webhook_own_user: str | None = None
+    """The user of that token there: what he changes is on record already."""
     enact: bool = False
     """Whether a worker carries out in the flag file, or the service, what the gate file lets it."""
     effect_deadline_s: float = Field(default=10.0, gt=0)

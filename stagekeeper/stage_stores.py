@@ -11,6 +11,7 @@ from openfeature.provider import AbstractProvider
 from producers.boundary.flagd_stages import FlagdStages
 from producers.errors import SettingsError
 from producers.flag_services.featbit_flags import FeatBitFlags
+from producers.flag_services.flag_webhooks import FeatBitWebhook, UnleashWebhook
 from producers.flag_services.management_api import ManagementApi
 from producers.flag_services.read_only_stages import ReadOnlyStages
 from producers.flag_services.service_stages import ServiceStages
@@ -60,10 +61,10 @@ def open_stages(settings: Settings, flag_file: Path | None = None) -> StageWrite
         return FlagdStages(flag_file if flag_file is not None else settings.flags)
     if kind == "openfeature":
         return ReadOnlyStages(_provider(rest))
-    return ServiceStages(open_service(settings))
+    return ServiceStages(open_flag_service(settings))
 
 
-def open_service(settings: Settings) -> UnleashFlags | FeatBitFlags:
+def open_flag_service(settings: Settings) -> UnleashFlags | FeatBitFlags:
     """The flag service that the settings name; raises `SettingsError`."""
     kind, _, rest = (settings.stage_store or "").partition(":")
     secret = settings.stage_store_token
@@ -76,6 +77,20 @@ def open_service(settings: Settings) -> UnleashFlags | FeatBitFlags:
         address = _Address.parse(rest, {"environment"})
         return FeatBitFlags(ManagementApi("FeatBit", address.url, token), address.values["environment"])
     raise SettingsError(f"STAGEKEEPER_STAGE_STORE names no store that is known; it is one of: {_FORMS}")
+
+
+def flag_webhook(settings: Settings) -> UnleashWebhook | FeatBitWebhook | None:
+    """Who reads the webhooks of the configured service; None where there is none. Raises `SettingsError`."""
+    kind, _, rest = (settings.stage_store or "").partition(":")
+    if kind not in {"unleash", "featbit"}:
+        return None
+    secret, user = settings.flag_webhook_secret, settings.flag_webhook_own_user
+    if secret is None or not secret.get_secret_value():
+        raise SettingsError("STAGEKEEPER_FLAG_WEBHOOK_SECRET is unset, so nothing shows who sends a webhook; set it")
+    if kind == "unleash":
+        values = _Address.parse(rest, {"project", "environment"}).values
+        return UnleashWebhook(secret.get_secret_value(), values["project"], values["environment"], user)
+    return FeatBitWebhook(secret.get_secret_value(), _Address.parse(rest, {"environment"}).values["environment"], user)
 
 
 def _provider(path: str) -> AbstractProvider:

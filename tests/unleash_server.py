@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 import pytest
-from stagekeeper.embedded.ports import available_port
+
+from streams.ports import available_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -146,13 +146,13 @@ def _write_new(path: Path, text: str) -> None:
 
 def _made_in_service(provider: str, settings: Settings, flags: list[NewFlag]) -> tuple[str, list[str]]:
     """The service's name, and the flags that it did not have."""
-    from stagekeeper.stage_stores import open_service  # noqa: PLC0415 - a flag file needs none
+    from stagekeeper.stage_stores import open_flag_service  # noqa: PLC0415 - a flag file needs none
 
     if not (settings.stage_store or "").startswith(f"{provider}:"):
         raise UsageError(
             f"STAGEKEEPER_STAGE_STORE names no {provider}; set it to {provider}:URL?... as docs/loop.md says"
         )
-    with contextlib.closing(open_service(settings)) as service:
+    with contextlib.closing(open_flag_service(settings)) as service:
         service.prepare()
         return service.name, [new.flag.key for new in flags if service.create(new)]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from flag_service_cases import REFUND
+from flag_webhook_cases import SECRET, strategy, unleash
 
 from producers.boundary.policy_flags import MODE
 from producers.flag_services.flag_webhooks import (
@@ -17,32 +18,10 @@ from producers.flag_services.flag_webhooks import (
     ForgedWebhookError,
     UnleashWebhook,
 )
-from producers.flag_services.served_flags import RuleKind
-from producers.flag_services.unleash_flags import strategy_of
 from producers.wire.events import event_from_bytes, event_to_bytes
 
-SECRET = "a secret of the add-on"  # noqa: S105 - of a test
 UNLEASH = UnleashWebhook(SECRET, "default", "production", own_user="stagekeeper")
 FEATBIT = FeatBitWebhook(SECRET, "env-1", own_user="stagekeeper")
-
-
-def strategy(mode: str, *, title: str = RuleKind.ACTION.value, scope: dict[str, str] | None = None) -> dict[str, Any]:
-    return {"id": "s1", **strategy_of({mode: 100}, title=title, scope=REFUND._asdict() if scope is None else scope)}
-
-
-def unleash(**changes: Any) -> bytes:
-    event = {
-        "id": 17,
-        "type": "feature-strategy-update",
-        "createdBy": "ada",
-        "createdAt": "2026-11-29T11:42:25.610Z",
-        "featureName": MODE.key,
-        "project": "default",
-        "environment": "production",
-        "data": strategy("autonomous"),
-        "preData": strategy("draft_write"),
-    }
-    return json.dumps(event | changes).encode()
 
 
 def from_unleash(body: bytes) -> list[Any]:
