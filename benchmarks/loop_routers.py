@@ -28,7 +28,7 @@ FAILURES = 60
 
 _LOOK_EVERY_S = 0.02
 _AHEAD_S = 0.25
-_PATIENCE_S = 60.0
+_PATIENCE_S = 180.0
 
 
 @dataclass(frozen=True)

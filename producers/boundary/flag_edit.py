@@ -57,12 +57,13 @@ class FlagText:
     document: dict[str, Json]
 
     @classmethod
-    def load(cls, path: Path) -> FlagText:
-        """Read a flag file; `FlagFileError` where there is none, or it cannot be used."""
+    def load(cls, path: Path, known: FlagText | None = None) -> FlagText:
+        """Read a flag file, understood anew unless it is `known`; `FlagFileError` where it is gone, or unusable."""
         try:
-            return cls.from_bytes(path, read_flag_file(path))
+            content = read_flag_file(path)
         except OSError as error:
             raise _unreadable(path, error) from error
+        return known if known is not None and known.content == content else cls.from_bytes(path, content)
 
     @classmethod
     def from_bytes(cls, path: Path, content: bytes) -> FlagText:

@@ -33,6 +33,7 @@ class FlagdStages:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._known: FlagText | None = None  # as it was read last
 
     @property
     def name(self) -> str:
@@ -41,7 +42,8 @@ class FlagdStages:
 
     def read(self, action: ActionName) -> StageSetting:
         """What is in force for an action, below any emergency; raises `FlagFileError`."""
-        return setting_of(FlagText.load(self.path), action)
+        self._known = FlagText.load(self.path, self._known)
+        return setting_of(self._known, action)
 
     def newest_replaced(self) -> str:
         """Name of the file's newest earlier version; raises `FlagFileError`."""
