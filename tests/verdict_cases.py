@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from analytics.evidence import histogram
 from analytics.gates.gate_file import GateFile
 from analytics.judging.engine import judge
+from analytics.judging.judge import Judge
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
 from analytics.published_schemas import verdict_schema
 from analytics.signals.definitions import COUNTERS
@@ -24,6 +25,7 @@ from producers.wire.receipt import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from analytics.lake.tables import Lake
     from analytics.verdicts.verdict import Verdict
@@ -139,3 +141,12 @@ def refused(*signals: str, **gate: str) -> str:
     with pytest.raises(ConfigurationFileError) as caught:
         gate_file(*signals, **gate)
     return str(caught.value)
+
+
+def judge_lately(lake: Lake, gates: Path, *rows: dict[str, Any], ago_s: float = 0.0) -> None:
+    """Judge rows whose events lie just before `ago_s` seconds ago."""
+    now = datetime.now(UTC) - timedelta(seconds=ago_s)
+    shift = now - timedelta(seconds=10) - NOON
+    moved = [{**row, "bucket": (row["bucket"] + shift).replace(second=0, microsecond=0)} for row in rows]
+    lake.append("signals", increments(*({**row, "last_event_at": now - timedelta(seconds=10)} for row in moved)))
+    Judge(lake, gates, settle_s=0).tick(now)

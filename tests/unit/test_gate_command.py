@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
-from verdict_cases import CELL, NOON, a_row, executions, increments
+from verdict_cases import CELL, a_row, executions, increments, judge_lately
 
 from analytics.gates.gate_file import GateFile
 from analytics.judging.judge import Judge
@@ -40,12 +40,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def judged(place: Path, *rows: dict[str, Any], ago_s: float = 0.0) -> None:
     """Judge rows whose events lie just before `ago_s` seconds ago."""
-    lake = Lake.open(str(place / "lake"))
-    now = datetime.now(UTC) - timedelta(seconds=ago_s)
-    shift = now - timedelta(seconds=10) - NOON
-    moved = [{**row, "bucket": (row["bucket"] + shift).replace(second=0, microsecond=0)} for row in rows]
-    lake.append("signals", increments(*({**row, "last_event_at": now - timedelta(seconds=10)} for row in moved)))
-    Judge(lake, place / "gates.yaml", settle_s=0).tick(now)
+    judge_lately(Lake.open(str(place / "lake")), place / "gates.yaml", *rows, ago_s=ago_s)
 
 
 def asked(*more: str, to: str = "narrow_autonomy", tool: str = "issue_refund") -> Result:
