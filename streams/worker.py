@@ -326,7 +326,7 @@ class Worker:
                 judge_fault=self._fault is not None,
                 now=self._config.now(),
                 enacting=self._enacting(),
-                more=self._outward.lines(self._config.now()),
+                more=self._outward.lines,
             )
             return web.text(text, content_type=CONTENT_TYPE)
 

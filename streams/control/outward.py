@@ -13,10 +13,8 @@ from streams.webhooks.webhook_runner import SEND_EVERY_S, WebhookRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from analytics.lake.tables import Fence
-    from streams.control.cell_metrics import CellMetrics
     from streams.worker_config import WorkerConfig
 
 CELLS_EVERY_S: Final = 5.0
@@ -30,7 +28,9 @@ class Outward:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._gauges = CellGauges(Lake.open(config.lake_root), most=config.metrics_cells)
-        self._cells: CellMetrics | None = None  # None where another worker judges, or what they are is not known
+        # Lines, written out aside and not where they are asked for: there may be tens of thousands. None of them where
+        # another worker judges, or what the cells are is not known.
+        self._cells: list[str] = []
         self._numbers = NumberWatch(config.lake_root)
         self._now = config.now
         self._webhooks = (
@@ -50,10 +50,11 @@ class Outward:
 
     def read_cells(self, judge: Callable[[], Fence | None]) -> None:
         """Read what the metrics of cells say; nothing without the lease. Raises `LakeError`."""
-        cells = None
+        cells: list[str] = []
         try:
             if judge() is not None:
-                cells = self._gauges.read(self._now())
+                now = self._now()
+                cells = self._gauges.read(now).lines(now)
         finally:
             self._cells = cells  # what is not known any more is shown no longer
 
@@ -75,7 +76,7 @@ class Outward:
         except Exception:  # a worker that rolls back must not end because it cannot tell of it
             LOG.exception("webhooks were not sent, and are tried again")
 
-    def lines(self, now: datetime) -> list[str]:
-        """Their metrics in Prometheus's text format."""
-        cells = [] if self._cells is None else self._cells.lines(now)
-        return [*cells, *self._numbers.lines(), *([] if self._webhooks is None else self._webhooks.lines)]
+    @property
+    def lines(self) -> list[str]:
+        """Their metrics in Prometheus's text format, each as of its last time."""
+        return [*self._cells, *self._numbers.lines(), *([] if self._webhooks is None else self._webhooks.lines)]
