@@ -16,7 +16,7 @@ from analytics.signals import definitions
 from analytics.signals.cells import EPOCH
 from analytics.verdicts.evidence_models import Reassessment
 from analytics.verdicts.signoffs import rollback_binding
-from analytics.verdicts.verdict import Latch, Overdue
+from analytics.verdicts.verdict import Latch, Overdue, Regrade
 from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
 from producers.wire.stage import LADDER
@@ -206,6 +206,7 @@ def some_latches(rng: Generator, state: CellState, gates: GateFile) -> Latches:
             latches[cell, epoch, None] = {latch.verdict: latch}
             if rng.random() < 0.3:
                 overrides.add(rollback_binding(cell, epoch, content, latch.verdict_id))
-    made = Reassessment(epoch="e0", verdict_id="r1", verdict=VerdictName.ROLL_BACK, summary="harm")
+    shown = Reassessment(epoch="e0", verdict_id="r1", verdict=VerdictName.ROLL_BACK, summary="harm")
+    made = Regrade(shown, NOON + timedelta(minutes=int(rng.integers(0, 60))), ("execution_error",))
     regraded = {cell: [made] * int(rng.integers(1, 3)) for cell in state.cells if rng.random() < 0.1}
     return Latches(latches, regraded, frozenset(overrides))

@@ -102,7 +102,9 @@ def _replay(lake: Lake, verdict_id: str) -> Replayed:
     # The whole action, since a gate may compare one of its cells with another.
     here = pl.all_horizontal(pl.col(name) == row[name] for name in ACTION)
     state = CellState.from_increments(lake.scan(SIGNALS, version=row["lake_version"]).filter(here).collect())
-    latches = ledger.latches(lake, before=row, epochs=_concerned(state, gates, cell, row))
+    regrades = ledger.regrades(lake, before=row)
+    concerned = _concerned(state, gates, cell, row) + [made.shown.epoch for made in regrades.get(cell, ())]
+    latches = ledger.latches(lake, before=row, epochs=concerned)
     # A latch decides, so whoever forges one moves a verdict: what had crossed must follow from its own evidence.
     under = {None, gates.contents.get(row["gate"])}
     standing = [latch for key, kinds in latches.items() if key[2] in under for latch in kinds.values()]
@@ -119,9 +121,7 @@ def _replay(lake: Lake, verdict_id: str) -> Replayed:
         lake_version=row["lake_version"],
         judged_at=row["judged_at"],
         cells={cell},
-        latches=Latches(
-            latches, ledger.reassessments(lake, before=row), signoffs.overrides(lake, now=row["judged_at"])
-        ),
+        latches=Latches(latches, regrades, signoffs.overrides(lake, now=row["judged_at"])),
         users=_users(lake, state, gates, recorded),
         over=over,
     )
@@ -145,11 +145,12 @@ def _is_beyond(lake: Lake, verdict_id: str) -> bool:
     return not lake.reaches(SIGNALS, int(version.collect().row(0)[0]))
 
 
-def _users(lake: Lake, state: CellState, gates: GateFile, recorded: VerdictDocument) -> UserEvidence | None:
+def _users(lake: Lake, state: CellState, gates: GateFile, recorded: VerdictDocument) -> dict[float, UserEvidence]:
     """The user-windows as they were: at the version of the events that the verdict names."""
     exposure, cell = recorded.exposure, recorded.cell
     if exposure is None or exposure.users_as_of is None:
-        return None
+        return {}
+    window_s = next((gates.window_of(gate) for gate in gates.gates if gate.name == recorded.gate), gates.user_window)
     split, single = split_actions(state, gates), compared_actions(state, gates)
     epochs = state.names(np.arange(state.epochs))
     if split.is_empty() and single.is_empty():
@@ -158,8 +159,8 @@ def _users(lake: Lake, state: CellState, gates: GateFile, recorded: VerdictDocum
     fold = UserWindowFold(LakeEvents(lake))
     windows = fold.fold(
         as_of=exposure.users_as_of,
-        window_s=gates.user_window,
-        kept_s=kept_s(gates),
+        window_s=window_s,
+        kept_s=kept_s(gates, window_s),
         epochs=epochs,
         split=split,
         amounts=amounts_of(gates),
@@ -170,7 +171,7 @@ def _users(lake: Lake, state: CellState, gates: GateFile, recorded: VerdictDocum
     users = UserEvidence(windows, state)
     if exposure.open_version is not None:
         users.take_open(fold.open_windows(windows, epochs, version=exposure.open_version))
-    return users
+    return {window_s: users}
 
 
 def _payload(row: dict[str, Any]) -> VerdictDocument:

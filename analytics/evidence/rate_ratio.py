@@ -112,6 +112,14 @@ class RatioEvidence:
         """Natural logarithm of the e-value; 0 before any batch. Shape (cells,)."""
         return average(self._log_wealth)
 
+    def tempered_log_e(self, effect: float) -> float:
+        """The same of one cell where so many actions (at least 1) say as much as one independent one.
+
+        Every bet's wealth is taken to the power of 1 / effect; the mean of those, to the power of the effect, is at
+        most the mean itself (Jensen), so what crosses here crosses untempered as well.
+        """
+        return float(average(self._log_wealth / effect)[0])
+
     @property
     def _log_wealth(self) -> FloatArray:
         return np.asarray(self.failures * np.log(bets(self.direction)) - self.costs / _UNIT)

@@ -21,6 +21,7 @@ from analytics.evidence.clustered_rate import UserWindows
 from analytics.evidence.errors import EvidenceError
 from analytics.evidence.forecast import least_growth
 from analytics.evidence.mixture import IntArray, average, bets, failures_among, whole
+from analytics.evidence.rate_ratio import Batches
 from analytics.evidence.sequential import crosses
 
 if TYPE_CHECKING:
@@ -74,6 +75,13 @@ class ArmWindows:
         own = self.is_new == new
         columns = {"actions": self.actions[own], "failures": self.failures[own], "count": self.count[own]}
         return UserWindows.of(1, cell=np.zeros(int(own.sum()), dtype=np.int64), **columns)
+
+    def pooled(self) -> Batches:
+        """All actions of both arms together, batch by batch."""
+        own = [(side, counts * self.count) for side in self._arms for counts in (self.failures, self.actions)]
+        batches = int(self.batch.max(initial=-1)) + 1
+        sums = (np.bincount(self.batch[side], weights=counts[side], minlength=batches) for side, counts in own)
+        return Batches.of(*(total.astype(np.int64)[:, np.newaxis] for total in sums))
 
     def log_e(self, ratio: float, direction: Direction) -> float:
         """Weigh the windows as evidence that the new arm's rate is above, or below, a multiple of the baseline's.

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path  # noqa: TC003 - pydantic reads annotations at run time
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
-from pydantic import AwareDatetime, Field, PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
 from analytics.gates.after_promotion import DETECTOR_MINUTES_S, AfterPromotion
+from analytics.gates.gate_arms import Baseline, Split
 from analytics.gates.gate_signal import (
     NOT_BY_USER,
     CountBy,
@@ -21,7 +20,6 @@ from analytics.gates.gate_signal import (
     Part,
     Seconds,
     StageList,
-    known_word,
     refusal,
 )
 from analytics.gates.match import Match
@@ -36,56 +34,21 @@ from producers.wire.stage import LADDER, Stage
 if TYPE_CHECKING:
     from producers.wire.receipt import Cell
 
-_SHARES_ERR: Final = 1e-9
-
-
 Claim = Literal["users_seen", "users_to_come"]  # of whom a promotion speaks
 _BY_WHOM: Final = frozenset({"name", "owner", "on_roll_back", "on_promote"})  # keys of a gate that judge nothing
 
 
+def _whole_minutes(window_s: float) -> float:
+    if window_s % 60:
+        raise refusal("a user-window is a whole number of minutes")
+    return window_s
+
+
+WholeMinutes = Annotated[Seconds, AfterValidator(_whole_minutes)]
+
+
 class GateTieError(ConfigurationFileError):
     """Two gates match an action equally well, so that nobody can say which one holds."""
-
-
-class Baseline(Part):
-    """What the signals that state a `ratio` are compared with."""
-
-    kind: Literal["none", "concurrent", "historic"] = "none"
-    """`concurrent` compares minute by minute with actions held back at the same time; `historic` with earlier actions,
-    block by block, which is not concurrent: anything else that changed counts as this stage's doing."""
-    cohort: Name | None = None
-    """The cohort that is held back, at any stage; where none is named, the same cohort at the stage directly below."""
-
-
-class Split(Part):
-    """How traffic is split between arms. Where it is not, nothing that compares them can be believed: no promotion."""
-
-    by: Literal["cohort", "stage"] = "cohort"
-    """What tells the arms apart: the cohort, or the stage (one action at two stages at once, by a percentage)."""
-    shares: Annotated[
-        dict[Name, Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]], Field(min_length=2, max_length=10)
-    ]
-    """The declared share of each arm; together they are 1."""
-    unit: CountBy | None = None
-    """What is assigned to an arm: `user` where a user keeps it, `action` where every action is drawn anew; the gate's
-    unless stated."""
-    since: AwareDatetime | None = None
-    """From when on the shares are as declared, where an epoch began under others; with its offset from UTC."""
-
-    @model_validator(mode="after")
-    def _shares_are_of_everything(self) -> Self:
-        total = math.fsum(self.shares.values())
-        if abs(total - 1.0) > _SHARES_ERR:
-            raise refusal(f"the shares must add up to 1, and add up to {total:.9g}")
-        if self.by == "stage":
-            for name in self.shares:
-                known_word(name, "stage", [stage.value for stage in LADDER])
-        return self
-
-    @field_validator("since")
-    @classmethod
-    def _since_is_utc(cls, since: datetime | None) -> datetime | None:
-        return None if since is None else since.astimezone(UTC)
 
 
 class AttemptBudget(Part):
@@ -117,6 +80,8 @@ class Gate(Part):
     minimum_exposure: MinimumExposure = MinimumExposure()
     unit: CountBy = "user"
     """What one observation is: `user`, a user's closed window (actions of one user are alike), or `action`."""
+    user_window: WholeMinutes | None = None
+    """What one user does in this long is one observation of this gate; the file's unless stated."""
     correlation: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.1
     """How alike the actions of one user are taken to be (intra-user correlation) where a promotion asks whether the
     traffic of all users together is within a limit, beside the average user's."""
@@ -199,6 +164,12 @@ class Gate(Part):
         return part.unit or self.unit
 
     @property
+    def counts_users(self) -> bool:
+        """Whether it needs to know what single users did."""
+        by_user = any(self.unit_of(part) == "user" for part in self.signals)
+        return by_user or bool(self.minimum_exposure.users) or self.split_unit == "user"
+
+    @property
     def compares(self) -> bool:
         """Whether arms are held against each other, minute by minute."""
         return self.baseline.kind != "none" or self.split is not None
@@ -253,7 +224,7 @@ class GateFile(Part):
     """How long an execution may take to be reported before it counts as missing."""
     freshness: Seconds = 900.0
     """How old evidence may be before it promotes nothing."""
-    user_window: Seconds = 3_600.0
+    user_window: WholeMinutes = 3_600.0
     """What one user does in this long is one observation, once it is over; at least a minute."""
     after_promotion: AfterPromotion = AfterPromotion()
     """The detector that watches on after a promotion."""
@@ -262,13 +233,6 @@ class GateFile(Part):
     _sha256: str = PrivateAttr(default="")
     _text: bytes = PrivateAttr(default=b"")
     _path: Path | None = PrivateAttr(default=None)
-
-    @field_validator("user_window")
-    @classmethod
-    def _window_is_whole_minutes(cls, window_s: float) -> float:
-        if window_s % 60:
-            raise refusal("a user-window is a whole number of minutes")
-        return window_s
 
     @model_validator(mode="after")
     def _gates_are_told_apart(self) -> Self:
@@ -314,7 +278,12 @@ class GateFile(Part):
         """
         inherited = self.model_dump(include={"outcome_deadline", "freshness", "user_window", "after_promotion"})
         asks = {gate.name: {"approval": "required" if gate.on_promote == "ask" else "none"} for gate in self.gates}
-        contents = {gate.name: gate.model_dump(exclude=set(_BY_WHOM)) | asks[gate.name] for gate in self.gates}
+        contents = {
+            # A key that came later has no part where it is not stated, so that what was decided before stands.
+            gate.name: gate.model_dump(exclude={*_BY_WHOM, *(["user_window"] if gate.user_window is None else [])})
+            | asks[gate.name]
+            for gate in self.gates
+        }
         return {name: digest(inherited | content) for name, content in contents.items()}
 
     @property
@@ -358,12 +327,16 @@ class GateFile(Part):
     @property
     def counts_users(self) -> bool:
         """Whether any gate needs to know what single users did."""
-        return any(
-            gate.minimum_exposure.users
-            or gate.split_unit == "user"
-            or any(gate.unit_of(part) == "user" for part in gate.signals)
-            for gate in self.gates
-        )
+        return bool(self.user_windows)
+
+    @cached_property
+    def user_windows(self) -> tuple[float, ...]:
+        """Every length of a user-window, in seconds, that a gate needs; ascending."""
+        return tuple(sorted({self.window_of(gate) for gate in self.gates if gate.counts_users}))
+
+    def window_of(self, gate: Gate) -> float:
+        """The length of a gate's user-windows, in seconds."""
+        return gate.user_window or self.user_window
 
     def gate_of(self, cell: Cell, risk_class: str | None) -> Gate | None:
         """The gate that judges a cell, as `gate_for`."""

@@ -310,7 +310,7 @@ def _minimums(gate: Gate, live: list[GateSignal]) -> Iterator[LintIssue]:
 
 
 def _times(gate: Gate, gates: GateFile, actions_per_minute: float) -> Iterator[LintIssue]:
-    least, window_s = gate.minimum_exposure, gates.user_window
+    least, window_s = gate.minimum_exposure, gates.window_of(gate)
     filled_s = max(least.days * 86_400.0, least.hours * 3_600.0, least.actions * 60.0 / actions_per_minute)
     by_user = any(gate.unit_of(part) == "user" for part in gate.signals)
     if by_user and window_s > max(filled_s, GateFile.model_fields["user_window"].default):
@@ -346,7 +346,10 @@ def _time_to_find(
     if gate.unit_of(part) == "user":
         # Closed windows; where it is known at once also users' first actions, and heavy users, of whom nothing is said.
         first = EARLY_SHARE if part.signal in FIRST_FAILED else 0.0
-        tests = [(level * (1.0 - 2 * first), known_s + gates.user_window), *([(level * first, 0.0)] if first else [])]
+        tests = [
+            (level * (1.0 - 2 * first), known_s + gates.window_of(gate)),
+            *([(level * first, 0.0)] if first else []),
+        ]
     medians = [(median_trials_to_harm(rate, part.limit or 0.0, alpha=alpha), later_s) for alpha, later_s in tests]
     return min(
         (trials * 60.0 / actions_per_minute + later_s for trials, later_s in medians if trials is not None),

@@ -17,6 +17,7 @@ from analytics.judging.compared import (
     Compared,
     ComparedArms,
     CountedRatio,
+    PooledArms,
     QuantileRatio,
     RateDifference,
     WindowedRatio,
@@ -109,6 +110,13 @@ def compare(
     seen = matched(age_s, mine_failed=False, theirs_failed=False)
     harm = matched(age_s, mine_failed=False, theirs_failed=True)
     safe = matched(max(ages_s), mine_failed=True, theirs_failed=False, is_promotion=True) if ages_s else _NOTHING
+    pooled: PooledArms | None = None
+    if (
+        users is not None
+        and ages_s
+        and isinstance(every := matched(max(ages_s), mine_failed=True, theirs_failed=False), ArmWindows)
+    ):
+        pooled = PooledArms.from_windows(every, gate.correlation, ratio=part.ratio, delta=part.delta)
     return Compared(
         comparison,
         "action" if users is None else "user",
@@ -116,6 +124,7 @@ def compare(
         _arms(safe, part),
         _value(seen, part),
         0 if isinstance(seen, Batches) else int(seen.arm(new=True).windows[0]),
+        pooled,
     )
 
 

@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from analytics.evidence.clustered_rate import ASSUMPTIONS
+import numpy as np
+
+from analytics.evidence.clustered_rate import ASSUMPTIONS, design_effect
 from analytics.evidence.forecast import least_growth
 from analytics.evidence.quantile_ratio import Observed, quantile_ratio_bounds, quantile_ratio_log_e
 from analytics.evidence.rate_difference import (
@@ -18,6 +20,9 @@ from analytics.evidence.rate_difference import (
 )
 from analytics.evidence.rate_ratio import LABELS, Batches, Comparison, RatioEvidence, ratio_bounds
 from analytics.evidence.sequential import crosses
+from analytics.judging.heavy_users import LEAST_ACTIONS, LEAST_SHARE
+from analytics.judging.user_windows import BLOCK
+from analytics.verdicts.evidence_models import PooledRate
 
 if TYPE_CHECKING:
     from analytics.evidence.sequential import Direction
@@ -53,6 +58,7 @@ class Compared:
     safe: ComparedArms  # what a promotion counts
     value: float | None  # ratio or difference as seen; None where it is not defined
     windows: int = 0  # user-windows of the cell that are compared
+    pooled: PooledArms | None = None  # all actions together, as a promotion counts them; None where it is not by user
     remark: str = ""  # what else the comparison takes for granted
 
     @property
@@ -108,6 +114,55 @@ class WindowedRatio:
         """More user-windows of the new arm."""
         growth = self.arms.growth_to_decision(self.ratio, direction, alpha=alpha)
         return _more(growth, int(self.arms.arm(new=True).windows[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class PooledArms:
+    """The actions of all users of both arms together, each worth less than one where users are alike."""
+
+    batches: Batches
+    effect: float  # how many actions say as much as one independent action, in the arm where that is more
+    heaviest: float | None  # the share of the cell's actions that the heaviest single user-window made
+    ratio: float | None  # the gate's bound: one of both
+    delta: float | None
+
+    @classmethod
+    def from_windows(
+        cls, arms: ArmWindows, correlation: float, *, ratio: float | None, delta: float | None
+    ) -> PooledArms:
+        """Pool user-windows; those of heavy users count in blocks, as where a rate is held to a limit."""
+        batches = arms.pooled()
+        of_batch = np.where(arms.is_new, batches.trials[arms.batch, 0], batches.base_trials[arms.batch, 0])
+        heavy = (arms.actions >= LEAST_ACTIONS) & (arms.actions >= LEAST_SHARE * of_batch)
+        squares = arms.actions * np.where(heavy, BLOCK, arms.actions) * arms.count
+        effects = [
+            design_effect(trials.sum(), squares[arms.is_new == new].sum(), correlation)
+            for new, trials in ((True, batches.trials), (False, batches.base_trials))
+        ]
+        heaviest = arms.actions[arms.is_new].max() / batches.trials.sum() if arms.batch.size else None
+        return cls(batches, float(max(effects)), None if heaviest is None else float(heaviest), ratio, delta)
+
+    def rate(self, log_e_safe: float) -> PooledRate:
+        """How it is shown: the failures of the cell, beside its baseline."""
+        x, n = int(self.batches.failures.sum()), int(self.batches.trials.sum())
+        return PooledRate(
+            failures=x,
+            trials=n,
+            value=x / n if n else None,
+            design_effect=self.effect,
+            heaviest=self.heaviest,
+            log_e_safe=log_e_safe,
+        )
+
+    def log_e_safe(self) -> float:
+        """Evidence, a natural logarithm, that all actions together keep the gate's bound."""
+        if self.delta is None:
+            nothing = RatioEvidence.none(1, ratio=self.ratio or 1.0, direction="below")
+            return nothing.after(self.batches).tempered_log_e(self.effect)
+        of, counts = self.effect, self.batches
+        new = CountedRate(float(counts.failures.sum()) / of, float(counts.trials.sum()) / of)
+        base = CountedRate(float(counts.base_failures.sum()) / of, float(counts.base_trials.sum()) / of)
+        return difference_log_e(new, base, self.delta, "below")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Whole verdicts, with values, bounds and sentences, are made from the same arrays
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -27,7 +27,7 @@ from producers.wire.events import VerdictName
 from producers.wire.stage import LADDER
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     import numpy.typing as npt
@@ -80,8 +80,9 @@ class Evaluation:
     cells: CellRows  # the cell of each
     change_keys: ChangeKeyNumbers  # the number of each one's change key, see `ChangeKeys`
     groups: Sequence[Group]  # every epoch that was evaluated
-    builder: VerdictBuilder
+    latches: Latches
     places: npt.NDArray[np.intp]  # the place of each of `epochs` among those that were evaluated
+    are_over: bool
 
     def verdicts(self, places: npt.ArrayLike, *, lake_version: int, judged_at: datetime) -> list[Verdict]:
         """The whole verdicts at some places, each named once, in the order given."""
@@ -92,7 +93,8 @@ class Evaluation:
         for group in self.groups:
             positions = np.flatnonzero(at[group.places] >= 0)
             if positions.size:
-                verdicts = self.builder.build(group, positions, lake_version=lake_version, judged_at=judged_at)
+                builder = VerdictBuilder(group.inputs, self.latches, are_over=self.are_over)
+                verdicts = builder.build(group, positions, lake_version=lake_version, judged_at=judged_at)
                 built |= zip(at[group.places[positions]].tolist(), verdicts, strict=True)
         return [built[place] for place in range(wanted.size)]
 
@@ -127,14 +129,14 @@ class Engine:
         sums: WindowSums,
         alive: AliveEpochs,
         latches: Latches,
-        users: UserEvidence | None,
+        users: Mapping[float, UserEvidence],
         are_over: bool = False,
     ) -> Evaluation:
         """Say what follows for some cells, given by their current epochs.
 
         Where others are alive beside the current one, all are evaluated, and the verdict is of the worst. `are_over`
-        stands for epochs that are over instead, each of them graded anew because outcomes of it came late. `users` is
-        None where nothing is counted by user.
+        stands for epochs that are over instead, each of them graded anew because outcomes of it came late. `users` are
+        the closed user-windows of each length that a gate asks for.
         """
         state, shares = self._state, np.empty(0)
         if alive.beside.size and not are_over:
@@ -144,28 +146,33 @@ class Engine:
         comparing = np.array([*(gate.compares for gate in self._gates.gates), False, False], dtype=np.bool_)
         rows = latches.rows(state, self._gates, self._gate_of)
         attempts = self._attempts.numbers()
-        inputs = EvaluationInputs(state, sums, self._gates, alive, users, rows, epochs[comparing[gates]], attempts)
+        compared = epochs[comparing[gates]]
+        inputs = EvaluationInputs(
+            state, sums, self._gates, alive, users.get(self._gates.user_window), rows, compared, attempts
+        )
+        by_window = {self._gates.user_window: inputs}
         # Only where a gate has a budget does it matter which attempt it is.
         spending = np.array([*(gate.attempts is not None for gate in self._gates.gates), False, False], dtype=np.bool_)
         tries = np.where(spending[gates], attempts[epochs], 1)
         groups = []
         for number, code in ((_NO_GATE, "no_gate"), (_AMBIGUOUS, "ambiguous_gate")):
-            groups.append(_invalid(np.flatnonzero(gates == number), epochs, code))
+            groups.append(_invalid(np.flatnonzero(gates == number), epochs, code, inputs))
         stages = state.stage_of[state.cell_of[epochs]]
         for number, stage, attempt in sorted(set(zip(gates.tolist(), stages.tolist(), tries.tolist(), strict=True))):
             if number < 0:
                 continue
             gate = self._attempts.gate_at(self._gates.gates[number], attempt)
             places = np.flatnonzero((gates == number) & (stages == stage) & (tries == attempt))
-            decision = GateDecision(gate, state.stages[stage], epochs[places], inputs, are_over=are_over)
-            groups.append(Group(places, epochs[places], decision.decisions, gate, decision))
+            window_s = self._gates.window_of(gate)
+            seen = by_window.setdefault(window_s, replace(inputs, users=users.get(window_s)))
+            decision = GateDecision(gate, state.stages[stage], epochs[places], seen, are_over=are_over)
+            groups.append(Group(places, epochs[places], decision.decisions, seen, gate, decision))
         spoken = speaking(groups, state.cell_of[epochs], shares)
         change_keys = np.empty(epochs.size, dtype=np.int32)
         for group in groups:
             change_keys[group.places] = self._change_keys.numbers(group.decisions)
-        builder = VerdictBuilder(inputs, latches, are_over=are_over)
-        epochs = epochs[spoken]
-        return Evaluation(epochs, state.cell_of[epochs], change_keys[spoken], groups, builder, spoken)
+        epochs, cells = epochs[spoken], state.cell_of[epochs[spoken]]
+        return Evaluation(epochs, cells, change_keys[spoken], groups, latches, spoken, are_over=are_over)
 
     def refuted(self, sums: WindowSums, latches: Latches) -> EpochRows:
         """The epochs whose rollback late outcomes refute, where no verdict says so yet."""
@@ -192,7 +199,7 @@ def judge(
     judged_at: datetime,
     cells: Collection[Cell] | None = None,
     latches: Latches | None = None,
-    users: UserEvidence | None = None,
+    users: Mapping[float, UserEvidence] | None = None,
     over: Collection[EpochKey] = (),
 ) -> list[Verdict]:
     """Reach verdicts on a state once: what a verdict is a function of, and nothing else.
@@ -213,16 +220,16 @@ def judge(
         sums=WindowSums(state, gates, watermark),
         alive=alive,
         latches=Latches() if latches is None else latches,
-        users=users,
+        users=users or {},
         are_over=bool(over),
     )
     return evaluation.verdicts(np.arange(epochs.size), lake_version=lake_version, judged_at=judged_at)
 
 
-def _invalid(places: npt.NDArray[np.intp], epochs: EpochRows, code: str) -> Group:
+def _invalid(places: npt.NDArray[np.intp], epochs: EpochRows, code: str, inputs: EvaluationInputs) -> Group:
     decisions = Decisions.all_alike(places.size, VerdictName.INVALID)
     decisions.add(Mark(code), np.ones(places.size, dtype=np.bool_))
-    return Group(places, epochs[places], decisions)
+    return Group(places, epochs[places], decisions, inputs)
 
 
 def _change_key(decisions: Decisions, row: int) -> ChangeKey:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from analytics.judging import late_harm
 from analytics.judging.engine import ChangeKeys, Engine
 from analytics.judging.latches import Latches, Reassessments
 from analytics.judging.ledger_writes import WritePolicy
@@ -32,9 +33,8 @@ if TYPE_CHECKING:
     from analytics.judging.event_source import EventSource
     from analytics.lake.tables import Lake
     from analytics.signals.cells import EpochKey
-    from analytics.verdicts.evidence_models import Reassessment
     from analytics.verdicts.ledger import LatchKey, Outline
-    from analytics.verdicts.verdict import Latch, Verdict
+    from analytics.verdicts.verdict import Latch, Regrade, Verdict
     from producers.wire.receipt import Cell
 
     Record = Callable[[Sequence[Verdict], Collection[str]], None]
@@ -51,7 +51,7 @@ class PastVerdicts:
 
     last: Mapping[Cell, Outline] = field(default_factory=dict)  # the last verdict on each cell
     latches: Mapping[LatchKey, Mapping[VerdictName, Latch]] = field(default_factory=dict)  # what crossed
-    reassessed: Mapping[Cell, Sequence[Reassessment]] = field(default_factory=dict)  # verdicts on epochs that were over
+    regrades: Mapping[Cell, Sequence[Regrade]] = field(default_factory=dict)  # verdicts on epochs that were over
     judged: Collection[EpochKey] = ()  # every epoch that there is a verdict on
     rolled_back: Collection[EpochKey] = ()  # those of them that were rolled back
     users: tuple[int, datetime] | None = None  # version of the events, and end of the windows, last counted by user
@@ -63,12 +63,14 @@ class PastVerdicts:
         rolled_back = [
             (*cell, epoch)
             for (cell, epoch, _), crossed in latches.items()
-            if VerdictName.ROLL_BACK in crossed and crossed[VerdictName.ROLL_BACK].refuted_by is None
+            if VerdictName.ROLL_BACK in crossed
+            and crossed[VerdictName.ROLL_BACK].refuted_by is None
+            and not crossed[VerdictName.ROLL_BACK].of_earlier
         ]
         return cls(
             ledger.latest_outlines(lake),
             latches,
-            ledger.reassessments(lake),
+            ledger.regrades(lake),
             ledger.judged_epochs(lake),
             rolled_back,
             ledger.newest_users(lake),
@@ -81,7 +83,7 @@ class LookOutcome:
 
     news: list[Verdict]  # verdicts that say something else than the last ones on their cells, by cell
     is_complete: bool  # whether everything that is recorded still holds
-    users: UserEvidence | None  # the closed user-windows that it went by; None where nothing is counted by user
+    users: UserEvidence | None  # the closed user-windows of the file's own length that it went by; None without any
 
 
 class JudgeState:
@@ -96,12 +98,13 @@ class JudgeState:
         self.counts = CellState(past=counters)
         self._change_keys = ChangeKeys()
         self._policy = WritePolicy(past.last, self.counts, self._change_keys, writes_all=writes_all)
-        self._latches = Latches(past.latches, past.reassessed)
-        self._users = UserTracker(events, self.counts, past.users)
+        self._latches = Latches(past.latches, past.regrades)
+        self._events, self._left_users = events, past.users
+        self._trackers: dict[float, UserTracker] = {}  # by the length of their windows
         self._reassessments = Reassessments(
             self.counts, past.judged, past.rolled_back, None if past.users is None else past.users[1]
         )
-        self._evidence: UserEvidence | None = None
+        self._evidence: dict[float, UserEvidence] = {}
         self._gate_sha256: str | None = None
         self._all_due_at: datetime | None = None
         self._settled_at: datetime | None = None
@@ -147,8 +150,12 @@ class JudgeState:
         if other_gates or anew or self._sums is None or watermark < self._sums.watermark:
             self._sums = WindowSums(self.counts, gates, watermark)
             self.due[:] = True
+            self.touched |= late_harm.maturing(self.counts, gates, watermark)
         else:
-            self._mark(np.flatnonzero(self._sums.advance(increment, watermark)))
+            passing = self._sums.advance(increment, watermark)
+            self._mark(np.flatnonzero(passing))
+            if late_harm.matures_s(gates):
+                self.touched |= passing
         if other_gates or self._engine is None:
             self._engine = Engine(self.counts, gates, self._change_keys)
         elif increment is not None:
@@ -183,11 +190,13 @@ class JudgeState:
             raise RuntimeError("nothing was read yet")
         if self._latches.take_overrides(overrides):
             self._let_due()
-        users = self._users.follow(gates, sums.watermark, now, self.alive.epochs)
-        if users is not self._evidence:
+        trackers = self._tracking(gates)
+        users = {s: one.follow(gates, sums.watermark, now, self.alive.epochs) for s, one in trackers.items()}
+        if users.keys() != self._evidence.keys() or any(one is not self._evidence[s] for s, one in users.items()):
             self._let_due()
-        if users is not None and (changed := self._users.follow_open(users, now)).size:
-            self._let_due(self.counts.cell_of[changed])
+        for window_s, tracker in trackers.items():
+            if (changed := tracker.follow_open(users[window_s], now)).size:
+                self._let_due(self.counts.cell_of[changed])
         if may_settle(self._settled_at, sums.watermark):
             self.settle(gates, sums.watermark)
             self._settled_at = sums.watermark
@@ -208,7 +217,8 @@ class JudgeState:
         self.due[:], self.touched[:] = False, False
         self.due[plan.left] = True
         self._evidence = users
-        return LookOutcome(sorted(news, key=lambda verdict: verdict.inputs.cell), plan.is_complete, users)
+        by_user = users.get(gates.user_window)
+        return LookOutcome(sorted(news, key=lambda verdict: verdict.inputs.cell), plan.is_complete, by_user)
 
     def _reassess(
         self, engine: Engine, sums: WindowSums, gates: GateFile, now: datetime, *, lake_version: int, record: Record
@@ -224,7 +234,8 @@ class JudgeState:
         due = np.union1d(late, refuted)
         if not due.size:
             return
-        users = self._users.once(gates, sums.watermark, due, self.alive.current)
+        trackers = self._tracking(gates).items()
+        users = {s: one.once(gates, sums.watermark, due, self.alive.current) for s, one in trackers}
         evaluation = engine.evaluate(
             due, sums=sums, alive=self.alive, latches=self._latches, users=users, are_over=True
         )
@@ -241,8 +252,20 @@ class JudgeState:
         self._reassessments.take([*turned, *refuting])
         self._reassessments.looked(late)
         self._latches.take([*turned, *refuting], self.counts)
-        self._latches.take_reassessed(turned)
+        self._latches.take_regraded(turned)
         self._let_due(self.counts.cell_of[due[back]])
+
+    def _tracking(self, gates: GateFile) -> dict[float, UserTracker]:
+        """What keeps the user-windows of every length that is asked for."""
+        known = self._trackers
+        for window_s in gates.user_windows:
+            if window_s not in known:
+                # Where the last judge stood is known of the file's own length.
+                left = self._left_users if window_s == gates.user_window else None
+                known[window_s] = UserTracker(self._events, self.counts, window_s, left)
+        self._left_users = None
+        self._trackers = {window_s: known[window_s] for window_s in gates.user_windows}
+        return self._trackers
 
     def _write(self, rows: Sequence[tuple[Verdict, int, int, int]], now: datetime, record: Record) -> list[Verdict]:
         """Record verdicts with the rows of their cells and epochs and their change keys; those that are news."""

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from analytics.judging.late_harm import matures_s
 from analytics.judging.user_windows import closed_through
 from analytics.signals.cells import EPOCH, EpochKey, epoch_frame
 from analytics.signals.definitions import RAN_BADLY
 from analytics.signals.state import CellState, EpochRows, Flags, Integers, microseconds
 from analytics.verdicts.document import VerdictDocument
 from analytics.verdicts.signoffs import rollback_binding
-from analytics.verdicts.verdict import OVERDUE_SIGNALS, Latch, Verdict, overdue_of
+from analytics.verdicts.verdict import OVERDUE_SIGNALS, Latch, Regrade, Verdict, is_of_earlier, overdue_of
 from producers.wire.events import VerdictName
 from producers.wire.stage import LADDER, Stage
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from analytics.evidence.sequential import FloatArray
     from analytics.gates.gate_file import GateFile
     from analytics.signals.missing_outcomes import MissingOutcomes
-    from analytics.verdicts.evidence_models import Reassessment
     from analytics.verdicts.ledger import LatchKey
     from producers.wire.receipt import Cell
 
@@ -52,6 +52,8 @@ class LatchRows:
     allowed: Mapping[str, FloatArray]
     refuted: Flags  # epochs whose rollback late outcomes have refuted
     reassessed: Integers  # how many earlier epochs were graded anew, for each cell
+    by_earlier: Flags  # epochs that were rolled back for what came of earlier ones
+    regrades: Mapping[int, Sequence[Regrade]]  # those of them whose rollbacks stand, by the row of the cell
 
     def refuted_now(self, state: CellState, missing: MissingOutcomes) -> Flags:
         """The epochs whose rollback rested on overdue outcomes alone, of which no more are left than its limit allows.
@@ -74,11 +76,11 @@ class Latches:
     def __init__(
         self,
         latches: Mapping[LatchKey, Mapping[VerdictName, Latch]] | None = None,
-        reassessed: Mapping[Cell, Sequence[Reassessment]] | None = None,
+        regrades: Mapping[Cell, Sequence[Regrade]] | None = None,
         overrides: frozenset[str] = frozenset(),
     ) -> None:
         self._latches = {key: dict(crossed) for key, crossed in (latches or {}).items()}
-        self._reassessed = {cell: list(made) for cell, made in (reassessed or {}).items()}
+        self._regrades = {cell: list(made) for cell, made in (regrades or {}).items()}
         self.has_rollbacks = any(content is None for *_, content in self._latches)  # whether any epoch was rolled back
         self._overrides = overrides
         self._contents: tuple[str, ...] | None = None  # of each gate of the file; None where rows have to be made anew
@@ -86,6 +88,7 @@ class Latches:
         self._ranks: dict[VerdictName, npt.NDArray[np.int8]] = {}
         self._set_aside: Flags = np.empty(0, dtype=np.bool_)
         self._refuted: Flags = np.empty(0, dtype=np.bool_)
+        self._by_earlier: Flags = np.empty(0, dtype=np.bool_)
         self._allowed: dict[str, FloatArray] = {}
 
     def of(self, cell: Cell, epoch: str, content_sha256: str | None) -> dict[VerdictName, Latch]:
@@ -93,9 +96,9 @@ class Latches:
         keys = ((cell, epoch, None), (cell, epoch, content_sha256))
         return {verdict: latch for key in keys for verdict, latch in self._latches.get(key, {}).items()}
 
-    def reassessed(self, cell: Cell) -> tuple[Reassessment, ...]:
+    def regrades(self, cell: Cell) -> tuple[Regrade, ...]:
         """The verdicts on earlier epochs of a cell that were graded anew."""
-        return tuple(self._reassessed.get(cell, ()))
+        return tuple(self._regrades.get(cell, ()))
 
     def rows(self, state: CellState, gates: GateFile, gate_of: npt.NDArray[np.int32]) -> LatchRows:
         """What stands, by the rows of epochs and cells; `gate_of` is the place of each epoch's gate, or below 0."""
@@ -103,12 +106,13 @@ class Latches:
         anew = contents != self._contents or not np.array_equal(gate_of[: self._gate_of.size], self._gate_of)
         if anew:
             self._ranks = {verdict: np.empty(0, dtype=np.int8) for verdict in _CROSSING}
-            self._set_aside = self._refuted = np.empty(0, dtype=np.bool_)
+            self._set_aside = self._refuted = self._by_earlier = np.empty(0, dtype=np.bool_)
             self._allowed = dict.fromkeys(OVERDUE_SIGNALS, np.empty(0))
         self._contents, self._gate_of = contents, gate_of.copy()
         more = state.epochs - self._set_aside.size
-        self._set_aside, self._refuted = (
-            np.append(flags, np.zeros(more, dtype=np.bool_)) for flags in (self._set_aside, self._refuted)
+        self._set_aside, self._refuted, self._by_earlier = (
+            np.append(flags, np.zeros(more, dtype=np.bool_))
+            for flags in (self._set_aside, self._refuted, self._by_earlier)
         )
         self._allowed = {
             signal: np.append(allowed, np.full(more, NO_REFUTATION)) for signal, allowed in self._allowed.items()
@@ -119,14 +123,11 @@ class Latches:
         }
         if anew:
             self._set(state, [(key, latch) for key, latches in self._latches.items() for latch in latches.values()])
-        reassessed = np.zeros(len(state.cells), dtype=np.int64)
-        for cell, made in self._reassessed.items():
-            row = state.cell_row(cell)
-            if row is not None:
-                reassessed[row] = len(made)
+        reassessed, standing = self._regraded(state)
         ranks = self._ranks
         promoted, rolled_back = ranks[VerdictName.PROMOTE], ranks[VerdictName.ROLL_BACK]
-        return LatchRows(promoted, rolled_back, self._set_aside, self._allowed, self._refuted, reassessed)
+        back = (rolled_back, self._set_aside, self._allowed, self._refuted)
+        return LatchRows(promoted, *back, reassessed, self._by_earlier, standing)
 
     def take(self, verdicts: Iterable[Verdict], state: CellState) -> None:
         """Remember what has crossed for the first time, or was refuted, now that it is recorded."""
@@ -134,7 +135,8 @@ class Latches:
         for verdict in verdicts:
             result, inputs = verdict.result, verdict.inputs
             content, overdue = inputs.gate_content_sha256, overdue_of(result.reasons, inputs.signals)
-            made = Latch(result.verdict, result.to_stage, verdict.verdict_id, content, overdue)
+            of_earlier = is_of_earlier(result.reasons)
+            made = Latch(result.verdict, result.to_stage, verdict.verdict_id, content, overdue, of_earlier=of_earlier)
             for kind, under in ((VerdictName.PROMOTE, content), (VerdictName.ROLL_BACK, None)):
                 if kind is VerdictName.PROMOTE and inputs.is_reassessment:
                     continue  # what is graded anew is promoted no more
@@ -154,11 +156,25 @@ class Latches:
         self._overrides, self._contents = overrides, None
         return True
 
-    def take_reassessed(self, turned: Iterable[Verdict]) -> None:
+    def take_regraded(self, turned: Iterable[Verdict]) -> None:
         """Remember verdicts on epochs that are over, now that they are recorded."""
         for verdict in turned:
-            made = VerdictDocument.from_verdict(verdict).reassessment
-            self._reassessed.setdefault(verdict.inputs.cell, []).append(made)
+            made = VerdictDocument.from_verdict(verdict).regrade
+            self._regrades.setdefault(verdict.inputs.cell, []).append(made)
+
+    def _regraded(self, state: CellState) -> tuple[Integers, dict[int, list[Regrade]]]:
+        """How many epochs were graded anew, for each cell, and by the rows of cells those whose rollbacks stand."""
+        count, standing = np.zeros(len(state.cells), dtype=np.int64), {}
+        for cell, made in self._regrades.items():
+            row = state.cell_row(cell)
+            if row is None:
+                continue
+            count[row] = len(made)
+            epochs = state.rows_of(epoch_frame([(*cell, one.shown.epoch) for one in made]))
+            stand = (epochs >= 0) & (self._ranks[VerdictName.ROLL_BACK][epochs] != NOT_CROSSED)
+            if stand.any():
+                standing[row] = [one for one, stands in zip(made, stand.tolist(), strict=True) if stands]
+        return count, standing
 
     def _set(self, state: CellState, crossed: Sequence[tuple[LatchKey, Latch]]) -> None:
         if not crossed or self._contents is None:
@@ -173,8 +189,8 @@ class Latches:
                 self._ranks[latch.verdict][row] = rank
                 continue
             self._set_aside[row] = rollback_binding(cell, epoch, content, latch.verdict_id) in self._overrides
-            self._refuted[row] = latch.refuted_by is not None
-            stands = not self._set_aside[row] and not self._refuted[row]
+            self._refuted[row], self._by_earlier[row] = latch.refuted_by is not None, latch.of_earlier
+            stands = not (self._set_aside[row] or self._refuted[row] or latch.of_earlier)
             self._ranks[latch.verdict][row] = rank if stands else NOT_CROSSED
             may_be = bool(latch.overdue) and latch.refuted_by is None
             for allowed in self._allowed.values():
@@ -226,7 +242,10 @@ class Reassessments:
         """Remember verdicts that are recorded."""
         verdicts = list(verdicts)
         rows = self._state.rows_of(epoch_frame([(*one.inputs.cell, one.inputs.epoch) for one in verdicts]))
-        back = np.array([one.result.verdict is VerdictName.ROLL_BACK for one in verdicts], dtype=np.bool_)
+        back = np.array(
+            [one.result.verdict is VerdictName.ROLL_BACK and not is_of_earlier(one.result.reasons) for one in verdicts],
+            dtype=np.bool_,
+        )
         refuted = np.array([one.result.refuted is not None for one in verdicts], dtype=np.bool_)
         self._judged[rows[rows >= 0]] = True
         self._rolled_back[rows[(rows >= 0) & refuted]] = False
@@ -241,9 +260,12 @@ class Reassessments:
         late = self._judged & ~self._rolled_back
         late[alive] = False
         self._changed = (self._changed | touched) & late
-        as_of = closed_through(watermark, gates.user_window) if gates.counts_users else None
+        windows_s = gates.user_windows
+        as_of = closed_through(watermark, windows_s[0]) if windows_s else None
         if as_of is not None and self._as_of is not None and as_of > self._as_of:
-            self._changed |= late & (self._state.last_us >= microseconds(self._as_of))
+            longer_s = windows_s[-1] if len(windows_s) > 1 else 0.0
+            since_us = microseconds(self._as_of) - round((matures_s(gates) + longer_s) * 1e6)
+            self._changed |= late & (self._state.last_us >= since_us)
         self._as_of = as_of
         if gates.counts_users and self._looked_at is not None and now < self._looked_at + _BETWEEN_LOOKS:
             return np.empty(0, dtype=np.intp)

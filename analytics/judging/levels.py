@@ -38,6 +38,6 @@ def watched_as(gate: Gate, part: GateSignal, stage: str, gates: GateFile, limit:
     rules, age_s = gates.after_promotion, part.harm_age_s
     level = (gate.alpha if rules.alpha is None else rules.alpha) * share_of(gate, part, stage)
     closed = level * (1.0 - 2 * EARLY_SHARE if part.signal in FIRST_FAILED else 1.0)
-    windows, early = (rules.run_length(alpha, gates.user_window) for alpha in (closed, level * EARLY_SHARE))
+    windows, early = (rules.run_length(alpha, gates.window_of(gate)) for alpha in (closed, level * EARLY_SHARE))
     minutes = rules.run_length(level, MINUTE_S)
     return Watched(part.signal, limit, minutes, age_s), WatchedUsers(part.signal, limit, windows, early, age_s)

@@ -26,7 +26,8 @@ from analytics.verdicts.evidence_models import SplitArm, SplitEvidence, SplitSta
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from analytics.gates.gate_file import Gate, Split
+    from analytics.gates.gate_arms import Split
+    from analytics.gates.gate_file import Gate
     from analytics.gates.gate_signal import CountBy
     from analytics.judging.baseline import Arms
     from analytics.judging.user_evidence import UserEvidence

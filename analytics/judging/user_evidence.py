@@ -240,13 +240,16 @@ def _counted_blocks(blocks: pl.DataFrame, state: CellState) -> set[_Block]:
 
 
 class UserTracker:
-    """Keeps the fold of user-windows that looks go by; it is folded again once a window has closed, or an epoch is new.
+    """Keeps the fold of user-windows of one length; it is folded again once a window has closed, or an epoch is new.
 
     `left` is where the judge before this one stood: the version of the events, and the end of the newest closed window.
     """
 
-    def __init__(self, source: EventSource, state: CellState, left: tuple[int, datetime] | None) -> None:
+    def __init__(
+        self, source: EventSource, state: CellState, window_s: float, left: tuple[int, datetime] | None
+    ) -> None:
         self._source = source
+        self._window_s = window_s
         self._fold = UserWindowFold(source)
         self._state = state
         self._left = left
@@ -272,12 +275,10 @@ class UserTracker:
         self._open_due_at = now + max(_BETWEEN_FOLDS, took)
         return users.take_open(opened)
 
-    def follow(self, gates: GateFile, watermark: datetime, now: datetime, alive: EpochRows) -> UserEvidence | None:
-        """The closed user-windows at a watermark; None where no gate asks for them. Raises `LakeError`."""
-        if not gates.counts_users:
-            self._evidence = None
-            return None
-        as_of, epochs = closed_through(watermark, gates.user_window), followed(self._state, gates, alive)
+    def follow(self, gates: GateFile, watermark: datetime, now: datetime, alive: EpochRows) -> UserEvidence:
+        """The closed user-windows at a watermark. Raises `LakeError`."""
+        as_of = closed_through(watermark, self._window_s)
+        epochs = self._asked(gates, followed(self._state, gates, alive))
         if self._left is not None:
             # Where the last judge stood: a restart alone makes no verdict a new one.
             version, left_at = self._left
@@ -285,7 +286,7 @@ class UserTracker:
             if as_of <= left_at:
                 return self._again(gates, left_at, epochs, version)
         last = self._evidence
-        if last is not None and last.windows.window_s == gates.user_window and self._covers(epochs):
+        if last is not None and self._covers(epochs):
             if as_of <= last.windows.as_of:
                 return last
             if self._folded_at is not None and now < self._folded_at + _BETWEEN_FOLDS:
@@ -293,20 +294,16 @@ class UserTracker:
         self._folded_at = now
         return self._again(gates, as_of, epochs, None)
 
-    def once(self, gates: GateFile, watermark: datetime, epochs: EpochRows, current: EpochRows) -> UserEvidence | None:
-        """The closed user-windows of some epochs, and of the current ones that they may be compared with, folded anew.
-
-        None where no gate asks for them.
-        """
-        if not gates.counts_users:
-            return None
+    def once(self, gates: GateFile, watermark: datetime, epochs: EpochRows, current: EpochRows) -> UserEvidence:
+        """The closed user-windows of some epochs, and of current ones that they may be compared with, folded anew."""
+        epochs = self._asked(gates, epochs)
         single = compared_actions(self._state, gates)
         beside = self._state.names(current).join(single, on=ACTION, how="semi")
-        as_of = closed_through(watermark, gates.user_window)
+        as_of = closed_through(watermark, self._window_s)
         windows = UserWindowFold(self._source).fold(
             as_of=as_of,
-            window_s=gates.user_window,
-            kept_s=kept_s(gates),
+            window_s=self._window_s,
+            kept_s=kept_s(gates, self._window_s),
             epochs=pl.concat([self._state.names(epochs), beside]).unique(),
             amounts=amounts_of(gates),
             deadline_s=gates.outcome_deadline_s,
@@ -317,8 +314,8 @@ class UserTracker:
     def _again(self, gates: GateFile, as_of: datetime, epochs: EpochRows, version: int | None) -> UserEvidence:
         windows = self._fold.fold(
             as_of=as_of,
-            window_s=gates.user_window,
-            kept_s=kept_s(gates),
+            window_s=self._window_s,
+            kept_s=kept_s(gates, self._window_s),
             epochs=self._state.names(epochs),
             split=split_actions(self._state, gates),
             amounts=amounts_of(gates),
@@ -330,6 +327,14 @@ class UserTracker:
         self._covered[epochs] = True
         self._evidence = UserEvidence(windows, self._state, self._evidence)
         return self._evidence
+
+    def _asked(self, gates: GateFile, epochs: EpochRows) -> EpochRows:
+        """Those of some epochs whose gate may ask for windows of this length."""
+        if gates.user_windows == (self._window_s,):
+            return epochs
+        matches = [gate.match for gate in gates.gates if gates.window_of(gate) == self._window_s]
+        actions = [any(match.may_cover(*action) for match in matches) for action in self._state.actions]
+        return epochs[np.array(actions, dtype=np.bool_)[self._state.action_of[self._state.cell_of[epochs]]]]
 
     def _covers(self, epochs: EpochRows) -> bool:
         return bool((epochs < self._covered.size).all() and self._covered[epochs].all())

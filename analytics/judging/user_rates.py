@@ -116,6 +116,12 @@ class UserRates:
         users, by_user = self._users, np.flatnonzero(weights.by_user[self._positions])
         if users is None or weights.pooled is None or not by_user.size:
             return rates
+        if weights.compared is not None:
+            for place in by_user.tolist():
+                position = int(self._positions[place])
+                arms = weights.compared[position].pooled
+                rates[place] = None if arms is None else arms.rate(float(weights.pooled[position]))
+            return rates
         part, alike, epochs = weights.part, self._gate.correlation, self._epochs[by_user]
         countings = promotion_windows(part, self._deadline_s)
         if not countings:

@@ -241,11 +241,11 @@ def day_before(as_of: datetime) -> datetime:
     return as_of.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
 
 
-def kept_s(gates: GateFile) -> float:
+def kept_s(gates: GateFile, window_s: float) -> float:
     """For how long a gate file asks for single windows, seconds: the longest maturity, or the detector's lookback."""
     ages_s = [age_s for gate in gates.gates for part in gate.signals for age_s in gates.ages_s(part)]
     ages_s.append(gates.outcome_deadline_s)
-    return max(SINGLE_WINDOWS * gates.user_window, *ages_s, 0.0)
+    return max(SINGLE_WINDOWS * window_s, *ages_s, 0.0)
 
 
 def singly_since(moment: datetime, window_s: float, kept_s: float = 0.0) -> datetime:

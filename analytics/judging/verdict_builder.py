@@ -38,7 +38,7 @@ _ORDER: Final = {
     code: place
     for place, code in enumerate(
         (
-            *("harm", "combined_harm", "regression", "trip", "regraded"),
+            *("harm", "combined_harm", "regression", "trip", "late_harm", "regraded"),
             *("hold_expired", "split_mismatch", "undeclared_arm", "epoch_beside", "latched", "contradictory_counts"),
             *("stale_evidence", "no_signals", "no_promotion_signals", "not_on_ladder", "top_of_ladder", "is_baseline"),
             # What stands most in the way comes first: it is what a summary shows.
@@ -63,6 +63,7 @@ class Group:
     places: npt.NDArray[np.intp]  # their places among all that were evaluated
     epochs: EpochRows  # the epochs
     decisions: Decisions  # what follows for each
+    inputs: EvaluationInputs  # what it follows from
     gate: Gate | None = None  # their gate; None where none can be named
     decision: GateDecision | None = None  # how it was decided; None where they cannot be judged
 
@@ -100,6 +101,7 @@ class VerdictBuilder:
         verdict_inputs = []
         for place, (epoch, position) in enumerate(zip(epochs.tolist(), positions.tolist(), strict=True)):
             cell = state.cells[state.cell_of[epoch]]
+            regrades = () if self._are_over else self._latches.regrades(cell)
             fault, fault_code = self._fault(group, epoch)
             stale_s = (self._inputs.sums.watermark - moment_of(state.event_us[epoch])).total_seconds()
             split = None if decision is None else decision.splits[position]
@@ -142,7 +144,8 @@ class VerdictBuilder:
                     course=course,
                     attempt=int(self._inputs.attempts[epoch]),
                     beside=beside,
-                    regraded=() if self._are_over else self._latches.reassessed(cell),
+                    regraded=tuple(made.shown for made in regrades),
+                    late_harm=() if decision is None else decision.late.get(position, ()),
                     is_reassessment=self._are_over,
                 )
             )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from analytics.evidence.sequential import FloatArray, crosses
+from analytics.judging import late_harm
 from analytics.judging.latches import NO_STAGE, NOT_CROSSED
 from analytics.judging.levels import EARLY_SHARE
 from analytics.judging.split_check import check_split
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from analytics.gates.gate_file import Gate
     from analytics.signals.state import EpochRows, Flags, Integers
     from analytics.verdicts.evidence_models import SplitEvidence
+    from analytics.verdicts.verdict import Regrade
 
 VERDICTS: Final = tuple(VerdictName)
 
@@ -91,6 +93,8 @@ class GateDecision:
         self.stage = stage
         self.epochs = epochs
         self._inputs = inputs
+        self._are_over = are_over
+        self.late: dict[int, tuple[Regrade, ...]] = {}  # what came of earlier epochs and rolls some back, by place
         weigher = Weigher(gate, stage, epochs, inputs)
         self.signals = [weigher.weigh(part, place) for place, part in enumerate(gate.signals)]
         self.log_e: FloatArray | None = combined(self.signals, dry=gate.dry_run)
@@ -126,14 +130,23 @@ class GateDecision:
         back = latches.rolled_back[epochs]
         refuted = ~harmed & self._inputs.refuted[epochs]
         stands = ~harmed & ~refuted & (back != NOT_CROSSED)
+        late = np.zeros(size, dtype=np.bool_)
+        if not self._are_over:
+            deadline_s = self._inputs.gates.outcome_deadline_s
+            self.late = late_harm.against(state, epochs, gate, signals, latches, deadline_s=deadline_s)
+            late[list(self.late)] = True
+            late &= ~latches.set_aside[epochs]
+        decisions.add(Mark("late_harm"), late)
+        by_earlier = late & ~harmed & ~stands
         now_us = self._inputs.sums.watermark_us
         old = (now_us - state.event_us[epochs]) / 1e6 > self._inputs.gates.freshness_s
-        stale = ~harmed & ~stands & old
+        found = harmed | stands | by_earlier
+        stale = ~found & old
         decisions.add(Mark("stale_evidence"), stale)
         contradictory = self._inputs.soundness.contradictory[epochs]
         decisions.add(Mark("contradictory_counts"), contradictory)
-        unusable = ~harmed & ~stands & (old | contradictory)
-        rest = ~(harmed | stands | unusable)
+        unusable = ~found & (old | contradictory)
+        rest = ~(found | unusable)
         split_wrong = self._split(decisions, harmed, rest)
         latched, promoted, is_final = self._promotion(signals, decisions, rest, split_wrong)
         decisions.add(Mark("latched"), stands | latched)
@@ -149,13 +162,13 @@ class GateDecision:
             decisions.add(Mark("hold_expired"), waits & (held_s > gate.hold_expires))
         above = gate.above(self.stage)
         for where, verdict in (
-            (harmed | stands, VerdictName.ROLL_BACK),
+            (found, VerdictName.ROLL_BACK),
             (unusable, VerdictName.INVALID),
             (promoted, VerdictName.PROMOTE),
         ):
             decisions.verdicts[where] = VERDICTS.index(verdict)
-        if harmed.any():
-            decisions.stages[harmed] = rollback_stage(self.stage).rank
+        if (harmed | by_earlier).any():
+            decisions.stages[harmed | by_earlier] = rollback_stage(self.stage).rank
         decisions.stages[stands] = back[stands]
         decisions.stages[promoted] = NO_STAGE if above is None else above.rank
         return decisions

@@ -272,6 +272,9 @@ class Weigher:
         ]
         weights.harm = np.array([compared.harm.log_e("above") for compared in weights.compared])
         weights.safe = np.array([compared.safe.log_e("below") for compared in weights.compared])
+        if weights.by_user.any():
+            pooled = (compared.pooled for compared in weights.compared)
+            weights.pooled = np.array([0.0 if arms is None else arms.log_e_safe() for arms in pooled])
 
     def _alarmed(self, part: GateSignal, limit: float, by_user: Flags) -> Flags:
         inputs, alarmed = self._inputs, np.zeros(self._epochs.size, dtype=np.bool_)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from analytics.gates.gate_file import Gate
     from analytics.verdicts.evidence_models import RateCourseShown, SignalEvidence
-    from analytics.verdicts.verdict import EpochsBeside, Exposure, VerdictInputs
+    from analytics.verdicts.verdict import EpochsBeside, Exposure, Regrade, VerdictInputs
     from producers.wire.receipt import Cell
 
 _HEURISTIC: Final = "a warning, by a heuristic that decides nothing"
@@ -78,6 +78,16 @@ def late_outcomes(inputs: VerdictInputs) -> str:
     return (
         f"verdict {latch.verdict_id} had rolled this epoch back for overdue outcomes alone ({then}); all but {left:,} "
         "have been reported since, so that rollback does not stand, and the evidence decides again"
+    )
+
+
+def late_harm(made: Sequence[Regrade]) -> str:
+    """That outcomes of an epoch that is over showed harm, to which one that had begun already is no answer."""
+    newest = made[-1]
+    others = f" ({len(made) - 1} more such)" if len(made) > 1 else ""
+    return (
+        f"the earlier epoch `{newest.shown.epoch}` turned out harmful once it was over{others}, and this one had begun "
+        f"before that was known at {iso(newest.known_at)}, so it is no answer to it (verdict {newest.shown.verdict_id})"
     )
 
 

@@ -19,6 +19,7 @@ from analytics.verdicts.evidence_models import (
     SplitEvidence,
     VerdictClaim,
 )
+from analytics.verdicts.verdict import OF_HARM, Regrade
 from producers.errors import StagekeeperError
 from producers.wire.events import Reason, VerdictName
 from producers.wire.model import Moment
@@ -249,9 +250,11 @@ class VerdictDocument(DocumentPart):
         return self.judged_at, self.lake_version, self.verdict_id
 
     @property
-    def reassessment(self) -> Reassessment:
-        """What later verdicts on the cell say of this one, which is on an epoch that is over."""
-        return Reassessment(epoch=self.epoch, verdict_id=self.verdict_id, verdict=self.verdict, summary=self.summary)
+    def regrade(self) -> Regrade:
+        """What later verdicts on the cell go by, and say, of this one, which is on an epoch that is over."""
+        shown = Reassessment(epoch=self.epoch, verdict_id=self.verdict_id, verdict=self.verdict, summary=self.summary)
+        signals = {reason.signal or "" for reason in self.reasons if reason.code in OF_HARM}
+        return Regrade(shown, self.watermark, () if "" in signals else tuple(sorted(signals)))
 
     def limit_of(self, signal: str) -> float | None:
         """The limit in force for a signal, in the signal's unit; None where the gate sets none."""

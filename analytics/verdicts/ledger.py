@@ -15,7 +15,7 @@ from analytics.signals.cells import ACTION, CELL, EPOCH, EpochKey, epoch_frame, 
 from analytics.signals.state import microseconds
 from analytics.verdicts import heartbeats
 from analytics.verdicts.document import VerdictDocument
-from analytics.verdicts.verdict import REASSESSED, Latch, overdue_of
+from analytics.verdicts.verdict import REASSESSED, Latch, is_of_earlier, overdue_of
 from producers.strict_yaml import ConfigurationFileError
 from producers.wire.events import VerdictName
 from producers.wire.receipt import Cell
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from analytics.lake.tables import Lake
-    from analytics.verdicts.evidence_models import Reassessment
+    from analytics.verdicts.verdict import Regrade
 
 LatchKey: TypeAlias = tuple[Cell, str, str | None]
 """A cell, its epoch, and for a promotion the digest of the gate's content; a rollback stands under any (None)."""
@@ -158,9 +158,13 @@ def latches(
     known = ledger
     if before is not None:
         here = (pl.col(name) == before[name] for name in CELL)
+        # Epochs that are over are graded first, and what comes of it counts at the same look.
+        at_once = pl.col("verdict_id").str.starts_with(REASSESSED) & (pl.col("epoch") != before["epoch"])
+        same_look = (pl.col("lake_version") < before["lake_version"]) | (
+            (pl.col("lake_version") == before["lake_version"]) & at_once
+        )
         known = known.filter(*here, pl.col("epoch").is_in(epochs)).filter(
-            (pl.col("judged_at") < before["judged_at"])
-            | ((pl.col("judged_at") == before["judged_at"]) & (pl.col("lake_version") < before["lake_version"]))
+            (pl.col("judged_at") < before["judged_at"]) | ((pl.col("judged_at") == before["judged_at"]) & same_look)
         )
     is_promoted = (pl.col("verdict") == VerdictName.PROMOTE) & ~pl.col("verdict_id").str.starts_with(REASSESSED)
     rows = known.filter(is_promoted | (pl.col("verdict") == VerdictName.ROLL_BACK))
@@ -200,8 +204,13 @@ def _follow_rollbacks(known: pl.LazyFrame, latches_of: dict[LatchKey, dict[Verdi
     payloads = known.filter(pl.col("verdict_id").is_in(list(rollbacks))).sort(ORDER).select("verdict_id", "payload")
     for verdict_id, payload in payloads.collect().unique("verdict_id", keep="first").iter_rows():
         document, latches = VerdictDocument.from_json(payload), latches_of[rollbacks[verdict_id]]
-        latches[back] = replace(latches[back], overdue=overdue_of(document.reasons, document.signals))
-    refutable = [(*key[0], key[1]) for key in rollbacks.values() if latches_of[key][back].overdue]
+        overdue, of_earlier = overdue_of(document.reasons, document.signals), is_of_earlier(document.reasons)
+        latches[back] = replace(latches[back], overdue=overdue, of_earlier=of_earlier)
+    refutable = [
+        (*key[0], key[1])
+        for key in rollbacks.values()
+        if latches_of[key][back].overdue or latches_of[key][back].of_earlier
+    ]
     if not refutable:
         return
     # What is news says something else than the row before it; verdicts on epochs that are over are not told as news.
@@ -231,21 +240,21 @@ def newest_users(lake: Lake) -> tuple[int, datetime] | None:
     return heartbeat.events_version, heartbeat.users_as_of
 
 
-def reassessments(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[Cell, list[Reassessment]]:
+def regrades(lake: Lake, *, before: Mapping[str, Any] | None = None) -> dict[Cell, list[Regrade]]:
     """The verdicts on epochs that were over, in their order; those no later than a row, on its own cell, if given."""
     rows = lake.scan(VERDICTS).filter(pl.col("verdict_id").str.starts_with(REASSESSED))
     if before is not None:
         rows = rows.filter(*(pl.col(name) == before[name] for name in CELL)).filter(
             (pl.col("judged_at") <= before["judged_at"]) & (pl.col("lake_version") <= before["lake_version"])
         )
-    reassessments_of: dict[Cell, list[Reassessment]] = {}
+    regrades_of: dict[Cell, list[Regrade]] = {}
     ordered = rows.select(*CELL, "epoch", "judged_at", "payload").sort("judged_at", "epoch").collect()
     for row in ordered.iter_rows(named=True):
         cell = Cell(*(row[name] for name in CELL))
         document = VerdictDocument.from_json(row["payload"])
         if document.refuted is None:
-            reassessments_of.setdefault(cell, []).append(document.reassessment)
-    return reassessments_of
+            regrades_of.setdefault(cell, []).append(document.regrade)
+    return regrades_of
 
 
 def judged_epochs(lake: Lake) -> frozenset[EpochKey]:

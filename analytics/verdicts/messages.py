@@ -162,8 +162,7 @@ def claim_of(inputs: VerdictInputs, verdict: VerdictName) -> VerdictClaim | None
 
 def claim(inputs: VerdictInputs, verdict: VerdictName) -> str:
     """What a verdict claims, and of whom; empty where it claims nothing."""
-    kept = claim_of(inputs, verdict)
-    if kept is None:
+    if (kept := claim_of(inputs, verdict)) is None:
         return ""
     if kept == "traffic_seen":
         return "of the traffic seen more failed than a limit allows, on average; nothing is said of other traffic"
@@ -391,6 +390,7 @@ _OF_INPUTS: Final[Mapping[str, Callable[[VerdictInputs, Gate], str]]] = {
         "sets that aside until it expires"
     ),
     "late_outcomes": lambda inputs, _: caveats.late_outcomes(inputs),
+    "late_harm": lambda inputs, _: caveats.late_harm(inputs.late_harm),
     "rising": lambda inputs, _: caveats.rising(inputs.course),
     "uneven_hours": lambda inputs, _: caveats.uneven_hours(inputs.course),
     "regraded": lambda inputs, _: (

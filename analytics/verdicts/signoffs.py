@@ -33,7 +33,9 @@ By then it is in the lake, whatever clock gave it its moment, so that a replay k
 
 
 LONGEST_OVERRIDE: Final = timedelta(days=30)
-_HARM: Final = frozenset({"harm", "combined_harm", "regression", "trip", "regraded"})  # reasons of what is evident now
+_HARM: Final = frozenset(
+    {"harm", "combined_harm", "regression", "trip", "late_harm", "regraded"}
+)  # reasons of what is evident now
 
 
 class SignOffKind(StrEnum):

@@ -31,6 +31,7 @@ REASON_CODES: Final[dict[str, str]] = {
     "combined_harm": "The guardrails together are evidently broken, although no single one is.",
     "regression": "Since its promotion a guardrail's rate has risen above its limit.",
     "trip": "A count that trips is over its maximum.",
+    "late_harm": "An earlier epoch turned out harmful when it was over, and this one had begun before that was known.",
     "regraded": "The epoch had been promoted; what came later says otherwise.",
     "epoch_beside": "Of epochs that decide side by side the verdict is of the worst, and that is not the newest.",
     "latched": "An earlier look at the same epoch decided, and that stands.",
@@ -63,7 +64,8 @@ REASON_CODES: Final[dict[str, str]] = {
 
 OVERDUE_SIGNALS: Final = ("missing_outcome", "bad_outcome")
 """Signals that an outcome can show harm by for as long as it is overdue."""
-_OF_HARM: Final = frozenset({"harm", "combined_harm", "regression", "trip"})
+OF_HARM: Final = frozenset({"harm", "combined_harm", "regression", "trip"})
+"""Reasons that the evidence on an epoch itself gives for a rollback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,15 @@ class Overdue:
 
 
 @dataclass(frozen=True, slots=True)
+class Regrade:
+    """A rollback of an epoch that was over, reached because its outcomes came late."""
+
+    shown: Reassessment  # as it is shown
+    known_at: datetime  # the watermark at which it was reached
+    signals: tuple[str, ...]  # those that showed harm; none where all did together
+
+
+@dataclass(frozen=True, slots=True)
 class EpochsBeside:
     """The epochs of a cell that are alive side by side."""
 
@@ -116,6 +127,7 @@ class Latch:
     # What a rollback rests on, where that is overdue outcomes and nothing else; None where it shows nothing, but stands
     overdue: tuple[Overdue, ...] | None = ()
     refuted_by: str | None = None  # the verdict that found those outcomes reported: it stands no more
+    of_earlier: bool = False  # whether a rollback rests on earlier epochs alone: it stands as long as theirs do
 
     def followed_by(self, made: Latch, refutes: str | None) -> Latch:
         """What stands after a later verdict on the same epoch: the latch that it makes, and the rollback it refutes."""
@@ -125,7 +137,15 @@ class Latch:
             return self
         if self.refuted_by is not None:
             return made
+        if self.of_earlier:
+            return replace(self, overdue=made.overdue, of_earlier=False)
         return self if made.overdue else replace(self, overdue=())
+
+
+def is_of_earlier(reasons: Sequence[Reason]) -> bool:
+    """Whether a rollback rests on what came of earlier epochs, and on nothing of its own."""
+    codes = {reason.code for reason in reasons}
+    return "late_harm" in codes and codes.isdisjoint({*OF_HARM, "latched"})
 
 
 def overdue_of(reasons: Sequence[Reason], signals: Sequence[SignalEvidence]) -> tuple[Overdue, ...] | None:
@@ -134,7 +154,7 @@ def overdue_of(reasons: Sequence[Reason], signals: Sequence[SignalEvidence]) -> 
     By action as many may be left as the limit allows of the trials; by user, where trials are windows, the same share
     of those that were overdue. Where arms are compared, nothing tells how many.
     """
-    shown = [(reason.code, reason.signal) for reason in reasons if reason.code in _OF_HARM]
+    shown = [(reason.code, reason.signal) for reason in reasons if reason.code in OF_HARM]
     if not shown:
         return None
     overdue = []
@@ -171,6 +191,7 @@ class VerdictInputs:
     gate_content_sha256: str | None = None  # digest of what the gate judges by; None where no gate can be named
     split: SplitEvidence | None = None  # what the assignments say about the declared split; None where there is none
     regraded: tuple[Reassessment, ...] = ()  # what came of earlier epochs of the cell, of which outcomes came late
+    late_harm: tuple[Regrade, ...] = ()  # those of them that roll this one back
     course: RateCourseShown | None = None  # how failures lie in time; None where no day of user-windows is over
     attempt: int = 1  # which attempt of the cell the epoch is
     beside: EpochsBeside | None = None  # the epochs that are alive side by side; None where one is

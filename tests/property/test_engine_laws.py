@@ -45,6 +45,9 @@ class Fleet:
         self.latches = Latches()
         self.users: UserEvidence | None = None
 
+    def by_window(self, users: UserEvidence | None) -> dict[float, UserEvidence]:
+        return {} if users is None else {self.gates.user_window: users}
+
     def step(self, rows: list[dict[str, Any]], watermark: datetime) -> None:
         increment = self.state.add(increments(*rows))
         self.sums.advance(increment, watermark)
@@ -58,7 +61,8 @@ class Fleet:
     def evaluate(self) -> Evaluation:
         cells = np.ones(len(self.state.cells), dtype=np.bool_)
         alive = AliveEpochs.from_state(self.state, cells, self.watermark, self.gates.horizon_s)
-        return self.engine.evaluate(alive.current, sums=self.sums, alive=alive, latches=self.latches, users=self.users)
+        users = self.by_window(self.users)
+        return self.engine.evaluate(alive.current, sums=self.sums, alive=alive, latches=self.latches, users=users)
 
     def documents(self) -> list[dict[str, Any]]:
         evaluation = self.evaluate()
@@ -76,7 +80,7 @@ class Fleet:
             lake_version=1,
             judged_at=self.watermark,
             latches=self.latches,
-            users=users,
+            users=self.by_window(users),
         )
         return [VerdictDocument.from_verdict(verdict).to_dict() for verdict in verdicts]
 

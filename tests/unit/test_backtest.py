@@ -169,6 +169,6 @@ def test_late_outcomes_turn_an_epoch_that_is_over_as_in_production(tmp_path: Pat
     history = History.from_lake(lake)
     turns = [turn.verdict.result for turn in run(history, GateFile.load(path))]
     event_lake = [(turn.verdict, [reason.code for reason in turn.reasons]) for turn in turns]
-    assert event_lake[-1] == ("PROMOTE", ["shown_safe", "earlier_epoch_regraded"])
+    assert event_lake[-1] == ("ROLL_BACK", ["late_harm", "earlier_epoch_regraded"])
     assert event_lake[-1] == (produced[-1].data.verdict, [reason.code for reason in produced[-1].data.reasons])
     assert "severe_incident 1 (among 100 executions)" in turns[-1].reasons[-1].message

@@ -11,6 +11,7 @@ from verdict_cases import latest_documents
 
 from analytics.audit.replay import replay
 from analytics.judging.judge import Judge
+from analytics.lake.table_schemas import VERDICTS
 from analytics.text import percent
 
 if TYPE_CHECKING:
@@ -157,3 +158,72 @@ def test_two_users_who_fail_throughout_are_no_ratio_by_user(history: EventLake, 
         for unit in ("user", "action")
     )
     assert by_user < by_action
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_bad", [True, False])
+def test_one_bot_cannot_hide_behind_the_average_user_where_arms_are_compared(
+    history: EventLake, tmp_path: Path, *, is_bad: bool
+) -> None:
+    """A bot makes half of the new arm's traffic, and fails half of it; other users fail less than the baseline's."""
+    for user in range(1_200):
+        at = (user // 60) * 10 + user % 60 / 10
+        for cohort, good in (("all", 40), ("held-back", 10)):
+            history.act(at, f"{cohort} {user}", cohort=cohort, failed=user % good == 0)
+        history.act(at, "bot", failed=is_bad and user % 2 == 0)
+    bounds = "{signal: execution_error, role: promote, ratio: 1.5, delta: 0.05, maturity: 2m}"
+    found = judged(history, tmp_path, 200.5, bounds)
+    assert found["verdict"] == ("HOLD" if is_bad else "PROMOTE")
+    assert len(found["signals"]) == 2
+    for part in found["signals"]:
+        assert (part["by"], part["unit"]) in {("user", "times"), ("user", "points")}
+        assert part["log_e_safe"] >= part["safe_threshold"], "the average user is within it"
+        assert (part["pooled"]["log_e_safe"] >= part["safe_threshold"]) is not is_bad
+        assert part["pooled"]["heaviest"] == pytest.approx(60 / 2_280)
+    if is_bad:
+        assert {reason["code"] for reason in found["reasons"]} == {"rates_disagree"}
+        assert "the traffic is not shown to be, with 26.3 % of all actions failed" in found["reasons"][0]["message"]
+
+
+WINDOWS = """\
+version: 1
+user_window: 10m
+freshness: 2h
+gates:
+  - name: quick
+    match: {cohort: quick}
+    ladder: [draft_write, approval_gated]
+    signals: [{signal: execution_error, role: guardrail, limit: 0.4}]
+  - name: slow
+    match: {cohort: slow}
+    user_window: 1h
+    ladder: [draft_write, approval_gated]
+    signals: [{signal: execution_error, role: guardrail, limit: 0.4}]
+"""
+
+
+@pytest.mark.slow
+def test_a_gate_may_have_windows_of_its_own_length(history: EventLake, tmp_path: Path) -> None:
+    """Ten users come back every ten minutes: sixty observations for the one gate, and ten for the other."""
+    path = tmp_path / "gates.yaml"
+    path.write_text(WINDOWS)
+    judge = Judge(history.lake, path, settle_s=0)
+    for until in (30, 61):
+        for minute in range(until - 30 if until == 30 else 30, min(until, 60)):
+            for cohort in ("quick", "slow"):
+                history.act(minute, f"user {minute % 10}", cohort=cohort)
+        history.act(until - 0.1, "the next", cohort="quick")
+        history.act(until - 0.1, "the next", cohort="slow")
+        history.store()
+        judge.tick(NOON + timedelta(minutes=until))
+    found = {document["cohort"]: document for document in latest_documents(history.lake)}
+    windows = {cohort: document["signals"][0]["windows"] for cohort, document in found.items()}
+    assert windows == {"quick": 61, "slow": 11}, "and who came last in the half hour"
+    assert {document["exposure"]["users_as_of"] for document in found.values()} == {"2026-03-14T13:00:00Z"}
+    rows = history.lake.scan(VERDICTS).select("verdict_id").collect()["verdict_id"]
+    for verdict_id in rows:
+        replay(history.lake, verdict_id)
+    fresh = Judge(history.lake, path, settle_s=0)
+    fresh.tick(NOON + timedelta(minutes=62))
+    again = {document["cohort"]: document["signals"][0]["windows"] for document in latest_documents(history.lake)}
+    assert again == windows

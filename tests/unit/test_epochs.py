@@ -106,7 +106,9 @@ class TestRegrading:
         late = a_row(epoch="old", minute=5, last_event_at=minute(49), incidents=1, severe_incidents=1)
         lake.append("signals", increments(late))
         (event,) = judge.tick(minute(50))
-        assert (event.data.epoch, event.data.verdict.value) == ("new", "PROMOTE"), "its own evidence is untouched"
+        assert (event.data.epoch, event.data.verdict.value) == ("new", "ROLL_BACK"), (
+            "it had begun before that was known"
+        )
         assert event.data.reasons[-1].code == "earlier_epoch_regraded"
         (regrade,) = [row for row in all_rows(lake) if row["verdict_id"].startswith("r")]
         assert (regrade["epoch"], regrade["verdict"]) == ("old", "ROLL_BACK")
