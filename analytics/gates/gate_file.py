@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from producers.wire.receipt import Cell
 
 Claim = Literal["users_seen", "users_to_come"]  # of whom a promotion speaks
+_SHOWN_BY_TIME: Final = frozenset({"missing_outcome", "bad_outcome", "unpermitted_execution"})
 _BY_WHOM: Final = frozenset({"name", "owner", "on_roll_back", "on_promote"})  # keys of a gate that judge nothing
 
 
@@ -309,6 +310,16 @@ class GateFile(Part):
     def ages_s(self, part: GateSignal) -> set[float]:
         """Every age, in seconds, from which trials of a signal count for something."""
         return {part.harm_age_s, *part.promotion_ages_s(self.outcome_deadline)}
+
+    @property
+    def harm_matures_s(self) -> float:
+        """Seconds since a decision until which time alone may show harm of it; 0 where only events can.
+
+        A quality check counts once it is mature, and an execution that did not come once it is overdue.
+        """
+        acting = [part for gate in self.gates for part in gate.signals if part.role in {"guardrail", "trip"}]
+        overdue_s = [self.outcome_deadline_s for part in acting if part.signal in _SHOWN_BY_TIME]
+        return max([*(part.harm_age_s for part in acting), *overdue_s], default=0.0)
 
     @property
     def unrolled_s(self) -> float:

@@ -154,7 +154,7 @@ class JudgeState:
         else:
             passing = self._sums.advance(increment, watermark)
             self._mark(np.flatnonzero(passing))
-            if late_harm.matures_s(gates):
+            if gates.harm_matures_s:
                 self.touched |= passing
         if other_gates or self._engine is None:
             self._engine = Engine(self.counts, gates, self._change_keys)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analytics.judging.late_harm import matures_s
 from analytics.judging.user_windows import closed_through
 from analytics.signals.cells import EPOCH, EpochKey, epoch_frame
 from analytics.signals.definitions import RAN_BADLY
@@ -264,7 +263,7 @@ class Reassessments:
         as_of = closed_through(watermark, windows_s[0]) if windows_s else None
         if as_of is not None and self._as_of is not None and as_of > self._as_of:
             longer_s = windows_s[-1] if len(windows_s) > 1 else 0.0
-            since_us = microseconds(self._as_of) - round((matures_s(gates) + longer_s) * 1e6)
+            since_us = microseconds(self._as_of) - round((gates.harm_matures_s + longer_s) * 1e6)
             self._changed |= late & (self._state.last_us >= since_us)
         self._as_of = as_of
         if gates.counts_users and self._looked_at is not None and now < self._looked_at + _BETWEEN_LOOKS:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _SLACK_S: Final = 86_400.0
 """How long after it could be known harm may be found: user-windows have to close, and a judge may have been down."""
 _ACTING: Final = frozenset({"guardrail", "trip"})
-_SHOWN_BY_TIME: Final = frozenset({"missing_outcome", "bad_outcome", "unpermitted_execution"})
 _BY_CONSEQUENCE: Final = frozenset({"consequence", "evaluation", "everything", "review"})
 
 
@@ -80,19 +79,9 @@ def _is_shown_safe(made: Regrade, signals: Sequence[SignalWeights], place: int) 
     return bool(named) and all(one.part.role != "trip" and bool(one.passing[place]) for one in named)
 
 
-def matures_s(gates: GateFile) -> float:
-    """Seconds since a decision until which time alone may show harm of it; 0 where only events can.
-
-    A quality check counts once it is mature, and an execution that did not come once it is overdue.
-    """
-    acting = [part for gate in gates.gates for part in gate.signals if part.role in _ACTING]
-    overdue_s = [gates.outcome_deadline_s for part in acting if part.signal in _SHOWN_BY_TIME]
-    return max([*(part.harm_age_s for part in acting), *overdue_s], default=0.0)
-
-
 def maturing(state: CellState, gates: GateFile, watermark: datetime) -> Flags:
     """The epochs of which time alone may have shown harm within the last day."""
-    age_s = matures_s(gates)
+    age_s = gates.harm_matures_s
     return np.asarray((age_s > 0) & (state.last_us >= microseconds(watermark) - (age_s + _SLACK_S) * 1e6))
 
 
