@@ -84,7 +84,7 @@ def open_router(
         emitter = open_emitter(settings, client_id=agent)
         try:
             recorder = Recorder(emitter, source=source, key=settings.signing_key)
-            with _telling(evaluator, emitter, source=source, environment=environment):
+            with telling(evaluator, emitter, source=source, environment=environment):
                 yield Router(
                     authorizer=authorizer,
                     flags=evaluator,
@@ -102,8 +102,8 @@ def open_router(
 
 
 @contextmanager
-def _telling(
-    flags: FlagEvaluator, emitter: OutboxOnlyEmitter | OutboxEmitter, *, source: str, environment: str
+def telling(
+    flags: FlagEvaluator, emitter: OutboxOnlyEmitter | OutboxEmitter, *, source: str, environment: str | None
 ) -> Iterator[None]:
     """Have a router tell what it decides by, where a broker is configured: on disk that would only pile up."""
     if isinstance(emitter, OutboxOnlyEmitter):

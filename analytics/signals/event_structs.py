@@ -178,10 +178,10 @@ class StatusData(Struct, frozen=True, gc=False):
     """See `producers.wire.events.RouterStatusData`."""
 
     receipt: ClassVar[None] = None
-    environment: Name
     provider: Name
     ready: bool
     tells_every_s: Annotated[float, Meta(gt=0.0, le=3600.0)]
+    environment: Name | None = None
 
 
 class WireEnvelope(Struct, tag_field="type", kw_only=True, frozen=True, gc=False):
@@ -352,7 +352,7 @@ class WireRouterStatus(WireEnvelope, tag="stagekeeper.router.status.v1", frozen=
         """As in `WireEnvelope`, and those of its data."""
         return (
             *WireEnvelope.names(self),
-            ("data.environment", self.data.environment),
+            ("data.environment", self.data.environment or ""),
             ("data.provider", self.data.provider),
         )
 

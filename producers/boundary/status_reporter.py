@@ -35,7 +35,7 @@ class StatusReporter:
         emitter: Emitter,
         *,
         source: str,  # as in the events that the router records
-        environment: str,
+        environment: str | None,  # of the actions that name none; None where it decides in every environment
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -224,8 +224,8 @@ class StageRecommendedData(WireModel):
 class RouterStatusData(WireModel):
     """What a router decides by at this moment."""
 
-    environment: Name
-    """Of the actions that name none."""
+    environment: Name | None = None
+    """Of the actions that name none; null where it decides in every environment."""
     provider: Name
     """Who answers for its flags."""
     ready: bool

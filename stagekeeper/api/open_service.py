@@ -20,7 +20,7 @@ from stagekeeper.api.access_tokens import TokenChecker
 from stagekeeper.api.decision_log import DecisionLog, LoggedEmitter
 from stagekeeper.api.decision_service import DecisionService
 from stagekeeper.api.service_app import service_app
-from stagekeeper.factory import open_review_store
+from stagekeeper.factory import open_review_store, telling
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -55,6 +55,7 @@ def open_service(settings: Settings, *, source: str, now: Callable[[], datetime]
         at_end.callback(log.close)  # before its outbox, which the delivery closes
         emitter = LoggedEmitter(log, delivery)
         recorder = Recorder(emitter, source=source, key=settings.signing_key, now=now)
+        at_end.enter_context(telling(flags, delivery, source=source, environment=None))
         router = Router(
             authorizer=authorizer,
             flags=flags,

@@ -72,7 +72,8 @@ class RouterStatuses:
         return [
             one
             for _, one in sorted(dict(self._latest).items())
-            if now - one.heard_at < _FORGOTTEN_AFTER and environment in {None, one.data.environment}
+            if now - one.heard_at < _FORGOTTEN_AFTER
+            and (environment is None or one.data.environment in {None, environment})
         ]
 
     def as_list(self) -> list[dict[str, Any]]:

@@ -100,13 +100,14 @@ def test_of_each_source_the_latest_status_counts_and_what_is_none_is_said(caplog
     routers.take(a_status("/routers/a", "a" * 64, 2))
     routers.take(a_status("/routers/a", "b" * 64, 1))
     routers.take(a_status("/routers/b", None, 1, environment="staging"))
+    routers.take(a_status("/services/everywhere", None, 1, environment=None))
     routers.take(b"nothing")
     assert "not a router's status" in caplog.text
-    (one,) = routers.heard("production")
-    assert one.data.flags_sha256 == "a" * 64
-    assert [row["silent"] for row in routers.as_list()] == [False, False]
+    one, everywhere = routers.heard("production")
+    assert (one.data.flags_sha256, everywhere.source) == ("a" * 64, "/services/everywhere")
+    assert [row["silent"] for row in routers.as_list()] == [False, False, False]
     now[0] = at(0) + timedelta(seconds=3 * TELLS_EVERY_S + 0.1)
-    assert [row["silent"] for row in routers.as_list()] == [True, True]
+    assert [row["silent"] for row in routers.as_list()] == [True, True, True]
     now[0] = at(61)
     assert routers.as_list() == []
 
