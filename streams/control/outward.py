@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from analytics.lake.table_schemas import SIGNALS, VERDICTS
 from analytics.lake.tables import Lake
 from producers.errors import StagekeeperError
 from streams.control.cell_metrics import CellGauges
@@ -27,7 +28,7 @@ class Outward:
     """Reads for the metrics, and sends webhooks: each method on one thread at a time, and not on the other's."""
 
     def __init__(self, config: WorkerConfig) -> None:
-        self._gauges = CellGauges(Lake.open(config.lake_root), most=config.metrics_cells)
+        self._gauges = CellGauges(Lake.open_only(config.lake_root, VERDICTS, SIGNALS), most=config.metrics_cells)
         # Lines, written out aside and not where they are asked for: there may be tens of thousands. None of them where
         # another worker judges, or what the cells are is not known.
         self._cells: list[str] = []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from analytics.enactment.life_changes import LifeFeed
 from analytics.lake.errors import FencedError
+from analytics.lake.table_schemas import ENACTMENTS, EVENTS, SIGNOFFS, VERDICTS
 from analytics.lake.tables import Lake
 from streams.webhooks.dispatcher import Dispatcher
 
@@ -34,7 +35,7 @@ class WebhookRunner:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._now = now
-        self._feed = LifeFeed(Lake.open(root))
+        self._feed = LifeFeed(Lake.open_only(root, EVENTS, VERDICTS, SIGNOFFS, ENACTMENTS))
         self._dispatcher = Dispatcher(root, webhooks.endpoints, clock=clock, link=link)
         self.lines: list[str] = []  # metrics as of the last look
 
