@@ -43,10 +43,10 @@ QUERIES: Final[dict[str, dict[str, Any]]] = {
     "an account, words": {"account": "account-5", "text": "refund twice"},
     "words alone": {"text": "damaged parcel"},
     "the beginning of a word": {"text": "quart*", "tool": "tool-1"},
-    "a reason, a day": {
+    "a reason, a minute": {
         "reason": "on_denylist",
-        "since": BEGIN + timedelta(hours=2),
-        "until": BEGIN + timedelta(hours=3),
+        "since": BEGIN + timedelta(minutes=1),
+        "until": BEGIN + timedelta(minutes=2),
     },
     "nobody": {"user": "nobody at all"},
 }

@@ -11,7 +11,15 @@ from fastapi.responses import JSONResponse
 from pydantic.json_schema import models_json_schema
 from starlette.routing import Route
 
-from stagekeeper.api import authzen_routes, decision_routes, evidence_routes, flag_routes, intake_routes, review_routes
+from stagekeeper.api import (
+    audit_routes,
+    authzen_routes,
+    decision_routes,
+    evidence_routes,
+    flag_routes,
+    intake_routes,
+    review_routes,
+)
 from stagekeeper.api.api_models import DecisionRequest, FlatContract
 from stagekeeper.api.problems import answer_problems
 from stagekeeper.api.request_limits import RequestLimits
@@ -68,7 +76,15 @@ def service_app(
     app.state.access, app.state.decisions, app.state.settings = access, decisions, settings
     app.add_middleware(RequestLimits)
     answer_problems(app)
-    for room in (decision_routes, review_routes, evidence_routes, intake_routes, flag_routes, authzen_routes):
+    for room in (
+        decision_routes,
+        review_routes,
+        evidence_routes,
+        audit_routes,
+        intake_routes,
+        flag_routes,
+        authzen_routes,
+    ):
         app.include_router(room.routes)
 
     # Before its twin, which says in the OpenAPI document what it takes.
