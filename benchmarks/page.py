@@ -23,10 +23,11 @@ from judge import GATES, NOON, a_week, increments, since_the_first, until_writte
 from analytics.judging.judge import Judge
 from analytics.lake.table_schemas import SIGNALS
 from analytics.lake.tables import Lake
+from dashboard.data.action_rows import action_rows
+from dashboard.data.needs import needs
 from dashboard.data.reader import LakeReader
 from dashboard.urls import PageLocation
-from dashboard.views.overview import matrix
-from dashboard.views.recommendations import recommendations
+from dashboard.views.overview import matrix, need_list
 
 if TYPE_CHECKING:
     import argparse
@@ -43,8 +44,9 @@ def timed_look(page: LakeReader) -> float:
     snapshot = page.snapshot()
     if snapshot is None:
         raise SystemExit("there is no lake")
-    matrix(snapshot, PageLocation())
-    recommendations(snapshot, PageLocation(), NOON)
+    here = PageLocation()
+    matrix(action_rows(snapshot), snapshot, here)
+    need_list(needs(page.followed(NOON), snapshot.verdicts, [], here), here, NOON)
     return time.perf_counter() - began
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import streamlit as st
 
 from analytics.signals.definitions import SIGNALS
+from dashboard.components.html import Markup, tag
 from producers.wire.stage import LADDER
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from analytics.verdicts.evidence_models import SignalEvidence
 
 UNKNOWN = "\u2013"
 CLAIMS = {"traffic_seen": "the traffic seen", "users_seen": "the users seen", "users_to_come": "users to come"}
@@ -47,6 +52,11 @@ def percent(ratio: float | None) -> str:
     value = ratio * 100
     digits = 0 if value >= 100 or value == 0 else 1 if value >= 10 else 2 if value < 1 else 1
     return f"{value:.{digits}f}\u202f%"
+
+
+def by(evidence: SignalEvidence) -> str:
+    """What one observation of a signal is."""
+    return f"by {evidence.by}"
 
 
 def count(number: int | None) -> str:
@@ -125,6 +135,17 @@ def clock(moment: datetime | None) -> str:
 def moment(value: datetime | None) -> str:
     """A moment with its date."""
     return UNKNOWN if value is None else f"{value:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def timed(value: datetime | None, text: str | None = None) -> Markup:
+    """A moment in the viewer's zone, and in UTC on hover and for programs."""
+    if value is None:
+        return tag("span", UNKNOWN)
+    zone = st.context.timezone
+    local = value.astimezone(ZoneInfo(zone)) if zone else value
+    today = datetime.now(local.tzinfo).date() == local.date()
+    shown = text or (f"{local:%H:%M:%S}" if today else f"{local:%d %b %H:%M}")
+    return tag("time", shown, datetime=value.isoformat(), title=moment(value), tabindex="0" if text is None else None)
 
 
 def every(minutes: int) -> str:

@@ -2,75 +2,85 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias, get_args
-from urllib.parse import urlencode
-
-from producers.wire.receipt import Cell
+from urllib.parse import parse_qsl, urlencode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-View: TypeAlias = Literal["overview", "rejects", "quality"]
+    from producers.boundary.stage_store import ActionName
+    from producers.wire.receipt import Cell
+
+PageName: TypeAlias = Literal[
+    "overview", "recommendations", "reviews", "policy", "audit", "data-quality", "what-if", "action"
+]
 
 
 @dataclass(frozen=True)
 class PageLocation:
-    """What the page shows."""
+    """What the page shows; None for all."""
 
-    view: View = "overview"  # unless a cell is open
-    cell: Cell | None = None  # the one that is open
-    environment: str | None = None  # None for all
-    workflow: str | None = None  # None for all
-    verdict: str | None = None  # only recommendations with this verdict; None for all
+    page: PageName = "overview"
+    environment: str | None = None
+    workflow: str | None = None
+    tool: str | None = None
+    stage: str | None = None  # of an action, where it is not the one that it has now
+    cohort: str | None = None
+    verdict: str | None = None
+    risk: str | None = None
+    owner: str | None = None
+    search: str | None = None
+    show: str | None = None  # which part of a list
+    item: str | None = None  # the one that is open
 
     @classmethod
-    def from_parameters(cls, parameters: Mapping[str, str]) -> Self:
-        """Read query parameters; what makes no sense there means the overview."""
-        view: View = next((name for name in get_args(View) if name == parameters.get("panel")), "overview")
-        names = [parameters.get(f"cell_{field}") for field in Cell._fields]
-        cell = Cell(*(name for name in names if name is not None)) if None not in names else None
-        return cls(view, cell, parameters.get("environment"), parameters.get("workflow"), parameters.get("state"))
+    def from_parameters(cls, page: PageName, parameters: Mapping[str, str]) -> Self:
+        """Read query parameters; others than ours are left aside."""
+        names = {field.name for field in fields(cls)} - {"page"}
+        return cls(page, **{name: value for name, value in parameters.items() if name in names})
+
+    @classmethod
+    def from_address(cls, address: str) -> Self:
+        """Read an address as `address` writes it; one of no page of ours leads to the overview."""
+        path, _, query = address.removeprefix("./").partition("?")
+        page: PageName = next((name for name in get_args(PageName) if name == path), "overview")
+        return cls.from_parameters(page, dict(parse_qsl(query, keep_blank_values=True)))
 
     def parameters(self) -> dict[str, str]:
         """The query parameters that lead here."""
-        parts = {"environment": self.environment, "workflow": self.workflow, "state": self.verdict}
-        if self.cell is not None:
-            parts |= {f"cell_{field}": value for field, value in self.cell._asdict().items()}
-        elif self.view != "overview":
-            parts["panel"] = self.view
-        return {name: value for name, value in parts.items() if value is not None}
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "page"}
+        return {name: value for name, value in values.items() if value is not None}
 
     @property
     def address(self) -> str:
-        """The query string that leads here, every value percent-encoded."""
-        return "?" + urlencode(self.parameters())
+        """The address of this place, relative to every page of ours, every value percent-encoded."""
+        path = "" if self.page == "overview" else self.page
+        query = urlencode(self.parameters())
+        return f"./{path}?{query}" if query else f"./{path}"
 
     def covers(self, environment: str, workflow: str) -> bool:
         """Whether what belongs to them is shown here."""
         return self.environment in {None, environment} and self.workflow in {None, workflow}
 
-    def with_cell(self, cell: Cell) -> Self:
-        """The same location with one cell open."""
-        return replace(self, cell=cell, view="overview")
+    def with_values(self, **values: str | None) -> Self:
+        """The same page with other values."""
+        return replace(self, **values)  # type: ignore[arg-type] # every value is a string or None
 
-    def with_view(self, view: View) -> Self:
-        """The same location with another view and no cell open."""
-        return replace(self, view=view, cell=None)
+    def at(self, page: PageName, **values: str | None) -> PageLocation:
+        """Another page of the same environment."""
+        return PageLocation(page, environment=self.environment, **values)
 
-    def with_environment(self, environment: str | None) -> Self:
-        """The overview of one environment, or of all."""
-        return replace(self, environment=environment, view="overview", cell=None)
+    def of_cell(self, cell: Cell) -> PageLocation:
+        """The page of the action that a cell belongs to, at that stage."""
+        cohort = None if cell.cohort == "all" else cell.cohort
+        return PageLocation("action", cell.environment, cell.workflow, cell.tool, cell.stage, cohort)
 
-    def with_workflow(self, workflow: str | None) -> Self:
-        """The overview of one workflow, or of all."""
-        return replace(self, workflow=workflow, view="overview", cell=None)
-
-    def with_verdict(self, verdict: str | None) -> Self:
-        """The overview with recommendations of one verdict, or of all."""
-        return replace(self, verdict=verdict, view="overview", cell=None)
+    def of_action(self, action: ActionName) -> PageLocation:
+        """The page of an action."""
+        return PageLocation("action", *action)
 
 
 def page_address(page: str, cell: Cell) -> str:
-    """The whole address at which a page shows a cell."""
-    return page + PageLocation(cell=cell).address
+    """The whole address at which a page shows the action of a cell."""
+    return f"{page.rstrip('/')}/{PageLocation().of_cell(cell).address.removeprefix('./')}"

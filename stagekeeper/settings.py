@@ -77,6 +77,8 @@ class Settings(BaseSettings):
     """Seconds between two seals of the transparency logs in a worker; 0: only by `stagekeeper audit seal`."""
     reviewers_file: Path | None = None
     """The persons who may approve (YAML); unset means `reviewers.yaml` in the working folder, if there is one."""
+    page_roles_claim: str = "roles"
+    """The claim of the identity provider that lists what a person may do at the page: `reviewer`, `operator`."""
     reviewer_token: SecretStr | None = None
     """Token of the person who approves or rejects; never printed."""
     review_database: SecretStr | None = None
@@ -139,9 +141,11 @@ class Settings(BaseSettings):
     @property
     def as_environment(self) -> dict[str, str]:
         """The settings as variables for a child process, secrets in the clear: for its environment, nothing else."""
+        # A limit that nobody has set would narrow the gate file's in the child.
+        left_out = {"reviewer_token", *({"freshness_s"} - self.model_fields_set)}
         values = {
             name: value.get_secret_value() if isinstance(value, SecretStr) else value
-            for name, value in self.model_dump(exclude_none=True, exclude={"reviewer_token"}).items()
+            for name, value in self.model_dump(exclude_none=True, exclude=left_out).items()
         }
         values["receipt_key"] = (self.signing_key or b"").decode()
         return {f"STAGEKEEPER_{name.upper()}": str(value) for name, value in values.items()}

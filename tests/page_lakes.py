@@ -160,7 +160,7 @@ def populated(
     fill(lake, fleet, until=moment, minutes=minutes)
     gates = root / "gates.yaml"
     gates.write_text(GATES, encoding="utf-8")
-    Judge(lake, gates).tick(moment)
+    Judge(lake, gates, settle_s=0).tick(moment)
     reject(lake, "not_json", "expecting value: line 1 column 1", b"not json at all", offset=17, at=moment)
     reject(lake, "missing_receipt", "executed names no decision", b'{"specversion":"1.0"}', offset=44, at=moment)
     return lake

@@ -9,6 +9,7 @@ from analytics.gates.gate_file import Gate, GateFile, GateTieError
 from analytics.lake.chain import AlteredHistoryError
 from analytics.text import duration
 from analytics.verdicts import messages
+from analytics.verdicts.heartbeats import evidence_age_s
 from analytics.verdicts.history_check import check_history
 from analytics.verdicts.ledger import latest_verdicts
 from analytics.verdicts.signoffs import (
@@ -357,7 +358,7 @@ def _answer_of(document: VerdictDocument, move: _Move) -> GateAnswer:
         verdict_id=document.verdict_id,
         gate_sha256=move.gate_sha256,
         lake_version=document.lake_version,
-        age_s=None if at is None or through is None else max((move.now - min(at, through)).total_seconds(), 0.0),
+        age_s=None if at is None or through is None else evidence_age_s(at, through, move.now),
         from_stage=document.stage,
         unit=document.unit or None,
     )

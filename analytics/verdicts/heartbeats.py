@@ -50,6 +50,11 @@ def newest(lake: Lake, *, version: int | None = None) -> JudgeHeartbeat | None:
     return JudgeHeartbeat(**last.row(0, named=True)) if last.height else None
 
 
+def evidence_age_s(judged_at: datetime, through: datetime, now: datetime) -> float:
+    """How old a verdict is, in seconds: the older of its last look, and of what was known then."""
+    return max((now - min(judged_at, through)).total_seconds(), 0.0)
+
+
 def confirmed(document: VerdictDocument, heartbeat: JudgeHeartbeat | None) -> VerdictDocument:
     """The last verdict on a cell, with the moment and the watermark up to which it was found again.
 

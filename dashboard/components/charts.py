@@ -1,151 +1,194 @@
-"""Signals over time, with the limit drawn in."""
+"""The signals of a cell on one time axis: rates with anytime-valid bounds and limits, latency as a heat map."""
 
 from __future__ import annotations
 
 import math
-from copy import deepcopy
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import altair as alt
-import numpy as np
 import polars as pl
 
+from analytics.evidence.sequential import lower_bound, upper_bound
 from dashboard import labels
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
     from analytics.verdicts.document import VerdictDocument
+    from analytics.verdicts.evidence_models import SignalEvidence
     from dashboard.data.cell_history import CellHistory
 
-_INK, _SOFT, _GRID, _LINE, _SECOND, _LIMIT = "#15202b", "#5a6774", "#e8ecf0", "#1d4f73", "#8fa6b8", "#b3380c"
-_FONT = '"Source Sans", system-ui, sans-serif'
-_HEIGHT = 140
-_ROWS = "rows"
+_FONT: Final = '"Source Sans", system-ui, sans-serif'
+_LEVEL: Final = 0.05  # of bounds where no gate states one
+_NAMES: Final = ("ink", "soft", "grid", "line", "band", "limit", "low")
+_LIGHT: Final = ("#15202b", "#4d5a67", "#e9edf1", "#1d4f73", "#c9dae6", "#b3380c", "#eef3f7")
+_DARK: Final = ("#e7ecf0", "#b0bbc5", "#2c3742", "#8cc4ee", "#28435a", "#ff9d76", "#1d2832")
+_DURATION: Final = "datum.value < 1000 ? datum.value + ' ms' : datum.value / 1000 + ' s'"
 
 
 @dataclass(frozen=True)
-class Chart:
-    """One chart."""
+class RateLane:
+    """One rate over time."""
 
     title: str
-    strong: tuple[str, str]  # column of the history that is drawn strongly, and its name; the limit is for this one
-    faint: tuple[str, str]  # column that is drawn faintly behind it, and its name
-    trials: str  # column with the counts that each bin rests on
-    signal: str  # the signal whose limit is drawn
-    unit: str  # `ratio` or `ms`
+    signal: str
+    failures: str  # columns of the history, summed over the epoch
+    trials: str
 
 
-def _rate(title: str, signal: str, trials: str) -> Chart:
-    return Chart(title, (f"{signal}_so_far", "so far"), (signal, "each"), trials, signal, "ratio")
-
-
-CHARTS: tuple[Chart, ...] = (
-    _rate("Denial", "denial", "decisions"),
-    _rate("Undo", "undo", "executed"),
-    _rate("Execution error", "execution_error", "executed"),
-    Chart("Latency", ("latency_p95", "p95"), ("latency_p50", "p50"), "executed", "latency_p95", "ms"),
+LANES: Final = (
+    RateLane("Denial", "denial", "denied_of_epoch", "decisions_of_epoch"),
+    RateLane("Undo", "undo", "taken_back_of_epoch", "executed_of_epoch"),
+    RateLane("Execution error", "execution_error", "failed_of_epoch", "executed_of_epoch"),
 )
-"""The charts of a cell, in reading order."""
 
 
-def caption(chart: Chart, history: CellHistory, verdict: VerdictDocument | None) -> str:
-    """What a chart shows, in words: its lines and its limit."""
-    limit = None if verdict is None else verdict.limit_of(chart.signal)
-    shown = "no limit in the gate" if limit is None else f"limit {labels.quantity(limit, chart.unit)}"
-    if chart.unit == "ms":
-        return f"p95 and p50 {labels.every(history.width_min)}, {shown}"
-    return f"so far, and {labels.every(history.width_min)}, {shown}"
+@dataclass(frozen=True, slots=True)
+class TimeMark:
+    """Something that happened to an action: a stage change, a deployment, an incident, a verdict."""
+
+    at: datetime
+    what: str
 
 
-def drawing(chart: Chart, history: CellHistory, verdict: VerdictDocument | None) -> dict[str, Any] | None:
-    """One chart of a cell's history as Vega-Lite with its data; None where nothing was measured."""
-    scale = 1.0 if chart.unit == "ms" else 100.0
-    stated = None if verdict is None else verdict.limit_of(chart.signal)
-    limit = None if stated is None else stated * scale
-    (strong, _), (faint, _) = chart.strong, chart.faint
-    rows = history.rows.select(
+def evidence_of(verdict: VerdictDocument | None, signal: str) -> SignalEvidence | None:
+    """What a verdict says about a signal."""
+    return None if verdict is None else next((part for part in verdict.signals if part.signal == signal), None)
+
+
+def lane_rows(lane: RateLane, history: CellHistory, verdict: VerdictDocument | None) -> pl.DataFrame:
+    """A lane as rows: bucket, rate, lower, upper (percent, by action over the epoch so far), n; limit or null."""
+    evidence = evidence_of(verdict, lane.signal)
+    alpha = math.exp(-evidence.harm_threshold) if evidence is not None and evidence.harm_threshold else _LEVEL
+    beta = math.exp(-evidence.safe_threshold) if evidence is not None and evidence.safe_threshold else _LEVEL
+    rows = history.rows.filter(pl.col(lane.trials) > 0)
+    failures, trials = (rows[name].to_numpy() for name in (lane.failures, lane.trials))
+    limit = None if evidence is None or evidence.limit is None else 100.0 * evidence.limit
+    return rows.select(
         "bucket",
-        pl.col("bucket").dt.strftime("%Y-%m-%d %H:%M UTC").alias("at"),
-        pl.col(chart.trials).alias("n"),
-        strong=pl.col(strong) * scale,
-        faint=pl.col(faint) * scale,
-        limit=pl.lit(limit, dtype=pl.Float64),
-    ).filter(pl.col("strong").is_not_null() | pl.col("faint").is_not_null())
-    if rows.is_empty():
-        return None
-    spec = deepcopy(_spec(chart, _top(rows, limit), limited=limit is not None))
-    return {**spec, "datasets": {_ROWS: rows}}
-
-
-# Making a spec takes thirty times as long as showing it, and an unchanged lake asks for the same ones every time.
-@lru_cache(maxsize=256)
-def _spec(chart: Chart, top: float, *, limited: bool) -> dict[str, Any]:
-    suffix = " ms" if chart.unit == "ms" else "%"
-    height = alt.Scale(domain=[0, top], nice=False, clamp=True)
-    x = alt.X(
-        "bucket:T",
-        title=None,
-        scale=alt.Scale(type="utc"),
-        axis=alt.Axis(tickCount=4, labelOverlap=True, format="%H:%M"),
+        pl.lit(lane.title).alias("signal"),
+        (100.0 * pl.col(lane.failures) / pl.col(lane.trials)).alias("rate"),
+        pl.col(lane.trials).alias("n"),
+        pl.lit(limit, dtype=pl.Float64).alias("limit"),
+    ).with_columns(
+        lower=pl.Series(100.0 * lower_bound(failures, trials, alpha=alpha), dtype=pl.Float64),
+        upper=pl.Series(100.0 * upper_bound(failures, trials, alpha=beta), dtype=pl.Float64),
     )
-    tooltip = [
-        alt.Tooltip("at:N", title="from"),
-        alt.Tooltip("strong:Q", title=f"{chart.strong[1]} ({suffix.strip()})", format=",.2f"),
-        alt.Tooltip("faint:Q", title=f"{chart.faint[1]} ({suffix.strip()})", format=",.2f"),
-        alt.Tooltip("n:Q", title=chart.trials, format=","),
-    ]
 
-    def y(column: str) -> alt.Y:
-        axis = alt.Axis(tickCount=4, labelExpr=f"format(datum.value, ',') + '{suffix}'")
-        return alt.Y(f"{column}:Q", title=None, scale=height, axis=axis)
 
-    base = alt.Chart().encode(x=x, tooltip=tooltip)
-    # Points that lie higher than the axis stand at its top: one bad minute must not flatten the limit.
-    behind = (
-        base.mark_line(color=_SECOND, strokeWidth=1.5)
-        if chart.unit == "ms"
-        else base.mark_circle(color=_SECOND, size=14, opacity=0.85)
-    )
-    newest = base.transform_window(last="rank()", sort=[alt.SortField("bucket", "descending")])
-    layers: list[alt.Chart] = [
-        behind.encode(y=y("faint")),
-        base.mark_line(color=_LINE, strokeWidth=2).encode(y=y("strong")),
-        newest.transform_filter("datum.last == 1").mark_circle(color=_LINE, size=34, opacity=1).encode(y=y("strong")),
-    ]
-    if limited:
-        rule = alt.Chart().transform_aggregate(limit="max(limit)")
-        layers.append(rule.mark_rule(color=_LIMIT, strokeDash=[5, 3], strokeWidth=1.4).encode(y=y("limit")))
-    spec: dict[str, Any] = (
-        alt.layer(*layers, data=alt.NamedData(name=_ROWS))
+def sentence(rows: pl.DataFrame) -> str:
+    """A lane in words, for whoever does not see it."""
+    last, name = rows.row(-1, named=True), rows["signal"][0]
+    limit = "no limit" if last["limit"] is None else f"limit {last['limit']:.2g} %"
+    return f"{name} {last['rate']:.2g} % by action, between {last['lower']:.2g} % and {last['upper']:.2g} %, {limit}"
+
+
+def timeline(
+    lanes: Sequence[pl.DataFrame],
+    history: CellHistory,
+    marks: Sequence[TimeMark],
+    latency: SignalEvidence | None,
+    theme: str,
+) -> list[tuple[str, dict[str, Any]]]:
+    """A chart for each lane, all over the same axis, as what it says in words and as Vega-Lite with its data."""
+    colours = dict(zip(_NAMES, _DARK if theme == "dark" else _LIGHT, strict=True))
+    first, last = history.rows["bucket"].min(), history.rows["bucket"].max()
+    axis = alt.Axis(grid=False, tickCount=6, labelOverlap=True)
+    x = alt.X("bucket:T", title=None, axis=axis, scale=alt.Scale(domain=[_ms(first), _ms(last)], nice=False))
+    moment = history.rows.schema["bucket"]
+    happened = pl.DataFrame(
+        {"bucket": [mark.at for mark in marks], "what": [mark.what for mark in marks]},
+        schema={"bucket": moment, "what": pl.String},
+    ).filter(pl.col("bucket").is_between(first, last))
+    shown = []
+    for lane in lanes:
+        chart = _lane(lane, x, colours)
+        shown.append((sentence(lane), _spec(chart, happened, x, colours, rows=lane)))
+    if len(history.latency):
+        cells = history.latency.with_columns(until=pl.col("bucket") + pl.duration(minutes=history.width_min))
+        shown.append((latency_sentence(history), _spec(_heat(latency, x, colours), happened, x, colours, rows=cells)))
+    return shown
+
+
+def _spec(
+    layers: list[alt.Chart], happened: pl.DataFrame, x: alt.X, colours: dict[str, str], *, rows: pl.DataFrame
+) -> dict[str, Any]:
+    marks = _on("marks").mark_rule(color=colours["ink"], strokeDash=[2, 2], strokeWidth=1.5)
+    chart = (
+        alt.layer(*layers, marks.encode(x=x, tooltip=["what:N", "bucket:T"]))
         .properties(
-            height=_HEIGHT,
+            height=92,
+            width="container",
             background="transparent",
-            padding={"left": 0, "right": 8, "top": 6, "bottom": 0},
+            padding={"left": 0, "right": 8, "top": 4, "bottom": 0},
             usermeta={"embedOptions": {"actions": False}},
         )
         .configure(font=_FONT)
         .configure_view(stroke=None)
         .configure_axis(
-            labelColor=_SOFT, labelFontSize=11, gridColor=_GRID, domainColor=_GRID, tickColor=_GRID, labelPadding=4
+            labelColor=colours["soft"],
+            gridColor=colours["grid"],
+            domainColor=colours["grid"],
+            tickColor=colours["grid"],
         )
-        .configure_axisX(grid=False)
-        .to_dict()
     )
-    return spec
+    spec: dict[str, Any] = chart.to_dict()
+    return {**spec, "datasets": {"rows": rows, "marks": happened}}
 
 
-def _top(rows: pl.DataFrame, limit: float | None) -> float:
-    """The upper end of the axis: room for the strong line and the limit, and for most of what lies behind."""
-    strong, faint = rows["strong"].drop_nulls(), rows["faint"].drop_nulls()
-    usual = float(faint.quantile(0.9) or 0.0) if len(faint) else 0.0
-    peak = float(np.max(strong.to_numpy())) if len(strong) else 0.0
-    return _round_up(max(peak, usual, limit or 0.0) * 1.15) or 1.0
+def _on(name: str) -> alt.Chart:
+    return alt.Chart(alt.NamedData(name=name))
 
 
-def _round_up(value: float) -> float:
-    """To two digits: the axis stands still while the numbers move a little."""
-    if value <= 0:
-        return 0.0
-    step = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return round(math.ceil(value / step) * step, 12)
+def _axis(expression: str) -> alt.Axis:
+    """One width of the labels for every lane, so that moments stand below each other."""
+    return alt.Axis(tickCount=3, labelExpr=expression, minExtent=46, maxExtent=46)
+
+
+def _lane(lane: pl.DataFrame, x: alt.X, colours: dict[str, str]) -> list[alt.Chart]:
+    limit = lane["limit"][0] if len(lane) else None
+    highest = lane["rate"].max()
+    top = max((highest if isinstance(highest, float) else 0.0) * 1.6, 2.0 * (limit or 0.0), 0.5)
+    y = alt.Scale(domain=[0, top], clamp=True, nice=False)
+    axis = _axis("datum.value + ' %'")
+    tooltip = [alt.Tooltip("bucket:T"), alt.Tooltip("n:Q", format=",")]
+    tooltip += [alt.Tooltip(f"{part}:Q", format=".2f") for part in ("rate", "lower", "upper")]
+    band = _on("rows").mark_area(color=colours["band"], opacity=0.7)
+    line = _on("rows").mark_line(color=colours["line"], strokeWidth=2)
+    layers = [
+        band.encode(x=x, y=alt.Y("lower:Q", scale=y, axis=axis, title=None), y2="upper:Q"),
+        line.encode(x=x, y=alt.Y("rate:Q", scale=y, axis=axis, title=None), tooltip=tooltip),
+    ]
+    if limit is not None:
+        rule = _on("rows").transform_aggregate(limit="max(limit)").mark_rule(color=colours["limit"], strokeDash=[5, 3])
+        layers.append(rule.encode(y=alt.Y("limit:Q", scale=y, axis=axis, title=None)))
+    return layers
+
+
+def _heat(latency: SignalEvidence | None, x: alt.X, colours: dict[str, str]) -> list[alt.Chart]:
+    y, axis = alt.Scale(type="log"), _axis(_DURATION)
+    tooltip = [alt.Tooltip("bucket:T"), alt.Tooltip("low_ms:Q", format=",.0f"), alt.Tooltip("share:Q", format=".1%")]
+    scale = alt.Scale(range=[colours["low"], colours["line"]])
+    heights = alt.Y("low_ms:Q", scale=y, axis=axis, title=None)
+    colour = alt.Color("share:Q", scale=scale, legend=None)
+    cells = _on("rows").mark_rect().encode(x=x, x2="until:T", y=heights, y2="high_ms:Q", color=colour, tooltip=tooltip)
+    if latency is None or latency.limit is None or latency.unit != "ms":
+        return [cells]
+    rule = alt.Chart(alt.InlineData([{"limit": latency.limit}])).mark_rule(color=colours["limit"], strokeDash=[5, 3])
+    return [cells, rule.encode(y=alt.Y("limit:Q", scale=y, axis=axis, title=None))]
+
+
+def latency_sentence(history: CellHistory) -> str:
+    """The newest latencies in words."""
+    known = history.rows.filter(pl.col("latency_p95").is_not_null())
+    if not len(known):
+        return "no latency is known"
+    last = known.row(-1, named=True)
+    p50, p95 = (labels.milliseconds(last[f"latency_{name}"]) for name in ("p50", "p95"))
+    return f"Latency as shares of executions; at last p50 {p50}, p95 {p95}"
+
+
+def _ms(moment: object) -> float:
+    return float(moment.timestamp() * 1000)  # type: ignore[attr-defined] # a column of moments

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl
+from typing import Final
 
 import streamlit as st
 
 from dashboard.components.html import Child, Markup, tag
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-_ASSETS = Path(__file__).parent / "assets"
-_NAME = "stagekeeper.live_html"
+_ASSETS: Final = Path(__file__).parent / "assets"
+_NAME: Final = "stagekeeper.live_html"
+_ASKED: Final = "sk-asked-for"
 
 
 class LiveHtml:
@@ -24,10 +21,14 @@ class LiveHtml:
     def __init__(self) -> None:
         script = (_ASSETS / "live_html.js").read_text(encoding="utf-8")
         self._mount = st.components.v2.component(_NAME, js=script, isolate_styles=False)
-        st.html(f"<style>{(_ASSETS / 'page.css').read_text(encoding='utf-8')}</style>")
+        dark = st.context.theme.type == "dark"
+        styles = [
+            (_ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", *(["dark.css"] if dark else []))
+        ]
+        st.html(f"<style>{''.join(styles)}</style>")
 
     def show(self, body: Markup, *, slot: str, content: str, leads: bool = False) -> None:
-        """Show built HTML; a click on one of its links sets the query parameters and runs the page again.
+        """Show built HTML; a click on one of its links asks for its address.
 
         Args:
             body: What to show.
@@ -40,18 +41,24 @@ class LiveHtml:
         def go() -> None:
             address = st.session_state[slot].go
             if address:
-                st.query_params.from_dict(dict(parse_qsl(address.removeprefix("?"))))
+                ask_for(address)
 
         # The moment makes every answer a new one, so that the browser can tell a quiet lake from a lost server.
         data = {"html": str(body), "view": content, "leads": leads, "at": time.time()}
         self._mount(data=data, key=slot, on_go_change=go)
 
 
+def ask_for(address: str) -> None:
+    """Go to an address as soon as the page runs again."""
+    st.session_state[_ASKED] = address
+
+
+def asked_for() -> str | None:
+    """The address that was asked for since the last run."""
+    address: str | None = st.session_state.pop(_ASKED, None)
+    return address
+
+
 def link(address: str, *children: Child, **attributes: str | None) -> Markup:
     """A link inside the page: a click stays in this session, a new tab opens the same address."""
     return tag("a", *children, href=address, data_go=True, **attributes)
-
-
-def query_parameters() -> Mapping[str, str]:
-    """What the page is asked to show."""
-    return st.query_params.to_dict()

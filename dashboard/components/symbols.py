@@ -1,10 +1,11 @@
-"""Small drawings: the symbol of each state, sparklines, evidence bars and intervals against a limit."""
+"""Small drawings: the symbol of each state, evidence bars, the ladder, and intervals against a limit."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from dashboard.components.html import Markup, join, tag
+from dashboard.components.html import Markup, tag
 from producers.wire.events import VerdictName
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ _SHAPES: dict[str, Markup] = {
     "pass": tag("path", d="M5.3 12 .9 7.6l1.7-1.7 2.7 2.7 6.1-6.1 1.7 1.7z"),
     "undecided": tag("path", d="M7 1.5a5.5 5.5 0 1 0 0 11 5.5 5.5 0 0 0 0-11Zm0 2v7a3.5 3.5 0 0 1 0-7Z"),
     "not_applicable": tag("path", d="M2 6h10v2H2z"),
+    "late": tag("path", d="M7 .8 13.2 7 7 13.2.8 7z"),
+    "waits": tag("path", d="M2.5 1h9v2L8.4 7l3.1 4v2h-9v-2l3.1-4-3.1-4z"),
+    "emergency": tag("path", d="M4.3.8h5.4l3.5 3.5v5.4l-3.5 3.5H4.3L.8 9.7V4.3z"),
+    "ok": tag("circle", cx=7, cy=7, r=5),
 }
 _SHAPES |= {"fail": _SHAPES["ROLL_BACK"], "missing": _SHAPES["INVALID"]}
 
@@ -59,41 +64,6 @@ def mark_label(mark: Kind | None) -> Markup | None:
 def signal_state_label(state: str) -> Markup:
     """Symbol and word of one signal's state."""
     return tag("span", symbol(state), state.replace("_", " ").capitalize(), class_=f"sk-sig sk-sig-{state}")
-
-
-def sparkline(values: Sequence[float | None], *, limit: float | None, label: str) -> Markup:
-    """A trend without axes, one value per bin, oldest first; None, where nothing was measured, stays a gap.
-
-    The scale always reaches the limit, a dashed line, so that flat and low looks flat and low.
-    """
-    width, height, inset = 56.0, 16.0, 2.0
-    measured = [value for value in values if value is not None]
-    if not measured:
-        return tag("svg", class_="sk-spark", viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=label)
-    top = max([*measured, (limit or 0.0) * 1.25]) or 1.0
-    step = (width - 2 * inset) / max(len(values) - 1, 1)
-
-    def y(value: float) -> float:
-        return height - inset - (height - 2 * inset) * min(value / top, 1.0)
-
-    runs: list[list[tuple[float, float]]] = [[]]
-    for index, value in enumerate(values):
-        if value is None:
-            runs.append([])
-        else:
-            runs[-1].append((inset + index * step, y(value)))
-    runs = [run for run in runs if run]
-    lines = [tag("polyline", points=_points(run)) for run in runs if len(run) > 1]
-    dots = [tag("circle", cx=run[0][0], cy=run[0][1], r=1.1, class_="sk-spark-lone") for run in runs if len(run) == 1]
-    end_x, end_y = runs[-1][-1]
-    over = limit is not None and measured[-1] > limit
-    parts = [
-        None if limit is None else tag("line", x1=0, x2=width, y1=y(limit), y2=y(limit), class_="sk-spark-limit"),
-        *lines,
-        *dots,
-        tag("circle", cx=end_x, cy=end_y, r=1.9, class_="sk-spark-end sk-over" if over else "sk-spark-end"),
-    ]
-    return tag("svg", parts, class_="sk-spark", viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=label)
 
 
 def interval(value: float | None, lower: float | None, upper: float | None, limit: float | None) -> Markup:
@@ -129,6 +99,39 @@ def interval(value: float | None, lower: float | None, upper: float | None, limi
     return tag("svg", parts, class_="sk-forest", viewBox=f"0 0 {width:g} {height:g}", aria_hidden="true")
 
 
+def log_interval(value: float | None, lower: float | None, upper: float | None, limit: float | None) -> Markup:
+    """A value and its bounds as multiples of the limit, on one logarithmic scale from an eighth to eight times.
+
+    One scale for every signal lets the eye run down the limit. What lies outside ends in an arrow.
+    """
+    width, height, middle, edge = 132.0, 18.0, 9.0, 6.0
+    if limit is None or limit <= 0 or (value is None and lower is None and upper is None):
+        return tag("span", class_="sk-bounds-none", aria_hidden="true")
+
+    def x(quantity: float) -> float:
+        octaves = math.log2(quantity / limit) if quantity > 0 else -3.0
+        return edge + (width - 2 * edge) * (min(max(octaves, -3.0), 3.0) + 3.0) / 6.0
+
+    parts = [
+        tag("rect", x=x(limit), y=0, width=width - edge - x(limit), height=height, class_="sk-forest-over"),
+        tag("line", x1=x(limit), x2=x(limit), y1=0, y2=height, class_="sk-forest-limit"),
+    ]
+    if lower is not None or upper is not None:
+        left, right = x(lower or 0.0), x(8 * limit if upper is None else upper)
+        parts.append(tag("line", x1=left, x2=right, y1=middle, y2=middle, class_="sk-forest-bar"))
+        if (lower or 0.0) * 8 > limit:
+            parts.append(tag("line", x1=left, x2=left, y1=middle - 4, y2=middle + 4, class_="sk-forest-bar"))
+        else:
+            parts.append(tag("path", d=f"M{edge:g} {middle - 4:g}l-5 4 5 4z", class_="sk-forest-arrow"))
+        if upper is not None and upper <= 8 * limit:
+            parts.append(tag("line", x1=right, x2=right, y1=middle - 4, y2=middle + 4, class_="sk-forest-bar"))
+        else:
+            parts.append(tag("path", d=f"M{width - edge:g} {middle - 4:g}l5 4-5 4z", class_="sk-forest-arrow"))
+    if value is not None:
+        parts.append(tag("circle", cx=x(value), cy=middle, r=3.6, class_="sk-forest-dot"))
+    return tag("svg", parts, class_="sk-log", viewBox=f"0 0 {width:g} {height:g}", aria_hidden="true")
+
+
 def evidence_bar(log_e: float | None, threshold: float | None, *, kind: str, shows: str) -> Markup | None:
     """How far the log evidence that a limit is broken or kept has come towards the threshold at which it decides."""
     if log_e is None or threshold is None or threshold <= 0:
@@ -161,7 +164,3 @@ def ladder(rungs: Sequence[tuple[str, str]]) -> Markup:
         for name, mark in rungs
     ]
     return tag("ol", items, class_="sk-ladder", aria_label="Stages of authority")
-
-
-def _points(run: Sequence[tuple[float, float]]) -> str:
-    return join(f"{x:.1f},{y:.1f} " for x, y in run).strip()

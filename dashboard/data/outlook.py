@@ -29,7 +29,7 @@ _TO_MEND: dict[str, str] = {
 
 
 _UNTIL_IT_ENDS = (
-    "The end of this epoch, which decides beside the newest one: it is over once nothing was decided in it for five "
+    "The end of this attempt, which decides beside the newest one: it is over once nothing was decided in it for five "
     "minutes, and the verdict is that on the newest then."
 )
 
@@ -53,7 +53,7 @@ def forecasts(verdict: VerdictDocument) -> list[Forecast]:
             *ended,
             Forecast(
                 VerdictName.HOLD,
-                "A new epoch. The first crossing is what counts, so this verdict stands until the stage, the model, "
+                "A new attempt. The first crossing is what counts, so this verdict stands until the stage, the model, "
                 "the prompt, the tool or the policy of this action changes; counting then starts afresh. No edit of "
                 "the gate clears it; a signed-off override sets it aside until it expires.",
             ),
@@ -67,7 +67,7 @@ def _to_promote(verdict: VerdictDocument, codes: set[str]) -> list[Forecast]:
     if "top_of_ladder" in codes:
         return [Forecast(VerdictName.PROMOTE, "Nothing: there is no higher stage. The guardrails are watched on.")]
     if "is_baseline" in codes:
-        return [Forecast(VerdictName.PROMOTE, "Nothing: others are compared with this cell, and it with nothing.")]
+        return [Forecast(VerdictName.PROMOTE, "Nothing: others are compared with this one, and it with nothing.")]
     if "not_on_ladder" in codes:
         return [Forecast(VerdictName.PROMOTE, "A gate whose ladder has this stage on it.")]
     texts = []
@@ -110,7 +110,7 @@ def explanation(verdict: VerdictDocument) -> str:
         return labels.because(verdict.summary)
     judged = [part for part in verdict.signals if part.limit and part.upper is not None and part.lower is not None]
     nearest = max(judged, key=lambda part: (part.upper or 0.0) / (part.limit or 1.0), default=None)
-    since = f"Stands since verdict {(verdict.latched_by or '')[:12]} of this epoch."
+    since = f"Stands since verdict {(verdict.latched_by or '')[:12]} of this attempt."
     if nearest is None:
         return since
     value, limit = labels.quantity(nearest.value, nearest.unit), labels.quantity(nearest.limit, nearest.unit)

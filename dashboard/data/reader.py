@@ -8,23 +8,26 @@ import threading
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from analytics.audit.quality import QualityRun, latest_quality
+from analytics.backtest.recommendation_outcomes import Followed, recommendations
 from analytics.gates.gate_file import GateFile
 from analytics.lake.errors import READ_FAILURES, ForgottenError, UnreadableLakeError
 from analytics.lake.storage import is_remote, unreadable
-from analytics.lake.table_schemas import JUDGE_HEARTBEATS, QUALITY, REJECTS, SIGNALS, VERDICTS
+from analytics.lake.table_schemas import ENACTMENTS, JUDGE_HEARTBEATS, QUALITY, REJECTS, SIGNALS, SIGNOFFS, VERDICTS
 from analytics.lake.tables import Lake
 from analytics.report import CellSignals, Counted, RejectSummary, read_rejects
 from analytics.verdicts import heartbeats, ledger
 from analytics.verdicts.list_marks import CellEvidence, ListMarks
 from dashboard.data.cell_history import CellHistory, cell_history
-from dashboard.data.trends import Trend, Trends
+from dashboard.data.people_log import PeopleLog
+from dashboard.data.routers import RouterState, routers
 from producers.errors import StagekeeperError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from datetime import datetime
 
     from analytics.verdicts.document import VerdictDocument
     from analytics.verdicts.heartbeats import JudgeHeartbeat
@@ -39,6 +42,9 @@ _Read = TypeVar("_Read")
 
 _WATCHED: Final = (JUDGE_HEARTBEATS, SIGNALS, VERDICTS, REJECTS, QUALITY)  # heartbeats first: see `LakeFollower.follow`
 _MOST_HISTORIES: Final = 32
+_MOST_ANSWERS: Final = 64
+_ROUTERS_EVERY_S: Final = 5.0
+_FATES_EVERY_S: Final = 60.0  # a recommendation expires with time alone
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,6 @@ class LakeSnapshot:
     marks: ListMarks  # which of them to believe as a list
     heartbeat: JudgeHeartbeat | None  # the newest; None while there was none
     rejects: RejectSummary
-    trends: Mapping[Cell, Trend]  # in shared bins
     quality: QualityRun | None  # the last run; None when there was none
     versions: Mapping[str, int]  # the newest version of each table that the page watches
 
@@ -67,6 +72,8 @@ class LakeReader:
         self._follower = LakeFollower()
         self._taken: int | None = None  # as of what was read; what retention took out since then is counted there still
         self._histories: dict[tuple[Cell, str | None], tuple[int, CellHistory]] = {}
+        self._answers: dict[tuple[Hashable, ...], Any] = {}
+        self._people = PeopleLog()
 
     def snapshot(self) -> LakeSnapshot | None:
         """The lake as it is now, None where there is none yet; raises a `StagekeeperError` where it cannot be read."""
@@ -86,6 +93,43 @@ class LakeReader:
             return stored[1]
 
         return self._read(read)
+
+    def people(self) -> PeopleLog:
+        """What people did; empty where there is no lake. Errors as `snapshot`."""
+
+        def read(lake: Lake) -> PeopleLog:
+            self._people.follow(lake)
+            return self._people
+
+        return self._read(read) or PeopleLog()
+
+    def routers(self, now: datetime) -> list[RouterState]:
+        """The routers that decide now; looked at anew every few seconds. Errors as `snapshot`."""
+        moment = int(now.timestamp() / _ROUTERS_EVERY_S)
+        return self.cached(("routers", moment), (), lambda lake: routers(lake, now)) or []
+
+    def followed(self, now: datetime) -> list[Followed]:
+        """Every recommendation and its fate, oldest first. Errors as `snapshot`."""
+        known = len(self.people().changes), int(now.timestamp() / _FATES_EVERY_S)
+        tables = (VERDICTS, SIGNOFFS, ENACTMENTS)
+        return self.cached(("followed", *known), tables, lambda lake: recommendations(lake, now=now)) or []
+
+    def look(self, read: Callable[[Lake], _Read]) -> _Read | None:
+        """What a function reads of a lake now; None without a lake. Errors as `snapshot`."""
+        return self._read(read)
+
+    def cached(self, name: tuple[Hashable, ...], tables: Sequence[str], read: Callable[[Lake], _Read]) -> _Read | None:
+        """What a function reads of a lake, once for each version of the tables that it reads; None without a lake."""
+
+        def look(lake: Lake) -> _Read:
+            key = (*name, *(lake.version(table) for table in tables))
+            if key not in self._answers:
+                recent = list(self._answers.items())[1 - _MOST_ANSWERS :]
+                self._answers = {**dict(recent), key: read(lake)}
+            answer: _Read = self._answers[key]
+            return answer
+
+        return self._read(look)
 
     def _read(self, read: Callable[[Lake], _Read]) -> _Read | None:
         with self._lock:
@@ -129,7 +173,8 @@ class LakeReader:
 
     def _forget(self) -> None:
         """Open the lake anew at the next look: its folder may have been replaced meanwhile."""
-        self._lake, self._snapshot, self._histories = None, None, {}
+        self._lake, self._snapshot, self._histories, self._answers = None, None, {}, {}
+        self._people = PeopleLog()
 
 
 def _birth(root: str) -> tuple[int, int] | None:
@@ -164,9 +209,7 @@ class LakeFollower:
 
     def __init__(self) -> None:
         self._counted = Counted()
-        self._trends = Trends(self._counted.state)
         self._signals: dict[Cell, CellSignals] = {}
-        self._shown_trends: dict[Cell, Trend] = {}
         self._verdicts: dict[Cell, VerdictDocument] = {}
         self._evidence: dict[Cell, CellEvidence] = {}
         self._marks = ListMarks()
@@ -203,17 +246,15 @@ class LakeFollower:
             self._marks,
             self._heartbeat,
             self._rejects,
-            self._shown_trends,
             self._quality,
             versions,
         )
 
     def _read_signals(self, lake: Lake, version: int) -> None:
-        for increment in self._counted.read(lake, version):
-            self._trends.add(increment)
+        for _ in self._counted.read(lake, version):
+            pass
         for signals in self._counted.rows(self._counted.take_changed()):
             self._signals[signals.cell] = signals
-        self._shown_trends = self._trends.of_cells()
 
     def _read_verdicts(self, lake: Lake, version: int) -> None:
         before = self._versions.get(VERDICTS)

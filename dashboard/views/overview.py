@@ -1,211 +1,273 @@
-"""The matrix: actions by stages, each cell with its verdict and the few numbers that carry it."""
+"""The overview: what needs a person first, then every action by stage, with the signal that decides its verdict."""
 
 from __future__ import annotations
 
-import heapq
-from collections import defaultdict
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+import streamlit as st
 
 from dashboard import labels
-from dashboard.components.html import Markup, join, tag
+from dashboard.commands_shown import copy_as_command
+from dashboard.components.html import Child, Markup, join, tag
+from dashboard.components.layout import heading, nothing_yet
 from dashboard.components.live_html import link
-from dashboard.components.symbols import STATE_WORDS, URGENCY, mark_label, sparkline, state_label
-from producers.wire.stage import LADDER
+from dashboard.components.symbols import STATE_WORDS, URGENCY, log_interval, mark_label, symbol
+from dashboard.data.action_rows import ActionRow, action_rows
+from dashboard.data.deciding import deciding_signal
+from dashboard.data.needs import WORDS, Need, needs
+from dashboard.page_context import live
+from producers.wire.stage import LADDER, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from analytics.report import CellSignals
-    from analytics.verdicts.document import VerdictDocument
     from analytics.verdicts.list_marks import Kind
     from dashboard.data.reader import LakeSnapshot
-    from dashboard.data.trends import Trend
+    from dashboard.page_context import PageContext
     from dashboard.urls import PageLocation
-    from producers.wire.receipt import Cell
+
+MOST_NEEDS: Final = 5
+MOST_ROWS: Final = 50
+_STATES: Final = (*(state.value for state in URGENCY), "NONE")
+_BEGIN: Final = [
+    ("See it work, with simulated agents:", "stagekeeper up --demo"),
+    ("Send events of your own: start the broker and the worker, then point a router at them.", "stagekeeper up"),
+    ("Or read what recorded agents did:", "stagekeeper import transcript FILE --catalog CATALOG.yaml"),
+]
 
 
-MOST_ACTIONS: Final = 150  # more make a page that a browser can neither hold nor a person read
+def show(context: PageContext) -> None:
+    """The overview, anew every two seconds."""
+    live(context, _show, "overview")
+    with st.container(key="sk-foot", horizontal=True):
+        copy_as_command("stagekeeper signals --json", "stagekeeper verdicts --json", "stagekeeper recommendations list")
 
 
-class ActionRow(NamedTuple):
-    """A row: one tool of one workflow in one environment."""
-
-    environment: str
-    workflow: str
-    tool: str
-
-
-def matrix(snapshot: LakeSnapshot, location: PageLocation) -> Markup:
-    """The actions that have counts, as a table; of very many, those with the most urgent verdicts."""
-    rows: dict[ActionRow, dict[str, list[CellSignals]]] = defaultdict(lambda: defaultdict(list))
-    for signals in snapshot.signals.values():
-        if location.covers(signals.environment, signals.workflow):
-            rows[ActionRow(signals.environment, signals.workflow, signals.tool)][signals.stage].append(signals)
-    stages = [stage.value for stage in LADDER]
-    used = {stage for row in rows.values() for stage in row}
-    stages += sorted(used - set(stages))
-    several = len({action.environment for action in rows}) > 1
-    verdicts, kinds = snapshot.verdicts, snapshot.marks.kinds
-    shown = _most_urgent(rows, verdicts, location)
-
-    def slot(cohorts: Sequence[CellSignals]) -> Markup:
-        if not cohorts:
-            return tag("td", tag("span", "no data", class_="sk-unseen"), class_="sk-slot sk-slot-empty", role="cell")
-        cells = [
-            cell(signals, verdicts.get(signals.cell), snapshot.trends.get(signals.cell), location, kinds)
-            for signals in sorted(cohorts, key=lambda signals: signals.cohort)
-        ]
-        return tag("td", cells, class_="sk-slot", role="cell")
-
-    lines = [
-        tag(
-            "tr",
-            _action(action, rows[action], location, show_environment=several),
-            [slot(rows[action].get(stage, ())) for stage in stages],
-            role="row",
+def _show(context: PageContext) -> None:
+    snapshot, location, now = context.snapshot(), context.here(), context.now
+    if snapshot is None:
+        detail = (
+            f"This page reads {context.reader.root}, and nothing is there. A worker creates it with its first event."
         )
-        for action in shown
-    ]
+        context.show(nothing_yet("There is no lake yet", detail, _BEGIN), "upper", content="no lake")
+        return
+    if not (snapshot.signals or snapshot.verdicts):
+        detail = f"The lake at {context.reader.root} is there and empty. It fills as soon as agents ask to act."
+        simulate = ("With the broker and a worker running, send simulated decisions:", "stagekeeper simulate")
+        context.show(nothing_yet("No decisions yet", detail, [simulate, *_BEGIN[::2]]), "upper", content="empty")
+        return
+    waiting, refused = context.desk.reviews()
+    found = needs(context.reader.followed(now), snapshot.verdicts, waiting, location)
+    fault = context.gates.fault
+    notices = [] if fault is None else [tag("p", tag("b", "Gate file: "), fault, class_="sk-notice", role="alert")]
+    notices += [tag("p", tag("b", "Review: "), text, class_="sk-notice", role="alert") for text in refused]
+    every = location.show == "needs"
+    context.show(join([*notices, need_list(found, location, now, every=every)]), "upper", content="overview")
+    rows = [row for row in action_rows(snapshot) if location.covers(row.action.environment, row.action.workflow)]
+    _filters(rows, location)
+    location = context.here()
+    chosen = [row for row in rows if row.matches(location) and location.verdict in {None, row.state}]
+    context.show(matrix(chosen, snapshot, location), "lower", content="overview")
+
+
+def need_list(found: Sequence[Need], location: PageLocation, now: datetime, *, every: bool = False) -> Markup:
+    """What needs a person, as a list; the first few of many unless `every` one is asked for."""
+    title = f"{labels.plural(len(found), 'thing')} {'needs' if len(found) == 1 else 'need'} a person"
+    if not found:
+        quiet = tag("p", "No recommendation is open, every change is in force, and nothing waits for a review.")
+        return join([heading("Nothing needs a person"), tag("div", quiet, class_="sk-panel sk-quiet")])
+    shown = found if every else found[:MOST_NEEDS]
+    items = [tag("li", _need(need, now), class_=f"sk-need sk-need-{need.kind}") for need in shown]
+    more = None
+    if len(found) > len(shown):
+        more = link(location.with_values(show="needs").address, f"{len(found) - len(shown)} more", class_="sk-more")
+    listed = tag("ol", items, class_="sk-needs")
+    section = tag("section", listed, more, aria_label="What needs a person")
+    return join([heading(title, aside="most urgent first"), section])
+
+
+def _need(need: Need, now: datetime) -> Markup:
+    return link(
+        need.leads_to.address,
+        tag("span", symbol(need.kind), WORDS[need.kind], class_=f"sk-need-kind sk-{need.kind}"),
+        tag("b", need.what, class_="sk-need-what"),
+        tag("span", need.text, class_="sk-need-text"),
+        tag("span", labels.age(need.since, now).removesuffix(" ago"), class_="sk-need-age"),
+        tag("span", "Open", class_="sk-open"),
+    )
+
+
+def _filters(rows: Sequence[ActionRow], location: PageLocation) -> None:
+    """Search, verdict, owner and risk class; the address holds what is chosen."""
+    st.session_state["sk-search"] = location.search or ""
+    st.session_state["sk-verdict"] = location.verdict or ""
+    st.session_state["sk-owner"] = location.owner or ""
+    st.session_state["sk-risk"] = location.risk or ""
+    numbers = Counter(row.state for row in rows)
+    owners = sorted({row.owner for row in rows if row.owner} | ({location.owner} if location.owner else set()))
+    risks = sorted({row.risk for row in rows if row.risk} | ({location.risk} if location.risk else set()))
+    with st.container(key="sk-filters", horizontal=True, vertical_alignment="center"):
+        st.markdown("## Actions by stage")
+        st.text_input(
+            "Search", placeholder="Workflow, tool or owner", key="sk-search", label_visibility="collapsed",
+            on_change=_choose, args=("search",), width=200,
+        )  # fmt: skip
+        st.segmented_control(
+            "Verdict",
+            ["", *(state for state in _STATES if numbers[state] or state == location.verdict)],
+            format_func=lambda state: f"{STATE_WORDS[state]} {numbers[state]}" if state else f"All {len(rows)}",
+            key="sk-verdict",
+            label_visibility="collapsed",
+            on_change=_choose,
+            args=("verdict",),
+        )
+        _pick("owner", owners, "Any owner")
+        _pick("risk", risks, "Any risk class")
+
+
+def _pick(name: str, values: list[str], anything: str) -> None:
+    st.selectbox(
+        anything,
+        ["", *values],
+        format_func=lambda value: (value or anything).replace("_", " "),
+        key=f"sk-{name}",
+        label_visibility="collapsed",
+        on_change=_choose,
+        args=(name,),
+        width=150,
+    )
+
+
+def _choose(name: str) -> None:
+    value = st.session_state[f"sk-{name}"]
+    if value:
+        st.query_params[name] = value
+    else:
+        st.query_params.pop(name, None)
+
+
+def matrix(rows: Sequence[ActionRow], snapshot: LakeSnapshot, location: PageLocation) -> Markup:
+    """The actions as a table, a row each; of very many, the most urgent."""
+    if not rows:
+        return tag("p", "No action matches. Clear the search, or choose another verdict.", class_="sk-panel sk-quiet")
+    kinds, several = snapshot.marks.kinds, len({row.action.environment for row in rows}) > 1
+    shown = rows[:MOST_ROWS]
+    stages = [stage.value for stage in LADDER]
+    stages += sorted({cell.stage for row in shown for cell in (*row.alive, *row.former)} - set(stages))
     table = tag(
         "table",
         tag("caption", "Actions by stage of authority", class_="sk-unseen"),
-        tag("thead", _head(stages, used), role="rowgroup"),
-        tag("tbody", lines, role="rowgroup"),
+        tag("thead", _head(stages)),
+        tag("tbody", [_row(row, snapshot, stages, kinds, several=several, location=location) for row in shown]),
         class_="sk-matrix",
-        role="table",
     )
+    board = tag("div", table, class_="sk-board", role="region", aria_label="Actions by stage", tabindex="0")
+    marks = tag("p", snapshot.marks.note, class_="sk-quiet sk-marks")
     if len(shown) == len(rows):
-        return table
+        return join([board, marks])
     note = (
-        f"{labels.count(len(shown))} of {labels.count(len(rows))} actions: those with the most urgent verdicts. Choose "
-        "an environment or a workflow to see others; `stagekeeper signals` lists all."
+        f"The {labels.count(len(shown))} most urgent of {labels.count(len(rows))} actions. Search, or choose a verdict."
     )
-    return join([table, tag("p", note, class_="sk-quiet")])
+    return join([board, tag("p", note, class_="sk-quiet"), marks])
 
 
-def _most_urgent(
-    rows: Mapping[ActionRow, Mapping[str, list[CellSignals]]],
-    verdicts: Mapping[Cell, VerdictDocument],
-    location: PageLocation,
-) -> list[ActionRow]:
-    """At most `MOST_ACTIONS` of them, by name."""
-
-    def urgency(action: ActionRow) -> tuple[int, ActionRow]:
-        cells = [signals.cell for row in rows[action].values() for signals in row]
-        states = [verdicts[cell].verdict for cell in cells if cell in verdicts]
-        if location.verdict in states:
-            return -1, action
-        return min(map(URGENCY.index, states), default=len(URGENCY)), action
-
-    return sorted(heapq.nsmallest(MOST_ACTIONS, rows, key=urgency))
-
-
-def _head(stages: Iterable[str], used: set[str]) -> Markup:
-    corner = tag("th", "Workflow and tool", scope="col", role="columnheader", class_="sk-corner")
+def _head(stages: Iterable[str]) -> Markup:
     heads = [
         tag(
             "th",
-            tag("span", index, class_="sk-rung-n", aria_hidden="true"),
+            tag("span", index, class_="sk-rung-n"),
+            " ",
             labels.stage_name(stage),
             scope="col",
-            role="columnheader",
-            class_=None if stage in used else "sk-unused",
+            class_="sk-stage-head",
         )
         for index, stage in enumerate(stages, start=1)
     ]
-    return tag("tr", corner, heads, role="row")
-
-
-def _action(
-    action: ActionRow, row: dict[str, list[CellSignals]], location: PageLocation, *, show_environment: bool
-) -> Markup:
-    risks = sorted({signals.risk_class for cells in row.values() for signals in cells if signals.risk_class})
-    environment = f"{action.environment} \u00b7 " if show_environment else None
+    scale = tag("span", tag("span", "\u215b\u00d7"), tag("span", "limit"), tag("span", "8\u00d7"), class_="sk-scale")
     return tag(
-        "th",
-        tag("span", environment, _workflow(action.workflow, location), class_="sk-workflow"),
-        tag("span", action.tool, class_="sk-tool"),
-        tag("span", ", ".join(risk.replace("_", " ") for risk in risks), class_="sk-risk"),
-        scope="row",
-        role="rowheader",
+        "tr",
+        tag("th", "Action", scope="col", class_="sk-corner"),
+        heads,
+        tag("th", "Deciding signal", scope="col"),
+        tag("th", scale, scope="col", class_="sk-bounds-head"),
+        tag("th", "Actions", scope="col", class_="sk-count"),
     )
 
 
-def _workflow(workflow: str, location: PageLocation) -> Markup:
-    if location.workflow is None:
-        return link(location.with_workflow(workflow).address, workflow, aria_label=f"Show {workflow} alone")
-    return link(location.with_workflow(None).address, workflow, " \u00d7", aria_label="Show all workflows")
-
-
-def cell(
-    signals: CellSignals,
-    verdict: VerdictDocument | None,
-    trend: Trend | None,
-    location: PageLocation,
+def _row(
+    row: ActionRow,
+    snapshot: LakeSnapshot,
+    stages: Sequence[str],
     kinds: Mapping[str, Kind],
+    *,
+    several: bool,
+    location: PageLocation,
 ) -> Markup:
-    """One cell, as a link to its detail; `kinds` is what the list of all cells marks, by the verdict's id."""
-    mark = None if verdict is None else kinds.get(verdict.verdict_id)
-    marked = "" if mark is None else f", marked {mark}"
-    state = "NONE" if verdict is None else verdict.verdict
-    latency = signals.latency_ms
-    p50, p95 = (None, None) if latency is None else (latency.p50, latency.p95)
-    decisions = signals.counts.get("decisions", 0)
-    name = (
-        f"{signals.workflow} {signals.tool} at {labels.stage_name(signals.stage)}"
-        f"{'' if signals.cohort == 'all' else f', cohort {signals.cohort}'}: {STATE_WORDS[state]}{marked}, "
-        f"{labels.plural(decisions, 'decision')}, denial {labels.percent(signals.rates.get('denial'))}, "
-        f"undo {labels.percent(signals.rates.get('undo'))}, latency p50 {labels.milliseconds(p50)}, "
-        f"p95 {labels.milliseconds(p95)}. Open detail."
+    main, verdict = row.alive[0], row.verdict
+    alive = {cell.stage: cell for cell in row.alive}
+    former = {cell.stage for cell in row.former}
+    target = None if verdict is None else verdict.to_stage
+    top = max((stages.index(stage) for stage in alive), default=0)
+    slots: list[Child] = []
+    for place, stage in enumerate(stages):
+        kind = "sk-slot sk-climbed" if place < top else "sk-slot"
+        chip: Child = None
+        if stage in alive:
+            chip = _chip(alive[stage], snapshot, kinds)
+        elif stage == target:
+            chip = tag("span", "recommended", class_="sk-chip sk-chip-target")
+        elif stage in former and place > top:
+            chip = tag("span", "was here", class_="sk-chip sk-chip-was")
+        slots.append(tag("td", chip, class_=kind))
+    risk = None if row.risk is None else tag("span", f" · {row.risk.replace('_', ' ')}", class_="sk-risk")
+    cohort = None if row.cohort == "all" else tag("span", f" {row.cohort}", class_="sk-cohort")
+    environment = tag("span", f" {row.action.environment}", class_="sk-cohort") if several else None
+    workflow = tag("span", row.action.workflow, risk, class_="sk-workflow")
+    name = link(
+        location.of_cell(main.cell).with_values(stage=None).address,
+        workflow,
+        tag("span", row.action.tool, cohort, environment, class_="sk-tool"),
+        class_="sk-action",
+        title=_in_words(row),
     )
-    quantiles = [
-        tag("span", "p50 ", tag("b", labels.milliseconds(p50))),
-        tag("span", "p95 ", tag("b", labels.milliseconds(p95)), class_=_over(verdict, "latency_p95", p95)),
-    ]
-    size = tag("span", "n ", tag("b", labels.count(decisions)), class_="sk-n")
-    return link(
-        location.with_cell(signals.cell).address,
-        tag("span", labels.stage_name(signals.stage), class_="sk-cell-stage"),
-        tag("span", state_label(state), mark_label(mark), size, class_="sk-cell-head"),
-        None if signals.cohort == "all" else tag("span", signals.cohort, class_="sk-cohort"),
-        _rate("denial", "Denial", signals, verdict, () if trend is None else trend.denial),
-        _rate("undo", "Undo", signals, verdict, () if trend is None else trend.undo),
-        _decisive(verdict),
-        tag("span", quantiles, class_="sk-cell-latency"),
-        class_=f"sk-cell sk-cell-{state}",
-        aria_label=name,
+    count = tag("td", labels.count(main.counts.get("decisions", 0)), class_="sk-count")
+    return tag("tr", tag("th", name, scope="row"), slots, _deciding(row), count, class_=f"sk-row sk-row-{row.state}")
+
+
+def _chip(cell: CellSignals, snapshot: LakeSnapshot, kinds: Mapping[str, Kind]) -> Markup:
+    verdict = snapshot.verdicts.get(cell.cell)
+    state = "NONE" if verdict is None else verdict.verdict.value
+    mark = mark_label(None if verdict is None else kinds.get(verdict.verdict_id))
+    return tag("span", symbol(state), STATE_WORDS[state], mark, class_=f"sk-chip sk-chip-{state}")
+
+
+def _deciding(row: ActionRow) -> Markup:
+    verdict = row.verdict
+    if verdict is None:
+        waiting = tag("span", "not judged yet: no gate, or no look since it was counted", class_="sk-note")
+        return join([tag("td", waiting, class_="sk-deciding"), tag("td")])
+    deciding = deciding_signal(verdict)
+    over = "sk-over" if verdict.verdict == "ROLL_BACK" else None
+    first = tag(
+        "span", deciding.name, " ", tag("b", deciding.value, class_=over), " ", tag("span", deciding.by, class_="sk-by")
     )
-
-
-_SHOWN = frozenset({"denial", "undo", "latency_p95"})
-
-
-def _decisive(verdict: VerdictDocument | None) -> Markup | None:
-    """What a rollback rests on, where no other line of the cell shows it."""
-    if verdict is None or verdict.verdict != "ROLL_BACK" or not verdict.reasons:
-        return None
-    signal = verdict.reasons[0].signal
-    evidence = next((part for part in verdict.signals if part.signal == signal and part.state == "fail"), None)
-    if evidence is None or evidence.signal in _SHOWN:
-        return None
-    value = tag("b", labels.quantity(evidence.value, evidence.unit), class_="sk-over")
-    return tag("span", tag("span", labels.signal_name(evidence.signal)), value, class_="sk-cell-decisive")
-
-
-def _rate(
-    signal: str, word: str, signals: CellSignals, verdict: VerdictDocument | None, values: tuple[float | None, ...]
-) -> Markup:
-    value = signals.rates.get(signal)
-    limit = None if verdict is None else verdict.limit_of(signal)
-    return tag(
-        "span",
-        tag("span", word, class_="sk-cell-word"),
-        tag("b", labels.percent(value), class_=_over(verdict, signal, value)),
-        sparkline(values, limit=limit, label=f"{word} over time"),
-        class_="sk-cell-rate",
+    note = tag("span", deciding.note, class_="sk-note", title=deciding.note)
+    part = deciding.evidence
+    bounds = (
+        log_interval(None, None, None, None)
+        if part is None
+        else log_interval(part.value, part.lower, part.upper, part.limit)
     )
+    return join([tag("td", first, note, class_="sk-deciding"), tag("td", bounds, class_="sk-bounds-cell")])
 
 
-def _over(verdict: VerdictDocument | None, signal: str, value: float | None) -> str | None:
-    limit = None if verdict is None else verdict.limit_of(signal)
-    return "sk-over" if limit is not None and value is not None and value > limit else None
+def _in_words(row: ActionRow) -> str:
+    main, action = row.alive[0], row.action
+    cohort = "" if row.cohort == "all" else f", cohort {row.cohort}"
+    rung = f"stage {Stage(main.stage).rank + 1} of {len(LADDER)}, " if main.stage in set(Stage) else ""
+    decisions = labels.plural(main.counts.get("decisions", 0), "decision")
+    stage = labels.stage_name(main.stage)
+    return f"{action.workflow} {action.tool}{cohort}: {rung}{stage}, {STATE_WORDS[row.state]}, {decisions}. Open it."

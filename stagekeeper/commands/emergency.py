@@ -8,11 +8,10 @@ import click
 
 from producers.boundary.flagd_overlays import EMERGENCIES, OverlayScope
 from producers.errors import UsageError
-from producers.wire.stage import Mode
 from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.options import NAME, actor_options, flags_option, json_option, print_json, stages, together
+from stagekeeper.overlay_moves import add_overlay, remove_overlay
 from stagekeeper.settings import Settings
-from stagekeeper.stage_moves import overlay_change, recorded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,19 +67,16 @@ def fallback(
       stagekeeper emergency fallback --workflow refunds --tool issue_refund --as maria --because "refunds go out twice"
     """
     scope, settings = _scope(workflow, tool, everything=everything), Settings.load()
-    edit = stages(flag_path).cover(EMERGENCIES, scope)
-    changed = edit.changed
-    _say(scope, f"falls back{'' if changed else ' already'}", changed=changed, as_json=as_json)
-    # After the fact, for nothing may hold up an emergency; and also what was there: its record may be missing.
-    in_force = f"{Mode.FALLBACK.value} for {scope}"
-    recorded(
-        overlay_change(
-            EMERGENCIES, scope, actor, reason, before="no emergency" if changed else in_force, after=in_force
-        ),
+    add_overlay(
+        EMERGENCIES,
+        scope,
+        stages(flag_path),
         settings,
-        lambda record: record(edit.version),
-        what=f"{scope} falls back",
-        at_any_rate=True,
+        actor=actor,
+        reason=reason,
+        announce=lambda changed: _say(
+            scope, f"falls back{'' if changed else ' already'}", changed=changed, as_json=as_json
+        ),
     )
 
 
@@ -103,17 +99,7 @@ def resume(
       stagekeeper emergency resume --tool issue_refund --as maria --because "mended in 4.2"
     """
     scope, settings = _scope(workflow, tool, everything=everything), Settings.load()
-    store = stages(flag_path)
-    edit = recorded(
-        overlay_change(
-            EMERGENCIES, scope, actor, reason, before=f"{Mode.FALLBACK.value} for {scope}", after="no emergency"
-        ),
-        settings,
-        lambda record: store.uncover(EMERGENCIES, scope, before_write=record),
-        what=f"the emergency of {scope} is over",
-        at_any_rate=False,
-    )
-    changed = edit.changed
+    changed = remove_overlay(EMERGENCIES, scope, stages(flag_path), settings, actor=actor, reason=reason)
     _say(scope, "resumes" if changed else "is in no such emergency", changed=changed, as_json=as_json)
 
 

@@ -29,15 +29,14 @@ from stagekeeper.commands.options import (
     stages,
     together,
 )
+from stagekeeper.overlay_moves import add_overlay, remove_overlay
 from stagekeeper.settings import Settings
-from stagekeeper.stage_moves import overlay_change, recorded
 
 if TYPE_CHECKING:
     from producers.boundary.stage_writer import StageWriter
     from producers.flag_services.flag_service import NewFlag
 
 _REVIEW_AFTER: Final = timedelta(days=90)
-_SOURCE: Final = "/stagekeeper/flags"
 
 _entry_options = together(
     click.option("--tool", type=NAME, help="The tool; left out, every tool of the workflow or account."),
@@ -217,17 +216,16 @@ def disable(
     settings, store, entry = Settings.load(), stages(flag_path), _entry(values)
     if entry.tool is not None and not anyway:
         _require_seen(entry.tool, store, settings)
-    edit = store.cover(DENIED, entry)
-    changed, denied = edit.changed, f"denied for {entry}"
-    _say(entry, f"is switched off{'' if changed else ' already'}", changed=changed, as_json=as_json)
-    # After the fact, for nothing may hold up an emergency stop; and also what was there: its record may be missing.
-    recorded(
-        overlay_change(DENIED, entry, actor, reason, before="clear" if changed else denied, after=denied),
+    add_overlay(
+        DENIED,
+        entry,
+        store,
         settings,
-        lambda record: record(edit.version),
-        what=f"{entry} is switched off",
-        at_any_rate=True,
-        source=_SOURCE,
+        actor=actor,
+        reason=reason,
+        announce=lambda changed: _say(
+            entry, f"is switched off{'' if changed else ' already'}", changed=changed, as_json=as_json
+        ),
     )
 
 
@@ -241,15 +239,7 @@ def enable(flag_path: Path | None, actor: str, reason: str, *, as_json: bool, **
       stagekeeper flags enable --tool issue_refund --as ada@example.org --because "mended in 4.2"
     """
     settings, store, entry = Settings.load(), stages(flag_path), _entry(values)
-    edit = recorded(
-        overlay_change(DENIED, entry, actor, reason, before=f"denied for {entry}", after="clear"),
-        settings,
-        lambda record: store.uncover(DENIED, entry, before_write=record),
-        what=f"{entry} is switched on",
-        at_any_rate=False,
-        source=_SOURCE,
-    )
-    changed = edit.changed
+    changed = remove_overlay(DENIED, entry, store, settings, actor=actor, reason=reason)
     _say(entry, f"is {'switched on' if changed else 'not switched off'}", changed=changed, as_json=as_json)
 
 

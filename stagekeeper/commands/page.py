@@ -23,9 +23,10 @@ from streams.ready_file import web_address
 @click.option("--port", type=click.IntRange(1, 65_535), default=8501, show_default=True, help="Port to serve it on.")
 @click.option("--web-name", "web_names", multiple=True, help="A further host name to answer to; may be repeated.")
 def command(root: str | None, gate_file: Path | None, host: str, port: int, web_names: tuple[str, ...]) -> None:
-    """Serve the page on a lake, without a broker or a worker. It only reads.
+    """Serve the page on a lake, without a broker or a worker.
 
-    It asks nobody who they are: serve it on the loopback interface, or behind something that does.
+    Who has not signed in may act on the loopback interface alone, under a name that is recorded as unauthenticated;
+    docs/console.md says how people sign in.
 
     \b
     Examples:

@@ -15,7 +15,8 @@ from producers.errors import UsageError
 from producers.wire.events import Resolution
 from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.options import RecordedText, actor_options, json_option, print_json
-from stagekeeper.factory import open_review_store, record_resolution, recording
+from stagekeeper.factory import open_review_store
+from stagekeeper.review_words import approvals_in_words, resolve_review
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def list_waiting(*, as_json: bool) -> None:
         action = f"{queued.contract.workflow} · {queued.contract.tool}"
         minutes = int((datetime.now(UTC) - queued.queued_at).total_seconds() // 60)
         waits = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-        approvals = f"  {_approvals(review)}" if queued.approvers is not None else ""
+        approvals = f"  {approvals_in_words(review)}" if queued.approvers is not None else ""
         click.echo(f"{queued.decision_id}  {action}  {queued.rule}  waits {waits}{approvals}")
     if refused:
         sys.exit(1)
@@ -147,15 +148,10 @@ def _open_store(settings: Settings) -> ReviewStore:
     return store
 
 
-def _reviewer(settings: Settings, name: str, resolution: Resolution) -> Reviewer:
-    """Who speaks: by a token, or a mere name where nobody has said whose word counts."""
+def _reviewer(settings: Settings, name: str) -> Reviewer:
+    """Who speaks: by a token, or a mere name."""
     token = settings.reviewer_token.get_secret_value() if settings.reviewer_token is not None else ""
     if not token:
-        if resolution is Resolution.APPROVED and settings.reviewers.exists():
-            raise UsageError(
-                f"{settings.reviewers} says whose word counts, and the name {name} alone is none: "
-                "set STAGEKEEPER_REVIEWER_TOKEN to that person's token"
-            )
         return Reviewer(name)
     reviewer = ReviewersFile.load(settings.reviewers).authenticate(token)
     if person_of(reviewer.name) != person_of(name):
@@ -165,26 +161,16 @@ def _reviewer(settings: Settings, name: str, resolution: Resolution) -> Reviewer
 
 def _resolve(decision_id: str, resolution: Resolution, *, reviewer: str, rationale: str, as_json: bool) -> None:
     settings = Settings.load()
-    person = _reviewer(settings, reviewer, resolution)
-    with _open_store(settings) as store, recording(settings, "/stagekeeper/review") as recorder:
-        review = store.resolve(
-            decision_id,
-            resolution,
-            reviewer=person,
-            rationale=rationale,
-            record=lambda settled: record_resolution(recorder, settled),
-        )
+    person = _reviewer(settings, reviewer)
+    with _open_store(settings) as store:
+        review = resolve_review(store, settings, decision_id, resolution, reviewer=person, rationale=rationale)
     if as_json:
         print_json(_document(review))
     elif review.resolution is None:
-        click.echo(f"{decision_id} has {_approvals(review)}, and waits for the rest.")
+        click.echo(f"{decision_id} has {approvals_in_words(review)}, and waits for the rest.")
     else:
         unchecked = "" if person.authenticated else " (a name that nobody has checked)"
         click.echo(f"{decision_id} is {resolution.value} by {person.name}{unchecked}.")
-
-
-def _approvals(review: Review) -> str:
-    return f"{len(review.approvals)} of {review.queued.approvers or 1} approvals"
 
 
 def _document(review: Review) -> dict[str, Any]:
@@ -210,7 +196,7 @@ def _facts(review: Review) -> list[tuple[str, str]]:
         ("rule", queued.rule),
         ("expires", queued.expires_at.isoformat()),
         ("binding", queued.binding),
-        ("approvals", None if queued.approvers is None else _approvals(review)),
+        ("approvals", None if queued.approvers is None else approvals_in_words(review)),
         *(("answer", f"{_word(word)}: {word.rationale}") for word in review.words),
     ]
     return [(name, value) for name, value in facts if value]

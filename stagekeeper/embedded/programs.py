@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DEMO_GATE_FILE: Final = Path(__file__).with_name("demo_gates.yaml")
 DEMO_AUTHORIZATION: Final = Path(__file__).with_name("demo_authorization.yaml")
+_PAGE_SCRIPT: Final = Path(__file__).parent.parent / "console" / "app.py"
 DEMO: Final = "demo"  # the scenario
 DEMO_HISTORY: Final = "2h"
 DEMO_HISTORY_EVENTS: Final = 24_000
@@ -74,8 +75,7 @@ def page_command(
     settings: Settings, port: int, *, host: str = LOOPBACK, web_names: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """The command that serves the page at a host and port; raises as `page` does."""
-    package = importlib.util.find_spec("dashboard")
-    if package is None or package.origin is None or importlib.util.find_spec("streamlit") is None:
+    if importlib.util.find_spec("streamlit") is None:
         raise UsageError(
             'the page is not installed. Run: pip install "stagekeeper[dashboard]", or start with --headless.'
         )
@@ -86,14 +86,12 @@ def page_command(
         "--server.fileWatcherType": "none",
         "--browser.gatherUsageStats": "false",
     }
-    command = [*_PYTHON, "-m", "streamlit", "run", str(Path(package.origin).with_name("app.py"))]
+    command = [*_PYTHON, "-m", "streamlit", "run", str(_PAGE_SCRIPT)]
     command += [part for option in options.items() for part in option]
     command += ["--", "--lake", settings.lake, "--gates", str(settings.gates)]
     command += [part for name in web_names for part in ("--web-name", name)]
-    if "freshness_s" in settings.model_fields_set:
-        command += ["--freshness-s", str(settings.freshness_s)]
-    if settings.signing_key is None:
-        command.append("--unsigned")
+    if host in {LOOPBACK, "localhost", "::1"}:
+        command.append("--loopback")
     return tuple(command)
 
 

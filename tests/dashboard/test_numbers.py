@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, get_args
-from urllib.parse import parse_qsl
 
 import numpy as np
 import polars as pl
@@ -17,30 +16,24 @@ from page_lakes import FLEET, Behaviour, minute_row, populated
 from analytics.evidence import histogram
 from analytics.evidence.sequential import crosses, log_e_value
 from analytics.lake.table_schemas import COLUMNS, SIGNALS
-from analytics.signals.state import CellState
 from analytics.verdicts.evidence_models import SignalEvidence
 from analytics.verdicts.ledger import latest_verdicts
 from dashboard import labels
 from dashboard.components import charts
 from dashboard.components.html import Markup, join, tag
-from dashboard.components.symbols import URGENCY, interval, sparkline
-from dashboard.data.cell_history import cell_history
+from dashboard.components.symbols import interval, log_interval
+from dashboard.data.cell_history import bin_minutes, cell_history
 from dashboard.data.outlook import explanation, failures_to_harm, forecasts
-from dashboard.data.trends import Trend, Trends, bin_minutes
-from dashboard.urls import PageLocation, View
-from producers.wire.receipt import Cell
+from dashboard.urls import PageLocation, PageName
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TEXT = st.text(min_size=1, max_size=12)
+FIELDS = ("environment", "workflow", "tool", "stage", "cohort", "verdict", "risk", "owner", "search", "show", "item")
 PLACES = st.builds(
-    PageLocation,
-    view=st.sampled_from(get_args(View)),
-    cell=st.none() | st.builds(Cell, TEXT, TEXT, TEXT, TEXT, TEXT),
-    environment=st.none() | TEXT,
-    verdict=st.none() | st.sampled_from(URGENCY),
+    PageLocation, page=st.sampled_from(get_args(PageName)), **dict.fromkeys(FIELDS, st.none() | st.text(max_size=12))
 )
 
 
@@ -56,8 +49,7 @@ def rows_of(behaviour: Behaviour, minutes: int, *, epochs: int = 1) -> pl.LazyFr
 @settings(deadline=None)
 @given(PLACES)
 def test_an_address_leads_back_to_its_place(place: PageLocation) -> None:
-    found = PageLocation.from_parameters(dict(parse_qsl(place.address.removeprefix("?"))))
-    assert found == (place if place.cell is None else place.with_cell(place.cell))
+    assert PageLocation.from_address(place.address) == place
 
 
 @settings(deadline=None)
@@ -105,36 +97,6 @@ def test_running_rates_are_over_the_epoch_of_the_verdict_alone() -> None:
     assert found["denial_so_far"][0] is None
     assert found["denial"][0] is not None
     assert found["denial_so_far"][-1] == pytest.approx(newest.collect().item())
-
-
-def trends_of(rows: pl.LazyFrame, most: int, parts: int = 1) -> dict[Cell, Trend]:
-    columns, frame = CellState(), rows.collect()
-    kept = Trends(columns)
-    for part in frame.with_row_index("part").with_columns(pl.col("part") % parts).partition_by("part"):
-        kept.add(columns.add(part.drop("part")))
-        kept.of_cells()
-    return kept.of_cells(most=most)
-
-
-def test_trends_share_their_bins_and_leave_gaps_open() -> None:
-    early, late = FLEET[2], FLEET[3]
-    rows = pl.concat(
-        [
-            rows_of(early, 60).filter(pl.col("bucket") < NOON + timedelta(minutes=20)),
-            rows_of(late, 60).filter(pl.col("bucket") >= NOON + timedelta(minutes=50)),
-        ]
-    )
-    found = trends_of(rows, most=20)
-    assert {len(trend.denial) for trend in found.values()} == {12}
-    assert found[early.cell].denial[-1] is None
-    assert found[early.cell].denial[0] is not None
-    assert found[late.cell].denial[0] is None
-    assert found[late.cell].denial[-1] is not None
-    assert trends_of(rows, most=20, parts=7) == found
-
-
-def test_trends_of_nothing_are_nothing() -> None:
-    assert Trends(CellState()).of_cells() == {}
 
 
 @settings(deadline=None)
@@ -237,32 +199,40 @@ def test_a_latched_verdict_still_says_its_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_chart_draws_its_limit_and_forgets_nothing(tmp_path: Path) -> None:
+def test_a_lane_has_its_limit_and_bounds_that_hold_the_rate_and_forgets_nothing(tmp_path: Path) -> None:
     lake = populated(tmp_path)
     verdict = next(verdict for verdict in latest_verdicts(lake) if verdict.cell == FLEET[0].cell)
     found = cell_history(lake.scan(SIGNALS), verdict.cell, verdict.epoch)
-    for chart in charts.CHARTS:
-        drawn = charts.drawing(chart, found, verdict)
-        assert drawn is not None
-        rows = drawn["datasets"]["rows"]
-        scale = 1.0 if chart.unit == "ms" else 100.0
-        limit = verdict.limit_of(chart.signal)
+    for lane in charts.LANES:
+        rows = charts.lane_rows(lane, found, verdict)
+        limit = verdict.limit_of(lane.signal)
         assert limit is not None
-        assert rows["limit"].unique().to_list() == pytest.approx([limit * scale])
-        assert len(rows) == len(found.rows)
-        marks = [layer["mark"]["type"] for layer in drawn["layer"]]
-        assert "rule" in marks
-        bare = charts.drawing(chart, found, None)
-        assert bare is not None
-        assert "rule" not in [layer["mark"]["type"] for layer in bare["layer"]]
+        assert rows["limit"].unique().to_list() == pytest.approx([limit * 100])
+        assert rows.filter((pl.col("lower") > pl.col("rate")) | (pl.col("upper") < pl.col("rate"))).is_empty()
+        last, part = rows.row(-1, named=True), charts.evidence_of(verdict, lane.signal)
+        assert part is not None
+        assert last["rate"] == pytest.approx(100 * (part.value or 0.0))
+        assert last["lower"] == pytest.approx(100 * (part.lower or 0.0), rel=1e-6)
+        assert charts.lane_rows(lane, found, None)["limit"].null_count() == len(rows)
+    marks = [charts.TimeMark(verdict.judged_at, "verdict"), charts.TimeMark(NOON, "long ago")]
+    lanes = [charts.lane_rows(lane, found, verdict) for lane in charts.LANES]
+    shown = charts.timeline(lanes, found, marks, charts.evidence_of(verdict, "latency_p95"), "dark")
+    assert [words.split()[0] for words, _ in shown] == ["Denial", "Undo", "Execution", "Latency"]
+    assert all(len(spec["datasets"]["marks"]) <= 1 for _, spec in shown)
 
 
-def test_a_sparkline_of_nothing_has_no_line_and_one_value_is_a_dot() -> None:
-    assert "polyline" not in sparkline([None, None], limit=0.1, label="none")
-    one = sparkline([None, 0.2, None], limit=0.1, label="one")
-    assert "polyline" not in one
-    assert "sk-spark-end sk-over" in one
-    assert "sk-over" not in sparkline([0.2, 0.05], limit=0.1, label="two")
+def test_the_heat_of_latencies_is_whole_in_every_bin() -> None:
+    behaviour = FLEET[0]
+    heat = cell_history(rows_of(behaviour, 90), behaviour.cell, "e0").latency
+    assert heat.group_by("bucket").agg(pl.col("share").sum())["share"].to_list() == pytest.approx([1.0] * 45)
+    assert (heat["high_ms"] > heat["low_ms"]).all()
+
+
+def test_a_logarithmic_interval_has_one_scale_for_every_limit() -> None:
+    assert log_interval(0.02, 0.01, 0.04, 0.02) == log_interval(2_000.0, 1_000.0, 4_000.0, 2_000.0)
+    assert 'x1="66" x2="66"' in log_interval(0.01, 0.005, 0.02, 0.02)
+    assert log_interval(0.01, 0.0, None, 0.02).count("sk-forest-arrow") == 2
+    assert "sk-bounds-none" in log_interval(3.0, None, None, 0.0)
 
 
 def test_an_interval_puts_the_limit_in_the_middle_and_far_values_on_the_edge() -> None:

@@ -94,6 +94,6 @@ def test_harm_changes_the_flag_file_is_told_and_is_in_force(
         await_that(lambda: len(receiver.taken) >= 3, "people to be told")
         assert receiver.lives == ["open", "applied", "in_force"]
         assert [body["data"]["verdict"] for body in receiver.verified()] == ["ROLL_BACK"] * 3
-        assert receiver.taken[0]["data"]["link"].startswith("https://stagekeeper.example.com/?cell_environment=")
+        assert receiver.taken[0]["data"]["link"].startswith("https://stagekeeper.example.com/action?environment=")
     finally:
         worker.kill()

@@ -107,7 +107,7 @@ def test_each_step_of_a_life_is_told_once_signed_with_its_numbers_and_a_link(pla
     assert data["summary"].startswith("Roll back to search_only")
     assert (data["owner"], data["verdict"], data["life"]) == ("payments", "ROLL_BACK", "open")
     assert (data["numbers"][0]["value"], data["numbers"][0]["limit"]) == (1.0, 0.1)
-    assert data["link"].startswith(f"{PAGE}?cell_environment=production&cell_workflow=refunds")
+    assert data["link"].startswith(f"{PAGE.rstrip('/')}/action?environment=production&workflow=refunds")
     assert receiver.taken[2]["data"]["sources"] == ["/tests"]
     assert sender.metrics['webhooks_waiting{endpoint="payments"}'] == 0
 
@@ -238,7 +238,7 @@ def test_slack_gets_its_own_shape(place: Place, receiver: Receiver) -> None:
     assert set(body) == {"text", "blocks"}
     text = body["blocks"][0]["text"]["text"]
     assert "execution_error: 100 % (60 of 60), limit 10 %" in text
-    assert f"<{PAGE}?cell_environment=production" in text
+    assert f"<{PAGE.rstrip('/')}/action?environment=production" in text
     assert "webhook-signature" not in receiver.headers[0]
 
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.audit.quality import FailedExpectation, QualityRun
-    from dashboard.urls import PageLocation
 
 
 _UNSIGNED: Final = (
@@ -22,14 +21,14 @@ _UNSIGNED: Final = (
 )
 
 
-def quality_panel(run: QualityRun | None, location: PageLocation, now: datetime, *, unsigned: bool) -> Markup:
+def quality_tables(run: QualityRun | None, now: datetime, *, unsigned: bool) -> Markup:
     """What the last quality run said of each type, and that receipts are unsigned where they are."""
-    title = "Data quality"
+    title = "Expectations"
     notice = tag("p", _UNSIGNED, class_="sk-notice") if unsigned else None
     if run is None:
         lead = "No quality run is kept in this lake. It checks the newest events type by type:"
         begin = command_line("stagekeeper quality run")
-        return panel(title, location, notice, tag("p", lead, class_="sk-lead"), begin)
+        return panel(title, notice, tag("p", lead, class_="sk-lead"), begin)
     rows: list[tuple[Child, ...]] = [
         (
             signal_state_label("pass" if of_type.success else "fail"),
@@ -43,8 +42,8 @@ def quality_panel(run: QualityRun | None, location: PageLocation, now: datetime,
         f"Run {labels.age(run.run_at, now)}, at {labels.moment(run.run_at)}. The newest events are checked again, "
         "from their bytes, independently of the stream that let them in."
     )
-    checked = table(("Result", "Event type", "Checked", "Found"), rows)
-    return panel(title, location, notice, tag("p", lead, class_="sk-lead"), checked)
+    checked = table(("Result", "Event type", "Checked", "Found"), rows, name=title)
+    return panel(title, notice, tag("p", lead, class_="sk-lead"), checked)
 
 
 def _failure(failure: FailedExpectation) -> Markup:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dashboard import labels
-from dashboard.components.html import Child, Markup, tag
+from dashboard.components.html import Child, Markup, join, tag
 from dashboard.components.layout import panel, table
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.report import RejectSummary
-    from dashboard.urls import PageLocation
 
 _MEANINGS: dict[str, str] = {
     "not_json": "The value is not JSON.",
@@ -33,11 +32,10 @@ _MEANINGS: dict[str, str] = {
 }
 
 
-def rejects_panel(rejects: RejectSummary, location: PageLocation, now: datetime) -> Markup:
+def reject_tables(rejects: RejectSummary, now: datetime) -> Markup:
     """What was refused: by reason, then the latest records."""
-    title = "Rejected events"
     if not rejects.total:
-        return panel(title, location, tag("p", "Every event so far could be used.", class_="sk-quiet"))
+        return panel("Rejected events", tag("p", "Every event so far could be used.", class_="sk-quiet"))
     reasons = sorted(rejects.by_reason.items(), key=lambda item: (-item[1], item[0]))
     by_reason: list[tuple[Child, ...]] = [
         (tag("code", reason), _MEANINGS.get(reason, ""), tag("span", labels.count(number), class_="sk-num"))
@@ -58,11 +56,14 @@ def rejects_panel(rejects: RejectSummary, location: PageLocation, now: datetime)
         f"{labels.plural(rejects.total, 'event')} could not be used and moved no number. Each is also on the topic "
         "agent.dead-letter, so that it can be mended and sent again."
     )
-    return panel(
-        title,
-        location,
-        tag("p", lead, class_="sk-lead"),
-        table(("Reason", "Meaning", "Events"), by_reason),
-        tag("h2", f"The latest {len(rejects.latest)}", class_="sk-h2"),
-        table(("Reason", "What was wrong", "Where", "Size", "First bytes", "When"), latest),
+    name = f"The latest {len(rejects.latest)} rejected events"
+    return join(
+        [
+            panel(
+                "Rejected events",
+                tag("p", lead, class_="sk-lead"),
+                table(("Reason", "Meaning", "Events"), by_reason, name="Rejected events by reason"),
+            ),
+            panel(name, table(("Reason", "What was wrong", "Where", "Size", "First bytes", "When"), latest, name=name)),
+        ]
     )

@@ -1,25 +1,20 @@
-"""One cell: the verdict and why, what would change it, and the evidence for every signal."""
+"""The verdict on a cell and why, what would change it, and the evidence for every signal."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from dashboard import labels
 from dashboard.components.html import Markup, tag
-from dashboard.components.layout import back_to_overview
-from dashboard.components.symbols import evidence_bar, interval, ladder, signal_state_label, state_label, symbol
+from dashboard.components.symbols import evidence_bar, interval, signal_state_label, state_label, symbol
 from dashboard.data.outlook import explanation, forecasts, trials_of
-from dashboard.views.recommendations import codes
-from producers.wire.stage import LADDER
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from analytics.report import CellSignals
     from analytics.verdicts.document import VerdictDocument
     from analytics.verdicts.evidence_models import SignalEvidence
-    from dashboard.urls import PageLocation
-    from producers.wire.receipt import Cell
 
 _MOST_REASONS = 3
 _TOWARDS = {
@@ -30,63 +25,8 @@ _TOWARDS = {
 }
 
 
-def headline(
-    cell: Cell,
-    signals: CellSignals | None,
-    verdict: VerdictDocument | None,
-    *,
-    location: PageLocation,
-    gates_sha256: str | None,
-    now: datetime,
-) -> Markup:
-    """The upper half: which cell, its verdict, and what would change it.
-
-    `gates_sha256` is of the gate file in force; None where it is not known.
-    """
-    return tag(
-        "main",
-        _title(cell, signals, verdict, location),
-        _absent(signals) if verdict is None else _verdict(verdict, gates_sha256, now),
-        class_="sk-detail",
-    )
-
-
-def _title(cell: Cell, signals: CellSignals | None, verdict: VerdictDocument | None, location: PageLocation) -> Markup:
-    counts = {} if signals is None else signals.counts
-    facts = [cell.environment]
-    if cell.cohort != "all":
-        facts.append(f"cohort {cell.cohort}")
-    if signals is not None and signals.risk_class is not None:
-        facts.append(signals.risk_class.replace("_", " "))
-    facts.append(labels.plural(counts.get("decisions", 0), "decision"))
-    facts.append(labels.plural(counts.get("executed", 0), "execution"))
-    if signals is not None and signals.epochs > 1:
-        facts.append(labels.plural(signals.epochs, "epoch"))
-    to_stage = None if verdict is None else verdict.to_stage
-    names = [stage.value for stage in LADDER]
-    rungs = [
-        (labels.stage_name(stage), "here" if stage == cell.stage else "to" if stage == to_stage else "")
-        for stage in (names if cell.stage in names else [*names, cell.stage])
-    ]
-    name = [tag("span", cell.workflow, class_="sk-dim"), tag("span", " / ", class_="sk-faint"), tag("span", cell.tool)]
-    return tag(
-        "div",
-        back_to_overview(location),
-        tag("h1", name, class_="sk-h1"),
-        tag("p", " · ".join(facts), class_="sk-facts"),
-        ladder(rungs),
-        class_="sk-title",
-    )
-
-
-def _absent(signals: CellSignals | None) -> Markup:
-    text = "No verdict yet. The judge looks at a cell when its numbers change; is a worker running with a gate file?"
-    if signals is None:
-        text = "Nothing has been counted for this cell. It may have been named in an old link, or its lake replaced."
-    return tag("section", tag("p", text, class_="sk-why"), class_="sk-verdict sk-verdict-NONE")
-
-
-def _verdict(verdict: VerdictDocument, gates_sha256: str | None, now: datetime) -> Markup:
+def verdict_card(verdict: VerdictDocument, gates_sha256: str | None, now: datetime) -> Markup:
+    """The verdict, why it is so, and what would change it; `gates_sha256` is of the gate file in force, where known."""
     exposure = verdict.exposure
     confirmed_at = verdict.confirmed_at or verdict.judged_at
     changed = "" if gates_sha256 in {None, verdict.gate_sha256} else ", changed since"
@@ -102,7 +42,7 @@ def _verdict(verdict: VerdictDocument, gates_sha256: str | None, now: datetime) 
     if verdict.claim is not None:
         facts.append(("Speaks of", labels.CLAIMS[verdict.claim], verdict.claim_text))
     if verdict.attempt is not None:
-        facts.append(("Attempt", f"{labels.count(verdict.attempt)} of this cell", None))
+        facts.append(("Attempt", f"{labels.count(verdict.attempt)} of this action here", None))
     if verdict.unit:
         facts.append(("Counted", verdict.unit, None))
     if exposure is not None and exposure.minimum:
@@ -119,6 +59,12 @@ def _verdict(verdict: VerdictDocument, gates_sha256: str | None, now: datetime) 
     ]
     body = [tag("div", parts, class_="sk-verdict-main"), _change(verdict)]
     return tag("section", body, class_=f"sk-verdict sk-verdict-{verdict.verdict}")
+
+
+def codes(verdict: VerdictDocument) -> str:
+    """The reason codes, each once, with how often."""
+    counted = Counter(reason.code for reason in verdict.reasons)
+    return ", ".join(code if times == 1 else f"{code} \u00d7{times}" for code, times in counted.items()) or "no reason"
 
 
 def _reasons(verdict: VerdictDocument) -> Markup | None:
@@ -183,7 +129,13 @@ def _row(evidence: SignalEvidence) -> Markup:
         "tr",
         tag("th", name, scope="row"),
         tag("td", signal_state_label(evidence.state)),
-        tag("td", labels.quantity(evidence.value, unit), class_="sk-num sk-strong"),
+        tag(
+            "td",
+            labels.quantity(evidence.value, unit),
+            " ",
+            tag("span", labels.by(evidence), class_="sk-role"),
+            class_="sk-num sk-strong",
+        ),
         tag("td", failures, tag("span", trials_of(evidence.signal), class_="sk-role"), class_="sk-num"),
         tag("td", forest, tag("span", bounds, class_="sk-bounds")),
         tag("td", labels.quantity(evidence.limit, unit), class_="sk-num"),

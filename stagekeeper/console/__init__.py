@@ -1,0 +1,1 @@
+"""The program behind `stagekeeper page`: the page, and the desk through which it acts."""
