@@ -110,7 +110,8 @@ def seal(root: str | None, *, as_json: bool) -> None:
 @click.argument("identity", metavar="ID")
 @click.option("--out", type=_FILE, help="Where to write the proof; printed otherwise.")
 @lake_option
-def prove_command(identity: str, out: Path | None, root: str | None) -> None:
+@json_option
+def prove_command(identity: str, out: Path | None, root: str | None, *, as_json: bool) -> None:
     """Prove that an event or a verdict is on record, in a file that is checked without the lake.
 
     The file holds the whole row, personal data included.
@@ -121,10 +122,13 @@ def prove_command(identity: str, out: Path | None, root: str | None) -> None:
       stagekeeper audit prove 8d3f0a6c1e2b4f57
     """
     proof = prove(require_lake(root), identity)
-    if out is None:
+    if out is not None:
+        out.write_text(proof)
+    if as_json:
+        print_json({"id": identity, "proof": proof})
+    elif out is None:
         click.echo(proof, nl=False)
     else:
-        out.write_text(proof)
         click.echo(f"{out} proves {identity}; check it with `stagekeeper audit verify-proof {out}`.")
 
 
@@ -178,7 +182,8 @@ def tiles(folder: Path, root: str | None, *, as_json: bool) -> None:
 @click.command("keygen")
 @click.argument("name")
 @click.option("--out", type=_FILE, required=True, help="The file for the private key; it must not exist.")
-def keygen(name: str, out: Path) -> None:
+@json_option
+def keygen(name: str, out: Path, *, as_json: bool) -> None:
     """Make a key that signs checkpoints, and print its public half, which whoever verifies needs.
 
     NAME is yours, such as a host name. To rotate, put the new key's line before the old one's: both sign until the old
@@ -195,7 +200,10 @@ def keygen(name: str, out: Path) -> None:
         raise UsageError(f"{out} exists, and a key is never overwritten. Name another file.") from None
     with os.fdopen(opened, "w") as file:
         file.write(f"{signer.secret()}\n")
-    click.echo(str(signer.verifier))
+    if as_json:
+        print_json({"public_key": str(signer.verifier), "file": str(out)})
+    else:
+        click.echo(str(signer.verifier))
 
 
 COMMANDS: Final = (verify, seal, prove_command, verify_proof, tiles, keygen)
