@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Final, Self
+from collections import deque
+from typing import TYPE_CHECKING, Final, Self
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -15,7 +16,11 @@ from streams.broker import DATA_GROUP, EMBEDDED_PREFIX, BrokerError, KafkaSettin
 from streams.ingest.reader_lock import has_reader
 from streams.ingest.topic_logs import known_logs, topic_ids
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _ANSWER_TIMEOUT_S: Final = 10.0
+_UNDER_WAY_S: Final = 2.0  # how old a record may be that has not arrived yet: a commit a second, and the time it takes
 
 
 class Backlog:
@@ -24,10 +29,18 @@ class Backlog:
     Joins no consumer group and commits nothing. One thread at a time may use it.
     """
 
-    def __init__(self, bootstrap_servers: str, log_id: str, settings: KafkaSettings | None = None) -> None:
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        log_id: str,
+        settings: KafkaSettings | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._log_id = log_id
+        self._clock = clock
         self._admin = admin(bootstrap_servers, settings)
-        self._earlier_ends: dict[SourcePartition, int] | None = None
+        self._earlier_ends: deque[tuple[float, dict[SourcePartition, int]]] = deque()
         self._firsts: dict[SourcePartition, int] = {}
         self._true_ends: dict[SourcePartition, tuple[int, int]] = {}  # by partition: an answer, and the end behind it
         self._client = Consumer(
@@ -51,14 +64,16 @@ class Backlog:
         return self._left(self._ends(lake), lake)
 
     def caught_up(self, lake: Lake) -> bool:
-        """Whether the lake covers what the broker held when this was last asked (the first time: holds now).
+        """Whether the lake covers what the broker held two seconds ago, or when this was last asked, if that is longer.
 
         While records keep coming the newest of them are always under way, so `records_left` hardly ever says 0;
-        what counts is that everything older than one look has arrived. Raises as `records_left` does.
+        what counts is that everything older than a commit takes has arrived. Raises as `records_left` does.
         """
-        ends = self._ends(lake)
-        earlier, self._earlier_ends = ends if self._earlier_ends is None else self._earlier_ends, ends
-        return self._left(earlier, lake) == 0
+        now_s, earlier = self._clock(), self._earlier_ends
+        earlier.append((now_s, self._ends(lake)))
+        while len(earlier) > 1 and earlier[1][0] <= now_s - _UNDER_WAY_S:
+            earlier.popleft()
+        return self._left(earlier[0][1], lake) == 0
 
     def records_lost(self, lake: Lake) -> int:
         """How many offsets the broker deleted although the lake, which covers what came before, does not cover them.

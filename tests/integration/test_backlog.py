@@ -80,14 +80,17 @@ def test_offsets_of_another_log_cover_nothing(own_broker: EmbeddedBroker, lake_r
 
 
 def test_under_steady_traffic_a_reader_one_look_behind_has_caught_up(
-    own_broker: EmbeddedBroker, backlog: Backlog, lake_root: str
+    own_broker: EmbeddedBroker, lake_root: str
 ) -> None:
-    lake = Lake.open(lake_root)
-    produce(own_broker, 3)
-    assert not backlog.caught_up(lake)
-    cover(lake, own_broker, None, 2)
-    produce(own_broker, 1)
-    assert backlog.records_left(lake) == 1
-    assert backlog.caught_up(lake)
-    produce(own_broker, 1)
-    assert not backlog.caught_up(lake)
+    lake, now_s = Lake.open(lake_root), 0.0
+    with Backlog(own_broker.address, own_broker.cluster_id, clock=lambda: now_s) as backlog:
+        produce(own_broker, 3)
+        assert not backlog.caught_up(lake)
+        cover(lake, own_broker, None, 2)
+        produce(own_broker, 1)
+        assert backlog.records_left(lake) == 1
+        now_s = 2.0
+        assert backlog.caught_up(lake)
+        produce(own_broker, 1)
+        now_s = 4.0
+        assert not backlog.caught_up(lake)
