@@ -33,9 +33,8 @@ By then it is in the lake, whatever clock gave it its moment, so that a replay k
 
 
 LONGEST_OVERRIDE: Final = timedelta(days=30)
-_HARM: Final = frozenset(
-    {"harm", "combined_harm", "regression", "trip", "late_harm", "regraded"}
-)  # reasons of what is evident now
+# Reasons of what is evident now. What an earlier epoch did is not this one's: who knows that it was mended may say so.
+_HARM: Final = frozenset({"harm", "combined_harm", "regression", "trip", "regraded"})
 
 
 class SignOffKind(StrEnum):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 from lakes_of_events import EventLake
-from verdict_cases import NOON, a_row, executions, gate_file, increments, latest_documents
+from verdict_cases import CELL, NOON, a_row, executions, gate_file, increments, latest_documents
 
 from analytics.audit.replay import replay
 from analytics.backtest.history import History, run
@@ -17,6 +17,8 @@ from analytics.gates.gate_file import GateFile
 from analytics.judging.judge import Judge
 from analytics.lake.table_schemas import COLUMNS, EVENTS, VERDICTS
 from analytics.lake.tables import Lake
+from analytics.verdicts.gate_check import sign_off
+from analytics.verdicts.signoffs import SignOffKind
 from producers.wire.events import Incident, Quality, Support
 
 if TYPE_CHECKING:
@@ -238,3 +240,24 @@ class TestInTheLedger:
         lake.append("signals", increments(a_row(epoch="e1", minute=59, **executions(2))))
         again.tick(minute(60))
         assert latest_documents(lake)[0]["verdict"] == "ROLL_BACK"
+
+    def test_a_person_can_set_it_aside(self, lake: Lake, tmp_path: Path) -> None:
+        (rolled_back,) = latest_documents(lake)
+        move = dict(zip(("environment", "workflow", "tool"), CELL, strict=False))
+        sign_off(
+            lake,
+            GateFile.load(tmp_path / "gates.yaml"),
+            SignOffKind.OVERRIDE,
+            **move,
+            to_stage="approval_gated",
+            actor="maria",
+            reason="the epoch before was the broken one",
+            now=minute(58),
+            expires_at=minute(300),
+        )
+        judge = Judge(lake, tmp_path / "gates.yaml", settle_s=0)
+        lake.append("signals", increments(a_row(epoch="e1", minute=59, **executions(2))))
+        judge.tick(minute(60))
+        (held,) = latest_documents(lake)
+        assert (held["verdict"], held["set_aside"]) == ("HOLD", rolled_back["verdict_id"])
+        assert replay(lake, held["verdict_id"]).document.verdict == "HOLD"
