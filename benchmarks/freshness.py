@@ -19,7 +19,7 @@ import urllib.request
 from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -77,9 +77,10 @@ class Speaker:
     Args:
         address: The broker.
         rate: Records a second.
+        live: Whether decisions are made when they are told, and not within the half hour before.
     """
 
-    def __init__(self, address: str, rate: int) -> None:
+    def __init__(self, address: str, rate: int, *, live: bool = False) -> None:
         self._producer = Producer(
             {
                 "bootstrap.servers": address,
@@ -90,12 +91,17 @@ class Speaker:
             }
         )
         self._rate = rate
+        self._live = live
         self._said = 0
 
     def say(self, seconds: float) -> tuple[Timed, float]:
         """Produce for so long; what was timed, and the rate that was reached."""
         timed, count = Timed(), int(self._rate * seconds)
-        made = events(count, until=datetime.now(UTC), start=self._said)
+        until = datetime.now(UTC)
+        if self._live:
+            made = events(count, until=until + timedelta(seconds=seconds), start=self._said, minutes=seconds / 60)
+        else:
+            made = events(count, until=until, start=self._said)
         size, began = max(1, int(self._rate * _CHUNK_S)), time.perf_counter()
         warm_s = time.time() + _WARM_UP_S
         for number in itertools.count():

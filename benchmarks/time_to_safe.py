@@ -149,7 +149,7 @@ class Loop:
         Plan(time.time() + first_in_s, str(self.flags), str(self.authorization), tuple(harms)).save(plan)
         seconds = first_in_s + harms[-1].at_s + 2.0
         with ThreadPoolExecutor(2) as threads:
-            traffic = threads.submit(Speaker(self.node.address, rate).say, seconds) if rate else None
+            traffic = threads.submit(Speaker(self.node.address, rate, live=True).say, seconds) if rate else None
             routers = [self.router(role, plan) for role in ("harm", "watch")]
             try:
                 safe = threads.submit(_moments, routers[1], lambda: None)

@@ -104,18 +104,21 @@ def _uuid(number: int) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def events(count: int, *, until: datetime, start: int = 0, life: Life = "full") -> Iterator[tuple[str, bytes, bytes]]:
+def events(
+    count: int, *, until: datetime, start: int = 0, life: Life = "full", minutes: float = MINUTES
+) -> Iterator[tuple[str, bytes, bytes]]:
     """The lives of actions, event by event: topic, key, value.
 
     Args:
         count: How many events, rounded up to whole lives.
-        until: The last decision's time; the first lies `MINUTES` before.
+        until: The last decision's time; the first lies `minutes` before.
         start: Number of the first action, so that several runs have ids of their own.
         life: What is told of an action.
+        minutes: Over how long the decisions are spread.
     """
     made = [_templates(f"tool-{number}") for number in range(TOOLS)]
     actions = -(-count // LIVES[life])
-    began, spacing = until - timedelta(minutes=MINUTES), timedelta(minutes=MINUTES) / max(1, actions)
+    began, spacing = until - timedelta(minutes=minutes), timedelta(minutes=minutes) / max(1, actions)
     for number in range(start, start + actions):
         templates, constant = made[number % TOOLS]
         moment = (began + (number - start) * spacing).isoformat().replace("+00:00", "Z")
