@@ -57,13 +57,13 @@ class StoreLaws:
         assert store.settings() == []
 
     def test_a_change_has_the_version_that_was_recorded_before_it(self, store: ServiceStages) -> None:
-        before, recorded = store.read(REFUND), list[str]()
+        before, replaced, recorded = store.read(REFUND), store.newest_replaced(), list[str]()
         after = put(store, REFUND, Mode.DRAFT_WRITE, record=recorded.append)
         assert (after.mode, after.by_entry, recorded) == (Mode.DRAFT_WRITE, True, [after.version])
         assert store.read(REFUND) == after
         assert store.had(before.version)
         assert not store.had(before.version, after=store.newest_replaced())
-        assert not store.had(after.version)
+        assert not store.had(after.version, after=replaced)
         again = put(store, REFUND, Mode.AUTONOMOUS, record=recorded.append)
         assert recorded == [after.version, again.version]
         assert store.read(CLOSE).mode is Mode.SEARCH_ONLY

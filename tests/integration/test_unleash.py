@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
@@ -21,6 +22,7 @@ from producers.boundary.flags import FlagEvaluator
 from producers.boundary.policy_flags import ATTEMPT, FLAGS, MODE, flag_context
 from producers.boundary.stage_store import StageChange, StageConflictError, StageStoreError
 from producers.flag_services.flag_service import first_flags, metadata_of
+from producers.flag_services.flag_webhooks import UnleashWebhook
 from producers.flag_services.management_api import ManagementApi
 from producers.flag_services.served_flags import RuleKind
 from producers.flag_services.service_stages import ServiceStages
@@ -310,3 +312,21 @@ def test_a_project_or_an_environment_that_is_not_there_is_no_missing_flag(
     for project, environment in (("nowhere", "production"), ("default", "nowhere")):
         with pytest.raises(StageStoreError, match="Name its project and environment"):
             UnleashFlags(store.service.api, project, environment).load(MODE)
+
+
+def test_an_event_of_the_server_which_its_webhooks_carry_is_a_policy_change(
+    server: UnleashServer, store: ServiceStages
+) -> None:
+    put(store, REFUND, Mode.DRAFT_WRITE)
+    put(store, REFUND, Mode.AUTONOMOUS)
+    with server.admin as admin:
+        newest = admin.get("/api/admin/search/events", params={"feature": f"IS:{MODE.key}", "limit": 2}).json()[
+            "events"
+        ]
+    secret = "a secret of the add-on"  # noqa: S105 - of a test
+    webhook = UnleashWebhook(secret, "default", "production")
+    deliveries = [json.dumps(event).encode() for event in reversed(newest)]
+    events = [event for body in deliveries for event in webhook.events({"authorization": secret}, body)]
+    changes = [(event.data.before, event.data.after, event.data.tool) for event in events]
+    assert changes == [(None, "draft_write", "issue_refund"), ("draft_write", "autonomous", "issue_refund")]
+    assert {event.data.changed_by for event in events} == {"admin"}
