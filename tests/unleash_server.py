@@ -144,7 +144,7 @@ def _unleash(folder: Path, database_url: str) -> Iterator[str]:
 
 
 def _await_health(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    until, pause = time.monotonic() + 120, threading.Event()
+    until, pause = time.monotonic() + 240, threading.Event()
     while server.poll() is None and time.monotonic() < until:
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(f"{url}/health").status_code == 200:
