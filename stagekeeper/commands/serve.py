@@ -19,6 +19,7 @@ from producers.web_guard import LOOPBACK
 from stagekeeper.api.open_service import open_service
 from stagekeeper.commands.options import json_option, print_json
 from stagekeeper.settings import Settings
+from streams.shutdown import end_process
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -80,6 +81,7 @@ def command(host: str, port: int, *, source: str, behind_proxy: bool, ready_file
         finally:
             if ready_file is not None:
                 ready_file.unlink(missing_ok=True)
+    end_process()  # all is closed; taking the libraries apart would only take seconds
 
 
 def _listen(host: str, port: int) -> socket.socket:
