@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 IMAGES = Path(__file__).parent / "images"
-WIDTH, HEIGHT, SCALE = 1440, 900, 1.5
+WIDTH, HEIGHT, SCALE = 1280, 900, 1.5
 VERDICTS = ("ROLL_BACK", "PROMOTE", "HOLD")
 PATIENCE_MS = 120_000
 STOP_S = 30
@@ -68,22 +68,33 @@ def address(running: subprocess.Popen[str]) -> str:
     raise RuntimeError("the demo ended before its page was up:\n" + "".join(said))
 
 
-def photograph(page: Page, where: str) -> None:
-    """Wait for every kind of verdict, then take the overview and the cell that asks most for attention."""
+def photograph(page: Page, where: str) -> Iterator[Path]:
+    """Wait for every kind of verdict, then take the overview, and follow the rollback that is asked for."""
     page.goto(where)
     for verdict in VERDICTS:
-        page.wait_for_selector(f".sk-matrix .sk-cell-{verdict}", timeout=PATIENCE_MS)
-    page.mouse.move(WIDTH - 2, HEIGHT - 2)
-    page.screenshot(path=IMAGES / "overview.png")
-    page.click(".sk-recs a >> nth=0")
+        page.wait_for_selector(f".sk-matrix .sk-chip-{verdict}", timeout=PATIENCE_MS)
+    yield picture(page, "overview")
+    page.click(".sk-need-ROLL_BACK a >> nth=0", timeout=PATIENCE_MS)
+    page.wait_for_selector("text=What would be changed", timeout=PATIENCE_MS)
+    yield picture(page, "recommendation")
+    page.click("text=why, on the action's page", timeout=PATIENCE_MS)
     page.wait_for_selector(".sk-evidence", timeout=PATIENCE_MS)
-    page.wait_for_function("document.querySelectorAll('.vega-embed .marks').length === 4")
+    page.wait_for_function("document.querySelectorAll('.vega-embed .marks').length === 4", timeout=PATIENCE_MS)
+    yield picture(page, "detail")
+    page.get_by_role("link", name="Policy").first.click()
+    page.wait_for_selector("text=Flags in force", timeout=PATIENCE_MS)
+    yield picture(page, "policy")
+
+
+def picture(page: Page, name: str) -> Path:
+    """Photograph the page as it is."""
     page.mouse.move(WIDTH - 2, HEIGHT - 2)
-    page.screenshot(path=IMAGES / "detail.png")
+    page.screenshot(path=IMAGES / f"{name}.png")
+    return IMAGES / f"{name}.png"
 
 
 def main() -> None:
-    """Take both pictures."""
+    """Take the pictures."""
     chromium = shutil.which("chromium")
     if chromium is None:
         sys.exit("chromium is not on PATH. On Debian: apt-get install chromium")
@@ -93,9 +104,9 @@ def main() -> None:
     with demo() as where, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=SCALE)
-        photograph(page, where)
+        for path in photograph(page, where):
+            print(path)
         browser.close()
-    print(f"{IMAGES / 'overview.png'}\n{IMAGES / 'detail.png'}")
 
 
 main()

@@ -96,7 +96,7 @@ def timeline(
     colours = dict(zip(_NAMES, _DARK if theme == "dark" else _LIGHT, strict=True))
     first, last = history.rows["bucket"].min(), history.rows["bucket"].max()
     axis = alt.Axis(grid=False, tickCount=6, labelOverlap=True)
-    x = alt.X("bucket:T", title=None, axis=axis, scale=alt.Scale(domain=[_ms(first), _ms(last)], nice=False))
+    x = alt.X("bucket:T", title=None, axis=axis, scale=alt.Scale(nice=False))
     moment = history.rows.schema["bucket"]
     happened = pl.DataFrame(
         {"bucket": [mark.at for mark in marks], "what": [mark.what for mark in marks]},
@@ -188,7 +188,3 @@ def latency_sentence(history: CellHistory) -> str:
     last = known.row(-1, named=True)
     p50, p95 = (labels.milliseconds(last[f"latency_{name}"]) for name in ("p50", "p95"))
     return f"Latency as shares of executions; at last p50 {p50}, p95 {p95}"
-
-
-def _ms(moment: object) -> float:
-    return float(moment.timestamp() * 1000)  # type: ignore[attr-defined] # a column of moments

@@ -219,6 +219,15 @@ def test_a_lane_has_its_limit_and_bounds_that_hold_the_rate_and_forgets_nothing(
     shown = charts.timeline(lanes, found, marks, charts.evidence_of(verdict, "latency_p95"), "dark")
     assert [words.split()[0] for words, _ in shown] == ["Denial", "Undo", "Execution", "Latency"]
     assert all(len(spec["datasets"]["marks"]) <= 1 for _, spec in shown)
+    # Where moments are stated as a domain, everything is drawn at the left edge.
+    scales = [
+        layer["encoding"]["x"].get("scale", {})
+        for _, spec in shown
+        for layer in spec["layer"]
+        if "x" in layer["encoding"]
+    ]
+    assert scales
+    assert not any("domain" in scale for scale in scales)
 
 
 def test_the_heat_of_latencies_is_whole_in_every_bin() -> None:
