@@ -155,16 +155,16 @@ def _environment(context: PageContext) -> None:
         snapshot = None  # what is wrong stands in the strip
     known = {cell.environment for cell in (snapshot.signals if snapshot is not None else ())}
     chosen = context.location.environment
-    options = [None, *sorted(known | ({chosen} if chosen else set()))]
+    options = ["", *sorted(known | ({chosen} if chosen else set()))]
 
     def go() -> None:
         wanted = st.session_state["sk-environment"]
-        ask_for(context.location.with_values(environment=wanted).address)
+        ask_for(context.location.with_values(environment=wanted or None).address)
 
     st.selectbox(
         "Environment",
         options,
-        index=options.index(chosen),
+        index=options.index(chosen or ""),
         format_func=lambda name: name or "All environments",
         key="sk-environment",
         label_visibility="collapsed",

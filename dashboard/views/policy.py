@@ -17,6 +17,7 @@ from dashboard.data.contract_trial import contract_of, outcome_in_words, steps_o
 from dashboard.emergency import WHAT, emergency_dialog, resume
 from dashboard.page_context import live
 from producers.boundary.stage_store import ActionName
+from producers.errors import StagekeeperError
 from producers.wire.contract import Reversibility, RiskClass
 
 if TYPE_CHECKING:
@@ -100,7 +101,11 @@ def _try_contract(context: PageContext) -> None:
             fault = error.errors()[0]
             st.error(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")
             return
-        staged = context.desk.decide(contract)
+        try:
+            staged = context.desk.decide(contract)
+        except StagekeeperError as error:
+            st.error(str(error))
+            return
         steps = [
             tag(
                 "li",

@@ -241,7 +241,8 @@ class EmbeddedStack:
         ready_file = settings.home / "worker.ready"
         ready_file.unlink(missing_ok=True)
         page_port = self._available_port("page", self.options.page_port) if self.options.page else None
-        page = programs.page(settings, page_port) if page_port is not None else None
+        decides_by = {"authorization_file": self._authorization().absolute()}  # for a contract that is tried there
+        page = None if page_port is None else programs.page(settings.model_copy(update=decides_by), page_port)
         service_ready = settings.home / "service.ready"
         service_ready.unlink(missing_ok=True)
         service = self._service(settings, service_ready)
