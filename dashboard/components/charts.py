@@ -125,7 +125,7 @@ def _spec(
             padding={"left": 0, "right": 8, "top": 4, "bottom": 0},
             usermeta={"embedOptions": {"actions": False}},
         )
-        .configure(font=_FONT)
+        .configure(font=_FONT, aria=False)  # what it shows stands in words beside it
         .configure_view(stroke=None)
         .configure_axis(
             labelColor=colours["soft"],
