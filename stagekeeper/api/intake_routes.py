@@ -34,7 +34,17 @@ from stagekeeper.settings import Settings
 _STRUCTURED: Final = "application/cloudevents+json"
 _BATCH: Final = "application/cloudevents-batch+json"
 _ACCEPTED: Final = (ActionDecided, ActionExecuted, ActionUndone, ActionImpact)
-_ENVELOPE: Final = ("specversion", "id", "source", "type", "time", "subject", "dataschema", "partitionkey")
+_ENVELOPE: Final = (
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "time",
+    "subject",
+    "dataschema",
+    "partitionkey",
+    "recordnumber",
+)
 _TRACE: Final = ("traceparent", "tracestate")
 
 routes = APIRouter(prefix="/v1", tags=["intake"], responses=PROBLEMS)

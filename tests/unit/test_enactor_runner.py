@@ -30,11 +30,12 @@ def test_an_error_that_nobody_expected_is_said_and_the_next_look_begins_anew(
     runner = a_runner(place, lambda: seconds)
     faults = [error]
 
-    def odd(*_: Any) -> None:
+    def odd(*_: Any) -> list[Any]:
         if faults:
             raise faults.pop()
+        return []
 
-    monkeypatch.setattr(runner._enactor._proofs, "step", odd)  # noqa: SLF001 - the moment that no test can hit
+    monkeypatch.setattr(runner._enactor._proofs, "steps", odd)  # noqa: SLF001 - the moment that no test can hit
     report = runner.run_once(FENCE)
     assert "whether a change is in force is not known" in (report.fault or "")
     assert place.mode is Mode.SEARCH_ONLY, "rollbacks come first"

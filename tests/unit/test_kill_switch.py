@@ -234,7 +234,7 @@ def test_who_holds_a_lock_at_the_fork_does_not_hold_up_the_child(path: Path) -> 
     def search() -> str:
         return "ran"
 
-    locks = (held._lock, held._calls._turn, provider._turn, router._shared_calls._calls._lock)  # noqa: SLF001 - the fault
+    locks = (held._lock, held._calls._turn, provider._turn, router._calls._shared_calls._calls._lock)  # noqa: SLF001 - the fault
     try:
         with ExitStack() as all_of_them:
             for lock in locks:

@@ -59,7 +59,9 @@ class Place:
         document = json.loads(self.flags.read_text())
         document["flags"][key] |= changed
         path = self.folder / name
-        path.write_text(json.dumps(document))
+        draft = path.with_suffix(".draft")
+        draft.write_text(json.dumps(document))
+        draft.replace(path)  # in one step: a half of it is unreadable, and not another one
         return path
 
     def mode(self, mode: str, *, name: str = "flags.json", targeting: Any = None) -> Path:
