@@ -9,7 +9,7 @@ import polars as pl
 
 from analytics.audit.merkle import Frontier, ProofError, leaf_hash
 from analytics.audit.sealed_logs import NUMBERLESS, SEALED, entries, own_log, partition_log, rows_of, table_of
-from analytics.audit.sealing import hashes
+from analytics.audit.sealing import hashes, missing_entries
 from analytics.audit.signed_note import Checkpoint
 from analytics.lake.table_schemas import EVENTS, SEALS, VERDICTS
 from analytics.text import iso
@@ -86,6 +86,9 @@ class SealCheck:
             self._check(log, seals.filter(pl.col("log") == log), kept.get(log, ()))
             for log in sorted(logs | kept.keys())
         ]
+        if (why := missing_entries(self.lake)) is not None:
+            found.append(LogCheck(SEALS))
+            found[-1].add("seal", why)
         return [*found, *self._not_sealed(logs)]
 
     def _check(self, log: str, seals: pl.LazyFrame, kept: Sequence[Checkpoint]) -> LogCheck:
@@ -169,7 +172,7 @@ class _Rows:
     def __init__(self, lake: Lake, table: str, log: str) -> None:
         self._table = table
         self._rows = lake.scan(table).filter(rows_of(log))
-        self._reached = -1  # the last position that was compared
+        self._reached: int | None = None  # the last position that was compared; none lies before the first comparison
         self._positions: list[int] = []
         self._leaves: list[bytes] = []
         self._may_be_gone: list[bool] = []
@@ -188,14 +191,17 @@ class _Rows:
             self._compare_numberless(check)
             return
         self._compare(check)
-        after = self._rows.filter(pl.col(_NUMBERS[self._table]) > self._reached)
+        after = (
+            self._rows if self._reached is None else self._rows.filter(pl.col(_NUMBERS[self._table]) > self._reached)
+        )
         check.not_sealed = after.select(pl.len()).collect().item()
 
     def _compare(self, check: LogCheck) -> None:
         if not self._positions:
             return
         number, last = pl.col(_NUMBERS[self._table]), self._positions[-1]
-        rows = self._rows.filter(number > self._reached, number <= last).collect()
+        new = number <= last if self._reached is None else number.is_between(self._reached, last, closed="right")
+        rows = self._rows.filter(new).collect()
         ids = dict(rows.select(number, _IDS[self._table]).iter_rows())
         sealed = dict(zip(self._positions, zip(self._leaves, self._may_be_gone, strict=True), strict=True))
         for _, positions, found in entries(self._table, rows):

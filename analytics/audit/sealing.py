@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from analytics.audit.signed_note import Signer
+    from analytics.lake.commits import StoredNumber
     from analytics.lake.tables import Fence, Lake
 
 HASH: Final = 32  # bytes
@@ -46,6 +47,12 @@ class SealedVersion(NamedTuple):
     def app_id(self) -> str:
         """The name under which the version is stored."""
         return f"sealed/{self.table}"
+
+
+class _SealedEntries(NamedTuple):
+    """How many entries all logs have together, as a number in the log of `seals`: so that no seal goes unmissed."""
+
+    app_id: str = "sealed entries"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,13 @@ def heads(lake: Lake) -> dict[str, Head]:
     return ends
 
 
+def missing_entries(lake: Lake) -> str | None:
+    """What is to be said where `seals` does not hold as many entries as were sealed; None where it does."""
+    sealed = lake.stored_offsets(SEALS, [_SealedEntries()]).get(_SealedEntries(), 0)
+    there = lake.scan(SEALS).select((pl.col("size") - pl.col("first")).sum()).collect().item()
+    return None if there == sealed else f"{sealed:,} entries were sealed, and the seals of {there:,} are there"
+
+
 def altered(lake: Lake, what: str) -> AlteredHistoryError:
     """The error that says what of the lake's history is not as it was sealed."""
     return AlteredHistoryError(
@@ -115,10 +129,20 @@ class Anchor:
         return cls(lake.with_name(f"{lake.name}.checkpoints"))
 
     def read(self) -> dict[str, str]:
-        """The checkpoints by log."""
+        """The checkpoints by log. Raises `LakeError` where something else lies among them."""
         if not self.folder.is_dir():
             return {}
-        return {unquote(path.name): path.read_text() for path in self.folder.iterdir() if not path.name.startswith(".")}
+        notes = {}
+        for path in self.folder.iterdir():
+            if path.name.startswith("."):
+                continue
+            try:
+                notes[unquote(path.name)] = path.read_text()
+            except (OSError, UnicodeDecodeError) as error:
+                raise LakeError(
+                    f"{path} is no checkpoint: {error}. Move it out of the folder of checkpoints."
+                ) from error
+        return notes
 
     def write(self, notes: dict[str, str]) -> None:
         """Replace checkpoints, each in one step. Raises `LakeError` where they cannot be kept."""
@@ -179,6 +203,8 @@ class Sealer:
             FencedError: Somebody else seals; nothing more was written.
             LakeError: The lake cannot be read or written.
         """
+        if (why := missing_entries(self._lake)) is not None:
+            raise altered(self._lake, why)
         ends = heads(self._lake)
         if self._anchor is not None:
             self._anchor.check(self._lake, ends)
@@ -218,7 +244,7 @@ class Sealer:
                 yield own.filter(pl.col("offset").is_between(part[0], part[-1])).collect()
 
     def _commit(
-        self, table: str, rows: pl.DataFrame, ends: dict[str, Head], advances: Mapping[SealedVersion, Advance]
+        self, table: str, rows: pl.DataFrame, ends: dict[str, Head], advances: Mapping[StoredNumber, Advance]
     ) -> int:
         """Seal rows, and keep how far the table is read; gives the number of new entries."""
         now, sealed = self._now(), 0
@@ -245,6 +271,9 @@ class Sealer:
             }  # fmt: skip
             grown.append(row)
             sealed += len(leaves)
+        if sealed:
+            total = sum(head.size for head in ends.values())
+            advances = {**advances, _SealedEntries(): Advance(total - sealed or None, total)}
         if grown or advances:
             self._lake.append(SEALS, pl.DataFrame(grown, COLUMNS[SEALS]), advances=advances, fence=self._fence)
         return sealed

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 import click
 
@@ -164,19 +165,19 @@ def verify_proof(file: Path, keys: Sequence[str], *, as_json: bool) -> None:
 @lake_option
 @json_option
 def tiles(folder: Path, root: str | None, *, as_json: bool) -> None:
-    """Write the logs as tiles (c2sp.org/tlog-tiles) for foreign clients, a folder each; or bring them up to date.
+    """Write the logs as tiles (c2sp.org/tlog-tiles) for foreign clients, a folder each, or bring them up to date.
 
     \b
     Examples:
       stagekeeper audit tiles /var/www/audit
     """
     lake = require_lake(root)
-    written = {log: export_tiles(lake, log, folder / log) for log in sorted(heads(lake))}
+    written = {log: export_tiles(lake, log, folder / quote(log, safe="")) for log in sorted(heads(lake))}
     if as_json:
         print_json({"tiles": written})
         return
     for log, count in written.items():
-        click.echo(f"{folder / log}: {count:,} tiles written")
+        click.echo(f"{folder / quote(log, safe='')}: {count:,} tiles written")
 
 
 @click.command("keygen")

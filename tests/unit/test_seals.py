@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 from lakes_of_events import NOON, EventLake
 
 from analytics.audit import sealing
@@ -220,6 +220,29 @@ def test_compaction_and_retention_break_nothing(lake: Lake) -> None:
     old = check(lake.root, kept=timedelta(days=30), now=LATER + timedelta(days=31))
     assert faults(old) == []
     assert sum(one.no_longer_kept for one in old) == gone
+
+
+def test_a_row_before_all_others_is_found(lake: Lake) -> None:
+    row = lake.scan(EVENTS).head(1).collect().with_columns(offset=pl.lit(-1, dtype=pl.Int64), id=pl.lit("forged"))
+    lake.append(EVENTS, row)
+    assert faults(check(lake.root)) == [("added", -1)]
+
+
+def test_seals_that_are_gone_are_missed_also_without_checkpoints(lake: Lake) -> None:
+    DeltaTable(f"{lake.root}/{SEALS}").delete()
+    lake = Lake.open(lake.root)
+    (fault,) = (fault for one in check(lake.root) for fault in one.faults)
+    assert "entries were sealed, and the seals of 0 are there" in fault.detail
+    with pytest.raises(AlteredHistoryError, match="the seals of 0 are there"):
+        seal(lake)
+
+
+def test_what_is_no_checkpoint_among_the_checkpoints_is_named(lake: Lake, tmp_path: Path) -> None:
+    anchor = Anchor(tmp_path / "checkpoints")
+    seal(lake, anchor)
+    (anchor.folder / "folder").mkdir()
+    with pytest.raises(LakeError, match="is no checkpoint"):
+        seal(lake, anchor)
 
 
 def test_events_after_the_last_seal_are_counted(events: EventLake) -> None:
