@@ -50,7 +50,7 @@ class TestTheBaselineItself:
         assert (part.state, part.more_needed, part.more_to_harm) == ("not_applicable", None, None)
         document = VerdictDocument.from_verdict(found)
         assert [text.text for text in forecasts(document)] == [
-            "Nothing: others are compared with this cell, and it with nothing."
+            "Nothing: others are compared with this one, and it with nothing."
         ]
 
     def test_the_stage_that_nothing_is_below(self) -> None:
