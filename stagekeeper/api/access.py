@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stagekeeper.api.access_tokens import TokenChecker
 
 _MOST_BUCKETS: Final = 10_000
-_FAILURES_A_SECOND: Final = 10.0  # from one address, before it is not even listened to
+_FAILURES_A_SECOND: Final = 10.0  # from one address, before these are told to wait
 
 _bearer = HTTPBearer(auto_error=False, description="A token of `stagekeeper token new`.")
 
@@ -42,11 +42,6 @@ class RateLimiter:
             self._buckets.popitem(last=False)
         return wait_s
 
-    def would_wait(self, name: str, per_second: float) -> float:
-        """The seconds until there is one, taking none."""
-        left, at = self._buckets.get(name, (max(1.0, per_second), self._clock()))
-        return max(0.0, (1.0 - left - (self._clock() - at) * per_second) / per_second)
-
 
 class AccessControl:
     """Decides who is answered."""
@@ -57,12 +52,11 @@ class AccessControl:
 
     def admit(self, text: str | None, address: str, scope: AccessScope) -> AccessToken:
         """The token of a request; raises `ProblemError` 401, 403 or 429."""
-        failures = f"failures {address}"
-        if (wait_s := self.limiter.would_wait(failures, _FAILURES_A_SECOND)) > 0:
-            _slow_down(wait_s, "too many requests with an unusable token come from this address")
         token = self.checker.check(text) if text else None
         if token is None:
-            self.limiter.take(failures, _FAILURES_A_SECOND)
+            # Only of those without a token: others at the address, as behind a proxy, are not to blame.
+            if (wait_s := self.limiter.take(f"failures {address}", _FAILURES_A_SECOND)) > 0:
+                _slow_down(wait_s, "too many requests with an unusable token come from this address")
             raise ProblemError(
                 401,
                 "unauthenticated",

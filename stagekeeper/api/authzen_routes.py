@@ -148,7 +148,7 @@ async def evaluate_many(
         return _plain(ProblemError(400, "invalid_request", fault_lines(error.errors())), x_request_id)
     options = body.get("options") or {}
     semantic = options.get("evaluations_semantic", "execute_all") if isinstance(options, dict) else None
-    if not isinstance(items, list) or len(items) > _MOST or semantic not in _STOPS_AT:
+    if not isinstance(items, list) or len(items) > _MOST or not isinstance(semantic, str) or semantic not in _STOPS_AT:
         message = f"evaluations: at most {_MOST}, by one of {', '.join(_STOPS_AT)}"
         return _plain(ProblemError(400, "invalid_request", message), x_request_id)
     defaults = {name: body[name] for name in ("subject", "action", "resource", "context") if name in body}

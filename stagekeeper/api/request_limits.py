@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from stagekeeper.api.problems import problem_response
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
 MOST_BYTES: Final = 1_048_576  # of a body; a record on a topic holds no more
 DEEPEST: Final = 64  # objects and lists within each other
 
-# What opens or closes, outside of strings; whoever sends other text than JSON is told so by who reads it.
-_STRING_OR_BRACKET: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# Anybody may send a body, so the work grows with its length only: a string that never ends is one, too, and nothing is
+# tried again. Whoever sends other text than JSON is told so by who reads it.
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_STEPS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_STEP: Final = bytes(set(range(256)) - _STEPS.keys())
 
 
 class RequestLimits:
@@ -79,13 +83,5 @@ async def _read(receive: Receive) -> bytearray | None:
 def _is_too_deep(body: bytearray) -> bool:
     if body.count(b"{") + body.count(b"[") <= DEEPEST:
         return False
-    depth = 0
-    for match in _STRING_OR_BRACKET.finditer(body):
-        first = match[0][:1]
-        if first in b"[{":
-            depth += 1
-            if depth > DEEPEST:
-                return True
-        elif first in b"]}":
-            depth -= 1
-    return False
+    brackets = _STRING.sub(b"", body).translate(None, _NO_STEP)
+    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > DEEPEST

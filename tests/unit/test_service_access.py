@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from stagekeeper.api.access_tokens import TokenChecker, TokensFile, draw_token, 
 from stagekeeper.commands import cli
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 BOT = {"agent": "support-bot", "service": "crm", "scopes": ["decide"]}
@@ -130,6 +132,8 @@ async def test_guessing_is_slowed_down_for_those_who_guess(tmp_path: Path) -> No
         codes = [(await service.client.get("/v1/decisions/x", headers=headers)).status_code for _ in range(30)]
         assert codes[0] == 401
         assert codes[-1] == 429
+        assert (await service.get("/v1/decisions/none")).status_code == 404, "a token that holds, from the same address"
+        assert (await service.client.get("/v1/decisions/x", headers=headers)).status_code == 429
 
 
 @pytest.mark.parametrize(
@@ -154,6 +158,36 @@ async def test_a_body_beyond_its_limits_is_refused_by_name(tmp_path: Path, body:
 
         streamed = await service.client.post("/v1/decisions", content=chunks(), headers=service.headers())
         assert (streamed.status_code, streamed.json()["code"]) == (status, code)
+
+
+@pytest.fixture
+def bounded_processor_time() -> Iterator[None]:
+    """End a test whose work grows with the square of its input, which would take hours."""
+
+    def end(*_: object) -> None:
+        raise AssertionError("the processor time of a scan that is linear, a thousand times over")
+
+    before = signal.signal(signal.SIGPROF, end)
+    signal.setitimer(signal.ITIMER_PROF, 10)
+    yield
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.signal(signal.SIGPROF, before)
+
+
+@pytest.mark.usefixtures("bounded_processor_time")
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        pytest.param(b'"\\' * 500_000 + b"[" * 65, 401, id="a string that never ends"),
+        pytest.param(b"[" * 65 + b'"\\' * 500_000, 422, id="one below 65 lists"),
+        pytest.param(b'"' + b"[" * 65 + b"\\" * 1_000_000, 401, id="escapes"),
+        pytest.param(b"[]" * 65 + b'""' * 500_000, 401, id="empty strings"),
+        pytest.param(b"[]" * 500_000, 401, id="empty lists"),
+    ],
+)
+async def test_no_body_keeps_the_service_from_others(tmp_path: Path, body: bytes, status: int) -> None:
+    async with running_service(tmp_path) as service:
+        assert (await service.client.post("/v1/decisions", content=body)).status_code == status
 
 
 async def test_no_token_reaches_a_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

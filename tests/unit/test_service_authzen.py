@@ -106,6 +106,17 @@ async def test_many_are_answered_in_order_and_cut_short_where_asked(
         assert await ask(service, keyed("k-1"), "evaluations") == await ask(service, keyed("k-1"))
 
 
+@pytest.mark.parametrize(
+    "options", [{"evaluations_semantic": value} for value in ([], {}, None, 1, "all")] + [["execute_all"], "x"]
+)
+async def test_an_order_that_does_not_exist_is_a_400(tmp_path: Path, options: Any) -> None:
+    async with running_service(tmp_path) as service:
+        body = {**QUESTION, "evaluations": [{}], "options": options}
+        refused = await service.post("/access/v1/evaluations", body)
+        assert refused.status_code == 400
+        assert "execute_all" in refused.text
+
+
 @pytest.mark.parametrize("missing", ["subject", "action", "resource"])
 async def test_what_is_missing_is_a_400_with_a_text(tmp_path: Path, missing: str) -> None:
     async with running_service(tmp_path) as service:
