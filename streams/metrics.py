@@ -81,7 +81,7 @@ class Progress:
                 rejects=totals.rejects + tally.rejected,
                 batches=totals.batches + 1,
                 commit_s=totals.commit_s + commit_s,
-                reasons=Counter(totals.reasons) + Counter(reasons),
+                reasons=dict(Counter(totals.reasons) + Counter(reasons)),  # `asdict` cannot copy a Counter
             )
 
     def lag_is(self, lag: int) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from datetime import timedelta
 
 import polars as pl
 from fakes import NOON
 
-from streams.metrics import Enacting, Freshness, FreshnessGauge, Totals, exposition
+from streams.ingest.fold import Tally
+from streams.metrics import Enacting, Freshness, FreshnessGauge, Progress, Totals, exposition
 
 
 def _events(ages_s: list[float | None], *, type_name: str = "stagekeeper.action.decided.v1") -> pl.DataFrame:
@@ -87,3 +90,11 @@ def test_only_a_worker_that_enacts_says_what_it_carries_out() -> None:
     assert said['stagekeeper_recommendations{life="open"}'] == "2"
     assert said["stagekeeper_changes_not_in_force"] == said["stagekeeper_enactor_fault"] == "1"
     assert said["stagekeeper_verdict_to_applied_seconds_sum"] == "3.5"
+
+
+def test_totals_with_rejects_are_json_for_the_health_page() -> None:
+    progress = Progress()
+    progress.count(Tally(rejected=2), 0.5, ["not_json", "time_in_future"])
+    progress.count(Tally(rejected=1), 0.5, ["not_json"])
+    totals = json.loads(json.dumps(asdict(progress.totals)))
+    assert (totals["rejects"], totals["reasons"]) == (3, {"not_json": 2, "time_in_future": 1})
