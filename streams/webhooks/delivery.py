@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 TIMEOUT_S: Final = 15.0  # for one attempt as a whole
 LONGEST_WAIT_S: Final = 3_600.0  # that a receiver may ask for
 
+_UNICAST: Final = ipaddress.ip_network("2000::/3")  # of IPv6 nothing else is handed out for public use
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")  # an address of IPv4 stands in the last four bytes
+# Never asked: Teredo and 6to4, which lead to any address of IPv4, and where AWS hands out credentials.
+_NEVER: Final = tuple(ipaddress.ip_network(network) for network in ("2001::/32", "2002::/16", "fd00:ec2::/32"))
+
 
 class ForbiddenAddressError(OSError):
     """The receiver lies at an address that is not asked."""
@@ -87,12 +92,13 @@ def check_literal(endpoint: Endpoint) -> None:
 def check_address(address: str, *, allow_private: bool) -> None:
     """Raise `ForbiddenAddressError` for what is not public; private ones may be allowed, link-local ones never."""
     ip = ipaddress.ip_address(address.partition("%")[0])
-    ip = getattr(ip, "ipv4_mapped", None) or ip
+    ip = getattr(ip, "ipv4_mapped", None) or (ipaddress.IPv4Address(ip.packed[-4:]) if ip in _NAT64 else ip)
+    is_public = ip.is_global and (ip.version == 4 or ip in _UNICAST)
     is_private = ip.is_private or ip.is_loopback
     # Link-local addresses are where clouds hand out credentials.
-    never = ip.is_link_local or ip.is_multicast or ip.is_unspecified
-    if never or not (ip.is_global or (allow_private and is_private)):
-        hint = "" if never or allow_private else "; `allow_private: true` allows it"
+    never = ip.is_link_local or ip.is_multicast or ip.is_unspecified or any(ip in network for network in _NEVER)
+    if never or not (is_public or (allow_private and is_private)):
+        hint = "; `allow_private: true` allows it" if is_private and not (never or allow_private) else ""
         raise ForbiddenAddressError(f"{ip} is not a public address{hint}")
 
 

@@ -19,7 +19,7 @@ from analytics.lake.tables import Fence, Lake
 from dashboard.urls import page_address
 from producers.wire.stage import Mode, Stage
 from streams.webhooks import dispatcher
-from streams.webhooks.delivery import ForbiddenAddressError, check_address
+from streams.webhooks.delivery import ForbiddenAddressError, check_address, check_literal
 from streams.webhooks.endpoints import Endpoint, Webhooks
 from streams.webhooks.messages_out import signed
 from streams.webhooks.webhook_runner import WebhookRunner
@@ -356,6 +356,31 @@ def test_addresses_that_hand_out_credentials_are_never_asked() -> None:
         with pytest.raises(ForbiddenAddressError, match="allow_private"):
             check_address(address, allow_private=False)
     check_address("93.184.216.34", allow_private=False)
+
+
+@pytest.mark.parametrize("hidden", ["64:ff9b::7f00:1", "64:ff9b::a00:1", "64:ff9b::a9fe:a9fe", "::ffff:127.0.0.1"])
+def test_an_ipv4_address_within_one_of_ipv6_is_what_is_checked(hidden: str) -> None:
+    with pytest.raises(ForbiddenAddressError):
+        check_literal(Endpoint("a", f"http://[{hidden}]/hook"))
+    check_literal(Endpoint("a", "http://[64:ff9b::5db8:d822]/hook"))  # a public one, as networks without IPv4 write it
+
+
+@pytest.mark.parametrize("allow_private", [True, False])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("::127.0.0.1", "::ffff:0:7f00:1", "64:ff9b:1::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b::0:0"),
+        *("2002:a9fe:a9fe::", "2002:7f00:1::", "2001:0:a9fe:a9fe::", "fec0::1", "4000::1", "fd00:ec2::254"),
+    ],
+)
+def test_tunnels_and_obsolete_forms_of_ipv6_are_never_asked(address: str, *, allow_private: bool) -> None:
+    with pytest.raises(ForbiddenAddressError, match=r"is not a public address$"):
+        check_address(address, allow_private=allow_private)
+
+
+def test_public_addresses_of_ipv6_are_asked() -> None:
+    for address in ("2606:4700::1111", "2a00:1450:4001:830::200e"):
+        check_address(address, allow_private=False)
 
 
 def test_the_vector_of_the_specifications_libraries() -> None:
