@@ -193,7 +193,9 @@ def _write_part(lake: Lake, hits: list[DecisionHit], folder: Path, number: int, 
 
 def _rows(lake: Lake, hits: list[DecisionHit], version: int) -> pl.DataFrame:
     """Every event about some decisions; all of them carry the decision's moment, by which files are skipped."""
-    decisions = pl.DataFrame([hit.model_dump(exclude={"key", "source", "decided_at"}) for hit in hits])
+    # Polars would infer a type from the first rows, and of many decisions these name nobody.
+    columns = dict.fromkeys(("decision_id", *_DECISION), pl.String)
+    decisions = pl.DataFrame([hit.model_dump(include=set(columns)) for hit in hits], schema=columns)
     with reading(lake.root):
         recorded = (
             lake.scan(EVENTS, version=version)

@@ -8,7 +8,7 @@ so that it never tells of what the lake has let go of.
 A row's key is the decision's moment in microseconds times 4,096 plus a number that tells those of one microsecond
 apart. So the newest come first in the order of keys, a span of time is a span of keys, and SQLite's full-text index
 (FTS5) delivers in that order as it goes, however many there are. An exact value is one word of that index: a digest of
-its field and itself.
+its field and itself, behind a mark that no intent's words are indexed with.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
     from analytics.lake.tables import Lake
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+_MARK: Final = "\ue000"  # for private use, and to FTS5 a letter
 KEYS_A_MICROSECOND: Final = 4_096
 _CHUNK: Final = 20_000  # rows in one transaction
 _COLUMNS: Final = ["type", "subject", "decided_at", "stage", "cohort", "source", "value"]
@@ -119,7 +120,7 @@ _decode: Final = msgspec.json.Decoder(_Stored).decode
 @lru_cache(maxsize=200_000)
 def term(field: str, value: str) -> str:
     """The word that stands for a value of a field in the full-text index."""
-    return "x" + hashlib.blake2b(f"{field}\0{value}".encode(), digest_size=8).hexdigest()
+    return _MARK + hashlib.blake2b(f"{field}\0{value}".encode(), digest_size=8).hexdigest()
 
 
 def index_path(root: str, home: Path) -> Path:
@@ -206,7 +207,7 @@ class SearchIndex:
             words = [term(name, value) for name, value in zip(PROFILE, profile, strict=True) if value]
             words += [term(name, value) for name, value in zip(OWN, own, strict=True) if value]
             rows.append((key, decision_id, self._profile(profile), *own, intent))
-            terms.append((key, f"{' '.join(words)} {intent}"))
+            terms.append((key, f"{' '.join(words)} {intent.replace(_MARK, ' ')}"))
         self.connection.executemany("INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         self.connection.executemany("INSERT INTO terms(rowid, words) VALUES (?, ?)", terms)
 

@@ -233,3 +233,17 @@ def test_an_export_of_nothing_is_complete(filled: EventLake, index: SearchIndex,
     query = DecisionQuery(tool="nobody has it")
     manifest = export(filled.lake, index, query, tmp_path / "none", form="jsonl", events_version=1)
     assert (manifest.complete, manifest.parts) == (True, ())
+
+
+def test_a_user_whom_only_a_late_decision_names_is_exported(tmp_path: Path) -> None:
+    lake = EventLake.at(tmp_path)
+    for minute in range(110):
+        lake.act(minute, None, reported=False)
+    lake.act(110, "bob", reported=False)
+    lake.store()
+    index = SearchIndex(tmp_path / "index.sqlite")
+    manifest = export(
+        lake.lake, index, DecisionQuery(), tmp_path / "out", form="jsonl", events_version=index.follow(lake.lake)
+    )
+    index.close()
+    assert [row["user"] for row in rows_of(tmp_path / "out", manifest)] == [*[None] * 110, "bob"]

@@ -10,7 +10,7 @@ from fakes import a_contract, a_decision
 from lakes_of_events import NOON, EventLake
 
 from analytics.audit.search import DecisionQuery, UnusableSearchError, search
-from analytics.audit.search_index import SearchIndex, SearchIndexError, index_path
+from analytics.audit.search_index import SearchIndex, SearchIndexError, index_path, term
 from analytics.lake.table_schemas import EVENTS
 from producers.wire.decision import Allow, Authorization, Deny
 from producers.wire.stage import Stage
@@ -196,3 +196,12 @@ def test_the_words_of_the_index_language_are_words_of_the_intent(lake: EventLake
     decision_id = act(lake, 0, intent='AND "near" (or) not: issue_refund')
     lake.store()
     assert found(lake, index, text='and NEAR "or" NOT issue_refund') == [decision_id]
+
+
+def test_no_intent_passes_for_the_value_of_a_field(lake: EventLake, index: SearchIndex) -> None:
+    word = term("agent", "innocent-bot")
+    act(lake, 0, intent=f"refund {word} x{word[1:]} {word.upper()}")
+    lake.store()
+    assert found(lake, index, actor="innocent-bot") == []
+    assert found(lake, index, text=word) == found(lake, index, text="refund") != []
+    assert found(lake, index, text=term("account", "acct-9")) == []
