@@ -50,6 +50,12 @@ CREATE TABLE IF NOT EXISTS reports (
     PRIMARY KEY (decision_id, kind)
 ) WITHOUT ROWID
 """
+# The decisions that another one took the place of under its idempotency key: one of them may have run.
+_SUPERSEDED: Final = """
+CREATE TABLE IF NOT EXISTS superseded (decision_id TEXT PRIMARY KEY, request TEXT NOT NULL) WITHOUT ROWID
+"""
+_SUPERSEDED_INDEX: Final = "CREATE INDEX IF NOT EXISTS superseded_by_request ON superseded (request)"
+_SUPERSEDE: Final = "INSERT INTO superseded SELECT decision_id, request FROM decisions WHERE request = ?"
 _INDEX: Final = "CREATE INDEX IF NOT EXISTS decisions_by_age ON decisions (decided_at)"
 _SELECT: Final = (
     "SELECT decision_id, request, request_sha256, owner, decided_at, good_until, may_run, value FROM decisions WHERE "
@@ -101,8 +107,8 @@ class DecisionLog:
         self.outbox = Outbox(path)
         try:
             self._file = open_database(path, _TABLES, synchronous="NORMAL")
-            self._file.execute(_REPORTS)
-            self._file.execute(_INDEX)
+            for statement in (_REPORTS, _INDEX, _SUPERSEDED, _SUPERSEDED_INDEX):
+                self._file.execute(statement)
         except sqlite3.Error as error:
             raise OutboxError(f"the decisions in {path} cannot be used: {error}") from error
         self._lock = threading.Lock()
@@ -131,6 +137,14 @@ class DecisionLog:
         query = "SELECT content_sha256 FROM reports WHERE decision_id = ? AND kind = ?"
         rows = self._read(query, decision_id, kind)
         return str(rows[0][0]) if rows else None
+
+    def was_reported(self, request: str, kind: str) -> bool:
+        """Whether something of one kind was reported about any decision that was made on a request."""
+        query = (
+            "SELECT 1 FROM reports WHERE kind = ? AND decision_id IN (SELECT decision_id FROM decisions "
+            "WHERE request = ? UNION ALL SELECT decision_id FROM superseded WHERE request = ?) LIMIT 1"
+        )
+        return bool(self._read(query, kind, request, request))
 
     def enqueue_decision(
         self, record: EventRecord, row: LoggedDecision, done: Callable[[OutboxError | None], None]
@@ -174,6 +188,7 @@ class DecisionLog:
         def delete(file: sqlite3.Connection) -> None:
             file.executemany("DELETE FROM decisions WHERE decision_id = ?", rows)
             file.executemany("DELETE FROM reports WHERE decision_id = ?", rows)
+            file.executemany("DELETE FROM superseded WHERE decision_id = ?", rows)
 
         if rows:
             self.outbox.put_all((), delete)
@@ -312,6 +327,7 @@ def insert(row: LoggedDecision) -> Write:
 
     def write(file: sqlite3.Connection) -> None:
         if row.request is not None:
+            file.execute(_SUPERSEDE, (row.request,))
             file.execute("UPDATE decisions SET request = NULL WHERE request = ?", (row.request,))
         file.execute(_INSERT, row)
 

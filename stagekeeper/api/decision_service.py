@@ -81,6 +81,8 @@ class DecisionService:
     ) -> DecisionAnswer:
         """Decide a request; one with the same idempotency key is answered with the same decision while that is good.
 
+        Once an execution was reported under the key, the answer carries no permit any more.
+
         `sha256` is the digest of what was asked, by which a key that is used for something else is known.
         Raises `ProblemError` where the request claims what is not its caller's, or the key was used for another one.
         """
@@ -98,6 +100,9 @@ class DecisionService:
                         "idempotency_key_reused",
                         "this Idempotency-Key came with another request; draw a new one",
                     )
+                if self._log.was_reported(request, EXECUTION):
+                    made = _decided(logged)
+                    return self._answer(made, await self._review(made), may_run=False)
                 if self._now().timestamp() < logged.good_until and (answer := await self._again(logged)) is not None:
                     return answer
             return await self._decide(asked, context, request, sha256, owner)
@@ -271,10 +276,10 @@ class DecisionService:
                 raise
             return None
 
-    def _answer(self, made: MadeDecision, review: Review | None) -> DecisionAnswer:
+    def _answer(self, made: MadeDecision, review: Review | None, *, may_run: bool = True) -> DecisionAnswer:
         event, decision, permit, status = made.event, made.decision, None, None
         result = decision.result
-        if decision.expects_execution:
+        if may_run and decision.expects_execution:
             runs = result.mode if result.outcome == "constrain" else "as_asked"
             until = made.decided_at + timedelta(seconds=self._permit_s)
             permit = RunPermit.model_validate({"runs": runs, "expires_at": until})

@@ -93,6 +93,30 @@ async def test_a_retry_gets_the_same_decision_until_the_permit_is_over_and_then_
         assert len(await service.events()) == 3, "decided anew, so that no old permit outlives a switch"
 
 
+async def test_what_was_reported_as_executed_is_not_permitted_again_under_its_key(tmp_path: Path) -> None:
+    clock = FakeClock(datetime.now(UTC))
+    async with running_service(tmp_path, changed={"permit_s": 10.0}, now=clock) as service:
+        first = (await service.post("/v1/decisions", asked(), Idempotency_Key="k-1")).json()
+        place = f"/v1/decisions/{first['decision_id']}"
+        assert (await service.post(f"{place}/execution", {"status": "succeeded"})).status_code == 200
+        for seconds in (0.0, 11.0):
+            clock.advance(seconds)
+            again = (await service.post("/v1/decisions", asked(), Idempotency_Key="k-1")).json()
+            assert again == {**first, "permit": None}
+        assert len(await service.events()) == 2, "nothing is decided anew"
+
+
+async def test_an_execution_reported_late_ends_the_permits_of_the_decision_that_took_its_place(tmp_path: Path) -> None:
+    clock = FakeClock(datetime.now(UTC))
+    async with running_service(tmp_path, changed={"permit_s": 10.0}, now=clock) as service:
+        first = (await service.post("/v1/decisions", asked(), Idempotency_Key="k-1")).json()
+        clock.advance(11.0)
+        second = (await service.post("/v1/decisions", asked(), Idempotency_Key="k-1")).json()
+        await service.post(f"/v1/decisions/{first['decision_id']}/execution", {"status": "succeeded"})
+        again = (await service.post("/v1/decisions", asked(), Idempotency_Key="k-1")).json()
+        assert again == {**second, "permit": None}
+
+
 async def test_many_at_once_with_one_key_are_one_decision(tmp_path: Path) -> None:
     async with running_service(tmp_path) as service:
         answers = await asyncio.gather(
