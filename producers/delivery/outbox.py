@@ -245,7 +245,11 @@ def _checksum(topic: str, key: bytes, value: bytes) -> bytes:
 
 
 def open_database(path: Path, tables: str, *, synchronous: str) -> sqlite3.Connection:
-    """A connection for many threads to a file in WAL mode, with these tables; raises `sqlite3.Error`."""
+    """A connection for many threads to a file in WAL mode, with these tables; raises `sqlite3.Error` and `OSError`.
+
+    The file is its user's alone (0600), and so are SQLite's own beside it, which take the file's mode.
+    """
+    _keep_private(path)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -255,3 +259,15 @@ def open_database(path: Path, tables: str, *, synchronous: str) -> sqlite3.Conne
         connection.close()
         raise
     return connection
+
+
+def _keep_private(path: Path) -> None:
+    # A file that is there is not opened: closing it would end the locks that this process holds on it through SQLite.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    for name in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        with contextlib.suppress(FileNotFoundError):  # SQLite's own come and go
+            found = name.stat()
+            # Earlier versions let everybody read it. What a group alone was given is somebody's decision, and stays.
+            if found.st_mode & 0o007 and found.st_uid == os.geteuid():
+                name.chmod(0o600)

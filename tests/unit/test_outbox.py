@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from producers.boundary.review_database import SqliteReviews
 from producers.delivery.outbox import Outbox, OutboxError
+from stagekeeper.api.decision_log import DecisionLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,3 +160,22 @@ def test_an_outbox_of_an_earlier_version_is_read_on(tmp_path: Path) -> None:
     with Outbox(path) as outbox:
         outbox.put("t", b"k", b"new")
         assert [record.value for record in outbox.after(0, 10)] == [b"v", b"new"]
+
+
+def test_nobody_else_can_read_databases_and_their_logs(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("reviews.db", "service.db", "old.db")]
+    files[2].touch(mode=0o644)
+    files[2].chmod(0o644)  # as earlier versions made it
+    with contextlib.closing(SqliteReviews(files[0])), DecisionLog(files[1]), Outbox(files[2]):
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir() if ".db" in path.name}
+    holding = {name: mode for name, mode in modes.items() if not name.endswith(("-lock", "-spare"))}
+    assert {name: mode for name, mode in holding.items() if mode & 0o077} == {}
+    assert {"reviews.db-wal", "service.db-wal", "old.db-wal"} <= modes.keys()
+
+
+def test_a_file_that_a_group_was_given_stays_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    path.touch()
+    path.chmod(0o660)
+    with Outbox(path):
+        assert path.stat().st_mode & 0o777 == 0o660
