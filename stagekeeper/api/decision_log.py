@@ -56,6 +56,15 @@ CREATE TABLE IF NOT EXISTS superseded (decision_id TEXT PRIMARY KEY, request TEX
 """
 _SUPERSEDED_INDEX: Final = "CREATE INDEX IF NOT EXISTS superseded_by_request ON superseded (request)"
 _SUPERSEDE: Final = "INSERT INTO superseded SELECT decision_id, request FROM decisions WHERE request = ?"
+_REDEEMED: Final = """
+CREATE TABLE IF NOT EXISTS redeemed (
+    decision_id TEXT PRIMARY KEY,
+    token_id TEXT NOT NULL,
+    request_sha256 TEXT NOT NULL,
+    good_until REAL NOT NULL,
+    decision BLOB NOT NULL
+) WITHOUT ROWID
+"""
 _INDEX: Final = "CREATE INDEX IF NOT EXISTS decisions_by_age ON decisions (decided_at)"
 _SELECT: Final = (
     "SELECT decision_id, request, request_sha256, owner, decided_at, good_until, may_run, value FROM decisions WHERE "
@@ -85,6 +94,21 @@ class LoggedDecision(NamedTuple):
     value: bytes  # the event
 
 
+class RedeemedPermit(NamedTuple):
+    """The permit that an approval was spent on, as it was answered."""
+
+    decision_id: str
+    token_id: str  # who redeemed it
+    request_sha256: str  # of what was asked
+    good_until: float  # seconds of Unix time
+    decision: bytes  # JSON: what authorization and flags said then
+
+    def write(self, file: sqlite3.Connection) -> None:
+        """Put it beside its decision, which may run from here on."""
+        file.execute("INSERT OR REPLACE INTO redeemed VALUES (?, ?, ?, ?, ?)", self)
+        file.execute("UPDATE decisions SET may_run = 1 WHERE decision_id = ?", (self.decision_id,))
+
+
 class _Entry(NamedTuple):
     records: Sequence[EventRecord]
     write: Write
@@ -107,7 +131,7 @@ class DecisionLog:
         self.outbox = Outbox(path)
         try:
             self._file = open_database(path, _TABLES, synchronous="NORMAL")
-            for statement in (_REPORTS, _INDEX, _SUPERSEDED, _SUPERSEDED_INDEX):
+            for statement in (_REPORTS, _INDEX, _SUPERSEDED, _SUPERSEDED_INDEX, _REDEEMED):
                 self._file.execute(statement)
         except sqlite3.Error as error:
             raise OutboxError(f"the decisions in {path} cannot be used: {error}") from error
@@ -145,6 +169,11 @@ class DecisionLog:
             "WHERE request = ? UNION ALL SELECT decision_id FROM superseded WHERE request = ?) LIMIT 1"
         )
         return bool(self._read(query, kind, request, request))
+
+    def redeemed(self, decision_id: str) -> RedeemedPermit | None:
+        """The permit that the approval of a decision was spent on here."""
+        rows = self._read("SELECT * FROM redeemed WHERE decision_id = ?", decision_id)
+        return RedeemedPermit(*rows[0]) if rows else None
 
     def enqueue_decision(
         self, record: EventRecord, row: LoggedDecision, done: Callable[[OutboxError | None], None]
@@ -188,6 +217,7 @@ class DecisionLog:
         def delete(file: sqlite3.Connection) -> None:
             file.executemany("DELETE FROM decisions WHERE decision_id = ?", rows)
             file.executemany("DELETE FROM reports WHERE decision_id = ?", rows)
+            file.executemany("DELETE FROM redeemed WHERE decision_id = ?", rows)
             file.executemany("DELETE FROM superseded WHERE decision_id = ?", rows)
 
         if rows:

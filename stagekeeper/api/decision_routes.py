@@ -91,7 +91,8 @@ async def _decide(request: Request, token: AccessToken, key: str | None) -> Resp
 @routes.post("/decisions/{decision_id}/redeem", openapi_extra=_ASKED)
 async def redeem(request: Request, token: Deciding, decision_id: str) -> DecisionAnswer:
     """Use the approval of a queued action: the same contract and arguments once more. It holds for one execution."""
-    return await _service(request).redeem(token, decision_id, read_request(await request.body(), token))
+    body, service = await request.body(), _service(request)
+    return await service.redeem(token, decision_id, read_request(body, token), sha256=service.digest(body))
 
 
 @routes.get("/decisions/{decision_id}")

@@ -17,10 +17,11 @@ from producers.boundary.action import acting
 from producers.boundary.approvals import ReviewError, ReviewState, UnknownReviewError
 from producers.boundary.canonical_json import canonical
 from producers.boundary.errors import RefusedError
+from producers.wire.decision import Decision
 from producers.wire.receipt import Receipt
 from stagekeeper.api.api_models import DecisionAnswer, ReportAnswer, ReviewStatus, RunPermit
 from stagekeeper.api.contract_actions import ContractActions, asked_context
-from stagekeeper.api.decision_log import LoggedDecision, collected_records, deciding
+from stagekeeper.api.decision_log import LoggedDecision, RedeemedPermit, collected_records, deciding
 from stagekeeper.api.made_decision import MadeDecision, Turns
 from stagekeeper.api.problems import ProblemError
 
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 _POLL_S: Final = 0.25  # how often the desk is read for a word that somebody waits for: reviewers are other processes
 _REPORTED: Final = "INSERT INTO reports VALUES (?, ?, ?, ?)"
-_PERMITTED: Final = "UPDATE decisions SET may_run = 1 WHERE decision_id = ?"
 _TRACED: Final = timedelta(hours=1)  # how long a decision is found here by its trace; later it is in the lake
 EXECUTION: Final = "execution"
 UNDO: Final = "undo"
@@ -115,22 +115,35 @@ class DecisionService:
         runs = decision.expects_execution and decision.result.outcome == "allow"
         return decision.result.outcome, decision.result.reason, runs
 
-    async def redeem(self, token: AccessToken, decision_id: str, asked: DecisionRequest) -> DecisionAnswer:
-        """Spend a person's approval on the very action that was queued; raises a `ReviewError` as in process."""
+    async def redeem(
+        self, token: AccessToken, decision_id: str, asked: DecisionRequest, *, sha256: str
+    ) -> DecisionAnswer:
+        """Spend a person's approval on the very action that was queued; raises a `ReviewError` as in process.
+
+        The same request (digest `sha256`) by the same token has the same permit while that is good, and not reported.
+        """
         context = asked_context(asked, token)
         logged = self._own(token, decision_id)
         event = _decided(logged)
-        receipt = Receipt.from_token(event.receipt, self._recorder.key)
-        with acting(**context):
-            permit = await self._router.redeem_async(receipt, self._actions.get(asked), **asked.arguments)
-        update = functools.partial(_update, _PERMITTED, (decision_id,))
-        await self._emitter.append([], update)
-        review = await asyncio.to_thread(self._reviews.get, decision_id)
-        answer = self._answer(event, review)
-        until = self._now() + timedelta(seconds=self._permit_s)
-        return answer.model_copy(
-            update={"permit": RunPermit(runs="as_asked", expires_at=until), "decision": permit.decision}
-        )
+        async with self._turns.take(f"{decision_id} redeem"):
+            spent = self._log.redeemed(decision_id)
+            if (
+                spent is None
+                or (spent.token_id, spent.request_sha256) != (token.id, sha256)
+                or self._now().timestamp() >= spent.good_until
+                or self._log.report(decision_id, EXECUTION) is not None
+            ):
+                receipt = Receipt.from_token(event.receipt, self._recorder.key)
+                with acting(**context):
+                    permit = await self._router.redeem_async(receipt, self._actions.get(asked), **asked.arguments)
+                until = self._now().timestamp() + self._permit_s
+                made = permit.decision.model_dump_json().encode()
+                spent = RedeemedPermit(decision_id, token.id, sha256, until, made)
+                await self._emitter.append([], spent.write)
+        answer = self._answer(event, await self._review(event))
+        runs = RunPermit(runs="as_asked", expires_at=datetime.fromtimestamp(spent.good_until, UTC))
+        decision = Decision.model_validate_json(spent.decision)
+        return answer.model_copy(update={"permit": runs, "decision": decision})
 
     async def look(self, token: AccessToken, decision_id: str, wait_s: float) -> DecisionAnswer:
         """A decision as it stands; where a person has yet to speak, wait for that word at most so many seconds.

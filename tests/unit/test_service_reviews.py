@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fakes import FakeClock
 from service_cases import Service, asked, contract, running_service
 
 from producers.boundary.review_store import ReviewStore
@@ -37,11 +40,35 @@ async def test_an_approval_is_redeemed_once_and_its_execution_reported(tmp_path:
         assert (refused.status_code, refused.json()["code"]) == (409, "nothing_was_permitted")
         redeemed = (await service.post(f"{place}/redeem", request)).json()
         assert redeemed["permit"]["runs"] == "as_asked"
+        assert (await service.post(f"{place}/execution", {"status": "succeeded"})).json()["recorded"] is True
         again = await service.post(f"{place}/redeem", request)
         assert (again.status_code, again.json()["code"]) == (409, "approval_used")
-        assert (await service.post(f"{place}/execution", {"status": "succeeded"})).json()["recorded"] is True
         resolved = [event for event in await service.events() if isinstance(event, ReviewResolved)]
         assert [event.data.reviewer for event in resolved] == ["ada@example.org"]
+
+
+async def test_a_lost_answer_is_redeemed_again_while_its_permit_is_good(tmp_path: Path) -> None:
+    clock = FakeClock(datetime.now(UTC))
+    changed = {"permit_s": 10.0}
+    async with running_service(tmp_path, approval=True, changed=changed, now=clock) as service:
+        decision_id = (await queued(service))["decision_id"]
+        await service.post(f"/v1/reviews/{decision_id}/approve", SAID, by="ada")
+        place = f"/v1/decisions/{decision_id}/redeem"
+        first, second = await asyncio.gather(service.post(place, asked()), service.post(place, asked()))
+        assert first.json() == second.json()
+        assert first.json()["permit"]["runs"] == "as_asked"
+        for by, request, code in (
+            ("twin", asked(), "approval_used"),
+            ("bot", asked(arguments={"order": "o-1", "amount": 6}), "approval_used"),
+        ):
+            refused = await service.post(place, request, by=by)
+            assert (refused.status_code, refused.json()["code"]) == (409, code)
+        tokens = service.tokens
+    async with running_service(tmp_path, tokens=tokens, changed=changed, now=clock) as service:
+        assert (await service.post(place, asked())).json() == first.json()
+        clock.advance(10.1)
+        late = await service.post(place, asked())
+        assert (late.status_code, late.json()["code"]) == (409, "approval_used")
 
 
 @pytest.mark.parametrize(
