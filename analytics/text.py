@@ -16,6 +16,11 @@ def iso(moment: datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
+def printable(line: str) -> str:
+    """A line that holds text from outside, fit for a terminal: without what would move the cursor or begin a line."""
+    return "".join(mark if mark.isprintable() else "�" for mark in line)
+
+
 def percent(ratio: float) -> str:
     """A ratio as a percentage, with enough digits that a small one is not shown as zero."""
     shown = 100 * ratio

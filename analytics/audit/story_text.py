@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from analytics.text import amount, duration, iso
+from analytics.text import amount, duration, iso, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from analytics.audit.blame import Blame
     from analytics.audit.story import Story, VerdictShown
 
-_MARKDOWN: Final = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_[]<>#|"} | {"\n": " "})
+# What is markup in CommonMark, and in the dialects that make links of bare addresses, and formulas between dollars.
+_MARKUP: Final = re.compile(r"[\\`*_\[\]<>#|~&@$]|:(?=//)|(?<=www)\.", re.IGNORECASE)
 _WIDTH: Final = 760
 _ROW: Final = 74
 _MOST_CHARACTERS: Final = 100  # of a line in the picture
@@ -45,8 +47,7 @@ def to_text(story: Story) -> str:
         lines += [f"{' ' * 28}  {line}" for line in step.lines]
     if story.is_whole:
         lines += ["", "Nothing is missing."]
-    # What agents wrote may hold control characters, which would write elsewhere on the terminal.
-    return "\n".join("".join(mark if mark.isprintable() else "�" for mark in line) for line in lines)
+    return "\n".join(map(printable, lines))
 
 
 def to_markdown(story: Story) -> str:
@@ -178,9 +179,9 @@ def _after(story: Story) -> Iterator[StoryStep]:
 
 
 def _escaped(text: str) -> str:
-    return text.translate(_MARKDOWN)
+    return _MARKUP.sub(r"\\\g<0>", printable(text.replace("\n", " ")))
 
 
 def _shown(text: str) -> str:
     shown = text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 1]}…"
-    return escape("".join(mark if mark.isprintable() else "�" for mark in shown))
+    return escape(printable(shown))

@@ -178,5 +178,7 @@ def main() -> None:
     try:
         cli()
     except StagekeeperError as error:
-        click.echo(f"Error: {error}", err=True)
+        from stagekeeper.commands.options import say  # noqa: PLC0415 - which imports this
+
+        say(*f"Error: {error}".split("\n"), err=True)
         sys.exit(error.exit_code)

@@ -16,11 +16,20 @@ from analytics.audit.search_index import SearchIndex, index_path
 from analytics.audit.story import DEADLINE, story
 from analytics.text import iso
 from stagekeeper.commands import CommandGroup, audit_seals
-from stagekeeper.commands.options import Duration, Moment, json_option, lake_option, print_json, require_lake, together
+from stagekeeper.commands.options import (
+    Duration,
+    Moment,
+    json_option,
+    lake_option,
+    print_json,
+    require_lake,
+    say,
+    together,
+)
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import datetime, timedelta
 
     from analytics.lake.tables import Lake
@@ -136,7 +145,7 @@ def search_command(limit: int, before: int | None, root: str | None, *, as_json:
     if as_json:
         print_json(page.model_dump(mode="json"))
     else:
-        click.echo(_page(page))
+        say(*_page(page))
 
 
 @command.group("export", cls=CommandGroup, invoke_without_command=True)
@@ -227,7 +236,7 @@ def completeness_command(since: datetime | None, deadline: timedelta, root: str 
     if as_json:
         print_json(report.to_dict())
     else:
-        click.echo(_report(report))
+        say(*_report(report))
     sys.exit(_EXIT[report.state])
 
 
@@ -264,20 +273,20 @@ def _end(manifest: ExportManifest, folder: Path, *, as_json: bool) -> None:
     )
 
 
-def _page(page: SearchPage) -> str:
+def _page(page: SearchPage) -> Iterator[str]:
     if not page.hits:
-        return "No decision is like that."
-    lines = [
-        f"{iso(hit.decided_at)}  {hit.decision_id}  {hit.outcome} ({hit.reason})  {hit.workflow}/{hit.tool} at "
-        f"{hit.stage}  {hit.agent}, {hit.account or hit.user or 'nobody named'}\n    {_printable(hit.intent)}"
-        for hit in page.hits
-    ]
+        yield "No decision is like that."
+    for hit in page.hits:
+        yield (
+            f"{iso(hit.decided_at)}  {hit.decision_id}  {hit.outcome} ({hit.reason})  {hit.workflow}/{hit.tool} at "
+            f"{hit.stage}  {hit.agent}, {hit.account or hit.user or 'nobody named'}"
+        )
+        yield f"    {hit.intent}"
     if page.before is not None:
-        lines.append(f"There are more: add --before {page.before}")
-    return "\n".join(lines)
+        yield f"There are more: add --before {page.before}"
 
 
-def _report(report: CompletenessReport) -> str:
+def _report(report: CompletenessReport) -> list[str]:
     lines = [
         f"{report.state}: {report.events:,} events, of them {report.decisions:,} decisions; {report.rejects:,} rejects"
     ]
@@ -285,16 +294,11 @@ def _report(report: CompletenessReport) -> str:
         lines.append(f"{'INVALID  ' if gap.invalidates else ''}{gap.code}: {gap.count:,}. {gap.meaning}")
         lines += [f"  {'/'.join(cell)}" for cell in gap.cells]
         lines += [
-            f"    {'' if example.at is None else iso(example.at)} {_printable(example.what)}: "
-            f"{_printable(example.detail)}"
+            f"    {'' if example.at is None else iso(example.at)} {example.what}: {example.detail}"
             for example in gap.examples
         ]
     if report.unsequenced_sources:
         lines.append(
             f"No event is numbered by {', '.join(report.unsequenced_sources)}: of these a loss cannot be seen."
         )
-    return "\n".join(lines)
-
-
-def _printable(text: str) -> str:
-    return "".join(mark if mark.isprintable() else "�" for mark in text)
+    return lines

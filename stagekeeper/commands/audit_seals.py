@@ -20,7 +20,7 @@ from analytics.audit.tiles import export_tiles
 from analytics.lake.table_schemas import EVENTS
 from producers.errors import UsageError
 from stagekeeper.commands.maintenance import retention_policy
-from stagekeeper.commands.options import json_option, lake_option, print_json, require_lake
+from stagekeeper.commands.options import json_option, lake_option, print_json, require_lake, say
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def verify(files: Sequence[Path], keys: Sequence[str], root: str | None, *, as_j
             click.echo(f"{log.log}: {log.checked:,} of {log.size:,} as sealed{gone}; {log.not_sealed:,} not sealed yet")
             for fault in log.faults:
                 where = "" if fault.position is None else f" at {fault.position:,}"
-                click.echo(f"  {fault.what}{where}: {fault.detail}{f' ({fault.id})' if fault.id else ''}")
+                say(f"  {fault.what}{where}: {fault.detail}{f' ({fault.id})' if fault.id else ''}")
             if log.more_faults:
                 click.echo(f"  and {log.more_faults:,} more")
         if not verifiers:
@@ -157,7 +157,7 @@ def verify_proof(file: Path, keys: Sequence[str], *, as_json: bool) -> None:
         print_json({"log": log, "index": proven.index, "size": size, "signed": bool(verifiers), "entry": entry})
         return
     signed = "signed by a known key" if verifiers else "whose signature was not checked"
-    click.echo(f"Entry {proven.index:,} of {log}, under a checkpoint of {size:,} entries, {signed}:\n{entry}")
+    say(f"Entry {proven.index:,} of {log}, under a checkpoint of {size:,} entries, {signed}:", entry)
 
 
 @click.command("tiles")

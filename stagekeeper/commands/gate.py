@@ -89,7 +89,7 @@ def check(
     if as_json:
         options.print_json(answer.to_dict())
     else:
-        click.echo(_answer_text(answer))
+        options.say(*_answer_lines(answer))
     sys.exit(answer.exit_code)
 
 
@@ -143,7 +143,7 @@ def list_overrides(root: str | None, *, as_json: bool) -> None:
     if not overrides:
         click.echo("No override is in force.")
     for signoff in overrides:
-        click.echo(f"{signoff.signoff_id}  {'/'.join(signoff.action)} to {signoff.to_stage}: {signed_off(signoff)}")
+        options.say(f"{signoff.signoff_id}  {'/'.join(signoff.action)} to {signoff.to_stage}: {signed_off(signoff)}")
 
 
 @override.command("revoke")
@@ -184,7 +184,7 @@ def print_signoff(signoff: SignOff, *, as_json: bool) -> None:
     if as_json:
         options.print_json(signoff.to_dict())
     else:
-        click.echo(f"{signoff.kind.value} {signoff.signoff_id} recorded: {signed_off(signoff)}")
+        options.say(f"{signoff.kind.value} {signoff.signoff_id} recorded: {signed_off(signoff)}")
 
 
 @command.command()
@@ -219,7 +219,7 @@ def lint(file: Path, *, actions_per_minute: float, as_json: bool) -> None:
     sys.exit(1 if counts["error"] or counts["warning"] else 0)
 
 
-def _answer_text(answer: GateAnswer) -> str:
+def _answer_lines(answer: GateAnswer) -> list[str]:
     """The answer for a person: the verdict, the reasons, and what they rest on."""
     move = f"{answer.from_stage} → {answer.to_stage}" if answer.from_stage else f"to {answer.to_stage}"
     lines = [f"{answer.answer.value} ({move})"]
@@ -232,4 +232,4 @@ def _answer_text(answer: GateAnswer) -> str:
     lines += [f"  {signoff.kind.value} {signoff.signoff_id}: {signed_off(signoff)}" for signoff in answer.signoffs]
     if answer.gate_sha256 is not None:
         lines.append(f"  gate file sha256 {answer.gate_sha256[:12]}")
-    return "\n".join(lines)
+    return lines

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from analytics.text import printable
 from producers.errors import UsageError
 from producers.strict_yaml import suggest
 from producers.wire.stage import LADDER
@@ -146,7 +147,14 @@ move_options: Final = together(
 
 def print_json(value: object) -> None:
     """Print a JSON document for other programs."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo(re.sub("[\x7f-\x9f]", lambda mark: f"\\u{ord(mark[0]):04x}", text))  # as JSON has the others
+
+
+def say(*lines: str, err: bool = False) -> None:
+    """Print lines, none of which can do anything else to a terminal, whoever wrote what is in them."""
+    for line in lines:
+        click.echo(printable(line), err=err)
 
 
 class NoLakeError(UsageError):

@@ -12,7 +12,15 @@ from analytics.backtest.candidate_rules import CandidateRules
 from analytics.backtest.policy_replay import compare
 from analytics.text import iso
 from stagekeeper.commands import CommandGroup
-from stagekeeper.commands.options import Duration, FiniteRange, json_option, lake_option, print_json, require_lake
+from stagekeeper.commands.options import (
+    Duration,
+    FiniteRange,
+    json_option,
+    lake_option,
+    print_json,
+    require_lake,
+    say,
+)
 from stagekeeper.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,7 +90,7 @@ def _print(comparison: PolicyComparison, safe: dict[str, str]) -> None:
         account = "" if row["account"] is None else f", account {row['account']}"
         action = f"{row['environment']}/{row['workflow']}/{row['tool']}{account}"
         examples = ", ".join(example["decision_id"] for example in row["examples"])
-        click.echo(f"{row['count']:>9,}  {action}: {row['before']} → {row['after']}\n{'':11}such as {examples}")
+        say(f"{row['count']:>9,}  {action}: {row['before']} → {row['after']}", f"{'':11}such as {examples}")
     if (more := len(shown["differences"]) - _SHOWN) > 0:
         click.echo(f"{'':11}and {more:,} more kinds of difference; --json has them all")
     for would, count in shown["enforcing_would"].items():

@@ -11,7 +11,7 @@ from analytics.text import iso
 from analytics.verdicts.signoffs import SignOffKind
 from stagekeeper.commands import CommandGroup
 from stagekeeper.commands.gate import record_signoff, signoff_options
-from stagekeeper.commands.options import json_option, lake_option, print_json, require_lake
+from stagekeeper.commands.options import json_option, lake_option, print_json, require_lake, say
 from stagekeeper.listed_recommendations import list_recommendations as find_listed
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def list_recommendations(root: str | None, *, show_all: bool, as_json: bool) -> 
         action = f"{environment}/{workflow}/{tool} ({cohort})"
         more = [_enacted(one), f"* {mark}" if mark else "", (seen and seen.independence) or ""]
         line = [iso(said.at), f"{said.verdict:<9}", action, f"{stage} → {said.to_stage}", one.life]
-        click.echo("  ".join([*line, *filter(None, more)]))
+        say("  ".join([*line, *filter(None, more)]))
     if listed:
         click.echo(marks.note)
 

@@ -14,7 +14,7 @@ from producers.boundary.reviewers import Reviewer, ReviewersFile, person_of, tok
 from producers.errors import UsageError
 from producers.wire.events import Resolution
 from stagekeeper.commands import CommandGroup
-from stagekeeper.commands.options import RecordedText, actor_options, json_option, print_json
+from stagekeeper.commands.options import RecordedText, actor_options, json_option, print_json, say
 from stagekeeper.factory import open_review_store
 from stagekeeper.review_words import approvals_in_words, resolve_review
 from stagekeeper.settings import Settings
@@ -59,7 +59,7 @@ def list_waiting(*, as_json: bool) -> None:
     with _open_store(Settings.load()) as store:
         waiting = store.waiting(refused.append)
     for error in refused:
-        click.echo(f"Not listed: {error}", err=True)
+        say(f"Not listed: {error}", err=True)
     if as_json:
         print_json([_document(review) for review in waiting])
     elif not waiting:
@@ -70,7 +70,7 @@ def list_waiting(*, as_json: bool) -> None:
         minutes = int((datetime.now(UTC) - queued.queued_at).total_seconds() // 60)
         waits = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
         approvals = f"  {approvals_in_words(review)}" if queued.approvers is not None else ""
-        click.echo(f"{queued.decision_id}  {action}  {queued.rule}  waits {waits}{approvals}")
+        say(f"{queued.decision_id}  {action}  {queued.rule}  waits {waits}{approvals}")
     if refused:
         sys.exit(1)
 
@@ -90,8 +90,7 @@ def show(decision_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json(_document(review))
         return
-    for name, value in _facts(review):
-        click.echo(f"{name + ':':<14}{value}")
+    say(*(f"{name + ':':<14}{value}" for name, value in _facts(review)))
 
 
 @command.command()

@@ -27,6 +27,7 @@ from stagekeeper.commands.options import (
     lake_root,
     print_json,
     require_lake,
+    say,
     stages,
     together,
 )
@@ -111,8 +112,7 @@ def show(flag_path: Path | None, root: str | None, *, as_json: bool, **named: st
     if not rows:
         click.echo(f"No action has a stage of its own in {store.name}, and the lake knows none that was asked for.")
     for row in rows:
-        for line in _stage_lines(row):
-            click.echo(line)
+        say(*_stage_lines(row))
 
 
 @command.command("set")
@@ -178,7 +178,7 @@ def history(flag_path: Path | None, root: str | None, *, as_json: bool, **named:
     if not rows:
         click.echo("No change of a stage is known.")
     for row in rows:
-        click.echo(_change_line(row))
+        say(_change_line(row))
 
 
 @command.command()

@@ -16,6 +16,7 @@ from fakes import a_contract, a_decision
 from lakes_of_events import NOON, EventLake
 
 from analytics.audit import story_text
+from analytics.audit.completeness import completeness
 from analytics.audit.export import (
     AlteredExportError,
     ExportManifest,
@@ -25,11 +26,11 @@ from analytics.audit.export import (
 )
 from analytics.audit.search import DecisionQuery
 from analytics.audit.search_index import SearchIndex
-from analytics.audit.story import Story, story
+from analytics.audit.story import DEADLINE, Story, story
 from producers.wire.decision import Authorization, Constrain
 from producers.wire.events import EarlierApproval, ExecutionStatus, Incident, PolicyChangedData, Resolution, UndoResult
 from producers.wire.stage import Stage
-from stagekeeper.commands import cli
+from stagekeeper.commands import audit, cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,6 +118,37 @@ def test_nothing_that_an_agent_wrote_becomes_markup(told: Story) -> None:
     assert any("<script>" in text for text in texts)
     assert not list(drawn.iter("{http://www.w3.org/2000/svg}script"))
     assert sum("missing" in text for text in texts) == len(told.missing)
+
+
+def test_markdown_holds_nothing_live(filled: EventLake) -> None:
+    lake_id = next(iter(filled.lake.scan("events").filter(pl.col("decided_at") == NOON).collect()["subject"]))
+    whole = story(filled.lake, lake_id)
+    contract = whole.contract
+    assert contract is not None
+    wrote = "a\r\x1b[2J\x07\x9b1m ~~struck~~ https://evil.example www.evil.example ann@evil.example &lt; $x$ \\"
+    shown = story_text.to_markdown(whole.model_copy(update={"contract": contract.model_copy(update={"intent": wrote})}))
+    inert = r"\~\~struck\~\~ https\://evil.example www\.evil.example ann\@evil.example \&lt; \$x\$ \\"
+    assert rf"a��\[2J��1m {inert}" in shown
+    assert not {mark for mark in shown if not mark.isprintable()} - {"\n"}
+
+
+@pytest.mark.parametrize("words", [["search"], ["search", "--json"]])
+def test_no_name_reaches_a_terminal_raw(tmp_path: Path, words: list[str]) -> None:
+    lake = EventLake.at(tmp_path)
+    lake.act(0, "bob\x9b2Jx", reported=False)
+    contract = a_contract()
+    hostile = contract.model_copy(update={"actor": contract.actor.model_copy(update={"account": "acct\x9b1m"})})
+    lake.recorder.decided(hostile, a_decision(), stage=Stage.DRAFT_WRITE, decided_at=NOON + timedelta(hours=1))
+    lake.store()
+    output = run(lake, *words).output
+    assert "acct" in output
+    assert not {mark for mark in output if not mark.isprintable()} - {"\n"}
+
+
+def test_completeness_prints_no_router_raw(filled: EventLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = completeness(filled.lake, deadline=DEADLINE).model_copy(update={"unsequenced_sources": ("/r\x1b[2J",)})
+    monkeypatch.setattr(audit, "completeness", lambda *_, **__: found)
+    assert "No event is numbered by /r�[2J:" in run(filled, "completeness").output
 
 
 def test_why_prints_text_json_markdown_and_draws(filled: EventLake, told: Story, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     queued = QueuedAction(
         decision_id="d-1",
         receipt=receipt.token(KEY),
-        contract=contract(),
+        contract=contract().model_copy(update={"intent": "harmless\x1b[2J\nstate: approved"}),
         arguments={"ticket": 7, "card": "[redacted]"},
         consequence="the customer is told",
         rule="risk_class_external_effect",
@@ -70,6 +70,7 @@ def test_what_waits_is_listed_and_shown(home: Path) -> None:
     shown = _review("show", "d-1").output
     assert "the customer is told" in shown
     assert '"card": "[redacted]"' in shown
+    assert "harmless�[2J�state: approved" in shown
     assert json.loads(_review("show", "d-1", "--json").output)["state"] == "waiting"
 
 

@@ -203,6 +203,13 @@ def test_a_record_whose_change_never_came_into_force_is_shown_as_such(home: Path
     assert "(NOT IN FORCE)" in run("stage", "show", *NAMED).output
 
 
+def test_a_reason_does_nothing_to_the_terminal_that_shows_it(home: Path) -> None:
+    run("stage", "set", *NAMED, "--to", "search_only", *WHO[:2], "--because", "late\x1b[2J\n\x9b1mend", "--yes")
+    stored(home)
+    for words in (("stage", "show"), ("stage", "history")):
+        assert "late�[2J��1mend" in run(*words).output
+
+
 def test_the_history_is_the_lake_s_or_else_that_of_the_file(home: Path) -> None:
     set_to("draft_write")
     set_to("search_only")

@@ -23,3 +23,7 @@ def test_durations_are_readable(seconds: float, shown: str) -> None:
 )
 def test_a_quantile_shows_the_digits_it_is_known_to(milliseconds: float, shown: str) -> None:
     assert text.amount(milliseconds, "ms") == shown
+
+
+def test_what_would_move_a_terminal_is_replaced() -> None:
+    assert text.printable("Müller\x1b[2J\r\n\x07\x9b1m\u202e end") == "Müller�[2J����1m� end"
