@@ -16,6 +16,7 @@ import uvicorn
 
 from producers.errors import SettingsError, UsageError
 from producers.web_guard import LOOPBACK
+from stagekeeper.api.http_connections import guarded_connections, most_connections
 from stagekeeper.api.open_service import open_service
 from stagekeeper.commands.options import json_option, print_json
 from stagekeeper.settings import Settings
@@ -24,7 +25,6 @@ from streams.shutdown import end_process
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _KEEP_ALIVE_S = 30
-_MOST_CONNECTIONS = 2_000
 
 
 @click.command("serve")
@@ -65,7 +65,9 @@ def command(host: str, port: int, *, source: str, behind_proxy: bool, ready_file
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
-            limit_concurrency=_MOST_CONNECTIONS,
+            limit_concurrency=most_connections(),
+            http=guarded_connections(),
+            ws="none",
             timeout_graceful_shutdown=5,
             **tls,
         )
