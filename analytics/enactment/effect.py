@@ -51,7 +51,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What a router told last of the rules that it decides by."""
+    """What an instance of a router told last of the rules that it decides by; a source may have several."""
 
     source: str
     obeys: bool | None  # whether a change is among them; None where they are not known here
@@ -59,6 +59,11 @@ class Holding:
     told_at: datetime  # by its clock
     heard_at: datetime  # by ours
     is_silent: bool = False  # whether it should have told again by now
+
+    @property
+    def doubt(self) -> tuple[int, datetime]:
+        """Of a source the instance of most doubt counts: old rules before unknown ones, and these before new ones."""
+        return {True: 0, None: 1, False: 2}[self.obeys], self.since if self.obeys else self.told_at
 
 
 def decisions_around(lake: Lake, changes: Collection[EnactmentStep]) -> pl.DataFrame:
@@ -97,7 +102,7 @@ def effect_of(
         is_new = pl.col("stage").is_in(list(conforming))
         moved = decisions.filter(~is_new)["user"].drop_nulls()
         decisions = decisions.filter(~is_new | pl.col("user").is_in(moved.implode()))
-    told = {holding.source: holding for holding in holdings}
+    told = {holding.source: holding for holding in sorted(holdings, key=lambda one: one.doubt)}
     by_source = decisions.sort("decided_at", "ingested_at").partition_by("source", as_dict=True)
     for source in sorted({*told, *(str(name) for (name,) in by_source)}):
         own, holding = by_source.get((source,)), told.get(source)

@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Self
 
-from producers.delivery.recorder import random_id
+from producers.delivery.recorder import RecordNumbers, random_id, random_incarnation
 from producers.wire.events import EventRecord, RouterStatus, RouterStatusData, schema_id
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _LOOK_EVERY_S: Final = 0.2
 class StatusReporter:
     """Tells it from a thread of its own, between `start` and `close`; a forked process tells nothing for itself.
 
-    What is told goes to the emitter as it is: it has no part in the numbering of what is recorded.
+    What is told goes to the emitter as it is: it has numbers of its own, apart from those of what is recorded.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class StatusReporter:
         self._flags, self._emitter = flags, emitter
         self._source, self._environment = source, environment
         self._now, self._clock = now, clock
+        self._numbers = RecordNumbers(random_incarnation)
         self._sha256: str | None = None
         self._since: datetime | None = None  # when these rules were first seen
         self._was_ready = False
@@ -80,6 +81,7 @@ class StatusReporter:
         age_s = self._flags.confirmed_age_s
         status = RouterStatus(
             id=random_id(),
+            recordnumber=self._numbers.next().decode(),
             source=self._source,
             time=at,
             subject=self._source,

@@ -325,7 +325,7 @@ class StageRecommended(CloudEvent):
 
 
 class RouterStatus(CloudEvent):
-    """A router tells what it decides by; of each source only the latest counts."""
+    """A router tells what it decides by; of each instance only the latest counts."""
 
     topic = ROUTERS
     type: Literal["stagekeeper.router.status.v1"] = "stagekeeper.router.status.v1"

@@ -130,6 +130,6 @@ class Proofs:
             if version is not None and version not in obeys:
                 is_newer = self._store.had(version, after=applied.replaced_before)
                 obeys[version] = True if is_newer else False if self._store.had(version) else None
-            since = one.data.since or one.told_at
+            since = min(one.data.since or one.told_at, one.told_at)
             holdings.append(Holding(one.source, obeys[version], since, one.told_at, one.heard_at, one.is_silent(now)))
         return holdings

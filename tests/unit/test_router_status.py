@@ -87,11 +87,12 @@ def test_a_router_whose_rules_cannot_be_used_says_that_safe_values_are_in_force(
     assert (told.data.ready, told.data.flags_sha256) == (False, None)
 
 
-def a_status(source: str, version: str | None, minute: float, **more: Any) -> bytes:
+def a_status(source: str, version: str | None, minute: float, *, recordnumber: str | None = None, **more: Any) -> bytes:
     example = EXAMPLES[RouterStatus]
     assert isinstance(example, RouterStatus)
     data = example.data.model_copy(update={"flags_sha256": version, "since": at(minute), **more})
-    return event_to_bytes(example.model_copy(update={"source": source, "time": at(minute), "data": data}))
+    envelope = {"source": source, "time": at(minute), "recordnumber": recordnumber}
+    return event_to_bytes(example.model_copy(update={**envelope, "data": data}))
 
 
 def test_of_each_source_the_latest_status_counts_and_what_is_none_is_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -110,6 +111,45 @@ def test_of_each_source_the_latest_status_counts_and_what_is_none_is_said(caplog
     assert [row["silent"] for row in routers.as_list()] == [True, True, True]
     now[0] = at(61)
     assert routers.as_list() == []
+
+
+def test_a_clock_that_is_ahead_deafens_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    routers = RouterStatuses(lambda: at(0))
+    routers.take(a_status("/routers/a", "a" * 64, 2 * 24 * 60))
+    assert routers.heard() == []
+    assert "/routers/a" in caplog.text
+    assert "ahead of this clock" in caplog.text
+    routers.take(a_status("/routers/a", "b" * 64, 0))
+    routers.take(a_status("/routers/b", "a" * 64, 4, recordnumber="1a.1"))
+    routers.take(a_status("/routers/b", "b" * 64, 0, recordnumber="1a.2"))  # its clock was set back
+    routers.take(a_status("/routers/b", "a" * 64, 4, recordnumber="1a.1"))
+    assert [one.data.flags_sha256 for one in routers.heard()] == ["b" * 64] * 2
+
+
+def test_instances_of_a_source_are_told_apart_and_one_that_has_ended_is_not_missed() -> None:
+    now = [at(0)]
+    routers = RouterStatuses(lambda: now[0])
+    routers.take(a_status("/routers/a", "a" * 64, 0, recordnumber="1a.7"))
+    routers.take(a_status("/routers/a", "b" * 64, 0, recordnumber="2b.1"))
+    assert [row["flags_sha256"] for row in routers.as_list()] == ["a" * 64, "b" * 64]
+    now[0] = at(0) + timedelta(seconds=12)
+    routers.take(a_status("/routers/a", "b" * 64, 0.2, recordnumber="2b.2"))
+    now[0] = at(0) + timedelta(seconds=3 * TELLS_EVERY_S + 0.1)
+    assert [(row["flags_sha256"], row["silent"]) for row in routers.as_list()] == [("b" * 64, False)]
+    now[0] = at(1)
+    assert [(row["flags_sha256"], row["silent"]) for row in routers.as_list()] == [("b" * 64, True)]
+
+
+def test_a_router_numbers_what_it_tells_and_each_life_of_it_anew(flags: FlagEvaluator) -> None:
+    emitter, clock = FakeEmitter(), Clock()
+    for _ in range(2):
+        reporter = StatusReporter(flags, emitter, source="/routers/a", environment="production", clock=clock)
+        reporter.tell_if_due()
+        clock.seconds += TELLS_EVERY_S
+        reporter.tell_if_due()
+    told = [str(event.recordnumber).split(".") for event in emitter.events]
+    assert [number for _, number in told] == ["1", "2", "1", "2"]
+    assert len({incarnation for incarnation, _ in told}) == 2
 
 
 def holding(source: str, seconds: float, *, obeys: bool | None, silent: bool = False) -> Holding:
@@ -170,6 +210,28 @@ def test_of_decisions_and_statuses_the_newer_shows_by_which_stage_a_source_decid
     assert states == ({seen[0]} - {"nothing"})
     if seen[1] is not None:
         assert effect.began_at == change.at + timedelta(seconds=seen[1])
+
+
+@pytest.mark.parametrize(
+    ("told", "state"),
+    [
+        ([True, False], "late"),
+        ([False, True], "late"),
+        ([True, None], None),
+        ([None, True], None),
+        ([True] * 2, "heard"),
+    ],
+)
+def test_a_source_obeys_once_all_its_instances_do(
+    change: EnactmentStep, told: list[bool | None], state: str | None
+) -> None:
+    schema = dict.fromkeys((*ActionName._fields, "source", "user", "stage"), pl.String())
+    moments = dict.fromkeys(("decided_at", "ingested_at"), pl.Datetime("us", "UTC"))
+    holdings = [holding("/routers/a", 11 + number, obeys=obeys) for number, obeys in enumerate(told)]
+    frame = pl.DataFrame(schema={**schema, **moments})
+    effect = effect_of(frame, change, now=at(10.5), deadline=DEADLINE, holdings=holdings)
+    states = [name for name in ("heard", "waiting", "late", "silent") if getattr(effect, name)]
+    assert states == ([] if state is None else [state])
 
 
 def test_idle_routers_prove_a_change_and_one_that_holds_the_old_rules_is_named(tmp_path: Path) -> None:
