@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import logging
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from producers.boundary.approvals import ReviewError
 from producers.boundary.authorization import FileAuthorizer
 from producers.boundary.flags import FlagEvaluator
 from producers.boundary.router import Router
@@ -19,6 +18,7 @@ from stagekeeper.api.access import AccessControl
 from stagekeeper.api.access_tokens import TokenChecker
 from stagekeeper.api.decision_log import DecisionLog, LoggedEmitter
 from stagekeeper.api.decision_service import DecisionService
+from stagekeeper.api.readiness import Readiness
 from stagekeeper.api.service_app import service_app
 from stagekeeper.factory import open_review_store, telling
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from producers.boundary.review_store import ReviewStore
     from stagekeeper.settings import Settings
 
 LOG = logging.getLogger(__name__)
@@ -36,7 +35,6 @@ APPROVAL_HOLDS: Final = timedelta(hours=24)
 KEEP: Final = timedelta(days=30)  # how long a decision can be reported on by its id
 _FORGET_EVERY_S: Final = 60.0
 _NEXT_S: Final = 0.2  # between two steps, so that others write meanwhile
-_PROBE_S: Final = 1.0  # how long `/readyz` waits for the broker
 _LEAVE_S: Final = 3.0  # how long the end of the service may wait for the broker
 
 
@@ -78,7 +76,7 @@ def open_service(settings: Settings, *, source: str, now: Callable[[], datetime]
             access=AccessControl(checker),
             decisions=decisions,
             settings=settings,
-            ready=lambda: _readiness(checker, flags, reviews, log, delivery),
+            ready=Readiness(checker, flags, reviews, log, delivery),
             lifespan=lambda _app: _housekeeping(log),
         )
         app.state.log, app.state.reviews, app.state.recorder = log, reviews, recorder
@@ -99,35 +97,6 @@ def _close_delivery(delivery: OutboxEmitter | OutboxOnlyEmitter) -> None:
         delivery.close()
     elif left := delivery.close(_LEAVE_S):
         LOG.warning("%d record(s) wait on disk for the broker; the next service delivers them", left)
-
-
-def _readiness(
-    checker: TokenChecker,
-    flags: FlagEvaluator,
-    reviews: ReviewStore,
-    log: DecisionLog,
-    delivery: OutboxEmitter | OutboxOnlyEmitter,
-) -> dict[str, Any]:
-    """`faults` stop decisions that permit anything; what is `degraded` does not."""
-    faults, degraded = [], []
-    if checker.fault is not None:
-        faults.append(f"tokens: {checker.fault}")
-    if not flags.ready:
-        faults.append("flags: the safe values are in force")
-    try:
-        reviews.moment()
-    except ReviewError as error:
-        degraded.append(f"reviews: what needs one is denied ({error})")
-    try:
-        waiting = len(log.outbox)
-    except OutboxError as error:
-        faults.append(f"outbox: {error}")
-        waiting = None
-    if isinstance(delivery, OutboxOnlyEmitter):
-        degraded.append("delivery: no broker is configured; records wait on disk")
-    elif not delivery.reaches_broker(_PROBE_S):
-        degraded.append("delivery: the broker does not answer; records wait on disk")
-    return {"ready": not faults, "faults": faults, "degraded": degraded, "records_waiting": waiting}
 
 
 @contextlib.asynccontextmanager

@@ -190,6 +190,24 @@ async def test_no_body_keeps_the_service_from_others(tmp_path: Path, body: bytes
         assert (await service.client.post("/v1/decisions", content=body)).status_code == status
 
 
+async def test_who_has_no_token_is_told_what_fails_and_nothing_of_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_service(tmp_path) as service:
+        (tmp_path / "tokens.yaml").write_text("version: 1\ntokens: [\n  - 'a secret")
+        service.break_desk()
+        service.look_at_tokens()
+        answers = [await service.client.get("/readyz") for _ in range(3)]
+        assert {answer.status_code for answer in answers} == {503}
+        assert "tokens: " in str(answers[0].json()["faults"])
+        assert "reviews: " in str(answers[0].json()["degraded"])
+        for told in (str(tmp_path), "tokens.yaml", "reviews.db", "secret", "line "):
+            assert told not in answers[0].text
+        logged = [record.getMessage() for record in caplog.records if record.name == "stagekeeper.api.readiness"]
+        assert len(logged) == 2
+        assert str(tmp_path / "tokens.yaml") in logged[0]
+
+
 async def test_no_token_reaches_a_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with running_service(tmp_path) as service:
