@@ -20,6 +20,7 @@ from analytics.audit.numbering import NumberGap, numbers_of
 from analytics.lake.retention import LEAST
 from analytics.lake.storage import reading
 from analytics.lake.table_schemas import DROPPED, EVENTS, REJECTS
+from analytics.moments import in_utc
 from analytics.signals.cells import CELL
 from analytics.signals.event_kinds import NO_LONGER_EXPECTED, EventKind, kinds_moving
 from analytics.signals.missing_outcomes import known_at
@@ -124,8 +125,9 @@ def completeness(lake: Lake, *, deadline: timedelta, since: datetime | None = No
     """Check whether the record is whole, of what was decided at `since` or later where that is given.
 
     An outcome is missing once it did not come within `deadline` after it came to be expected, by the newest event's
-    time. Raises `LakeError`.
+    time. Raises `LakeError`, and `UnusableMomentError` for `since`.
     """
+    since = None if since is None else in_utc(since)
     with reading(lake.root):
         version = lake.version(EVENTS)
         stored = lake.scan(EVENTS, version=version)

@@ -22,6 +22,7 @@ from analytics.audit.search import DecisionHit, DecisionQuery, hits_of
 from analytics.lake.storage import reading
 from analytics.lake.table_schemas import EVENTS
 from producers.errors import StagekeeperError, UsageError
+from producers.written_files import writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,7 +156,8 @@ def _begun(
         return manifest
     if folder.is_dir() and any(folder.iterdir()):
         raise OtherExportError(f"{folder} is not empty, and holds no export; name a new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     last = next(hits_of(index, query, limit=1), None)
     manifest = ExportManifest(
         format=form,
@@ -238,11 +240,12 @@ def _inert(cell: Any) -> Any:  # noqa: ANN401 - a cell of any column
 def _replace(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, also where the machine stops."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with writing(path):
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
 
 
 def _sha256(path: Path) -> str:

@@ -10,6 +10,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from analytics.audit.search_index import KEYS_A_MICROSECOND, OWN, PROFILE, key_of, term
+from analytics.moments import in_utc
 from producers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from analytics.audit.search_index import SearchIndex
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST: Final = 2**63 - 1  # what SQLite can compare a key with, and is beyond all of them
 _WORD: Final = re.compile(r"[^\W_]+\*?")
 # By filter: the fields that it looks at, any of which may hold the value.
 _FIELDS: Final = {
@@ -125,7 +127,7 @@ def search(
 ) -> SearchPage:
     """Find decisions in an index that has followed the lake to `events_version`; `before` goes on after a page.
 
-    Raises `UnusableSearchError` and `SearchIndexError`.
+    Raises `UnusableSearchError`, `UnusableMomentError` and `SearchIndexError`.
     """
     if limit < 1:
         raise UnusableSearchError(f"a search for {limit} decisions finds nothing; ask for one at least")
@@ -159,7 +161,9 @@ def hits_of(
         f"({keys}{where.replace('key', column)} ORDER BY {column} {order} LIMIT ?) found "
         f"JOIN decisions d ON d.key = found.key JOIN profiles p ON p.id = d.profile ORDER BY d.key {order}"
     )
-    for key, decision_id, user, account, record, intent, fields in index.select(statement, [*values, limit]):
+    for key, decision_id, user, account, record, intent, fields in index.select(
+        statement, [*values, min(limit, _MOST)]
+    ):
         profile = dict(zip(PROFILE, msgspec.json.decode(fields), strict=True))
         yield DecisionHit(
             key=key,
@@ -175,16 +179,10 @@ def hits_of(
 
 def _conditions(query: DecisionQuery, before: int | None, after: int | None) -> tuple[list[str], list[Any]]:
     bounds = [
-        ("key >= ?", None if query.since is None else key_of(_aware(query.since))),
-        ("key < ?", None if query.until is None else key_of(_aware(query.until))),
+        ("key >= ?", None if query.since is None else key_of(in_utc(query.since))),
+        ("key < ?", None if query.until is None else key_of(in_utc(query.until))),
         ("key < ?", before),
         ("key > ?", after),
     ]
-    given = [(condition, value) for condition, value in bounds if value is not None]
+    given = [(condition, max(-_MOST, min(value, _MOST))) for condition, value in bounds if value is not None]
     return [condition for condition, _ in given], [value for _, value in given]
-
-
-def _aware(moment: datetime) -> datetime:
-    if moment.tzinfo is None:
-        raise UnusableSearchError(f"{moment} has no time zone; give moments in UTC")
-    return moment

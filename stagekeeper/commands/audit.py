@@ -15,6 +15,7 @@ from analytics.audit.search import DecisionQuery, SearchPage, search
 from analytics.audit.search_index import SearchIndex, index_path
 from analytics.audit.story import DEADLINE, story
 from analytics.text import iso
+from producers.written_files import writing
 from stagekeeper.commands import CommandGroup, audit_seals
 from stagekeeper.commands.options import (
     Duration,
@@ -111,7 +112,8 @@ def why(
         raise click.UsageError("--markdown and --json exclude each other")
     told = story(require_lake(root), decision_id, decided_at=at, deadline=deadline)
     if graph is not None:
-        graph.write_text(story_text.to_svg(told), encoding="utf-8")
+        with writing(graph):
+            graph.write_text(story_text.to_svg(told), encoding="utf-8")
     if as_json:
         print_json(told.to_dict())
     else:
@@ -203,13 +205,15 @@ def export_command(
 def verify(folder: Path, *, as_json: bool) -> None:
     """Check that every part of an export is what its manifest says.
 
-    Exit code 0: it is. 1: it is not, or the manifest is no manifest. 2: usage.
+    Exit code 0: it is. 1: it is not, the export has not ended, or the manifest is no manifest. 2: usage.
 
     \b
     Examples:
       stagekeeper audit export verify refunds
     """
-    _end(verify_export(folder), folder, as_json=as_json)
+    manifest = verify_export(folder)
+    _end(manifest, folder, as_json=as_json)
+    sys.exit(0 if manifest.complete else 1)
 
 
 @command.command("completeness")

@@ -19,6 +19,7 @@ from analytics.audit.signed_note import Signer, Verifier, signers_of
 from analytics.audit.tiles import export_tiles
 from analytics.lake.table_schemas import EVENTS
 from producers.errors import UsageError
+from producers.written_files import writing
 from stagekeeper.commands.maintenance import retention_policy
 from stagekeeper.commands.options import json_option, lake_option, print_json, require_lake, say
 from stagekeeper.settings import Settings
@@ -124,7 +125,8 @@ def prove_command(identity: str, out: Path | None, root: str | None, *, as_json:
     """
     proof = prove(require_lake(root), identity)
     if out is not None:
-        out.write_text(proof)
+        with writing(out):
+            out.write_text(proof)
     if as_json:
         print_json({"id": identity, "proof": proof})
     elif out is None:
@@ -195,10 +197,11 @@ def keygen(name: str, out: Path, *, as_json: bool) -> None:
       stagekeeper audit keygen audit.example --out audit.key
     """
     signer = Signer.new(name)
-    try:
-        opened = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise UsageError(f"{out} exists, and a key is never overwritten. Name another file.") from None
+    with writing(out):
+        try:
+            opened = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            raise UsageError(f"{out} exists, and a key is never overwritten. Name another file.") from None
     with os.fdopen(opened, "w") as file:
         file.write(f"{signer.secret()}\n")
     if as_json:

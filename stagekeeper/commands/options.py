@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from analytics.moments import UnusableMomentError, in_utc
 from analytics.text import printable
 from producers.errors import UsageError
 from producers.strict_yaml import suggest
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_LONGEST: Final = timedelta(days=36_500)  # from now on, or before it, it leads to a date
 
 
 class Duration(click.ParamType):
@@ -41,9 +43,12 @@ class Duration(click.ParamType):
         if match is None:
             self.fail(f"{value!r} is not a duration; write for example 45s, 10m, 2h or 1d", param, ctx)
         try:
-            return timedelta(**{_UNITS[match[2]]: float(match[1])})
+            duration = timedelta(**{_UNITS[match[2]]: float(match[1])})
         except OverflowError:
-            self.fail(f"{value!r} is longer than the {timedelta.max.days:,} days that can be counted", param, ctx)
+            duration = timedelta.max
+        if duration > _LONGEST:
+            self.fail(f"{value!r} is longer than the {_LONGEST.days:,} days that can be counted", param, ctx)
+        return duration
 
 
 class Moment(click.ParamType):
@@ -56,7 +61,10 @@ class Moment(click.ParamType):
             moment = datetime.fromisoformat(str(value))
         except ValueError:
             self.fail(f"{value!r} is not a moment; write for example 2026-03-14T12:00:00Z", param, ctx)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        try:
+            return in_utc(moment.replace(tzinfo=moment.tzinfo or UTC))
+        except UnusableMomentError as error:
+            self.fail(str(error), param, ctx)
 
 
 class FiniteRange(click.FloatRange):

@@ -27,6 +27,7 @@ from analytics.audit.export import (
 from analytics.audit.search import DecisionQuery
 from analytics.audit.search_index import SearchIndex
 from analytics.audit.story import DEADLINE, Story, story
+from producers.errors import UsageError
 from producers.wire.decision import Authorization, Constrain
 from producers.wire.events import EarlierApproval, ExecutionStatus, Incident, PolicyChangedData, Resolution, UndoResult
 from producers.wire.stage import Stage
@@ -172,6 +173,38 @@ def test_search_finds_and_pages(filled: EventLake) -> None:
     assert run(filled, "search", "--actor", "nobody").output == "No decision is like that.\n"
 
 
+def test_bounds_beyond_any_decision_bound_nothing(filled: EventLake) -> None:
+    huge = str(10**20)
+    found = [
+        run(filled, "search", *words, "--json").output
+        for words in (["--limit", huge], ["--before", huge], ["--since", "0001-01-01", "--until", "9999-12-31"])
+    ]
+    assert [len(json.loads(output)["hits"]) for output in found] == [8, 8, 8]
+    assert json.loads(run(filled, "search", "--before", f"-{huge}", "--json").output)["hits"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["search", "--until", "9999-12-31T23:59:59-14:00"], "cannot be counted in UTC"),
+        (["completeness", "--since", "0001-01-01T00:00:00+14:00"], "cannot be counted in UTC"),
+        (["completeness", "--deadline", "999999999d"], "36,500 days"),
+    ],
+)
+def test_a_time_that_cannot_be_counted_is_named(filled: EventLake, words: list[str], said: str) -> None:
+    found = run(filled, *words)
+    assert (found.exit_code, said in found.output) == (2, True)
+
+
+def test_a_file_that_cannot_be_written_is_not_the_lake_s_fault(filled: EventLake, told: Story, tmp_path: Path) -> None:
+    graph = run(filled, "why", told.decision_id, "--graph", str(tmp_path / "no" / "why.svg"))
+    (tmp_path / "file").touch()
+    exported = run(filled, "export", "--to", str(tmp_path / "file" / "out"))
+    for found, name in ((graph, "why.svg"), (exported, "out")):
+        assert isinstance(found.exception, UsageError)
+        assert f"{name} cannot be written: " in str(found.exception)
+
+
 def test_completeness_exits_by_what_it_finds(filled: EventLake) -> None:
     assert run(filled, "completeness").exit_code == 1  # a review that nobody had asked for
     assert json.loads(run(filled, "completeness", "--json").output)["state"] == "INCOMPLETE"
@@ -255,7 +288,11 @@ def test_the_command_exports_and_verifies(filled: EventLake, tmp_path: Path) -> 
     found = run(filled, "export", "--to", folder, "--format", "csv", "--user", "u-12")
     assert (found.exit_code, "decisions 1, events 2, files 1" in found.output) == (0, True)
     assert CliRunner().invoke(cli, ["audit", "export", "verify", folder, "--json"]).exit_code == 0
-    (tmp_path / "out" / "manifest.json").write_text("{}")
+    manifest = tmp_path / "out" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"complete": true', '"complete": false'))
+    stopped = CliRunner().invoke(cli, ["audit", "export", "verify", folder, "--json"])
+    assert (stopped.exit_code, json.loads(stopped.stdout)["complete"]) == (1, False)
+    manifest.write_text("{}")
     altered = CliRunner().invoke(cli, ["audit", "export", "verify", folder])
     assert isinstance(altered.exception, AlteredExportError)
     assert run(filled, "export").exit_code == 2

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from lakes_of_events import EventLake
 
 from analytics.lake.table_schemas import EVENTS
+from producers.errors import UsageError
 from stagekeeper.commands import cli
 
 if TYPE_CHECKING:
@@ -61,3 +62,12 @@ def test_verify_tells_a_whole_record_from_a_changed_one(events: EventLake) -> No
     document = json.loads(changed.output)
     assert not document["whole"]
     assert [fault["what"] for log in document["logs"] for fault in log["faults"]] == ["added", "added"]
+
+
+def test_a_proof_or_a_key_that_cannot_be_written_is_named(events: EventLake, tmp_path: Path) -> None:
+    run("seal")
+    identity, missing = events.lake.scan(EVENTS).collect()["id"][0], tmp_path / "no" / "file"
+    for words in (["prove", identity, "--out", str(missing)], ["keygen", "audit.example", "--out", str(missing)]):
+        found = run(*words)
+        assert isinstance(found.exception, UsageError), words
+        assert f"{missing} cannot be written: No such file or directory" in str(found.exception)

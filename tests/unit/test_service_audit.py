@@ -26,3 +26,11 @@ async def test_the_audit_is_read_over_http_by_who_may_read(tmp_path: Path) -> No
         whole = (await service.get("/v1/audit/completeness?deadline_s=60", by="ada")).json()
         assert whole["state"] == "COMPLETE"
         assert (await service.get("/v1/audit/completeness", by="bot")).status_code == 403
+        for path in ("decisions?until=9999-12-31T23:59:59-14:00", "completeness?since=0001-01-01T00:00:00%2B14:00"):
+            beyond = await service.get(f"/v1/audit/{path}", by="ada")
+            assert (beyond.status_code, "cannot be counted in UTC" in beyond.json()["detail"]) == (422, True)
+        for path in ("decisions", "completeness"):
+            zoneless = await service.get(f"/v1/audit/{path}?since=2026-03-14T12:00:00", by="ada")
+            assert (zoneless.status_code, "has no time zone" in zoneless.json()["detail"]) == (422, True)
+        late = (await service.get("/v1/audit/decisions?until=9999-12-31T23:59:59Z", by="ada")).json()
+        assert len(late["hits"]) == 2
