@@ -8,7 +8,10 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from confluent_kafka import Producer
 from workers import WorkerProcess, await_that
+
+from producers.wire.topics import DECISIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +45,11 @@ def test_a_worker_is_ready_only_while_it_does_its_work(
         for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
             for path in ("livez", "readyz", "health", "verdicts"):
                 assert ask(web, path, **headers)[0] == 403
+        producer = Producer({"bootstrap.servers": own_broker.address})
+        producer.produce(DECISIONS, b"no event", key=b"d-1")
+        assert producer.flush(30) == 0
+        await_that(lambda: ask(web, "health")[1].get("rejects") == 1, "the reject on the page")
+        assert list(ask(web, "health")[1]["reasons"].values()) == [1]
         gates.write_text("gates: [")
         await_that(lambda: ask(web, "readyz")[0] == 503, "the gate file to be missed")
         assert "cannot be read" in str(ask(web, "readyz")[1]["faults"]) or "gates.yaml" in str(ask(web, "readyz")[1])
