@@ -143,6 +143,14 @@ class DecisionLog:
         self._committer = threading.Thread(target=self._commit, name="stagekeeper-decisions", daemon=True)
         self._committer.start()
 
+    def read(self, query: str, *values: str | float | bytes) -> list[Any]:
+        """Rows of the service's file; `OutboxError` where they cannot be read."""
+        with self._lock:
+            try:
+                return self._file.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise OutboxError(f"the service's decisions cannot be read: {error}") from error
+
     def of_request(self, request: str) -> LoggedDecision | None:
         """The newest decision on a request, by its idempotency key."""
         return self._unwritten_requests.get(request) or self._decision(f"{_SELECT}request = ?", request)
@@ -154,12 +162,12 @@ class DecisionLog:
     def containing(self, mark: bytes, since: datetime) -> list[bytes]:
         """The events of decisions since a moment that contain some bytes; at most 100."""
         query = "SELECT value FROM decisions WHERE decided_at >= ? AND instr(value, ?) LIMIT 100"
-        return [row[0] for row in self._read(query, since.timestamp(), mark)]
+        return [row[0] for row in self.read(query, since.timestamp(), mark)]
 
     def report(self, decision_id: str, kind: str) -> str | None:
         """Digest of what was reported of one kind about a decision; None where nothing was."""
         query = "SELECT content_sha256 FROM reports WHERE decision_id = ? AND kind = ?"
-        rows = self._read(query, decision_id, kind)
+        rows = self.read(query, decision_id, kind)
         return str(rows[0][0]) if rows else None
 
     def was_reported(self, request: str, kind: str) -> bool:
@@ -168,11 +176,11 @@ class DecisionLog:
             "SELECT 1 FROM reports WHERE kind = ? AND decision_id IN (SELECT decision_id FROM decisions "
             "WHERE request = ? UNION ALL SELECT decision_id FROM superseded WHERE request = ?) LIMIT 1"
         )
-        return bool(self._read(query, kind, request, request))
+        return bool(self.read(query, kind, request, request))
 
     def redeemed(self, decision_id: str) -> RedeemedPermit | None:
         """The permit that the approval of a decision was spent on here."""
-        rows = self._read("SELECT * FROM redeemed WHERE decision_id = ?", decision_id)
+        rows = self.read("SELECT * FROM redeemed WHERE decision_id = ?", decision_id)
         return RedeemedPermit(*rows[0]) if rows else None
 
     def enqueue_decision(
@@ -212,7 +220,7 @@ class DecisionLog:
 
     def forget_before(self, moment: datetime) -> int:
         """Forget some of the decisions made before a moment, with their reports; how many were forgotten."""
-        rows = self._read(_OLDEST, moment.timestamp())
+        rows = self.read(_OLDEST, moment.timestamp())
 
         def delete(file: sqlite3.Connection) -> None:
             file.executemany("DELETE FROM decisions WHERE decision_id = ?", rows)
@@ -239,15 +247,8 @@ class DecisionLog:
         self.close()
 
     def _decision(self, query: str, value: str) -> LoggedDecision | None:
-        rows = self._read(query, value)
+        rows = self.read(query, value)
         return LoggedDecision(*rows[0]) if rows else None
-
-    def _read(self, query: str, *values: str | float | bytes) -> list[Any]:
-        with self._lock:
-            try:
-                return self._file.execute(query, values).fetchall()
-            except sqlite3.Error as error:
-                raise OutboxError(f"the service's decisions cannot be read: {error}") from error
 
     def _commit(self) -> None:
         ended = False

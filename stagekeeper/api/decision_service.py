@@ -241,7 +241,7 @@ class DecisionService:
             )
 
     async def accept(self, records: Sequence[EventRecord]) -> None:
-        """Put events of other routers on disk, on their way to the broker; `OutboxError` where none of them is."""
+        """Put events on disk that the service itself read, on their way to the broker; `OutboxError` where none is."""
         await self._emitter.append(records, lambda _: None)
 
     async def _impact(self, about: LoggedDecision | Receipt, impact: events.Impact, key: str | None) -> ReportAnswer:

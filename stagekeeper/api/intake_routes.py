@@ -27,6 +27,7 @@ from stagekeeper.api.access_tokens import AccessScope, AccessToken
 from stagekeeper.api.api_models import AcceptedEvents, ForeignImpactReport, ReportAnswer
 from stagekeeper.api.decision_routes import PROBLEMS, IdempotencyKey
 from stagekeeper.api.decision_service import DecisionService
+from stagekeeper.api.event_sources import EventSources
 from stagekeeper.api.problems import ProblemError
 from stagekeeper.find_receipt import find_receipt, find_receipts_of_trace
 from stagekeeper.settings import Settings
@@ -98,16 +99,19 @@ async def accept_events(request: Request, token: Reporting) -> AcceptedEvents:
     """Take in events of actions that another router decided, as published; all of them, or none.
 
     Decisions take the scope `decide`, too, and the token's own agent. Nobody reports reviews or policy changes so.
+    A source is that of the agent and service that first sent under it.
     """
     settings: Settings = request.app.state.settings
     service: DecisionService = request.app.state.decisions
-    records = []
+    sources: EventSources = request.app.state.sources
+    events, records = [], []
     for number, value in enumerate(_values(request, await request.body())):
         try:
-            records.append(_record(value, token, service, settings.signing_key))
+            events.append(_event(value, token, service, settings.signing_key))
         except (EventError, ReceiptError, UsageError) as error:
             raise ProblemError(422, "not_an_event", f"event {number}: {error}") from error
-    await service.accept(records)
+        records.append(EventRecord(events[-1].topic, events[-1].subject.encode(), value))
+    await sources.accept(token, events, records)
     return AcceptedEvents(accepted=len(records))
 
 
@@ -133,7 +137,7 @@ def _values(request: Request, body: bytes) -> list[bytes]:
         raise ProblemError(422, "not_json", f"the body is not JSON: {error}") from error
 
 
-def _record(value: bytes, token: AccessToken, service: DecisionService, key: bytes | None) -> EventRecord:
+def _event(value: bytes, token: AccessToken, service: DecisionService, key: bytes | None) -> Event:
     if len(value) > MAX_EVENT_BYTES:
         raise UsageError(f"it has {len(value):,} bytes; an event has at most {MAX_EVENT_BYTES:,}")
     event: Event = event_from_bytes(value)
@@ -154,7 +158,7 @@ def _record(value: bytes, token: AccessToken, service: DecisionService, key: byt
         service.require_not_anothers(
             token, event.subject, is_execution=isinstance(event, ActionExecuted | ActionUndone)
         )
-    return EventRecord(event.topic, event.subject.encode(), value)
+    return event
 
 
 def _bytes(event: Any) -> bytes:  # noqa: ANN401 - JSON

@@ -18,6 +18,7 @@ from stagekeeper.api.access import AccessControl
 from stagekeeper.api.access_tokens import TokenChecker
 from stagekeeper.api.decision_log import DecisionLog, LoggedEmitter
 from stagekeeper.api.decision_service import DecisionService
+from stagekeeper.api.event_sources import EventSources
 from stagekeeper.api.readiness import Readiness
 from stagekeeper.api.service_app import service_app
 from stagekeeper.factory import open_review_store, telling
@@ -80,6 +81,7 @@ def open_service(settings: Settings, *, source: str, now: Callable[[], datetime]
             lifespan=lambda _app: _housekeeping(log),
         )
         app.state.log, app.state.reviews, app.state.recorder = log, reviews, recorder
+        app.state.sources = EventSources(log, emitter, own=source)
         yield app
 
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fakes import FakeEmitter
-from service_cases import KEY, asked, contract, running_service
+from service_cases import KEY, Service, asked, contract, running_service
 
 from producers.delivery.recorder import Recorder
 from producers.wire.contract import ActionContract
@@ -20,6 +21,7 @@ from producers.wire.events import (
 )
 from producers.wire.examples import EXAMPLES
 from producers.wire.stage import Stage
+from stagekeeper.api.event_sources import MOST_AHEAD
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,6 +128,53 @@ async def test_nobody_reports_for_another_and_nothing_of_a_bad_batch_is_kept(
         )
         assert (refused.status_code, refused.json()["code"]) == (status, code)
         assert await service.events() == []
+
+
+async def send(service: Service, *events: dict[str, Any], by: str = "bot") -> tuple[int, str | None]:
+    headers = service.headers(by, **{"content-type": "application/cloudevents-batch+json"})
+    answer = await service.client.post("/v1/events", content=json.dumps(events), headers=headers)
+    return answer.status_code, answer.json().get("code")
+
+
+async def test_a_source_is_who_first_sends_under_it(tmp_path: Path) -> None:
+    async with running_service(tmp_path) as service:
+        decided, executed = map(document, foreign())
+        for own in ("/stagekeeper/service", "/stagekeeper/judge", "/service/test"):
+            assert await send(service, {**executed, "source": own}, by="tickets") == (403, "reserved_source")
+        assert await send(service, decided) == (202, None)
+        assert await send(service, executed, by="twin") == (202, None)
+        assert await send(service, executed, by="tickets") == (403, "another_source")
+        own = {**executed, "source": "/helpdesk", "id": "e-9"}
+        assert await send(service, own, executed, by="tickets") == (403, "another_source")
+        assert await send(service, own) == (202, None), "what was refused claims no source"
+        assert await send(service, own, by="tickets") == (403, "another_source")
+        assert len(await service.events()) == 3
+        tokens = service.tokens
+    async with running_service(tmp_path, tokens=tokens) as service:
+        assert await send(service, executed, by="tickets") == (403, "another_source")
+
+
+async def test_many_who_are_first_at_once_are_one(tmp_path: Path) -> None:
+    async with running_service(tmp_path) as service:
+        executed = document(foreign()[1])
+        answers = await asyncio.gather(*(send(service, executed, by=by) for by in ("bot", "tickets")))
+        assert sorted(status for status, _ in answers) == [202, 403]
+
+
+async def test_record_numbers_do_not_run_away(tmp_path: Path) -> None:
+    async with running_service(tmp_path) as service:
+        executed = document(foreign()[1])
+
+        async def numbered(*numbers: str) -> tuple[int, str | None]:
+            return await send(service, *({**executed, "recordnumber": number} for number in numbers))
+
+        too_high = (422, "number_too_high")
+        assert await numbered("deadbeef.900000000000000000") == too_high
+        assert await numbered(f"a.{MOST_AHEAD + 1}") == too_high
+        assert await numbered("a.1", "a.2", "b.7") == (202, None)
+        assert await numbered(f"a.{MOST_AHEAD + 2}", "a.3") == (202, None)
+        assert await numbered(f"a.{2 * MOST_AHEAD + 3}") == too_high
+        assert await numbered("a.4", f"a.{2 * MOST_AHEAD + 2}") == (202, None)
 
 
 async def test_what_was_decided_here_is_reported_on_its_own_route(tmp_path: Path) -> None:
