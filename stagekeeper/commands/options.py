@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_LONGEST: Final = timedelta(days=36_500)  # from now on, or before it, it leads to a date
+_LONGEST: Final = timedelta(days=365_000)  # from now on, or before it, it leads to a date
 
 
 class Duration(click.ParamType):
