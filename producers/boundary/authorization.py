@@ -11,10 +11,10 @@ import re
 from fnmatch import translate
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from producers.strict_yaml import ConfigurationFileError, parse_yaml, read_file
-from producers.wire.contract import ActionContract, RiskClass
+from producers.wire.contract import ActionContract, Reversibility, RiskClass
 from producers.wire.decision import Authorization
 from producers.wire.model import Name, Text
 
@@ -74,6 +74,33 @@ class AuthorizationRule(_PolicyModel):
     because: Text | None = None
 
 
+class ToolPin(_PolicyModel):
+    """What a tool is, whoever asks: a contract that says otherwise is denied, whatever the rules permit."""
+
+    tools: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """Which tools, as globs."""
+    risk_class: RiskClass | None = None
+    reversibility: Reversibility | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.risk_class is None and self.reversibility is None:
+            raise ValueError("a pin says the tools' risk_class, their reversibility, or both")
+        return self
+
+
+# A field, the names that it may have, and the globs.
+_Check = tuple[str, frozenset[str], tuple[re.Pattern[str], ...]]
+
+
+def _compiled(field: str, patterns: tuple[str, ...]) -> _Check:
+    return (
+        field,
+        frozenset(pattern for pattern in patterns if not set(pattern) & _WILD),
+        tuple(re.compile(translate(pattern)) for pattern in patterns if set(pattern) & _WILD),
+    )
+
+
 class _CompiledRule:
     """A rule compiled for many calls: only fields that it restricts are checked."""
 
@@ -83,11 +110,7 @@ class _CompiledRule:
         self.rank = rule.highest_risk_class.rank
         self.answer = Authorization(permitted=True, rule=rule.name, reason=rule.because, approvers=rule.approvers)
         self.checks = tuple(
-            (
-                field,
-                frozenset(pattern for pattern in patterns if not set(pattern) & _WILD),
-                tuple(re.compile(translate(pattern)) for pattern in patterns if set(pattern) & _WILD),
-            )
+            _compiled(field, patterns)
             for field, patterns in rule
             if isinstance(patterns, tuple) and "*" not in patterns
         )
@@ -106,7 +129,7 @@ class _CompiledRule:
         return True
 
 
-def _matches(check: tuple[str, frozenset[str], tuple[re.Pattern[str], ...]], value: str | None) -> bool:
+def _matches(check: _Check, value: str | None) -> bool:
     """Whether a value is one that a rule names. An unknown one satisfies only "anything", which is no check."""
     _, names, globs = check
     return value is not None and (value in names or any(glob.match(value) for glob in globs))
@@ -117,6 +140,7 @@ class AuthorizationFile(_PolicyModel):
 
     version: Literal[1]
     rules: tuple[AuthorizationRule, ...]
+    pins: tuple[ToolPin, ...] = ()
 
 
 class FileAuthorizer:
@@ -130,6 +154,7 @@ class FileAuthorizer:
         if repeated:
             raise ConfigurationFileError(f"authorization rules need distinct names; twice there: {', '.join(repeated)}")
         self._rules = tuple(_CompiledRule(rule) for rule in policy.rules)
+        self._pins = tuple((_compiled("tools", pin.tools), pin) for pin in policy.pins)
         self.sha256 = sha256  # of the file's bytes
 
     @classmethod
@@ -140,7 +165,9 @@ class FileAuthorizer:
         return cls(parse_yaml(text, AuthorizationFile, origin=str(path)), hashlib.sha256(text).hexdigest())
 
     def authorize(self, contract: ActionContract) -> Authorization:
-        """The first rule that permits the action, else the default deny."""
+        """The first rule that permits the action, else the default deny; before them, what is pinned."""
+        if (denied := self._pinned_otherwise(contract)) is not None:
+            return denied
         values, rank = _values(contract), contract.risk_class.rank
         for rule in self._rules:
             if rank <= rule.rank and rule.permits(values):
@@ -149,6 +176,8 @@ class FileAuthorizer:
 
     def missing(self, contract: ActionContract) -> tuple[str, ...]:
         """What would have to be known of an action to tell which rule decides; nothing where the answer is certain."""
+        if self._pinned_otherwise(contract) is not None:
+            return ()
         values, rank = _values(contract), contract.risk_class.rank
         for rule in self._rules:
             if rank <= rule.rank:
@@ -157,6 +186,19 @@ class FileAuthorizer:
                 if rule.permits(values):
                     break
         return ()
+
+    def _pinned_otherwise(self, contract: ActionContract) -> Authorization | None:
+        for check, pin in self._pins:
+            if not _matches(check, contract.tool):
+                continue
+            for name, pinned, said in (
+                ("risk class", pin.risk_class, contract.risk_class),
+                ("reversibility", pin.reversibility, contract.reversibility),
+            ):
+                if pinned not in {None, said}:
+                    reason = f"the {name} of {contract.tool} is pinned to {pinned}, and the contract says {said}"
+                    return Authorization(permitted=False, rule="pinned-claim", reason=reason)
+        return None
 
 
 def _values(contract: ActionContract) -> dict[str, str | None]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PACKAGES: Final = ("producers", "streams", "analytics", "dashboard", "stagekeeper")
 MOST_LINES: Final = 400
-MOST_LINES_IN_ALL: Final = 60_800
+MOST_LINES_IN_ALL: Final = 60_850
 
 # A command's file is named after the command, a view's after the view, and each room has its errors.
 NAMED_BY_OTHERS: Final = re.compile(r"stagekeeper/commands/|dashboard/views/|/errors\.py$|/__\w+__\.py$")

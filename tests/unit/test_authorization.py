@@ -95,3 +95,46 @@ def test_the_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
     before = FileAuthorizer.load(path).sha256
     path.write_text(POLICY + "# a comment\n")
     assert FileAuthorizer.load(path).sha256 != before
+
+
+PINS = """
+pins:
+  - tools: ["issue_*"]
+    risk_class: external_effect
+  - tools: [issue_refund]
+    reversibility: manual
+"""
+ANYTHING = """
+version: 1
+rules:
+  - {name: all, agents: [support-bot], tools: ["*"], environments: ["*"], highest_risk_class: irreversible}
+"""
+
+
+@pytest.mark.parametrize(
+    ("claimed", "rule"),
+    [
+        ({"risk_class": "external_effect", "reversibility": "manual"}, "all"),
+        ({"risk_class": "search", "reversibility": "manual"}, "pinned-claim"),
+        ({"risk_class": "irreversible", "reversibility": "manual"}, "pinned-claim"),
+        ({"risk_class": "external_effect", "reversibility": "automatic"}, "pinned-claim"),
+        ({"tool": "issue_voucher", "risk_class": "external_effect", "reversibility": "automatic"}, "all"),
+        ({"tool": "crm_lookup", "risk_class": "search"}, "all"),
+    ],
+)
+def test_what_is_pinned_of_a_tool_is_no_callers_to_say(tmp_path: Path, claimed: dict[str, str], rule: str) -> None:
+    path = tmp_path / "authorization.yaml"
+    path.write_text(ANYTHING + PINS)
+    authorizer = FileAuthorizer.load(path)
+    asked = contract(**{"agent": "support-bot", "tool": "issue_refund", **claimed})
+    said = authorizer.authorize(asked)
+    assert (said.permitted, said.rule) == (rule == "all", rule)
+    unknown = asked.model_copy(update={"actor": asked.actor.model_copy(update={"account": None})})
+    assert authorizer.missing(unknown) == ()
+
+
+def test_a_pin_that_pins_nothing_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "authorization.yaml"
+    path.write_text(ANYTHING + "pins:\n  - tools: [issue_refund]\n")
+    with pytest.raises(ConfigurationFileError, match="risk_class"):
+        FileAuthorizer.load(path)

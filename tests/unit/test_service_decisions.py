@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fakes import FakeClock
-from service_cases import asked, contract, running_service
+from service_cases import asked, contract, running_service, write_files
 
 from producers.boundary.router import Router
 from producers.delivery.outbox import OutboxError
@@ -183,6 +183,18 @@ async def test_a_request_says_nothing_that_is_not_its_callers_to_say(
         assert (refused.status_code, refused.json()["code"]) == (status, code)
         assert refused.headers["content-type"] == "application/problem+json"
         assert await service.events() == []
+
+
+async def test_a_pinned_tool_does_not_run_as_a_search(tmp_path: Path) -> None:
+    tokens = write_files(tmp_path, mode="draft_write")
+    file = tmp_path / "authorization.yaml"
+    file.write_text(f"{file.read_text()}pins: [{{tools: [issue_refund], risk_class: external_effect}}]\n")
+    async with running_service(tmp_path, tokens=tokens) as service:
+        answer = (await service.post("/v1/decisions", asked(contract=contract(risk_class="search")))).json()
+        assert (answer["outcome"], answer["permit"]) == ("deny", None)
+        assert answer["decision"]["authorization"]["reason"] == (
+            "the risk class of issue_refund is pinned to external_effect, and the contract says search"
+        )
 
 
 async def test_a_decision_is_its_owners(tmp_path: Path) -> None:
