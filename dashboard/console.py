@@ -8,7 +8,7 @@ import streamlit as st
 
 from dashboard.components.html import tag
 from dashboard.components.layout import trouble
-from dashboard.components.live_html import LiveHtml, ask_for, asked_for
+from dashboard.components.live_html import LiveHtml, ask_for, asked_for, is_asked
 from dashboard.components.strip import changed_verdicts, emergency_band, strip
 from dashboard.data.freshness import freshness
 from dashboard.data.reader import LakeReader, read_gate_file
@@ -91,19 +91,25 @@ def serve(desk: ActDesk, *, lake_root: str, freshness_s: float, web_names: Colle
     def context_at(name: PageName) -> PageContext:
         location = PageLocation.from_parameters(name, st.query_params.to_dict())
         gates = read_gate_file(desk.gates, freshness_s=freshness_s)
-        return PageContext(desk, shared_reader(lake_root), html, visitor, location, gates, follow, unsigned=unsigned)
+        return PageContext(desk, shared_reader(lake_root), html, visitor, location, gates, _follow, unsigned=unsigned)
 
-    def follow() -> None:
+    def go() -> None:
         address = asked_for()
         if address is not None:
             wanted = PageLocation.from_address(address)
             st.switch_page(places[wanted.page], query_params=wanted.parameters())
 
     chosen = st.navigation(list(places.values()), position="top")
-    follow()
+    go()
     here = context_at(names[chosen.title])
     _strip(here)
     chosen.run()
+
+
+def _follow() -> None:
+    # Not from a part of the page: what other parts show at that moment would come to a page that is gone.
+    if is_asked():
+        st.rerun()
 
 
 def _page(context: PageContext, page: Callable[[PageContext], None]) -> None:

@@ -53,6 +53,11 @@ def ask_for(address: str) -> None:
     st.session_state[_ASKED] = address
 
 
+def is_asked() -> bool:
+    """Whether an address was asked for that the page has not gone to."""
+    return _ASKED in st.session_state
+
+
 def asked_for() -> str | None:
     """The address that was asked for since the last run."""
     address: str | None = st.session_state.pop(_ASKED, None)
