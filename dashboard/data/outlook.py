@@ -29,7 +29,7 @@ _TO_MEND: dict[str, str] = {
 
 
 _UNTIL_IT_ENDS = (
-    "The end of this attempt, which decides beside the newest one: it is over once nothing was decided in it for five "
+    "The end of this epoch, which decides beside the newest one: it is over once nothing was decided in it for five "
     "minutes, and the verdict is that on the newest then."
 )
 

@@ -142,12 +142,14 @@ class Simulator:
         self._indices, self._shares = range(len(scenario.actions)), _cumulated(scenario)
         self._flags = flags
         self._capture = _Capture()
+        name = f"{scenario.name}/{seed}/{self.began_at.isoformat()}"
         self._recorder = Recorder(
             self._capture,
             source=f"/simulations/{scenario.name}",
             key=key,
             now=now,
-            new_id=_ids(f"{scenario.name}/{seed}/{self.began_at.isoformat()}"),
+            new_id=_ids(name),
+            new_incarnation=hashlib.blake2b(name.encode(), digest_size=8).hexdigest,
         )
         self._reasons = [reason for reason in REASONS if key is not None or reason not in UNSIGNED_FAULTS]
         self._queue: list[_Due] = []

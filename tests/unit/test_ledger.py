@@ -102,7 +102,7 @@ def test_only_what_changed_is_judged_and_only_news_is_published(lake: Lake, gate
     assert rows["lake_version"].to_list() == [1, 1, 2]
     latest = {verdict["tool"]: verdict for verdict in latest_documents(lake)}
     assert latest["issue_refund"]["signals"][0]["trials"] == 387
-    assert [verdict["tool"] for verdict in latest_documents(lake, action=("production", "refunds", "other"))] == [
+    assert [verdict["tool"] for verdict in latest_documents(lake, actions=[("production", "refunds", "other")])] == [
         "other"
     ]
     lake.append("signals", increments(a_row(other, **executions(50, 40))))

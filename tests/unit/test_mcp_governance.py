@@ -239,7 +239,7 @@ async def test_invented_names_make_one_cell_and_no_more() -> None:
     asked = [event.data.contract.requested_tool for event in setting.decided]
     assert asked[:2] == ["invented_0", "invented_1"]
     assert asked[61:] == ["x" * 200, "a?b?", "(empty)", "look "]
-    assert len(setting.router._shared_calls._calls._kept) == 1  # noqa: SLF001 - memory is what this is about
+    assert len(setting.router._calls._shared_calls._calls._kept) == 1  # noqa: SLF001 - memory is what this is about
     assert len(setting.middleware._actions._actions) == 0  # noqa: SLF001
 
 
