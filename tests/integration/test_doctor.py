@@ -36,7 +36,7 @@ GATES = Path(__file__).parents[2] / "examples" / "gates.yaml"
 
 
 def checks(settings: Settings, *workers: str, wait: Callable[[float], None] = time.sleep) -> dict[str, CheckResult]:
-    found = run_checks(settings, workers=workers, watch_s=1.5, now=lambda: datetime.now(UTC), wait=wait)
+    found = run_checks(settings, workers=workers, watch_s=2.5, now=lambda: datetime.now(UTC), wait=wait)
     return {result.check: result for result in found}
 
 
@@ -58,6 +58,7 @@ def test_a_healthy_whole_passes_and_each_thing_that_breaks_is_named(
         lake = await_drained(either_broker, lake_root)
         # Rows, not a version: a judge's tenure begins with an empty commit.
         await_that(lambda: row_count(lake, VERDICTS) > 0, "the first verdicts")
+        await_drained(either_broker, lake_root)  # what the judge published of them, too
         found = checks(settings, web)
         assert faults(found) == {"key": CheckState.WARN}, found
         assert "the lake covers all" in found["lag"].evidence

@@ -96,7 +96,13 @@ def router(server: UnleashServer, store: ServiceStages, tmp_path: Path) -> Itera
     provider = UnleashProvider(url=f"{server.url}/api", app_name="router", api_token=ROUTER_TOKEN, cache=cache)
     provider.client.unleash_refresh_interval = 1
     evaluator = FlagEvaluator(provider)
-    _wait_until(lambda: evaluator.evaluate(flag_context(contract())).enabled)
+
+    def is_served() -> bool:
+        values = evaluator.evaluate(flag_context(contract()))
+        # The server answers for a moment as before the flags were put back.
+        return values.enabled and not any(flag.error for flag in values.evaluations)
+
+    _wait_until(is_served)
     yield evaluator
     evaluator.close()
 
