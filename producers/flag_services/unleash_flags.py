@@ -107,10 +107,11 @@ class UnleashFlags:
         """Add, change or remove one strategy."""
         strategies = f"{self._path(flag.key)}/strategies"
         if old is None and new is not None:
-            for rule in flag.rules:
-                if rule.kind is RuleKind.SWITCH and new.kind is RuleKind.ACTION and rule.place >= new.place:
-                    # Somebody has sorted the strategies anew, and there is no place left below the switches.
-                    self._write("PATCH", f"{strategies}/{rule.id}", [_replaced("sortOrder", _SWITCHES_AT)])
+            switches = [rule.id for rule in flag.rules if rule.kind is RuleKind.SWITCH and rule.place >= new.place]
+            if new.kind is RuleKind.ACTION and switches:
+                # Somebody has sorted the strategies anew, and there is no place left below the switches.
+                first = [{"id": switch, "sortOrder": _SWITCHES_AT} for switch in switches]
+                self._write("POST", f"{strategies}/set-sort-order", first)
             self._write("POST", strategies, {**new.native, "sortOrder": new.place})
         elif new is None and old is not None:
             self._write("DELETE", f"{strategies}/{old.id}")

@@ -298,6 +298,12 @@ def test_strategies_that_somebody_sorts_anew_leave_an_emergency_first(
     with server.admin as admin:
         path = f"{FEATURES}/{MODE.key}/environments/production/strategies/set-sort-order"
         admin.post(path, json=order).raise_for_status()
+
+    def is_sorted() -> bool:
+        now = store.service.load(MODE)
+        return now is not None and [rule.place for rule in now.rules] == list(range(len(order)))
+
+    _wait_until(is_sorted)  # Unleash answers before each strategy has its new place
     put(store, REFUND, Mode.AUTONOMOUS)
     served = store.service.load(MODE)
     assert served is not None
