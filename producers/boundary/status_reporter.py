@@ -64,7 +64,9 @@ class StatusReporter:
         while not self._end.wait(_LOOK_EVERY_S):
             try:
                 self.tell_if_due()
-            except Exception:
+            except (
+                Exception
+            ):  # a provider's or an emitter's: a thread that ended would leave the router silent for good
                 LOG.exception("what %s decides by cannot be told; it decides all the same", self._source)
                 self._told_s = self._clock()
 

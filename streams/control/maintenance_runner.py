@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from analytics.audit.sealing import Anchor, Sealer
+from analytics.audit.sealing import Anchor, KnownHeads, Sealer
 from analytics.lake.chain import AlteredHistoryError
 from analytics.lake.leases import ENACTOR, JUDGE, MAINTENANCE, Lease
 from analytics.lake.storage import CHECKPOINT_EVERY
@@ -76,6 +76,7 @@ class MaintenanceRunner:
     seal_every_s: float = 0.0  # between two seals of the transparency logs; 0 leaves them to others
     signers: Sequence[Signer] = ()
     _last_seal_s: float = -math.inf
+    _sealed: KnownHeads = field(default_factory=KnownHeads)
     _last_round_s: float | None = None
     _cleaned: dict[str, int] = field(default_factory=dict)  # by table, the version at which it was cleaned last
 
@@ -109,7 +110,8 @@ class MaintenanceRunner:
             return
         self._last_seal_s = time.monotonic()
         try:
-            Sealer(lake, self.signers, Anchor.of_lake(lake.root), now=self.now, fence=fence).run()
+            anchor = Anchor.of_lake(lake.root)
+            Sealer(lake, self.signers, anchor, now=self.now, fence=fence, known=self._sealed).run()
         except AlteredHistoryError as error:
             LOG.error("nothing is sealed any more: %s", error)  # noqa: TRY400 - the sentence says all
 

@@ -18,7 +18,7 @@ from analytics.audit import sealing
 from analytics.audit.merkle import Frontier, ProofError
 from analytics.audit.proof import check_proof, prove
 from analytics.audit.seal_check import LogCheck, SealCheck
-from analytics.audit.sealing import Anchor, SealedVersion, Sealer, heads
+from analytics.audit.sealing import Anchor, KnownHeads, SealedVersion, Sealer, heads
 from analytics.audit.signed_note import Checkpoint, Signer
 from analytics.audit.tiles import export_tiles
 from analytics.judging.judge import Judge
@@ -276,6 +276,27 @@ def test_a_sealer_that_is_killed_seals_nothing_twice(events: EventLake, monkeypa
     assert seal(lake) == 20 - 2 * 3, "two parts of three were sealed"
     checks = check(lake.root)
     assert (faults(checks), sum(one.not_sealed for one in checks)) == ([], 0)
+
+
+def test_a_sealer_that_goes_on_reads_no_earlier_seal(
+    events: EventLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, anchor = KnownHeads(), Anchor(tmp_path / "checkpoints")
+    sealer = Sealer(events.lake, [SIGNER], anchor, now=lambda: LATER, known=known)
+    sealer.run()
+    with monkeypatch.context() as patched:
+        patched.setattr(sealing, "heads", forgotten)
+        patched.setattr(sealing, "missing_entries", forgotten)
+        events.act(30, "u-1")
+        events.store()
+        assert sealer.run() == 2
+    events.act(31, "u-1")
+    events.store()
+    assert seal(Lake.open(events.lake.root)) == 2, "another one, meanwhile"
+    events.act(32, "u-1")
+    events.store()
+    assert sealer.run() == 2
+    assert faults(check(events.lake.root)) == []
 
 
 def test_of_two_sealers_one_is_refused(events: EventLake) -> None:
